@@ -1,0 +1,236 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Next is what the lifecycle of a resource does after a step.
+type Next string
+
+const (
+	// NextAttempt is another attempt, after Wait.
+	NextAttempt Next = "attempt"
+	// NextLapse is expiry or removal, after Wait.
+	NextLapse Next = "lapse"
+	// NextNone ends the lifecycle: the resource rests for good, or is no more.
+	NextNone Next = "none"
+)
+
+// Step is what a step came to.
+type Step struct {
+	// Next and Wait say how the lifecycle goes on.
+	Next Next          `json:"next"`
+	Wait time.Duration `json:"wait,omitempty"`
+	// Generation is that of the row after the step.
+	Generation int64 `json:"generation,omitempty"`
+	// State is that of the row after the step; empty where there is no row.
+	State deltatype.ResourceState `json:"state,omitempty"`
+}
+
+// Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
+// with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
+//
+// It may run twice, late, or for a row that went on: each write finds the generation and attempt that it was made for,
+// or changes nothing.
+func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
+	if err := a.check(ref.Installation, ref.Kind); err != nil {
+		// The row, if this database has one of that name, is waiting for a workflow of its own.
+		redispatch := db.RedispatchResourceParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
+		return Step{}, errors.Join(err, db.New().RedispatchResource(ctx, a.Pool, redispatch))
+	}
+	defer a.heartbeat(ctx)()
+
+	claimed, err := db.New().ClaimAttempt(ctx, a.Pool, db.ClaimAttemptParams{
+		Net:       DispatchNet,
+		Lost:      "the worker was lost: it stopped reporting before the attempt ended",
+		MaxErrors: MaxErrors,
+		Kind:      ref.Kind,
+		ObjectID:  ref.ObjectID,
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return a.unclaimed(ctx, ref)
+	}
+	if err != nil {
+		return Step{}, fmt.Errorf("claiming an attempt of %s/%s: %w", ref.Kind, ref.ObjectID, err)
+	}
+	row, err := claimed.Resource.Row()
+	if err != nil {
+		return Step{}, err
+	}
+	return a.complete(ctx, ref, row, a.work(ctx, row))
+}
+
+// unclaimed says what a row that offers no attempt waits for.
+func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
+	got, found, err := a.get(ctx, ref)
+	if err != nil || !found {
+		return Step{Next: NextNone}, err
+	}
+	r := got.Resource
+	if r.State == deltatype.ResourceStatePending && r.Attempt >= r.MaxAttempts {
+		// The last attempt was claimed, and its worker died.
+		row, err := r.Row()
+		if err != nil {
+			return Step{}, err
+		}
+		return a.complete(ctx, ref, row, Outcome{
+			Verdict: VerdictFailed,
+			Error:   "the worker was lost during the last attempt: it stopped reporting before the attempt ended",
+		})
+	}
+	s := step(r, got.Now)
+	if s.Next == NextAttempt {
+		// The row changed between the two statements, or a failed one is due this very moment: no hot loop.
+		s.Wait = max(s.Wait, 100*time.Millisecond)
+	}
+	return s, nil
+}
+
+// step reads off a row how its lifecycle goes on.
+func step(r db.Resource, now time.Time) Step {
+	s := Step{Next: NextNone, Generation: r.Generation, State: r.State}
+	switch r.State {
+	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStatePending:
+		s.Next = NextAttempt
+		return s
+	case deltatype.ResourceStateFailed:
+		s.Next = NextAttempt
+	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
+		if r.DueAt == nil {
+			return s
+		}
+		s.Next = NextLapse
+	case deltatype.ResourceStateUnknown:
+		return s
+	}
+	if r.DueAt != nil {
+		s.Wait = max(r.DueAt.Sub(now), 0)
+	}
+	return s
+}
+
+// complete writes the outcome, fenced by the generation and attempt of the row that was worked.
+func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.ResourceRow, outcome Outcome) (Step, error) {
+	// The outcome is worth keeping even when the activity's context has ended: without it Work runs once more.
+	ctx = context.WithoutCancel(ctx)
+	var written db.GetResourceRow
+	err := retry(ctx, func(ctx context.Context) (err error) {
+		written, err = a.write(ctx, worked, outcome)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		// The row went on without us, or it holds our outcome already and only the answer was lost.
+		got, found, err := a.get(ctx, ref)
+		if err != nil || !found {
+			return Step{Next: NextNone}, err
+		}
+		return step(got.Resource, got.Now), nil
+	}
+	if err != nil {
+		return Step{}, fmt.Errorf("writing the outcome of attempt %d of %s/%s, generation %d: %w",
+			worked.Attempt, ref.Kind, ref.ObjectID, worked.Generation, err)
+	}
+	return step(written.Resource, written.Now), nil
+}
+
+func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, outcome Outcome) (db.GetResourceRow, error) {
+	q, attempt := db.New(), int16(worked.Attempt) //nolint:gosec // it came from a smallint
+	encoded, err := encodeError(worked.Attempt, outcome)
+	if err != nil {
+		return db.GetResourceRow{}, err
+	}
+	switch {
+	case outcome.Verdict == VerdictSynced:
+		row, err := q.CompleteSynced(ctx, a.Pool, db.CompleteSyncedParams{
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
+		})
+		return db.GetResourceRow(row), err
+	case outcome.Verdict == VerdictDeleted:
+		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,
+			Error: encoded, MaxErrors: MaxErrors,
+		})
+		return db.GetResourceRow(row), err
+	case worked.Attempt >= worked.MaxAttempts:
+		row, err := q.CompleteDegraded(ctx, a.Pool, db.CompleteDegradedParams{
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Namespace: worked.Namespace, DefaultRetention: a.Rest.DegradedRetention, Grace: DueGrace,
+			Error: encoded, MaxErrors: MaxErrors,
+		})
+		return db.GetResourceRow(row), err
+	default:
+		after := Backoff(worked.Attempt)
+		row, err := q.CompleteFailed(ctx, a.Pool, db.CompleteFailedParams{
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			RetryAfter: after, DispatchAfter: after + DueGrace, Error: encoded, MaxErrors: MaxErrors,
+		})
+		return db.GetResourceRow(row), err
+	}
+}
+
+// encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
+func encodeError(attempt int, outcome Outcome) ([]byte, error) {
+	return json.Marshal(deltatype.AttemptError{
+		At:      time.Now().UTC(),
+		Attempt: attempt,
+		Error:   bound(outcome.Error, maxErrorBytes),
+		Trace:   bound(outcome.Trace, maxTraceBytes),
+	})
+}
+
+func bound(s string, limit int) string {
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	const mark = " … (cut)"
+	return strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
+}
+
+const (
+	writeTimeout = 10 * time.Second
+	writeTries   = 6
+)
+
+// retry repeats a write that failed for a passing reason, for about half a minute. The write is fenced, so one that
+// took effect although its answer was lost does no harm when it is repeated.
+func retry(ctx context.Context, do func(context.Context) error) error {
+	for try := 1; ; try++ {
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+			defer cancel()
+			return do(ctx)
+		}()
+		if err == nil || try == writeTries || !isPassing(err) {
+			return err
+		}
+		time.Sleep(time.Second << (try - 1) / 2)
+	}
+}
+
+// isPassing tells whether the database may well accept the same statement a little later: the connection broke, or the
+// server is shutting down, starting, out of resources, or had to choose a victim.
+func isPassing(err error) bool {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return true
+	}
+	class := pg.Code[:min(len(pg.Code), 2)]
+	return class == "08" || class == "40" || class == "53" || class == "57"
+}

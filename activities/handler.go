@@ -1,0 +1,52 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Handler is a user's controller with its type erased. It works on rows and bytes, and turns panics of user code into
+// errors.
+type Handler interface {
+	// Kind is the kind of object that the controller is for.
+	Kind() string
+	// Work brings one resource in line.
+	Work(ctx context.Context, row *deltatype.ResourceRow) Outcome
+	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound.
+	WorkTimeout(row *deltatype.ResourceRow) time.Duration
+	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
+	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
+	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed
+	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound.
+	InformTimeout() time.Duration
+}
+
+// Verdict is what Work came to.
+type Verdict int
+
+const (
+	// VerdictSynced is success.
+	VerdictSynced Verdict = iota
+	// VerdictFailed is an error or a panic.
+	VerdictFailed
+	// VerdictDeleted says that the object is gone outside.
+	VerdictDeleted
+)
+
+// Outcome is what Work came to, and why.
+type Outcome struct {
+	Verdict Verdict
+	// Error is the error's text, for every verdict but synced.
+	Error string
+	// Trace is the stack of a panic.
+	Trace string
+}
+
+// Listed is one item of a listing.
+type Listed struct {
+	Params deltatype.ObjectInformParams
+	Err    error
+	Fatal  bool
+}

@@ -1,0 +1,186 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// informPage is how many objects are written at once.
+	informPage = 500
+	// informFlush is how long a page waits to fill.
+	informFlush = 250 * time.Millisecond
+	// maxRefusedShown is how many refused objects an error names.
+	maxRefusedShown = 5
+)
+
+// RefusedObjects is the type of the error of a pass that listed objects which cannot be taken.
+const RefusedObjects = "delta.RefusedObjects"
+
+// InformInput says what a pass lists.
+type InformInput struct {
+	Installation string `json:"installation"`
+	Kind         string `json:"kind"`
+	// Options reach the informer. A nil After is filled in with the kind's cursor.
+	Options deltatype.InformOptions `json:"options,omitzero"`
+	// ProcessExisting also schedules objects that did not change.
+	ProcessExisting bool `json:"process_existing,omitempty"`
+}
+
+// InformProgress counts what a pass has listed so far; it is what heartbeats carry and what the pass returns.
+type InformProgress struct {
+	// Listed counts objects, Scheduled those that started a new generation, Refused those that cannot be taken.
+	Listed    int `json:"listed"`
+	Scheduled int `json:"scheduled"`
+	Refused   int `json:"refused,omitempty"`
+}
+
+// InformPass lists once what exists outside and writes it in pages. The cursor moves only after a complete pass: one
+// that was cut off, by an error, a timeout or the death of the worker, is repeated from where the last complete one
+// left it, and finds what it wrote unchanged.
+func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return InformProgress{}, err
+	}
+	options := in.Options
+	if options.After == nil {
+		controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return InformProgress{}, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
+		}
+		if last := controller.LastInformTime.UTC(); last.Unix() > 0 {
+			options.After = &last
+		}
+	}
+
+	timeout := a.Handler.InformTimeout()
+	if timeout == 0 {
+		timeout = a.InformTimeout
+	}
+	passCtx, cancel := withTimeout(ctx, timeout)
+	defer cancel()
+
+	p := pass{activities: a, in: in, cursor: time.Now().UTC()}
+	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
+		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
+		}
+		return p.progress, fmt.Errorf("informing kind %s (%d listed so far): %w", in.Kind, p.progress.Listed, err)
+	}
+	if p.progress.Refused > 0 {
+		return p.progress, temporal.NewNonRetryableApplicationError(
+			fmt.Sprintf("informing kind %s: %d of %d objects were refused, the cursor stays: %s",
+				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil)
+	}
+	_, err := db.New().MoveInformCursor(ctx, a.Pool, db.MoveInformCursorParams{Name: in.Kind, LastInformTime: p.cursor})
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return p.progress, fmt.Errorf("moving the cursor of kind %s: %w", in.Kind, err)
+	}
+	return p.progress, nil
+}
+
+// pass is one run of a kind's informer.
+type pass struct {
+	activities *Activities
+	in         InformInput
+	page       []deltatype.ObjectInformParams
+	progress   InformProgress
+	refused    []string
+	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
+	cursor  time.Time
+	created time.Time
+}
+
+// drain takes the listing to its end.
+func (p *pass) drain(ctx context.Context, listing <-chan Listed) error {
+	flush := time.NewTicker(informFlush)
+	defer flush.Stop()
+	beat := time.NewTicker(HeartbeatTimeout / 4)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-beat.C:
+			if activity.IsActivity(ctx) {
+				activity.RecordHeartbeat(ctx, p.progress)
+			}
+		case <-flush.C:
+			if err := p.write(ctx); err != nil {
+				return err
+			}
+		case item, more := <-listing:
+			if !more {
+				// An informer that closes its channel because the context ended has not listed everything.
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if !p.created.IsZero() {
+					p.cursor = p.created
+				}
+				return p.write(ctx)
+			}
+			if err := p.take(ctx, item); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (p *pass) take(ctx context.Context, item Listed) error {
+	if item.Fatal {
+		return item.Err
+	}
+	p.progress.Listed++
+	if item.Err != nil {
+		p.progress.Refused++
+		if len(p.refused) < maxRefusedShown {
+			p.refused = append(p.refused, item.Err.Error())
+		}
+		return nil
+	}
+	if at := item.Params.CreatedAt; at != nil && at.After(p.created) {
+		p.created = at.UTC()
+	}
+	p.page = append(p.page, item.Params)
+	if len(p.page) < informPage {
+		return nil
+	}
+	return p.write(ctx)
+}
+
+// write writes the page.
+func (p *pass) write(ctx context.Context) error {
+	if len(p.page) == 0 {
+		return nil
+	}
+	results, err := db.InformRetrying(ctx, p.activities.Pool, p.page, db.InformOptions{
+		DefaultMaxAttempts: p.activities.DefaultMaxAttempts,
+		ProcessExisting:    p.in.ProcessExisting,
+	})
+	if err != nil {
+		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
+	}
+	scheduled := 0
+	for _, r := range results {
+		if r.Scheduled {
+			scheduled++
+		}
+	}
+	p.progress.Scheduled += scheduled
+	p.page = p.page[:0]
+	if scheduled > 0 && p.activities.Informed != nil {
+		p.activities.Informed(p.in.Kind)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// HeartbeatTimeout is how long a worker may be silent before an attempt or a pass is given to another one.
+const HeartbeatTimeout = 10 * time.Second
+
+// heartbeat reports that the worker lives until the function is called. The SDK sends no more of them than the timeout
+// needs.
+func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()) {
+	if !activity.IsActivity(ctx) {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(HeartbeatTimeout / 4)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				activity.RecordHeartbeat(ctx, details...)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// work calls the user's Work within its limits. It returns even if Work does not: that call then keeps its place in
+// the kind's parallelism until it ends.
+func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outcome {
+	if a.Limit != nil {
+		release, err := a.Limit.Acquire(ctx, row.Namespace)
+		if err != nil {
+			return Outcome{Verdict: VerdictFailed, Error: "stopped while waiting for a place in namespace " + row.Namespace + ": " + err.Error()}
+		}
+		defer release()
+	}
+
+	timeout := a.Handler.WorkTimeout(row)
+	if timeout == 0 {
+		timeout = a.WorkTimeout
+	}
+	workCtx, cancel := withTimeout(ctx, timeout)
+	defer cancel()
+
+	done := make(chan Outcome, 1)
+	go func() {
+		// What is sent if Work ends its goroutine, as a failing test assertion does.
+		outcome := Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"}
+		defer func() { done <- outcome }()
+		outcome = a.Handler.Work(workCtx, row)
+	}()
+
+	select {
+	case outcome := <-done:
+		return a.explain(workCtx, outcome, timeout)
+	case <-workCtx.Done():
+	}
+	grace := time.NewTimer(a.AbandonAfter)
+	defer grace.Stop()
+	select {
+	case outcome := <-done:
+		return a.explain(workCtx, outcome, timeout)
+	case <-grace.C:
+	}
+
+	a.Logger.Error("Work ignores the end of its context; its place stays taken until it returns",
+		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "reason", context.Cause(workCtx))
+	free := a.Slots.Retain()
+	go func() {
+		<-done
+		free()
+		a.Logger.Warn("Work returned after its attempt was closed; the result is not used",
+			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt)
+	}()
+	return a.explain(workCtx, Outcome{
+		Verdict: VerdictFailed,
+		Error:   fmt.Sprintf("Work did not return within %s of the end of its context", a.AbandonAfter),
+	}, timeout)
+}
+
+// explain adds to a failure why its context had ended, if it had.
+func (a *Activities) explain(ctx context.Context, outcome Outcome, timeout time.Duration) Outcome {
+	if outcome.Verdict != VerdictFailed || ctx.Err() == nil {
+		return outcome
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		outcome.Error = fmt.Sprintf("timed out after %s: %s", timeout, outcome.Error)
+	} else {
+		outcome.Error = "stopped: " + outcome.Error
+	}
+	return outcome
+}
+
+func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout < 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
+}

@@ -1,0 +1,80 @@
+package db
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Row turns a row into the public type: every field, times in UTC.
+func (r Resource) Row() (*deltatype.ResourceRow, error) {
+	row := &deltatype.ResourceRow{
+		ID:                r.ID,
+		ObjectID:          r.ObjectID,
+		Kind:              r.Kind,
+		Namespace:         r.Namespace,
+		State:             r.State,
+		Generation:        r.Generation,
+		SyncedGeneration:  r.SyncedGeneration,
+		Attempt:           int(r.Attempt),
+		MaxAttempts:       int(r.MaxAttempts),
+		EncodedObject:     r.Object,
+		Hash:              r.Hash,
+		Metadata:          r.Metadata,
+		Tags:              r.Tags,
+		CreatedAt:         r.CreatedAt.UTC(),
+		AttemptedAt:       utc(r.AttemptedAt),
+		SyncedAt:          utc(r.SyncedAt),
+		ExternalCreatedAt: utc(r.ExternalCreatedAt),
+		DueAt:             utc(r.DueAt),
+		DispatchAt:        utc(r.DispatchAt),
+	}
+	if r.WorkflowID != nil {
+		row.WorkflowID = *r.WorkflowID
+	}
+	for i, encoded := range r.Errors {
+		var attempt deltatype.AttemptError
+		if err := json.Unmarshal(encoded, &attempt); err != nil {
+			return nil, fmt.Errorf("resource %s/%s: errors[%d]: %w", r.Kind, r.ObjectID, i+1, err)
+		}
+		attempt.At = attempt.At.UTC()
+		row.Errors = append(row.Errors, attempt)
+	}
+	return row, nil
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+func (r InformResourcesRow) resource() Resource {
+	return Resource{
+		ID:                r.ID,
+		Generation:        r.Generation,
+		SyncedGeneration:  r.SyncedGeneration,
+		CreatedAt:         r.CreatedAt,
+		AttemptedAt:       r.AttemptedAt,
+		SyncedAt:          r.SyncedAt,
+		ExternalCreatedAt: r.ExternalCreatedAt,
+		DueAt:             r.DueAt,
+		DispatchAt:        r.DispatchAt,
+		State:             r.State,
+		Attempt:           r.Attempt,
+		MaxAttempts:       r.MaxAttempts,
+		Kind:              r.Kind,
+		ObjectID:          r.ObjectID,
+		Namespace:         r.Namespace,
+		WorkflowID:        r.WorkflowID,
+		Hash:              r.Hash,
+		Object:            r.Object,
+		Metadata:          r.Metadata,
+		Tags:              r.Tags,
+		Errors:            r.Errors,
+	}
+}

@@ -1,0 +1,172 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Client informs Delta of objects and, once started, keeps their resources in line. Several clients, in one process or
+// many, can share a database, each with its own controllers. All methods are safe for concurrent use.
+type Client struct {
+	pool     *pgxpool.Pool
+	config   Config
+	notifier notifier
+	timing   timing
+
+	// life guards Start and Stop against each other.
+	life    sync.Mutex
+	stage   stage
+	running *engine
+
+	// wakes has the kinds that this client dispatches while it runs.
+	wakesMu sync.RWMutex
+	wakes   map[string]func()
+}
+
+type stage int
+
+const (
+	stageNew stage = iota
+	stageStarted
+	stageStopped
+)
+
+// timing is what tests shorten.
+type timing struct {
+	lease, poll, abandonAfter, temporalTimeout time.Duration
+}
+
+// NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
+//
+// It returns an error for a nil pool or config, and an *[InputError] for a field that breaks its rule.
+func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
+	if pool == nil {
+		return nil, errors.New("delta: pool is nil: give an open *pgxpool.Pool")
+	}
+	if config == nil {
+		return nil, errors.New("delta: config is nil: &delta.Config{} is a client that only informs")
+	}
+	if err := config.validate(); err != nil {
+		return nil, fmt.Errorf("delta: %w", err)
+	}
+	copied := config.WithDefaults()
+	if config.Controllers != nil {
+		copied.Controllers = &Controllers{byKind: maps.Clone(config.Controllers.byKind)}
+	}
+	return &Client{
+		pool:     pool,
+		config:   copied,
+		notifier: notifier{pool: pool, log: copied.Logger},
+		timing: timing{
+			lease:           dispatchLease,
+			poll:            dispatchPoll,
+			abandonAfter:    3 * time.Second,
+			temporalTimeout: 10 * time.Second,
+		},
+	}, nil
+}
+
+// Start begins to work the kinds that the client has controllers for, and returns when it does. Work and Inform inherit
+// the values of ctx. When ctx ends the client stops at once, as with a Stop whose context has ended.
+//
+// It returns [ErrNoSchema] where the schema is missing, [ErrOtherInstallation] where another database uses the prefix in
+// the Temporal namespace, and an error with address and reason where Temporal cannot be reached; informing works in any
+// case. A client can be started once.
+func (c *Client) Start(ctx context.Context) error {
+	c.life.Lock()
+	defer c.life.Unlock()
+	switch {
+	case c.stage == stageStarted:
+		return errors.New("delta: start: the client has been started already")
+	case c.stage == stageStopped:
+		return errors.New("delta: start: the client has been stopped; make a new one")
+	case len(c.config.Controllers.kinds()) == 0:
+		return errors.New("delta: start: Config.Controllers is empty: a client without controllers only informs, and needs no start")
+	}
+	running, err := startEngine(ctx, c)
+	if err != nil {
+		return fmt.Errorf("delta: start: %w", err)
+	}
+	c.running, c.stage = running, stageStarted
+
+	wakes := map[string]func(){}
+	for kind, d := range running.dispatchers {
+		wakes[kind] = d.wake
+	}
+	c.wakesMu.Lock()
+	c.wakes = wakes
+	c.wakesMu.Unlock()
+
+	running.onEnd = context.AfterFunc(ctx, func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = c.Stop(ended)
+	})
+	return nil
+}
+
+// Stop takes no new work and waits for what is running, until ctx ends: then the contexts of Work and Inform are
+// cancelled, their attempts are closed as failed, and others go on with them. It returns the error of ctx if it had to
+// cancel, and nil otherwise. A client that was never started, or is stopped already, has nothing to stop.
+func (c *Client) Stop(ctx context.Context) error {
+	c.life.Lock()
+	defer c.life.Unlock()
+	defer c.notifier.wait()
+	if c.stage != stageStarted {
+		return nil
+	}
+	c.stage = stageStopped
+	c.wakesMu.Lock()
+	c.wakes = nil
+	c.wakesMu.Unlock()
+	return c.running.stop(ctx)
+}
+
+// wakeAfter has what was just informed dispatched: by this client at once, or else by others.
+func (c *Client) wakeAfter(results []*deltatype.ObjectInformResult) {
+	for _, r := range results {
+		if r.Scheduled {
+			c.wake(r.Resource.Kind)
+		}
+	}
+}
+
+func (c *Client) wake(kind string) {
+	c.wakesMu.RLock()
+	wake := c.wakes[kind]
+	c.wakesMu.RUnlock()
+	if wake != nil {
+		wake()
+		return
+	}
+	c.notifier.notify(kind)
+}
+
+// wakeOwn wakes this client's dispatchers of a kind, or of all kinds.
+func (c *Client) wakeOwn(kind string) {
+	c.wakesMu.RLock()
+	defer c.wakesMu.RUnlock()
+	for k, wake := range c.wakes {
+		if kind == "" || kind == k {
+			wake()
+		}
+	}
+}
+
+// dial connects to Temporal as the environment says.
+func dial(ctx context.Context, options client.Options) (client.Client, error) {
+	dialled, err := client.DialContext(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("reaching Temporal at %s, namespace %q: %w", options.HostPort, options.Namespace, err)
+	}
+	return dialled, nil
+}

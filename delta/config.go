@@ -1,0 +1,181 @@
+package delta
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"go.temporal.io/sdk/client"
+)
+
+// Config configures a [Client]. Its zero value is a client that only informs.
+type Config struct {
+	// Controllers are what the client works with. A client without them can inform, but not start. With them, informing
+	// a kind that is not among them is an error.
+	Controllers *Controllers
+
+	// Namespaces configures namespaces by name. What is set here is written to the database at Start and holds for every
+	// client: the last one that starts decides. Needs Controllers.
+	Namespaces map[string]NamespaceConfig
+
+	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it.
+	//
+	// Defaults to a connection that Start makes, and Stop closes, from the Temporal SDK's environment configuration
+	// (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS and API keys, or a profile in temporal.toml).
+	Temporal client.Client
+
+	// Logger is where the client logs.
+	//
+	// Defaults to zap, at level warn and above, to standard output.
+	Logger *slog.Logger
+
+	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
+	// share a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and
+	// '.', at most 127 bytes.
+	//
+	// Defaults to "delta".
+	WorkflowIDPrefix string
+
+	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no
+	// bound.
+	//
+	// Defaults to 1 minute.
+	ResourceWorkTimeout time.Duration
+
+	// ControllerInformTimeout bounds one pass of an informer, where the controller's InformTimeout does not say. -1
+	// means no bound.
+	//
+	// Defaults to 1 minute.
+	ControllerInformTimeout time.Duration
+
+	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say. Negative: never.
+	//
+	// Defaults to 1 hour.
+	ResourceInformInterval time.Duration
+
+	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
+	// without an expiry. Negative: for ever.
+	//
+	// Defaults to 24 hours.
+	SyncedResourceRetentionPeriod time.Duration
+
+	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
+	// ever.
+	//
+	// Defaults to 24 hours.
+	DegradedResourceRetentionPeriod time.Duration
+
+	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
+	// ever.
+	//
+	// Defaults to 24 hours.
+	DeletedResourceRetentionPeriod time.Duration
+}
+
+// NamespaceConfig configures a namespace.
+type NamespaceConfig struct {
+	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
+	// together. At least 1, at most 10,000.
+	MaxWorkers int
+
+	// ResourceExpiry is how long after it was synced a resource expires and is synced again. It cannot be set together
+	// with SyncedResourceRetentionPeriod.
+	//
+	// Defaults to 0: never.
+	ResourceExpiry time.Duration
+
+	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed. Negative: for ever.
+	//
+	// Defaults to the client's.
+	SyncedResourceRetentionPeriod time.Duration
+
+	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
+	// ever.
+	//
+	// Defaults to the client's.
+	DegradedResourceRetentionPeriod time.Duration
+
+	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
+	// ever.
+	//
+	// Defaults to the client's.
+	DeletedResourceRetentionPeriod time.Duration
+}
+
+const (
+	defaultPrefix         = "delta"
+	defaultTimeout        = time.Minute
+	defaultInformInterval = time.Hour
+	defaultRetention      = 24 * time.Hour
+	maxMaxWorkers         = 10_000
+)
+
+// WithDefaults returns a copy with every field set that was left at zero, but Temporal and Controllers.
+func (c Config) WithDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = defaultLogger()
+	}
+	setDefault(&c.WorkflowIDPrefix, defaultPrefix)
+	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
+	setDefault(&c.ControllerInformTimeout, defaultTimeout)
+	setDefault(&c.ResourceInformInterval, defaultInformInterval)
+	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
+	setDefault(&c.DegradedResourceRetentionPeriod, defaultRetention)
+	setDefault(&c.DeletedResourceRetentionPeriod, defaultRetention)
+
+	namespaces := maps.Clone(c.Namespaces)
+	for name, n := range namespaces {
+		setDefault(&n.SyncedResourceRetentionPeriod, c.SyncedResourceRetentionPeriod)
+		setDefault(&n.DegradedResourceRetentionPeriod, c.DegradedResourceRetentionPeriod)
+		setDefault(&n.DeletedResourceRetentionPeriod, c.DeletedResourceRetentionPeriod)
+		namespaces[name] = n
+	}
+	c.Namespaces = namespaces
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// validate checks what the user wrote, before defaults.
+func (c Config) validate() error {
+	if c.WorkflowIDPrefix != "" {
+		if err := checkName("Config.WorkflowIDPrefix", c.WorkflowIDPrefix); err != nil {
+			return err
+		}
+	}
+	for field, timeout := range map[string]time.Duration{
+		"Config.ResourceWorkTimeout":     c.ResourceWorkTimeout,
+		"Config.ControllerInformTimeout": c.ControllerInformTimeout,
+	} {
+		if timeout < -1 {
+			return inputError(field, timeout, "must be positive, 0 for the default, or -1 for no bound")
+		}
+	}
+	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {
+		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
+	}
+	for name, n := range c.Namespaces {
+		field := fmt.Sprintf("Config.Namespaces[%q]", name)
+		if err := checkName(field, name); err != nil {
+			return err
+		}
+		if n.MaxWorkers < 1 || n.MaxWorkers > maxMaxWorkers {
+			return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d", maxMaxWorkers)
+		}
+		if n.ResourceExpiry < 0 {
+			return inputError(field+".ResourceExpiry", n.ResourceExpiry, "must be positive, or 0 for never")
+		}
+		if n.ResourceExpiry > 0 && n.SyncedResourceRetentionPeriod != 0 {
+			return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
+				"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+package delta
+
+import (
+	"context"
+	"errors"
+)
+
+type clientKey struct{}
+
+// ClientFromContext returns the client from the context that a controller's Work or Inform was given. It panics on any
+// other context.
+func ClientFromContext(ctx context.Context) *Client {
+	client, err := ClientFromContextSafely(ctx)
+	if err != nil {
+		panic(err)
+	}
+	return client
+}
+
+// ClientFromContextSafely returns the client from the context that a controller's Work or Inform was given, and an error
+// for any other context.
+func ClientFromContextSafely(ctx context.Context) (*Client, error) {
+	if client, ok := ctx.Value(clientKey{}).(*Client); ok {
+		return client, nil
+	}
+	return nil, errors.New("delta: no client in the context: it is only in those that Work and Inform are given")
+}

@@ -1,0 +1,169 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// Worker brings one resource in line.
+type Worker[T Object] interface {
+	// Work makes the outside world and the resource agree. Nil means synced; an error means that it is tried again,
+	// after a second and then ever later, until the resource's MaxAttempts are used up; [ResourceDelete] means that the
+	// object is gone outside. A panic counts as an error.
+	//
+	// It must be idempotent: it runs again after a crash, and when the object was informed anew meanwhile. It is called
+	// outside any transaction, by several goroutines at once if the kind's Parallelism allows, but for one resource by
+	// one at a time.
+	//
+	// The context ends at the timeout, and when the client is stopped and does not wait any longer. Work that goes on
+	// regardless has its attempt closed as failed; until it returns it counts against the kind's Parallelism.
+	Work(ctx context.Context, resource *Resource[T]) error
+
+	// ResourceTimeout bounds one call of Work. Zero leaves it to the client's ResourceWorkTimeout, -1 means no bound.
+	ResourceTimeout(resource *Resource[T]) time.Duration
+}
+
+// Informer lists what exists outside.
+type Informer[T Object] interface {
+	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may
+	// return before: Delta reads while it sends. It must stop, and close the channel, when the context ends.
+	//
+	// Objects are written in pages while the listing goes on. A pass counts as complete when the channel is closed and
+	// the context has not ended; only then does the next one ask for what is newer (options.After).
+	Inform(ctx context.Context, options *InformOptions) (<-chan T, error)
+
+	// InformTimeout bounds one pass. Zero leaves it to the client's ControllerInformTimeout, -1 means no bound.
+	InformTimeout(args *InformArgs[T]) time.Duration
+}
+
+// Controller keeps the objects of one type in line.
+type Controller[T Object] interface {
+	Worker[T]
+	Informer[T]
+}
+
+// InformArgs describe one pass of an informer.
+type InformArgs[T Object] struct {
+	// ResourceKind is the kind of object.
+	ResourceKind string
+	// ProcessExisting also syncs objects that did not change.
+	ProcessExisting bool
+	// Options reach the informer.
+	Options *InformOptions
+}
+
+// WorkerDefaults can be embedded in a controller: the client's timeout holds for Work.
+type WorkerDefaults[T Object] struct{}
+
+// ResourceTimeout leaves the timeout to the client.
+func (WorkerDefaults[T]) ResourceTimeout(*Resource[T]) time.Duration { return 0 }
+
+// InformerDefaults can be embedded in a controller: the client's timeout holds for Inform.
+type InformerDefaults[T Object] struct{}
+
+// InformTimeout leaves the timeout to the client.
+func (InformerDefaults[T]) InformTimeout(*InformArgs[T]) time.Duration { return 0 }
+
+// Controllers is the set of controllers that a client works with. It is not safe for concurrent use: fill it before it
+// is given to [NewClient], which takes what is in it then.
+type Controllers struct {
+	byKind map[string]registered
+}
+
+// NewControllers returns an empty set.
+func NewControllers() *Controllers {
+	return &Controllers{byKind: map[string]registered{}}
+}
+
+// AddController adds the controller of a type of object, and panics where [AddControllerSafely] returns an error.
+func AddController[T Object](controllers *Controllers, controller Controller[T]) {
+	if err := AddControllerSafely(controllers, controller); err != nil {
+		panic(err)
+	}
+}
+
+// AddControllerSafely adds the controller of a type of object. It returns an error if the kind has one already, if the
+// kind or its settings break a rule, or if T is an interface.
+func AddControllerSafely[T Object](controllers *Controllers, controller Controller[T]) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("delta: adding a controller for %s: Kind and Settings must work on a zero object, but panic: %v",
+				reflect.TypeFor[T](), v)
+		}
+	}()
+	if controllers == nil || controllers.byKind == nil {
+		return errors.New("delta: controllers is nil: make it with NewControllers")
+	}
+	if v := reflect.ValueOf(controller); !v.IsValid() || (v.Kind() == reflect.Pointer && v.IsNil()) {
+		return fmt.Errorf("delta: the controller for %s is nil", reflect.TypeFor[T]())
+	}
+	zero, err := zeroObject[T]()
+	if err != nil {
+		return fmt.Errorf("delta: %w", err)
+	}
+	kind := zero.Kind()
+	if err := checkName("kind", kind); err != nil {
+		return fmt.Errorf("delta: controller for %s: %w", reflect.TypeFor[T](), err)
+	}
+	if there, ok := controllers.byKind[kind]; ok {
+		return fmt.Errorf("delta: kind %q has a controller already (for %s)", kind, there.objectType)
+	}
+	settings, err := settingsOf(zero)
+	if err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
+	controllers.byKind[kind] = registered{
+		handler:    &controllerAdapter[T]{controller: controller, kind: kind},
+		settings:   settings,
+		objectType: reflect.TypeFor[T](),
+	}
+	return nil
+}
+
+// registered is one controller with its type erased.
+type registered struct {
+	handler    handler
+	settings   ObjectSettings
+	objectType reflect.Type
+}
+
+const maxParallelism = 10_000
+
+func settingsOf(object Object) (ObjectSettings, error) {
+	var s ObjectSettings
+	if with, ok := object.(ObjectWithSettings); ok {
+		s = with.Settings()
+	}
+	if s.Parallelism < 0 || s.Parallelism > maxParallelism {
+		return s, inputError("Parallelism", s.Parallelism, "must be between 1 and %d (or 0, for the default of 1)", maxParallelism)
+	}
+	if s.Parallelism == 0 {
+		s.Parallelism = 1
+	}
+	return s, nil
+}
+
+// zeroObject makes a value of T that methods can be called on: for a pointer type, a pointer to a zero value.
+func zeroObject[T Object]() (object T, err error) {
+	switch t := reflect.TypeFor[T](); t.Kind() {
+	case reflect.Interface:
+		return object, fmt.Errorf("%s is an interface: name the object's own type", t)
+	case reflect.Pointer:
+		return reflect.New(t.Elem()).Interface().(T), nil
+	default:
+		return object, nil
+	}
+}
+
+// kinds returns the kinds that have a controller, sorted.
+func (c *Controllers) kinds() []string {
+	if c == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(c.byKind))
+}

@@ -1,0 +1,59 @@
+package deltatype
+
+import "time"
+
+// Object is something outside that a resource stands for. It is stored as JSON, as encoding/json makes it: exported
+// fields only, under their json tags.
+type Object interface {
+	// ID identifies the object among those of its kind. Valid UTF-8 without control characters, at most 512 bytes.
+	ID() string
+	// Kind identifies the type of the object, and with it the controller. It must be the same for every value of the
+	// type, the zero value included. Letters, digits, '_', '-' and '.', at most 127 bytes, not starting with '-' or '.'.
+	Kind() string
+}
+
+// InformOptions narrow what an informer lists. Delta hands them through; what Labels and OrderBy mean is the
+// controller's to say.
+type InformOptions struct {
+	// Labels select objects by key and value.
+	Labels map[string]string
+	// After asks for objects created or changed after this time; the time itself is excluded. Nil asks for all.
+	After *time.Time
+	// Limit is the most objects to list; 0 means no limit.
+	Limit int
+	// OrderBy names a field and a direction, such as "created_at DESC".
+	OrderBy string
+}
+
+// ObjectInformParams is one object as it is handed to Postgres.
+type ObjectInformParams struct {
+	// ResourceID is the object's ID.
+	ResourceID string
+	// Kind is the object's kind.
+	Kind string
+	// Namespace is where the resource belongs; empty keeps what the row has, or means "default" for a new one.
+	Namespace string
+	// CreatedAt is when the object was created outside; nil if unknown.
+	CreatedAt *time.Time
+	// EncodedObject is the object as JSON.
+	EncodedObject []byte
+	// Hash identifies the content of EncodedObject.
+	Hash []byte
+	// Metadata is a JSON object; nil keeps what the row has.
+	Metadata []byte
+	// Tags replace those of the row; nil keeps them.
+	Tags []string
+	// MaxAttempts is the bound on attempts; 0 keeps what the row has, or means the default for a new one.
+	MaxAttempts int16
+}
+
+// ObjectInformResult is what informing one object came to.
+type ObjectInformResult struct {
+	// Resource is the row after the call.
+	Resource *ResourceRow
+	// AlreadyExists tells whether there was a row before.
+	AlreadyExists bool
+	// Scheduled tells whether the call started a new generation, to be synced: true for an object that is new, changed,
+	// or asked for again; false for one left alone.
+	Scheduled bool
+}

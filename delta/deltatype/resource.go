@@ -1,0 +1,99 @@
+package deltatype
+
+import "time"
+
+// ResourceRow is everything that Postgres keeps of one resource. Times are in UTC.
+type ResourceRow struct {
+	// ID is the row's own number. It ascends, with gaps.
+	ID int64
+	// ObjectID is the object's ID.
+	ObjectID string
+	// Kind is the object's kind.
+	Kind string
+	// Namespace groups resources that share expiry, retention and worker limits.
+	Namespace string
+	// State is where the resource stands in its lifecycle.
+	State ResourceState
+	// Generation counts sync episodes. It rises when the object or its options change, when the resource expires, and
+	// when it is asked for again.
+	Generation int64
+	// SyncedGeneration is the newest generation that was synced; 0 if none was.
+	SyncedGeneration int64
+	// Attempt counts the tries within the generation: 0 before the first.
+	Attempt int
+	// MaxAttempts is how many tries there are before the resource is degraded.
+	MaxAttempts int
+	// EncodedObject is the object as JSON.
+	EncodedObject []byte
+	// Hash identifies the content of EncodedObject.
+	Hash []byte
+	// Metadata is a JSON object of the user's.
+	Metadata []byte
+	// Tags are the user's labels.
+	Tags []string
+	// Errors are those of the latest attempts that failed, oldest first.
+	Errors []AttemptError
+	// CreatedAt is when the row was made.
+	CreatedAt time.Time
+	// AttemptedAt is when the latest attempt began; nil before the first.
+	AttemptedAt *time.Time
+	// SyncedAt is when the resource was last synced; nil if it never was.
+	SyncedAt *time.Time
+	// ExternalCreatedAt is when the object was created outside; nil if unknown.
+	ExternalCreatedAt *time.Time
+	// DueAt is when the lifecycle takes its next step by itself: the next attempt, expiry or removal. Nil while an
+	// attempt runs and for a resource at rest.
+	DueAt *time.Time
+	// DispatchAt is when a dispatcher wakes the workflow if nothing did before; nil for a resource at rest.
+	DispatchAt *time.Time
+	// WorkflowID names the Temporal workflow that owns the lifecycle; empty before the first dispatch.
+	WorkflowID string
+}
+
+// AttemptError is the error of one attempt.
+type AttemptError struct {
+	// At is when it occurred.
+	At time.Time `json:"at"`
+	// Attempt is the attempt's number within its generation.
+	Attempt int `json:"attempt"`
+	// Error is the error's text, or the value of a panic.
+	Error string `json:"error"`
+	// Trace is the stack of a panic; empty otherwise.
+	Trace string `json:"trace"`
+}
+
+// ResourceState is where a resource stands in its lifecycle.
+type ResourceState string
+
+const (
+	// ResourceStateScheduled waits for its first attempt in this generation.
+	ResourceStateScheduled ResourceState = "scheduled"
+	// ResourceStatePending is being worked on.
+	ResourceStatePending ResourceState = "pending"
+	// ResourceStateSynced was brought in line.
+	ResourceStateSynced ResourceState = "synced"
+	// ResourceStateFailed waits to be tried again after a failed attempt.
+	ResourceStateFailed ResourceState = "failed"
+	// ResourceStateDegraded has used up its attempts.
+	ResourceStateDegraded ResourceState = "degraded"
+	// ResourceStateExpired was synced too long ago and waits to be synced again.
+	ResourceStateExpired ResourceState = "expired"
+	// ResourceStateDeleted is gone outside; the row is kept for its retention period.
+	ResourceStateDeleted ResourceState = "deleted"
+	// ResourceStateUnknown is the state of a row that Delta did not write itself.
+	ResourceStateUnknown ResourceState = "unknown"
+)
+
+// ResourceStates returns all states.
+func ResourceStates() []ResourceState {
+	return []ResourceState{
+		ResourceStateScheduled,
+		ResourceStatePending,
+		ResourceStateSynced,
+		ResourceStateFailed,
+		ResourceStateDegraded,
+		ResourceStateExpired,
+		ResourceStateDeleted,
+		ResourceStateUnknown,
+	}
+}

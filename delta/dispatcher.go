@@ -1,0 +1,148 @@
+package delta
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const (
+	dispatchBatch       = 256
+	dispatchConcurrency = 32
+	// dispatchLease is how long a leased row is left alone: if its dispatcher dies, another one takes it then.
+	dispatchLease = 30 * time.Second
+	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
+	dispatchPoll       = 5 * time.Second
+	dispatchRPCTimeout = 10 * time.Second
+	maxDispatchBackoff = 30 * time.Second
+)
+
+// dispatcher empties the outbox of one kind: it leases rows that are due, wakes their workflows, and settles the lease.
+// Any number of clients may do so for the same kind.
+//
+// Dying before the wake-up leaves a lease that runs out; dying after it repeats a wake-up, which is harmless.
+type dispatcher struct {
+	kind   string
+	pool   *pgxpool.Pool
+	client client.Client
+	names  names
+	ref    func(objectID string) activities.Ref
+	log    *slog.Logger
+	lease  time.Duration
+	poll   time.Duration
+	wakes  chan struct{}
+}
+
+// wake has the dispatcher look at once. It never blocks.
+func (d *dispatcher) wake() {
+	select {
+	case d.wakes <- struct{}{}:
+	default:
+	}
+}
+
+func (d *dispatcher) run(ctx context.Context) {
+	backoff := time.Duration(0)
+	for ctx.Err() == nil {
+		full, err := d.dispatch(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			backoff = min(max(2*backoff, time.Second), maxDispatchBackoff)
+			d.log.Warn("dispatching failed; nothing is lost, it is tried again", "kind", d.kind, "error", err, "retry_in", backoff)
+			select {
+			case <-ctx.Done():
+			case <-time.After(backoff):
+			}
+			continue
+		case full:
+			backoff = 0
+			continue
+		}
+		backoff = 0
+		// Spread, so that the clients of a fleet do not ask in step.
+		poll := time.NewTimer(d.poll/2 + rand.N(d.poll)) //nolint:gosec // spread, not secrecy
+		select {
+		case <-ctx.Done():
+		case <-d.wakes:
+		case <-poll.C:
+		}
+		poll.Stop()
+	}
+}
+
+// dispatch handles one batch and tells whether there is likely more.
+func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
+	due, err := db.New().LeaseDue(ctx, d.pool, db.LeaseDueParams{
+		Kind:             d.kind,
+		Lease:            d.lease,
+		WorkflowIDPrefix: d.names.resource(d.kind, ""),
+		Batch:            dispatchBatch,
+	})
+	if err != nil || len(due) == 0 {
+		return false, err
+	}
+
+	var mu sync.Mutex
+	var woken, left []int64
+	var failure error
+	var group errgroup.Group
+	group.SetLimit(dispatchConcurrency)
+	for _, row := range due {
+		group.Go(func() error {
+			err := d.wakeWorkflow(ctx, row.ObjectID)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failure = err
+				left = append(left, row.ID)
+			} else {
+				woken = append(woken, row.ID)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+
+	// Also while stopping: what was not woken should not wait for the lease to run out.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	defer cancel()
+	if err := d.settle(ctx, woken, due[0].DispatchAt, activities.DispatchNet); err != nil {
+		return false, err
+	}
+	if err := d.settle(ctx, left, due[0].DispatchAt, 0); err != nil {
+		return false, err
+	}
+	return len(due) == dispatchBatch, failure
+}
+
+// settle moves rows on that this dispatcher leased.
+func (d *dispatcher) settle(ctx context.Context, ids []int64, leasedUntil *time.Time, after time.Duration) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return db.New().SettleLease(ctx, d.pool, db.SettleLeaseParams{Ids: ids, LeasedUntil: leasedUntil, After: after})
+}
+
+func (d *dispatcher) wakeWorkflow(ctx context.Context, objectID string) error {
+	ctx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
+	defer cancel()
+	options := client.StartWorkflowOptions{
+		ID:        d.names.resource(d.kind, objectID),
+		TaskQueue: d.names.taskQueue(d.kind),
+	}
+	_, err := d.client.SignalWithStartWorkflow(ctx, options.ID, workflows.WakeSignal, nil, options,
+		workflows.ResourceName, d.ref(objectID))
+	return err
+}

@@ -1,0 +1,131 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// ErrNoSchema is wrapped in errors of calls that find no Delta schema, or an old one, in the database.
+var ErrNoSchema = errors.New("the database has no up-to-date Delta schema in its search_path: " +
+	"apply it with `delta migrate up --database-url URL`, or with delta.Migrate")
+
+// Inform tells Delta that an object exists outside, as it is given. A new or changed object is scheduled to be synced;
+// an object that did not change is left alone, unless its resource is degraded, deleted or of unknown state. opts may
+// be nil.
+//
+// It is one statement and needs no Temporal. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema]
+// where the schema is missing. It is safe for concurrent use.
+func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
+	results, err := c.InformMany(ctx, []Object{object}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// InformTx is Inform in the caller's transaction: the resource is synced when the transaction commits, and nothing of
+// it is left when it rolls back. The commit sends one Postgres notification a kind.
+func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
+	results, err := c.InformManyTx(ctx, tx, []Object{object}, opts)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// InformMany is Inform for a set of objects, of one kind or several: one statement, all or nothing. Where an object is
+// given twice the last one counts. Results are in the order of the objects.
+func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
+	params, err := c.encodeAll(objects, opts)
+	if err != nil || len(params) == 0 {
+		return nil, err
+	}
+	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
+		DefaultMaxAttempts: defaultMaxAttempts,
+		Revive:             true,
+	})
+	if err != nil {
+		return nil, informError(params, err)
+	}
+	c.wakeAfter(results)
+	return results, nil
+}
+
+// InformManyTx is InformMany in the caller's transaction; see InformTx.
+func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
+	if tx == nil {
+		return nil, errors.New("delta: inform: tx is nil")
+	}
+	params, err := c.encodeAll(objects, opts)
+	if err != nil || len(params) == 0 {
+		return nil, err
+	}
+	results, err := db.Inform(ctx, tx, params, db.InformOptions{
+		DefaultMaxAttempts: defaultMaxAttempts,
+		Revive:             true,
+		Notify:             true,
+	})
+	if err != nil {
+		return nil, informError(params, err)
+	}
+	return results, nil
+}
+
+func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {
+	params := make([]deltatype.ObjectInformParams, 0, len(objects))
+	for i, object := range objects {
+		p, err := encode(object, opts)
+		if err == nil {
+			err = c.checkKind(p.Kind)
+		}
+		if err != nil {
+			at := ""
+			if len(objects) > 1 {
+				at = fmt.Sprintf("objects[%d]: ", i)
+			}
+			return nil, fmt.Errorf("delta: inform: %s%w", at, err)
+		}
+		params = append(params, p)
+	}
+	return params, nil
+}
+
+// checkKind refuses kinds that this client has no controller for, if it has any: the controller was forgotten.
+func (c *Client) checkKind(kind string) error {
+	kinds := c.config.Controllers.kinds()
+	if len(kinds) == 0 {
+		return nil
+	}
+	if _, ok := c.config.Controllers.byKind[kind]; !ok {
+		return inputError("kind", kind, "must have a controller in Config.Controllers, which has %q "+
+			"(a client without any controllers informs every kind)", kinds)
+	}
+	return nil
+}
+
+func informError(params []deltatype.ObjectInformParams, err error) error {
+	what := params[0].Kind + "/" + params[0].ResourceID
+	if len(params) > 1 {
+		what = fmt.Sprintf("%d objects", len(params))
+	}
+	return fmt.Errorf("delta: inform %s: %w", what, schemaError(err))
+}
+
+// schemaError adds the remedy to the errors of a schema that is missing or old.
+func schemaError(err error) error {
+	const undefinedTable, undefinedColumn, undefinedObject, undefinedFunction, invalidSchema = "42P01", "42703", "42704", "42883", "3F000"
+	if pg := new(pgconn.PgError); errors.As(err, &pg) {
+		switch pg.Code {
+		case undefinedTable, undefinedColumn, undefinedObject, undefinedFunction, invalidSchema:
+			return fmt.Errorf("%w (%w)", ErrNoSchema, err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,30 @@
+package delta
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// namespaceLimits bound concurrent Work by namespace, across kinds.
+type namespaceLimits map[string]*semaphore.Weighted
+
+func newNamespaceLimits(namespaces map[string]NamespaceConfig) namespaceLimits {
+	limits := namespaceLimits{}
+	for name, n := range namespaces {
+		limits[name] = semaphore.NewWeighted(int64(n.MaxWorkers))
+	}
+	return limits
+}
+
+// Acquire waits for a place in a namespace; one that is not configured has no bound.
+func (l namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
+	limit, ok := l[namespace]
+	if !ok {
+		return func() {}, nil
+	}
+	if err := limit.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	return func() { limit.Release(1) }, nil
+}

@@ -1,0 +1,165 @@
+package delta_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// account is the object of most tests.
+type account struct {
+	Name string `json:"name"`
+	Plan string `json:"plan"`
+}
+
+func (a account) ID() string   { return a.Name }
+func (a account) Kind() string { return "account" }
+
+// Settings keeps the informer off: tests of informers have kinds of their own.
+func (a account) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1}
+}
+
+// controller is a controller made of functions; a nil one does nothing.
+type controller[T delta.Object] struct {
+	delta.InformerDefaults[T]
+	work    func(ctx context.Context, r *delta.Resource[T]) error
+	inform  func(ctx context.Context, o *delta.InformOptions) (<-chan T, error)
+	timeout time.Duration
+}
+
+func (c *controller[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
+	if c.work == nil {
+		return nil
+	}
+	return c.work(ctx, r)
+}
+
+func (c *controller[T]) ResourceTimeout(*delta.Resource[T]) time.Duration { return c.timeout }
+
+func (c *controller[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-chan T, error) {
+	if c.inform == nil {
+		none := make(chan T)
+		close(none)
+		return none, nil
+	}
+	return c.inform(ctx, o)
+}
+
+type worker[T delta.Object] = func(ctx context.Context, r *delta.Resource[T]) error
+
+// harness is an isolated database and Temporal prefix, with what tests ask of them.
+type harness struct {
+	*deltatest.Env
+	t *testing.T
+}
+
+func newHarness(t *testing.T) *harness {
+	t.Helper()
+	return &harness{Env: deltatest.New(t), t: t}
+}
+
+// config is a client's configuration on the harness, with controllers added.
+func (h *harness) config(add ...func(*delta.Controllers)) *delta.Config {
+	controllers := delta.NewControllers()
+	for _, a := range add {
+		a(controllers)
+	}
+	if len(add) == 0 {
+		controllers = nil
+	}
+	return &delta.Config{
+		Controllers:      controllers,
+		Temporal:         h.Temporal,
+		WorkflowIDPrefix: h.Prefix,
+		Logger:           slog.New(slog.NewTextHandler(testWriter{h.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+}
+
+func with[T delta.Object](c *controller[T]) func(*delta.Controllers) {
+	return func(cs *delta.Controllers) { delta.AddController(cs, c) }
+}
+
+func (h *harness) client(config *delta.Config) *delta.Client {
+	h.t.Helper()
+	c, err := delta.NewClient(h.Pool, config)
+	require.NoError(h.t, err)
+	return c
+}
+
+// start makes a client, starts it, and stops it at the end of the test.
+func (h *harness) start(config *delta.Config) *delta.Client {
+	h.t.Helper()
+	c := h.client(config)
+	require.NoError(h.t, c.Start(context.Background()))
+	h.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := c.Stop(ctx); err != nil {
+			h.t.Logf("stop: %v", err)
+		}
+	})
+	return c
+}
+
+// startWorker starts a client for accounts with a Work.
+func (h *harness) startWorker(work worker[account]) *delta.Client {
+	h.t.Helper()
+	return h.start(h.config(with(&controller[account]{work: work})))
+}
+
+// row reads a resource as it is in the database; nil if there is none.
+func (h *harness) row(kind, id string) *deltatype.ResourceRow {
+	h.t.Helper()
+	return readRow(h.t, h.Pool, kind, id)
+}
+
+// eventually waits until a resource is as the condition says, and returns it.
+func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
+	h.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		row := h.row(kind, id)
+		if is(row) {
+			return row
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s/%s did not become as expected; it is %+v", kind, id, row)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func inState(s deltatype.ResourceState) func(*deltatype.ResourceRow) bool {
+	return func(r *deltatype.ResourceRow) bool { return r != nil && r.State == s }
+}
+
+func synced(generation int64) func(*deltatype.ResourceRow) bool {
+	return func(r *deltatype.ResourceRow) bool {
+		return r != nil && r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == generation
+	}
+}
+
+// testWriter logs through the test, and not after its end.
+type testWriter struct{ t *testing.T }
+
+var ended sync.Map
+
+func (w testWriter) Write(p []byte) (int, error) {
+	if _, over := ended.LoadOrStore(w.t.Name(), false); !over {
+		w.t.Cleanup(func() { ended.Store(w.t.Name(), true) })
+	}
+	if over, _ := ended.Load(w.t.Name()); over == false {
+		w.t.Log(strings.TrimSpace(string(p)))
+	}
+	return len(p), nil
+}

@@ -1,0 +1,112 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const (
+	maxInformJitter = 30 * time.Second
+	// informCatchup is how late a run may be made up for: the next one lists the same.
+	informCatchup = time.Minute
+)
+
+// ErrOtherInstallation is wrapped in the error of Start when another database already uses the prefix in the Temporal
+// namespace.
+var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
+
+// claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it is another's. The
+// mark is a schedule that never runs: Temporal creates it at most once, whoever asks.
+func claimPrefix(ctx context.Context, c client.Client, n names, installation string) error {
+	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:     n.anchor(),
+		Paused: true,
+		Note:   "Marks the prefix " + n.prefix + " as that of Delta installation " + installation + ". It never runs.",
+		Action: &client.ScheduleWorkflowAction{
+			// The only field that is stored as it is, whatever data converter is in use.
+			ID:        installation,
+			Workflow:  "delta.Installation",
+			TaskQueue: n.prefix,
+		},
+	})
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return fmt.Errorf("creating the schedule %s: %w", n.anchor(), err)
+	}
+	found, err := c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
+	}
+	action, ok := found.Schedule.Action.(*client.ScheduleWorkflowAction)
+	if !ok || action.ID != installation {
+		return fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
+			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
+			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
+			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchor())
+	}
+	return nil
+}
+
+// scheduleInform makes the kind's schedule be what the interval says: created, changed, or removed.
+func scheduleInform(ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration) error {
+	handle := c.ScheduleClient().GetHandle(ctx, n.inform(kind))
+	if interval < 0 {
+		var notFound *serviceerror.NotFound
+		if err := handle.Delete(ctx); err != nil && !errors.As(err, &notFound) {
+			return fmt.Errorf("deleting the schedule %s: %w", n.inform(kind), err)
+		}
+		return nil
+	}
+	spec := client.ScheduleSpec{
+		Intervals: []client.ScheduleIntervalSpec{{Every: interval}},
+		Jitter:    min(interval/10, maxInformJitter),
+	}
+	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
+		ID:                 n.inform(kind),
+		Spec:               spec,
+		Overlap:            enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
+		CatchupWindow:      informCatchup,
+		TriggerImmediately: true,
+		Note:               "Lists the objects of kind " + kind + ".",
+		Action: &client.ScheduleWorkflowAction{
+			ID:        n.inform(kind),
+			Workflow:  workflows.InformName,
+			TaskQueue: n.inform(kind),
+			Args:      []any{activities.InformInput{Installation: installation, Kind: kind}},
+		},
+	})
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return fmt.Errorf("creating the schedule %s: %w", n.inform(kind), err)
+	}
+	// Only the spec is Delta's to change: whether it is paused, and its note, may be an operator's.
+	err = handle.Update(ctx, client.ScheduleUpdateOptions{
+		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+			there := in.Description.Schedule.Spec
+			if there != nil && len(there.Intervals) == 1 && there.Intervals[0].Every == interval {
+				return nil, temporal.ErrSkipScheduleUpdate
+			}
+			in.Description.Schedule.Spec = &spec
+			return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("updating the schedule %s: %w", n.inform(kind), err)
+	}
+	return nil
+}

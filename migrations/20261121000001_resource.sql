@@ -1,0 +1,102 @@
+-- +goose Up
+
+-- One row: who this database is. Every workflow carries the id, so that two databases that meet in one Temporal
+-- namespace are told apart. The prefix is fixed by the first client that starts.
+CREATE TABLE delta_installation (
+    singleton boolean PRIMARY KEY DEFAULT TRUE CHECK (singleton),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    workflow_id_prefix text,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+INSERT INTO delta_installation DEFAULT VALUES;
+
+CREATE TYPE delta_resource_state AS ENUM (
+    'scheduled',
+    'pending',
+    'synced',
+    'failed',
+    'degraded',
+    'expired',
+    'deleted',
+    'unknown'
+);
+
+-- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
+-- of zero or less never expires.
+CREATE TABLE delta_namespace (
+    name text PRIMARY KEY,
+    resource_expiry interval NOT NULL,
+    synced_retention interval NOT NULL,
+    degraded_retention interval NOT NULL,
+    deleted_retention interval NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT delta_namespace_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
+);
+
+-- One row a kind that has an informer. The cursor moves only after a complete pass.
+CREATE TABLE delta_controller (
+    name text PRIMARY KEY,
+    last_inform_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z',
+    inform_interval interval NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT delta_controller_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
+);
+
+-- The truth about each resource, and the outbox of its wake-ups.
+--
+-- generation counts sync episodes: it rises when the object or its options change, when the resource expires and when
+-- it is asked for again. attempt counts the tries within one generation. Every write of a result names both, so a
+-- result that comes late finds nothing to write to.
+--
+-- due_at is when the lifecycle takes its next step by itself (null: it rests). dispatch_at is when a dispatcher wakes
+-- the workflow if nobody did before: at once for a row just informed, some time after due_at for the others, so that a
+-- lost wake-up costs time and never a resource.
+CREATE TABLE delta_resource (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    generation bigint NOT NULL DEFAULT 1,
+    synced_generation bigint NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    attempted_at timestamptz,
+    synced_at timestamptz,
+    external_created_at timestamptz,
+    due_at timestamptz,
+    dispatch_at timestamptz,
+    state delta_resource_state NOT NULL DEFAULT 'scheduled',
+    attempt smallint NOT NULL DEFAULT 0,
+    max_attempts smallint NOT NULL,
+    kind text NOT NULL,
+    object_id text NOT NULL,
+    namespace text NOT NULL,
+    workflow_id text,
+    hash bytea NOT NULL,
+    object jsonb NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    tags text[] NOT NULL DEFAULT '{}',
+    errors jsonb[] NOT NULL DEFAULT '{}',
+    CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
+    CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
+    CONSTRAINT delta_resource_attempt_bounded CHECK (attempt BETWEEN 0 AND max_attempts),
+    CONSTRAINT delta_resource_synced_generation_bounded CHECK (synced_generation BETWEEN 0 AND generation),
+    CONSTRAINT delta_resource_metadata_is_object CHECK (jsonb_typeof(metadata) = 'object')
+);
+
+-- The dispatcher asks, for one kind, for the rows that are due, oldest first. Rows at rest are not in it.
+CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, dispatch_at) WHERE dispatch_at IS NOT NULL;
+
+-- Appends an attempt's error and keeps the latest of them.
+CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RETURNS jsonb[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
+
+-- +goose Down
+DROP FUNCTION delta_append_error;
+DROP TABLE delta_resource;
+DROP TABLE delta_controller;
+DROP TABLE delta_namespace;
+DROP TYPE delta_resource_state;
+DROP TABLE delta_installation;

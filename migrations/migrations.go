@@ -1,0 +1,159 @@
+// Package migrations holds Delta's schema as goose migrations, and applies them.
+//
+// The files use unqualified names, so they land in the first schema of the connection's search_path. They can also be
+// applied with the goose command: point GOOSE_MIGRATION_DIR at this folder.
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// FS holds the migration files at its root, named VERSION_name.sql.
+//
+//go:embed *.sql
+var FS embed.FS
+
+const (
+	// ownTable is where Up records what it applied. It is Delta's own, because a schema may be shared with an
+	// application that keeps its own history in goose's default table.
+	ownTable = "delta_goose_version"
+	// gooseTable is the goose command's default. It is used where the command applied Delta's migrations first.
+	gooseTable = "goose_db_version"
+	// firstVersion tells a history of Delta's migrations from somebody else's.
+	firstVersion = 20261121000001
+)
+
+// Status is one migration and when it was applied to the database, nil if it was not.
+type Status struct {
+	Version   int64
+	Name      string
+	AppliedAt *time.Time
+}
+
+// Up applies every migration that is pending. It is safe to call from many processes at once, and does nothing when
+// all are applied.
+func Up(ctx context.Context, pool *pgxpool.Pool) error {
+	return with(ctx, pool, func(p *goose.Provider) error {
+		_, err := p.Up(ctx)
+		return err
+	})
+}
+
+// Down takes back the newest migration that is applied, with the data in its tables. It does nothing when none is.
+func Down(ctx context.Context, pool *pgxpool.Pool) error {
+	return with(ctx, pool, func(p *goose.Provider) error {
+		_, err := p.Down(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Version returns the version of the newest migration that is applied, 0 if none is.
+func Version(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
+	var version int64
+	err := with(ctx, pool, func(p *goose.Provider) (err error) {
+		version, err = p.GetDBVersion(ctx)
+		return err
+	})
+	return version, err
+}
+
+// List returns every migration, oldest first, with the time it was applied.
+func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
+	var list []Status
+	err := with(ctx, pool, func(p *goose.Provider) error {
+		statuses, err := p.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range statuses {
+			one := Status{Version: s.Source.Version, Name: s.Source.Path}
+			if s.State == goose.StateApplied {
+				at := s.AppliedAt.UTC()
+				one.AppliedAt = &at
+			}
+			list = append(list, one)
+		}
+		return nil
+	})
+	return list, err
+}
+
+func with(ctx context.Context, pool *pgxpool.Pool, do func(*goose.Provider) error) error {
+	if pool == nil {
+		return errors.New("migrations: pool is nil: give an open *pgxpool.Pool")
+	}
+	schema, table, err := locate(ctx, pool)
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close() //nolint:errcheck // closes the adapter only: the pool stays the caller's
+
+	// The lock is per schema: two schemas of one database can be migrated at the same time.
+	locker, err := lock.NewPostgresSessionLocker(
+		lock.WithLockID(int64(crc32.ChecksumIEEE([]byte("delta migrations "+schema)))),
+		lock.WithLockTimeout(1, 300),
+	)
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	provider, err := newProvider(db, FS, goose.WithTableName(table), goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	if err := do(provider); err != nil {
+		return fmt.Errorf("migrations: schema %q: %w", schema, err)
+	}
+	return nil
+}
+
+func newProvider(db *sql.DB, files fs.FS, options ...goose.ProviderOption) (*goose.Provider, error) {
+	// The global registry is the application's: its Go migrations are none of Delta's.
+	return goose.NewProvider(goose.DialectPostgres, db, files,
+		append(options, goose.WithDisableGlobalRegistry(true))...)
+}
+
+// locate returns the schema that the migrations land in and the table that records them there.
+func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err error) {
+	var current *string
+	var path string
+	var shared bool
+	err = pool.QueryRow(ctx, `
+		SELECT current_schema(), current_setting('search_path'), EXISTS (
+			SELECT FROM pg_class WHERE relname = $1 AND relkind = 'r' AND relnamespace = to_regnamespace(quote_ident(current_schema()))
+		)`, gooseTable).Scan(&current, &path, &shared)
+	if err != nil {
+		return "", "", fmt.Errorf("asking for the current schema: %w", err)
+	}
+	if current == nil {
+		return "", "", fmt.Errorf("no schema of search_path %q exists: create it first (CREATE SCHEMA …)", path)
+	}
+	if !shared {
+		return *current, ownTable, nil
+	}
+	var ours bool
+	err = pool.QueryRow(ctx,
+		`SELECT EXISTS (SELECT FROM `+gooseTable+` WHERE version_id = $1)`, firstVersion).Scan(&ours)
+	if err != nil {
+		return "", "", fmt.Errorf("reading %s.%s: %w", *current, gooseTable, err)
+	}
+	if ours {
+		return *current, gooseTable, nil
+	}
+	return *current, ownTable, nil
+}

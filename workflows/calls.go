@@ -1,0 +1,65 @@
+package workflows
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/chariot-giving/delta/activities"
+)
+
+// unbounded is for what the activity bounds itself, by the user's timeouts: Temporal wants a limit, and the heartbeat
+// tells sooner that a worker is gone.
+const unbounded = 10 * 365 * 24 * time.Hour
+
+// attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result.
+var attemptOptions = workflow.ActivityOptions{
+	StartToCloseTimeout: unbounded,
+	HeartbeatTimeout:    activities.HeartbeatTimeout,
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval:    time.Second,
+		BackoffCoefficient: 2,
+		MaximumInterval:    time.Minute,
+	},
+}
+
+var lapseOptions = workflow.LocalActivityOptions{
+	StartToCloseTimeout: 10 * time.Second,
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval:    time.Second,
+		BackoffCoefficient: 2,
+		MaximumInterval:    time.Minute,
+	},
+}
+
+// informOptions repeat a pass a few times; after that the next one of the schedule has its turn.
+var informOptions = workflow.ActivityOptions{
+	StartToCloseTimeout: unbounded,
+	HeartbeatTimeout:    activities.HeartbeatTimeout,
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval:    5 * time.Second,
+		BackoffCoefficient: 2,
+		MaximumInterval:    time.Minute,
+		MaximumAttempts:    3,
+	},
+}
+
+// call names an activity and the types that it takes and gives: the bare ExecuteActivity takes anything.
+type call[In, Out any] struct{ name string }
+
+var (
+	attempt    = call[activities.Ref, activities.Step]{activities.AttemptName}
+	lapse      = call[activities.LapseInput, activities.Step]{activities.LapseName}
+	informPass = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
+)
+
+func (c call[In, Out]) run(ctx workflow.Context, options workflow.ActivityOptions, in In) (out Out, err error) {
+	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), c.name, in).Get(ctx, &out)
+	return out, err
+}
+
+func (c call[In, Out]) runLocal(ctx workflow.Context, options workflow.LocalActivityOptions, in In) (out Out, err error) {
+	err = workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), c.name, in).Get(ctx, &out)
+	return out, err
+}
