@@ -61,6 +61,9 @@ type Activities struct {
 	AbandonAfter time.Duration
 	// DefaultMaxAttempts is given to resources that an informer finds first.
 	DefaultMaxAttempts int16
+	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
+	// context of the activity, which answers Temporal after Work was cancelled.
+	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
 }

@@ -47,7 +47,10 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err := a.check(ref.Installation, ref.Kind); err != nil {
 		// The row, if this database has one of that name, is waiting for a workflow of its own.
 		redispatch := db.RedispatchResourceParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
-		return Step{}, errors.Join(err, db.New().RedispatchResource(ctx, a.Pool, redispatch))
+		if err := db.New().RedispatchResource(ctx, a.Pool, redispatch); err != nil {
+			return Step{}, fmt.Errorf("dispatching %s/%s anew: %w", ref.Kind, ref.ObjectID, err)
+		}
+		return Step{}, err
 	}
 	defer a.heartbeat(ctx)()
 

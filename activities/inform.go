@@ -67,7 +67,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	if timeout == 0 {
 		timeout = a.InformTimeout
 	}
-	passCtx, cancel := withTimeout(ctx, timeout)
+	passCtx, unlink := a.untilStopped(ctx)
+	defer unlink()
+	passCtx, cancel := withTimeout(passCtx, timeout)
 	defer cancel()
 
 	p := pass{activities: a, in: in, cursor: time.Now().UTC()}

@@ -39,6 +39,8 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 // work calls the user's Work within its limits. It returns even if Work does not: that call then keeps its place in
 // the kind's parallelism until it ends.
 func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outcome {
+	ctx, unlink := a.untilStopped(ctx)
+	defer unlink()
 	if a.Limit != nil {
 		release, err := a.Limit.Acquire(ctx, row.Namespace)
 		if err != nil {
@@ -101,6 +103,19 @@ func (a *Activities) explain(ctx context.Context, outcome Outcome, timeout time.
 		outcome.Error = "stopped: " + outcome.Error
 	}
 	return outcome
+}
+
+// untilStopped is the context for user code: it also ends when the client does not wait any longer.
+func (a *Activities) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if a.Stopping == nil {
+		return ctx, cancel
+	}
+	unlink := context.AfterFunc(a.Stopping, cancel)
+	return ctx, func() {
+		unlink()
+		cancel()
+	}
 }
 
 func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {

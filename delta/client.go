@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,35 +132,23 @@ func (c *Client) Stop(ctx context.Context) error {
 	return c.running.stop(ctx)
 }
 
-// wakeAfter has what was just informed dispatched: by this client at once, or else by others.
-func (c *Client) wakeAfter(results []*deltatype.ObjectInformResult) {
-	for _, r := range results {
-		if r.Scheduled {
-			c.wake(r.Resource.Kind)
-		}
-	}
-}
-
-func (c *Client) wake(kind string) {
-	c.wakesMu.RLock()
-	wake := c.wakes[kind]
-	c.wakesMu.RUnlock()
-	if wake != nil {
-		wake()
-		return
-	}
-	c.notifier.notify(kind)
-}
-
-// wakeOwn wakes this client's dispatchers of a kind, or of all kinds.
-func (c *Client) wakeOwn(kind string) {
+// wakeOwn wakes this client's dispatcher of a kind, and tells whether it has one.
+func (c *Client) wakeOwn(kind string) bool {
 	c.wakesMu.RLock()
 	defer c.wakesMu.RUnlock()
-	for k, wake := range c.wakes {
-		if kind == "" || kind == k {
-			wake()
-		}
+	wake := c.wakes[kind]
+	if wake == nil {
+		return false
 	}
+	wake()
+	return true
+}
+
+// tellsOthers tells whether there is a kind among the objects that this client does not dispatch.
+func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
+	c.wakesMu.RLock()
+	defer c.wakesMu.RUnlock()
+	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.wakes[p.Kind] == nil })
 }
 
 // dial connects to Temporal as the environment says.

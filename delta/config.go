@@ -136,6 +136,17 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// interval makes a duration one that Postgres keeps the sign of: an interval has microseconds, and -1 would become 0.
+func interval(d time.Duration) time.Duration {
+	switch {
+	case d < 0:
+		return -time.Second
+	case d > 0:
+		return max(d, time.Microsecond)
+	}
+	return 0
+}
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

@@ -30,6 +30,7 @@ type engine struct {
 
 	// cancelLoops ends dispatchers and listener; cancelWork ends the contexts of Work and Inform.
 	cancelLoops, cancelWork context.CancelFunc
+	stopping                context.Context //nolint:containedctx // it is the engine's life, not a call's
 	loops                   sync.WaitGroup
 	onEnd                   func() bool
 }
@@ -38,9 +39,11 @@ type engine struct {
 func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	e := &engine{client: c, names: names{c.config.WorkflowIDPrefix}, dispatchers: map[string]*dispatcher{}}
 	loopCtx, cancelLoops := context.WithCancel(ctx)
-	// The end of ctx reaches Work through Stop, after the workers have stopped taking tasks.
-	workCtx, cancelWork := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), clientKey{}, c))
-	e.cancelLoops, e.cancelWork = cancelLoops, cancelWork
+	// What activities inherit. It is never cancelled itself, because they answer Temporal with it: the end of ctx reaches
+	// Work through Stop, when the workers have stopped taking tasks.
+	workCtx := context.WithValue(context.WithoutCancel(ctx), clientKey{}, c)
+	e.cancelLoops = cancelLoops
+	e.stopping, e.cancelWork = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			ended, cancel := context.WithCancel(context.Background())
@@ -65,7 +68,7 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		return nil, err
 	}
 
-	listener := listener{pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger, wake: c.wakeOwn}
+	listener := listener{pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger, wake: e.wake}
 	e.loops.Go(func() { listener.run(loopCtx) })
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
@@ -118,10 +121,10 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	for name, n := range c.config.Namespaces {
 		before, err := q.UpsertNamespace(ctx, c.pool, db.UpsertNamespaceParams{
 			Name:              name,
-			ResourceExpiry:    n.ResourceExpiry,
-			SyncedRetention:   n.SyncedResourceRetentionPeriod,
-			DegradedRetention: n.DegradedResourceRetentionPeriod,
-			DeletedRetention:  n.DeletedResourceRetentionPeriod,
+			ResourceExpiry:    interval(n.ResourceExpiry),
+			SyncedRetention:   interval(n.SyncedResourceRetentionPeriod),
+			DegradedRetention: interval(n.DegradedResourceRetentionPeriod),
+			DeletedRetention:  interval(n.DeletedResourceRetentionPeriod),
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of namespace %q: %w", name, schemaError(err))
@@ -136,7 +139,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		}
 	}
 	for kind, r := range c.config.Controllers.byKind {
-		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{Name: kind, InformInterval: e.informInterval(r)})
+		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{Name: kind, InformInterval: interval(e.informInterval(r))})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
@@ -152,7 +155,13 @@ func (e *engine) informInterval(r registered) time.Duration {
 }
 
 // startWorkers starts each kind's workers, then its schedule.
-func (e *engine) startWorkers(ctx, workCtx context.Context) error {
+func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
+	defer func() {
+		// The SDK panics if Config.Temporal is a wrapper around its client.
+		if v := recover(); v != nil {
+			err = fmt.Errorf("making a Temporal worker with Config.Temporal (%T): %v", e.temporal, v)
+		}
+	}()
 	limits := newNamespaceLimits(e.client.config.Namespaces)
 	for kind, r := range e.client.config.Controllers.byKind {
 		if err := e.startKind(ctx, workCtx, kind, r, limits); err != nil {
@@ -173,15 +182,16 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		WorkTimeout:   config.ResourceWorkTimeout,
 		InformTimeout: config.ControllerInformTimeout,
 		Rest: activities.Rest{
-			SyncedRetention:   config.SyncedResourceRetentionPeriod,
-			DegradedRetention: config.DegradedResourceRetentionPeriod,
-			DeletedRetention:  config.DeletedResourceRetentionPeriod,
+			SyncedRetention:   interval(config.SyncedResourceRetentionPeriod),
+			DegradedRetention: interval(config.DegradedResourceRetentionPeriod),
+			DeletedRetention:  interval(config.DeletedResourceRetentionPeriod),
 		},
 		Limit:              limits,
 		Slots:              slots,
 		AbandonAfter:       e.client.timing.abandonAfter,
 		DefaultMaxAttempts: defaultMaxAttempts,
-		Informed:           e.client.wake,
+		Informed:           func(kind string) { e.client.wakeOwn(kind) },
+		Stopping:           e.stopping,
 	}
 
 	resources, err := e.resourceWorker(workCtx, kind, slots)
@@ -264,7 +274,7 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *act
 func (e *engine) workerOptions(workCtx context.Context) worker.Options {
 	return worker.Options{
 		BackgroundActivityContext: workCtx,
-		// Stop decides how long to wait, and then cancels workCtx.
+		// Stop decides how long to wait, and then has Work cancelled.
 		WorkerStopTimeout:           365 * 24 * time.Hour,
 		WorkflowPanicPolicy:         worker.BlockWorkflow,
 		DisableRegistrationAliasing: true,
@@ -280,6 +290,15 @@ func (e *engine) startWorker(w worker.Worker) error {
 	}
 	e.workers = append(e.workers, w)
 	return nil
+}
+
+// wake wakes the dispatcher of a kind, or all of them.
+func (e *engine) wake(kind string) {
+	for k, d := range e.dispatchers {
+		if kind == "" || kind == k {
+			d.wake()
+		}
+	}
 }
 
 // stop ends everything that was started: first what brings new work, then the workers, then their connection.

@@ -47,14 +47,20 @@ func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformO
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
+	lead := c.tellsOthers(params) && c.notifier.lead()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
 		Revive:             true,
+		Notify:             lead,
 	})
 	if err != nil {
 		return nil, informError(params, err)
 	}
-	c.wakeAfter(results)
+	for _, r := range results {
+		if r.Scheduled && !c.wakeOwn(r.Resource.Kind) && !lead {
+			c.notifier.follow(r.Resource.Kind)
+		}
+	}
 	return results, nil
 }
 

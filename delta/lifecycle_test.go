@@ -2,7 +2,11 @@ package delta_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -46,4 +50,244 @@ func TestSyncsWhatIsInformed(t *testing.T) {
 	h.eventually("account", "ann", synced(2))
 	require.Equal(t, account{Name: "ann", Plan: "paid"}, (<-worked).Object)
 	require.Empty(t, worked)
+}
+
+func TestAFailureIsTriedAgainAndItsErrorKept(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		if r.Attempt == 1 {
+			return errors.New("upstream says no")
+		}
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	failed := h.eventually("account", "ann", inState(deltatype.ResourceStateFailed))
+	require.NotNil(t, failed.DueAt)
+	require.WithinDuration(t, failed.AttemptedAt.Add(time.Second), *failed.DueAt, 500*time.Millisecond)
+
+	row := h.eventually("account", "ann", synced(1))
+	require.Equal(t, 2, row.Attempt)
+	require.Len(t, row.Errors, 1)
+	require.Equal(t, "upstream says no", row.Errors[0].Error)
+	require.Equal(t, 1, row.Errors[0].Attempt)
+	require.Empty(t, row.Errors[0].Trace)
+	require.WithinDuration(t, time.Now(), row.Errors[0].At, time.Minute)
+}
+
+func TestAfterMaxAttemptsTheResourceIsDegradedAndStaysSo(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int32
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		calls.Add(1)
+		return errors.New("hopeless")
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{MaxAttempts: 2})
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
+	require.Equal(t, 2, row.Attempt)
+	require.Len(t, row.Errors, 2)
+	require.Zero(t, row.SyncedGeneration)
+	require.Nil(t, row.SyncedAt)
+
+	// A wake-up does not try it again.
+	h.signal("account", "ann")
+	h.eventually("account", "ann", func(*deltatype.ResourceRow) bool { return h.wakeups("account", "ann") == 2 })
+	require.EqualValues(t, 2, calls.Load())
+	require.Equal(t, deltatype.ResourceStateDegraded, h.row("account", "ann").State)
+}
+
+func TestAPanicIsAFailedAttemptWithItsStack(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error { panic("index out of luck") })
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{MaxAttempts: 1})
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
+	require.Equal(t, "panic: index out of luck", row.Errors[0].Error)
+	require.Contains(t, row.Errors[0].Trace, "lifecycle_test.go")
+}
+
+func TestWorkThatFindsTheObjectGoneMakesItDeleted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		return fmt.Errorf("looking it up: %w", delta.ResourceDelete(errors.New("404")))
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", inState(deltatype.ResourceStateDeleted))
+	require.Equal(t, "looking it up: resource deleted: 404", row.Errors[0].Error)
+	require.Equal(t, 1, row.Attempt)
+	require.NotNil(t, row.DueAt)
+}
+
+func TestAnInformDuringWorkDoesNotWaitAndIsSyncedNext(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	started, finish := make(chan string, 4), make(chan struct{})
+	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+		started <- r.Object.Plan
+		select {
+		case <-finish:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "one"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "one", <-started)
+
+	before := time.Now()
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "two"}, nil)
+	require.NoError(t, err)
+	require.Less(t, time.Since(before), time.Second, "Work holds no lock")
+	require.EqualValues(t, 2, h.row("account", "ann").Generation)
+
+	finish <- struct{}{}
+	require.Equal(t, "two", <-started)
+	row := h.row("account", "ann")
+	require.EqualValues(t, 1, row.SyncedGeneration, "the result of the first counts for the old generation")
+	require.Equal(t, deltatype.ResourceStatePending, row.State)
+	require.Equal(t, 1, row.Attempt, "attempts count within a generation")
+	finish <- struct{}{}
+	h.eventually("account", "ann", synced(2))
+	require.JSONEq(t, `{"name": "ann", "plan": "two"}`, string(h.row("account", "ann").EncodedObject))
+}
+
+func TestAnInformInterruptsTheBackoff(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		if r.Object.Plan == "bad" {
+			return errors.New("bad plan")
+		}
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "bad"}, nil)
+	require.NoError(t, err)
+	// After the third failure it waits for about four seconds.
+	waiting := h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool {
+		return r.State == deltatype.ResourceStateFailed && r.Attempt == 3
+	})
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "good"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(2))
+	require.True(t, row.SyncedAt.Before(*waiting.DueAt), "synced at %s, not waiting until %s", row.SyncedAt, waiting.DueAt)
+	require.Equal(t, 1, row.Attempt)
+}
+
+func TestTheSameWakeUpTwiceWorksOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int32
+	started, finish := make(chan struct{}, 4), make(chan struct{})
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		calls.Add(1)
+		started <- struct{}{}
+		<-finish
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	<-started
+	h.signal("account", "ann")
+	h.signal("account", "ann")
+	close(finish)
+	h.eventually("account", "ann", synced(1))
+	h.signal("account", "ann")
+	// What comes after shows that the wake-ups are over.
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(2))
+	require.EqualValues(t, 2, calls.Load())
+}
+
+func TestWorkHasItsTimeout(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[account]{
+		timeout: 100 * time.Millisecond,
+		work: func(ctx context.Context, _ *delta.Resource[account]) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	})))
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{MaxAttempts: 1})
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
+	require.Equal(t, "timed out after 100ms: context deadline exceeded", row.Errors[0].Error)
+}
+
+func TestWorkThatIgnoresItsContextIsLeftBehindAndKeepsItsPlace(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	release := make(chan struct{})
+	var running, most atomic.Int32
+	config := h.config(with(&controller[serial]{
+		timeout: 50 * time.Millisecond,
+		work: func(_ context.Context, r *delta.Resource[serial]) error {
+			most.Store(max(most.Load(), running.Add(1)))
+			defer running.Add(-1)
+			if r.Object.Name == "stuck" {
+				<-release
+			}
+			return nil
+		},
+	}))
+	c := h.client(config)
+	c.SetTiming(0, 0, 50*time.Millisecond)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+
+	_, err := c.Inform(t.Context(), serial{account{Name: "stuck"}}, &delta.InformOpts{MaxAttempts: 1})
+	require.NoError(t, err)
+	row := h.eventually("serial", "stuck", inState(deltatype.ResourceStateDegraded))
+	require.Contains(t, row.Errors[0].Error, "did not return within 50ms")
+
+	_, err = c.Inform(t.Context(), serial{account{Name: "next"}}, nil)
+	require.NoError(t, err)
+	// The place is taken: the other one waits until Work has returned.
+	h.eventually("serial", "next", func(*deltatype.ResourceRow) bool { return h.wakeups("serial", "next") == 1 })
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("serial", "next").State)
+	close(release)
+	h.eventually("serial", "next", synced(1))
+	require.EqualValues(t, 1, most.Load(), "never more than the parallelism")
+	require.Equal(t, deltatype.ResourceStateDegraded, h.row("serial", "stuck").State, "the late result is not used")
+}
+
+func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[*pointed]{work: func(ctx context.Context, r *delta.Resource[*pointed]) error {
+		if r.Object.Name != "first" {
+			return nil
+		}
+		// Work can inform: what it finds becomes a resource.
+		_, err := delta.ClientFromContext(ctx).Inform(ctx, &pointed{Name: "second"}, nil)
+		return err
+	}})))
+	_, err := c.Inform(t.Context(), &pointed{Name: "first"}, nil)
+	require.NoError(t, err)
+	h.eventually("pointed", "first", synced(1))
+	h.eventually("pointed", "second", synced(1))
+
+	_, err = delta.ClientFromContextSafely(t.Context())
+	require.Error(t, err)
+	require.Panics(t, func() { delta.ClientFromContext(t.Context()) })
+}
+
+func TestWhatWorkDoesToItsResourceReachesNoRow(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		r.Generation, r.Attempt, r.ObjectID, r.Kind = 99, 99, "other", "other"
+		*r.ResourceRow = deltatype.ResourceRow{}
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
 }

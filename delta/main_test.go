@@ -2,6 +2,7 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -9,10 +10,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
 )
 
 // account is the object of most tests.
@@ -27,6 +31,14 @@ func (a account) Kind() string { return "account" }
 // Settings keeps the informer off: tests of informers have kinds of their own.
 func (a account) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1}
+}
+
+// serial is worked one at a time.
+type serial struct{ account }
+
+func (serial) Kind() string { return "serial" }
+func (serial) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1}
 }
 
 // controller is a controller made of functions; a nil one does nothing.
@@ -137,6 +149,31 @@ func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bo
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// signal wakes the workflow of a resource, as a dispatcher or an operator does.
+func (h *harness) signal(kind, id string) {
+	h.t.Helper()
+	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
+}
+
+// wakeups counts the wake-ups in the latest run of a resource's workflow; 0 if there is none.
+func (h *harness) wakeups(kind, id string) int {
+	h.t.Helper()
+	n := 0
+	events := h.Temporal.GetWorkflowHistory(context.Background(), h.Prefix+"/"+kind+"/"+id, "", false,
+		enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
+			return 0
+		}
+		require.NoError(h.t, err)
+		if event.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED {
+			n++
+		}
+	}
+	return n
 }
 
 func inState(s deltatype.ResourceState) func(*deltatype.ResourceRow) bool {

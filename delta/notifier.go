@@ -15,24 +15,38 @@ import (
 
 const (
 	// notifyEvery is the least time between two notifications of a client. A commit that notifies takes a lock of the
-	// whole database, so they are sent beside the informs and not with each of them.
+	// whole database, so not every inform does.
 	notifyEvery   = 20 * time.Millisecond
 	notifyTimeout = 5 * time.Second
 )
 
 // notifier tells other clients that there is something to dispatch. It is a hint: they find it in any case, a little
-// later. It has a goroutine only while there is something to tell.
+// later. An inform that comes alone notifies by itself, in its own statement; those that follow at once are told
+// together, by a goroutine that is there only while there is something to tell.
 type notifier struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
 
 	mu      sync.Mutex
+	last    time.Time
 	kinds   map[string]struct{}
 	running bool
 	idle    sync.WaitGroup
 }
 
-func (n *notifier) notify(kind string) {
+// lead tells whether an inform shall notify by itself.
+func (n *notifier) lead() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.running || time.Since(n.last) < notifyEvery {
+		return false
+	}
+	n.last = time.Now()
+	return true
+}
+
+// follow has a kind told soon.
+func (n *notifier) follow(kind string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.kinds == nil {
@@ -41,28 +55,27 @@ func (n *notifier) notify(kind string) {
 	n.kinds[kind] = struct{}{}
 	if !n.running {
 		n.running = true
-		n.idle.Add(1)
-		go n.run()
+		n.idle.Go(n.run)
 	}
 }
 
 func (n *notifier) run() {
-	defer n.idle.Done()
 	for {
+		time.Sleep(notifyEvery)
 		n.mu.Lock()
 		kinds := slices.Sorted(maps.Keys(n.kinds))
 		clear(n.kinds)
 		n.running = len(kinds) > 0
+		n.last = time.Now()
 		n.mu.Unlock()
 		if len(kinds) == 0 {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
 		if err := db.New().Notify(ctx, n.pool, kinds); err != nil {
-			n.log.Warn("cannot notify other clients; they will look by themselves", "kinds", kinds, "error", err)
+			n.log.Info("cannot notify other clients; they will look by themselves", "kinds", kinds, "error", err)
 		}
 		cancel()
-		time.Sleep(notifyEvery)
 	}
 }
 

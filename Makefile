@@ -1,0 +1,88 @@
+# Delta: `make` alone prints this help.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(CURDIR)/.bin
+PACKAGES := ./...
+# Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
+TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
+
+export DELTA_TEMPORAL_CLI ?= $(shell command -v temporal || echo $(BIN)/temporal)
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: temporal ## Keep a table of this project's Go modules true to the module proxy
+	go run ./examples/modules
+
+.PHONY: dev
+dev: temporal ## Run Postgres and Temporal in the foreground, migrated
+	go run ./cmd/delta dev
+
+.PHONY: test
+test: temporal postgres ## Run all tests, with the race detector, on a real Postgres and Temporal
+	go test -race -timeout 15m $(PACKAGES)
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
+	$(BIN)/golangci-lint run
+	$(BIN)/workflowcheck ./workflows/...
+
+.PHONY: generate
+generate: $(BIN)/sqlc ## Generate code from the SQL
+	$(BIN)/sqlc generate
+
+.PHONY: verify
+verify: $(BIN)/sqlc temporal postgres ## Check that generated code equals its source, and migrations up, down, up
+	$(BIN)/sqlc diff
+	go mod tidy -diff
+	go mod verify
+	go test -count=1 ./migrations
+	@if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then \
+		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \
+	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi
+
+.PHONY: bench
+bench: temporal postgres ## Measure against bare Postgres and bare Temporal, in one run
+	go run ./internal/bench
+
+.PHONY: vulns
+vulns: $(BIN)/govulncheck ## Look for known vulnerabilities
+	$(BIN)/govulncheck $(PACKAGES)
+
+.PHONY: tools
+tools: $(addprefix $(BIN)/,$(TOOLS)) temporal ## Build all tools
+
+.PHONY: clean
+clean: ## Remove what was built, and the data of dev
+	rm -rf $(BIN) .delta bench.json
+	go clean -testcache
+
+# A temporal of the user's own is preferred; without one it is built, once, in some minutes.
+.PHONY: temporal
+temporal: $(if $(filter $(BIN)/temporal,$(DELTA_TEMPORAL_CLI)),$(BIN)/temporal)
+
+$(BIN)/temporal: tools/temporal/go.mod
+	@echo "building the temporal command (once, some minutes) ..."
+	cd tools/temporal && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
+
+# sqlc and the others each name their own package; go.mod pins them.
+$(BIN)/golangci-lint: PKG = github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BIN)/sqlc: PKG = github.com/sqlc-dev/sqlc/cmd/sqlc
+$(BIN)/workflowcheck: PKG = go.temporal.io/sdk/contrib/tools/workflowcheck
+$(BIN)/benchstat: PKG = golang.org/x/perf/cmd/benchstat
+$(BIN)/govulncheck: PKG = golang.org/x/vuln/cmd/govulncheck
+$(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
+	@echo "building $(@F) (once) ..."
+	cd tools && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" $(PKG)
+	@touch $@
+
+# Postgres: local binaries are used where there are some. On a Debian machine without them, as root, they are installed.
+.PHONY: postgres
+postgres:
+	@.ci/postgres

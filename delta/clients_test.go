@@ -1,0 +1,265 @@
+package delta_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestTwoClientsOnOneDatabaseEachWorkTheirKind(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	kinds := make(chan string, 100)
+	accounts := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		kinds <- "account"
+		return nil
+	})
+	serials := h.start(h.config(with(&controller[serial]{work: func(context.Context, *delta.Resource[serial]) error {
+		kinds <- "serial"
+		return nil
+	}})))
+	informer := h.client(&delta.Config{})
+	for i := range 5 {
+		a, s := account{Name: fmt.Sprint(i)}, serial{account{Name: fmt.Sprint(i)}}
+		_, err := informer.InformMany(t.Context(), []delta.Object{a, s}, nil)
+		require.NoError(t, err)
+	}
+	for i := range 5 {
+		h.eventually("account", fmt.Sprint(i), synced(1))
+		h.eventually("serial", fmt.Sprint(i), synced(1))
+	}
+	_, err := accounts.Inform(t.Context(), serial{account{Name: "x"}}, nil)
+	require.ErrorContains(t, err, "serial")
+	_, err = serials.Inform(t.Context(), account{Name: "x"}, nil)
+	require.ErrorContains(t, err, "account")
+	require.Len(t, kinds, 10)
+}
+
+func TestAnotherPrefixOnTheSameDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.startWorker(nil)
+	config := h.config(with(&controller[serial]{}))
+	config.WorkflowIDPrefix = h.Prefix + "-other"
+	err := h.client(config).Start(t.Context())
+	require.ErrorContains(t, err, h.Prefix+"-other")
+	require.ErrorContains(t, err, "two workflows")
+}
+
+func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
+	t.Parallel()
+	h, other := newHarness(t), newHarness(t)
+	h.startWorker(nil)
+	config := other.config(with(&controller[account]{}))
+	config.WorkflowIDPrefix = h.Prefix
+	err := other.client(config).Start(t.Context())
+	require.ErrorIs(t, err, delta.ErrOtherInstallation)
+	require.ErrorContains(t, err, "schedule delete")
+
+	// As the error says: when the other one is gone for good, the prefix can be freed.
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, other.client(config).Start(t.Context()))
+}
+
+func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
+	t.Parallel()
+	h, other := newHarness(t), newHarness(t)
+	old := h.startWorker(nil)
+	_, err := old.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
+	require.NoError(t, old.Stop(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+
+	// The other database takes the prefix, with the workflow of the first still at rest there.
+	config := other.config(with(&controller[account]{}))
+	config.WorkflowIDPrefix = h.Prefix
+	c := other.client(config)
+	c.SetTiming(0, 200*time.Millisecond, 0)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	other.eventually("account", "ann", synced(1))
+	require.EqualValues(t, 1, h.row("account", "ann").Generation, "the first database is not touched")
+}
+
+func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	// What a dispatcher does before it dies: it has the lease, and the workflow was not woken.
+	due, err := db.New().LeaseDue(t.Context(), h.Pool, db.LeaseDueParams{
+		Kind: "account", Batch: 10, Lease: time.Second, WorkflowIDPrefix: h.Prefix + "/account/",
+	})
+	require.NoError(t, err)
+	require.Len(t, due, 1)
+
+	worker := h.client(h.config(with(&controller[account]{})))
+	worker.SetTiming(0, 50*time.Millisecond, 0)
+	require.NoError(t, worker.Start(t.Context()))
+	defer worker.Stop(context.Background()) //nolint:errcheck // the test is over
+	row := h.eventually("account", "ann", synced(1))
+	require.False(t, row.AttemptedAt.Before(*due[0].DispatchAt), "not before the lease has run out")
+}
+
+func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refuse atomic.Bool
+	var refused atomic.Int32
+	temporal, err := client.Dial(client.Options{
+		HostPort:  h.TemporalAddress,
+		Namespace: h.TemporalNamespace,
+		Logger:    log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
+			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+				if refuse.Load() && strings.HasSuffix(method, "/SignalWithStartWorkflowExecution") {
+					refused.Add(1)
+					return status.Error(codes.ResourceExhausted, "slow down")
+				}
+				return invoke(ctx, method, req, reply, cc, opts...)
+			},
+		)}},
+	})
+	require.NoError(t, err)
+	defer temporal.Close()
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = temporal
+	c := h.client(config)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	refuse.Store(true)
+	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return refused.Load() > 0 }, 10*time.Second, time.Millisecond)
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
+	refuse.Store(false)
+	h.eventually("account", "ann", synced(1))
+}
+
+func TestAWrappedTemporalClientIsAnErrorAndNoPanic(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = struct{ client.Client }{h.Temporal}
+	require.ErrorContains(t, h.client(config).Start(t.Context()), "Config.Temporal")
+}
+
+// The tests below kill a process: this test binary, run again with what it shall do in the environment.
+const childMode = "DELTA_TEST_CHILD"
+
+func init() {
+	if mode := os.Getenv(childMode); mode != "" {
+		if err := child(mode); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		select {} // until it is killed
+	}
+}
+
+func child(mode string) error {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, os.Getenv("DELTA_TEST_URL"))
+	if err != nil {
+		return err
+	}
+	config := &delta.Config{}
+	if mode == "work" {
+		temporal, err := client.Dial(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE")})
+		if err != nil {
+			return err
+		}
+		config.Temporal, config.WorkflowIDPrefix = temporal, os.Getenv("DELTA_TEST_PREFIX")
+		config.Controllers = delta.NewControllers()
+		delta.AddController(config.Controllers, &controller[account]{work: func(context.Context, *delta.Resource[account]) error {
+			fmt.Println("working")
+			select {}
+		}})
+	}
+	c, err := delta.NewClient(pool, config)
+	if err != nil {
+		return err
+	}
+	if mode == "work" {
+		return c.Start(ctx)
+	}
+	if _, err := c.Inform(ctx, account{Name: "ann"}, nil); err != nil {
+		return err
+	}
+	fmt.Println("informed")
+	return nil
+}
+
+// killChild runs a child until it says a word, and kills it then.
+func (h *harness) killChild(mode, word string) {
+	h.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childMode+"="+mode, "DELTA_TEST_URL="+h.DatabaseURL, "DELTA_TEST_PREFIX="+h.Prefix,
+		"DELTA_TEST_TEMPORAL="+h.TemporalAddress, "DELTA_TEST_NAMESPACE="+h.TemporalNamespace)
+	out, err := cmd.StdoutPipe()
+	require.NoError(h.t, err)
+	cmd.Stderr = os.Stderr
+	require.NoError(h.t, cmd.Start())
+	defer func() {
+		_ = cmd.Process.Kill() // SIGKILL: nothing is cleaned up
+		_ = cmd.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), word) {
+			return
+		}
+		h.t.Log("child:", lines.Text())
+	}
+	h.t.Fatalf("the child ended without saying %q", word)
+}
+
+func TestAnInformOutlivesItsProcess(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.killChild("inform", "informed")
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
+	h.startWorker(nil)
+	h.eventually("account", "ann", synced(1))
+}
+
+func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.killChild("work", "working")
+	died := time.Now()
+	require.Equal(t, deltatype.ResourceStatePending, h.row("account", "ann").State)
+
+	h.startWorker(nil)
+	row := h.eventually("account", "ann", synced(1))
+	t.Logf("synced %s after the worker died", time.Since(died))
+	require.Equal(t, 2, row.Attempt, "the lost attempt counts")
+	require.Len(t, row.Errors, 1)
+	require.Equal(t, 1, row.Errors[0].Attempt)
+	require.Contains(t, row.Errors[0].Error, "the worker was lost")
+}

@@ -1,0 +1,257 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// optioned is an object that brings options of its own.
+type optioned struct {
+	Name string
+	opts delta.InformOpts
+}
+
+func (o optioned) ID() string                   { return o.Name }
+func (o optioned) Kind() string                 { return "optioned" }
+func (o optioned) InformOpts() delta.InformOpts { return o.opts }
+
+func TestInformWithNilOptionsGivesTheDefaults(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	result, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+
+	stored := h.row("account", "ann")
+	require.JSONEq(t, `{"name": "ann", "plan": ""}`, string(stored.EncodedObject))
+	stored.EncodedObject = result.Resource.EncodedObject
+	require.Equal(t, stored, result.Resource, "the answer is the row")
+
+	require.Equal(t, "default", stored.Namespace)
+	require.Equal(t, 10, stored.MaxAttempts)
+	require.Equal(t, deltatype.ResourceStateScheduled, stored.State)
+	require.EqualValues(t, 1, stored.Generation)
+	require.Zero(t, stored.SyncedGeneration)
+	require.Zero(t, stored.Attempt)
+	require.JSONEq(t, `{}`, string(stored.Metadata))
+	require.Empty(t, stored.Tags)
+	require.NotNil(t, stored.DueAt)
+	require.NotNil(t, stored.DispatchAt)
+	require.WithinDuration(t, time.Now(), stored.CreatedAt, time.Minute)
+}
+
+func TestInformOptionsOfTheCallWinOverTheObjectsOverTheDefaults(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	object := optioned{Name: "a", opts: delta.InformOpts{Namespace: "theirs", MaxAttempts: 3, Tags: []string{"one", "two"}}}
+
+	result, err := c.Inform(t.Context(), object, &delta.InformOpts{MaxAttempts: 7, Tags: []string{"three"}, Metadata: []byte(`{"k": 1}`)})
+	require.NoError(t, err)
+	require.Equal(t, "theirs", result.Resource.Namespace)
+	require.Equal(t, 7, result.Resource.MaxAttempts)
+	require.Equal(t, []string{"three"}, result.Resource.Tags, "tags are replaced, not merged")
+	require.JSONEq(t, `{"k": 1}`, string(result.Resource.Metadata))
+
+	// Nothing given: the resource keeps what it has, and nothing is written.
+	object.opts = delta.InformOpts{}
+	result, err = c.Inform(t.Context(), object, nil)
+	require.NoError(t, err)
+	require.False(t, result.Scheduled)
+	require.Equal(t, "theirs", result.Resource.Namespace)
+	require.Equal(t, 7, result.Resource.MaxAttempts)
+	require.Equal(t, []string{"three"}, result.Resource.Tags)
+	require.JSONEq(t, `{"k": 1}`, string(result.Resource.Metadata))
+
+	// An empty slice is not nil: it removes them. Work sees the options, so it is called again.
+	result, err = c.Inform(t.Context(), object, &delta.InformOpts{Tags: []string{}})
+	require.NoError(t, err)
+	require.True(t, result.Scheduled)
+	require.Empty(t, result.Resource.Tags)
+}
+
+func TestInformManyAnswersInOrderAndTheLastOfAnObjectCounts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	results, err := c.InformMany(t.Context(), []delta.Object{
+		account{Name: "zoe", Plan: "old"}, account{Name: "ann"}, optioned{Name: "x"}, account{Name: "zoe", Plan: "new"},
+	}, nil)
+	require.NoError(t, err)
+	require.Len(t, results, 4)
+	for i, id := range []string{"zoe", "ann", "x", "zoe"} {
+		require.Equal(t, id, results[i].Resource.ObjectID)
+		require.True(t, results[i].Scheduled)
+	}
+	require.JSONEq(t, `{"name": "zoe", "plan": "new"}`, string(h.row("account", "zoe").EncodedObject))
+	require.EqualValues(t, 1, h.row("account", "zoe").Generation)
+
+	none, err := c.InformMany(t.Context(), nil, nil)
+	require.NoError(t, err)
+	require.Empty(t, none)
+}
+
+func TestInformManyIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), []delta.Object{account{Name: "ann"}, account{Name: ""}}, nil)
+	require.ErrorContains(t, err, "objects[1]")
+	require.Nil(t, h.row("account", "ann"))
+}
+
+func TestInformOfADegradedOrDeletedResourceRevivesIt(t *testing.T) {
+	t.Parallel()
+	for _, state := range []deltatype.ResourceState{
+		deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted, deltatype.ResourceStateUnknown,
+	} {
+		t.Run(string(state), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			c := h.client(&delta.Config{})
+			_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+			require.NoError(t, err)
+			_, err = h.Pool.Exec(t.Context(), "UPDATE delta_resource SET state = $1, attempt = 5", state)
+			require.NoError(t, err)
+			result, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+			require.NoError(t, err)
+			require.True(t, result.Scheduled)
+			require.Equal(t, deltatype.ResourceStateScheduled, result.Resource.State)
+			require.EqualValues(t, 2, result.Resource.Generation)
+			require.Zero(t, result.Resource.Attempt)
+		})
+	}
+}
+
+func TestInformTxRollbackLeavesNothing(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	called := make(chan struct{}, 1)
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		called <- struct{}{}
+		return nil
+	})
+	tx, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	result, err := c.InformTx(t.Context(), tx, account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.True(t, result.Scheduled)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Nil(t, h.row("account", "ann"))
+
+	// What is informed after it is synced, and it is the only thing that is.
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "bob", synced(1))
+	require.Len(t, called, 1)
+	require.Zero(t, h.wakeups("account", "ann"))
+}
+
+func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config(with(&controller[account]{})))
+	c.SetTiming(0, time.Hour, 0) // it is the commit that wakes the dispatcher
+	require.NoError(t, c.Start(t.Context()))
+	tx, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(t.Context()) //nolint:errcheck // after the commit it has nothing to do
+	_, err = c.InformManyTx(t.Context(), tx, []delta.Object{account{Name: "ann"}, account{Name: "bob"}}, nil)
+	require.NoError(t, err)
+	_, err = c.Inform(t.Context(), account{Name: "eve"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "eve", synced(1))
+	require.Nil(t, h.row("account", "ann"), "not visible before the commit")
+
+	committed := time.Now()
+	require.NoError(t, tx.Commit(t.Context()))
+	h.eventually("account", "ann", synced(1))
+	h.eventually("account", "bob", synced(1))
+	require.Equal(t, 1, h.wakeups("account", "ann"))
+	t.Logf("synced %s after the commit", time.Since(committed))
+}
+
+func TestInformWorksWhileTemporalIsDown(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	down, err := client.NewLazyClient(client.Options{HostPort: "127.0.0.1:1"})
+	require.NoError(t, err)
+	defer down.Close()
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = down
+	c := h.client(config)
+	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+
+	err = c.Start(t.Context())
+	require.ErrorContains(t, err, "127.0.0.1:1")
+	require.ErrorContains(t, err, "refused")
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err, "informing still works")
+
+	// When Temporal is there, what was informed meanwhile is synced.
+	h.startWorker(nil)
+	h.eventually("account", "ann", synced(1))
+	h.eventually("account", "bob", synced(1))
+}
+
+func TestAClientWithoutControllersInforms(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.startWorker(nil)
+	informer := h.client(&delta.Config{})
+	_, err := informer.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
+	require.ErrorContains(t, informer.Start(t.Context()), "Controllers")
+	require.NoError(t, informer.Stop(t.Context()))
+}
+
+func TestOthersAreNotifiedLongBeforeTheyPoll(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	worker := h.client(h.config(with(&controller[account]{})))
+	worker.SetTiming(0, time.Hour, 0)
+	require.NoError(t, worker.Start(t.Context()))
+	t.Cleanup(func() { _ = worker.Stop(context.Background()) })
+	// The first dispatch at start would also find it: let that be over.
+	_, err := worker.Inform(t.Context(), account{Name: "first"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "first", synced(1))
+
+	informer := h.client(&delta.Config{})
+	for i := range 5 {
+		id := fmt.Sprint("ann", i)
+		_, err = informer.Inform(t.Context(), account{Name: id}, nil)
+		require.NoError(t, err)
+		h.eventually("account", id, synced(1))
+	}
+}
+
+func TestConcurrentInformsOfOneNewObjectMakeOneRow(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	var wg sync.WaitGroup
+	errs := make([]error, 24)
+	for i := range errs {
+		wg.Go(func() {
+			result, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+			if err == nil && result.Resource.Generation != 1 {
+				err = fmt.Errorf("generation %d", result.Resource.Generation)
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	require.EqualValues(t, 1, h.row("account", "ann").Generation)
+}

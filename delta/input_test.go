@@ -1,0 +1,208 @@
+package delta_test
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+)
+
+// anything is an object that can be made wrong in every way.
+type anything struct {
+	id, kind string
+	Value    any
+	opts     delta.InformOpts
+	panics   bool
+}
+
+func (a anything) ID() string {
+	if a.panics {
+		panic("no id")
+	}
+	return a.id
+}
+func (a anything) Kind() string                 { return a.kind }
+func (a anything) InformOpts() delta.InformOpts { return a.opts }
+
+func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	long := strings.Repeat("x", 600)
+	cases := map[string]struct {
+		object delta.Object
+		opts   *delta.InformOpts
+		want   []string
+		input  bool
+	}{
+		"nil object":           {nil, nil, []string{"object", "nil"}, true},
+		"nil pointer":          {(*pointed)(nil), nil, []string{"panic"}, false},
+		"empty kind":           {anything{id: "a"}, nil, []string{"kind", `""`, "empty"}, true},
+		"long kind":            {anything{id: "a", kind: long}, nil, []string{"kind", "600 bytes", "127"}, true},
+		"kind with a slash":    {anything{id: "a", kind: "a/b"}, nil, []string{"kind", `"a/b"`, "letters"}, true},
+		"kind with a colon":    {anything{id: "a", kind: "inform:b"}, nil, []string{"kind", `"inform:b"`}, true},
+		"empty id":             {anything{kind: "k"}, nil, []string{"object id", `""`, "empty"}, true},
+		"long id":              {anything{id: long, kind: "k"}, nil, []string{"object id", "600 bytes", "512"}, true},
+		"id with a newline":    {anything{id: "a\nb", kind: "k"}, nil, []string{"object id", `"a\nb"`, "control"}, true},
+		"id with a NUL":        {anything{id: "a\x00b", kind: "k"}, nil, []string{"object id", "control"}, true},
+		"id of bad UTF-8":      {anything{id: "a\xff", kind: "k"}, nil, []string{"object id", "UTF-8"}, true},
+		"id that panics":       {anything{kind: "k", panics: true}, nil, []string{"panic", "no id"}, false},
+		"does not marshal":     {anything{id: "a", kind: "k", Value: make(chan int)}, nil, []string{"k/a", "marshal", "chan int"}, false},
+		"not a number":         {anything{id: "a", kind: "k", Value: math.NaN()}, nil, []string{"k/a", "marshal", "NaN"}, false},
+		"NUL in the object":    {anything{id: "a", kind: "k", Value: "x\x00y"}, nil, []string{"k/a", "object", "NUL"}, true},
+		"bad namespace":        {anything{id: "a", kind: "k"}, &delta.InformOpts{Namespace: "a b"}, []string{"namespace", `"a b"`}, true},
+		"negative MaxAttempts": {anything{id: "a", kind: "k"}, &delta.InformOpts{MaxAttempts: -1}, []string{"MaxAttempts", "-1", "at least 1"}, true},
+		"metadata: array":      {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`[1]`)}, []string{"metadata", "[1]", "JSON object"}, true},
+		"metadata: null":       {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`null`)}, []string{"metadata", "null", "JSON object"}, true},
+		"metadata: no JSON":    {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`{`)}, []string{"metadata", "JSON object"}, true},
+		"metadata: NUL":        {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`{"a": "\u0000"}`)}, []string{"metadata", "NUL"}, true},
+		"short tag":            {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"good", "ab"}}, []string{"tags[1]", `"ab"`, "match"}, true},
+		"tag with a space":     {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"a b c"}}, []string{"tags[0]", `"a b c"`}, true},
+		"tag ends in a dash":   {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"abc-"}}, []string{"tags[0]"}, true},
+		"long tag":             {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{long}}, []string{"tags[0]", "255"}, true},
+		"the object's options": {anything{id: "a", kind: "k", opts: delta.InformOpts{MaxAttempts: -2}}, nil, []string{"MaxAttempts", "-2"}, true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.Inform(t.Context(), tc.object, tc.opts)
+			for _, want := range tc.want {
+				require.ErrorContains(t, err, want)
+			}
+			var input *delta.InputError
+			require.Equal(t, tc.input, errors.As(err, &input), "%v", err)
+		})
+	}
+	var rows int
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
+	require.Zero(t, rows, "nothing is half-written")
+}
+
+func TestGoodInputAtTheEdgesIsTaken(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	tag := strings.Repeat("t", 255)
+	for _, object := range []anything{
+		{id: strings.Repeat("x", 512), kind: strings.Repeat("k", 127)},
+		{id: "a/b:c d ü 日本", kind: "A.b-c_9"},
+		{id: "backslash", kind: "k", Value: `C:\u0000`},
+		{id: "big", kind: "k", Value: uint64(math.MaxUint64)},
+	} {
+		_, err := c.Inform(t.Context(), object, &delta.InformOpts{Tags: []string{tag, "null", "a-b"}, MaxAttempts: math.MaxInt16})
+		require.NoError(t, err)
+		require.Equal(t, []string{tag, "null", "a-b"}, h.row(object.kind, object.id).Tags)
+	}
+}
+
+func TestLargeIntegersThatDifferAreAChange(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	for i, value := range []int64{1 << 60, 1<<60 + 1} { // the same as floating point
+		result, err := c.Inform(t.Context(), anything{id: "a", kind: "k", Value: value}, nil)
+		require.NoError(t, err)
+		require.EqualValues(t, i+1, result.Resource.Generation)
+	}
+}
+
+func TestAnUnknownKindIsRefusedByAClientWithControllers(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(h.config(with(&controller[account]{}))).Inform(t.Context(), anything{id: "a", kind: "forgotten"}, nil)
+	require.ErrorContains(t, err, `kind "forgotten"`)
+	require.ErrorContains(t, err, "account")
+}
+
+func TestADatabaseWithoutTheSchemaSaysWhichCommandAppliesIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "DROP TABLE delta_resource, delta_installation")
+	require.NoError(t, err)
+	c := h.client(h.config(with(&controller[account]{})))
+	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.ErrorIs(t, err, delta.ErrNoSchema)
+	require.ErrorContains(t, err, "delta migrate up")
+	err = c.Start(t.Context())
+	require.ErrorIs(t, err, delta.ErrNoSchema)
+}
+
+func TestNewClientRefusesABadConfig(t *testing.T) {
+	t.Parallel()
+	pool := deltatest.New(t).Pool
+	_, err := delta.NewClient(nil, &delta.Config{})
+	require.ErrorContains(t, err, "pool is nil")
+	_, err = delta.NewClient(pool, nil)
+	require.ErrorContains(t, err, "config is nil")
+
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, &controller[account]{})
+	for name, tc := range map[string]struct {
+		config delta.Config
+		want   string
+	}{
+		"prefix":                     {delta.Config{WorkflowIDPrefix: "a/b"}, `Config.WorkflowIDPrefix "a/b"`},
+		"work timeout":               {delta.Config{ResourceWorkTimeout: -time.Second}, "Config.ResourceWorkTimeout -1s"},
+		"inform timeout":             {delta.Config{ControllerInformTimeout: -2}, "Config.ControllerInformTimeout -2ns"},
+		"namespaces, no controllers": {delta.Config{Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 1}}}, "Config.Controllers"},
+		"no MaxWorkers": {
+			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {}}},
+			`Config.Namespaces["a"].MaxWorkers 0: must be between 1 and 10000`,
+		},
+		"many MaxWorkers": {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 10_001}}}, "10001"},
+		"namespace name":  {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"": {MaxWorkers: 1}}}, "must not be empty"},
+		"expiry and retention": {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{
+			"a": {MaxWorkers: 1, ResourceExpiry: time.Hour, SyncedResourceRetentionPeriod: time.Hour},
+		}}, "together with ResourceExpiry"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := delta.NewClient(pool, &tc.config)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+// pointed has pointer receivers.
+type pointed struct{ Name string }
+
+func (p *pointed) ID() string   { return p.Name }
+func (p *pointed) Kind() string { return "pointed" }
+
+// greedy asks for too much.
+type greedy struct{ account }
+
+func (greedy) Kind() string                   { return "greedy" }
+func (greedy) Settings() delta.ObjectSettings { return delta.ObjectSettings{Parallelism: 10_001} }
+
+// moody has a Kind that panics.
+type moody struct{ account }
+
+func (moody) Kind() string { panic("not today") }
+
+// nameless has a kind that breaks the rule.
+type nameless struct{ account }
+
+func (nameless) Kind() string { return "" }
+
+func TestAddControllerRefusesWhatCannotWork(t *testing.T) {
+	t.Parallel()
+	controllers := delta.NewControllers()
+	require.NoError(t, delta.AddControllerSafely(controllers, &controller[account]{}))
+	require.NoError(t, delta.AddControllerSafely(controllers, &controller[*pointed]{}))
+
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, &controller[account]{}), `kind "account" has a controller already`)
+	require.PanicsWithError(t, `delta: kind "account" has a controller already (for delta_test.account)`,
+		func() { delta.AddController(controllers, &controller[account]{}) })
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, &controller[greedy]{}), "Parallelism 10001")
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, &controller[moody]{}), "not today")
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, &controller[nameless]{}), "kind")
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, &controller[delta.Object]{}), "interface")
+	require.ErrorContains(t, delta.AddControllerSafely(nil, &controller[account]{}), "NewControllers")
+	require.ErrorContains(t, delta.AddControllerSafely[account](controllers, nil), "nil")
+	require.ErrorContains(t, delta.AddControllerSafely(controllers, (*controller[account])(nil)), "nil")
+}

@@ -1,0 +1,137 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// workflowEnds waits until a resource's workflow has completed: a resource at rest for good costs Temporal nothing.
+func (h *harness) workflowEnds(kind, id string) {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool {
+		found, err := h.Temporal.DescribeWorkflowExecution(context.Background(), h.Prefix+"/"+kind+"/"+id, "")
+		require.NoError(h.t, err)
+		return found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	}, 20*time.Second, 20*time.Millisecond)
+}
+
+func gone(r *deltatype.ResourceRow) bool { return r == nil }
+
+func TestAResourceExpiresAndIsSyncedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	worked := make(chan *deltatype.ResourceRow, 100)
+	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+		worked <- r.ResourceRow
+		return nil
+	}}))
+	config.Namespaces = map[string]delta.NamespaceConfig{"short": {MaxWorkers: 1, ResourceExpiry: 400 * time.Millisecond}}
+	c := h.start(config)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{Namespace: "short"})
+	require.NoError(t, err)
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err)
+
+	var last *deltatype.ResourceRow
+	for n := int64(1); n <= 3; {
+		r := <-worked
+		if r.ObjectID != "ann" {
+			require.EqualValues(t, 1, r.Generation, "resources of other namespaces do not expire")
+			continue
+		}
+		require.Equal(t, n, r.Generation, "each expiry starts a generation")
+		require.Equal(t, 1, r.Attempt)
+		require.Equal(t, n-1, r.SyncedGeneration)
+		if last != nil {
+			require.GreaterOrEqual(t, r.AttemptedAt.Sub(*last.AttemptedAt), 400*time.Millisecond)
+		}
+		last, n = r, n+1
+	}
+	row := h.eventually("account", "bob", synced(1))
+	require.InDelta(t, 24*time.Hour, row.DueAt.Sub(*row.SyncedAt), float64(time.Second), "the default retention")
+}
+
+func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+		switch r.Object.Plan {
+		case "delete":
+			return delta.ResourceDelete(nil)
+		case "degrade":
+			return errors.New("no")
+		}
+		return nil
+	}}))
+	config.Namespaces = map[string]delta.NamespaceConfig{"short": {
+		MaxWorkers:                      1,
+		SyncedResourceRetentionPeriod:   200 * time.Millisecond,
+		DegradedResourceRetentionPeriod: 300 * time.Millisecond,
+		DeletedResourceRetentionPeriod:  400 * time.Millisecond,
+	}}
+	c := h.start(config)
+	opts := &delta.InformOpts{Namespace: "short", MaxAttempts: 1}
+	for id, state := range map[string]deltatype.ResourceState{
+		"sync": deltatype.ResourceStateSynced, "degrade": deltatype.ResourceStateDegraded, "delete": deltatype.ResourceStateDeleted,
+	} {
+		_, err := c.Inform(t.Context(), account{Name: id, Plan: id}, opts)
+		require.NoError(t, err)
+		h.eventually("account", id, inState(state))
+	}
+	for _, id := range []string{"sync", "degrade", "delete"} {
+		h.eventually("account", id, gone)
+		h.workflowEnds("account", id)
+	}
+
+	// The object can come back.
+	result, err := c.Inform(t.Context(), account{Name: "sync", Plan: "sync"}, nil)
+	require.NoError(t, err)
+	require.False(t, result.AlreadyExists)
+	h.eventually("account", "sync", synced(1))
+}
+
+func TestANegativeRetentionKeepsTheRowAndEndsTheWorkflow(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.SyncedResourceRetentionPeriod = -1
+	c := h.start(config)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(1))
+	require.Nil(t, row.DueAt)
+	require.Nil(t, row.DispatchAt)
+	h.workflowEnds("account", "ann")
+
+	// A change starts a new run of the workflow.
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(2))
+}
+
+func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	one, two := h.config(with(&controller[account]{})), h.config(with(&controller[serial]{}))
+	one.Namespaces = map[string]delta.NamespaceConfig{"shared": {MaxWorkers: 1, ResourceExpiry: time.Hour}}
+	two.Namespaces = map[string]delta.NamespaceConfig{"shared": {MaxWorkers: 1, SyncedResourceRetentionPeriod: 2 * time.Hour}}
+	logs := &logBuffer{}
+	two.Logger = logs.logger()
+	c := h.start(one)
+	h.start(two)
+	require.Contains(t, logs.String(), "changes the settings of a namespace")
+	require.Contains(t, logs.String(), "shared")
+
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{Namespace: "shared"})
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(1))
+	require.InDelta(t, 2*time.Hour, row.DueAt.Sub(*row.SyncedAt), float64(time.Second))
+}

@@ -1,0 +1,186 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// logBuffer keeps what is logged.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+func TestStopWaitsForWork(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	started := make(chan struct{})
+	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
+		close(started)
+		select {
+		case <-time.After(300 * time.Millisecond):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	<-started
+	require.NoError(t, c.Stop(t.Context()))
+	require.Equal(t, deltatype.ResourceStateSynced, h.row("account", "ann").State)
+
+	require.NoError(t, c.Stop(t.Context()), "a second Stop has nothing to do")
+	require.ErrorContains(t, c.Start(t.Context()), "stopped")
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err, "a stopped client still informs")
+	h.startWorker(nil)
+	h.eventually("account", "bob", synced(1))
+}
+
+func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	started := make(chan struct{})
+	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
+		close(started)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	<-started
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, c.Stop(ctx), context.DeadlineExceeded)
+	row := h.row("account", "ann")
+	require.Equal(t, deltatype.ResourceStateFailed, row.State)
+	require.Equal(t, "stopped: context canceled", row.Errors[0].Error)
+	h.startWorker(nil)
+	h.eventually("account", "ann", synced(1))
+}
+
+func TestTheEndOfTheContextOfStartStopsTheClient(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), ctxKey{}, "inherited"))
+	started, cancelled := make(chan any, 1), make(chan struct{})
+	c := h.client(h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
+		started <- ctx.Value(ctxKey{})
+		<-ctx.Done()
+		close(cancelled)
+		return ctx.Err()
+	}})))
+	require.NoError(t, c.Start(ctx))
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "inherited", <-started)
+	cancel()
+	<-cancelled
+	require.NoError(t, c.Stop(t.Context()))
+}
+
+type ctxKey struct{}
+
+// Not parallel: it looks at the goroutines of the whole process.
+func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
+	h := newHarness(t)
+	before := goleak.IgnoreCurrent()
+	config := h.config(with(&controller[account]{}), with(&controller[listed]{}))
+	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 2}}
+	c := h.client(config)
+	require.NoError(t, c.Start(context.Background()))
+	informer := h.client(&delta.Config{})
+	for i := range 20 {
+		_, err := informer.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
+		require.NoError(t, err)
+	}
+	for i := range 20 {
+		h.eventually("account", fmt.Sprint(i), synced(1))
+	}
+	require.NoError(t, informer.Stop(context.Background()))
+	require.NoError(t, c.Stop(context.Background()))
+	h.Pool.Reset()
+	goleak.VerifyNone(t, before)
+}
+
+func TestWorkIsBoundedByKindAndByNamespace(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var accounts, all, mostAccounts, mostAll atomic.Int32
+	busy := func(counters ...*atomic.Int32) func() {
+		for i := 0; i < len(counters); i += 2 {
+			now, most := counters[i].Add(1), counters[i+1]
+			for {
+				m := most.Load()
+				if now <= m || most.CompareAndSwap(m, now) {
+					break
+				}
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+		return func() {
+			for i := 0; i < len(counters); i += 2 {
+				counters[i].Add(-1)
+			}
+		}
+	}
+	config := h.config(
+		with(&controller[account]{work: func(context.Context, *delta.Resource[account]) error {
+			defer busy(&accounts, &mostAccounts, &all, &mostAll)()
+			return nil
+		}}),
+		with(&controller[wide]{work: func(context.Context, *delta.Resource[wide]) error {
+			defer busy(&all, &mostAll)()
+			return nil
+		}}),
+	)
+	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 6}}
+	c := h.start(config)
+	var objects []delta.Object
+	for i := range 30 {
+		objects = append(objects, account{Name: fmt.Sprint(i)}, wide{account{Name: fmt.Sprint(i)}})
+	}
+	_, err := c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	for _, o := range objects {
+		h.eventually(o.Kind(), o.ID(), synced(1))
+	}
+	require.LessOrEqual(t, mostAccounts.Load(), int32(4), "Parallelism of the kind")
+	require.LessOrEqual(t, mostAll.Load(), int32(6), "MaxWorkers of the namespace")
+	require.Greater(t, mostAll.Load(), int32(4), "and both are made use of")
+}
+
+// wide is worked by many at once.
+type wide struct{ account }
+
+func (wide) Kind() string { return "wide" }
+func (wide) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1}
+}
