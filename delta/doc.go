@@ -7,17 +7,15 @@
 //
 // # The life of a resource
 //
-//	                    ┌──────────── new or changed object: a new generation ────────────┐
-//	                    ▼                                                                 │
-//	Inform ──────► scheduled ──claim──► pending ──Work: nil────────────────► synced ──────┤
-//	                    ▲                 │ ▲                                 │  │        │
-//	                    │                 │ └─claim─ failed ◄─Work: error─┐   │  │        │
-//	                    │                 │            (backoff) ─────────┤   │  └─expiry─► expired ──claim──► pending
-//	                    │                 ├──────────────────────────────-┘   │
-//	                    │                 ├─Work: error, attempts used up──► degraded ────┤
-//	                    │                 └─Work: ResourceDelete───────────► deleted ─────┘ (an explicit Inform)
-//	                    │                                                     │
-//	                    └─────────────────── the object comes back ◄─── row removed (retention)
+//	Inform: new or changed ──► scheduled ──claim──► pending ──► synced ──expiry──► expired ──claim──► pending
+//	                                                 ▲   │          └──retention──► row removed
+//	                                                 │   ├─ error, panic, timeout ──► failed ──backoff, claim─┐
+//	                                                 └───┼────────────────────────────────────────────────────┘
+//	                                                     ├─ the same, attempts used up ──► degraded ──retention──► row removed
+//	                                                     └─ ResourceDelete ──► deleted ──retention──► row removed
+//
+// A new or changed object takes a resource from any state to scheduled, and starts a new generation; for a deleted one
+// it takes an explicit Inform, which also revives a degraded one whose object did not change.
 //
 // The state unknown is for rows that Delta did not write itself.
 //

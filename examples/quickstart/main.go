@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+type user struct{ Email, Name string }
+
+func (u user) ID() string   { return u.Email }
+func (u user) Kind() string { return "user" }
+
+type users struct {
+	delta.WorkerDefaults[user]
+	delta.InformerDefaults[user]
+}
+
+// Work is called for each user that is new or changed: call the other system here.
+func (users) Work(_ context.Context, r *delta.Resource[user]) error {
+	fmt.Printf("synced %s (%s), attempt %d\n", r.Object.Email, r.Object.Name, r.Attempt)
+	return nil
+}
+
+// Inform is called every hour: list the other system here.
+func (users) Inform(context.Context, *delta.InformOptions) (<-chan user, error) {
+	list := make(chan user, 2)
+	defer close(list)
+	list <- user{"ann@example.com", "Ann"}
+	list <- user{"bob@example.com", "Bob"}
+	return list, nil
+}
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer cancel()
+	pool := must(pgxpool.New(ctx, os.Getenv("DELTA_DATABASE_URL")))
+	check(delta.Migrate(ctx, pool))
+
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, users{})
+	client := must(delta.NewClient(pool, &delta.Config{Controllers: controllers}))
+	check(client.Start(context.Background()))
+	must(client.Inform(ctx, user{"eve@example.com", "Eve"}, nil))
+
+	<-ctx.Done() // Ctrl-C
+	check(client.Stop(context.Background()))
+}
+
+func must[T any](value T, err error) T {
+	check(err)
+	return value
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,174 @@
+// Package docs holds the tests that keep the documents true.
+package docs
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/stack"
+)
+
+var update = flag.Bool("update", false, "write the examples into the documents")
+
+const root = "../.."
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, file))
+	require.NoError(t, err)
+	return string(b)
+}
+
+func documents(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(root + "/*.md")
+	require.NoError(t, err)
+	more, err := filepath.Glob(root + "/docs/*.md")
+	require.NoError(t, err)
+	for i, f := range append(files, more...) {
+		rel, err := filepath.Rel(root, f)
+		require.NoError(t, err)
+		if i < len(files) {
+			files[i] = rel
+		} else {
+			more[i-len(files)] = rel
+		}
+	}
+	return append(files, more...)
+}
+
+// A comment that names a Go file is followed by that file.
+var included = regexp.MustCompile("(?s)<!-- (\\S+\\.go) -->\n```go\n(.*?)```")
+
+func TestExamplesInDocumentsAreTheFilesThatCompile(t *testing.T) {
+	found := 0
+	for _, doc := range documents(t) {
+		text := read(t, doc)
+		for _, m := range included.FindAllStringSubmatch(text, -1) {
+			found++
+			want := read(t, m[1])
+			if *update {
+				text = strings.Replace(text, m[0], "<!-- "+m[1]+" -->\n```go\n"+want+"```", 1)
+				continue
+			}
+			require.Equal(t, want, m[2], "%s: go test ./internal/docs -update", doc)
+		}
+		if *update {
+			require.NoError(t, os.WriteFile(filepath.Join(root, doc), []byte(text), 0o644))
+		}
+	}
+	require.Positive(t, found)
+}
+
+var fenced = regexp.MustCompile("(?s)```.*?```")
+
+var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, doc := range documents(t) {
+		prose := fenced.ReplaceAllString(read(t, doc), "")
+		for _, m := range link.FindAllStringSubmatch(prose, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			_, err := os.Stat(filepath.Join(root, filepath.Dir(doc), m[1]))
+			require.NoError(t, err, "%s links to %s", doc, m[1])
+		}
+	}
+}
+
+func TestMakeTargetsInDocumentsExist(t *testing.T) {
+	targets := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		targets[m[1]] = true
+	}
+	for _, doc := range documents(t) {
+		for _, m := range regexp.MustCompile("(?m)(?:`|^)make ([a-z-]+)").FindAllStringSubmatch(read(t, doc), -1) {
+			require.True(t, targets[m[1]], "%s names make %s", doc, m[1])
+		}
+	}
+}
+
+func TestComposeHasThePortsAndCredentialsOfTheEmbeddedStack(t *testing.T) {
+	var compose struct {
+		Services map[string]struct {
+			Image       string
+			Command     []string
+			Environment map[string]string
+			Ports       []string
+			DependsOn   any `yaml:"depends_on"`
+		}
+		Volumes map[string]any
+	}
+	decoder := yaml.NewDecoder(strings.NewReader(read(t, "docker-compose.yml")))
+	require.NoError(t, decoder.Decode(&compose))
+	var names []string
+	for name, s := range compose.Services {
+		names = append(names, name)
+		require.NotEmpty(t, s.Image)
+	}
+	sort.Strings(names)
+	require.Equal(t, []string{"postgres", "temporal", "temporal-ui"}, names)
+
+	postgres := compose.Services["postgres"]
+	require.Contains(t, postgres.Command, "wal_level=logical")
+	require.Equal(t, []string{strconv.Itoa(stack.DefaultPostgresPort) + ":5432"}, postgres.Ports)
+	require.Equal(t, map[string]string{"POSTGRES_USER": "delta", "POSTGRES_PASSWORD": "password", "POSTGRES_DB": "delta"}, postgres.Environment)
+	require.Equal(t, []string{strconv.Itoa(stack.DefaultTemporalPort) + ":7233"}, compose.Services["temporal"].Ports)
+	require.Equal(t, []string{strconv.Itoa(stack.DefaultUIPort) + ":8080"}, compose.Services["temporal-ui"].Ports)
+}
+
+func TestTheQuickstartRunsAsWritten(t *testing.T) {
+	env := deltatest.New(t)
+	t.Cleanup(func() {
+		// It uses the default prefix, as a reader would, on a server that tests share.
+		schedules := env.Temporal.ScheduleClient()
+		for _, id := range []string{"delta/installation", "delta/inform:user"} {
+			_ = schedules.GetHandle(context.Background(), id).Delete(context.Background())
+		}
+		for _, name := range []string{"ann", "bob", "eve"} {
+			_ = env.Temporal.TerminateWorkflow(context.Background(), "delta/user/"+name+"@example.com", "", "the test is over")
+		}
+	})
+
+	binary := filepath.Join(t.TempDir(), "quickstart")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./examples/quickstart")
+	build.Dir = root
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	cmd := exec.CommandContext(t.Context(), binary)
+	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL="+env.DatabaseURL, "TEMPORAL_ADDRESS="+env.TemporalAddress)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+
+	synced := map[string]bool{}
+	for lines := bufio.NewScanner(stdout); len(synced) < 3 && lines.Scan(); {
+		synced[lines.Text()] = true
+	}
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), "Ctrl-C ends it in order")
+	require.Equal(t, map[string]bool{
+		"synced ann@example.com (Ann), attempt 1": true,
+		"synced bob@example.com (Bob), attempt 1": true,
+		"synced eve@example.com (Eve), attempt 1": true,
+	}, synced)
+}
