@@ -1,0 +1,296 @@
+package deltatest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+
+	"github.com/chariot-giving/delta/internal/stack"
+	"github.com/chariot-giving/delta/migrations"
+)
+
+// Env is what one test works with. All of it is gone when the test has ended.
+type Env struct {
+	// Pool connects to this test's own schema, which has Delta's tables.
+	Pool *pgxpool.Pool
+	// Temporal is connected to the shared Temporal server.
+	Temporal client.Client
+	// DatabaseURL connects another process to this test's schema.
+	DatabaseURL string
+	// TemporalAddress is the host and port of the Temporal server.
+	TemporalAddress string
+	// TemporalNamespace is the namespace that Temporal is connected to.
+	TemporalNamespace string
+	// Schema is the name of this test's schema.
+	Schema string
+	// Prefix is unique to this test. Use it as the prefix of workflow ids.
+	Prefix string
+}
+
+// Option changes what [New] makes.
+type Option func(*options)
+
+type options struct {
+	maxConns int32
+	temporal []func(*client.Options)
+}
+
+// WithMaxConns bounds the connections of Env.Pool. Default: 16.
+func WithMaxConns(n int) Option {
+	return func(o *options) { o.maxConns = int32(n) }
+}
+
+// WithTemporalOptions changes the options that Env.Temporal is dialled with,
+// for instance its data converter. Default: a logger that shows errors only.
+func WithTemporalOptions(change func(*client.Options)) Option {
+	return func(o *options) { o.temporal = append(o.temporal, change) }
+}
+
+const (
+	startTimeout   = 5 * time.Minute // a first start may download both servers
+	cleanupTimeout = 20 * time.Second
+)
+
+// New gives the test its own schema on a real Postgres, migrated, and a client
+// of a real Temporal. It fails the test when it cannot. Everything is cleaned
+// up when the test and its subtests have ended.
+func New(tb testing.TB, opts ...Option) *Env {
+	tb.Helper()
+	env, err := open(tb, opts)
+	if err != nil {
+		tb.Fatalf("deltatest: %v", err)
+	}
+	return env
+}
+
+func open(tb testing.TB, opts []Option) (*Env, error) {
+	o := options{maxConns: 16}
+	for _, change := range opts {
+		change(&o)
+	}
+	ctx, cancel := startContext(tb)
+	defer cancel()
+	srv, err := acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := strings.ToLower(rand.Text()[:12])
+	env := &Env{
+		Schema:            "delta_test_" + id,
+		Prefix:            prefix(tb.Name(), id),
+		TemporalAddress:   srv.TemporalAddress,
+		TemporalNamespace: srv.TemporalNamespace,
+	}
+	if env.DatabaseURL, err = withSchema(srv.DatabaseURL, env.Schema); err != nil {
+		return nil, err
+	}
+	if err := env.openPool(ctx, tb, o); err != nil {
+		return nil, err
+	}
+	if err := env.openTemporal(ctx, tb, o); err != nil {
+		return nil, err
+	}
+	return env, nil
+}
+
+// startContext ends with the test's own deadline, so that a start that hangs
+// is reported as such.
+func startContext(tb testing.TB) (context.Context, context.CancelFunc) {
+	limit := time.Now().Add(startTimeout)
+	if t, ok := tb.(interface{ Deadline() (time.Time, bool) }); ok {
+		if deadline, ok := t.Deadline(); ok && deadline.Before(limit) {
+			limit = deadline.Add(-time.Second)
+		}
+	}
+	return context.WithDeadline(context.Background(), limit)
+}
+
+func (env *Env) openPool(ctx context.Context, tb testing.TB, o options) error {
+	config, err := pgxpool.ParseConfig(env.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	config.MaxConns = o.maxConns
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("opening the pool: %w", err)
+	}
+	env.Pool = pool
+	tb.Cleanup(func() { env.closePool(tb) })
+	if _, err := pool.Exec(ctx, "create schema "+env.Schema); err != nil {
+		return fmt.Errorf("creating a schema for this test (the user needs CREATE on the database): %w", err)
+	}
+	if err := migrations.Up(ctx, pool); err != nil {
+		return fmt.Errorf("migrating the schema of this test: %w", err)
+	}
+	return nil
+}
+
+func (env *Env) openTemporal(ctx context.Context, tb testing.TB, o options) error {
+	opts, err := stack.ClientOptions(env.TemporalAddress, env.TemporalNamespace)
+	if err != nil {
+		return err
+	}
+	opts.Logger = log.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	for _, change := range o.temporal {
+		change(&opts)
+	}
+	c, err := client.DialContext(ctx, opts)
+	if err != nil {
+		return fmt.Errorf("connecting to Temporal at %s: %w", opts.HostPort, err)
+	}
+	env.Temporal, env.TemporalNamespace = c, opts.Namespace
+	tb.Cleanup(func() { env.closeTemporal(tb) })
+	return nil
+}
+
+// closePool closes the pool and drops the schema.
+func (env *Env) closePool(tb testing.TB) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	closed := make(chan struct{})
+	go func() { env.Pool.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(cleanupTimeout / 2):
+		tb.Errorf("deltatest: the test has ended, but %d connections of Env.Pool were never released: close rows and end transactions",
+			env.Pool.Stat().AcquiredConns())
+	}
+	if err := dropSchema(ctx, tb, env.DatabaseURL, env.Schema); err != nil {
+		tb.Errorf("deltatest: dropping schema %s: %v", env.Schema, err)
+	}
+}
+
+func dropSchema(ctx context.Context, tb testing.TB, databaseURL, schema string) error {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	drop := func(patience string) error {
+		// One simple query is one transaction: the setting ends with it.
+		_, err := conn.Exec(ctx, fmt.Sprintf("set local lock_timeout = '%s'; drop schema if exists %s cascade", patience, schema))
+		return err
+	}
+	if err := drop("2s"); err == nil {
+		return nil
+	}
+	// Somebody still has the tables. Only this test's own connections carry
+	// its application name.
+	var ended int
+	err = conn.QueryRow(ctx, `select count(pg_terminate_backend(pid)) from pg_stat_activity
+		where application_name = $1 and pid <> pg_backend_pid()`, schema).Scan(&ended)
+	if err != nil {
+		return err
+	}
+	tb.Logf("deltatest: ended %d connections of this test that were still in use", ended)
+	return drop("10s")
+}
+
+// closeTemporal removes what would go on by itself under this test's prefix.
+func (env *Env) closeTemporal(tb testing.TB) {
+	defer env.Temporal.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	if err := env.removeSchedules(ctx); err != nil {
+		tb.Logf("deltatest: removing the schedules of this test: %v", err)
+	}
+	// Our own server forgets its workflows when it ends; another one does not.
+	if stack.ExternalTemporal() {
+		if err := env.terminateWorkflows(ctx); err != nil {
+			tb.Logf("deltatest: terminating the workflows of this test: %v", err)
+		}
+	}
+}
+
+func (env *Env) removeSchedules(ctx context.Context) error {
+	list, err := env.Temporal.ScheduleClient().List(ctx, client.ScheduleListOptions{PageSize: 1000})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for list.HasNext() {
+		schedule, err := list.Next()
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if strings.HasPrefix(schedule.ID, env.Prefix) {
+			errs = append(errs, env.Temporal.ScheduleClient().GetHandle(ctx, schedule.ID).Delete(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (env *Env) terminateWorkflows(ctx context.Context) error {
+	open, err := openWorkflows(ctx, env)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range open {
+		errs = append(errs, env.Temporal.TerminateWorkflow(ctx, id, "", "the test has ended"))
+	}
+	return errors.Join(errs...)
+}
+
+var notName = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// prefix is unique, and shows in Temporal's UI which test it belongs to.
+func prefix(test, id string) string {
+	name := strings.Trim(notName.ReplaceAllString(test, "-"), "-")
+	return strings.Trim(name[:min(len(name), 40)], "-") + "-" + id
+}
+
+// withSchema adds to a URL, or to a string of keywords and values, what leads
+// every connection into the schema and marks it as the test's.
+func withSchema(databaseURL, schema string) (string, error) {
+	if !strings.HasPrefix(databaseURL, "postgres://") && !strings.HasPrefix(databaseURL, "postgresql://") {
+		return fmt.Sprintf("%s search_path=%s application_name=%s", databaseURL, schema, schema), nil
+	}
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		return "", errors.New("the database URL cannot be read") // the error would show the password
+	}
+	query := u.Query()
+	query.Set("search_path", schema)
+	query.Set("application_name", schema)
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
+
+// openWorkflows lists this test's workflows that still run. Visibility lags a
+// little behind, so the very last ones may be missing.
+func openWorkflows(ctx context.Context, env *Env) ([]string, error) {
+	var ids []string
+	var page []byte
+	for {
+		response, err := env.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			Namespace:     env.TemporalNamespace,
+			Query:         fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Running'", env.Prefix),
+			NextPageToken: page,
+		})
+		if err != nil {
+			return ids, err
+		}
+		for _, execution := range response.GetExecutions() {
+			ids = append(ids, execution.GetExecution().GetWorkflowId())
+		}
+		if page = response.GetNextPageToken(); len(page) == 0 {
+			return ids, nil
+		}
+	}
+}

@@ -1,0 +1,271 @@
+package deltatest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/chariot-giving/delta/internal/stack"
+)
+
+func TestTestsAreIsolated(t *testing.T) {
+	t.Parallel()
+	a, b := New(t), New(t)
+	require.NotEqual(t, a.Schema, b.Schema)
+	require.NotEqual(t, a.Prefix, b.Prefix)
+	require.True(t, strings.HasPrefix(a.Prefix, "TestTestsAreIsolated-"))
+
+	mustExec(t, a.Pool, `create table mine (n int)`)
+	mustExec(t, a.Pool, `insert into delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
+		values ('x', '1h', '1h', '1h', '1h')`)
+	require.Equal(t, 1, count(t, a.Pool, `select count(*) from delta_namespace where name = 'x'`))
+	require.Equal(t, 0, count(t, b.Pool, `select count(*) from delta_namespace where name = 'x'`))
+	_, err := b.Pool.Exec(t.Context(), `select from mine`)
+	require.ErrorContains(t, err, "does not exist")
+
+	// Another process needs the URL only.
+	conn, err := pgx.Connect(t.Context(), a.DatabaseURL)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	var schema string
+	require.NoError(t, conn.QueryRow(t.Context(), `select current_schema()`).Scan(&schema))
+	require.Equal(t, a.Schema, schema)
+}
+
+func mustExec(t *testing.T, pool *pgxpool.Pool, sql string) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), sql)
+	require.NoError(t, err)
+}
+
+func count(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) (n int) {
+	t.Helper()
+	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&n))
+	return n
+}
+
+func TestTemporalIsReal(t *testing.T) {
+	t.Parallel()
+	env := New(t)
+	w := worker.New(env.Temporal, env.Prefix, worker.Options{})
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context) (string, error) {
+		return "done", workflow.Sleep(ctx, time.Millisecond)
+	}, workflow.RegisterOptions{Name: "real"})
+	require.NoError(t, w.Start())
+	defer w.Stop()
+	run, err := env.Temporal.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: env.Prefix, TaskQueue: env.Prefix}, "real")
+	require.NoError(t, err)
+	var result string
+	require.NoError(t, run.Get(t.Context(), &result))
+	require.Equal(t, "done", result)
+}
+
+func TestCleanupLeavesNothing(t *testing.T) {
+	t.Parallel()
+	outer := New(t)
+	var inner *Env
+	var schedule string
+	t.Run("inner", func(t *testing.T) {
+		inner = New(t)
+		schedule = inner.Prefix + "-every-hour"
+		_, err := inner.Temporal.ScheduleClient().Create(t.Context(), client.ScheduleOptions{
+			ID:     schedule,
+			Spec:   client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: time.Hour}}},
+			Action: &client.ScheduleWorkflowAction{ID: inner.Prefix, TaskQueue: inner.Prefix, Workflow: "none"},
+		})
+		require.NoError(t, err)
+	})
+	require.Equal(t, 0, count(t, outer.Pool, `select count(*) from pg_namespace where nspname = $1`, inner.Schema))
+	require.Eventually(t, func() bool {
+		return count(t, outer.Pool, `select count(*) from pg_stat_activity where application_name = $1`, inner.Schema) == 0
+	}, 5*time.Second, 10*time.Millisecond, "connections stayed open")
+	require.Error(t, inner.Pool.Ping(t.Context()), "the pool is still open")
+	_, err := outer.Temporal.ScheduleClient().GetHandle(t.Context(), schedule).Describe(t.Context())
+	require.ErrorAs(t, err, new(*serviceerror.NotFound))
+
+	// Others keep theirs.
+	require.Equal(t, 0, count(t, outer.Pool, `select count(*) from delta_resource`))
+}
+
+func TestTerminateWorkflows(t *testing.T) {
+	t.Parallel()
+	mine, other := New(t), New(t)
+	for _, env := range []*Env{mine, other} {
+		_, err := env.Temporal.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: env.Prefix + "/w", TaskQueue: env.Prefix}, "none")
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		ids, err := openWorkflows(t.Context(), mine)
+		return err == nil && len(ids) == 1
+	}, 10*time.Second, 20*time.Millisecond)
+	require.NoError(t, mine.terminateWorkflows(t.Context()))
+	for env, want := range map[*Env]enums.WorkflowExecutionStatus{
+		mine: enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, other: enums.WORKFLOW_EXECUTION_STATUS_RUNNING,
+	} {
+		d, err := env.Temporal.DescribeWorkflowExecution(t.Context(), env.Prefix+"/w", "")
+		require.NoError(t, err)
+		require.Equal(t, want, d.GetWorkflowExecutionInfo().GetStatus())
+	}
+}
+
+// recorder is a test that may fail without failing this one.
+type recorder struct {
+	testing.TB
+	mu      sync.Mutex
+	errors  []string
+	cleanup []func()
+}
+
+func (r *recorder) Helper()          {}
+func (r *recorder) Name() string     { return "recorder" }
+func (r *recorder) Cleanup(f func()) { r.cleanup = append(r.cleanup, f) }
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) finish() {
+	for i := len(r.cleanup) - 1; i >= 0; i-- {
+		r.cleanup[i]()
+	}
+}
+
+func TestConnectionsLeftInATransaction(t *testing.T) {
+	t.Parallel()
+	bystander := New(t)
+	inner := &recorder{TB: t}
+	env, err := open(inner, nil)
+	require.NoError(t, err)
+
+	// Another process, or another pool of the test, still holds a lock.
+	left, err := pgx.Connect(t.Context(), env.DatabaseURL)
+	require.NoError(t, err)
+	_, err = left.Exec(t.Context(), `begin; select from delta_resource`)
+	require.NoError(t, err)
+	held, err := bystander.Pool.Begin(t.Context())
+	require.NoError(t, err)
+
+	inner.finish()
+	require.Empty(t, inner.errors)
+	require.Error(t, left.Ping(t.Context()), "the connection in the way was not ended")
+	require.NoError(t, held.Rollback(t.Context()), "a connection of another test was ended")
+	require.Equal(t, 0, count(t, bystander.Pool, `select count(*) from pg_namespace where nspname = $1`, env.Schema))
+}
+
+func TestOptionsAreApplied(t *testing.T) {
+	t.Parallel()
+	var identity string
+	env := New(t, WithMaxConns(3), WithTemporalOptions(func(o *client.Options) {
+		o.Identity = "me"
+		identity = o.Identity
+	}))
+	require.Equal(t, int32(3), env.Pool.Config().MaxConns)
+	require.Equal(t, "me", identity)
+	require.Equal(t, int32(16), New(t).Pool.Config().MaxConns)
+}
+
+func TestSecondUseIsFast(t *testing.T) {
+	// Not parallel: it measures.
+	New(t) // the first use may start the servers
+	const limit = 150 * time.Millisecond
+	best := time.Hour
+	for began := time.Now(); time.Since(began) < 5*time.Second && best > limit/2; {
+		var took time.Duration
+		t.Run("use", func(t *testing.T) {
+			began := time.Now()
+			t.Cleanup(func() { took = time.Since(began) }) // runs last
+			New(t)
+		})
+		best = min(best, took)
+	}
+	t.Logf("set-up and clean-up took %s", best)
+	if best >= limit && busy() {
+		t.Skipf("took %s, but the machine has more to do than this test", best)
+	}
+	require.Less(t, best, limit)
+}
+
+// busy tells whether twice as much wants to run as can.
+func busy() bool {
+	var load float64
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return false
+	}
+	_, err = fmt.Sscan(string(b), &load)
+	return err == nil && load > 2*float64(runtime.NumCPU())
+}
+
+func BenchmarkNew(b *testing.B) {
+	New(b)
+	for b.Loop() {
+		inner := &recorder{TB: b}
+		if _, err := open(inner, nil); err != nil {
+			b.Fatal(err)
+		}
+		inner.finish()
+	}
+}
+
+func TestPrefix(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "TestA-sub-case-id", prefix("TestA/sub case", "id"))
+	require.Equal(t, strings.Repeat("x", 40)+"-id", prefix(strings.Repeat("x", 99), "id"))
+	require.Equal(t, "a-id", prefix("/a/", "id"))
+}
+
+func TestWithSchema(t *testing.T) {
+	t.Parallel()
+	for _, base := range []string{
+		"postgres://u:p@localhost:1/db",
+		"postgresql://u:p@localhost:1/db?search_path=other&application_name=x&sslmode=disable",
+		"host=localhost port=1 user=u password=p dbname=db search_path=other",
+	} {
+		got, err := withSchema(base, "mine")
+		require.NoError(t, err)
+		config, err := pgx.ParseConfig(got)
+		require.NoError(t, err)
+		require.Equal(t, "mine", config.RuntimeParams["search_path"])
+		require.Equal(t, "mine", config.RuntimeParams["application_name"])
+		require.Equal(t, "localhost", config.Host)
+	}
+	_, err := withSchema("postgres://u:secret@ho st/db", "mine")
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "secret")
+}
+
+func TestEnvironmentIsHonoured(t *testing.T) {
+	running := New(t)
+	t.Setenv("DELTA_DATABASE_URL", running.DatabaseURL)
+	t.Setenv("TEMPORAL_ADDRESS", running.TemporalAddress)
+	t.Setenv("TMPDIR", t.TempDir())
+	require.True(t, stack.ExternalTemporal())
+	env := New(t)
+	require.NotEqual(t, running.Schema, env.Schema)
+	require.Equal(t, running.TemporalAddress, env.TemporalAddress)
+	require.Equal(t, "default", env.TemporalNamespace)
+	var port, other int
+	for pool, to := range map[*pgxpool.Pool]*int{running.Pool: &port, env.Pool: &other} {
+		require.NoError(t, pool.QueryRow(context.Background(), `select inet_server_port()`).Scan(to))
+	}
+	require.Equal(t, port, other)
+	entries, err := os.ReadDir(os.TempDir())
+	require.NoError(t, err)
+	require.Empty(t, entries, "something was started")
+}

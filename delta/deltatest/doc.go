@@ -1,0 +1,40 @@
+// Package deltatest gives a Go test a real Postgres and a real Temporal.
+//
+// One call brings a fresh, migrated schema and a connected Temporal client:
+//
+//	func TestOrders(t *testing.T) {
+//		t.Parallel()
+//		env := deltatest.New(t)
+//		client, err := delta.NewClient(env.Pool, &delta.Config{
+//			Temporal:         env.Temporal,
+//			WorkflowIDPrefix: env.Prefix,
+//		})
+//		…
+//	}
+//
+// # What runs, and for how long
+//
+// The first test process that needs them starts the servers, in a background
+// process made from its own test binary. Every other test process of the same
+// user shares them: the packages of `go test ./...`, and the next run. Half a
+// minute after the last of these processes has ended, the servers end too and
+// leave nothing behind. Nothing has to be installed or started by hand, except
+// that a Postgres and a temporal command that are already on the machine save
+// a download.
+//
+// Set DELTA_DATABASE_URL to use a Postgres that already runs, and
+// TEMPORAL_ADDRESS (with the rest of the Temporal SDK's environment
+// configuration) to use such a Temporal.
+//
+// # Isolation
+//
+// Each call makes a schema of its own, and drops it when the test ends. The
+// Temporal namespace is shared: give [Env.Prefix] to Delta as the prefix of its
+// workflow ids, and use it in ids and task queues of your own.
+//
+// # The background process
+//
+// It is the test binary, run again with DELTA_TEST_SUPERVISOR set; this
+// package takes over in its init function and never returns to the tests.
+// DELTA_TEST_IDLE changes how long it stays when nobody needs it ("30s").
+package deltatest

@@ -1,0 +1,278 @@
+package migrations_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/migrations"
+)
+
+func TestUpThenDownThenUpLeavesTheSameSchema(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	full := dump(t, pool)
+	require.Contains(t, full, "delta_resource")
+	require.EqualValues(t, newest(t), version(t, pool))
+
+	// The newest by itself.
+	require.NoError(t, migrations.Down(t.Context(), pool))
+	require.NotEqual(t, full, dump(t, pool))
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.Equal(t, full, dump(t, pool))
+
+	// All of them.
+	for version(t, pool) > 0 {
+		require.NoError(t, migrations.Down(t.Context(), pool))
+	}
+	empty := dump(t, pool)
+	for line := range strings.Lines(empty) {
+		require.Contains(t, line, "delta_goose_version", "something is left after the last Down")
+	}
+	require.NoError(t, migrations.Down(t.Context(), pool), "there is nothing to take back")
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.Equal(t, full, dump(t, pool))
+}
+
+func TestUpTwiceDoesNothing(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	list, schema, data := applied(t, pool), dump(t, pool), installation(t, pool)
+
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.Equal(t, list, applied(t, pool))
+	require.Equal(t, schema, dump(t, pool))
+	require.Equal(t, data, installation(t, pool))
+}
+
+func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	var group errgroup.Group
+	start := make(chan struct{})
+	for range 8 {
+		group.Go(func() error {
+			<-start
+			return migrations.Up(context.Background(), pool)
+		})
+	}
+	close(start)
+	require.NoError(t, group.Wait())
+	require.EqualValues(t, newest(t), version(t, pool))
+	var records, versions int
+	require.NoError(t, pool.QueryRow(t.Context(),
+		"SELECT count(*), count(DISTINCT version_id) FROM delta_goose_version").Scan(&records, &versions))
+	require.Equal(t, versions, records)
+}
+
+func TestUpWorksWithASingleConnection(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "", func(c *pgxpool.Config) { c.MaxConns = 1 })
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.EqualValues(t, newest(t), version(t, pool))
+}
+
+func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	for _, name := range []string{`Sp ace "quoted"-ö`, "select", "1st"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := emptySchema(t, env, name)
+			require.NoError(t, migrations.Up(t.Context(), pool))
+			require.NoError(t, migrations.Up(t.Context(), pool))
+			require.EqualValues(t, newest(t), version(t, pool))
+			require.Equal(t, dump(t, env.Pool), dump(t, pool))
+			require.NotEqual(t, installation(t, env.Pool), installation(t, pool), "each schema is an installation of its own")
+			require.NoError(t, migrations.Down(t.Context(), pool))
+			require.EqualValues(t, newest(t), version(t, env.Pool), "the other schema is left alone")
+		})
+	}
+}
+
+func TestASchemaThatDoesNotExistIsNamed(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	config, err := pgxpool.ParseConfig(env.DatabaseURL)
+	require.NoError(t, err)
+	config.ConnConfig.RuntimeParams["search_path"] = "no_such_schema"
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer pool.Close()
+	for name, err := range all(t.Context(), pool) {
+		require.ErrorContains(t, err, `"no_such_schema"`, name)
+		require.ErrorContains(t, err, "create it first", name)
+	}
+}
+
+func TestANilPoolIsAnError(t *testing.T) {
+	t.Parallel()
+	for name, err := range all(t.Context(), nil) {
+		require.ErrorContains(t, err, "pool is nil", name)
+	}
+}
+
+func TestADatabaseThatCannotBeReachedIsAnError(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	pool, err := pgxpool.New(t.Context(), env.DatabaseURL)
+	require.NoError(t, err)
+	pool.Close()
+	for name, err := range all(t.Context(), pool) {
+		require.ErrorContains(t, err, "closed pool", name)
+	}
+}
+
+// all calls everything that the package offers and returns the errors by name.
+func all(ctx context.Context, pool *pgxpool.Pool) map[string]error {
+	_, versionErr := migrations.Version(ctx, pool)
+	_, listErr := migrations.List(ctx, pool)
+	return map[string]error{
+		"Up": migrations.Up(ctx, pool), "Down": migrations.Down(ctx, pool), "Version": versionErr, "List": listErr,
+	}
+}
+
+func TestAnApplicationsOwnGooseHistoryIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	_, err := pool.Exec(t.Context(), `
+		CREATE TABLE goose_db_version (
+			id integer GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, version_id bigint NOT NULL,
+			is_applied boolean NOT NULL, tstamp timestamp NOT NULL DEFAULT now());
+		INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, TRUE), (20990101000000, TRUE)`)
+	require.NoError(t, err)
+	history := func() (tuples []string) {
+		rows, err := pool.Query(t.Context(), "SELECT ctid || ' ' || xmin || ' ' || version_id FROM goose_db_version ORDER BY id")
+		require.NoError(t, err)
+		tuples, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return tuples
+	}
+	before := history()
+
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.EqualValues(t, newest(t), version(t, pool), "the application's newer version is not Delta's")
+	require.Equal(t, before, history())
+	require.NoError(t, migrations.Down(t.Context(), pool))
+	require.Equal(t, before, history())
+}
+
+func TestWhatTheGooseCommandAppliedIsRecognised(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close() //nolint:errcheck // closes the adapter only
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS)
+	require.NoError(t, err)
+	_, err = provider.Up(t.Context())
+	require.NoError(t, err)
+	schema := dump(t, pool)
+
+	require.EqualValues(t, newest(t), version(t, pool))
+	for _, s := range applied(t, pool) {
+		require.NotNil(t, s.AppliedAt, s.Name)
+	}
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	require.Equal(t, schema, dump(t, pool), "there is nothing to apply, nor a second history to keep")
+
+	// And back: the command sees what Down did.
+	require.NoError(t, migrations.Down(t.Context(), pool))
+	there, err := provider.GetDBVersion(t.Context())
+	require.NoError(t, err)
+	require.Less(t, there, newest(t))
+}
+
+func TestListTellsWhatIsAppliedOldestFirst(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	require.Zero(t, version(t, pool))
+	list := applied(t, pool)
+	files, err := fs.Glob(migrations.FS, "*.sql")
+	require.NoError(t, err)
+	require.Len(t, list, len(files))
+	for i, s := range list {
+		require.Equal(t, files[i], s.Name)
+		require.True(t, strings.HasPrefix(s.Name, strings.TrimLeft(strings.Split(s.Name, "_")[0], "0")))
+		require.Nil(t, s.AppliedAt)
+	}
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	for _, s := range applied(t, pool) {
+		require.NotNil(t, s.AppliedAt, s.Name)
+	}
+	require.NoError(t, migrations.Down(t.Context(), pool))
+	list = applied(t, pool)
+	require.Nil(t, list[len(list)-1].AppliedAt)
+}
+
+var schemas atomic.Int64
+
+// emptySchema is a pool on a schema without Delta's tables; it is dropped when the test ends.
+func emptySchema(t *testing.T, env *deltatest.Env, name string, change ...func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	// Test schemas share a database.
+	schema := fmt.Sprintf("%s_%d%s", env.Schema, schemas.Add(1), name)
+	quoted := pgx.Identifier{schema}.Sanitize()
+	_, err := env.Pool.Exec(t.Context(), "CREATE SCHEMA "+quoted)
+	require.NoError(t, err)
+	config, err := pgxpool.ParseConfig(env.DatabaseURL)
+	require.NoError(t, err)
+	config.ConnConfig.RuntimeParams["search_path"] = quoted
+	config.MaxConns = 12
+	for _, c := range change {
+		c(config)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		pool.Close()
+		_, err := env.Pool.Exec(context.Background(), "DROP SCHEMA "+quoted+" CASCADE")
+		require.NoError(t, err)
+	})
+	return pool
+}
+
+// newest is the version of the last migration.
+func newest(t *testing.T) int64 {
+	t.Helper()
+	files, err := fs.Glob(migrations.FS, "*.sql")
+	require.NoError(t, err)
+	v, err := goose.NumericComponent(files[len(files)-1])
+	require.NoError(t, err)
+	return v
+}
+
+func version(t *testing.T, pool *pgxpool.Pool) int64 {
+	t.Helper()
+	v, err := migrations.Version(t.Context(), pool)
+	require.NoError(t, err)
+	return v
+}
+
+func applied(t *testing.T, pool *pgxpool.Pool) []migrations.Status {
+	t.Helper()
+	list, err := migrations.List(t.Context(), pool)
+	require.NoError(t, err)
+	return list
+}
+
+// installation is the database's id, and which write made it.
+func installation(t *testing.T, pool *pgxpool.Pool) (v string) {
+	t.Helper()
+	err := pool.QueryRow(t.Context(), "SELECT concat_ws(' ', id, xmin, ctid) FROM delta_installation").Scan(&v)
+	require.NoError(t, err)
+	return v
+}
