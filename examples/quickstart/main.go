@@ -1,3 +1,4 @@
+// The quickstart: run `make dev` first, and set DELTA_DATABASE_URL and TEMPORAL_ADDRESS as it says.
 package main
 
 import (
