@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -216,6 +217,17 @@ func TestListTellsWhatIsAppliedOldestFirst(t *testing.T) {
 	require.NoError(t, migrations.Down(t.Context(), pool))
 	list = applied(t, pool)
 	require.Nil(t, list[len(list)-1].AppliedAt)
+}
+
+// goose records the wall clock of the session, without its zone.
+func TestTheTimeOfAMigrationIsRightInEveryZone(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	pool := emptySchema(t, env, "", func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["timezone"] = "Asia/Kolkata" })
+	require.NoError(t, migrations.Up(t.Context(), pool))
+	for _, s := range applied(t, pool) {
+		require.WithinDuration(t, time.Now(), *s.AppliedAt, time.Minute, s.Name)
+	}
 }
 
 var schemas atomic.Int64

@@ -84,10 +84,23 @@ func open(tb testing.TB, opts []Option) (*Env, error) {
 	}
 	ctx, cancel := startContext(tb)
 	defer cancel()
-	srv, err := acquire(ctx)
-	if err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		srv, err := acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		env, err := connectTo(ctx, tb, srv, o)
+		// Servers that died a moment ago, because somebody killed them, are
+		// started again. Their end shows first in what we asked of them.
+		if err != nil && attempt < 3 && gone(srv) {
+			continue
+		}
+		return env, err
 	}
+}
+
+// connectTo makes the environment on servers that run.
+func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env, error) {
 	id := strings.ToLower(rand.Text()[:12])
 	env := &Env{
 		Schema:            "delta_test_" + id,
@@ -95,15 +108,21 @@ func open(tb testing.TB, opts []Option) (*Env, error) {
 		TemporalAddress:   srv.TemporalAddress,
 		TemporalNamespace: srv.TemporalNamespace,
 	}
+	var err error
 	if env.DatabaseURL, err = withSchema(srv.DatabaseURL, env.Schema); err != nil {
 		return nil, err
 	}
-	if err := env.openPool(ctx, tb, o); err != nil {
+	if err := env.openTemporal(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := env.openTemporal(ctx, tb, o); err != nil {
+	if err := env.openPool(ctx, o); err != nil {
+		env.Temporal.Close()
 		return nil, err
 	}
+	tb.Cleanup(func() {
+		env.closeTemporal(tb)
+		env.closePool(tb)
+	})
 	return env, nil
 }
 
@@ -119,7 +138,7 @@ func startContext(tb testing.TB) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(context.Background(), limit)
 }
 
-func (env *Env) openPool(ctx context.Context, tb testing.TB, o options) error {
+func (env *Env) openPool(ctx context.Context, o options) (err error) {
 	config, err := pgxpool.ParseConfig(env.DatabaseURL)
 	if err != nil {
 		return err
@@ -130,7 +149,12 @@ func (env *Env) openPool(ctx context.Context, tb testing.TB, o options) error {
 		return fmt.Errorf("opening the pool: %w", err)
 	}
 	env.Pool = pool
-	tb.Cleanup(func() { env.closePool(tb) })
+	defer func() {
+		if err != nil {
+			_, _ = pool.Exec(ctx, "drop schema if exists "+env.Schema+" cascade")
+			pool.Close()
+		}
+	}()
 	if _, err := pool.Exec(ctx, "create schema "+env.Schema); err != nil {
 		return fmt.Errorf("creating a schema for this test (the user needs CREATE on the database): %w", err)
 	}
@@ -140,7 +164,7 @@ func (env *Env) openPool(ctx context.Context, tb testing.TB, o options) error {
 	return nil
 }
 
-func (env *Env) openTemporal(ctx context.Context, tb testing.TB, o options) error {
+func (env *Env) openTemporal(ctx context.Context, o options) error {
 	opts, err := stack.ClientOptions(env.TemporalAddress, env.TemporalNamespace)
 	if err != nil {
 		return err
@@ -154,7 +178,6 @@ func (env *Env) openTemporal(ctx context.Context, tb testing.TB, o options) erro
 		return fmt.Errorf("connecting to Temporal at %s: %w", opts.HostPort, err)
 	}
 	env.Temporal, env.TemporalNamespace = c, opts.Namespace
-	tb.Cleanup(func() { env.closeTemporal(tb) })
 	return nil
 }
 

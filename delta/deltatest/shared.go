@@ -86,6 +86,24 @@ func acquire(ctx context.Context) (server, error) {
 	return srv, nil
 }
 
+// gone tells whether the supervisor of srv has ended. One that was killed takes
+// a moment to: its servers may end before its connections are closed.
+func gone(srv server) bool {
+	shared.turn <- struct{}{}
+	defer func() { <-shared.turn }()
+	for range 50 {
+		if srv.Supervisor == 0 {
+			return false // both servers are given by the environment
+		}
+		// Another test may already have started the next one.
+		if shared.conn == nil || shared.server.Supervisor != srv.Supervisor || !isOpen(shared.conn) {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
+}
+
 // stateDir is where processes that can share a supervisor meet.
 func stateDir() (string, error) {
 	name := fmt.Sprintf("delta-test-%d-%s", os.Geteuid(), stack.Fingerprint())

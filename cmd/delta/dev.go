@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/internal/stack"
+	"github.com/chariot-giving/delta/migrations"
+)
+
+// stopPatience is how long a first Ctrl-C waits for an orderly end.
+const stopPatience = 30 * time.Second
+
+func devCommand() *cobra.Command {
+	var opts stack.Options
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run Postgres and Temporal for development, until Ctrl-C",
+		Long: "dev runs a private Postgres with Delta's tables and a Temporal development server with its UI in the foreground.\n" +
+			"Data is kept for the next run, unless --ephemeral says otherwise.\n\n" +
+			"DELTA_DATABASE_URL and TEMPORAL_ADDRESS name servers that already run; these are used instead.\n" +
+			"The first Ctrl-C stops the servers in order, a second one kills them.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, port := range []string{"postgres-port", "temporal-port", "ui-port"} {
+				if n, _ := cmd.Flags().GetInt(port); n < 0 || n > 65535 {
+					return fmt.Errorf("--%s %d is not a port", port, n)
+				}
+			}
+			return fail(dev(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr()))
+		},
+	}
+	where := "no default"
+	if dir, err := stack.DefaultDir(); err == nil {
+		where = "default " + dir
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.Dir, "dir", "", "`directory` for data and logs ("+where+")")
+	flags.BoolVar(&opts.Ephemeral, "ephemeral", false, "keep nothing")
+	flags.IntVar(&opts.PostgresPort, "postgres-port", stack.DefaultPostgresPort, "preferred port of Postgres; 0 is the default")
+	flags.IntVar(&opts.TemporalPort, "temporal-port", stack.DefaultTemporalPort, "preferred port of Temporal; 0 is the default")
+	flags.IntVar(&opts.UIPort, "ui-port", stack.DefaultUIPort, "preferred port of Temporal's UI; 0 is the default")
+	cmd.MarkFlagsMutuallyExclusive("dir", "ephemeral")
+	return cmd
+}
+
+// dev runs the stack until a signal comes or a server dies.
+func dev(ctx context.Context, opts stack.Options, stdout, stderr io.Writer) (err error) {
+	// One signal asks for an end, the next for a quick one. Both are caught
+	// from here on, so none can leave a server behind.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	running, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+	stopping, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	go func() {
+		select {
+		case <-signals:
+			_, _ = fmt.Fprintln(stderr, "\nStopping (Ctrl-C again kills)…")
+			interrupt()
+		case <-stopping.Done():
+			return
+		}
+		select {
+		case <-signals:
+			_, _ = fmt.Fprintln(stderr, "\nKilling…")
+			kill()
+		case <-stopping.Done():
+		}
+	}()
+
+	opts.Progress = func(text string) { _, _ = fmt.Fprintln(stderr, "  "+text) }
+	_, _ = fmt.Fprintln(stderr, "Starting Postgres and Temporal…")
+	s, err := stack.Start(running, opts)
+	if err != nil {
+		if running.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // stopped while it started, as asked
+		}
+		return err
+	}
+	defer func() {
+		orderly, cancel := context.WithTimeout(stopping, stopPatience)
+		defer cancel()
+		if stopErr := s.Stop(orderly); stopErr != nil {
+			err = errors.Join(err, fmt.Errorf("stopping: %w", stopErr))
+			return
+		}
+		_, _ = fmt.Fprintln(stderr, "Stopped.")
+	}()
+	if err := migrate(running, s.DatabaseURL); err != nil {
+		if running.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	announce(stdout, s, opts.Ephemeral)
+	select {
+	case <-running.Done():
+		return nil
+	case <-s.Done():
+		return s.Err()
+	}
+}
+
+func migrate(ctx context.Context, databaseURL string) error {
+	pool, err := pgxpool.New(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("opening the database: %w", err)
+	}
+	defer pool.Close()
+	return migrations.Up(ctx, pool)
+}
+
+// announce says what runs where, and how to use it.
+func announce(w io.Writer, s *stack.Stack, ephemeral bool) {
+	lines := [][2]string{
+		{"Postgres", s.DatabaseURL},
+		{"Temporal", fmt.Sprintf("%s (namespace %s)", s.TemporalAddress, s.TemporalNamespace)},
+	}
+	if s.UIURL != "" {
+		lines = append(lines, [2]string{"Temporal UI", s.UIURL})
+	}
+	switch {
+	case s.Dir == "":
+	case ephemeral:
+		lines = append(lines, [2]string{"Data", "nothing is kept"})
+	default:
+		lines = append(lines, [2]string{"Data", s.Dir + " (kept)"})
+	}
+	_, _ = fmt.Fprint(w, "\nDelta is ready.\n\n")
+	for _, line := range lines {
+		_, _ = fmt.Fprintf(w, "  %-12s %s\n", line[0], line[1])
+	}
+	_, _ = fmt.Fprintf(w, "\nIn another terminal:\n\n  export DELTA_DATABASE_URL=%s\n  export TEMPORAL_ADDRESS=%s\n",
+		quote(s.DatabaseURL), quote(s.TemporalAddress))
+	if s.TemporalNamespace != "default" {
+		_, _ = fmt.Fprintf(w, "  export TEMPORAL_NAMESPACE=%s\n", quote(s.TemporalNamespace))
+	}
+	_, _ = fmt.Fprint(w, "  psql \"$DELTA_DATABASE_URL\" -c 'select kind, state, count(*) from delta_resource group by 1, 2'\n\nCtrl-C stops it.\n")
+}
+
+// quote makes s one word for a shell.
+func quote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

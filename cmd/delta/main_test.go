@@ -1,0 +1,333 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+)
+
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "delta-cmd-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		binary = filepath.Join(dir, "delta")
+		if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+			panic(fmt.Sprintf("%v: %s", err, out))
+		}
+		return m.Run()
+	}())
+}
+
+// result is what one run of the command did.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func delta(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=")
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if err != nil {
+		require.ErrorAs(t, err, new(*exec.ExitError))
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"help":               {[]string{"--help"}, exitOK, "Available Commands"},
+		"no command":         {nil, exitOK, "Available Commands"},
+		"version":            {[]string{"--version"}, exitOK, "delta version "},
+		"unknown command":    {[]string{"bogus"}, exitUsage, `unknown command "bogus"`},
+		"unknown flag":       {[]string{"dev", "--bogus"}, exitUsage, "unknown flag: --bogus"},
+		"argument":           {[]string{"dev", "now"}, exitUsage, `unknown command "now"`},
+		"port":               {[]string{"dev", "--ui-port", "99999"}, exitUsage, "--ui-port 99999 is not a port"},
+		"two ways":           {[]string{"dev", "--dir", "x", "--ephemeral"}, exitUsage, "[dir ephemeral]"},
+		"half a command":     {[]string{"migrate"}, exitUsage, "up, down, status or version"},
+		"unknown subcommand": {[]string{"migrate", "sideways"}, exitUsage, `unknown command "sideways"`},
+		"no database":        {[]string{"migrate", "up"}, exitUsage, "--database-url or set DELTA_DATABASE_URL"},
+		"no URL":             {[]string{"migrate", "up", "--database-url", "postgres://:x:y"}, exitUsage, "cannot parse"},
+		"nobody there":       {[]string{"migrate", "up", "--database-url", "postgres://u:secret@127.0.0.1:1/x"}, exitFailure, "127.0.0.1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := delta(t, nil, test.args...)
+			require.Equal(t, test.code, r.code, r.stderr)
+			require.Contains(t, r.stdout+r.stderr, test.says)
+			require.NotContains(t, r.stdout+r.stderr, "secret")
+			if test.code != exitOK {
+				require.Empty(t, r.stdout, "an error belongs on standard error")
+			}
+		})
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	schema := env.Schema + "_cmd"
+	target, err := url.Parse(env.DatabaseURL)
+	require.NoError(t, err)
+	query := target.Query()
+	query.Set("search_path", schema)
+	target.RawQuery = query.Encode()
+	flag := "--database-url=" + target.String()
+
+	// Nothing is created that was not asked for.
+	r := delta(t, nil, "migrate", "up", flag)
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, schema)
+	require.Contains(t, r.stderr, "CREATE SCHEMA")
+
+	_, err = env.Pool.Exec(t.Context(), "create schema "+schema)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := env.Pool.Exec(context.Background(), "drop schema "+schema+" cascade")
+		require.NoError(t, err)
+	})
+	tables := func() (n int) {
+		require.NoError(t, env.Pool.QueryRow(t.Context(),
+			`select count(*) from pg_tables where schemaname = $1 and tablename = 'delta_resource'`, schema).Scan(&n))
+		return n
+	}
+
+	r = delta(t, nil, "migrate", "status", flag)
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Contains(t, r.stdout, "pending")
+	require.Zero(t, tables())
+	require.Equal(t, "0\n", delta(t, nil, "migrate", "version", flag).stdout)
+
+	r = delta(t, []string{"DELTA_DATABASE_URL=" + target.String()}, "migrate", "up") // by the environment
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Contains(t, r.stdout, "schema "+schema+" went from version 0 to ")
+	require.Equal(t, 1, tables())
+	top := strings.TrimSpace(delta(t, nil, "migrate", "version", flag).stdout)
+	require.Regexp(t, `^\d{14}$`, top)
+	require.Contains(t, delta(t, nil, "migrate", "up", flag).stdout, "nothing to apply")
+	r = delta(t, nil, "migrate", "status", flag)
+	require.Contains(t, r.stdout, top)
+	require.NotContains(t, r.stdout, "pending")
+
+	for range 100 {
+		r = delta(t, nil, "migrate", "down", flag)
+		require.Equal(t, exitOK, r.code, r.stderr)
+		if strings.Contains(r.stdout, "nothing to take back") {
+			break
+		}
+	}
+	require.Zero(t, tables())
+	require.Equal(t, "0\n", delta(t, nil, "migrate", "version", flag).stdout)
+}
+
+// server is a running `delta dev`.
+type server struct {
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	output strings.Builder
+	ready  chan struct{}
+	ended  chan struct{}
+}
+
+func startDev(t *testing.T, env []string, args ...string) *server {
+	t.Helper()
+	cmd := exec.Command(binary, append([]string{
+		"dev", "--postgres-port", freePort(t), "--temporal-port", freePort(t), "--ui-port", freePort(t),
+	}, args...)...)
+	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=", "TEMPORAL_ADDRESS=")
+	cmd.Env = append(cmd.Env, env...)
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = w, w
+	s := &server{cmd: cmd, ready: make(chan struct{}), ended: make(chan struct{})}
+	require.NoError(t, cmd.Start())
+	require.NoError(t, w.Close())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-s.ended })
+	go func() {
+		lines := bufio.NewScanner(r)
+		for lines.Scan() {
+			s.mu.Lock()
+			s.output.WriteString(lines.Text() + "\n")
+			s.mu.Unlock()
+			if strings.HasPrefix(lines.Text(), "Ctrl-C stops") {
+				close(s.ready)
+			}
+		}
+		_ = r.Close()
+		_ = cmd.Wait()
+		close(s.ended)
+	}()
+	return s
+}
+
+func (s *server) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.output.String()
+}
+
+func (s *server) wait(t *testing.T, what chan struct{}) {
+	t.Helper()
+	select {
+	case <-what:
+	case <-time.After(time.Minute):
+		t.Fatalf("timeout; it said:\n%s", s)
+	}
+}
+
+// value finds what the command printed behind a label.
+func (s *server) value(t *testing.T, pattern string) string {
+	t.Helper()
+	m := regexp.MustCompile(pattern).FindStringSubmatch(s.String())
+	require.NotNil(t, m, "no %s in:\n%s", pattern, s)
+	return m[1]
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// openDir is a directory that an unprivileged Postgres can enter.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "delta-cmd-test-")
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// requireNobody waits until no process works in dir any more.
+func requireNobody(t *testing.T, dir string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		cwds, err := filepath.Glob("/proc/[0-9]*/cwd")
+		require.NoError(t, err)
+		for _, link := range cwds {
+			if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, dir) {
+				return false
+			}
+		}
+		return true
+	}, 10*time.Second, 20*time.Millisecond)
+}
+
+func TestDev(t *testing.T) {
+	t.Parallel()
+	tmp := openDir(t)
+	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")
+	s.wait(t, s.ready)
+	databaseURL := s.value(t, `export DELTA_DATABASE_URL='(.*)'`)
+	conn, err := pgx.Connect(t.Context(), databaseURL)
+	require.NoError(t, err)
+	var resources int
+	require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from delta_resource`).Scan(&resources), "not migrated")
+	require.NoError(t, conn.Close(t.Context()))
+	for _, pattern := range []string{`export TEMPORAL_ADDRESS='(.*)'`, `Temporal UI +http://(.*)`} {
+		c, err := net.Dial("tcp", s.value(t, pattern))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+
+	// Its own servers can be named by the environment of another one.
+	second := startDev(t, []string{"DELTA_DATABASE_URL=" + databaseURL, "TEMPORAL_ADDRESS=" + s.value(t, `export TEMPORAL_ADDRESS='(.*)'`)})
+	second.wait(t, second.ready)
+	require.NoError(t, second.cmd.Process.Signal(syscall.SIGTERM))
+	second.wait(t, second.ended)
+	require.Equal(t, exitOK, second.cmd.ProcessState.ExitCode(), second)
+
+	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
+	s.wait(t, s.ended)
+	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
+	require.Contains(t, s.String(), "Stopped.")
+	requireNobody(t, tmp)
+	left, err := os.ReadDir(tmp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestDevKeepsItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "kept")
+	s := startDev(t, nil, "--dir", dir)
+	s.wait(t, s.ready)
+
+	second := startDev(t, nil, "--dir", dir)
+	second.wait(t, second.ended)
+	require.Equal(t, exitFailure, second.cmd.ProcessState.ExitCode())
+	require.Contains(t, second.String(), fmt.Sprintf("in use by process %d", s.cmd.Process.Pid))
+
+	// A server that dies ends the command, with the reason, and the other one.
+	b, err := os.ReadFile(filepath.Join(dir, "postgres.pid"))
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(regexp.MustCompile(`\d+`).FindString(string(b)))
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	s.wait(t, s.ended)
+	require.Equal(t, exitFailure, s.cmd.ProcessState.ExitCode())
+	require.Contains(t, s.String(), "Postgres ended by itself: signal: killed")
+	requireNobody(t, dir)
+
+	// A second Ctrl-C does not wait.
+	s = startDev(t, nil, "--dir", dir)
+	s.wait(t, s.ready)
+	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	s.wait(t, s.ended)
+	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
+	requireNobody(t, dir)
+}
+
+func TestDevInterruptedWhileItStarts(t *testing.T) {
+	t.Parallel()
+	tmp := openDir(t)
+	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")
+	require.Eventually(t, func() bool { return strings.Contains(s.String(), "Temporal from") }, 20*time.Second, time.Millisecond)
+	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
+	s.wait(t, s.ended)
+	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)
+	requireNobody(t, tmp)
+}
+
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, `'a'\''b'`, quote("a'b"))
+}

@@ -1,0 +1,12 @@
+//go:build !unix
+
+package flock
+
+import (
+	"errors"
+	"os"
+)
+
+func try(*os.File) (bool, error) {
+	return false, errors.New("file locks are not supported on this system")
+}

@@ -1,0 +1,3 @@
+package stack
+
+func setDeathSignals(on bool) { deathSignals = on }

@@ -1,0 +1,144 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/log"
+)
+
+const (
+	databaseVariable = "DELTA_DATABASE_URL"
+	temporalVariable = "TEMPORAL_ADDRESS"
+	minimalMajor     = 14
+	externalPatience = 10 * time.Second
+)
+
+// ExternalDatabase is the Postgres that DELTA_DATABASE_URL names, if it does.
+func ExternalDatabase() (databaseURL string, ok bool) {
+	databaseURL = os.Getenv(databaseVariable)
+	return databaseURL, databaseURL != ""
+}
+
+// ExternalTemporal tells whether TEMPORAL_ADDRESS names a Temporal. A mere
+// configuration file does not count: whoever keeps one for production must not
+// find development servers replaced by it.
+func ExternalTemporal() bool { return os.Getenv(temporalVariable) != "" }
+
+// ClientOptions are the options to dial with: those of the environment when it
+// names a Temporal, else plain ones for the server that a stack started there.
+func ClientOptions(address, namespace string) (client.Options, error) {
+	if ExternalTemporal() {
+		return temporalFromEnvironment()
+	}
+	return client.Options{HostPort: address, Namespace: namespace}, nil
+}
+
+func temporalFromEnvironment() (client.Options, error) {
+	opts, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return opts, fmt.Errorf("reading Temporal's environment configuration: %w", err)
+	}
+	if opts.Namespace == "" {
+		opts.Namespace = client.DefaultNamespace
+	}
+	return opts, nil
+}
+
+// useDatabase checks the Postgres that the environment names.
+func (s *Stack) useDatabase(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, externalPatience)
+	defer cancel()
+	s.DatabaseURL, _ = ExternalDatabase()
+	config, err := pgx.ParseConfig(s.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("%s: %w", databaseVariable, err) // pgx hides the password
+	}
+	name := fmt.Sprintf("Postgres at %s:%d, given by %s", config.Host, config.Port, databaseVariable)
+	defer s.waiting(name)()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var version int
+	var wal string
+	err = conn.QueryRow(ctx, `select current_setting('server_version_num')::int, current_setting('wal_level')`).Scan(&version, &wal)
+	if err != nil {
+		return fmt.Errorf("%s: asking for its version: %w", name, err)
+	}
+	if version/10000 < minimalMajor {
+		return fmt.Errorf("%s: it is version %d, Delta needs %d or later", name, version/10000, minimalMajor)
+	}
+	s.report("using %s, version %d", name, version/10000)
+	if wal != "logical" {
+		s.report("note: its wal_level is %q; change data capture needs \"logical\"", wal)
+	}
+	return nil
+}
+
+// useTemporal checks the Temporal that the environment names.
+func (s *Stack) useTemporal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, externalPatience)
+	defer cancel()
+	opts, err := temporalFromEnvironment()
+	if err != nil {
+		return err
+	}
+	s.TemporalAddress, s.TemporalNamespace = opts.HostPort, opts.Namespace
+	name := fmt.Sprintf("Temporal at %s, given by %s", opts.HostPort, temporalVariable)
+	defer s.waiting(name)()
+	if err := checkTemporal(ctx, opts); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	s.report("using %s, namespace %s", name, opts.Namespace)
+	return nil
+}
+
+// checkTemporal asks once whether the frontend serves and knows the namespace.
+func checkTemporal(ctx context.Context, opts client.Options) error {
+	opts.Logger = silent{}
+	c, err := client.DialContext(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.CheckHealth(ctx, &client.CheckHealthRequest{}); err != nil {
+		return err
+	}
+	_, err = c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: opts.Namespace})
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w", opts.Namespace, err)
+	}
+	return nil
+}
+
+// silent drops what the SDK logs while we poll a server that is coming up.
+type silent struct{}
+
+var _ log.Logger = silent{}
+
+func (silent) Debug(string, ...any) {}
+func (silent) Info(string, ...any)  {}
+func (silent) Warn(string, ...any)  {}
+func (silent) Error(string, ...any) {}
+
+func postgresURL(port int, database string) string {
+	u := url.URL{
+		Scheme: "postgres",
+		User:   url.UserPassword(postgresUser, postgresPassword),
+		Host:   fmt.Sprintf("127.0.0.1:%d", port),
+		Path:   "/" + database,
+		// The server speaks no TLS; saying so saves each connection a round
+		// trip and serves clients whose default is to insist on it.
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}

@@ -1,0 +1,294 @@
+//go:build unix
+
+package stack
+
+import (
+	"archive/zip"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseVersion(t *testing.T) {
+	t.Parallel()
+	for output, want := range map[string]struct {
+		version string
+		major   int
+	}{
+		"postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n": {"15.14", 15},
+		"postgres (PostgreSQL) 14.0\n":                           {"14.0", 14},
+		"postgres (PostgreSQL) 18beta1\n":                        {"18beta1", 18},
+		"postgres (PostgreSQL) 19devel\n":                        {"19devel", 19},
+		"postgres (PostgreSQL) 9.6.24\n":                         {"9.6.24", 9},
+		"postgres (PostgreSQL) 17.2 (Postgres.app)\n":            {"17.2", 17},
+	} {
+		version, major, err := parseVersion(output)
+		require.NoError(t, err, output)
+		require.Equal(t, want.version, version, output)
+		require.Equal(t, want.major, major, output)
+	}
+	for _, output := range []string{"", "postgres", "mysqld 8.0", "postgres (PostgreSQL) unknown"} {
+		_, _, err := parseVersion(output)
+		require.Error(t, err, output)
+	}
+}
+
+// install puts a Postgres of the given version under root.
+func install(t *testing.T, root, dir, version string) string {
+	t.Helper()
+	dir = filepath.Join(root, dir)
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	script := fmt.Sprintf("#!/bin/sh\necho 'postgres (PostgreSQL) %s'\n", version)
+	for _, name := range []string{"postgres", "initdb"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+	}
+	return dir
+}
+
+func TestFindPostgres(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		installed map[string]string // directory → version
+		path      []string
+		config    string // what pg_config on the first directory of path answers
+		want      []string
+		unusable  int
+	}{
+		"nothing": {},
+		"newest of Debian first, by number": {
+			installed: map[string]string{"usr/lib/postgresql/9.6/bin": "9.6.24", "usr/lib/postgresql/14/bin": "14.1", "usr/lib/postgresql/17/bin": "17.2", "usr/lib/postgresql/16/bin": "16.3"},
+			want:      []string{"17.2", "16.3", "14.1"}, unusable: 1,
+		},
+		"PATH before all": {
+			installed: map[string]string{"usr/lib/postgresql/17/bin": "17.2", "opt/pg/bin": "15.1"},
+			path:      []string{"bin", "opt/pg/bin"},
+			want:      []string{"15.1", "17.2"},
+		},
+		"an old one on PATH does not hide others": {
+			installed: map[string]string{"usr/lib/postgresql/15/bin": "15.2", "opt/pg/bin": "13.9"},
+			path:      []string{"opt/pg/bin"},
+			want:      []string{"15.2"}, unusable: 1,
+		},
+		"what pg_config names": {
+			installed: map[string]string{"elsewhere/bin": "16.1", "usr/lib/postgresql/17/bin": "17.2"},
+			path:      []string{"bin"}, config: "elsewhere/bin",
+			want: []string{"16.1", "17.2"},
+		},
+		"Homebrew and Postgres.app": {
+			installed: map[string]string{
+				"opt/homebrew/opt/postgresql@14/bin": "14.5", "opt/homebrew/opt/postgresql@17/bin": "17.1",
+				"usr/local/opt/postgresql@16/bin":                        "16.1",
+				"Applications/Postgres.app/Contents/Versions/18/bin":     "18.0",
+				"Applications/Postgres.app/Contents/Versions/latest/bin": "18.0",
+			},
+			want: []string{"17.1", "14.5", "16.1", "18.0"},
+		},
+		"found twice, used once": {
+			installed: map[string]string{"usr/lib/postgresql/15/bin": "15.2"},
+			path:      []string{"usr/lib/postgresql/15/bin"},
+			want:      []string{"15.2"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := t.TempDir()
+			for dir, version := range test.installed {
+				install(t, root, dir, version)
+			}
+			f := finder{root: root}
+			var dirs []string
+			for _, dir := range test.path {
+				dirs = append(dirs, filepath.Join(root, dir))
+			}
+			f.path = strings.Join(dirs, string(filepath.ListSeparator))
+			if test.config != "" {
+				require.NoError(t, os.MkdirAll(dirs[0], 0o755))
+				script := "#!/bin/sh\n[ \"$1\" = --bindir ] && echo " + filepath.Join(root, test.config) + "\n"
+				require.NoError(t, os.WriteFile(filepath.Join(dirs[0], "pg_config"), []byte(script), 0o755))
+			}
+			found, unusable := f.find()
+			var versions []string
+			for _, b := range found {
+				versions = append(versions, b.version)
+			}
+			require.Equal(t, test.want, versions)
+			require.Len(t, unusable, test.unusable, "%v", unusable)
+		})
+	}
+}
+
+func TestFindPostgresFollowsLinksOfPath(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	real := install(t, root, "Cellar/postgresql/16.1/bin", "16.1")
+	links := filepath.Join(root, "bin") // it has no initdb
+	require.NoError(t, os.Mkdir(links, 0o755))
+	require.NoError(t, os.Symlink(filepath.Join(real, "postgres"), filepath.Join(links, "postgres")))
+	found, _ := finder{root: root, path: links}.find()
+	require.Len(t, found, 1)
+	require.Equal(t, resolve(real), found[0].dir)
+}
+
+func TestPick(t *testing.T) {
+	t.Parallel()
+	found := []binaries{{major: 17}, {major: 15}}
+	for data, want := range map[int]int{0: 17, 17: 17, 15: 15} {
+		b, ok := pick(found, data)
+		require.True(t, ok)
+		require.Equal(t, want, b.major)
+	}
+	_, ok := pick(found, 16)
+	require.False(t, ok)
+	_, ok = pick(nil, 0)
+	require.False(t, ok)
+}
+
+func TestDataOfAnotherVersionIsRefused(t *testing.T) {
+	t.Setenv(repositoryVariable, "http://127.0.0.1:1") // nothing is downloaded
+	for version, want := range map[string]string{
+		"12":      "was made by Postgres 12, and no installation of that version was found",
+		"99":      "install Postgres 99",
+		"14":      "downloading it failed",
+		"garbage": `PG_VERSION says "garbage"`,
+		"":        "is no Postgres data directory",
+	} {
+		dir := openDir(t)
+		data := (&home{dir: dir}).dataDir()
+		require.NoError(t, os.MkdirAll(data, 0o755))
+		name := "PG_VERSION"
+		if version == "" {
+			name = "something else"
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(data, name), []byte(version+"\n"), 0o644))
+		s := &Stack{opts: Options{Progress: func(string) {}}, home: &home{dir: dir}, ports: newPortChooser("")}
+		t.Setenv("PATH", install(t, dir, "path", "17.2"))
+		if version == "14" {
+			if _, installed := pick(first(finder{}.find()), 14); installed {
+				continue
+			}
+		}
+		err := s.startPostgres(t.Context())
+		require.ErrorContains(t, err, want, version)
+		require.FileExists(t, filepath.Join(data, name), "a refused start must not touch the data")
+	}
+}
+
+func first[A, B any](a A, _ B) A { return a }
+
+func TestLogOfAFailedStartIsShown(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s := &Stack{opts: Options{Progress: func(string) {}, PostgresPort: AnyPort}, home: &home{dir: dir}, ports: newPortChooser("")}
+	bin, err := s.findPostgres(t.Context(), 0)
+	require.NoError(t, err)
+	as, err := postgresAccount(s.home.dataDir())
+	require.NoError(t, err)
+	require.NoError(t, s.prepareData(t.Context(), bin, as, true))
+	config, err := os.OpenFile(filepath.Join(s.home.dataDir(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = config.WriteString("\nno_such_setting = 1\n")
+	require.NoError(t, err)
+	require.NoError(t, config.Close())
+	err = s.startPostgres(t.Context())
+	require.ErrorContains(t, err, "Postgres did not start")
+	require.ErrorContains(t, err, "no_such_setting")
+	require.ErrorContains(t, err, filepath.Join(dir, "postgres.log"))
+	requireGone(t, dir)
+}
+
+func TestFindTemporal(t *testing.T) {
+	root := resolve(t.TempDir())
+	root, err := filepath.EvalSymlinks(root)
+	require.NoError(t, err)
+	tool := func(path string) string {
+		path = filepath.Join(root, path)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+		return path
+	}
+	deep := filepath.Join(root, "checkout", "a", "b")
+	require.NoError(t, os.MkdirAll(deep, 0o755))
+	t.Chdir(deep)
+	t.Setenv(cliVariable, "")
+	t.Setenv("PATH", filepath.Join(root, "path"))
+
+	path, _, err := findTemporal()
+	require.NoError(t, err)
+	require.Empty(t, path)
+	built := tool("checkout/.bin/temporal")
+	path, _, err = findTemporal()
+	require.NoError(t, err)
+	require.Equal(t, built, path)
+	onPath := tool("path/temporal")
+	path, _, err = findTemporal()
+	require.NoError(t, err)
+	require.Equal(t, onPath, path)
+	named := tool("named")
+	t.Setenv(cliVariable, named)
+	path, _, err = findTemporal()
+	require.NoError(t, err)
+	require.Equal(t, named, path)
+	t.Setenv(cliVariable, filepath.Join(root, "missing"))
+	_, _, err = findTemporal()
+	require.ErrorContains(t, err, cliVariable)
+}
+
+func TestFetchPostgres(t *testing.T) {
+	xz, err := exec.LookPath("xz")
+	if err != nil {
+		t.Skip("needs xz")
+	}
+	// A repository like Maven Central, with an archive that holds scripts.
+	root := t.TempDir()
+	install(t, root, "bin", "16.9")
+	require.NoError(t, os.WriteFile(filepath.Join(root, "bin", "pg_ctl"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755))
+	var packed bytes.Buffer
+	cmd := exec.Command("sh", "-c", "tar -C "+root+" -c bin | "+xz)
+	cmd.Stdout = &packed
+	require.NoError(t, cmd.Run())
+	var jar bytes.Buffer
+	archive := zip.NewWriter(&jar)
+	w, err := archive.Create("postgres.txz")
+	require.NoError(t, err)
+	_, err = w.Write(packed.Bytes())
+	require.NoError(t, err)
+	require.NoError(t, archive.Close())
+	var requests atomic.Int32
+	repository := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		if strings.HasSuffix(r.URL.Path, ".sha256") {
+			sum := sha256.Sum256(jar.Bytes())
+			_, _ = w.Write([]byte(hex.EncodeToString(sum[:])))
+			return
+		}
+		_, _ = w.Write(jar.Bytes())
+	}))
+	defer repository.Close()
+	t.Setenv(repositoryVariable, repository.URL)
+
+	dir := filepath.Join(t.TempDir(), "binaries")
+	for range 2 {
+		b, err := fetchPostgres(t.Context(), dir, downloadable[16])
+		require.NoError(t, err)
+		require.Equal(t, "16.9", b.version)
+		require.Equal(t, int32(2), requests.Load(), "downloaded once")
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "fetch-*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	repository.Close()
+	_, err = fetchPostgres(t.Context(), filepath.Join(t.TempDir(), "binaries"), downloadable[16])
+	require.ErrorContains(t, err, "unable to connect to "+repository.URL)
+}

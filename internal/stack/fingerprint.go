@@ -1,0 +1,39 @@
+package stack
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// sources are this package's own. Test processes share a running stack only
+// if they would have started the same one, and nothing else tells test
+// binaries of the same module version apart.
+//
+//go:embed *.go
+var sources embed.FS
+
+// Fingerprint identifies what Start would start: this code, and what the
+// environment asks it to use.
+func Fingerprint() string {
+	hash := sha256.New()
+	_ = fs.WalkDir(sources, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := fs.ReadFile(sources, path)
+		_, _ = fmt.Fprintf(hash, "%s %d\n%s", path, len(b), b)
+		return err
+	})
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if name == databaseVariable || name == cliVariable || strings.HasPrefix(name, "TEMPORAL_") {
+			_, _ = fmt.Fprintln(hash, entry)
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil))[:12]
+}

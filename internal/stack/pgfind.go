@@ -1,0 +1,188 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// binaries is an installation of Postgres.
+type binaries struct {
+	dir     string
+	version string // "15.14"
+	major   int
+}
+
+func (b binaries) tool(name string) string { return filepath.Join(b.dir, name) }
+
+// finder looks for Postgres installations. Its fields exist so that tests can
+// build a machine of their own.
+type finder struct {
+	root string // "" for the real file system
+	path string // the value of PATH
+}
+
+// newestFirst are patterns under which package managers keep several versions.
+var newestFirst = []string{
+	"/usr/lib/postgresql/*/bin",                                  // Debian, Ubuntu
+	"/usr/pgsql-*/bin",                                           // the PostgreSQL project's RPMs
+	"/opt/homebrew/opt/postgresql@*/bin",                         // Homebrew on Apple silicon
+	"/usr/local/opt/postgresql@*/bin",                            // Homebrew on Intel
+	"/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin",            // Homebrew on Linux
+	"/Applications/Postgres.app/Contents/Versions/[0-9]*/bin",    // Postgres.app
+	"/opt/local/lib/postgresql*/bin", "/usr/libexec/postgresql*", // MacPorts, Alpine
+}
+
+// find returns the usable installations in the order of preference: what is on
+// PATH, what pg_config on PATH names, and the places of package managers, the
+// newest version first. It also says what it found and could not use.
+func (f finder) find() (usable []binaries, unusable []error) {
+	seen := map[string]bool{}
+	add := func(dir string) {
+		if dir == "" {
+			return
+		}
+		dir = resolve(dir)
+		if seen[dir] {
+			return
+		}
+		seen[dir] = true
+		found, err := inspect(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // nothing there
+		case err != nil:
+			unusable = append(unusable, err)
+		default:
+			usable = append(usable, found)
+		}
+	}
+	add(filepath.Dir(f.onPath("postgres")))
+	if config := f.onPath("pg_config"); config != "" {
+		if out, err := exec.Command(config, "--bindir").Output(); err == nil {
+			add(strings.TrimSpace(string(out)))
+		}
+	}
+	for _, pattern := range newestFirst {
+		dirs, _ := filepath.Glob(filepath.Join(f.root, pattern))
+		slices.SortStableFunc(dirs, func(a, b string) int { return versionInPath(b) - versionInPath(a) })
+		for _, dir := range dirs {
+			add(dir)
+		}
+	}
+	return usable, unusable
+}
+
+// onPath finds an executable on f.path, or returns "".
+func (f finder) onPath(name string) string {
+	for _, dir := range filepath.SplitList(f.path) {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if executable(path) {
+			return path
+		}
+	}
+	return ""
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// resolve follows the links of a directory of binaries: those of Homebrew's
+// bin lead to where initdb finds its share directory too.
+func resolve(dir string) string {
+	if dir == "." {
+		return ""
+	}
+	if real, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres")); err == nil {
+		return filepath.Dir(real)
+	}
+	return dir
+}
+
+var digits = regexp.MustCompile(`\d+`)
+
+func versionInPath(path string) int {
+	for _, part := range []string{filepath.Base(filepath.Dir(path)), filepath.Base(path)} {
+		if n, err := strconv.Atoi(digits.FindString(part)); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+// inspect asks an installation for its version. It returns an error that is
+// os.ErrNotExist when there is none, and another one when it is not usable.
+func inspect(dir string) (binaries, error) {
+	postgres := filepath.Join(dir, "postgres")
+	if !executable(postgres) {
+		return binaries{}, os.ErrNotExist
+	}
+	if !executable(filepath.Join(dir, "initdb")) {
+		return binaries{}, fmt.Errorf("%s has a postgres, but no initdb", dir)
+	}
+	out, err := exec.Command(postgres, "--version").Output()
+	if err != nil {
+		return binaries{}, fmt.Errorf("%s --version: %w", postgres, err)
+	}
+	version, major, err := parseVersion(string(out))
+	if err != nil {
+		return binaries{}, fmt.Errorf("%s --version: %w", postgres, err)
+	}
+	if major < minimalMajor {
+		return binaries{}, fmt.Errorf("%s is version %s, Delta needs %d or later", postgres, version, minimalMajor)
+	}
+	return binaries{dir: dir, version: version, major: major}, nil
+}
+
+var versionPattern = regexp.MustCompile(`\(PostgreSQL\)\s+((\d+)\S*)`)
+
+// parseVersion reads the output of postgres --version, such as
+// "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)" or "… 18beta1".
+func parseVersion(output string) (version string, major int, err error) {
+	m := versionPattern.FindStringSubmatch(output)
+	if m == nil {
+		return "", 0, fmt.Errorf("%q names no version of PostgreSQL", strings.TrimSpace(output))
+	}
+	major, err = strconv.Atoi(m[2])
+	return m[1], major, err
+}
+
+// dataMajor is the version that made a data directory; 0 when there is none.
+func dataMajor(dataDir string) (int, error) {
+	entries, err := os.ReadDir(dataDir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	b, err := os.ReadFile(filepath.Join(dataDir, "PG_VERSION"))
+	if err == nil {
+		if major, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil {
+			return major, nil
+		}
+		err = fmt.Errorf("PG_VERSION says %q", strings.TrimSpace(string(b)))
+	}
+	return 0, fmt.Errorf("%s exists, but is no Postgres data directory (%w): move it away and start again", dataDir, err)
+}
+
+// pick chooses among the installations found. Data can only be opened by the
+// version that made it. It returns false when none will do.
+func pick(found []binaries, data int) (binaries, bool) {
+	for _, b := range found {
+		if data == 0 || b.major == data {
+			return b, true
+		}
+	}
+	return binaries{}, false
+}

@@ -1,0 +1,276 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Credentials and name of the database, those of the guide.
+const (
+	postgresUser     = "delta"
+	postgresPassword = "password"
+	postgresDatabase = "delta"
+)
+
+const poll = 20 * time.Millisecond
+
+// startPostgres brings our own Postgres up.
+func (s *Stack) startPostgres(ctx context.Context) error {
+	data := s.home.dataDir()
+	if err := s.home.recoverPostgres(s.report); err != nil {
+		return err
+	}
+	as, err := postgresAccount(data)
+	if err != nil {
+		return err
+	}
+	major, err := dataMajor(data)
+	if err != nil {
+		return err
+	}
+	bin, err := s.findPostgres(ctx, major)
+	if err != nil {
+		return err
+	}
+	who := ""
+	if as != nil {
+		who = ", run as user " + as.name
+	}
+	s.report("Postgres %s from %s%s", bin.version, bin.dir, who)
+	if err := s.prepareData(ctx, bin, as, major == 0); err != nil {
+		return err
+	}
+	for attempt := 1; ; attempt++ {
+		err := s.servePostgres(ctx, bin, as)
+		if taken := (errPortTaken{}); errors.As(err, &taken) && attempt < 5 {
+			s.report("Postgres: %v", err)
+			continue
+		}
+		return err
+	}
+}
+
+// prepareData makes the directories and, when there is no data yet, a cluster.
+func (s *Stack) prepareData(ctx context.Context, bin binaries, as *account, fresh bool) error {
+	data := s.home.dataDir()
+	parent := filepath.Dir(data)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	if err := as.own(parent); err != nil {
+		return fmt.Errorf("giving %s to user %s: %w", parent, as.name, err)
+	}
+	if !fresh {
+		if as == nil && !ownedByUs(data) {
+			return fmt.Errorf("%s belongs to another user, and Postgres insists on its own: run as that user, or use another directory", data)
+		}
+		return nil
+	}
+	// A cluster that is half made when we are killed must not pass for one:
+	// it gets its name when it is complete.
+	old, _ := filepath.Glob(filepath.Join(parent, "init-*"))
+	for _, dir := range old {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	work, err := os.MkdirTemp(parent, "init-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	password := filepath.Join(work, "password")
+	if err := os.WriteFile(password, []byte(postgresPassword+"\n"), 0o600); err != nil {
+		return err
+	}
+	if err := errors.Join(as.own(work), as.own(password)); err != nil {
+		return err
+	}
+	made := filepath.Join(work, "data")
+	args := []string{
+		"-D", made, "--username", postgresUser, "--pwfile", password, "--auth", "scram-sha-256",
+		"--encoding", "UTF8", "--no-locale", "--no-instructions",
+	}
+	if s.opts.Ephemeral {
+		args = append(args, "--no-sync")
+	}
+	done := s.waiting("initdb to make a Postgres cluster")
+	c, err := startChild(spec{
+		name: "initdb", path: bin.tool("initdb"), args: args, dir: work, env: postgresEnv(),
+		logPath: s.home.path("initdb.log"), as: as, orphan: syscall.SIGKILL, ending: killOnly,
+	})
+	if err == nil {
+		err = c.wait(ctx)
+	}
+	done()
+	if err != nil {
+		return fmt.Errorf("making a Postgres cluster: %w", explainAccess(err, bin, as, work))
+	}
+	if err := os.Remove(data); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err // dataMajor has seen that it is empty, if it exists
+	}
+	return os.Rename(made, data)
+}
+
+// explainAccess finds the directory that keeps an unprivileged user out.
+func explainAccess(err error, bin binaries, as *account, dir string) error {
+	if as == nil || !errors.Is(err, syscall.EACCES) && !strings.Contains(err.Error(), "ermission denied") {
+		return err
+	}
+	for _, start := range []string{dir, bin.dir} {
+		closed := ""
+		for d := start; ; d = filepath.Dir(d) {
+			if !as.mayEnter(d) {
+				closed = d
+			}
+			if d == filepath.Dir(d) {
+				break
+			}
+		}
+		if closed != "" {
+			return fmt.Errorf("user %s, as whom Postgres runs because you are root, cannot enter %s: "+
+				"use a directory such as /var/lib/delta, or allow it (chmod o+x %s): %w", as.name, closed, closed, err)
+		}
+	}
+	return err
+}
+
+func postgresEnv() []string {
+	// The locale decides the language of the log, and on macOS whether
+	// Postgres starts at all.
+	return append(cleanEnv("PG", "LC_", "LANG", "LANGUAGE"), "LC_ALL=C")
+}
+
+// servePostgres starts the server on a port and waits until it serves there.
+func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) error {
+	port, err := s.ports.choose("postgres", s.opts.PostgresPort)
+	if err != nil {
+		return err
+	}
+	data := s.home.dataDir()
+	settings := []string{
+		"listen_addresses=127.0.0.1",
+		// No socket: no directory to own, no limit on the length of its path.
+		"unix_socket_directories=",
+		"wal_level=logical",
+		"max_connections=200",
+		"logging_collector=off",
+	}
+	if s.opts.Ephemeral {
+		settings = append(settings,
+			"fsync=off", "synchronous_commit=off", "full_page_writes=off",
+			// Test processes run side by side, each with some pools.
+			"max_connections=500")
+	}
+	args := []string{"-D", data, "-p", strconv.Itoa(port)}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	defer s.waiting(fmt.Sprintf("Postgres to serve on port %d", port))()
+	c, err := startChild(spec{
+		name: "Postgres", path: bin.tool("postgres"), args: args, dir: data, env: postgresEnv(),
+		logPath: s.home.path("postgres.log"), pidPath: s.home.path("postgres.pid"),
+		// An immediate shutdown: the postmaster takes all its processes along.
+		as: as, orphan: syscall.SIGQUIT, ending: postgresEnding,
+	})
+	if err != nil {
+		return explainAccess(err, bin, as, data)
+	}
+	if err := awaitPostgres(ctx, c, port, data); err != nil {
+		return errors.Join(explainAccess(err, bin, as, data), c.stop(ctx))
+	}
+	if err := s.adopt(c); err != nil {
+		return errors.Join(err, c.stop(ctx))
+	}
+	s.reportPort("Postgres", s.opts.PostgresPort, port)
+	s.DatabaseURL = postgresURL(port, postgresDatabase)
+	return nil
+}
+
+// awaitPostgres returns when the server that c is serves on port and has the
+// database.
+func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
+	began := time.Now()
+	for {
+		err := preparePostgres(ctx, port, data)
+		if err == nil {
+			return nil
+		}
+		if taken := (errPortTaken{}); errors.As(err, &taken) {
+			return err
+		}
+		// Another server may answer on the port until ours has died of that.
+		if refused := (*credentialsError)(nil); errors.As(err, &refused) && time.Since(began) > 2*time.Second {
+			return err
+		}
+		select {
+		case <-c.done:
+			if !portFree(port) {
+				return errPortTaken{port}
+			}
+			return fmt.Errorf("Postgres did not start: %w", c.failure())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(poll):
+		}
+	}
+}
+
+// credentialsError means that a server does not know us.
+type credentialsError struct{ error }
+
+// preparePostgres connects once, makes sure that the server is the one on our
+// data, and creates the database when it is missing.
+func preparePostgres(ctx context.Context, port int, data string) error {
+	// An attempt that hangs says as little as one that fails.
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, postgresURL(port, postgresDatabase))
+	missing := false
+	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "3D000": // invalid_catalog_name
+			missing = true
+			conn, err = pgx.Connect(ctx, postgresURL(port, "postgres"))
+		case "28P01", "28000": // invalid_password, invalid_authorization_specification
+			return &credentialsError{fmt.Errorf("Postgres on port %d refuses user %q with the password that this stack "+
+				"gave it: change it back to %q, or move the data away to start empty: %w", port, postgresUser, postgresPassword, err)}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var serves string
+	if err := conn.QueryRow(ctx, `select current_setting('data_directory')`).Scan(&serves); err != nil {
+		return err
+	}
+	if !sameFile(serves, data) {
+		return errPortTaken{port}
+	}
+	if missing {
+		if _, err := conn.Exec(ctx, "create database "+postgresDatabase); err != nil {
+			return fmt.Errorf("creating the database %s: %w", postgresDatabase, err)
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	ia, errA := os.Stat(a)
+	ib, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
+}

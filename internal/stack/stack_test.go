@@ -1,0 +1,222 @@
+//go:build unix
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+)
+
+func TestEphemeralKeepsNothing(t *testing.T) {
+	t.Parallel()
+	parent := openDir(t)
+	s := start(t, anyPorts(Options{Dir: parent, Ephemeral: true}))
+
+	require.Equal(t, "logical", query[string](t, s.DatabaseURL, "show wal_level"))
+	require.Equal(t, "off", query[string](t, s.DatabaseURL, "show fsync"))
+	require.Equal(t, "UTF8", query[string](t, s.DatabaseURL, "show server_encoding"))
+	require.Equal(t, "delta/delta", query[string](t, s.DatabaseURL, "select current_user || '/' || current_database()"))
+	require.Equal(t, "127.0.0.1", query[string](t, s.DatabaseURL, "show listen_addresses"))
+	require.Contains(t, s.DatabaseURL, "postgres://delta:password@127.0.0.1:")
+	opts, err := s.ClientOptions()
+	require.NoError(t, err)
+	require.NoError(t, checkTemporal(t.Context(), opts))
+	require.NoError(t, answers(s.UIURL))
+
+	require.NotEmpty(t, processes(t, s.Dir), "the check for left processes sees nothing")
+	select {
+	case <-s.Done():
+		t.Fatal("done before it was stopped")
+	default:
+	}
+	stop(t, s)
+	<-s.Done()
+	require.NoError(t, s.Err())
+	requireGone(t, parent)
+	left, err := os.ReadDir(parent)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	stop(t, s) // twice is harmless
+}
+
+func answers(url string) error {
+	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(url, "http://"), 2*time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func TestDataSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "made", "for us")
+	s := start(t, anyPorts(Options{Dir: dir}))
+	require.Equal(t, "on", query[string](t, s.DatabaseURL, "show fsync"))
+	execute(t, s.DatabaseURL, "create table kept as select 42 as n")
+	runWorkflow(t, s)
+
+	_, err := Start(t.Context(), anyPorts(Options{Dir: dir}))
+	locked := (*ErrLocked)(nil)
+	require.ErrorAs(t, err, &locked)
+	require.Equal(t, os.Getpid(), locked.PID)
+	require.Contains(t, err.Error(), fmt.Sprintf("kill %d", os.Getpid()))
+	require.Equal(t, 42, query[int](t, s.DatabaseURL, "select n from kept"), "the refused start did harm")
+	stop(t, s)
+	requireGone(t, dir)
+
+	again := start(t, anyPorts(Options{Dir: dir}))
+	require.Equal(t, 42, query[int](t, again.DatabaseURL, "select n from kept"))
+	require.Equal(t, s.DatabaseURL, again.DatabaseURL, "the port of the last run is taken again")
+	require.Equal(t, s.TemporalAddress, again.TemporalAddress)
+	requireWorkflow(t, again)
+}
+
+func dialStack(t *testing.T, s *Stack) client.Client {
+	t.Helper()
+	opts, err := s.ClientOptions()
+	require.NoError(t, err)
+	opts.Logger = silent{}
+	c, err := client.DialContext(t.Context(), opts)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func runWorkflow(t *testing.T, s *Stack) {
+	t.Helper()
+	_, err := dialStack(t, s).ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "kept", TaskQueue: "nobody"}, "none")
+	require.NoError(t, err)
+}
+
+func requireWorkflow(t *testing.T, s *Stack) {
+	t.Helper()
+	_, err := dialStack(t, s).DescribeWorkflowExecution(t.Context(), "kept", "")
+	require.NoError(t, err)
+}
+
+// listen takes a port for as long as the test runs.
+func listen(t *testing.T) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestTakenPortsGiveWay(t *testing.T) {
+	t.Parallel()
+	taken := []int{listen(t), listen(t), listen(t)}
+	var said heard
+	s := start(t, Options{
+		Dir: openDir(t), Ephemeral: true, Progress: said.add,
+		PostgresPort: taken[0], TemporalPort: taken[1], UIPort: taken[2],
+	})
+	for i, where := range []string{s.DatabaseURL, s.TemporalAddress, s.UIURL} {
+		require.NotContains(t, where, fmt.Sprintf(":%d", taken[i]))
+		require.Contains(t, said.String(), fmt.Sprintf("port %d is taken", taken[i]))
+	}
+	require.Contains(t, said.String(), "Postgres ")
+	require.Contains(t, said.String(), "Temporal from ")
+}
+
+func TestPortsInUseAtTheLastMoment(t *testing.T) {
+	t.Parallel()
+	// The chooser believes that both ports are free; the servers learn better.
+	first, second := listen(t), listen(t)
+	home, err := openHome(Options{Dir: openDir(t), Ephemeral: true})
+	require.NoError(t, err)
+	s := &Stack{opts: Options{Ephemeral: true, Progress: func(string) {}}, home: home, done: make(chan struct{})}
+	s.ports = newPortChooser("")
+	s.ports.free = func(p int) bool { return p == first || p == second || portFree(p) }
+	s.opts.PostgresPort, s.opts.TemporalPort, s.opts.UIPort = first, second, AnyPort
+	defer stop(t, s)
+	bin, err := s.findPostgres(t.Context(), 0)
+	require.NoError(t, err)
+	as, err := postgresAccount(home.dataDir())
+	require.NoError(t, err)
+	require.NoError(t, s.prepareData(t.Context(), bin, as, true))
+	err = s.servePostgres(t.Context(), bin, as)
+	require.ErrorIs(t, err, errPortTaken{first})
+	require.Empty(t, inUse(home.dataDir()))
+
+	cli, _, err := findTemporal()
+	require.NoError(t, err)
+	require.ErrorIs(t, s.serveTemporal(t.Context(), cli), errPortTaken{second})
+	requireGone(t, home.dir)
+}
+
+func TestServerThatDiesIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := start(t, anyPorts(Options{Dir: openDir(t), Ephemeral: true}))
+	for _, c := range s.children {
+		if c.name == "Temporal" {
+			require.NoError(t, syscall.Kill(c.pid, syscall.SIGKILL))
+		}
+	}
+	select {
+	case <-s.Done():
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody noticed")
+	}
+	require.ErrorContains(t, s.Err(), "Temporal ended by itself: signal: killed")
+	require.ErrorContains(t, s.Err(), "temporal.log")
+	stop(t, s)
+	requireGone(t, s.Dir)
+}
+
+func TestStopThatMayNotWaitKills(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s := start(t, anyPorts(Options{Dir: dir}))
+	// A session in a transaction does not keep the servers alive.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	require.NoError(t, s.Stop(ctx))
+	require.Less(t, time.Since(began), 4*time.Second)
+	requireGone(t, dir)
+}
+
+func TestCancelledStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, after := range []time.Duration{0, 300 * time.Millisecond, 900 * time.Millisecond} {
+		parent := openDir(t)
+		gaveUp := errors.New("gave up")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		timer := time.AfterFunc(after, func() { cancel(gaveUp) })
+		s, err := Start(ctx, anyPorts(Options{Dir: parent, Ephemeral: true}))
+		timer.Stop()
+		if err == nil { // a fast machine
+			stop(t, s)
+		} else {
+			require.ErrorIs(t, err, gaveUp)
+		}
+		requireGone(t, parent)
+		left, err := os.ReadDir(parent)
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	o, err := Options{}.withDefaults()
+	require.NoError(t, err)
+	require.Equal(t, []int{5431, 7233, 8233}, []int{o.PostgresPort, o.TemporalPort, o.UIPort})
+	dir, err := DefaultDir()
+	require.NoError(t, err)
+	require.Equal(t, dir, o.Dir)
+	_, err = Start(t.Context(), Options{Ephemeral: true, TemporalPort: 70000})
+	require.ErrorContains(t, err, "Temporal port 70000 is not between 1 and 65535")
+}
