@@ -25,6 +25,7 @@ const (
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
 	maxDispatchBackoff = 30 * time.Second
+	dispatchRetry      = 5 * time.Second
 )
 
 // dispatcher empties the outbox of one kind: it leases rows that are due, wakes their workflows, and settles the lease.
@@ -121,7 +122,13 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	if err := d.settle(ctx, woken, due[0].DispatchAt, activities.DispatchNet); err != nil {
 		return false, err
 	}
-	if err := d.settle(ctx, left, due[0].DispatchAt, 0); err != nil {
+	retry := time.Duration(0)
+	if failure != nil && len(woken) > 0 {
+		// It is these rows, not Temporal: the others do not wait for them.
+		d.log.Warn("waking some workflows failed; it is tried again", "kind", d.kind, "failed", len(left), "error", failure)
+		retry, failure = dispatchRetry, nil
+	}
+	if err := d.settle(ctx, left, due[0].DispatchAt, retry); err != nil {
 		return false, err
 	}
 	return len(due) == dispatchBatch, failure

@@ -40,8 +40,9 @@ func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *I
 	return results[0], nil
 }
 
-// InformMany is Inform for a set of objects, of one kind or several: one statement, all or nothing. Where an object is
-// given twice the last one counts. Results are in the order of the objects.
+// InformMany is Inform for a set of objects, of one kind or several, in one statement: a set with an object that breaks
+// a rule is refused as a whole. Where an object is given twice the last one counts. Results are in the order of the
+// objects.
 func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	params, err := c.encodeAll(objects, opts)
 	if err != nil || len(params) == 0 {

@@ -197,3 +197,23 @@ type hourly struct{ account }
 
 func (hourly) Kind() string                   { return "hourly" }
 func (hourly) Settings() delta.ObjectSettings { return delta.ObjectSettings{} }
+
+func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
+	t.Parallel()
+	h, other := newHarness(t), newHarness(t)
+	old := h.start(h.config(with(&controller[listed]{})))
+	require.NoError(t, old.Stop(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+
+	passed := make(chan struct{}, 10)
+	config := other.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
+		passed <- struct{}{}
+		return send(ctx, listed{Name: "a"}), nil
+	}}))
+	config.WorkflowIDPrefix = h.Prefix
+	other.start(config)
+	h.trigger("listed")
+	<-passed
+	other.eventually("listed", "a", synced(1))
+	require.Nil(t, h.row("listed", "a"))
+}

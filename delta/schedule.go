@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -73,19 +74,20 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 		Intervals: []client.ScheduleIntervalSpec{{Every: interval}},
 		Jitter:    min(interval/10, maxInformJitter),
 	}
+	action := &client.ScheduleWorkflowAction{
+		ID:        n.inform(kind),
+		Workflow:  workflows.InformName,
+		TaskQueue: n.inform(kind),
+		Args:      []any{activities.InformInput{Installation: installation, Kind: kind}},
+	}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:                 n.inform(kind),
 		Spec:               spec,
 		Overlap:            enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
 		CatchupWindow:      informCatchup,
 		TriggerImmediately: true,
-		Note:               "Lists the objects of kind " + kind + ".",
-		Action: &client.ScheduleWorkflowAction{
-			ID:        n.inform(kind),
-			Workflow:  workflows.InformName,
-			TaskQueue: n.inform(kind),
-			Args:      []any{activities.InformInput{Installation: installation, Kind: kind}},
-		},
+		Note:               "Lists the objects of kind " + kind + " for Delta installation " + installation + ".",
+		Action:             action,
 	})
 	if err == nil {
 		return nil
@@ -93,15 +95,18 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return fmt.Errorf("creating the schedule %s: %w", n.inform(kind), err)
 	}
-	// Only the spec is Delta's to change: whether it is paused, and its note, may be an operator's.
+	// Spec and action are Delta's to change: whether it is paused, and its note, may be an operator's.
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
-			there := in.Description.Schedule.Spec
-			if there != nil && len(there.Intervals) == 1 && there.Intervals[0].Every == interval {
+			there := &in.Description.Schedule
+			// The note says whose arguments they are: those are encoded as the user's data converter likes.
+			same := there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0].Every == interval &&
+				there.State != nil && strings.Contains(there.State.Note, installation)
+			if same {
 				return nil, temporal.ErrSkipScheduleUpdate
 			}
-			in.Description.Schedule.Spec = &spec
-			return &client.ScheduleUpdate{Schedule: &in.Description.Schedule}, nil
+			there.Spec, there.Action = &spec, action
+			return &client.ScheduleUpdate{Schedule: there}, nil
 		},
 	})
 	if err != nil {
