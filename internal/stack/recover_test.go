@@ -106,10 +106,11 @@ func TestStalePidFiles(t *testing.T) {
 	mine, err := json.Marshal(record{PID: pid, Command: []string{"/usr/bin/postgres", "-D", h.dataDir()}})
 	require.NoError(t, err)
 	quiet := func(string, ...any) {}
-	for name, write := range map[string]string{
-		"number taken over": strconv.Itoa(pid) + "\n" + h.dataDir() + "\n",
-		"nobody there":      "999999999\n",
+	for _, test := range [][2]string{
+		{"number taken over", strconv.Itoa(pid) + "\n" + h.dataDir() + "\n"},
+		{"nobody there", "999999999\n"},
 	} {
+		name, write := test[0], test[1]
 		require.NoError(t, os.WriteFile(postmaster, []byte(write), 0o600), name)
 		require.NoError(t, os.WriteFile(h.path("postgres.pid"), mine, 0o600), name)
 		require.NoError(t, os.WriteFile(h.path("temporal.pid"), []byte(`{"pid":`), 0o600), name)
@@ -127,10 +128,9 @@ func TestStalePidFiles(t *testing.T) {
 	require.ErrorContains(t, h.recoverPostgres(quiet), "is not a Postgres pid file")
 }
 
-func TestRootRunsPostgresUnprivileged(t *testing.T) {
-	t.Parallel()
-	requireRoot(t)
-	s := start(t, anyPorts(Options{Dir: openDir(t), Ephemeral: true}))
+// requireUnprivileged checks who runs a server that root has started.
+func requireUnprivileged(t *testing.T, s *Stack) {
+	t.Helper()
 	as, err := postgresAccount(s.home.dataDir())
 	require.NoError(t, err)
 	require.NotZero(t, as.uid)

@@ -34,6 +34,9 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	require.NoError(t, checkTemporal(t.Context(), opts))
 	require.NoError(t, answers(s.UIURL))
 
+	if os.Geteuid() == 0 {
+		requireUnprivileged(t, s)
+	}
 	require.NotEmpty(t, processes(t, s.Dir), "the check for left processes sees nothing")
 	select {
 	case <-s.Done():
@@ -80,6 +83,14 @@ func TestDataSurvivesRestart(t *testing.T) {
 	require.Equal(t, s.DatabaseURL, again.DatabaseURL, "the port of the last run is taken again")
 	require.Equal(t, s.TemporalAddress, again.TemporalAddress)
 	requireWorkflow(t, again)
+
+	// A stop that may not wait kills, and leaves nobody either.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	require.NoError(t, again.Stop(ctx))
+	require.Less(t, time.Since(began), 8*time.Second)
+	requireGone(t, dir)
 }
 
 func dialStack(t *testing.T, s *Stack) client.Client {
@@ -128,6 +139,22 @@ func TestTakenPortsGiveWay(t *testing.T) {
 	}
 	require.Contains(t, said.String(), "Postgres ")
 	require.Contains(t, said.String(), "Temporal from ")
+
+	// While we are at it: a server that dies is noticed.
+	for _, c := range s.children {
+		if c.name == "Temporal" {
+			require.NoError(t, syscall.Kill(c.pid, syscall.SIGKILL))
+		}
+	}
+	select {
+	case <-s.Done():
+	case <-time.After(5 * time.Second):
+		t.Fatal("nobody noticed")
+	}
+	require.ErrorContains(t, s.Err(), "Temporal ended by itself: signal: killed")
+	require.ErrorContains(t, s.Err(), "temporal.log")
+	stop(t, s)
+	requireGone(t, s.Dir)
 }
 
 func TestPortsInUseAtTheLastMoment(t *testing.T) {
@@ -154,38 +181,6 @@ func TestPortsInUseAtTheLastMoment(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, s.serveTemporal(t.Context(), cli), errPortTaken{second})
 	requireGone(t, home.dir)
-}
-
-func TestServerThatDiesIsNoticed(t *testing.T) {
-	t.Parallel()
-	s := start(t, anyPorts(Options{Dir: openDir(t), Ephemeral: true}))
-	for _, c := range s.children {
-		if c.name == "Temporal" {
-			require.NoError(t, syscall.Kill(c.pid, syscall.SIGKILL))
-		}
-	}
-	select {
-	case <-s.Done():
-	case <-time.After(5 * time.Second):
-		t.Fatal("nobody noticed")
-	}
-	require.ErrorContains(t, s.Err(), "Temporal ended by itself: signal: killed")
-	require.ErrorContains(t, s.Err(), "temporal.log")
-	stop(t, s)
-	requireGone(t, s.Dir)
-}
-
-func TestStopThatMayNotWaitKills(t *testing.T) {
-	t.Parallel()
-	dir := openDir(t)
-	s := start(t, anyPorts(Options{Dir: dir}))
-	// A session in a transaction does not keep the servers alive.
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	began := time.Now()
-	require.NoError(t, s.Stop(ctx))
-	require.Less(t, time.Since(began), 4*time.Second)
-	requireGone(t, dir)
 }
 
 func TestCancelledStartLeavesNothing(t *testing.T) {
