@@ -18,11 +18,13 @@ help: ## Show the targets
 
 .PHONY: demo
 demo: temporal ## Keep a table of this project's Go modules true to the module proxy
-	go run ./examples/modules
+	go build -o $(BIN)/modules ./examples/modules
+	exec $(BIN)/modules
 
 .PHONY: dev
 dev: temporal ## Run Postgres and Temporal in the foreground, migrated
-	go run ./cmd/delta dev
+	go build -o $(BIN)/delta ./cmd/delta
+	exec $(BIN)/delta dev
 
 .PHONY: test
 test: temporal postgres ## Run all tests, with the race detector, on a real Postgres and Temporal

@@ -75,7 +75,14 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, delta.ErrOtherInstallation)
 	require.ErrorContains(t, err, "schedule delete")
 
-	// As the error says: when the other one is gone for good, the prefix can be freed.
+	// As the error says: another prefix is taken.
+	another := other.client(other.config(with(&controller[account]{})))
+	require.NoError(t, another.Start(t.Context()))
+	require.NoError(t, another.Stop(t.Context()))
+	_, err = other.Pool.Exec(t.Context(), "UPDATE delta_installation SET workflow_id_prefix = NULL")
+	require.NoError(t, err)
+
+	// Or, when the other one is gone for good, the prefix can be freed.
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }

@@ -52,13 +52,17 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		}
 	}()
 
-	if err := e.claimDatabase(ctx); err != nil {
+	if err := e.readInstallation(ctx); err != nil {
 		return nil, err
 	}
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
+	// First in Temporal: a database whose prefix is refused there stays free to take another.
 	if err := claimPrefix(ctx, e.temporal, e.names, e.installation); err != nil {
+		return nil, err
+	}
+	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}
 	if err := e.writeSettings(ctx); err != nil {
@@ -76,19 +80,32 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	return e, nil
 }
 
-// claimDatabase learns which installation the database is, and sees that all its clients use one prefix.
-func (e *engine) claimDatabase(ctx context.Context) error {
-	installation, err := db.New().ClaimWorkflowIDPrefix(ctx, e.client.pool, e.names.prefix)
+// readInstallation learns which installation the database is.
+func (e *engine) readInstallation(ctx context.Context) error {
+	installation, err := db.New().GetInstallation(ctx, e.client.pool)
 	if err != nil {
 		return fmt.Errorf("reading the installation: %w", schemaError(err))
 	}
-	if there := *installation.WorkflowIDPrefix; there != e.names.prefix {
+	e.installation = installation.ID
+	return e.checkPrefix(installation)
+}
+
+// claimDatabase fixes the prefix for all clients of the database.
+func (e *engine) claimDatabase(ctx context.Context) error {
+	installation, err := db.New().ClaimWorkflowIDPrefix(ctx, e.client.pool, e.names.prefix)
+	if err != nil {
+		return fmt.Errorf("writing the prefix: %w", schemaError(err))
+	}
+	return e.checkPrefix(installation)
+}
+
+func (e *engine) checkPrefix(installation db.Installation) error {
+	if there := installation.WorkflowIDPrefix; there != nil && *there != e.names.prefix {
 		return inputError("Config.WorkflowIDPrefix", e.names.prefix,
 			"must be %q, which other clients of this database use: with two prefixes a resource would have two workflows. "+
 				"To change it, stop all clients, terminate the workflows, and run: "+
-				"UPDATE delta_installation SET workflow_id_prefix = NULL", there)
+				"UPDATE delta_installation SET workflow_id_prefix = NULL", *there)
 	}
-	e.installation = installation.ID
 	return nil
 }
 

@@ -27,7 +27,7 @@ func TestUpThenDownThenUpLeavesTheSameSchema(t *testing.T) {
 	require.NoError(t, migrations.Up(t.Context(), pool))
 	full := dump(t, pool)
 	require.Contains(t, full, "delta_resource")
-	require.EqualValues(t, newest(t), version(t, pool))
+	require.Equal(t, newest(t), version(t, pool))
 
 	// The newest by itself.
 	require.NoError(t, migrations.Down(t.Context(), pool))
@@ -73,7 +73,7 @@ func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
 	}
 	close(start)
 	require.NoError(t, group.Wait())
-	require.EqualValues(t, newest(t), version(t, pool))
+	require.Equal(t, newest(t), version(t, pool))
 	var records, versions int
 	require.NoError(t, pool.QueryRow(t.Context(),
 		"SELECT count(*), count(DISTINCT version_id) FROM delta_goose_version").Scan(&records, &versions))
@@ -84,7 +84,7 @@ func TestUpWorksWithASingleConnection(t *testing.T) {
 	t.Parallel()
 	pool := emptySchema(t, deltatest.New(t), "", func(c *pgxpool.Config) { c.MaxConns = 1 })
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	require.EqualValues(t, newest(t), version(t, pool))
+	require.Equal(t, newest(t), version(t, pool))
 }
 
 func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
@@ -96,7 +96,7 @@ func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
 			pool := emptySchema(t, env, name)
 			require.NoError(t, migrations.Up(t.Context(), pool))
 			require.NoError(t, migrations.Up(t.Context(), pool))
-			require.EqualValues(t, newest(t), version(t, pool))
+			require.Equal(t, newest(t), version(t, pool))
 			require.Equal(t, dump(t, env.Pool), dump(t, pool))
 			require.NotEqual(t, installation(t, env.Pool), installation(t, pool), "each schema is an installation of its own")
 			require.NoError(t, migrations.Down(t.Context(), pool))
@@ -183,7 +183,7 @@ func TestWhatTheGooseCommandAppliedIsRecognised(t *testing.T) {
 	require.NoError(t, err)
 	schema := dump(t, pool)
 
-	require.EqualValues(t, newest(t), version(t, pool))
+	require.Equal(t, newest(t), version(t, pool))
 	for _, s := range applied(t, pool) {
 		require.NotNil(t, s.AppliedAt, s.Name)
 	}

@@ -46,6 +46,7 @@ func (s *Stack) startPostgres(ctx context.Context) error {
 	if as != nil {
 		who = ", run as user " + as.name
 	}
+	s.PostgresBin = bin.dir
 	s.report("Postgres %s from %s%s", bin.version, bin.dir, who)
 	if err := s.prepareData(ctx, bin, as, major == 0); err != nil {
 		return err

@@ -111,6 +111,10 @@ type Stack struct {
 	UIURL string
 	// Dir is where data and logs are; empty when nothing was started.
 	Dir string
+	// TemporalCLI is the temporal command that runs the server, and PostgresBin
+	// the directory of the Postgres binaries; empty for a server that was not
+	// started here.
+	TemporalCLI, PostgresBin string
 
 	opts     Options
 	home     *home

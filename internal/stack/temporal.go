@@ -35,6 +35,7 @@ func (s *Stack) startTemporal(ctx context.Context) error {
 		}
 		from = "downloaded"
 	}
+	s.TemporalCLI = cli
 	s.report("Temporal from %s (%s)", cli, from)
 	for attempt := 1; ; attempt++ {
 		err := s.serveTemporal(ctx, cli)

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/examples/modules/proxy"
+)
+
+// fakeProxy is a module proxy that can be down, and changed while it runs. A module's versions are a month apart.
+type fakeProxy struct {
+	t        *testing.T
+	address  string
+	server   *httptest.Server
+	mu       sync.Mutex
+	versions map[string][]string
+	codes    map[string]int // answered instead
+	requests map[string]int
+}
+
+func newFakeProxy(t *testing.T) *fakeProxy {
+	t.Helper()
+	p := &fakeProxy{t: t, versions: map[string][]string{}, codes: map[string]int{}, requests: map[string]int{}}
+	p.up()
+	t.Cleanup(func() { p.down() })
+	return p
+}
+
+func (p *fakeProxy) url() string { return "http://" + p.address }
+
+// up starts it, on the same port again if it has been up.
+func (p *fakeProxy) up() {
+	p.t.Helper()
+	address := p.address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	listener, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", address)
+	require.NoError(p.t, err)
+	p.address = listener.Addr().String()
+	p.server = httptest.NewUnstartedServer(http.HandlerFunc(p.answer))
+	p.server.Listener = listener
+	p.server.Start()
+}
+
+func (p *fakeProxy) down() { p.server.Close() }
+
+// has sets the versions of a module, oldest first.
+func (p *fakeProxy) has(path string, versions ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.versions[path] = versions
+}
+
+// says sets a status code that is answered whatever is asked about a module; 0 ends that.
+func (p *fakeProxy) says(path string, code int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.codes[path] = code
+}
+
+func (p *fakeProxy) asked(path string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.requests[path]
+}
+
+func (p *fakeProxy) answer(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	path, what, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/@")
+	p.requests[path]++
+	versions := p.versions[path]
+	info := func(i int) {
+		released := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC).AddDate(0, i, 0)
+		_, _ = fmt.Fprintf(w, `{"Version":%q,"Time":%q}`, versions[i], released.Format(time.RFC3339))
+	}
+	switch code := p.codes[path]; {
+	case code != 0:
+		http.Error(w, "as told", code)
+	case len(versions) == 0:
+		http.Error(w, "not found", http.StatusNotFound)
+	case what == "latest":
+		info(len(versions) - 1)
+	case what == "v/list":
+		_, _ = w.Write([]byte(strings.Join(versions, "\n")))
+	default:
+		for i, v := range versions {
+			if what == "v/"+v+".info" {
+				info(i)
+				return
+			}
+		}
+		http.Error(w, "not found", http.StatusNotFound)
+	}
+}
+
+// world is a keeper on real servers, its go.mod, and a proxy.
+type world struct {
+	*keeper
+	t     *testing.T
+	env   *deltatest.Env
+	proxy *fakeProxy
+}
+
+// newWorld makes a keeper of a go.mod, with a proxy that is set up before it starts.
+func newWorld(t *testing.T, requires string, every time.Duration, setUp func(*fakeProxy)) *world {
+	t.Helper()
+	w := &world{t: t, env: deltatest.New(t), proxy: newFakeProxy(t)}
+	setUp(w.proxy)
+	file := filepath.Join(t.TempDir(), "go.mod")
+	writeGoMod(t, file, requires)
+	asks, err := proxy.NewClient(proxy.Settings{GOPROXY: w.proxy.url() + ",direct", GONOPROXY: "corp.example"}, 1000)
+	require.NoError(t, err)
+	t.Cleanup(asks.Close)
+	w.keeper, err = newKeeper(t.Context(), keeperConfig{
+		pool: w.env.Pool, temporal: w.env.Temporal, prefix: w.env.Prefix, logger: slog.New(slog.DiscardHandler),
+		project: project{file}, proxy: asks, every: every, rate: 1000, listEvery: time.Second,
+	})
+	require.NoError(t, err)
+	require.NoError(t, w.client.Start(t.Context()))
+	t.Cleanup(func() { _ = w.client.Stop(t.Context()) })
+	return w
+}
+
+func writeGoMod(t *testing.T, file, requires string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(file+".new", []byte("module example.com/app\n"+requires), 0o600))
+	require.NoError(t, os.Rename(file+".new", file))
+}
+
+// eventually waits for a snapshot that is as the condition says.
+func (w *world) eventually(is func(snapshot) bool) snapshot {
+	w.t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		s, err := w.snapshot(w.t.Context())
+		require.NoError(w.t, err)
+		if is(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the modules did not become as expected; they are %+v", s.rows)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// module waits for one module to be as the condition says.
+func (w *world) module(path string, is func(row) bool) row {
+	w.t.Helper()
+	var found row
+	w.eventually(func(s snapshot) bool {
+		for _, r := range s.rows {
+			if r.Path == path && is(r) {
+				found = r
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func isNow(o outcome) func(row) bool { return func(r row) bool { return r.outcome() == o } }

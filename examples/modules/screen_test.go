@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestScreenOnATerminal(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := newScreen(&out)
+	s.width = func() int { return 10 }
+	s.setLive("one")
+	s.setLive("two two two two")
+	s.printf("a line\n")
+	s.setLive("")
+	s.printf("the end\n")
+	require.Equal(t, "one"+"\r\x1b[K"+"two two …"+"\r\x1b[K"+"a line\n"+"two two …"+"\r\x1b[K"+"the end\n", out.String())
+}
+
+func TestScreenElsewhere(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := newScreen(&out)
+	s.setLive("one")
+	s.setLive("two, too soon")
+	s.wrote = s.wrote.Add(-plainEvery)
+	s.setLive("three")
+	s.wrote = s.wrote.Add(-plainEvery)
+	s.setLive("three")
+	s.setLive("")
+	s.printf("the end\n")
+	require.Equal(t, "one\nthree\nthe end\n", out.String())
+}
+
+func TestProgressLine(t *testing.T) {
+	t.Parallel()
+	s := snapshot{at: noon, rows: []row{
+		known("a", "v1.0.0", "v1.1.0", 1, "1 release", day),
+		known("b", "v1.0.0", "v1.0.0", 0, "", day),
+		failing("c", 1, time.Second, "down"),
+		told("d", deltatype.ResourceStateDeleted, statusMissing, "410"),
+		{Module: Module{Path: "e"}, state: deltatype.ResourceStatePending, attempt: 1},
+	}}
+	require.Equal(t, "  ████████████████░░░░ 4/5 · 2 synced · 1 pending · 1 failed · 1 missing · 2.0/s",
+		progressLine(s, noon.Add(-2*time.Second)))
+	require.Equal(t, "  ████████████████████ 0/0 · 0 synced · 0 pending · 0 failed", progressLine(snapshot{}, time.Time{}))
+	require.Equal(t, "  5 modules · 2 synced · 1 pending · 1 failed · 1 missing · 7 checks, the last 0s ago: d", restingLine(s, 7))
+	require.Equal(t, "1 scheduled, 2 pending", snapshot{rows: []row{
+		{state: deltatype.ResourceStatePending}, {state: deltatype.ResourceStateScheduled}, {state: deltatype.ResourceStatePending},
+	}}.states())
+}
+
+func TestHints(t *testing.T) {
+	found := tools{temporal: "/opt/my tools/temporal", postgresDir: "/usr/lib/postgresql/15/bin"}
+	s := snapshot{rows: []row{
+		failing("z", 1, time.Second, "down"),
+		indirect(known("a", "v1.0.0", "v1.0.0", 0, "", day)),
+		known("example.com/it's/long", "v1.0.0", "v1.0.0", 0, "", day),
+	}}
+	h := hints{tools: found, databaseURL: "postgres://u:p@h/d?sslmode=disable", address: "127.0.0.1:7233", namespace: "default", prefix: "delta", every: time.Hour}
+	t.Setenv("DELTA_DATABASE_URL", "")
+	text := h.text(s)
+	require.Contains(t, text, " 'postgres://u:p@h/d?sslmode=disable' -c")
+	require.Contains(t, text, "object_id = 'example.com/it''s/long'")
+	require.Contains(t, text, `'/opt/my tools/temporal' workflow signal --address 127.0.0.1:7233 \`)
+	require.Contains(t, text, `--workflow-id 'delta/module/example.com/it'\''s/long'`)
+	require.Contains(t, text, "checked again 1h after it was synced")
+
+	// A database of the user's own: its password is not for the screen.
+	t.Setenv("DELTA_DATABASE_URL", h.databaseURL)
+	h.namespace, h.ui = "mine", "http://127.0.0.1:8233"
+	text = h.text(snapshot{rows: s.rows[:1]})
+	require.NotContains(t, text, "u:p@h")
+	require.Contains(t, text, `"$DELTA_DATABASE_URL" -c`)
+	require.Contains(t, text, "--namespace mine")
+	require.Contains(t, text, "--workflow-id delta/module/z\n")
+	require.Contains(t, text, "Temporal UI  http://127.0.0.1:8233\n")
+
+	text = h.text(snapshot{})
+	require.Contains(t, text, "requires nothing")
+	require.NotContains(t, text, "workflow signal")
+
+	for d, want := range map[time.Duration]string{time.Hour: "1h", 2 * time.Minute: "2m", 90 * time.Second: "1m30s", 90 * time.Minute: "1h30m", time.Second: "1s"} {
+		require.Equal(t, want, short(d))
+	}
+	require.False(t, strings.ContainsAny(quote("a/b-c_d.e:1,+"), "'"))
+	require.Equal(t, "'~'", quote("~"))
+	require.Equal(t, "''", quote(""))
+}
