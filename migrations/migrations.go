@@ -83,7 +83,10 @@ func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
 		for _, s := range statuses {
 			one := Status{Version: s.Source.Version, Name: s.Source.Path}
 			if s.State == goose.StateApplied {
-				at := s.AppliedAt.UTC()
+				at, err := appliedAt(ctx, pool, s.AppliedAt)
+				if err != nil {
+					return err
+				}
 				one.AppliedAt = &at
 			}
 			list = append(list, one)
@@ -91,6 +94,12 @@ func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
 		return nil
 	})
 	return list, err
+}
+
+// appliedAt reads goose's time, which is without a zone, in the session's own.
+func appliedAt(ctx context.Context, pool *pgxpool.Pool, local time.Time) (at time.Time, err error) {
+	err = pool.QueryRow(ctx, `SELECT $1::timestamp AT TIME ZONE current_setting('TimeZone')`, local).Scan(&at)
+	return at.UTC(), err
 }
 
 func with(ctx context.Context, pool *pgxpool.Pool, do func(*goose.Provider) error) error {
