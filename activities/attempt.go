@@ -127,9 +127,14 @@ func step(r db.Resource, now time.Time) Step {
 func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.ResourceRow, outcome Outcome) (Step, error) {
 	// The outcome is worth keeping even when the activity's context has ended: without it Work runs once more.
 	ctx = context.WithoutCancel(ctx)
+	// Encoded once: a write that is repeated adds the same entry, or none.
+	encoded, err := encodeError(worked.Attempt, outcome)
+	if err != nil {
+		return Step{}, err
+	}
 	var written db.GetResourceRow
-	err := retry(ctx, func(ctx context.Context) (err error) {
-		written, err = a.write(ctx, worked, outcome)
+	err = retry(ctx, func(ctx context.Context) (err error) {
+		written, err = a.write(ctx, worked, outcome.Verdict, encoded)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -147,20 +152,16 @@ func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.Re
 	return step(written.Resource, written.Now), nil
 }
 
-func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, outcome Outcome) (db.GetResourceRow, error) {
+func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, verdict Verdict, encoded []byte) (db.GetResourceRow, error) {
 	q, attempt := db.New(), int16(worked.Attempt) //nolint:gosec // it came from a smallint
-	encoded, err := encodeError(worked.Attempt, outcome)
-	if err != nil {
-		return db.GetResourceRow{}, err
-	}
 	switch {
-	case outcome.Verdict == VerdictSynced:
+	case verdict == VerdictSynced:
 		row, err := q.CompleteSynced(ctx, a.Pool, db.CompleteSyncedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
 			Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
 		})
 		return db.GetResourceRow(row), err
-	case outcome.Verdict == VerdictDeleted:
+	case verdict == VerdictDeleted:
 		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // LapseInput names the resource and the generation that has rested.
@@ -17,24 +18,38 @@ type LapseInput struct {
 }
 
 // Lapse ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced,
-// otherwise its row is removed. A row that is not due, or not of that generation, is left alone.
+// otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
+// its rest began with, it rests on. A row that is not due, or not of that generation, is left alone.
 func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return Step{}, err
 	}
-	expired, err := db.New().ExpireResource(ctx, a.Pool, db.ExpireResourceParams{
-		Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation,
-		DefaultExpiry: a.Rest.Expiry, Net: DispatchNet,
-	})
-	if err == nil {
-		return step(expired.Resource, expired.Now), nil
+	got, found, err := a.get(ctx, in.Ref)
+	if err != nil || !found {
+		return Step{Next: NextNone}, err
 	}
-	if !errors.Is(err, pgx.ErrNoRows) {
-		return Step{}, fmt.Errorf("expiring %s/%s: %w", in.Kind, in.ObjectID, err)
+	r := got.Resource
+	if r.Generation != in.Generation || r.DueAt == nil || r.DueAt.After(got.Now) {
+		return step(r, got.Now), nil
+	}
+
+	if r.State == deltatype.ResourceStateSynced {
+		expired, err := db.New().ExpireResource(ctx, a.Pool, db.ExpireResourceParams{
+			Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation,
+			DefaultExpiry: a.Rest.Expiry, Net: DispatchNet,
+		})
+		if err == nil {
+			return step(expired.Resource, expired.Now), nil
+		}
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return Step{}, fmt.Errorf("expiring %s/%s: %w", in.Kind, in.ObjectID, err)
+		}
 	}
 
 	_, err = db.New().RemoveResource(ctx, a.Pool, db.RemoveResourceParams{
-		Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation,
+		Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation, Namespace: r.Namespace,
+		DefaultSyncedRetention: a.Rest.SyncedRetention, DefaultDegradedRetention: a.Rest.DegradedRetention,
+		DefaultDeletedRetention: a.Rest.DeletedRetention,
 	})
 	if err == nil {
 		return Step{Next: NextNone}, nil
@@ -43,8 +58,20 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 		return Step{}, fmt.Errorf("removing %s/%s: %w", in.Kind, in.ObjectID, err)
 	}
 
-	got, found, err := a.get(ctx, in.Ref)
-	if err != nil || !found {
+	prolonged, err := db.New().ProlongRest(ctx, a.Pool, db.ProlongRestParams{
+		Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation, Namespace: r.Namespace,
+		DefaultSyncedRetention: a.Rest.SyncedRetention, DefaultDegradedRetention: a.Rest.DegradedRetention,
+		DefaultDeletedRetention: a.Rest.DeletedRetention, Grace: DueGrace,
+	})
+	if err == nil {
+		return step(prolonged.Resource, prolonged.Now), nil
+	}
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return Step{}, fmt.Errorf("prolonging the rest of %s/%s: %w", in.Kind, in.ObjectID, err)
+	}
+
+	// It changed meanwhile.
+	if got, found, err = a.get(ctx, in.Ref); err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
 	return step(got.Resource, got.Now), nil

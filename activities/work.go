@@ -37,16 +37,17 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 }
 
 // work calls the user's Work within its limits. It returns even if Work does not: that call then keeps its place in
-// the kind's parallelism until it ends.
+// the kind's parallelism, and in its namespace, until it ends.
 func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outcome {
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
+	leave := func() {}
 	if a.Limit != nil {
 		release, err := a.Limit.Acquire(ctx, row.Namespace)
 		if err != nil {
 			return Outcome{Verdict: VerdictFailed, Error: "stopped while waiting for a place in namespace " + row.Namespace + ": " + err.Error()}
 		}
-		defer release()
+		leave = release
 	}
 
 	timeout := a.Handler.WorkTimeout(row)
@@ -60,7 +61,10 @@ func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outco
 	go func() {
 		// What is sent if Work ends its goroutine, as a failing test assertion does.
 		outcome := Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"}
-		defer func() { done <- outcome }()
+		defer func() {
+			leave()
+			done <- outcome
+		}()
 		outcome = a.Handler.Work(workCtx, row)
 	}()
 
@@ -77,7 +81,7 @@ func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outco
 	case <-grace.C:
 	}
 
-	a.Logger.Error("Work ignores the end of its context; its place stays taken until it returns",
+	a.Logger.Error("Work ignores the end of its context; its places stay taken until it returns",
 		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "reason", context.Cause(workCtx))
 	free := a.Slots.Retain()
 	go func() {

@@ -73,7 +73,7 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 }
 
 const notify = `-- name: Notify :exec
-SELECT pg_notify('delta_' || (SELECT id FROM delta_installation), kind) FROM unnest($1::text[]) AS kind
+SELECT pg_notify(delta_channel(), kind) FROM unnest($1::text[]) AS kind
 `
 
 // The channel is the installation's: schemas of one database do not wake each other.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -57,20 +58,22 @@ func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParam
 		if round == maxInformRounds {
 			return nil, fmt.Errorf("%w: %s/%s and %d more", ErrInformContended, open[0].Kind, open[0].ResourceID, len(open)-1)
 		}
-		rows, err := New().InformResources(ctx, conn, informParams(open, options))
+		rows, err := informRows(ctx, conn, open, options)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range rows {
-			row, err := r.resource().Row()
+			row, err := r.Resource.Row()
 			if err != nil {
 				return nil, err
 			}
 			key := informKey{r.Kind, r.ObjectID}
 			if sent := latest[key]; bytes.Equal(sent.Hash, r.Hash) {
-				row.EncodedObject = sent.EncodedObject
+				row.EncodedObject = sent.EncodedObject // not as Postgres writes JSON
 			}
-			found[key] = &deltatype.ObjectInformResult{Resource: row, AlreadyExists: r.Existed, Scheduled: r.Written}
+			found[key] = &deltatype.ObjectInformResult{
+				Resource: row, AlreadyExists: r.existed, Scheduled: r.written,
+			}
 		}
 		open = slices.DeleteFunc(open, func(p *deltatype.ObjectInformParams) bool {
 			return found[informKey{p.Kind, p.ResourceID}] != nil
@@ -82,6 +85,61 @@ func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParam
 		results[i] = found[informKey{p.Kind, p.ResourceID}]
 	}
 	return results, nil
+}
+
+// informed is a row that the upsert answered with.
+type informed struct {
+	Resource
+	existed, written bool
+}
+
+// informRows writes a set. What it does not answer with was changed by others at that moment.
+func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
+	if len(set) == 1 {
+		return informRow(ctx, conn, set[0], options)
+	}
+	rows, err := New().InformResources(ctx, plannedEachTime{conn}, informParams(set, options))
+	if err != nil {
+		return nil, err
+	}
+	all := make([]informed, len(rows))
+	for i, r := range rows {
+		all[i] = informed{r.resource(), r.Existed, r.Written}
+	}
+	return all, nil
+}
+
+// plannedEachTime keeps Postgres from using one plan for arrays of every length: a plan that was made for a few rows, on
+// an empty table, reads the whole table for each set when there are many.
+type plannedEachTime struct{ DBTX }
+
+// Query sends the statement unnamed, so that it is planned with its arguments.
+func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return c.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+}
+
+// informRow writes one object, or reads its row where there was nothing to write.
+func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
+	rows, err := New().InformResource(ctx, conn, informParam(object, options))
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) > 0 {
+		row := rows[0].resource(object)
+		return []informed{{row, row.Generation > 1, true}}, nil
+	}
+	kept, err := New().GetResource(ctx, conn, GetResourceParams{Kind: object.Kind, ObjectID: object.ResourceID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	left := kept.Resource.State == deltatype.ResourceStateDeleted && !options.Revive
+	if !left && !bytes.Equal(kept.Resource.Hash, object.Hash) {
+		return nil, nil // it changed between the two statements
+	}
+	return []informed{{kept.Resource, true, false}}, nil
 }
 
 // InformRetrying is Inform outside a transaction: a deadlock or a serialization failure, which leave nothing behind, is
@@ -104,6 +162,29 @@ func isRetryable(err error) bool {
 	const serializationFailure, deadlockDetected = "40001", "40P01"
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
+}
+
+func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformResourceParams {
+	p := InformResourceParams{
+		Kind:               o.Kind,
+		ObjectID:           o.ResourceID,
+		Object:             o.EncodedObject,
+		Hash:               o.Hash,
+		Metadata:           o.Metadata,
+		Tags:               o.Tags,
+		ExternalCreatedAt:  o.CreatedAt,
+		DefaultMaxAttempts: options.DefaultMaxAttempts,
+		Revive:             options.Revive,
+		ProcessExisting:    options.ProcessExisting,
+		Notify:             options.Notify,
+	}
+	if o.Namespace != "" {
+		p.Namespace = &o.Namespace
+	}
+	if o.MaxAttempts != 0 {
+		p.MaxAttempts = &o.MaxAttempts
+	}
+	return p
 }
 
 func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {

@@ -91,7 +91,8 @@ FROM (
     ) s
 ) rest
 WHERE r.kind = $5 AND r.object_id = $6
-  AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending') OR r.generation > $1)
+  AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
+    OR (r.generation > $1 AND NOT $3 = ANY (r.errors)))
 RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
@@ -239,7 +240,8 @@ SET state = CASE WHEN r.generation = $1 THEN 'failed' ELSE r.state END,
     dispatch_at = CASE WHEN r.generation = $1 THEN now() + $3::interval ELSE r.dispatch_at END,
     errors = delta_append_error(r.errors, $4, $5)
 WHERE r.kind = $6 AND r.object_id = $7
-  AND ((r.generation = $1 AND r.attempt = $8 AND r.state = 'pending') OR r.generation > $1)
+  AND ((r.generation = $1 AND r.attempt = $8 AND r.state = 'pending')
+    OR (r.generation > $1 AND NOT $4 = ANY (r.errors)))
 RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
@@ -485,17 +487,111 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 	return i, err
 }
 
+const prolongRest = `-- name: ProlongRest :one
+UPDATE delta_resource r
+SET due_at = kept.until,
+    dispatch_at = kept.until + $1::interval
+FROM (
+    SELECT d.id, CASE d.state
+        WHEN 'synced' THEN CASE WHEN rest.synced >= '0' THEN d.synced_at + rest.synced END
+        WHEN 'degraded' THEN CASE WHEN rest.degraded >= '0' THEN d.attempted_at + rest.degraded END
+        WHEN 'deleted' THEN CASE WHEN rest.deleted >= '0' THEN d.synced_at + rest.deleted END
+        END AS until
+    FROM delta_resource d, (
+        SELECT
+            coalesce(max(n.synced_retention), $3::interval) AS synced,
+            coalesce(max(n.degraded_retention), $4::interval) AS degraded,
+            coalesce(max(n.deleted_retention), $5::interval) AS deleted
+        FROM delta_namespace n WHERE n.name = $6
+    ) rest
+    WHERE d.kind = $7 AND d.object_id = $8
+) kept
+WHERE r.id = kept.id AND r.generation = $2 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
+RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+`
+
+type ProlongRestParams struct {
+	Grace                    time.Duration
+	Generation               int64
+	DefaultSyncedRetention   time.Duration
+	DefaultDegradedRetention time.Duration
+	DefaultDeletedRetention  time.Duration
+	Namespace                string
+	Kind                     string
+	ObjectID                 string
+}
+
+type ProlongRestRow struct {
+	Resource Resource
+	Now      time.Time
+}
+
+// synced, degraded or deleted and due, but to be kept for longer, by settings that were changed since: due later, or never.
+func (q *Queries) ProlongRest(ctx context.Context, db DBTX, arg ProlongRestParams) (ProlongRestRow, error) {
+	row := db.QueryRow(ctx, prolongRest,
+		arg.Grace,
+		arg.Generation,
+		arg.DefaultSyncedRetention,
+		arg.DefaultDegradedRetention,
+		arg.DefaultDeletedRetention,
+		arg.Namespace,
+		arg.Kind,
+		arg.ObjectID,
+	)
+	var i ProlongRestRow
+	err := row.Scan(
+		&i.Resource.ID,
+		&i.Resource.Generation,
+		&i.Resource.SyncedGeneration,
+		&i.Resource.CreatedAt,
+		&i.Resource.AttemptedAt,
+		&i.Resource.SyncedAt,
+		&i.Resource.ExternalCreatedAt,
+		&i.Resource.DueAt,
+		&i.Resource.DispatchAt,
+		&i.Resource.State,
+		&i.Resource.Attempt,
+		&i.Resource.MaxAttempts,
+		&i.Resource.Kind,
+		&i.Resource.ObjectID,
+		&i.Resource.Namespace,
+		&i.Resource.WorkflowID,
+		&i.Resource.Hash,
+		&i.Resource.Object,
+		&i.Resource.Metadata,
+		&i.Resource.Tags,
+		&i.Resource.Errors,
+		&i.Now,
+	)
+	return i, err
+}
+
 const removeResource = `-- name: RemoveResource :one
 DELETE FROM delta_resource r
-WHERE r.kind = $1 AND r.object_id = $2
-  AND r.generation = $3 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
+USING (
+    SELECT
+        coalesce(max(n.synced_retention), $1::interval) AS synced,
+        coalesce(max(n.degraded_retention), $2::interval) AS degraded,
+        coalesce(max(n.deleted_retention), $3::interval) AS deleted
+    FROM delta_namespace n WHERE n.name = $4
+) rest
+WHERE r.kind = $5 AND r.object_id = $6 AND r.generation = $7 AND r.namespace = $4 AND r.due_at <= now()
+  AND CASE r.state
+    WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
+    WHEN 'degraded' THEN rest.degraded >= '0' AND r.attempted_at + rest.degraded <= now()
+    WHEN 'deleted' THEN rest.deleted >= '0' AND r.synced_at + rest.deleted <= now()
+    ELSE FALSE END
 RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type RemoveResourceParams struct {
-	Kind       string
-	ObjectID   string
-	Generation int64
+	DefaultSyncedRetention   time.Duration
+	DefaultDegradedRetention time.Duration
+	DefaultDeletedRetention  time.Duration
+	Namespace                string
+	Kind                     string
+	ObjectID                 string
+	Generation               int64
 }
 
 type RemoveResourceRow struct {
@@ -503,9 +599,17 @@ type RemoveResourceRow struct {
 	Now      time.Time
 }
 
-// synced, degraded or deleted and due -> gone.
+// synced, degraded or deleted and due -> gone, if the retention that holds now has passed too.
 func (q *Queries) RemoveResource(ctx context.Context, db DBTX, arg RemoveResourceParams) (RemoveResourceRow, error) {
-	row := db.QueryRow(ctx, removeResource, arg.Kind, arg.ObjectID, arg.Generation)
+	row := db.QueryRow(ctx, removeResource,
+		arg.DefaultSyncedRetention,
+		arg.DefaultDegradedRetention,
+		arg.DefaultDeletedRetention,
+		arg.Namespace,
+		arg.Kind,
+		arg.ObjectID,
+		arg.Generation,
+	)
 	var i RemoveResourceRow
 	err := row.Scan(
 		&i.Resource.ID,

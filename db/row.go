@@ -78,3 +78,30 @@ func (r InformResourcesRow) resource() Resource {
 		Errors:            r.Errors,
 	}
 }
+
+// resource is the row that was written for an object: the statement leaves out what was sent.
+func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource {
+	return Resource{
+		ID:                r.ID,
+		Generation:        r.Generation,
+		SyncedGeneration:  r.SyncedGeneration,
+		CreatedAt:         r.CreatedAt,
+		AttemptedAt:       r.AttemptedAt,
+		SyncedAt:          r.SyncedAt,
+		ExternalCreatedAt: r.ExternalCreatedAt,
+		DueAt:             r.DueAt,
+		DispatchAt:        r.DispatchAt,
+		State:             r.State,
+		Attempt:           r.Attempt,
+		MaxAttempts:       r.MaxAttempts,
+		Kind:              sent.Kind,
+		ObjectID:          sent.ResourceID,
+		Namespace:         r.Namespace,
+		WorkflowID:        r.WorkflowID,
+		Hash:              sent.Hash,
+		Object:            sent.EncodedObject,
+		Metadata:          r.Metadata,
+		Tags:              r.Tags,
+		Errors:            r.Errors,
+	}
+}

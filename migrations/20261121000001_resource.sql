@@ -88,6 +88,12 @@ CREATE TABLE delta_resource (
 -- The dispatcher asks, for one kind, for the rows that are due, oldest first. Rows at rest are not in it.
 CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, dispatch_at) WHERE dispatch_at IS NOT NULL;
 
+-- The channel that this installation's dispatchers listen on. A function, because the planner takes a subquery on a table
+-- that was never analyzed for dear, and would plan each inform anew.
+CREATE FUNCTION delta_channel() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN 'delta_' || (SELECT id FROM delta_installation);
+
 -- Appends an attempt's error and keeps the latest of them.
 CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RETURNS jsonb[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -95,6 +101,7 @@ RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
 
 -- +goose Down
 DROP FUNCTION delta_append_error;
+DROP FUNCTION delta_channel;
 DROP TABLE delta_resource;
 DROP TABLE delta_controller;
 DROP TABLE delta_namespace;

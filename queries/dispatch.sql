@@ -27,4 +27,4 @@ WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expire
 
 -- name: Notify :exec
 -- The channel is the installation's: schemas of one database do not wake each other.
-SELECT pg_notify('delta_' || (SELECT id FROM delta_installation), kind) FROM unnest(@kinds::text[]) AS kind;
+SELECT pg_notify(delta_channel(), kind) FROM unnest(@kinds::text[]) AS kind;

@@ -49,7 +49,8 @@ SET state = CASE WHEN r.generation = @generation THEN 'failed' ELSE r.state END,
     dispatch_at = CASE WHEN r.generation = @generation THEN now() + @dispatch_after::interval ELSE r.dispatch_at END,
     errors = delta_append_error(r.errors, @error, @max_errors)
 WHERE r.kind = @kind AND r.object_id = @object_id
-  AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending') OR r.generation > @generation)
+  AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
+    OR (r.generation > @generation AND NOT @error = ANY (r.errors)))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteDegraded :one
@@ -67,7 +68,8 @@ FROM (
     ) s
 ) rest
 WHERE r.kind = @kind AND r.object_id = @object_id
-  AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending') OR r.generation > @generation)
+  AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
+    OR (r.generation > @generation AND NOT @error = ANY (r.errors)))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteDeleted :one
@@ -105,8 +107,42 @@ WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: RemoveResource :one
--- synced, degraded or deleted and due -> gone.
+-- synced, degraded or deleted and due -> gone, if the retention that holds now has passed too.
 DELETE FROM delta_resource r
-WHERE r.kind = @kind AND r.object_id = @object_id
-  AND r.generation = @generation AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
+USING (
+    SELECT
+        coalesce(max(n.synced_retention), @default_synced_retention::interval) AS synced,
+        coalesce(max(n.degraded_retention), @default_degraded_retention::interval) AS degraded,
+        coalesce(max(n.deleted_retention), @default_deleted_retention::interval) AS deleted
+    FROM delta_namespace n WHERE n.name = @namespace
+) rest
+WHERE r.kind = @kind AND r.object_id = @object_id AND r.generation = @generation AND r.namespace = @namespace AND r.due_at <= now()
+  AND CASE r.state
+    WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
+    WHEN 'degraded' THEN rest.degraded >= '0' AND r.attempted_at + rest.degraded <= now()
+    WHEN 'deleted' THEN rest.deleted >= '0' AND r.synced_at + rest.deleted <= now()
+    ELSE FALSE END
+RETURNING sqlc.embed(r), now()::timestamptz AS now;
+
+-- name: ProlongRest :one
+-- synced, degraded or deleted and due, but to be kept for longer, by settings that were changed since: due later, or never.
+UPDATE delta_resource r
+SET due_at = kept.until,
+    dispatch_at = kept.until + @grace::interval
+FROM (
+    SELECT d.id, CASE d.state
+        WHEN 'synced' THEN CASE WHEN rest.synced >= '0' THEN d.synced_at + rest.synced END
+        WHEN 'degraded' THEN CASE WHEN rest.degraded >= '0' THEN d.attempted_at + rest.degraded END
+        WHEN 'deleted' THEN CASE WHEN rest.deleted >= '0' THEN d.synced_at + rest.deleted END
+        END AS until
+    FROM delta_resource d, (
+        SELECT
+            coalesce(max(n.synced_retention), @default_synced_retention::interval) AS synced,
+            coalesce(max(n.degraded_retention), @default_degraded_retention::interval) AS degraded,
+            coalesce(max(n.deleted_retention), @default_deleted_retention::interval) AS deleted
+        FROM delta_namespace n WHERE n.name = @namespace
+    ) rest
+    WHERE d.kind = @kind AND d.object_id = @object_id
+) kept
+WHERE r.id = kept.id AND r.generation = @generation AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
 RETURNING sqlc.embed(r), now()::timestamptz AS now;

@@ -1,0 +1,342 @@
+package activities_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+type listing func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
+
+// lists is a listing of some items.
+func lists(items ...activities.Listed) listing {
+	return func(ctx context.Context, _ deltatype.InformOptions) <-chan activities.Listed {
+		out := make(chan activities.Listed)
+		go func() {
+			defer close(out)
+			for _, item := range items {
+				select {
+				case out <- item:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		return out
+	}
+}
+
+func item(o deltatype.ObjectInformParams) activities.Listed { return activities.Listed{Params: o} }
+
+func createdAt(o deltatype.ObjectInformParams, at time.Time) activities.Listed {
+	o.CreatedAt = &at
+	return item(o)
+}
+
+// newInformer is a harness whose kind has a cursor, as a client that starts gives it.
+func newInformer(t *testing.T, inform listing) *harness {
+	t.Helper()
+	h := newHarness(t, nil)
+	h.handler.inform = inform
+	_, err := db.New().UpsertController(t.Context(), h.Pool, db.UpsertControllerParams{Name: kind, InformInterval: hour})
+	require.NoError(t, err)
+	return h
+}
+
+// pass runs a pass, as it is or with changes to its input.
+func (h *harness) pass(change ...func(*activities.InformInput)) (activities.InformProgress, error) {
+	in := activities.InformInput{Installation: h.Installation, Kind: kind}
+	for _, c := range change {
+		c(&in)
+	}
+	return h.InformPass(context.Background(), in)
+}
+
+func (h *harness) cursor() time.Time {
+	h.t.Helper()
+	c, err := db.New().GetController(context.Background(), h.Pool, kind)
+	require.NoError(h.t, err)
+	return c.LastInformTime.UTC()
+}
+
+func (h *harness) ref(id string) activities.Ref {
+	return activities.Ref{Installation: h.Installation, Kind: kind, ObjectID: id}
+}
+
+func TestAPassWritesInPagesWhatItLists(t *testing.T) {
+	t.Parallel()
+	const many = 1201 // two full pages and a rest
+	var items []activities.Listed
+	for i := range many {
+		items = append(items, item(object(fmt.Sprint(i), "1")))
+	}
+	h := newInformer(t, lists(items...))
+	var informed atomic.Int64
+	h.Informed = func(k string) {
+		require.Equal(t, kind, k)
+		informed.Add(1)
+	}
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: many, Scheduled: many}, progress)
+	require.GreaterOrEqual(t, informed.Load(), int64(3), "each page is dispatched when it is written")
+	require.Less(t, informed.Load(), int64(many/10))
+	var rows, attempts int
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*), max(max_attempts) FROM delta_resource").Scan(&rows, &attempts))
+	require.Equal(t, many, rows)
+	require.Equal(t, 10, attempts)
+
+	// Nothing has changed: nothing to write, nobody to wake.
+	informed.Store(0)
+	progress, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: many}, progress)
+	require.Zero(t, informed.Load())
+}
+
+func TestASlowListingIsWrittenWhileItGoesOn(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	h := newInformer(t, func(context.Context, deltatype.InformOptions) <-chan activities.Listed {
+		out := make(chan activities.Listed)
+		go func() {
+			defer close(out)
+			out <- item(object("a", "1"))
+			<-goOn
+			out <- item(object("b", "1"))
+		}()
+		return out
+	})
+	informed := make(chan string, 10)
+	h.Informed = func(k string) { informed <- k }
+	done := make(chan error)
+	go func() {
+		_, err := h.pass()
+		done <- err
+	}()
+	<-informed
+	require.NotNil(t, h.row(h.ref("a")), "the page waits for the end of the listing")
+	require.Zero(t, h.cursor().Unix(), "the cursor moves before the end of the listing")
+	close(goOn)
+	require.NoError(t, <-done)
+	require.NotNil(t, h.row(h.ref("b")))
+}
+
+func TestAfterACompletePassTheNextOneAsksForWhatIsNewerThanItsStart(t *testing.T) {
+	t.Parallel()
+	var asked deltatype.InformOptions
+	var start time.Time
+	h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		asked, start = o, time.Now()
+		return lists(item(object("a", "1")))(ctx, o)
+	})
+	before := time.Now()
+	_, err := h.pass()
+	require.NoError(t, err)
+	require.Nil(t, asked.After, "the first pass asks for all")
+	cursor := h.cursor()
+	require.False(t, cursor.Before(before.Truncate(time.Microsecond)))
+	require.False(t, cursor.After(start), "what is created while a pass lists would be missed by all")
+
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, cursor, *asked.After)
+	require.Equal(t, time.UTC, asked.After.Location())
+	require.True(t, h.cursor().After(cursor))
+}
+
+func TestWhereObjectsTellTheirCreationTheNextPassGoesOnFromTheLatest(t *testing.T) {
+	t.Parallel()
+	latest := time.Date(2024, 5, 6, 7, 8, 9, 0, time.FixedZone("", 3600))
+	h := newInformer(t, lists(
+		createdAt(object("a", "1"), latest.Add(-hour)), createdAt(object("b", "1"), latest),
+		createdAt(object("c", "1"), latest.Add(-time.Minute)), item(object("d", "1")),
+	))
+	_, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, latest.UTC(), h.cursor())
+	require.Equal(t, latest.UTC(), *h.row(h.ref("b")).ExternalCreatedAt)
+
+	// It never moves back.
+	h.handler.inform = lists(createdAt(object("e", "1"), latest.Add(-2*hour)))
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, latest.UTC(), h.cursor())
+}
+
+func TestWhatAPassIsAskedForReachesTheInformer(t *testing.T) {
+	t.Parallel()
+	var asked deltatype.InformOptions
+	h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		asked = o
+		return lists()(ctx, o)
+	})
+	_, err := h.pass()
+	require.NoError(t, err)
+	require.NotZero(t, h.cursor().Unix(), "there is a cursor to be overruled")
+	after := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	options := deltatype.InformOptions{Labels: map[string]string{"k": "v"}, After: &after, Limit: 3, OrderBy: "created_at DESC"}
+	_, err = h.pass(func(in *activities.InformInput) { in.Options = options })
+	require.NoError(t, err)
+	require.Equal(t, options, asked)
+}
+
+func TestAnIncompletePassKeepsWhatItWroteAndLeavesTheCursor(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("the listing broke off")
+	var page []activities.Listed
+	for i := range 500 {
+		page = append(page, createdAt(object(fmt.Sprint(i), "1"), time.Now()))
+	}
+	forEver := func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		out := make(chan activities.Listed)
+		go func() {
+			for _, i := range page {
+				out <- i
+			}
+			<-ctx.Done() // and never closes
+		}()
+		return out
+	}
+	closes := func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		out := make(chan activities.Listed)
+		go func() {
+			defer close(out)
+			for _, i := range page {
+				out <- i
+			}
+			<-ctx.Done()
+		}()
+		return out
+	}
+	for name, c := range map[string]struct {
+		inform  listing
+		timeout time.Duration
+		stop    bool
+		says    string
+	}{
+		"error":                {lists(slices.Concat(page, []activities.Listed{{Err: broken, Fatal: true}})...), 0, false, "the listing broke off"},
+		"timeout":              {forEver, 300 * time.Millisecond, false, "the pass timed out after 300ms"},
+		"closed at timeout":    {closes, 300 * time.Millisecond, false, "the pass timed out after 300ms"},
+		"client stops":         {forEver, 0, true, "context canceled"},
+		"closed at the stop":   {closes, 0, true, "context canceled"},
+		"refused objects":      {lists(slices.Concat(page, []activities.Listed{{Err: errors.New("bad tag")}})...), 0, false, "1 of 501 objects were refused, the cursor stays: bad tag"},
+		"refused at the front": {lists(slices.Concat([]activities.Listed{{Err: errors.New("bad tag")}}, page)...), 0, false, "bad tag"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newInformer(t, c.inform)
+			h.handler.passTimeout = c.timeout
+			if c.stop {
+				stopping, stop := context.WithCancel(t.Context())
+				h.Stopping = stopping
+				h.Informed = func(string) { stop() }
+			}
+			progress, err := h.pass()
+			require.ErrorContains(t, err, c.says)
+			require.ErrorContains(t, err, "informing kind thing")
+			require.GreaterOrEqual(t, progress.Listed, 500)
+			require.Equal(t, 500, progress.Scheduled)
+			require.NotNil(t, h.row(h.ref("499")))
+			require.Zero(t, h.cursor().Unix())
+
+			// The next one lists all again, and finds it unchanged.
+			h.handler.inform, h.handler.passTimeout, h.Stopping = lists(page...), 0, nil
+			progress, err = h.pass()
+			require.NoError(t, err)
+			require.Equal(t, activities.InformProgress{Listed: 500}, progress)
+			require.NotZero(t, h.cursor().Unix())
+		})
+	}
+}
+
+// A listing that holds objects which cannot be taken is not better for being repeated at once.
+func TestAPassWithRefusedObjectsWritesTheOthersNamesSomeAndIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	items := []activities.Listed{item(object("good", "1"))}
+	for i := range 8 {
+		items = append(items, activities.Listed{Err: fmt.Errorf("bad %d", i)})
+	}
+	items = append(items, item(object("also good", "1")))
+	h := newInformer(t, lists(items...))
+	progress, err := h.pass()
+	var final *temporal.ApplicationError
+	require.ErrorAs(t, err, &final)
+	require.Equal(t, activities.RefusedObjects, final.Type())
+	require.True(t, final.NonRetryable())
+	require.ErrorContains(t, err, "8 of 10")
+	require.ErrorContains(t, err, "bad 0; bad 1; bad 2; bad 3; bad 4")
+	require.NotContains(t, err.Error(), "bad 5")
+	require.Equal(t, activities.InformProgress{Listed: 10, Scheduled: 2, Refused: 8}, progress)
+	require.NotNil(t, h.row(h.ref("good")))
+	require.NotNil(t, h.row(h.ref("also good")))
+}
+
+func TestAPassLeavesWhatDidNotChangeAloneUnlessItIsToProcessExisting(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists(item(object("same", "1")), item(object("changed", "2")), item(object("gone", "2"))))
+	for _, id := range []string{"same", "changed", "gone"} {
+		h.inform(object(id, "1"))
+		h.set(h.ref(id), "state = 'synced', synced_generation = 1, due_at = NULL")
+	}
+	h.set(h.ref("gone"), "state = 'deleted'")
+	gone := h.row(h.ref("gone"))
+
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: 3, Scheduled: 1}, progress)
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(h.ref("same")).State)
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row(h.ref("changed")).State)
+	require.Equal(t, gone, h.row(h.ref("gone")), "what Work found to be gone is not revived by a listing that lags behind")
+
+	progress, err = h.pass(func(in *activities.InformInput) { in.ProcessExisting = true })
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: 3, Scheduled: 1}, progress)
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row(h.ref("same")).State)
+	require.EqualValues(t, 2, h.row(h.ref("changed")).Generation, "it is scheduled already")
+	require.Equal(t, gone, h.row(h.ref("gone")))
+}
+
+func TestAPassOfAKindWithoutASettingsRowInforms(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.handler.inform = lists(item(object("a", "1")))
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, 1, progress.Scheduled)
+}
+
+func TestAPassHasTheTimeoutOfItsControllerOrElseOfTheClientOrNone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ controller, client, want time.Duration }{
+		"controller": {5 * time.Minute, time.Minute, 5 * time.Minute},
+		"client":     {0, 2 * time.Minute, 2 * time.Minute},
+		"none":       {-1, time.Minute, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var left time.Duration
+			h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+				if deadline, bounded := ctx.Deadline(); bounded {
+					left = time.Until(deadline)
+				}
+				return lists()(ctx, o)
+			})
+			h.handler.passTimeout, h.InformTimeout = c.controller, c.client
+			_, err := h.pass()
+			require.NoError(t, err)
+			require.InDelta(t, c.want, left, float64(10*time.Second))
+		})
+	}
+}

@@ -1,0 +1,202 @@
+// Package boundaries checks which package of this module may import which. It is all tests.
+package boundaries
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/chariot-giving/delta"
+
+// layers are the packages in the direction of imports: each may import those to its left, never back. cmd and examples
+// stand to the right of all.
+var layers = []string{"delta/deltatype", "db", "activities", "workflows", "delta"}
+
+// leaves import nothing of this module.
+var leaves = []string{"migrations", "messagedb", "cdc"}
+
+// testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
+// import them.
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock"}
+
+// mayImportTestOnly are prefixes of those few.
+var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack"}
+
+// pkg is what go list tells of a package. Imports and Deps are without those of its tests.
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+}
+
+func TestImportsGoInOneDirection(t *testing.T) {
+	t.Parallel()
+	pkgs := list(t)
+	for _, layer := range layers {
+		require.True(t, slices.ContainsFunc(pkgs, func(p pkg) bool { return p.ImportPath == module+"/"+layer }),
+			"there is no package %s: this test checks nothing", layer)
+	}
+	require.Empty(t, violations(pkgs))
+}
+
+func TestDeltatypeImportsTheStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	pkgs := list(t)
+	standard := map[string]bool{}
+	for _, p := range pkgs {
+		standard[p.ImportPath] = p.Standard
+	}
+	for _, p := range pkgs {
+		if p.ImportPath != module+"/delta/deltatype" {
+			continue
+		}
+		require.NotEmpty(t, p.Deps)
+		for _, dep := range p.Deps {
+			require.True(t, standard[dep], "deltatype depends on %s", dep)
+		}
+	}
+}
+
+func TestWorkflowsLeaveInputAndOutputToActivities(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t) {
+		if p.ImportPath != module+"/workflows" {
+			continue
+		}
+		for _, imported := range p.Imports {
+			outside := strings.HasPrefix(imported, "github.com/jackc/") || slices.Contains([]string{
+				"database/sql", "net", "net/http", "os", "io", "sync", "math/rand", "math/rand/v2", module + "/db",
+			}, imported)
+			require.False(t, outside, "workflows imports %s", imported)
+		}
+	}
+}
+
+// The rules themselves must be able to fail.
+func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ from, to, found string }{
+		{"db", "delta", "db must not import delta"},
+		{"db", "activities", "db must not import activities"},
+		{"activities", "workflows", "activities must not import workflows"},
+		{"delta/deltatype", "db", "delta/deltatype must not import db"},
+		{"workflows", "cmd/delta", "workflows must not import cmd/delta"},
+		{"delta", "examples/modules", "delta must not import examples/modules"},
+		{"migrations", "db", "migrations is a leaf: it must not import db"},
+		{"cdc", "migrations", "cdc is a leaf: it must not import migrations"},
+		{"cdc/wal", "delta/deltatype", "cdc/wal is a leaf: it must not import delta/deltatype"},
+		{"delta", "delta/deltatest", "delta must not import delta/deltatest, which is for tests"},
+		{"migrations", "internal/stack", "migrations is a leaf: it must not import internal/stack"},
+		{"workflows", "internal/stack", "workflows must not import internal/stack, which is for tests"},
+		{"internal/stack", "delta", "internal/stack must not import delta"},
+		{"delta/deltatest", "delta", "delta/deltatest must not import delta"},
+		{"internal/other", "db", "internal/other must not import db"},
+	} {
+		found := violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{"fmt", module + "/" + c.to}}})
+		require.Contains(t, found, c.found)
+	}
+	for _, c := range []struct{ from, to string }{
+		{"delta", "workflows"},
+		{"delta", "delta/deltatype"},
+		{"delta", "migrations"},
+		{"cmd/delta", "internal/stack"},
+		{"cmd/delta", "delta"},
+		{"examples/modules", "delta/deltatest"},
+		{"delta/deltatest", "internal/stack"},
+		{"internal/bench", "delta/deltatest"},
+		{"internal/stack", "internal/flock"},
+		{"examples/modules", "examples/modules/proxy"},
+	} {
+		require.Empty(t, violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{module + "/" + c.to}}}), "%v", c)
+	}
+}
+
+// violations finds imports that the rules do not allow.
+func violations(pkgs []pkg) (found []string) {
+	for _, p := range pkgs {
+		from, ours := ownPath(p.ImportPath)
+		if !ours {
+			continue
+		}
+		for _, imported := range p.Imports {
+			to, ours := ownPath(imported)
+			switch {
+			case !ours:
+			case slices.ContainsFunc(leaves, within(from)):
+				found = append(found, fmt.Sprintf("%s is a leaf: it must not import %s", from, to))
+			case slices.Contains(testOnly, to) && !slices.ContainsFunc(mayImportTestOnly, within(from)):
+				found = append(found, fmt.Sprintf("%s must not import %s, which is for tests", from, to))
+			case rank(to) > rank(from), rank(to) == rank(from) && slices.Contains(layers, from):
+				found = append(found, fmt.Sprintf("%s must not import %s", from, to))
+			}
+		}
+	}
+	return found
+}
+
+// rank is how far right a package stands. What is for tests and what no rule names stands beside the layers: all may
+// import it, as far as the other rules allow, and it imports no layer: who adds a package that does names it here.
+func rank(path string) int {
+	if i := slices.Index(layers, path); i >= 0 {
+		return i + 1
+	}
+	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench"}, within(path)) {
+		return len(layers) + 1
+	}
+	if slices.Contains(testOnly, path) {
+		return 0
+	}
+	return -1
+}
+
+// within tells whether a path is a folder or in it.
+func within(path string) func(folder string) bool {
+	return func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+}
+
+func ownPath(path string) (string, bool) {
+	return strings.CutPrefix(path, module+"/")
+}
+
+// list asks the go command for every package of the module and what they depend on.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	// So that go test knows what this depends on, and does not answer from its cache when it has changed.
+	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if entry != nil && entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != "../.." {
+			return fs.SkipDir
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody's temporary file
+		}
+		return err
+	}))
+	command := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", module+"/...")
+	out, err := command.Output()
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+	}
+	require.NoError(t, err)
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	var pkgs []pkg
+	for {
+		var p pkg
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return pkgs
+		}
+		require.NoError(t, err)
+		pkgs = append(pkgs, p)
+	}
+}
