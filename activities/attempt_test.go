@@ -47,6 +47,8 @@ func TestAnAttemptWritesItsOutcome(t *testing.T) {
 
 			require.Equal(t, deltatype.ResourceStatePending, given.State)
 			require.Equal(t, 1, given.Attempt)
+			require.Nil(t, given.DueAt, "while it runs, nothing is due")
+			require.Greater(t, time.Until(*given.DispatchAt), 10*time.Minute, "nor does a dispatcher look at it soon")
 			require.JSONEq(t, string(o.EncodedObject), string(given.EncodedObject))
 			row := h.row(ref)
 			require.Equal(t, c.state, row.State)

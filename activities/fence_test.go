@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/activities"
@@ -194,6 +195,37 @@ func TestAnOutcomeWrittenTwiceIsThereOnce(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Of one attempt there is one outcome: each of the statements finds nothing to write to when there is one.
+func TestAnAttemptThatIsClosedTakesNoOtherOutcome(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range verdicts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, does(outcome))
+			ref := h.inform(object("a", "1"))
+			h.attempt(ref)
+			before := h.row(ref)
+			q, entry := db.New(), []byte(`{"error": "again"}`)
+			_, synced := q.CompleteSynced(t.Context(), h.Pool, db.CompleteSyncedParams{
+				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default",
+			})
+			_, failed := q.CompleteFailed(t.Context(), h.Pool, db.CompleteFailedParams{
+				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Error: entry, MaxErrors: activities.MaxErrors,
+			})
+			_, degraded := q.CompleteDegraded(t.Context(), h.Pool, db.CompleteDegradedParams{
+				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
+			})
+			_, deleted := q.CompleteDeleted(t.Context(), h.Pool, db.CompleteDeletedParams{
+				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
+			})
+			for _, err := range []error{synced, failed, degraded, deleted} {
+				require.ErrorIs(t, err, pgx.ErrNoRows)
+			}
+			require.Equal(t, before, h.row(ref))
+		})
 	}
 }
 

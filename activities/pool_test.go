@@ -52,7 +52,7 @@ func (c *losingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err == nil && bytes.Contains(p[:n], []byte("UPDATE 1\x00")) && c.losing.armed.CompareAndSwap(true, false) {
 		c.losing.lost.Add(1)
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.ErrUnexpectedEOF
 	}
 	return n, err

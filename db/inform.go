@@ -63,7 +63,7 @@ func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParam
 			return nil, err
 		}
 		for _, r := range rows {
-			row, err := r.Resource.Row()
+			row, err := r.Row()
 			if err != nil {
 				return nil, err
 			}

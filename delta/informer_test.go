@@ -212,8 +212,11 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	}}))
 	config.WorkflowIDPrefix = h.Prefix
 	other.start(config)
-	h.trigger("listed")
-	<-passed
+	// A run that the first installation left may still be there to be ended, and runs do not overlap.
+	require.Eventually(t, func() bool {
+		h.trigger("listed")
+		return len(passed) > 0
+	}, 30*time.Second, 200*time.Millisecond)
 	other.eventually("listed", "a", synced(1))
 	require.Nil(t, h.row("listed", "a"))
 }

@@ -122,7 +122,7 @@ func TestAnUnknownKindIsRefusedByAClientWithControllers(t *testing.T) {
 func TestADatabaseWithoutTheSchemaSaysWhichCommandAppliesIt(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	_, err := h.Pool.Exec(t.Context(), "DROP TABLE delta_resource, delta_installation")
+	_, err := h.Pool.Exec(t.Context(), "DROP TABLE delta_resource, delta_installation CASCADE")
 	require.NoError(t, err)
 	c := h.client(h.config(with(&controller[account]{})))
 	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)

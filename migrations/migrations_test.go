@@ -100,7 +100,7 @@ func TestTheSchemaIsTheFirstOfTheSearchPathWhateverItsName(t *testing.T) {
 			require.Equal(t, dump(t, env.Pool), dump(t, pool))
 			require.NotEqual(t, installation(t, env.Pool), installation(t, pool), "each schema is an installation of its own")
 			require.NoError(t, migrations.Down(t.Context(), pool))
-			require.EqualValues(t, newest(t), version(t, env.Pool), "the other schema is left alone")
+			require.Equal(t, newest(t), version(t, env.Pool), "the other schema is left alone")
 		})
 	}
 }
@@ -166,7 +166,7 @@ func TestAnApplicationsOwnGooseHistoryIsLeftAlone(t *testing.T) {
 	before := history()
 
 	require.NoError(t, migrations.Up(t.Context(), pool))
-	require.EqualValues(t, newest(t), version(t, pool), "the application's newer version is not Delta's")
+	require.Equal(t, newest(t), version(t, pool), "the application's newer version is not Delta's")
 	require.Equal(t, before, history())
 	require.NoError(t, migrations.Down(t.Context(), pool))
 	require.Equal(t, before, history())
