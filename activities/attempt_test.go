@@ -96,6 +96,11 @@ func TestAnAttemptOfARowThatOffersNoneSaysWhatItWaitsFor(t *testing.T) {
 		h.set(ref, fmt.Sprintf("state = '%s', due_at = NULL", state))
 		require.Equal(t, activities.NextNone, h.attempt(ref).Next, "%s: it rests for good", state)
 	}
+	ref := h.inform(object("changed between the two statements", "1"))
+	h.set(ref, "attempt = max_attempts")
+	step := h.attempt(ref)
+	require.Equal(t, activities.NextAttempt, step.Next)
+	require.GreaterOrEqual(t, step.Wait, 100*time.Millisecond, "a hot loop")
 	require.Equal(t, activities.Step{Next: activities.NextNone}, h.attempt(activities.Ref{
 		Installation: h.Installation, Kind: kind, ObjectID: "no such object",
 	}))

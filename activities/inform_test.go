@@ -225,14 +225,15 @@ func TestAnIncompletePassKeepsWhatItWroteAndLeavesTheCursor(t *testing.T) {
 		timeout time.Duration
 		stop    bool
 		says    string
+		final   bool
 	}{
-		"error":                {lists(slices.Concat(page, []activities.Listed{{Err: broken, Fatal: true}})...), 0, false, "the listing broke off"},
-		"timeout":              {forEver, 300 * time.Millisecond, false, "the pass timed out after 300ms"},
-		"closed at timeout":    {closes, 300 * time.Millisecond, false, "the pass timed out after 300ms"},
-		"client stops":         {forEver, 0, true, "context canceled"},
-		"closed at the stop":   {closes, 0, true, "context canceled"},
-		"refused objects":      {lists(slices.Concat(page, []activities.Listed{{Err: errors.New("bad tag")}})...), 0, false, "1 of 501 objects were refused, the cursor stays: bad tag"},
-		"refused at the front": {lists(slices.Concat([]activities.Listed{{Err: errors.New("bad tag")}}, page)...), 0, false, "bad tag"},
+		"error":                {lists(slices.Concat(page, []activities.Listed{{Err: broken, Fatal: true}})...), 0, false, "the listing broke off", false},
+		"timeout":              {forEver, 300 * time.Millisecond, false, "the pass timed out after 300ms", false},
+		"closed at timeout":    {closes, 300 * time.Millisecond, false, "the pass timed out after 300ms", false},
+		"client stops":         {forEver, 0, true, "context canceled", false},
+		"closed at the stop":   {closes, 0, true, "context canceled", false},
+		"refused objects":      {lists(slices.Concat(page, []activities.Listed{{Err: errors.New("bad tag")}})...), 0, false, "1 of 501 objects were refused, the cursor stays: bad tag", true},
+		"refused at the front": {lists(slices.Concat([]activities.Listed{{Err: errors.New("bad tag")}}, page)...), 0, false, "bad tag", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -246,6 +247,7 @@ func TestAnIncompletePassKeepsWhatItWroteAndLeavesTheCursor(t *testing.T) {
 			progress, err := h.pass()
 			require.ErrorContains(t, err, c.says)
 			require.ErrorContains(t, err, "informing kind thing")
+			require.Equal(t, c.final, errors.As(err, new(*temporal.ApplicationError)), "whether it is worth repeating")
 			require.GreaterOrEqual(t, progress.Listed, 500)
 			require.Equal(t, 500, progress.Scheduled)
 			require.NotNil(t, h.row(h.ref("499")))
@@ -258,6 +260,37 @@ func TestAnIncompletePassKeepsWhatItWroteAndLeavesTheCursor(t *testing.T) {
 			require.Equal(t, activities.InformProgress{Listed: 500}, progress)
 			require.NotZero(t, h.cursor().Unix())
 		})
+	}
+}
+
+// The end of the listing and the end of its context can be there at once: the pass must look at both.
+func TestAListingThatIsClosedBecauseItsContextEndedIsNotComplete(t *testing.T) {
+	t.Parallel()
+	var closed chan struct{}
+	tries := 0
+	h := newInformer(t, func(ctx context.Context, _ deltatype.InformOptions) <-chan activities.Listed {
+		out := make(chan activities.Listed)
+		go func(try int) {
+			for i := range 500 {
+				out <- item(object(fmt.Sprint(try, i), "1"))
+			}
+			<-ctx.Done()
+			close(out)
+			close(closed)
+		}(tries)
+		return out
+	})
+	for ; tries < 10; tries++ {
+		closed = make(chan struct{})
+		stopping, stop := context.WithCancel(t.Context())
+		h.Stopping = stopping
+		h.Informed = func(string) {
+			stop()
+			<-closed
+		}
+		_, err := h.pass()
+		require.ErrorIs(t, err, context.Canceled)
+		require.Zero(t, h.cursor().Unix())
 	}
 }
 

@@ -16,6 +16,11 @@ import (
 
 func TestANewObjectIsScheduledWithDefaults(t *testing.T) {
 	t.Parallel()
+	eachWay(t, aNewObjectIsScheduledWithDefaults)
+}
+
+func aNewObjectIsScheduledWithDefaults(t *testing.T, inform way) {
+	t.Helper()
 	env := deltatest.New(t)
 	result := inform(t, env.Pool, object("a", "1"), plain)
 	require.False(t, result.AlreadyExists)
@@ -37,6 +42,11 @@ func TestANewObjectIsScheduledWithDefaults(t *testing.T) {
 
 func TestOptionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T) {
 	t.Parallel()
+	eachWay(t, optionsNotGivenAreKeptAndOptionsGivenAreReplaced)
+}
+
+func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) {
+	t.Helper()
 	env := deltatest.New(t)
 	first := object("a", "1")
 	first.Namespace, first.Metadata, first.Tags, first.MaxAttempts = "space", []byte(`{"k": 1}`), []string{"one", "two"}, 3
@@ -104,6 +114,11 @@ func TestAnEmptySetIsNoStatement(t *testing.T) {
 
 func TestAnUnchangedRowIsNeitherWrittenNorLocked(t *testing.T) {
 	t.Parallel()
+	eachWay(t, anUnchangedRowIsNeitherWrittenNorLocked)
+}
+
+func anUnchangedRowIsNeitherWrittenNorLocked(t *testing.T, inform way) {
+	t.Helper()
 	env := deltatest.New(t)
 	o := object("a", "1")
 	o.Namespace, o.Metadata, o.Tags, o.MaxAttempts = "space", []byte(`{"k":1}`), []string{"one"}, 3
@@ -111,7 +126,7 @@ func TestAnUnchangedRowIsNeitherWrittenNorLocked(t *testing.T) {
 	set(t, env.Pool, "a", "state = 'synced', synced_generation = generation, due_at = NULL, dispatch_at = NULL")
 
 	tuple := func() (v [3]string) {
-		err := env.Pool.QueryRow(t.Context(), "SELECT xmin::text, ctid::text, xmax::text FROM delta_resource").Scan(&v[0], &v[1], &v[2])
+		err := env.Pool.QueryRow(t.Context(), "SELECT xmin::text, ctid::text, xmax::text FROM delta_resource WHERE object_id = 'a'").Scan(&v[0], &v[1], &v[2])
 		require.NoError(t, err)
 		return v
 	}
@@ -128,7 +143,7 @@ func TestAnUnchangedRowIsNeitherWrittenNorLocked(t *testing.T) {
 	tx, err := env.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // ends the lock
-	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource FOR UPDATE")
+	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'a' FOR UPDATE")
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -139,6 +154,11 @@ func TestAnUnchangedRowIsNeitherWrittenNorLocked(t *testing.T) {
 // What each state makes of an inform: of an object that changed or not, by a user (revive) or an informer.
 func TestWhatAnInformSchedulesInEachState(t *testing.T) {
 	t.Parallel()
+	eachWay(t, whatAnInformSchedulesInEachState)
+}
+
+func whatAnInformSchedulesInEachState(t *testing.T, inform way) {
+	t.Helper()
 	env := deltatest.New(t)
 	type how struct{ changed, revive, existing bool }
 	user, informer, existing := how{revive: true}, how{}, how{existing: true}

@@ -35,6 +35,33 @@ func inform(t *testing.T, conn db.DBTX, o deltatype.ObjectInformParams, options 
 	return results[0]
 }
 
+// informInSet informs one object beside another one: a set is written by another statement.
+func informInSet(t *testing.T, conn db.DBTX, o deltatype.ObjectInformParams, options db.InformOptions) *deltatype.ObjectInformResult {
+	t.Helper()
+	beside := object("beside", "1")
+	beside.Kind = "other"
+	results, err := db.InformRetrying(context.Background(), conn, []deltatype.ObjectInformParams{beside, o}, options)
+	require.NoError(t, err)
+	require.Len(t, results, 2)
+	return results[1]
+}
+
+// way informs one object.
+type way = func(*testing.T, db.DBTX, deltatype.ObjectInformParams, db.InformOptions) *deltatype.ObjectInformResult
+
+// eachWay runs a test for objects that are informed by themselves and in a set.
+func eachWay(t *testing.T, test func(t *testing.T, inform way)) {
+	t.Helper()
+	t.Run("one", func(t *testing.T) {
+		t.Parallel()
+		test(t, inform)
+	})
+	t.Run("set", func(t *testing.T) {
+		t.Parallel()
+		test(t, informInSet)
+	})
+}
+
 // read reads a resource of the tests' kind.
 func read(t *testing.T, conn db.DBTX, id string) *deltatype.ResourceRow {
 	t.Helper()

@@ -24,8 +24,11 @@ var attemptOptions = workflow.ActivityOptions{
 	},
 }
 
+// lapseOptions repeat it for as long as the database is away. Without a bound for all tries together, the SDK takes that
+// of one.
 var lapseOptions = workflow.LocalActivityOptions{
-	StartToCloseTimeout: 10 * time.Second,
+	ScheduleToCloseTimeout: unbounded,
+	StartToCloseTimeout:    10 * time.Second,
 	RetryPolicy: &temporal.RetryPolicy{
 		InitialInterval:    time.Second,
 		BackoffCoefficient: 2,

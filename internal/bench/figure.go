@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// figure is one measured quantity: Delta's, the bare thing's, and how they relate.
+type figure struct {
+	Name string `json:"name"`
+	// What says what Delta's side and the bare side do.
+	What string `json:"what"`
+	Unit string `json:"unit"`
+	// Delta and Bare are medians of the rounds. Ratio is the median of the rounds' ratios: the two sides of a round were
+	// measured next to each other, so it moves less than the ratio of the medians.
+	Delta float64 `json:"delta"`
+	Bare  float64 `json:"bare"`
+	Ratio float64 `json:"ratio"`
+	// AtLeast or AtMost is the target; neither, and the figure is for information.
+	AtLeast float64 `json:"at_least,omitempty"`
+	AtMost  float64 `json:"at_most,omitempty"`
+	Met     bool    `json:"met"`
+	Rounds  []round `json:"rounds"`
+}
+
+// round is both sides, measured in turn.
+type round struct {
+	Delta float64 `json:"delta"`
+	Bare  float64 `json:"bare"`
+}
+
+// settle computes the figure from its rounds.
+func (f figure) settle() figure {
+	var deltas, bares, ratios []float64
+	for _, r := range f.Rounds {
+		deltas, bares, ratios = append(deltas, r.Delta), append(bares, r.Bare), append(ratios, r.Delta/r.Bare)
+	}
+	f.Delta, f.Bare, f.Ratio = quantile(deltas, 0.5), quantile(bares, 0.5), quantile(ratios, 0.5)
+	f.Met = (f.AtLeast == 0 || f.Ratio >= f.AtLeast) && (f.AtMost == 0 || f.Ratio <= f.AtMost)
+	return f
+}
+
+// target is the target in words, and ok or MISS.
+func (f figure) target() (target, verdict string) {
+	switch {
+	case f.AtLeast > 0:
+		target = fmt.Sprintf(">= %.2f", f.AtLeast)
+	case f.AtMost > 0:
+		target = fmt.Sprintf("<= %.2f", f.AtMost)
+	default:
+		return "", ""
+	}
+	if f.Met {
+		return target, "ok"
+	}
+	return target, "MISS"
+}
+
+// side does its part of one turn and tells how many things it did in what time. Turns are counted from 0.
+type side func(ctx context.Context, turn int) (done int, took time.Duration, err error)
+
+// compare fills the rounds of a rate: a warm-up that does not count, then rounds of so many turns in which the two sides
+// alternate. Short turns are the best answer to a machine that does other things too.
+func compare(ctx context.Context, rounds, turns int, f figure, delta, bare side) (figure, error) {
+	for n := range rounds + 1 {
+		var did, took [2]float64
+		for turn := range turns {
+			// Who goes first changes, so that what one side leaves behind does not always hit the other.
+			order := [2]int{turn % 2, 1 - turn%2}
+			if (n+turns)%2 == 0 {
+				slices.Reverse(order[:])
+			}
+			for _, i := range order {
+				name, s := "delta", delta
+				if i == 1 {
+					name, s = "bare", bare
+				}
+				count, time, err := s(ctx, n*turns+turn)
+				if err != nil {
+					return f, fmt.Errorf("%s: %w", name, err)
+				}
+				did[i] += float64(count)
+				took[i] += time.Seconds()
+			}
+		}
+		if n > 0 {
+			f.Rounds = append(f.Rounds, round{Delta: did[0] / took[0], Bare: did[1] / took[1]})
+		}
+	}
+	return f.settle(), nil
+}
+
+// quantile is the value below which a share of the samples lies, by linear interpolation.
+func quantile(samples []float64, share float64) float64 {
+	if len(samples) == 0 {
+		return math.NaN()
+	}
+	sorted := slices.Sorted(slices.Values(samples))
+	at := share * float64(len(sorted)-1)
+	low := int(at)
+	high := min(low+1, len(sorted)-1)
+	return sorted[low] + (at-float64(low))*(sorted[high]-sorted[low])
+}

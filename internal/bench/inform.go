@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// informers is how many goroutines inform at once.
+const informers = 32
+
+// informedKind has no controller anywhere: only informing is measured.
+const informedKind = "bench_inform"
+
+// item is the object of all measurements: some fields, some text.
+type item struct {
+	Key     string `json:"key"`
+	Name    string `json:"name"`
+	Plan    string `json:"plan"`
+	Seats   int    `json:"seats"`
+	Active  bool   `json:"active"`
+	Comment string `json:"comment"`
+	kind    string
+}
+
+func (i item) ID() string   { return i.Key }
+func (i item) Kind() string { return i.kind }
+
+func newItem(kind, id string, version int) item {
+	return item{
+		Key: id, Name: "Ada Lovelace " + id, Plan: "enterprise", Seats: version, Active: true,
+		Comment: "the quick brown fox jumps over the lazy dog", kind: kind,
+	}
+}
+
+// bareTable is like Delta's, with its indexes and constraints.
+const bareTable = `CREATE TABLE IF NOT EXISTS bench_resource (LIKE delta_resource INCLUDING ALL)`
+
+// bareUpsert writes the row that Inform writes, and asks for nothing back.
+const bareUpsert = `
+INSERT INTO bench_resource (kind, object_id, object, hash, namespace, metadata, tags, max_attempts, due_at, dispatch_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), now())
+ON CONFLICT (kind, object_id) DO UPDATE SET
+	object = excluded.object, hash = excluded.hash, namespace = excluded.namespace, metadata = excluded.metadata,
+	tags = excluded.tags, max_attempts = excluded.max_attempts, state = 'scheduled',
+	generation = bench_resource.generation + 1, attempt = 0, due_at = excluded.due_at, dispatch_at = excluded.dispatch_at`
+
+// informFigures compares single informs with upserts: of new objects, of changed ones, of the same ones once more.
+func informFigures(ctx context.Context, b *bench) ([]figure, error) {
+	if _, err := b.pool.Exec(ctx, bareTable); err != nil {
+		return nil, err
+	}
+	client, err := delta.NewClient(b.pool, &delta.Config{Logger: b.logger})
+	if err != nil {
+		return nil, err
+	}
+	defer client.Stop(ctx) //nolint:errcheck // a client that was not started only waits for its notifications
+
+	inform := func(ctx context.Context, i item) error {
+		_, err := client.Inform(ctx, i, nil)
+		return err
+	}
+	upsert := func(ctx context.Context, i item) error {
+		encoded, err := json.Marshal(i)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(encoded)
+		_, err = b.pool.Exec(ctx, bareUpsert, i.Kind(), i.ID(), encoded, sum[:], "default", []byte("{}"), []string{}, 10)
+		return err
+	}
+
+	const turns = 10
+	count := b.scaled(500)
+	// Versions of the objects of a turn: new, changed, and once more what they are.
+	measure := func(version int, write func(context.Context, item) error) side {
+		return func(ctx context.Context, turn int) (int, time.Duration, error) {
+			return atOnce(ctx, count, func(ctx context.Context, i int) error {
+				return write(ctx, newItem(informedKind, fmt.Sprintf("%d-%d", turn, i), version))
+			})
+		}
+	}
+	var figures []figure
+	for _, of := range []struct {
+		name, what string
+		version    int
+		atLeast    float64
+	}{
+		{"Inform, new object", "Client.Inform against INSERT ... ON CONFLICT DO UPDATE", 1, 0.7},
+		{"Inform, changed object", "Client.Inform against INSERT ... ON CONFLICT DO UPDATE", 2, 0},
+		{"Inform, unchanged object", "Client.Inform, which only reads, against the same upsert once more", 2, 0},
+	} {
+		f := figure{Name: of.name, What: of.what + fmt.Sprintf(", %d goroutines", informers), Unit: "/s", AtLeast: of.atLeast}
+		f, err := compare(ctx, b.rounds, turns, f, measure(of.version, inform), measure(of.version, upsert))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", of.name, err)
+		}
+		figures = append(figures, f)
+	}
+	_, err = b.pool.Exec(ctx, "TRUNCATE delta_resource, bench_resource")
+	return figures, err
+}
+
+// atOnce does something a number of times from all goroutines.
+func atOnce(ctx context.Context, count int, do func(ctx context.Context, i int) error) (int, time.Duration, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	began := time.Now()
+	for range informers {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= count {
+					return
+				}
+				if err := do(ctx, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return count, time.Since(began), context.Cause(ctx)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// settleTime is how long the stack is left alone between two samples: the end of a workflow task that starts a timer
+// should not be in the way of the next sample.
+const settleTime = 25 * time.Millisecond
+
+// latencyFigures compares, on an idle stack and one at a time, the time from Inform to a synced row with that from the
+// start of a bare workflow to the end of its activity.
+func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
+	l, err := startLifecycle(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.stop()) }()
+
+	count := b.scaled(100)
+	median := figure{
+		Name: "Inform to synced, median", Unit: "ms", AtMost: 1.5,
+		What: "Client.Inform until the row is seen synced, against starting a bare workflow until its activity ran; idle, one at a time",
+	}
+	p95 := median
+	p95.Name, p95.AtMost = "Inform to synced, p95", 3
+	for n := range b.rounds + 1 {
+		var deltas, bares []float64
+		var workflows []string
+		for i := range count {
+			id := fmt.Sprintf("latency-%d-%d", n, i)
+			workflows = append(workflows, deltaID(id), bareID(id))
+			bare, err := l.timeBare(ctx, id)
+			if err != nil {
+				return nil, fmt.Errorf("bare: %w", err)
+			}
+			synced, err := l.timeDelta(ctx, id)
+			if err != nil {
+				return nil, fmt.Errorf("delta: %w", err)
+			}
+			deltas, bares = append(deltas, synced), append(bares, bare)
+		}
+		if err := l.terminate(ctx, workflows); err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			continue
+		}
+		median.Rounds = append(median.Rounds, round{Delta: quantile(deltas, 0.5), Bare: quantile(bares, 0.5)})
+		p95.Rounds = append(p95.Rounds, round{Delta: quantile(deltas, 0.95), Bare: quantile(bares, 0.95)})
+	}
+	_, err = b.pool.Exec(ctx, "TRUNCATE delta_resource")
+	return []figure{median.settle(), p95.settle()}, err
+}
+
+func (l *lifecycle) timeBare(ctx context.Context, id string) (float64, error) {
+	time.Sleep(settleTime)
+	began := time.Now()
+	if err := l.startBare(ctx, id); err != nil {
+		return 0, err
+	}
+	err := await(ctx, l.ran, 1)
+	return milliseconds(time.Since(began)), err
+}
+
+// timeDelta ends when the row is seen to be synced. It begins to look when Work has run, so it adds at most one round
+// trip, and no load before.
+func (l *lifecycle) timeDelta(ctx context.Context, id string) (float64, error) {
+	time.Sleep(settleTime)
+	object := syncedItem{newItem(syncedKind, id, 1)}
+	began := time.Now()
+	if _, err := l.client.Inform(ctx, object, nil); err != nil {
+		return 0, err
+	}
+	if err := await(ctx, l.synced, 1); err != nil {
+		return 0, err
+	}
+	for {
+		var synced bool
+		err := l.b.pool.QueryRow(ctx, "SELECT state = 'synced' FROM delta_resource WHERE kind = $1 AND object_id = $2",
+			syncedKind, id).Scan(&synced)
+		switch {
+		case err != nil:
+			return 0, err
+		case synced:
+			return milliseconds(time.Since(began)), nil
+		case time.Since(began) > deadline:
+			return 0, fmt.Errorf("%s is not synced after %s", id, deadline)
+		}
+	}
+}
+
+var _ delta.Object = syncedItem{}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

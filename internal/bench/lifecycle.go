@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+const (
+	syncedKind = "bench_sync"
+	bareQueue  = "bench_bare"
+
+	// parallelism is how many activities run at once, on both sides.
+	parallelism = 64
+	// starters is how many workflows are started at once, as many as Delta's dispatcher does.
+	starters = 32
+	// rest is how long the workflows of both sides sleep after their activity: Delta's default retention.
+	rest = 24 * time.Hour
+	// deadline is for one round; a stack that hangs should not look like one that is slow.
+	deadline = 2 * time.Minute
+)
+
+// lifecycle is both sides, each with a worker that runs.
+type lifecycle struct {
+	b      *bench
+	client *delta.Client
+	worker worker.Worker
+	// synced and ran hear of each activity: Delta's Work, and the bare one.
+	synced, ran chan struct{}
+}
+
+func startLifecycle(ctx context.Context, b *bench) (_ *lifecycle, err error) {
+	l := &lifecycle{b: b, synced: make(chan struct{}, 1<<16), ran: make(chan struct{}, 1<<16)}
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, &noop{done: l.synced})
+	l.client, err = delta.NewClient(b.pool, &delta.Config{Controllers: controllers, Temporal: b.temporal, Logger: b.logger})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.client.Start(ctx); err != nil {
+		return nil, err
+	}
+
+	// The same options as those of Delta's workers; see delta/engine.go.
+	l.worker = worker.New(b.temporal, bareQueue, worker.Options{
+		MaxConcurrentActivityExecutionSize:      parallelism,
+		MaxConcurrentWorkflowTaskExecutionSize:  1000,
+		MaxConcurrentLocalActivityExecutionSize: 1000,
+		MaxConcurrentWorkflowTaskPollers:        4,
+		MaxConcurrentActivityTaskPollers:        4,
+		DisableRegistrationAliasing:             true,
+	})
+	l.worker.RegisterWorkflowWithOptions(bareWorkflow, workflow.RegisterOptions{Name: bareName})
+	l.worker.RegisterActivityWithOptions(func(context.Context, string) error {
+		l.ran <- struct{}{}
+		return nil
+	}, activity.RegisterOptions{Name: bareName})
+	if err := l.worker.Start(); err != nil {
+		return nil, errors.Join(err, l.client.Stop(ctx))
+	}
+	return l, nil
+}
+
+func (l *lifecycle) stop() error {
+	l.worker.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return l.client.Stop(ctx)
+}
+
+// noop is a controller whose Work does nothing but count.
+type noop struct {
+	delta.WorkerDefaults[syncedItem]
+	delta.InformerDefaults[syncedItem]
+	done chan<- struct{}
+}
+
+func (n *noop) Work(context.Context, *delta.Resource[syncedItem]) error {
+	n.done <- struct{}{}
+	return nil
+}
+
+func (n *noop) Inform(context.Context, *delta.InformOptions) (<-chan syncedItem, error) {
+	return nil, errors.New("the benchmark informs by itself")
+}
+
+// syncedItem is an item that is worked.
+type syncedItem struct{ item }
+
+func (syncedItem) Kind() string { return syncedKind }
+
+func (syncedItem) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: parallelism, InformInterval: -1}
+}
+
+const bareName = "bench.Bare"
+
+// bareWorkflow is the least that has the shape of Delta's: an activity, then a timer.
+func bareWorkflow(ctx workflow.Context, id string) error {
+	options := workflow.ActivityOptions{StartToCloseTimeout: time.Minute}
+	if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), bareName, id).Get(ctx, nil); err != nil {
+		return err
+	}
+	return workflow.NewTimer(ctx, rest).Get(ctx, nil)
+}
+
+func (l *lifecycle) startBare(ctx context.Context, id string) error {
+	_, err := l.b.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: bareID(id), TaskQueue: bareQueue}, bareName, id)
+	return err
+}
+
+func bareID(id string) string { return "bare/" + id }
+
+// deltaID is the id of a resource's workflow, with the default prefix.
+func deltaID(id string) string { return "delta/" + syncedKind + "/" + id }
+
+// await takes a number of activities off a channel.
+func await(ctx context.Context, done <-chan struct{}, count int) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for n := range count {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d activities ran: %w", n, count, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// terminate ends workflows, so that what one side left is no load on the other.
+func (l *lifecycle) terminate(ctx context.Context, ids []string) error {
+	var group errgroup.Group
+	group.SetLimit(starters)
+	for _, id := range ids {
+		group.Go(func() error {
+			err := l.b.temporal.TerminateWorkflow(ctx, id, "", "the round is over")
+			if notFound := (*serviceerror.NotFound)(nil); errors.As(err, &notFound) {
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+)
+
+// report is a whole run.
+type report struct {
+	Facts   facts    `json:"facts"`
+	Figures []figure `json:"figures"`
+}
+
+// facts are what a reader needs to judge the absolute numbers.
+type facts struct {
+	Date     time.Time `json:"date"`
+	OS       string    `json:"os"`
+	CPU      string    `json:"cpu,omitempty"`
+	Cores    int       `json:"cores"`
+	Load     string    `json:"load_at_start,omitempty"`
+	Go       string    `json:"go"`
+	Postgres string    `json:"postgres"`
+	Temporal string    `json:"temporal"`
+	Durable  bool      `json:"durable"`
+	Pool     int       `json:"pool"`
+	Rounds   int       `json:"rounds"`
+	Scale    float64   `json:"scale"`
+}
+
+func (b *bench) facts(ctx context.Context) facts {
+	f := facts{
+		Date: time.Now().UTC().Truncate(time.Second), OS: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpuModel(),
+		Cores: runtime.NumCPU(), Go: runtime.Version(), Postgres: "unknown", Temporal: "unknown",
+		Durable: b.durable, Pool: b.options.pool, Rounds: b.rounds, Scale: b.scale,
+	}
+	// What is not known is no reason not to measure.
+	_ = b.pool.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&f.Postgres)
+	if info, err := b.temporal.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}); err == nil {
+		f.Temporal = info.GetServerVersion()
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		f.Load = strings.Join(strings.Fields(string(load))[:3], " ")
+	}
+	return f
+}
+
+func cpuModel() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	for line := range bytes.Lines(info) {
+		if name, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func (r report) missed() bool {
+	for _, f := range r.Figures {
+		if !f.Met {
+			return true
+		}
+	}
+	return false
+}
+
+// print writes the table.
+func (r report) print(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) }
+	row("figure", "Delta", "bare", "ratio", "target", "")
+	for _, f := range r.Figures {
+		target, verdict := f.target()
+		row(f.Name, f.show(f.Delta), f.show(f.Bare), fmt.Sprintf("%.2f", f.Ratio), target, verdict)
+	}
+	_ = table.Flush()
+	d := "does not wait for the disk"
+	if r.Facts.Durable {
+		d = "waits for the disk"
+	}
+	_, _ = fmt.Fprintf(w, "\nMedians of %d rounds in which Delta and the bare thing take turns; the ratio is the median of the rounds' ratios.\n"+
+		"%s; %d cores (%s, %s; load %s), %s, Postgres %s (%s), Temporal %s (development server).\n",
+		r.Facts.Rounds, r.Facts.Date.Format(time.DateOnly), r.Facts.Cores, r.Facts.OS, r.Facts.CPU, r.Facts.Load,
+		r.Facts.Go, r.Facts.Postgres, d, r.Facts.Temporal)
+}
+
+// show writes a value in the figure's unit: three digits are more than the noise allows.
+func (f figure) show(v float64) string {
+	if f.Unit == "ms" {
+		return fmt.Sprintf("%.1f ms", v)
+	}
+	return fmt.Sprintf("%.0f%s", v, f.Unit)
+}
+
+// write puts the report into a file, whole or not at all.
+func (r report) write(path string) error {
+	encoded, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".bench-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name()) //nolint:errcheck // it is gone already when all went well
+	_, err = temporary.Write(append(encoded, '\n'))
+	if closeErr := temporary.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Chmod(temporary.Name(), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	return err
+}

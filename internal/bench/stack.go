@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/stack"
+)
+
+// bench is a private stack, and what the measurements share on it.
+type bench struct {
+	options
+	stack    *stack.Stack
+	dir      string
+	pool     *pgxpool.Pool
+	temporal client.Client
+	logger   *slog.Logger
+}
+
+// start brings up a stack for this run alone. What the environment names is left alone: it may be somebody's database.
+func start(ctx context.Context, o options) (_ *bench, err error) {
+	b := &bench{options: o, logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.stop())
+		}
+	}()
+	for _, name := range []string{"DELTA_DATABASE_URL", "TEMPORAL_ADDRESS"} {
+		if err := os.Unsetenv(name); err != nil {
+			return b, err
+		}
+	}
+	settings := stack.Options{
+		Ephemeral: true, PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
+		Progress: func(message string) { fmt.Fprintln(os.Stderr, " ", message) },
+	}
+	if o.durable {
+		if b.dir, err = os.MkdirTemp("", "delta-bench-"); err != nil {
+			return b, err
+		}
+		// Postgres may run as another user, who has to get at its directory.
+		if err := os.Chmod(b.dir, 0o755); err != nil { // there is nothing in it to be kept from anybody
+			return b, err
+		}
+		settings.Ephemeral, settings.Dir = false, b.dir
+	}
+	if b.stack, err = stack.Start(ctx, settings); err != nil {
+		return b, err
+	}
+
+	config, err := pgxpool.ParseConfig(b.stack.DatabaseURL)
+	if err != nil {
+		return b, err
+	}
+	config.MaxConns = int32(o.pool)
+	config.MinConns = config.MaxConns
+	if b.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return b, err
+	}
+	if err := delta.Migrate(ctx, b.pool); err != nil {
+		return b, err
+	}
+	dial, err := b.stack.ClientOptions()
+	if err != nil {
+		return b, err
+	}
+	dial.Logger = log.NewStructuredLogger(b.logger)
+	b.temporal, err = client.DialContext(ctx, dial)
+	return b, err
+}
+
+func (b *bench) stop() (err error) {
+	if b.temporal != nil {
+		b.temporal.Close()
+	}
+	if b.pool != nil {
+		b.pool.Close()
+	}
+	if b.stack != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		err = b.stack.Stop(ctx)
+	}
+	if b.dir != "" {
+		err = errors.Join(err, os.RemoveAll(b.dir))
+	}
+	return err
+}
+
+// scaled is a number of things to do at the scale asked for.
+func (b *bench) scaled(n int) int { return max(int(float64(n)*b.scale), 1) }

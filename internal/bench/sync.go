@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// syncFigures compares how many resources are synced in a second with how many bare workflows run their activity.
+func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
+	l, err := startLifecycle(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.stop()) }()
+	count := b.scaled(2000)
+	ids := func(n int) []string {
+		set := make([]string, count)
+		for i := range set {
+			set[i] = fmt.Sprintf("sync-%d-%d", n, i)
+		}
+		return set
+	}
+
+	resources := func(ctx context.Context, n int) (int, time.Duration, error) {
+		set := ids(n)
+		objects, workflows := make([]delta.Object, count), make([]string, count)
+		for i, id := range set {
+			objects[i], workflows[i] = syncedItem{newItem(syncedKind, id, 1)}, deltaID(id)
+		}
+		began := time.Now()
+		if _, err := l.client.InformMany(ctx, objects, nil); err != nil {
+			return 0, 0, err
+		}
+		if err := await(ctx, l.synced, count); err != nil {
+			return 0, 0, err
+		}
+		if err := l.awaitSynced(ctx); err != nil {
+			return 0, 0, err
+		}
+		took := time.Since(began)
+		if err := l.terminate(ctx, workflows); err != nil {
+			return 0, 0, err
+		}
+		_, err := b.pool.Exec(ctx, "TRUNCATE delta_resource")
+		return count, took, err
+	}
+	bare := func(ctx context.Context, n int) (int, time.Duration, error) {
+		set, workflows := ids(n), make([]string, count)
+		var group errgroup.Group
+		group.SetLimit(starters)
+		began := time.Now()
+		for i, id := range set {
+			workflows[i] = bareID(id)
+			group.Go(func() error { return l.startBare(ctx, id) })
+		}
+		if err := group.Wait(); err != nil {
+			return 0, 0, err
+		}
+		if err := await(ctx, l.ran, count); err != nil {
+			return 0, 0, err
+		}
+		took := time.Since(began)
+		return count, took, l.terminate(ctx, workflows)
+	}
+	f := figure{
+		Name: "resources synced", Unit: "/s", AtLeast: 0.8,
+		What: fmt.Sprintf("Client.InformMany of %d objects until the last row is synced (Work does nothing), against starting as many "+
+			"workflows of one activity and one timer until the last activity ran; %d started at once, %d activities at once",
+			count, starters, parallelism),
+	}
+	f, err = compare(ctx, b.rounds, 1, f, resources, bare)
+	return []figure{f}, err
+}
+
+// awaitSynced returns when no row is left that is not synced: Work's end is not yet Delta's.
+func (l *lifecycle) awaitSynced(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for {
+		var open bool
+		err := l.b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM delta_resource WHERE state <> 'synced')").Scan(&open)
+		if err != nil || !open {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}

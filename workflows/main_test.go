@@ -1,0 +1,123 @@
+package workflows_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+var ref = activities.Ref{Installation: "11111111-2222-3333-4444-555555555555", Kind: "account", ObjectID: "ann"}
+
+// scene is one call of an activity, as a test expects it, and what it is answered.
+type scene struct {
+	// at is when it is to be called, on the workflow's clock, counted from its start.
+	at time.Duration
+	// lapse is the generation that the activity is to be told if it is Lapse; 0 where it is Attempt.
+	lapse int64
+	// step and err are the answer.
+	step activities.Step
+	err  error
+	// wakes is how many wake-ups arrive while it runs.
+	wakes int
+}
+
+// play is one run of the resource workflow on a clock that skips all waiting.
+type play struct {
+	*testsuite.TestWorkflowEnvironment
+	t     *testing.T
+	start time.Time
+
+	mu     sync.Mutex
+	scenes []scene
+	infos  []activity.Info
+}
+
+func newPlay(t *testing.T, scenes ...scene) *play {
+	t.Helper()
+	p := &play{
+		TestWorkflowEnvironment: environment(),
+		t:                       t,
+		start:                   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		scenes:                  scenes,
+	}
+	p.SetStartTime(p.start)
+	workflows.RegisterResource(p)
+	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
+		return p.enter(ctx, got, 0)
+	}, activity.RegisterOptions{Name: activities.AttemptName})
+	p.RegisterActivityWithOptions(func(ctx context.Context, in activities.LapseInput) (activities.Step, error) {
+		return p.enter(ctx, in.Ref, in.Generation)
+	}, activity.RegisterOptions{Name: activities.LapseName})
+	return p
+}
+
+func environment() *testsuite.TestWorkflowEnvironment {
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(30 * time.Second)
+	return env
+}
+
+// enter answers a call with the next scene.
+func (p *play) enter(ctx context.Context, got activities.Ref, lapse int64) (activities.Step, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := p.Now().Sub(p.start)
+	if len(p.scenes) == 0 {
+		p.t.Errorf("a call more than expected, after %s (lapse of generation %d)", at, lapse)
+		return activities.Step{Next: activities.NextNone}, nil
+	}
+	s, n := p.scenes[0], len(p.infos)+1
+	p.scenes, p.infos = p.scenes[1:], append(p.infos, activity.GetInfo(ctx))
+	if got != ref || lapse != s.lapse || at != s.at {
+		p.t.Errorf("call %d: got %+v after %s with lapse %d, want %+v after %s with lapse %d", n, got, at, lapse, ref, s.at, s.lapse)
+	}
+	for range s.wakes {
+		p.SignalWorkflow(workflows.WakeSignal, nil)
+	}
+	return s.step, s.err
+}
+
+// wakeAfter has wake-ups arrive, all before the workflow's next task, some time after the start.
+func (p *play) wakeAfter(after time.Duration, times int) {
+	p.RegisterDelayedCallback(func() {
+		for range times - 1 {
+			p.SignalWorkflowSkippingWorkflowTask(workflows.WakeSignal, nil)
+		}
+		p.SignalWorkflow(workflows.WakeSignal, nil)
+	}, after)
+}
+
+// run runs the workflow to its end and returns its error.
+func (p *play) run() error {
+	p.t.Helper()
+	p.ExecuteWorkflow(workflows.ResourceName, ref)
+	require.True(p.t, p.IsWorkflowCompleted(), "the workflow hangs")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	require.Empty(p.t, p.scenes, "calls that did not come; the workflow ended with %v", p.GetWorkflowError())
+	return p.GetWorkflowError()
+}
+
+// again, rest and none are what a step comes to.
+func again(wait time.Duration) activities.Step {
+	return activities.Step{Next: activities.NextAttempt, Wait: wait, Generation: 1}
+}
+
+func rest(generation int64, wait time.Duration) activities.Step {
+	return activities.Step{Next: activities.NextLapse, Wait: wait, Generation: generation}
+}
+
+var none = activities.Step{Next: activities.NextNone}
