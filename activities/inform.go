@@ -72,6 +72,8 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	passCtx, cancel := withTimeout(passCtx, timeout)
 	defer cancel()
 
+	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
+	defer a.heartbeat(ctx)()
 	p := pass{activities: a, in: in, cursor: time.Now().UTC()}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {

@@ -136,10 +136,18 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		return nil, err
 	}
 	left := kept.Resource.State == deltatype.ResourceStateDeleted && !options.Revive
-	if !left && !bytes.Equal(kept.Resource.Hash, object.Hash) {
+	if !left && !asGiven(kept.Resource, object) {
 		return nil, nil // it changed between the two statements
 	}
 	return []informed{{kept.Resource, true, false}}, nil
+}
+
+// asGiven tells whether a row has the content and the options of an object, as far as they can be compared as they are.
+func asGiven(r Resource, o *deltatype.ObjectInformParams) bool {
+	return bytes.Equal(r.Hash, o.Hash) &&
+		(o.Namespace == "" || o.Namespace == r.Namespace) &&
+		(o.MaxAttempts == 0 || o.MaxAttempts == r.MaxAttempts) &&
+		(o.Tags == nil || slices.Equal(o.Tags, r.Tags))
 }
 
 // InformRetrying is Inform outside a transaction: a deadlock or a serialization failure, which leave nothing behind, is
