@@ -98,6 +98,8 @@ func TestStalePidFiles(t *testing.T) {
 	require.NoError(t, bystander.Start())
 	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()
 	pid := bystander.Process.Pid
+	// The kernel shows a program's arguments a moment after it has replaced the one that started it.
+	require.Eventually(t, func() bool { return commandLine(pid) == "sleep 60" }, 5*time.Second, time.Millisecond)
 
 	dir := openDir(t)
 	h := &home{dir: dir}
