@@ -59,36 +59,44 @@ func (f figure) target() (target, verdict string) {
 	return target, "MISS"
 }
 
+// warmUp is the turn that comes before all rounds and does not count. It may do less than the others.
+const warmUp = -1
+
 // side does its part of one turn and tells how many things it did in what time. Turns are counted from 0.
 type side func(ctx context.Context, turn int) (done int, took time.Duration, err error)
 
-// compare fills the rounds of a rate: a warm-up that does not count, then rounds of so many turns in which the two sides
-// alternate. Short turns are the best answer to a machine that does other things too.
+// compare fills the rounds of a rate: each has so many turns, in which the two sides alternate. Short turns are the best
+// answer to a machine that does other things too.
 func compare(ctx context.Context, rounds, turns int, f figure, delta, bare side) (figure, error) {
-	for n := range rounds + 1 {
-		var did, took [2]float64
+	var done, took [2]float64
+	play := func(turn int) error {
+		first := turn & 1
+		// Who goes first changes, so that what one side leaves behind does not always hit the other.
+		for _, i := range []int{first, 1 - first} {
+			name, s := "delta", delta
+			if i == 1 {
+				name, s = "bare", bare
+			}
+			count, duration, err := s(ctx, turn)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			done[i] += float64(count)
+			took[i] += duration.Seconds()
+		}
+		return nil
+	}
+	if err := play(warmUp); err != nil {
+		return f, err
+	}
+	for n := range rounds {
+		done, took = [2]float64{}, [2]float64{}
 		for turn := range turns {
-			// Who goes first changes, so that what one side leaves behind does not always hit the other.
-			order := [2]int{turn % 2, 1 - turn%2}
-			if (n+turns)%2 == 0 {
-				slices.Reverse(order[:])
-			}
-			for _, i := range order {
-				name, s := "delta", delta
-				if i == 1 {
-					name, s = "bare", bare
-				}
-				count, time, err := s(ctx, n*turns+turn)
-				if err != nil {
-					return f, fmt.Errorf("%s: %w", name, err)
-				}
-				did[i] += float64(count)
-				took[i] += time.Seconds()
+			if err := play(n*turns + turn); err != nil {
+				return f, err
 			}
 		}
-		if n > 0 {
-			f.Rounds = append(f.Rounds, round{Delta: did[0] / took[0], Bare: did[1] / took[1]})
-		}
+		f.Rounds = append(f.Rounds, round{Delta: done[0] / took[0], Bare: done[1] / took[1]})
 	}
 	return f.settle(), nil
 }

@@ -13,6 +13,9 @@ import (
 // should not be in the way of the next sample.
 const settleTime = 25 * time.Millisecond
 
+// warmUps is how many samples at the start of a round do not count.
+const warmUps = 5
+
 // latencyFigures compares, on an idle stack and one at a time, the time from Inform to a synced row with that from the
 // start of a bare workflow to the end of its activity.
 func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
@@ -29,10 +32,10 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	p95 := median
 	p95.Name, p95.AtMost = "Inform to synced, p95", 3
-	for n := range b.rounds + 1 {
+	for n := range b.rounds {
 		var deltas, bares []float64
 		var workflows []string
-		for i := range count {
+		for i := range count + warmUps {
 			id := fmt.Sprintf("latency-%d-%d", n, i)
 			workflows = append(workflows, deltaID(id), bareID(id))
 			bare, err := l.timeBare(ctx, id)
@@ -43,13 +46,13 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("delta: %w", err)
 			}
+			if i < warmUps {
+				continue
+			}
 			deltas, bares = append(deltas, synced), append(bares, bare)
 		}
 		if err := l.terminate(ctx, workflows); err != nil {
 			return nil, err
-		}
-		if n == 0 {
-			continue
 		}
 		median.Rounds = append(median.Rounds, round{Delta: quantile(deltas, 0.5), Bare: quantile(bares, 0.5)})
 		p95.Rounds = append(p95.Rounds, round{Delta: quantile(deltas, 0.95), Bare: quantile(bares, 0.95)})

@@ -46,7 +46,7 @@ var benchmarks = []benchmark{
 
 func main() {
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each measurement; the figure is their median")
+	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each measurement; the figure is their median")
 	flag.Float64Var(&o.scale, "scale", 1, "how much is done in each round")
 	flag.StringVar(&o.only, "only", "", "comma-separated measurements to make, of: "+strings.Join(benchmarkNames(), ", "))
 	flag.IntVar(&o.pool, "pool", 16, "connections to Postgres, for Delta and for the bare thing alike")

@@ -18,26 +18,30 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
-	count := b.scaled(2000)
-	ids := func(n int) []string {
+	count := b.scaled(1500)
+	ids := func(turn int) []string {
 		set := make([]string, count)
+		if turn == warmUp {
+			set = set[:max(count/5, 1)]
+		}
 		for i := range set {
-			set[i] = fmt.Sprintf("sync-%d-%d", n, i)
+			set[i] = fmt.Sprintf("sync-%d-%d", turn, i)
 		}
 		return set
 	}
 
-	resources := func(ctx context.Context, n int) (int, time.Duration, error) {
-		set := ids(n)
-		objects, workflows := make([]delta.Object, count), make([]string, count)
-		for i, id := range set {
-			objects[i], workflows[i] = syncedItem{newItem(syncedKind, id, 1)}, deltaID(id)
+	resources := func(ctx context.Context, turn int) (int, time.Duration, error) {
+		var objects []delta.Object
+		var workflows []string
+		for _, id := range ids(turn) {
+			objects = append(objects, syncedItem{newItem(syncedKind, id, 1)})
+			workflows = append(workflows, deltaID(id))
 		}
 		began := time.Now()
 		if _, err := l.client.InformMany(ctx, objects, nil); err != nil {
 			return 0, 0, err
 		}
-		if err := await(ctx, l.synced, count); err != nil {
+		if err := await(ctx, l.synced, len(objects)); err != nil {
 			return 0, 0, err
 		}
 		if err := l.awaitSynced(ctx); err != nil {
@@ -48,25 +52,25 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			return 0, 0, err
 		}
 		_, err := b.pool.Exec(ctx, "TRUNCATE delta_resource")
-		return count, took, err
+		return len(objects), took, err
 	}
-	bare := func(ctx context.Context, n int) (int, time.Duration, error) {
-		set, workflows := ids(n), make([]string, count)
+	bare := func(ctx context.Context, turn int) (int, time.Duration, error) {
+		var workflows []string
 		var group errgroup.Group
 		group.SetLimit(starters)
 		began := time.Now()
-		for i, id := range set {
-			workflows[i] = bareID(id)
+		for _, id := range ids(turn) {
+			workflows = append(workflows, bareID(id))
 			group.Go(func() error { return l.startBare(ctx, id) })
 		}
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
 		}
-		if err := await(ctx, l.ran, count); err != nil {
+		if err := await(ctx, l.ran, len(workflows)); err != nil {
 			return 0, 0, err
 		}
 		took := time.Since(began)
-		return count, took, l.terminate(ctx, workflows)
+		return len(workflows), took, l.terminate(ctx, workflows)
 	}
 	f := figure{
 		Name: "resources synced", Unit: "/s", AtLeast: 0.8,
