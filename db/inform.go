@@ -26,6 +26,8 @@ type InformOptions struct {
 	ProcessExisting bool
 	// Notify wakes the dispatchers of each kind that has something to dispatch, when the transaction commits.
 	Notify bool
+	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
+	LockTimeout time.Duration
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
@@ -37,8 +39,9 @@ const maxInformRounds = 10
 
 type informKey struct{ kind, objectID string }
 
-// Inform writes a set of objects: one statement, one round trip, at most one write a row. Where an object is given
-// twice the last one counts, and both get its result. Results are in the order of params.
+// Inform writes a set of objects: one statement, at most one write a row, and a second statement that reads the rows
+// which needed no write, if there are any. Where an object is given twice the last one counts, and both get its result.
+// Results are in the order of params.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	latest := make(map[informKey]*deltatype.ObjectInformParams, len(params))
 	for i := range params {
@@ -93,24 +96,56 @@ type informed struct {
 	existed, written bool
 }
 
-// informRows writes a set. What it does not answer with was changed by others at that moment.
+// informRows writes a set, and reads what there was nothing to write of. What it does not answer with was changed by
+// others at that moment.
 func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
 	if len(set) == 1 {
 		return informRow(ctx, conn, set[0], options)
 	}
-	rows, err := New().InformResources(ctx, plannedEachTime{conn}, informParams(set, options))
+	written, err := New().InformResources(ctx, planned(conn, len(set)), informParams(set, options))
 	if err != nil {
 		return nil, err
 	}
-	all := make([]informed, len(rows))
-	for i, r := range rows {
-		all[i] = informed{r.resource(), r.Existed, r.Written}
+	all := make([]informed, len(written), len(set))
+	sent := make(map[informKey]*deltatype.ObjectInformParams, len(set))
+	for _, o := range set {
+		sent[informKey{o.Kind, o.ResourceID}] = o
+	}
+	for i, r := range written {
+		key := informKey{r.Kind, r.ObjectID}
+		all[i] = informed{InformResourceRow(r).resource(sent[key]), r.Generation > 1, true}
+		delete(sent, key)
+	}
+	if len(sent) == 0 {
+		return all, nil
+	}
+	left := slices.DeleteFunc(slices.Clone(set), func(o *deltatype.ObjectInformParams) bool {
+		return sent[informKey{o.Kind, o.ResourceID}] == nil
+	})
+	kept, err := New().KeptResources(ctx, planned(conn, len(left)), keptParams(informParams(left, options)))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range kept {
+		all = append(all, informed{r, true, false})
 	}
 	return all, nil
 }
 
-// plannedEachTime keeps Postgres from using one plan for arrays of every length: a plan that was made for a few rows, on
-// an empty table, reads the whole table for each set when there are many.
+// preparedSets is the largest set whose statement is planned once a connection. A plan from when the table was small may
+// read the whole of it for each object, until Postgres analyzes the table: for a few objects that is what any prepared
+// statement risks, for thousands planning each time costs less.
+const preparedSets = 64
+
+// planned chooses how the statements of a set are planned.
+func planned(conn DBTX, set int) DBTX {
+	if set <= preparedSets {
+		return conn
+	}
+	return plannedEachTime{conn}
+}
+
+// plannedEachTime has Postgres plan a statement with its arguments.
 type plannedEachTime struct{ DBTX }
 
 // Query sends the statement unnamed, so that it is planned with its arguments.
@@ -212,6 +247,9 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		ProcessExisting:    options.ProcessExisting,
 		Notify:             options.Notify,
 	}
+	if options.LockTimeout > 0 {
+		p.LockTimeout = options.LockTimeout.String()
+	}
 	for i, o := range set {
 		p.Kinds[i] = o.Kind
 		p.ObjectIds[i] = o.ResourceID
@@ -228,6 +266,20 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		}
 	}
 	return p
+}
+
+func keptParams(p InformResourcesParams) KeptResourcesParams {
+	return KeptResourcesParams{
+		Kinds:           p.Kinds,
+		ObjectIds:       p.ObjectIds,
+		Hashes:          p.Hashes,
+		Namespaces:      p.Namespaces,
+		Metadatas:       p.Metadatas,
+		Tags:            p.Tags,
+		MaxAttempts:     p.MaxAttempts,
+		Revive:          p.Revive,
+		ProcessExisting: p.ProcessExisting,
+	}
 }
 
 // arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because

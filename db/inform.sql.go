@@ -53,8 +53,8 @@ WHERE (r.state <> 'deleted' OR $11::boolean)
     OR r.max_attempts <> $8
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND $12::boolean))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at,
-    r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN $13::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
@@ -75,6 +75,8 @@ type InformResourceParams struct {
 }
 
 type InformResourceRow struct {
+	Kind              string
+	ObjectID          string
 	ID                int64
 	Generation        int64
 	SyncedGeneration  int64
@@ -122,6 +124,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 	for rows.Next() {
 		var i InformResourceRow
 		if err := rows.Scan(
+			&i.Kind,
+			&i.ObjectID,
 			&i.ID,
 			&i.Generation,
 			&i.SyncedGeneration,
@@ -152,90 +156,74 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 }
 
 const informResources = `-- name: InformResources :many
-WITH input AS (
-    SELECT
-        unnest($1::text[]) AS kind,
-        unnest($2::text[]) AS object_id,
-        unnest($3::jsonb[]) AS object,
-        unnest($4::bytea[]) AS hash,
-        nullif(unnest($5::text[]), '') AS namespace,
-        nullif(unnest($6::text[]), '')::jsonb AS metadata,
-        nullif(unnest($7::text[]), '')::text[] AS tags,
-        nullif(unnest($8::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest($9::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at
-),
-inserted AS (
-    INSERT INTO delta_resource (
-        kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, due_at, dispatch_at
-    )
-    SELECT
-        i.kind, i.object_id, i.object, i.hash, coalesce(i.namespace, 'default'), coalesce(i.metadata, '{}'),
-        coalesce(i.tags, '{}'), coalesce(i.max_attempts, $10::smallint), i.external_created_at, now(), now()
-    FROM input i
-    WHERE NOT EXISTS (SELECT FROM delta_resource r WHERE r.kind = i.kind AND r.object_id = i.object_id)
-    ORDER BY i.kind, i.object_id
-    ON CONFLICT (kind, object_id) DO NOTHING
-    RETURNING id, generation, synced_generation, created_at, attempted_at, synced_at, external_created_at, due_at, dispatch_at, state, attempt, max_attempts, kind, object_id, namespace, workflow_id, hash, object, metadata, tags, errors
-),
-changed AS (
-    SELECT r.id, i.kind, i.object_id, i.object, i.hash, i.namespace, i.metadata, i.tags, i.max_attempts, i.external_created_at
-    FROM input i
-    JOIN delta_resource r ON r.kind = i.kind AND r.object_id = i.object_id
-    WHERE (r.state <> 'deleted' OR $11::boolean)
-      AND (r.hash <> i.hash
-        OR r.namespace <> i.namespace
-        OR r.metadata <> i.metadata
-        OR r.tags <> i.tags
-        OR r.max_attempts <> i.max_attempts
-        OR (r.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
-        OR (r.state NOT IN ('scheduled', 'pending') AND $12::boolean))
-    ORDER BY r.kind, r.object_id
-    FOR NO KEY UPDATE OF r
-),
-updated AS (
-    UPDATE delta_resource r
-    SET object = c.object,
-        hash = c.hash,
-        namespace = coalesce(c.namespace, r.namespace),
-        metadata = coalesce(c.metadata, r.metadata),
-        tags = coalesce(c.tags, r.tags),
-        max_attempts = coalesce(c.max_attempts, r.max_attempts),
-        external_created_at = coalesce(c.external_created_at, r.external_created_at),
-        state = 'scheduled',
-        generation = r.generation + 1,
-        attempt = 0,
-        due_at = now(),
-        dispatch_at = now()
-    FROM changed c
-    WHERE r.id = c.id
-    RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors
-),
-kept AS (
-    SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors
-    FROM input i
-    JOIN delta_resource r ON r.kind = i.kind AND r.object_id = i.object_id
-    WHERE NOT ((r.state <> 'deleted' OR $11::boolean)
-      AND (r.hash <> i.hash
-        OR coalesce(r.namespace <> i.namespace, FALSE)
-        OR coalesce(r.metadata <> i.metadata, FALSE)
-        OR coalesce(r.tags <> i.tags, FALSE)
-        OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-        OR (r.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
-        OR (r.state NOT IN ('scheduled', 'pending') AND $12::boolean)))
-),
-notified AS (
-    SELECT count(pg_notify(delta_channel(), w.kind)::text) AS kinds
-    FROM (SELECT kind FROM inserted UNION SELECT kind FROM updated) w
-    WHERE $13::boolean
+WITH settings AS MATERIALIZED (
+    -- For this transaction, which is the statement's own where it is given.
+    SELECT CASE WHEN $14::text <> '' THEN set_config('lock_timeout', $14::text, TRUE) END AS lock_timeout
 )
-SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, FALSE AS existed, TRUE AS written, n.kinds AS notified FROM inserted r CROSS JOIN notified n
-UNION ALL
-SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, TRUE, TRUE, n.kinds FROM updated r CROSS JOIN notified n
-UNION ALL
-SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, TRUE, FALSE, 0 FROM kept r
+INSERT INTO delta_resource AS r (
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, due_at, dispatch_at
+)
+SELECT
+    i.kind, i.object_id, i.object, i.hash,
+    coalesce(i.namespace, k.namespace, 'default') AS namespace,
+    coalesce(i.metadata, k.metadata, '{}') AS metadata,
+    coalesce(i.tags, k.tags, '{}') AS tags,
+    coalesce(i.max_attempts, k.max_attempts, $1::smallint) AS max_attempts,
+    coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
+    coalesce(k.generation, 0) + 1 AS generation,
+    now() AS due_at, now() AS dispatch_at
+FROM (
+    SELECT
+        unnest($2::text[]) AS kind,
+        unnest($3::text[]) AS object_id,
+        unnest($4::jsonb[]) AS object,
+        unnest($5::bytea[]) AS hash,
+        nullif(unnest($6::text[]), '') AS namespace,
+        nullif(unnest($7::text[]), '')::jsonb AS metadata,
+        nullif(unnest($8::text[]), '')::text[] AS tags,
+        nullif(unnest($9::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest($10::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at
+    FROM settings
+) i
+LEFT JOIN LATERAL (
+    SELECT d.id, d.generation, d.synced_generation, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.max_attempts, d.kind, d.object_id, d.namespace, d.workflow_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    WHERE d.kind = i.kind AND d.object_id = i.object_id
+      AND (d.state <> 'deleted' OR $11::boolean)
+      AND (d.hash <> i.hash
+        OR d.namespace <> i.namespace
+        OR d.metadata <> i.metadata
+        OR d.tags <> i.tags
+        OR d.max_attempts <> i.max_attempts
+        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $12::boolean))
+    OFFSET 0
+    FOR NO KEY UPDATE
+) k ON TRUE
+WHERE k.id IS NOT NULL
+   OR NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0)
+ON CONFLICT (kind, object_id) DO UPDATE
+SET object = excluded.object,
+    hash = excluded.hash,
+    namespace = excluded.namespace,
+    metadata = excluded.metadata,
+    tags = excluded.tags,
+    max_attempts = excluded.max_attempts,
+    external_created_at = excluded.external_created_at,
+    state = 'scheduled',
+    generation = excluded.generation,
+    attempt = 0,
+    due_at = now(),
+    dispatch_at = now()
+WHERE r.generation = excluded.generation - 1
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
+    -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
+    CASE WHEN $13::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
+	DefaultMaxAttempts int16
 	Kinds              []string
 	ObjectIds          []string
 	Objects            [][]byte
@@ -245,13 +233,15 @@ type InformResourcesParams struct {
 	Tags               []string
 	MaxAttempts        []int16
 	ExternalCreatedAts []time.Time
-	DefaultMaxAttempts int16
 	Revive             bool
 	ProcessExisting    bool
 	Notify             bool
+	LockTimeout        string
 }
 
 type InformResourcesRow struct {
+	Kind              string
+	ObjectID          string
 	ID                int64
 	Generation        int64
 	SyncedGeneration  int64
@@ -264,30 +254,26 @@ type InformResourcesRow struct {
 	State             deltatype.ResourceState
 	Attempt           int16
 	MaxAttempts       int16
-	Kind              string
-	ObjectID          string
 	Namespace         string
 	WorkflowID        *string
-	Hash              []byte
-	Object            []byte
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
-	Existed           bool
-	Written           bool
 	Notified          int64
 }
 
-// The one upsert. It serves Inform, InformTx, InformMany and the informers.
+// The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 //
-// New objects are inserted; objects that changed start a new generation; the others are only read. An empty namespace,
-// metadata or tags and a max_attempts of 0 mean "not given": the row keeps what it has, a new row gets the default.
-// An object that another transaction inserts or changes at the same moment is missing from the result: ask again.
-// Rows are locked in one order whatever the plan, so that two sets that overlap wait for each other and do not deadlock.
-// In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
-// rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
+// New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
+// are missing from the result: read them (KeptResources). An empty namespace, metadata or tags and a max_attempts of 0
+// mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
+// removes at the same moment is missing too: ask again.
+//
+// OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
+// the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
 	rows, err := db.Query(ctx, informResources,
+		arg.DefaultMaxAttempts,
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Objects,
@@ -297,10 +283,10 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.Tags,
 		arg.MaxAttempts,
 		arg.ExternalCreatedAts,
-		arg.DefaultMaxAttempts,
 		arg.Revive,
 		arg.ProcessExisting,
 		arg.Notify,
+		arg.LockTimeout,
 	)
 	if err != nil {
 		return nil, err
@@ -309,6 +295,95 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 	var items []InformResourcesRow
 	for rows.Next() {
 		var i InformResourcesRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.ObjectID,
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.State,
+			&i.Attempt,
+			&i.MaxAttempts,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+			&i.Notified,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const keptResources = `-- name: KeptResources :many
+SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors
+FROM (
+    SELECT
+        unnest($1::text[]) AS kind,
+        unnest($2::text[]) AS object_id,
+        unnest($3::bytea[]) AS hash,
+        nullif(unnest($4::text[]), '') AS namespace,
+        nullif(unnest($5::text[]), '')::jsonb AS metadata,
+        nullif(unnest($6::text[]), '')::text[] AS tags,
+        nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
+) i
+CROSS JOIN LATERAL (
+    SELECT d.id, d.generation, d.synced_generation, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.max_attempts, d.kind, d.object_id, d.namespace, d.workflow_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+) r
+WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
+  AND (r.hash <> i.hash
+    OR coalesce(r.namespace <> i.namespace, FALSE)
+    OR coalesce(r.metadata <> i.metadata, FALSE)
+    OR coalesce(r.tags <> i.tags, FALSE)
+    OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
+    OR (r.state IN ('degraded', 'deleted', 'unknown') AND $8::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $9::boolean)))
+`
+
+type KeptResourcesParams struct {
+	Kinds           []string
+	ObjectIds       []string
+	Hashes          [][]byte
+	Namespaces      []string
+	Metadatas       []string
+	Tags            []string
+	MaxAttempts     []int16
+	Revive          bool
+	ProcessExisting bool
+}
+
+// What InformResources left alone, of the same arrays: rows that are as they were given.
+func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, keptResources,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Hashes,
+		arg.Namespaces,
+		arg.Metadatas,
+		arg.Tags,
+		arg.MaxAttempts,
+		arg.Revive,
+		arg.ProcessExisting,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
 		if err := rows.Scan(
 			&i.ID,
 			&i.Generation,
@@ -331,9 +406,6 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
-			&i.Existed,
-			&i.Written,
-			&i.Notified,
 		); err != nil {
 			return nil, err
 		}

@@ -53,7 +53,8 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-func (r InformResourcesRow) resource() Resource {
+// resource is the row that was written for an object: the statements leave out what was sent.
+func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource {
 	return Resource{
 		ID:                r.ID,
 		Generation:        r.Generation,
@@ -69,33 +70,6 @@ func (r InformResourcesRow) resource() Resource {
 		MaxAttempts:       r.MaxAttempts,
 		Kind:              r.Kind,
 		ObjectID:          r.ObjectID,
-		Namespace:         r.Namespace,
-		WorkflowID:        r.WorkflowID,
-		Hash:              r.Hash,
-		Object:            r.Object,
-		Metadata:          r.Metadata,
-		Tags:              r.Tags,
-		Errors:            r.Errors,
-	}
-}
-
-// resource is the row that was written for an object: the statement leaves out what was sent.
-func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource {
-	return Resource{
-		ID:                r.ID,
-		Generation:        r.Generation,
-		SyncedGeneration:  r.SyncedGeneration,
-		CreatedAt:         r.CreatedAt,
-		AttemptedAt:       r.AttemptedAt,
-		SyncedAt:          r.SyncedAt,
-		ExternalCreatedAt: r.ExternalCreatedAt,
-		DueAt:             r.DueAt,
-		DispatchAt:        r.DispatchAt,
-		State:             r.State,
-		Attempt:           r.Attempt,
-		MaxAttempts:       r.MaxAttempts,
-		Kind:              sent.Kind,
-		ObjectID:          sent.ResourceID,
 		Namespace:         r.Namespace,
 		WorkflowID:        r.WorkflowID,
 		Hash:              sent.Hash,

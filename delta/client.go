@@ -21,6 +21,7 @@ type Client struct {
 	pool     *pgxpool.Pool
 	config   Config
 	notifier notifier
+	batcher  batcher
 	timing   timing
 
 	// life guards Start and Stop against each other.
@@ -63,7 +64,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	if config.Controllers != nil {
 		copied.Controllers = &Controllers{byKind: maps.Clone(config.Controllers.byKind)}
 	}
-	return &Client{
+	c := &Client{
 		pool:     pool,
 		config:   copied,
 		notifier: notifier{pool: pool, log: copied.Logger},
@@ -73,7 +74,9 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			abandonAfter:    3 * time.Second,
 			temporalTimeout: 10 * time.Second,
 		},
-	}, nil
+	}
+	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
+	return c, nil
 }
 
 // Start begins to work the kinds that the client has controllers for, and returns when it does. Work and Inform inherit
@@ -122,6 +125,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
 	defer c.notifier.wait()
+	defer c.batcher.wait()
 	if c.stage != stageStarted {
 		return nil
 	}

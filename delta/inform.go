@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,14 +21,15 @@ var ErrNoSchema = errors.New("the database has no up-to-date Delta schema in its
 // an object that did not change is left alone, unless its resource is degraded, deleted or of unknown state. opts may
 // be nil.
 //
-// It is one statement and needs no Temporal. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema]
+// It is one statement, which calls that come together share, and needs no Temporal. When ctx ends before there is an
+// answer, the object may or may not have been written. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema]
 // where the schema is missing. It is safe for concurrent use.
 func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
-	results, err := c.InformMany(ctx, []Object{object}, opts)
+	params, err := c.encodeAll([]Object{object}, opts)
 	if err != nil {
 		return nil, err
 	}
-	return results[0], nil
+	return c.batcher.inform(ctx, params[0])
 }
 
 // InformTx is Inform in the caller's transaction: the resource is synced when the transaction commits, and nothing of
@@ -48,11 +50,30 @@ func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformO
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
+	return c.inform(ctx, params, 0)
+}
+
+// informAlone and informTogether write what the batcher hands them.
+func (c *Client) informAlone(ctx context.Context, params deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+	results, err := c.inform(ctx, []deltatype.ObjectInformParams{params}, 0)
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+func (c *Client) informTogether(ctx context.Context, params []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
+	return c.inform(ctx, params, gatheredLockTimeout)
+}
+
+// inform writes a set outside a transaction, and wakes those who dispatch it.
+func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
 	lead := c.tellsOthers(params) && c.notifier.lead()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
 		Revive:             true,
 		Notify:             lead,
+		LockTimeout:        lockTimeout,
 	})
 	if err != nil {
 		return nil, informError(params, err)

@@ -1,10 +1,30 @@
 -- name: InformResources :many
--- The one upsert. It serves Inform, InformTx, InformMany and the informers.
+-- The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 --
--- New objects are inserted; objects that changed start a new generation; the others are only read. An empty namespace,
--- metadata or tags and a max_attempts of 0 mean "not given": the row keeps what it has, a new row gets the default.
--- An object that another transaction inserts or changes at the same moment is missing from the result: ask again.
-WITH input AS (
+-- New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
+-- are missing from the result: read them (KeptResources). An empty namespace, metadata or tags and a max_attempts of 0
+-- mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
+-- removes at the same moment is missing too: ask again.
+--
+-- OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
+-- the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
+WITH settings AS MATERIALIZED (
+    -- For this transaction, which is the statement's own where it is given.
+    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
+)
+INSERT INTO delta_resource AS r (
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, due_at, dispatch_at
+)
+SELECT
+    i.kind, i.object_id, i.object, i.hash,
+    coalesce(i.namespace, k.namespace, 'default') AS namespace,
+    coalesce(i.metadata, k.metadata, '{}') AS metadata,
+    coalesce(i.tags, k.tags, '{}') AS tags,
+    coalesce(i.max_attempts, k.max_attempts, @default_max_attempts::smallint) AS max_attempts,
+    coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
+    coalesce(k.generation, 0) + 1 AS generation,
+    now() AS due_at, now() AS dispatch_at
+FROM (
     SELECT
         unnest(@kinds::text[]) AS kind,
         unnest(@object_ids::text[]) AS object_id,
@@ -15,79 +35,68 @@ WITH input AS (
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts,
         nullif(unnest(@external_created_ats::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at
-),
-inserted AS (
-    INSERT INTO delta_resource (
-        kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, due_at, dispatch_at
-    )
+    FROM settings
+) i
+LEFT JOIN LATERAL (
+    SELECT d.* FROM delta_resource d
+    WHERE d.kind = i.kind AND d.object_id = i.object_id
+      AND (d.state <> 'deleted' OR @revive::boolean)
+      AND (d.hash <> i.hash
+        OR d.namespace <> i.namespace
+        OR d.metadata <> i.metadata
+        OR d.tags <> i.tags
+        OR d.max_attempts <> i.max_attempts
+        OR (d.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
+    OFFSET 0
+    FOR NO KEY UPDATE
+) k ON TRUE
+WHERE k.id IS NOT NULL
+   OR NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0)
+ON CONFLICT (kind, object_id) DO UPDATE
+SET object = excluded.object,
+    hash = excluded.hash,
+    namespace = excluded.namespace,
+    metadata = excluded.metadata,
+    tags = excluded.tags,
+    max_attempts = excluded.max_attempts,
+    external_created_at = excluded.external_created_at,
+    state = 'scheduled',
+    generation = excluded.generation,
+    attempt = 0,
+    due_at = now(),
+    dispatch_at = now()
+WHERE r.generation = excluded.generation - 1
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
+    -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
+    CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
+
+-- name: KeptResources :many
+-- What InformResources left alone, of the same arrays: rows that are as they were given.
+SELECT r.*
+FROM (
     SELECT
-        i.kind, i.object_id, i.object, i.hash, coalesce(i.namespace, 'default'), coalesce(i.metadata, '{}'),
-        coalesce(i.tags, '{}'), coalesce(i.max_attempts, @default_max_attempts::smallint), i.external_created_at, now(), now()
-    FROM input i
-    WHERE NOT EXISTS (SELECT FROM delta_resource r WHERE r.kind = i.kind AND r.object_id = i.object_id)
-    ORDER BY i.kind, i.object_id
-    ON CONFLICT (kind, object_id) DO NOTHING
-    RETURNING *
-),
--- Rows are locked in one order whatever the plan, so that two sets that overlap wait for each other and do not deadlock.
-changed AS (
-    SELECT r.id, i.*
-    FROM input i
-    JOIN delta_resource r ON r.kind = i.kind AND r.object_id = i.object_id
-    WHERE (r.state <> 'deleted' OR @revive::boolean)
-      AND (r.hash <> i.hash
-        OR r.namespace <> i.namespace
-        OR r.metadata <> i.metadata
-        OR r.tags <> i.tags
-        OR r.max_attempts <> i.max_attempts
-        OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
-        OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
-    ORDER BY r.kind, r.object_id
-    FOR NO KEY UPDATE OF r
-),
-updated AS (
-    UPDATE delta_resource r
-    SET object = c.object,
-        hash = c.hash,
-        namespace = coalesce(c.namespace, r.namespace),
-        metadata = coalesce(c.metadata, r.metadata),
-        tags = coalesce(c.tags, r.tags),
-        max_attempts = coalesce(c.max_attempts, r.max_attempts),
-        external_created_at = coalesce(c.external_created_at, r.external_created_at),
-        state = 'scheduled',
-        generation = r.generation + 1,
-        attempt = 0,
-        due_at = now(),
-        dispatch_at = now()
-    FROM changed c
-    WHERE r.id = c.id
-    RETURNING r.*
-),
-kept AS (
-    SELECT r.*
-    FROM input i
-    JOIN delta_resource r ON r.kind = i.kind AND r.object_id = i.object_id
-    WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
-      AND (r.hash <> i.hash
-        OR coalesce(r.namespace <> i.namespace, FALSE)
-        OR coalesce(r.metadata <> i.metadata, FALSE)
-        OR coalesce(r.tags <> i.tags, FALSE)
-        OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-        OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
-        OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)))
-),
--- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
--- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-notified AS (
-    SELECT count(pg_notify(delta_channel(), w.kind)::text) AS kinds
-    FROM (SELECT kind FROM inserted UNION SELECT kind FROM updated) w
-    WHERE @notify::boolean
-)
-SELECT r.*, FALSE AS existed, TRUE AS written, n.kinds AS notified FROM inserted r CROSS JOIN notified n
-UNION ALL
-SELECT r.*, TRUE, TRUE, n.kinds FROM updated r CROSS JOIN notified n
-UNION ALL
-SELECT r.*, TRUE, FALSE, 0 FROM kept r;
+        unnest(@kinds::text[]) AS kind,
+        unnest(@object_ids::text[]) AS object_id,
+        unnest(@hashes::bytea[]) AS hash,
+        nullif(unnest(@namespaces::text[]), '') AS namespace,
+        nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata,
+        nullif(unnest(@tags::text[]), '')::text[] AS tags,
+        nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts
+) i
+CROSS JOIN LATERAL (
+    SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+) r
+WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
+  AND (r.hash <> i.hash
+    OR coalesce(r.namespace <> i.namespace, FALSE)
+    OR coalesce(r.metadata <> i.metadata, FALSE)
+    OR coalesce(r.tags <> i.tags, FALSE)
+    OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
+    OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)));
 
 -- name: InformResource :many
 -- InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three times
@@ -133,6 +142,6 @@ WHERE (r.state <> 'deleted' OR @revive::boolean)
     OR r.max_attempts <> sqlc.narg(max_attempts)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at,
-    r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;

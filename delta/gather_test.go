@@ -1,0 +1,165 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// recorder is a database whose answers wait for the test.
+type recorder struct {
+	batcher
+
+	mu   sync.Mutex
+	sets [][]string
+	hold chan struct{}
+	fail error
+}
+
+func newRecorder() *recorder {
+	r := &recorder{hold: make(chan struct{})}
+	r.stuckAfter = time.Hour
+	r.alone = func(ctx context.Context, p deltatype.ObjectInformParams) (*deltatype.ObjectInformResult, error) {
+		results, err := r.write(ctx, []deltatype.ObjectInformParams{p}, nil)
+		if err != nil {
+			return nil, err
+		}
+		return results[0], nil
+	}
+	r.together = func(ctx context.Context, set []deltatype.ObjectInformParams) ([]*deltatype.ObjectInformResult, error) {
+		return r.write(ctx, set, r.fail)
+	}
+	return r
+}
+
+func (r *recorder) write(ctx context.Context, set []deltatype.ObjectInformParams, fail error) ([]*deltatype.ObjectInformResult, error) {
+	var ids []string
+	var results []*deltatype.ObjectInformResult
+	for _, p := range set {
+		ids = append(ids, p.ResourceID)
+		results = append(results, &deltatype.ObjectInformResult{Resource: &deltatype.ResourceRow{ObjectID: p.ResourceID}})
+	}
+	r.mu.Lock()
+	r.sets = append(r.sets, ids)
+	r.mu.Unlock()
+	select {
+	case <-r.hold:
+		return results, fail
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// start informs in the background and returns when that is under way.
+func (r *recorder) start(ctx context.Context, all *sync.WaitGroup, id string, answered func(*deltatype.ObjectInformResult, error)) {
+	before := r.seen()
+	all.Go(func() {
+		answered(r.inform(ctx, deltatype.ObjectInformParams{Kind: "k", ResourceID: id}))
+	})
+	for r.seen() == before {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// seen counts the calls that are under way.
+func (r *recorder) seen() (calls int) {
+	r.mu.Lock()
+	for _, set := range r.sets {
+		calls += len(set)
+	}
+	r.mu.Unlock()
+	r.batcher.mu.Lock()
+	defer r.batcher.mu.Unlock()
+	return calls + len(r.waiting)
+}
+
+func own(t *testing.T, id string) func(*deltatype.ObjectInformResult, error) {
+	return func(result *deltatype.ObjectInformResult, err error) {
+		if err != nil || result.Resource.ObjectID != id {
+			t.Errorf("%s: %+v %v", id, result, err)
+		}
+	}
+}
+
+func TestCallsThatComeMeanwhileAreOneStatement(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	var all sync.WaitGroup
+	for _, id := range []string{"first", "second", "a", "b", "a", "c"} {
+		r.start(t.Context(), &all, id, own(t, id))
+	}
+	close(r.hold)
+	all.Wait()
+	r.wait()
+	require.ElementsMatch(t, [][]string{{"first"}, {"second"}}, r.sets[:2])
+	require.ElementsMatch(t, [][]string{{"a", "b", "c"}, {"a"}}, r.sets[2:], "an object is in a statement once")
+}
+
+func TestAStatementIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	var all sync.WaitGroup
+	for i := range maxSingles + maxGathered + 1 {
+		id := fmt.Sprint(i)
+		r.start(t.Context(), &all, id, own(t, id))
+	}
+	close(r.hold)
+	all.Wait()
+	require.Len(t, r.sets, maxSingles+2)
+	require.ElementsMatch(t, []int{maxGathered, 1}, []int{len(r.sets[maxSingles]), len(r.sets[maxSingles+1])})
+}
+
+func TestWhatFailsTogetherIsWrittenAlone(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	r.fail = errors.New("one of them is bad")
+	var all sync.WaitGroup
+	for _, id := range []string{"first", "second", "a", "b"} {
+		r.start(t.Context(), &all, id, own(t, id))
+	}
+	close(r.hold)
+	all.Wait()
+	require.ElementsMatch(t, [][]string{{"a", "b"}, {"a"}, {"b"}}, r.sets[2:])
+}
+
+func TestAStatementThatIsStuckKeepsNobodyBack(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	r.stuckAfter = 200 * time.Millisecond
+	var all sync.WaitGroup
+	for _, id := range []string{"first", "second", "a"} {
+		all.Go(func() { own(t, id)(r.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: id})) })
+	}
+	require.Eventually(t, func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.sets) == 3 }, 10*time.Second, time.Millisecond)
+	close(r.hold)
+	all.Wait()
+	r.wait()
+	require.Zero(t, r.running)
+}
+
+func TestAStatementEndsWhenNobodyWaitsForItAnyLonger(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	defer r.wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var all sync.WaitGroup
+	for _, id := range []string{"first", "second", "a", "b"} {
+		r.start(ctx, &all, id, func(_ *deltatype.ObjectInformResult, err error) {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
+	cancel()
+	all.Wait()
+	r.wait()
+	require.Zero(t, r.running)
+}
