@@ -12,8 +12,10 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/worker"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -21,10 +23,15 @@ const (
 	AttemptName    = "delta.Attempt"
 	LapseName      = "delta.Lapse"
 	InformPassName = "delta.InformPass"
+	SteerName      = "delta.Steer"
+	SettledName    = "delta.Settled"
 )
 
 // WrongInstallation is the type of the error that ends a workflow which belongs to another database.
 const WrongInstallation = "delta.WrongInstallation"
+
+// UnknownKind is the type of the error of a worker that has no controller for the kind.
+const UnknownKind = "delta.UnknownKind"
 
 const (
 	// DispatchNet is how long after a step that should go on by itself a dispatcher looks again. It is long, because
@@ -51,12 +58,18 @@ type Activities struct {
 	Logger *slog.Logger
 	// WorkTimeout and InformTimeout apply where the handler leaves them at 0; negative means no bound.
 	WorkTimeout, InformTimeout time.Duration
+	// Retry says how long to wait after a failure.
+	Retry RetryPolicy
 	// Rest is for namespaces that no client has configured.
 	Rest Rest
 	// Limit bounds Work across kinds, by namespace.
 	Limit NamespaceLimit
-	// Slots bounds Work within the kind; nil for no bound.
+	// Slots bounds Work within the kind; nil where Parallel does.
 	Slots *Slots
+	// Parallel bounds Work within the kind, on a worker that has no slots for it alone; nil for no bound.
+	Parallel *semaphore.Weighted
+	// Context adds to the context of Work and Inform; nil for nothing.
+	Context func(context.Context) context.Context
 	// AbandonAfter is how long Work may go on after its context ended before the attempt is closed without it.
 	AbandonAfter time.Duration
 	// DefaultMaxAttempts is given to resources that an informer finds first.
@@ -64,6 +77,10 @@ type Activities struct {
 	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
 	// context of the activity, which answers Temporal after Work was cancelled.
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
+	// Observed is called after the outcome of an attempt was written, with the row as it is then; nil for nobody.
+	Observed func(verdict Verdict, row *deltatype.ResourceRow)
+	// Listing says how this kind's listings are taken.
+	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
 }
@@ -83,7 +100,19 @@ type NamespaceLimit interface {
 type Ref struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
-	ObjectID     string `json:"object_id"`
+	ObjectID     string `json:"object_id,omitempty"`
+	// HashedID stands for ObjectID, where object ids are kept from Temporal.
+	HashedID string `json:"hashed_id,omitempty"`
+	// SearchAttributes tells that the Temporal namespace has Delta's.
+	SearchAttributes bool `json:"search_attributes,omitempty"`
+}
+
+// String names the resource as Temporal may know it.
+func (r Ref) String() string {
+	if r.HashedID != "" {
+		return r.Kind + "/#" + r.HashedID
+	}
+	return r.Kind + "/" + r.ObjectID
 }
 
 // Registry is where the activities are registered: a worker or a test environment.
@@ -93,20 +122,75 @@ type Registry interface {
 
 var _ Registry = worker.Worker(nil)
 
+// Kinds are the activities of all kinds that one worker works.
+type Kinds map[string]*Activities
+
 // RegisterResource registers what the resource workflow calls.
-func (a *Activities) RegisterResource(r Registry) {
-	r.RegisterActivityWithOptions(a.Attempt, activity.RegisterOptions{Name: AttemptName})
-	r.RegisterActivityWithOptions(a.Lapse, activity.RegisterOptions{Name: LapseName})
+func (k Kinds) RegisterResource(r Registry) {
+	r.RegisterActivityWithOptions(k.Attempt, activity.RegisterOptions{Name: AttemptName})
+	r.RegisterActivityWithOptions(k.Lapse, activity.RegisterOptions{Name: LapseName})
+	r.RegisterActivityWithOptions(k.Steer, activity.RegisterOptions{Name: SteerName})
 }
 
 // RegisterInform registers what the inform workflow calls.
-func (a *Activities) RegisterInform(r Registry) {
-	r.RegisterActivityWithOptions(a.InformPass, activity.RegisterOptions{Name: InformPassName})
+func (k Kinds) RegisterInform(r Registry) {
+	r.RegisterActivityWithOptions(k.InformPass, activity.RegisterOptions{Name: InformPassName})
+	r.RegisterActivityWithOptions(k.Settled, activity.RegisterOptions{Name: SettledName})
 }
 
-// check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly.
+// of finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
+// can be retried.
+func (k Kinds) of(kind string) (*Activities, error) {
+	a, ok := k[kind]
+	if !ok && len(k) == 1 {
+		for _, a := range k {
+			return a, nil // it has the task queue for itself, and refuses
+		}
+	}
+	if !ok {
+		return nil, temporal.NewApplicationError(fmt.Sprintf("this worker has no controller for kind %q", kind), UnknownKind)
+	}
+	return a, nil
+}
+
+// on calls an activity of the kind that the input names.
+func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*Activities, context.Context, In) (Out, error)) (out Out, err error) {
+	a, err := k.of(kind)
+	if err != nil {
+		return out, err
+	}
+	return do(a, ctx, in)
+}
+
+// Attempt is [Activities.Attempt] of the resource's kind.
+func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
+	return on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
+}
+
+// Lapse is [Activities.Lapse] of the resource's kind.
+func (k Kinds) Lapse(ctx context.Context, in LapseInput) (Step, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).Lapse)
+}
+
+// Steer is [Activities.Steer] of the resource's kind.
+func (k Kinds) Steer(ctx context.Context, in SteerInput) (SteerResult, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).Steer)
+}
+
+// InformPass is [Activities.InformPass] of the kind.
+func (k Kinds) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).InformPass)
+}
+
+// Settled is [Activities.Settled] of the kind.
+func (k Kinds) Settled(ctx context.Context, in SettledInput) (SettledResult, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).Settled)
+}
+
+// check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that
+// names no database was asked for by hand, and is this one's.
 func (a *Activities) check(installation, kind string) error {
-	if installation != a.Installation {
+	if installation != a.Installation && installation != "" {
 		return temporal.NewNonRetryableApplicationError(
 			fmt.Sprintf("this workflow belongs to Delta installation %s, but the worker's database is installation %s",
 				installation, a.Installation), WrongInstallation, nil)
@@ -125,7 +209,7 @@ func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, f
 		return row, false, nil
 	}
 	if err != nil {
-		return row, false, fmt.Errorf("reading %s/%s: %w", ref.Kind, ref.ObjectID, err)
+		return row, false, fmt.Errorf("reading %s: %w", ref, err)
 	}
 	return row, true, nil
 }

@@ -34,8 +34,18 @@ type Step struct {
 	Wait time.Duration `json:"wait,omitempty"`
 	// Generation is that of the row after the step.
 	Generation int64 `json:"generation,omitempty"`
+	// SyncedGeneration is the newest that was synced.
+	SyncedGeneration int64 `json:"synced_generation,omitempty"`
 	// State is that of the row after the step; empty where there is no row.
 	State deltatype.ResourceState `json:"state,omitempty"`
+	// Namespace, Attempt, MaxAttempts, SyncCount and Paused are those of the row.
+	Namespace   string `json:"namespace,omitempty"`
+	Attempt     int    `json:"attempt,omitempty"`
+	MaxAttempts int    `json:"max_attempts,omitempty"`
+	SyncCount   int64  `json:"sync_count,omitempty"`
+	Paused      bool   `json:"paused,omitempty"`
+	// Error is the beginning of the latest error of a row that is not synced.
+	Error string `json:"error,omitempty"`
 }
 
 // Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
@@ -48,11 +58,15 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		// The row, if this database has one of that name, is waiting for a workflow of its own.
 		redispatch := db.RedispatchResourceParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
 		if err := db.New().RedispatchResource(ctx, a.Pool, redispatch); err != nil {
-			return Step{}, fmt.Errorf("dispatching %s/%s anew: %w", ref.Kind, ref.ObjectID, err)
+			return Step{}, fmt.Errorf("dispatching %s anew: %w", ref, err)
 		}
 		return Step{}, err
 	}
 	defer a.heartbeat(ctx)()
+	ref, err := a.resolve(ctx, ref)
+	if err != nil {
+		return Step{}, err
+	}
 
 	claimed, err := db.New().ClaimAttempt(ctx, a.Pool, db.ClaimAttemptParams{
 		Net:       DispatchNet,
@@ -65,13 +79,27 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		return a.unclaimed(ctx, ref)
 	}
 	if err != nil {
-		return Step{}, fmt.Errorf("claiming an attempt of %s/%s: %w", ref.Kind, ref.ObjectID, err)
+		return Step{}, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
 	}
 	row, err := claimed.Resource.Row()
 	if err != nil {
 		return Step{}, err
 	}
-	return a.complete(ctx, ref, row, a.work(ctx, row))
+	tx := &txCompletion{activities: a, row: row}
+	outcome := a.work(ctx, row, tx.complete)
+	if outcome.Verdict == VerdictSynced && tx.used.Load() {
+		// The transaction is to have written the outcome, if it was committed.
+		got, found, err := a.get(ctx, ref)
+		if err != nil || !found {
+			return Step{Next: NextNone}, err
+		}
+		if r := got.Resource; r.State != deltatype.ResourceStatePending || r.Generation != row.Generation || r.Attempt != rawAttempt(row) {
+			a.observe(VerdictSynced, r)
+			return step(r, got.Now), nil
+		}
+		outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+	}
+	return a.complete(ctx, ref, row, outcome)
 }
 
 // unclaimed says what a row that offers no attempt waits for.
@@ -81,7 +109,7 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		return Step{Next: NextNone}, err
 	}
 	r := got.Resource
-	if r.State == deltatype.ResourceStatePending && r.Attempt >= r.MaxAttempts {
+	if r.State == deltatype.ResourceStatePending && r.Attempt-r.Snoozes >= int32(r.MaxAttempts) {
 		// The last attempt was claimed, and its worker died.
 		row, err := r.Row()
 		if err != nil {
@@ -94,20 +122,42 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 	}
 	s := step(r, got.Now)
 	if s.Next == NextAttempt {
+		controller, err := db.New().GetController(ctx, a.Pool, ref.Kind)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return Step{}, fmt.Errorf("reading the settings of kind %s: %w", ref.Kind, err)
+		}
+		if controller.Paused {
+			// A dispatcher wakes it when its kind is resumed.
+			s.Next, s.Paused = NextNone, true
+			return s, nil
+		}
 		// The row changed between the two statements, or a failed one is due this very moment: no hot loop.
 		s.Wait = max(s.Wait, 100*time.Millisecond)
 	}
 	return s, nil
 }
 
+// maxShownError bounds what of an error enters a history.
+const maxShownError = 300
+
 // step reads off a row how its lifecycle goes on.
 func step(r db.Resource, now time.Time) Step {
-	s := Step{Next: NextNone, Generation: r.Generation, State: r.State}
+	s := Step{
+		Next:             NextNone,
+		Generation:       r.Generation,
+		SyncedGeneration: r.SyncedGeneration,
+		State:            r.State,
+		Namespace:        r.Namespace,
+		Attempt:          int(r.Attempt - r.Snoozes),
+		MaxAttempts:      int(r.MaxAttempts),
+		SyncCount:        r.SyncCount,
+		Paused:           r.Paused,
+	}
 	switch r.State {
-	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStatePending:
-		s.Next = NextAttempt
-		return s
-	case deltatype.ResourceStateFailed:
+	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
+		if r.Paused {
+			return s // a dispatcher wakes it when it is resumed
+		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
 		if r.DueAt == nil {
@@ -119,6 +169,12 @@ func step(r db.Resource, now time.Time) Step {
 	}
 	if r.DueAt != nil {
 		s.Wait = max(r.DueAt.Sub(now), 0)
+	}
+	if n := len(r.Errors); n > 0 && r.State != deltatype.ResourceStateSynced {
+		var latest deltatype.AttemptError
+		if json.Unmarshal(r.Errors[n-1], &latest) == nil {
+			s.Error = bound(latest.Error, maxShownError)
+		}
 	}
 	return s
 }
@@ -134,7 +190,7 @@ func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.Re
 	}
 	var written db.GetResourceRow
 	err = retry(ctx, func(ctx context.Context) (err error) {
-		written, err = a.write(ctx, worked, outcome.Verdict, encoded)
+		written, err = a.write(ctx, worked, outcome, encoded)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -149,26 +205,55 @@ func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.Re
 		return Step{}, fmt.Errorf("writing the outcome of attempt %d of %s/%s, generation %d: %w",
 			worked.Attempt, ref.Kind, ref.ObjectID, worked.Generation, err)
 	}
+	a.observe(outcome.Verdict, written.Resource)
 	return step(written.Resource, written.Now), nil
 }
 
-func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, verdict Verdict, encoded []byte) (db.GetResourceRow, error) {
-	q, attempt := db.New(), int16(worked.Attempt) //nolint:gosec // it came from a smallint
+// observe tells who wants to know what was written.
+func (a *Activities) observe(verdict Verdict, r db.Resource) {
+	if a.Observed == nil {
+		return
+	}
+	row, err := r.Row()
+	if err != nil {
+		a.Logger.Error("a row cannot be read; no event is sent", "error", err)
+		return
+	}
+	a.Observed(verdict, row)
+}
+
+// rawAttempt is the number that fences a write: it counts snoozed attempts too, so it never repeats.
+func rawAttempt(row *deltatype.ResourceRow) int32 {
+	return int32(row.Attempt + row.Snoozes) //nolint:gosec // both came from an integer column
+}
+
+func (a *Activities) writeSynced(ctx context.Context, conn db.DBTX, worked *deltatype.ResourceRow) (db.GetResourceRow, error) {
+	row, err := db.New().CompleteSynced(ctx, conn, db.CompleteSyncedParams{
+		Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: rawAttempt(worked),
+		Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
+	})
+	return db.GetResourceRow(row), err
+}
+
+func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, outcome Outcome, encoded []byte) (db.GetResourceRow, error) {
+	q, attempt := db.New(), rawAttempt(worked)
 	switch {
-	case verdict == VerdictSynced:
-		row, err := q.CompleteSynced(ctx, a.Pool, db.CompleteSyncedParams{
+	case outcome.Verdict == VerdictSynced:
+		return a.writeSynced(ctx, a.Pool, worked)
+	case outcome.Verdict == VerdictSnoozed:
+		row, err := q.CompleteSnoozed(ctx, a.Pool, db.CompleteSnoozedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
-			Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
+			SnoozeFor: outcome.SnoozeFor, DispatchAfter: outcome.SnoozeFor + DueGrace,
 		})
 		return db.GetResourceRow(row), err
-	case verdict == VerdictDeleted:
+	case outcome.Verdict == VerdictDeleted:
 		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,
 			Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err
-	case worked.Attempt >= worked.MaxAttempts:
+	case outcome.Verdict == VerdictDegraded || worked.Attempt >= worked.MaxAttempts:
 		row, err := q.CompleteDegraded(ctx, a.Pool, db.CompleteDegradedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DegradedRetention, Grace: DueGrace,
@@ -176,7 +261,7 @@ func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, v
 		})
 		return db.GetResourceRow(row), err
 	default:
-		after := Backoff(worked.Attempt)
+		after := a.Retry.Backoff(worked.Attempt)
 		row, err := q.CompleteFailed(ctx, a.Pool, db.CompleteFailedParams{
 			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
 			RetryAfter: after, DispatchAfter: after + DueGrace, Error: encoded, MaxErrors: MaxErrors,

@@ -196,8 +196,9 @@ func TestWorkOfAnotherInstallationIsRefusedForGood(t *testing.T) {
 	suite := testsuite.WorkflowTestSuite{}
 	suite.SetLogger(log.NewStructuredLogger(h.Logger))
 	env := suite.NewTestActivityEnvironment()
-	h.RegisterResource(env)
-	h.RegisterInform(env)
+	kinds := activities.Kinds{kind: h.Activities}
+	kinds.RegisterResource(env)
+	kinds.RegisterInform(env)
 	ref := h.inform(object("a", "1"))
 	h.set(ref, "dispatch_at = now() + interval '15 minutes'")
 	before := h.row(ref)

@@ -24,7 +24,7 @@ func TestBackoffDoublesUpToTenMinutes(t *testing.T) {
 			t.Parallel()
 			least, most := time.Duration(math.MaxInt64), time.Duration(0)
 			for range 2000 {
-				wait := activities.Backoff(n)
+				wait := activities.RetryPolicy{}.Backoff(n)
 				least, most = min(least, wait), max(most, wait)
 			}
 			// Give or take a tenth, and all of that tenth.

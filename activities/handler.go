@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -12,16 +14,26 @@ import (
 type Handler interface {
 	// Kind is the kind of object that the controller is for.
 	Kind() string
-	// Work brings one resource in line.
-	Work(ctx context.Context, row *deltatype.ResourceRow) Outcome
+	// Work brings one resource in line. It may call completeTx to have the attempt marked synced by a transaction of its
+	// own.
+	Work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome
 	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound.
 	WorkTimeout(row *deltatype.ResourceRow) time.Duration
 	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
 	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed
+	// Encode takes an object, as JSON, and its options as they came from outside.
+	Encode(object, options []byte) (deltatype.ObjectInformParams, error)
+	// Compares tells whether objects of the kind compare themselves.
+	Compares() bool
+	// Same tells whether two objects, as JSON, are the same to the kind; ok is false where it cannot tell.
+	Same(stored, listed []byte) (same, ok bool)
 	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound.
 	InformTimeout() time.Duration
 }
+
+// CompleteTx marks the attempt that runs as synced, in a transaction of the caller's.
+type CompleteTx func(ctx context.Context, tx pgx.Tx) error
 
 // Verdict is what Work came to.
 type Verdict int
@@ -33,6 +45,10 @@ const (
 	VerdictFailed
 	// VerdictDeleted says that the object is gone outside.
 	VerdictDeleted
+	// VerdictSnoozed puts the attempt off, without counting it.
+	VerdictSnoozed
+	// VerdictDegraded is a failure that further attempts would not mend.
+	VerdictDegraded
 )
 
 // Outcome is what Work came to, and why.
@@ -42,6 +58,8 @@ type Outcome struct {
 	Error string
 	// Trace is the stack of a panic.
 	Trace string
+	// SnoozeFor is how long a snoozed attempt is put off.
+	SnoozeFor time.Duration
 }
 
 // Listed is one item of a listing.

@@ -35,6 +35,22 @@ type InformInput struct {
 	Options deltatype.InformOptions `json:"options,omitzero"`
 	// ProcessExisting also schedules objects that did not change.
 	ProcessExisting bool `json:"process_existing,omitempty"`
+	// RunForeground has the run wait until all that it informed has settled.
+	RunForeground bool `json:"run_foreground,omitempty"`
+	// Pass identifies the run, where what it lists has to be remembered.
+	Pass string `json:"pass,omitempty"`
+}
+
+// Listing says how the listings of a kind are taken.
+type Listing struct {
+	// Overlap is how far before the cursor the next pass begins, for clocks that differ and objects that show up late.
+	Overlap time.Duration
+	// Complete says that a listing without After names all there is: what it leaves out is gone.
+	Complete bool
+	// MostDeleted is how many resources one listing may mark deleted in any case; more than that only up to MostDeletedShare
+	// of all of the kind.
+	MostDeleted      int
+	MostDeletedShare float64
 }
 
 // InformProgress counts what a pass has listed so far; it is what heartbeats carry and what the pass returns.
@@ -43,6 +59,10 @@ type InformProgress struct {
 	Listed    int `json:"listed"`
 	Scheduled int `json:"scheduled"`
 	Refused   int `json:"refused,omitempty"`
+	// Deleted counts resources that a complete listing no longer had.
+	Deleted int `json:"deleted,omitempty"`
+	// Withheld counts those that were not marked deleted, because they are suspiciously many.
+	Withheld int64 `json:"withheld,omitempty"`
 }
 
 // InformPass lists once what exists outside and writes it in pages. The cursor moves only after a complete pass: one
@@ -53,13 +73,15 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 		return InformProgress{}, err
 	}
 	options := in.Options
-	if options.After == nil {
+	complete := a.Listing.Complete && options.After == nil && options.Limit == 0 && len(options.Labels) == 0
+	if options.After == nil && !complete {
 		controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return InformProgress{}, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
 		}
 		if last := controller.LastInformTime.UTC(); last.Unix() > 0 {
-			options.After = &last
+			after := last.Add(-a.Listing.Overlap)
+			options.After = &after
 		}
 	}
 
@@ -74,7 +96,11 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
-	p := pass{activities: a, in: in, cursor: time.Now().UTC()}
+	started, err := db.New().Now(ctx, a.Pool)
+	if err != nil {
+		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
+	}
+	p := pass{activities: a, in: in, cursor: time.Now().UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
@@ -86,7 +112,15 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 			fmt.Sprintf("informing kind %s: %d of %d objects were refused, the cursor stays: %s",
 				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil)
 	}
-	_, err := db.New().MoveInformCursor(ctx, a.Pool, db.MoveInformCursorParams{Name: in.Kind, LastInformTime: p.cursor})
+	if complete && p.remember {
+		if err := p.deleteMissing(passCtx, started); err != nil {
+			return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+		}
+	}
+	if len(in.Options.Labels) > 0 || in.Options.Limit > 0 || in.Options.After != nil {
+		return p.progress, nil // it was not everything since the cursor
+	}
+	_, err = db.New().MoveInformCursor(ctx, a.Pool, db.MoveInformCursorParams{Name: in.Kind, LastInformTime: p.cursor})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return p.progress, fmt.Errorf("moving the cursor of kind %s: %w", in.Kind, err)
 	}
@@ -103,19 +137,21 @@ type pass struct {
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
 	cursor  time.Time
 	created time.Time
+	// remember has what is listed written down.
+	remember bool
 }
 
 // drain takes the listing to its end.
 func (p *pass) drain(ctx context.Context, listing <-chan Listed) error {
 	flush := time.NewTicker(informFlush)
 	defer flush.Stop()
-	beat := time.NewTicker(HeartbeatTimeout / 4)
-	defer beat.Stop()
+	beats := time.NewTicker(beat(ctx))
+	defer beats.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-beat.C:
+		case <-beats.C:
 			if activity.IsActivity(ctx) {
 				activity.RecordHeartbeat(ctx, p.progress)
 			}
@@ -129,7 +165,8 @@ func (p *pass) drain(ctx context.Context, listing <-chan Listed) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				if !p.created.IsZero() {
+				// A creation in the future is a clock that is wrong: it is not to hide what is created until then.
+				if !p.created.IsZero() && p.created.Before(p.cursor) {
 					p.cursor = p.created
 				}
 				return p.write(ctx)
@@ -168,10 +205,23 @@ func (p *pass) write(ctx context.Context) error {
 	if len(p.page) == 0 {
 		return nil
 	}
-	results, err := db.InformRetrying(ctx, p.activities.Pool, p.page, db.InformOptions{
+	if err := p.compare(ctx); err != nil {
+		return err
+	}
+	options := db.InformOptions{
 		DefaultMaxAttempts: p.activities.DefaultMaxAttempts,
+		DefaultPriority:    deltatype.PriorityPeriodic,
 		ProcessExisting:    p.in.ProcessExisting,
-	})
+	}
+	if p.in.ProcessExisting {
+		options.DefaultPriority = deltatype.PriorityBackfill
+	}
+	if p.remember {
+		if err := p.record(ctx); err != nil {
+			return err
+		}
+	}
+	results, err := db.InformRetrying(ctx, p.activities.Pool, p.page, options)
 	if err != nil {
 		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
 	}

@@ -24,6 +24,11 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return Step{}, err
 	}
+	ref, err := a.resolve(ctx, in.Ref)
+	if err != nil {
+		return Step{}, err
+	}
+	in.Ref = ref
 	got, found, err := a.get(ctx, in.Ref)
 	if err != nil || !found {
 		return Step{Next: NextNone}, err
@@ -42,7 +47,7 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 			return step(expired.Resource, expired.Now), nil
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
-			return Step{}, fmt.Errorf("expiring %s/%s: %w", in.Kind, in.ObjectID, err)
+			return Step{}, fmt.Errorf("expiring %s: %w", in.Ref, err)
 		}
 	}
 
@@ -55,7 +60,7 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 		return Step{Next: NextNone}, nil
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return Step{}, fmt.Errorf("removing %s/%s: %w", in.Kind, in.ObjectID, err)
+		return Step{}, fmt.Errorf("removing %s: %w", in.Ref, err)
 	}
 
 	prolonged, err := db.New().ProlongRest(ctx, a.Pool, db.ProlongRestParams{
@@ -67,7 +72,7 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 		return step(prolonged.Resource, prolonged.Now), nil
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return Step{}, fmt.Errorf("prolonging the rest of %s/%s: %w", in.Kind, in.ObjectID, err)
+		return Step{}, fmt.Errorf("prolonging the rest of %s: %w", in.Ref, err)
 	}
 
 	// It changed meanwhile.

@@ -16,7 +16,7 @@ func (h *harness) lapse(ref activities.Ref, generation int64) activities.Step {
 	h.t.Helper()
 	step, err := h.Lapse(context.Background(), activities.LapseInput{Ref: ref, Generation: generation})
 	require.NoError(h.t, err)
-	return step
+	return brief(step)
 }
 
 // rested has all of a resource's rest pass at once.

@@ -34,15 +34,30 @@ type handler struct {
 	inform      func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
 	workTimeout time.Duration
 	passTimeout time.Duration
+	completeTx  activities.CompleteTx
+	same        func(stored, listed []byte) (same, ok bool)
 	worked      atomic.Int64
 }
 
 func (h *handler) Kind() string { return kind }
 
-func (h *handler) Work(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome {
+func (h *handler) Work(ctx context.Context, row *deltatype.ResourceRow, completeTx activities.CompleteTx) activities.Outcome {
 	h.worked.Add(1)
+	h.completeTx = completeTx
 	return h.work(ctx, row)
 }
+
+func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error) {
+	var content map[string]string
+	if err := json.Unmarshal(encoded, &content); err != nil {
+		return deltatype.ObjectInformParams{}, err
+	}
+	return object(content["id"], content["content"]), nil
+}
+
+func (h *handler) Compares() bool { return h.same != nil }
+
+func (h *handler) Same(stored, listed []byte) (same, ok bool) { return h.same(stored, listed) }
 
 func (h *handler) WorkTimeout(*deltatype.ResourceRow) time.Duration { return h.workTimeout }
 
@@ -118,7 +133,12 @@ func (h *harness) attempt(ref activities.Ref) activities.Step {
 	h.t.Helper()
 	step, err := h.Attempt(context.Background(), ref)
 	require.NoError(h.t, err)
-	return step
+	return brief(step)
+}
+
+// brief is what of a step decides how the lifecycle goes on.
+func brief(s activities.Step) activities.Step {
+	return activities.Step{Next: s.Next, Wait: s.Wait, Generation: s.Generation, State: s.State}
 }
 
 // claim starts an attempt as the activity does, for a worker that is lost right after.

@@ -22,7 +22,7 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 	}
 	done := make(chan struct{})
 	go func() {
-		tick := time.NewTicker(HeartbeatTimeout / 4)
+		tick := time.NewTicker(beat(ctx))
 		defer tick.Stop()
 		for {
 			select {
@@ -36,18 +36,23 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 	return func() { close(done) }
 }
 
+// beat is how often a sign of life is due.
+func beat(ctx context.Context) time.Duration {
+	timeout := HeartbeatTimeout
+	if activity.IsActivity(ctx) && activity.GetInfo(ctx).HeartbeatTimeout > 0 {
+		timeout = activity.GetInfo(ctx).HeartbeatTimeout
+	}
+	return timeout / 4
+}
+
 // work calls the user's Work within its limits. It returns even if Work does not: that call then keeps its place in
 // the kind's parallelism, and in its namespace, until it ends.
-func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outcome {
+func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome {
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
-	leave := func() {}
-	if a.Limit != nil {
-		release, err := a.Limit.Acquire(ctx, row.Namespace)
-		if err != nil {
-			return Outcome{Verdict: VerdictFailed, Error: "stopped while waiting for a place in namespace " + row.Namespace + ": " + err.Error()}
-		}
-		leave = release
+	leave, err := a.enter(ctx, row)
+	if err != nil {
+		return Outcome{Verdict: VerdictFailed, Error: err.Error()}
 	}
 
 	timeout := a.Handler.WorkTimeout(row)
@@ -65,7 +70,7 @@ func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outco
 			leave()
 			done <- outcome
 		}()
-		outcome = a.Handler.Work(workCtx, row)
+		outcome = a.Handler.Work(workCtx, row, completeTx)
 	}()
 
 	select {
@@ -96,6 +101,31 @@ func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow) Outco
 	}, timeout)
 }
 
+// enter waits for the places that a call of Work takes.
+func (a *Activities) enter(ctx context.Context, row *deltatype.ResourceRow) (leave func(), err error) {
+	places := []func(){}
+	leave = func() {
+		for _, free := range places {
+			free()
+		}
+	}
+	if a.Parallel != nil {
+		if err := a.Parallel.Acquire(ctx, 1); err != nil {
+			return leave, fmt.Errorf("stopped while waiting for a place among the kind's parallel calls: %w", err)
+		}
+		places = append(places, func() { a.Parallel.Release(1) })
+	}
+	if a.Limit != nil {
+		release, err := a.Limit.Acquire(ctx, row.Namespace)
+		if err != nil {
+			leave()
+			return leave, fmt.Errorf("stopped while waiting for a place in namespace %s: %w", row.Namespace, err)
+		}
+		places = append(places, release)
+	}
+	return leave, nil
+}
+
 // explain adds to a failure why its context had ended, if it had.
 func (a *Activities) explain(ctx context.Context, outcome Outcome, timeout time.Duration) Outcome {
 	if outcome.Verdict != VerdictFailed || ctx.Err() == nil {
@@ -111,6 +141,9 @@ func (a *Activities) explain(ctx context.Context, outcome Outcome, timeout time.
 
 // untilStopped is the context for user code: it also ends when the client does not wait any longer.
 func (a *Activities) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.Context != nil {
+		ctx = a.Context(ctx)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	if a.Stopping == nil {
 		return ctx, cancel

@@ -8,26 +8,100 @@ package db
 import (
 	"context"
 	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
+
+const dispatchedKinds = `-- name: DispatchedKinds :many
+SELECT DISTINCT kind FROM delta_resource WHERE dispatch_at IS NOT NULL
+`
+
+func (q *Queries) DispatchedKinds(ctx context.Context, db DBTX) ([]string, error) {
+	rows, err := db.Query(ctx, dispatchedKinds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
+			return nil, err
+		}
+		items = append(items, kind)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const forgetDispatched = `-- name: ForgetDispatched :execrows
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = $1 AND d.dispatch_at > now() AND d.state <> 'pending'
+    LIMIT $2::integer
+    FOR UPDATE SKIP LOCKED
+)
+`
+
+type ForgetDispatchedParams struct {
+	Kind  string
+	Batch int32
+}
+
+// Has a page of lifecycles dispatched anew that Temporal has lost. Those that are being worked on look after themselves.
+func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispatchedParams) (int64, error) {
+	result, err := db.Exec(ctx, forgetDispatched, arg.Kind, arg.Batch)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const hashResourceID = `-- name: HashResourceID :one
+UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = $1 AND object_id = $2
+RETURNING hashed_id
+`
+
+type HashResourceIDParams struct {
+	Kind     string
+	ObjectID string
+}
+
+func (q *Queries) HashResourceID(ctx context.Context, db DBTX, arg HashResourceIDParams) (*string, error) {
+	row := db.QueryRow(ctx, hashResourceID, arg.Kind, arg.ObjectID)
+	var hashed_id *string
+	err := row.Scan(&hashed_id)
+	return hashed_id, err
+}
 
 const leaseDue = `-- name: LeaseDue :many
 
 UPDATE delta_resource r
 SET dispatch_at = now() + $1::interval,
-    workflow_id = $2::text || r.object_id
+    hashed_id = CASE WHEN $2::boolean THEN delta_hash_id(r.kind, r.object_id) END,
+    workflow_id = $3::text || CASE WHEN $2::boolean THEN delta_hash_id(r.kind, r.object_id) ELSE r.object_id END
 FROM (
-    SELECT d.id FROM delta_resource d
-    WHERE d.kind = $3 AND d.dispatch_at <= now()
-    ORDER BY d.dispatch_at
-    LIMIT $4::integer
-    FOR UPDATE SKIP LOCKED
+    SELECT found.id FROM (SELECT unnest(ARRAY[1, 2, 3, 4, 5]::smallint[]) AS priority) p
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.kind = $4 AND d.priority = p.priority AND d.dispatch_at <= now()
+        ORDER BY d.dispatch_at
+        LIMIT $5::integer
+        FOR UPDATE SKIP LOCKED
+    ) found
+    WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $4 AND c.paused)
+    LIMIT $5::integer
 ) due
 WHERE r.id = due.id
-RETURNING r.id, r.object_id, r.generation, r.dispatch_at
+RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.dispatch_at
 `
 
 type LeaseDueParams struct {
 	Lease            time.Duration
+	HashIds          bool
 	WorkflowIDPrefix string
 	Kind             string
 	Batch            int32
@@ -36,15 +110,22 @@ type LeaseDueParams struct {
 type LeaseDueRow struct {
 	ID         int64
 	ObjectID   string
+	HashedID   *string
+	Namespace  string
+	Priority   int16
+	State      deltatype.ResourceState
 	Generation int64
 	DispatchAt *time.Time
 }
 
 // The outbox. A row is due when dispatch_at has passed. A dispatcher leases a batch, wakes the workflows, then settles:
 // if it dies in between, the lease runs out and another one does it again.
+// The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
+// keeps its rows.
 func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]LeaseDueRow, error) {
 	rows, err := db.Query(ctx, leaseDue,
 		arg.Lease,
+		arg.HashIds,
 		arg.WorkflowIDPrefix,
 		arg.Kind,
 		arg.Batch,
@@ -59,6 +140,10 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 		if err := rows.Scan(
 			&i.ID,
 			&i.ObjectID,
+			&i.HashedID,
+			&i.Namespace,
+			&i.Priority,
+			&i.State,
 			&i.Generation,
 			&i.DispatchAt,
 		); err != nil {

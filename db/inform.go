@@ -20,6 +20,8 @@ import (
 type InformOptions struct {
 	// DefaultMaxAttempts is given to new rows whose object does not say.
 	DefaultMaxAttempts int16
+	// DefaultPriority is that of a new generation whose object does not say.
+	DefaultPriority int16
 	// Revive schedules resources that are degraded, deleted or unknown, even if their object did not change.
 	Revive bool
 	// ProcessExisting schedules resources whose object did not change.
@@ -207,6 +209,11 @@ func isRetryable(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
 }
 
+func priority(o *deltatype.ObjectInformParams, options InformOptions) int16 {
+	const middle = 3
+	return cmp.Or(o.Priority, options.DefaultPriority, middle)
+}
+
 func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformResourceParams {
 	p := InformResourceParams{
 		Kind:               o.Kind,
@@ -216,6 +223,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		Metadata:           o.Metadata,
 		Tags:               o.Tags,
 		ExternalCreatedAt:  o.CreatedAt,
+		Priority:           priority(o, options),
 		DefaultMaxAttempts: options.DefaultMaxAttempts,
 		Revive:             options.Revive,
 		ProcessExisting:    options.ProcessExisting,
@@ -242,6 +250,7 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		Tags:               make([]string, n),
 		MaxAttempts:        make([]int16, n),
 		ExternalCreatedAts: make([]time.Time, n),
+		Priorities:         make([]int16, n),
 		DefaultMaxAttempts: options.DefaultMaxAttempts,
 		Revive:             options.Revive,
 		ProcessExisting:    options.ProcessExisting,
@@ -258,6 +267,7 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		p.Namespaces[i] = o.Namespace
 		p.Metadatas[i] = string(o.Metadata)
 		p.MaxAttempts[i] = o.MaxAttempts
+		p.Priorities[i] = priority(o, options)
 		if o.Tags != nil {
 			p.Tags[i] = arrayLiteral(o.Tags)
 		}

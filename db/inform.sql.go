@@ -14,23 +14,23 @@ import (
 
 const informResource = `-- name: InformResource :many
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at
 )
 SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     coalesce($5::text, 'default') AS namespace, coalesce($6::jsonb, '{}') AS metadata,
     coalesce($7::text[], '{}') AS tags, coalesce($8::smallint, $9::smallint) AS max_attempts,
-    $10::timestamptz AS external_created_at, now() AS due_at, now() AS dispatch_at
+    $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND NOT ((k.state <> 'deleted' OR $11::boolean)
+      AND NOT ((k.state <> 'deleted' OR $12::boolean)
         AND (k.hash <> $4
           OR coalesce(k.namespace <> $5, FALSE)
           OR coalesce(k.metadata <> $6::jsonb, FALSE)
           OR coalesce(k.tags <> $7::text[], FALSE)
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR (k.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $12::boolean)))
+          OR (k.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $13::boolean)))
 )
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -43,19 +43,21 @@ SET object = excluded.object,
     state = 'scheduled',
     generation = r.generation + 1,
     attempt = 0,
+    snoozes = 0,
+    priority = excluded.priority,
     due_at = now(),
     dispatch_at = now()
-WHERE (r.state <> 'deleted' OR $11::boolean)
+WHERE (r.state <> 'deleted' OR $12::boolean)
   AND (r.hash <> excluded.hash
     OR r.namespace <> $5
     OR r.metadata <> $6::jsonb
     OR r.tags <> $7::text[]
     OR r.max_attempts <> $8
-    OR (r.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $12::boolean))
+    OR (r.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $13::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    CASE WHEN $13::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourceParams struct {
@@ -69,6 +71,7 @@ type InformResourceParams struct {
 	MaxAttempts        *int16
 	DefaultMaxAttempts int16
 	ExternalCreatedAt  *time.Time
+	Priority           int16
 	Revive             bool
 	ProcessExisting    bool
 	Notify             bool
@@ -87,8 +90,13 @@ type InformResourceRow struct {
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	State             deltatype.ResourceState
-	Attempt           int16
+	Attempt           int32
+	Snoozes           int32
+	SyncCount         int64
 	MaxAttempts       int16
+	Priority          int16
+	Paused            bool
+	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
 	Metadata          []byte
@@ -112,6 +120,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.MaxAttempts,
 		arg.DefaultMaxAttempts,
 		arg.ExternalCreatedAt,
+		arg.Priority,
 		arg.Revive,
 		arg.ProcessExisting,
 		arg.Notify,
@@ -137,7 +146,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.DispatchAt,
 			&i.State,
 			&i.Attempt,
+			&i.Snoozes,
+			&i.SyncCount,
 			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
 			&i.Metadata,
@@ -158,10 +172,10 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $14::text <> '' THEN set_config('lock_timeout', $14::text, TRUE) END AS lock_timeout
+    SELECT CASE WHEN $15::text <> '' THEN set_config('lock_timeout', $15::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at, dispatch_at
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -171,6 +185,7 @@ SELECT
     coalesce(i.max_attempts, k.max_attempts, $1::smallint) AS max_attempts,
     coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
     coalesce(k.generation, 0) + 1 AS generation,
+    i.priority,
     now() AS due_at, now() AS dispatch_at
 FROM (
     SELECT
@@ -182,20 +197,21 @@ FROM (
         nullif(unnest($7::text[]), '')::jsonb AS metadata,
         nullif(unnest($8::text[]), '')::text[] AS tags,
         nullif(unnest($9::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest($10::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at
+        nullif(unnest($10::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
+        unnest($11::smallint[]) AS priority
     FROM settings
 ) i
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.max_attempts, d.kind, d.object_id, d.namespace, d.workflow_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE d.kind = i.kind AND d.object_id = i.object_id
-      AND (d.state <> 'deleted' OR $11::boolean)
+      AND (d.state <> 'deleted' OR $12::boolean)
       AND (d.hash <> i.hash
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
         OR d.max_attempts <> i.max_attempts
-        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $11::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $12::boolean))
+        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $13::boolean))
     OFFSET 0
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -212,14 +228,16 @@ SET object = excluded.object,
     state = 'scheduled',
     generation = excluded.generation,
     attempt = 0,
+    snoozes = 0,
+    priority = excluded.priority,
     due_at = now(),
     dispatch_at = now()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $13::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
@@ -233,6 +251,7 @@ type InformResourcesParams struct {
 	Tags               []string
 	MaxAttempts        []int16
 	ExternalCreatedAts []time.Time
+	Priorities         []int16
 	Revive             bool
 	ProcessExisting    bool
 	Notify             bool
@@ -252,8 +271,13 @@ type InformResourcesRow struct {
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	State             deltatype.ResourceState
-	Attempt           int16
+	Attempt           int32
+	Snoozes           int32
+	SyncCount         int64
 	MaxAttempts       int16
+	Priority          int16
+	Paused            bool
+	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
 	Metadata          []byte
@@ -283,6 +307,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.Tags,
 		arg.MaxAttempts,
 		arg.ExternalCreatedAts,
+		arg.Priorities,
 		arg.Revive,
 		arg.ProcessExisting,
 		arg.Notify,
@@ -309,7 +334,12 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.DispatchAt,
 			&i.State,
 			&i.Attempt,
+			&i.Snoozes,
+			&i.SyncCount,
 			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
 			&i.Metadata,
@@ -328,7 +358,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -340,7 +370,7 @@ FROM (
         nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.max_attempts, d.kind, d.object_id, d.namespace, d.workflow_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
   AND (r.hash <> i.hash
@@ -388,6 +418,7 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.ID,
 			&i.Generation,
 			&i.SyncedGeneration,
+			&i.SyncCount,
 			&i.CreatedAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
@@ -396,11 +427,15 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.DispatchAt,
 			&i.State,
 			&i.Attempt,
+			&i.Snoozes,
 			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,
 			&i.WorkflowID,
+			&i.HashedID,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,

@@ -11,7 +11,7 @@ import (
 )
 
 const claimWorkflowIDPrefix = `-- name: ClaimWorkflowIDPrefix :one
-UPDATE delta_installation SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text) RETURNING singleton, id, workflow_id_prefix, created_at
+UPDATE delta_installation SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text) RETURNING singleton, id, workflow_id_prefix, salt, created_at
 `
 
 // The first client that starts fixes the prefix; the answer is the one in force.
@@ -22,13 +22,14 @@ func (q *Queries) ClaimWorkflowIDPrefix(ctx context.Context, db DBTX, prefix str
 		&i.Singleton,
 		&i.ID,
 		&i.WorkflowIDPrefix,
+		&i.Salt,
 		&i.CreatedAt,
 	)
 	return i, err
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -38,6 +39,8 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.Name,
 		&i.LastInformTime,
 		&i.InformInterval,
+		&i.Paused,
+		&i.InformPaused,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -46,7 +49,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, salt, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -56,6 +59,7 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.Singleton,
 		&i.ID,
 		&i.WorkflowIDPrefix,
+		&i.Salt,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -63,7 +67,7 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 
 const moveInformCursor = `-- name: MoveInformCursor :one
 UPDATE delta_controller SET last_inform_time = greatest(last_inform_time, $1::timestamptz), updated_at = now()
-WHERE name = $2 RETURNING name, last_inform_time, inform_interval, metadata, created_at, updated_at
+WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -79,6 +83,8 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.Name,
 		&i.LastInformTime,
 		&i.InformInterval,
+		&i.Paused,
+		&i.InformPaused,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -86,10 +92,21 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 	return i, err
 }
 
+const now = `-- name: Now :one
+SELECT now()::timestamptz AS now
+`
+
+func (q *Queries) Now(ctx context.Context, db DBTX) (time.Time, error) {
+	row := db.QueryRow(ctx, now)
+	var now time.Time
+	err := row.Scan(&now)
+	return now, err
+}
+
 const upsertController = `-- name: UpsertController :one
 INSERT INTO delta_controller (name, inform_interval) VALUES ($1, $2)
 ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, metadata, created_at, updated_at
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -104,6 +121,8 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.Name,
 		&i.LastInformTime,
 		&i.InformInterval,
+		&i.Paused,
+		&i.InformPaused,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,

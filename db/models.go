@@ -14,6 +14,8 @@ type Controller struct {
 	Name           string
 	LastInformTime time.Time
 	InformInterval time.Duration
+	Paused         bool
+	InformPaused   bool
 	Metadata       []byte
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
@@ -23,6 +25,7 @@ type Installation struct {
 	Singleton        bool
 	ID               string
 	WorkflowIDPrefix *string
+	Salt             string
 	CreatedAt        time.Time
 }
 
@@ -30,6 +33,7 @@ type Resource struct {
 	ID                int64
 	Generation        int64
 	SyncedGeneration  int64
+	SyncCount         int64
 	CreatedAt         time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
@@ -37,12 +41,16 @@ type Resource struct {
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	State             deltatype.ResourceState
-	Attempt           int16
+	Attempt           int32
+	Snoozes           int32
 	MaxAttempts       int16
+	Priority          int16
+	Paused            bool
 	Kind              string
 	ObjectID          string
 	Namespace         string
 	WorkflowID        *string
+	HashedID          *string
 	Hash              []byte
 	Object            []byte
 	Metadata          []byte

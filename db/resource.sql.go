@@ -18,12 +18,13 @@ SET state = 'pending',
     due_at = NULL,
     dispatch_at = greatest(r.dispatch_at, now() + $1::interval),
     errors = CASE WHEN r.state = 'pending'
-        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', $2::text), $3)
+        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', $2::text), $3)
         ELSE r.errors END
 WHERE r.kind = $4 AND r.object_id = $5
-  AND r.attempt < r.max_attempts
-  AND (r.state IN ('scheduled', 'expired', 'pending') OR (r.state = 'failed' AND r.due_at <= now()))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+  AND r.attempt - r.snoozes < r.max_attempts
+  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
+  AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ClaimAttemptParams struct {
@@ -39,7 +40,7 @@ type ClaimAttemptRow struct {
 	Now      time.Time
 }
 
-// scheduled, expired, failed (and due) or abandoned while pending -> pending.
+// scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
 // An abandoned attempt is one whose worker died: it is kept as an error and counts.
 func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptParams) (ClaimAttemptRow, error) {
 	row := db.QueryRow(ctx, claimAttempt,
@@ -54,6 +55,7 @@ func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptPar
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -62,11 +64,15 @@ func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptPar
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -93,7 +99,7 @@ FROM (
 WHERE r.kind = $5 AND r.object_id = $6
   AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $3 = ANY (r.errors)))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteDegradedParams struct {
@@ -103,7 +109,7 @@ type CompleteDegradedParams struct {
 	MaxErrors        int32
 	Kind             string
 	ObjectID         string
-	Attempt          int16
+	Attempt          int32
 	DefaultRetention time.Duration
 	Namespace        string
 }
@@ -131,6 +137,7 @@ func (q *Queries) CompleteDegraded(ctx context.Context, db DBTX, arg CompleteDeg
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -139,11 +146,15 @@ func (q *Queries) CompleteDegraded(ctx context.Context, db DBTX, arg CompleteDeg
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -172,7 +183,7 @@ FROM (
 WHERE r.kind = $5 AND r.object_id = $6
   AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteDeletedParams struct {
@@ -182,7 +193,7 @@ type CompleteDeletedParams struct {
 	MaxErrors        int32
 	Kind             string
 	ObjectID         string
-	Attempt          int16
+	Attempt          int32
 	DefaultRetention time.Duration
 	Namespace        string
 }
@@ -210,6 +221,7 @@ func (q *Queries) CompleteDeleted(ctx context.Context, db DBTX, arg CompleteDele
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -218,11 +230,15 @@ func (q *Queries) CompleteDeleted(ctx context.Context, db DBTX, arg CompleteDele
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -242,7 +258,7 @@ SET state = CASE WHEN r.generation = $1 THEN 'failed' ELSE r.state END,
 WHERE r.kind = $6 AND r.object_id = $7
   AND ((r.generation = $1 AND r.attempt = $8 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $4 = ANY (r.errors)))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteFailedParams struct {
@@ -253,7 +269,7 @@ type CompleteFailedParams struct {
 	MaxErrors     int32
 	Kind          string
 	ObjectID      string
-	Attempt       int16
+	Attempt       int32
 }
 
 type CompleteFailedRow struct {
@@ -278,6 +294,7 @@ func (q *Queries) CompleteFailed(ctx context.Context, db DBTX, arg CompleteFaile
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -286,11 +303,83 @@ func (q *Queries) CompleteFailed(ctx context.Context, db DBTX, arg CompleteFaile
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
+		&i.Resource.Hash,
+		&i.Resource.Object,
+		&i.Resource.Metadata,
+		&i.Resource.Tags,
+		&i.Resource.Errors,
+		&i.Now,
+	)
+	return i, err
+}
+
+const completeSnoozed = `-- name: CompleteSnoozed :one
+UPDATE delta_resource r
+SET state = 'scheduled',
+    snoozes = r.snoozes + 1,
+    due_at = now() + $1::interval,
+    dispatch_at = now() + $2::interval
+WHERE r.kind = $3 AND r.object_id = $4
+  AND r.generation = $5 AND r.attempt = $6 AND r.state = 'pending'
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+`
+
+type CompleteSnoozedParams struct {
+	SnoozeFor     time.Duration
+	DispatchAfter time.Duration
+	Kind          string
+	ObjectID      string
+	Generation    int64
+	Attempt       int32
+}
+
+type CompleteSnoozedRow struct {
+	Resource Resource
+	Now      time.Time
+}
+
+// pending -> scheduled, later: the attempt does not count. Where the row went on to a newer generation, nothing is recorded.
+func (q *Queries) CompleteSnoozed(ctx context.Context, db DBTX, arg CompleteSnoozedParams) (CompleteSnoozedRow, error) {
+	row := db.QueryRow(ctx, completeSnoozed,
+		arg.SnoozeFor,
+		arg.DispatchAfter,
+		arg.Kind,
+		arg.ObjectID,
+		arg.Generation,
+		arg.Attempt,
+	)
+	var i CompleteSnoozedRow
+	err := row.Scan(
+		&i.Resource.ID,
+		&i.Resource.Generation,
+		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
+		&i.Resource.CreatedAt,
+		&i.Resource.AttemptedAt,
+		&i.Resource.SyncedAt,
+		&i.Resource.ExternalCreatedAt,
+		&i.Resource.DueAt,
+		&i.Resource.DispatchAt,
+		&i.Resource.State,
+		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
+		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
+		&i.Resource.Kind,
+		&i.Resource.ObjectID,
+		&i.Resource.Namespace,
+		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -304,6 +393,7 @@ func (q *Queries) CompleteFailed(ctx context.Context, db DBTX, arg CompleteFaile
 const completeSynced = `-- name: CompleteSynced :one
 UPDATE delta_resource r
 SET synced_generation = $1,
+    sync_count = r.sync_count + 1,
     synced_at = now(),
     state = CASE WHEN r.generation = $1 THEN 'synced' ELSE r.state END,
     due_at = CASE WHEN r.generation = $1 THEN now() + rest.period ELSE r.due_at END,
@@ -318,7 +408,7 @@ FROM (
 WHERE r.kind = $3 AND r.object_id = $4
   AND ((r.generation = $1 AND r.attempt = $5 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteSyncedParams struct {
@@ -326,7 +416,7 @@ type CompleteSyncedParams struct {
 	Grace            time.Duration
 	Kind             string
 	ObjectID         string
-	Attempt          int16
+	Attempt          int32
 	DefaultExpiry    time.Duration
 	DefaultRetention time.Duration
 	Namespace        string
@@ -354,6 +444,7 @@ func (q *Queries) CompleteSynced(ctx context.Context, db DBTX, arg CompleteSynce
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -362,11 +453,15 @@ func (q *Queries) CompleteSynced(ctx context.Context, db DBTX, arg CompleteSynce
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -382,12 +477,13 @@ UPDATE delta_resource r
 SET state = 'expired',
     generation = r.generation + 1,
     attempt = 0,
+    snoozes = 0,
     due_at = now(),
     dispatch_at = now() + $1::interval
 WHERE r.kind = $2 AND r.object_id = $3
   AND r.generation = $4 AND r.state = 'synced' AND r.due_at <= now()
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), $5::interval) > '0'
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ExpireResourceParams struct {
@@ -417,6 +513,7 @@ func (q *Queries) ExpireResource(ctx context.Context, db DBTX, arg ExpireResourc
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -425,11 +522,15 @@ func (q *Queries) ExpireResource(ctx context.Context, db DBTX, arg ExpireResourc
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -442,7 +543,7 @@ func (q *Queries) ExpireResource(ctx context.Context, db DBTX, arg ExpireResourc
 
 const getResource = `-- name: GetResource :one
 
-SELECT r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
 `
 
 type GetResourceParams struct {
@@ -464,6 +565,7 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -472,11 +574,15 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -507,7 +613,7 @@ FROM (
     WHERE d.kind = $7 AND d.object_id = $8
 ) kept
 WHERE r.id = kept.id AND r.generation = $2 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ProlongRestParams struct {
@@ -543,6 +649,7 @@ func (q *Queries) ProlongRest(ctx context.Context, db DBTX, arg ProlongRestParam
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -551,11 +658,15 @@ func (q *Queries) ProlongRest(ctx context.Context, db DBTX, arg ProlongRestParam
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -581,7 +692,7 @@ WHERE r.kind = $5 AND r.object_id = $6 AND r.generation = $7 AND r.namespace = $
     WHEN 'degraded' THEN rest.degraded >= '0' AND r.attempted_at + rest.degraded <= now()
     WHEN 'deleted' THEN rest.deleted >= '0' AND r.synced_at + rest.deleted <= now()
     ELSE FALSE END
-RETURNING r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.kind, r.object_id, r.namespace, r.workflow_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type RemoveResourceParams struct {
@@ -615,6 +726,7 @@ func (q *Queries) RemoveResource(ctx context.Context, db DBTX, arg RemoveResourc
 		&i.Resource.ID,
 		&i.Resource.Generation,
 		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
 		&i.Resource.CreatedAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
@@ -623,11 +735,15 @@ func (q *Queries) RemoveResource(ctx context.Context, db DBTX, arg RemoveResourc
 		&i.Resource.DispatchAt,
 		&i.Resource.State,
 		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,

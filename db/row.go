@@ -18,8 +18,12 @@ func (r Resource) Row() (*deltatype.ResourceRow, error) {
 		State:             r.State,
 		Generation:        r.Generation,
 		SyncedGeneration:  r.SyncedGeneration,
-		Attempt:           int(r.Attempt),
+		SyncCount:         r.SyncCount,
+		Attempt:           int(r.Attempt - r.Snoozes),
+		Snoozes:           int(r.Snoozes),
 		MaxAttempts:       int(r.MaxAttempts),
+		Priority:          int(r.Priority),
+		Paused:            r.Paused,
 		EncodedObject:     r.Object,
 		Hash:              r.Hash,
 		Metadata:          r.Metadata,
@@ -33,6 +37,9 @@ func (r Resource) Row() (*deltatype.ResourceRow, error) {
 	}
 	if r.WorkflowID != nil {
 		row.WorkflowID = *r.WorkflowID
+	}
+	if r.HashedID != nil {
+		row.HashedID = *r.HashedID
 	}
 	for i, encoded := range r.Errors {
 		var attempt deltatype.AttemptError
@@ -59,6 +66,7 @@ func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource
 		ID:                r.ID,
 		Generation:        r.Generation,
 		SyncedGeneration:  r.SyncedGeneration,
+		SyncCount:         r.SyncCount,
 		CreatedAt:         r.CreatedAt,
 		AttemptedAt:       r.AttemptedAt,
 		SyncedAt:          r.SyncedAt,
@@ -67,7 +75,11 @@ func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource
 		DispatchAt:        r.DispatchAt,
 		State:             r.State,
 		Attempt:           r.Attempt,
+		Snoozes:           r.Snoozes,
 		MaxAttempts:       r.MaxAttempts,
+		Priority:          r.Priority,
+		Paused:            r.Paused,
+		HashedID:          r.HashedID,
 		Kind:              r.Kind,
 		ObjectID:          r.ObjectID,
 		Namespace:         r.Namespace,

@@ -19,8 +19,12 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	t.Parallel()
 	var resource Resource
 	fill(t, &resource)
+	resource.Attempt = 100
 	row, err := resource.Row()
 	require.NoError(t, err)
+	// Users count tries: what was snoozed is not one.
+	require.EqualValues(t, 100-resource.Snoozes, row.Attempt)
+	resource.Attempt -= resource.Snoozes
 
 	from, to := reflect.ValueOf(resource), reflect.ValueOf(*row)
 	for i := range from.NumField() {
@@ -115,6 +119,8 @@ func fill(t *testing.T, structure any) {
 		switch f := v.Field(i); f.Interface().(type) {
 		case int64:
 			value = int64(n)
+		case int32:
+			value = int32(n)
 		case int16:
 			value = int16(n)
 		case bool:

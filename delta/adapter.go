@@ -1,10 +1,12 @@
 package delta
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime/debug"
 	"time"
 
@@ -24,7 +26,9 @@ var _ handler = (*controllerAdapter[Object])(nil)
 
 func (a *controllerAdapter[T]) Kind() string { return a.kind }
 
-func (a *controllerAdapter[T]) Work(ctx context.Context, row *deltatype.ResourceRow) (outcome activities.Outcome) {
+func (a *controllerAdapter[T]) Work(
+	ctx context.Context, row *deltatype.ResourceRow, completeTx activities.CompleteTx,
+) (outcome activities.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
 			outcome = activities.Outcome{
@@ -38,6 +42,7 @@ func (a *controllerAdapter[T]) Work(ctx context.Context, row *deltatype.Resource
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
 	}
+	resource.completeTx = completeTx
 	return outcomeOf(a.controller.Work(ctx, resource))
 }
 
@@ -46,11 +51,17 @@ func outcomeOf(err error) activities.Outcome {
 	if err == nil {
 		return activities.Outcome{Verdict: activities.VerdictSynced}
 	}
-	verdict := activities.VerdictFailed
-	if deleted := new(ResourceDeleteError); errors.As(err, &deleted) {
-		verdict = activities.VerdictDeleted
+	outcome := activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+	deleted, degraded, snoozed := new(ResourceDeleteError), new(ResourceDegradeError), new(ResourceSnoozeError)
+	switch {
+	case errors.As(err, &deleted):
+		outcome.Verdict = activities.VerdictDeleted
+	case errors.As(err, &degraded):
+		outcome.Verdict = activities.VerdictDegraded
+	case errors.As(err, &snoozed):
+		outcome.Verdict, outcome.SnoozeFor = activities.VerdictSnoozed, snoozed.duration
 	}
-	return activities.Outcome{Verdict: verdict, Error: err.Error()}
+	return outcome
 }
 
 func (a *controllerAdapter[T]) WorkTimeout(row *deltatype.ResourceRow) (timeout time.Duration) {
@@ -65,15 +76,70 @@ func (a *controllerAdapter[T]) WorkTimeout(row *deltatype.ResourceRow) (timeout 
 
 // resource is a copy: what user code does to it does not reach the row that the outcome is written for.
 func (a *controllerAdapter[T]) resource(row *deltatype.ResourceRow) (*Resource[T], error) {
-	object, err := zeroObject[T]()
+	object, err := a.object(row.EncodedObject)
 	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(row.EncodedObject, &object); err != nil {
-		return nil, fmt.Errorf("the stored object does not decode into %T: %w", object, err)
+		return nil, fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
 	clone := *row
 	return &Resource[T]{ResourceRow: &clone, Object: object}, nil
+}
+
+func (a *controllerAdapter[T]) object(encoded []byte) (object T, err error) {
+	if object, err = zeroObject[T](); err != nil {
+		return object, err
+	}
+	return object, json.Unmarshal(encoded, &object)
+}
+
+func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype.ObjectInformParams, err error) {
+	var opts struct {
+		Namespace   string          `json:"namespace"`
+		Metadata    json.RawMessage `json:"metadata"`
+		MaxAttempts int16           `json:"max_attempts"`
+		Priority    int16           `json:"priority"`
+		Tags        []string        `json:"tags"`
+	}
+	if len(options) > 0 {
+		decoder := json.NewDecoder(bytes.NewReader(options))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&opts); err != nil {
+			return params, fmt.Errorf("the options of the inform: %w", err)
+		}
+	}
+	object, err := a.object(encoded)
+	if err != nil {
+		return params, fmt.Errorf("the object of the inform does not decode into %s: %w", reflect.TypeFor[T](), err)
+	}
+	params, err = encode(object, &InformOpts{
+		Namespace: opts.Namespace, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
+	})
+	if err == nil && params.Kind != a.kind {
+		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
+	}
+	return params, err
+}
+
+func (a *controllerAdapter[T]) Compares() bool {
+	return reflect.TypeFor[T]().Implements(reflect.TypeFor[ComparableObject]())
+}
+
+func (a *controllerAdapter[T]) Same(stored, listed []byte) (same, ok bool) {
+	// What does not decode, or panics, is left to the hash.
+	defer func() {
+		if v := recover(); v != nil {
+			same, ok = false, false
+		}
+	}()
+	other, err := a.object(stored)
+	if err != nil {
+		return false, false
+	}
+	object, err := a.object(listed)
+	if err != nil {
+		return false, false
+	}
+	order, ok := any(object).(ComparableObject).Compare(other)
+	return order == 0, ok
 }
 
 func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {

@@ -22,7 +22,11 @@ type Client struct {
 	config   Config
 	notifier notifier
 	batcher  batcher
-	timing   timing
+	events   events
+	// stopping ends when Stop does not wait for Work and Inform any longer.
+	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
+	cancelWork context.CancelFunc
+	timing     timing
 
 	// life guards Start and Stop against each other.
 	life    sync.Mutex
@@ -75,6 +79,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			temporalTimeout: 10 * time.Second,
 		},
 	}
+	c.events.log = copied.Logger
+	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
 	return c, nil
 }
@@ -126,6 +132,8 @@ func (c *Client) Stop(ctx context.Context) error {
 	defer c.life.Unlock()
 	defer c.notifier.wait()
 	defer c.batcher.wait()
+	defer c.events.close()
+	defer c.cancelWork()
 	if c.stage != stageStarted {
 		return nil
 	}
@@ -134,6 +142,11 @@ func (c *Client) Stop(ctx context.Context) error {
 	c.wakes = nil
 	c.wakesMu.Unlock()
 	return c.running.stop(ctx)
+}
+
+// names are the ids that the client uses in Temporal.
+func (c *Client) names() names {
+	return names{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
 }
 
 // wakeOwn wakes this client's dispatcher of a kind, and tells whether it has one.

@@ -38,6 +38,20 @@ type Config struct {
 	// Defaults to "delta".
 	WorkflowIDPrefix string
 
+	// TemporalNamespace is the namespace of Temporal, if that is set: its search attributes are asked for under this name.
+	//
+	// Defaults to that of the environment configuration, or "default".
+	TemporalNamespace string
+
+	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register].
+	//
+	// Defaults to none: Start runs workers of its own, on task queues of their own.
+	TaskQueue string
+
+	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
+	// [deltatype.ResourceRow] has as HashedID. All clients of a database must agree. Errors of Work still reach it.
+	HashObjectIDs bool
+
 	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no
 	// bound.
 	//
@@ -54,6 +68,17 @@ type Config struct {
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
+
+	// MaintenanceJobInterval is how often a client looks whether Temporal still has its schedules, and whether a Temporal
+	// namespace that was wiped has to be filled again.
+	//
+	// Defaults to 1 minute.
+	MaintenanceJobInterval time.Duration
+
+	// ResourceCleanerTimeout bounds each statement of that.
+	//
+	// Defaults to 30 seconds.
+	ResourceCleanerTimeout time.Duration
 
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
 	// without an expiry. Negative: for ever.
@@ -105,11 +130,13 @@ type NamespaceConfig struct {
 }
 
 const (
-	defaultPrefix         = "delta"
-	defaultTimeout        = time.Minute
-	defaultInformInterval = time.Hour
-	defaultRetention      = 24 * time.Hour
-	maxMaxWorkers         = 10_000
+	defaultPrefix              = "delta"
+	defaultTimeout             = time.Minute
+	defaultInformInterval      = time.Hour
+	defaultRetention           = 24 * time.Hour
+	defaultMaintenanceInterval = time.Minute
+	defaultCleanerTimeout      = 30 * time.Second
+	maxMaxWorkers              = 10_000
 )
 
 // WithDefaults returns a copy with every field set that was left at zero, but Temporal and Controllers.
@@ -121,6 +148,8 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
 	setDefault(&c.ResourceInformInterval, defaultInformInterval)
+	setDefault(&c.MaintenanceJobInterval, defaultMaintenanceInterval)
+	setDefault(&c.ResourceCleanerTimeout, defaultCleanerTimeout)
 	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
 	setDefault(&c.DegradedResourceRetentionPeriod, defaultRetention)
 	setDefault(&c.DeletedResourceRetentionPeriod, defaultRetention)
@@ -167,6 +196,14 @@ func (c Config) validate() error {
 	} {
 		if timeout < -1 {
 			return inputError(field, timeout, "must be positive, 0 for the default, or -1 for no bound")
+		}
+	}
+	for field, d := range map[string]time.Duration{
+		"Config.MaintenanceJobInterval": c.MaintenanceJobInterval,
+		"Config.ResourceCleanerTimeout": c.ResourceCleanerTimeout,
+	} {
+		if d < 0 {
+			return inputError(field, d, "must be positive, or 0 for the default")
 		}
 	}
 	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {

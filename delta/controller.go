@@ -53,6 +53,8 @@ type InformArgs[T Object] struct {
 	ResourceKind string
 	// ProcessExisting also syncs objects that did not change.
 	ProcessExisting bool
+	// RunForeground has the run wait until all that it informed has settled; it fails if some of it degraded.
+	RunForeground bool
 	// Options reach the informer.
 	Options *InformOptions
 }
@@ -132,7 +134,12 @@ type registered struct {
 	objectType reflect.Type
 }
 
-const maxParallelism = 10_000
+const (
+	maxParallelism         = 10_000
+	defaultInformOverlap   = 5 * time.Minute
+	defaultMaxDeleted      = 10
+	defaultMaxDeletedShare = 0.25
+)
 
 func settingsOf(object Object) (ObjectSettings, error) {
 	var s ObjectSettings
@@ -142,9 +149,24 @@ func settingsOf(object Object) (ObjectSettings, error) {
 	if s.Parallelism < 0 || s.Parallelism > maxParallelism {
 		return s, inputError("Parallelism", s.Parallelism, "must be between 1 and %d (or 0, for the default of 1)", maxParallelism)
 	}
-	if s.Parallelism == 0 {
-		s.Parallelism = 1
+	for field, bad := range map[string]bool{
+		"MaxDeletedShare":                s.MaxDeletedShare < 0 || s.MaxDeletedShare > 1,
+		"RateLimit":                      s.RateLimit < 0,
+		"HeartbeatTimeout":               s.HeartbeatTimeout != 0 && s.HeartbeatTimeout < time.Second,
+		"RetryPolicy.InitialInterval":    s.RetryPolicy.InitialInterval < 0,
+		"RetryPolicy.MaximumInterval":    s.RetryPolicy.MaximumInterval < 0,
+		"RetryPolicy.BackoffCoefficient": s.RetryPolicy.BackoffCoefficient != 0 && s.RetryPolicy.BackoffCoefficient < 1,
+	} {
+		if bad {
+			return s, inputError(field, fmt.Sprintf("%+v", s), "must be as its documentation says")
+		}
 	}
+	setDefault(&s.Parallelism, 1)
+	setDefault(&s.InformOverlap, defaultInformOverlap)
+	setDefault(&s.MaxDeleted, defaultMaxDeleted)
+	setDefault(&s.MaxDeletedShare, defaultMaxDeletedShare)
+	s.InformOverlap = max(s.InformOverlap, 0)
+	s.MaxDeleted = max(s.MaxDeleted, 0)
 	return s, nil
 }
 

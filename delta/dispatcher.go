@@ -4,11 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/activities"
@@ -33,15 +35,17 @@ const (
 //
 // Dying before the wake-up leaves a lease that runs out; dying after it repeats a wake-up, which is harmless.
 type dispatcher struct {
-	kind   string
-	pool   *pgxpool.Pool
-	client client.Client
-	names  names
-	ref    func(objectID string) activities.Ref
-	log    *slog.Logger
-	lease  time.Duration
-	poll   time.Duration
-	wakes  chan struct{}
+	kind    string
+	pool    *pgxpool.Pool
+	client  client.Client
+	names   names
+	hashIDs bool
+	// ref is that of the kind: a resource's has its id too.
+	ref   activities.Ref
+	log   *slog.Logger
+	lease time.Duration
+	poll  time.Duration
+	wakes chan struct{}
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -89,6 +93,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		Kind:             d.kind,
 		Lease:            d.lease,
 		WorkflowIDPrefix: d.names.resource(d.kind, ""),
+		HashIds:          d.hashIDs,
 		Batch:            dispatchBatch,
 	})
 	if err != nil || len(due) == 0 {
@@ -102,7 +107,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	group.SetLimit(dispatchConcurrency)
 	for _, row := range due {
 		group.Go(func() error {
-			err := d.wakeWorkflow(ctx, row.ObjectID)
+			err := d.wakeWorkflow(ctx, row)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -142,14 +147,44 @@ func (d *dispatcher) settle(ctx context.Context, ids []int64, leasedUntil *time.
 	return db.New().SettleLease(ctx, d.pool, db.SettleLeaseParams{Ids: ids, LeasedUntil: leasedUntil, After: after})
 }
 
-func (d *dispatcher) wakeWorkflow(ctx context.Context, objectID string) error {
+func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
 	ctx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
-	options := client.StartWorkflowOptions{
-		ID:        d.names.resource(d.kind, objectID),
-		TaskQueue: d.names.taskQueue(d.kind),
+	ref, id := d.ref, row.ObjectID
+	if row.HashedID != nil {
+		ref.HashedID, id = *row.HashedID, *row.HashedID
+	} else {
+		ref.ObjectID = row.ObjectID
 	}
-	_, err := d.client.SignalWithStartWorkflow(ctx, options.ID, workflows.WakeSignal, nil, options,
-		workflows.ResourceName, d.ref(objectID))
+	options := client.StartWorkflowOptions{
+		ID:            d.names.resource(d.kind, id),
+		TaskQueue:     d.names.taskQueue(d.kind),
+		StaticSummary: d.kind + " " + bounded(id, maxSummary),
+		Priority: temporal.Priority{
+			PriorityKey: int(row.Priority),
+			FairnessKey: bounded(row.Namespace, maxFairnessKey),
+		},
+	}
+	if ref.SearchAttributes {
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(
+			workflows.KindAttribute.ValueSet(d.kind),
+			workflows.NamespaceAttribute.ValueSet(row.Namespace),
+			workflows.StateAttribute.ValueSet(string(row.State)),
+		)
+	}
+	_, err := d.client.SignalWithStartWorkflow(ctx, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
 	return err
+}
+
+const (
+	// maxSummary and maxFairnessKey are Temporal's bounds, in bytes.
+	maxSummary     = 150
+	maxFairnessKey = 64
+)
+
+func bounded(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "")
 }

@@ -91,6 +91,9 @@ func checkInformOpts(o InformOpts) error {
 	if o.MaxAttempts < 0 {
 		return inputError("MaxAttempts", o.MaxAttempts, "must be at least 1 (or 0, for the default of %d)", defaultMaxAttempts)
 	}
+	if o.Priority < 0 || o.Priority > 5 {
+		return inputError("Priority", o.Priority, "must be between 1 and 5 (or 0, for the default)")
+	}
 	if o.Metadata != nil {
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal(o.Metadata, &object); err != nil || object == nil {
@@ -158,6 +161,7 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		Metadata:      merged.Metadata,
 		Tags:          merged.Tags,
 		MaxAttempts:   merged.MaxAttempts,
+		Priority:      merged.Priority,
 	}
 	if with, ok := object.(ObjectWithCreatedAt); ok {
 		if at := with.CreatedAt(); !at.IsZero() {

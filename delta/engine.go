@@ -24,26 +24,30 @@ type engine struct {
 	temporal     client.Client
 	ownsTemporal bool
 	installation string
-	names        names
-	workers      []worker.Worker
-	dispatchers  map[string]*dispatcher
+	// started tells that some client has started on this database before.
+	started bool
+	names   names
+	kinds   activities.Kinds
+	// attributes tells that the Temporal namespace has Delta's search attributes.
+	attributes  bool
+	workers     []worker.Worker
+	dispatchers map[string]*dispatcher
 
 	// cancelLoops ends dispatchers and listener; cancelWork ends the contexts of Work and Inform.
 	cancelLoops, cancelWork context.CancelFunc
-	stopping                context.Context //nolint:containedctx // it is the engine's life, not a call's
 	loops                   sync.WaitGroup
 	onEnd                   func() bool
 }
 
 // startEngine starts everything, or nothing.
 func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
-	e := &engine{client: c, names: names{c.config.WorkflowIDPrefix}, dispatchers: map[string]*dispatcher{}}
+	e := &engine{client: c, names: c.names(), dispatchers: map[string]*dispatcher{}}
 	loopCtx, cancelLoops := context.WithCancel(ctx)
 	// What activities inherit. It is never cancelled itself, because they answer Temporal with it: the end of ctx reaches
 	// Work through Stop, when the workers have stopped taking tasks.
-	workCtx := context.WithValue(context.WithoutCancel(ctx), clientKey{}, c)
+	workCtx := context.WithoutCancel(ctx)
 	e.cancelLoops = cancelLoops
-	e.stopping, e.cancelWork = context.WithCancel(context.Background())
+	e.cancelWork = c.cancelWork
 	defer func() {
 		if err != nil {
 			ended, cancel := context.WithCancel(context.Background())
@@ -59,9 +63,10 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		return nil, err
 	}
 	// First in Temporal: a database whose prefix is refused there stays free to take another.
-	if err := claimPrefix(ctx, e.temporal, e.names, e.installation); err != nil {
+	if err := e.holdPrefix(ctx); err != nil {
 		return nil, err
 	}
+	e.attributes = e.ensureAttributes(ctx)
 	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}
@@ -77,6 +82,7 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
 	}
+	e.loops.Go(func() { e.maintain(loopCtx) })
 	return e, nil
 }
 
@@ -86,7 +92,7 @@ func (e *engine) readInstallation(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the installation: %w", schemaError(err))
 	}
-	e.installation = installation.ID
+	e.installation, e.started = installation.ID, installation.WorkflowIDPrefix != nil
 	return e.checkPrefix(installation)
 }
 
@@ -179,74 +185,66 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 			err = fmt.Errorf("making a Temporal worker with Config.Temporal (%T): %v", e.temporal, v)
 		}
 	}()
-	limits := newNamespaceLimits(e.client.config.Namespaces)
-	for kind, r := range e.client.config.Controllers.byKind {
-		if err := e.startKind(ctx, workCtx, kind, r, limits); err != nil {
+	e.kinds = e.client.activities(e.installation)
+	for _, kind := range e.client.config.Controllers.kinds() {
+		if err := e.startKind(ctx, workCtx, kind, e.client.config.Controllers.byKind[kind]); err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)
 		}
 	}
 	return nil
 }
 
-func (e *engine) startKind(ctx, workCtx context.Context, kind string, r registered, limits namespaceLimits) error {
-	config := e.client.config
-	slots := activities.NewSlots(r.settings.Parallelism)
-	acts := &activities.Activities{
-		Pool:          e.client.pool,
-		Installation:  e.installation,
-		Handler:       r.handler,
-		Logger:        config.Logger,
-		WorkTimeout:   config.ResourceWorkTimeout,
-		InformTimeout: config.ControllerInformTimeout,
-		Rest: activities.Rest{
-			SyncedRetention:   interval(config.SyncedResourceRetentionPeriod),
-			DegradedRetention: interval(config.DegradedResourceRetentionPeriod),
-			DeletedRetention:  interval(config.DeletedResourceRetentionPeriod),
-		},
-		Limit:              limits,
-		Slots:              slots,
-		AbandonAfter:       e.client.timing.abandonAfter,
-		DefaultMaxAttempts: defaultMaxAttempts,
-		Informed:           func(kind string) { e.client.wakeOwn(kind) },
-		Stopping:           e.stopping,
-	}
-
-	resources, err := e.resourceWorker(workCtx, kind, slots)
-	if err != nil {
-		return err
-	}
-	workflows.RegisterResource(resources)
-	acts.RegisterResource(resources)
-	if err := e.startWorker(resources); err != nil {
-		return err
-	}
-
-	if interval := e.informInterval(r); interval > 0 {
-		informs := worker.New(e.temporal, e.names.inform(kind), e.workerOptions(workCtx))
-		workflows.RegisterInform(informs)
-		acts.RegisterInform(informs)
-		if err := e.startWorker(informs); err != nil {
+func (e *engine) startKind(ctx, workCtx context.Context, kind string, r registered) error {
+	if e.client.config.TaskQueue == "" {
+		if err := e.startOwnWorkers(workCtx, kind, r); err != nil {
 			return err
 		}
 	}
-	if err := scheduleInform(ctx, e.temporal, e.names, e.installation, kind, e.informInterval(r)); err != nil {
+	if err := e.schedule(ctx, kind, r); err != nil {
 		return err
 	}
-
 	e.dispatchers[kind] = &dispatcher{
-		kind:   kind,
-		pool:   e.client.pool,
-		client: e.temporal,
-		names:  e.names,
-		ref: func(objectID string) activities.Ref {
-			return activities.Ref{Installation: e.installation, Kind: kind, ObjectID: objectID}
-		},
-		log:   config.Logger,
-		lease: e.client.timing.lease,
-		poll:  e.client.timing.poll,
-		wakes: make(chan struct{}, 1),
+		kind:    kind,
+		pool:    e.client.pool,
+		client:  e.temporal,
+		names:   e.names,
+		hashIDs: e.client.config.HashObjectIDs,
+		ref:     activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes},
+		log:     e.client.config.Logger,
+		lease:   e.client.timing.lease,
+		poll:    e.client.timing.poll,
+		wakes:   make(chan struct{}, 1),
 	}
 	return nil
+}
+
+// startOwnWorkers starts a kind's worker, and the one of its informer.
+func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registered) error {
+	acts := e.kinds[kind]
+	acts.Slots = activities.NewSlots(r.settings.Parallelism)
+	own := activities.Kinds{kind: acts}
+	resources, err := e.resourceWorker(workCtx, kind, acts.Slots, r.settings.RateLimit)
+	if err != nil {
+		return err
+	}
+	e.client.workflowKinds().RegisterResource(resources)
+	own.RegisterResource(resources)
+	if err := e.startWorker(resources); err != nil {
+		return err
+	}
+	informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx))
+	workflows.RegisterInform(informs)
+	own.RegisterInform(informs)
+	return e.startWorker(informs)
+}
+
+// schedule makes the kind's schedule what it is to be.
+func (e *engine) schedule(ctx context.Context, kind string, r registered) error {
+	controller, err := db.New().GetController(ctx, e.client.pool, kind)
+	if err != nil {
+		return fmt.Errorf("reading the settings of kind %q: %w", kind, schemaError(err))
+	}
+	return scheduleInform(ctx, e.temporal, e.names, e.installation, kind, e.informInterval(r), controller.InformPaused)
 }
 
 const (
@@ -258,7 +256,7 @@ const (
 )
 
 // resourceWorker is the worker of a kind, with as many slots for attempts as the kind has parallelism.
-func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *activities.Slots) (worker.Worker, error) {
+func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *activities.Slots, rateLimit float64) (worker.Worker, error) {
 	workflowSupplier, err := worker.NewFixedSizeSlotSupplier(workflowSlots)
 	if err != nil {
 		return nil, err
@@ -283,6 +281,7 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *act
 	}
 	options := e.workerOptions(workCtx)
 	options.Tuner = tuner
+	options.TaskQueueActivitiesPerSecond = rateLimit
 	options.MaxConcurrentWorkflowTaskPollers = pollers
 	options.MaxConcurrentActivityTaskPollers = pollers
 	return worker.New(e.temporal, e.names.taskQueue(kind), options), nil

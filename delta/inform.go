@@ -71,6 +71,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 	lead := c.tellsOthers(params) && c.notifier.lead()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
+		DefaultPriority:    PriorityLive,
 		Revive:             true,
 		Notify:             lead,
 		LockTimeout:        lockTimeout,
@@ -97,6 +98,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	}
 	results, err := db.Inform(ctx, tx, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
+		DefaultPriority:    PriorityLive,
 		Revive:             true,
 		Notify:             true,
 	})

@@ -87,7 +87,7 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
 	h.trigger("listed")
-	require.Equal(t, latest, *(<-options).After)
+	require.Equal(t, latest.Add(-5*time.Minute), *(<-options).After, "the default overlap before the cursor")
 }
 
 func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {

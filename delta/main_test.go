@@ -90,10 +90,11 @@ func (h *harness) config(add ...func(*delta.Controllers)) *delta.Config {
 		controllers = nil
 	}
 	return &delta.Config{
-		Controllers:      controllers,
-		Temporal:         h.Temporal,
-		WorkflowIDPrefix: h.Prefix,
-		Logger:           slog.New(slog.NewTextHandler(testWriter{h.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Controllers:       controllers,
+		Temporal:          h.Temporal,
+		TemporalNamespace: h.TemporalNamespace,
+		WorkflowIDPrefix:  h.Prefix,
+		Logger:            slog.New(slog.NewTextHandler(testWriter{h.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
 

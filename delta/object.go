@@ -3,6 +3,7 @@ package delta
 import (
 	"time"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -15,6 +16,25 @@ type Object = deltatype.Object
 
 // InformOptions narrow what an informer lists.
 type InformOptions = deltatype.InformOptions
+
+// Priorities of resources, for [InformOpts].
+const (
+	// PriorityLive is that of what a program informs.
+	PriorityLive = deltatype.PriorityLive
+	// PriorityPeriodic is that of what an informer lists.
+	PriorityPeriodic = deltatype.PriorityPeriodic
+	// PriorityBackfill is that of what an informer lists again although it did not change (ProcessExisting).
+	PriorityBackfill = deltatype.PriorityBackfill
+)
+
+// ComparableObject is for objects that know better than a hash of their JSON whether they are the same. Informers then
+// leave a resource alone if its stored object compares to the listed one as 0. Compare is called on the listed object with
+// the stored one; it returns a negative number, 0 or a positive number, and whether the two can be compared at all: if not,
+// the hash decides.
+type ComparableObject interface {
+	Object
+	Compare(other Object) (int, bool)
+}
 
 // ObjectWithCreatedAt is for objects that know when they were created outside. Informers then go on from the latest
 // creation that they have seen, instead of from the time of their last pass.
@@ -44,7 +64,47 @@ type ObjectSettings struct {
 	//
 	// Defaults to the client's ResourceInformInterval.
 	InformInterval time.Duration
+
+	// InformOverlap is how far before its cursor a pass of the informer begins: the After that it is given is that much
+	// earlier. Objects that show up later than they were created, by less than this, are not missed; nor are any if the
+	// clocks differ by less. Listing an object again costs little. Negative: none.
+	//
+	// Defaults to 5 minutes.
+	InformOverlap time.Duration
+
+	// CompleteListing says that the informer always lists all there is: it is given no After, and what a complete pass
+	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare.
+	CompleteListing bool
+
+	// MaxDeleted is how many resources one pass may mark deleted in any case. If more are missing, and they are more than
+	// MaxDeletedShare of all, none is: the pass logs an error, says so in its result (withheld), and applies the rest.
+	// Negative: none.
+	//
+	// Defaults to 10.
+	MaxDeleted int
+
+	// MaxDeletedShare is the share of a kind's resources, from 0 to 1, that one pass may mark deleted.
+	//
+	// Defaults to 0.25.
+	MaxDeletedShare float64
+
+	// RetryPolicy says how long to wait after a failed attempt.
+	RetryPolicy RetryPolicy
+
+	// RateLimit is how many calls of Work may begin a second, of all clients together. Temporal enforces it, on the kind's
+	// task queue; the client that started last decides. It does not hold on a worker of the user's own ([Client.Register]).
+	//
+	// Defaults to 0: no limit.
+	RateLimit float64
+
+	// HeartbeatTimeout is how long a worker may be silent before its attempt is given to another one. At least 1 second.
+	//
+	// Defaults to 10 seconds.
+	HeartbeatTimeout time.Duration
 }
+
+// RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts.
+type RetryPolicy = activities.RetryPolicy
 
 // InformOpts are options of a resource. A zero field leaves the resource what it has; a new resource gets the default.
 type InformOpts struct {
@@ -63,6 +123,11 @@ type InformOpts struct {
 	// Defaults to 10.
 	MaxAttempts int16
 
+	// Priority orders what waits to be synced, from 1, the most urgent, to 5.
+	//
+	// Defaults to [PriorityLive] for what is informed, [PriorityPeriodic] for what an informer lists.
+	Priority int16
+
 	// Tags group resources; they have no effect. Each is at least three characters and at most 255 long, letters,
 	// digits, '_' and '-', with no '-' at either end. They replace the resource's tags; an empty, non-nil slice removes
 	// them.
@@ -79,6 +144,9 @@ func (o InformOpts) over(under InformOpts) InformOpts {
 	}
 	if o.MaxAttempts == 0 {
 		o.MaxAttempts = under.MaxAttempts
+	}
+	if o.Priority == 0 {
+		o.Priority = under.Priority
 	}
 	if o.Tags == nil {
 		o.Tags = under.Tags

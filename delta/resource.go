@@ -1,8 +1,16 @@
 package delta
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -13,7 +21,72 @@ type Resource[T Object] struct {
 
 	// Object is the object, as it was last informed.
 	Object T
+
+	completeTx activities.CompleteTx
 }
+
+// ErrSuperseded is wrapped in the error of [Resource.CompleteTx] for an attempt that is no longer the resource's: it was
+// given to another worker, or closed because it took too long.
+var ErrSuperseded = activities.ErrSuperseded
+
+// CompleteTx marks this attempt synced in the caller's transaction, so that it commits with what else the transaction
+// writes, or not at all: effects in the same database happen exactly once. Commit it, and return nil from Work. It returns
+// [ErrSuperseded] where another attempt has taken over: roll back. If the transaction is committed the resource is synced,
+// whatever Work returns afterwards; if Work returns nil but the transaction was not committed, the attempt has failed.
+func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
+	switch {
+	case r.completeTx == nil:
+		return errors.New("delta: CompleteTx: the resource is not one that Work was given")
+	case tx == nil:
+		return errors.New("delta: CompleteTx: tx is nil")
+	}
+	if err := r.completeTx(ctx, tx); err != nil {
+		return fmt.Errorf("delta: CompleteTx: %w", err)
+	}
+	return nil
+}
+
+// IdempotencyKey is for calls upstream that take one. It is the same for all attempts of one generation, and another one
+// for each generation and resource. 32 hexadecimal digits.
+func (r *Resource[T]) IdempotencyKey() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.Kind, r.ObjectID))
+	return hex.EncodeToString(sum[:16])
+}
+
+// ResourceSnooze is what Work returns to be called again after d, such as an upstream's Retry-After. It does not count as an
+// attempt. A d of 0 or less means at once.
+func ResourceSnooze(d time.Duration) error {
+	return &ResourceSnoozeError{duration: max(d, 0)}
+}
+
+// ResourceSnoozeError is what [ResourceSnooze] returns. Match it with errors.As.
+type ResourceSnoozeError struct{ duration time.Duration }
+
+// Error says for how long.
+func (e *ResourceSnoozeError) Error() string { return "resource snoozed for " + e.duration.String() }
+
+// Duration is how long the attempt is put off.
+func (e *ResourceSnoozeError) Duration() time.Duration { return e.duration }
+
+// ResourceDegrade wraps an error that Work returns to say that further attempts are hopeless: the resource becomes degraded
+// now. The error may be nil.
+func ResourceDegrade(err error) error {
+	return &ResourceDegradeError{err: err}
+}
+
+// ResourceDegradeError is what [ResourceDegrade] returns. Match it with errors.As.
+type ResourceDegradeError struct{ err error }
+
+// Error is the text of the wrapped error, and what it means.
+func (e *ResourceDegradeError) Error() string {
+	if e.err == nil {
+		return "resource degraded"
+	}
+	return "resource degraded: " + e.err.Error()
+}
+
+// Unwrap returns the wrapped error.
+func (e *ResourceDegradeError) Unwrap() error { return e.err }
 
 // ResourceDelete wraps an error that Work returns to say that the object is gone outside: the resource becomes deleted
 // and its row is removed after the retention period of deleted resources. The error may be nil.

@@ -40,28 +40,40 @@ func claimPrefix(ctx context.Context, c client.Client, n names, installation str
 			TaskQueue: n.prefix,
 		},
 	})
+	if err != nil && !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+		return fmt.Errorf("creating the schedule %s: %w", n.anchor(), err)
+	}
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.anchor(), err)
-	}
+	_, err = prefixHeld(ctx, c, n, installation)
+	return err
+}
+
+// prefixHeld tells whether Temporal knows the prefix as this installation's.
+func prefixHeld(ctx context.Context, c client.Client, n names, installation string) (bool, error) {
 	found, err := c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return false, nil
+	}
 	if err != nil {
-		return fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
+		return false, fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
 	}
 	action, ok := found.Schedule.Action.(*client.ScheduleWorkflowAction)
-	if !ok || action.ID != installation {
-		return fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
+	if !ok {
+		return false, fmt.Errorf("the schedule %s is not Delta's", n.anchor())
+	}
+	if action.ID != installation {
+		return false, fmt.Errorf("%w: in this Temporal namespace the prefix %q is that of installation %s, this database is installation %s. "+
 			"Give one of them another Config.WorkflowIDPrefix or Temporal namespace. "+
 			"If the other database is gone for good, free the prefix with `temporal schedule delete --schedule-id %s`",
 			ErrOtherInstallation, n.prefix, action.ID, installation, n.anchor())
 	}
-	return nil
+	return true, nil
 }
 
 // scheduleInform makes the kind's schedule be what the interval says: created, changed, or removed.
-func scheduleInform(ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration) error {
+func scheduleInform(ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration, paused bool) error {
 	handle := c.ScheduleClient().GetHandle(ctx, n.inform(kind))
 	if interval < 0 {
 		var notFound *serviceerror.NotFound
@@ -77,7 +89,7 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 	action := &client.ScheduleWorkflowAction{
 		ID:        n.inform(kind),
 		Workflow:  workflows.InformName,
-		TaskQueue: n.inform(kind),
+		TaskQueue: n.informQueue(kind),
 		Args:      []any{activities.InformInput{Installation: installation, Kind: kind}},
 	}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
@@ -85,7 +97,8 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 		Spec:               spec,
 		Overlap:            enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
 		CatchupWindow:      informCatchup,
-		TriggerImmediately: true,
+		TriggerImmediately: !paused,
+		Paused:             paused,
 		Note:               "Lists the objects of kind " + kind + " for Delta installation " + installation + ".",
 		Action:             action,
 	})
@@ -95,22 +108,46 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 		return fmt.Errorf("creating the schedule %s: %w", n.inform(kind), err)
 	}
-	// Spec and action are Delta's to change: whether it is paused, and its note, may be an operator's.
+	// Spec, action and whether it is paused are Delta's to change; its note may be an operator's.
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			there := &in.Description.Schedule
 			// The note says whose arguments they are: those are encoded as the user's data converter likes.
-			same := there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0].Every == interval &&
-				there.State != nil && strings.Contains(there.State.Note, installation)
+			queue := ""
+			if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
+				queue = a.TaskQueue
+			}
+			// One that an operator paused stays so.
+			same := queue == action.TaskQueue && there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0].Every == interval &&
+				there.State != nil && (!paused || there.State.Paused) && strings.Contains(there.State.Note, installation)
 			if same {
 				return nil, temporal.ErrSkipScheduleUpdate
 			}
 			there.Spec, there.Action = &spec, action
+			if there.State != nil {
+				there.State.Paused = there.State.Paused || paused
+			}
 			return &client.ScheduleUpdate{Schedule: there}, nil
 		},
 	})
 	if err != nil {
 		return fmt.Errorf("updating the schedule %s: %w", n.inform(kind), err)
+	}
+	return nil
+}
+
+// pauseSchedule pauses a schedule or has it go on; one that is not there has nothing to pause.
+func pauseSchedule(ctx context.Context, c client.Client, id string, paused bool) error {
+	handle := c.ScheduleClient().GetHandle(ctx, id)
+	var err error
+	if paused {
+		err = handle.Pause(ctx, client.SchedulePauseOptions{})
+	} else {
+		err = handle.Unpause(ctx, client.ScheduleUnpauseOptions{})
+	}
+	var missing *serviceerror.NotFound
+	if err != nil && !errors.As(err, &missing) {
+		return fmt.Errorf("the schedule %s: %w", id, err)
 	}
 	return nil
 }

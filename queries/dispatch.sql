@@ -2,18 +2,26 @@
 -- if it dies in between, the lease runs out and another one does it again.
 
 -- name: LeaseDue :many
+-- The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
+-- keeps its rows.
 UPDATE delta_resource r
 SET dispatch_at = now() + @lease::interval,
-    workflow_id = @workflow_id_prefix::text || r.object_id
+    hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
+    workflow_id = @workflow_id_prefix::text || CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) ELSE r.object_id END
 FROM (
-    SELECT d.id FROM delta_resource d
-    WHERE d.kind = @kind AND d.dispatch_at <= now()
-    ORDER BY d.dispatch_at
+    SELECT found.id FROM (SELECT unnest(ARRAY[1, 2, 3, 4, 5]::smallint[]) AS priority) p
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now()
+        ORDER BY d.dispatch_at
+        LIMIT @batch::integer
+        FOR UPDATE SKIP LOCKED
+    ) found
+    WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
     LIMIT @batch::integer
-    FOR UPDATE SKIP LOCKED
 ) due
 WHERE r.id = due.id
-RETURNING r.id, r.object_id, r.generation, r.dispatch_at;
+RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.dispatch_at;
 
 -- name: SettleLease :exec
 -- Moves leased rows on, unless the lifecycle has done so itself.
@@ -28,3 +36,20 @@ WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expire
 -- name: Notify :exec
 -- The channel is the installation's: schemas of one database do not wake each other.
 SELECT pg_notify(delta_channel(), kind) FROM unnest(@kinds::text[]) AS kind;
+
+-- name: ForgetDispatched :execrows
+-- Has a page of lifecycles dispatched anew that Temporal has lost. Those that are being worked on look after themselves.
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.dispatch_at > now() AND d.state <> 'pending'
+    LIMIT @batch::integer
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: DispatchedKinds :many
+SELECT DISTINCT kind FROM delta_resource WHERE dispatch_at IS NOT NULL;
+
+-- name: HashResourceID :one
+UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = @kind AND object_id = @object_id
+RETURNING hashed_id;

@@ -13,7 +13,7 @@ WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at, dispatch_at
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -23,6 +23,7 @@ SELECT
     coalesce(i.max_attempts, k.max_attempts, @default_max_attempts::smallint) AS max_attempts,
     coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
     coalesce(k.generation, 0) + 1 AS generation,
+    i.priority,
     now() AS due_at, now() AS dispatch_at
 FROM (
     SELECT
@@ -34,7 +35,8 @@ FROM (
         nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata,
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest(@external_created_ats::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at
+        nullif(unnest(@external_created_ats::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
+        unnest(@priorities::smallint[]) AS priority
     FROM settings
 ) i
 LEFT JOIN LATERAL (
@@ -64,11 +66,13 @@ SET object = excluded.object,
     state = 'scheduled',
     generation = excluded.generation,
     attempt = 0,
+    snoozes = 0,
+    priority = excluded.priority,
     due_at = now(),
     dispatch_at = now()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -103,12 +107,12 @@ WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
 -- as fast as arrays of one. A new or changed object gives back what the caller does not know of its row. An object that
 -- did not change is neither written nor locked, and gives back nothing: read it then.
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at
 )
 SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::bytea AS hash,
     coalesce(sqlc.narg(namespace)::text, 'default') AS namespace, coalesce(sqlc.narg(metadata)::jsonb, '{}') AS metadata,
     coalesce(sqlc.narg(tags)::text[], '{}') AS tags, coalesce(sqlc.narg(max_attempts)::smallint, @default_max_attempts::smallint) AS max_attempts,
-    sqlc.narg(external_created_at)::timestamptz AS external_created_at, now() AS due_at, now() AS dispatch_at
+    sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
@@ -132,6 +136,8 @@ SET object = excluded.object,
     state = 'scheduled',
     generation = r.generation + 1,
     attempt = 0,
+    snoozes = 0,
+    priority = excluded.priority,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR @revive::boolean)
@@ -143,5 +149,5 @@ WHERE (r.state <> 'deleted' OR @revive::boolean)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.max_attempts, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;

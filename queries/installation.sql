@@ -37,3 +37,6 @@ SELECT * FROM delta_controller WHERE name = @name;
 -- The cursor of a kind never moves back.
 UPDATE delta_controller SET last_inform_time = greatest(last_inform_time, @last_inform_time::timestamptz), updated_at = now()
 WHERE name = @name RETURNING *;
+
+-- name: Now :one
+SELECT now()::timestamptz AS now;

@@ -5,7 +5,7 @@
 SELECT sqlc.embed(r), now()::timestamptz AS now FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
 -- name: ClaimAttempt :one
--- scheduled, expired, failed (and due) or abandoned while pending -> pending.
+-- scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
 -- An abandoned attempt is one whose worker died: it is kept as an error and counts.
 UPDATE delta_resource r
 SET state = 'pending',
@@ -14,17 +14,19 @@ SET state = 'pending',
     due_at = NULL,
     dispatch_at = greatest(r.dispatch_at, now() + @net::interval),
     errors = CASE WHEN r.state = 'pending'
-        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', @lost::text), @max_errors)
+        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', @lost::text), @max_errors)
         ELSE r.errors END
 WHERE r.kind = @kind AND r.object_id = @object_id
-  AND r.attempt < r.max_attempts
-  AND (r.state IN ('scheduled', 'expired', 'pending') OR (r.state = 'failed' AND r.due_at <= now()))
+  AND r.attempt - r.snoozes < r.max_attempts
+  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
+  AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteSynced :one
 -- pending -> synced. Where the row went on to a newer generation, only what was synced is recorded.
 UPDATE delta_resource r
 SET synced_generation = @generation,
+    sync_count = r.sync_count + 1,
     synced_at = now(),
     state = CASE WHEN r.generation = @generation THEN 'synced' ELSE r.state END,
     due_at = CASE WHEN r.generation = @generation THEN now() + rest.period ELSE r.due_at END,
@@ -51,6 +53,17 @@ SET state = CASE WHEN r.generation = @generation THEN 'failed' ELSE r.state END,
 WHERE r.kind = @kind AND r.object_id = @object_id
   AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
     OR (r.generation > @generation AND NOT @error = ANY (r.errors)))
+RETURNING sqlc.embed(r), now()::timestamptz AS now;
+
+-- name: CompleteSnoozed :one
+-- pending -> scheduled, later: the attempt does not count. Where the row went on to a newer generation, nothing is recorded.
+UPDATE delta_resource r
+SET state = 'scheduled',
+    snoozes = r.snoozes + 1,
+    due_at = now() + @snooze_for::interval,
+    dispatch_at = now() + @dispatch_after::interval
+WHERE r.kind = @kind AND r.object_id = @object_id
+  AND r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending'
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteDegraded :one
@@ -99,6 +112,7 @@ UPDATE delta_resource r
 SET state = 'expired',
     generation = r.generation + 1,
     attempt = 0,
+    snoozes = 0,
     due_at = now(),
     dispatch_at = now() + @net::interval
 WHERE r.kind = @kind AND r.object_id = @object_id

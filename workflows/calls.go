@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -14,9 +15,22 @@ import (
 const unbounded = 10 * 365 * 24 * time.Hour
 
 // attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result.
-var attemptOptions = workflow.ActivityOptions{
-	StartToCloseTimeout: unbounded,
-	HeartbeatTimeout:    activities.HeartbeatTimeout,
+func attemptOptions(kind Kind) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		StartToCloseTimeout: unbounded,
+		HeartbeatTimeout:    cmp.Or(kind.HeartbeatTimeout, activities.HeartbeatTimeout),
+		Summary:             "attempt",
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval:    time.Second,
+			BackoffCoefficient: 2,
+			MaximumInterval:    time.Minute,
+		},
+	}
+}
+
+// steerOptions repeat an action for as long as the database is away.
+var steerOptions = workflow.ActivityOptions{
+	StartToCloseTimeout: 30 * time.Second,
 	RetryPolicy: &temporal.RetryPolicy{
 		InitialInterval:    time.Second,
 		BackoffCoefficient: 2,
@@ -54,6 +68,8 @@ type call[In, Out any] struct{ name string }
 var (
 	attempt    = call[activities.Ref, activities.Step]{activities.AttemptName}
 	lapse      = call[activities.LapseInput, activities.Step]{activities.LapseName}
+	steer      = call[activities.SteerInput, activities.SteerResult]{activities.SteerName}
+	isSettled  = call[activities.SettledInput, activities.SettledResult]{activities.SettledName}
 	informPass = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
 )
 

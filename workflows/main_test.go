@@ -52,7 +52,7 @@ func newPlay(t *testing.T, scenes ...scene) *play {
 		scenes:                  scenes,
 	}
 	p.SetStartTime(p.start)
-	workflows.RegisterResource(p)
+	workflows.Kinds{}.RegisterResource(p)
 	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
 		return p.enter(ctx, got, 0)
 	}, activity.RegisterOptions{Name: activities.AttemptName})

@@ -1,15 +1,28 @@
 package workflows
 
-import "go.temporal.io/sdk/workflow"
+import (
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+)
 
 // Registry is where workflows are registered: a worker, a replayer or a test environment.
 type Registry interface {
 	RegisterWorkflowWithOptions(w any, options workflow.RegisterOptions)
 }
 
+// Kind is what workflows know of a kind. It changes nothing but options of activities, which a replay does not compare.
+type Kind struct {
+	// HeartbeatTimeout is how long a worker may be silent before an attempt is given to another one.
+	HeartbeatTimeout time.Duration
+}
+
+// Kinds are the kinds of one worker. One that is missing has the defaults.
+type Kinds map[string]Kind
+
 // RegisterResource registers the lifecycle of a resource.
-func RegisterResource(r Registry) {
-	r.RegisterWorkflowWithOptions(Resource, workflow.RegisterOptions{Name: ResourceName})
+func (k Kinds) RegisterResource(r Registry) {
+	r.RegisterWorkflowWithOptions(k.Resource, workflow.RegisterOptions{Name: ResourceName})
 }
 
 // RegisterInform registers the run of an informer.

@@ -106,7 +106,7 @@ func read(t *testing.T, file string) *historypb.History {
 
 func replayer() worker.WorkflowReplayer {
 	r := worker.NewWorkflowReplayer()
-	workflows.RegisterResource(r)
+	workflows.Kinds{}.RegisterResource(r)
 	workflows.RegisterInform(r)
 	return r
 }

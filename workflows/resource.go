@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -14,8 +15,12 @@ const (
 	InformName   = "delta.Inform"
 
 	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
-	// so it does no harm to send it twice.
+	// so it does no harm to send it twice. Signals named for [activities.Actions] ask for something.
 	WakeSignal = "wake"
+	// StateQuery answers with the latest [activities.Step].
+	StateQuery = "state"
+	// SyncUpdate takes a [SyncRequest] and answers with an [activities.Step] when the resource has settled.
+	SyncUpdate = "sync"
 )
 
 // maxHistory is the length at which a run is continued as a new one, where the server does not ask for it sooner.
@@ -23,60 +28,127 @@ const maxHistory = 5_000
 
 // Resource is the lifecycle of one resource: attempts until it is synced or degraded, then rest until it expires or is
 // removed. The row says where it stands, so every run can begin with an attempt, whatever happened before.
-func Resource(ctx workflow.Context, ref activities.Ref) error {
-	wake := workflow.GetSignalChannel(ctx, WakeSignal)
+func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
+	l := &lifecycle{
+		ref:       ref,
+		options:   attemptOptions(k[ref.Kind]),
+		wake:      workflow.GetSignalChannel(ctx, WakeSignal),
+		steerings: newSteerings(ctx),
+	}
+	if err := l.serve(ctx); err != nil {
+		return err
+	}
 	for {
 		// What was asked for up to here is what the attempt below looks at.
-		drain(wake)
-		step, err := attempt.run(ctx, attemptOptions, ref)
+		l.drain()
+		l.tell(ctx, "is being looked at")
+		step, err := attempt.run(ctx, l.options, ref)
 		if err != nil {
 			return err
 		}
-		for step.Next == activities.NextLapse {
-			if woken := sleep(ctx, wake, step.Wait); woken {
+		if err := l.took(ctx, step); err != nil {
+			return err
+		}
+		for l.last.Next == activities.NextLapse {
+			if woken := l.sleep(ctx); woken {
 				break
 			}
-			step, err = lapse.runLocal(ctx, lapseOptions, activities.LapseInput{Ref: ref, Generation: step.Generation})
+			step, err = lapse.runLocal(ctx, lapseOptions, activities.LapseInput{Ref: ref, Generation: l.last.Generation})
 			if err != nil {
 				return err
 			}
+			if err := l.took(ctx, step); err != nil {
+				return err
+			}
 		}
-		if step.Next == activities.NextAttempt {
-			sleep(ctx, wake, step.Wait)
+		if l.last.Next == activities.NextAttempt {
+			l.sleep(ctx)
 		}
-		if step.Next == activities.NextNone && !drain(wake) {
-			return nil
+		if l.last.Next == activities.NextNone {
+			if err := workflow.Await(ctx, func() bool { return l.quiet() && (l.isWoken() || workflow.AllHandlersFinished(ctx)) }); err != nil {
+				return err
+			}
+			if !l.drain() {
+				return nil
+			}
 		}
 		info := workflow.GetInfo(ctx)
-		if info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory {
+		long := info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
+		// An update that waits would be cut off: then the next time round.
+		if long && l.quiet() && workflow.AllHandlersFinished(ctx) {
 			// The next run begins with an attempt, which is all that a wake-up asks for.
-			drain(wake)
+			l.drain()
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
 		}
 	}
 }
 
+// lifecycle is the state of one run.
+type lifecycle struct {
+	ref     activities.Ref
+	options workflow.ActivityOptions
+	wake    workflow.ReceiveChannel
+	last    activities.Step
+	// steps counts the looks at the row.
+	steps int
+	*steerings
+}
+
+// took takes in what a step came to.
+func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
+	before := l.last
+	l.last = step
+	l.steps++
+	l.tell(ctx, waiting(step, workflow.Now(ctx)))
+	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
+		return nil
+	}
+	return workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(step.State)), NamespaceAttribute.ValueSet(step.Namespace))
+}
+
+func (l *lifecycle) isWoken() bool { return l.woken || l.wake.Len() > 0 }
+
 // drain takes the wake-ups that have arrived and tells whether there were any.
-func drain(wake workflow.ReceiveChannel) (woken bool) {
-	for wake.ReceiveAsync(nil) {
+func (l *lifecycle) drain() (woken bool) {
+	woken, l.woken = l.woken, false
+	for l.wake.ReceiveAsync(nil) {
 		woken = true
 	}
 	return woken
 }
 
-// sleep waits for a time, or for a wake-up if that comes first.
-func sleep(ctx workflow.Context, wake workflow.ReceiveChannel, wait time.Duration) (woken bool) {
-	if wait <= 0 {
-		return drain(wake)
+// sleep waits for as long as the last step says, or for a wake-up if that comes first.
+func (l *lifecycle) sleep(ctx workflow.Context) (woken bool) {
+	if l.last.Wait <= 0 {
+		return l.drain()
 	}
 	timerCtx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
-	selector := workflow.NewSelector(ctx)
-	selector.AddFuture(workflow.NewTimer(timerCtx, wait), func(workflow.Future) {})
-	selector.AddReceive(wake, func(c workflow.ReceiveChannel, _ bool) {
-		c.ReceiveAsync(nil)
-		woken = true
-	})
-	selector.Select(ctx)
-	return woken
+	timer := workflow.NewTimerWithOptions(timerCtx, l.last.Wait, workflow.TimerOptions{Summary: timerSummary(l.last)})
+	_ = workflow.Await(ctx, func() bool { return timer.IsReady() || l.isWoken() })
+	return l.isWoken() && l.drain()
+}
+
+// waiting says in words what a resource waits for.
+func waiting(s activities.Step, now time.Time) string {
+	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
+	switch {
+	case s.Next == activities.NextLapse:
+		return fmt.Sprintf("rests until %s", until)
+	case s.Next == activities.NextAttempt && s.Wait > 0:
+		return fmt.Sprintf("waits for its next attempt, until %s", until)
+	case s.Next == activities.NextAttempt:
+		return "waits for its next attempt"
+	case s.Paused:
+		return "is paused"
+	default:
+		return "waits for nothing"
+	}
+}
+
+func timerSummary(s activities.Step) string {
+	if s.Next == activities.NextLapse {
+		return string(s.State) + ": until it expires or is removed"
+	}
+	return string(s.State) + ": until the next attempt"
 }

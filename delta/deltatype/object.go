@@ -2,6 +2,16 @@ package deltatype
 
 import "time"
 
+// Priorities of resources, from 1, the most urgent, to 5. They order dispatch, and are handed to Temporal.
+const (
+	// PriorityLive is that of what a program informs.
+	PriorityLive = 2
+	// PriorityPeriodic is that of what an informer lists.
+	PriorityPeriodic = 3
+	// PriorityBackfill is that of what an informer lists again although it did not change.
+	PriorityBackfill = 4
+)
+
 // Object is something outside that a resource stands for. It is stored as JSON, as encoding/json makes it: exported
 // fields only, under their json tags.
 type Object interface {
@@ -45,6 +55,8 @@ type ObjectInformParams struct {
 	Tags []string
 	// MaxAttempts is the bound on attempts; 0 keeps what the row has, or means the default for a new one.
 	MaxAttempts int16
+	// Priority is how urgent the object is, from 1 to 5; 0 leaves it to the one who informs.
+	Priority int16
 }
 
 // ObjectInformResult is what informing one object came to.

@@ -19,10 +19,18 @@ type ResourceRow struct {
 	Generation int64
 	// SyncedGeneration is the newest generation that was synced; 0 if none was.
 	SyncedGeneration int64
+	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates.
+	SyncCount int64
 	// Attempt counts the tries within the generation: 0 before the first.
 	Attempt int
+	// Snoozes counts the calls of Work within the generation that put themselves off; they do not count as tries.
+	Snoozes int
 	// MaxAttempts is how many tries there are before the resource is degraded.
 	MaxAttempts int
+	// Priority is how urgent the resource's latest generation is: 1 is the most urgent, 5 the least.
+	Priority int
+	// Paused tells that the resource is not worked on until it is resumed.
+	Paused bool
 	// EncodedObject is the object as JSON.
 	EncodedObject []byte
 	// Hash identifies the content of EncodedObject.
@@ -48,6 +56,8 @@ type ResourceRow struct {
 	DispatchAt *time.Time
 	// WorkflowID names the Temporal workflow that owns the lifecycle; empty before the first dispatch.
 	WorkflowID string
+	// HashedID stands for ObjectID in Temporal, where object ids are kept from it; empty otherwise.
+	HashedID string
 }
 
 // AttemptError is the error of one attempt.

@@ -131,6 +131,9 @@ func (s *Stack) serveTemporal(ctx context.Context, cli string) error {
 		"server", "start-dev", "--headless=false", "--log-level", "warn",
 		"--ip", "127.0.0.1", "--port", strconv.Itoa(port), "--ui-port", strconv.Itoa(uiPort),
 	}
+	for _, attribute := range searchAttributes {
+		args = append(args, "--search-attribute", attribute+"=Keyword")
+	}
 	for _, value := range dynamicConfig {
 		args = append(args, "--dynamic-config-value", value)
 	}
@@ -210,6 +213,9 @@ func serves(ctx context.Context, address string) error {
 	_ = conn.Close()
 	return checkTemporal(ctx, client.Options{HostPort: address, Namespace: client.DefaultNamespace})
 }
+
+// searchAttributes are those that Delta's workflows have: a server that starts with them answers the first client faster.
+var searchAttributes = []string{"DeltaKind", "DeltaNamespace", "DeltaState"}
 
 // dynamicConfig makes a server with one shard and one host behave like the
 // clusters that the defaults were chosen for. Measured on two cores: workflows

@@ -1,0 +1,36 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// ErrSuperseded is returned by CompleteTx for an attempt that is no longer the resource's: it was given to another worker,
+// or the resource went on. The transaction should be rolled back.
+var ErrSuperseded = errors.New("the attempt is no longer the resource's current one")
+
+// txCompletion marks an attempt synced in a transaction of the user's.
+type txCompletion struct {
+	activities *Activities
+	row        *deltatype.ResourceRow
+	used       atomic.Bool
+}
+
+func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
+	c.used.Store(true)
+	_, err := c.activities.writeSynced(ctx, tx, c.row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrSuperseded
+	}
+	if err != nil {
+		return fmt.Errorf("completing attempt %d of %s/%s, generation %d: %w",
+			c.row.Attempt, c.row.Kind, c.row.ObjectID, c.row.Generation, err)
+	}
+	return nil
+}

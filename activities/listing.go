@@ -1,0 +1,107 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// deletePage is how many resources one statement marks deleted.
+	deletePage = 500
+	// forgetListings is when the notes of a pass are too old to be of use to anybody.
+	forgetListings = 7 * 24 * time.Hour
+)
+
+// compare lets objects that compare themselves decide what is the same: those keep the hash that their row has, and so
+// count as unchanged.
+func (p *pass) compare(ctx context.Context) error {
+	a := p.activities
+	if !a.Handler.Compares() {
+		return nil
+	}
+	stored, err := db.New().ResourcesByID(ctx, a.Pool, db.ResourcesByIDParams{Kind: p.in.Kind, ObjectIds: ids(p.page)})
+	if err != nil {
+		return fmt.Errorf("reading a page of %d: %w", len(p.page), err)
+	}
+	rows := make(map[string]db.Resource, len(stored))
+	for _, row := range stored {
+		rows[row.ObjectID] = row
+	}
+	for i, listed := range p.page {
+		row, found := rows[listed.ResourceID]
+		if !found {
+			continue
+		}
+		if same, ok := a.Handler.Same(row.Object, listed.EncodedObject); ok && same {
+			p.page[i].Hash, p.page[i].EncodedObject = row.Hash, row.Object
+		}
+	}
+	return nil
+}
+
+func ids(page []deltatype.ObjectInformParams) []string {
+	all := make([]string, len(page))
+	for i, p := range page {
+		all[i] = p.ResourceID
+	}
+	return all
+}
+
+// record writes down what was listed.
+func (p *pass) record(ctx context.Context) error {
+	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: ids(p.page)})
+	if err != nil {
+		return fmt.Errorf("recording a page of %d: %w", len(p.page), err)
+	}
+	return nil
+}
+
+// deleteMissing marks deleted what a complete listing no longer had, unless that is suspiciously much.
+func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
+	a, q := p.activities, db.New()
+	counted, err := q.CountMissing(ctx, a.Pool, db.CountMissingParams{Kind: p.in.Kind, Pass: p.in.Pass, Started: started})
+	if err != nil {
+		return fmt.Errorf("counting what is no longer listed: %w", err)
+	}
+	l := a.Listing
+	if counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total) {
+		p.progress.Withheld = counted.Missing
+		a.Logger.Error("a listing leaves out suspiciously much: nothing is marked deleted",
+			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total,
+			"allowed", l.MostDeleted, "allowed_share", l.MostDeletedShare)
+	} else {
+		for {
+			deleted, err := q.DeleteMissing(ctx, a.Pool, db.DeleteMissingParams{
+				Kind: p.in.Kind, Pass: p.in.Pass, Started: started, DefaultRetention: a.Rest.DeletedRetention, Batch: deletePage,
+			})
+			if err != nil {
+				return fmt.Errorf("marking deleted what is no longer listed: %w", err)
+			}
+			p.progress.Deleted += len(deleted)
+			for _, row := range deleted {
+				a.observe(VerdictDeleted, row)
+			}
+			if len(deleted) < deletePage {
+				break
+			}
+		}
+		if p.progress.Deleted > 0 && a.Informed != nil {
+			a.Informed(p.in.Kind)
+		}
+	}
+	if p.in.RunForeground {
+		return nil // what was listed is still asked for
+	}
+	return a.forget(ctx, p.in.Pass)
+}
+
+func (a *Activities) forget(ctx context.Context, pass string) error {
+	if err := db.New().ForgetListing(ctx, a.Pool, db.ForgetListingParams{Pass: pass, Older: forgetListings}); err != nil {
+		return fmt.Errorf("forgetting what was listed: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const (
+	attributesPoll  = 100 * time.Millisecond
+	attributesTries = 50
+)
+
+// ensureAttributes has Delta's search attributes in the Temporal namespace, and tells whether they are there. Without them
+// everything works but the filters of the UI.
+func (e *engine) ensureAttributes(ctx context.Context) bool {
+	keyword := enumspb.INDEXED_VALUE_TYPE_KEYWORD
+	wanted := map[string]enumspb.IndexedValueType{
+		workflows.KindAttribute.GetName():      keyword,
+		workflows.NamespaceAttribute.GetName(): keyword,
+		workflows.StateAttribute.GetName():     keyword,
+	}
+	namespace := e.temporalNamespace()
+	operator := e.temporal.OperatorService()
+	missing := func() (map[string]enumspb.IndexedValueType, error) {
+		there, err := operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+		if err != nil {
+			return nil, err
+		}
+		left := map[string]enumspb.IndexedValueType{}
+		for name, kind := range wanted {
+			if there.GetCustomAttributes()[name] != kind {
+				left[name] = kind
+			}
+		}
+		return left, nil
+	}
+	left, err := missing()
+	if err == nil && len(left) > 0 {
+		_, err = operator.AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
+		for try := 0; err == nil && len(left) > 0 && try < attributesTries; try++ {
+			time.Sleep(attributesPoll)
+			left, err = missing()
+		}
+	}
+	if err != nil || len(left) > 0 {
+		e.client.config.Logger.Warn("the Temporal namespace has no search attributes of Delta's, and they cannot be created: "+
+			"the UI cannot filter by kind, namespace and state. Create them with `temporal operator search-attribute create`, "+
+			"as DeltaKind, DeltaNamespace and DeltaState, of type Keyword", "temporal_namespace", namespace, "error", err)
+		return false
+	}
+	return true
+}
+
+// temporalNamespace is the name of the Temporal namespace: a client does not tell it.
+func (e *engine) temporalNamespace() string {
+	if e.client.config.TemporalNamespace != "" || e.client.config.Temporal != nil {
+		return cmp.Or(e.client.config.TemporalNamespace, client.DefaultNamespace)
+	}
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return client.DefaultNamespace
+	}
+	return cmp.Or(options.Namespace, client.DefaultNamespace)
+}

@@ -1,0 +1,123 @@
+package delta
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// ScheduleInformParams say what a run of an informer is to do.
+type ScheduleInformParams struct {
+	// ResourceKind is the kind to list. Required.
+	ResourceKind string
+	// ProcessExisting also syncs objects that did not change.
+	ProcessExisting bool
+	// RunForeground has the run end when all that it informed has settled, and fail, naming them, if some of it degraded.
+	// ScheduleInform does not wait for it: [Client.RunInform] does.
+	RunForeground bool
+}
+
+// InformRun says what a run of an informer came to.
+type InformRun struct {
+	// WorkflowID and RunID name the workflow.
+	WorkflowID, RunID string
+	// Listed counts objects, Scheduled those that started a new generation.
+	Listed, Scheduled int
+	// Deleted counts resources that a complete listing no longer had, Withheld those that were left because they were
+	// suspiciously many.
+	Deleted  int
+	Withheld int64
+}
+
+// ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or no After, goes on
+// from the kind's cursor. It returns when the run has been started. The client must have been started; the controller may
+// be another client's.
+func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
+	_, err := c.startInform(ctx, params, informOpts)
+	return err
+}
+
+// RunInform is ScheduleInform that waits for the run to end, and says what it came to.
+func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) (*InformRun, error) {
+	run, err := c.startInform(ctx, params, informOpts)
+	if err != nil {
+		return nil, err
+	}
+	var progress activities.InformProgress
+	err = run.Get(ctx, &progress)
+	result := &InformRun{
+		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
+		Deleted: progress.Deleted, Withheld: progress.Withheld,
+	}
+	if err != nil {
+		return result, fmt.Errorf("delta: inform kind %s: %w", params.ResourceKind, err)
+	}
+	return result, nil
+}
+
+func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) (client.WorkflowRun, error) {
+	if err := checkName("ResourceKind", params.ResourceKind); err != nil {
+		return nil, fmt.Errorf("delta: inform: %w", err)
+	}
+	c.life.Lock()
+	e := c.running
+	c.life.Unlock()
+	if e == nil {
+		return nil, errors.New("delta: inform: the client has not been started")
+	}
+	in := activities.InformInput{
+		Installation: e.installation, Kind: params.ResourceKind,
+		ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground,
+	}
+	if informOpts != nil {
+		in.Options = *informOpts
+	}
+	run, err := e.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                    e.names.inform(params.ResourceKind) + "/" + rand.Text(),
+		TaskQueue:             e.names.informQueue(params.ResourceKind),
+		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		StaticSummary:         "inform " + params.ResourceKind,
+	}, workflows.InformName, in)
+	if err != nil {
+		return nil, fmt.Errorf("delta: inform kind %s: starting the workflow: %w", params.ResourceKind, err)
+	}
+	return run, nil
+}
+
+// PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
+// go on. It holds for all clients, and survives the loss of Temporal. The client must have been started.
+func (c *Client) PauseInformer(ctx context.Context, kind string) error {
+	return c.pauseInformer(ctx, kind, true)
+}
+
+// ResumeInformer lets a kind's informer run by its schedule again.
+func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
+	return c.pauseInformer(ctx, kind, false)
+}
+
+func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) error {
+	if err := checkName("kind", kind); err != nil {
+		return fmt.Errorf("delta: pause informer: %w", err)
+	}
+	c.life.Lock()
+	e := c.running
+	c.life.Unlock()
+	if e == nil {
+		return errors.New("delta: pause informer: the client has not been started")
+	}
+	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
+		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, schemaError(err))
+	}
+	if err := pauseSchedule(ctx, e.temporal, e.names.inform(kind), paused); err != nil {
+		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, err)
+	}
+	return nil
+}

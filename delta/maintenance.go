@@ -1,0 +1,87 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// forgetPage is how many resources one statement has dispatched anew.
+const forgetPage = 2000
+
+// holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
+// everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
+// dies in between leaves it to the next one.
+func (e *engine) holdPrefix(ctx context.Context) error {
+	held, err := prefixHeld(ctx, e.temporal, e.names, e.installation)
+	if err != nil || held {
+		return err
+	}
+	if e.started {
+		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched anew",
+			"prefix", e.names.prefix)
+		if err := e.dispatchAnew(ctx); err != nil {
+			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
+		}
+	}
+	return claimPrefix(ctx, e.temporal, e.names, e.installation)
+}
+
+func (e *engine) dispatchAnew(ctx context.Context) error {
+	kinds, err := db.New().DispatchedKinds(ctx, e.client.pool)
+	if err != nil {
+		return schemaError(err)
+	}
+	for _, kind := range kinds {
+		for more := true; more; {
+			more, err = e.forgetPage(ctx, kind)
+			if err != nil {
+				return err
+			}
+		}
+		e.client.wakeKind(kind)
+	}
+	return nil
+}
+
+func (e *engine) forgetPage(ctx context.Context, kind string) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, e.client.config.ResourceCleanerTimeout)
+	defer cancel()
+	n, err := db.New().ForgetDispatched(ctx, e.client.pool, db.ForgetDispatchedParams{Kind: kind, Batch: forgetPage})
+	return n == forgetPage, err
+}
+
+// maintain looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
+// each has the time at which a dispatcher steps in.
+func (e *engine) maintain(ctx context.Context) {
+	tick := time.NewTicker(e.client.config.MaintenanceJobInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := e.restore(ctx); err != nil && ctx.Err() == nil {
+			e.client.config.Logger.Warn("looking after Temporal failed; it is tried again", "error", err,
+				"retry_in", e.client.config.MaintenanceJobInterval)
+		}
+	}
+}
+
+func (e *engine) restore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*e.client.config.ResourceCleanerTimeout)
+	defer cancel()
+	e.started = true
+	if err := e.holdPrefix(ctx); err != nil {
+		return err
+	}
+	for kind, r := range e.client.config.Controllers.byKind {
+		if err := e.schedule(ctx, kind, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// Filter chooses resources. Within a field any of the values matches, except for Tags and Labels, where all must. A field that
+// is empty matches everything.
+type Filter struct {
+	// Kinds, ObjectIDs, Namespaces and States are what a resource must be one of.
+	Kinds      []string
+	ObjectIDs  []string
+	Namespaces []string
+	States     []deltatype.ResourceState
+	// Tags are those that it must have.
+	Tags []string
+	// Labels are members that its Metadata must have, by name and value.
+	Labels map[string]string
+}
+
+// Page is a part of a listing.
+type Page struct {
+	// After is the [deltatype.ResourceRow] ID that the page begins after; 0 begins with the first.
+	After int64
+	// Limit is how many resources the page has at most.
+	//
+	// Defaults to 100; at most 1000.
+	Limit int
+}
+
+// Get reads one resource. It returns [ErrNotFound] where there is none.
+func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	got, err := db.New().GetResource(ctx, c.pool, db.GetResourceParams{Kind: kind, ObjectID: objectID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("delta: get %s/%s: %w", kind, objectID, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: get %s/%s: %w", kind, objectID, schemaError(err))
+	}
+	return got.Resource.Row()
+}
+
+// List reads a page of the resources that match, in the order of their row ids. The next page begins after the ID of the last
+// one; a page with fewer than Limit is the last.
+func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltatype.ResourceRow, error) {
+	setDefault(&page.Limit, defaultPage)
+	if page.Limit < 0 || page.Limit > maxPage {
+		return nil, fmt.Errorf("delta: list: %w", inputError("Limit", page.Limit, "must be between 1 and %d (or 0, for the default of %d)", maxPage, defaultPage))
+	}
+	if err := filter.check(); err != nil {
+		return nil, fmt.Errorf("delta: list: %w", err)
+	}
+	labels, err := filter.labels()
+	if err != nil {
+		return nil, fmt.Errorf("delta: list: %w", err)
+	}
+	rows, err := db.New().ListResources(ctx, c.pool, db.ListResourcesParams{
+		AfterID: page.After, Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs), Namespaces: orEmpty(filter.Namespaces),
+		States: texts(filter.States), Tags: orEmpty(filter.Tags), Labels: labels,
+		Batch: int32(page.Limit),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delta: list: %w", schemaError(err))
+	}
+	all := make([]*deltatype.ResourceRow, len(rows))
+	for i, row := range rows {
+		if all[i], err = row.Row(); err != nil {
+			return nil, fmt.Errorf("delta: list: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// Count is how many resources of a kind are in a state.
+type Count struct {
+	Kind  string
+	State deltatype.ResourceState
+	Count int64
+}
+
+// Count counts resources by kind and state, for all kinds and namespaces or for those of the filter; its other fields must be
+// empty. It reads the whole table.
+func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
+	if len(filter.ObjectIDs)+len(filter.States)+len(filter.Tags)+len(filter.Labels) > 0 {
+		return nil, fmt.Errorf("delta: count: %w", inputError("filter", fmt.Sprintf("%+v", filter), "must have no fields but Kinds and Namespaces"))
+	}
+	rows, err := db.New().CountResources(ctx, c.pool, db.CountResourcesParams{
+		Kinds: orEmpty(filter.Kinds), Namespaces: orEmpty(filter.Namespaces),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delta: count: %w", schemaError(err))
+	}
+	counts := make([]Count, len(rows))
+	for i, row := range rows {
+		counts[i] = Count(row)
+	}
+	return counts, nil
+}
+
+func (f Filter) check() error {
+	for _, state := range f.States {
+		if !slices.Contains(deltatype.ResourceStates(), state) {
+			return inputError("States", string(state), "must be one of %v", deltatype.ResourceStates())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/worker"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const registerTimeout = 10 * time.Second
+
+// Register puts Delta's workflows, and the activities that call the client's controllers, on a worker that the caller runs:
+// with the interceptors, the tuning and the versioning that the worker has. The worker must poll Config.TaskQueue. Start then
+// starts no workers; it dispatches, listens and keeps the schedules.
+//
+// Parallelism and MaxWorkers hold, RateLimit does not: limit the worker. Stop the worker before the client. It returns
+// [ErrNoSchema] where the schema is missing, because activities carry the installation's id.
+func (c *Client) Register(r worker.Registry) (err error) {
+	defer func() {
+		// The SDK panics for a name that is registered already.
+		if v := recover(); v != nil {
+			err = fmt.Errorf("delta: register: %v", v)
+		}
+	}()
+	switch {
+	case r == nil:
+		return errors.New("delta: register: the registry is nil")
+	case c.config.TaskQueue == "":
+		return fmt.Errorf("delta: register: %w", inputError("Config.TaskQueue", "", "must name the task queue that the worker polls"))
+	case len(c.config.Controllers.kinds()) == 0:
+		return errors.New("delta: register: Config.Controllers is empty: there is nothing to work")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), registerTimeout)
+	defer cancel()
+	installation, err := db.New().GetInstallation(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
+	}
+	kinds := c.activities(installation.ID)
+	for kind, a := range kinds {
+		a.Parallel = semaphore.NewWeighted(int64(c.config.Controllers.byKind[kind].settings.Parallelism))
+	}
+	c.workflowKinds().RegisterResource(r)
+	workflows.RegisterInform(r)
+	kinds.RegisterResource(r)
+	kinds.RegisterInform(r)
+	return nil
+}
+
+// workflowKinds is what workflows know of the client's kinds.
+func (c *Client) workflowKinds() workflows.Kinds {
+	kinds := workflows.Kinds{}
+	for kind, r := range c.config.Controllers.byKind {
+		kinds[kind] = workflows.Kind{HeartbeatTimeout: r.settings.HeartbeatTimeout}
+	}
+	return kinds
+}
+
+// activities are those of all kinds of the client.
+func (c *Client) activities(installation string) activities.Kinds {
+	limits := newNamespaceLimits(c.config.Namespaces)
+	kinds := activities.Kinds{}
+	for kind, r := range c.config.Controllers.byKind {
+		kinds[kind] = &activities.Activities{
+			Pool:          c.pool,
+			Installation:  installation,
+			Handler:       r.handler,
+			Logger:        c.config.Logger,
+			Context:       func(ctx context.Context) context.Context { return context.WithValue(ctx, clientKey{}, c) },
+			WorkTimeout:   c.config.ResourceWorkTimeout,
+			InformTimeout: c.config.ControllerInformTimeout,
+			Retry:         r.settings.RetryPolicy,
+			Rest:          c.rest(),
+			Listing: activities.Listing{
+				Overlap:          r.settings.InformOverlap,
+				Complete:         r.settings.CompleteListing,
+				MostDeleted:      r.settings.MaxDeleted,
+				MostDeletedShare: r.settings.MaxDeletedShare,
+			},
+			Limit:              limits,
+			AbandonAfter:       c.timing.abandonAfter,
+			DefaultMaxAttempts: defaultMaxAttempts,
+			Observed:           c.events.observe,
+			Informed:           c.wakeKind,
+			Stopping:           c.stopping,
+		}
+	}
+	return kinds
+}

@@ -1,0 +1,218 @@
+package delta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// ErrNotFound is wrapped in errors of calls that name a resource which is not there.
+var ErrNotFound = errors.New("there is no such resource")
+
+// StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
+type StateError struct {
+	// Action is what was asked for, such as "invalidate".
+	Action string
+	// Kind and ObjectID name the resource.
+	Kind, ObjectID string
+	// State is the one that it is in.
+	State deltatype.ResourceState
+}
+
+// Error names the resource and its state.
+func (e *StateError) Error() string {
+	return fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
+}
+
+// Invalidate marks a synced resource expired and has it synced again at once. It returns [ErrNotFound] where there is no
+// resource of the object, and a *[StateError] where it is in another state than synced. Only ID and Kind of the object matter.
+func (c *Client) Invalidate(ctx context.Context, object Object) (*deltatype.ResourceRow, error) {
+	kind, id, err := identify(object)
+	if err != nil {
+		return nil, fmt.Errorf("delta: invalidate: %w", err)
+	}
+	return c.act(ctx, activities.ActionInvalidate, kind, id)
+}
+
+// Retry has one degraded resource, or a failed one that waits, tried again at once, with all of its attempts before it. It
+// returns [ErrNotFound], or a *[StateError] for a resource in another state.
+func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.act(ctx, activities.ActionRetry, kind, objectID)
+}
+
+// Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
+// back, and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
+// [ErrNotFound], or a *[StateError] for a resource that is deleted already.
+func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	row, err := c.act(ctx, activities.ActionDelete, kind, objectID)
+	if err == nil {
+		c.events.send(EventCategoryObjectDeleted, row)
+	}
+	return row, err
+}
+
+// act is one statement on one resource, and the wake-up of who dispatches it.
+func (c *Client) act(ctx context.Context, action activities.Action, kind, objectID string) (*deltatype.ResourceRow, error) {
+	row, err := activities.Steer(ctx, c.pool, kind, objectID, action, c.rest())
+	if refused := new(activities.StateError); errors.As(err, &refused) {
+		if refused.State == "" {
+			return nil, fmt.Errorf("delta: %s %s/%s: %w", action, kind, objectID, ErrNotFound)
+		}
+		return nil, fmt.Errorf("delta: %w", &StateError{Action: string(action), Kind: kind, ObjectID: objectID, State: refused.State})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: %w", schemaError(err))
+	}
+	c.wakeKind(kind)
+	return row.Row()
+}
+
+// RetryAll has the degraded resources that match a filter tried again, and says how many they were; with
+// [deltatype.ResourceStateFailed] among the filter's states, also failed ones that wait. Other states in it match none. It
+// goes on in pages: if it fails, those before have been taken care of.
+func (c *Client) RetryAll(ctx context.Context, filter Filter) (int, error) {
+	states := filter.States
+	if len(states) == 0 {
+		states = []deltatype.ResourceState{deltatype.ResourceStateDegraded}
+	}
+	if err := filter.check(); err != nil {
+		return 0, fmt.Errorf("delta: retry: %w", err)
+	}
+	labels, err := filter.labels()
+	if err != nil {
+		return 0, fmt.Errorf("delta: retry: %w", err)
+	}
+	retried, after := 0, int64(0)
+	for {
+		rows, err := db.New().RetryResources(ctx, c.pool, db.RetryResourcesParams{
+			AfterID: after, States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
+			Namespaces: orEmpty(filter.Namespaces), Tags: orEmpty(filter.Tags), Labels: labels, Batch: maxPage,
+		})
+		if err != nil {
+			return retried, fmt.Errorf("delta: retry: %w", schemaError(err))
+		}
+		retried += len(rows)
+		kinds := map[string]bool{}
+		for _, row := range rows {
+			after = max(after, row.ID)
+			kinds[row.Kind] = true
+		}
+		for kind := range kinds {
+			c.wakeKind(kind)
+		}
+		if len(rows) < maxPage {
+			return retried, nil
+		}
+	}
+}
+
+// Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
+// that runs already goes on to its end. It returns [ErrNotFound].
+func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.pause(ctx, kind, objectID, true)
+}
+
+// Resume has a paused resource go on where it stands.
+func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.pause(ctx, kind, objectID, false)
+}
+
+func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
+	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("delta: pause %s/%s: %w", kind, objectID, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: pause %s/%s: %w", kind, objectID, schemaError(err))
+	}
+	c.wakeKind(kind)
+	return row.Row()
+}
+
+// PauseKind keeps all resources of a kind from being worked on, by any client, until [Client.ResumeKind]. Informs are kept,
+// attempts that run go on to their end, and the informer goes on listing.
+func (c *Client) PauseKind(ctx context.Context, kind string) error {
+	return c.pauseKind(ctx, kind, true)
+}
+
+// ResumeKind has the resources of a kind go on where they stand.
+func (c *Client) ResumeKind(ctx context.Context, kind string) error {
+	return c.pauseKind(ctx, kind, false)
+}
+
+func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error {
+	if err := checkName("kind", kind); err != nil {
+		return fmt.Errorf("delta: pause: %w", err)
+	}
+	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
+	if err == nil && !paused {
+		err = db.New().ResumeDue(ctx, c.pool, kind)
+	}
+	if err != nil {
+		return fmt.Errorf("delta: pause kind %s: %w", kind, schemaError(err))
+	}
+	c.wakeKind(kind)
+	return nil
+}
+
+// wakeKind wakes who dispatches a kind: this client, or others.
+func (c *Client) wakeKind(kind string) {
+	if !c.wakeOwn(kind) {
+		c.notifier.follow(kind)
+	}
+}
+
+// rest is what holds for namespaces that no client has configured.
+func (c *Client) rest() activities.Rest {
+	return activities.Rest{
+		SyncedRetention:   interval(c.config.SyncedResourceRetentionPeriod),
+		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
+		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),
+	}
+}
+
+// identify asks an object who it is. A panic of its methods is an error.
+func identify(object Object) (kind, id string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
+		}
+	}()
+	if object == nil {
+		return "", "", inputError("object", "nil", "must not be nil")
+	}
+	kind, id = object.Kind(), object.ID()
+	if err := checkName("kind", kind); err != nil {
+		return "", "", err
+	}
+	return kind, id, checkObjectID(id)
+}
+
+func texts[T ~string](values []T) []string {
+	all := make([]string, len(values))
+	for i, v := range values {
+		all[i] = string(v)
+	}
+	return all
+}
+
+func orEmpty(values []string) []string {
+	if values == nil {
+		return []string{}
+	}
+	return values
+}
+
+func (f Filter) labels() ([]byte, error) {
+	if f.Labels == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(f.Labels)
+}

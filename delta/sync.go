@@ -1,0 +1,101 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// ErrNotSynced is wrapped in the error of [Client.Sync] for a resource that settled without being synced: the row that is
+// returned with it says how it stands, and why.
+var ErrNotSynced = errors.New("the resource was not synced")
+
+// Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused. An object that did
+// not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced.
+//
+// It needs a client that was started, which may be one without a controller for the kind where another one has it, and a
+// Temporal that can be reached; the object is informed in any case. The resource goes on to be synced when ctx ends.
+func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ResourceRow, error) {
+	c.life.Lock()
+	e := c.running
+	c.life.Unlock()
+	if e == nil {
+		return nil, errors.New("delta: sync: the client has not been started")
+	}
+	result, err := c.Inform(ctx, object, opts)
+	if err != nil {
+		return nil, err
+	}
+	row := result.Resource
+	if !isSettled(row) {
+		if err := e.awaitGeneration(ctx, row); err != nil {
+			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.Kind, row.ObjectID, err)
+		}
+		if row, err = c.Get(ctx, row.Kind, row.ObjectID); err != nil {
+			return nil, err
+		}
+	}
+	if row.SyncedGeneration < result.Resource.Generation || row.State == deltatype.ResourceStateDeleted {
+		why := string(row.State)
+		if row.Paused {
+			why += ", paused"
+		}
+		if n := len(row.Errors); n > 0 {
+			why += ": " + row.Errors[n-1].Error
+		}
+		return row, fmt.Errorf("delta: sync %s/%s: %w: %s", row.Kind, row.ObjectID, ErrNotSynced, why)
+	}
+	return row, nil
+}
+
+// hashedID is what Temporal knows a resource by; the row has it from now on.
+func (c *Client) hashedID(ctx context.Context, kind, objectID string) (string, error) {
+	hash, err := db.New().HashResourceID(ctx, c.pool, db.HashResourceIDParams{Kind: kind, ObjectID: objectID})
+	if err != nil || hash == nil {
+		return "", fmt.Errorf("hashing the object's id: %w", err)
+	}
+	return *hash, nil
+}
+
+func isSettled(row *deltatype.ResourceRow) bool {
+	return row.State == deltatype.ResourceStateSynced && row.SyncedGeneration == row.Generation
+}
+
+// awaitGeneration waits, with an update that starts the workflow if it does not run, until the generation has settled.
+func (e *engine) awaitGeneration(ctx context.Context, row *deltatype.ResourceRow) error {
+	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes}
+	id := row.ObjectID
+	if e.client.config.HashObjectIDs {
+		hash, err := e.client.hashedID(ctx, row.Kind, row.ObjectID)
+		if err != nil {
+			return err
+		}
+		ref.ObjectID, ref.HashedID, id = "", hash, hash
+	}
+	start := e.temporal.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
+		ID:                       e.names.resource(row.Kind, id),
+		TaskQueue:                e.names.taskQueue(row.Kind),
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+	}, workflows.ResourceName, ref)
+	handle, err := e.temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start,
+		UpdateOptions: client.UpdateWorkflowOptions{
+			UpdateName:   workflows.SyncUpdate,
+			Args:         []any{workflows.SyncRequest{Generation: row.Generation}},
+			WaitForStage: client.WorkflowUpdateStageCompleted,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	var step activities.Step
+	return handle.Get(ctx, &step)
+}
