@@ -21,33 +21,13 @@ const (
 // ensureAttributes has Delta's search attributes in the Temporal namespace, and tells whether they are there. Without them
 // everything works but the filters of the UI.
 func (e *engine) ensureAttributes(ctx context.Context) bool {
-	keyword := enumspb.INDEXED_VALUE_TYPE_KEYWORD
-	wanted := map[string]enumspb.IndexedValueType{
-		workflows.KindAttribute.GetName():      keyword,
-		workflows.NamespaceAttribute.GetName(): keyword,
-		workflows.StateAttribute.GetName():     keyword,
-	}
 	namespace := e.temporalNamespace()
-	operator := e.temporal.OperatorService()
-	missing := func() (map[string]enumspb.IndexedValueType, error) {
-		there, err := operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
-		if err != nil {
-			return nil, err
-		}
-		left := map[string]enumspb.IndexedValueType{}
-		for name, kind := range wanted {
-			if there.GetCustomAttributes()[name] != kind {
-				left[name] = kind
-			}
-		}
-		return left, nil
-	}
-	left, err := missing()
+	left, err := e.missingAttributes(ctx)
 	if err == nil && len(left) > 0 {
-		_, err = operator.AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
+		_, err = e.temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
 		for try := 0; err == nil && len(left) > 0 && try < attributesTries; try++ {
 			time.Sleep(attributesPoll)
-			left, err = missing()
+			left, err = e.missingAttributes(ctx)
 		}
 	}
 	if err != nil || len(left) > 0 {
@@ -57,6 +37,22 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 		return false
 	}
 	return true
+}
+
+// missingAttributes are those of Delta's search attributes that the Temporal namespace has not.
+func (e *engine) missingAttributes(ctx context.Context) (map[string]enumspb.IndexedValueType, error) {
+	there, err := e.temporal.OperatorService().ListSearchAttributes(ctx,
+		&operatorservice.ListSearchAttributesRequest{Namespace: e.temporalNamespace()})
+	if err != nil {
+		return nil, err
+	}
+	left := map[string]enumspb.IndexedValueType{}
+	for _, name := range []string{workflows.KindAttribute.GetName(), workflows.NamespaceAttribute.GetName(), workflows.StateAttribute.GetName()} {
+		if there.GetCustomAttributes()[name] != enumspb.INDEXED_VALUE_TYPE_KEYWORD {
+			left[name] = enumspb.INDEXED_VALUE_TYPE_KEYWORD
+		}
+	}
+	return left, nil
 }
 
 // temporalNamespace is the name of the Temporal namespace: a client does not tell it.

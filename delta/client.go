@@ -32,6 +32,8 @@ type Client struct {
 	life    sync.Mutex
 	stage   stage
 	running *engine
+	// connection is for calls that need Temporal, whether the client was started or not.
+	connection connection
 
 	// wakes has the kinds that this client dispatches while it runs.
 	wakesMu sync.RWMutex
@@ -80,6 +82,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		},
 	}
 	c.events.log = copied.Logger
+	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
 	return c, nil
@@ -107,6 +110,7 @@ func (c *Client) Start(ctx context.Context) error {
 		return fmt.Errorf("delta: start: %w", err)
 	}
 	c.running, c.stage = running, stageStarted
+	c.connection.use(running)
 
 	wakes := map[string]func(){}
 	for kind, d := range running.dispatchers {
@@ -126,13 +130,14 @@ func (c *Client) Start(ctx context.Context) error {
 
 // Stop takes no new work and waits for what is running, until ctx ends: then the contexts of Work and Inform are
 // cancelled, their attempts are closed as failed, and others go on with them. It returns the error of ctx if it had to
-// cancel, and nil otherwise. A client that was never started, or is stopped already, has nothing to stop.
+// cancel, and nil otherwise. A client that was never started has only to end its connection to Temporal, if it made one.
 func (c *Client) Stop(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
 	defer c.notifier.wait()
 	defer c.batcher.wait()
 	defer c.events.close()
+	defer c.connection.close()
 	defer c.cancelWork()
 	if c.stage != stageStarted {
 		return nil

@@ -3,7 +3,6 @@ package delta
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -38,8 +37,8 @@ type InformRun struct {
 }
 
 // ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or no After, goes on
-// from the kind's cursor. It returns when the run has been started. The client must have been started; the controller may
-// be another client's.
+// from the kind's cursor. It returns when the run has been started. The client need not be: the controller may be another
+// client's. It needs a Temporal that can be reached.
 func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
 	_, err := c.startInform(ctx, params, informOpts)
 	return err
@@ -51,14 +50,19 @@ func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, inf
 	if err != nil {
 		return nil, err
 	}
+	return awaitInform(ctx, run, params.ResourceKind)
+}
+
+// awaitInform waits for a run to end, and says what it came to.
+func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*InformRun, error) {
 	var progress activities.InformProgress
-	err = run.Get(ctx, &progress)
+	err := run.Get(ctx, &progress)
 	result := &InformRun{
 		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
 		Deleted: progress.Deleted, Withheld: progress.Withheld,
 	}
 	if err != nil {
-		return result, fmt.Errorf("delta: inform kind %s: %w", params.ResourceKind, err)
+		return result, fmt.Errorf("delta: inform kind %s: %w", kind, err)
 	}
 	return result, nil
 }
@@ -67,11 +71,9 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := checkName("ResourceKind", params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
-	c.life.Lock()
-	e := c.running
-	c.life.Unlock()
-	if e == nil {
-		return nil, errors.New("delta: inform: the client has not been started")
+	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
+	if err != nil {
+		return nil, err
 	}
 	in := activities.InformInput{
 		Installation: e.installation, Kind: params.ResourceKind,
@@ -93,7 +95,7 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 }
 
 // PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
-// go on. It holds for all clients, and survives the loss of Temporal. The client must have been started.
+// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached.
 func (c *Client) PauseInformer(ctx context.Context, kind string) error {
 	return c.pauseInformer(ctx, kind, true)
 }
@@ -107,11 +109,9 @@ func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) er
 	if err := checkName("kind", kind); err != nil {
 		return fmt.Errorf("delta: pause informer: %w", err)
 	}
-	c.life.Lock()
-	e := c.running
-	c.life.Unlock()
-	if e == nil {
-		return errors.New("delta: pause informer: the client has not been started")
+	e, err := c.reachFor(ctx, "pause informer of kind "+kind)
+	if err != nil {
+		return err
 	}
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
 		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, schemaError(err))

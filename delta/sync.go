@@ -21,21 +21,19 @@ var ErrNotSynced = errors.New("the resource was not synced")
 // Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused. An object that did
 // not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced.
 //
-// It needs a client that was started, which may be one without a controller for the kind where another one has it, and a
-// Temporal that can be reached; the object is informed in any case. The resource goes on to be synced when ctx ends.
+// It needs a Temporal that can be reached, and some client that has a controller for the kind and was started; it need not
+// be this one. The object is informed in any case. The resource goes on to be synced when ctx ends.
 func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ResourceRow, error) {
-	c.life.Lock()
-	e := c.running
-	c.life.Unlock()
-	if e == nil {
-		return nil, errors.New("delta: sync: the client has not been started")
-	}
 	result, err := c.Inform(ctx, object, opts)
 	if err != nil {
 		return nil, err
 	}
 	row := result.Resource
 	if !isSettled(row) {
+		e, err := c.reachFor(ctx, "sync "+row.Kind+"/"+row.ObjectID+": it is informed; waiting for it")
+		if err != nil {
+			return row, err
+		}
 		if err := e.awaitGeneration(ctx, row); err != nil {
 			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.Kind, row.ObjectID, err)
 		}

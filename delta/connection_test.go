@@ -1,0 +1,179 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// catalogued has an informer of its own.
+type catalogued struct{ account }
+
+func (catalogued) Kind() string { return "catalogued" }
+func (catalogued) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 4, InformInterval: time.Hour}
+}
+
+// lister lists some objects, and fails those named bad.
+func lister(names ...string) *controller[catalogued] {
+	return &controller[catalogued]{
+		work: func(_ context.Context, r *delta.Resource[catalogued]) error {
+			if r.Object.Name == "bad" {
+				return delta.ResourceDegrade(errors.New("refused outside"))
+			}
+			return nil
+		},
+		inform: func(context.Context, *delta.InformOptions) (<-chan catalogued, error) {
+			out := make(chan catalogued, len(names))
+			for _, name := range names {
+				out <- catalogued{account{Name: name}}
+			}
+			close(out)
+			return out, nil
+		},
+	}
+}
+
+func TestAClientThatWasNotStartedReachesTemporal(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.start(h.config(with(lister("a", "b"))))
+	idle := h.client(h.config())
+
+	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, run.Listed)
+
+	row, err := idle.Sync(t.Context(), catalogued{account{Name: "c"}}, nil)
+	require.NoError(t, err)
+	require.Equal(t, deltatype.ResourceStateSynced, row.State)
+
+	require.NoError(t, idle.PauseInformer(t.Context(), "catalogued"))
+	status, err := idle.TemporalStatus(t.Context(), "catalogued", "nobody")
+	require.NoError(t, err)
+	require.True(t, status.PrefixHeld)
+	require.Equal(t, h.Prefix, status.Prefix)
+	require.Empty(t, status.MissingAttributes)
+	kind := status.Kinds["catalogued"]
+	require.True(t, kind.Schedule.Paused)
+	require.Nil(t, kind.Schedule.NextRun)
+	require.Len(t, kind.Workers, 1)
+	require.Len(t, kind.InformWorkers, 1)
+	require.Nil(t, status.Kinds["nobody"].Schedule)
+	require.Empty(t, status.Kinds["nobody"].Workers)
+
+	require.NoError(t, idle.ResumeInformer(t.Context(), "catalogued"))
+	status, err = idle.TemporalStatus(t.Context(), "catalogued")
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now(), *status.Kinds["catalogued"].Schedule.NextRun, time.Hour+time.Minute)
+
+	require.NoError(t, idle.Stop(t.Context()))
+	require.ErrorContains(t, idle.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued"}, nil), "has been stopped")
+}
+
+func TestAClientThatWasNotStartedRefusesThePrefixOfAnother(t *testing.T) {
+	t.Parallel()
+	h, other := newHarness(t), newHarness(t)
+	h.startWorker(nil)
+	config := other.config()
+	config.WorkflowIDPrefix = h.Prefix
+	_, err := other.client(config).TemporalStatus(t.Context())
+	require.ErrorIs(t, err, delta.ErrOtherInstallation)
+}
+
+func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config()
+	away, err := client.NewLazyClient(client.Options{HostPort: "127.0.0.1:1"})
+	require.NoError(t, err)
+	defer away.Close()
+	config.Temporal = away
+	c := h.client(config)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	require.ErrorContains(t, c.PauseInformer(ctx, "catalogued"), "reaching Temporal")
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, kinds, "nothing was written")
+
+	row, err := c.Sync(ctx, account{Name: "a"}, nil)
+	require.ErrorContains(t, err, "it is informed")
+	require.NotNil(t, row)
+	require.NotNil(t, h.row("account", "a"))
+
+	// Stop does not wait for somebody who dials.
+	dialling := make(chan error, 1)
+	go func() { dialling <- c.PauseInformer(context.Background(), "catalogued") }()
+	time.Sleep(50 * time.Millisecond)
+	before := time.Now()
+	require.NoError(t, c.Stop(t.Context()))
+	require.Less(t, time.Since(before), 5*time.Second)
+	require.Error(t, <-dialling)
+}
+
+func TestKindsSayHowTheyStand(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	for _, name := range []string{"a", "b"} {
+		_, err := c.Inform(t.Context(), account{Name: name}, nil)
+		require.NoError(t, err)
+	}
+	_, err := h.Pool.Exec(t.Context(), `update delta_resource set dispatch_at = now() - interval '1 hour' where object_id = 'a'`)
+	require.NoError(t, err)
+	_, err = h.Pool.Exec(t.Context(), `insert into delta_controller (name, inform_interval, last_inform_time, inform_paused)
+		values ('catalogued', '1h', '2026-01-02 03:04:05Z', true)`)
+	require.NoError(t, err)
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.Len(t, kinds, 2)
+	require.Equal(t, map[deltatype.ResourceState]int64{deltatype.ResourceStateScheduled: 2}, kinds[0].Counts)
+	require.EqualValues(t, 1, kinds[0].Overdue)
+	require.WithinDuration(t, time.Now().Add(-time.Hour), *kinds[0].OldestOverdue, time.Minute)
+	require.Zero(t, kinds[0].InformInterval)
+	last := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	require.Equal(t, delta.KindStatus{
+		Kind: "catalogued", Counts: map[deltatype.ResourceState]int64{}, InformInterval: time.Hour, LastInformTime: &last, InformerPaused: true,
+	}, kinds[1])
+}
+
+func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	release := make(chan struct{})
+	controller := lister("a", "b", "bad")
+	quick := controller.work
+	controller.work = func(ctx context.Context, r *delta.Resource[catalogued]) error {
+		if r.ObjectID == "a" {
+			<-release
+		}
+		return quick(ctx, r)
+	}
+	h.start(h.config(with(controller)))
+	var reports []delta.InformProgress
+	run, err := h.client(h.config()).WatchInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil,
+		func(p delta.InformProgress) {
+			reports = append(reports, p)
+			if p.Settling && p.Unsettled == 1 {
+				select {
+				case <-release:
+				default:
+					close(release)
+				}
+			}
+		})
+	require.ErrorContains(t, err, "1 of 3 resources degraded: bad")
+	require.Equal(t, 3, run.Listed)
+	require.NotEmpty(t, run.WorkflowID)
+	require.Equal(t, run.RunID, reports[0].RunID)
+	require.Zero(t, reports[0].Listed)
+	require.True(t, reports[len(reports)-1].Settling)
+}

@@ -1,0 +1,207 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// overdueGrace is how late a step may be before somebody should look: dispatchers poll every few seconds.
+	overdueGrace = time.Minute
+	// pollerGrace is how long ago a worker may have asked for tasks: its polls last a minute.
+	pollerGrace = 90 * time.Second
+	// statusCalls is how many kinds Temporal is asked about at once.
+	statusCalls = 8
+)
+
+// KindStatus is how a kind stands in the database.
+type KindStatus struct {
+	// Kind is its name.
+	Kind string
+	// Counts has the number of resources by state; a state that none is in is left out.
+	Counts map[deltatype.ResourceState]int64
+	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
+	Paused, InformerPaused bool
+	// InformInterval is how often its informer runs. Negative: never. 0: no client with the kind has started yet.
+	InformInterval time.Duration
+	// LastInformTime is the cursor of its informer; nil before its first complete pass.
+	LastInformTime *time.Time
+	// Overdue counts resources whose next step is more than a minute late, and OldestOverdue is when the first of them was
+	// due.
+	Overdue       int64
+	OldestOverdue *time.Time
+}
+
+// Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
+func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
+	byName := map[string]*KindStatus{}
+	kind := func(name string) *KindStatus {
+		if byName[name] == nil {
+			byName[name] = &KindStatus{Kind: name, Counts: map[deltatype.ResourceState]int64{}}
+		}
+		return byName[name]
+	}
+	controllers, err := db.New().ListControllers(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, there := range controllers {
+		k := kind(there.Name)
+		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
+		if last := there.LastInformTime.UTC(); last.Unix() > 0 {
+			k.LastInformTime = &last
+		}
+	}
+	counts, err := c.Count(ctx, Filter{})
+	if err != nil {
+		return nil, err
+	}
+	for _, count := range counts {
+		kind(count.Kind).Counts[count.State] = count.Count
+	}
+	overdue, err := db.New().CountOverdue(ctx, c.pool, overdueGrace)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, late := range overdue {
+		k, oldest := kind(late.Kind), late.Oldest.UTC()
+		k.Overdue, k.OldestOverdue = late.Count, &oldest
+	}
+	all := make([]KindStatus, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		all = append(all, *byName[name])
+	}
+	return all, nil
+}
+
+// TemporalStatus is how an installation stands in Temporal.
+type TemporalStatus struct {
+	// Namespace is Temporal's, Prefix what the ids there begin with.
+	Namespace, Prefix string
+	// PrefixHeld tells that the prefix is marked as this installation's. It is not before a client has started, nor in a
+	// Temporal that was wiped, until a client looks.
+	PrefixHeld bool
+	// MissingAttributes are the search attributes that the UI cannot filter by. AttributesError is set where they cannot be
+	// read.
+	MissingAttributes []string
+	AttributesError   error
+	// Kinds are those that were asked about, by name.
+	Kinds map[string]KindInTemporal
+}
+
+// KindInTemporal is how a kind stands in Temporal.
+type KindInTemporal struct {
+	// TaskQueue is where its resources are worked, InformTaskQueue where its informer runs.
+	TaskQueue, InformTaskQueue string
+	// Workers and InformWorkers are the identities of those that have polled them within the last 90 seconds.
+	Workers, InformWorkers []string
+	// Schedule is that of its informer; nil where there is none.
+	Schedule *InformSchedule
+}
+
+// InformSchedule is the Temporal Schedule of an informer.
+type InformSchedule struct {
+	// ID names it.
+	ID string
+	// Paused tells that it is, whoever paused it.
+	Paused bool
+	// NextRun is when it runs next, LastRun when it ran last; nil if it does not or did not.
+	NextRun, LastRun *time.Time
+}
+
+// TemporalStatus asks Temporal how the installation and the kinds named stand there. It changes nothing. The client need not
+// be started. It returns [ErrOtherInstallation] where the prefix is another installation's.
+func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*TemporalStatus, error) {
+	e, err := c.reachFor(ctx, "status")
+	if err != nil {
+		return nil, err
+	}
+	status := &TemporalStatus{Namespace: e.temporalNamespace(), Prefix: e.names.prefix, Kinds: map[string]KindInTemporal{}}
+	if status.PrefixHeld, err = prefixHeld(ctx, e.temporal, e.names, e.installation); err != nil {
+		return nil, fmt.Errorf("delta: status: %w", err)
+	}
+	missing, err := e.missingAttributes(ctx)
+	status.MissingAttributes, status.AttributesError = slices.Sorted(maps.Keys(missing)), err
+
+	var mu sync.Mutex
+	var all errgroup.Group
+	all.SetLimit(statusCalls)
+	for _, kind := range kinds {
+		all.Go(func() error {
+			k, err := e.kindInTemporal(ctx, kind)
+			if err != nil {
+				return fmt.Errorf("delta: status of kind %s: %w", kind, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			status.Kinds[kind] = k
+			return nil
+		})
+	}
+	return status, all.Wait()
+}
+
+func (e *engine) kindInTemporal(ctx context.Context, kind string) (k KindInTemporal, err error) {
+	k.TaskQueue, k.InformTaskQueue = e.names.taskQueue(kind), e.names.informQueue(kind)
+	if k.Workers, err = e.pollers(ctx, k.TaskQueue); err != nil {
+		return k, err
+	}
+	if k.InformWorkers, err = e.pollers(ctx, k.InformTaskQueue); err != nil {
+		return k, err
+	}
+	k.Schedule, err = e.informSchedule(ctx, kind)
+	return k, err
+}
+
+// pollers are the workers of a task queue. One whose slots for attempts are all taken still polls for workflow tasks.
+func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
+	there := map[string]bool{}
+	for _, sort := range []enumspb.TaskQueueType{enumspb.TASK_QUEUE_TYPE_WORKFLOW, enumspb.TASK_QUEUE_TYPE_ACTIVITY} {
+		found, err := e.temporal.DescribeTaskQueue(ctx, queue, sort)
+		if err != nil {
+			return nil, fmt.Errorf("describing the task queue %s: %w", queue, err)
+		}
+		for _, p := range found.GetPollers() {
+			if time.Since(p.GetLastAccessTime().AsTime()) < pollerGrace {
+				there[p.GetIdentity()] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(there)), nil
+}
+
+func (e *engine) informSchedule(ctx context.Context, kind string) (*InformSchedule, error) {
+	found, err := e.temporal.ScheduleClient().GetHandle(ctx, e.names.inform(kind)).Describe(ctx)
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return nil, nil //nolint:nilnil // there is none, and that is what was asked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the schedule %s: %w", e.names.inform(kind), err)
+	}
+	s := &InformSchedule{ID: e.names.inform(kind), Paused: found.Schedule.State != nil && found.Schedule.State.Paused}
+	if next := found.Info.NextActionTimes; len(next) > 0 && !s.Paused {
+		at := next[0].UTC()
+		s.NextRun = &at
+	}
+	if last := found.Info.RecentActions; len(last) > 0 {
+		at := slices.MaxFunc(last, func(a, b client.ScheduleActionResult) int {
+			return cmp.Compare(a.ActualTime.UnixNano(), b.ActualTime.UnixNano())
+		}).ActualTime.UTC()
+		s.LastRun = &at
+	}
+	return s, nil
+}
