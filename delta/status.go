@@ -1,7 +1,6 @@
 package delta
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,6 +120,8 @@ type InformSchedule struct {
 	Paused bool
 	// NextRun is when it runs next, LastRun when it ran last; nil if it does not or did not.
 	NextRun, LastRun *time.Time
+	// LastRunFailed tells that the last run has ended otherwise than done. It is false while it runs.
+	LastRunFailed bool
 }
 
 // TemporalStatus asks Temporal how the installation and the kinds named stand there. It changes nothing. The client need not
@@ -197,11 +198,27 @@ func (e *engine) informSchedule(ctx context.Context, kind string) (*InformSchedu
 		at := next[0].UTC()
 		s.NextRun = &at
 	}
-	if last := found.Info.RecentActions; len(last) > 0 {
-		at := slices.MaxFunc(last, func(a, b client.ScheduleActionResult) int {
-			return cmp.Compare(a.ActualTime.UnixNano(), b.ActualTime.UnixNano())
-		}).ActualTime.UTC()
-		s.LastRun = &at
+	if all := found.Info.RecentActions; len(all) > 0 {
+		last := slices.MaxFunc(all, func(a, b client.ScheduleActionResult) int { return a.ActualTime.Compare(b.ActualTime) })
+		at := last.ActualTime.UTC()
+		s.LastRun, s.LastRunFailed = &at, e.hasFailed(ctx, last.StartWorkflowResult)
 	}
 	return s, nil
+}
+
+// hasFailed tells whether a run has ended otherwise than done. One that Temporal no longer knows is not held against it.
+func (e *engine) hasFailed(ctx context.Context, run *client.ScheduleWorkflowExecution) bool {
+	if run == nil {
+		return false
+	}
+	found, err := e.temporal.DescribeWorkflowExecution(ctx, run.WorkflowID, run.FirstExecutionRunID)
+	if err != nil {
+		return false
+	}
+	switch found.GetWorkflowExecutionInfo().GetStatus() {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		return true
+	default:
+		return false
+	}
 }

@@ -21,7 +21,7 @@ import (
 // stopPatience is how long a first Ctrl-C waits for an orderly end.
 const stopPatience = 30 * time.Second
 
-func devCommand() *cobra.Command {
+func devCommand(c *cli) *cobra.Command {
 	var opts stack.Options
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -37,7 +37,7 @@ func devCommand() *cobra.Command {
 					return fmt.Errorf("--%s %d is not a port", port, n)
 				}
 			}
-			return fail(dev(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr()))
+			return fail(dev(cmd.Context(), opts, c))
 		},
 	}
 	where := "no default"
@@ -51,11 +51,13 @@ func devCommand() *cobra.Command {
 	flags.IntVar(&opts.TemporalPort, "temporal-port", stack.DefaultTemporalPort, "preferred port of Temporal; 0 is the default")
 	flags.IntVar(&opts.UIPort, "ui-port", stack.DefaultUIPort, "preferred port of Temporal's UI; 0 is the default")
 	cmd.MarkFlagsMutuallyExclusive("dir", "ephemeral")
+	c.outputFlag(cmd)
 	return cmd
 }
 
 // dev runs the stack until a signal comes or a server dies.
-func dev(ctx context.Context, opts stack.Options, stdout, stderr io.Writer) (err error) {
+func dev(ctx context.Context, opts stack.Options, c *cli) (err error) {
+	stderr := c.err
 	// One signal asks for an end, the next for a quick one. Both are caught
 	// from here on, so none can leave a server behind.
 	signals := make(chan os.Signal, 2)
@@ -105,7 +107,15 @@ func dev(ctx context.Context, opts stack.Options, stdout, stderr io.Writer) (err
 		}
 		return err
 	}
-	announce(stdout, s, opts.Ephemeral)
+	done, err := c.json(map[string]any{
+		"database_url": s.DatabaseURL, "temporal_address": s.TemporalAddress, "temporal_namespace": s.TemporalNamespace, "ui_url": s.UIURL,
+	})
+	if err != nil {
+		return err
+	}
+	if !done {
+		announce(c.out, s, opts.Ephemeral)
+	}
 	select {
 	case <-running.Done():
 		return nil

@@ -1,12 +1,11 @@
-// Command delta runs Delta's servers for development and applies its
-// migrations.
+// Command delta looks after an installation of Delta: its schema, kinds,
+// resources and informers. It also runs the servers for development.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -14,58 +13,78 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes.
-const (
-	exitOK = iota
-	exitFailure
-	exitUsage
-)
+const about = `delta looks after an installation of Delta: its schema, its kinds, their resources and informers.
+It also runs the servers that Delta needs for development.
+
+Settings, in the order in which they win:
+  flags        --database-url, --temporal-address, --temporal-namespace, --prefix, --task-queue
+  environment  DELTA_DATABASE_URL; TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS…
+  file         temporal.toml, and the profile that TEMPORAL_PROFILE names
+The prefix defaults to the one that the database's clients use.
+
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage: a flag, an argument or a value that breaks a rule
+  3    there is no such resource, or no such kind
+  4    the state of the resource does not allow it
+  5    Postgres or Temporal cannot be reached, or Delta's schema is missing
+  130  interrupted
+delta doctor has its own: 0 all is well, 1 with warnings, 2 with failures.`
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), os.Args[1:], terminal()))
 }
 
 // run executes the command line and returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, s streams) int {
+	c := &cli{streams: s}
 	root := &cobra.Command{
-		Use:   "delta",
-		Short: "Keep a Postgres table of resources in step with the world",
-		Long: "delta runs the servers that Delta needs for development, and applies its migrations.\n\n" +
-			"Exit codes: 0 success, 1 failure, 2 wrong usage.",
+		Use:           "delta",
+		Short:         "Keep a Postgres table of resources in step with the world",
+		Long:          about,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(devCommand(), migrateCommand())
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look and steer:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
+	root.SetHelpCommandGroupID(groupServe)
+	root.SetCompletionCommandGroupID(groupServe)
+	for id, commands := range map[string][]*cobra.Command{
+		groupLook: {
+			doctorCommand(c), informCommand(c), kindsCommand(c), pauseCommand(c), resourcesCommand(c), resumeCommand(c),
+		},
+		groupServe: {devCommand(c), migrateCommand(c)},
+	} {
+		for _, cmd := range commands {
+			cmd.GroupID = id
+			root.AddCommand(cmd)
+		}
+	}
 
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
-	_, _ = fmt.Fprintln(stderr, "delta:", err)
-	if failed := (*failure)(nil); errors.As(err, &failed) {
-		return exitFailure
+	code := codeOf(err)
+	if silent := (*silence)(nil); errors.As(err, &silent) {
+		return code
 	}
-	_, _ = fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", command.CommandPath())
-	return exitUsage
+	_, _ = fmt.Fprintln(s.err, "delta:", message(err))
+	if code == exitUsage && !isFailure(err) {
+		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
+	}
+	return code
 }
 
-// failure marks the error of a command that was used rightly. All others come
-// from cobra, before a command runs, or say that it was used wrongly.
-type failure struct{ error }
-
-func (f *failure) Unwrap() error { return f.error }
-
-func fail(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &failure{err}
-}
+const (
+	groupLook  = "look"
+	groupServe = "serve"
+)
 
 func version() string {
 	v := "(unknown)"

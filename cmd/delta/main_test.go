@@ -49,7 +49,7 @@ type result struct {
 	stdout, stderr string
 }
 
-func delta(t *testing.T, env []string, args ...string) result {
+func command(t *testing.T, env []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(binary, args...)
@@ -70,8 +70,8 @@ func TestUsage(t *testing.T) {
 		code int
 		says string
 	}{
-		"help":               {[]string{"--help"}, exitOK, "Available Commands"},
-		"no command":         {nil, exitOK, "Available Commands"},
+		"help":               {[]string{"--help"}, exitOK, "Look and steer:"},
+		"no command":         {nil, exitOK, "Look and steer:"},
 		"version":            {[]string{"--version"}, exitOK, "delta version "},
 		"unknown command":    {[]string{"bogus"}, exitUsage, `unknown command "bogus"`},
 		"unknown flag":       {[]string{"dev", "--bogus"}, exitUsage, "unknown flag: --bogus"},
@@ -82,11 +82,11 @@ func TestUsage(t *testing.T) {
 		"unknown subcommand": {[]string{"migrate", "sideways"}, exitUsage, `unknown command "sideways"`},
 		"no database":        {[]string{"migrate", "up"}, exitUsage, "--database-url or set DELTA_DATABASE_URL"},
 		"no URL":             {[]string{"migrate", "up", "--database-url", "postgres://:x:y"}, exitUsage, "cannot parse"},
-		"nobody there":       {[]string{"migrate", "up", "--database-url", "postgres://u:secret@127.0.0.1:1/x"}, exitFailure, "127.0.0.1:1"},
+		"nobody there":       {[]string{"migrate", "up", "--database-url", "postgres://u:secret@127.0.0.1:1/x"}, exitUnreachable, "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := delta(t, nil, test.args...)
+			r := command(t, nil, test.args...)
 			require.Equal(t, test.code, r.code, r.stderr)
 			require.Contains(t, r.stdout+r.stderr, test.says)
 			require.NotContains(t, r.stdout+r.stderr, "secret")
@@ -109,7 +109,7 @@ func TestMigrate(t *testing.T) {
 	flag := "--database-url=" + target.String()
 
 	// Nothing is created that was not asked for.
-	r := delta(t, nil, "migrate", "up", flag)
+	r := command(t, nil, "migrate", "up", flag)
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, schema)
 	require.Contains(t, r.stderr, "CREATE SCHEMA")
@@ -126,32 +126,32 @@ func TestMigrate(t *testing.T) {
 		return n
 	}
 
-	r = delta(t, nil, "migrate", "status", flag)
+	r = command(t, nil, "migrate", "status", flag)
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stdout, "pending")
 	require.Zero(t, tables())
-	require.Equal(t, "0\n", delta(t, nil, "migrate", "version", flag).stdout)
+	require.Equal(t, "0\n", command(t, nil, "migrate", "version", flag).stdout)
 
-	r = delta(t, []string{"DELTA_DATABASE_URL=" + target.String()}, "migrate", "up") // by the environment
+	r = command(t, []string{"DELTA_DATABASE_URL=" + target.String()}, "migrate", "up") // by the environment
 	require.Equal(t, exitOK, r.code, r.stderr)
 	require.Contains(t, r.stdout, "schema "+schema+" went from version 0 to ")
 	require.Equal(t, 1, tables())
-	top := strings.TrimSpace(delta(t, nil, "migrate", "version", flag).stdout)
+	top := strings.TrimSpace(command(t, nil, "migrate", "version", flag).stdout)
 	require.Regexp(t, `^\d{14}$`, top)
-	require.Contains(t, delta(t, nil, "migrate", "up", flag).stdout, "nothing to apply")
-	r = delta(t, nil, "migrate", "status", flag)
+	require.Contains(t, command(t, nil, "migrate", "up", flag).stdout, "nothing to apply")
+	r = command(t, nil, "migrate", "status", flag)
 	require.Contains(t, r.stdout, top)
 	require.NotContains(t, r.stdout, "pending")
 
 	for range 100 {
-		r = delta(t, nil, "migrate", "down", flag)
+		r = command(t, nil, "migrate", "down", flag)
 		require.Equal(t, exitOK, r.code, r.stderr)
 		if strings.Contains(r.stdout, "nothing to take back") {
 			break
 		}
 	}
 	require.Zero(t, tables())
-	require.Equal(t, "0\n", delta(t, nil, "migrate", "version", flag).stdout)
+	require.Equal(t, "0\n", command(t, nil, "migrate", "version", flag).stdout)
 }
 
 // server is a running `delta dev`.

@@ -4,11 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,10 +12,7 @@ import (
 	"github.com/chariot-giving/delta/migrations"
 )
 
-const databaseVariable = "DELTA_DATABASE_URL"
-
-func migrateCommand() *cobra.Command {
-	var databaseURL string
+func migrateCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Apply, take back or list the migrations of Delta's schema",
@@ -31,28 +23,19 @@ func migrateCommand() *cobra.Command {
 			return errors.New("say what to do: up, down, status or version")
 		},
 	}
-	cmd.PersistentFlags().StringVar(&databaseURL, "database-url", "", "`URL` of the database (default $"+databaseVariable+")")
-
-	add := func(use, short string, do func(context.Context, *pgxpool.Pool, io.Writer) error) {
+	c.databaseFlags(cmd)
+	add := func(use, short string, do func(context.Context, *pgxpool.Pool, *cli) error) {
 		cmd.AddCommand(&cobra.Command{
 			Use:   use,
 			Short: short,
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				target := databaseURL
-				if target == "" {
-					target = os.Getenv(databaseVariable)
-				}
-				if target == "" {
-					return fmt.Errorf("no database: give --database-url or set %s (delta dev prints one)", databaseVariable)
-				}
-				config, err := pgxpool.ParseConfig(target)
+				config, err := c.database()
 				if err != nil {
 					return err
 				}
-				config.MaxConns = 4
 				return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
-					return do(ctx, pool, cmd.OutOrStdout())
+					return do(ctx, pool, c)
 				}))
 			},
 		})
@@ -64,35 +47,16 @@ func migrateCommand() *cobra.Command {
 	return cmd
 }
 
-func withPool(ctx context.Context, config *pgxpool.Config, do func(context.Context, *pgxpool.Pool) error) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 10 * time.Second
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	// Asked first, so that an address that is wrong is not reported as a
-	// migration that failed.
-	if err := pool.Ping(ctx); err != nil {
-		return err
-	}
-	return do(ctx, pool)
+func migrateUp(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
+	return change(ctx, pool, c, migrations.Up, "nothing to apply")
 }
 
-func migrateUp(ctx context.Context, pool *pgxpool.Pool, w io.Writer) error {
-	return change(ctx, pool, w, migrations.Up, "nothing to apply")
-}
-
-func migrateDown(ctx context.Context, pool *pgxpool.Pool, w io.Writer) error {
-	return change(ctx, pool, w, migrations.Down, "nothing to take back")
+func migrateDown(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
+	return change(ctx, pool, c, migrations.Down, "nothing to take back")
 }
 
 // change runs a step and says what it changed.
-func change(ctx context.Context, pool *pgxpool.Pool, w io.Writer, do func(context.Context, *pgxpool.Pool) error, nothing string) error {
+func change(ctx context.Context, pool *pgxpool.Pool, c *cli, do func(context.Context, *pgxpool.Pool) error, nothing string) error {
 	before, err := migrations.Version(ctx, pool)
 	if err != nil {
 		return err
@@ -108,36 +72,53 @@ func change(ctx context.Context, pool *pgxpool.Pool, w io.Writer, do func(contex
 	if err := pool.QueryRow(ctx, `select current_schema()`).Scan(&schema); err != nil {
 		return err
 	}
+	if done, err := c.json(map[string]any{"schema": schema, "version_before": before, "version": after}); done {
+		return err
+	}
 	if before == after {
-		_, err = fmt.Fprintf(w, "schema %s is at version %d: %s\n", schema, after, nothing)
+		_, err = fmt.Fprintf(c.out, "schema %s is at version %d: %s\n", schema, after, nothing)
 	} else {
-		_, err = fmt.Fprintf(w, "schema %s went from version %d to %d\n", schema, before, after)
+		_, err = fmt.Fprintf(c.out, "schema %s went from version %d to %d\n", schema, before, after)
 	}
 	return err
 }
 
-func migrateStatus(ctx context.Context, pool *pgxpool.Pool, w io.Writer) error {
+// migrationJSON is a migration as --output json shows it.
+type migrationJSON struct {
+	Version   int64      `json:"version"`
+	Name      string     `json:"name"`
+	AppliedAt *time.Time `json:"applied_at"`
+}
+
+func migrateStatus(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
 	list, err := migrations.List(ctx, pool)
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "VERSION\tAPPLIED\tNAME")
-	for _, one := range list {
+	all := make([]migrationJSON, len(list))
+	rows := make([][]string, len(list))
+	for i, one := range list {
+		all[i] = migrationJSON(one)
 		applied := "pending"
 		if one.AppliedAt != nil {
 			applied = one.AppliedAt.Format(time.RFC3339)
 		}
-		_, _ = fmt.Fprintf(table, "%d\t%s\t%s\n", one.Version, applied, one.Name)
+		rows[i] = []string{fmt.Sprint(one.Version), applied, one.Name}
 	}
-	return table.Flush()
+	if done, err := c.json(map[string]any{"migrations": all}); done {
+		return err
+	}
+	return c.table([]string{"VERSION", "APPLIED", "NAME"}, rows, 2)
 }
 
-func migrateVersion(ctx context.Context, pool *pgxpool.Pool, w io.Writer) error {
+func migrateVersion(ctx context.Context, pool *pgxpool.Pool, c *cli) error {
 	version, err := migrations.Version(ctx, pool)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(w, version)
+	if done, err := c.json(map[string]any{"version": version}); done {
+		return err
+	}
+	_, err = fmt.Fprintln(c.out, version)
 	return err
 }

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/log"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta"
+)
+
+const (
+	databaseVariable = "DELTA_DATABASE_URL"
+	connectPatience  = 10 * time.Second
+	temporalPatience = 5 * time.Second
+)
+
+// cli is what the flags say, and where the command reads and writes.
+type cli struct {
+	streams
+	databaseURL                        string
+	temporalAddress, temporalNamespace string
+	prefix, taskQueue                  string
+	output                             outputFormat
+}
+
+// databaseFlags are for commands that need the database only.
+func (c *cli) databaseFlags(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&c.databaseURL, "database-url", "", "`URL` of the database (default $"+databaseVariable+")")
+	c.outputFlag(cmd)
+}
+
+func (c *cli) outputFlag(cmd *cobra.Command) {
+	c.output = outputTable
+	cmd.PersistentFlags().VarP(&c.output, "output", "o", "`format`: table or json")
+	mustComplete(cmd, "output", fixed("table", "json"))
+}
+
+// temporalFlags are for those that need Temporal too.
+func (c *cli) temporalFlags(cmd *cobra.Command) {
+	c.databaseFlags(cmd)
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&c.temporalAddress, "temporal-address", "", "`host:port` of Temporal (default $TEMPORAL_ADDRESS, temporal.toml or "+client.DefaultHostPort+")")
+	flags.StringVar(&c.temporalNamespace, "temporal-namespace", "", "`namespace` of Temporal (default $TEMPORAL_NAMESPACE, temporal.toml or default)")
+	flags.StringVar(&c.prefix, "prefix", "", "`prefix` of workflow ids, Config.WorkflowIDPrefix (default the one of the database)")
+	flags.StringVar(&c.taskQueue, "task-queue", "", "Config.TaskQueue, `queue` of the worker that you run yourselves (default none)")
+}
+
+// database is the configuration of the pool. Errors are of usage.
+func (c *cli) database() (*pgxpool.Config, error) {
+	target := cmp.Or(c.databaseURL, os.Getenv(databaseVariable))
+	if target == "" {
+		return nil, fmt.Errorf("no database: give --database-url or set %s (delta dev prints one)", databaseVariable)
+	}
+	config, err := pgxpool.ParseConfig(target)
+	if err != nil {
+		return nil, err // pgx hides the password
+	}
+	config.MaxConns = 4
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectPatience
+	}
+	return config, nil
+}
+
+func host(config *pgxpool.Config) string {
+	return net.JoinHostPort(config.ConnConfig.Host, fmt.Sprint(config.ConnConfig.Port))
+}
+
+// withPool does something with a database that answers.
+func withPool(ctx context.Context, config *pgxpool.Config, do func(context.Context, *pgxpool.Pool) error) error {
+	ctx, stop := untilInterrupted(ctx)
+	defer stop()
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	// Asked first, so that an address that is wrong is not reported as a
+	// failure of something else.
+	if err := pool.Ping(ctx); err != nil {
+		return interrupted(ctx, &unreachableError{"Postgres at " + host(config), err})
+	}
+	return interrupted(ctx, do(ctx, pool))
+}
+
+func untilInterrupted(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			cancel(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+// session is an installation that the command works on.
+type session struct {
+	*delta.Client
+	pool *pgxpool.Pool
+	// temporal connects when it is first used. address and namespace are where to.
+	temporal           client.Client
+	address, namespace string
+	// temporalErr is set instead where the configuration for Temporal is wrong.
+	temporalErr error
+}
+
+// with does something with an installation whose database answers. What it
+// returns is a failure, unless it says otherwise.
+func (c *cli) with(cmd *cobra.Command, do func(context.Context, *session) error) error {
+	config, err := c.database()
+	if err != nil {
+		return err
+	}
+	return fail(withPool(cmd.Context(), config, func(ctx context.Context, pool *pgxpool.Pool) error {
+		s, err := c.open(ctx, pool)
+		if err != nil {
+			return err
+		}
+		defer s.close(ctx)
+		return do(ctx, s)
+	}))
+}
+
+func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
+	logger := slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s := &session{pool: pool}
+	s.temporal, s.address, s.namespace, s.temporalErr = c.lazyTemporal(logger)
+	prefix := c.prefix
+	if prefix == "" {
+		// A schema that is missing is for whatever comes next to find.
+		if found, err := db.New().GetInstallation(ctx, pool); err == nil && found.WorkflowIDPrefix != nil {
+			prefix = *found.WorkflowIDPrefix
+		}
+	}
+	var err error
+	s.Client, err = delta.NewClient(pool, &delta.Config{
+		Temporal: s.temporal, TemporalNamespace: s.namespace, WorkflowIDPrefix: prefix, TaskQueue: c.taskQueue, Logger: logger,
+	})
+	return s, err
+}
+
+// close waits for notifications that are under way.
+func (s *session) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+	defer cancel()
+	_ = s.Stop(ctx)
+	if s.temporal != nil {
+		s.temporal.Close()
+	}
+}
+
+// lazyTemporal is a client of Temporal that connects to nothing yet.
+func (c *cli) lazyTemporal(logger *slog.Logger) (_ client.Client, address, namespace string, err error) {
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return nil, "", "", fmt.Errorf("the environment configuration for Temporal: %w", err)
+	}
+	options.HostPort = cmp.Or(c.temporalAddress, options.HostPort, client.DefaultHostPort)
+	options.Namespace = cmp.Or(c.temporalNamespace, options.Namespace, client.DefaultNamespace)
+	options.Logger = log.NewStructuredLogger(logger)
+	made, err := client.NewLazyClient(options)
+	if err != nil {
+		return nil, options.HostPort, options.Namespace, fmt.Errorf("the configuration for Temporal: %w", err)
+	}
+	return made, options.HostPort, options.Namespace, nil
+}
+
+// needTemporal sees that Temporal answers, and has the namespace.
+func (s *session) needTemporal(ctx context.Context) error {
+	if s.temporalErr != nil {
+		return s.temporalErr
+	}
+	_, err := askTemporal(ctx, s.temporal, s.address, s.namespace)
+	return err
+}
+
+// askTemporal returns the version of the server.
+func askTemporal(ctx context.Context, c client.Client, address, namespace string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, temporalPatience)
+	defer cancel()
+	info, err := c.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{})
+	if err != nil {
+		return "", &unreachableError{"Temporal at " + address, err}
+	}
+	_, err = c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
+		return "", fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
+	}
+	return info.GetServerVersion(), nil // who may not describe it may still use it
+}

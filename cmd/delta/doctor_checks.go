@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/migrations"
+)
+
+// diagnose makes all checks. What needs something that is missing is skipped.
+func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
+	var found findings
+	var kinds []delta.KindStatus
+	schema := false
+	err := withPool(ctx, config, func(ctx context.Context, pool *pgxpool.Pool) error {
+		found.database(ctx, pool, host(config))
+		schema = found.schema(ctx, pool)
+		s, err := c.open(ctx, pool)
+		if err != nil {
+			found.add("settings", healthFail, message(err), "give the flag another value")
+			return nil
+		}
+		defer s.close(ctx)
+		if schema {
+			if kinds, err = s.Kinds(ctx); err != nil {
+				found.add("kinds", healthFail, message(err), "")
+			}
+		}
+		found.temporal(ctx, s, schema, kinds)
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		found.add("database", healthFail, err.Error(),
+			"see that Postgres runs there, and that --database-url or "+databaseVariable+" names it; delta dev starts one for development")
+		found.add("schema", healthSkip, "needs the database", "")
+		if lazy, address, namespace, err := c.lazyTemporal(slog.New(slog.DiscardHandler)); err != nil {
+			found.temporalAway(err)
+		} else {
+			defer lazy.Close()
+			found.reached(ctx, &session{temporal: lazy, address: address, namespace: namespace})
+		}
+		found.skip("the database")
+	}
+	if !schema {
+		found.add("overdue", healthSkip, "needs the schema", "")
+	}
+	found.overdue(kinds, time.Now())
+	return found
+}
+
+func (f *findings) database(ctx context.Context, pool *pgxpool.Pool, host string) {
+	var version, database string
+	err := pool.QueryRow(ctx, `select current_setting('server_version'), current_database()`).Scan(&version, &database)
+	if err != nil {
+		f.add("database", healthFail, err.Error(), "see what the server's log says")
+		return
+	}
+	f.add("database", healthOK, fmt.Sprintf("PostgreSQL %s at %s, database %s", strings.Fields(version)[0], host, database), "")
+}
+
+// schema tells whether the tables can be read.
+func (f *findings) schema(ctx context.Context, pool *pgxpool.Pool) bool {
+	const check = "schema"
+	list, err := migrations.List(ctx, pool)
+	if err != nil {
+		f.add(check, healthFail, err.Error(), "see that the search_path names a schema that exists, and that the user may read it")
+		return false
+	}
+	var pending []string
+	for _, one := range list {
+		if one.AppliedAt == nil {
+			pending = append(pending, one.Name)
+		}
+	}
+	newest := list[len(list)-1].Version
+	version, err := migrations.Version(ctx, pool)
+	switch {
+	case err != nil:
+		f.add(check, healthFail, err.Error(), "")
+	case len(pending) == len(list):
+		f.add(check, healthFail, "Delta's schema is missing", "apply it: delta migrate up")
+	case len(pending) > 0:
+		f.add(check, healthFail, "pending: "+strings.Join(pending, ", "), "apply them: delta migrate up")
+	case version > newest:
+		f.add(check, healthWarn, fmt.Sprintf("version %d is newer than this command, which knows %d", version, newest), "use the delta of your clients' version")
+		return true
+	default:
+		f.add(check, healthOK, fmt.Sprintf("version %d, up to date", version), "")
+		return true
+	}
+	return false
+}
+
+func (f *findings) temporalAway(err error) {
+	f.add("temporal", healthFail, message(err),
+		"see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; informs are kept meanwhile, and worked when it is back")
+}
+
+// reached tells whether Temporal answers.
+func (f *findings) reached(ctx context.Context, s *session) bool {
+	if s.temporalErr != nil {
+		f.temporalAway(s.temporalErr)
+		return false
+	}
+	version, err := askTemporal(ctx, s.temporal, s.address, s.namespace)
+	if err != nil {
+		f.temporalAway(err)
+		return false
+	}
+	f.add("temporal", healthOK, fmt.Sprintf("server %s at %s, namespace %s", version, s.address, s.namespace), "")
+	return true
+}
+
+// skip has the checks that need the database and Temporal left out.
+func (f *findings) skip(why string) {
+	for _, check := range []string{"prefix", "search attributes", "informers", "workers"} {
+		f.add(check, healthSkip, "needs "+why, "")
+	}
+}
+
+// temporal makes the checks that ask Temporal.
+func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds []delta.KindStatus) {
+	if !f.reached(ctx, s) {
+		f.skip("Temporal")
+		return
+	}
+	if !schema {
+		f.skip("the schema")
+		return
+	}
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.Kind
+	}
+	status, err := s.TemporalStatus(ctx, names...)
+	var input *delta.InputError
+	switch {
+	case errors.Is(err, delta.ErrOtherInstallation):
+		f.add("prefix", healthFail, message(err), "see that the database and the Temporal namespace are those that belong together")
+		return
+	case errors.As(err, &input):
+		f.add("prefix", healthFail, message(err), "leave --prefix out")
+		return
+	case err != nil:
+		f.add("prefix", healthFail, message(err), "")
+		return
+	case !status.PrefixHeld:
+		f.add("prefix", healthWarn, fmt.Sprintf("%s is not marked as this installation's in Temporal", status.Prefix),
+			"start a client: it marks the prefix, and dispatches everything anew if Temporal was wiped or moved")
+	default:
+		f.add("prefix", healthOK, status.Prefix+" is this installation's", "")
+	}
+	f.attributes(status)
+	if len(kinds) == 0 {
+		f.add("kinds", healthWarn, "there are none yet", "start a client with controllers")
+	}
+	now := time.Now()
+	for _, k := range kinds {
+		f.informer(k, status.Kinds[k.Kind], now)
+		f.workers(k, status.Kinds[k.Kind])
+	}
+}
+
+func (f *findings) attributes(status *delta.TemporalStatus) {
+	const check = "search attributes"
+	switch {
+	case status.AttributesError != nil:
+		f.add(check, healthWarn, "they cannot be read: "+status.AttributesError.Error(),
+			"only the filters of Temporal's UI need them: DeltaKind, DeltaNamespace and DeltaState, of type Keyword")
+	case len(status.MissingAttributes) > 0:
+		command := "create them: temporal operator search-attribute create --namespace " + status.Namespace
+		for _, name := range status.MissingAttributes {
+			command += " --name " + name + " --type Keyword"
+		}
+		f.add(check, healthWarn, "missing: "+strings.Join(status.MissingAttributes, ", ")+"; Temporal's UI cannot filter by them", command)
+	default:
+		f.add(check, healthOK, "DeltaKind, DeltaNamespace and DeltaState are there", "")
+	}
+}
+
+// informer looks at a kind's schedule, and at how far its informer lags.
+func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time.Time) {
+	add := func(status health, detail, remedy string) { f.addKind("informer", k.Kind, status, detail, remedy) }
+	every := "every " + short(k.InformInterval)
+	switch {
+	case k.InformInterval == 0:
+		add(healthWarn, "no client has started with this kind", "start a client that has its controller")
+	case k.InformInterval < 0:
+		add(healthOK, "never runs by itself, as it is set", "")
+	case t.Schedule == nil:
+		add(healthWarn, "its schedule is missing in Temporal", "start a client that has its controller: it makes the schedule within a minute")
+	case k.InformerPaused:
+		add(healthWarn, every+", paused", "when it is time: delta resume informer "+k.Kind)
+	case t.Schedule.Paused:
+		add(healthWarn, every+", paused in Temporal by an operator", "when it is time: delta resume informer "+k.Kind)
+	case t.Schedule.LastRunFailed:
+		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(t.Schedule.LastRun, now)), "see why: delta inform "+k.Kind)
+	default:
+		add(healthOK, fmt.Sprintf("%s, next %s", every, when(t.Schedule.NextRun, now)), "")
+	}
+}
+
+func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
+	add := func(status health, detail, remedy string) { f.addKind("workers", k.Kind, status, detail, remedy) }
+	const start = "start a client that has its controller, or name its queue with --task-queue"
+	switch {
+	case len(t.Workers) == 0 && k.Overdue > 0:
+		add(healthFail, "nobody polls "+t.TaskQueue+", and there is work overdue", start)
+	case len(t.Workers) == 0:
+		add(healthWarn, "nobody polls "+t.TaskQueue, start)
+	case len(t.InformWorkers) == 0:
+		add(healthWarn, "nobody polls "+t.InformTaskQueue, start)
+	default:
+		add(healthOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
+	}
+}
+
+func (f *findings) overdue(kinds []delta.KindStatus, now time.Time) {
+	const check = "overdue"
+	late := false
+	for _, k := range kinds {
+		if k.Overdue == 0 {
+			continue
+		}
+		late = true
+		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Overdue, "resource"), short(now.Sub(*k.OldestOverdue)))
+		if k.Paused {
+			f.addKind(check, k.Kind, healthOK, detail+"; the kind is paused", "when it is time: delta resume kind "+k.Kind)
+			continue
+		}
+		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")
+	}
+	if !late && len(kinds) > 0 {
+		f.add(check, healthOK, "nothing is late", "")
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// Exit codes, as the help of the root has them.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitState       = 4
+	exitUnreachable = 5
+	exitInterrupted = 130
+)
+
+// failure marks the error of a command that was used rightly. All others come
+// from cobra, before a command runs, or say that it was used wrongly.
+type failure struct{ error }
+
+func (f *failure) Unwrap() error { return f.error }
+
+func fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{err}
+}
+
+func isFailure(err error) bool {
+	var f *failure
+	return errors.As(err, &f)
+}
+
+// unreachableError is that of a server that does not answer.
+type unreachableError struct {
+	server string
+	err    error
+}
+
+// Error has each line of the cause once: pgx tries again without TLS, and
+// reports both.
+func (e *unreachableError) Error() string {
+	var causes []string
+	for line := range strings.Lines(e.err.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(causes, line) {
+			causes = append(causes, line)
+		}
+	}
+	return e.server + " cannot be reached: " + strings.Join(causes, " ")
+}
+
+func (e *unreachableError) Unwrap() error { return e.err }
+
+// errInterrupted is the cause of the end of a context by Ctrl-C.
+var errInterrupted = errors.New("interrupted")
+
+// usageError is found out later than the others of wrong usage.
+type usageError struct{ error }
+
+// silence is an exit code whose reason has been said already.
+type silence struct{ code int }
+
+func (*silence) Error() string { return "" }
+
+// codeOf is the exit code of an error.
+func codeOf(err error) int {
+	var silent *silence
+	var input *delta.InputError
+	var state *delta.StateError
+	var usage *usageError
+	var unreachable *unreachableError
+	switch {
+	case errors.As(err, &silent):
+		return silent.code
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case !isFailure(err), errors.As(err, &input), errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, delta.ErrNotFound):
+		return exitNotFound
+	case errors.As(err, &state):
+		return exitState
+	case errors.As(err, &unreachable), errors.Is(err, delta.ErrNoSchema):
+		return exitUnreachable
+	}
+	return exitFailure
+}
+
+// message is an error as a person reads it.
+func message(err error) string {
+	text := strings.TrimPrefix(err.Error(), "delta: ")
+	if app := (*temporal.ApplicationError)(nil); errors.As(err, &app) {
+		text = app.Message() // without Temporal's words around it
+	}
+	return text
+}
+
+// interrupted tells a Ctrl-C from other ends of a context.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		return errInterrupted
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// informFlags are what a run of an informer is asked for.
+type informFlags struct {
+	params  delta.ScheduleInformParams
+	options delta.InformOptions
+	after   string
+	timeout time.Duration
+}
+
+func informCommand(c *cli) *cobra.Command {
+	var f informFlags
+	cmd := &cobra.Command{
+		Use:   "inform KIND",
+		Short: "Run a kind's informer once, now, and wait for it",
+		Long: "inform has a client that runs list what exists outside, and shows how far it is. Without --foreground it ends when\n" +
+			"all is listed, with it when all that was listed has settled; it fails if some of that degraded.\n\n" +
+			"Without --after the run goes on from the kind's cursor. What --label and --order-by mean is the controller's to say.\n" +
+			"Ctrl-C, or --timeout, ends the waiting, not the run.",
+		Example: "  delta inform user --foreground\n" +
+			"  delta inform user --after 24h --label plan=pro",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: c.completeKindFirst,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.params.ResourceKind = args[0]
+			if err := f.check(time.Now()); err != nil {
+				return err
+			}
+			return c.with(cmd, func(ctx context.Context, s *session) error { return c.inform(ctx, s, &f) })
+		},
+	}
+	c.temporalFlags(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync what did not change")
+	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all that is listed has settled")
+	flags.StringVar(&f.after, "after", "", "list what is newer than this `time`: RFC 3339, or how long ago, as 24h")
+	flags.IntVar(&f.options.Limit, "limit", 0, "`most` objects to list; 0 for no limit")
+	flags.StringToStringVar(&f.options.Labels, "label", nil, "list objects with this label, `name=value`; can be repeated")
+	flags.StringVar(&f.options.OrderBy, "order-by", "", "`order`, such as \"created_at DESC\"")
+	flags.DurationVar(&f.timeout, "timeout", 0, "`time` to wait; 0 for no limit")
+	return cmd
+}
+
+func (f *informFlags) check(now time.Time) error {
+	if f.options.Limit < 0 {
+		return fmt.Errorf("--limit %d: must be positive, or 0 for no limit", f.options.Limit)
+	}
+	if f.timeout < 0 {
+		return fmt.Errorf("--timeout %s: must be positive, or 0 for no limit", f.timeout)
+	}
+	if f.after == "" {
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, f.after)
+	if err != nil {
+		ago, err := time.ParseDuration(f.after)
+		if err != nil || ago < 0 {
+			return fmt.Errorf("--after %q: must be a time as 2026-01-31T12:00:00Z, or a duration before now as 24h", f.after)
+		}
+		at = now.Add(-ago)
+	}
+	at = at.UTC()
+	f.options.After = &at
+	return nil
+}
+
+// informJSON is what a run came to.
+type informJSON struct {
+	Kind       string  `json:"kind"`
+	WorkflowID string  `json:"workflow_id"`
+	RunID      string  `json:"run_id"`
+	Listed     int     `json:"listed"`
+	Scheduled  int     `json:"scheduled"`
+	Deleted    int     `json:"deleted"`
+	Withheld   int64   `json:"withheld"`
+	Error      *string `json:"error"`
+}
+
+var errTimeout = errors.New("--timeout has passed")
+
+func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
+	kind := f.params.ResourceKind
+	if err := s.needKind(ctx, kind); err != nil {
+		return err
+	}
+	if err := s.needTemporal(ctx); err != nil {
+		return err
+	}
+	status, err := s.TemporalStatus(ctx, kind)
+	if err != nil {
+		return err
+	}
+	if there := status.Kinds[kind]; len(there.InformWorkers) == 0 {
+		_, _ = fmt.Fprintf(c.err, "No worker polls %s: the run waits until a client with kind %s is started.\n", there.InformTaskQueue, kind)
+	}
+	watching := ctx
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		watching, cancel = context.WithTimeoutCause(ctx, f.timeout, errTimeout)
+		defer cancel()
+	}
+	p := c.newProgress(kind)
+	run, err := s.WatchInform(watching, f.params, &f.options, p.report)
+	p.end()
+	if err != nil && watching.Err() != nil {
+		if run != nil {
+			_, _ = fmt.Fprintf(c.err, "The run goes on in Temporal: workflow %s\n", run.WorkflowID)
+		}
+		return context.Cause(watching)
+	}
+	if run == nil {
+		return err
+	}
+	out := informJSON{
+		Kind: kind, WorkflowID: run.WorkflowID, RunID: run.RunID, Listed: run.Listed, Scheduled: run.Scheduled,
+		Deleted: run.Deleted, Withheld: run.Withheld,
+	}
+	if err != nil {
+		text := message(err)
+		out.Error = &text
+	}
+	done, printErr := c.json(out)
+	if !done && err == nil {
+		_, printErr = fmt.Fprintln(c.out, out.summary(f.params.RunForeground))
+	}
+	if run.Withheld > 0 {
+		_, _ = fmt.Fprintf(c.err, "%s gone from the listing: suspiciously many, so none was marked deleted (ObjectSettings.MaxDeleted).\n",
+			counted(run.Withheld, "resource"))
+	}
+	return errors.Join(err, printErr)
+}
+
+func (r informJSON) summary(foreground bool) string {
+	text := fmt.Sprintf("%s: %s listed", r.Kind, number(r.Listed))
+	switch {
+	case r.Scheduled == 0:
+		text += ", none to sync"
+	case foreground:
+		text += fmt.Sprintf(", %s synced or settled otherwise", number(r.Scheduled))
+	default:
+		text += fmt.Sprintf(", %s to sync", number(r.Scheduled))
+	}
+	if r.Deleted > 0 {
+		text += fmt.Sprintf(", %s gone and marked deleted", number(r.Deleted))
+	}
+	return text
+}

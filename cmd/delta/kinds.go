@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func kindsCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "kinds [KIND...]",
+		Short: "Count resources by kind and state, and show how informers stand",
+		Long: "kinds counts the resources of each kind by state, and shows how far each informer lags: the time since the\n" +
+			"point that its last complete pass had reached. Late are resources whose next step is more than a minute overdue.\n" +
+			"When informers run next is known to Temporal: without it, that is left out.",
+		ValidArgsFunction: c.completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd, func(ctx context.Context, s *session) error { return c.kinds(ctx, s, args) })
+		},
+	}
+	c.temporalFlags(cmd)
+	return cmd
+}
+
+// kindJSON is a kind as --output json shows it.
+type kindJSON struct {
+	Kind          string           `json:"kind"`
+	Total         int64            `json:"total"`
+	Counts        map[string]int64 `json:"counts"`
+	Paused        bool             `json:"paused"`
+	Overdue       int64            `json:"overdue"`
+	OldestOverdue *time.Time       `json:"oldest_overdue"`
+	Informer      informerJSON     `json:"informer"`
+}
+
+// informerJSON is the informer of a kind. Interval is null where no client has
+// started with the kind, and negative where the informer never runs by itself.
+type informerJSON struct {
+	IntervalSeconds *float64   `json:"interval_seconds"`
+	LastInformTime  *time.Time `json:"last_inform_time"`
+	LagSeconds      *float64   `json:"lag_seconds"`
+	Paused          bool       `json:"paused"`
+	NextRun         *time.Time `json:"next_run"`
+	LastRun         *time.Time `json:"last_run"`
+}
+
+type kindsJSON struct {
+	Kinds []kindJSON `json:"kinds"`
+	// TemporalError says why next_run and last_run are missing; null otherwise.
+	TemporalError *string `json:"temporal_error"`
+}
+
+func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
+	for _, kind := range only {
+		if err := s.needKind(ctx, kind); err != nil {
+			return err
+		}
+	}
+	all, err := s.Kinds(ctx)
+	if err != nil {
+		return err
+	}
+	all = chosen(all, only)
+	status, temporalErr := s.inTemporal(ctx, all)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	now := time.Now()
+	out := kindsJSON{Kinds: make([]kindJSON, len(all))}
+	for i, k := range all {
+		out.Kinds[i] = kindOf(k, status, now)
+	}
+	if temporalErr != nil {
+		text := message(temporalErr)
+		out.TemporalError = &text
+	}
+	if done, err := c.json(out); done {
+		return err
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(c.err, "There are no kinds yet: no client has started on this database, and it has no resources.")
+		return err
+	}
+	if err := c.countTable(out.Kinds); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(c.out)
+	if err := c.informerTable(out.Kinds, now, temporalErr == nil); err != nil {
+		return err
+	}
+	if temporalErr != nil {
+		_, err = fmt.Fprintf(c.err, "When informers run next is not known: %s\n", plain(*out.TemporalError))
+	}
+	return err
+}
+
+func chosen(all []delta.KindStatus, only []string) []delta.KindStatus {
+	if len(only) == 0 {
+		return all
+	}
+	var left []delta.KindStatus
+	for _, k := range all {
+		for _, name := range only {
+			if k.Kind == name {
+				left = append(left, k)
+				break
+			}
+		}
+	}
+	return left
+}
+
+// inTemporal asks Temporal about kinds.
+func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delta.TemporalStatus, error) {
+	if err := s.needTemporal(ctx); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(all))
+	for i, k := range all {
+		names[i] = k.Kind
+	}
+	return s.TemporalStatus(ctx, names...)
+}
+
+func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
+	out := kindJSON{
+		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Overdue: k.Overdue, OldestOverdue: k.OldestOverdue,
+		Informer: informerJSON{LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
+	}
+	for _, state := range deltatype.ResourceStates() {
+		out.Counts[string(state)] = k.Counts[state]
+		out.Total += k.Counts[state]
+	}
+	if k.InformInterval != 0 {
+		seconds := k.InformInterval.Seconds()
+		out.Informer.IntervalSeconds = &seconds
+	}
+	if k.LastInformTime != nil {
+		lag := now.Sub(*k.LastInformTime).Round(time.Millisecond).Seconds()
+		out.Informer.LagSeconds = &lag
+	}
+	if status != nil && status.Kinds[k.Kind].Schedule != nil {
+		schedule := status.Kinds[k.Kind].Schedule
+		out.Informer.NextRun, out.Informer.LastRun = schedule.NextRun, schedule.LastRun
+		out.Informer.Paused = out.Informer.Paused || schedule.Paused
+	}
+	return out
+}
+
+// countTable shows states that some resource is in, and those that most are.
+func (c *cli) countTable(all []kindJSON) error {
+	headers := []string{"KIND", "TOTAL"}
+	var shown []string
+	for _, state := range states() {
+		usual := state == string(deltatype.ResourceStateSynced) || state == string(deltatype.ResourceStateDegraded)
+		for _, k := range all {
+			if usual || k.Counts[state] > 0 {
+				headers, shown = append(headers, strings.ToUpper(state)), append(shown, state)
+				break
+			}
+		}
+	}
+	rows := make([][]string, len(all))
+	for i, k := range all {
+		rows[i] = []string{k.Kind, number(k.Total)}
+		for _, state := range shown {
+			rows[i] = append(rows[i], number(k.Counts[state]))
+		}
+	}
+	return c.table(headers, rows, 0)
+}
+
+func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
+	rows := make([][]string, len(all))
+	for i, k := range all {
+		every, next, lag := "-", when(k.Informer.NextRun, now), "-"
+		switch seconds := k.Informer.IntervalSeconds; {
+		case seconds == nil:
+		case *seconds < 0:
+			every = "never"
+		default:
+			every = short(time.Duration(*seconds * float64(time.Second)))
+		}
+		switch {
+		case k.Informer.Paused:
+			next = "paused"
+		case !reached:
+			next = "?"
+		}
+		if k.Informer.LastInformTime != nil {
+			lag = short(now.Sub(*k.Informer.LastInformTime))
+		}
+		work := "runs"
+		if k.Paused {
+			work = "paused"
+		}
+		rows[i] = []string{k.Kind, work, number(k.Overdue), every, lag, when(k.Informer.LastRun, now), next}
+	}
+	return c.table([]string{"KIND", "WORK", "LATE", "INFORMS EVERY", "LAG", "LAST RUN", "NEXT RUN"}, rows, 0)
+}

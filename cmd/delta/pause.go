@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func pauseCommand(c *cli) *cobra.Command {
+	return steeringCommand(c, "pause", "paused", "Keep a resource, a kind or an informer from being worked", true)
+}
+
+func resumeCommand(c *cli) *cobra.Command {
+	return steeringCommand(c, "resume", "resumed", "Let a resource, a kind or an informer go on", false)
+}
+
+// pausedJSON says what was paused or resumed.
+type pausedJSON struct {
+	What     string `json:"what"`
+	Kind     string `json:"kind"`
+	ObjectID string `json:"object_id,omitempty"`
+	Paused   bool   `json:"paused"`
+}
+
+// steeringCommand is pause or resume.
+func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   verb,
+		Short: short,
+		Long: short + ".\n\n" +
+			"What is informed meanwhile is kept, and attempts that run go on to their end. It holds for all clients.",
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("say what: resource, kind or informer")
+		},
+	}
+	c.temporalFlags(cmd)
+	say := func(what, kind, id string) error {
+		if asked, err := c.json(pausedJSON{What: what, Kind: kind, ObjectID: id, Paused: paused}); asked {
+			return err
+		}
+		name := kind
+		if id != "" {
+			name += "/" + id
+		}
+		_, err := fmt.Fprintf(c.out, "%s %s %s\n", what, name, done)
+		return err
+	}
+	add := func(use, short string, args int, do func(ctx context.Context, s *session, args []string) error) {
+		cmd.AddCommand(&cobra.Command{
+			Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: c.completeKindFirst,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return c.with(cmd, func(ctx context.Context, s *session) error { return do(ctx, s, args) })
+			},
+		})
+	}
+	add("resource KIND ID", "One resource", 2, func(ctx context.Context, s *session, args []string) error {
+		steer := s.Resume
+		if paused {
+			steer = s.Pause
+		}
+		if _, err := steer(ctx, args[0], args[1]); err != nil {
+			return err
+		}
+		return say("resource", args[0], args[1])
+	})
+	add("kind KIND", "All resources of a kind; its informer goes on listing", 1, func(ctx context.Context, s *session, args []string) error {
+		if err := s.needKind(ctx, args[0]); err != nil {
+			return err
+		}
+		steer := s.ResumeKind
+		if paused {
+			steer = s.PauseKind
+		}
+		if err := steer(ctx, args[0]); err != nil {
+			return err
+		}
+		return say("kind", args[0], "")
+	})
+	add("informer KIND", "The schedule of a kind's informer; runs that are asked for go on", 1,
+		func(ctx context.Context, s *session, args []string) error {
+			if err := s.needKind(ctx, args[0]); err != nil {
+				return err
+			}
+			if err := s.needTemporal(ctx); err != nil {
+				return err
+			}
+			steer := s.ResumeInformer
+			if paused {
+				steer = s.PauseInformer
+			}
+			if err := steer(ctx, args[0]); err != nil {
+				return err
+			}
+			return say("informer", args[0], "")
+		})
+	return cmd
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func resourcesCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "resources",
+		Aliases: []string{"resource"},
+		Short:   "List resources, look at them, have them synced or deleted",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("say what to do: list, get, retry, invalidate or delete")
+		},
+	}
+	c.databaseFlags(cmd)
+	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), deleteCommand(c))
+	return cmd
+}
+
+// filterFlags are what chooses resources.
+type filterFlags struct {
+	kinds, ids, namespaces, states, tags []string
+	labels                               map[string]string
+}
+
+// names of the flags that chooses.
+var filterNames = []string{"kind", "id", "namespace", "state", "tag", "label"}
+
+func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.kinds, "kind", nil, "of this `kind`; can be repeated, as the others can")
+	flags.StringArrayVar(&f.ids, "id", nil, "of the object with this `id`")
+	flags.StringSliceVar(&f.namespaces, "namespace", nil, "in this `namespace` of Delta")
+	flags.StringSliceVar(&f.states, "state", nil, "in this `state`: "+strings.Join(states(), ", "))
+	flags.StringSliceVar(&f.tags, "tag", nil, "with this `tag`, and all others that are given")
+	flags.StringToStringVar(&f.labels, "label", nil, "with this member in its metadata, `name=value`, and all others that are given")
+	mustComplete(cmd, "kind", c.completeKinds)
+	mustComplete(cmd, "state", fixed(states()...))
+}
+
+// any tells whether something was asked for.
+func (f *filterFlags) any(cmd *cobra.Command) bool {
+	for _, name := range filterNames {
+		if cmd.Flags().Changed(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *filterFlags) filter() delta.Filter {
+	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Tags: f.tags, Labels: f.labels}
+	for _, s := range f.states {
+		filter.States = append(filter.States, deltatype.ResourceState(s))
+	}
+	return filter
+}
+
+// named is an object that has a name only.
+type named struct{ kind, id string }
+
+func (n named) Kind() string { return n.kind }
+func (n named) ID() string   { return n.id }
+
+// resourceJSON is a resource as --output json shows it. Members are added, and
+// never renamed or removed.
+type resourceJSON struct {
+	ID                int64           `json:"id"`
+	Kind              string          `json:"kind"`
+	ObjectID          string          `json:"object_id"`
+	Namespace         string          `json:"namespace"`
+	State             string          `json:"state"`
+	Paused            bool            `json:"paused"`
+	Generation        int64           `json:"generation"`
+	SyncedGeneration  int64           `json:"synced_generation"`
+	SyncCount         int64           `json:"sync_count"`
+	Attempt           int             `json:"attempt"`
+	MaxAttempts       int             `json:"max_attempts"`
+	Snoozes           int             `json:"snoozes"`
+	Priority          int             `json:"priority"`
+	CreatedAt         time.Time       `json:"created_at"`
+	AttemptedAt       *time.Time      `json:"attempted_at"`
+	SyncedAt          *time.Time      `json:"synced_at"`
+	ExternalCreatedAt *time.Time      `json:"external_created_at"`
+	DueAt             *time.Time      `json:"due_at"`
+	DispatchAt        *time.Time      `json:"dispatch_at"`
+	WorkflowID        string          `json:"workflow_id"`
+	Tags              []string        `json:"tags"`
+	Metadata          json.RawMessage `json:"metadata"`
+	Object            json.RawMessage `json:"object"`
+	Errors            []errorJSON     `json:"errors"`
+}
+
+// errorJSON is the error of an attempt.
+type errorJSON struct {
+	At      time.Time `json:"at"`
+	Attempt int       `json:"attempt"`
+	Error   string    `json:"error"`
+	Trace   string    `json:"trace,omitempty"`
+}
+
+func toJSON(r *deltatype.ResourceRow) resourceJSON {
+	out := resourceJSON{
+		ID: r.ID, Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Paused: r.Paused,
+		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
+		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
+		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt,
+		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,
+		Tags: append([]string{}, r.Tags...), Metadata: r.Metadata, Object: r.EncodedObject, Errors: []errorJSON{},
+	}
+	for _, e := range r.Errors {
+		out.Errors = append(out.Errors, errorJSON(e))
+	}
+	return out
+}
+
+func allJSON(rows []*deltatype.ResourceRow) []resourceJSON {
+	all := make([]resourceJSON, len(rows))
+	for i, row := range rows {
+		all[i] = toJSON(row)
+	}
+	return all
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func getCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:               "get KIND ID",
+		Short:             "Show everything that is known of one resource",
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: c.completeKindFirst,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd, func(ctx context.Context, s *session) error {
+				row, err := s.Get(ctx, args[0], args[1])
+				if err != nil {
+					return err
+				}
+				if done, err := c.json(toJSON(row)); done {
+					return err
+				}
+				return c.show(row, time.Now())
+			})
+		},
+	}
+}
+
+// show writes a resource as lines of a name and a value.
+func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	at := func(name string, t *time.Time) {
+		if t != nil {
+			line(name, "%s (%s)", t.Format(time.RFC3339), when(t, now))
+		}
+	}
+	line("resource", "%s/%s", r.Kind, plain(r.ObjectID))
+	line("namespace", "%s", r.Namespace)
+	state := string(r.State)
+	if r.Paused {
+		state += ", paused"
+	}
+	line("state", "%s", state)
+	synced := fmt.Sprintf("last synced: %d, of %s", r.SyncedGeneration, counted(r.SyncCount, "sync"))
+	if r.SyncCount == 0 {
+		synced = "never synced"
+	}
+	line("generation", "%d (%s)", r.Generation, synced)
+	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
+	if r.Snoozes > 0 {
+		tries += fmt.Sprintf(", and %s", counted(int64(r.Snoozes), "snooze"))
+	}
+	line("tries", "%s", tries)
+	line("priority", "%d", r.Priority)
+	at("made", &r.CreatedAt)
+	at("outside", r.ExternalCreatedAt)
+	at("tried", r.AttemptedAt)
+	at("synced", r.SyncedAt)
+	at("next step", r.DueAt)
+	if r.WorkflowID != "" {
+		line("workflow", "%s", plain(r.WorkflowID))
+	}
+	if len(r.Tags) > 0 {
+		line("tags", "%s", strings.Join(r.Tags, ", "))
+	}
+	line("row", "%d", r.ID)
+	block := func(name string, encoded []byte) {
+		var text bytes.Buffer
+		if json.Indent(&text, encoded, "  ", "  ") != nil {
+			text.Reset()
+			text.WriteString(plain(string(encoded)))
+		}
+		fmt.Fprintf(&b, "\n%s\n  %s\n", name, text.String())
+	}
+	block("object", r.EncodedObject)
+	if string(r.Metadata) != "{}" {
+		block("metadata", r.Metadata)
+	}
+	if len(r.Errors) > 0 {
+		fmt.Fprint(&b, "\nerrors, oldest first\n")
+	}
+	for _, e := range r.Errors {
+		fmt.Fprintf(&b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
+		for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
+			fmt.Fprintf(&b, "    %s\n", text)
+		}
+	}
+	_, err := fmt.Fprint(c.out, b.String())
+	return err
+}
