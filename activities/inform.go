@@ -110,7 +110,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	if p.progress.Refused > 0 {
 		return p.progress, temporal.NewNonRetryableApplicationError(
 			fmt.Sprintf("informing kind %s: %d of %d objects were refused, the cursor stays: %s",
-				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil)
+				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil, p.progress)
 	}
 	if complete && p.remember {
 		if err := p.deleteMissing(passCtx, started); err != nil {

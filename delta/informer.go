@@ -3,10 +3,12 @@ package delta
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -57,6 +59,10 @@ func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, inf
 func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*InformRun, error) {
 	var progress activities.InformProgress
 	err := run.Get(ctx, &progress)
+	// A run that failed tells with its error how far it came.
+	if failed := (*temporal.ApplicationError)(nil); errors.As(err, &failed) && failed.HasDetails() {
+		_ = failed.Details(&progress)
+	}
 	result := &InformRun{
 		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
 		Deleted: progress.Deleted, Withheld: progress.Withheld,

@@ -52,10 +52,10 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	for {
 		select {
 		case end := <-ended:
-			if end.err != nil {
+			if end.err != nil && end.result.Listed < seen.Listed {
 				return &seen.InformRun, end.err
 			}
-			return end.result, nil
+			return end.result, end.err
 		case <-tick.C:
 			e.watch(ctx, run, params.ResourceKind, &seen)
 			report(seen)

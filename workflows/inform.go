@@ -30,7 +30,7 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	}
 	if result.Degraded > 0 {
 		return progress, temporal.NewApplicationError(
-			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded)
+			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded, progress)
 	}
 	return progress, nil
 }

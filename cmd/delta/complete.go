@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -110,7 +111,7 @@ func (s *session) needKind(ctx context.Context, kind string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("kind %q: %w: no client has started on this database yet, and it has no resources", kind, errNoKind)
 	}
-	return fmt.Errorf("kind %q: %w: there are %v", kind, errNoKind, names)
+	return fmt.Errorf("kind %q: %w: there are %s", kind, errNoKind, strings.Join(names, ", "))
 }
 
 // errNoKind is an ErrNotFound in words of its own.

@@ -163,6 +163,9 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 	}
 	now := time.Now()
 	for _, k := range kinds {
+		if k.Paused {
+			f.addKind("kind", k.Kind, healthWarn, "paused: its resources are not worked on", "when it is time: delta resume kind "+k.Kind)
+		}
 		f.informer(k, status.Kinds[k.Kind], now)
 		f.workers(k, status.Kinds[k.Kind])
 	}
@@ -232,7 +235,7 @@ func (f *findings) overdue(kinds []delta.KindStatus, now time.Time) {
 		late = true
 		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Overdue, "resource"), short(now.Sub(*k.OldestOverdue)))
 		if k.Paused {
-			f.addKind(check, k.Kind, healthOK, detail+"; the kind is paused", "when it is time: delta resume kind "+k.Kind)
+			f.addKind(check, k.Kind, healthOK, detail+": the kind is paused", "")
 			continue
 		}
 		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")

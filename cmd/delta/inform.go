@@ -143,16 +143,16 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 
 func (r informJSON) summary(foreground bool) string {
 	text := fmt.Sprintf("%s: %s listed", r.Kind, number(r.Listed))
-	switch {
-	case r.Scheduled == 0:
+	if r.Scheduled == 0 {
 		text += ", none to sync"
-	case foreground:
-		text += fmt.Sprintf(", %s synced or settled otherwise", number(r.Scheduled))
-	default:
+	} else {
 		text += fmt.Sprintf(", %s to sync", number(r.Scheduled))
 	}
 	if r.Deleted > 0 {
 		text += fmt.Sprintf(", %s gone and marked deleted", number(r.Deleted))
+	}
+	if foreground {
+		text += "; all have settled"
 	}
 	return text
 }

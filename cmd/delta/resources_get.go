@@ -34,6 +34,18 @@ func getCommand(c *cli) *cobra.Command {
 	}
 }
 
+// nextStep is what happens at the due time of a resource in a state.
+func nextStep(state deltatype.ResourceState) string {
+	switch state {
+	case deltatype.ResourceStateSynced:
+		return "it expires, or its row is removed"
+	case deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
+		return "its row is removed"
+	default:
+		return "it is tried"
+	}
+}
+
 // show writes a resource as lines of a name and a value.
 func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	var b strings.Builder
@@ -67,7 +79,9 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	at("outside", r.ExternalCreatedAt)
 	at("tried", r.AttemptedAt)
 	at("synced", r.SyncedAt)
-	at("next step", r.DueAt)
+	if r.DueAt != nil {
+		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r.State))
+	}
 	if r.WorkflowID != "" {
 		line("workflow", "%s", plain(r.WorkflowID))
 	}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// diagnosis is what doctor says, by check and kind.
+func diagnosis(t *testing.T, r result) map[string]finding {
+	t.Helper()
+	out := decode[diagnosisJSON](t, r)
+	require.Equal(t, map[int]health{0: healthOK, 1: healthWarn, 2: healthFail}[r.code], out.Status)
+	found := map[string]finding{}
+	for _, f := range out.Checks {
+		found[f.name()] = f
+		if f.Status == healthFail || f.Status == healthWarn {
+			require.NotEmpty(t, f.Remedy, "%+v", f)
+		}
+	}
+	return found
+}
+
+func TestDoctorFindsNothing(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.start(&pages{})
+	require.Eventually(t, func() bool { return i.run("doctor").code == exitOK }, 20*time.Second, 100*time.Millisecond)
+	found := diagnosis(t, i.run("doctor", "-o", "json"))
+	for _, check := range []string{"database", "schema", "temporal", "prefix", "search attributes", "informer page", "workers page", "overdue"} {
+		require.Equal(t, healthOK, found[check].Status, "%s: %+v", check, found[check])
+	}
+	require.Contains(t, found["workers page"].Detail, "1 on "+i.Prefix+"/page")
+	r := i.runWith(streams{width: 80}, "doctor")
+	requireNarrow(t, r.stdout)
+	require.Contains(t, r.stdout, "8 ok, 0 warnings, 0 failures")
+}
+
+func TestDoctorWithoutTemporal(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
+	i.set(`update delta_resource set dispatch_at = now() - interval '1 hour'`)
+	args := []string{"doctor", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1"}
+	r := inProcess(t.Context(), streams{width: 80}, args...)
+	require.Equal(t, exitDoctorFailures, r.code)
+	require.Empty(t, r.stderr)
+	requireNarrow(t, r.stdout)
+	require.Contains(t, r.stdout, "fail  temporal")
+	found := diagnosis(t, inProcess(t.Context(), streams{}, append(args, "-o", "json")...))
+	require.Contains(t, found["temporal"].Detail, "127.0.0.1:1 cannot be reached")
+	require.Contains(t, found["temporal"].Remedy, "TEMPORAL_ADDRESS")
+	require.Equal(t, healthOK, found["schema"].Status)
+	require.Equal(t, healthSkip, found["workers"].Status)
+	require.Equal(t, healthWarn, found["overdue page"].Status)
+	require.Contains(t, found["overdue page"].Detail, "1 resource late, the first by 1h")
+}
+
+func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+		"--database-url", "postgres://u:secret@127.0.0.1:1/x", "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
+	require.Equal(t, healthFail, found["database"].Status)
+	require.NotContains(t, found["database"].Detail, "secret")
+	require.Equal(t, healthOK, found["temporal"].Status, "it is asked all the same")
+
+	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+		"--database-url", i.emptySchema(), "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
+	require.Equal(t, healthOK, found["database"].Status)
+	require.Equal(t, finding{Check: "schema", Status: healthFail, Detail: "Delta's schema is missing", Remedy: "apply it: delta migrate up"}, found["schema"])
+	require.Equal(t, healthSkip, found["overdue"].Status)
+
+	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+		"--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", "nowhere"))
+	require.Contains(t, found["temporal"].Detail, `no namespace "nowhere"`)
+
+	r := inProcess(t.Context(), streams{}, "doctor", "--database-url", "postgres://:x:y")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "cannot parse")
+}
+
+func TestDoctorFindsWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+
+	// Before any client.
+	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	require.Equal(t, healthWarn, found["prefix"].Status)
+	require.Equal(t, healthWarn, found["kinds"].Status)
+
+	// A client that ended, a schedule that somebody paused, and then deleted.
+	c := i.client(&pages{})
+	require.NoError(t, c.Start(t.Context()))
+	i.inform(c, deltatype.ResourceStateSynced, nil, "a")
+	require.NoError(t, c.Stop(t.Context()))
+	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform:page")
+	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
+	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	require.Equal(t, healthOK, found["prefix"].Status, "found without --prefix: %+v", found["prefix"])
+	require.Contains(t, found["informer page"].Detail, "by an operator")
+	require.NoError(t, schedule.Delete(t.Context()))
+	require.Equal(t, exitOK, i.run("pause", "kind", "page").code)
+	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	require.Contains(t, found["informer page"].Detail, "missing in Temporal")
+	require.Equal(t, healthWarn, found["kind page"].Status)
+
+	// A kind that nobody works.
+	i.set(`insert into delta_controller (name, inform_interval) values ('idle', '-1s')`)
+	i.set(`update delta_resource set kind = 'idle', state = 'scheduled', dispatch_at = now() - interval '1 hour'`)
+	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	require.Equal(t, healthFail, found["workers idle"].Status)
+	require.Contains(t, found["workers idle"].Detail, "nobody polls "+i.Prefix+"/idle")
+	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
+
+	// Another installation's prefix.
+	other := newInstallation(t)
+	found = diagnosis(t, other.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	require.Equal(t, healthFail, found["prefix"].Status)
+	require.Contains(t, found["prefix"].Detail, "belongs to another Delta installation")
+}
+
+func TestDoctorFindsAnInformerThatFails(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.start(&pages{list: []page{{Path: "bad\x00id"}}})
+	require.Eventually(t, func() bool {
+		found := diagnosis(t, i.run("doctor", "-o", "json"))
+		return found["informer page"].Status == healthWarn
+	}, 20*time.Second, 100*time.Millisecond)
+	require.Contains(t, i.run("doctor").stdout, "delta inform page")
+	r := i.run("inform", "page")
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, "1 of 1 objects were refused")
+}

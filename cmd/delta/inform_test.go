@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestInformRunsAnInformer(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+
+	// Nobody works it: the run waits, the command no longer than it may.
+	r := i.run("inform", "page", "--timeout", "300ms", "--prefix", i.Prefix)
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, "No worker polls "+i.Prefix+"/inform:page")
+	require.Contains(t, r.stderr, "The run goes on in Temporal: workflow "+i.Prefix+"/inform:page/")
+	require.Contains(t, r.stderr, "--timeout has passed")
+	require.Empty(t, r.stdout)
+
+	controller := &pages{list: []page{{Path: "a"}, {Path: "b"}, {Path: "known"}}}
+	i.start(controller)
+	for _, path := range []string{"a", "b", "known"} {
+		require.Eventually(t, func() bool {
+			row, err := i.client(nil).Get(t.Context(), "page", path)
+			return err == nil && row.State == deltatype.ResourceStateSynced
+		}, 20*time.Second, 20*time.Millisecond)
+	}
+	r = i.run("inform", "page")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "page: 3 listed, none to sync\n", r.stdout)
+	require.NotContains(t, r.stderr, "\r")
+
+	r = i.run("inform", "page", "--foreground", "--process-existing")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "page: 3 listed, 3 to sync; all have settled\n", r.stdout)
+	out := decode[informJSON](t, i.run("inform", "page", "--process-existing", "-o", "json"))
+	require.Equal(t, 3, out.Scheduled)
+	require.NotEmpty(t, out.RunID)
+	require.Nil(t, out.Error)
+
+	// What is asked for reaches the informer.
+	controller.asked = make(chan delta.InformOptions, 1)
+	before := time.Now()
+	r = i.run("inform", "page", "--after", "24h", "--limit", "7", "--label", "plan=pro", "--label", "site=eu", "--order-by", "path DESC")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	asked := <-controller.asked
+	require.WithinDuration(t, before.Add(-24*time.Hour), *asked.After, 10*time.Second)
+	require.Equal(t, 7, asked.Limit)
+	require.Equal(t, map[string]string{"plan": "pro", "site": "eu"}, asked.Labels)
+	require.Equal(t, "path DESC", asked.OrderBy)
+}
+
+func TestInformInTheForegroundFailsIfSomeDegrade(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	controller := &pages{list: []page{{Path: "a"}, {Path: "broken"}}}
+	i.start(controller)
+	i.inform(i.client(nil), deltatype.ResourceStateDegraded, nil, "broken")
+
+	r := i.runWith(streams{animated: true, width: 80}, "inform", "page", "--foreground")
+	require.Equal(t, exitFailure, r.code, r.stdout)
+	require.Contains(t, r.stderr, "delta: 1 of 2 resources degraded: broken\n")
+	require.Contains(t, r.stderr, "\rpage [", "a bar")
+	require.Empty(t, r.stdout)
+
+	r = i.run("inform", "page", "--foreground", "-o", "json")
+	require.Equal(t, exitFailure, r.code)
+	out := decode[informJSON](t, r)
+	require.Equal(t, "1 of 2 resources degraded: broken", *out.Error)
+	require.Equal(t, 2, out.Listed)
+}
+
+func TestInformShowsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	controller := &pages{list: []page{{Path: "a"}, {Path: "held", Hold: true}}, release: make(chan struct{})}
+	i.start(controller)
+	go func() {
+		for {
+			row, err := i.client(nil).Get(context.Background(), "page", "held")
+			if err == nil && row.State == deltatype.ResourceStatePending {
+				time.Sleep(time.Second)
+				close(controller.release)
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	r := i.runWith(streams{animated: true, width: 80}, "inform", "page", "--foreground")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Contains(t, r.stderr, " 50%  1 of 2 settled")
+	for frame := range strings.SplitSeq(r.stderr, "\r") {
+		require.Less(t, len([]rune(frame)), 80)
+	}
+	require.True(t, strings.HasSuffix(r.stderr, " \r"), "the bar is gone at the end")
+}
+
+func TestAnInterruptLeavesTheRun(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(time.Second, func() { cancel(errInterrupted) })
+	r := inProcess(ctx, streams{}, "inform", "page", "--prefix", i.Prefix,
+		"--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace)
+	require.Equal(t, exitInterrupted, r.code, r.stderr)
+	require.Contains(t, r.stderr, "The run goes on in Temporal")
+}
+
+func TestWrongUsageOfInform(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "known")
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"no kind":    {nil, exitUsage, "accepts 1 arg(s), received 0"},
+		"other kind": {[]string{"pgae"}, exitNotFound, `kind "pgae": there is no such kind: there are page`},
+		"after":      {[]string{"page", "--after", "yesterday"}, exitUsage, `--after "yesterday": must be a time`},
+		"future":     {[]string{"page", "--after", "-1h"}, exitUsage, "must be a time"},
+		"limit":      {[]string{"page", "--limit", "-1"}, exitUsage, "--limit -1: must be positive"},
+		"timeout":    {[]string{"page", "--timeout", "-1s"}, exitUsage, "--timeout -1s: must be positive"},
+		"label":      {[]string{"page", "--label", "x"}, exitUsage, "key=value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := i.run(append([]string{"inform"}, test.args...)...)
+			require.Equal(t, test.code, r.code, r.stderr)
+			require.Contains(t, r.stderr, test.says)
+			require.Empty(t, r.stdout)
+		})
+	}
+	r := inProcess(t.Context(), streams{}, "inform", "page", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
+	require.Equal(t, exitUnreachable, r.code)
+	require.Contains(t, r.stderr, "Temporal at 127.0.0.1:1 cannot be reached")
+}

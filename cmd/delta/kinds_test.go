@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestKindsCountAndShowInformers(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	r := i.run("kinds")
+	require.Equal(t, exitOK, r.code)
+	require.Contains(t, r.stderr, "There are no kinds yet")
+
+	c := i.start(&pages{})
+	i.inform(c, deltatype.ResourceStateSynced, nil, "a", "b")
+	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
+	i.set(`insert into delta_controller (name, inform_interval, last_inform_time) values ('a-kind-that-has-a-name-longer-than-a-terminal-is-wide-because-somebody-wanted-it', '-1s', now() - interval '90m')`)
+
+	var page kindJSON
+	require.Eventually(t, func() bool { // the first pass is done
+		out := decode[kindsJSON](t, i.run("kinds", "page", "-o", "json"))
+		require.Nil(t, out.TemporalError)
+		require.Len(t, out.Kinds, 1)
+		page = out.Kinds[0]
+		return page.Informer.LagSeconds != nil
+	}, 20*time.Second, 50*time.Millisecond)
+	require.EqualValues(t, 3, page.Total)
+	require.EqualValues(t, 2, page.Counts["synced"])
+	require.EqualValues(t, 1, page.Counts["degraded"])
+	require.Contains(t, page.Counts, "expired", "all states, also those without resources")
+	require.InDelta(t, 3600, *page.Informer.IntervalSeconds, 0)
+	require.WithinDuration(t, time.Now().Add(30*time.Minute), *page.Informer.NextRun, 31*time.Minute)
+	require.WithinDuration(t, time.Now(), *page.Informer.LastRun, time.Minute)
+
+	r = i.runWith(streams{width: 80}, "kinds")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	requireNarrow(t, r.stdout)
+	for _, part := range []string{"SYNCED", "DEGRADED", "never", "1h30m", "in "} {
+		require.Contains(t, r.stdout, part)
+	}
+
+	r = i.run("kinds", "bogus")
+	require.Equal(t, exitNotFound, r.code)
+	require.Contains(t, r.stderr, `kind "bogus": there is no such kind: there are a-kind`)
+
+	// Without Temporal, what the database knows.
+	r = i.run("kinds", "--temporal-address", "127.0.0.1:1")
+	require.Equal(t, exitOK, i.run("kinds").code)
+	r = inProcess(t.Context(), streams{}, "kinds", "-o", "json", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	out := decode[kindsJSON](t, r)
+	require.Contains(t, *out.TemporalError, "Temporal at 127.0.0.1:1 cannot be reached")
+	require.Nil(t, out.Kinds[1].Informer.NextRun)
+	require.NotNil(t, out.Kinds[1].Informer.LagSeconds)
+	r = inProcess(t.Context(), streams{}, "kinds", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
+	require.Contains(t, r.stdout, "?")
+	require.Contains(t, r.stderr, "127.0.0.1:1 cannot be reached")
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	c := i.start(&pages{})
+	i.inform(c, deltatype.ResourceStateSynced, nil, "a")
+
+	r := i.run("pause", "resource", "page", "a")
+	require.Equal(t, result{exitOK, "resource page/a paused\n", ""}, r)
+	require.True(t, i.eventually("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
+	r = i.run("resume", "resource", "page", "a", "-o", "json")
+	require.Equal(t, pausedJSON{What: "resource", Kind: "page", ObjectID: "a"}, decode[pausedJSON](t, r))
+	require.False(t, i.eventually("a", func(*deltatype.ResourceRow) bool { return true }).Paused)
+
+	require.Equal(t, "kind page paused\n", i.run("pause", "kind", "page").stdout)
+	i.inform(c, deltatype.ResourceStateScheduled, nil, "later")
+	require.True(t, decode[kindsJSON](t, i.run("kinds", "-o", "json")).Kinds[0].Paused)
+	require.Equal(t, "kind page resumed\n", i.run("resume", "kind", "page").stdout)
+	i.inform(c, deltatype.ResourceStateSynced, nil, "later")
+
+	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform:page")
+	for verb, paused := range map[string]bool{"pause": true, "resume": false} {
+		r = i.run(verb, "informer", "page")
+		require.Equal(t, exitOK, r.code, r.stderr)
+		found, err := schedule.Describe(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, paused, found.Schedule.State.Paused)
+	}
+
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"nothing":          {[]string{"pause"}, exitUsage, "resource, kind or informer"},
+		"unknown kind":     {[]string{"pause", "kind", "pgae"}, exitNotFound, "there are page"},
+		"unknown informer": {[]string{"resume", "informer", "pgae"}, exitNotFound, "there are page"},
+		"unknown resource": {[]string{"pause", "resource", "page", "nobody"}, exitNotFound, "there is no such resource"},
+		"no id":            {[]string{"pause", "resource", "page"}, exitUsage, "accepts 2 arg(s)"},
+		"other prefix":     {[]string{"pause", "informer", "page", "--prefix", "other"}, exitUsage, "must be"},
+		"no namespace":     {[]string{"pause", "informer", "page", "--temporal-namespace=nowhere"}, exitFailure, "--temporal-namespace"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append(test.args, "--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress)
+			r := inProcess(t.Context(), streams{}, args...)
+			require.Equal(t, test.code, r.code, r.stderr)
+			require.Contains(t, r.stderr, test.says)
+		})
+	}
+	r = inProcess(t.Context(), streams{}, "pause", "informer", "page", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
+	require.Equal(t, exitUnreachable, r.code)
+	require.Contains(t, r.stderr, "Temporal at 127.0.0.1:1 cannot be reached")
+}
+
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
+	i.set(`insert into delta_controller (name, inform_interval) values ('account', '1h')`)
+	complete := func(args ...string) []string {
+		args = append([]string{"__complete"}, args...)
+		r := inProcess(context.Background(), streams{}, args...)
+		require.Equal(t, exitOK, r.code, r.stderr)
+		lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
+		require.Equal(t, ":4", lines[len(lines)-1], "no file names")
+		return lines[:len(lines)-1]
+	}
+	url := "--database-url=" + i.DatabaseURL
+	require.Equal(t, []string{"account", "page"}, complete("inform", url, ""))
+	require.Equal(t, []string{"account", "page"}, complete("pause", "informer", url, ""))
+	require.Equal(t, []string{"account", "page"}, complete("resources", "list", url, "--kind", ""))
+	require.Equal(t, states(), complete("resources", "list", "--state", ""))
+	require.Equal(t, []string{"table", "json"}, complete("doctor", "--output", ""))
+	require.Empty(t, complete("resources", "get", url, "page", ""))
+	require.Empty(t, complete("inform", "--database-url", "postgres://127.0.0.1:1/x", ""))
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		r := inProcess(t.Context(), streams{}, "completion", shell)
+		require.Equal(t, exitOK, r.code)
+		require.Contains(t, r.stdout, "__complete")
+	}
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestListFiltersAndPages(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	c := i.client(nil)
+	i.inform(c, deltatype.ResourceStateScheduled, nil, "a", "b", strings.Repeat("long/", 40))
+	i.inform(c, deltatype.ResourceStateScheduled, &delta.InformOpts{
+		Namespace: "billing", Tags: []string{"red", "blue"}, Metadata: []byte(`{"team":"ops","site":"eu"}`),
+	}, "c")
+	i.set(`update delta_resource set state = 'degraded', due_at = null where object_id = 'b'`)
+
+	ids := func(args ...string) (ids []string, next *int64) {
+		t.Helper()
+		r := i.run(append([]string{"resources", "list", "-o", "json"}, args...)...)
+		require.Equal(t, exitOK, r.code, r.stderr)
+		out := decode[pageJSON](t, r)
+		require.NotNil(t, out.Resources)
+		for _, one := range out.Resources {
+			ids = append(ids, one.ObjectID[:1])
+		}
+		return ids, out.NextAfter
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"all":         {nil, []string{"a", "b", "l", "c"}},
+		"kind":        {[]string{"--kind", "page"}, []string{"a", "b", "l", "c"}},
+		"other kind":  {[]string{"--kind", "other"}, nil},
+		"ids":         {[]string{"--id", "a", "--id", "c"}, []string{"a", "c"}},
+		"namespace":   {[]string{"--namespace", "billing,other"}, []string{"c"}},
+		"state":       {[]string{"--state", "degraded,failed"}, []string{"b"}},
+		"tags":        {[]string{"--tag", "red", "--tag", "blue"}, []string{"c"}},
+		"tag missing": {[]string{"--tag", "red", "--tag", "green"}, nil},
+		"labels":      {[]string{"--label", "team=ops,site=eu"}, []string{"c"}},
+		"together":    {[]string{"--label", "team=ops", "--state", "degraded"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, next := ids(test.args...)
+			require.Equal(t, test.want, found)
+			require.Nil(t, next)
+		})
+	}
+
+	// Two pages, and no third.
+	first, next := ids("--limit", "2")
+	require.Equal(t, []string{"a", "b"}, first)
+	require.NotNil(t, next)
+	r := i.run("resources", "list", "--limit", "2")
+	require.Contains(t, r.stderr, "--after "+number(*next))
+	second, next := ids("--limit", "2", "--after", number(*next))
+	require.Equal(t, []string{"l", "c"}, second)
+	require.Nil(t, next)
+
+	// On a terminal, cut to its width; elsewhere, whole.
+	r = i.runWith(streams{width: 80}, "resources", "list")
+	requireNarrow(t, r.stdout)
+	require.Contains(t, r.stdout, "long/long/")
+	require.Contains(t, r.stdout, "…")
+	require.NotContains(t, i.run("resources", "list").stdout, "…")
+
+	r = i.run("resources", "list", "--id", "nobody")
+	require.Equal(t, result{exitOK, "", "No resources match.\n"}, r)
+}
+
+func TestGetShowsEverything(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	c := i.start(&pages{})
+	i.inform(c, deltatype.ResourceStateDegraded, &delta.InformOpts{Tags: []string{"red"}, Metadata: []byte(`{"team":"ops"}`)}, "broken")
+
+	r := i.runWith(streams{width: 80}, "resources", "get", "page", "broken")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	requireNarrow(t, r.stdout)
+	for _, part := range []string{
+		"page/broken", "degraded", "never synced", "1 of 10", `"path": "broken"`, `"team": "ops"`, "red", "404 Not [31mFound", i.Prefix + "/page/broken",
+		"its row is removed",
+	} {
+		require.Contains(t, r.stdout, part)
+	}
+
+	one := decode[resourceJSON](t, i.run("resources", "get", "page", "broken", "-o", "json"))
+	require.Equal(t, "degraded", one.State)
+	require.JSONEq(t, `{"path":"broken"}`, string(one.Object))
+	require.JSONEq(t, `{"team":"ops"}`, string(one.Metadata))
+	require.Equal(t, []string{"red"}, one.Tags)
+	require.Len(t, one.Errors, 1)
+	require.Contains(t, one.Errors[0].Error, "404\nNot \x1b[31mFound", "JSON is true to the row")
+
+	require.Equal(t, exitOK, i.run("pause", "resource", "page", "broken").code)
+	require.Contains(t, i.run("resources", "get", "page", "broken").stdout, "degraded, paused")
+}
+
+func TestRetryByNameAndByFilter(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.set(`update delta_resource set state = 'degraded' where object_id in ('a', 'b')`)
+	i.set(`update delta_resource set state = 'failed' where object_id = 'c'`)
+	state := func(path string) deltatype.ResourceState {
+		return i.eventually(path, func(*deltatype.ResourceRow) bool { return true }).State
+	}
+
+	// By name: one that cannot be retried does not keep it from the others.
+	r := i.run("resources", "retry", "page", "d", "a", "nobody")
+	require.Equal(t, exitState, r.code)
+	require.Equal(t, "page/a will be tried again\n", r.stdout)
+	require.Contains(t, r.stderr, "retry page/d: its state is scheduled")
+	require.Contains(t, r.stderr, "retry page/nobody: there is no such resource")
+	require.Equal(t, deltatype.ResourceStateScheduled, state("a"))
+	r = i.run("resources", "retry", "page", "nobody", "-o", "json")
+	require.Equal(t, exitNotFound, r.code)
+	out := decode[actionJSON](t, r)
+	require.Equal(t, "retry", out.Action)
+	require.Empty(t, out.Resources)
+	require.Equal(t, "nobody", out.Failed[0].ObjectID)
+
+	// By filter, a person is asked, and nobody else is taken by surprise.
+	r = i.run("resources", "retry", "--kind", "page")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "give --yes")
+	r = i.runWith(streams{asks: true, in: strings.NewReader("n\n")}, "resources", "retry", "--kind", "page", "--state", "degraded,failed")
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, "Retry 2 resources? [y/N]")
+	require.Equal(t, deltatype.ResourceStateDegraded, state("b"))
+	r = i.runWith(streams{asks: true, in: strings.NewReader("y\n")}, "resources", "retry", "--kind", "page")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "1 resource will be tried again\n", r.stdout)
+	require.Equal(t, deltatype.ResourceStateScheduled, state("b"))
+	require.Equal(t, deltatype.ResourceStateFailed, state("c"), "not without --state")
+	r = i.run("resources", "retry", "--state", "failed", "--yes", "-o", "json")
+	require.Equal(t, 1, decode[actionJSON](t, r).Count)
+	require.Equal(t, "0 resources will be tried again\n", i.run("resources", "retry", "--all").stdout, "there is nothing to ask")
+}
+
+func TestInvalidateAndDelete(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c")
+	i.set(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id = 'a'`)
+
+	r := i.run("resources", "invalidate", "page", "b", "a")
+	require.Equal(t, exitState, r.code)
+	require.Equal(t, "page/a is expired and will be synced again\n", r.stdout)
+	require.Contains(t, r.stderr, "invalidate page/b: its state is scheduled")
+
+	require.Equal(t, exitUsage, i.run("resources", "delete", "page", "a").code)
+	r = i.runWith(streams{asks: true}, "resources", "delete", "page", "a", "b")
+	require.Equal(t, exitFailure, r.code, "no answer is no")
+	require.Contains(t, r.stderr, "Delete 2 resources of kind page?")
+	r = i.run("resources", "delete", "page", "a", "b", "-y", "-o", "json")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	out := decode[actionJSON](t, r)
+	require.Equal(t, 2, out.Count)
+	require.Equal(t, "deleted", out.Resources[0].State)
+	require.Empty(t, out.Failed)
+	require.Equal(t, exitState, i.run("resources", "delete", "page", "a", "-y").code, "deleted already")
+}
+
+func TestWrongUsageOfResources(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	for name, test := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"nothing":        {[]string{"resources"}, exitUsage, "list, get, retry, invalidate or delete"},
+		"state":          {[]string{"resources", "list", "--state", "borken"}, exitUsage, `States "borken": must be one of [scheduled`},
+		"limit":          {[]string{"resources", "list", "--limit", "1001"}, exitUsage, "Limit"},
+		"no limit":       {[]string{"resources", "list", "--limit", "0"}, exitUsage, "between 1 and 1000"},
+		"after":          {[]string{"resources", "list", "--after", "x"}, exitUsage, `invalid argument "x" for "--after"`},
+		"label":          {[]string{"resources", "list", "--label", "x"}, exitUsage, "x must be formatted as key=value"},
+		"output":         {[]string{"resources", "list", "-o", "yaml"}, exitUsage, "must be table or json"},
+		"kind only":      {[]string{"resources", "get", "page"}, exitUsage, "accepts 2 arg(s), received 1"},
+		"nobody":         {[]string{"resources", "get", "page", "nobody"}, exitNotFound, "get page/nobody: there is no such resource"},
+		"bad kind":       {[]string{"resources", "invalidate", "a/b", "x"}, exitUsage, "kind"},
+		"retry nothing":  {[]string{"resources", "retry"}, exitUsage, "KIND ID, filters, or --all"},
+		"retry a kind":   {[]string{"resources", "retry", "page"}, exitUsage, "--kind page"},
+		"retry both":     {[]string{"resources", "retry", "page", "a", "--kind", "page"}, exitUsage, "not both"},
+		"retry synced":   {[]string{"resources", "retry", "--state", "synced"}, exitUsage, "must be degraded or failed"},
+		"unknown option": {[]string{"resources", "list", "--prefix", "x"}, exitUsage, "unknown flag: --prefix"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := i.run(test.args...)
+			require.Equal(t, test.code, r.code, r.stderr)
+			require.Contains(t, r.stderr, test.says)
+			require.Empty(t, r.stdout)
+		})
+	}
+	r := inProcess(t.Context(), streams{}, "resources", "list", "--database-url", i.emptySchema())
+	require.Equal(t, exitUnreachable, r.code)
+	require.Contains(t, r.stderr, "delta migrate up")
+	r = inProcess(t.Context(), streams{}, "resources", "list", "--database-url", "postgres://u:secret@127.0.0.1:1/x")
+	require.Equal(t, exitUnreachable, r.code)
+	require.Contains(t, r.stderr, "Postgres at 127.0.0.1:1 cannot be reached")
+	require.NotContains(t, r.stderr, "secret")
+}
