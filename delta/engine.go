@@ -50,6 +50,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	e.cancelWork = c.cancelWork
 	defer func() {
 		if err != nil {
+			if len(e.workers) == 0 {
+				e.cancelWork = func() {} // there is none, and what is registered elsewhere has this context too
+			}
 			ended, cancel := context.WithCancel(context.Background())
 			cancel()
 			_ = e.stop(ended)
