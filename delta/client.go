@@ -93,7 +93,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 //
 // It returns [ErrNoSchema] where the schema is missing, [ErrOtherInstallation] where another database uses the prefix in
 // the Temporal namespace, and an error with address and reason where Temporal cannot be reached; informing works in any
-// case. A client can be started once.
+// case, and Start can be tried again. A client can be started once.
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
@@ -107,6 +107,9 @@ func (c *Client) Start(ctx context.Context) error {
 	}
 	running, err := startEngine(ctx, c)
 	if err != nil {
+		if c.stopping.Err() != nil { // it may be tried again
+			c.stopping, c.cancelWork = context.WithCancel(context.Background())
+		}
 		return fmt.Errorf("delta: start: %w", err)
 	}
 	c.running, c.stage = running, stageStarted
