@@ -22,7 +22,7 @@ const (
 	// overdueGrace is how late a step may be before somebody should look: dispatchers poll every few seconds.
 	overdueGrace = time.Minute
 	// pollerGrace is how long ago a worker may have asked for tasks: its polls last a minute.
-	pollerGrace = 90 * time.Second
+	pollerGrace = 75 * time.Second
 	// statusCalls is how many kinds Temporal is asked about at once.
 	statusCalls = 8
 )
@@ -106,7 +106,7 @@ type TemporalStatus struct {
 type KindInTemporal struct {
 	// TaskQueue is where its resources are worked, InformTaskQueue where its informer runs.
 	TaskQueue, InformTaskQueue string
-	// Workers and InformWorkers are the identities of those that have polled them within the last 90 seconds.
+	// Workers and InformWorkers are the identities of those that have polled them within the last 75 seconds.
 	Workers, InformWorkers []string
 	// Schedule is that of its informer; nil where there is none.
 	Schedule *InformSchedule

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"unicode"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -101,7 +102,13 @@ func message(err error) string {
 	if app := (*temporal.ApplicationError)(nil); errors.As(err, &app) {
 		text = app.Message() // without Temporal's words around it
 	}
-	return text
+	// Some of it comes from outside, and may end on a terminal.
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // interrupted tells a Ctrl-C from other ends of a context.

@@ -102,7 +102,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		return err
 	}
 	if there := status.Kinds[kind]; len(there.InformWorkers) == 0 {
-		_, _ = fmt.Fprintf(c.err, "No worker polls %s: the run waits until a client with kind %s is started.\n", there.InformTaskQueue, kind)
+		c.tell(fmt.Sprintf("No worker polls %s: the run waits until a client with kind %s is started.", there.InformTaskQueue, kind))
 	}
 	watching := ctx
 	if f.timeout > 0 {
@@ -115,7 +115,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	p.end()
 	if err != nil && watching.Err() != nil {
 		if run != nil {
-			_, _ = fmt.Fprintf(c.err, "The run goes on in Temporal: workflow %s\n", run.WorkflowID)
+			c.tell("The run goes on in Temporal: workflow " + run.WorkflowID)
 		}
 		return context.Cause(watching)
 	}
@@ -135,8 +135,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		_, printErr = fmt.Fprintln(c.out, out.summary(f.params.RunForeground))
 	}
 	if run.Withheld > 0 {
-		_, _ = fmt.Fprintf(c.err, "%s gone from the listing: suspiciously many, so none was marked deleted (ObjectSettings.MaxDeleted).\n",
-			counted(run.Withheld, "resource"))
+		c.tell(counted(run.Withheld, "resource") + " gone from the listing: suspiciously many, so none was marked deleted (ObjectSettings.MaxDeleted).")
 	}
 	return errors.Join(err, printErr)
 }

@@ -84,8 +84,8 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	if len(all) == 0 {
-		_, err := fmt.Fprintln(c.err, "There are no kinds yet: no client has started on this database, and it has no resources.")
-		return err
+		c.tell("There are no kinds yet: no client has started on this database, and it has no resources.")
+		return nil
 	}
 	if err := c.countTable(out.Kinds); err != nil {
 		return err
@@ -95,9 +95,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	if temporalErr != nil {
-		_, err = fmt.Fprintf(c.err, "When informers run next is not known: %s\n", plain(*out.TemporalError))
+		c.tell("When informers run next is not known: " + plain(*out.TemporalError))
 	}
-	return err
+	return nil
 }
 
 func chosen(all []delta.KindStatus, only []string) []delta.KindStatus {

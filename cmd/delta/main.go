@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	if silent := (*silence)(nil); errors.As(err, &silent) {
 		return code
 	}
-	_, _ = fmt.Fprintln(s.err, "delta:", message(err))
+	s.tell("delta: " + message(err))
 	if code == exitUsage && !isFailure(err) {
 		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
 	}

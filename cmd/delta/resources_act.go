@@ -53,7 +53,7 @@ func (c *cli) act(ctx context.Context, action, done, kind string, ids []string,
 		return nil
 	}
 	for _, f := range failed {
-		_, _ = fmt.Fprintln(c.err, "delta:", f.Error)
+		c.tell("delta: " + f.Error)
 	}
 	return &silence{codeOf(fail(first))}
 }

@@ -37,6 +37,15 @@ func terminal() streams {
 	return s
 }
 
+// tell writes text to standard error, broken into lines on a terminal.
+func (s streams) tell(text string) {
+	for paragraph := range strings.Lines(text) {
+		for _, line := range wrap(strings.TrimRight(paragraph, "\n"), s.width) {
+			_, _ = fmt.Fprintln(s.err, line)
+		}
+	}
+}
+
 // confirm asks before something that is not easily undone.
 func (s streams) confirm(ctx context.Context, yes bool, question string) error {
 	if yes {
