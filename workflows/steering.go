@@ -141,18 +141,17 @@ func (l *lifecycle) quiet() bool {
 
 // tell writes what a person sees in the workflow's details.
 func (l *lifecycle) tell(ctx workflow.Context, doing string) {
-	var b strings.Builder
 	s := l.last
-	fmt.Fprintf(&b, "**%s** %s.\n", l.ref, doing)
+	lines := []string{fmt.Sprintf("**%s** %s.", l.ref.String(), doing)}
 	if s.State != "" {
-		fmt.Fprintf(&b, "\nState: %s. Generation %d, of which %d is synced. Synced %d times. Attempt %d of %d.\n",
-			s.State, s.Generation, s.SyncedGeneration, s.SyncCount, s.Attempt, s.MaxAttempts)
+		lines = append(lines, fmt.Sprintf("State: %s. Generation %d, of which %d is synced. Synced %d times. Attempt %d of %d.",
+			string(s.State), s.Generation, s.SyncedGeneration, s.SyncCount, s.Attempt, s.MaxAttempts))
 	}
 	if s.Error != "" {
-		fmt.Fprintf(&b, "\nLast error: %s\n", s.Error)
+		lines = append(lines, "Last error: "+s.Error)
 	}
 	for _, refused := range l.refused {
-		fmt.Fprintf(&b, "\nRefused: %s\n", refused)
+		lines = append(lines, "Refused: "+refused)
 	}
-	workflow.SetCurrentDetails(ctx, b.String())
+	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }
