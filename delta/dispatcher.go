@@ -26,7 +26,7 @@ const (
 	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
-	maxDispatchBackoff = 30 * time.Second
+	maxDispatchBackoff = 10 * time.Second
 	dispatchRetry      = 5 * time.Second
 )
 
@@ -41,7 +41,7 @@ type dispatcher struct {
 	names   names
 	hashIDs bool
 	// ref is that of the kind: a resource's has its id too.
-	ref   activities.Ref
+	ref   func() activities.Ref
 	log   *slog.Logger
 	lease time.Duration
 	poll  time.Duration
@@ -150,7 +150,7 @@ func (d *dispatcher) settle(ctx context.Context, ids []int64, leasedUntil *time.
 func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
 	ctx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
-	ref, id := d.ref, row.ObjectID
+	ref, id := d.ref(), row.ObjectID
 	if row.HashedID != nil {
 		ref.HashedID, id = *row.HashedID, *row.HashedID
 	} else {

@@ -71,7 +71,7 @@ func isSettled(row *deltatype.ResourceRow) bool {
 
 // awaitGeneration waits, with an update that starts the workflow if it does not run, until the generation has settled.
 func (e *engine) awaitGeneration(ctx context.Context, row *deltatype.ResourceRow) error {
-	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes}
+	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes.Load()}
 	id := row.ObjectID
 	if e.client.config.HashObjectIDs {
 		hash, err := e.client.hashedID(ctx, row.Kind, row.ObjectID)
