@@ -95,7 +95,9 @@ func TestASubscriptionThatIsAMistakePanics(t *testing.T) {
 	t.Parallel()
 	c := newHarness(t).client(&delta.Config{})
 	for _, config := range []*delta.SubscribeConfig{
-		nil, {}, {Categories: []delta.EventCategory{"object_seen"}},
+		nil,
+		{},
+		{Categories: []delta.EventCategory{"object_seen"}},
 		{ChanSize: -1, Categories: []delta.EventCategory{delta.EventCategoryObjectSynced}},
 	} {
 		require.Panics(t, func() { c.SubscribeConfig(config) })

@@ -29,7 +29,7 @@ func (h *harness) temporal(args ...string) (string, error) {
 		}
 	}
 	args = append(args, "--address", h.TemporalAddress, "--namespace", h.TemporalNamespace)
-	out, err := exec.CommandContext(h.t.Context(), cli, args...).CombinedOutput() //nolint:gosec // the test's own arguments
+	out, err := exec.CommandContext(h.t.Context(), cli, args...).CombinedOutput()
 	return string(out), err
 }
 
