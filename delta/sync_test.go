@@ -79,7 +79,7 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
 		if r.Attempt == 1 {
-			return errors.New("no luck")
+			return errors.New("no luck with " + r.ObjectID)
 		}
 		return nil
 	}}))
