@@ -67,7 +67,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource WHERE state <> 'synced'").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return open() == 0 }, time.Minute, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return open() == 0 }, 3*time.Minute, 50*time.Millisecond)
 	require.EqualValues(t, resources, calls.Load())
 
 	require.NoError(t, server.Stop())
@@ -76,7 +76,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	server = devServer(t, address)
 	defer func() { require.NoError(t, server.Stop()) }()
 
-	h.eventually("wide", "meanwhile", synced(1))
+	require.Eventually(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) }, 2*time.Minute, 50*time.Millisecond)
 	running := func() int64 {
 		count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
 			Query: "WorkflowType = 'delta.Resource' AND ExecutionStatus = 'Running'",
@@ -86,7 +86,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		}
 		return count.GetCount()
 	}
-	require.Eventually(t, func() bool { return running() == resources+1 }, time.Minute, 100*time.Millisecond,
+	require.Eventually(t, func() bool { return running() == resources+1 }, 3*time.Minute, 100*time.Millisecond,
 		"each resource has its lifecycle again; %d have", running())
 	// Its timer too: what rests is not waiting for a wake-up.
 	for i := 0; i < resources; i += 37 {

@@ -139,16 +139,20 @@ func (l *lifecycle) quiet() bool {
 	return l.running == 0
 }
 
-// tell writes what a person sees in the workflow's details.
+// tell writes what a person sees in the workflow's details: the UI shows the first lines of it.
 func (l *lifecycle) tell(ctx workflow.Context, doing string) {
 	s := l.last
-	lines := []string{fmt.Sprintf("**%s** %s.", l.ref.String(), doing)}
-	if s.State != "" {
-		lines = append(lines, fmt.Sprintf("State: %s. Generation %d, of which %d is synced. Synced %d times. Attempt %d of %d.",
-			string(s.State), s.Generation, s.SyncedGeneration, s.SyncCount, s.Attempt, s.MaxAttempts))
+	state := string(s.State)
+	if state == "" {
+		state = "no row yet"
 	}
 	if s.Error != "" {
-		lines = append(lines, "Last error: "+s.Error)
+		state += ": " + s.Error
+	}
+	lines := []string{
+		fmt.Sprintf("State: **%s**", state),
+		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %d times.",
+			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, s.SyncCount),
 	}
 	for _, refused := range l.refused {
 		lines = append(lines, "Refused: "+refused)
