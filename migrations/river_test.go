@@ -27,7 +27,12 @@ var riverSchema string
 // original is a schema with the tables of the original.
 func original(t *testing.T, more ...string) *pgxpool.Pool {
 	t.Helper()
-	pool := emptySchema(t, deltatest.New(t), "")
+	return originalIn(t, deltatest.New(t), more...)
+}
+
+func originalIn(t *testing.T, env *deltatest.Env, more ...string) *pgxpool.Pool {
+	t.Helper()
+	pool := emptySchema(t, env, "")
 	for _, sql := range append([]string{riverSchema}, more...) {
 		_, err := pool.Exec(t.Context(), sql)
 		require.NoError(t, err)
