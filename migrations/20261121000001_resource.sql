@@ -249,7 +249,8 @@ BEGIN
     ORDER BY o.id;
 
     -- No number is given twice, not even that of a row which is gone.
-    PERFORM setval(pg_get_serial_sequence('delta_resource', 'id'), nextval(pg_get_serial_sequence('delta_river_resource', 'id')));
+    PERFORM setval(pg_get_serial_sequence('delta_resource', 'id'),
+        greatest(nextval(pg_get_serial_sequence('delta_river_resource', 'id')), (SELECT max(id) FROM delta_river_resource)));
     ANALYZE delta_resource;
 END
 $$;
@@ -300,7 +301,8 @@ BEGIN
         attempted_at = excluded.attempted_at, synced_at = excluded.synced_at, external_created_at = excluded.external_created_at,
         object = excluded.object, hash = excluded.hash, namespace = excluded.namespace,
         metadata = excluded.metadata, tags = excluded.tags, errors = excluded.errors;
-    PERFORM setval(pg_get_serial_sequence('delta_river_resource', 'id'), nextval(pg_get_serial_sequence('delta_resource', 'id')));
+    PERFORM setval(pg_get_serial_sequence('delta_river_resource', 'id'),
+        greatest(nextval(pg_get_serial_sequence('delta_resource', 'id')), (SELECT max(id) FROM delta_resource)));
 END
 $$;
 -- +goose StatementEnd
