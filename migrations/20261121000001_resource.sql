@@ -16,6 +16,16 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    -- Postgres 18 has constraints named after their table, too.
+    FOR old IN
+        SELECT t.relname AS on_table, k.conname AS name
+        FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND k.contype IN ('c', 'n')
+            AND t.relname IN ('delta_resource', 'delta_namespace', 'delta_controller') AND k.conname LIKE 'delta\_%'
+    LOOP
+        EXECUTE format('ALTER TABLE %I RENAME CONSTRAINT %I TO %I',
+            old.on_table, old.name, overlay(old.name PLACING 'delta_river_' FROM 1 FOR 6));
+    END LOOP;
     FOR old IN
         SELECT c.relname AS name, CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'i' THEN 'INDEX' ELSE 'SEQUENCE' END AS sort
         FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
@@ -323,6 +333,15 @@ DO $$
 DECLARE
     old record;
 BEGIN
+    FOR old IN
+        SELECT t.relname AS on_table, k.conname AS name
+        FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND k.contype IN ('c', 'n')
+            AND t.relname LIKE 'delta\_river\_%' AND k.conname LIKE 'delta\_river\_%'
+    LOOP
+        EXECUTE format('ALTER TABLE %I RENAME CONSTRAINT %I TO %I',
+            old.on_table, old.name, overlay(old.name PLACING 'delta_' FROM 1 FOR 12));
+    END LOOP;
     FOR old IN
         SELECT c.relname AS name, CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'i' THEN 'INDEX' ELSE 'SEQUENCE' END AS sort
         FROM pg_class c

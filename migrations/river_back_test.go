@@ -95,7 +95,9 @@ func TestEachVersionOfTheOriginalIsTakenOver(t *testing.T) {
 		"with reconciliation": `ALTER TABLE delta_controller
 			ADD COLUMN reconcile_interval interval NOT NULL DEFAULT '0', ADD COLUMN last_reconcile_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z'`,
 		"without unused indexes": `DROP INDEX delta_resource_object_index, delta_resource_metadata_index, delta_resource_object_id, delta_resource_external_created_at`,
-		"with an index, a view and a column of the user's": `CREATE INDEX mine ON delta_resource (state); ALTER TABLE delta_resource ADD COLUMN mine text;
+		"with an index, a check, a view and a column of the user's": `CREATE INDEX mine ON delta_resource (state);
+			ALTER TABLE delta_resource ADD CONSTRAINT delta_resource_priority_range CHECK (attempt < 9); CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind);
+			 ALTER TABLE delta_resource ADD COLUMN mine text;
 			CREATE VIEW mine_too AS SELECT count(*) FROM delta_resource`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -108,7 +108,7 @@ func insertOriginal(t *testing.T, pool *pgxpool.Pool, o delta.Object, state, nam
 func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	pool := originalIn(t, env, `INSERT INTO delta_namespace (name, updated_at, expiry_ttl) VALUES ('quick', now(), 600)`)
+	pool := originalIn(t, env, `INSERT INTO delta_namespace (name, updated_at, expiry_ttl) VALUES ('quick', now(), 600), ('still', now(), 0)`)
 	minute, hour := ago(time.Minute), ago(time.Hour)
 	users, teams := &riverController[riverUser]{}, &riverController[riverTeam]{}
 	for _, r := range []struct {
@@ -131,6 +131,9 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 		users.list = append(users.list, u)
 		insertOriginal(t, pool, u, r.state, r.namespace, r.synced)
 	}
+	// What rested for longer than 24 hours: one where the client keeps rows for ever, and one where it does not.
+	insertOriginal(t, pool, newRiverUser("old-kept"), "synced", "still", ago(30*time.Hour))
+	insertOriginal(t, pool, newRiverUser("old-removed"), "synced", "default", ago(30*time.Hour))
 	team := riverTeam{newRiverUser("synced")}
 	insertOriginal(t, pool, team, "synced", "default", hour)
 	team.HTML = "not looked at by Compare"
@@ -142,8 +145,11 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 	delta.AddController(controllers, teams)
 	client, err := delta.NewClient(pool, &delta.Config{
 		Controllers: controllers, Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix,
-		Namespaces: map[string]delta.NamespaceConfig{"quick": {MaxWorkers: 4, ResourceExpiry: 10 * time.Minute}},
-		Logger:     slog.New(slog.DiscardHandler),
+		Namespaces: map[string]delta.NamespaceConfig{
+			"quick": {MaxWorkers: 4, ResourceExpiry: 10 * time.Minute},
+			"still": {MaxWorkers: 4, SyncedResourceRetentionPeriod: -1},
+		},
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)
 	rest := atRest(t, client)
@@ -157,9 +163,15 @@ func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
 	due := map[string]int{"due-scheduled": 1, "due-pending": 1, "due-failed": 1, "due-expired": 1, "due-quick": 1}
 	require.Eventually(t, func() bool {
 		rows, err := client.List(t.Context(), delta.Filter{Kinds: []string{"user"}, States: []deltatype.ResourceState{deltatype.ResourceStateSynced}}, delta.Page{})
-		return err == nil && len(users.counts()) >= len(due) && len(rows) == 10
+		return err == nil && len(users.counts()) >= len(due) && len(rows) == 11
 	}, 30*time.Second, 20*time.Millisecond)
 	require.Equal(t, due, users.counts())
+
+	require.Eventually(t, func() bool {
+		kept, err := client.Get(t.Context(), "user", "old-kept")
+		require.NoError(t, err)
+		return kept.DueAt == nil
+	}, 30*time.Second, 20*time.Millisecond, "nothing is to happen to it")
 
 	// The same objects, in each of the ways to inform: nothing is synced again.
 	var all []delta.Object
