@@ -145,7 +145,7 @@ func TestWhateverHappensTheLatestIsSynced(t *testing.T) {
 	}
 	t.Logf("DELTA_TEST_SEED=%d", seed)
 	h := newHarness(t)
-	m := &model{t: t, h: h, random: rand.New(rand.NewPCG(seed, 1)), world: map[string]outcome{}} //nolint:gosec // repeatable
+	m := &model{t: t, h: h, random: rand.New(rand.NewPCG(seed, 1)), world: map[string]outcome{}}
 	config := h.config(with(&controller[account]{work: m.work}))
 	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 4, ResourceExpiry: 700 * time.Millisecond}}
 	start := func() *delta.Client {
@@ -155,7 +155,7 @@ func TestWhateverHappensTheLatestIsSynced(t *testing.T) {
 		return c
 	}
 	c := start()
-	own := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // repeatable
+	own := rand.New(rand.NewPCG(seed, 2))
 	acts := 0
 	for deadline := time.Now().Add(modelTime); time.Now().Before(deadline); acts++ {
 		id := fmt.Sprint("r", own.IntN(modelResources))
