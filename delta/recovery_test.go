@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,7 +20,7 @@ import (
 func devServer(t *testing.T, address string) *testsuite.DevServer {
 	t.Helper()
 	server, err := testsuite.StartDevServer(t.Context(), testsuite.DevServerOptions{
-		ExistingPath:  os.Getenv("DELTA_TEMPORAL_CLI"),
+		ExistingPath:  temporalCommand(),
 		ClientOptions: &client.Options{HostPort: address},
 		LogLevel:      "error",
 	})

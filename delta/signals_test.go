@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,18 +19,22 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
+// temporalCommand is the one that the tests' server is.
+func temporalCommand() string {
+	if cli := os.Getenv("DELTA_TEMPORAL_CLI"); cli != "" {
+		return cli
+	}
+	if cli, err := exec.LookPath("temporal"); err == nil {
+		return cli
+	}
+	return "../.bin/temporal"
+}
+
 // temporal runs the real command, as an operator does.
 func (h *harness) temporal(args ...string) (string, error) {
 	h.t.Helper()
-	cli := os.Getenv("DELTA_TEMPORAL_CLI")
-	if cli == "" {
-		var err error
-		if cli, err = exec.LookPath("temporal"); err != nil {
-			cli = "../.bin/temporal"
-		}
-	}
 	args = append(args, "--address", h.TemporalAddress, "--namespace", h.TemporalNamespace)
-	out, err := exec.CommandContext(h.t.Context(), cli, args...).CombinedOutput()
+	out, err := exec.CommandContext(h.t.Context(), temporalCommand(), args...).CombinedOutput()
 	return string(out), err
 }
 
@@ -121,7 +126,7 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 		`{"object": {"name": "ann"}, "options": {"namespace": "a/b", "x": 1}}`: "unknown field",
 	} {
 		h.signalWithStart("ann", "inform", payload)
-		require.Eventually(t, func() bool { return strings.Contains(details(), escaped(says)) }, 10*time.Second, 50*time.Millisecond,
+		require.Eventually(t, func() bool { return strings.Contains(details(), says) }, 10*time.Second, 50*time.Millisecond,
 			"%s: %s is not in %s", payload, says, details())
 	}
 	h.signalWithStart("ann", "retry", "")
@@ -142,5 +147,27 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 	require.Nil(t, h.row("account", "nobody"))
 }
 
-// escaped is a text as it is in the JSON that the command prints.
-func escaped(s string) string { return s }
+// The commands of docs/temporal.md do what it says.
+func TestTheCommandsOfTheDocument(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.start(h.config(with(&controller[*User]{})))
+	document, err := os.ReadFile("../docs/temporal.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(document), -1)
+	require.Len(t, blocks, 2)
+	run := func(script string) string {
+		script = strings.ReplaceAll(script, "delta/user", h.Prefix+"/user")
+		command := exec.CommandContext(t.Context(), "sh", "-ec", "temporal() { \"$CLI\" \"$@\"; }\n"+script)
+		command.Env = append(os.Environ(), "CLI="+temporalCommand(), "TEMPORAL_ADDRESS="+h.TemporalAddress, "TEMPORAL_NAMESPACE="+h.TemporalNamespace)
+		out, err := command.CombinedOutput()
+		require.NoError(t, err, "%s: %s", script, out)
+		return string(out)
+	}
+	run(blocks[0][1])
+	row := h.eventually("user", "ann@example.com", synced(1))
+	require.Equal(t, []string{"vip"}, row.Tags)
+	out := run(blocks[1][1])
+	require.Contains(t, out, "synced_generation:2")
+	require.EqualValues(t, 2, h.row("user", "ann@example.com").SyncedGeneration)
+}
