@@ -3,6 +3,7 @@ package delta_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,4 +98,22 @@ func TestGetListAndCount(t *testing.T) {
 		require.ErrorAs(t, err, &input)
 		require.ErrorContains(t, err, bad.says)
 	}
+}
+
+func TestTheSettingsOfNamespacesCanBeRead(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.Namespaces = map[string]delta.NamespaceConfig{
+		"red": {MaxWorkers: 1, ResourceExpiry: time.Hour}, "blue": {MaxWorkers: 1, DeletedResourceRetentionPeriod: -1},
+	}
+	c := h.start(config)
+	all, err := c.Namespaces(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	require.Equal(t, "blue", all[0].Name)
+	require.Negative(t, all[0].DeletedResourceRetentionPeriod)
+	require.Equal(t, 24*time.Hour, all[0].SyncedResourceRetentionPeriod)
+	require.Equal(t, time.Hour, all[1].ResourceExpiry)
+	require.WithinDuration(t, time.Now(), all[1].CreatedAt, time.Minute)
 }
