@@ -27,7 +27,7 @@ dev: temporal ## Run Postgres and Temporal in the foreground, migrated
 	exec $(BIN)/delta dev
 
 .PHONY: test
-test: temporal postgres ## Run all tests, with the race detector, on a real Postgres and Temporal
+test: temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
 	go test -race -timeout 15m $(PACKAGES)
 
 .PHONY: lint
@@ -88,3 +88,8 @@ $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 .PHONY: postgres
 postgres:
 	@.ci/postgres
+
+# A browser, for the test of Temporal's UI.
+.PHONY: chromium
+chromium:
+	@.ci/chromium

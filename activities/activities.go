@@ -164,12 +164,14 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 
 // Attempt is [Activities.Attempt] of the resource's kind.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
-	return on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
+	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
+	return step.shownTo(ref), err
 }
 
 // Lapse is [Activities.Lapse] of the resource's kind.
 func (k Kinds) Lapse(ctx context.Context, in LapseInput) (Step, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).Lapse)
+	step, err := on(ctx, k, in.Kind, in, (*Activities).Lapse)
+	return step.shownTo(in.Ref), err
 }
 
 // Steer is [Activities.Steer] of the resource's kind.

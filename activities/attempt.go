@@ -48,6 +48,14 @@ type Step struct {
 	Error string `json:"error,omitempty"`
 }
 
+// shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
+func (s Step) shownTo(ref Ref) Step {
+	if ref.HashedID != "" {
+		s.Error = ""
+	}
+	return s
+}
+
 // Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
 // with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
 //

@@ -74,7 +74,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	}
 	options := in.Options
 	complete := a.Listing.Complete && options.After == nil && options.Limit == 0 && len(options.Labels) == 0
-	if options.After == nil && !complete {
+	if options.After == nil && !a.Listing.Complete {
 		controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return InformProgress{}, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)

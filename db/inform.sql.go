@@ -24,7 +24,7 @@ WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
       AND NOT ((k.state <> 'deleted' OR $12::boolean)
-        AND (k.hash <> $4
+        AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
           OR coalesce(k.metadata <> $6::jsonb, FALSE)
           OR coalesce(k.tags <> $7::text[], FALSE)
@@ -48,7 +48,7 @@ SET object = excluded.object,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR $12::boolean)
-  AND (r.hash <> excluded.hash
+  AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
     OR r.metadata <> $6::jsonb
     OR r.tags <> $7::text[]
@@ -205,7 +205,7 @@ LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR $12::boolean)
-      AND (d.hash <> i.hash
+      AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
@@ -293,6 +293,8 @@ type InformResourcesRow struct {
 // mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 // removes at the same moment is missing too: ask again.
 //
+// Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
+//
 // OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
 // the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
@@ -373,7 +375,7 @@ CROSS JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
-  AND (r.hash <> i.hash
+  AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)
     OR coalesce(r.tags <> i.tags, FALSE)
@@ -394,7 +396,8 @@ type KeptResourcesParams struct {
 	ProcessExisting bool
 }
 
-// What InformResources left alone, of the same arrays: rows that are as they were given.
+// What InformResources left alone, of the same arrays: rows that are as they were given. A row that has the original's hash
+// still was found to be so: whatever changes its object replaces the hash.
 func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, keptResources,
 		arg.Kinds,

@@ -29,6 +29,17 @@ type Installation struct {
 	CreatedAt        time.Time
 }
 
+type Namespace struct {
+	Name              string
+	ResourceExpiry    time.Duration
+	SyncedRetention   time.Duration
+	DegradedRetention time.Duration
+	DeletedRetention  time.Duration
+	Metadata          []byte
+	CreatedAt         time.Time
+	UpdatedAt         time.Time
+}
+
 type Resource struct {
 	ID                int64
 	Generation        int64

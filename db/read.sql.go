@@ -116,6 +116,39 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 	return items, nil
 }
 
+const listNamespaces = `-- name: ListNamespaces :many
+SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
+`
+
+func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, error) {
+	rows, err := db.Query(ctx, listNamespaces)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Namespace
+	for rows.Next() {
+		var i Namespace
+		if err := rows.Scan(
+			&i.Name,
+			&i.ResourceExpiry,
+			&i.SyncedRetention,
+			&i.DegradedRetention,
+			&i.DeletedRetention,
+			&i.Metadata,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listResources = `-- name: ListResources :many
 SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
 WHERE r.id > $1

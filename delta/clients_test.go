@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -194,8 +196,8 @@ func child(mode string) error {
 		return err
 	}
 	config := &delta.Config{}
-	if mode == "work" {
-		temporal, err := client.Dial(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE")})
+	if mode != "inform" {
+		temporal, err := client.Dial(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}})
 		if err != nil {
 			return err
 		}
@@ -205,13 +207,19 @@ func child(mode string) error {
 			fmt.Println("working")
 			select {}
 		}})
+		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
+			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
+			return err
+		}})
 	}
 	c, err := delta.NewClient(pool, config)
 	if err != nil {
 		return err
 	}
-	if mode == "work" {
-		return c.Start(ctx)
+	if mode != "inform" {
+		err := c.Start(ctx)
+		fmt.Println("started")
+		return err
 	}
 	if _, err := c.Inform(ctx, account{Name: "ann"}, nil); err != nil {
 		return err
@@ -223,6 +231,12 @@ func child(mode string) error {
 // killChild runs a child until it says a word, and kills it then.
 func (h *harness) killChild(mode, word string) {
 	h.t.Helper()
+	defer h.startChild(mode, word)()
+}
+
+// startChild runs a child until it says a word, and returns what kills it.
+func (h *harness) startChild(mode, word string) (kill func()) {
+	h.t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childMode+"="+mode, "DELTA_TEST_URL="+h.DatabaseURL, "DELTA_TEST_PREFIX="+h.Prefix,
 		"DELTA_TEST_TEMPORAL="+h.TemporalAddress, "DELTA_TEST_NAMESPACE="+h.TemporalNamespace)
@@ -230,18 +244,25 @@ func (h *harness) killChild(mode, word string) {
 	require.NoError(h.t, err)
 	cmd.Stderr = os.Stderr
 	require.NoError(h.t, cmd.Start())
-	defer func() {
+	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill() // SIGKILL: nothing is cleaned up
 		_ = cmd.Wait()
-	}()
+	})
+	h.t.Cleanup(kill)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), word) {
-			return
+			go func() {
+				for lines.Scan() { // so that it never waits for a reader
+					continue
+				}
+			}()
+			return kill
 		}
 		h.t.Log("child:", lines.Text())
 	}
 	h.t.Fatalf("the child ended without saying %q", word)
+	return kill
 }
 
 func TestAnInformOutlivesItsProcess(t *testing.T) {
@@ -269,4 +290,35 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	require.Len(t, row.Errors, 1)
 	require.Equal(t, 1, row.Errors[0].Attempt)
 	require.Contains(t, row.Errors[0].Error, "the worker was lost")
+}
+
+// Three processes sync two thousand resources, and one of them is killed in the middle: all settle, none is lost.
+func TestAFleetLosesAProcessAndNoResource(t *testing.T) {
+	t.Parallel()
+	const resources = 2000
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	var kills []func()
+	for range 3 {
+		kills = append(kills, h.startChild("fleet", "started"))
+	}
+	var objects []delta.Object
+	for i := range resources {
+		objects = append(objects, wide{account{Name: fmt.Sprint(i)}})
+	}
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	count := func(query string) (n int) {
+		require.NoError(t, h.Pool.QueryRow(t.Context(), query).Scan(&n))
+		return n
+	}
+	const syncedRows = "SELECT count(*) FROM delta_resource WHERE state = 'synced'"
+	when := resources/4 + rand.IntN(resources/4)
+	require.Eventually(t, func() bool { return count(syncedRows) >= when }, 4*time.Minute, 10*time.Millisecond)
+	kills[rand.IntN(3)]()
+	require.Eventually(t, func() bool { return count(syncedRows) == resources }, 4*time.Minute, 50*time.Millisecond)
+	require.Equal(t, resources, count("SELECT count(DISTINCT object_id) FROM calls"))
+	t.Logf("%d processes worked; killed after %d were synced; %d calls of Work beyond one a resource",
+		count("SELECT count(DISTINCT pid) FROM calls"), when, count("SELECT count(*) FROM calls")-resources)
 }

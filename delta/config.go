@@ -49,7 +49,8 @@ type Config struct {
 	TaskQueue string
 
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
-	// [deltatype.ResourceRow] has as HashedID. All clients of a database must agree. Errors of Work still reach it.
+	// [deltatype.ResourceRow] has as HashedID. All clients of a database must agree. Errors of Work
+	// are kept from it too.
 	HashObjectIDs bool
 
 	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no

@@ -4,13 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/activities"
@@ -26,7 +24,7 @@ const (
 	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
-	maxDispatchBackoff = 30 * time.Second
+	maxDispatchBackoff = 10 * time.Second
 	dispatchRetry      = 5 * time.Second
 )
 
@@ -41,7 +39,7 @@ type dispatcher struct {
 	names   names
 	hashIDs bool
 	// ref is that of the kind: a resource's has its id too.
-	ref   activities.Ref
+	ref   func() activities.Ref
 	log   *slog.Logger
 	lease time.Duration
 	poll  time.Duration
@@ -150,41 +148,13 @@ func (d *dispatcher) settle(ctx context.Context, ids []int64, leasedUntil *time.
 func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
 	ctx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
-	ref, id := d.ref, row.ObjectID
+	ref := d.ref()
 	if row.HashedID != nil {
-		ref.HashedID, id = *row.HashedID, *row.HashedID
+		ref.HashedID = *row.HashedID
 	} else {
 		ref.ObjectID = row.ObjectID
 	}
-	options := client.StartWorkflowOptions{
-		ID:            d.names.resource(d.kind, id),
-		TaskQueue:     d.names.taskQueue(d.kind),
-		StaticSummary: d.kind + " " + bounded(id, maxSummary),
-		Priority: temporal.Priority{
-			PriorityKey: int(row.Priority),
-			FairnessKey: bounded(row.Namespace, maxFairnessKey),
-		},
-	}
-	if ref.SearchAttributes {
-		options.TypedSearchAttributes = temporal.NewSearchAttributes(
-			workflows.KindAttribute.ValueSet(d.kind),
-			workflows.NamespaceAttribute.ValueSet(row.Namespace),
-			workflows.StateAttribute.ValueSet(string(row.State)),
-		)
-	}
+	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
 	_, err := d.client.SignalWithStartWorkflow(ctx, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
 	return err
-}
-
-const (
-	// maxSummary and maxFairnessKey are Temporal's bounds, in bytes.
-	maxSummary     = 150
-	maxFairnessKey = 64
-)
-
-func bounded(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "")
 }

@@ -12,7 +12,8 @@
 //	                                                 │   ├─ error, panic, timeout ──► failed ──backoff, claim─┐
 //	                                                 └───┼────────────────────────────────────────────────────┘
 //	                                                     ├─ the same, attempts used up ──► degraded ──retention──► row removed
-//	                                                     └─ ResourceDelete ──► deleted ──retention──► row removed
+//	                                                     ├─ ResourceDelete ──► deleted ──retention──► row removed
+//	                                                     └─ ResourceSnooze ──► scheduled, later
 //
 // A new or changed object takes a resource from any state to scheduled, and starts a new generation; for a deleted one
 // it takes an explicit Inform, which also revives a degraded one whose object did not change.
@@ -27,5 +28,5 @@
 //     nothing, so it may come twice.
 //   - The newest informed generation is synced in the end, or is visibly degraded.
 //   - User code runs in no transaction and holds no lock.
-//   - Only the kind, the id and the generation of an object reach Temporal.
+//   - Objects stay in Postgres; their kinds, ids and states reach Temporal, and the beginning of the latest error.
 package delta

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
@@ -29,7 +30,7 @@ type engine struct {
 	names   names
 	kinds   activities.Kinds
 	// attributes tells that the Temporal namespace has Delta's search attributes.
-	attributes  bool
+	attributes  atomic.Bool
 	workers     []worker.Worker
 	dispatchers map[string]*dispatcher
 
@@ -65,11 +66,11 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
+	e.attributes.Store(e.ensureAttributes(ctx))
 	// First in Temporal: a database whose prefix is refused there stays free to take another.
 	if err := e.holdPrefix(ctx); err != nil {
 		return nil, err
 	}
-	e.attributes = e.ensureAttributes(ctx)
 	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}
@@ -212,11 +213,13 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		client:  e.temporal,
 		names:   e.names,
 		hashIDs: e.client.config.HashObjectIDs,
-		ref:     activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes},
-		log:     e.client.config.Logger,
-		lease:   e.client.timing.lease,
-		poll:    e.client.timing.poll,
-		wakes:   make(chan struct{}, 1),
+		ref: func() activities.Ref {
+			return activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load()}
+		},
+		log:   e.client.config.Logger,
+		lease: e.client.timing.lease,
+		poll:  e.client.timing.poll,
+		wakes: make(chan struct{}, 1),
 	}
 	return nil
 }

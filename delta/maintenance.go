@@ -22,6 +22,7 @@ func (e *engine) holdPrefix(ctx context.Context) error {
 	if e.started {
 		e.client.config.Logger.Warn("Temporal does not know this installation: it was wiped or moved. All lifecycles are dispatched anew",
 			"prefix", e.names.prefix)
+		e.attributes.Store(e.ensureAttributes(ctx))
 		if err := e.dispatchAnew(ctx); err != nil {
 			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
 		}

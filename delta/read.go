@@ -118,3 +118,26 @@ func (f Filter) check() error {
 	}
 	return nil
 }
+
+// Namespaces reads the namespaces that some client has configured, by name. Others have the defaults of the client that works
+// their resources.
+func (c *Client) Namespaces(ctx context.Context) ([]deltatype.Namespace, error) {
+	rows, err := db.New().ListNamespaces(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: namespaces: %w", schemaError(err))
+	}
+	all := make([]deltatype.Namespace, len(rows))
+	for i, n := range rows {
+		all[i] = deltatype.Namespace{
+			Name:                            n.Name,
+			ResourceExpiry:                  n.ResourceExpiry,
+			SyncedResourceRetentionPeriod:   n.SyncedRetention,
+			DegradedResourceRetentionPeriod: n.DegradedRetention,
+			DeletedResourceRetentionPeriod:  n.DeletedRetention,
+			Metadata:                        n.Metadata,
+			CreatedAt:                       n.CreatedAt.UTC(),
+			UpdatedAt:                       n.UpdatedAt.UTC(),
+		}
+	}
+	return all, nil
+}

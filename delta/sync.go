@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
@@ -69,20 +68,16 @@ func isSettled(row *deltatype.ResourceRow) bool {
 
 // awaitGeneration waits, with an update that starts the workflow if it does not run, until the generation has settled.
 func (e *engine) awaitGeneration(ctx context.Context, row *deltatype.ResourceRow) error {
-	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes}
-	id := row.ObjectID
+	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes.Load()}
 	if e.client.config.HashObjectIDs {
 		hash, err := e.client.hashedID(ctx, row.Kind, row.ObjectID)
 		if err != nil {
 			return err
 		}
-		ref.ObjectID, ref.HashedID, id = "", hash, hash
+		ref.ObjectID, ref.HashedID = "", hash
 	}
-	start := e.temporal.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
-		ID:                       e.names.resource(row.Kind, id),
-		TaskQueue:                e.names.taskQueue(row.Kind),
-		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-	}, workflows.ResourceName, ref)
+	start := e.temporal.NewWithStartWorkflowOperation(
+		startOptions(e.names, ref, row.Namespace, row.State, row.Priority), workflows.ResourceName, ref)
 	handle, err := e.temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: start,
 		UpdateOptions: client.UpdateWorkflowOptions{

@@ -1,5 +1,49 @@
 -- +goose Up
 
+-- An installation of the original, Delta on River, is taken over in place: its tables have the names of ours, in the same
+-- schema. First they step aside, under names of their own, with their type, sequence and indexes. They are told by a column
+-- that only the original has. What they hold is copied once our tables are made, at the end of this file. They stay as they
+-- are: it is to them that the way down goes back, and what does not come over can be looked up in them. River's tables are
+-- not touched.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    old record;
+BEGIN
+    PERFORM FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relname = 'delta_namespace' AND a.attname = 'expiry_ttl'
+        AND NOT a.attisdropped;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Postgres 18 has constraints named after their table, too.
+    FOR old IN
+        SELECT t.relname AS on_table, k.conname AS name
+        FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND k.contype IN ('c', 'n')
+            AND t.relname IN ('delta_resource', 'delta_namespace', 'delta_controller') AND k.conname LIKE 'delta\_%'
+    LOOP
+        EXECUTE format('ALTER TABLE %I RENAME CONSTRAINT %I TO %I',
+            old.on_table, old.name, overlay(old.name PLACING 'delta_river_' FROM 1 FOR 6));
+    END LOOP;
+    FOR old IN
+        SELECT c.relname AS name, CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'i' THEN 'INDEX' ELSE 'SEQUENCE' END AS sort
+        FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
+            LEFT JOIN pg_depend d ON c.relkind = 'S' AND d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+            JOIN pg_class t ON t.oid = coalesce(i.indrelid, d.refobjid, c.oid)
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND t.relkind = 'r' AND c.relkind IN ('r', 'i', 'S')
+            AND t.relname IN ('delta_resource', 'delta_namespace', 'delta_controller') AND c.relname LIKE 'delta\_%'
+    LOOP
+        EXECUTE format('ALTER %s %I RENAME TO %I', old.sort, old.name, overlay(old.name PLACING 'delta_river_' FROM 1 FOR 6));
+    END LOOP;
+    ALTER TYPE delta_resource_state RENAME TO delta_river_resource_state;
+    -- Not in each of its versions.
+    ALTER TABLE delta_river_resource ADD COLUMN IF NOT EXISTS external_created_at timestamptz;
+END
+$$;
+-- +goose StatementEnd
+
 -- One row: who this database is. Every workflow carries the id, so that two databases that meet in one Temporal
 -- namespace are told apart. The prefix is fixed by the first client that starts.
 CREATE TABLE delta_installation (
@@ -127,7 +171,153 @@ CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RE
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
 
+-- Whether a hash was computed by the original: over the text of the object, where ours is over its content, which SQL cannot
+-- compute from what jsonb kept of it. Such a hash says nothing of an object that is informed now, so the objects themselves
+-- are compared, until the row gets a hash of ours with the first change.
+CREATE FUNCTION delta_is_rivers(hash bytea) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN substring(hash FOR 6) = 'river:'::bytea;
+
+-- What an installation of the original holds comes over. Its workers are stopped: they know nothing of these tables.
+--
+-- The original counts attempts over the life of a row, ours within a generation. Each of them that left no error was a
+-- sync, so there is one generation for each sync, and one more for what is to be synced.
+--
+-- A row that rests has no workflow that waits for its end: the dispatcher steps in right when it is due.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF to_regclass(quote_ident(current_schema()) || '.delta_river_namespace') IS NULL THEN
+        RETURN;
+    END IF;
+
+    INSERT INTO delta_namespace (
+        name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at
+    )
+    SELECT name, make_interval(secs => greatest(expiry_ttl, 0)), '24 hours', '24 hours', '24 hours', metadata, created_at, updated_at
+    FROM delta_river_namespace;
+
+    IF to_regclass(quote_ident(current_schema()) || '.delta_river_controller') IS NOT NULL THEN
+        INSERT INTO delta_controller (name, last_inform_time, inform_interval, metadata, created_at, updated_at)
+        SELECT name, last_inform_time, inform_interval, metadata, created_at, updated_at FROM delta_river_controller;
+    END IF;
+
+    INSERT INTO delta_resource (
+        id, generation, synced_generation, sync_count, created_at, attempted_at, synced_at, external_created_at, due_at, dispatch_at,
+        state, attempt, max_attempts, kind, object_id, namespace, hash, object, metadata, tags, errors
+    ) OVERRIDING SYSTEM VALUE
+    SELECT
+        o.id,
+        n.syncs + CASE WHEN o.state = 'synced' THEN 0 ELSE 1 END,
+        n.syncs + CASE WHEN o.state = 'deleted' THEN 1 ELSE 0 END,
+        n.syncs,
+        o.created_at, o.attempted_at, o.synced_at, o.external_created_at, due.at, due.at,
+        -- The original works in a transaction: what can be seen as pending waits to be scheduled again.
+        CASE o.state WHEN 'pending' THEN 'scheduled' ELSE o.state::text END::delta_resource_state,
+        CASE
+            WHEN o.state IN ('scheduled', 'expired') THEN 0
+            WHEN o.state IN ('pending', 'failed') THEN least(o.attempt, o.max_attempts - 1)
+            ELSE least(o.attempt, o.max_attempts)
+        END,
+        o.max_attempts, o.kind, o.object_id, o.namespace,
+        'river:'::bytea || coalesce(o.hash, ''),
+        o.object,
+        CASE jsonb_typeof(o.metadata)
+            WHEN 'object' THEN o.metadata
+            WHEN 'null' THEN '{}'
+            ELSE jsonb_build_object('metadata', o.metadata)
+        END,
+        ARRAY(SELECT t.tag FROM unnest(o.tags) WITH ORDINALITY t (tag, n) WHERE t.tag IS NOT NULL ORDER BY t.n),
+        coalesce(e.errors, '{}')
+    FROM delta_river_resource o
+    LEFT JOIN delta_river_namespace s ON s.name = o.namespace
+    CROSS JOIN LATERAL (
+        -- Each in the form of AttemptError, whoever wrote it: one that cannot be read would hide its row.
+        SELECT array_agg(jsonb_build_object(
+            'at', CASE
+                WHEN r.error ->> 'at' ~ '^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]\d\d:\d\d)$'
+                THEN r.error -> 'at' ELSE to_jsonb(coalesce(o.attempted_at, o.created_at)) END,
+            'attempt', CASE WHEN r.error ->> 'attempt' ~ '^\d{1,9}$' THEN (r.error ->> 'attempt')::integer ELSE 0 END,
+            'error', CASE WHEN jsonb_typeof(r.error -> 'error') = 'string' THEN r.error ->> 'error' ELSE r.error #>> '{}' END,
+            'trace', coalesce(r.error ->> 'trace', '')
+        ) ORDER BY r.n) AS errors,
+        count(*) FILTER (WHERE r.error ->> 'error' NOT LIKE '%by Resource Re-scheduler') AS failures
+        FROM unnest(o.errors) WITH ORDINALITY r (error, n)
+        WHERE r.error IS NOT NULL
+    ) e
+    CROSS JOIN LATERAL (
+        SELECT greatest(o.attempt - e.failures, CASE WHEN o.state IN ('synced', 'expired') THEN 1 ELSE 0 END) AS syncs
+    ) n
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN o.state IN ('scheduled', 'pending', 'failed', 'expired') THEN now()
+            WHEN o.state = 'synced' AND s.expiry_ttl > 0 THEN o.synced_at + make_interval(secs => s.expiry_ttl)
+            WHEN o.state IN ('synced', 'deleted') THEN o.synced_at + interval '24 hours'
+            WHEN o.state = 'degraded' THEN o.attempted_at + interval '24 hours'
+        END AS at
+    ) due
+    ORDER BY o.id;
+
+    -- No number is given twice, not even that of a row which is gone.
+    PERFORM setval(pg_get_serial_sequence('delta_resource', 'id'),
+        greatest(nextval(pg_get_serial_sequence('delta_river_resource', 'id')), (SELECT max(id) FROM delta_river_resource)));
+    ANALYZE delta_resource;
+END
+$$;
+-- +goose StatementEnd
+
 -- +goose Down
+
+-- Where the tables of the original are kept, they get their names back, and what became of their rows since: none is lost.
+-- What only ours has goes: generations, priorities, pauses. Where they are not kept, the data go with the tables.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF to_regclass(quote_ident(current_schema()) || '.delta_river_resource') IS NULL THEN
+        RETURN;
+    END IF;
+
+    INSERT INTO delta_river_namespace AS o (name, created_at, metadata, updated_at, expiry_ttl)
+    SELECT name, created_at, metadata, updated_at, least(greatest(extract(epoch FROM resource_expiry), 0), 2147483647)
+    FROM delta_namespace
+    ON CONFLICT (name) DO UPDATE
+    SET metadata = excluded.metadata, updated_at = excluded.updated_at, expiry_ttl = excluded.expiry_ttl;
+
+    IF to_regclass(quote_ident(current_schema()) || '.delta_river_controller') IS NOT NULL THEN
+        INSERT INTO delta_river_controller AS o (name, last_inform_time, inform_interval, created_at, updated_at, metadata)
+        SELECT name, last_inform_time, inform_interval, created_at, updated_at, metadata FROM delta_controller
+        ON CONFLICT (name) DO UPDATE
+        SET last_inform_time = excluded.last_inform_time, inform_interval = excluded.inform_interval,
+            updated_at = excluded.updated_at, metadata = excluded.metadata;
+    END IF;
+
+    -- Its own hash where the object is the one that came over, so that it is not synced again there either. A row that
+    -- is worked on right now is to be worked again.
+    DELETE FROM delta_river_resource o WHERE NOT EXISTS (SELECT FROM delta_resource r WHERE r.id = o.id);
+    INSERT INTO delta_river_resource AS o (
+        id, state, attempt, max_attempts, attempted_at, created_at, synced_at, external_created_at,
+        object_id, kind, namespace, object, hash, metadata, tags, errors
+    )
+    SELECT
+        r.id, CASE r.state WHEN 'pending' THEN 'scheduled' ELSE r.state::text END::delta_river_resource_state,
+        least(r.attempt - r.snoozes, 32767), r.max_attempts, r.attempted_at, r.created_at,
+        CASE WHEN r.state IN ('synced', 'expired', 'deleted') THEN coalesce(r.synced_at, r.attempted_at, r.created_at) END,
+        r.external_created_at, r.object_id, r.kind, r.namespace, r.object,
+        CASE WHEN delta_is_rivers(r.hash) THEN nullif(substring(r.hash FROM 7), '') ELSE r.hash END,
+        r.metadata, r.tags, nullif(r.errors, '{}')
+    FROM delta_resource r
+    ON CONFLICT (id) DO UPDATE
+    SET state = excluded.state, attempt = excluded.attempt, max_attempts = excluded.max_attempts,
+        attempted_at = excluded.attempted_at, synced_at = excluded.synced_at, external_created_at = excluded.external_created_at,
+        object = excluded.object, hash = excluded.hash, namespace = excluded.namespace,
+        metadata = excluded.metadata, tags = excluded.tags, errors = excluded.errors;
+    PERFORM setval(pg_get_serial_sequence('delta_river_resource', 'id'),
+        greatest(nextval(pg_get_serial_sequence('delta_resource', 'id')), (SELECT max(id) FROM delta_resource)));
+END
+$$;
+-- +goose StatementEnd
+
+DROP FUNCTION delta_is_rivers;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
@@ -137,3 +327,31 @@ DROP TABLE delta_controller;
 DROP TABLE delta_namespace;
 DROP TYPE delta_resource_state;
 DROP TABLE delta_installation;
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+    old record;
+BEGIN
+    FOR old IN
+        SELECT t.relname AS on_table, k.conname AS name
+        FROM pg_constraint k JOIN pg_class t ON t.oid = k.conrelid
+        WHERE t.relnamespace = to_regnamespace(quote_ident(current_schema())) AND k.contype IN ('c', 'n')
+            AND t.relname LIKE 'delta\_river\_%' AND k.conname LIKE 'delta\_river\_%'
+    LOOP
+        EXECUTE format('ALTER TABLE %I RENAME CONSTRAINT %I TO %I',
+            old.on_table, old.name, overlay(old.name PLACING 'delta_' FROM 1 FOR 12));
+    END LOOP;
+    FOR old IN
+        SELECT c.relname AS name, CASE c.relkind WHEN 'r' THEN 'TABLE' WHEN 'i' THEN 'INDEX' ELSE 'SEQUENCE' END AS sort
+        FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relkind IN ('r', 'i', 'S') AND c.relname LIKE 'delta\_river\_%'
+    LOOP
+        EXECUTE format('ALTER %s %I RENAME TO %I', old.sort, old.name, overlay(old.name PLACING 'delta_' FROM 1 FOR 12));
+    END LOOP;
+    IF to_regtype(quote_ident(current_schema()) || '.delta_river_resource_state') IS NOT NULL THEN
+        ALTER TYPE delta_river_resource_state RENAME TO delta_resource_state;
+    END IF;
+END
+$$;
+-- +goose StatementEnd

@@ -1,7 +1,8 @@
 // Package migrations holds Delta's schema as goose migrations, and applies them.
 //
 // The files use unqualified names, so they land in the first schema of the connection's search_path. They can also be
-// applied with the goose command: point GOOSE_MIGRATION_DIR at this folder.
+// applied with the goose command: point GOOSE_MIGRATION_DIR at this folder. The first of them takes over the tables of
+// Delta on River where it finds them: docs/migrating-from-river.md.
 package migrations
 
 import (
@@ -51,7 +52,9 @@ func Up(ctx context.Context, pool *pgxpool.Pool) error {
 	})
 }
 
-// Down takes back the newest migration that is applied, with the data in its tables. It does nothing when none is.
+// Down takes back the newest migration that is applied, with the data in its tables. It does nothing when none is. Where an
+// installation of Delta on River was taken over, and its tables are kept, the first migration gives it back what it had,
+// with what became of it since.
 func Down(ctx context.Context, pool *pgxpool.Pool) error {
 	return with(ctx, pool, func(p *goose.Provider) error {
 		_, err := p.Down(ctx)

@@ -6,6 +6,8 @@
 -- mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 -- removes at the same moment is missing too: ask again.
 --
+-- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
+--
 -- OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
 -- the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
 WITH settings AS MATERIALIZED (
@@ -43,7 +45,7 @@ LEFT JOIN LATERAL (
     SELECT d.* FROM delta_resource d
     WHERE d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR @revive::boolean)
-      AND (d.hash <> i.hash
+      AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
@@ -78,7 +80,8 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: KeptResources :many
--- What InformResources left alone, of the same arrays: rows that are as they were given.
+-- What InformResources left alone, of the same arrays: rows that are as they were given. A row that has the original's hash
+-- still was found to be so: whatever changes its object replaces the hash.
 SELECT r.*
 FROM (
     SELECT
@@ -94,7 +97,7 @@ CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
 ) r
 WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
-  AND (r.hash <> i.hash
+  AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)
     OR coalesce(r.tags <> i.tags, FALSE)
@@ -117,7 +120,7 @@ WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
       AND NOT ((k.state <> 'deleted' OR @revive::boolean)
-        AND (k.hash <> @hash
+        AND ((k.hash <> @hash AND NOT (delta_is_rivers(k.hash) AND k.object = @object::jsonb))
           OR coalesce(k.namespace <> sqlc.narg(namespace), FALSE)
           OR coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
           OR coalesce(k.tags <> sqlc.narg(tags)::text[], FALSE)
@@ -141,7 +144,7 @@ SET object = excluded.object,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR @revive::boolean)
-  AND (r.hash <> excluded.hash
+  AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> sqlc.narg(namespace)
     OR r.metadata <> sqlc.narg(metadata)::jsonb
     OR r.tags <> sqlc.narg(tags)::text[]

@@ -34,3 +34,6 @@ CROSS JOIN LATERAL (
 
 -- name: ObjectIDOfHash :one
 SELECT object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @hashed_id;
+
+-- name: ListNamespaces :many
+SELECT * FROM delta_namespace ORDER BY name;

@@ -139,20 +139,23 @@ func (l *lifecycle) quiet() bool {
 	return l.running == 0
 }
 
-// tell writes what a person sees in the workflow's details.
+// tell writes what a person sees in the workflow's details: the UI shows the first lines of it.
 func (l *lifecycle) tell(ctx workflow.Context, doing string) {
-	var b strings.Builder
 	s := l.last
-	fmt.Fprintf(&b, "**%s** %s.\n", l.ref, doing)
-	if s.State != "" {
-		fmt.Fprintf(&b, "\nState: %s. Generation %d, of which %d is synced. Synced %d times. Attempt %d of %d.\n",
-			s.State, s.Generation, s.SyncedGeneration, s.SyncCount, s.Attempt, s.MaxAttempts)
+	state := string(s.State)
+	if state == "" {
+		state = "no row yet"
 	}
 	if s.Error != "" {
-		fmt.Fprintf(&b, "\nLast error: %s\n", s.Error)
+		state += ": " + s.Error
+	}
+	lines := []string{
+		fmt.Sprintf("State: **%s**", state),
+		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %d times.",
+			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, s.SyncCount),
 	}
 	for _, refused := range l.refused {
-		fmt.Fprintf(&b, "\nRefused: %s\n", refused)
+		lines = append(lines, "Refused: "+refused)
 	}
-	workflow.SetCurrentDetails(ctx, b.String())
+	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }

@@ -5,6 +5,9 @@ import (
 	"bufio"
 	"context"
 	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,8 +54,39 @@ func documents(t *testing.T) []string {
 	return append(files, more...)
 }
 
-// A comment that names a Go file is followed by that file.
-var included = regexp.MustCompile("(?s)<!-- (\\S+\\.go) -->\n```go\n(.*?)```")
+// A comment that names a Go file is followed by that file; one that also names functions by their declarations, or by the
+// body of an example.
+var included = regexp.MustCompile("(?s)<!-- (\\S+\\.go)((?: \\w+)*) -->\n```go\n(.*?)```")
+
+// declared is the text of functions of a file: all of it, or, of an example, what it does.
+func declared(t *testing.T, file string, names []string) string {
+	t.Helper()
+	source := read(t, file)
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, file, source, parser.ParseComments)
+	require.NoError(t, err)
+	var texts []string
+	for _, name := range names {
+		before := len(texts)
+		for _, d := range parsed.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Name.Name != name {
+				continue
+			}
+			from, to := f.Pos(), f.End()
+			if strings.HasPrefix(name, "Example") {
+				from, to = f.Body.Lbrace+2, f.Body.Rbrace
+			}
+			text := source[set.Position(from).Offset:set.Position(to).Offset]
+			if strings.HasPrefix(name, "Example") {
+				text = strings.ReplaceAll("\n"+text, "\n\t", "\n")[1:]
+			}
+			texts = append(texts, strings.TrimSpace(text)+"\n")
+		}
+		require.Greater(t, len(texts), before, "%s has no function %s", file, name)
+	}
+	return strings.Join(texts, "\n")
+}
 
 func TestExamplesInDocumentsAreTheFilesThatCompile(t *testing.T) {
 	found := 0
@@ -60,12 +94,17 @@ func TestExamplesInDocumentsAreTheFilesThatCompile(t *testing.T) {
 		text := read(t, doc)
 		for _, m := range included.FindAllStringSubmatch(text, -1) {
 			found++
-			want := read(t, m[1])
+			var want string
+			if names := strings.Fields(m[2]); len(names) > 0 {
+				want = declared(t, m[1], names)
+			} else {
+				want = read(t, m[1])
+			}
 			if *update {
-				text = strings.Replace(text, m[0], "<!-- "+m[1]+" -->\n```go\n"+want+"```", 1)
+				text = strings.Replace(text, m[0], "<!-- "+m[1]+m[2]+" -->\n```go\n"+want+"```", 1)
 				continue
 			}
-			require.Equal(t, want, m[2], "%s: go test ./internal/docs -update", doc)
+			require.Equal(t, want, m[3], "%s: go test ./internal/docs -update", doc)
 		}
 		if *update {
 			require.NoError(t, os.WriteFile(filepath.Join(root, doc), []byte(text), 0o644))

@@ -1,0 +1,139 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// browser is a real Chromium, driven as the WebDriver specification says (https://www.w3.org/TR/webdriver2/).
+type browser struct {
+	t       *testing.T
+	session string
+}
+
+// newBrowser starts one, where this machine has it: .ci/chromium installs it on Debian.
+func newBrowser(t *testing.T) *browser {
+	t.Helper()
+	driver, err := exec.LookPath("chromedriver")
+	if err != nil {
+		t.Skip("there is no chromedriver on this machine")
+	}
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := port.Addr().String()
+	require.NoError(t, port.Close())
+	command := exec.CommandContext(context.Background(), driver, "--port="+address[strings.LastIndex(address, ":")+1:])
+	require.NoError(t, command.Start())
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	b := &browser{t: t, session: "http://" + address}
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}, 20*time.Second, 20*time.Millisecond)
+
+	var created struct {
+		SessionID string `json:"sessionId"`
+	}
+	b.call(http.MethodPost, "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
+		"goog:chromeOptions": map[string]any{"args": []string{
+			"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,1000", "--user-data-dir=" + t.TempDir(),
+		}},
+	}}}, &created)
+	b.session += "/session/" + created.SessionID
+	t.Cleanup(func() { b.call(http.MethodDelete, "", nil, nil) })
+	return b
+}
+
+// call sends a command and reads its value.
+func (b *browser) call(method, path string, body, value any) {
+	b.t.Helper()
+	var encoded io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		require.NoError(b.t, err)
+		encoded = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(context.Background(), method, b.session+path, encoded)
+	require.NoError(b.t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(b.t, err)
+	defer response.Body.Close() //nolint:errcheck // it was read only
+	answer, err := io.ReadAll(response.Body)
+	require.NoError(b.t, err)
+	require.Equal(b.t, http.StatusOK, response.StatusCode, "%s %s: %s", method, path, answer)
+	if value != nil {
+		var enveloped struct {
+			Value json.RawMessage `json:"value"`
+		}
+		require.NoError(b.t, json.Unmarshal(answer, &enveloped))
+		require.NoError(b.t, json.Unmarshal(enveloped.Value, value))
+	}
+}
+
+func (b *browser) open(address string) {
+	b.t.Helper()
+	b.call(http.MethodPost, "/url", map[string]string{"url": address}, nil)
+}
+
+// text is what a person can read on the page, in its frames too.
+func (b *browser) text() (text string) {
+	b.t.Helper()
+	text = b.execute("return document.body.innerText").(string)
+	frames := b.execute("return document.querySelectorAll('iframe').length").(float64)
+	for i := range int(frames) {
+		b.call(http.MethodPost, "/frame", map[string]any{"id": i}, nil)
+		text += "\n" + b.execute("return document.body.innerText").(string)
+		b.call(http.MethodPost, "/frame", map[string]any{"id": nil}, nil)
+	}
+	return text
+}
+
+func (b *browser) execute(script string) (value any) {
+	b.t.Helper()
+	b.call(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &value)
+	return value
+}
+
+// shows waits until the page says something.
+func (b *browser) shows(says string) {
+	b.t.Helper()
+	var text string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if text = b.text(); strings.Contains(text, says) {
+			return
+		}
+	}
+	picture := fmt.Sprintf("%s/page.png", os.TempDir())
+	b.picture(picture)
+	b.t.Fatalf("the page does not say %q (see %s): %s", says, picture, text)
+}
+
+// picture writes a screenshot.
+func (b *browser) picture(file string) {
+	b.t.Helper()
+	var encoded string
+	b.call(http.MethodGet, "/screenshot", nil, &encoded)
+	png, err := base64.StdEncoding.DecodeString(encoded)
+	require.NoError(b.t, err)
+	require.NoError(b.t, os.WriteFile(file, png, 0o644))
+}

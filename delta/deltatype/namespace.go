@@ -1,0 +1,18 @@
+package deltatype
+
+import "time"
+
+// Namespace is what Postgres keeps of a namespace: the settings in force, written by the client that started last.
+type Namespace struct {
+	// Name is what InformOpts.Namespace says.
+	Name string
+	// ResourceExpiry is how long after it was synced a resource expires; 0 means never.
+	ResourceExpiry time.Duration
+	// SyncedResourceRetentionPeriod, DegradedResourceRetentionPeriod and DeletedResourceRetentionPeriod are how long rows are
+	// kept; negative means for ever.
+	SyncedResourceRetentionPeriod, DegradedResourceRetentionPeriod, DeletedResourceRetentionPeriod time.Duration
+	// Metadata is a JSON object.
+	Metadata []byte
+	// CreatedAt and UpdatedAt are when the row was made, and when a client last wrote it. In UTC.
+	CreatedAt, UpdatedAt time.Time
+}

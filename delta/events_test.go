@@ -1,0 +1,105 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func next(t *testing.T, events <-chan delta.Event) delta.Event {
+	t.Helper()
+	select {
+	case e, open := <-events:
+		require.True(t, open, "the channel is closed")
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event")
+		return delta.Event{}
+	}
+}
+
+func TestEventsTellWhatThisClientDid(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		switch {
+		case r.ObjectID == "gone":
+			return delta.ResourceDelete(errors.New("404"))
+		case r.ObjectID == "bad" || (r.ObjectID == "shaky" && r.Attempt == 1):
+			return errors.New("boom")
+		}
+		return nil
+	})
+	events, cancel := c.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)
+	deletions, cancelDeletions := c.SubscribeConfig(&delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted}})
+	defer cancelDeletions()
+
+	inform := func(a account, attempts int16) {
+		_, err := c.Inform(t.Context(), a, &delta.InformOpts{MaxAttempts: attempts})
+		require.NoError(t, err)
+	}
+	inform(account{Name: "ann"}, 0)
+	e := next(t, events)
+	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
+	require.EqualValues(t, 1, e.Resource.SyncCount, "created")
+	require.WithinDuration(t, time.Now(), e.Timestamp, time.Minute)
+	require.Equal(t, h.row("account", "ann"), e.Resource)
+	inform(account{Name: "ann", Plan: "gold"}, 0)
+	require.EqualValues(t, 2, next(t, events).Resource.SyncCount, "updated")
+
+	inform(account{Name: "shaky"}, 0)
+	e = next(t, events)
+	require.Equal(t, delta.EventCategoryObjectFailed, e.EventCategory)
+	require.Equal(t, deltatype.ResourceStateFailed, e.Resource.State)
+	e = next(t, events)
+	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
+	require.Equal(t, 2, e.Resource.Attempt)
+	require.EqualValues(t, 1, e.Resource.SyncCount, "attempts are not syncs")
+
+	inform(account{Name: "bad"}, 1)
+	require.Equal(t, deltatype.ResourceStateDegraded, next(t, events).Resource.State)
+	inform(account{Name: "gone"}, 0)
+	require.Equal(t, "gone", next(t, deletions).Resource.ObjectID)
+
+	cancel()
+	cancel()
+	_, open := <-events
+	require.False(t, open)
+
+	// A reader that does not read loses events, and nothing waits for it.
+	for i := range 5 {
+		inform(account{Name: "gone", Plan: fmt.Sprint(i)}, 0)
+		h.eventually("account", "gone", func(r *deltatype.ResourceRow) bool {
+			return r.Generation == int64(i+2) && r.State == deltatype.ResourceStateDeleted
+		})
+	}
+	require.NoError(t, c.Stop(context.Background()))
+	left := 0
+	for range deletions {
+		left++
+	}
+	require.Equal(t, 1, left, "what the channel held; then it is closed")
+	late, _ := c.Subscribe(delta.EventCategoryObjectSynced)
+	_, open = <-late
+	require.False(t, open)
+}
+
+func TestASubscriptionThatIsAMistakePanics(t *testing.T) {
+	t.Parallel()
+	c := newHarness(t).client(&delta.Config{})
+	for _, config := range []*delta.SubscribeConfig{
+		nil,
+		{},
+		{Categories: []delta.EventCategory{"object_seen"}},
+		{ChanSize: -1, Categories: []delta.EventCategory{delta.EventCategoryObjectSynced}},
+	} {
+		require.Panics(t, func() { c.SubscribeConfig(config) })
+	}
+}

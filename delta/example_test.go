@@ -1,0 +1,249 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// The examples have these at hand.
+var (
+	ctx    = context.Background()
+	pool   *pgxpool.Pool
+	config = &delta.Config{}
+)
+
+type User struct {
+	Email, Name string
+	UpdatedAt   time.Time
+}
+
+func (u *User) ID() string           { return u.Email }
+func (u *User) Kind() string         { return "user" }
+func (u *User) CreatedAt() time.Time { return u.UpdatedAt }
+
+func (u *User) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{
+		Parallelism:    10,
+		RateLimit:      50, // calls of Work a second, of all clients together
+		InformInterval: 15 * time.Minute,
+		RetryPolicy:    delta.RetryPolicy{InitialInterval: 5 * time.Second, MaximumInterval: time.Hour},
+	}
+}
+
+func (u *User) Compare(other delta.Object) (int, bool) {
+	o, ok := other.(*User)
+	if !ok {
+		return 0, false
+	}
+	return u.UpdatedAt.Compare(o.UpdatedAt), true
+}
+
+type UserController struct {
+	delta.WorkerDefaults[*User]
+	delta.InformerDefaults[*User]
+	api interface {
+		Put(ctx context.Context, user *User, idempotencyKey string) (*http.Response, error)
+		List(ctx context.Context, after *time.Time, each func(*User) error) error
+	}
+}
+
+// What Work returns decides how the resource goes on.
+func (c *UserController) Work(ctx context.Context, r *delta.Resource[*User]) error {
+	response, err := c.api.Put(ctx, r.Object, r.IdempotencyKey())
+	if err != nil {
+		return err // failed: tried again later
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		return nil // synced
+	case http.StatusTooManyRequests:
+		return delta.ResourceSnooze(30 * time.Second) // later, and not counted
+	case http.StatusGone:
+		return delta.ResourceDelete(errors.New(response.Status)) // deleted
+	case http.StatusBadRequest:
+		return delta.ResourceDegrade(errors.New(response.Status)) // degraded, at once
+	}
+	return errors.New(response.Status)
+}
+
+func (c *UserController) Inform(ctx context.Context, options *delta.InformOptions) (<-chan *User, error) {
+	users := make(chan *User)
+	go func() {
+		defer close(users)
+		_ = c.api.List(ctx, options.After, func(u *User) error {
+			select {
+			case users <- u:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	return users, nil
+}
+
+func Example() {
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, &UserController{})
+
+	client, err := delta.NewClient(pool, &delta.Config{
+		Namespaces: map[string]delta.NamespaceConfig{
+			delta.NamespaceDefault: {MaxWorkers: 10, ResourceExpiry: 24 * time.Hour},
+		},
+		Controllers: controllers,
+	})
+	if err != nil {
+		panic(err)
+	}
+	if err := client.Start(ctx); err != nil {
+		panic(err)
+	}
+	defer client.Stop(ctx)
+}
+
+func ExampleClient_InformTx() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer tx.Rollback(ctx)
+	if _, err := tx.Exec(ctx, "INSERT INTO users (email) VALUES ($1)", "ann@example.com"); err != nil {
+		panic(err)
+	}
+	// Synced when the transaction commits; nothing of it is left when it rolls back.
+	if _, err := deltaClient.InformTx(ctx, tx, &User{Email: "ann@example.com"}, nil); err != nil {
+		panic(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		panic(err)
+	}
+}
+
+func ExampleClient_Sync() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	row, err := deltaClient.Sync(ctx, &User{Email: "ann@example.com"}, nil)
+	switch {
+	case errors.Is(err, delta.ErrNotSynced):
+		fmt.Println("it did not work out:", row.State, row.Errors)
+	case err != nil:
+		fmt.Println("it is informed, and will be synced; I did not wait:", err)
+	default:
+		fmt.Println("synced at", row.SyncedAt)
+	}
+}
+
+func ExampleClient_Subscribe() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	events, cancel := deltaClient.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)
+	defer cancel()
+	for e := range events {
+		switch {
+		case e.EventCategory == delta.EventCategoryObjectSynced && e.Resource.SyncCount == 1:
+			fmt.Println("created", e.Resource.ObjectID)
+		case e.EventCategory == delta.EventCategoryObjectSynced:
+			fmt.Println("updated", e.Resource.ObjectID)
+		case e.Resource.State == deltatype.ResourceStateDegraded:
+			fmt.Println("given up", e.Resource.ObjectID)
+		}
+	}
+}
+
+func ExampleResource_CompleteTx() {
+	// In Work: what it writes to this database commits with the fact that it was done, or not at all.
+	work := func(ctx context.Context, r *delta.Resource[*User]) error {
+		tx, err := pool.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx)
+		if _, err := tx.Exec(ctx, "UPDATE balances SET credit = credit + 10 WHERE email = $1", r.Object.Email); err != nil {
+			return err
+		}
+		if err := r.CompleteTx(ctx, tx); err != nil {
+			return err // another attempt has taken over: roll back
+		}
+		return tx.Commit(ctx)
+	}
+	_ = work
+}
+
+func ExampleClient_RunInform() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	run, err := deltaClient.RunInform(ctx, delta.ScheduleInformParams{
+		ResourceKind:    "user",
+		ProcessExisting: true, // also those that did not change
+		RunForeground:   true, // until all of it has settled
+	}, &delta.InformOptions{Labels: map[string]string{"team": "blue"}})
+	fmt.Println(run.Listed, "users;", err)
+}
+
+func ExampleClient_List() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	filter := delta.Filter{
+		Kinds:  []string{"user"},
+		States: []deltatype.ResourceState{deltatype.ResourceStateDegraded},
+		Labels: map[string]string{"team": "blue"},
+	}
+	for page := (delta.Page{Limit: 500}); ; {
+		rows, err := deltaClient.List(ctx, filter, page)
+		if err != nil {
+			panic(err)
+		}
+		for _, row := range rows {
+			fmt.Println(row.ObjectID, row.Errors[len(row.Errors)-1].Error)
+			page.After = row.ID
+		}
+		if len(rows) < page.Limit {
+			break
+		}
+	}
+	retried, err := deltaClient.RetryAll(ctx, filter)
+	fmt.Println(retried, err)
+}
+
+func ExampleClient_Register() {
+	temporal, err := client.Dial(client.Options{})
+	if err != nil {
+		panic(err)
+	}
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, &UserController{})
+	deltaClient, err := delta.NewClient(pool, &delta.Config{Controllers: controllers, Temporal: temporal, TaskQueue: "mine"})
+	if err != nil {
+		panic(err)
+	}
+	w := sdkworker.New(temporal, "mine", sdkworker.Options{})
+	if err := deltaClient.Register(w); err != nil { // beside your own workflows and activities
+		panic(err)
+	}
+	if err := w.Start(); err != nil {
+		panic(err)
+	}
+	defer w.Stop()
+	if err := deltaClient.Start(ctx); err != nil { // dispatches; starts no workers
+		panic(err)
+	}
+	defer deltaClient.Stop(ctx)
+}
+
+func ExampleClientFromContext() {
+	// In Work or Inform: one object may lead to others.
+	work := func(ctx context.Context, r *delta.Resource[*User]) error {
+		_, err := delta.ClientFromContext(ctx).Inform(ctx, &User{Email: "team@example.com"}, nil)
+		return err
+	}
+	_ = work
+}

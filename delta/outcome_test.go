@@ -1,0 +1,214 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestASnoozedAttemptIsRepeatedLaterAndDoesNotCount(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int64
+	keys := make(chan string, 10)
+	var first time.Time
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		keys <- r.IdempotencyKey()
+		if r.Attempt != 1 {
+			t.Errorf("attempt %d", r.Attempt)
+		}
+		switch calls.Add(1) {
+		case 1:
+			first = time.Now()
+			return fmt.Errorf("upstream is busy: %w", delta.ResourceSnooze(300*time.Millisecond))
+		case 2:
+			if waited := time.Since(first); waited < 300*time.Millisecond {
+				t.Errorf("called again after %s", waited)
+			}
+			return delta.ResourceSnooze(0)
+		}
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{MaxAttempts: 1})
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(1))
+	require.EqualValues(t, 3, calls.Load(), "more calls than MaxAttempts")
+	require.Equal(t, 1, row.Attempt)
+	require.Equal(t, 2, row.Snoozes)
+	require.Empty(t, row.Errors)
+	require.EqualValues(t, 1, row.SyncCount)
+	key := <-keys
+	require.Len(t, key, 32)
+	require.Equal(t, key, <-keys, "the key is that of the generation")
+	require.Equal(t, key, <-keys)
+
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "gold"}, nil)
+	require.NoError(t, err)
+	row = h.eventually("account", "ann", synced(2))
+	require.NotEqual(t, key, <-keys)
+	require.EqualValues(t, 2, row.SyncCount, "it was created once and updated once")
+	require.Zero(t, row.Snoozes)
+}
+
+func TestAResourceThatDegradesHasNoFurtherAttempts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int64
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		calls.Add(1)
+		return fmt.Errorf("update: %w", delta.ResourceDegrade(errors.New("account is closed")))
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
+	require.EqualValues(t, 1, calls.Load())
+	require.Equal(t, "update: resource degraded: account is closed", row.Errors[0].Error)
+	require.NotNil(t, row.DueAt, "its retention began")
+
+	degraded := new(delta.ResourceDegradeError)
+	require.ErrorAs(t, delta.ResourceDegrade(nil), &degraded)
+	require.EqualError(t, degraded, "resource degraded")
+	snoozed := new(delta.ResourceSnoozeError)
+	require.ErrorAs(t, delta.ResourceSnooze(-time.Second), &snoozed)
+	require.Zero(t, snoozed.Duration())
+}
+
+// effects is a table of the user's, in the same database.
+func (h *harness) effects() {
+	h.t.Helper()
+	_, err := h.Pool.Exec(h.t.Context(), "CREATE TABLE effects (name text, attempt integer)")
+	require.NoError(h.t, err)
+}
+
+func (h *harness) countEffects() (n int) {
+	h.t.Helper()
+	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT count(*) FROM effects").Scan(&n))
+	return n
+}
+
+func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.effects()
+	write := func(ctx context.Context, r *delta.Resource[account], commit bool) error {
+		tx, err := h.Pool.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
+		if _, err := tx.Exec(ctx, "INSERT INTO effects VALUES ($1, $2)", r.ObjectID, r.Attempt); err != nil {
+			return err
+		}
+		if err := r.CompleteTx(ctx, tx); err != nil {
+			return err
+		}
+		if !commit {
+			return nil
+		}
+		return tx.Commit(ctx)
+	}
+	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+		switch r.ObjectID {
+		case "fails-after":
+			// As if the worker died right after the commit: the outcome is lost, the transaction is not.
+			if err := write(ctx, r, true); err != nil {
+				return err
+			}
+			return errors.New("too late to fail")
+		case "rolls-back":
+			// The first transaction is not committed, though Work says that all is well.
+			return write(ctx, r, r.Attempt > 1)
+		}
+		return write(ctx, r, true)
+	})
+	events, cancel := c.Subscribe(delta.EventCategoryObjectSynced)
+	defer cancel()
+	_, err := c.Inform(t.Context(), account{Name: "commits"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "commits", synced(1))
+	require.Equal(t, 1, row.Attempt)
+	require.EqualValues(t, 1, row.SyncCount)
+	require.Equal(t, 1, h.countEffects())
+	require.Equal(t, "commits", (<-events).Resource.ObjectID)
+
+	_, err = c.Inform(t.Context(), account{Name: "fails-after"}, nil)
+	require.NoError(t, err)
+	row = h.eventually("account", "fails-after", synced(1))
+	time.Sleep(200 * time.Millisecond) // the failure would be written by now
+	require.Equal(t, row, h.row("account", "fails-after"))
+	require.Empty(t, row.Errors)
+	require.Equal(t, 2, h.countEffects())
+
+	_, err = c.Inform(t.Context(), account{Name: "rolls-back"}, nil)
+	require.NoError(t, err)
+	row = h.eventually("account", "rolls-back", synced(1))
+	require.Equal(t, 2, row.Attempt)
+	require.Contains(t, row.Errors[0].Error, "the transaction was not committed")
+	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are not there")
+}
+
+func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.effects()
+	result := make(chan error, 1)
+	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+		// Somebody else has taken over: another worker, because this one seemed dead.
+		if _, err := h.Pool.Exec(ctx, "UPDATE delta_resource SET attempt = attempt + 1"); err != nil {
+			return err
+		}
+		tx, err := h.Pool.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) //nolint:errcheck // it is what the test is about
+		result <- r.CompleteTx(ctx, tx)
+		return delta.ResourceDegrade(nil)
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	err = <-result
+	require.ErrorIs(t, err, delta.ErrSuperseded)
+	require.ErrorContains(t, err, "account/ann")
+	require.Equal(t, deltatype.ResourceStatePending, h.row("account", "ann").State)
+
+	require.ErrorContains(t, (&delta.Resource[account]{}).CompleteTx(t.Context(), nil), "not one that Work was given")
+}
+
+// A row that goes on while the transaction is open: what was synced counts for the generation that was worked.
+func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var c *delta.Client
+	started := make(chan struct{})
+	c = h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
+		<-started
+		if r.Object.Plan == "old" {
+			if _, err := c.Inform(ctx, account{Name: "ann", Plan: "new"}, nil); err != nil {
+				return err
+			}
+		}
+		tx, err := h.Pool.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
+		if err := r.CompleteTx(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Commit(ctx)
+	})
+	close(started)
+	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "old"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(2))
+	require.EqualValues(t, 2, row.SyncCount)
+}

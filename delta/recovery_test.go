@@ -1,0 +1,110 @@
+package delta_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// devServer starts a Temporal server of the test's own, which keeps nothing when it ends.
+func devServer(t *testing.T, address string) *testsuite.DevServer {
+	t.Helper()
+	server, err := testsuite.StartDevServer(t.Context(), testsuite.DevServerOptions{
+		ExistingPath:  temporalCommand(),
+		ClientOptions: &client.Options{HostPort: address},
+		LogLevel:      "error",
+	})
+	require.NoError(t, err)
+	return server
+}
+
+// Wipe Temporal, and everything is rebuilt from the rows: lifecycles, timers and schedules. What is not due is not synced.
+func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
+	t.Parallel()
+	const resources = 1000
+	h := newHarness(t)
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := port.Addr().String()
+	require.NoError(t, port.Close())
+	server := devServer(t, address)
+	temporal, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
+	require.NoError(t, err)
+	defer temporal.Close()
+
+	var calls, passes atomic.Int64
+	config := h.config(
+		with(&controller[wide]{work: func(context.Context, *delta.Resource[wide]) error {
+			calls.Add(1)
+			return nil
+		}}),
+		with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
+			passes.Add(1)
+			return send[listed](ctx), nil
+		}}),
+	)
+	config.Temporal, config.TemporalNamespace = temporal, ""
+	config.MaintenanceJobInterval = time.Second
+	c := h.start(config)
+	var objects []delta.Object
+	for i := range resources {
+		objects = append(objects, wide{account{Name: fmt.Sprint(i)}})
+	}
+	_, err = c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	open := func() (n int) {
+		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource WHERE state <> 'synced'").Scan(&n))
+		return n
+	}
+	require.Eventually(t, func() bool { return open() == 0 }, 3*time.Minute, 50*time.Millisecond)
+	require.EqualValues(t, resources, calls.Load())
+
+	require.NoError(t, server.Stop())
+	_, err = c.Inform(t.Context(), wide{account{Name: "meanwhile"}}, nil)
+	require.NoError(t, err, "informing needs no Temporal")
+	server = devServer(t, address)
+	defer func() { require.NoError(t, server.Stop()) }()
+
+	require.Eventually(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) }, 2*time.Minute, 50*time.Millisecond)
+	running := func() int64 {
+		count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
+			Query: "WorkflowType = 'delta.Resource' AND ExecutionStatus = 'Running'",
+		})
+		if err != nil {
+			return 0
+		}
+		return count.GetCount()
+	}
+	require.Eventually(t, func() bool { return running() == resources+1 }, 3*time.Minute, 100*time.Millisecond,
+		"each resource has its lifecycle again; %d have", running())
+	// Its timer too: what rests is not waiting for a wake-up.
+	for i := 0; i < resources; i += 37 {
+		require.Eventually(t, func() bool {
+			value, err := temporal.QueryWorkflow(t.Context(), fmt.Sprintf("%s/wide/%d", h.Prefix, i), "", "state")
+			var step struct{ Next string }
+			return err == nil && value.Get(&step) == nil && step.Next == "lapse"
+		}, 30*time.Second, 50*time.Millisecond)
+	}
+	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
+	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, passes.Load(), int64(2), "the informer's schedule is there, and ran")
+}
+
+// quiet is a logger for a client whose server goes away.
+type quiet struct{}
+
+func (quiet) Debug(string, ...any) {}
+func (quiet) Info(string, ...any)  {}
+func (quiet) Warn(string, ...any)  {}
+func (quiet) Error(string, ...any) {}

@@ -1,0 +1,110 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// tuned is a kind whose settings are the test's subject.
+type tuned struct{ account }
+
+func (tuned) Kind() string { return "tuned" }
+func (tuned) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{
+		Parallelism: 20, InformInterval: -1, RateLimit: 10, HeartbeatTimeout: 3 * time.Second,
+		RetryPolicy: delta.RetryPolicy{InitialInterval: 20 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 50 * time.Millisecond},
+	}
+}
+
+func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[tuned]{work: func(_ context.Context, r *delta.Resource[tuned]) error {
+		if r.Attempt < 6 {
+			return errors.New("not yet")
+		}
+		return nil
+	}})))
+	_, err := c.Inform(t.Context(), tuned{account{Name: "a"}}, nil)
+	require.NoError(t, err)
+	row := h.eventually("tuned", "a", synced(1))
+	require.Equal(t, 6, row.Attempt)
+	require.Less(t, row.Errors[4].At.Sub(row.Errors[0].At), 10*time.Second, "the default would wait for 15 s at least")
+	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	attempts := 0
+	for events.HasNext() {
+		event, err := events.Next()
+		require.NoError(t, err)
+		if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
+			attempts++
+			require.Equal(t, 3*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
+		}
+	}
+	require.GreaterOrEqual(t, attempts, 6)
+}
+
+func TestTheRateLimitOfAKindHolds(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var mu sync.Mutex
+	var calls []time.Time
+	work := &controller[tuned]{work: func(context.Context, *delta.Resource[tuned]) error {
+		mu.Lock()
+		defer mu.Unlock()
+		calls = append(calls, time.Now())
+		return nil
+	}}
+	// Two clients: the limit is that of both together.
+	c := h.start(h.config(with(work)))
+	h.start(h.config(with(work)))
+	var objects []delta.Object
+	for i := range 40 {
+		objects = append(objects, tuned{account{Name: fmt.Sprint(i)}})
+	}
+	_, err := c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	for _, o := range objects {
+		h.eventually("tuned", o.ID(), synced(1))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	took := calls[len(calls)-1].Sub(calls[0])
+	t.Logf("40 calls took %s", took)
+	// Ten a second, and a burst of as many at the beginning.
+	require.Greater(t, took, 2*time.Second)
+}
+
+// badly is a kind with a setting that breaks its rule.
+type badly struct{ account }
+
+var badSettings delta.ObjectSettings
+
+func (badly) Settings() delta.ObjectSettings { return badSettings }
+
+//nolint:paralleltest // it changes what Settings returns
+func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
+	for field, settings := range map[string]delta.ObjectSettings{
+		"Parallelism":                    {Parallelism: 10_001},
+		"RateLimit":                      {RateLimit: -1},
+		"HeartbeatTimeout":               {HeartbeatTimeout: time.Millisecond},
+		"MaxDeletedShare":                {MaxDeletedShare: 1.5},
+		"RetryPolicy.InitialInterval":    {RetryPolicy: delta.RetryPolicy{InitialInterval: -1}},
+		"RetryPolicy.MaximumInterval":    {RetryPolicy: delta.RetryPolicy{MaximumInterval: -1}},
+		"RetryPolicy.BackoffCoefficient": {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: 0.5}},
+	} {
+		badSettings = settings
+		err := delta.AddControllerSafely(delta.NewControllers(), &controller[badly]{})
+		input := new(delta.InputError)
+		require.ErrorAs(t, err, &input, field)
+		require.Equal(t, field, input.Field)
+	}
+}

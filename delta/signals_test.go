@@ -1,0 +1,173 @@
+package delta_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// temporalCommand is the one that the tests' server is.
+func temporalCommand() string {
+	if cli := os.Getenv("DELTA_TEMPORAL_CLI"); cli != "" {
+		return cli
+	}
+	if cli, err := exec.LookPath("temporal"); err == nil {
+		return cli
+	}
+	return "../.bin/temporal"
+}
+
+// temporal runs the real command, as an operator does.
+func (h *harness) temporal(args ...string) (string, error) {
+	h.t.Helper()
+	args = append(args, "--address", h.TemporalAddress, "--namespace", h.TemporalNamespace)
+	out, err := exec.CommandContext(h.t.Context(), temporalCommand(), args...).CombinedOutput()
+	return string(out), err
+}
+
+func (h *harness) mustTemporal(args ...string) string {
+	h.t.Helper()
+	out, err := h.temporal(args...)
+	require.NoError(h.t, err, out)
+	return out
+}
+
+// signal2start is the command of the guide: a signal that starts the workflow where it does not run.
+func (h *harness) signalWithStart(id, signal, payload string) {
+	h.t.Helper()
+	args := []string{
+		"workflow", "signal-with-start", "--signal-name", signal,
+		"--workflow-id", h.Prefix + "/account/" + id, "--type", "delta.Resource", "--task-queue", h.Prefix + "/account",
+		"--input", `{"kind": "account", "object_id": "` + id + `"}`,
+	}
+	if payload != "" {
+		args = append(args, "--signal-input", payload)
+	}
+	h.mustTemporal(args...)
+}
+
+func TestSignalsFromTheCommandLine(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var broken atomic.Bool
+	h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		if broken.Load() {
+			return delta.ResourceDegrade(errors.New("upstream says no"))
+		}
+		return nil
+	})
+
+	h.signalWithStart("ann", "inform", `{"object": {"name": "ann", "plan": "gold"}, "options": {"namespace": "red", "tags": ["from-cli"], "metadata": {"by": "me"}}}`)
+	row := h.eventually("account", "ann", synced(1))
+	require.JSONEq(t, `{"name": "ann", "plan": "gold"}`, string(row.EncodedObject))
+	require.Equal(t, "red", row.Namespace)
+	require.Equal(t, []string{"from-cli"}, row.Tags)
+
+	h.signalWithStart("ann", "invalidate", "")
+	h.eventually("account", "ann", synced(2))
+
+	broken.Store(true)
+	h.signalWithStart("ann", "inform", `{"object": {"name": "ann", "plan": "silver"}}`)
+	h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
+	broken.Store(false)
+	h.signalWithStart("ann", "retry", "")
+	h.eventually("account", "ann", synced(4))
+
+	// The state, as a query and in words.
+	out := h.mustTemporal("workflow", "query", "--workflow-id", h.Prefix+"/account/ann", "--type", "state", "-o", "json")
+	var answer struct {
+		QueryResult []activities.Step `json:"queryResult"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &answer), out)
+	require.Equal(t, deltatype.ResourceStateSynced, answer.QueryResult[0].State)
+	require.EqualValues(t, 4, answer.QueryResult[0].SyncedGeneration)
+
+	// A sync, and its outcome.
+	out = h.mustTemporal("workflow", "update", "execute", "--workflow-id", h.Prefix+"/account/ann", "--name", "sync", "-o", "json")
+	require.Contains(t, out, `"synced_generation": 5`)
+	require.EqualValues(t, 5, h.row("account", "ann").SyncedGeneration)
+
+	h.signalWithStart("ann", "delete", "")
+	h.eventually("account", "ann", inState(deltatype.ResourceStateDeleted))
+}
+
+func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.startWorker(nil)
+	h.signalWithStart("ann", "inform", `{"object": {"name": "ann", "plan": "gold"}}`)
+	before := h.eventually("account", "ann", synced(1))
+
+	details := func() string {
+		out := h.mustTemporal("workflow", "metadata", "--workflow-id", h.Prefix+"/account/ann", "-o", "json")
+		return out
+	}
+	for payload, says := range map[string]string{
+		``:                            "the payload of inform must be",
+		`"text"`:                      "the payload of inform must be",
+		`{"object": {"name": 5}}`:     "does not decode into delta_test.account",
+		`{"object": {"name": "bob"}}`: `the object's id is \"bob\"`,
+		`{"object": {"name": "ann"}, "options": {"max_attempts": -1}}`:         "MaxAttempts -1",
+		`{"object": {"name": "ann"}, "options": {"urgent": true}}`:             `unknown field \"urgent\"`,
+		`{"object": {"name": "ann"}, "options": {"tags": ["no good"]}}`:        "tags[0]",
+		`{"object": {"name": "ann"}, "options": {"namespace": "a/b", "x": 1}}`: "unknown field",
+	} {
+		h.signalWithStart("ann", "inform", payload)
+		require.Eventually(t, func() bool { return strings.Contains(details(), says) }, 10*time.Second, 50*time.Millisecond,
+			"%s: %s is not in %s", payload, says, details())
+	}
+	h.signalWithStart("ann", "retry", "")
+	require.Eventually(t, func() bool { return strings.Contains(details(), "its state is synced") }, 10*time.Second, 50*time.Millisecond)
+	require.Equal(t, before, h.row("account", "ann"))
+
+	out, err := h.temporal("workflow", "update", "execute", "--workflow-id", h.Prefix+"/account/ann", "--name", "sync", "--input", `"nonsense"`)
+	require.Error(t, err)
+	require.Contains(t, out, "sync")
+	require.Equal(t, before, h.row("account", "ann"))
+
+	// For a resource that is not there, and a kind of another worker.
+	h.signalWithStart("nobody", "invalidate", "")
+	require.Eventually(t, func() bool {
+		run, err := h.Temporal.DescribeWorkflowExecution(t.Context(), h.Prefix+"/account/nobody", "")
+		return err == nil && run.WorkflowExecutionInfo.CloseTime != nil
+	}, 10*time.Second, 20*time.Millisecond, "a workflow with nothing to do ends")
+	require.Nil(t, h.row("account", "nobody"))
+}
+
+// The commands of docs/temporal.md do what it says.
+func TestTheCommandsOfTheDocument(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.start(h.config(with(&controller[*User]{})))
+	document, err := os.ReadFile("../docs/temporal.md")
+	require.NoError(t, err)
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(document), -1)
+	require.Len(t, blocks, 2)
+	run := func(script string) string {
+		script = strings.ReplaceAll(script, "delta/user", h.Prefix+"/user")
+		command := exec.CommandContext(t.Context(), "sh", "-ec", "temporal() { \"$CLI\" \"$@\"; }\n"+script)
+		command.Env = append(os.Environ(), "CLI="+temporalCommand(), "TEMPORAL_ADDRESS="+h.TemporalAddress, "TEMPORAL_NAMESPACE="+h.TemporalNamespace)
+		out, err := command.CombinedOutput()
+		require.NoError(t, err, "%s: %s", script, out)
+		return string(out)
+	}
+	run(blocks[0][1])
+	row := h.eventually("user", "ann@example.com", synced(1))
+	require.Equal(t, []string{"vip"}, row.Tags)
+	out := run(blocks[1][1])
+	require.Contains(t, out, "synced_generation:2")
+	require.EqualValues(t, 2, h.row("user", "ann@example.com").SyncedGeneration)
+}

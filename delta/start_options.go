@@ -1,0 +1,47 @@
+package delta
+
+import (
+	"cmp"
+	"strings"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const (
+	// maxSummary and maxFairnessKey are Temporal's bounds, in bytes.
+	maxSummary     = 150
+	maxFairnessKey = 64
+)
+
+// startOptions are those that the workflow of a resource is started with, whoever starts it.
+func startOptions(n names, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
+	id := cmp.Or(ref.HashedID, ref.ObjectID)
+	options := client.StartWorkflowOptions{
+		ID:                       n.resource(ref.Kind, id),
+		TaskQueue:                n.taskQueue(ref.Kind),
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            ref.Kind + " " + bounded(id, maxSummary),
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+	}
+	if ref.SearchAttributes {
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(
+			workflows.KindAttribute.ValueSet(ref.Kind),
+			workflows.NamespaceAttribute.ValueSet(namespace),
+			workflows.StateAttribute.ValueSet(string(state)),
+		)
+	}
+	return options
+}
+
+func bounded(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "")
+}

@@ -1,0 +1,109 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
+	t.Parallel()
+	for name, hash := range map[string]bool{"plain": false, "hashed": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			var calls atomic.Int64
+			config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+				calls.Add(1)
+				switch {
+				case r.ObjectID == "bad":
+					return delta.ResourceDegrade(errors.New("hopeless"))
+				case r.ObjectID == "shaky" && r.Attempt == 1:
+					return errors.New("try again")
+				}
+				time.Sleep(50 * time.Millisecond)
+				return nil
+			}}))
+			config.HashObjectIDs = hash
+			c := h.start(config)
+
+			row, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
+			require.NoError(t, err)
+			require.Equal(t, deltatype.ResourceStateSynced, row.State)
+			require.Equal(t, h.row("account", "ann"), row)
+			require.EqualValues(t, 1, calls.Load())
+
+			row, err = c.Sync(t.Context(), account{Name: "ann"}, nil)
+			require.NoError(t, err)
+			require.EqualValues(t, 1, row.SyncCount, "it is synced already")
+			row, err = c.Sync(t.Context(), account{Name: "ann", Plan: "gold"}, nil)
+			require.NoError(t, err)
+			require.EqualValues(t, 2, row.SyncedGeneration)
+
+			row, err = c.Sync(t.Context(), account{Name: "shaky"}, nil)
+			require.NoError(t, err, "a failure that is tried again is not the end")
+			require.Equal(t, 2, row.Attempt)
+
+			row, err = c.Sync(t.Context(), account{Name: "bad"}, nil)
+			require.ErrorIs(t, err, delta.ErrNotSynced)
+			require.ErrorContains(t, err, "degraded: resource degraded: hopeless")
+			require.Equal(t, deltatype.ResourceStateDegraded, row.State)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			require.NoError(t, c.PauseKind(t.Context(), "account"))
+			row, err = c.Sync(ctx, account{Name: "paused"}, nil)
+			require.ErrorContains(t, err, "sync account/paused")
+			require.NotNil(t, row)
+			require.NotNil(t, h.row("account", "paused"), "it is informed in any case")
+		})
+	}
+	c := newHarness(t).client(&delta.Config{})
+	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
+	require.ErrorContains(t, err, "has not been started")
+}
+
+// Where ids are hashed, nothing that Temporal keeps has one.
+func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+		if r.Attempt == 1 {
+			return errors.New("no luck with " + r.ObjectID)
+		}
+		return nil
+	}}))
+	config.HashObjectIDs = true
+	c := h.start(config)
+	const id = "ann.secret@example.com"
+	_, err := c.Inform(t.Context(), account{Name: id}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", id, synced(1))
+	require.Len(t, row.HashedID, 64)
+	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
+
+	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	n := 0
+	for events.HasNext() {
+		event, err := events.Next()
+		require.NoError(t, err)
+		n++
+		require.NotContains(t, event.String(), "secret")
+	}
+	require.Greater(t, n, 10)
+	described, err := h.Temporal.WorkflowService().DescribeWorkflowExecution(t.Context(), &workflowservice.DescribeWorkflowExecutionRequest{
+		Namespace: h.TemporalNamespace, Execution: &commonpb.WorkflowExecution{WorkflowId: row.WorkflowID},
+	})
+	require.NoError(t, err)
+	require.NotContains(t, described.String(), "secret")
+}

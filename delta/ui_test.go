@@ -1,0 +1,86 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net/url"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/stack"
+)
+
+var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
+
+// A person finds a resource in Temporal's own UI by kind and state, and sees in words how it stands.
+func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it renders pages in a browser")
+	}
+	if _, err := exec.LookPath("chromedriver"); err != nil {
+		t.Skip("there is no chromedriver on this machine: .ci/chromium installs it on Debian")
+	}
+	h := newHarness(t)
+	s, err := stack.Start(t.Context(), stack.Options{
+		Ephemeral: true, PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Stop(context.Background())) }()
+	pool, err := pgxpool.New(t.Context(), s.DatabaseURL)
+	require.NoError(t, err)
+	defer pool.Close()
+	require.NoError(t, delta.Migrate(t.Context(), pool))
+	options, err := s.ClientOptions()
+	require.NoError(t, err)
+	options.Logger = quiet{}
+	temporal, err := client.Dial(options)
+	require.NoError(t, err)
+	defer temporal.Close()
+
+	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+		if r.ObjectID == "broken@example.com" {
+			return delta.ResourceDegrade(errors.New("upstream says: account is closed"))
+		}
+		return nil
+	}}))
+	config.Temporal, config.TemporalNamespace, config.WorkflowIDPrefix = temporal, "", "delta"
+	c, err := delta.NewClient(pool, config)
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the stack goes away with it
+	for _, name := range []string{"ann@example.com", "bob@example.com", "broken@example.com"} {
+		_, _ = c.Sync(t.Context(), account{Name: name}, nil)
+	}
+	row, err := c.Get(t.Context(), "account", "broken@example.com")
+	require.NoError(t, err)
+	require.Equal(t, deltatype.ResourceStateDegraded, row.State)
+
+	b := newBrowser(t)
+	b.open(s.UIURL + "/namespaces/default/workflows?query=" + url.QueryEscape("`DeltaKind`=\"account\" AND `DeltaState`=\"degraded\""))
+	b.shows("broken@example.com")
+	require.NotContains(t, b.text(), "ann@example.com", "the list is filtered by state")
+	if *screenshots {
+		require.NoError(t, os.MkdirAll("../docs/images", 0o755))
+		b.picture("../docs/images/workflows.png")
+	}
+
+	run, err := temporal.DescribeWorkflowExecution(t.Context(), row.WorkflowID, "")
+	require.NoError(t, err)
+	b.open(s.UIURL + "/namespaces/default/workflows/" + url.PathEscape(row.WorkflowID) + "/" +
+		run.WorkflowExecutionInfo.Execution.RunId + "/user-metadata")
+	b.shows("account broken@example.com")
+	b.shows("State: degraded: resource degraded: upstream says: account is closed")
+	b.shows("It rests until")
+	if *screenshots {
+		b.picture("../docs/images/resource.png")
+	}
+}
