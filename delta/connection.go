@@ -69,7 +69,7 @@ func (e *engine) learn(ctx context.Context) error {
 		return err
 	}
 	missing, err := e.missingAttributes(ctx)
-	e.attributes = err == nil && len(missing) == 0
+	e.attributes.Store(err == nil && len(missing) == 0)
 	return nil
 }
 
