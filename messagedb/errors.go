@@ -270,7 +270,7 @@ func unique(pg *pgconn.PgError, about call) error {
 func IsTransient(err error) bool {
 	var pg *pgconn.PgError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled):
+	case err == nil, errors.Is(err, context.Canceled), isOurs(err):
 		return false
 	case errors.As(err, &pg):
 		switch pg.Code[:2] {
@@ -278,8 +278,6 @@ func IsTransient(err error) bool {
 			return true
 		}
 		return pg.Code == "25006" || pg.Code == "55P03" // read only after a failover; a lock not available
-	case isOurs(err):
-		return false
 	default:
 		// Not from the server: it came from the network, the pool, or a time limit of one call.
 		return true

@@ -140,7 +140,6 @@ func FuzzPayload(f *testing.F) {
 	}
 	s := newStore(f)
 	f.Fuzz(func(t *testing.T, data, kind string) {
-
 		_, err := s.client.WriteMessage(t.Context(), "fuzz-1", messagedb.ProposedMessage{Type: kind, Data: json.RawMessage(data)}, messagedb.AnyVersion)
 		if err != nil {
 			// What the client lets through, the server takes: else it is typed, too.

@@ -94,7 +94,7 @@ func NewID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli())) //nolint:gosec // not before 1970
+	binary.BigEndian.PutUint64(ms[:], uint64(time.Now().UnixMilli()))
 	copy(id[:6], ms[2:])
 	id[6] = id[6]&0x0f | 0x70
 	id[8] = id[8]&0x3f | 0x80

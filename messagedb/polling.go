@@ -15,7 +15,7 @@ type PollingStrategy func() Polling
 // ConstantPolling reads again at once after a full batch, else after an interval. An interval that is not positive counts
 // as [DefaultPollingInterval].
 func ConstantPolling(interval time.Duration) PollingStrategy {
-	interval = positive(interval, DefaultPollingInterval)
+	interval = positive(interval)
 	return func() Polling {
 		return func(retrieved, expected int) time.Duration {
 			if retrieved >= expected {
@@ -29,7 +29,7 @@ func ConstantPolling(interval time.Duration) PollingStrategy {
 // IdlePolling reads again at once after a batch with messages, else after an interval: what Message DB's documentation
 // wants of a consumer. An interval that is not positive counts as [DefaultPollingInterval].
 func IdlePolling(interval time.Duration) PollingStrategy {
-	interval = positive(interval, DefaultPollingInterval)
+	interval = positive(interval)
 	return func() Polling {
 		return func(retrieved, _ int) time.Duration {
 			if retrieved > 0 {
@@ -44,7 +44,7 @@ func IdlePolling(interval time.Duration) PollingStrategy {
 // delay that is multiplied with each empty one, up to the longest. A shortest that is not positive counts as
 // [DefaultPollingInterval], a longest below the shortest as the shortest, and a multiplier below 1 as 1.
 func ExpBackoffPolling(shortest, longest time.Duration, multiplier float64) PollingStrategy {
-	shortest = positive(shortest, DefaultPollingInterval)
+	shortest = positive(shortest)
 	longest = max(longest, shortest)
 	multiplier = max(multiplier, 1)
 	return func() Polling {
@@ -75,8 +75,8 @@ func ExpBackoffPolling(shortest, longest time.Duration, multiplier float64) Poll
 // full batch it reads again at once. Durations that are not positive count as [DefaultPollingInterval], a longest below the
 // shortest as the shortest; a target outside of 0 to 1 counts as the nearer of these.
 func DynamicPolling(target float64, step, shortest, longest time.Duration) PollingStrategy {
-	step = positive(step, DefaultPollingInterval)
-	shortest = positive(shortest, DefaultPollingInterval)
+	step = positive(step)
+	shortest = positive(shortest)
 	longest = max(longest, shortest)
 	target = min(max(target, 0), 1)
 	return func() Polling {
@@ -97,9 +97,9 @@ func DynamicPolling(target float64, step, shortest, longest time.Duration) Polli
 	}
 }
 
-func positive(d, otherwise time.Duration) time.Duration {
+func positive(d time.Duration) time.Duration {
 	if d <= 0 {
-		return otherwise
+		return DefaultPollingInterval
 	}
 	return d
 }

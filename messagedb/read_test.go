@@ -19,8 +19,10 @@ func fill(t *testing.T, s *store, category string, streams, each int) []*message
 	for n := range streams {
 		var ms []messagedb.ProposedMessage
 		for i := range each {
-			ms = append(ms, messagedb.ProposedMessage{Type: fmt.Sprintf("T%d", i%2), Data: i,
-				Metadata: map[string]string{messagedb.CorrelationKey: fmt.Sprintf("from%d-1", n%2)}})
+			ms = append(ms, messagedb.ProposedMessage{
+				Type: fmt.Sprintf("T%d", i%2), Data: i,
+				Metadata: map[string]string{messagedb.CorrelationKey: fmt.Sprintf("from%d-1", n%2)},
+			})
 		}
 		_, err := s.client.Write(t.Context(), messagedb.StreamName(fmt.Sprintf("%s-%d", category, n)), ms, messagedb.AnyVersion)
 		require.NoError(t, err)
@@ -146,7 +148,8 @@ func TestIteratorsReadEverythingInBatches(t *testing.T) {
 			require.Equal(t, all[120:200], got, "batches of %d", batch)
 		}
 		count := 0
-		for range s.client.CategoryMessages(t.Context(), "a", messagedb.CategoryOptions{BatchSize: 10}) {
+		for _, err := range s.client.CategoryMessages(t.Context(), "a", messagedb.CategoryOptions{BatchSize: 10}) {
+			require.NoError(t, err)
 			if count++; count == 15 {
 				break
 			}
@@ -154,6 +157,7 @@ func TestIteratorsReadEverythingInBatches(t *testing.T) {
 		require.Equal(t, 15, count)
 
 		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		var last error
 		for m, err := range s.client.StreamMessages(ctx, "a-1", messagedb.StreamOptions{BatchSize: 10}) {
 			if last = err; err != nil {

@@ -2,6 +2,7 @@ package messagedb_test
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha512"
 	"encoding/base64"
 	"errors"
@@ -13,8 +14,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"crypto/rand"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
