@@ -128,7 +128,8 @@ type run struct {
 	reading  context.Context //nolint:containedctx // of what stops first
 	version  int64           // of the position stream
 	unsaved  int
-	last     int64 // the position to save
+	last     int64           // the position to save
+	record   ProposedMessage // that holds it, while it is being saved
 }
 
 // NewConsumer makes a consumer, which does nothing before [Consumer.Run]. Register its handlers with [Handle]. It returns an

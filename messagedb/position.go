@@ -134,13 +134,16 @@ func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err erro
 }
 
 // save writes the position if there is something new. It expects the version that it left, so that two consumers of one
-// position find out; and it may be repeated, as it recognises what it wrote by the id.
+// position find out; and it may be repeated, as it recognises what it wrote by the id. Until it has succeeded, nothing more
+// is handled, so what is to be saved stays the same.
 func (c *Consumer) save(ctx context.Context, r *run) error {
 	if r.unsaved == 0 || r.dead.Load() {
 		return nil
 	}
-	record := ProposedMessage{ID: derivedID(c.config.PositionStream.String(), fmt.Sprint(r.version), fmt.Sprint(r.last)), Type: recordedType, Data: recorded{r.last}}
-	version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{record}, r.version, Idempotent())
+	if r.record.ID == "" {
+		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}}
+	}
+	version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
 	var conflict *VersionConflictError
 	var duplicate *DuplicateIDError
 	if errors.As(err, &conflict) || errors.As(err, &duplicate) {
@@ -149,7 +152,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 	if err != nil {
 		return err
 	}
-	r.version, r.unsaved = version, 0
+	r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
 	c.mu.Lock()
 	c.stats.Saved = r.last
 	c.mu.Unlock()

@@ -29,7 +29,7 @@ func fill(t *testing.T, s *store, category string, streams, each int) []*message
 	}
 	all, err := s.client.ReadCategory(t.Context(), category, messagedb.CategoryOptions{BatchSize: messagedb.Unlimited})
 	require.NoError(t, err)
-	require.Len(t, all, streams*each)
+	require.GreaterOrEqual(t, len(all), streams*each)
 	return all
 }
 

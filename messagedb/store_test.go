@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,14 +120,18 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 			tb.Error(err)
 		}
 	})
-	client, err := messagedb.NewClient(pool, nil)
+	client, err := messagedb.NewClient(pool, &messagedb.Config{Logger: quiet})
 	require.NoError(tb, err)
 	return &store{pool: pool, client: client, config: config}
 }
 
+// quiet is the log of tests that make trouble on purpose.
+var quiet = slog.New(slog.DiscardHandler)
+
 // clientWith makes another client of the store.
 func (s *store) clientWith(tb testing.TB, config messagedb.Config) *messagedb.Client {
 	tb.Helper()
+	config.Logger = quiet
 	client, err := messagedb.NewClient(s.pool, &config)
 	require.NoError(tb, err)
 	return client
