@@ -233,7 +233,7 @@ func TestNotificationsWakeSubscriptions(t *testing.T) {
 	first := listening()
 	for n := 1; n <= 6; n++ {
 		if n == 4 { // the listener's connection dies, and another takes its place
-			_, err := s.pool.Exec(t.Context(), "SELECT pg_terminate_backend($1)", first)
+			_, err := s.pool.Exec(t.Context(), "SELECT pg_terminate_backend($1, 5000)", first)
 			require.NoError(t, err)
 		}
 		tx, err := s.pool.Begin(t.Context())
