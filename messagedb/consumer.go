@@ -119,6 +119,8 @@ type Consumer struct {
 
 // run is one call of Run.
 type run struct {
+	id     string
+	other  string             // the last run of somebody else's that wrote the position meanwhile
 	stop   context.CancelFunc // reads no more
 	cancel context.CancelFunc // and does not wait for handlers either
 	done   chan struct{}
@@ -230,7 +232,7 @@ func (c *Consumer) begin(ctx context.Context) (*run, error) {
 	if c.running != nil {
 		return nil, errRunning
 	}
-	r := &run{done: make(chan struct{})}
+	r := &run{id: NewID(), done: make(chan struct{})}
 	r.handling, r.cancel = context.WithCancel(ctx)
 	r.reading, r.stop = context.WithCancel(r.handling)
 	c.running = r

@@ -295,6 +295,45 @@ func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
 	require.Equal(t, messagedb.StreamName("a:position"), conflict.Stream)
 }
 
+// A process that died may have sent a save that the server carries out when its successor has read the position.
+func TestTheLateSaveOfADeadConsumerIsNoConflict(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 1, 50)
+	late := func(run string, position int) func() {
+		return func() {
+			_, err := s.pool.Exec(context.Background(), `SET search_path TO message_store; SELECT write_message(gen_random_uuid()::varchar, 'a:position', 'Recorded',
+				'{"position": `+fmt.Sprint(position)+`}', '{"run": "`+run+`"}'); RESET search_path`)
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		first, second string
+		conflict      bool
+	}{{"dead", "dead, too", false}, {"alive", "alive", true}} {
+		interfere := map[int64]func(){12: late(test.first, 3), 32: late(test.second, 3)}
+		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 10, Handler: func(_ context.Context, m *messagedb.Message) error {
+			if do := interfere[m.GlobalPosition]; do != nil {
+				do()
+			}
+			return nil
+		}})
+		ended := running(t, c)
+		if test.conflict {
+			require.ErrorAs(t, take(t, ended), new(*messagedb.PositionConflictError))
+			continue
+		}
+		handled(t, c, 50)
+		require.NoError(t, c.Stop(t.Context()))
+		require.NoError(t, take(t, ended))
+		require.EqualValues(t, 50, c.Stats().Saved)
+		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'a:position'")
+		require.NoError(t, err)
+	}
+}
+
 func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

@@ -14,6 +14,11 @@ type recorded struct {
 	Position int64 `json:"position"`
 }
 
+// recorder is the metadata of a position: which call of Run saved it.
+type recorder struct {
+	Run string `json:"run"`
+}
+
 // ConsumerStats count what a consumer has done since it was made.
 type ConsumerStats struct {
 	// Position is the global position of the last message that was handled, 0 before the first.
@@ -141,20 +146,43 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		return nil
 	}
 	if r.record.ID == "" {
-		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}}
+		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}, Metadata: recorder{r.id}}
 	}
-	version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
-	var conflict *VersionConflictError
-	var duplicate *DuplicateIDError
-	if errors.As(err, &conflict) || errors.As(err, &duplicate) {
-		return &PositionConflictError{Stream: c.config.PositionStream, cause: err}
+	for {
+		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
+		if err == nil {
+			r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
+			c.mu.Lock()
+			c.stats.Saved = r.last
+			c.mu.Unlock()
+			return nil
+		}
+		var conflict *VersionConflictError
+		if !errors.As(err, &conflict) {
+			return err
+		}
+		adopted, loadErr := c.adopt(ctx, r)
+		if loadErr != nil {
+			return loadErr
+		}
+		if !adopted {
+			r.unsaved = 0 // it is not ours to save any more
+			return &PositionConflictError{Stream: c.config.PositionStream, cause: err}
+		}
 	}
+}
+
+// adopt takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have
+// left one save that the server still carried out, when its successor had read the position already. Who writes twice lives.
+func (c *Consumer) adopt(ctx context.Context, r *run) (bool, error) {
+	last, err := c.client.LastMessage(ctx, c.config.PositionStream, "")
 	if err != nil {
-		return err
+		return false, err
 	}
-	r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
-	c.mu.Lock()
-	c.stats.Saved = r.last
-	c.mu.Unlock()
-	return nil
+	by, err := DecodeMetadata[recorder](last)
+	if err != nil || by.Run == "" || by.Run == r.other {
+		return false, nil //nolint:nilerr // metadata of a stranger's
+	}
+	r.other, r.version = by.Run, last.Position
+	return true, nil
 }

@@ -73,13 +73,14 @@ func TestSoak(t *testing.T) {
 	var deaths atomic.Int64
 	began := time.Now()
 	for g, name := range groups {
-		audits[name] = &audit{next: map[messagedb.StreamName]int64{}}
+		a := &audit{next: map[messagedb.StreamName]int64{}}
+		audits[name] = a
 		for member := range soakMembers {
 			members.Go(func() {
 				r := rand.New(rand.NewPCG(seed, uint64(100+g*soakMembers+member)))
 				config := messagedb.ConsumerConfig{
 					Category: "soak", Identifier: name, Group: &messagedb.Group{Member: member, Size: soakMembers},
-					PositionInterval: soakInterval, Handler: audits[name].handle, Polling: messagedb.IdlePolling(10 * time.Millisecond),
+					PositionInterval: soakInterval, Handler: a.handle, Polling: messagedb.IdlePolling(10 * time.Millisecond),
 				}
 				for live(t, s, config, r, stop, &deaths) {
 				}
