@@ -68,7 +68,8 @@ type querier interface {
 // Client writes and reads messages. It is safe for concurrent use, except one that InTx made.
 type Client struct {
 	config Config
-	sql    statements
+	sql    *statements
+	txSQL  *statements // what InTx uses
 	db     querier
 	pool   *pgxpool.Pool
 	tx     pgx.Tx // nil unless this client is bound to one
@@ -90,9 +91,11 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		return nil, err
 	}
 	channel := "messagedb_" + strconv.FormatUint(uint64(Hash64(full.Schema)), 36) //nolint:gosec // any number will do
+	alone, inTx := newStatements(full.Schema, channel, false), newStatements(full.Schema, channel, true)
 	return &Client{
 		config: full,
-		sql:    newStatements(full.Schema, channel),
+		sql:    &alone,
+		txSQL:  &inTx,
 		db:     pool,
 		pool:   pool,
 		bell:   newBell(pool, channel, full.Logger),
@@ -104,7 +107,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 // The transaction's search path is the same after each call as before.
 func (c *Client) InTx(tx pgx.Tx) *Client {
 	bound := *c
-	bound.db, bound.tx = tx, tx
+	bound.db, bound.tx, bound.sql = tx, tx, c.txSQL
 	return &bound
 }
 

@@ -68,7 +68,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("seed %d", seed)
 	groups := []string{"one", "two"}
 	audits := map[string]*audit{}
-	stop := make(chan struct{})
+	stop, written := make(chan struct{}), make(chan struct{})
 	var members, writers sync.WaitGroup
 	var deaths atomic.Int64
 	began := time.Now()
@@ -82,7 +82,7 @@ func TestSoak(t *testing.T) {
 					Category: "soak", Identifier: name, Group: &messagedb.Group{Member: member, Size: soakMembers},
 					PositionInterval: soakInterval, Handler: a.handle, Polling: messagedb.IdlePolling(10 * time.Millisecond),
 				}
-				for live(t, s, config, r, stop, &deaths) {
+				for live(t, s, config, r, stop, written, &deaths) {
 				}
 			})
 		}
@@ -91,6 +91,7 @@ func TestSoak(t *testing.T) {
 		writers.Go(func() { soakWriter(t, s, rand.New(rand.NewPCG(seed, uint64(w))), *soakMessages/soakWriters) })
 	}
 	writers.Wait()
+	close(written)
 	wrote := time.Since(began)
 	total := int64(*soakMessages / soakWriters * soakWriters)
 	require.Eventually(t, func() bool {
@@ -112,7 +113,7 @@ func TestSoak(t *testing.T) {
 }
 
 // live runs a member until it dies, or the test is over; it tells whether it comes back.
-func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over <-chan struct{}, deaths *atomic.Int64) bool {
+func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
 	c, err := s.client.NewConsumer(config)
 	if err != nil {
 		t.Error(err)
@@ -121,8 +122,17 @@ func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand,
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(context.Background()) }()
 	again := true
+	death := time.After(time.Duration(50+r.IntN(700)) * time.Millisecond)
 	select {
-	case <-time.After(time.Duration(50+r.IntN(700)) * time.Millisecond):
+	case <-written:
+		// On a slow machine a life may be too short to save a position, so there are few deaths more.
+		if deaths.Load() >= 2*soakMembers {
+			death = nil
+		}
+	default:
+	}
+	select {
+	case <-death:
 		c.Kill()
 		deaths.Add(1)
 	case <-over:

@@ -11,6 +11,8 @@ import (
 // puts it there, calls the function, and puts back what was there before: in one round trip, on any connection, and
 // without a trace in a transaction of the caller's. If it fails, Postgres itself undoes the setting with the statement.
 //
+// Outside a transaction nothing has to be put back: the setting ends with the statement. So there are two of each.
+//
 // The order is kept by data, not by luck: the path is set from the one that was read, the call stands behind a
 // condition on the path, and the restoring row or column is made from what the call gave. OFFSET 0 keeps the planner from
 // merging the steps. What is on the caller's path stays reachable, for conditions and triggers; pg_temp comes last, so that
@@ -27,9 +29,9 @@ type statements struct {
 	lag                                            string
 }
 
-func newStatements(schema, channel string) statements {
+func newStatements(schema, channel string, inTx bool) statements {
 	q := pgx.Identifier{schema}.Sanitize()
-	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel)}
+	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), inTx: inTx}
 	// The planner evaluates an immutable function of a parameter, before the path is set.
 	const late = "CASE WHEN path IS NOT NULL THEN $1::varchar END"
 	const one = "write_message($1, $2, $3, $4::jsonb, $5::jsonb, $6)"
@@ -57,7 +59,18 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 	}
 }
 
-type statementBuilder struct{ schema, path, channel string }
+type statementBuilder struct {
+	schema, path, channel string
+	inTx                  bool // the path must be put back
+}
+
+// restore is a column that puts the path back.
+func (s statementBuilder) restore(was string) string {
+	if !s.inTx {
+		return ""
+	}
+	return ", set_config('search_path', " + was + ", true)"
+}
 
 // set reads the search path and puts the schema in front of it.
 func (s statementBuilder) set() string {
@@ -75,24 +88,31 @@ func (s statementBuilder) notify(payload string) string {
 
 // scalar calls a function that returns one value.
 func (s statementBuilder) scalar(expression, payload string) string {
-	return fmt.Sprintf(`SELECT called.value, set_config('search_path', called.was, true)%s
+	if !s.inTx {
+		return fmt.Sprintf("SELECT %s.%s%s FROM (%s) p WHERE path IS NOT NULL", s.schema, expression, s.notify(payload), s.set())
+	}
+	return fmt.Sprintf(`SELECT called.value%s%s
 FROM (SELECT was, %s.%s AS value FROM (%s) p WHERE path IS NOT NULL OFFSET 0) called`,
-		s.notify(payload), s.schema, expression, s.set())
+		s.restore("called.was"), s.notify(payload), s.schema, expression, s.set())
 }
 
 // writeMany calls write_message for each message in turn. Only the first is held to the expected version: the others
 // follow it, because the category is locked by then.
 func (s statementBuilder) writeMany(payload string) string {
 	return fmt.Sprintf(`WITH p AS MATERIALIZED (%[1]s)
-SELECT max(called.value), set_config('search_path', min(called.was), true)%[2]s
+SELECT max(called.value)%[2]s
 FROM (SELECT was, %[3]s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
 	FROM p, unnest($3::varchar[], $4::varchar[], $5::text[], $6::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 	WHERE path IS NOT NULL OFFSET 0) called`,
-		s.set(), s.notify(payload), s.schema)
+		s.set(), s.restore("min(called.was)")+s.notify(payload), s.schema)
 }
 
-// rows calls a function that returns messages. The last row is none: it puts the path back, and is there when no message is.
+// rows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
 func (s statementBuilder) rows(function, arguments string) string {
+	if !s.inTx {
+		return fmt.Sprintf(`SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
+FROM (%s) p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m`, s.set(), s.schema, function, arguments)
+	}
 	return fmt.Sprintf(`WITH p AS MATERIALIZED (%s)
 SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
 FROM p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m

@@ -8,9 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +148,14 @@ func databaseConfig(database string) *pgxpool.Config {
 	config.ConnConfig = server.admin.Copy()
 	config.ConnConfig.Database = database
 	return config
+}
+
+func databaseURL(c *pgx.ConnConfig) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(c.User, c.Password), Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + c.Database}
+	if c.TLSConfig == nil {
+		u.RawQuery = "sslmode=disable"
+	}
+	return u.String()
 }
 
 func administer(ctx context.Context, statements ...string) error {
