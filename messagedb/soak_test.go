@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/messagedb"
@@ -156,7 +157,18 @@ func soakWriter(t *testing.T, s *store, r *rand.Rand, count int) {
 		for i := range ms {
 			ms[i] = messagedb.ProposedMessage{Type: "T", Data: map[string]int{"left": count - i}}
 		}
-		if _, err := s.client.Write(context.Background(), stream, ms, messagedb.AnyVersion); err != nil {
+		write := func(tx pgx.Tx) error {
+			_, err := s.client.WriteTx(context.Background(), tx, stream, ms, messagedb.AnyVersion)
+			time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond) // the others wait
+			return err
+		}
+		var err error
+		if r.IntN(32) == 0 {
+			err = pgx.BeginFunc(context.Background(), s.pool, write)
+		} else {
+			_, err = s.client.Write(context.Background(), stream, ms, messagedb.AnyVersion)
+		}
+		if err != nil {
 			t.Error(err)
 			return
 		}
