@@ -108,11 +108,15 @@ func (l *lifecycle) sync(ctx workflow.Context, request SyncRequest) (activities.
 			return activities.Step{}, err
 		}
 		generation = result.Generation
+	} else if l.steps > 0 && !settled(l.last, generation) {
+		l.woken = true // before the first attempt there is one to come anyway
 	}
-	l.woken = true
 	seen := l.steps
 	err := workflow.Await(ctx, func() bool {
-		return l.steps > seen && (settled(l.last, generation) || l.last.State == "" || l.last.Next == activities.NextNone)
+		if l.steps == 0 || l.last.Next == activities.NextNone && l.steps == seen {
+			return false
+		}
+		return settled(l.last, generation) || l.last.Next == activities.NextNone
 	})
 	return l.last, err
 }

@@ -1,0 +1,352 @@
+package messagedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultPositionInterval is after how many messages a consumer saves its position.
+const DefaultPositionInterval = 100
+
+// saveTimeout is how long a consumer that ends tries to save its position.
+const saveTimeout = 5 * time.Second
+
+// ConsumerConfig says what a consumer consumes, and how. Category is required.
+type ConsumerConfig struct {
+	// Category is what it reads.
+	Category string
+	// Identifier tells consumers of one category from each other: each has its own position. Required with Group, where all
+	// members have the same one. Default: none.
+	Identifier string
+	// Group makes it one member of a consumer group. Each member must run once. Default: it reads everything.
+	Group *Group
+	// PreviousSize is the size that the group had before: a member without a position begins at the least one of the members
+	// of that size, so that nothing is lost when a group grows or shrinks. Stop these members first. Default: 0, none.
+	PreviousSize int
+	// PositionStream is where the position is saved. Default: CATEGORY:position, or CATEGORY+position where the category has
+	// types; then -IDENTIFIER; then, in a group, +MEMBER+SIZE. That of a consumer without a group is Eventide's.
+	PositionStream StreamName
+	// PositionInterval is after how many messages the position is saved. It bounds how many are handled twice after a crash.
+	// Default: [DefaultPositionInterval].
+	PositionInterval int
+	// From is the global position to begin at where none is saved. Default: 0, the beginning.
+	From int64
+	// Correlation, Condition and BatchSize are as in [CategoryOptions].
+	Correlation string
+	Condition   string
+	BatchSize   int
+	// Polling is how it polls. Default: IdlePolling(DefaultPollingInterval).
+	Polling PollingStrategy
+	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. Default: false.
+	Notify bool
+	// Poison says what to do with a message that cannot be handled. Default: the consumer stops at the first error.
+	Poison Poison
+	// Handler is called with messages of types that [Handle] was not called for. Default: they are passed over.
+	Handler Handler
+	// Retried is told of each error that the consumer tries to get over. Default: nobody is told; it is logged.
+	Retried func(err error)
+}
+
+// WithDefaults returns the configuration with its defaults filled in.
+func (c ConsumerConfig) WithDefaults() ConsumerConfig {
+	if c.PositionInterval == 0 {
+		c.PositionInterval = DefaultPositionInterval
+	}
+	if c.PositionStream == "" {
+		c.PositionStream = c.positionStream(c.Group)
+	}
+	if c.Polling == nil {
+		c.Polling = IdlePolling(DefaultPollingInterval)
+	}
+	if c.Retried == nil {
+		c.Retried = func(error) {}
+	}
+	c.Poison = c.Poison.withDefaults()
+	return c
+}
+
+func (c ConsumerConfig) positionStream(group *Group) StreamName {
+	name := withType(c.Category, "position")
+	if c.Identifier != "" {
+		name += StreamNameSeparator + c.Identifier
+	}
+	if group != nil {
+		name += fmt.Sprintf("%s%d%s%d", CompoundSeparator, group.Member, CompoundSeparator, group.Size)
+	}
+	return StreamName(name)
+}
+
+func (c ConsumerConfig) validate() error {
+	if c.Identifier == "" && c.Group != nil {
+		return invalid(FieldIdentifier, "", "must not be empty with a group, whose members' positions it names")
+	}
+	if err := validText(FieldIdentifier, c.Identifier); err != nil {
+		return err
+	}
+	if err := validName(FieldStream, c.PositionStream.String()); err != nil {
+		return err
+	}
+	if c.PositionStream.Category() == c.Category {
+		return invalid(FieldStream, c.PositionStream, "the position stream must not be in the category that is consumed")
+	}
+	if c.PositionInterval < 1 {
+		return invalid(FieldPositionInterval, c.PositionInterval, "must be positive, or 0 for the default of 100")
+	}
+	if c.PreviousSize != 0 && (c.Group == nil || c.PreviousSize < 1 || c.PreviousSize > MaxGroupSize) {
+		return invalid(FieldPreviousSize, c.PreviousSize, "must be the size of a group, and is for members of one only")
+	}
+	return c.Poison.validate()
+}
+
+// Consumer handles the messages of a category at least once, one at a time and those of one stream in order, and remembers
+// in the store how far it has come. After a crash it begins again at the last position that it saved, inclusively: handlers
+// must be idempotent. Its methods are safe for concurrent use.
+type Consumer struct {
+	client  *Client
+	config  ConsumerConfig
+	options CategoryOptions
+	routes  map[string]Handler
+
+	mu      sync.Mutex
+	bad     error // what Handle was given that cannot be
+	running *run
+	stats   ConsumerStats
+}
+
+// run is one call of Run.
+type run struct {
+	id     string
+	other  string             // the last run of somebody else's that wrote the position meanwhile
+	stop   context.CancelFunc // reads no more
+	cancel context.CancelFunc // and does not wait for handlers either
+	done   chan struct{}
+	dead   atomic.Bool // set by tests: as if the process had died
+
+	handling context.Context //nolint:containedctx // of handlers, for as long as Run
+	reading  context.Context //nolint:containedctx // of what stops first
+	version  int64           // of the position stream
+	unsaved  int
+	last     int64           // the position to save
+	record   ProposedMessage // that holds it, while it is being saved
+}
+
+// NewConsumer makes a consumer, which does nothing before [Consumer.Run]. Register its handlers with [Handle]. It returns an
+// [*InvalidError] for what cannot be.
+func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
+	full := config.WithDefaults()
+	options, err := CategoryOptions{
+		From: full.From, BatchSize: full.BatchSize, Correlation: full.Correlation, Condition: full.Condition, Group: full.Group,
+	}.prepared(full.Category)
+	if err != nil {
+		return nil, err
+	}
+	if err := full.validate(); err != nil {
+		return nil, err
+	}
+	if err := c.prepareFeed(&feed{batch: options.BatchSize}, full.Polling); err != nil {
+		return nil, err
+	}
+	return &Consumer{client: c, config: full, options: options, routes: map[string]Handler{}}, nil
+}
+
+// Handle registers the handler of one message type, whose data it gets as a T. Data that does not fit is an error of the
+// message, which the poison policy decides on without retries. Call it before [Consumer.Run], which returns an
+// [*InvalidError] if the type is empty or has a handler already, or if the handler is nil.
+func Handle[T any](c *Consumer, messageType string, handle func(ctx context.Context, data T, m *Message) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case messageType == "":
+		c.bad = invalid(FieldType, "", "must not be empty")
+	case handle == nil:
+		c.bad = invalid(FieldHandler, "nil", "must be a function")
+	case c.routes[messageType] != nil:
+		c.bad = invalid(FieldType, messageType, "must not have two handlers")
+	}
+	c.routes[messageType] = func(ctx context.Context, m *Message) error {
+		data, err := Decode[T](m)
+		if err != nil {
+			return err
+		}
+		return handle(ctx, data, m)
+	}
+}
+
+// PositionStream is where the position is saved.
+func (c *Consumer) PositionStream() StreamName { return c.config.PositionStream }
+
+var (
+	errRunning = errors.New("messagedb: this consumer runs already")
+	errStopped = errors.New("stopped")
+)
+
+// Run consumes until ctx ends or [Consumer.Stop] is called, and returns nil then, with the position saved. It returns
+// earlier with a [*HandlerError] if the poison policy says to stop, with a [*PositionConflictError] if another consumer
+// writes the same positions, or with an error of the server that is not transient. Others are retried: see [IsTransient].
+// The position of what was handled is saved in any case, if the database lets it be. A consumer can run again.
+func (c *Consumer) Run(ctx context.Context) error {
+	r, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.end(r)
+	from, err := c.resume(r)
+	if err != nil {
+		if r.reading.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	f := c.client.categoryFeed(c.config.Category, c.options)
+	if err := c.client.prepareFeed(f, c.config.Polling); err != nil {
+		return err
+	}
+	f.onError, f.onBatch = c.retried, func(int, int) {}
+	if c.config.Notify {
+		woken, leave := c.client.bell.join(c.config.Category)
+		defer leave()
+		f.woken = woken
+	}
+	err = f.run(r.reading, from, func(m *Message) error { return c.process(r, m) })
+	if errors.Is(err, errStopped) {
+		err = nil
+	}
+	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	return errors.Join(err, c.save(saveCtx, r))
+}
+
+func (c *Consumer) begin(ctx context.Context) (*run, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bad != nil {
+		return nil, c.bad
+	}
+	if len(c.routes) == 0 && c.config.Handler == nil {
+		return nil, invalid(FieldHandler, "none", "there must be one: call Handle or set ConsumerConfig.Handler")
+	}
+	if c.running != nil {
+		return nil, errRunning
+	}
+	r := &run{id: NewID(), done: make(chan struct{})}
+	r.handling, r.cancel = context.WithCancel(ctx)
+	r.reading, r.stop = context.WithCancel(r.handling)
+	c.running = r
+	return r, nil
+}
+
+func (c *Consumer) end(r *run) {
+	r.stop()
+	r.cancel()
+	c.mu.Lock()
+	c.running = nil
+	c.mu.Unlock()
+	close(r.done)
+}
+
+// Stop ends [Consumer.Run] when the message that is being handled has been, and returns when it has saved the position. If
+// ctx ends first, the context of the handler is cancelled and Stop returns ctx's error at once. It does nothing if the
+// consumer does not run. A handler must not call it: it would wait for itself.
+func (c *Consumer) Stop(ctx context.Context) error {
+	c.mu.Lock()
+	r := c.running
+	c.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	r.stop()
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+		r.cancel()
+		return ctx.Err()
+	}
+}
+
+// process handles one message, or settles that it cannot be handled, and counts it.
+func (c *Consumer) process(r *run, m *Message) error {
+	handle := c.routes[m.Type]
+	if handle == nil {
+		handle = c.config.Handler
+	}
+	count := func(s *ConsumerStats) { s.Handled++ }
+	if handle == nil {
+		count = func(s *ConsumerStats) { s.Ignored++ }
+	} else if failed := c.attempt(r, handle, m); failed != nil {
+		if r.reading.Err() != nil {
+			return errStopped // it will be handled again
+		}
+		if !c.config.Poison.Skip {
+			return failed
+		}
+		if err := c.recordSkipped(r, failed); err != nil {
+			return err
+		}
+		count = func(s *ConsumerStats) { s.Skipped++ }
+	}
+	r.last = m.GlobalPosition
+	r.unsaved++
+	c.mu.Lock()
+	count(&c.stats)
+	c.stats.Position = r.last
+	c.mu.Unlock()
+	if r.unsaved < c.config.PositionInterval {
+		return nil
+	}
+	// What was not saved must not grow beyond the interval, so nothing is handled meanwhile.
+	return c.persist(r, func(ctx context.Context) error { return c.save(ctx, r) })
+}
+
+// attempt calls the handler until it succeeds or has been tried often enough.
+func (c *Consumer) attempt(r *run, handle Handler, m *Message) *HandlerError {
+	retry := backoff{shortest: c.config.Poison.Delay, longest: c.config.Poison.MaxDelay}
+	for n := 1; ; n++ {
+		err := guarded(r.handling, handle, m)
+		if err == nil {
+			return nil
+		}
+		failed := &HandlerError{Message: m, Attempts: n, Err: err}
+		decode := new(DecodeError)
+		if n > c.config.Poison.Retries || errors.As(err, &decode) || r.reading.Err() != nil {
+			return failed
+		}
+		c.retried(failed)
+		if pause(r.reading, retry.delay()) != nil {
+			return failed
+		}
+	}
+}
+
+// retried counts, logs and tells of an error that is got over.
+func (c *Consumer) retried(err error) {
+	c.mu.Lock()
+	c.stats.Retried++
+	c.mu.Unlock()
+	c.client.config.Logger.Warn("messagedb: consumer tries again", "category", c.config.Category, "position_stream", c.config.PositionStream, "error", err)
+	c.config.Retried(err)
+}
+
+// persist repeats what needs the database until it succeeds, fails for good, or the consumer is stopped.
+func (c *Consumer) persist(r *run, do func(ctx context.Context) error) error {
+	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	for {
+		err := do(r.reading)
+		switch {
+		case err == nil:
+			return nil
+		case r.reading.Err() != nil:
+			return errStopped
+		case !IsTransient(err):
+			return err
+		}
+		c.retried(err)
+		if pause(r.reading, retry.delay()) != nil {
+			return errStopped
+		}
+	}
+}

@@ -1,0 +1,34 @@
+// Package messagedb is a client of [Message DB], the message store in Postgres, on pgx: it writes and reads messages,
+// subscribes to streams and categories, and consumes them with a position that is kept in the store.
+//
+// # Streams and categories
+//
+// A message is in one stream, at a position that counts from 0, and in the category that the stream's name begins with, at a
+// global position that counts from 1 with gaps:
+//
+//	account:command+position-b1c2+d3
+//	└──────── category ─────┘ └ id ┘
+//	└entity┘└──── types ────┘ └┘ cardinal id
+//
+// See [StreamName]. A [Client] works with the schema of Message DB 1.3, as its installer makes it, or with the compatible one
+// that [Migrate] makes. The schema need not be on the search path. Each call is one round trip and one statement, of which
+// each connection prepares a fixed number; [Client.InTx] makes the same calls in a transaction of the caller's.
+//
+// # What is promised
+//
+//   - A write is all of its messages or none. With an expected version it is written by one of those who race, and the others
+//     get a [*VersionConflictError]; with [Idempotent] it can be repeated.
+//   - A subscription delivers each message of its category once, in order, and skips none: writes hold a lock of the category
+//     from before they take their position until they are visible. A raw INSERT takes no lock and has no such promise.
+//   - A [Consumer] handles each message at least once. After the death of its process, no more than its PositionInterval are
+//     handled again.
+//   - Nothing is delivered after [Subscription.Stop] has returned but what is being handled.
+//
+// # Errors
+//
+// Bad input is an [*InvalidError], told before anything is sent as far as the client can know. The server's errors are typed
+// where they mean something: [*VersionConflictError], [*DuplicateIDError], [*ConditionDisabledError], [*NotInstalledError].
+// [IsTransient] tells what can be repeated.
+//
+// [Message DB]: https://github.com/message-db/message-db
+package messagedb

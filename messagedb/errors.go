@@ -1,0 +1,336 @@
+package messagedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Field names the input that an [InvalidError] is about.
+type Field string
+
+// The fields that can be wrong.
+const (
+	FieldPool             Field = "Pool"
+	FieldTx               Field = "Tx"
+	FieldSchema           Field = "Schema"
+	FieldStream           Field = "Stream"
+	FieldStreamID         Field = "StreamID"
+	FieldCategory         Field = "Category"
+	FieldExpectedVersion  Field = "ExpectedVersion"
+	FieldMessages         Field = "Messages"
+	FieldID               Field = "ID"
+	FieldType             Field = "Type"
+	FieldData             Field = "Data"
+	FieldMetadata         Field = "Metadata"
+	FieldPosition         Field = "Position"
+	FieldBatchSize        Field = "BatchSize"
+	FieldCorrelation      Field = "Correlation"
+	FieldCondition        Field = "Condition"
+	FieldGroupMember      Field = "Group.Member"
+	FieldGroupSize        Field = "Group.Size"
+	FieldView             Field = "View"
+	FieldHandler          Field = "Handler"
+	FieldPolling          Field = "Polling"
+	FieldIdentifier       Field = "Identifier"
+	FieldPositionInterval Field = "PositionInterval"
+	FieldPoison           Field = "Poison"
+	FieldPreviousSize     Field = "PreviousSize"
+)
+
+// InvalidError is input that breaks a rule. Most are found without asking the server.
+type InvalidError struct {
+	// Field is what is wrong.
+	Field Field
+	// Value is what was given, shortened if it is very long.
+	Value string
+	// Rule says what it must be.
+	Rule string
+}
+
+func (e *InvalidError) Error() string {
+	return fmt.Sprintf("messagedb: %s %q: %s", e.Field, e.Value, e.Rule)
+}
+
+func invalid(field Field, value any, rule string) error {
+	return &InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
+}
+
+// VersionConflictError is a write that expected the stream to be at another version than it is. Nothing was written.
+type VersionConflictError struct {
+	Stream StreamName
+	// Expected is the version that the write named; [AnyVersion] if it named none, which can happen where Stale is true.
+	Expected int64
+	// Actual is the version of the stream, [NoStreamVersion] if there is none.
+	Actual int64
+	// Stale is true where the transaction runs at REPEATABLE READ or above, and somebody wrote the stream after its
+	// snapshot was taken. Actual is then the least that the version can be, and the whole transaction has to be repeated.
+	Stale bool
+	cause error
+}
+
+func (e *VersionConflictError) Error() string {
+	if e.Stale {
+		return fmt.Sprintf("messagedb: stream %q was written after the snapshot of this transaction (version now at least %d, expected %s): repeat the transaction",
+			e.Stream, e.Actual, versionName(e.Expected))
+	}
+	return fmt.Sprintf("messagedb: stream %q is at version %s, expected %s", e.Stream, versionName(e.Actual), versionName(e.Expected))
+}
+
+// Unwrap gives the server's own error, a *pgconn.PgError.
+func (e *VersionConflictError) Unwrap() error { return e.cause }
+
+func versionName(v int64) string {
+	switch v {
+	case NoStreamVersion:
+		return "-1 (no stream)"
+	case AnyVersion:
+		return "any"
+	default:
+		return strconv.FormatInt(v, 10)
+	}
+}
+
+// DuplicateIDError is a write of a message whose id is in the store already. Nothing was written. With [Idempotent], the
+// message that is there differs from the one to be written, or only some of the messages of the call are there.
+type DuplicateIDError struct {
+	// ID is the id that both have.
+	ID string
+	// Stream and Position tell where the message is that has it; empty and -1 if that was not asked for: without [Idempotent].
+	Stream   StreamName
+	Position int64
+	// Different tells that its content is another; asked for with [Idempotent] only.
+	Different bool
+	cause     error
+}
+
+func (e *DuplicateIDError) Error() string {
+	switch {
+	case e.Stream == "":
+		return fmt.Sprintf("messagedb: a message with the id %s is in the store already", e.ID)
+	case e.Different:
+		return fmt.Sprintf("messagedb: a message with the id %s and other content is in the store already, at position %d of stream %q", e.ID, e.Position, e.Stream)
+	default:
+		return fmt.Sprintf("messagedb: message %s is in the store already, at position %d of stream %q, but the others of this call are not, or stand elsewhere", e.ID, e.Position, e.Stream)
+	}
+}
+
+// Unwrap gives the server's own error, a *pgconn.PgError.
+func (e *DuplicateIDError) Unwrap() error { return e.cause }
+
+// ConditionDisabledError is a read with a condition on a server whose setting message_store.sql_condition is not on.
+type ConditionDisabledError struct {
+	Condition string
+	cause     error
+}
+
+func (e *ConditionDisabledError) Error() string {
+	return fmt.Sprintf("messagedb: condition %q: the server's setting message_store.sql_condition is not on", e.Condition)
+}
+
+// Unwrap gives the server's own error, a *pgconn.PgError.
+func (e *ConditionDisabledError) Unwrap() error { return e.cause }
+
+// NotInstalledError is a database in which Message DB was not found.
+type NotInstalledError struct {
+	// Schema is where it was looked for.
+	Schema string
+	cause  error
+}
+
+func (e *NotInstalledError) Error() string {
+	return fmt.Sprintf("messagedb: Message DB 1.3 is not in schema %q of this database: install it, or call messagedb.Migrate (%v)", e.Schema, e.cause)
+}
+
+// Unwrap gives the server's own error, a *pgconn.PgError.
+func (e *NotInstalledError) Unwrap() error { return e.cause }
+
+// ErrNoMessage is returned by [Client.LastMessage] where there is none.
+var ErrNoMessage = errors.New("messagedb: there is no such message")
+
+// SQLSTATEs that have a meaning here.
+const (
+	stateRaised          = "P0001"
+	stateUnique          = "23505"
+	stateTooLong         = "54000"
+	stateNoFunction      = "42883"
+	stateNoSchema        = "3F000"
+	stateNoTable         = "42P01"
+	stateBadText         = "22P02"
+	stateOutOfRange      = "22003"
+	stateNoSuchCharacter = "22P05"
+)
+
+var (
+	wrongVersion = regexp.MustCompile(`(?s)^Wrong expected version: (-?\d+) \(Stream: (.*), Stream Version: (-?\d+)\)$`)
+	takenID      = regexp.MustCompile(`\(id\)=\(([^)]*)\)`)
+	takenPlace   = regexp.MustCompile(`(?s)=\(.*, (\d+)\)`)
+)
+
+// call is what a statement was about, for its errors.
+type call struct {
+	doing     string
+	stream    StreamName
+	expected  int64
+	condition string
+	category  string
+	writes    bool
+}
+
+// explain turns an error of the server into one of this package's, or adds what was being done.
+func (c *Client) explain(err error, about call) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		if typed := c.typed(pg, about); typed != nil {
+			return typed
+		}
+	}
+	return fmt.Errorf("messagedb: %s: %w", about.doing, err)
+}
+
+func (c *Client) typed(pg *pgconn.PgError, about call) error {
+	switch pg.Code {
+	case stateRaised:
+		return raised(pg, about)
+	case stateUnique:
+		return unique(pg, about)
+	case stateTooLong:
+		if strings.HasPrefix(pg.Message, "index row size") {
+			return invalid(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
+		}
+	case stateNoSuchCharacter:
+		return invalid(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold`)
+	case stateBadText, stateOutOfRange:
+		// The client checks that it is JSON, but not what jsonb refuses beyond that: half of a surrogate pair, a huge number.
+		if about.writes && !strings.Contains(pg.Message, "bigint") {
+			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
+		}
+	case stateNoFunction, stateNoSchema, stateNoTable:
+		// A condition can name what does not exist, too.
+		if about.condition == "" {
+			return &NotInstalledError{Schema: c.config.Schema, cause: pg}
+		}
+	}
+	return nil
+}
+
+// raised reads the errors that the server's functions raise.
+func raised(pg *pgconn.PgError, about call) error {
+	if m := wrongVersion.FindStringSubmatch(pg.Message); m != nil {
+		expected, _ := strconv.ParseInt(m[1], 10, 64)
+		actual, _ := strconv.ParseInt(m[3], 10, 64)
+		return &VersionConflictError{Stream: StreamName(m[2]), Expected: expected, Actual: actual, cause: pg}
+	}
+	switch {
+	case pg.Message == "Retrieval with SQL condition is not activated":
+		return &ConditionDisabledError{Condition: about.condition, cause: pg}
+	case strings.HasPrefix(pg.Message, "Must be a stream name"):
+		return invalid(FieldStream, about.stream, pg.Message)
+	case strings.HasPrefix(pg.Message, "Must be a category"):
+		return invalid(FieldCategory, about.category, pg.Message)
+	case strings.HasPrefix(pg.Message, "Correlation must be a category"):
+		return invalid(FieldCorrelation, about.category, pg.Message)
+	default:
+		return nil
+	}
+}
+
+// unique reads violations of the two unique indexes.
+func unique(pg *pgconn.PgError, about call) error {
+	switch pg.ConstraintName {
+	case "messages_id":
+		e := &DuplicateIDError{Position: -1, cause: pg}
+		if m := takenID.FindStringSubmatch(pg.Detail); m != nil {
+			e.ID = m[1]
+		}
+		return e
+	case "messages_stream":
+		// write_message holds the lock of the category, so only a snapshot older than the stream leads here.
+		e := &VersionConflictError{Stream: about.stream, Expected: about.expected, Actual: NoStreamVersion, Stale: true, cause: pg}
+		if m := takenPlace.FindStringSubmatch(pg.Detail); m != nil {
+			e.Actual, _ = strconv.ParseInt(m[1], 10, 64)
+		}
+		return e
+	default:
+		return nil
+	}
+}
+
+// IsTransient tells whether a call that failed may succeed when it is made again, unchanged: the connection was lost or
+// refused, the server is starting, stopping or out of a resource, or a deadlock or serialization failure ended the
+// transaction. A transaction of the caller's has then to be repeated as a whole. Errors of a context are not transient.
+func IsTransient(err error) bool {
+	var pg *pgconn.PgError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), isOurs(err):
+		return false
+	case errors.As(err, &pg):
+		switch pg.Code[:2] {
+		case "08", "40", "53", "57", "58", "XX":
+			return true
+		}
+		return pg.Code == "25006" || pg.Code == "55P03" // read only after a failover; a lock not available
+	default:
+		// Not from the server: it came from the network, the pool, or a time limit of one call.
+		return true
+	}
+}
+
+// isOurs tells whether an error is of a type that repeating cannot help.
+func isOurs(err error) bool {
+	var bad *InvalidError
+	var decode *DecodeError
+	var handler *HandlerError
+	var position *PositionConflictError
+	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
+		errors.Is(err, ErrNoMessage)
+}
+
+// HandlerError is a handler that failed, with the message that it failed for.
+type HandlerError struct {
+	Message *Message
+	// Attempts is how many times it was tried in all.
+	Attempts int
+	Err      error
+}
+
+func (e *HandlerError) Error() string {
+	return fmt.Sprintf("messagedb: handling message %s (%s, position %d of stream %q, global position %d), attempt %d: %v",
+		e.Message.ID, e.Message.Type, e.Message.Position, e.Message.Stream, e.Message.GlobalPosition, e.Attempts, e.Err)
+}
+
+// Unwrap gives the handler's own error.
+func (e *HandlerError) Unwrap() error { return e.Err }
+
+// PanicError is a handler that panicked.
+type PanicError struct {
+	// Value is what it panicked with.
+	Value any
+	// Stack is where, as of runtime/debug.Stack.
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
+
+// PositionConflictError is a consumer that found its position stream written by another: two of them run with one
+// identifier and one member. It has stopped; nothing is lost, and messages may have been handled by both.
+type PositionConflictError struct {
+	// Stream is the position stream.
+	Stream StreamName
+	cause  error
+}
+
+func (e *PositionConflictError) Error() string {
+	return fmt.Sprintf("messagedb: another consumer writes the position stream %q: give each its own identifier or group member (%v)", e.Stream, e.cause)
+}
+
+// Unwrap gives the conflict, a *VersionConflictError.
+func (e *PositionConflictError) Unwrap() error { return e.cause }

@@ -1,0 +1,117 @@
+package messagedb
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
+
+// Handler is called with each message, one after another. Its context ends when the subscription or consumer is stopped.
+// A panic counts as an error, a [*PanicError].
+type Handler func(ctx context.Context, m *Message) error
+
+// feed reads a stream or category for ever and hands on what it finds. It is what subscriptions and consumers share.
+//
+// A category is read by global position, from behind the last message that was read. That skips nothing: whoever writes to
+// a category holds its lock from before the position is taken until the message is visible, so positions of one category
+// become visible in order. What is inserted into the table without write_message has no such promise.
+type feed struct {
+	name    string
+	read    func(ctx context.Context, from int64) ([]*Message, error)
+	place   func(*Message) int64
+	batch   int
+	polling Polling
+	woken   <-chan struct{} // nil if nobody wakes it
+	logger  *slog.Logger
+	// onError is told of errors that are retried.
+	onError func(error)
+	// onBatch is told, before messages are handled, how many were read of how many asked for.
+	onBatch func(retrieved, expected int)
+}
+
+// run handles messages from a position on until the context ends, which is no error, or something fails for good.
+func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error) error {
+	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	for ctx.Err() == nil {
+		messages, err := f.read(ctx, from)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && IsTransient(err):
+			delay := retry.delay()
+			f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err, "in", delay)
+			f.onError(err)
+			if pause(ctx, delay) != nil {
+				return nil
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		retry.reset()
+		f.onBatch(len(messages), f.batch)
+		for _, m := range messages {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err := handle(m); err != nil {
+				return err
+			}
+			from = f.place(m) + 1
+		}
+		f.wait(ctx, f.polling(len(messages), f.batch))
+	}
+	return nil
+}
+
+// wait lets the interval pass, or less if the feed is woken.
+func (f *feed) wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.woken:
+	case <-ctx.Done():
+	}
+}
+
+// guarded calls a handler and turns a panic into an error.
+func guarded(ctx context.Context, handle Handler, m *Message) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	return handle(ctx, m)
+}
+
+func (c *Client) streamFeed(stream StreamName, o StreamOptions) *feed {
+	return &feed{
+		name:  fmt.Sprintf("stream %s", stream),
+		batch: o.BatchSize,
+		place: func(m *Message) int64 { return m.Position },
+		read: func(ctx context.Context, from int64) ([]*Message, error) {
+			o.From = from
+			return c.readStream(ctx, stream, o)
+		},
+		logger: c.config.Logger,
+	}
+}
+
+func (c *Client) categoryFeed(category string, o CategoryOptions) *feed {
+	return &feed{
+		name:  fmt.Sprintf("category %s", category),
+		batch: o.BatchSize,
+		place: func(m *Message) int64 { return m.GlobalPosition },
+		read: func(ctx context.Context, from int64) ([]*Message, error) {
+			o.From = from
+			return c.readCategory(ctx, category, o)
+		},
+		logger: c.config.Logger,
+	}
+}

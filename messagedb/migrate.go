@@ -1,0 +1,123 @@
+package messagedb
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// Migrations is a goose migration set that makes a message store, for who has no Message DB and does not want its
+// installer. Clients of Message DB 1.3.0 work with it. Its names are unqualified: they land in the first schema of the
+// search path, which the functions remember. [Migrate] applies it.
+var Migrations fs.FS = must(fs.Sub(migrationFiles, "migrations"))
+
+func must(sub fs.FS, err error) fs.FS {
+	if err != nil {
+		panic(err) // the folder is there, or this would not have been built
+	}
+	return sub
+}
+
+const migrationTable = "messagedb_goose_version"
+
+// InstalledError is a schema that has a message store that [Migrate] did not make, so that it leaves it alone.
+type InstalledError struct{ Schema string }
+
+func (e *InstalledError) Error() string {
+	return fmt.Sprintf("messagedb: schema %q has a message store that is not of these migrations: keep it, or migrate another schema", e.Schema)
+}
+
+// Migrate makes a message store in a schema, with the schema if there is none, or brings it up to date. An empty schema is
+// [DefaultSchema]. It is safe to call from many processes at once, at every start: it does nothing when there is nothing to
+// do. A store of Message DB's own installer gives an [*InstalledError]. The role message_store is granted what Message DB
+// grants it, if the server has such a role.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
+	if pool == nil {
+		return invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
+	}
+	config := Config{Schema: schema}.WithDefaults()
+	if err := config.validate(); err != nil {
+		return err
+	}
+	schema = config.Schema
+	lockID := int64(crc32.ChecksumIEEE([]byte("messagedb migrations " + schema)))
+	if err := prepareSchema(ctx, pool, schema, lockID); err != nil {
+		return err
+	}
+	// Connections of our own, because the search path of the pool's is the caller's.
+	own, err := poolWithPath(ctx, pool, schema)
+	if err != nil {
+		return fmt.Errorf("messagedb: migrating schema %q: %w", schema, err)
+	}
+	defer own.Close()
+	db := stdlib.OpenDBFromPool(own)
+	defer db.Close() //nolint:errcheck // closes the adapter only
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(lockID), lock.WithLockTimeout(1, 300))
+	if err != nil {
+		return fmt.Errorf("messagedb: %w", err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, Migrations,
+		goose.WithTableName(migrationTable), goose.WithSessionLocker(locker), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return fmt.Errorf("messagedb: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("messagedb: migrating schema %q: %w", schema, err)
+	}
+	return nil
+}
+
+// prepareSchema makes the schema if there is none, and sees that no other message store is in it.
+func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockID int64) error {
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		// CREATE SCHEMA IF NOT EXISTS fails when two do it at once.
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockID); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("messagedb: making schema %q: %w", schema, err)
+	}
+	var foreign bool
+	err = pool.QueryRow(ctx, `SELECT bool_or(relname = 'messages') AND NOT bool_or(relname = $2) FROM pg_class
+		WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND relname IN ('messages', $2)
+		HAVING count(*) > 0 UNION ALL SELECT false LIMIT 1`, schema, migrationTable).Scan(&foreign)
+	if err != nil {
+		return fmt.Errorf("messagedb: looking into schema %q: %w", schema, err)
+	}
+	if foreign {
+		return &InstalledError{Schema: schema}
+	}
+	return nil
+}
+
+// poolWithPath connects as the pool does, with the schema first on the search path.
+func poolWithPath(ctx context.Context, pool *pgxpool.Pool, schema string) (*pgxpool.Pool, error) {
+	config := pool.Config()
+	config.MinConns, config.MinIdleConns, config.MaxConns = 0, 0, 4
+	path := "SET search_path TO " + pgx.Identifier{schema}.Sanitize() + ", public, pg_temp"
+	after := config.AfterConnect
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		if after != nil {
+			if err := after(ctx, conn); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, path)
+		return err
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}

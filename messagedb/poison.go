@@ -1,0 +1,93 @@
+package messagedb
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strings"
+	"time"
+)
+
+// SkippedType is the type of the messages that record what a consumer skipped.
+const SkippedType = "Skipped"
+
+// Poison says what a consumer does with a message whose handler fails.
+type Poison struct {
+	// Retries is how many times it is tried again. Meanwhile, nothing else is handled. Default: 0.
+	Retries int
+	// Delay is the time before the first of them; it doubles with each, up to MaxDelay. Default: 100 ms, and 5 s or Delay,
+	// whichever is longer.
+	Delay, MaxDelay time.Duration
+	// Skip goes on with the next message when it has failed for the last time, and records that: a message of [SkippedType]
+	// whose data is a [Skipped], in the stream of [Consumer.SkippedStream]. Default: false, the consumer stops.
+	Skip bool
+}
+
+// Skipped is the data of a message that records what a consumer skipped.
+type Skipped struct {
+	ID             string     `json:"id"`
+	Stream         StreamName `json:"streamName"`
+	Type           string     `json:"type"`
+	Position       int64      `json:"position"`
+	GlobalPosition int64      `json:"globalPosition"`
+	Attempts       int        `json:"attempts"`
+	Error          string     `json:"error"`
+}
+
+func (p Poison) withDefaults() Poison {
+	if p.Delay == 0 {
+		p.Delay = shortestRetry
+	}
+	if p.MaxDelay == 0 {
+		p.MaxDelay = max(longestRetry, p.Delay)
+	}
+	return p
+}
+
+func (p Poison) validate() error {
+	switch {
+	case p.Retries < 0:
+		return invalid(FieldPoison, p.Retries, "the number of retries must not be negative")
+	case p.Delay < 0 || p.MaxDelay < p.Delay:
+		return invalid(FieldPoison, p.Delay, "the delay must not be negative, or above the longest one, "+p.MaxDelay.String())
+	default:
+		return nil
+	}
+}
+
+// SkippedStream is where the consumer records what it skipped: CATEGORY:skipped, with the id of the position stream.
+func (c *Consumer) SkippedStream() StreamName {
+	name := withType(c.config.Category, "skipped")
+	if id, ok := c.config.PositionStream.ID(); ok {
+		name += StreamNameSeparator + id
+	}
+	return StreamName(name)
+}
+
+// recordSkipped writes what was skipped, once, however often it is skipped.
+func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
+	m := failed.Message
+	record := ProposedMessage{
+		ID:   derivedID(c.config.PositionStream.String(), SkippedType, m.ID),
+		Type: SkippedType,
+		Data: Skipped{
+			ID: m.ID, Stream: m.Stream, Type: m.Type, Position: m.Position, GlobalPosition: m.GlobalPosition,
+			Attempts: failed.Attempts, Error: strings.ReplaceAll(failed.Err.Error(), "\x00", ""),
+		},
+	}
+	return c.persist(r, func(ctx context.Context) error {
+		_, err := c.client.write(ctx, c.SkippedStream(), []ProposedMessage{record}, AnyVersion)
+		if duplicate := new(DuplicateIDError); errors.As(err, &duplicate) {
+			return nil
+		}
+		return err
+	})
+}
+
+// derivedID makes the same uuid, of version 8, for the same names.
+func derivedID(names ...string) string {
+	sum := sha256.Sum256([]byte("messagedb\x00" + strings.Join(names, "\x00")))
+	sum[6] = sum[6]&0x0f | 0x80
+	sum[8] = sum[8]&0x3f | 0x80
+	return formatID(sum[:16])
+}

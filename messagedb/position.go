@@ -1,0 +1,188 @@
+package messagedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// recordedType is the type of the messages that hold positions, as in Eventide.
+const recordedType = "Recorded"
+
+type recorded struct {
+	Position int64 `json:"position"`
+}
+
+// recorder is the metadata of a position: which call of Run saved it.
+type recorder struct {
+	Run string `json:"run"`
+}
+
+// ConsumerStats count what a consumer has done since it was made.
+type ConsumerStats struct {
+	// Position is the global position of the last message that was handled, 0 before the first.
+	Position int64
+	// Saved is the position that a restart would begin at, 0 if there is none.
+	Saved int64
+	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the poison
+	// policy passed over, Retried the errors that were retried.
+	Handled, Ignored, Skipped, Retried int64
+}
+
+// Stats returns the counts as they are now, without a round trip.
+func (c *Consumer) Stats() ConsumerStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+// Lag is what a consumer has before it.
+type Lag struct {
+	// Messages counts what it has not handled.
+	Messages int64
+	// Last is the global position of the last message that it has to handle, 0 if there is none.
+	Last int64
+	// Age is for how long the oldest of them has been waiting, by the server's clock: from when the transaction that wrote it
+	// began.
+	Age time.Duration
+}
+
+// Lag asks the database what the consumer has before it: of its group member and correlation, if it has those. A condition
+// is left out of account. It costs the more the longer the lag is. For a consumer that does not run, and has not, it counts
+// from the position that is saved.
+func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
+	position := c.Stats().Position
+	if position == 0 {
+		saved, _, err := c.load(ctx, c.config.PositionStream)
+		if err != nil {
+			return Lag{}, err
+		}
+		position = saved
+		if saved == 0 {
+			position = c.config.From - 1
+		}
+	}
+	var member, size *int
+	if g := c.config.Group; g != nil {
+		member, size = &g.Member, &g.Size
+	}
+	var lag Lag
+	var seconds float64
+	err := c.client.db.QueryRow(ctx, c.client.sql.lag, c.config.Category, position, nullable(c.config.Correlation), member, size).
+		Scan(&lag.Messages, &lag.Last, &seconds)
+	lag.Age = time.Duration(seconds * float64(time.Second))
+	return lag, c.client.explain(err, call{doing: fmt.Sprintf("counting what is new in category %q", c.config.Category)})
+}
+
+// load reads a position, 0 if there is none, and the version of its stream.
+func (c *Consumer) load(ctx context.Context, stream StreamName) (position, version int64, err error) {
+	last, err := c.client.LastMessage(ctx, stream, "")
+	if errors.Is(err, ErrNoMessage) {
+		return 0, NoStreamVersion, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	version = last.Position
+	if last.Type != recordedType {
+		last, err = c.client.LastMessage(ctx, stream, recordedType)
+		if errors.Is(err, ErrNoMessage) {
+			return 0, version, nil
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	data, err := Decode[recorded](last)
+	return data.Position, version, err
+}
+
+// resume finds where to begin.
+func (c *Consumer) resume(r *run) (from int64, err error) {
+	var position int64
+	err = c.persist(r, func(ctx context.Context) error {
+		position, r.version, err = c.load(ctx, c.config.PositionStream)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	c.stats.Saved = position
+	c.mu.Unlock()
+	if position == 0 && c.config.PreviousSize > 0 {
+		err = c.persist(r, func(ctx context.Context) error {
+			position, err = c.leastOf(ctx, c.config.PreviousSize)
+			return err
+		})
+	}
+	if position == 0 {
+		position = c.config.From
+	}
+	return position, err
+}
+
+// leastOf is the least position of the members of a group of that size, 0 if one of them has none: what is before it has
+// been handled, whoever's it was.
+func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
+	for member := range size {
+		position, _, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
+		if err != nil || position == 0 {
+			return 0, err
+		}
+		if least == 0 || position < least {
+			least = position
+		}
+	}
+	return least, nil
+}
+
+// save writes the position if there is something new. It expects the version that it left, so that two consumers of one
+// position find out; and it may be repeated, as it recognises what it wrote by the id. Until it has succeeded, nothing more
+// is handled, so what is to be saved stays the same.
+func (c *Consumer) save(ctx context.Context, r *run) error {
+	if r.unsaved == 0 || r.dead.Load() {
+		return nil
+	}
+	if r.record.ID == "" {
+		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}, Metadata: recorder{r.id}}
+	}
+	for {
+		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
+		if err == nil {
+			r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
+			c.mu.Lock()
+			c.stats.Saved = r.last
+			c.mu.Unlock()
+			return nil
+		}
+		var conflict *VersionConflictError
+		if !errors.As(err, &conflict) {
+			return err
+		}
+		adopted, loadErr := c.adopt(ctx, r)
+		if loadErr != nil {
+			return loadErr
+		}
+		if !adopted {
+			r.unsaved = 0 // it is not ours to save any more
+			return &PositionConflictError{Stream: c.config.PositionStream, cause: err}
+		}
+	}
+}
+
+// adopt takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have
+// left one save that the server still carried out, when its successor had read the position already. Who writes twice lives.
+func (c *Consumer) adopt(ctx context.Context, r *run) (bool, error) {
+	last, err := c.client.LastMessage(ctx, c.config.PositionStream, "")
+	if err != nil {
+		return false, err
+	}
+	by, err := DecodeMetadata[recorder](last)
+	if err != nil || by.Run == "" || by.Run == r.other {
+		return false, nil //nolint:nilerr // metadata of a stranger's
+	}
+	r.other, r.version = by.Run, last.Position
+	return true, nil
+}

@@ -1,0 +1,127 @@
+package messagedb_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 1, 50)
+	config := messagedb.ConsumerConfig{Category: "a", PositionInterval: 10, Handler: func(context.Context, *messagedb.Message) error { time.Sleep(time.Millisecond); return nil }}
+	one, two := consumer(t, s, config), consumer(t, s, config)
+	first, second := running(t, one), running(t, two)
+	var err error
+	select {
+	case err = <-first:
+	case err = <-second:
+	case <-time.After(soon):
+		t.Fatal("neither found out")
+	}
+	conflict := new(messagedb.PositionConflictError)
+	require.ErrorAs(t, err, &conflict)
+	require.Equal(t, messagedb.StreamName("a:position"), conflict.Stream)
+}
+
+// A process that died may have sent a save that the server carries out when its successor has read the position.
+func TestTheLateSaveOfADeadConsumerIsNoConflict(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 1, 50)
+	late := func(run string, position int) func() {
+		return func() {
+			_, err := s.pool.Exec(context.Background(), `SET search_path TO message_store; SELECT write_message(gen_random_uuid()::varchar, 'a:position', 'Recorded',
+				'{"position": `+fmt.Sprint(position)+`}', '{"run": "`+run+`"}'); RESET search_path`)
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		first, second string
+		conflict      bool
+	}{{"dead", "dead, too", false}, {"alive", "alive", true}} {
+		interfere := map[int64]func(){12: late(test.first, 3), 32: late(test.second, 3)}
+		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 10, Handler: func(_ context.Context, m *messagedb.Message) error {
+			if do := interfere[m.GlobalPosition]; do != nil {
+				do()
+			}
+			return nil
+		}})
+		ended := running(t, c)
+		if test.conflict {
+			require.ErrorAs(t, take(t, ended), new(*messagedb.PositionConflictError))
+			continue
+		}
+		handled(t, c, 50)
+		require.NoError(t, c.Stop(t.Context()))
+		require.NoError(t, take(t, ended))
+		require.EqualValues(t, 50, c.Stats().Saved)
+		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'a:position'")
+		require.NoError(t, err)
+	}
+}
+
+func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 20, 5)
+	j := &journal{}
+	work := func(size, previous, want int) {
+		t.Helper()
+		var cs []*messagedb.Consumer
+		for member := range size {
+			c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "g", Group: &messagedb.Group{Member: member, Size: size}, PreviousSize: previous, Handler: j.handle})
+			require.Equal(t, messagedb.StreamName(fmt.Sprintf("a:position-g+%d+%d", member, size)), c.PositionStream())
+			running(t, c)
+			cs = append(cs, c)
+		}
+		require.Eventually(t, func() bool {
+			seen := map[string]bool{}
+			for _, m := range j.messages() {
+				seen[m.ID] = true
+			}
+			return len(seen) == want
+		}, soon, 5*time.Millisecond)
+		for _, c := range cs {
+			require.NoError(t, c.Stop(t.Context()))
+		}
+	}
+	work(2, 0, 100)
+	require.Len(t, j.messages(), 100, "each has its own")
+	fill(t, s, "b", 1, 1)
+	_, err := s.client.Write(t.Context(), "a-3", []messagedb.ProposedMessage{{Type: "T", Data: 1}, {Type: "T", Data: 2}}, messagedb.AnyVersion)
+	require.NoError(t, err)
+	work(3, 2, 102)
+	require.Less(t, len(j.messages()), 150, "the new members did not begin at the beginning")
+}
+
+// Connections that die under it, and the database's being away, cost a consumer time and nothing else.
+func TestAConsumerGetsOverLostConnections(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	all := fill(t, s, "a", 3, 100)
+	j := &journal{}
+	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", PositionInterval: 5, BatchSize: 20, Handler: func(ctx context.Context, m *messagedb.Message) error {
+		time.Sleep(time.Millisecond)
+		return j.handle(ctx, m)
+	}})
+	ended := running(t, c)
+	for c.Stats().Retried < 3 {
+		require.NotEqual(t, all[299].GlobalPosition, c.Stats().Position, "nothing hit it before it was through")
+		require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
+		time.Sleep(10 * time.Millisecond)
+	}
+	handled(t, c, 300)
+	require.NoError(t, c.Stop(t.Context()))
+	require.NoError(t, take(t, ended))
+	require.Equal(t, all, j.messages(), "each once, and in order")
+	require.Equal(t, all[299].GlobalPosition, c.Stats().Saved)
+}

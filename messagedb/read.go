@@ -1,0 +1,205 @@
+package messagedb
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// StreamOptions say what to read of a stream. The zero value reads from its beginning.
+type StreamOptions struct {
+	// From is the position to begin at, inclusively. Default: 0, the first message.
+	From int64
+	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize]. [Unlimited] reads all.
+	BatchSize int
+	// Condition is a condition in SQL on the columns of the table messages, which the server's setting
+	// message_store.sql_condition must allow. It is raw SQL: never make it from input. Default: none.
+	Condition string
+}
+
+// Group is one member of a consumer group. The streams of a category are divided among the members by the hash of their
+// cardinal ids. Streams without an id reach no member.
+type Group struct {
+	// Member is the number of this member, from 0 to Size-1.
+	Member int
+	// Size is the number of members, from 1 to [MaxGroupSize].
+	Size int
+}
+
+// CategoryOptions say what to read of a category. The zero value reads all of it, from its beginning.
+type CategoryOptions struct {
+	// From is the global position to begin at, inclusively. Default: 0; the first message has 1.
+	From int64
+	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize]. [Unlimited] reads all.
+	BatchSize int
+	// Correlation reads messages only whose metadata names a stream of this category as their correlationStreamName.
+	// Default: all messages.
+	Correlation string
+	// Group reads what is one member's of a consumer group. Default: everything.
+	Group *Group
+	// Condition is a condition in SQL on the columns of the table messages, which the server's setting
+	// message_store.sql_condition must allow. It is raw SQL: never make it from input. Default: none.
+	Condition string
+}
+
+func (o StreamOptions) prepared(stream StreamName) (StreamOptions, error) {
+	if err := validName(FieldStream, stream.String()); err != nil {
+		return o, err
+	}
+	if stream.IsCategory() {
+		return o, invalid(FieldStreamID, stream, `a stream name must have an id after its first "-"`)
+	}
+	var err error
+	o.BatchSize, err = validReading(o.From, o.BatchSize, o.Condition)
+	return o, err
+}
+
+func (o CategoryOptions) prepared(category string) (CategoryOptions, error) {
+	if err := validCategory(FieldCategory, category); err != nil {
+		return o, err
+	}
+	if o.Correlation != "" {
+		if err := validCategory(FieldCorrelation, o.Correlation); err != nil {
+			return o, err
+		}
+	}
+	if o.Group != nil {
+		if err := o.Group.validate(); err != nil {
+			return o, err
+		}
+	}
+	var err error
+	o.BatchSize, err = validReading(o.From, o.BatchSize, o.Condition)
+	return o, err
+}
+
+func (g Group) validate() error {
+	switch {
+	case g.Size < 1 || g.Size > MaxGroupSize:
+		return invalid(FieldGroupSize, g.Size, "must be from 1 to "+strconv.Itoa(MaxGroupSize))
+	case g.Member < 0 || g.Member >= g.Size:
+		return invalid(FieldGroupMember, g.Member, "must be from 0 to the group's size less 1, "+strconv.Itoa(g.Size-1))
+	default:
+		return nil
+	}
+}
+
+func validReading(from int64, batchSize int, condition string) (int, error) {
+	switch {
+	case from < 0:
+		return 0, invalid(FieldPosition, from, "must not be negative")
+	case batchSize < Unlimited:
+		return 0, invalid(FieldBatchSize, batchSize, "must be positive, -1 for all messages, or 0 for the default of 1000")
+	case batchSize == 0:
+		batchSize = DefaultBatchSize
+	}
+	return batchSize, validText(FieldCondition, condition)
+}
+
+// ReadStream reads one batch of a stream, in the order of positions. None is no error. It returns an [*InvalidError] for
+// options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+func (c *Client) ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error) {
+	o, err := options.prepared(stream)
+	if err != nil {
+		return nil, err
+	}
+	return c.readStream(ctx, stream, o)
+}
+
+func (c *Client) readStream(ctx context.Context, stream StreamName, o StreamOptions) ([]*Message, error) {
+	about := call{doing: fmt.Sprintf("reading stream %q from position %d", stream, o.From), stream: stream, condition: o.Condition}
+	return c.read(ctx, about, o.BatchSize, c.sql.readStream, stream.String(), o.From, int64(o.BatchSize), nullable(o.Condition))
+}
+
+// ReadCategory reads one batch of a category, in the order of global positions. None is no error. It returns an
+// [*InvalidError] for options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+func (c *Client) ReadCategory(ctx context.Context, category string, options CategoryOptions) ([]*Message, error) {
+	o, err := options.prepared(category)
+	if err != nil {
+		return nil, err
+	}
+	return c.readCategory(ctx, category, o)
+}
+
+func (c *Client) readCategory(ctx context.Context, category string, o CategoryOptions) ([]*Message, error) {
+	about := call{doing: fmt.Sprintf("reading category %q from global position %d", category, o.From), category: category, condition: o.Condition}
+	var member, size *int64
+	if o.Group != nil {
+		m, s := int64(o.Group.Member), int64(o.Group.Size)
+		member, size = &m, &s
+	}
+	return c.read(ctx, about, o.BatchSize, c.sql.readCategory, category, o.From, int64(o.BatchSize), nullable(o.Correlation), member, size, nullable(o.Condition))
+}
+
+// LastMessage reads the last message of a stream, or the last of one type; an empty messageType is any. The error is
+// [ErrNoMessage] where there is none.
+func (c *Client) LastMessage(ctx context.Context, stream StreamName, messageType string) (*Message, error) {
+	if err := validName(FieldStream, stream.String()); err != nil {
+		return nil, err
+	}
+	if err := validText(FieldType, messageType); err != nil {
+		return nil, err
+	}
+	about := call{doing: fmt.Sprintf("reading the last message of stream %q", stream), stream: stream}
+	messages, err := c.read(ctx, about, 1, c.sql.last, stream.String(), nullable(messageType))
+	if err != nil {
+		return nil, err
+	}
+	if len(messages) == 0 {
+		return nil, ErrNoMessage
+	}
+	return messages[0], nil
+}
+
+// read runs a statement that returns messages, and a last row that is none.
+func (c *Client) read(ctx context.Context, about call, batchSize int, sql string, args ...any) ([]*Message, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	rows, err := c.db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, c.explain(err, about)
+	}
+	defer rows.Close()
+	var messages []*Message
+	// Messages are allocated together, in blocks that grow up to a batch.
+	var block []Message
+	for rows.Next() {
+		if len(block) == 0 {
+			block = make([]Message, min(max(16, len(messages)), max(batchSize+1, 16), DefaultBatchSize))
+		}
+		m := &block[0]
+		var stream *string
+		if err := rows.Scan(&m.ID, &stream, &m.Type, &m.Position, &m.GlobalPosition, (*[]byte)(&m.Data), (*[]byte)(&m.Metadata), &m.Time); err != nil {
+			return nil, c.explain(err, about)
+		}
+		if stream == nil {
+			continue // the row that puts the search path back
+		}
+		m.Stream = StreamName(*stream)
+		m.Time = utc(m.Time)
+		messages = append(messages, m)
+		block = block[1:]
+	}
+	if err := rows.Err(); err != nil {
+		return nil, c.explain(err, about)
+	}
+	return messages, nil
+}
+
+// utc reads the clock of a timestamp without zone as what it is in the store: UTC.
+func utc(t time.Time) time.Time {
+	if t.Location() == time.UTC {
+		return t
+	}
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+}
+
+// nullable is NULL for an empty string.
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

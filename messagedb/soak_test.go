@@ -1,0 +1,177 @@
+package messagedb_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+var soakMessages = flag.Int("soak", 4000, "how many messages the soak test writes")
+
+const (
+	soakWriters  = 8
+	soakStreams  = 64
+	soakMembers  = 4
+	soakInterval = 50
+)
+
+// audit is what one group has handled, in its order.
+type audit struct {
+	mu         sync.Mutex
+	next       map[messagedb.StreamName]int64 // the first position that was not handled
+	handled    int64
+	duplicates int64
+	disorder   []string
+}
+
+func (a *audit) handle(_ context.Context, m *messagedb.Message) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.handled++
+	switch next := a.next[m.Stream]; {
+	case m.Position == next:
+		a.next[m.Stream]++
+	case m.Position < next:
+		a.duplicates++
+	default:
+		a.disorder = append(a.disorder, fmt.Sprintf("%s: %d came where %d was next", m.Stream, m.Position, next))
+	}
+	return nil
+}
+
+func (a *audit) distinct() (n int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, next := range a.next {
+		n += next
+	}
+	return n
+}
+
+// Writers, and groups whose members die and come back: every message is handled by each group, those of a stream in order,
+// and no more of them twice than a position interval for each death.
+//
+// go test ./messagedb -run Soak -soak 200000
+func TestSoak(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	groups := []string{"one", "two"}
+	audits := map[string]*audit{}
+	stop, written := make(chan struct{}), make(chan struct{})
+	var members, writers sync.WaitGroup
+	var deaths atomic.Int64
+	began := time.Now()
+	for g, name := range groups {
+		a := &audit{next: map[messagedb.StreamName]int64{}}
+		audits[name] = a
+		for member := range soakMembers {
+			members.Go(func() {
+				r := rand.New(rand.NewPCG(seed, uint64(100+g*soakMembers+member)))
+				config := messagedb.ConsumerConfig{
+					Category: "soak", Identifier: name, Group: &messagedb.Group{Member: member, Size: soakMembers},
+					PositionInterval: soakInterval, Handler: a.handle, Polling: messagedb.IdlePolling(10 * time.Millisecond),
+				}
+				for live(t, s, config, r, stop, written, &deaths) {
+				}
+			})
+		}
+	}
+	for w := range soakWriters {
+		writers.Go(func() { soakWriter(t, s, rand.New(rand.NewPCG(seed, uint64(w))), *soakMessages/soakWriters) })
+	}
+	writers.Wait()
+	close(written)
+	wrote := time.Since(began)
+	total := int64(*soakMessages / soakWriters * soakWriters)
+	require.Eventually(t, func() bool {
+		return audits["one"].distinct() >= total && audits["two"].distinct() >= total
+	}, 2*time.Minute, 20*time.Millisecond, "not all messages were handled")
+	close(stop)
+	members.Wait()
+	var duplicates int64
+	for name, a := range audits {
+		require.Equal(t, total, a.distinct(), name)
+		require.Empty(t, a.disorder, name)
+		duplicates += a.duplicates
+	}
+	// A graceful stop repeats one message at the next start: the last one, inclusively.
+	require.LessOrEqual(t, duplicates, deaths.Load()*soakInterval)
+	require.Positive(t, deaths.Load())
+	t.Logf("%d messages written in %v, handled by %d groups in %v; %d deaths, %d duplicates (at most %d)",
+		total, wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*soakInterval)
+}
+
+// live runs a member until it dies, or the test is over; it tells whether it comes back.
+func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
+	c, err := s.client.NewConsumer(config)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(context.Background()) }()
+	again := true
+	death := time.After(time.Duration(50+r.IntN(700)) * time.Millisecond)
+	select {
+	case <-written:
+		// On a slow machine a life may be too short to save a position, so there are few deaths more.
+		if deaths.Load() >= 2*soakMembers {
+			death = nil
+		}
+	default:
+	}
+	select {
+	case <-death:
+		c.Kill()
+		deaths.Add(1)
+	case <-over:
+		again = false
+		if err := c.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+		return false
+	}
+	return again
+}
+
+// soakWriter writes single messages, several at once, and transactions.
+func soakWriter(t *testing.T, s *store, r *rand.Rand, count int) {
+	for count > 0 {
+		stream := messagedb.StreamName(fmt.Sprintf("soak-%d", r.IntN(soakStreams)))
+		ms := make([]messagedb.ProposedMessage, min(count, 1+r.IntN(5)))
+		for i := range ms {
+			ms[i] = messagedb.ProposedMessage{Type: "T", Data: map[string]int{"left": count - i}}
+		}
+		write := func(tx pgx.Tx) error {
+			_, err := s.client.WriteTx(context.Background(), tx, stream, ms, messagedb.AnyVersion)
+			time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond) // the others wait
+			return err
+		}
+		var err error
+		if r.IntN(32) == 0 {
+			err = pgx.BeginFunc(context.Background(), s.pool, write)
+		} else {
+			_, err = s.client.Write(context.Background(), stream, ms, messagedb.AnyVersion)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		count -= len(ms)
+	}
+}

@@ -1,0 +1,141 @@
+package messagedb
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The server's functions use unqualified names, so they only work with their schema on the search path. Each statement
+// puts it there, calls the function, and puts back what was there before: in one round trip, on any connection, and
+// without a trace in a transaction of the caller's. If it fails, Postgres itself undoes the setting with the statement.
+//
+// Outside a transaction nothing has to be put back: the setting ends with the statement. So there are two of each.
+//
+// The order is kept by data, not by luck: the path is set from the one that was read, the call stands behind a
+// condition on the path, and the restoring row or column is made from what the call gave. OFFSET 0 keeps the planner from
+// merging the steps. What is on the caller's path stays reachable, for conditions and triggers; pg_temp comes last, so that
+// a temporary table named messages is not taken for the store.
+
+// statements are the texts for one schema. They never change, so each connection prepares each of them once.
+type statements struct {
+	write, writeNotify, writeMany, writeManyNotify string
+	find                                           string
+	readStream, readCategory, last                 string
+	version, storeVersion                          string
+	id, cardinalID, category, isCategory, hash     string
+	lock                                           string
+	lag                                            string
+}
+
+func newStatements(schema, channel string, inTx bool) statements {
+	q := pgx.Identifier{schema}.Sanitize()
+	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), inTx: inTx}
+	// The planner evaluates an immutable function of a parameter, before the path is set.
+	const late = "CASE WHEN path IS NOT NULL THEN $1::varchar END"
+	const one = "write_message($1, $2, $3, $4::jsonb, $5::jsonb, $6)"
+	return statements{
+		write:           s.scalar(one, ""),
+		writeNotify:     s.scalar(one, "$7"),
+		writeMany:       s.writeMany(""),
+		writeManyNotify: s.writeMany("$7"),
+		find: fmt.Sprintf(`SELECT i.place, m.stream_name, m.position,
+	m.stream_name = $1 AND m.type = i.type AND m.data IS NOT DISTINCT FROM i.data::jsonb AND m.metadata IS NOT DISTINCT FROM i.metadata::jsonb
+FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
+JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
+		readStream:   s.rows("get_stream_messages", "$2::bigint, $3::bigint, $4::varchar"),
+		readCategory: s.rows("get_category_messages", "$2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
+		last:         s.rows("get_last_stream_message", "$2::varchar"),
+		version:      s.scalar("stream_version($1)", ""),
+		storeVersion: s.scalar("message_store_version()", ""),
+		id:           s.scalar("id("+late+")", ""),
+		cardinalID:   s.scalar("cardinal_id("+late+")", ""),
+		category:     s.scalar("category("+late+")", ""),
+		isCategory:   s.scalar("is_category("+late+")", ""),
+		hash:         s.scalar("hash_64("+late+")", ""),
+		lock:         s.scalar("acquire_lock($1)", ""),
+		lag:          s.lag(),
+	}
+}
+
+type statementBuilder struct {
+	schema, path, channel string
+	inTx                  bool // the path must be put back
+}
+
+// restore is a column that puts the path back.
+func (s statementBuilder) restore(was string) string {
+	if !s.inTx {
+		return ""
+	}
+	return ", set_config('search_path', " + was + ", true)"
+}
+
+// set reads the search path and puts the schema in front of it.
+func (s statementBuilder) set() string {
+	return `SELECT was, set_config('search_path', concat_ws(', ', ` + s.path + `, nullif(was, ''), 'pg_temp'), true) AS path
+	FROM (SELECT current_setting('search_path') AS was OFFSET 0) before OFFSET 0`
+}
+
+// notify is a column that tells listeners; the payload is a parameter.
+func (s statementBuilder) notify(payload string) string {
+	if payload == "" {
+		return ""
+	}
+	return ", pg_notify(" + s.channel + ", " + payload + ")"
+}
+
+// scalar calls a function that returns one value.
+func (s statementBuilder) scalar(expression, payload string) string {
+	if !s.inTx {
+		return fmt.Sprintf("SELECT %s.%s%s FROM (%s) p WHERE path IS NOT NULL", s.schema, expression, s.notify(payload), s.set())
+	}
+	return fmt.Sprintf(`SELECT called.value%s%s
+FROM (SELECT was, %s.%s AS value FROM (%s) p WHERE path IS NOT NULL OFFSET 0) called`,
+		s.restore("called.was"), s.notify(payload), s.schema, expression, s.set())
+}
+
+// writeMany calls write_message for each message in turn. Only the first is held to the expected version: the others
+// follow it, because the category is locked by then.
+func (s statementBuilder) writeMany(payload string) string {
+	return fmt.Sprintf(`WITH p AS MATERIALIZED (%[1]s)
+SELECT max(called.value)%[2]s
+FROM (SELECT was, %[3]s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
+	FROM p, unnest($3::varchar[], $4::varchar[], $5::text[], $6::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
+	WHERE path IS NOT NULL OFFSET 0) called`,
+		s.set(), s.restore("min(called.was)")+s.notify(payload), s.schema)
+}
+
+// rows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
+func (s statementBuilder) rows(function, arguments string) string {
+	if !s.inTx {
+		return fmt.Sprintf(`SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
+FROM (%s) p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m`, s.set(), s.schema, function, arguments)
+	}
+	return fmt.Sprintf(`WITH p AS MATERIALIZED (%s)
+SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
+FROM p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m
+UNION ALL
+SELECT set_config('search_path', p.was, true), NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
+		s.set(), s.schema, function, arguments)
+}
+
+// lag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.
+func (s statementBuilder) lag() string {
+	return fmt.Sprintf(`SELECT count(*), coalesce(max(global_position), 0),
+	coalesce(extract(epoch FROM (now() AT TIME ZONE 'utc') - min(time)), 0)::float8
+FROM %[1]s.messages
+WHERE %[1]s.category(stream_name) = $1 AND global_position > $2 AND ($3::varchar IS NULL OR %[1]s.category(metadata->>'correlationStreamName') = $3)
+	AND ($4::bigint IS NULL OR mod(abs(%[1]s.hash_64(split_part(nullif(substr(stream_name, strpos(stream_name, '-') + 1), stream_name), '+', 1))), $5::bigint) = $4)`,
+		s.schema)
+}
+
+// literal quotes a string for SQL, whatever standard_conforming_strings is.
+func literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		return " E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
