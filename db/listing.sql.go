@@ -183,6 +183,7 @@ const hasUnsettled = `-- name: HasUnsettled :one
 SELECT EXISTS (
     SELECT FROM delta_listing l JOIN delta_resource r ON r.kind = $1 AND r.object_id = l.object_id
     WHERE l.pass = $2 AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
+      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
 ) AS unsettled
 `
 

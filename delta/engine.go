@@ -259,6 +259,8 @@ const (
 	localActivitySlots = 1000
 	// pollers is how many long polls of a sort a worker keeps open. The SDK's default of two holds back short tasks.
 	pollers = 4
+	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
+	maxHeartbeatThrottle = 2 * time.Second
 )
 
 // resourceWorker is the worker of a kind, with as many slots for attempts as the kind has parallelism.
@@ -300,6 +302,8 @@ func (e *engine) workerOptions(workCtx context.Context) worker.Options {
 		WorkerStopTimeout:           365 * 24 * time.Hour,
 		WorkflowPanicPolicy:         worker.BlockWorkflow,
 		DisableRegistrationAliasing: true,
+		// Several signs of life within a heartbeat's timeout: a machine that is busy for a moment is not a dead worker.
+		MaxHeartbeatThrottleInterval: maxHeartbeatThrottle,
 		OnFatalError: func(err error) {
 			e.client.config.Logger.Error("a Temporal worker gave up; restart the client", "error", err)
 		},

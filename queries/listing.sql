@@ -45,6 +45,7 @@ DELETE FROM delta_listing WHERE pass = @pass OR listed_at < now() - @older::inte
 SELECT EXISTS (
     SELECT FROM delta_listing l JOIN delta_resource r ON r.kind = @kind AND r.object_id = l.object_id
     WHERE l.pass = @pass AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
+      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
 ) AS unsettled;
 
 -- name: DegradedOfListing :many
