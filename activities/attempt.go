@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.temporal.io/sdk/activity"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -82,6 +83,8 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		MaxErrors: MaxErrors,
 		Kind:      ref.Kind,
 		ObjectID:  ref.ObjectID,
+		// The one who claims is the owner, whoever started it.
+		WorkflowID: workflowID(ctx),
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return a.unclaimed(ctx, ref)
@@ -108,6 +111,15 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}
 	return a.complete(ctx, ref, row, outcome)
+}
+
+// workflowID is that of the workflow that the activity is called by; nil outside of one.
+func workflowID(ctx context.Context) *string {
+	if !activity.IsActivity(ctx) {
+		return nil
+	}
+	id := activity.GetInfo(ctx).WorkflowExecution.ID
+	return &id
 }
 
 // unclaimed says what a row that offers no attempt waits for.

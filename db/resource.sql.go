@@ -15,12 +15,13 @@ UPDATE delta_resource r
 SET state = 'pending',
     attempt = r.attempt + 1,
     attempted_at = now(),
+    workflow_id = coalesce($1, r.workflow_id),
     due_at = NULL,
-    dispatch_at = greatest(r.dispatch_at, now() + $1::interval),
+    dispatch_at = greatest(r.dispatch_at, now() + $2::interval),
     errors = CASE WHEN r.state = 'pending'
-        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', $2::text), $3)
+        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', $3::text), $4)
         ELSE r.errors END
-WHERE r.kind = $4 AND r.object_id = $5
+WHERE r.kind = $5 AND r.object_id = $6
   AND r.attempt - r.snoozes < r.max_attempts
   AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
   AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
@@ -28,11 +29,12 @@ RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r
 `
 
 type ClaimAttemptParams struct {
-	Net       time.Duration
-	Lost      string
-	MaxErrors int32
-	Kind      string
-	ObjectID  string
+	WorkflowID *string
+	Net        time.Duration
+	Lost       string
+	MaxErrors  int32
+	Kind       string
+	ObjectID   string
 }
 
 type ClaimAttemptRow struct {
@@ -44,6 +46,7 @@ type ClaimAttemptRow struct {
 // An abandoned attempt is one whose worker died: it is kept as an error and counts.
 func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptParams) (ClaimAttemptRow, error) {
 	row := db.QueryRow(ctx, claimAttempt,
+		arg.WorkflowID,
 		arg.Net,
 		arg.Lost,
 		arg.MaxErrors,

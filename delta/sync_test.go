@@ -40,6 +40,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			row, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 			require.NoError(t, err)
 			require.Equal(t, deltatype.ResourceStateSynced, row.State)
+			require.NotEmpty(t, row.WorkflowID)
 			require.Equal(t, h.row("account", "ann"), row)
 			require.EqualValues(t, 1, calls.Load())
 

@@ -11,6 +11,7 @@ UPDATE delta_resource r
 SET state = 'pending',
     attempt = r.attempt + 1,
     attempted_at = now(),
+    workflow_id = coalesce(sqlc.narg(workflow_id), r.workflow_id),
     due_at = NULL,
     dispatch_at = greatest(r.dispatch_at, now() + @net::interval),
     errors = CASE WHEN r.state = 'pending'

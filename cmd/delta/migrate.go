@@ -44,6 +44,7 @@ func migrateCommand(c *cli) *cobra.Command {
 	add("down", "Take back the newest migration that is applied, with the data in its tables", migrateDown)
 	add("status", "List the migrations and when they were applied", migrateStatus)
 	add("version", "Print the version of the newest migration that is applied, 0 if none", migrateVersion)
+	cmd.AddCommand(migrateMessageDBCommand(c))
 	return cmd
 }
 
