@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -171,23 +171,22 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 	return params, nil
 }
 
-// hashJSON identifies the content of a JSON text: the order of keys and white space do not matter. Numbers count as
-// they are written, so that two large integers which are the same as floating point are still told apart.
+// canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the
+// same as double precision are still told apart. What Postgres may refuse is for Postgres to refuse.
+var canonical = []jsontext.Options{
+	jsontext.CanonicalizeRawInts(false),
+	jsontext.CanonicalizeRawFloats(false),
+	jsontext.AllowDuplicateNames(true),
+	jsontext.AllowInvalidUTF8(true),
+}
+
+// hashJSON identifies the content of a JSON text: the order of members, white space and escapes do not matter.
 func hashJSON(encoded []byte) ([]byte, error) {
-	decoder := json.NewDecoder(bytes.NewReader(encoded))
-	decoder.UseNumber()
-	var value any
-	if err := decoder.Decode(&value); err != nil {
+	value := jsontext.Value(bytes.Clone(encoded))
+	if err := value.Canonicalize(canonical...); err != nil {
 		return nil, err
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one value")
-	}
-	canonical, err := json.Marshal(value)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(canonical)
+	sum := sha256.Sum256(value)
 	return sum[:], nil
 }
 
