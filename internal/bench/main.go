@@ -40,6 +40,7 @@ type benchmark struct {
 var benchmarks = []benchmark{
 	{"inform", informFigures},
 	{"many", manyFigures},
+	{"messages", messageFigures},
 	{"sync", syncFigures},
 	{"latency", latencyFigures},
 }
