@@ -177,7 +177,6 @@ func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
 
 	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil), "it does not wait")
 	require.ErrorContains(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{}, nil), "ResourceKind")
-	require.ErrorContains(t, h.client(&delta.Config{}).ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil), "started")
 }
 
 func TestOptionsReachTheInformer(t *testing.T) {

@@ -89,11 +89,12 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		"each resource has its lifecycle again; %d have", running())
 	// Its timer too: what rests is not waiting for a wake-up.
 	for i := 0; i < resources; i += 37 {
+		id := fmt.Sprintf("%s/wide/%d", h.Prefix, i)
 		require.Eventually(t, func() bool {
-			value, err := temporal.QueryWorkflow(t.Context(), fmt.Sprintf("%s/wide/%d", h.Prefix, i), "", "state")
+			value, err := temporal.QueryWorkflow(t.Context(), id, "", "state")
 			var step struct{ Next string }
 			return err == nil && value.Get(&step) == nil && step.Next == "lapse"
-		}, 30*time.Second, 50*time.Millisecond)
+		}, 2*time.Minute, 100*time.Millisecond, "%s", id)
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
 	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
