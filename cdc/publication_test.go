@@ -41,3 +41,22 @@ func TestPublicationsFilterRowsAndColumns(t *testing.T) {
 	s.Close()
 	require.NoError(t, cdc.DropPublication(ctx, d.pool, d.name))
 }
+
+func TestTablesAreFoundByPatterns(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := t.Context()
+	d.exec(`create schema shop`, `create table shop.orders (id int primary key)`, `create table shop.order_line (id int primary key)`,
+		`create table public.orders (id int primary key)`, `create table public.secret (id int) partition by list (id)`,
+		`create table public.orders_1 partition of public.secret for values in (1)`)
+	tables, err := cdc.FindTables(ctx, d.pool, "shop.*", "*.orders*")
+	require.NoError(t, err)
+	require.Equal(t, []cdc.PublishedTable{{Schema: "public", Table: "orders"}, {Schema: "shop", Table: "order_line"}, {Schema: "shop", Table: "orders"}}, tables)
+	require.NoError(t, cdc.CreatePublication(ctx, d.pool, cdc.Publication{Name: "p", Tables: tables}))
+	for _, patterns := range [][]string{nil, {"shop.*", "none"}, {"shop.[*"}} {
+		_, err = cdc.FindTables(ctx, d.pool, patterns...)
+		var invalid *cdc.InvalidError
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, cdc.FieldTables, invalid.Field)
+	}
+}
