@@ -1,0 +1,168 @@
+package cdc
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+const (
+	// entryHeader is the length, the position and the transaction before each message.
+	entryHeader   = 4 + 8 + 4
+	smallestChunk = 512
+	largestChunk  = 256 << 10
+)
+
+// entry is a message as it came. data is valid until the next is read.
+type entry struct {
+	at   LSN
+	xid  uint32
+	data []byte
+}
+
+// buffer holds the messages of a transaction: in memory first, and all of them in a temporary file from when it is spilled.
+// It is written by one goroutine, and read by one after that.
+type buffer struct {
+	chunks [][]byte
+	memory int64 // bytes that chunks take
+	size   int64 // bytes of all entries
+	file   *os.File
+	writer *bufio.Writer
+	reader *bufio.Reader
+	read   []byte
+}
+
+func (b *buffer) append(e entry) error {
+	var header [entryHeader]byte
+	binary.BigEndian.PutUint32(header[:], uint32(len(e.data))) //nolint:gosec // the server's messages are below 1 GiB
+	binary.BigEndian.PutUint64(header[4:], uint64(e.at))
+	binary.BigEndian.PutUint32(header[12:], e.xid)
+	need := entryHeader + len(e.data)
+	b.size += int64(need)
+	if b.file != nil {
+		if _, err := b.writer.Write(header[:]); err != nil {
+			return spillError(err)
+		}
+		_, err := b.writer.Write(e.data)
+		return spillError(err)
+	}
+	last := len(b.chunks) - 1
+	if last < 0 || cap(b.chunks[last])-len(b.chunks[last]) < need {
+		capacity := smallestChunk
+		if last >= 0 {
+			capacity = min(2*cap(b.chunks[last]), largestChunk)
+		}
+		b.chunks = append(b.chunks, make([]byte, 0, max(capacity, need)))
+		last++
+		b.memory += int64(cap(b.chunks[last]))
+	}
+	b.chunks[last] = append(append(b.chunks[last], header[:]...), e.data...)
+	return nil
+}
+
+// spill moves what is in memory to a file of the folder. The file has no name where the system allows that, so that
+// nothing is left when the process dies.
+func (b *buffer) spill(folder string) error {
+	if b.file != nil {
+		return nil
+	}
+	file, err := os.CreateTemp(folder, "cdc-*")
+	if err != nil {
+		return spillError(err)
+	}
+	_ = os.Remove(file.Name())
+	b.file, b.writer = file, bufio.NewWriterSize(file, 16<<10)
+	for _, chunk := range b.chunks {
+		if _, err := b.writer.Write(chunk); err != nil {
+			return spillError(err)
+		}
+	}
+	b.chunks, b.memory = nil, 0
+	return nil
+}
+
+// complete ends the writing.
+func (b *buffer) complete() error {
+	if b.writer == nil {
+		return nil
+	}
+	err := b.writer.Flush()
+	b.writer = nil
+	return spillError(err)
+}
+
+// next reads an entry. It returns io.EOF after the last.
+func (b *buffer) next() (e entry, err error) {
+	if b.file != nil {
+		return b.nextSpilled()
+	}
+	if len(b.chunks) == 0 {
+		return e, io.EOF
+	}
+	e, rest := readEntry(b.chunks[0])
+	if b.chunks[0] = rest; len(rest) == 0 {
+		b.chunks = b.chunks[1:]
+	}
+	return e, nil
+}
+
+func readEntry(data []byte) (e entry, rest []byte) {
+	end := entryHeader + int(binary.BigEndian.Uint32(data))
+	e.at, e.xid = LSN(binary.BigEndian.Uint64(data[4:])), binary.BigEndian.Uint32(data[12:])
+	e.data = data[entryHeader:end]
+	return e, data[end:]
+}
+
+func (b *buffer) nextSpilled() (e entry, err error) {
+	if b.reader == nil {
+		if err := b.complete(); err != nil {
+			return e, err
+		}
+		if _, err := b.file.Seek(0, io.SeekStart); err != nil {
+			return e, spillError(err)
+		}
+		b.reader = bufio.NewReaderSize(b.file, 64<<10)
+	}
+	var header [entryHeader]byte
+	if _, err := io.ReadFull(b.reader, header[:]); err != nil {
+		if errors.Is(err, io.EOF) {
+			return e, io.EOF
+		}
+		return e, spillError(err)
+	}
+	n := int(binary.BigEndian.Uint32(header[:]))
+	if cap(b.read) < n {
+		b.read = make([]byte, n)
+	}
+	if _, err := io.ReadFull(b.reader, b.read[:n]); err != nil {
+		return e, spillError(err)
+	}
+	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: b.read[:n]}, nil
+}
+
+// release frees the memory and the file.
+func (b *buffer) release() {
+	if b.file != nil {
+		_ = b.file.Close()
+		_ = os.Remove(b.file.Name()) // where an open file cannot be removed
+	}
+	b.chunks, b.memory, b.reader, b.read = nil, 0, nil, nil
+}
+
+// spillLost is a temporary file that could not be written or read.
+type spillLost struct{ cause error }
+
+func (e *spillLost) Error() string {
+	return fmt.Sprintf("cdc: the temporary file of a large transaction: %v", e.cause)
+}
+func (e *spillLost) Unwrap() error { return e.cause }
+
+func spillError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &spillLost{err}
+}

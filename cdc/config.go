@@ -1,0 +1,125 @@
+package cdc
+
+import (
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Config is what [Open] needs.
+type Config struct {
+	// Conn connects to the database, as a role that may replicate. It is copied.
+	Conn *pgx.ConnConfig
+	// Slot is the name of a slot that exists: [CreateSlot] and [CreateSnapshot] make them.
+	Slot string
+	// Publications name what is streamed. At least one.
+	Publications []string
+	// Start is the end of the last transaction that was processed, for those that keep it themselves, together with what
+	// they make of the changes. Where the slot was moved beyond it, that is [ErrResyncNeeded]. Default: where the slot is.
+	Start LSN
+	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
+	// and need not keep them itself. Default: 2 with Postgres 14 and later, or else 1.
+	Protocol int
+	// MemoryLimit bounds what is kept of transactions in memory, in bytes: half of it for those that are not complete and
+	// half for those that wait for [Stream.Next]. One message of the server comes on top. Default: 64 MiB; at least 64 KiB.
+	MemoryLimit int64
+	// SpillLimit bounds the temporary files of transactions that are larger, in bytes; beyond it the stream ends with a
+	// [*TooLargeError]. Negative: there are no files, and such a transaction is refused. Default: 16 GiB.
+	SpillLimit int64
+	// SpillFolder is where those files are. Default: [os.TempDir].
+	SpillFolder string
+	// StatusInterval is how often the server is told of the position while there is nothing new to tell. Default: 10 seconds;
+	// it must be less than the server's wal_sender_timeout, which is 60 seconds unless it was changed.
+	StatusInterval time.Duration
+	// Timeout is how long a server may be silent, though asked, before the connection is taken to be lost. It bounds the
+	// connecting too. Default: three times StatusInterval.
+	Timeout time.Duration
+	// ShortestRetry and LongestRetry bound the delay between attempts to connect again, which doubles.
+	// Defaults: 100 milliseconds, 10 seconds.
+	ShortestRetry, LongestRetry time.Duration
+	// Logger is told of lost and new connections. It is never told of data. Default: [slog.Default].
+	Logger *slog.Logger
+}
+
+// WithDefaults is a copy in which all that was zero has its default.
+func (c Config) WithDefaults() Config {
+	setDefault(&c.MemoryLimit, 64<<20)
+	setDefault(&c.SpillLimit, 16<<30)
+	setDefault(&c.StatusInterval, 10*time.Second)
+	setDefault(&c.Timeout, 3*c.StatusInterval)
+	setDefault(&c.ShortestRetry, 100*time.Millisecond)
+	setDefault(&c.LongestRetry, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c *Config) validate() error {
+	if c.Conn == nil {
+		return invalid(FieldConn, "nil", "needed")
+	}
+	if err := validateSlot(c.Slot); err != nil {
+		return err
+	}
+	if len(c.Publications) == 0 {
+		return invalid(FieldPublications, c.Publications, "at least one is needed")
+	}
+	for _, p := range c.Publications {
+		if err := validateName(FieldPublications, p); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Protocol < 0 || c.Protocol > 2:
+		return invalid(FieldProtocol, c.Protocol, "1 or 2, or 0 for what the server has")
+	case c.MemoryLimit < 64<<10:
+		return invalid(FieldMemoryLimit, c.MemoryLimit, "at least 65536 bytes")
+	case c.StatusInterval < 10*time.Millisecond:
+		return invalid(FieldStatus, c.StatusInterval, "at least 10 milliseconds")
+	case c.Timeout <= c.StatusInterval:
+		return invalid(FieldTimeout, c.Timeout, "more than StatusInterval")
+	case c.ShortestRetry < 0 || c.LongestRetry < c.ShortestRetry:
+		return invalid(FieldRetry, c.LongestRetry, "ShortestRetry must be positive and no more than LongestRetry")
+	}
+	return nil
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+func validateSlot(name string) error {
+	if !slotName.MatchString(name) {
+		return invalid(FieldSlot, name, "1 to 63 of the characters a-z, 0-9 and _")
+	}
+	return nil
+}
+
+// validateName checks the name of something in the database.
+func validateName(field Field, name string) error {
+	if name == "" || len(name) > 63 || strings.ContainsRune(name, 0) {
+		return invalid(field, name, "1 to 63 bytes, none of them zero")
+	}
+	return nil
+}
+
+// quote makes an identifier of a name.
+func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// literal makes a string constant, whatever standard_conforming_strings is.
+func literal(s string) string {
+	s = strings.ReplaceAll(s, `'`, `''`)
+	if strings.Contains(s, `\`) {
+		return ` E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`
+	}
+	return `'` + s + `'`
+}

@@ -1,0 +1,197 @@
+package cdc
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// session are the settings that decide how values are printed. Snapshots and streams have the same.
+var session = map[string]string{
+	"client_encoding": "UTF8", "datestyle": "ISO, YMD", "intervalstyle": "postgres", "timezone": "UTC",
+	"extra_float_digits": "3", "bytea_output": "hex", "standard_conforming_strings": "on",
+}
+
+// connection is one to a walsender. It belongs to one goroutine.
+type connection struct {
+	*pgconn.PgConn
+	version int
+}
+
+// connect opens a connection; replication makes it one to a walsender.
+func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*connection, error) {
+	c := config.Config.Copy()
+	if c.RuntimeParams == nil {
+		c.RuntimeParams = map[string]string{}
+	}
+	for name, value := range session {
+		c.RuntimeParams[name] = value
+	}
+	if replication {
+		c.RuntimeParams["replication"] = "database"
+	}
+	conn, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		var server *pgconn.PgError
+		if errors.As(err, &server) && (server.Code == "42501" || server.Code == "28000") && replication {
+			return nil, fmt.Errorf("cdc: connecting: does the role have REPLICATION (ALTER ROLE … REPLICATION), and pg_hba.conf let it in? %w", err)
+		}
+		return nil, fmt.Errorf("cdc: connecting: %w", err)
+	}
+	result := &connection{PgConn: conn}
+	number, err := result.value(ctx, `SELECT current_setting('server_version_num')`)
+	if err == nil {
+		result.version, err = strconv.Atoi(number)
+	}
+	if err == nil && result.version < 130000 {
+		err = invalid(FieldServerVersion, number, "Postgres 13 or later")
+	}
+	if err != nil {
+		result.close()
+		return nil, err
+	}
+	return result, nil
+}
+
+func (c *connection) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = c.Close(ctx)
+	<-c.CleanupDone()
+}
+
+// value asks for one value, "" where there is no row or it is null.
+func (c *connection) value(ctx context.Context, sql string) (string, error) {
+	results, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", fmt.Errorf("cdc: asking the server: %w", err)
+	}
+	if len(results) == 0 || len(results[0].Rows) == 0 {
+		return "", nil
+	}
+	return string(results[0].Rows[0][0]), nil
+}
+
+// requireLogical tells of a server that cannot decode.
+func (c *connection) requireLogical(ctx context.Context) error {
+	level, err := c.value(ctx, `SELECT current_setting('wal_level')`)
+	if err == nil && level != "logical" {
+		err = invalid(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+	}
+	return err
+}
+
+// begin starts to stream, behind what was confirmed, and returns where.
+func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (LSN, error) {
+	if err := c.requireLogical(ctx); err != nil {
+		return 0, err
+	}
+	at, err := c.checkSlot(ctx, config.Slot, confirmed)
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for _, p := range config.Publications {
+		names = append(names, quote(p))
+		exists, err := c.value(ctx, `SELECT 1 FROM pg_publication WHERE pubname = `+literal(p))
+		if err != nil {
+			return 0, err
+		}
+		if exists == "" {
+			return 0, invalid(FieldPublications, p, "there is no publication of this name in the database")
+		}
+	}
+	protocol := config.Protocol
+	if protocol == 0 {
+		protocol = 2
+		if c.version < 140000 {
+			protocol = 1
+		}
+	}
+	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + literal(strings.Join(names, ","))}
+	if protocol > 1 {
+		args = append(args, "streaming 'on'")
+	}
+	if c.version >= 140000 {
+		args = append(args, "messages 'true'")
+	}
+	err = pglogrepl.StartReplication(ctx, c.PgConn, quote(config.Slot), pglogrepl.LSN(at),
+		pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Code == "55006" {
+		return 0, fmt.Errorf("%w: %q: %w", ErrSlotBusy, config.Slot, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("cdc: starting to stream: %w", err)
+	}
+	return at, nil
+}
+
+// checkSlot finds a slot that cannot give all changes since a position, which is zero for where the slot is.
+func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) (LSN, error) {
+	text, err := c.value(ctx, `SELECT to_jsonb(s) FROM pg_replication_slots s WHERE slot_name = `+literal(name))
+	if err != nil {
+		return 0, err
+	}
+	if text == "" {
+		return 0, &ResyncError{Slot: name, Reason: SlotMissing, Detail: "there is no slot of this name"}
+	}
+	var slot struct {
+		Plugin, Database    string
+		Confirmed           LSN    `json:"confirmed_flush_lsn"`
+		Status              string `json:"wal_status"`
+		Invalidation        string `json:"invalidation_reason"`
+		Conflicting, Active bool
+	}
+	if err := json.Unmarshal([]byte(text), &slot); err != nil {
+		return 0, fmt.Errorf("%w: slot %s: %w", ErrProtocol, text, err)
+	}
+	switch {
+	case slot.Plugin != "pgoutput":
+		return 0, invalid(FieldSlot, name, "a logical slot with the plugin pgoutput; this one has "+strconv.Quote(slot.Plugin))
+	case slot.Status == "lost" || slot.Conflicting || slot.Invalidation != "":
+		return 0, &ResyncError{Slot: name, Reason: SlotInvalidated, Detail: strings.TrimSpace("wal_status " + slot.Status + " " + slot.Invalidation)}
+	case confirmed == 0:
+		return slot.Confirmed, nil
+	case slot.Confirmed > confirmed:
+		return 0, &ResyncError{Slot: name, Reason: SlotAdvanced, Detail: fmt.Sprintf("it is at %s, and %s was confirmed", slot.Confirmed, confirmed)}
+	}
+	end, err := c.value(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END`)
+	if err != nil {
+		return 0, err
+	}
+	if last, err := ParseLSN(end); err != nil || confirmed > last {
+		return 0, errors.Join(err, invalid(FieldStart, confirmed, "no more than the end of the server's log, "+end))
+	}
+	return confirmed, nil
+}
+
+// tell sends a status. ask makes the server answer.
+func (c *connection) tell(written, confirmed LSN, ask bool) error {
+	data := make([]byte, 0, 34)
+	data = append(data, pglogrepl.StandbyStatusUpdateByteID)
+	for _, lsn := range []LSN{written, confirmed, confirmed} {
+		data = binary.BigEndian.AppendUint64(data, uint64(lsn))
+	}
+	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds())) //nolint:gosec // it is positive
+	if ask {
+		data = append(data, 1)
+	} else {
+		data = append(data, 0)
+	}
+	if err := c.Conn().SetWriteDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	c.Frontend().Send(&pgproto3.CopyData{Data: data})
+	return c.Frontend().Flush()
+}

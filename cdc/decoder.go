@@ -1,0 +1,163 @@
+package cdc
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// The messages of pgoutput.
+const (
+	messageBegin        = 'B'
+	messageCommit       = 'C'
+	messageOrigin       = 'O'
+	messageRelation     = 'R'
+	messageType         = 'Y'
+	messageInsert       = 'I'
+	messageUpdate       = 'U'
+	messageDelete       = 'D'
+	messageTruncate     = 'T'
+	messageLogical      = 'M'
+	messageStreamStart  = 'S'
+	messageStreamStop   = 'E'
+	messageStreamCommit = 'c'
+	messageStreamAbort  = 'A'
+)
+
+// builtin knows the names of the types that every server has.
+var builtin = pgtype.NewMap()
+
+// decoder makes changes of messages. It must see those of one connection, in the order in which transactions are
+// delivered: a table is described once, before its first change.
+type decoder struct {
+	relations map[uint32]*Relation
+	types     map[uint32]string
+}
+
+func newDecoder() *decoder {
+	return &decoder{relations: map[uint32]*Relation{}, types: map[uint32]string{}}
+}
+
+// decode appends what a message says to changes: nothing for descriptions, one for each table for a truncate. streamed
+// tells of messages that carry the transaction they belong to.
+func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, streamed bool) ([]*Change, error) {
+	w := &wire{rest: data}
+	kind := w.byte()
+	if streamed {
+		xid = w.uint32()
+	}
+	change := &Change{LSN: at, XID: xid}
+	switch kind {
+	case messageRelation:
+		d.relation(w)
+		return changes, w.err
+	case messageType:
+		d.typeName(w)
+		return changes, w.err
+	case messageInsert, messageUpdate, messageDelete:
+		d.row(w, kind, change)
+	case messageTruncate:
+		return d.truncate(changes, w, change)
+	case messageLogical:
+		change.Kind = KindMessage
+		flags := w.byte()
+		w.lsn()
+		change.Message = &Message{Transactional: flags&1 != 0, Prefix: w.string()}
+		change.Message.Content = append([]byte{}, w.take(int(w.uint32()))...)
+		if !change.Message.Transactional {
+			change.XID = 0
+		}
+	default:
+		w.fail("a message of the unknown kind %q", kind)
+	}
+	if w.err != nil {
+		return changes, fmt.Errorf("message %q at %s: %w", kind, at, w.err)
+	}
+	return append(changes, change), nil
+}
+
+func (d *decoder) row(w *wire, kind byte, change *Change) {
+	change.Relation = d.lookup(w)
+	switch kind {
+	case messageInsert:
+		change.Kind = KindInsert
+	case messageUpdate:
+		change.Kind = KindUpdate
+	case messageDelete:
+		change.Kind = KindDelete
+	}
+	for len(w.rest) > 0 && w.err == nil {
+		part := w.byte()
+		row := w.row()
+		if w.err == nil && change.Relation != nil && len(row) != len(change.Relation.Columns) {
+			w.fail("a row of %s has %d columns and not %d", change.Relation.Name(), len(row), len(change.Relation.Columns))
+		}
+		switch part {
+		case 'N':
+			change.New = row
+		case 'O':
+			change.Old = row
+		case 'K':
+			change.Key = row
+		default:
+			w.fail("a row of the unknown part %q", part)
+		}
+	}
+	missing := change.New == nil
+	if change.Kind == KindDelete {
+		missing = change.Old == nil && change.Key == nil
+	}
+	if missing {
+		w.fail("a row is missing")
+	}
+}
+
+func (d *decoder) truncate(changes []*Change, w *wire, change *Change) ([]*Change, error) {
+	n, options := int(w.uint32()), w.byte()
+	change.Kind, change.Truncate = KindTruncate, Truncate{Cascade: options&1 != 0, RestartIdentity: options&2 != 0}
+	for i := 0; i < n && w.err == nil; i++ {
+		one := *change
+		if one.Relation = d.lookup(w); w.err == nil {
+			changes = append(changes, &one)
+		}
+	}
+	return changes, w.err
+}
+
+func (d *decoder) lookup(w *wire) *Relation {
+	oid := w.uint32()
+	relation := d.relations[oid]
+	if relation == nil {
+		w.fail("table %d was never described", oid)
+	}
+	return relation
+}
+
+func (d *decoder) relation(w *wire) {
+	r := &Relation{OID: w.uint32(), Schema: w.string(), Table: w.string(), Identity: Identity(w.byte())}
+	if r.Schema == "" {
+		r.Schema = "pg_catalog"
+	}
+	for n := int(w.uint16()); n > 0 && w.err == nil; n-- {
+		c := Column{Key: w.byte()&1 != 0, Name: w.string(), TypeOID: w.uint32()}
+		c.Modifier = int32(w.uint32()) //nolint:gosec // the server's are signed
+		c.Type = d.types[c.TypeOID]
+		if t, ok := builtin.TypeForOID(c.TypeOID); ok && c.Type == "" {
+			c.Type = t.Name
+		}
+		r.Columns = append(r.Columns, c)
+	}
+	if w.err == nil {
+		d.relations[r.OID] = r
+	}
+}
+
+func (d *decoder) typeName(w *wire) {
+	oid, schema, name := w.uint32(), w.string(), w.string()
+	if schema != "" {
+		name = schema + "." + name
+	}
+	if w.err == nil {
+		d.types[oid] = name
+	}
+}

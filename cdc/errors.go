@@ -1,0 +1,127 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Field names the input that an [InvalidError] is about.
+type Field string
+
+// The fields that can be wrong.
+const (
+	FieldLSN           Field = "LSN"
+	FieldConn          Field = "Conn"
+	FieldSlot          Field = "Slot"
+	FieldPublications  Field = "Publications"
+	FieldStart         Field = "Start"
+	FieldProtocol      Field = "Protocol"
+	FieldMemoryLimit   Field = "MemoryLimit"
+	FieldSpillLimit    Field = "SpillLimit"
+	FieldStatus        Field = "StatusInterval"
+	FieldTimeout       Field = "Timeout"
+	FieldRetry         Field = "Retry"
+	FieldTable         Field = "Table"
+	FieldTables        Field = "Tables"
+	FieldColumns       Field = "Columns"
+	FieldFilter        Field = "Filter"
+	FieldPageSize      Field = "PageSize"
+	FieldConnections   Field = "Connections"
+	FieldWALLevel      Field = "wal_level"
+	FieldServerVersion Field = "server_version"
+	FieldFailover      Field = "Failover"
+)
+
+// InvalidError is input, or a setting of the server, that breaks a rule.
+type InvalidError struct {
+	// Field is what is wrong.
+	Field Field
+	// Value is what was given.
+	Value string
+	// Rule says what it must be.
+	Rule string
+}
+
+func (e *InvalidError) Error() string { return fmt.Sprintf("cdc: %s %q: %s", e.Field, e.Value, e.Rule) }
+
+func invalid(field Field, value any, rule string) error {
+	text := fmt.Sprint(value)
+	if len(text) > 200 {
+		text = text[:200] + "…"
+	}
+	return &InvalidError{Field: field, Value: text, Rule: rule}
+}
+
+// ErrProtocol is a message of the server that cannot be read.
+var ErrProtocol = errors.New("cdc: a message of the server cannot be read")
+
+// ErrClosed is what [Stream.Next] and [Stream.Ack] return after [Stream.Close].
+var ErrClosed = errors.New("cdc: the stream is closed")
+
+// ErrSlotBusy is a slot that somebody else reads at the moment. Only one can.
+var ErrSlotBusy = errors.New("cdc: the slot is in use")
+
+// ErrResyncNeeded is a slot that can no longer give all changes since the position that was confirmed: what was made of
+// them has to be made anew, from a snapshot. It is always a [*ResyncError].
+var ErrResyncNeeded = errors.New("cdc: changes were lost: resync needed")
+
+// ResyncReason is why.
+type ResyncReason string
+
+// The reasons.
+const (
+	// SlotMissing is a slot that does not exist, or no longer.
+	SlotMissing ResyncReason = "missing"
+	// SlotInvalidated is a slot whose WAL the server has removed, or that it has made useless for another reason.
+	SlotInvalidated ResyncReason = "invalidated"
+	// SlotAdvanced is a slot that was moved by somebody else beyond what was confirmed here, or that was made anew.
+	SlotAdvanced ResyncReason = "advanced"
+)
+
+// ResyncError tells why [ErrResyncNeeded], which it matches.
+type ResyncError struct {
+	Slot   string
+	Reason ResyncReason
+	// Detail says more, for people.
+	Detail string
+}
+
+func (e *ResyncError) Error() string {
+	return fmt.Sprintf("cdc: slot %q is %s: %s: resync needed", e.Slot, e.Reason, e.Detail)
+}
+
+// Is matches [ErrResyncNeeded].
+func (e *ResyncError) Is(target error) bool { return target == ErrResyncNeeded }
+
+// AckError is an acknowledgement that was refused. Nothing was confirmed by it.
+type AckError struct {
+	// LSN is what was to be acknowledged.
+	LSN LSN
+	// Acknowledged is the last position that was, and Delivered the end of the last transaction that was delivered: the
+	// position must be the end of a transaction from the one to the other.
+	Acknowledged, Delivered LSN
+}
+
+func (e *AckError) Error() string {
+	problem := "not the end of a transaction that was delivered"
+	switch {
+	case e.LSN > e.Delivered:
+		problem = "beyond what was delivered"
+	case e.LSN < e.Acknowledged:
+		problem = "behind what is acknowledged"
+	}
+	return fmt.Sprintf("cdc: acknowledgement of %s: it is %s (acknowledged %s, delivered %s)", e.LSN, problem, e.Acknowledged, e.Delivered)
+}
+
+// TooLargeError is transactions that need more room than [Config.SpillLimit] gives. It ends the stream; nothing of them was
+// delivered.
+type TooLargeError struct {
+	// XID is the transaction that needed more.
+	XID uint32
+	// Limit is the room there is, in bytes.
+	Limit int64
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("cdc: transaction %d does not fit into the %d bytes of SpillLimit", e.XID, e.Limit)
+}

@@ -1,0 +1,27 @@
+package cdc
+
+// Decoder is for tests of what the server sends, without a stream.
+type Decoder struct {
+	*decoder
+	streamed bool
+}
+
+// NewDecoder makes one.
+func NewDecoder() *Decoder { return &Decoder{decoder: newDecoder()} }
+
+// Decode decodes one message; it passes over the frames of transactions.
+func (d *Decoder) Decode(data []byte) ([]*Change, error) {
+	if len(data) > 0 {
+		switch data[0] {
+		case messageStreamStart:
+			d.streamed = true
+			return nil, nil
+		case messageStreamStop:
+			d.streamed = false
+			return nil, nil
+		case messageBegin, messageCommit, messageOrigin, messageStreamCommit, messageStreamAbort:
+			return nil, nil
+		}
+	}
+	return d.decode(nil, data, 0, 0, d.streamed)
+}

@@ -1,0 +1,195 @@
+package cdc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+)
+
+// page is one of a table: the rows with keys above low and up to high, where these are there.
+type page struct {
+	low, high []Value
+	rows      []*Change
+	err       error
+	read      chan struct{} // closed when it is
+}
+
+// Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the primary key,
+// or of the replica identity's index where there is none. Pages are read ahead by several connections. Names are what they
+// are in the catalog, not quoted. An error is the last thing that it yields: an [*InvalidError] for a table that is not
+// there, is in none of the publications, or has no key, [ErrClosed], the context's error, or one of the server. It spoils nothing for
+// others.
+func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
+	return func(yield func(*Change, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var work sync.WaitGroup
+		defer work.Wait()
+		defer cancel()
+		var t *table
+		err := s.borrow(ctx, func(conn *connection) (err error) {
+			t, err = describe(ctx, conn, schema, name, s.config.Publications)
+			return err
+		})
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		pages := make(chan *page, s.config.Connections)
+		work.Go(func() { s.divide(ctx, t, pages, &work) })
+		for p := range pages {
+			<-p.read
+			for _, row := range p.rows {
+				if !yield(row, nil) {
+					return
+				}
+			}
+			if p.err != nil {
+				yield(nil, p.err)
+				return
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// divide finds where the pages begin, one after the other by the key alone, and has them read at the same time.
+func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, work *sync.WaitGroup) {
+	defer close(pages)
+	var low []Value
+	for {
+		p := &page{low: low, read: make(chan struct{})}
+		p.err = s.borrow(ctx, func(conn *connection) (err error) {
+			p.high, err = t.boundary(ctx, conn, low, s.config.PageSize)
+			return err
+		})
+		if p.err != nil {
+			close(p.read)
+		}
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			return
+		}
+		if p.err != nil {
+			return
+		}
+		work.Go(func() {
+			defer close(p.read)
+			p.err = s.borrow(ctx, func(conn *connection) (err error) {
+				p.rows, err = t.page(ctx, conn, p, s.LSN)
+				return err
+			})
+		})
+		if low = p.high; low == nil {
+			return
+		}
+	}
+}
+
+// boundary is the key of the last row of the page behind low, nil for the last page.
+func (t *table) boundary(ctx context.Context, conn *connection, low []Value, size int) ([]Value, error) {
+	names, _ := t.keys(0)
+	where, args := t.between(low, nil)
+	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s OFFSET %d LIMIT 1`, names, t.from, where, names, size-1), args...)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return rows[0], nil
+}
+
+func (t *table) page(ctx context.Context, conn *connection, p *page, at LSN) ([]*Change, error) {
+	names, _ := t.keys(0)
+	where, args := t.between(p.low, p.high)
+	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s`, t.columns, t.from, where, names), args...)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Change, len(rows))
+	changes := make([]*Change, len(rows))
+	for i, row := range rows {
+		all[i] = Change{Kind: KindRead, Relation: t.relation, New: row, LSN: at}
+		changes[i] = &all[i]
+	}
+	return changes, nil
+}
+
+// keys are the names of the key columns, and parameters of their types from a number on.
+func (t *table) keys(from int) (names, parameters string) {
+	var n, p []string
+	for i, k := range t.key {
+		n = append(n, k.name)
+		p = append(p, fmt.Sprintf("$%d::%s", from+i+1, k.cast))
+	}
+	return strings.Join(n, ", "), strings.Join(p, ", ")
+}
+
+func (t *table) between(low, high []Value) (where string, args []string) {
+	var conditions []string
+	add := func(operator string, key []Value) {
+		if key == nil {
+			return
+		}
+		names, parameters := t.keys(len(args))
+		conditions = append(conditions, "("+names+") "+operator+" ("+parameters+")")
+		for _, v := range key {
+			args = append(args, v.Text)
+		}
+	}
+	add(">", low)
+	add("<=", high)
+	if t.filter != "" {
+		conditions = append(conditions, "("+t.filter+")")
+	}
+	if len(conditions) == 0 {
+		return "", nil
+	}
+	return " WHERE " + strings.Join(conditions, " AND "), args
+}
+
+// rows asks for rows as texts.
+func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows [][]Value, err error) {
+	parameters := make([][]byte, len(args))
+	for i, a := range args {
+		parameters[i] = []byte(a)
+	}
+	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
+	var buffer []byte
+	for result.NextRow() {
+		values := result.Values()
+		buffer = buffer[:0]
+		for _, v := range values {
+			buffer = append(buffer, v...)
+		}
+		text, row := string(buffer), make([]Value, len(values))
+		for i, v := range values {
+			if v != nil {
+				row[i] = Value{State: Present, Text: text[:len(v)]}
+				text = text[len(v):]
+			}
+		}
+		rows = append(rows, row)
+	}
+	if _, err := result.Close(); err != nil {
+		return nil, fmt.Errorf("cdc: reading: %w", err)
+	}
+	return rows, nil
+}
+
+func addNames(names map[string]bool, text string) (map[string]bool, error) {
+	var list []string
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		return nil, fmt.Errorf("%w: names %s: %w", ErrProtocol, text, err)
+	}
+	if names == nil {
+		names = map[string]bool{}
+	}
+	for _, n := range list {
+		names[n] = true
+	}
+	return names, nil
+}

@@ -1,0 +1,94 @@
+package cdc
+
+import (
+	"sort"
+	"sync"
+	"time"
+)
+
+// commit is a transaction that waits for its acknowledgement.
+type commit struct {
+	end  LSN
+	when time.Time
+}
+
+// positions knows what was received, delivered and acknowledged. Only it decides what the server is told.
+type positions struct {
+	mu sync.Mutex
+	// waiting are the transactions that were received and not acknowledged, in order; the first delivered of them were
+	// handed out.
+	waiting   []commit
+	delivered int
+	// acknowledged is the end of the last transaction that was; last is that of the last one that was handed out.
+	acknowledged, last LSN
+	// confirmed is what the server may forget. It is ahead of acknowledged where nothing waits.
+	confirmed LSN
+	// received is the end of the last transaction that came, and server how far the server has read.
+	received, server LSN
+}
+
+func (p *positions) start(at LSN) {
+	p.acknowledged, p.last, p.confirmed, p.received, p.server = at, at, at, at, at
+}
+
+// receive notes a transaction that came.
+func (p *positions) receive(t *Transaction) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = append(p.waiting, commit{t.EndLSN, t.CommitTime})
+	p.received = t.EndLSN
+	p.server = max(p.server, t.EndLSN)
+}
+
+// forget takes back the last one that was received, which could not be handed on.
+func (p *positions) forget(before LSN) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting, p.received = p.waiting[:len(p.waiting)-1], before
+}
+
+// deliver notes that the next one was handed out.
+func (p *positions) deliver(t *Transaction) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delivered++
+	p.last = t.EndLSN
+}
+
+// acknowledge confirms all that was delivered up to the end of a transaction.
+func (p *positions) acknowledge(lsn LSN) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lsn == p.acknowledged {
+		return nil
+	}
+	i := sort.Search(p.delivered, func(i int) bool { return p.waiting[i].end >= lsn })
+	if i == p.delivered || p.waiting[i].end != lsn {
+		return &AckError{LSN: lsn, Acknowledged: p.acknowledged, Delivered: p.last}
+	}
+	for i+1 < p.delivered && p.waiting[i+1].end == lsn {
+		i++
+	}
+	p.waiting = p.waiting[i+1:]
+	p.delivered -= i + 1
+	p.acknowledged, p.confirmed = lsn, max(p.confirmed, lsn)
+	return nil
+}
+
+// advance notes how far the server has read. Where nothing waits, there is nothing before it that could be lost. inside
+// tells of a transaction that has come in part.
+func (p *positions) advance(to LSN, inside bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server = max(p.server, to)
+	if len(p.waiting) == 0 && !inside {
+		p.confirmed = max(p.confirmed, to)
+	}
+}
+
+// status is what the server is told.
+func (p *positions) status() (written, confirmed LSN) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(p.server, p.confirmed), p.confirmed
+}

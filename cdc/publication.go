@@ -1,0 +1,151 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Publication says which tables are streamed.
+type Publication struct {
+	Name string
+	// AllTables streams every table of the database, also those to come; Tables is empty then.
+	AllTables bool
+	Tables    []PublishedTable
+	// ViaRoot has changes of partitions told as changes of the table that is partitioned.
+	ViaRoot bool
+}
+
+// PublishedTable is one table of a publication.
+type PublishedTable struct {
+	// Schema of the table. Default: public.
+	Schema string
+	Table  string
+	// Columns are those that are streamed, which must include those of the replica identity for updates and deletes.
+	// Default: all. Postgres 15 and later.
+	Columns []string
+	// Filter is an SQL expression; rows for which it is not true are not streamed. It goes to the server as it is: never let
+	// it come from people who are not to write SQL. Default: all rows. Postgres 15 and later.
+	Filter string
+}
+
+// CreatePublication makes one. It fails with [ErrExists], or an [*InvalidError].
+func CreatePublication(ctx context.Context, db DB, p Publication) error {
+	if err := validateName(FieldPublications, p.Name); err != nil {
+		return err
+	}
+	if p.AllTables == (len(p.Tables) > 0) {
+		return invalid(FieldTables, p.Name, "either AllTables, or at least one of Tables")
+	}
+	sql := `CREATE PUBLICATION ` + quote(p.Name) + ` FOR ALL TABLES`
+	if !p.AllTables {
+		var tables []string
+		for _, t := range p.Tables {
+			text, err := t.sql()
+			if err != nil {
+				return err
+			}
+			tables = append(tables, text)
+		}
+		sql = `CREATE PUBLICATION ` + quote(p.Name) + ` FOR TABLE ` + strings.Join(tables, ", ")
+	}
+	if p.ViaRoot {
+		sql += ` WITH (publish_via_partition_root = true)`
+	}
+	// One statement only, whatever a filter holds.
+	if _, err := db.Exec(ctx, sql, pgx.QueryExecModeDescribeExec); err != nil {
+		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, known(err))
+	}
+	return nil
+}
+
+func (t PublishedTable) sql() (string, error) {
+	schema := t.Schema
+	if schema == "" {
+		schema = "public"
+	}
+	for _, name := range []string{schema, t.Table} {
+		if err := validateName(FieldTable, name); err != nil {
+			return "", err
+		}
+	}
+	sql := pgx.Identifier{schema, t.Table}.Sanitize()
+	if len(t.Columns) > 0 {
+		var columns []string
+		for _, c := range t.Columns {
+			if err := validateName(FieldColumns, c); err != nil {
+				return "", err
+			}
+			columns = append(columns, quote(c))
+		}
+		sql += " (" + strings.Join(columns, ", ") + ")"
+	}
+	if t.Filter != "" {
+		if strings.ContainsRune(t.Filter, 0) {
+			return "", invalid(FieldFilter, t.Filter, "no zero byte")
+		}
+		sql += " WHERE (" + t.Filter + "\n)"
+	}
+	return sql, nil
+}
+
+// Publications lists those of the database, by name. Tables are those that were named; columns and filters are told by
+// Postgres 15 and later.
+func Publications(ctx context.Context, db DB) ([]Publication, error) {
+	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: listing publications: %w", err)
+	}
+	columns, filter := `NULL::text[]`, `''`
+	if version >= 150000 {
+		columns = `(SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+			WHERE a.attrelid = c.oid AND a.attnum = ANY (r.prattrs))::text[]`
+		filter = `coalesce(pg_get_expr(r.prqual, c.oid), '')`
+	}
+	rows, err := db.Query(ctx, `
+		SELECT p.pubname, p.puballtables, p.pubviaroot, n.nspname, c.relname,
+			`+columns+`, `+filter+`
+		FROM pg_publication p
+		LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid
+		LEFT JOIN pg_class c ON c.oid = r.prrelid
+		LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+		ORDER BY p.pubname, n.nspname, c.relname`)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: listing publications: %w", err)
+	}
+	defer rows.Close()
+	var found []Publication
+	for rows.Next() {
+		var p Publication
+		var schema, table *string
+		var t PublishedTable
+		if err := rows.Scan(&p.Name, &p.AllTables, &p.ViaRoot, &schema, &table, &t.Columns, &t.Filter); err != nil {
+			return nil, fmt.Errorf("cdc: listing publications: %w", err)
+		}
+		if len(found) == 0 || found[len(found)-1].Name != p.Name {
+			found = append(found, p)
+		}
+		if schema != nil && table != nil {
+			t.Schema, t.Table = *schema, *table
+			last := &found[len(found)-1]
+			last.Tables = append(last.Tables, t)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("cdc: listing publications: %w", err)
+	}
+	return found, nil
+}
+
+// DropPublication drops the one of exactly this name. It fails with [ErrNotFound].
+func DropPublication(ctx context.Context, db DB, name string) error {
+	if err := validateName(FieldPublications, name); err != nil {
+		return err
+	}
+	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quote(name)); err != nil {
+		return fmt.Errorf("cdc: dropping publication %q: %w", name, known(err))
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// spilledWaiting is how many spilled transactions may wait for Next, if no others do.
+const spilledWaiting = 16
+
+// reader is what belongs to one connection of a stream.
+type reader struct {
+	stream    *Stream
+	conn      *connection
+	assembler assembler
+	heard     time.Time // when the server last said something
+	told      time.Time // when it was last told something
+	confirmed LSN       // what it was told
+	due       time.Time // when there is something to do again
+}
+
+// maintain tells the server what it is to know, and sets how long may be waited.
+func (r *reader) maintain() error {
+	s := r.stream
+	s.woken.Store(false)
+	written, confirmed := s.positions.status()
+	idle := time.Since(r.told) >= s.config.StatusInterval
+	closed := s.ctx.Err() != nil
+	if idle || confirmed > r.confirmed {
+		if err := r.conn.tell(written, confirmed, idle); err != nil {
+			return fmt.Errorf("cdc: writing: %w", err)
+		}
+		r.told, r.confirmed = time.Now(), confirmed
+	}
+	if closed {
+		return ErrClosed
+	}
+	r.due = r.told.Add(s.config.StatusInterval)
+	if err := r.conn.Conn().SetReadDeadline(r.due); err != nil {
+		return err
+	}
+	if s.woken.Load() { // since, and the deadline is ours now
+		return r.conn.Conn().SetReadDeadline(time.Unix(1, 0))
+	}
+	return nil
+}
+
+func (r *reader) message(message pgproto3.BackendMessage) error {
+	switch m := message.(type) {
+	case *pgproto3.CopyData:
+		return r.copied(m.Data)
+	case *pgproto3.ErrorResponse:
+		return fmt.Errorf("cdc: streaming: %w", pgconn.ErrorResponseToPgError(m))
+	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
+		return errors.New("cdc: the server has ended the stream")
+	default:
+		return nil // notices, changed parameters
+	}
+}
+
+func (r *reader) copied(data []byte) error {
+	w := &wire{rest: data}
+	switch kind := w.byte(); kind {
+	case pglogrepl.XLogDataByteID:
+		at := w.lsn()
+		w.lsn()
+		w.uint64()
+		if w.err != nil {
+			return w.err
+		}
+		return r.assembler.message(at, w.rest)
+	case pglogrepl.PrimaryKeepaliveMessageByteID:
+		end := w.lsn()
+		w.uint64()
+		if w.byte() != 0 {
+			r.told = time.Time{}
+			r.stream.woken.Store(true)
+		}
+		if w.err == nil {
+			r.stream.positions.advance(end, r.assembler.inside())
+		}
+	default:
+		w.fail("a message of the unknown kind %q", kind)
+	}
+	return w.err
+}
+
+// emit hands a transaction to Next, and waits while too much waits there.
+func (r *reader) emit(t *Transaction) error {
+	s := r.stream
+	if err := t.buffer.complete(); err != nil {
+		r.assembler.drop(t)
+		return err
+	}
+	weight := min(max(t.buffer.memory, 1), s.config.MemoryLimit/2)
+	if t.Spilled {
+		weight = s.config.MemoryLimit / 2 / spilledWaiting
+	}
+	err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) })
+	if err != nil {
+		r.assembler.drop(t)
+		return err
+	}
+	t.weight = weight
+	before := s.positions.received // which only this goroutine changes
+	s.positions.receive(t)
+	err = r.wait(func(ctx context.Context) error {
+		select {
+		case s.queue <- t:
+			return nil
+		default:
+		}
+		select {
+		case s.queue <- t:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err != nil {
+		s.positions.forget(before)
+		s.free(t)
+	}
+	return err
+}
+
+// wait tries until it succeeds, and tends the connection meanwhile.
+func (r *reader) wait(try func(context.Context) error) error {
+	for {
+		ctx, cancel := context.WithTimeout(r.stream.ctx, blockedTick)
+		err := try(ctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if err := r.maintain(); err != nil {
+			return err
+		}
+		r.heard = time.Now()
+	}
+}

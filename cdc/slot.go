@@ -1,0 +1,176 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// DB is what slots and publications are managed through: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
+type DB interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// ErrExists is a slot or a publication whose name is taken.
+var ErrExists = errors.New("cdc: it exists")
+
+// ErrNotFound is a slot or a publication that does not exist.
+var ErrNotFound = errors.New("cdc: it does not exist")
+
+// SlotOptions are those of a new slot.
+type SlotOptions struct {
+	// Failover has the slot kept on standbys too, so that the stream can go on after a failover. Postgres 17 and later.
+	Failover bool
+	// Temporary has the slot dropped when the connection that made it ends. It is of no use with a pool.
+	Temporary bool
+}
+
+// Slot is what the server tells of a logical slot of this database.
+type Slot struct {
+	Name   string
+	Plugin string
+	// Active tells that somebody reads it: the server process PID, zero if nobody does.
+	Active bool
+	PID    int
+	// Confirmed is the position up to which all was acknowledged, Restart that from which the server keeps its WAL.
+	Confirmed, Restart LSN
+	// LagBytes is the WAL between Confirmed and the end of the log; RetainedBytes that between Restart and the end.
+	LagBytes, RetainedBytes int64
+	// LagTime is how long the last confirmations took from the server's flush of the WAL. It is measured by the server while
+	// somebody reads, and zero otherwise and where all is confirmed.
+	LagTime time.Duration
+	// Status is the server's wal_status: reserved, extended, unreserved or lost.
+	Status string
+	// Temporary and Failover are as they were asked for. Failover needs Postgres 17.
+	Temporary, Failover bool
+}
+
+// CreateSlot makes a slot for [Open]. Everything that commits from now on will be in its stream, and the server keeps its WAL
+// from now on: drop it when it is not needed. It fails with [ErrExists], or an [*InvalidError].
+func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (LSN, error) {
+	if err := validateSlot(name); err != nil {
+		return 0, err
+	}
+	level, err := single[string](ctx, db, `SELECT current_setting('wal_level')`)
+	if err != nil {
+		return 0, err
+	}
+	if level != "logical" {
+		return 0, invalid(FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+	}
+	call, args := `$1, 'pgoutput', $2`, []any{name, options.Temporary}
+	if options.Failover {
+		version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
+		if err != nil {
+			return 0, err
+		}
+		if version < 170000 {
+			return 0, invalid(FieldFailover, true, "Postgres 17 or later")
+		}
+		call += `, false, true`
+	}
+	at, err := single[string](ctx, db, `SELECT lsn::text FROM pg_create_logical_replication_slot(`+call+`)`, args...)
+	if err != nil {
+		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, known(err))
+	}
+	return ParseLSN(at)
+}
+
+// Slots lists the logical slots of the database, by name, those of others too.
+func Slots(ctx context.Context, db DB) ([]Slot, error) {
+	rows, err := db.Query(ctx, `
+		SELECT s.slot_name, s.plugin, s.active, coalesce(s.active_pid, 0), coalesce(s.confirmed_flush_lsn, '0/0')::text,
+			coalesce(s.restart_lsn, '0/0')::text,
+			coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::bigint,
+			coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::bigint,
+			coalesce(extract(epoch FROM r.flush_lag), 0)::float8, coalesce(s.wal_status, ''), s.temporary,
+			coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
+		FROM pg_replication_slots s
+		LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
+		CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) here (lsn)
+		WHERE s.slot_type = 'logical' AND s.database = current_database()
+		ORDER BY s.slot_name`)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: listing slots: %w", err)
+	}
+	slots, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Slot, err error) {
+		var confirmed, restart string
+		var lag float64
+		err = row.Scan(&s.Name, &s.Plugin, &s.Active, &s.PID, &confirmed, &restart, &s.LagBytes, &s.RetainedBytes, &lag, &s.Status, &s.Temporary, &s.Failover)
+		if err != nil {
+			return s, err
+		}
+		s.LagTime = time.Duration(lag * float64(time.Second))
+		if s.Confirmed, err = ParseLSN(confirmed); err != nil {
+			return s, err
+		}
+		s.Restart, err = ParseLSN(restart)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cdc: listing slots: %w", err)
+	}
+	return slots, nil
+}
+
+// LookupSlot finds the slot of exactly this name. It fails with [ErrNotFound].
+func LookupSlot(ctx context.Context, db DB, name string) (Slot, error) {
+	if err := validateSlot(name); err != nil {
+		return Slot{}, err
+	}
+	slots, err := Slots(ctx, db)
+	if err != nil {
+		return Slot{}, err
+	}
+	for _, s := range slots {
+		if s.Name == name {
+			return s, nil
+		}
+	}
+	return Slot{}, fmt.Errorf("%w: slot %q", ErrNotFound, name)
+}
+
+// DropSlot drops the slot of exactly this name, if it is one of this database that pgoutput writes. It fails with
+// [ErrNotFound], and with [ErrSlotBusy] while somebody reads it.
+func DropSlot(ctx context.Context, db DB, name string) error {
+	slot, err := LookupSlot(ctx, db, name)
+	if err != nil {
+		return err
+	}
+	if slot.Plugin != "pgoutput" {
+		return invalid(FieldSlot, name, "a slot with the plugin pgoutput; this one belongs to somebody else")
+	}
+	if _, err := db.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name); err != nil {
+		return fmt.Errorf("cdc: dropping slot %q: %w", name, known(err))
+	}
+	return nil
+}
+
+func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return value, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+}
+
+// known gives errors of the server the names they have here.
+func known(err error) error {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		switch server.Code {
+		case "42710":
+			return fmt.Errorf("%w: %w", ErrExists, err)
+		case "42704":
+			return fmt.Errorf("%w: %w", ErrNotFound, err)
+		case "55006":
+			return fmt.Errorf("%w: %w", ErrSlotBusy, err)
+		}
+	}
+	return err
+}

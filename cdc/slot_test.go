@@ -1,0 +1,91 @@
+package cdc_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := t.Context()
+	at, err := cdc.CreateSlot(ctx, d.pool, d.name, cdc.SlotOptions{})
+	require.NoError(t, err)
+	_, err = cdc.CreateSlot(ctx, d.pool, d.name, cdc.SlotOptions{})
+	require.ErrorIs(t, err, cdc.ErrExists)
+	_, err = cdc.CreateSlot(ctx, d.pool, d.name+"_2", cdc.SlotOptions{})
+	require.NoError(t, err)
+	d.exec(`select pg_create_logical_replication_slot('`+d.name+`_foreign', 'test_decoding')`,
+		`create table t as select i, repeat('x', 100) from generate_series(1, 10000) i`)
+	slot := d.slot()
+	require.Equal(t, at, slot.Confirmed)
+	require.Equal(t, "pgoutput", slot.Plugin)
+	require.Equal(t, "reserved", slot.Status)
+	require.False(t, slot.Active)
+	require.Greater(t, slot.LagBytes, int64(1<<20))
+	require.GreaterOrEqual(t, slot.RetainedBytes, slot.LagBytes)
+	slots, err := cdc.Slots(ctx, d.pool)
+	require.NoError(t, err)
+	require.Len(t, slots, 3)
+
+	require.ErrorIs(t, cdc.DropSlot(ctx, d.pool, d.name[:10]), cdc.ErrNotFound, "a part of a name is no name")
+	var invalid *cdc.InvalidError
+	require.ErrorAs(t, cdc.DropSlot(ctx, d.pool, d.name+"_foreign"), &invalid)
+	require.NoError(t, cdc.DropSlot(ctx, d.pool, d.name))
+	_, err = cdc.LookupSlot(ctx, d.pool, d.name)
+	require.ErrorIs(t, err, cdc.ErrNotFound)
+	slots, err = cdc.Slots(ctx, d.pool)
+	require.NoError(t, err)
+	require.Len(t, slots, 2)
+
+	_, err = cdc.CreateSlot(ctx, d.pool, d.name+"_f", cdc.SlotOptions{Failover: true})
+	if query[int](d, `select current_setting('server_version_num')::int`) < 170000 {
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, cdc.FieldFailover, invalid.Field)
+	} else {
+		require.NoError(t, err)
+	}
+}
+
+func TestBadInputIsNamed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.stream()
+	ctx := t.Context()
+	for field, change := range map[cdc.Field]func(*cdc.Config){
+		cdc.FieldConn:         func(c *cdc.Config) { c.Conn = nil },
+		cdc.FieldSlot:         func(c *cdc.Config) { c.Slot = `x"; drop table t; --` },
+		cdc.FieldPublications: func(c *cdc.Config) { c.Publications = []string{"there is none"} },
+		cdc.FieldProtocol:     func(c *cdc.Config) { c.Protocol = 3 },
+		cdc.FieldMemoryLimit:  func(c *cdc.Config) { c.MemoryLimit = 1 },
+		cdc.FieldStatus:       func(c *cdc.Config) { c.StatusInterval = -1 },
+		cdc.FieldTimeout:      func(c *cdc.Config) { c.Timeout = time.Millisecond },
+		cdc.FieldRetry:        func(c *cdc.Config) { c.LongestRetry = -1 },
+		cdc.FieldStart:        func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
+	} {
+		_, err := cdc.Open(ctx, d.streamConfig(change))
+		var invalid *cdc.InvalidError
+		require.ErrorAs(t, err, &invalid, field)
+		require.Equal(t, field, invalid.Field)
+	}
+	for _, name := range []string{"", "Upper", "with space", "a'b", strings.Repeat("x", 64)} {
+		_, err := cdc.CreateSlot(ctx, d.pool, name, cdc.SlotOptions{})
+		var invalid *cdc.InvalidError
+		require.ErrorAs(t, err, &invalid, name)
+	}
+	_, err := cdc.Open(ctx, d.streamConfig(func(c *cdc.Config) { c.Slot = "no_such_slot" }))
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+	d.exec(`select pg_create_logical_replication_slot('` + d.name + `_other', 'test_decoding')`)
+	_, err = cdc.Open(ctx, d.streamConfig(func(c *cdc.Config) { c.Slot = d.name + "_other" }))
+	require.ErrorContains(t, err, "test_decoding")
+
+	d.exec(`create role ` + d.name + ` login password 'x'`)
+	t.Cleanup(func() { administer(t, `drop role `+d.name) })
+	_, err = cdc.Open(ctx, d.streamConfig(func(c *cdc.Config) { c.Conn.User, c.Conn.Password = d.name, "x" }))
+	require.ErrorContains(t, err, "ALTER ROLE")
+}

@@ -1,0 +1,192 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+)
+
+// SnapshotConfig is what [CreateSnapshot] needs.
+type SnapshotConfig struct {
+	// Conn connects to the database, as a role that may replicate and may read the tables. It is copied.
+	Conn *pgx.ConnConfig
+	// Slot is the name of the slot to be made. There must be none of this name.
+	Slot string
+	// Publications, where they are given, have only their tables read, and of these what their column lists and row filters
+	// leave: what [Open] streams with the same publications. Default: any table, whole.
+	Publications []string
+	// Failover has the slot kept on standbys too. Postgres 17 and later.
+	Failover bool
+	// PageSize is how many rows are read at a time. Default: 2000; at most 100,000.
+	PageSize int
+	// Connections is how many read at the same time, all tables together. As many pages of each table that is being read,
+	// and two more, are in memory. Default: 4; at most 64.
+	Connections int
+}
+
+// Snapshot is what the database held at a moment. All that has committed before LSN is in it, and all that commits after
+// it is in the stream of its slot. Its methods can be called by any goroutine, Rows also at the same time.
+type Snapshot struct {
+	// Slot is the new slot.
+	Slot string
+	// LSN is the moment: what [Config.Start] takes.
+	LSN LSN
+
+	config SnapshotConfig
+	name   string // the server's, for other connections
+	export *connection
+	idle   chan *connection // nil where a connection is to be made
+	close  sync.Once
+}
+
+// CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
+// running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. Where a
+// snapshot could not be read to its end, drop the slot and begin anew. It fails with [ErrExists], an [*InvalidError] or an
+// error of the server.
+func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
+	setDefault(&config.PageSize, 2000)
+	setDefault(&config.Connections, 4)
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	config.Conn = config.Conn.Copy()
+	conn, err := connect(ctx, config.Conn, true)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{Slot: config.Slot, config: config, export: conn, idle: make(chan *connection, config.Connections)}
+	for range config.Connections {
+		s.idle <- nil
+	}
+	if err := s.create(ctx); err != nil {
+		conn.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *SnapshotConfig) validate() error {
+	if c.Conn == nil {
+		return invalid(FieldConn, "nil", "needed")
+	}
+	for _, p := range c.Publications {
+		if err := validateName(FieldPublications, p); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.PageSize < 1 || c.PageSize > 100_000:
+		return invalid(FieldPageSize, c.PageSize, "1 to 100000 rows")
+	case c.Connections < 1 || c.Connections > 64:
+		return invalid(FieldConnections, c.Connections, "1 to 64")
+	}
+	return validateSlot(c.Slot)
+}
+
+func (s *Snapshot) create(ctx context.Context) error {
+	if err := s.export.requireLogical(ctx); err != nil {
+		return err
+	}
+	if err := s.export.patient(ctx); err != nil {
+		return err
+	}
+	options := "EXPORT_SNAPSHOT"
+	if s.export.version >= 150000 {
+		options = "(SNAPSHOT 'export')"
+	}
+	if s.config.Failover {
+		if s.export.version < 170000 {
+			return invalid(FieldFailover, true, "Postgres 17 or later")
+		}
+		options = "(SNAPSHOT 'export', FAILOVER true)"
+	}
+	sql := "CREATE_REPLICATION_SLOT " + quote(s.Slot) + " LOGICAL pgoutput " + options
+	made, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
+	if err != nil {
+		return fmt.Errorf("cdc: creating slot %q with a snapshot: %w", s.Slot, known(err))
+	}
+	s.name = made.SnapshotName
+	s.LSN, err = ParseLSN(made.ConsistentPoint)
+	return err
+}
+
+// patient has the server keep connections that do nothing for a while.
+func (c *connection) patient(ctx context.Context) error {
+	sql := `SET idle_in_transaction_session_timeout = 0`
+	if c.version >= 140000 {
+		sql += `; SET idle_session_timeout = 0`
+	}
+	if _, err := c.Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("cdc: setting up a connection: %w", err)
+	}
+	return nil
+}
+
+// Close ends the snapshot. Nothing can be read from it any more. Close waits for pages that are being read.
+func (s *Snapshot) Close() {
+	s.close.Do(func() {
+		for range s.config.Connections {
+			if conn := <-s.idle; conn != nil {
+				conn.close()
+			}
+		}
+		close(s.idle)
+		s.export.close()
+	})
+}
+
+// borrow gives one of the connections, which are in a transaction with the snapshot, to a function. One that has failed is
+// not used again, so that others do not fail for it.
+func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) error {
+	var conn *connection
+	select {
+	case c, open := <-s.idle:
+		if !open {
+			return fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, ErrClosed)
+		}
+		conn = c
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	err := ctx.Err()
+	if conn == nil && err == nil {
+		conn, err = s.join(ctx)
+	}
+	if err == nil {
+		err = use(conn)
+	}
+	if err != nil && conn != nil {
+		conn.close()
+		conn = nil
+	}
+	s.idle <- conn
+	return err
+}
+
+// join makes a connection that sees what the snapshot saw.
+func (s *Snapshot) join(ctx context.Context) (*connection, error) {
+	conn, err := connect(ctx, s.config.Conn, false)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.patient(ctx); err == nil {
+		_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
+	}
+	if err != nil {
+		conn.close()
+		return nil, fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, errors.Join(err, s.lost()))
+	}
+	return conn, nil
+}
+
+// lost tells of a snapshot that ended with its connection.
+func (s *Snapshot) lost() error {
+	if s.export.IsClosed() {
+		return errors.New("the connection that holds it is lost: drop the slot and begin anew")
+	}
+	return nil
+}

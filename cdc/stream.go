@@ -1,0 +1,248 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	queueLength = 1024
+	// blockedTick is how often acknowledgements are passed on while the consumer is slower than the server.
+	blockedTick = 50 * time.Millisecond
+)
+
+// Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
+// Next is for one goroutine at a time; all other methods can be called by any at any time.
+type Stream struct {
+	config    Config
+	positions positions
+	queue     chan *Transaction
+	memory    *semaphore.Weighted // for transactions that wait
+	spilled   atomic.Int64
+	decoded   *Transaction // what Next returned last
+
+	cancel context.CancelFunc
+	ctx    context.Context //nolint:containedctx // it ends with Close
+	done   chan struct{}
+	err    error // why done is closed
+
+	woken      atomic.Bool
+	conn       atomic.Pointer[connection]
+	reconnects atomic.Int64
+	closing    sync.WaitGroup
+}
+
+// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrResyncNeeded], an error of
+// pgx where it cannot connect, or the context's, which bounds the opening only. The stream must be closed.
+func Open(ctx context.Context, config Config) (*Stream, error) {
+	config = config.WithDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	config.Conn = config.Conn.Copy()
+	s := &Stream{
+		config: config, queue: make(chan *Transaction, queueLength), done: make(chan struct{}),
+		memory: semaphore.NewWeighted(config.MemoryLimit / 2),
+	}
+	conn, at, err := s.connect(ctx, config.Start)
+	for end := time.Now().Add(time.Second); errors.Is(err, ErrSlotBusy) && time.Now().Before(end); {
+		if pause(ctx, blockedTick) == nil { // the server lets go of a slot a little after the one before has closed
+			conn, at, err = s.connect(ctx, config.Start)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.positions.start(at)
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.run(conn)
+	return s, nil
+}
+
+func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	conn, err := connect(ctx, s.config.Conn, true)
+	if err != nil {
+		return nil, 0, err
+	}
+	at, err := conn.begin(ctx, &s.config, confirmed)
+	if err != nil {
+		conn.close()
+		return nil, 0, err
+	}
+	return conn, at, nil
+}
+
+// Next waits for the next transaction. It fails with the context's error, with [ErrClosed], or with the error that has
+// ended the stream, after all that came before: [ErrResyncNeeded], a [*TooLargeError], [ErrProtocol], or one of the server
+// that another connection cannot get over.
+func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
+	if err := s.finish(); err != nil {
+		return nil, err
+	}
+	if s.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	select {
+	case t := <-s.queue:
+		return s.hand(t), nil
+	default:
+	}
+	select {
+	case t := <-s.queue:
+		return s.hand(t), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.done:
+		select {
+		case t := <-s.queue:
+			return s.hand(t), nil
+		default:
+			return nil, s.err
+		}
+	}
+}
+
+func (s *Stream) hand(t *Transaction) *Transaction {
+	s.decoded = t
+	s.positions.deliver(t)
+	return t
+}
+
+// finish frees the transaction that Next returned last. Its error stays.
+func (s *Stream) finish() error {
+	if s.decoded == nil {
+		return nil
+	}
+	if err := s.decoded.finish(); err != nil {
+		return err
+	}
+	s.free(s.decoded)
+	s.decoded = nil
+	return nil
+}
+
+func (s *Stream) free(t *Transaction) {
+	t.buffer.release()
+	s.memory.Release(t.weight)
+	if t.Spilled {
+		s.spilled.Add(-t.Size)
+	}
+}
+
+// Ack confirms that a transaction and all before it were processed, and returns at once: the server is told soon. It takes
+// the EndLSN of a transaction that Next has returned; the last one may be acknowledged again. Anything else is an [*AckError].
+func (s *Stream) Ack(lsn LSN) error {
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if err := s.positions.acknowledge(lsn); err != nil {
+		return err
+	}
+	s.wake()
+	return nil
+}
+
+// Close ends the stream and waits until all is released; what was acknowledged is told to the server before. It can be called
+// more than once, but not beside Next.
+func (s *Stream) Close() {
+	s.cancel()
+	s.wake()
+	<-s.done
+	s.closing.Wait()
+	if s.decoded != nil {
+		s.free(s.decoded)
+		s.decoded = nil
+	}
+	for {
+		select {
+		case t := <-s.queue:
+			s.free(t)
+		default:
+			return
+		}
+	}
+}
+
+// wake makes the reader look up from the network.
+func (s *Stream) wake() {
+	if conn := s.conn.Load(); conn != nil && !s.woken.Swap(true) {
+		_ = conn.Conn().SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// run reads until the stream is closed or cannot go on.
+func (s *Stream) run(conn *connection) {
+	defer close(s.done)
+	retry := backoff{shortest: s.config.ShortestRetry, longest: s.config.LongestRetry}
+	for {
+		err := s.read(conn, &retry)
+		s.closing.Go(conn.close)
+		for conn = nil; conn == nil; {
+			if s.ctx.Err() != nil {
+				s.err = ErrClosed
+				return
+			}
+			if !passing(err) {
+				s.err = err
+				s.config.Logger.Error("cdc: the stream ends", "slot", s.config.Slot, "error", err)
+				return
+			}
+			delay := retry.delay()
+			s.config.Logger.Warn("cdc: the connection is lost", "slot", s.config.Slot, "error", err, "retry", delay)
+			if pause(s.ctx, delay) != nil {
+				continue
+			}
+			_, confirmed := s.positions.status()
+			conn, _, err = s.connect(s.ctx, confirmed)
+		}
+		s.reconnects.Add(1)
+	}
+}
+
+// read takes what comes by one connection until that is lost.
+func (s *Stream) read(conn *connection, retry *backoff) error {
+	r := &reader{stream: s, conn: conn}
+	r.assembler = assembler{
+		memoryLimit: s.config.MemoryLimit / 2, spillLimit: s.config.SpillLimit, folder: s.config.SpillFolder,
+		decoder: newDecoder(), after: s.positions.received, streams: map[uint32]*Transaction{},
+		spilled: s.spilled.Add, emit: r.emit,
+		skip: func(end LSN) { s.positions.advance(end, false) },
+	}
+	defer r.assembler.discard()
+	s.conn.Store(conn)
+	defer s.conn.Store(nil)
+	s.woken.Store(true)
+	r.heard = time.Now()
+	for {
+		if s.woken.Load() || time.Now().After(r.due) {
+			if err := r.maintain(); err != nil {
+				return err
+			}
+		}
+		message, err := conn.ReceiveMessage(context.Background())
+		switch {
+		case pgconn.Timeout(err):
+			if silent := time.Since(r.heard); silent > s.config.Timeout {
+				return fmt.Errorf("cdc: the server was silent for %s", silent)
+			}
+			s.woken.Store(true)
+			continue
+		case err != nil:
+			return fmt.Errorf("cdc: reading: %w", err)
+		}
+		r.heard = time.Now()
+		if err := r.message(message); err != nil {
+			return err
+		}
+		retry.reset()
+	}
+}

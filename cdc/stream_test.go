@@ -1,0 +1,265 @@
+package cdc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// quiet is the log of tests that make trouble on purpose.
+var quiet = slog.New(slog.DiscardHandler)
+
+// stream makes a publication of all tables and a slot, both named as the database, and opens the stream.
+func (d *database) stream(change ...func(*cdc.Config)) *cdc.Stream {
+	d.tb.Helper()
+	ctx := d.tb.Context()
+	if err := cdc.CreatePublication(ctx, d.pool, cdc.Publication{Name: d.name, AllTables: true}); !errors.Is(err, cdc.ErrExists) {
+		require.NoError(d.tb, err)
+	}
+	if _, err := cdc.CreateSlot(ctx, d.pool, d.name, cdc.SlotOptions{}); !errors.Is(err, cdc.ErrExists) {
+		require.NoError(d.tb, err)
+	}
+	s, err := cdc.Open(ctx, d.streamConfig(change...))
+	require.NoError(d.tb, err)
+	d.tb.Cleanup(s.Close)
+	return s
+}
+
+func (d *database) streamConfig(change ...func(*cdc.Config)) cdc.Config {
+	config := cdc.Config{
+		Conn: d.config(), Slot: d.name, Publications: []string{d.name}, Logger: quiet,
+		StatusInterval: 200 * time.Millisecond, Timeout: 5 * time.Second, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	return config
+}
+
+// next is the next transaction, and its changes as text.
+func next(tb testing.TB, s *cdc.Stream) (*cdc.Transaction, []string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
+	t, err := s.Next(ctx)
+	require.NoError(tb, err)
+	var changes []string
+	for c, err := range t.Changes() {
+		require.NoError(tb, err)
+		name := ""
+		if c.Relation != nil {
+			name = " " + c.Relation.Table
+		}
+		changes = append(changes, fmt.Sprint(c.Kind, name, " ", c.New))
+	}
+	return t, changes
+}
+
+func TestStreamDeliversTransactionsInOrder(t *testing.T) {
+	t.Parallel()
+	for protocol := 1; protocol <= 2; protocol++ {
+		t.Run(fmt.Sprintf("protocol %d", protocol), func(t *testing.T) {
+			t.Parallel()
+			d := newDatabase(t)
+			d.exec(`create table t (id int primary key, v text)`)
+			s := d.stream(func(c *cdc.Config) { c.Protocol = protocol })
+			before := time.Now().Add(-time.Minute)
+			d.exec(`insert into t values (1, 'one'), (2, null)`, `do $$ begin insert into t values (3, 'three'); delete from t where id = 1; end $$`)
+
+			first, changes := next(t, s)
+			require.Equal(t, []string{"insert t [1 one]", "insert t [2 NULL]"}, changes)
+			require.NotZero(t, first.XID)
+			require.Greater(t, first.EndLSN, first.CommitLSN)
+			require.WithinRange(t, first.CommitTime, before, before.Add(2*time.Minute))
+			second, changes := next(t, s)
+			require.Equal(t, []string{"insert t [3 three]", "delete t []"}, changes)
+			require.Greater(t, second.EndLSN, first.EndLSN)
+			require.NoError(t, s.Ack(second.EndLSN))
+
+			var end string
+			require.NoError(t, d.pool.QueryRow(t.Context(), `select pg_logical_emit_message(false, 'mine', 'alone')::text`).Scan(&end))
+			d.exec(`insert into t values (4, 'four')`)
+			alone, changes := next(t, s)
+			require.Len(t, changes, 1)
+			require.Zero(t, alone.XID)
+			require.Equal(t, end, alone.EndLSN.String())
+			_, changes = next(t, s)
+			require.Equal(t, []string{"insert t [4 four]"}, changes)
+		})
+	}
+}
+
+func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	s := d.stream()
+	d.exec(`insert into t values (1)`, `insert into t values (2)`, `insert into t values (3)`)
+	first, _ := next(t, s)
+	second, _ := next(t, s)
+	refused := func(lsn cdc.LSN, why string) {
+		t.Helper()
+		var ack *cdc.AckError
+		err := s.Ack(lsn)
+		require.ErrorAs(t, err, &ack)
+		require.ErrorContains(t, err, why)
+		require.Equal(t, lsn, ack.LSN)
+	}
+	refused(0xFF00000000, "beyond what was delivered")
+	refused(second.EndLSN+1, "beyond what was delivered")
+	refused(second.CommitLSN, "not the end of a transaction")
+	require.NoError(t, s.Ack(second.EndLSN))
+	require.NoError(t, s.Ack(second.EndLSN), "the last can be repeated")
+	refused(first.EndLSN, "behind what is acknowledged")
+	refused(0, "behind what is acknowledged")
+	require.Eventually(t, func() bool { return d.slot().Confirmed == second.EndLSN }, 10*time.Second, 20*time.Millisecond)
+	time.Sleep(600 * time.Millisecond) // some statuses later
+	require.Equal(t, second.EndLSN, d.slot().Confirmed, "nothing is confirmed over what waits")
+
+	s.Close()
+	s.Close()
+	require.ErrorIs(t, s.Ack(second.EndLSN), cdc.ErrClosed)
+	_, err := s.Next(t.Context())
+	require.ErrorIs(t, err, cdc.ErrClosed)
+	s = d.stream()
+	_, changes := next(t, s)
+	require.Equal(t, []string{"insert t [3]"}, changes, "what was not acknowledged comes again")
+}
+
+func (d *database) slot() cdc.Slot {
+	d.tb.Helper()
+	slot, err := cdc.LookupSlot(d.tb.Context(), d.pool, d.name)
+	require.NoError(d.tb, err)
+	return slot
+}
+
+func TestTablesWithoutChangesDoNotKeepWAL(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table idle (id int primary key)`, `create table busy (id int, v text)`,
+		`create publication `+d.name+` for table idle`)
+	d.stream()
+	start := d.slot()
+	for i := range 10 {
+		d.exec(fmt.Sprintf(`insert into busy select i, repeat(md5(i::text), 20) from generate_series(%d, %d) i`, i*2000, i*2000+1999))
+	}
+	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_lsn()::text`))
+	require.NoError(t, err)
+	require.Greater(t, end, start.Confirmed+10<<20, "the other table writes enough to tell")
+	require.Eventually(t, func() bool { return d.slot().Confirmed >= end }, 20*time.Second, 50*time.Millisecond)
+	// The server lets go of the WAL behind the next two notes of running transactions.
+	require.Eventually(t, func() bool {
+		d.exec(`checkpoint`)
+		return d.slot().Restart >= end
+	}, 30*time.Second, 300*time.Millisecond)
+}
+
+func TestStreamGoesOnAfterItsWalsenderIsTerminated(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	s := d.stream()
+	d.exec(`insert into t values (1)`, `insert into t values (2)`)
+	first, _ := next(t, s)
+	require.NoError(t, s.Ack(first.EndLSN))
+	second, _ := next(t, s)
+	for i := 3; i < 8; i++ {
+		require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
+		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
+		_, changes := next(t, s)
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes, "nothing is missing, and nothing comes twice")
+		require.Eventually(t, func() bool { return d.slot().Active }, 10*time.Second, 10*time.Millisecond)
+	}
+	require.NoError(t, s.Ack(second.EndLSN), "what was delivered before can be acknowledged after")
+}
+
+func TestStreamGoesOnAfterTheNetworkIsCut(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	p := newProxy(t, d.config())
+	s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.host, p.port })
+	for i := range 10 {
+		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
+		if i%2 == 1 {
+			p.cut()
+		}
+		transaction, changes := next(t, s)
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes)
+		if i%3 == 0 {
+			require.NoError(t, s.Ack(transaction.EndLSN))
+		}
+	}
+}
+
+func TestStreamNoticesASilentNetwork(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	p := newProxy(t, d.config())
+	s := d.stream(func(c *cdc.Config) {
+		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Timeout = 700 * time.Millisecond
+	})
+	d.exec(`insert into t values (1)`)
+	next(t, s)
+	p.freeze()
+	d.exec(`insert into t values (2)`)
+	require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
+	_, changes := next(t, s)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+}
+
+func TestLostSlotsNeedAResync(t *testing.T) {
+	t.Parallel()
+	for reason, harm := range map[cdc.ResyncReason]string{
+		cdc.SlotMissing:  `select pg_drop_replication_slot('%s')`,
+		cdc.SlotAdvanced: `select pg_replication_slot_advance('%s', pg_current_wal_lsn())`,
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			t.Parallel()
+			d := newDatabase(t)
+			d.exec(`create table t (id int primary key)`)
+			p := newProxy(t, d.config())
+			s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.host, p.port })
+			d.exec(`insert into t values (1)`)
+			first, _ := next(t, s)
+			require.NoError(t, s.Ack(first.EndLSN))
+			d.exec(`insert into t values (2)`)
+			next(t, s)
+			p.refuse()
+			d.exec(`insert into t values (3)`)
+			require.Eventually(t, func() bool { return !d.slot().Active }, 10*time.Second, 10*time.Millisecond)
+			d.exec(fmt.Sprintf(harm, d.name))
+			p.accept()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var err error
+			for err == nil {
+				_, err = s.Next(ctx)
+			}
+			require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+			var resync *cdc.ResyncError
+			require.ErrorAs(t, err, &resync)
+			require.Equal(t, reason, resync.Reason)
+			_, err = cdc.Open(t.Context(), d.streamConfig(func(c *cdc.Config) { c.Start = first.EndLSN }))
+			require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+		})
+	}
+}
+
+func TestASlotHasOneReader(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.stream()
+	_, err := cdc.Open(t.Context(), d.streamConfig())
+	require.ErrorIs(t, err, cdc.ErrSlotBusy)
+	require.ErrorIs(t, cdc.DropSlot(t.Context(), d.pool, d.name), cdc.ErrSlotBusy)
+}

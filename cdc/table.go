@@ -1,0 +1,153 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// table is what is needed to read one page by page.
+type table struct {
+	relation *Relation
+	from     string // what is selected from
+	columns  string
+	filter   string // an expression, or ""
+	key      []keyColumn
+}
+
+type keyColumn struct {
+	name string // quoted
+	cast string // its type, so that texts can be compared with it
+}
+
+// describe looks a table up. Names are what they are in the catalog, not quoted.
+func describe(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
+	full := schema + "." + name
+	rows, err := conn.rows(ctx, `
+		SELECT c.oid, c.relkind, c.relreplident
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`, schema, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, invalid(FieldTable, full, "there is no table of this name")
+	}
+	oid := rows[0][0].Text
+	number, err := strconv.ParseUint(oid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("%w: oid %q", ErrProtocol, oid)
+	}
+	t := &table{
+		relation: &Relation{OID: uint32(number), Schema: schema, Table: name, Identity: Identity(rows[0][2].Text[0])},
+		from:     pgx.Identifier{schema, name}.Sanitize(),
+	}
+	if rows[0][1].Text == "r" { // tables that inherit from it are others
+		t.from = "ONLY " + t.from
+	}
+	listed, err := t.published(ctx, conn, publications)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.describeColumns(ctx, conn, oid, listed)
+}
+
+// describeColumns finds those that the stream has too, and those to go by.
+func (t *table) describeColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
+	rows, err := conn.rows(ctx, `
+		SELECT a.attname, a.atttypid, a.atttypmod, y.typname, yn.nspname,
+			coalesce(array_position(p.indkey[0:p.indnkeyatts-1]::int2[], a.attnum), -1),
+			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1)
+		FROM pg_attribute a
+		JOIN pg_type y ON y.oid = a.atttypid
+		JOIN pg_namespace yn ON yn.oid = y.typnamespace
+		LEFT JOIN pg_index p ON p.indrelid = a.attrelid AND p.indisprimary
+		LEFT JOIN pg_index r ON r.indrelid = a.attrelid AND r.indisreplident
+		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+		ORDER BY a.attnum`, oid)
+	if err != nil {
+		return err
+	}
+	primary, index := map[string]keyColumn{}, map[string]keyColumn{}
+	var columns []string
+	for _, row := range rows {
+		c := Column{Name: row[0].Text, Type: row[3].Text}
+		typeOID, err := strconv.ParseUint(row[1].Text, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%w: oid %q", ErrProtocol, row[1].Text)
+		}
+		modifier, err := strconv.ParseInt(row[2].Text, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%w: type modifier %q", ErrProtocol, row[2].Text)
+		}
+		c.TypeOID, c.Modifier = uint32(typeOID), int32(modifier)
+		if row[4].Text != "pg_catalog" {
+			c.Type = row[4].Text + "." + c.Type
+		}
+		key := keyColumn{quote(c.Name), pgx.Identifier{row[4].Text, row[3].Text}.Sanitize()}
+		if row[5].Text != "-1" {
+			primary[row[5].Text] = key
+		}
+		if row[6].Text != "-1" {
+			index[row[6].Text] = key
+		}
+		c.Key = t.relation.Identity == IdentityFull || t.relation.Identity == IdentityDefault && row[5].Text != "-1" ||
+			t.relation.Identity == IdentityIndex && row[6].Text != "-1"
+		if listed == nil || listed[c.Name] {
+			t.relation.Columns = append(t.relation.Columns, c)
+			columns = append(columns, quote(c.Name))
+		}
+	}
+	if len(primary) == 0 {
+		primary = index
+	}
+	for i := range len(primary) { // a slice of an array counts from one
+		t.key = append(t.key, primary[strconv.Itoa(i+1)])
+	}
+	if len(t.key) == 0 {
+		return invalid(FieldTable, t.relation.Name(), "it needs a primary key, or a replica identity with an index, to be read page by page")
+	}
+	t.columns = strings.Join(columns, ", ")
+	return nil
+}
+
+// published finds the columns, nil for all, and the filter with which the publications have the table.
+func (t *table) published(ctx context.Context, conn *connection, publications []string) (columns map[string]bool, err error) {
+	if len(publications) == 0 {
+		return nil, nil
+	}
+	extra := `NULL, NULL`
+	if conn.version >= 150000 {
+		extra = `array_to_json(attnames), rowfilter`
+	}
+	var names []string
+	for _, p := range publications {
+		names = append(names, literal(p))
+	}
+	rows, err := conn.rows(ctx, `SELECT pubname, `+extra+` FROM pg_publication_tables
+		WHERE schemaname = $1 AND tablename = $2 AND pubname IN (`+strings.Join(names, ", ")+`)`, t.relation.Schema, t.relation.Table)
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, invalid(FieldTable, t.relation.Name(), "it must be in one of the publications "+strings.Join(publications, ", "))
+	}
+	var filters []string
+	for _, row := range rows {
+		if row[1].State == Present {
+			if columns, err = addNames(columns, row[1].Text); err != nil {
+				return nil, err
+			}
+		}
+		if row[2].State == Present {
+			filters = append(filters, "("+row[2].Text+")")
+		}
+	}
+	if len(filters) == len(rows) { // one without a filter lets all pass
+		t.filter = strings.Join(filters, " OR ")
+	}
+	return columns, nil
+}

@@ -1,0 +1,106 @@
+package cdc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// wire reads the fields of a message one after the other. The first that is not there is kept as the error, and all that
+// follow are zero.
+type wire struct {
+	rest []byte
+	err  error
+}
+
+func (w *wire) take(n int) []byte {
+	if w.err != nil || n < 0 || n > len(w.rest) {
+		w.fail("%d bytes are left where %d are needed", len(w.rest), n)
+		return nil
+	}
+	taken := w.rest[:n]
+	w.rest = w.rest[n:]
+	return taken
+}
+
+func (w *wire) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *wire) byte() byte {
+	if b := w.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (w *wire) uint16() uint16 {
+	if b := w.take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (w *wire) uint32() uint32 {
+	if b := w.take(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (w *wire) uint64() uint64 {
+	if b := w.take(8); b != nil {
+		return binary.BigEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (w *wire) lsn() LSN { return LSN(w.uint64()) }
+
+func (w *wire) time() time.Time {
+	return postgresEpoch.Add(time.Duration(int64(w.uint64())) * time.Microsecond) //nolint:gosec // the server's are signed
+}
+
+func (w *wire) string() string {
+	end := bytes.IndexByte(w.rest, 0)
+	if end < 0 {
+		w.fail("a string has no end")
+		return ""
+	}
+	s := string(w.take(end))
+	w.take(1)
+	return s
+}
+
+// row reads the values of a row. Their texts share one string.
+func (w *wire) row() []Value {
+	n := int(w.uint16())
+	if n > len(w.rest) { // each takes one byte at least
+		w.fail("a row of %d columns has %d bytes", n, len(w.rest))
+		return nil
+	}
+	values := make([]Value, n)
+	texts, start := string(w.rest), w.rest
+	for i := range values {
+		switch kind := w.byte(); kind {
+		case 'n':
+		case 'u':
+			values[i].State = Unchanged
+		case 't':
+			length := int(w.uint32())
+			at := len(start) - len(w.rest)
+			if w.take(length); w.err == nil {
+				values[i] = Value{State: Present, Text: texts[at : at+length]}
+			}
+		default:
+			w.fail("a value of the unknown format %q", kind)
+		}
+		if w.err != nil {
+			return nil
+		}
+	}
+	return values
+}
