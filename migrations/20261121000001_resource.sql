@@ -105,6 +105,10 @@ CREATE TABLE delta_controller (
 -- due_at is when the lifecycle takes its next step by itself (null: it rests). dispatch_at is when a dispatcher wakes
 -- the workflow if nobody did before: at once for a row just informed, some time after due_at for the others, so that a
 -- lost wake-up costs time and never a resource.
+--
+-- workflow_id names the workflow that owns the resource: its own, or a batch. alone keeps a row out of batches: its own
+-- workflow has claimed it, or is to. held_until says until when a batch may have its Work run: nobody else claims it
+-- before, whatever became of the row meanwhile, so that Work is called for a resource by one at a time.
 CREATE TABLE delta_resource (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     generation bigint NOT NULL DEFAULT 1,
@@ -116,12 +120,14 @@ CREATE TABLE delta_resource (
     external_created_at timestamptz,
     due_at timestamptz,
     dispatch_at timestamptz,
+    held_until timestamptz,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
     priority smallint NOT NULL DEFAULT 3,
     paused boolean NOT NULL DEFAULT FALSE,
+    alone boolean NOT NULL DEFAULT FALSE,
     kind text NOT NULL,
     object_id text NOT NULL,
     namespace text NOT NULL,
