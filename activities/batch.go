@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -134,8 +135,11 @@ func (r *batchRun) attempt(ctx context.Context) error {
 	return err
 }
 
+// errStopping has the members that are left given to another worker.
+var errStopping = temporal.NewApplicationError("the worker stops; the members that are left go to another one", "delta.Stopping")
+
 // feed claims members and has them worked, until all have been or the worker stops.
-func (r *batchRun) feed(ctx context.Context, results chan<- result) error {
+func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) {
 	ctx, unlink := r.untilStopped(ctx)
 	defer unlink()
 	var stopping <-chan struct{}
@@ -154,12 +158,19 @@ func (r *batchRun) feed(ctx context.Context, results chan<- result) error {
 	}
 	rows := make(chan []result)
 	var workers sync.WaitGroup
-	defer workers.Wait()
-	defer close(rows)
+	var behind atomic.Bool
+	defer func() {
+		close(rows)
+		workers.Wait()
+		if behind.Load() && err == nil {
+			err = errStopping
+		}
+	}()
 	for range max(r.Parallelism, 1) {
 		workers.Go(func() {
 			for set := range rows {
 				if stopped() {
+					behind.Store(true)
 					for _, one := range set {
 						one.left = true
 						results <- one
@@ -176,7 +187,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- result) error {
 	}
 	for from := 0; from < len(r.in.IDs); from += most {
 		if stopped() {
-			return temporal.NewApplicationError("the worker stops; the members that are left go to another one", "delta.Stopping")
+			return errStopping
 		}
 		to := min(from+most, len(r.in.IDs))
 		claimed, err := r.claim(context.WithoutCancel(ctx), r.in.IDs[from:to], r.in.Generations[from:to])

@@ -612,7 +612,7 @@ SET state = 'expired',
     due_at = now(),
     dispatch_at = now()
 FROM (SELECT unnest($3::bigint[]) AS id, unnest($4::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $1 AND r.state = 'synced' AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $1 AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now()
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), $2::interval) > '0'
 `
 
@@ -768,7 +768,7 @@ FROM (
             coalesce(max(n.deleted_retention), $7::interval) AS deleted
         FROM delta_namespace n WHERE n.name = d.namespace
     ) rest
-    WHERE d.workflow_id = $2 AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+    WHERE d.workflow_id = $2 AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
 ) kept
 WHERE r.id = kept.id AND r.workflow_id = $2 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
 `
@@ -820,7 +820,7 @@ func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, arg ReleaseHeldParam
 const removeMembers = `-- name: RemoveMembers :execrows
 DELETE FROM delta_resource r
 USING (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $3 AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $3 AND NOT r.alone AND r.due_at <= now()
   AND (
     SELECT CASE r.state
         WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
@@ -866,7 +866,7 @@ const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
 JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = $3
+WHERE r.generation = m.generation AND r.workflow_id = $3 AND NOT r.alone
   AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL
 `
 

@@ -184,7 +184,7 @@ RETURNING r.*;
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
 JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = @workflow_id
+WHERE r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone
   AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL;
 
 -- name: ExpireMembers :execrows
@@ -197,14 +197,14 @@ SET state = 'expired',
     due_at = now(),
     dispatch_at = now()
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND r.state = 'synced' AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now()
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), @default_expiry::interval) > '0';
 
 -- name: RemoveMembers :execrows
 -- RemoveResource of a set.
 DELETE FROM delta_resource r
 USING (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone AND r.due_at <= now()
   AND (
     SELECT CASE r.state
         WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
@@ -240,6 +240,6 @@ FROM (
             coalesce(max(n.deleted_retention), @default_deleted_retention::interval) AS deleted
         FROM delta_namespace n WHERE n.name = d.namespace
     ) rest
-    WHERE d.workflow_id = @workflow_id AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+    WHERE d.workflow_id = @workflow_id AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
 ) kept
 WHERE r.id = kept.id AND r.workflow_id = @workflow_id AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now();
