@@ -228,7 +228,7 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 	err = retry(ctx, func(ctx context.Context) (err error) {
 		rows, err = db.New().ClaimAttempts(ctx, r.Pool, db.ClaimAttemptsParams{
 			Soon: claimSoon, Net: DispatchNet, Lost: "the worker was lost: it stopped reporting before the attempt ended",
-			MaxErrors: MaxErrors, WorkflowID: &r.in.WorkflowID, Kind: r.in.Kind, Ids: ids, Generations: generations,
+			MaxErrors: MaxErrors, WorkflowID: r.in.WorkflowID, Kind: r.in.Kind, Ids: ids, Generations: generations,
 		})
 		return err
 	})
@@ -256,7 +256,7 @@ func (r *batchRun) recover(ctx context.Context) error {
 		return nil
 	}
 	rows, err := db.New().ExhaustedMembers(ctx, r.Pool, db.ExhaustedMembersParams{
-		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: &r.in.WorkflowID,
+		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID,
 	})
 	if err != nil {
 		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
@@ -371,7 +371,7 @@ func (r *batchRun) keepHeld(ctx context.Context) (stop func()) {
 			if len(ids) == 0 {
 				continue
 			}
-			err := db.New().KeepHeld(ctx, r.Pool, db.KeepHeldParams{Net: DispatchNet, Ids: ids, WorkflowID: &r.in.WorkflowID})
+			err := db.New().KeepHeld(ctx, r.Pool, db.KeepHeldParams{Net: DispatchNet, Ids: ids, WorkflowID: r.in.WorkflowID})
 			if err != nil && ctx.Err() == nil {
 				r.Logger.Warn("keeping the members of a batch failed; it is tried again", "kind", r.in.Kind, "error", err)
 			}
@@ -390,7 +390,7 @@ func (r *batchRun) release(ctx context.Context, ids []int64) error {
 	}
 	var released int64
 	err := retry(ctx, func(ctx context.Context) (err error) {
-		released, err = db.New().ReleaseHeld(ctx, r.Pool, db.ReleaseHeldParams{Ids: ids, WorkflowID: &r.in.WorkflowID})
+		released, err = db.New().ReleaseHeld(ctx, r.Pool, db.ReleaseHeldParams{Ids: ids, WorkflowID: r.in.WorkflowID})
 		return err
 	})
 	if err != nil {

@@ -24,10 +24,11 @@ SET state = 'pending',
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', $3::text), $4)
         ELSE r.errors END
 FROM (SELECT unnest($7::bigint[]) AS id, unnest($8::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $5 AND r.kind = $6 AND NOT r.alone
-  AND r.attempt - r.snoozes < r.max_attempts
-  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
-  AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $6 AND c.paused)
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = $5::text AND NOT r.alone AND NOT r.paused
+    AND r.attempt - r.snoozes < r.max_attempts
+    AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now())) THEN TRUE ELSE FALSE END
+  AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $6 AND c.paused)
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
@@ -36,7 +37,7 @@ type ClaimAttemptsParams struct {
 	Net         time.Duration
 	Lost        string
 	MaxErrors   int32
-	WorkflowID  *string
+	WorkflowID  string
 	Kind        string
 	Ids         []int64
 	Generations []int64
@@ -542,15 +543,15 @@ func (q *Queries) CompleteSyncedMany(ctx context.Context, db DBTX, arg CompleteS
 
 const exhaustedMembers = `-- name: ExhaustedMembers :many
 SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
-JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = $3 AND NOT r.alone
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+WHERE r.generation = m.generation AND r.workflow_id = $3::text AND NOT r.alone
   AND r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts
 `
 
 type ExhaustedMembersParams struct {
 	Ids         []int64
 	Generations []int64
-	WorkflowID  *string
+	WorkflowID  string
 }
 
 // The last attempt was claimed, and its worker died.
@@ -612,12 +613,13 @@ SET state = 'expired',
     due_at = now(),
     dispatch_at = now()
 FROM (SELECT unnest($3::bigint[]) AS id, unnest($4::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $1 AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = $1::text AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now() THEN TRUE ELSE FALSE END
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), $2::interval) > '0'
 `
 
 type ExpireMembersParams struct {
-	WorkflowID    *string
+	WorkflowID    string
 	DefaultExpiry time.Duration
 	Ids           []int64
 	Generations   []int64
@@ -641,13 +643,13 @@ const keepHeld = `-- name: KeepHeld :exec
 UPDATE delta_resource r
 SET held_until = now() + $1::interval,
     dispatch_at = CASE WHEN r.state = 'pending' THEN now() + $1::interval ELSE r.dispatch_at END
-WHERE r.id = ANY ($2::bigint[]) AND r.workflow_id = $3 AND r.held_until IS NOT NULL
+WHERE r.id = ANY ($2::bigint[]) AND r.workflow_id = $3::text AND r.held_until IS NOT NULL
 `
 
 type KeepHeldParams struct {
 	Net        time.Duration
 	Ids        []int64
-	WorkflowID *string
+	WorkflowID string
 }
 
 // Work goes on: the members that have no result yet stay with the batch.
@@ -709,7 +711,10 @@ type LeaseDueInBatchRow struct {
 // by member, by generation and attempt, and where the batch does not have the attempt yet by workflow_id: a member that was
 // dispatched anew is no longer the batch's.
 //
-// Members are named by the ids of their rows, in the order of object ids, which is that in which informs lock rows.
+// Members are named by the ids of their rows, in the order of object ids, which is that in which informs lock rows. Each
+// statement is to probe the table once for each: what a row has to be like is wrapped in CASE, which the planner takes for
+// true of every other row. Without that it believes, of a table that is filling up, that next to none are, and compares
+// each of them with each member.
 // LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow.
 func (q *Queries) LeaseDueInBatch(ctx context.Context, db DBTX, arg LeaseDueInBatchParams) ([]LeaseDueInBatchRow, error) {
 	rows, err := db.Query(ctx, leaseDueInBatch,
@@ -768,14 +773,16 @@ FROM (
             coalesce(max(n.deleted_retention), $7::interval) AS deleted
         FROM delta_namespace n WHERE n.name = d.namespace
     ) rest
-    WHERE d.workflow_id = $2 AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+    WHERE CASE WHEN d.workflow_id = $2::text AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+        THEN TRUE ELSE FALSE END
 ) kept
-WHERE r.id = kept.id AND r.workflow_id = $2 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
+WHERE r.id = kept.id
+  AND CASE WHEN r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now() THEN TRUE ELSE FALSE END
 `
 
 type ProlongMembersParams struct {
 	Grace                    time.Duration
-	WorkflowID               *string
+	WorkflowID               string
 	Ids                      []int64
 	Generations              []int64
 	DefaultSyncedRetention   time.Duration
@@ -800,12 +807,12 @@ func (q *Queries) ProlongMembers(ctx context.Context, db DBTX, arg ProlongMember
 const releaseHeld = `-- name: ReleaseHeld :execrows
 UPDATE delta_resource r
 SET held_until = NULL
-WHERE r.id = ANY ($1::bigint[]) AND r.workflow_id = $2 AND r.held_until IS NOT NULL AND r.state <> 'pending'
+WHERE r.id = ANY ($1::bigint[]) AND r.workflow_id = $2::text AND r.held_until IS NOT NULL AND r.state <> 'pending'
 `
 
 type ReleaseHeldParams struct {
 	Ids        []int64
-	WorkflowID *string
+	WorkflowID string
 }
 
 // Work is over, and the rows went on meanwhile: whoever is dispatched may have them.
@@ -820,7 +827,8 @@ func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, arg ReleaseHeldParam
 const removeMembers = `-- name: RemoveMembers :execrows
 DELETE FROM delta_resource r
 USING (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $3 AND NOT r.alone AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = $3::text AND NOT r.alone AND r.due_at <= now() THEN TRUE ELSE FALSE END
   AND (
     SELECT CASE r.state
         WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
@@ -840,7 +848,7 @@ WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = $3 AND NOT
 type RemoveMembersParams struct {
 	Ids                      []int64
 	Generations              []int64
-	WorkflowID               *string
+	WorkflowID               string
 	DefaultSyncedRetention   time.Duration
 	DefaultDegradedRetention time.Duration
 	DefaultDeletedRetention  time.Duration
@@ -865,15 +873,15 @@ func (q *Queries) RemoveMembers(ctx context.Context, db DBTX, arg RemoveMembersP
 const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
-JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = $3 AND NOT r.alone
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+WHERE r.generation = m.generation AND r.workflow_id = $3::text AND NOT r.alone
   AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL
 `
 
 type RestingMembersParams struct {
 	Ids         []int64
 	Generations []int64
-	WorkflowID  *string
+	WorkflowID  string
 }
 
 type RestingMembersRow struct {

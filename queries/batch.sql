@@ -2,7 +2,10 @@
 -- by member, by generation and attempt, and where the batch does not have the attempt yet by workflow_id: a member that was
 -- dispatched anew is no longer the batch's.
 --
--- Members are named by the ids of their rows, in the order of object ids, which is that in which informs lock rows.
+-- Members are named by the ids of their rows, in the order of object ids, which is that in which informs lock rows. Each
+-- statement is to probe the table once for each: what a row has to be like is wrapped in CASE, which the planner takes for
+-- true of every other row. Without that it believes, of a table that is filling up, that next to none are, and compares
+-- each of them with each member.
 
 -- name: LeaseDueInBatch :many
 -- LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow.
@@ -44,17 +47,18 @@ SET state = 'pending',
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', @lost::text), @max_errors)
         ELSE r.errors END
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND r.kind = @kind AND NOT r.alone
-  AND r.attempt - r.snoozes < r.max_attempts
-  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
-  AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = @workflow_id::text AND NOT r.alone AND NOT r.paused
+    AND r.attempt - r.snoozes < r.max_attempts
+    AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now())) THEN TRUE ELSE FALSE END
+  AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
 RETURNING r.*;
 
 -- name: ExhaustedMembers :many
 -- The last attempt was claimed, and its worker died.
 SELECT r.* FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT r.alone
   AND r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts;
 
 -- name: KeepHeld :exec
@@ -62,13 +66,13 @@ WHERE r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alo
 UPDATE delta_resource r
 SET held_until = now() + @net::interval,
     dispatch_at = CASE WHEN r.state = 'pending' THEN now() + @net::interval ELSE r.dispatch_at END
-WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id AND r.held_until IS NOT NULL;
+WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id::text AND r.held_until IS NOT NULL;
 
 -- name: ReleaseHeld :execrows
 -- Work is over, and the rows went on meanwhile: whoever is dispatched may have them.
 UPDATE delta_resource r
 SET held_until = NULL
-WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id AND r.held_until IS NOT NULL AND r.state <> 'pending';
+WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id::text AND r.held_until IS NOT NULL AND r.state <> 'pending';
 
 -- name: CompleteSyncedMany :many
 -- CompleteSynced of a set. What it gives back is what it changes.
@@ -183,8 +187,8 @@ RETURNING r.*;
 -- When the members that still rest with the batch are due.
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-JOIN delta_resource r ON r.id = m.id
-WHERE r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT r.alone
   AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL;
 
 -- name: ExpireMembers :execrows
@@ -197,14 +201,16 @@ SET state = 'expired',
     due_at = now(),
     dispatch_at = now()
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = @workflow_id::text AND NOT r.alone AND r.state = 'synced' AND r.due_at <= now() THEN TRUE ELSE FALSE END
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), @default_expiry::interval) > '0';
 
 -- name: RemoveMembers :execrows
 -- RemoveResource of a set.
 DELETE FROM delta_resource r
 USING (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-WHERE r.id = m.id AND r.generation = m.generation AND r.workflow_id = @workflow_id AND NOT r.alone AND r.due_at <= now()
+WHERE r.id = m.id AND r.generation = m.generation
+  AND CASE WHEN r.workflow_id = @workflow_id::text AND NOT r.alone AND r.due_at <= now() THEN TRUE ELSE FALSE END
   AND (
     SELECT CASE r.state
         WHEN 'synced' THEN rest.synced >= '0' AND r.synced_at + rest.synced <= now()
@@ -240,6 +246,8 @@ FROM (
             coalesce(max(n.deleted_retention), @default_deleted_retention::interval) AS deleted
         FROM delta_namespace n WHERE n.name = d.namespace
     ) rest
-    WHERE d.workflow_id = @workflow_id AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+    WHERE CASE WHEN d.workflow_id = @workflow_id::text AND NOT d.alone AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+        THEN TRUE ELSE FALSE END
 ) kept
-WHERE r.id = kept.id AND r.workflow_id = @workflow_id AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now();
+WHERE r.id = kept.id
+  AND CASE WHEN r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now() THEN TRUE ELSE FALSE END;

@@ -41,6 +41,7 @@ var benchmarks = []benchmark{
 	{"inform", informFigures},
 	{"many", manyFigures},
 	{"sync", syncFigures},
+	{"batches", batchFigures},
 	{"latency", latencyFigures},
 }
 
