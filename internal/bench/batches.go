@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,9 +34,13 @@ func (batchedItem) Settings() delta.ObjectSettings {
 type idle struct {
 	delta.WorkerDefaults[batchedItem]
 	delta.InformerDefaults[batchedItem]
+	worked *atomic.Int64
 }
 
-func (idle) Work(context.Context, *delta.Resource[batchedItem]) error { return nil }
+func (i idle) Work(context.Context, *delta.Resource[batchedItem]) error {
+	i.worked.Add(1)
+	return nil
+}
 
 func (idle) Inform(context.Context, *delta.InformOptions) (<-chan batchedItem, error) {
 	none := make(chan batchedItem)
@@ -61,8 +66,9 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	if _, err := b.pool.Exec(ctx, bareTable); err != nil {
 		return nil, err
 	}
+	var worked atomic.Int64
 	controllers := delta.NewControllers()
-	delta.AddController(controllers, idle{})
+	delta.AddController(controllers, idle{worked: &worked})
 	client, err := delta.NewClient(b.pool, &delta.Config{Controllers: controllers, Temporal: b.temporal, Logger: b.logger})
 	if err != nil {
 		return nil, err
@@ -96,6 +102,7 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		for _, i := range items(turn) {
 			objects = append(objects, batchedItem{i})
 		}
+		worked.Store(0)
 		began := time.Now()
 		var group errgroup.Group
 		group.SetLimit(bareLoops)
@@ -109,7 +116,7 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
 		}
-		if err := awaitAllSynced(ctx, b); err != nil {
+		if err := awaitAllSynced(ctx, b, &worked, len(objects)); err != nil {
 			return 0, 0, err
 		}
 		took := time.Since(began)
@@ -187,16 +194,19 @@ func (b *bench) barePage(ctx context.Context, page []item) error {
 	return err
 }
 
-// awaitAllSynced returns when no row is left that is not synced. It looks seldom: each look reads the table.
-func awaitAllSynced(ctx context.Context, b *bench) error {
+// awaitAllSynced returns when no row is left that is not synced. It looks when all have been worked: each look reads the
+// table.
+func awaitAllSynced(ctx context.Context, b *bench, worked *atomic.Int64, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	for {
-		var open bool
+	for open := true; open; time.Sleep(5 * time.Millisecond) {
+		if int(worked.Load()) < count && ctx.Err() == nil {
+			continue
+		}
 		err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM delta_resource WHERE state <> 'synced')").Scan(&open)
-		if err != nil || !open {
+		if err != nil {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
+	return nil
 }
