@@ -109,6 +109,10 @@ CREATE TABLE delta_controller (
 -- workflow_id names the workflow that owns the resource: its own, or a batch. alone keeps a row out of batches: its own
 -- workflow has claimed it, or is to. held_until says until when a batch may have its Work run: nobody else claims it
 -- before, whatever became of the row meanwhile, so that Work is called for a resource by one at a time.
+--
+-- A sync writes a row three times: lease, claim, result. The claim in a batch changes no indexed column, and fits into a page
+-- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
+-- pages 339,000 and 171 MB, at the same speed.
 CREATE TABLE delta_resource (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     generation bigint NOT NULL DEFAULT 1,
@@ -144,7 +148,7 @@ CREATE TABLE delta_resource (
     CONSTRAINT delta_resource_priority_range CHECK (priority BETWEEN 1 AND 5),
     CONSTRAINT delta_resource_synced_generation_bounded CHECK (synced_generation BETWEEN 0 AND generation),
     CONSTRAINT delta_resource_metadata_is_object CHECK (jsonb_typeof(metadata) = 'object')
-);
+) WITH (fillfactor = 50);
 
 -- The dispatcher asks, for one kind, for the rows that are due, by priority and oldest first. Rows at rest are not in it.
 CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, priority, dispatch_at) WHERE dispatch_at IS NOT NULL;
