@@ -25,6 +25,9 @@ const (
 	InformPassName = "delta.InformPass"
 	SteerName      = "delta.Steer"
 	SettledName    = "delta.Settled"
+
+	AttemptBatchName = "delta.AttemptBatch"
+	LapseBatchName   = "delta.LapseBatch"
 )
 
 // WrongInstallation is the type of the error that ends a workflow which belongs to another database.
@@ -68,6 +71,10 @@ type Activities struct {
 	Slots *Slots
 	// Parallel bounds Work within the kind, on a worker that has no slots for it alone; nil for no bound.
 	Parallel *semaphore.Weighted
+	// Parallelism is how many calls of Work one batch has at once.
+	Parallelism int
+	// BatchSize above 1 tells that the kind's resources are dispatched in batches: one that is synced is left to them.
+	BatchSize int
 	// Context adds to the context of Work and Inform; nil for nothing.
 	Context func(context.Context) context.Context
 	// AbandonAfter is how long Work may go on after its context ended before the attempt is closed without it.
@@ -129,6 +136,8 @@ type Kinds map[string]*Activities
 func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterActivityWithOptions(k.Attempt, activity.RegisterOptions{Name: AttemptName})
 	r.RegisterActivityWithOptions(k.Lapse, activity.RegisterOptions{Name: LapseName})
+	r.RegisterActivityWithOptions(k.AttemptBatch, activity.RegisterOptions{Name: AttemptBatchName})
+	r.RegisterActivityWithOptions(k.LapseBatch, activity.RegisterOptions{Name: LapseBatchName})
 	r.RegisterActivityWithOptions(k.Steer, activity.RegisterOptions{Name: SteerName})
 }
 
@@ -172,6 +181,16 @@ func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 func (k Kinds) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 	step, err := on(ctx, k, in.Kind, in, (*Activities).Lapse)
 	return step.shownTo(in.Ref), err
+}
+
+// AttemptBatch is [Activities.AttemptBatch] of the batch's kind.
+func (k Kinds) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
+}
+
+// LapseBatch is [Activities.LapseBatch] of the batch's kind.
+func (k Kinds) LapseBatch(ctx context.Context, in Batch) (BatchStep, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).LapseBatch)
 }
 
 // Steer is [Activities.Steer] of the resource's kind.

@@ -113,22 +113,21 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	return a.complete(ctx, ref, row, outcome)
 }
 
-// workflowID is that of the workflow that the activity is called by; nil outside of one.
-func workflowID(ctx context.Context) *string {
-	if !activity.IsActivity(ctx) {
-		return nil
-	}
-	id := activity.GetInfo(ctx).WorkflowExecution.ID
-	return &id
-}
-
 // unclaimed says what a row that offers no attempt waits for.
 func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 	got, found, err := a.get(ctx, ref)
 	if err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
+	if got, found, err = a.awaitBatch(ctx, ref, got); err != nil || !found {
+		return Step{Next: NextNone}, err
+	}
 	r := got.Resource
+	if isHeld(r, got.Now) {
+		s := step(r, got.Now)
+		s.Next, s.Wait = NextAttempt, maxBatchPoll
+		return s, nil
+	}
 	if r.State == deltatype.ResourceStatePending && r.Attempt-r.Snoozes >= int32(r.MaxAttempts) {
 		// The last attempt was claimed, and its worker died.
 		row, err := r.Row()
@@ -141,6 +140,9 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		})
 	}
 	s := step(r, got.Now)
+	if s.Next == NextLapse && a.isOfBatch(ctx, r) {
+		s.Next, s.Wait = NextNone, 0
+	}
 	if s.Next == NextAttempt {
 		controller, err := db.New().GetController(ctx, a.Pool, ref.Kind)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -155,6 +157,47 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		s.Wait = max(s.Wait, 100*time.Millisecond)
 	}
 	return s, nil
+}
+
+// workflowID is that of the workflow that the activity is of; empty outside of one.
+func workflowID(ctx context.Context) string {
+	if !activity.IsActivity(ctx) {
+		return ""
+	}
+	return activity.GetInfo(ctx).WorkflowExecution.ID
+}
+
+// isHeld tells whether a batch may have the row's Work run.
+func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.HeldUntil.After(now) }
+
+// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest.
+func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
+	id := workflowID(ctx)
+	return a.BatchSize > 1 && !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+}
+
+const (
+	batchPoll    = 20 * time.Millisecond
+	maxBatchPoll = time.Second
+	// batchPatience is how long an attempt waits for a batch before its workflow has a say again.
+	batchPatience = 20 * time.Second
+)
+
+// awaitBatch waits until no batch has the row's Work run, or for some time.
+func (a *Activities) awaitBatch(ctx context.Context, ref Ref, got db.GetResourceRow) (_ db.GetResourceRow, found bool, err error) {
+	found = true
+	end := time.Now().Add(batchPatience)
+	for wait := batchPoll; found && isHeld(got.Resource, got.Now) && time.Now().Before(end); wait = min(2*wait, maxBatchPoll) {
+		select {
+		case <-ctx.Done():
+			return got, false, ctx.Err()
+		case <-time.After(wait):
+		}
+		if got, found, err = a.get(ctx, ref); err != nil {
+			return got, false, err
+		}
+	}
+	return got, found, nil
 }
 
 // maxShownError bounds what of an error enters a history.

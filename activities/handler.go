@@ -17,6 +17,10 @@ type Handler interface {
 	// Work brings one resource in line. It may call completeTx to have the attempt marked synced by a transaction of its
 	// own.
 	Work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome
+	// WorksBatches tells whether the controller takes many resources in one call.
+	WorksBatches() bool
+	// WorkBatch brings many resources in line; it gives an outcome for each.
+	WorkBatch(ctx context.Context, items []BatchItem) []Outcome
 	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound.
 	WorkTimeout(row *deltatype.ResourceRow) time.Duration
 	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
@@ -34,6 +38,12 @@ type Handler interface {
 
 // CompleteTx marks the attempt that runs as synced, in a transaction of the caller's.
 type CompleteTx func(ctx context.Context, tx pgx.Tx) error
+
+// BatchItem is one of the resources of WorkBatch.
+type BatchItem struct {
+	Row        *deltatype.ResourceRow
+	CompleteTx CompleteTx
+}
 
 // Verdict is what Work came to.
 type Verdict int

@@ -34,17 +34,31 @@ func (a *Activities) Lapse(ctx context.Context, in LapseInput) (Step, error) {
 		return Step{Next: NextNone}, err
 	}
 	r := got.Resource
+	if a.isOfBatch(ctx, r) {
+		s := step(r, got.Now)
+		s.Next, s.Wait = NextNone, 0
+		return s, nil
+	}
 	if r.Generation != in.Generation || r.DueAt == nil || r.DueAt.After(got.Now) {
 		return step(r, got.Now), nil
 	}
 
 	if r.State == deltatype.ResourceStateSynced {
+		net := DispatchNet
+		if a.BatchSize > 1 {
+			net = 0 // a batch takes it from here
+		}
 		expired, err := db.New().ExpireResource(ctx, a.Pool, db.ExpireResourceParams{
 			Kind: in.Kind, ObjectID: in.ObjectID, Generation: in.Generation,
-			DefaultExpiry: a.Rest.Expiry, Net: DispatchNet,
+			DefaultExpiry: a.Rest.Expiry, Net: net,
 		})
 		if err == nil {
-			return step(expired.Resource, expired.Now), nil
+			s := step(expired.Resource, expired.Now)
+			if a.BatchSize > 1 {
+				s.Next = NextNone
+				a.redispatched()
+			}
+			return s, nil
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return Step{}, fmt.Errorf("expiring %s: %w", in.Ref, err)

@@ -47,6 +47,10 @@ func (h *handler) Work(ctx context.Context, row *deltatype.ResourceRow, complete
 	return h.work(ctx, row)
 }
 
+func (h *handler) WorksBatches() bool { return false }
+
+func (h *handler) WorkBatch(context.Context, []activities.BatchItem) []activities.Outcome { return nil }
+
 func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error) {
 	var content map[string]string
 	if err := json.Unmarshal(encoded, &content); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -17,6 +18,11 @@ const HeartbeatTimeout = 10 * time.Second
 // heartbeat reports that the worker lives until the function is called. The SDK sends no more of them than the timeout
 // needs.
 func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()) {
+	return a.heartbeatWith(ctx, func() []any { return details })
+}
+
+// heartbeatWith is heartbeat with details that change.
+func (a *Activities) heartbeatWith(ctx context.Context, details func() []any) (stop func()) {
 	if !activity.IsActivity(ctx) {
 		return func() {}
 	}
@@ -27,7 +33,7 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 		for {
 			select {
 			case <-tick.C:
-				activity.RecordHeartbeat(ctx, details...)
+				activity.RecordHeartbeat(ctx, details()...)
 			case <-done:
 				return
 			}
@@ -45,60 +51,84 @@ func beat(ctx context.Context) time.Duration {
 	return timeout / 4
 }
 
-// work calls the user's Work within its limits. It returns even if Work does not: that call then keeps its place in
-// the kind's parallelism, and in its namespace, until it ends.
+// work calls the user's Work for one resource.
 func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome {
+	return a.call(ctx, []*deltatype.ResourceRow{row}, func(ctx context.Context) []Outcome {
+		return []Outcome{a.Handler.Work(ctx, row, completeTx)}
+	})[0]
+}
+
+// call calls user code for rows of one namespace, within its limits. It returns even if the call does not: that call then
+// keeps its place in the kind's parallelism, and in its namespace, until it ends.
+func (a *Activities) call(ctx context.Context, rows []*deltatype.ResourceRow, do func(context.Context) []Outcome) []Outcome {
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
+	row := rows[0]
 	leave, err := a.enter(ctx, row)
 	if err != nil {
-		return Outcome{Verdict: VerdictFailed, Error: err.Error()}
+		return alike(rows, Outcome{Verdict: VerdictFailed, Error: err.Error()})
 	}
 
-	timeout := a.Handler.WorkTimeout(row)
-	if timeout == 0 {
-		timeout = a.WorkTimeout
-	}
+	timeout := a.timeoutOf(rows)
 	workCtx, cancel := withTimeout(ctx, timeout)
 	defer cancel()
 
-	done := make(chan Outcome, 1)
+	done := make(chan []Outcome, 1)
 	go func() {
 		// What is sent if Work ends its goroutine, as a failing test assertion does.
-		outcome := Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"}
+		outcomes := alike(rows, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
 		defer func() {
 			leave()
-			done <- outcome
+			done <- outcomes
 		}()
-		outcome = a.Handler.Work(workCtx, row, completeTx)
+		outcomes = do(workCtx)
 	}()
 
 	select {
-	case outcome := <-done:
-		return a.explain(workCtx, outcome, timeout)
+	case outcomes := <-done:
+		return a.explain(workCtx, outcomes, timeout)
 	case <-workCtx.Done():
 	}
 	grace := time.NewTimer(a.AbandonAfter)
 	defer grace.Stop()
 	select {
-	case outcome := <-done:
-		return a.explain(workCtx, outcome, timeout)
+	case outcomes := <-done:
+		return a.explain(workCtx, outcomes, timeout)
 	case <-grace.C:
 	}
 
 	a.Logger.Error("Work ignores the end of its context; its places stay taken until it returns",
-		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "reason", context.Cause(workCtx))
+		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(rows), "reason", context.Cause(workCtx))
 	free := a.Slots.Retain()
 	go func() {
 		<-done
 		free()
 		a.Logger.Warn("Work returned after its attempt was closed; the result is not used",
-			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt)
+			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(rows))
 	}()
-	return a.explain(workCtx, Outcome{
+	return a.explain(workCtx, alike(rows, Outcome{
 		Verdict: VerdictFailed,
 		Error:   fmt.Sprintf("Work did not return within %s of the end of its context", a.AbandonAfter),
-	}, timeout)
+	}), timeout)
+}
+
+func alike(rows []*deltatype.ResourceRow, outcome Outcome) []Outcome {
+	return slices.Repeat([]Outcome{outcome}, len(rows))
+}
+
+// timeoutOf is the longest that one of the rows has; negative where one has no bound.
+func (a *Activities) timeoutOf(rows []*deltatype.ResourceRow) (longest time.Duration) {
+	for _, row := range rows {
+		timeout := a.Handler.WorkTimeout(row)
+		if timeout == 0 {
+			timeout = a.WorkTimeout
+		}
+		if timeout < 0 {
+			return timeout
+		}
+		longest = max(longest, timeout)
+	}
+	return longest
 }
 
 // enter waits for the places that a call of Work takes.
@@ -126,17 +156,22 @@ func (a *Activities) enter(ctx context.Context, row *deltatype.ResourceRow) (lea
 	return leave, nil
 }
 
-// explain adds to a failure why its context had ended, if it had.
-func (a *Activities) explain(ctx context.Context, outcome Outcome, timeout time.Duration) Outcome {
-	if outcome.Verdict != VerdictFailed || ctx.Err() == nil {
-		return outcome
+// explain adds to failures why their context had ended, if it had.
+func (a *Activities) explain(ctx context.Context, outcomes []Outcome, timeout time.Duration) []Outcome {
+	if ctx.Err() == nil {
+		return outcomes
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		outcome.Error = fmt.Sprintf("timed out after %s: %s", timeout, outcome.Error)
-	} else {
-		outcome.Error = "stopped: " + outcome.Error
+	for i := range outcomes {
+		outcome := &outcomes[i]
+		switch {
+		case outcome.Verdict != VerdictFailed:
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			outcome.Error = fmt.Sprintf("timed out after %s: %s", timeout, outcome.Error)
+		default:
+			outcome.Error = "stopped: " + outcome.Error
+		}
 	}
-	return outcome
+	return outcomes
 }
 
 // untilStopped is the context for user code: it also ends when the client does not wait any longer.

@@ -88,6 +88,7 @@ FROM (
     CROSS JOIN LATERAL (
         SELECT d.id FROM delta_resource d
         WHERE d.kind = $4 AND d.priority = p.priority AND d.dispatch_at <= now()
+          AND (d.held_until IS NULL OR d.held_until <= now())
         ORDER BY d.dispatch_at
         LIMIT $5::integer
         FOR UPDATE SKIP LOCKED
@@ -121,7 +122,7 @@ type LeaseDueRow struct {
 // The outbox. A row is due when dispatch_at has passed. A dispatcher leases a batch, wakes the workflows, then settles:
 // if it dies in between, the lease runs out and another one does it again.
 // The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
-// keeps its rows.
+// keeps its rows, and so does a batch whose Work may run.
 func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]LeaseDueRow, error) {
 	rows, err := db.Query(ctx, leaseDue,
 		arg.Lease,

@@ -56,7 +56,7 @@ WHERE (r.state <> 'deleted' OR $12::boolean)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND $13::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
@@ -96,6 +96,8 @@ type InformResourceRow struct {
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
+	Alone             bool
+	HeldUntil         *time.Time
 	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
@@ -151,6 +153,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
+			&i.HeldUntil,
 			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
@@ -202,7 +206,7 @@ FROM (
     FROM settings
 ) i
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR $12::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
@@ -234,7 +238,7 @@ SET object = excluded.object,
     dispatch_at = now()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
@@ -277,6 +281,8 @@ type InformResourcesRow struct {
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
+	Alone             bool
+	HeldUntil         *time.Time
 	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
@@ -341,6 +347,8 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
+			&i.HeldUntil,
 			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
@@ -360,7 +368,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -372,7 +380,7 @@ FROM (
         nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
@@ -428,12 +436,14 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
+			&i.HeldUntil,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,

@@ -99,7 +99,7 @@ FROM (
     FOR UPDATE
 ) gone
 WHERE r.id = gone.id AND r.generation = gone.generation
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteMissingParams struct {
@@ -137,12 +137,14 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
+			&i.HeldUntil,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,

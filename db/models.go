@@ -51,12 +51,14 @@ type Resource struct {
 	ExternalCreatedAt *time.Time
 	DueAt             *time.Time
 	DispatchAt        *time.Time
+	HeldUntil         *time.Time
 	State             deltatype.ResourceState
 	Attempt           int32
 	Snoozes           int32
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
+	Alone             bool
 	Kind              string
 	ObjectID          string
 	Namespace         string

@@ -150,7 +150,7 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 }
 
 const listResources = `-- name: ListResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
 WHERE r.id > $1
   AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
   AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
@@ -203,12 +203,14 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
+			&i.HeldUntil,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,
@@ -247,9 +249,9 @@ func (q *Queries) ObjectIDOfHash(ctx context.Context, db DBTX, arg ObjectIDOfHas
 }
 
 const resourcesByID = `-- name: ResourcesByID :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id OFFSET 0
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id OFFSET 0
 ) r
 `
 
@@ -278,12 +280,14 @@ func (q *Queries) ResourcesByID(ctx context.Context, db DBTX, arg ResourcesByIDP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
+			&i.HeldUntil,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
+			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,

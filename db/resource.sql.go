@@ -15,9 +15,11 @@ UPDATE delta_resource r
 SET state = 'pending',
     attempt = r.attempt + 1,
     attempted_at = now(),
-    workflow_id = coalesce($1, r.workflow_id),
     due_at = NULL,
-    dispatch_at = greatest(r.dispatch_at, now() + $2::interval),
+    dispatch_at = greatest(r.dispatch_at, now() + $1::interval),
+    alone = TRUE,
+    held_until = NULL,
+    workflow_id = coalesce(nullif($2::text, ''), r.workflow_id),
     errors = CASE WHEN r.state = 'pending'
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', $3::text), $4)
         ELSE r.errors END
@@ -25,12 +27,13 @@ WHERE r.kind = $5 AND r.object_id = $6
   AND r.attempt - r.snoozes < r.max_attempts
   AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
   AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+  AND (r.held_until IS NULL OR r.held_until <= now())
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ClaimAttemptParams struct {
-	WorkflowID *string
 	Net        time.Duration
+	WorkflowID string
 	Lost       string
 	MaxErrors  int32
 	Kind       string
@@ -43,11 +46,12 @@ type ClaimAttemptRow struct {
 }
 
 // scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
-// An abandoned attempt is one whose worker died: it is kept as an error and counts.
+// An abandoned attempt is one whose worker died: it is kept as an error and counts. From here to synced the row stays with
+// its own workflow, out of batches.
 func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptParams) (ClaimAttemptRow, error) {
 	row := db.QueryRow(ctx, claimAttempt,
-		arg.WorkflowID,
 		arg.Net,
+		arg.WorkflowID,
 		arg.Lost,
 		arg.MaxErrors,
 		arg.Kind,
@@ -65,12 +69,14 @@ func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptPar
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -102,7 +108,7 @@ FROM (
 WHERE r.kind = $5 AND r.object_id = $6
   AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $3 = ANY (r.errors)))
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteDegradedParams struct {
@@ -147,12 +153,14 @@ func (q *Queries) CompleteDegraded(ctx context.Context, db DBTX, arg CompleteDeg
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -186,7 +194,7 @@ FROM (
 WHERE r.kind = $5 AND r.object_id = $6
   AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteDeletedParams struct {
@@ -231,12 +239,14 @@ func (q *Queries) CompleteDeleted(ctx context.Context, db DBTX, arg CompleteDele
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -261,7 +271,7 @@ SET state = CASE WHEN r.generation = $1 THEN 'failed' ELSE r.state END,
 WHERE r.kind = $6 AND r.object_id = $7
   AND ((r.generation = $1 AND r.attempt = $8 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $4 = ANY (r.errors)))
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteFailedParams struct {
@@ -304,12 +314,14 @@ func (q *Queries) CompleteFailed(ctx context.Context, db DBTX, arg CompleteFaile
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -333,7 +345,7 @@ SET state = 'scheduled',
     dispatch_at = now() + $2::interval
 WHERE r.kind = $3 AND r.object_id = $4
   AND r.generation = $5 AND r.attempt = $6 AND r.state = 'pending'
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteSnoozedParams struct {
@@ -372,12 +384,14 @@ func (q *Queries) CompleteSnoozed(ctx context.Context, db DBTX, arg CompleteSnoo
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -399,6 +413,7 @@ SET synced_generation = $1,
     sync_count = r.sync_count + 1,
     synced_at = now(),
     state = CASE WHEN r.generation = $1 THEN 'synced' ELSE r.state END,
+    alone = r.alone AND r.generation <> $1,
     due_at = CASE WHEN r.generation = $1 THEN now() + rest.period ELSE r.due_at END,
     dispatch_at = CASE WHEN r.generation = $1 THEN now() + rest.period + $2::interval ELSE r.dispatch_at END
 FROM (
@@ -411,7 +426,7 @@ FROM (
 WHERE r.kind = $3 AND r.object_id = $4
   AND ((r.generation = $1 AND r.attempt = $5 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteSyncedParams struct {
@@ -454,12 +469,14 @@ func (q *Queries) CompleteSynced(ctx context.Context, db DBTX, arg CompleteSynce
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -486,7 +503,7 @@ SET state = 'expired',
 WHERE r.kind = $2 AND r.object_id = $3
   AND r.generation = $4 AND r.state = 'synced' AND r.due_at <= now()
   AND coalesce((SELECT n.resource_expiry FROM delta_namespace n WHERE n.name = r.namespace), $5::interval) > '0'
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ExpireResourceParams struct {
@@ -523,12 +540,14 @@ func (q *Queries) ExpireResource(ctx context.Context, db DBTX, arg ExpireResourc
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -546,7 +565,7 @@ func (q *Queries) ExpireResource(ctx context.Context, db DBTX, arg ExpireResourc
 
 const getResource = `-- name: GetResource :one
 
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
 `
 
 type GetResourceParams struct {
@@ -575,12 +594,14 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -616,7 +637,7 @@ FROM (
     WHERE d.kind = $7 AND d.object_id = $8
 ) kept
 WHERE r.id = kept.id AND r.generation = $2 AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at <= now()
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type ProlongRestParams struct {
@@ -659,12 +680,14 @@ func (q *Queries) ProlongRest(ctx context.Context, db DBTX, arg ProlongRestParam
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,
@@ -695,7 +718,7 @@ WHERE r.kind = $5 AND r.object_id = $6 AND r.generation = $7 AND r.namespace = $
     WHEN 'degraded' THEN rest.degraded >= '0' AND r.attempted_at + rest.degraded <= now()
     WHEN 'deleted' THEN rest.deleted >= '0' AND r.synced_at + rest.deleted <= now()
     ELSE FALSE END
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type RemoveResourceParams struct {
@@ -736,12 +759,14 @@ func (q *Queries) RemoveResource(ctx context.Context, db DBTX, arg RemoveResourc
 		&i.Resource.ExternalCreatedAt,
 		&i.Resource.DueAt,
 		&i.Resource.DispatchAt,
+		&i.Resource.HeldUntil,
 		&i.Resource.State,
 		&i.Resource.Attempt,
 		&i.Resource.Snoozes,
 		&i.Resource.MaxAttempts,
 		&i.Resource.Priority,
 		&i.Resource.Paused,
+		&i.Resource.Alone,
 		&i.Resource.Kind,
 		&i.Resource.ObjectID,
 		&i.Resource.Namespace,

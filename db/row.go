@@ -24,6 +24,7 @@ func (r Resource) Row() (*deltatype.ResourceRow, error) {
 		MaxAttempts:       int(r.MaxAttempts),
 		Priority:          int(r.Priority),
 		Paused:            r.Paused,
+		Alone:             r.Alone,
 		EncodedObject:     r.Object,
 		Hash:              r.Hash,
 		Metadata:          r.Metadata,
@@ -34,6 +35,7 @@ func (r Resource) Row() (*deltatype.ResourceRow, error) {
 		ExternalCreatedAt: utc(r.ExternalCreatedAt),
 		DueAt:             utc(r.DueAt),
 		DispatchAt:        utc(r.DispatchAt),
+		HeldUntil:         utc(r.HeldUntil),
 	}
 	if r.WorkflowID != nil {
 		row.WorkflowID = *r.WorkflowID
@@ -79,6 +81,8 @@ func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource
 		MaxAttempts:       r.MaxAttempts,
 		Priority:          r.Priority,
 		Paused:            r.Paused,
+		Alone:             r.Alone,
+		HeldUntil:         r.HeldUntil,
 		HashedID:          r.HashedID,
 		Kind:              r.Kind,
 		ObjectID:          r.ObjectID,

@@ -71,7 +71,7 @@ func TestTimesOfThePublicRowAreInUTC(t *testing.T) {
 		times++
 		require.Equal(t, time.UTC, at.Location())
 	})
-	require.Equal(t, 7, times, "six columns and one error have times")
+	require.Equal(t, 8, times, "seven columns and one error have times")
 }
 
 func TestWhatIsNullStaysNil(t *testing.T) {

@@ -30,7 +30,7 @@ FROM (
     ) s
 ) rest
 WHERE r.kind = $1 AND r.object_id = $2 AND r.state <> 'deleted'
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteResourceParams struct {
@@ -55,12 +55,14 @@ func (q *Queries) DeleteResource(ctx context.Context, db DBTX, arg DeleteResourc
 		&i.ExternalCreatedAt,
 		&i.DueAt,
 		&i.DispatchAt,
+		&i.HeldUntil,
 		&i.State,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
 		&i.Priority,
 		&i.Paused,
+		&i.Alone,
 		&i.Kind,
 		&i.ObjectID,
 		&i.Namespace,
@@ -80,7 +82,7 @@ const invalidateResource = `-- name: InvalidateResource :one
 UPDATE delta_resource r
 SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 WHERE r.kind = $1 AND r.object_id = $2 AND r.state = 'synced'
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type InvalidateResourceParams struct {
@@ -105,12 +107,14 @@ func (q *Queries) InvalidateResource(ctx context.Context, db DBTX, arg Invalidat
 		&i.ExternalCreatedAt,
 		&i.DueAt,
 		&i.DispatchAt,
+		&i.HeldUntil,
 		&i.State,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
 		&i.Priority,
 		&i.Paused,
+		&i.Alone,
 		&i.Kind,
 		&i.ObjectID,
 		&i.Namespace,
@@ -161,7 +165,7 @@ UPDATE delta_resource r
 SET paused = $1,
     dispatch_at = CASE WHEN NOT $1::boolean AND r.due_at IS NOT NULL THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type PauseResourceParams struct {
@@ -185,12 +189,14 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.ExternalCreatedAt,
 		&i.DueAt,
 		&i.DispatchAt,
+		&i.HeldUntil,
 		&i.State,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
 		&i.Priority,
 		&i.Paused,
+		&i.Alone,
 		&i.Kind,
 		&i.ObjectID,
 		&i.Namespace,
@@ -220,7 +226,7 @@ const retryResource = `-- name: RetryResource :one
 UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 WHERE r.kind = $1 AND r.object_id = $2 AND r.state IN ('degraded', 'failed')
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type RetryResourceParams struct {
@@ -243,12 +249,14 @@ func (q *Queries) RetryResource(ctx context.Context, db DBTX, arg RetryResourceP
 		&i.ExternalCreatedAt,
 		&i.DueAt,
 		&i.DispatchAt,
+		&i.HeldUntil,
 		&i.State,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
 		&i.Priority,
 		&i.Paused,
+		&i.Alone,
 		&i.Kind,
 		&i.ObjectID,
 		&i.Namespace,
@@ -338,7 +346,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
     dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END
 WHERE r.kind = $1 AND r.object_id = $2 AND r.state <> 'deleted'
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type SyncResourceParams struct {
@@ -362,12 +370,14 @@ func (q *Queries) SyncResource(ctx context.Context, db DBTX, arg SyncResourcePar
 		&i.ExternalCreatedAt,
 		&i.DueAt,
 		&i.DispatchAt,
+		&i.HeldUntil,
 		&i.State,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
 		&i.Priority,
 		&i.Paused,
+		&i.Alone,
 		&i.Kind,
 		&i.ObjectID,
 		&i.Namespace,

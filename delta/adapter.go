@@ -46,6 +46,55 @@ func (a *controllerAdapter[T]) Work(
 	return outcomeOf(a.controller.Work(ctx, resource))
 }
 
+func (a *controllerAdapter[T]) WorksBatches() bool {
+	_, ok := a.controller.(BatchWorker[T])
+	return ok
+}
+
+func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, items []activities.BatchItem) (outcomes []activities.Outcome) {
+	outcomes = make([]activities.Outcome, len(items))
+	var resources []*Resource[T]
+	var at []int
+	all := func(outcome activities.Outcome) {
+		for _, i := range at {
+			outcomes[i] = outcome
+		}
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			all(activities.Outcome{
+				Verdict: activities.VerdictFailed,
+				Error:   fmt.Sprintf("panic: %v", v),
+				Trace:   string(debug.Stack()),
+			})
+		}
+	}()
+	for i, item := range items {
+		resource, err := a.resource(item.Row)
+		if err != nil {
+			outcomes[i] = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+			continue
+		}
+		resource.completeTx = item.CompleteTx
+		resources, at = append(resources, resource), append(at, i)
+	}
+	if len(resources) == 0 {
+		return outcomes
+	}
+	results := a.controller.(BatchWorker[T]).WorkBatch(ctx, resources)
+	if len(results) != len(resources) {
+		all(activities.Outcome{
+			Verdict: activities.VerdictFailed,
+			Error:   fmt.Sprintf("WorkBatch was given %d resources and returned %d results", len(resources), len(results)),
+		})
+		return outcomes
+	}
+	for i, err := range results {
+		outcomes[at[i]] = outcomeOf(err)
+	}
+	return outcomes
+}
+
 // outcomeOf reads the error that Work returned.
 func outcomeOf(err error) activities.Outcome {
 	if err == nil {

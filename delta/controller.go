@@ -28,6 +28,15 @@ type Worker[T Object] interface {
 	ResourceTimeout(resource *Resource[T]) time.Duration
 }
 
+// BatchWorker is for controllers of kinds with a BatchSize whose upstream takes many objects in one call. Batches then call
+// WorkBatch and not Work, which is called for what is worked by itself: after a failure, say.
+type BatchWorker[T Object] interface {
+	// WorkBatch does for many resources, all of one namespace, what Work does for one. It returns a result for each, in their
+	// order: what Work would return. A panic, or another number of results, fails all of them. One call counts once against
+	// Parallelism and MaxWorkers, and has the longest of the resources' timeouts.
+	WorkBatch(ctx context.Context, resources []*Resource[T]) []error
+}
+
 // Informer lists what exists outside.
 type Informer[T Object] interface {
 	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may
@@ -136,6 +145,9 @@ type registered struct {
 
 const (
 	maxParallelism         = 10_000
+	maxBatchSize           = 10_000
+	maxBatchWait           = time.Second
+	defaultBatchWait       = 20 * time.Millisecond
 	defaultInformOverlap   = 5 * time.Minute
 	defaultMaxDeleted      = 10
 	defaultMaxDeletedShare = 0.25
@@ -149,7 +161,11 @@ func settingsOf(object Object) (ObjectSettings, error) {
 	if s.Parallelism < 0 || s.Parallelism > maxParallelism {
 		return s, inputError("Parallelism", s.Parallelism, "must be between 1 and %d (or 0, for the default of 1)", maxParallelism)
 	}
+	if s.BatchSize < 0 || s.BatchSize > maxBatchSize {
+		return s, inputError("BatchSize", s.BatchSize, "must be between 0 and %d", maxBatchSize)
+	}
 	for field, bad := range map[string]bool{
+		"BatchWait":                      s.BatchWait > maxBatchWait,
 		"MaxDeletedShare":                s.MaxDeletedShare < 0 || s.MaxDeletedShare > 1,
 		"RateLimit":                      s.RateLimit < 0,
 		"HeartbeatTimeout":               s.HeartbeatTimeout != 0 && s.HeartbeatTimeout < time.Second,
@@ -162,6 +178,7 @@ func settingsOf(object Object) (ObjectSettings, error) {
 		}
 	}
 	setDefault(&s.Parallelism, 1)
+	setDefault(&s.BatchWait, defaultBatchWait)
 	setDefault(&s.InformOverlap, defaultInformOverlap)
 	setDefault(&s.MaxDeleted, defaultMaxDeleted)
 	setDefault(&s.MaxDeletedShare, defaultMaxDeletedShare)

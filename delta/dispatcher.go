@@ -44,6 +44,11 @@ type dispatcher struct {
 	lease time.Duration
 	poll  time.Duration
 	wakes chan struct{}
+	// batchSize above 1 has batches started, which wait for batchWait to be filled.
+	batchSize int
+	batchWait time.Duration
+	// unsettled are batches that were started lately, whose leases are to be settled.
+	unsettled []startedBatch
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -56,8 +61,13 @@ func (d *dispatcher) wake() {
 
 func (d *dispatcher) run(ctx context.Context) {
 	backoff := time.Duration(0)
+	dispatch := d.dispatch
+	if d.batchSize > 1 {
+		dispatch = d.dispatchBatches
+		defer d.settleStarted(ctx, 0)
+	}
 	for ctx.Err() == nil {
-		full, err := d.dispatch(ctx)
+		full, err := dispatch(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -79,6 +89,9 @@ func (d *dispatcher) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-d.wakes:
+			if d.batchSize > 1 {
+				d.fill(ctx)
+			}
 		case <-poll.C:
 		}
 		poll.Stop()
@@ -97,7 +110,11 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	if err != nil || len(due) == 0 {
 		return false, err
 	}
+	return len(due) == dispatchBatch, d.wakeLeased(ctx, due)
+}
 
+// wakeLeased wakes the workflows of rows that were leased together, and settles their leases.
+func (d *dispatcher) wakeLeased(ctx context.Context, due []db.LeaseDueRow) error {
 	var mu sync.Mutex
 	var woken, left []int64
 	var failure error
@@ -123,7 +140,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
 	if err := d.settle(ctx, woken, due[0].DispatchAt, activities.DispatchNet); err != nil {
-		return false, err
+		return err
 	}
 	retry := time.Duration(0)
 	if failure != nil && len(woken) > 0 {
@@ -132,9 +149,9 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		retry, failure = dispatchRetry, nil
 	}
 	if err := d.settle(ctx, left, due[0].DispatchAt, retry); err != nil {
-		return false, err
+		return err
 	}
-	return len(due) == dispatchBatch, failure
+	return failure
 }
 
 // settle moves rows on that this dispatcher leased.

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -218,6 +219,10 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		},
 		log:   e.client.config.Logger,
 		lease: e.client.timing.lease,
+
+		batchSize: r.settings.BatchSize,
+		batchWait: max(r.settings.BatchWait, 0),
+
 		poll:  e.client.timing.poll,
 		wakes: make(chan struct{}, 1),
 	}
@@ -227,9 +232,16 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 // startOwnWorkers starts a kind's worker, and the one of its informer.
 func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registered) error {
 	acts := e.kinds[kind]
-	acts.Slots = activities.NewSlots(r.settings.Parallelism)
+	slots := activities.NewSlots(r.settings.Parallelism)
+	if r.settings.BatchSize > 1 {
+		// A batch has one slot and many calls of Work, so calls are counted by themselves.
+		slots = activities.NewSlots(r.settings.Parallelism + batchSlots)
+		acts.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
+	} else {
+		acts.Slots = slots
+	}
 	own := activities.Kinds{kind: acts}
-	resources, err := e.resourceWorker(workCtx, kind, acts.Slots, r.settings.RateLimit)
+	resources, err := e.resourceWorker(workCtx, kind, slots, r.settings.RateLimit)
 	if err != nil {
 		return err
 	}
@@ -261,6 +273,8 @@ const (
 	pollers = 4
 	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
 	maxHeartbeatThrottle = 2 * time.Second
+	// batchSlots is how many activities a kind with batches has at once, besides those that its parallelism gives it.
+	batchSlots = 4
 )
 
 // resourceWorker is the worker of a kind, with as many slots for attempts as the kind has parallelism.

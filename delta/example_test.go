@@ -53,6 +53,7 @@ type UserController struct {
 	delta.InformerDefaults[*User]
 	api interface {
 		Put(ctx context.Context, user *User, idempotencyKey string) (*http.Response, error)
+		PutMany(ctx context.Context, users []*delta.Resource[*User]) (statuses []int, err error)
 		List(ctx context.Context, after *time.Time, each func(*User) error) error
 	}
 }
@@ -74,6 +75,21 @@ func (c *UserController) Work(ctx context.Context, r *delta.Resource[*User]) err
 		return delta.ResourceDegrade(errors.New(response.Status)) // degraded, at once
 	}
 	return errors.New(response.Status)
+}
+
+// An upstream that takes many in one call, where the kind has a BatchSize.
+func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[*User]) []error {
+	results := make([]error, len(users)) // nil means synced, as from Work
+	response, err := c.api.PutMany(ctx, users)
+	for i := range users {
+		switch {
+		case err != nil:
+			results[i] = err
+		case response[i] != http.StatusOK:
+			results[i] = errors.New(http.StatusText(response[i]))
+		}
+	}
+	return results
 }
 
 func (c *UserController) Inform(ctx context.Context, options *delta.InformOptions) (<-chan *User, error) {

@@ -1,6 +1,10 @@
 package delta
 
-import "time"
+import (
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+)
 
 // SetTiming shortens what a client waits for. Zero leaves a value as it is.
 func (c *Client) SetTiming(lease, poll, abandonAfter time.Duration) {
@@ -13,4 +17,9 @@ func (c *Client) SetTiming(lease, poll, abandonAfter time.Duration) {
 	if abandonAfter != 0 {
 		c.timing.abandonAfter = abandonAfter
 	}
+}
+
+// ActivitiesOf are those of a kind, as a worker calls them.
+func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
+	return c.activities(installation)[kind]
 }

@@ -13,6 +13,9 @@ func (n names) resource(kind, objectID string) string {
 	return n.prefix + "/" + kind + "/" + objectID
 }
 
+// batch is the id of a batch's workflow.
+func (n names) batch(kind, id string) string { return n.prefix + "/" + kind + ":batch/" + id }
+
 // taskQueue is where the workflows and attempts of a kind are worked.
 func (n names) taskQueue(kind string) string {
 	if n.queue != "" {

@@ -101,6 +101,18 @@ type ObjectSettings struct {
 	//
 	// Defaults to 10 seconds.
 	HeartbeatTimeout time.Duration
+
+	// BatchSize above 1 has resources synced in batches of up to so many, at most 10,000: one Temporal workflow for all of
+	// a batch, instead of one each. Kinds with very many resources are synced many times faster by that. What fails goes on
+	// in a workflow of its own. RateLimit then counts batches. See [BatchWorker] for upstreams that take many objects at once.
+	//
+	// Defaults to 0: a workflow for each resource.
+	BatchSize int
+
+	// BatchWait is how long a batch waits to be filled. Negative: not at all. At most 1 second.
+	//
+	// Defaults to 20 milliseconds.
+	BatchWait time.Duration
 }
 
 // RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts.

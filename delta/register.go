@@ -85,6 +85,8 @@ func (c *Client) activities(installation string) activities.Kinds {
 				MostDeletedShare: r.settings.MaxDeletedShare,
 			},
 			Limit:              limits,
+			Parallelism:        r.settings.Parallelism,
+			BatchSize:          r.settings.BatchSize,
 			AbandonAfter:       c.timing.abandonAfter,
 			DefaultMaxAttempts: defaultMaxAttempts,
 			Observed:           c.events.observe,

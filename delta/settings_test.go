@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -95,12 +96,16 @@ func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
 	for field, settings := range map[string]delta.ObjectSettings{
 		"Parallelism":                    {Parallelism: 10_001},
 		"RateLimit":                      {RateLimit: -1},
+		"BatchSize":                      {BatchSize: -1},
+		"BatchWait":                      {BatchWait: time.Minute},
 		"HeartbeatTimeout":               {HeartbeatTimeout: time.Millisecond},
 		"MaxDeletedShare":                {MaxDeletedShare: 1.5},
 		"RetryPolicy.InitialInterval":    {RetryPolicy: delta.RetryPolicy{InitialInterval: -1}},
 		"RetryPolicy.MaximumInterval":    {RetryPolicy: delta.RetryPolicy{MaximumInterval: -1}},
 		"RetryPolicy.BackoffCoefficient": {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: 0.5}},
+		"BatchSize ":                     {BatchSize: 10_001},
 	} {
+		field = strings.TrimSpace(field)
 		badSettings = settings
 		err := delta.AddControllerSafely(delta.NewControllers(), &controller[badly]{})
 		input := new(delta.InputError)

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -36,6 +37,21 @@ func startOptions(n names, ref activities.Ref, namespace string, state deltatype
 			workflows.NamespaceAttribute.ValueSet(namespace),
 			workflows.StateAttribute.ValueSet(string(state)),
 		)
+	}
+	return options
+}
+
+// batchOptions are those that the workflow of a batch is started with.
+func batchOptions(n names, batch activities.Batch, namespace string, priority int, attributes bool) client.StartWorkflowOptions {
+	options := client.StartWorkflowOptions{
+		ID:                       batch.WorkflowID,
+		TaskQueue:                n.taskQueue(batch.Kind),
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, len(batch.IDs)), maxSummary),
+		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
+	}
+	if attributes {
+		options.TypedSearchAttributes = temporal.NewSearchAttributes(workflows.KindAttribute.ValueSet(batch.Kind))
 	}
 	return options
 }

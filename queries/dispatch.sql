@@ -3,7 +3,7 @@
 
 -- name: LeaseDue :many
 -- The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
--- keeps its rows.
+-- keeps its rows, and so does a batch whose Work may run.
 UPDATE delta_resource r
 SET dispatch_at = now() + @lease::interval,
     hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
@@ -13,6 +13,7 @@ FROM (
     CROSS JOIN LATERAL (
         SELECT d.id FROM delta_resource d
         WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now()
+          AND (d.held_until IS NULL OR d.held_until <= now())
         ORDER BY d.dispatch_at
         LIMIT @batch::integer
         FOR UPDATE SKIP LOCKED

@@ -74,7 +74,7 @@ SET object = excluded.object,
     dispatch_at = now()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -152,5 +152,5 @@ WHERE (r.state <> 'deleted' OR @revive::boolean)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;

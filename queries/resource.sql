@@ -6,14 +6,17 @@ SELECT sqlc.embed(r), now()::timestamptz AS now FROM delta_resource r WHERE r.ki
 
 -- name: ClaimAttempt :one
 -- scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
--- An abandoned attempt is one whose worker died: it is kept as an error and counts.
+-- An abandoned attempt is one whose worker died: it is kept as an error and counts. From here to synced the row stays with
+-- its own workflow, out of batches.
 UPDATE delta_resource r
 SET state = 'pending',
     attempt = r.attempt + 1,
     attempted_at = now(),
-    workflow_id = coalesce(sqlc.narg(workflow_id), r.workflow_id),
     due_at = NULL,
     dispatch_at = greatest(r.dispatch_at, now() + @net::interval),
+    alone = TRUE,
+    held_until = NULL,
+    workflow_id = coalesce(nullif(@workflow_id::text, ''), r.workflow_id),
     errors = CASE WHEN r.state = 'pending'
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt - r.snoozes, 'error', @lost::text), @max_errors)
         ELSE r.errors END
@@ -21,6 +24,7 @@ WHERE r.kind = @kind AND r.object_id = @object_id
   AND r.attempt - r.snoozes < r.max_attempts
   AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
   AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
+  AND (r.held_until IS NULL OR r.held_until <= now())
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteSynced :one
@@ -30,6 +34,7 @@ SET synced_generation = @generation,
     sync_count = r.sync_count + 1,
     synced_at = now(),
     state = CASE WHEN r.generation = @generation THEN 'synced' ELSE r.state END,
+    alone = r.alone AND r.generation <> @generation,
     due_at = CASE WHEN r.generation = @generation THEN now() + rest.period ELSE r.due_at END,
     dispatch_at = CASE WHEN r.generation = @generation THEN now() + rest.period + @grace::interval ELSE r.dispatch_at END
 FROM (

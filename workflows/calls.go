@@ -50,6 +50,13 @@ var lapseOptions = workflow.LocalActivityOptions{
 	},
 }
 
+// lapseBatchOptions are lapseOptions for sets, which take longer.
+var lapseBatchOptions = workflow.LocalActivityOptions{
+	ScheduleToCloseTimeout: unbounded,
+	StartToCloseTimeout:    time.Minute,
+	RetryPolicy:            lapseOptions.RetryPolicy,
+}
+
 // informOptions repeat a pass a few times; after that the next one of the schedule has its turn.
 var informOptions = workflow.ActivityOptions{
 	StartToCloseTimeout: unbounded,
@@ -66,11 +73,14 @@ var informOptions = workflow.ActivityOptions{
 type call[In, Out any] struct{ name string }
 
 var (
-	attempt    = call[activities.Ref, activities.Step]{activities.AttemptName}
-	lapse      = call[activities.LapseInput, activities.Step]{activities.LapseName}
-	steer      = call[activities.SteerInput, activities.SteerResult]{activities.SteerName}
-	isSettled  = call[activities.SettledInput, activities.SettledResult]{activities.SettledName}
-	informPass = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
+	attempt   = call[activities.Ref, activities.Step]{activities.AttemptName}
+	lapse     = call[activities.LapseInput, activities.Step]{activities.LapseName}
+	steer     = call[activities.SteerInput, activities.SteerResult]{activities.SteerName}
+	isSettled = call[activities.SettledInput, activities.SettledResult]{activities.SettledName}
+
+	attemptBatch = call[activities.Batch, activities.BatchStep]{activities.AttemptBatchName}
+	lapseBatch   = call[activities.Batch, activities.BatchStep]{activities.LapseBatchName}
+	informPass   = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
 )
 
 func (c call[In, Out]) run(ctx workflow.Context, options workflow.ActivityOptions, in In) (out Out, err error) {

@@ -20,9 +20,10 @@ type Kind struct {
 // Kinds are the kinds of one worker. One that is missing has the defaults.
 type Kinds map[string]Kind
 
-// RegisterResource registers the lifecycle of a resource.
+// RegisterResource registers the lifecycles of resources: each by itself, and in batches.
 func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterWorkflowWithOptions(k.Resource, workflow.RegisterOptions{Name: ResourceName})
+	r.RegisterWorkflowWithOptions(k.Batch, workflow.RegisterOptions{Name: BatchName})
 }
 
 // RegisterInform registers the run of an informer.

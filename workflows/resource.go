@@ -13,6 +13,7 @@ import (
 const (
 	ResourceName = "delta.Resource"
 	InformName   = "delta.Inform"
+	BatchName    = "delta.Batch"
 
 	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
 	// so it does no harm to send it twice. Signals named for [activities.Actions] ask for something.

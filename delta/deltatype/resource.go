@@ -31,6 +31,8 @@ type ResourceRow struct {
 	Priority int
 	// Paused tells that the resource is not worked on until it is resumed.
 	Paused bool
+	// Alone tells that the resource is kept out of batches: its own workflow attends to it, until it is synced.
+	Alone bool
 	// EncodedObject is the object as JSON.
 	EncodedObject []byte
 	// Hash identifies the content of EncodedObject.
@@ -54,7 +56,9 @@ type ResourceRow struct {
 	DueAt *time.Time
 	// DispatchAt is when a dispatcher wakes the workflow if nothing did before; nil for a resource at rest.
 	DispatchAt *time.Time
-	// WorkflowID names the Temporal workflow that owns the lifecycle; empty before the first dispatch.
+	// HeldUntil is until when a batch may have Work run for the resource; nil, and none does.
+	HeldUntil *time.Time
+	// WorkflowID names the Temporal workflow that owns the lifecycle, its own or a batch; empty before the first dispatch.
 	WorkflowID string
 	// HashedID stands for ObjectID in Temporal, where object ids are kept from it; empty otherwise.
 	HashedID string

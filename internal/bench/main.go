@@ -42,6 +42,7 @@ var benchmarks = []benchmark{
 	{"many", manyFigures},
 	{"messages", messageFigures},
 	{"sync", syncFigures},
+	{"batches", batchFigures},
 	{"latency", latencyFigures},
 }
 

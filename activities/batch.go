@@ -1,0 +1,418 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Batch names the resources that one workflow owns, and the database that they are in. Members are named by the ids of their
+// rows, which say nothing of the objects. They are fixed when it starts.
+type Batch struct {
+	Installation string `json:"installation"`
+	Kind         string `json:"kind"`
+	// WorkflowID is the batch's own: the rows of its members have it.
+	WorkflowID string `json:"workflow_id"`
+	// IDs are those of the members' rows, in the order of their object ids; Generations are theirs when the batch began.
+	IDs         []int64 `json:"ids"`
+	Generations []int64 `json:"generations"`
+	// Hashed tells that object ids are kept from Temporal.
+	Hashed bool `json:"hashed,omitempty"`
+}
+
+// BatchStep is what a step of a batch came to.
+type BatchStep struct {
+	// Resting is how many members rest with the batch. The next ones of them are due after Wait. None, and the batch ends.
+	Resting int           `json:"resting"`
+	Wait    time.Duration `json:"wait,omitempty"`
+	// Progress counts outcomes of Work, of all steps of an attempt.
+	Progress
+}
+
+// Progress counts what became of the members of a batch.
+type Progress struct {
+	Synced   int `json:"synced,omitempty"`
+	Failed   int `json:"failed,omitempty"`
+	Degraded int `json:"degraded,omitempty"`
+	Snoozed  int `json:"snoozed,omitempty"`
+	Deleted  int `json:"deleted,omitempty"`
+	// Left is how many results came too late: the resource went on, or was taken over, meanwhile.
+	Left int `json:"left,omitempty"`
+	// Failures has some of those that failed or degraded.
+	Failures []BatchFailure `json:"failures,omitempty"`
+}
+
+// BatchFailure is a member that goes on in its own workflow.
+type BatchFailure struct {
+	// ID is the object's id, or its hash where object ids are kept from Temporal.
+	ID string `json:"id"`
+	// Error is the beginning of its error; empty where object ids are kept from Temporal.
+	Error string `json:"error,omitempty"`
+}
+
+// maxFailures bounds how many failures a history names.
+const maxFailures = 20
+
+const (
+	// claimMost is how many members are claimed at once, unless one call takes more of them.
+	claimMost = 500
+	// flushMost and flushEvery say when results are written: there are so many of them, or the first of them has waited.
+	flushMost  = 500
+	flushEvery = 100 * time.Millisecond
+	// claimSoon is how much of the dispatcher's lease has to be left, so that a claim leaves dispatch_at as it is; keepEvery
+	// is well within it.
+	claimSoon = 20 * time.Second
+	keepEvery = 5 * time.Second
+)
+
+// AttemptBatch brings the members of a batch one step on: it claims them in sets, calls Work for each, and writes results in
+// sets while it goes on. It may run twice, late, or for members that went on: each write finds, member by member, the
+// generation and attempt that it was made for, or changes nothing. A member whose result was written is not claimed again.
+func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return BatchStep{}, err
+	}
+	if len(in.IDs) != len(in.Generations) {
+		return BatchStep{}, temporal.NewNonRetryableApplicationError(
+			fmt.Sprintf("the batch has %d members and %d generations", len(in.IDs), len(in.Generations)), Refused, nil)
+	}
+	run := &batchRun{Activities: a, in: in, held: map[int64]struct{}{}}
+	if activity.IsActivity(ctx) && activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &run.progress) // what an earlier try has done counts too
+	}
+	defer a.heartbeatWith(ctx, func() []any { return []any{run.soFar()} })()
+	defer run.keepHeld(ctx)()
+	if err := run.attempt(ctx); err != nil {
+		return BatchStep{}, err
+	}
+	step, err := a.resting(ctx, in)
+	step.Progress = run.soFar()
+	return step, err
+}
+
+// batchRun is one try of AttemptBatch.
+type batchRun struct {
+	*Activities
+	in Batch
+
+	mu       sync.Mutex
+	progress Progress
+	// held are the members that were claimed and have no result yet.
+	held map[int64]struct{}
+}
+
+// result is what became of one member.
+type result struct {
+	row     *deltatype.ResourceRow
+	raw     db.Resource
+	outcome Outcome
+	// written tells that the row holds the outcome already; left, that Work was not begun.
+	written, left bool
+}
+
+func (r *batchRun) attempt(ctx context.Context) error {
+	if err := r.recover(ctx); err != nil {
+		return err
+	}
+	results := make(chan result, flushMost)
+	fed, writeCtx := make(chan error, 1), context.WithoutCancel(ctx)
+	go func() {
+		defer close(results)
+		fed <- r.feed(ctx, results)
+	}()
+	err := r.collect(writeCtx, results)
+	if feedErr := <-fed; feedErr != nil && err == nil {
+		err = feedErr
+	}
+	return err
+}
+
+// errStopping has the members that are left given to another worker.
+var errStopping = temporal.NewApplicationError("the worker stops; the members that are left go to another one", "delta.Stopping")
+
+// feed claims members and has them worked, until all have been or the worker stops.
+func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) {
+	ctx, unlink := r.untilStopped(ctx)
+	defer unlink()
+	var stopping <-chan struct{}
+	if activity.IsActivity(ctx) {
+		stopping = activity.GetWorkerStopChannel(ctx)
+	}
+	stopped := func() bool {
+		select {
+		case <-stopping:
+			return true
+		case <-ctx.Done():
+			return true
+		default:
+			return false
+		}
+	}
+	rows := make(chan []result)
+	var workers sync.WaitGroup
+	var behind atomic.Bool
+	defer func() {
+		close(rows)
+		workers.Wait()
+		if behind.Load() && err == nil {
+			err = errStopping
+		}
+	}()
+	for range max(r.Parallelism, 1) {
+		workers.Go(func() {
+			for set := range rows {
+				if stopped() {
+					behind.Store(true)
+					for _, one := range set {
+						one.left = true
+						results <- one
+					}
+					continue
+				}
+				r.workSet(ctx, set, results)
+			}
+		})
+	}
+	most := claimMost
+	if r.Handler.WorksBatches() {
+		most = max(most, len(r.in.IDs))
+	}
+	for from := 0; from < len(r.in.IDs); from += most {
+		if stopped() {
+			return errStopping
+		}
+		to := min(from+most, len(r.in.IDs))
+		claimed, err := r.claim(context.WithoutCancel(ctx), r.in.IDs[from:to], r.in.Generations[from:to])
+		if err != nil {
+			return err
+		}
+		for _, set := range r.sets(claimed) {
+			rows <- set
+		}
+	}
+	return nil
+}
+
+// sets divides what was claimed into calls: one each, or where the controller takes batches, one a namespace, since a call
+// takes a place there.
+func (r *batchRun) sets(claimed []result) (sets [][]result) {
+	if !r.Handler.WorksBatches() {
+		for i := range claimed {
+			sets = append(sets, claimed[i:i+1])
+		}
+		return sets
+	}
+	at := map[string]int{}
+	for _, one := range claimed {
+		i, there := at[one.row.Namespace]
+		if !there {
+			i = len(sets)
+			at[one.row.Namespace] = i
+			sets = append(sets, nil)
+		}
+		sets[i] = append(sets[i], one)
+	}
+	return sets
+}
+
+func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed []result, err error) {
+	var rows []db.Resource
+	err = retry(ctx, func(ctx context.Context) (err error) {
+		rows, err = db.New().ClaimAttempts(ctx, r.Pool, db.ClaimAttemptsParams{
+			Soon: claimSoon, Net: DispatchNet, Lost: "the worker was lost: it stopped reporting before the attempt ended",
+			MaxErrors: MaxErrors, WorkflowID: r.in.WorkflowID, Kind: r.in.Kind, Ids: ids, Generations: generations,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claiming members of %s: %w", r.in.WorkflowID, err)
+	}
+	for _, raw := range rows {
+		row, err := raw.Row()
+		if err != nil {
+			return nil, err
+		}
+		claimed = append(claimed, result{row: row, raw: raw})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range claimed {
+		r.held[one.row.ID] = struct{}{}
+	}
+	return claimed, nil
+}
+
+// recover takes up what a try before this one left: members whose last attempt was lost, and those that went on meanwhile.
+func (r *batchRun) recover(ctx context.Context) error {
+	if activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt == 1 {
+		return nil
+	}
+	rows, err := db.New().ExhaustedMembers(ctx, r.Pool, db.ExhaustedMembersParams{
+		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID,
+	})
+	if err != nil {
+		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
+	}
+	var lost []result
+	for _, raw := range rows {
+		row, err := raw.Row()
+		if err != nil {
+			return err
+		}
+		lost = append(lost, result{row: row, raw: raw, outcome: Outcome{
+			Verdict: VerdictFailed,
+			Error:   "the worker was lost during the last attempt: it stopped reporting before the attempt ended",
+		}})
+	}
+	if err := r.flush(ctx, lost); err != nil {
+		return err
+	}
+	return r.release(ctx, r.in.IDs)
+}
+
+// workSet calls Work for one member, or for a set of them where the controller takes sets.
+func (r *batchRun) workSet(ctx context.Context, set []result, results chan<- result) {
+	txs := make([]*txCompletion, len(set))
+	works := make([]BatchItem, len(set))
+	rows := make([]*deltatype.ResourceRow, len(set))
+	for i, one := range set {
+		txs[i] = &txCompletion{activities: r.Activities, row: one.row}
+		works[i] = BatchItem{Row: one.row, CompleteTx: txs[i].complete}
+		rows[i] = one.row
+	}
+	outcomes := r.call(ctx, rows, func(ctx context.Context) []Outcome {
+		if r.Handler.WorksBatches() {
+			return r.Handler.WorkBatch(ctx, works)
+		}
+		return []Outcome{r.Handler.Work(ctx, works[0].Row, works[0].CompleteTx)}
+	})
+	for i, one := range set {
+		one.outcome = outcomes[i]
+		if txs[i].used.Load() {
+			one = r.afterTx(ctx, one)
+		}
+		results <- one
+	}
+}
+
+// afterTx sees whether the transaction that was to write the outcome was committed.
+func (r *batchRun) afterTx(ctx context.Context, one result) result {
+	got, found, err := r.get(context.WithoutCancel(ctx), Ref{Kind: one.row.Kind, ObjectID: one.row.ObjectID})
+	switch s := got.Resource; {
+	case err != nil || !found:
+		one.written, one.outcome.Verdict = true, VerdictFailed // what the row holds decides
+	case s.State != deltatype.ResourceStatePending || s.Generation != one.row.Generation || s.Attempt != one.raw.Attempt:
+		one.written, one.raw = s.SyncedGeneration >= one.row.Generation, s
+	case one.outcome.Verdict == VerdictSynced:
+		one.outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+	}
+	return one
+}
+
+// collect writes results in sets until there are no more.
+func (r *batchRun) collect(ctx context.Context, results <-chan result) (err error) {
+	var set []result
+	var due <-chan time.Time
+	for {
+		select {
+		case one, more := <-results:
+			if more {
+				set = append(set, one)
+				if due == nil {
+					due = time.After(flushEvery)
+				}
+				if len(set) < flushMost {
+					continue
+				}
+			}
+			if err == nil {
+				err = r.flush(ctx, set)
+			}
+			set, due = nil, nil
+			if !more {
+				return err
+			}
+		case <-due:
+			if err == nil {
+				err = r.flush(ctx, set)
+			}
+			set, due = nil, nil
+		}
+	}
+}
+
+// keepHeld keeps the members without a result with the batch, for as long as Work goes on, until the function is called.
+func (r *batchRun) keepHeld(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		tick := time.NewTicker(keepEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			r.mu.Lock()
+			ids := make([]int64, 0, len(r.held))
+			for id := range r.held {
+				ids = append(ids, id)
+			}
+			r.mu.Unlock()
+			if len(ids) == 0 {
+				continue
+			}
+			err := db.New().KeepHeld(ctx, r.Pool, db.KeepHeldParams{Net: DispatchNet, Ids: ids, WorkflowID: r.in.WorkflowID})
+			if err != nil && ctx.Err() == nil {
+				r.Logger.Warn("keeping the members of a batch failed; it is tried again", "kind", r.in.Kind, "error", err)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}
+
+// release lets go of members whose rows went on while they were worked.
+func (r *batchRun) release(ctx context.Context, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	var released int64
+	err := retry(ctx, func(ctx context.Context) (err error) {
+		released, err = db.New().ReleaseHeld(ctx, r.Pool, db.ReleaseHeldParams{Ids: ids, WorkflowID: r.in.WorkflowID})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("releasing members of %s: %w", r.in.WorkflowID, err)
+	}
+	if released > 0 {
+		r.redispatched()
+	}
+	return nil
+}
+
+// redispatched wakes the dispatcher of the kind.
+func (a *Activities) redispatched() {
+	if a.Informed != nil {
+		a.Informed(a.Handler.Kind())
+	}
+}
+
+func (r *batchRun) soFar() Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.progress
+	p.Failures = append([]BatchFailure(nil), p.Failures...)
+	return p
+}

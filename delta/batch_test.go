@@ -1,0 +1,287 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	querypb "go.temporal.io/api/query/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// bulk is a controller that takes many in one call.
+type bulk struct {
+	controller[batched]
+	batch func(ctx context.Context, all []*delta.Resource[batched]) []error
+}
+
+func (b *bulk) WorkBatch(ctx context.Context, all []*delta.Resource[batched]) []error {
+	return b.batch(ctx, all)
+}
+
+func withBulk(b *bulk) func(*delta.Controllers) {
+	return func(cs *delta.Controllers) { delta.AddController(cs, b) }
+}
+
+func manyBatched(names ...string) (all []delta.Object) {
+	for _, name := range names {
+		all = append(all, batched{account{Name: name}})
+	}
+	return all
+}
+
+func TestABatchWorkerGivesAResultForEach(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var mu sync.Mutex
+	var sizes []int
+	single := make(chan string, 10)
+	c := h.start(h.config(withBulk(&bulk{
+		controller: controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
+			single <- r.ObjectID
+			return nil
+		}},
+		batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
+			mu.Lock()
+			defer mu.Unlock()
+			sizes = append(sizes, len(all))
+			results := make([]error, len(all))
+			for i, r := range all {
+				if r.Namespace != all[0].Namespace {
+					t.Error("a call has one namespace")
+				}
+				switch r.Object.Name {
+				case "fails":
+					results[i] = errors.New("not this one")
+				case "gone":
+					results[i] = delta.ResourceDelete(nil)
+				case "degrades":
+					results[i] = delta.ResourceDegrade(nil)
+				}
+			}
+			return results
+		},
+	})))
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 47), "fails", "gone", "degrades")...), nil)
+	require.NoError(t, err)
+	_, err = c.InformMany(t.Context(), manyBatched(names("other", 10)...), &delta.InformOpts{Namespace: "other"})
+	require.NoError(t, err)
+	for _, name := range append(names("ok", 47), names("other", 10)...) {
+		h.eventually("batched", name, synced(1))
+	}
+	row := h.eventually("batched", "fails", synced(1))
+	require.Equal(t, "not this one", row.Errors[0].Error)
+	require.Equal(t, "fails", <-single, "what failed is worked by itself")
+	h.eventually("batched", "gone", inState(deltatype.ResourceStateDeleted))
+	h.eventually("batched", "degrades", inState(deltatype.ResourceStateDegraded))
+	mu.Lock()
+	defer mu.Unlock()
+	require.LessOrEqual(t, len(sizes), 6, "60 resources in calls of %v", sizes)
+}
+
+func TestABatchWorkerThatPanicsOrMiscountsFailsThatCallOnly(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(withBulk(&bulk{batch: func(_ context.Context, all []*delta.Resource[batched]) []error {
+		switch all[0].Namespace {
+		case "panics":
+			panic("at the disco")
+		case "short":
+			return make([]error, len(all)-1)
+		case "none":
+			return nil
+		}
+		return make([]error, len(all))
+	}})))
+	for _, namespace := range []string{"panics", "short", "none", "fine"} {
+		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
+		require.NoError(t, err)
+	}
+	for namespace, reason := range map[string]string{
+		"panics": "panic: at the disco", "short": "WorkBatch was given 5 resources and returned 4 results", "none": "returned 0 results", "fine": "",
+	} {
+		for _, name := range names(namespace, 5) {
+			row := h.eventually("batched", name, synced(1)) // Work, by itself, syncs it
+			if reason == "" {
+				require.Empty(t, row.Errors)
+				continue
+			}
+			require.Contains(t, row.Errors[0].Error, reason)
+			require.Equal(t, 2, row.Attempt)
+		}
+	}
+}
+
+// A worker that dies in the middle costs the members whose result was not written, and those one attempt.
+func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	// The first client's worker hangs on one member, and then stops reporting: its connection to the database is closed, so
+	// that nothing that it does afterwards counts.
+	var calls sync.Map
+	release := make(chan struct{})
+	defer close(release)
+	var first atomic.Bool
+	work := func(_ context.Context, r *delta.Resource[batched]) error {
+		n, _ := calls.LoadOrStore(r.Object.Name, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		if r.Object.Name == "slow" && first.CompareAndSwap(false, true) {
+			<-release
+			return errors.New("of a dead worker")
+		}
+		return nil
+	}
+	c := h.start(h.config(with(&controller[batched]{work: work})))
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 30), "slow")...), nil)
+	require.NoError(t, err)
+	for _, name := range names("ok", 30) {
+		h.eventually("batched", name, synced(1))
+	}
+	row := h.eventually("batched", "slow", inState(deltatype.ResourceStatePending))
+	require.NotNil(t, row.HeldUntil)
+	require.Contains(t, row.WorkflowID, ":batch/")
+
+	// What Temporal does with an activity whose heartbeat is missed: it is run again, elsewhere.
+	installation := ""
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT id FROM delta_installation").Scan(&installation))
+	again := c.ActivitiesOf(installation, "batched")
+	var ids, generations []int64
+	rows, err := h.Pool.Query(t.Context(), "SELECT id, generation FROM delta_resource ORDER BY object_id")
+	require.NoError(t, err)
+	for rows.Next() {
+		var id, generation int64
+		require.NoError(t, rows.Scan(&id, &generation))
+		ids, generations = append(ids, id), append(generations, generation)
+	}
+	require.NoError(t, rows.Err())
+	step, err := again.AttemptBatch(t.Context(), activities.Batch{
+		Installation: installation, Kind: "batched", WorkflowID: row.WorkflowID, IDs: ids, Generations: generations,
+	})
+	require.NoError(t, err)
+	require.Equal(t, 1, step.Synced)
+	row = h.eventually("batched", "slow", synced(1))
+	require.Equal(t, 2, row.Attempt)
+	require.Contains(t, row.Errors[0].Error, "the worker was lost")
+	calls.Range(func(name, n any) bool {
+		want := int64(1)
+		if name == "slow" {
+			want = 2
+		}
+		require.Equal(t, want, n.(*atomic.Int64).Load(), name)
+		return true
+	})
+}
+
+// What a client that stops has not begun goes on without having lost an attempt.
+func TestAClientThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	begun := make(chan struct{}, 100)
+	work := func(ctx context.Context, _ *delta.Resource[batched]) error {
+		begun <- struct{}{}
+		time.Sleep(100 * time.Millisecond)
+		return ctx.Err()
+	}
+	c := h.client(h.config(with(&controller[batched]{work: work})))
+	require.NoError(t, c.Start(context.Background()))
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 50)...), nil)
+	require.NoError(t, err)
+	<-begun
+	require.NoError(t, c.Stop(context.Background()))
+	require.Less(t, len(begun), 40, "it did not wait for all of the batch")
+
+	h.start(h.config(with(&controller[batched]{})))
+	for _, name := range names("ok", 50) {
+		row := h.eventually("batched", name, synced(1))
+		require.Empty(t, row.Errors)
+		require.Equal(t, 1, row.Attempt)
+	}
+}
+
+func TestBatchesAreShownAndKeepObjectIDsFromTemporalIfAsked(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
+		if r.Object.Name == "secretive" {
+			return delta.ResourceDegrade(errors.New("secretive is no good"))
+		}
+		return nil
+	}}))
+	config.HashObjectIDs = true
+	c := h.start(config)
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 20), "secretive")...), nil)
+	require.NoError(t, err)
+	row := h.eventually("batched", "ok00", synced(1))
+	bad := h.eventually("batched", "secretive", func(r *deltatype.ResourceRow) bool {
+		return r.State == deltatype.ResourceStateDegraded && r.WorkflowID == h.Prefix+"/batched/"+r.HashedID
+	})
+	var step activities.BatchStep
+	require.Eventually(t, func() bool {
+		value, err := h.Temporal.QueryWorkflow(t.Context(), row.WorkflowID, "", "state")
+		return err == nil && value.Get(&step) == nil && step.Resting > 0
+	}, 10*time.Second, 20*time.Millisecond)
+	require.Equal(t, []activities.BatchFailure{{ID: bad.HashedID}}, step.Failures)
+	require.Equal(t, 20, step.Resting)
+	require.Equal(t, 20, step.Synced)
+	description, err := h.Temporal.WorkflowService().QueryWorkflow(t.Context(), &workflowservice.QueryWorkflowRequest{
+		Namespace: h.TemporalNamespace,
+		Execution: &commonpb.WorkflowExecution{WorkflowId: row.WorkflowID},
+		Query:     &querypb.WorkflowQuery{QueryType: "__temporal_workflow_metadata"},
+	})
+	require.NoError(t, err)
+	details := string(description.GetQueryResult().GetPayloads()[0].GetData())
+	require.Contains(t, details, "Synced **20**, failed 0, degraded 1")
+	require.Contains(t, details, bad.HashedID)
+	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, 1)
+	for events.HasNext() {
+		event, err := events.Next()
+		require.NoError(t, err)
+		require.NotContains(t, event.String(), "secretive")
+	}
+}
+
+func TestALargeObjectIsNotPutInABatch(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[batched]{})))
+	var large strings.Builder
+	for i := range 40_000 {
+		fmt.Fprintf(&large, "%x", i*7919%104729) // what does not compress well
+	}
+	_, err := c.InformMany(t.Context(), append(manyBatched(names("ok", 5)...), batched{account{Name: "large", Plan: large.String()}}), nil)
+	require.NoError(t, err)
+	require.Contains(t, h.eventually("batched", "ok00", synced(1)).WorkflowID, ":batch/")
+	require.Equal(t, h.Prefix+"/batched/large", h.eventually("batched", "large", synced(1)).WorkflowID)
+}
+
+// Nothing is left running in Temporal of what does not rest.
+func TestABatchEndsWithItsLastMember(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[batched]{}))
+	config.SyncedResourceRetentionPeriod = -1
+	c := h.start(config)
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
+	require.NoError(t, err)
+	for _, name := range names("ok", 20) {
+		h.eventually("batched", name, synced(1))
+	}
+	require.Eventually(t, func() bool {
+		count, err := h.Temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
+			Namespace: h.TemporalNamespace,
+			Query:     fmt.Sprintf("WorkflowId STARTS_WITH '%s/batched' AND ExecutionStatus = 'Running'", h.Prefix),
+		})
+		return err == nil && count.GetCount() == 0
+	}, 10*time.Second, 50*time.Millisecond)
+}

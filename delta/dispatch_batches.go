@@ -1,0 +1,149 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+const (
+	// largestInBatch is how large an object may be in the database, in bytes as it is stored there, to be in a batch: the
+	// objects of a batch are in memory together.
+	largestInBatch = 64 << 10
+	// batchesAtOnce is how many starts of batches are under way at once.
+	batchesAtOnce = 8
+	// settleAfter is when the leases of a started batch are settled that it has not claimed yet: a batch that is claimed at
+	// once needs no write for it.
+	settleAfter = 10 * time.Second
+	// settleLook is how often a busy dispatcher looks for such.
+	settleLook = time.Second
+)
+
+// startedBatch is a batch whose leases run.
+type startedBatch struct {
+	at          time.Time
+	leasedUntil *time.Time
+	ids         []int64
+}
+
+// fill waits a little, so that what is informed together comes into one batch.
+func (d *dispatcher) fill(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d.batchWait):
+	}
+}
+
+// dispatchBatches leases what is due in sets, and starts a batch for each, until there is no full set any more.
+func (d *dispatcher) dispatchBatches(ctx context.Context) (full bool, err error) {
+	d.settleStarted(ctx, settleAfter)
+	began := time.Now()
+	starts, startCtx := errgroup.WithContext(ctx)
+	starts.SetLimit(batchesAtOnce)
+	for full = true; full && startCtx.Err() == nil && time.Since(began) < settleLook; {
+		id := d.names.batch(d.kind, rand.Text())
+		due, leaseErr := db.New().LeaseDueInBatch(startCtx, d.pool, db.LeaseDueInBatchParams{
+			Kind:             d.kind,
+			Lease:            d.lease,
+			WorkflowIDPrefix: d.names.resource(d.kind, ""),
+			BatchID:          id,
+			HashIds:          d.hashIDs,
+			Largest:          largestInBatch,
+			Batch:            int32(d.batchSize), //nolint:gosec // it has a bound
+		})
+		if leaseErr != nil {
+			err = leaseErr
+			break
+		}
+		full = len(due) == d.batchSize
+		var members, alone []db.LeaseDueInBatchRow
+		for _, row := range due {
+			if row.Batched {
+				members = append(members, row)
+			} else {
+				alone = append(alone, row)
+			}
+		}
+		if len(alone) > 0 {
+			starts.Go(func() error { return d.dispatchAlone(ctx, alone) })
+		}
+		if len(members) > 0 {
+			d.unsettled = append(d.unsettled, startedBatch{at: time.Now(), leasedUntil: members[0].DispatchAt, ids: idsOf(members)})
+			starts.Go(func() error { return d.startBatch(ctx, id, members) })
+		}
+	}
+	if startErr := starts.Wait(); startErr != nil {
+		return false, startErr
+	}
+	return full, err
+}
+
+func idsOf(rows []db.LeaseDueInBatchRow) []int64 {
+	ids := make([]int64, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	return ids
+}
+
+// startBatch starts the workflow of a batch.
+func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.LeaseDueInBatchRow) error {
+	// Informs lock rows in this order, and so does the batch.
+	slices.SortFunc(members, func(a, b db.LeaseDueInBatchRow) int { return cmp.Compare(a.ObjectID, b.ObjectID) })
+	ref := d.ref()
+	batch := activities.Batch{Installation: ref.Installation, Kind: d.kind, WorkflowID: id, Hashed: d.hashIDs, IDs: idsOf(members)}
+	namespace, priority := members[0].Namespace, int(members[0].Priority)
+	for _, m := range members {
+		batch.Generations = append(batch.Generations, m.Generation)
+		priority = min(priority, int(m.Priority))
+		if m.Namespace != namespace {
+			namespace = ""
+		}
+	}
+	startCtx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
+	defer cancel()
+	_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, ref.SearchAttributes),
+		workflows.BatchName, batch)
+	if err == nil {
+		return nil
+	}
+	settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	defer cancel()
+	if settleErr := d.settle(settleCtx, batch.IDs, members[0].DispatchAt, 0); settleErr != nil {
+		return settleErr
+	}
+	return err
+}
+
+// dispatchAlone wakes the workflows of resources that are not in batches.
+func (d *dispatcher) dispatchAlone(ctx context.Context, rows []db.LeaseDueInBatchRow) error {
+	leased := make([]db.LeaseDueRow, len(rows))
+	for i, row := range rows {
+		leased[i] = db.LeaseDueRow{
+			ID: row.ID, ObjectID: row.ObjectID, HashedID: row.HashedID, Namespace: row.Namespace, Priority: row.Priority,
+			State: row.State, Generation: row.Generation, DispatchAt: row.DispatchAt,
+		}
+	}
+	return d.wakeLeased(ctx, leased)
+}
+
+// settleStarted settles the leases of batches that were started some time ago. Rows that were claimed since are left alone.
+func (d *dispatcher) settleStarted(ctx context.Context, after time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	defer cancel()
+	for len(d.unsettled) > 0 && time.Since(d.unsettled[0].at) >= after {
+		batch := d.unsettled[0]
+		d.unsettled = d.unsettled[1:]
+		if err := d.settle(ctx, batch.ids, batch.leasedUntil, activities.DispatchNet); err != nil {
+			d.log.Warn("settling the leases of a batch failed; it is started again when they run out", "kind", d.kind, "error", err)
+		}
+	}
+}
