@@ -87,6 +87,9 @@ type informJSON struct {
 	Error      *string `json:"error"`
 }
 
+// deadlineSkew is how much sooner than a context a call may see its deadline pass.
+const deadlineSkew = 100 * time.Millisecond
+
 var errTimeout = errors.New("--timeout has passed")
 
 func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
@@ -113,6 +116,9 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	p := c.newProgress(kind)
 	run, err := s.WatchInform(watching, f.params, &f.options, p.report)
 	p.end()
+	if deadline, bounded := watching.Deadline(); bounded && err != nil && time.Until(deadline) < deadlineSkew {
+		<-watching.Done() // the call saw its deadline pass a moment before the context does
+	}
 	if err != nil && watching.Err() != nil {
 		if run != nil {
 			c.tell("The run goes on in Temporal: workflow " + run.WorkflowID)
