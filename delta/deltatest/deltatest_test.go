@@ -184,7 +184,7 @@ func TestSecondUseIsFast(t *testing.T) {
 	// Not parallel: it measures.
 	New(t) // the first use may start the servers
 	const limit = 150 * time.Millisecond
-	best := time.Hour
+	best, seen := time.Hour, false
 	for began := time.Now(); time.Since(began) < 5*time.Second && best > limit/2; {
 		var took time.Duration
 		t.Run("use", func(t *testing.T) {
@@ -193,23 +193,27 @@ func TestSecondUseIsFast(t *testing.T) {
 			New(t)
 		})
 		best = min(best, took)
+		seen = seen || busy()
 	}
 	t.Logf("set-up and clean-up took %s", best)
-	if best >= limit && busy() {
+	if best >= limit && seen {
 		t.Skipf("took %s, but the machine has more to do than this test", best)
 	}
 	require.Less(t, best, limit)
 }
 
-// busy tells whether twice as much wants to run as can.
+// busy tells whether twice as much wants to run as can, now: the load average is that of a minute.
 func busy() bool {
-	var load float64
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return false
 	}
-	_, err = fmt.Sscan(string(b), &load)
-	return err == nil && load > 2*float64(runtime.NumCPU())
+	var load [3]float64
+	var running int
+	if _, err = fmt.Sscanf(string(b), "%f %f %f %d/", &load[0], &load[1], &load[2], &running); err != nil {
+		return false
+	}
+	return load[0] > 2*float64(runtime.NumCPU()) || running > 2*runtime.NumCPU()
 }
 
 func BenchmarkNew(b *testing.B) {
