@@ -88,6 +88,17 @@ func TestCleanupLeavesNothing(t *testing.T) {
 			Action: &client.ScheduleWorkflowAction{ID: inner.Prefix, TaskQueue: inner.Prefix, Workflow: "none"},
 		})
 		require.NoError(t, err)
+		// The clean-up removes what Temporal lists, which is a moment later than what it has.
+		require.Eventually(t, func() bool {
+			list, err := inner.Temporal.ScheduleClient().List(t.Context(), client.ScheduleListOptions{PageSize: 1000})
+			for err == nil && list.HasNext() {
+				var entry *client.ScheduleListEntry
+				if entry, err = list.Next(); err == nil && entry.ID == schedule {
+					return true
+				}
+			}
+			return false
+		}, 10*time.Second, 10*time.Millisecond)
 	})
 	require.Equal(t, 0, count(t, outer.Pool, `select count(*) from pg_namespace where nspname = $1`, inner.Schema))
 	require.Eventually(t, func() bool {
