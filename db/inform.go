@@ -30,6 +30,8 @@ type InformOptions struct {
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
+	// Outbox has rows leased as they are written. Only for a set outside a transaction; nil for none.
+	Outbox Outbox
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
@@ -63,23 +65,29 @@ func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParam
 		if round == maxInformRounds {
 			return nil, fmt.Errorf("%w: %s/%s and %d more", ErrInformContended, open[0].Kind, open[0].ResourceID, len(open)-1)
 		}
-		rows, err := informRows(ctx, conn, open, options)
+		leases := lease(open, options.Outbox)
+		options.Outbox = nil // what is written in later rounds are few
+		rows, err := informRows(ctx, conn, open, options, &leases)
 		if err != nil {
+			leases.start(nil)
 			return nil, err
 		}
+		settled := make([]*deltatype.ObjectInformResult, 0, len(rows))
 		for _, r := range rows {
 			row, err := r.Row()
 			if err != nil {
+				leases.start(nil)
 				return nil, err
 			}
 			key := informKey{r.Kind, r.ObjectID}
 			if sent := latest[key]; bytes.Equal(sent.Hash, r.Hash) {
 				row.EncodedObject = sent.EncodedObject // not as Postgres writes JSON
 			}
-			found[key] = &deltatype.ObjectInformResult{
-				Resource: row, AlreadyExists: r.existed, Scheduled: r.written,
-			}
+			result := &deltatype.ObjectInformResult{Resource: row, AlreadyExists: r.existed, Scheduled: r.written}
+			found[key] = result
+			settled = append(settled, result)
 		}
+		leases.start(settled)
 		open = slices.DeleteFunc(open, func(p *deltatype.ObjectInformParams) bool {
 			return found[informKey{p.Kind, p.ResourceID}] != nil
 		})
@@ -100,11 +108,13 @@ type informed struct {
 
 // informRows writes a set, and reads what there was nothing to write of. What it does not answer with was changed by
 // others at that moment.
-func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
+func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases) ([]informed, error) {
 	if len(set) == 1 {
 		return informRow(ctx, conn, set[0], options)
 	}
-	written, err := New().InformResources(ctx, planned(conn, len(set)), informParams(set, options))
+	params := informParams(set, options)
+	leases.apply(&params)
+	written, err := New().InformResources(ctx, planned(conn, len(set)), params)
 	if err != nil {
 		return nil, err
 	}
