@@ -37,7 +37,7 @@ type leases struct {
 
 // lease asks for leases for a set that is sorted by kind.
 func lease(set []*deltatype.ObjectInformParams, outbox Outbox) leases {
-	l := leases{batches: make([]string, len(set))}
+	var l leases
 	if outbox == nil || len(set) == 1 {
 		return l
 	}
@@ -47,7 +47,9 @@ func lease(set []*deltatype.ObjectInformParams, outbox Outbox) leases {
 			to++
 		}
 		if granted := outbox.Lease(set[from].Kind, to-from); granted != nil {
-			l.granted = append(l.granted, granted)
+			if l.granted = append(l.granted, granted); l.batches == nil {
+				l.batches = make([]string, len(set))
+			}
 			l.name(granted, set, from, to)
 		}
 		from = to
@@ -75,13 +77,13 @@ func (l *leases) apply(p *InformResourcesParams) {
 }
 
 // start hands over what was leased, if anything.
-func (l *leases) start(rows []*deltatype.ObjectInformResult) {
+func (l *leases) start(rows answers) {
 	if len(l.granted) == 0 {
 		return
 	}
 	members := map[string][]*deltatype.ResourceRow{}
 	for _, r := range rows {
-		if r.Scheduled && IsLeased(r.Resource) {
+		if r != nil && r.Scheduled && IsLeased(r.Resource) {
 			members[r.Resource.WorkflowID] = append(members[r.Resource.WorkflowID], r.Resource)
 		}
 	}
