@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/chariot-giving/delta/delta"
 )
 
@@ -83,10 +85,14 @@ func (l *lifecycle) timeDelta(ctx context.Context, id string) (float64, error) {
 	if err := await(ctx, l.synced, 1); err != nil {
 		return 0, err
 	}
+	return untilSynced(ctx, l.b.pool, syncedKind, id, began)
+}
+
+// untilSynced waits until a row is seen to be synced, and says how long that was, in milliseconds.
+func untilSynced(ctx context.Context, pool *pgxpool.Pool, kind, id string, began time.Time) (float64, error) {
 	for {
 		var synced bool
-		err := l.b.pool.QueryRow(ctx, "SELECT state = 'synced' FROM delta_resource WHERE kind = $1 AND object_id = $2",
-			syncedKind, id).Scan(&synced)
+		err := pool.QueryRow(ctx, "SELECT state = 'synced' FROM delta_resource WHERE kind = $1 AND object_id = $2", kind, id).Scan(&synced)
 		switch {
 		case err != nil:
 			return 0, err

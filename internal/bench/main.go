@@ -29,6 +29,7 @@ type options struct {
 	check      bool
 	timeout    time.Duration
 	cpuProfile string
+	docs       string
 }
 
 // benchmark is one measurement, which gives one figure or several.
@@ -45,6 +46,7 @@ var benchmarks = []benchmark{
 	{"batches", batchFigures},
 	{"rest", restFigures},
 	{"latency", latencyFigures},
+	{"load", loadFigures},
 }
 
 func main() {
@@ -57,6 +59,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "bench.json", "where the JSON goes; empty: nowhere")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed")
 	flag.DurationVar(&o.timeout, "timeout", 25*time.Minute, "give up after this long")
+	flag.StringVar(&o.docs, "docs", "", "a folder whose benchmarks.md and scaling.md are to say what was measured")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process")
 	flag.Parse()
 
@@ -137,6 +140,11 @@ func run(o options) (missed bool, err error) {
 	r.print(os.Stdout)
 	if o.out != "" {
 		if err := r.write(o.out); err != nil {
+			return false, err
+		}
+	}
+	if o.docs != "" {
+		if err := writeDocs(o.docs, r); err != nil {
 			return false, err
 		}
 	}

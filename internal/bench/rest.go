@@ -57,7 +57,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		}
 	}
 	f := figure{
-		Name: fmt.Sprintf("synced beside %d rows", rows), Unit: "/s", AtLeast: 0.9,
+		Name: besideName, Unit: "/s", AtLeast: 0.9,
 		What: fmt.Sprintf("%d new objects in batches, in a table with %d rows that are synced, against the same in one with %d",
 			count, rows, b.scaled(smallTable)),
 	}
@@ -76,8 +76,9 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 // fill syncs so many resources, and tells how fast.
 func (b *bench) fill(ctx context.Context, s *batching, rows int) (figure, error) {
 	f := figure{
-		Name: fmt.Sprintf("first sync of %d", rows), Unit: "/s",
-		What: "Client.InformMany in pages, in batches of 1000, from the first inform to the last synced; once",
+		Name: fillName, Unit: "/s",
+		What: fmt.Sprintf("Client.InformMany of %d objects in pages, in batches of %d, into an empty table, from the first inform to the last "+
+			"synced; once", rows, batchSize),
 	}
 	const part = 100_000 // so that the objects of this program are not what is measured
 	var took time.Duration
@@ -99,7 +100,7 @@ func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure,
 	if err != nil {
 		return nil, fmt.Errorf("counting workflows: %w", err)
 	}
-	time.Sleep(5 * time.Second) // what the last batches leave behind is over then
+	time.Sleep(15 * time.Second) // the leases of the last batches are settled then
 	debug.FreeOSMemory()
 	statements, err := s.statements(ctx)
 	if err != nil {
@@ -117,13 +118,18 @@ func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure,
 	if err != nil {
 		return nil, err
 	}
-	at := fmt.Sprintf("at rest with %d", rows)
+	var size float64
+	err = s.pool.QueryRow(ctx, "SELECT pg_total_relation_size('delta_resource') / $1::float8", rows).Scan(&size)
+	if err != nil {
+		return nil, err
+	}
 	what := fmt.Sprintf("%d synced resources with an expiry, in batches of %d, watched for %s", rows, batchSize, restFor)
 	return []figure{
-		figure{Name: at + ": workflows open", What: what, DeltaAtMost: float64(rows) / batchSize * 1.01}.alone(float64(open.GetCount())),
-		figure{Name: at + ": statements", Unit: "/s", What: what, DeltaAtMost: 5}.alone(float64(after-statements-1) / took.Seconds()),
-		figure{Name: at + ": client memory", Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.alone(heapMB()),
-		figure{Name: at + ": client CPU", Unit: "%", What: what + "; of one core", DeltaAtMost: 5}.alone(100 * used.Seconds() / took.Seconds()),
+		figure{Name: workflowsOpen, What: what, DeltaAtMost: float64(rows) / batchSize * 1.01}.alone(float64(open.GetCount())),
+		figure{Name: "at rest: statements", Unit: "/s", What: what, DeltaAtMost: 5}.alone(float64(after-statements-1) / took.Seconds()),
+		figure{Name: memoryAtRest, Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.alone(heapMB()),
+		figure{Name: diskName, Unit: " B", What: what + ": the table, its indexes and what updates have left in them"}.alone(size),
+		figure{Name: "at rest: client CPU", Unit: "%", What: what + "; of one core", DeltaAtMost: 5}.alone(100 * used.Seconds() / took.Seconds()),
 	}, nil
 }
 

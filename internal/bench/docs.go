@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// reportFile is the report that the pages are made of.
+const reportFile = "benchmarks.json"
+
+// page is a file of the docs that is made of a report, whole or between marks.
+type page struct {
+	file    string
+	content string
+}
+
+// begin and end are the marks between which a page is written.
+func begin(block string) string { return "<!-- bench:" + block + " -->\n" }
+
+const end = "<!-- /bench -->"
+
+// pages are what the docs say of a report.
+func pages(folder string, r report) ([]page, error) {
+	m, err := newModel(r)
+	if err != nil {
+		return nil, err
+	}
+	all := []page{
+		{filepath.Join("images", "bench-rates.svg"), plotRates(r.Figures)},
+		{filepath.Join("images", "bench-latency.svg"), plotLatency(r.Figures)},
+		{filepath.Join("images", "scaling.svg"), plotModel(m)},
+	}
+	for _, block := range []struct{ file, name, content string }{
+		{"benchmarks.md", "figures", r.markdown()},
+		{"scaling.md", "model", m.table()},
+	} {
+		old, err := os.ReadFile(filepath.Join(folder, block.file))
+		if err != nil {
+			return nil, err
+		}
+		content, err := replaceBlock(string(old), block.name, block.content)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", block.file, err)
+		}
+		all = append(all, page{block.file, content})
+	}
+	return all, nil
+}
+
+func replaceBlock(text, block, content string) (string, error) {
+	before, rest, found := strings.Cut(text, begin(block))
+	if !found {
+		return "", fmt.Errorf("there is no %q", strings.TrimSpace(begin(block)))
+	}
+	_, after, found := strings.Cut(rest, end)
+	if !found {
+		return "", fmt.Errorf("there is no %q", end)
+	}
+	return before + begin(block) + content + end + after, nil
+}
+
+// writeDocs makes the docs say what a report says.
+func writeDocs(folder string, r report) error {
+	if err := r.write(filepath.Join(folder, reportFile)); err != nil {
+		return err
+	}
+	all, err := pages(folder, r)
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if err := os.WriteFile(filepath.Join(folder, p.file), []byte(p.content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readReport reads what write wrote.
+func readReport(path string) (r report, err error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(content, &r)
+}
+
+// markdown is the report as a table.
+func (r report) markdown() string {
+	var b strings.Builder
+	b.WriteString("| figure | Delta | bare | ratio | target | |\n|---|---:|---:|---:|---:|---|\n")
+	for _, f := range r.Figures {
+		target, verdict := f.target()
+		if verdict == "MISS" {
+			verdict = "**missed**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Name, f.show(f.Delta), f.shownBare(), f.shownRatio(), target, verdict)
+	}
+	b.WriteString("\nWhat each of them is:\n\n")
+	said := map[string]bool{}
+	for _, f := range r.Figures {
+		if !said[f.What] {
+			said[f.What] = true
+			fmt.Fprintf(&b, "- *%s*: %s.\n", f.Name, f.What)
+		}
+	}
+	d := r.Facts
+	fmt.Fprintf(&b, "\n%s; %d cores (%s, %s; load %s at the start), %s, Postgres %s, Temporal %s (development server, in memory); medians of %d rounds, scale %g.\n",
+		d.Date.Format(time.DateOnly), d.Cores, d.OS, d.CPU, d.Load, d.Go, d.Postgres, d.Temporal, d.Rounds, d.Scale)
+	return b.String()
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The pages say what the report says that is beside them: nobody has written figures by hand.
+func TestTheDocsSayWhatWasMeasured(t *testing.T) {
+	t.Parallel()
+	docs := filepath.Join("..", "..", "docs")
+	r, err := readReport(filepath.Join(docs, reportFile))
+	require.NoError(t, err)
+	all, err := pages(docs, r)
+	require.NoError(t, err)
+	for _, p := range all {
+		there, err := os.ReadFile(filepath.Join(docs, p.file))
+		require.NoError(t, err)
+		require.Equal(t, p.content, string(there), "%s: run `go run ./internal/bench -docs docs`", p.file)
+	}
+}
+
+func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {
+	t.Parallel()
+	r := report{Facts: facts{Scale: 1}, Figures: []figure{
+		{Name: singleName, Delta: 100},
+		figure{Name: fillName}.alone(10_000),
+		{Name: besideName, Ratio: 0.81},
+		figure{Name: diskName}.alone(1000),
+		figure{Name: workflowsOpen}.alone(1000),
+	}}
+	m, err := newModel(r)
+	require.NoError(t, err)
+	require.InDelta(t, 100, m.firstSync(1e6, true).Seconds(), 0.1)
+	require.InDelta(t, 0.81, m.perSecond(1e6, true)/m.perSecond(1e4, true), 0.001)
+	require.InDelta(t, 0.9, m.perSecond(1e7, true)/m.perSecond(1e6, true), 0.001)
+	require.InDelta(t, 1e4, m.firstSync(1e6, false).Seconds(), 0.1)
+	require.Contains(t, m.table(), "| 100 M |")
+
+	_, err = newModel(report{Facts: facts{Scale: 1}})
+	require.ErrorContains(t, err, singleName)
+}
+
+func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
+	t.Parallel()
+	text := "a\n" + begin("x") + "old\n" + end + "\nb\n"
+	got, err := replaceBlock(text, "x", "new\n")
+	require.NoError(t, err)
+	require.Equal(t, "a\n"+begin("x")+"new\n"+end+"\nb\n", got)
+	_, err = replaceBlock(text, "y", "new\n")
+	require.Error(t, err)
+}
