@@ -146,6 +146,7 @@ func (r *batchRun) took(c *columns, rows []db.Resource) (wentOn []int64) {
 		one := c.byID[row.ID]
 		delete(c.byID, row.ID)
 		if one.left {
+			wake = true
 			continue
 		}
 		r.count(one.outcome.Verdict, row, one)
