@@ -176,10 +176,11 @@ func workflowID(ctx context.Context) string {
 // isHeld tells whether a batch may have the row's Work run.
 func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.HeldUntil.After(now) }
 
-// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest.
+// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest. That may be
+// so where the kind has no batches any more.
 func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
 	id := workflowID(ctx)
-	return a.BatchSize > 1 && !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+	return !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
 const (
