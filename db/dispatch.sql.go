@@ -187,7 +187,11 @@ func (q *Queries) RedispatchResource(ctx context.Context, db DBTX, arg Redispatc
 
 const returnLease = `-- name: ReturnLease :exec
 UPDATE delta_resource SET dispatch_at = now() + $1::interval
-WHERE id = ANY($2::bigint[]) AND dispatch_at = $3
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY($2::bigint[]) AND d.dispatch_at = $3
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 `
 
 type ReturnLeaseParams struct {
@@ -206,7 +210,11 @@ const settleWoken = `-- name: SettleWoken :exec
 UPDATE delta_resource
 SET dispatch_at = CASE WHEN due_at IS NOT NULL OR state IN ('scheduled', 'expired', 'failed', 'pending')
     THEN greatest(now() + $1::interval, due_at + $2::interval) END
-WHERE id = ANY($3::bigint[]) AND dispatch_at = $4
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY($3::bigint[]) AND d.dispatch_at = $4
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 `
 
 type SettleWokenParams struct {
@@ -218,6 +226,8 @@ type SettleWokenParams struct {
 
 // Leased rows whose workflows were woken go on by themselves, unless they have done so already. One that waits for its time
 // is not woken before that has passed: each time, where there are batches, it would be put into another one.
+//
+// A row that somebody else has locked is left to its lease: who waits while he holds other rows can be the end of an inform.
 func (q *Queries) SettleWoken(ctx context.Context, db DBTX, arg SettleWokenParams) error {
 	_, err := db.Exec(ctx, settleWoken,
 		arg.Net,
