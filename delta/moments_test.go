@@ -203,7 +203,7 @@ func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
 func (g gear) settlesAsAsked(c *delta.Client, informed int64) {
 	g.t.Helper()
 	row := g.await("inform", synced(2))
-	require.EqualValues(g.t, informed, row.SyncCount)
+	require.Equal(g.t, informed, row.SyncCount)
 	for _, name := range []string{"invalidate", "retry", "nothing"} {
 		row := g.await(name, synced(1))
 		require.Equal(g.t, 1, row.Attempt)
