@@ -90,6 +90,8 @@ type Activities struct {
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
+	// Outbox leases what informers write; nil for none.
+	Outbox db.Outbox
 }
 
 // Rest says how long resources rest. A negative retention keeps rows for ever; an expiry of 0 never expires.

@@ -96,6 +96,11 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 	if err := run.attempt(ctx); err != nil {
 		return BatchStep{}, err
 	}
+	if len(run.rests) == len(in.IDs) {
+		step := restFor(run.rests)
+		step.Progress = run.soFar()
+		return step, nil
+	}
 	step, err := a.resting(ctx, in)
 	step.Progress = run.soFar()
 	return step, err
@@ -110,6 +115,9 @@ type batchRun struct {
 	progress Progress
 	// held are the members that were claimed and have no result yet.
 	held map[int64]struct{}
+	// rests says of the members that this try has written when they are due, counted from their results: where all members
+	// rest, nobody has to ask. One that goes on meanwhile finds its own way.
+	rests []time.Duration
 }
 
 // result is what became of one member.
@@ -125,7 +133,7 @@ func (r *batchRun) attempt(ctx context.Context) error {
 	if err := r.recover(ctx); err != nil {
 		return err
 	}
-	results := make(chan result, flushMost)
+	results := make(chan *result, flushMost)
 	fed, writeCtx := make(chan error, 1), context.WithoutCancel(ctx)
 	go func() {
 		defer close(results)
@@ -142,7 +150,7 @@ func (r *batchRun) attempt(ctx context.Context) error {
 var errStopping = temporal.NewApplicationError("the worker stops; the members that are left go to another one", "delta.Stopping")
 
 // feed claims members and has them worked, until all have been or the worker stops.
-func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) {
+func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error) {
 	ctx, unlink := r.untilStopped(ctx)
 	defer unlink()
 	var stopping <-chan struct{}
@@ -166,12 +174,14 @@ func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) 
 		defer free()
 		parallel = 1 + extra
 	}
-	rows := make(chan []result)
+	rows := make(chan []*result)
 	var workers sync.WaitGroup
 	var behind atomic.Bool
+	calls := make(chan func())
 	defer func() {
 		close(rows)
 		workers.Wait()
+		close(calls)
 		if behind.Load() && err == nil {
 			err = errStopping
 		}
@@ -187,7 +197,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) 
 					}
 					continue
 				}
-				r.workSet(ctx, set, results)
+				r.workSet(ctx, set, results, func(call func()) { spawn(calls, call) })
 			}
 		})
 	}
@@ -213,7 +223,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- result) (err error) 
 
 // sets divides what was claimed into calls: one each, or where the controller takes batches, one a namespace, since a call
 // takes a place there.
-func (r *batchRun) sets(claimed []result) (sets [][]result) {
+func (r *batchRun) sets(claimed []*result) (sets [][]*result) {
 	if !r.Handler.WorksBatches() {
 		for i := range claimed {
 			sets = append(sets, claimed[i:i+1])
@@ -233,7 +243,7 @@ func (r *batchRun) sets(claimed []result) (sets [][]result) {
 	return sets
 }
 
-func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed []result, err error) {
+func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed []*result, err error) {
 	var rows []db.Resource
 	err = retry(ctx, func(ctx context.Context) (err error) {
 		rows, err = db.New().ClaimAttempts(ctx, r.Pool, db.ClaimAttemptsParams{
@@ -250,7 +260,7 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 		if err != nil {
 			return nil, err
 		}
-		claimed = append(claimed, result{row: row, raw: raw})
+		claimed = append(claimed, &result{row: row, raw: raw})
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -272,7 +282,7 @@ func (r *batchRun) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
 	}
-	var lost []result
+	var lost []*result
 	for _, raw := range rows {
 		row, err := raw.Row()
 		if err != nil {
@@ -282,7 +292,7 @@ func (r *batchRun) recover(ctx context.Context) error {
 		if row.Attempt >= row.MaxAttempts {
 			why = workerLostLast
 		}
-		lost = append(lost, result{row: row, raw: raw, outcome: Outcome{Verdict: VerdictFailed, Error: why}})
+		lost = append(lost, &result{row: row, raw: raw, outcome: Outcome{Verdict: VerdictFailed, Error: why}})
 	}
 	if err := r.flush(ctx, lost); err != nil {
 		return err
@@ -290,33 +300,45 @@ func (r *batchRun) recover(ctx context.Context) error {
 	return r.release(ctx, r.in.IDs)
 }
 
+// spawn runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
+// finished wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
+func spawn(calls chan func(), call func()) {
+	select {
+	case calls <- call:
+	default:
+		go func() {
+			for call != nil {
+				call()
+				call = <-calls
+			}
+		}()
+	}
+}
+
 // workSet calls Work for one member, or for a set of them where the controller takes sets.
-func (r *batchRun) workSet(ctx context.Context, set []result, results chan<- result) {
+func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *result, spawn func(call func())) {
 	txs := make([]*txCompletion, len(set))
-	works := make([]BatchItem, len(set))
-	rows := make([]*deltatype.ResourceRow, len(set))
+	tasks := make([]*Task, len(set))
 	for i, one := range set {
 		txs[i] = &txCompletion{activities: r.Activities, row: one.row}
-		works[i] = BatchItem{Row: one.row, CompleteTx: txs[i].complete}
-		rows[i] = one.row
+		tasks[i] = &Task{Row: one.row, CompleteTx: txs[i].complete}
 	}
-	outcomes := r.call(ctx, rows, func(ctx context.Context) []Outcome {
-		if r.Handler.WorksBatches() {
-			return r.Handler.WorkBatch(ctx, works)
-		}
-		return []Outcome{r.Handler.Work(ctx, works[0].Row, works[0].CompleteTx)}
-	})
+	do := r.workOne
+	if r.Handler.WorksBatches() {
+		do = r.Handler.WorkBatch
+	}
+	outcomes := r.call(ctx, tasks, do, spawn)
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if txs[i].used.Load() {
-			one = r.afterTx(ctx, one)
+			r.afterTx(ctx, one)
 		}
 		results <- one
 	}
 }
 
 // afterTx sees whether the transaction that was to write the outcome was committed.
-func (r *batchRun) afterTx(ctx context.Context, one result) result {
+func (r *batchRun) afterTx(ctx context.Context, one *result) {
 	got, found, err := r.get(context.WithoutCancel(ctx), Ref{Kind: one.row.Kind, ObjectID: one.row.ObjectID})
 	switch s := got.Resource; {
 	case err != nil || !found:
@@ -326,12 +348,11 @@ func (r *batchRun) afterTx(ctx context.Context, one result) result {
 	case one.outcome.Verdict == VerdictSynced:
 		one.outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}
-	return one
 }
 
 // collect writes results in sets until there are no more.
-func (r *batchRun) collect(ctx context.Context, results <-chan result) (err error) {
-	var set []result
+func (r *batchRun) collect(ctx context.Context, results <-chan *result) (err error) {
+	var set []*result
 	var due <-chan time.Time
 	for {
 		select {

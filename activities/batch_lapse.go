@@ -55,12 +55,17 @@ func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)
 	}
-	if len(rows) == 0 {
-		return BatchStep{}, nil
-	}
 	waits := make([]time.Duration, len(rows))
 	for i, row := range rows {
 		waits[i] = max(row.DueAt.Sub(row.Now), 0)
+	}
+	return restFor(waits), nil
+}
+
+// restFor is the step of a batch whose members are due after these times.
+func restFor(waits []time.Duration) BatchStep {
+	if len(waits) == 0 {
+		return BatchStep{}
 	}
 	slices.Sort(waits)
 	until := waits[0] + min(max(waits[0]/10, minSlack), maxSlack)
@@ -70,5 +75,5 @@ func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
 			wait = w
 		}
 	}
-	return BatchStep{Resting: len(rows), Wait: wait}, nil
+	return BatchStep{Resting: len(waits), Wait: wait}
 }

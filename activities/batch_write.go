@@ -34,12 +34,11 @@ func (c *columns) add(one *result) {
 
 // flush writes a set of results: one statement for each sort of outcome that is in it. It locks rows in the order in which
 // informs do, so that one waits for the other, and neither is the victim of a deadlock.
-func (r *batchRun) flush(ctx context.Context, set []result) error {
-	slices.SortFunc(set, func(a, b result) int { return cmp.Compare(a.row.ObjectID, b.row.ObjectID) })
+func (r *batchRun) flush(ctx context.Context, set []*result) error {
+	slices.SortFunc(set, func(a, b *result) int { return cmp.Compare(a.row.ObjectID, b.row.ObjectID) })
 	var synced, failed, degraded, deleted, snoozed, left columns
 	var settled []int64
-	for i := range set {
-		one := &set[i]
+	for _, one := range set {
 		verdict := one.outcome.Verdict
 		switch {
 		case one.left:
@@ -155,6 +154,9 @@ func (r *batchRun) took(c *columns, rows []db.Resource) (wentOn []int64) {
 		}
 		r.count(one.outcome.Verdict, row, one)
 		r.observe(one.outcome.Verdict, row)
+		if row.State == deltatype.ResourceStateSynced && row.DueAt != nil && row.SyncedAt != nil && !row.Alone {
+			r.rests = append(r.rests, row.DueAt.Sub(*row.SyncedAt))
+		}
 		wake = wake || row.Alone || row.Generation > one.row.Generation
 	}
 	for id := range c.byID {
@@ -170,7 +172,7 @@ func (r *batchRun) took(c *columns, rows []db.Resource) (wentOn []int64) {
 }
 
 // forget takes the members of a set off those that are kept.
-func (r *batchRun) forget(set []result) {
+func (r *batchRun) forget(set []*result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range set {

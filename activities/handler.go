@@ -14,15 +14,14 @@ import (
 type Handler interface {
 	// Kind is the kind of object that the controller is for.
 	Kind() string
-	// Work brings one resource in line. It may call completeTx to have the attempt marked synced by a transaction of its
-	// own.
-	Work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome
+	// Work brings one resource in line.
+	Work(ctx context.Context, task *Task) Outcome
 	// WorksBatches tells whether the controller takes many resources in one call.
 	WorksBatches() bool
 	// WorkBatch brings many resources in line; it gives an outcome for each.
-	WorkBatch(ctx context.Context, items []BatchItem) []Outcome
-	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound.
-	WorkTimeout(row *deltatype.ResourceRow) time.Duration
+	WorkBatch(ctx context.Context, tasks []*Task) []Outcome
+	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound. It is called before Work.
+	WorkTimeout(task *Task) time.Duration
 	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
 	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed
@@ -39,10 +38,13 @@ type Handler interface {
 // CompleteTx marks the attempt that runs as synced, in a transaction of the caller's.
 type CompleteTx func(ctx context.Context, tx pgx.Tx) error
 
-// BatchItem is one of the resources of WorkBatch.
-type BatchItem struct {
-	Row        *deltatype.ResourceRow
+// Task is one resource to be worked. It belongs to one call.
+type Task struct {
+	Row *deltatype.ResourceRow
+	// CompleteTx has the attempt marked synced by a transaction of the user's own.
 	CompleteTx CompleteTx
+	// Decoded is for the handler: what it made of the row, so that it is made once.
+	Decoded any
 }
 
 // Verdict is what Work came to.

@@ -18,6 +18,8 @@ import (
 const (
 	// informPage is how many objects are written at once.
 	informPage = 500
+	// largestPage is how many they are at most where a kind is synced in larger batches.
+	largestPage = 1000
 	// informFlush is how long a page waits to fill.
 	informFlush = 250 * time.Millisecond
 	// maxRefusedShown is how many refused objects an error names.
@@ -194,7 +196,7 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 		p.created = at.UTC()
 	}
 	p.page = append(p.page, item.Params)
-	if len(p.page) < informPage {
+	if len(p.page) < max(informPage, min(p.activities.BatchSize, largestPage)) {
 		return nil
 	}
 	return p.write(ctx)
@@ -212,6 +214,7 @@ func (p *pass) write(ctx context.Context) error {
 		DefaultMaxAttempts: p.activities.DefaultMaxAttempts,
 		DefaultPriority:    deltatype.PriorityPeriodic,
 		ProcessExisting:    p.in.ProcessExisting,
+		Outbox:             p.activities.Outbox,
 	}
 	if p.in.ProcessExisting {
 		options.DefaultPriority = deltatype.PriorityBackfill
@@ -225,15 +228,16 @@ func (p *pass) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
 	}
-	scheduled := 0
+	scheduled, waiting := 0, false
 	for _, r := range results {
 		if r.Scheduled {
 			scheduled++
+			waiting = waiting || !db.IsLeased(r.Resource)
 		}
 	}
 	p.progress.Scheduled += scheduled
 	p.page = p.page[:0]
-	if scheduled > 0 && p.activities.Informed != nil {
+	if waiting && p.activities.Informed != nil {
 		p.activities.Informed(p.in.Kind)
 	}
 	return nil

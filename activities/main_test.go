@@ -41,15 +41,15 @@ type handler struct {
 
 func (h *handler) Kind() string { return kind }
 
-func (h *handler) Work(ctx context.Context, row *deltatype.ResourceRow, completeTx activities.CompleteTx) activities.Outcome {
+func (h *handler) Work(ctx context.Context, task *activities.Task) activities.Outcome {
 	h.worked.Add(1)
-	h.completeTx = completeTx
-	return h.work(ctx, row)
+	h.completeTx = task.CompleteTx
+	return h.work(ctx, task.Row)
 }
 
 func (h *handler) WorksBatches() bool { return false }
 
-func (h *handler) WorkBatch(context.Context, []activities.BatchItem) []activities.Outcome { return nil }
+func (h *handler) WorkBatch(context.Context, []*activities.Task) []activities.Outcome { return nil }
 
 func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error) {
 	var content map[string]string
@@ -63,7 +63,7 @@ func (h *handler) Compares() bool { return h.same != nil }
 
 func (h *handler) Same(stored, listed []byte) (same, ok bool) { return h.same(stored, listed) }
 
-func (h *handler) WorkTimeout(*deltatype.ResourceRow) time.Duration { return h.workTimeout }
+func (h *handler) WorkTimeout(*activities.Task) time.Duration { return h.workTimeout }
 
 func (h *handler) Inform(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {
 	return h.inform(ctx, options)

@@ -53,36 +53,42 @@ func beat(ctx context.Context) time.Duration {
 
 // work calls the user's Work for one resource.
 func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome {
-	return a.call(ctx, []*deltatype.ResourceRow{row}, func(ctx context.Context) []Outcome {
-		return []Outcome{a.Handler.Work(ctx, row, completeTx)}
-	})[0]
-}
-
-// call calls user code for rows of one namespace, within its limits. It returns even if the call does not: that call then
-// keeps its place in the kind's parallelism, and in its namespace, until it ends.
-func (a *Activities) call(ctx context.Context, rows []*deltatype.ResourceRow, do func(context.Context) []Outcome) []Outcome {
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
-	row := rows[0]
+	tasks := []*Task{{Row: row, CompleteTx: completeTx}}
+	return a.call(ctx, tasks, a.workOne, func(call func()) { go call() })[0]
+}
+
+// workOne calls Work for the one task.
+func (a *Activities) workOne(ctx context.Context, tasks []*Task) []Outcome {
+	return []Outcome{a.Handler.Work(ctx, tasks[0])}
+}
+
+// call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
+// even if the call does not: that call then keeps its place in the kind's parallelism, and in its namespace, until it ends.
+func (a *Activities) call(
+	ctx context.Context, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
+) []Outcome {
+	row := tasks[0].Row
 	leave, err := a.enter(ctx, row)
 	if err != nil {
-		return alike(rows, Outcome{Verdict: VerdictFailed, Error: err.Error()})
+		return alike(tasks, Outcome{Verdict: VerdictFailed, Error: err.Error()})
 	}
 
-	timeout := a.timeoutOf(rows)
+	timeout := a.timeoutOf(tasks)
 	workCtx, cancel := withTimeout(ctx, timeout)
 	defer cancel()
 
 	done := make(chan []Outcome, 1)
-	go func() {
+	spawn(func() {
 		// What is sent if Work ends its goroutine, as a failing test assertion does.
-		outcomes := alike(rows, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
+		outcomes := alike(tasks, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
 		defer func() {
 			leave()
 			done <- outcomes
 		}()
-		outcomes = do(workCtx)
-	}()
+		outcomes = do(workCtx, tasks)
+	})
 
 	select {
 	case outcomes := <-done:
@@ -98,28 +104,28 @@ func (a *Activities) call(ctx context.Context, rows []*deltatype.ResourceRow, do
 	}
 
 	a.Logger.Error("Work ignores the end of its context; its places stay taken until it returns",
-		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(rows), "reason", context.Cause(workCtx))
+		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
 	free := a.Slots.Retain()
 	go func() {
 		<-done
 		free()
 		a.Logger.Warn("Work returned after its attempt was closed; the result is not used",
-			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(rows))
+			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(tasks))
 	}()
-	return a.explain(workCtx, alike(rows, Outcome{
+	return a.explain(workCtx, alike(tasks, Outcome{
 		Verdict: VerdictFailed,
 		Error:   fmt.Sprintf("Work did not return within %s of the end of its context", a.AbandonAfter),
 	}), timeout)
 }
 
-func alike(rows []*deltatype.ResourceRow, outcome Outcome) []Outcome {
-	return slices.Repeat([]Outcome{outcome}, len(rows))
+func alike(tasks []*Task, outcome Outcome) []Outcome {
+	return slices.Repeat([]Outcome{outcome}, len(tasks))
 }
 
-// timeoutOf is the longest that one of the rows has; negative where one has no bound.
-func (a *Activities) timeoutOf(rows []*deltatype.ResourceRow) (longest time.Duration) {
-	for _, row := range rows {
-		timeout := a.Handler.WorkTimeout(row)
+// timeoutOf is the longest that one of the tasks has; negative where one has no bound.
+func (a *Activities) timeoutOf(tasks []*Task) (longest time.Duration) {
+	for _, task := range tasks {
+		timeout := a.Handler.WorkTimeout(task)
 		if timeout == 0 {
 			timeout = a.WorkTimeout
 		}

@@ -30,6 +30,8 @@ type InformOptions struct {
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
+	// Outbox has rows leased as they are written. Only for a set outside a transaction; nil for none.
+	Outbox Outbox
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
@@ -39,97 +41,157 @@ var ErrInformContended = errors.New("rows kept changing under concurrent informs
 // another transaction in that very moment.
 const maxInformRounds = 10
 
-type informKey struct{ kind, objectID string }
-
 // Inform writes a set of objects: one statement, at most one write a row, and a second statement that reads the rows
 // which needed no write, if there are any. Where an object is given twice the last one counts, and both get its result.
 // Results are in the order of params.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
-	latest := make(map[informKey]*deltatype.ObjectInformParams, len(params))
-	for i := range params {
-		latest[informKey{params[i].Kind, params[i].ResourceID}] = &params[i]
-	}
-	open := make([]*deltatype.ObjectInformParams, 0, len(latest))
-	for _, p := range latest {
-		open = append(open, p)
-	}
-	// One order for all writers, so that two sets that overlap wait for each other instead of deadlocking.
-	slices.SortFunc(open, func(a, b *deltatype.ObjectInformParams) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ResourceID, b.ResourceID))
-	})
+	return inform(ctx, conn, params, options, 1)
+}
 
-	found := make(map[informKey]*deltatype.ObjectInformResult, len(open))
+// InformRetrying is Inform outside a transaction: a statement that ends in a deadlock or a serialization failure, which leave
+// nothing behind, is tried again.
+func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
+	return inform(ctx, conn, params, options, maxInformRounds)
+}
+
+// inform tries each statement so often. What an earlier one has written counts, whatever becomes of those that follow it.
+func inform(
+	ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions, tries int,
+) ([]*deltatype.ObjectInformResult, error) {
+	set, places := unique(params)
+	found := make([]*deltatype.ObjectInformResult, len(set))
+	open := make([]int, len(set)) // places in the set
+	for i := range open {
+		open[i] = i
+	}
 	for round := 0; len(open) > 0; round++ {
 		if round == maxInformRounds {
-			return nil, fmt.Errorf("%w: %s/%s and %d more", ErrInformContended, open[0].Kind, open[0].ResourceID, len(open)-1)
+			first := set[open[0]]
+			return nil, fmt.Errorf("%w: %s/%s and %d more", ErrInformContended, first.Kind, first.ResourceID, len(open)-1)
 		}
-		rows, err := informRows(ctx, conn, open, options)
+		asked := make([]*deltatype.ObjectInformParams, len(open))
+		for i, place := range open {
+			asked[i] = set[place]
+		}
+		leases := lease(asked, options.Outbox)
+		options.Outbox = nil // what is written in later rounds are few
+		answers, err := informRows(ctx, conn, asked, options, &leases)
 		if err != nil {
-			return nil, err
-		}
-		for _, r := range rows {
-			row, err := r.Row()
-			if err != nil {
+			leases.start(nil)
+			if tries--; tries == 0 || !isRetryable(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
 				return nil, err
 			}
-			key := informKey{r.Kind, r.ObjectID}
-			if sent := latest[key]; bytes.Equal(sent.Hash, r.Hash) {
-				row.EncodedObject = sent.EncodedObject // not as Postgres writes JSON
-			}
-			found[key] = &deltatype.ObjectInformResult{
-				Resource: row, AlreadyExists: r.existed, Scheduled: r.written,
+			round--
+			continue
+		}
+		leases.start(answers)
+		left := open[:0]
+		for i, place := range open {
+			if found[place] = answers[i]; answers[i] == nil {
+				left = append(left, place)
 			}
 		}
-		open = slices.DeleteFunc(open, func(p *deltatype.ObjectInformParams) bool {
-			return found[informKey{p.Kind, p.ResourceID}] != nil
-		})
+		open = left
 	}
 
 	results := make([]*deltatype.ObjectInformResult, len(params))
-	for i, p := range params {
-		results[i] = found[informKey{p.Kind, p.ResourceID}]
+	for i, place := range places {
+		results[i] = found[place]
 	}
 	return results, nil
 }
 
-// informed is a row that the upsert answered with.
-type informed struct {
-	Resource
-	existed, written bool
+// unique is a set in which each object is once, as it was given last, and where in it each of the given is. It is in one
+// order for all writers, so that two sets that overlap wait for each other instead of deadlocking.
+func unique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int) {
+	order := make([]int, len(params))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return compareKeys(&params[a], &params[b]) })
+	set, places = make([]*deltatype.ObjectInformParams, 0, len(params)), make([]int, len(params))
+	for i, at := range order {
+		if i > 0 && compareKeys(&params[at], set[len(set)-1]) == 0 {
+			set[len(set)-1] = &params[at]
+		} else {
+			set = append(set, &params[at])
+		}
+		places[at] = len(set) - 1
+	}
+	return set, places
 }
 
-// informRows writes a set, and reads what there was nothing to write of. What it does not answer with was changed by
-// others at that moment.
-func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
-	if len(set) == 1 {
-		return informRow(ctx, conn, set[0], options)
+func compareKeys(a, b *deltatype.ObjectInformParams) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ResourceID, b.ResourceID))
+}
+
+// answers are the results of a set, in its order. What has none was changed by others at that moment.
+type answers []*deltatype.ObjectInformResult
+
+// add puts a row where its object is in the set. next is where the row before it left off: rows come in the order of the set,
+// unless Postgres has found a plan that does not keep it.
+func (a answers) add(set []*deltatype.ObjectInformParams, next int, r Resource, existed, written bool) (int, error) {
+	key := deltatype.ObjectInformParams{Kind: r.Kind, ResourceID: r.ObjectID}
+	for next < len(set) && compareKeys(set[next], &key) < 0 {
+		next++
 	}
-	written, err := New().InformResources(ctx, planned(conn, len(set)), informParams(set, options))
+	if next == len(set) || compareKeys(set[next], &key) != 0 {
+		at, there := slices.BinarySearchFunc(set, &key, compareKeys)
+		if !there {
+			return next, fmt.Errorf("Postgres answered with %s/%s, which was not asked for", r.Kind, r.ObjectID)
+		}
+		next = at
+	}
+	row, err := r.Row()
+	if err != nil {
+		return next, err
+	}
+	if sent := set[next]; written || bytes.Equal(sent.Hash, r.Hash) {
+		row.Hash, row.EncodedObject = sent.Hash, sent.EncodedObject // not as Postgres writes JSON
+	}
+	a[next] = &deltatype.ObjectInformResult{Resource: row, AlreadyExists: existed, Scheduled: written}
+	return next, nil
+}
+
+// informRows writes a set, and reads what there was nothing to write of.
+func informRows(
+	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases,
+) (answers, error) {
+	all := make(answers, len(set))
+	if len(set) == 1 {
+		return all, informRow(ctx, conn, set[0], options, all)
+	}
+	params := informParams(set, options)
+	leases.apply(&params)
+	written, err := New().InformResources(ctx, planned(conn, len(set)), params)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]informed, len(written), len(set))
-	sent := make(map[informKey]*deltatype.ObjectInformParams, len(set))
-	for _, o := range set {
-		sent[informKey{o.Kind, o.ResourceID}] = o
+	next := 0
+	for i := range written {
+		row := InformResourceRow(written[i]).resource()
+		if next, err = all.add(set, next, row, row.Generation > 1, true); err != nil {
+			return nil, err
+		}
 	}
-	for i, r := range written {
-		key := informKey{r.Kind, r.ObjectID}
-		all[i] = informed{InformResourceRow(r).resource(sent[key]), r.Generation > 1, true}
-		delete(sent, key)
-	}
-	if len(sent) == 0 {
+	if len(written) == len(set) {
 		return all, nil
 	}
-	left := slices.DeleteFunc(slices.Clone(set), func(o *deltatype.ObjectInformParams) bool {
-		return sent[informKey{o.Kind, o.ResourceID}] == nil
-	})
+	var left []*deltatype.ObjectInformParams
+	for i, o := range set {
+		if all[i] == nil {
+			left = append(left, o)
+		}
+	}
 	kept, err := New().KeptResources(ctx, planned(conn, len(left)), keptParams(informParams(left, options)))
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range kept {
-		all = append(all, informed{r, true, false})
+	next = 0
+	for i := range kept {
+		if next, err = all.add(set, next, kept[i], true, false); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }
@@ -156,27 +218,30 @@ func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pg
 }
 
 // informRow writes one object, or reads its row where there was nothing to write.
-func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformParams, options InformOptions) ([]informed, error) {
+func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformParams, options InformOptions, to answers) error {
+	set := []*deltatype.ObjectInformParams{object}
 	rows, err := New().InformResource(ctx, conn, informParam(object, options))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(rows) > 0 {
-		row := rows[0].resource(object)
-		return []informed{{row, row.Generation > 1, true}}, nil
+		row := rows[0].resource()
+		_, err := to.add(set, 0, row, row.Generation > 1, true)
+		return err
 	}
 	kept, err := New().GetResource(ctx, conn, GetResourceParams{Kind: object.Kind, ObjectID: object.ResourceID})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	left := kept.Resource.State == deltatype.ResourceStateDeleted && !options.Revive
 	if !left && !asGiven(kept.Resource, object) {
-		return nil, nil // it changed between the two statements
+		return nil // it changed between the two statements
 	}
-	return []informed{{kept.Resource, true, false}}, nil
+	_, err = to.add(set, 0, kept.Resource, true, false)
+	return err
 }
 
 // riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects
@@ -191,19 +256,13 @@ func asGiven(r Resource, o *deltatype.ObjectInformParams) bool {
 		(o.Tags == nil || slices.Equal(o.Tags, r.Tags))
 }
 
-// InformRetrying is Inform outside a transaction: a deadlock or a serialization failure, which leave nothing behind, is
-// tried again.
-func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
-	for try := 1; ; try++ {
-		results, err := Inform(ctx, conn, params, options)
-		if err == nil || try == maxInformRounds || !isRetryable(err) {
-			return results, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(time.Duration(try) * 10 * time.Millisecond):
-		}
+// pause waits, and tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -242,6 +301,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 	return p
 }
 
+// informParams are the arrays of a set. A column that no object gives is left out: Postgres fills it with nulls.
 func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {
 	n := len(set)
 	p := InformResourcesParams{
@@ -249,11 +309,6 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		ObjectIds:          make([]string, n),
 		Objects:            make([][]byte, n),
 		Hashes:             make([][]byte, n),
-		Namespaces:         make([]string, n),
-		Metadatas:          make([]string, n),
-		Tags:               make([]string, n),
-		MaxAttempts:        make([]int16, n),
-		ExternalCreatedAts: make([]time.Time, n),
 		Priorities:         make([]int16, n),
 		DefaultMaxAttempts: options.DefaultMaxAttempts,
 		Revive:             options.Revive,
@@ -268,18 +323,29 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		p.ObjectIds[i] = o.ResourceID
 		p.Objects[i] = o.EncodedObject
 		p.Hashes[i] = o.Hash
-		p.Namespaces[i] = o.Namespace
-		p.Metadatas[i] = string(o.Metadata)
-		p.MaxAttempts[i] = o.MaxAttempts
 		p.Priorities[i] = priority(o, options)
+		give(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
+		give(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
+		give(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
 		if o.Tags != nil {
-			p.Tags[i] = arrayLiteral(o.Tags)
+			give(&p.Tags, n, i, arrayLiteral(o.Tags), true)
 		}
 		if o.CreatedAt != nil {
-			p.ExternalCreatedAts[i] = *o.CreatedAt
+			give(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
 		}
 	}
 	return p
+}
+
+// give puts a value that is given into a column of n, which is made for the first.
+func give[T any](column *[]T, n, i int, value T, given bool) {
+	if !given {
+		return
+	}
+	if *column == nil {
+		*column = make([]T, n)
+	}
+	(*column)[i] = value
 }
 
 func keptParams(p InformResourcesParams) KeptResourcesParams {

@@ -176,10 +176,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $15::text <> '' THEN set_config('lock_timeout', $15::text, TRUE) END AS lock_timeout
+    SELECT CASE WHEN $18::text <> '' THEN set_config('lock_timeout', $18::text, TRUE) END AS lock_timeout,
+        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused) AS paused
 )
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
+    dispatch_at, workflow_id, hashed_id
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -190,37 +192,44 @@ SELECT
     coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
     coalesce(k.generation, 0) + 1 AS generation,
     i.priority,
-    now() AS due_at, now() AS dispatch_at
+    now() AS due_at,
+    CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
+    CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
+    CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id
 FROM (
     SELECT
-        unnest($2::text[]) AS kind,
-        unnest($3::text[]) AS object_id,
-        unnest($4::jsonb[]) AS object,
-        unnest($5::bytea[]) AS hash,
-        nullif(unnest($6::text[]), '') AS namespace,
-        nullif(unnest($7::text[]), '')::jsonb AS metadata,
-        nullif(unnest($8::text[]), '')::text[] AS tags,
-        nullif(unnest($9::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest($10::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
-        unnest($11::smallint[]) AS priority
+        settings.paused,
+        unnest($4::text[]) AS kind,
+        unnest($5::text[]) AS object_id,
+        nullif(unnest($6::text[]), '') AS batch_id,
+        unnest($7::jsonb[]) AS object,
+        unnest($8::bytea[]) AS hash,
+        nullif(unnest($9::text[]), '') AS namespace,
+        nullif(unnest($10::text[]), '')::jsonb AS metadata,
+        nullif(unnest($11::text[]), '')::text[] AS tags,
+        nullif(unnest($12::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest($13::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
+        unnest($14::smallint[]) AS priority
     FROM settings
 ) i
 LEFT JOIN LATERAL (
+    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+) p ON TRUE
+LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
-    WHERE d.kind = i.kind AND d.object_id = i.object_id
-      AND (d.state <> 'deleted' OR $12::boolean)
+    WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
+      AND (d.state <> 'deleted' OR $15::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
         OR d.max_attempts <> i.max_attempts
-        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $13::boolean))
+        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $15::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $16::boolean))
     OFFSET 0
     FOR NO KEY UPDATE
 ) k ON TRUE
-WHERE k.id IS NOT NULL
-   OR NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0)
+WHERE p.there IS NULL OR k.id IS NOT NULL
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -235,19 +244,24 @@ SET object = excluded.object,
     snoozes = 0,
     priority = excluded.priority,
     due_at = now(),
-    dispatch_at = now()
+    dispatch_at = CASE WHEN r.alone OR r.held_until > now() THEN now() ELSE excluded.dispatch_at END,
+    workflow_id = CASE WHEN r.alone OR r.held_until > now() OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
+    hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
     r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $17::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
 	DefaultMaxAttempts int16
+	Lease              time.Duration
+	HashIds            bool
 	Kinds              []string
 	ObjectIds          []string
+	BatchIds           []string
 	Objects            [][]byte
 	Hashes             [][]byte
 	Namespaces         []string
@@ -301,13 +315,20 @@ type InformResourcesRow struct {
 //
 // Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 //
-// OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
-// the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
+// A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
+// Work may run.
+//
+// OFFSET 0 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first.
+// Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
+// are sorted.
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
 	rows, err := db.Query(ctx, informResources,
 		arg.DefaultMaxAttempts,
+		arg.Lease,
+		arg.HashIds,
 		arg.Kinds,
 		arg.ObjectIds,
+		arg.BatchIds,
 		arg.Objects,
 		arg.Hashes,
 		arg.Namespaces,

@@ -62,8 +62,8 @@ func utc(t *time.Time) *time.Time {
 	return &u
 }
 
-// resource is the row that was written for an object: the statements leave out what was sent.
-func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource {
+// resource is the row that was written for an object, without what was sent.
+func (r InformResourceRow) resource() Resource {
 	return Resource{
 		ID:                r.ID,
 		Generation:        r.Generation,
@@ -88,8 +88,6 @@ func (r InformResourceRow) resource(sent *deltatype.ObjectInformParams) Resource
 		ObjectID:          r.ObjectID,
 		Namespace:         r.Namespace,
 		WorkflowID:        r.WorkflowID,
-		Hash:              sent.Hash,
-		Object:            sent.EncodedObject,
 		Metadata:          r.Metadata,
 		Tags:              r.Tags,
 		Errors:            r.Errors,

@@ -26,9 +26,7 @@ var _ handler = (*controllerAdapter[Object])(nil)
 
 func (a *controllerAdapter[T]) Kind() string { return a.kind }
 
-func (a *controllerAdapter[T]) Work(
-	ctx context.Context, row *deltatype.ResourceRow, completeTx activities.CompleteTx,
-) (outcome activities.Outcome) {
+func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) (outcome activities.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
 			outcome = activities.Outcome{
@@ -38,11 +36,10 @@ func (a *controllerAdapter[T]) Work(
 			}
 		}
 	}()
-	resource, err := a.resource(row)
+	resource, err := a.resource(task)
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
 	}
-	resource.completeTx = completeTx
 	return outcomeOf(a.controller.Work(ctx, resource))
 }
 
@@ -51,8 +48,8 @@ func (a *controllerAdapter[T]) WorksBatches() bool {
 	return ok
 }
 
-func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, items []activities.BatchItem) (outcomes []activities.Outcome) {
-	outcomes = make([]activities.Outcome, len(items))
+func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activities.Task) (outcomes []activities.Outcome) {
+	outcomes = make([]activities.Outcome, len(tasks))
 	var resources []*Resource[T]
 	var at []int
 	all := func(outcome activities.Outcome) {
@@ -69,13 +66,12 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, items []activities
 			})
 		}
 	}()
-	for i, item := range items {
-		resource, err := a.resource(item.Row)
+	for i, task := range tasks {
+		resource, err := a.resource(task)
 		if err != nil {
 			outcomes[i] = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
 			continue
 		}
-		resource.completeTx = item.CompleteTx
 		resources, at = append(resources, resource), append(at, i)
 	}
 	if len(resources) == 0 {
@@ -113,24 +109,30 @@ func outcomeOf(err error) activities.Outcome {
 	return outcome
 }
 
-func (a *controllerAdapter[T]) WorkTimeout(row *deltatype.ResourceRow) (timeout time.Duration) {
+func (a *controllerAdapter[T]) WorkTimeout(task *activities.Task) (timeout time.Duration) {
 	// A row that does not decode, or a method that panics, is dealt with where Work is called.
 	defer func() { _ = recover() }()
-	resource, err := a.resource(row)
+	resource, err := a.resource(task)
 	if err != nil {
 		return 0
 	}
 	return a.controller.ResourceTimeout(resource)
 }
 
-// resource is a copy: what user code does to it does not reach the row that the outcome is written for.
-func (a *controllerAdapter[T]) resource(row *deltatype.ResourceRow) (*Resource[T], error) {
-	object, err := a.object(row.EncodedObject)
+// resource is what user code gets of a task. It is a copy: what user code does to it does not reach the row that the outcome is
+// written for.
+func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], error) {
+	if made, ok := task.Decoded.(*Resource[T]); ok {
+		return made, nil
+	}
+	object, err := a.object(task.Row.EncodedObject)
 	if err != nil {
 		return nil, fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
-	clone := *row
-	return &Resource[T]{ResourceRow: &clone, Object: object}, nil
+	clone := *task.Row
+	resource := &Resource[T]{ResourceRow: &clone, Object: object, completeTx: task.CompleteTx}
+	task.Decoded = resource
+	return resource, nil
 }
 
 func (a *controllerAdapter[T]) object(encoded []byte) (object T, err error) {

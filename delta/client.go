@@ -35,9 +35,9 @@ type Client struct {
 	// connection is for calls that need Temporal, whether the client was started or not.
 	connection connection
 
-	// wakes has the kinds that this client dispatches while it runs.
-	wakesMu sync.RWMutex
-	wakes   map[string]func()
+	// dispatchers are those of the kinds that this client dispatches while it runs.
+	dispatchersMu sync.RWMutex
+	dispatchers   map[string]*dispatcher
 }
 
 type stage int
@@ -115,13 +115,9 @@ func (c *Client) Start(ctx context.Context) error {
 	c.running, c.stage = running, stageStarted
 	c.connection.use(running)
 
-	wakes := map[string]func(){}
-	for kind, d := range running.dispatchers {
-		wakes[kind] = d.wake
-	}
-	c.wakesMu.Lock()
-	c.wakes = wakes
-	c.wakesMu.Unlock()
+	c.dispatchersMu.Lock()
+	c.dispatchers = running.dispatchers
+	c.dispatchersMu.Unlock()
 
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
@@ -146,9 +142,9 @@ func (c *Client) Stop(ctx context.Context) error {
 		return nil
 	}
 	c.stage = stageStopped
-	c.wakesMu.Lock()
-	c.wakes = nil
-	c.wakesMu.Unlock()
+	c.dispatchersMu.Lock()
+	c.dispatchers = nil
+	c.dispatchersMu.Unlock()
 	return c.running.stop(ctx)
 }
 
@@ -159,21 +155,21 @@ func (c *Client) names() names {
 
 // wakeOwn wakes this client's dispatcher of a kind, and tells whether it has one.
 func (c *Client) wakeOwn(kind string) bool {
-	c.wakesMu.RLock()
-	defer c.wakesMu.RUnlock()
-	wake := c.wakes[kind]
-	if wake == nil {
+	c.dispatchersMu.RLock()
+	defer c.dispatchersMu.RUnlock()
+	d := c.dispatchers[kind]
+	if d == nil {
 		return false
 	}
-	wake()
+	d.wake()
 	return true
 }
 
 // tellsOthers tells whether there is a kind among the objects that this client does not dispatch.
 func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
-	c.wakesMu.RLock()
-	defer c.wakesMu.RUnlock()
-	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.wakes[p.Kind] == nil })
+	c.dispatchersMu.RLock()
+	defer c.dispatchersMu.RUnlock()
+	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.dispatchers[p.Kind] == nil })
 }
 
 // dial connects to Temporal as the environment says.

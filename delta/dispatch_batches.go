@@ -76,7 +76,7 @@ func (d *dispatcher) dispatchBatches(ctx context.Context) (full bool, err error)
 			starts.Go(func() error { return d.dispatchAlone(ctx, alone) })
 		}
 		if len(members) > 0 {
-			d.unsettled = append(d.unsettled, startedBatch{at: time.Now(), leasedUntil: members[0].DispatchAt, ids: idsOf(members)})
+			d.remember(members)
 			starts.Go(func() error { return d.startBatch(ctx, id, members) })
 		}
 	}
@@ -139,11 +139,31 @@ func (d *dispatcher) dispatchAlone(ctx context.Context, rows []db.LeaseDueInBatc
 func (d *dispatcher) settleStarted(ctx context.Context, after time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
-	for len(d.unsettled) > 0 && time.Since(d.unsettled[0].at) >= after {
-		batch := d.unsettled[0]
-		d.unsettled = d.unsettled[1:]
+	for {
+		batch, there := d.oldest(after)
+		if !there {
+			return
+		}
 		if err := d.settleWoken(ctx, batch.ids, batch.leasedUntil); err != nil {
 			d.log.Warn("settling the leases of a batch failed; it is started again when they run out", "kind", d.kind, "error", err)
 		}
 	}
+}
+
+// oldest takes the batch off that was started first, if that is so long ago.
+func (d *dispatcher) oldest(after time.Duration) (batch startedBatch, there bool) {
+	d.unsettledMu.Lock()
+	defer d.unsettledMu.Unlock()
+	if len(d.unsettled) == 0 || time.Since(d.unsettled[0].at) < after {
+		return startedBatch{}, false
+	}
+	batch, d.unsettled = d.unsettled[0], d.unsettled[1:]
+	return batch, true
+}
+
+// remember has the leases of a batch settled, if it has not claimed its members by then.
+func (d *dispatcher) remember(members []db.LeaseDueInBatchRow) {
+	d.unsettledMu.Lock()
+	defer d.unsettledMu.Unlock()
+	d.unsettled = append(d.unsettled, startedBatch{at: time.Now(), leasedUntil: members[0].DispatchAt, ids: idsOf(members)})
 }

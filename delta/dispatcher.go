@@ -47,8 +47,11 @@ type dispatcher struct {
 	// batchSize above 1 has batches started, which wait for batchWait to be filled.
 	batchSize int
 	batchWait time.Duration
+	// leased are batches that informs of this client have leased.
+	leased *leasedBatches
 	// unsettled are batches that were started lately, whose leases are to be settled.
-	unsettled []startedBatch
+	unsettledMu sync.Mutex
+	unsettled   []startedBatch
 }
 
 // wake has the dispatcher look at once. It never blocks.
@@ -64,7 +67,10 @@ func (d *dispatcher) run(ctx context.Context) {
 	dispatch := d.dispatch
 	if d.batchSize > 1 {
 		dispatch = d.dispatchBatches
+		var leased sync.WaitGroup
+		leased.Go(func() { d.startLeased(ctx) })
 		defer d.settleStarted(ctx, 0)
+		defer leased.Wait()
 	}
 	for ctx.Err() == nil {
 		full, err := dispatch(ctx)
@@ -83,7 +89,10 @@ func (d *dispatcher) run(ctx context.Context) {
 			backoff = 0
 			continue
 		}
-		backoff = 0
+		if backoff > 0 {
+			backoff = 0
+			d.leased.setOpen(true)
+		}
 		// Spread, so that the clients of a fleet do not ask in step.
 		poll := time.NewTimer(d.poll/2 + rand.N(d.poll)) //nolint:gosec // spread, not secrecy
 		select {

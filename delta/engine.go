@@ -222,6 +222,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 
 		batchSize: r.settings.BatchSize,
 		batchWait: max(r.settings.BatchWait, 0),
+		leased:    newLeasedBatches(),
 
 		poll:  e.client.timing.poll,
 		wakes: make(chan struct{}, 1),

@@ -75,12 +75,13 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		Revive:             true,
 		Notify:             lead,
 		LockTimeout:        lockTimeout,
+		Outbox:             outbox{c},
 	})
 	if err != nil {
 		return nil, informError(params, err)
 	}
 	for _, r := range results {
-		if r.Scheduled && !c.wakeOwn(r.Resource.Kind) && !lead {
+		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.Kind) && !lead {
 			c.notifier.follow(r.Resource.Kind)
 		}
 	}

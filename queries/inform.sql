@@ -8,14 +8,20 @@
 --
 -- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 --
--- OFFSET 0 keeps the probe a probe, one a row, whatever the planner believes of the table. Rows are locked in the order of
--- the arrays, so that sets which overlap wait for each other and do not deadlock if all of them are sorted.
+-- A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
+-- Work may run.
+--
+-- OFFSET 0 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first.
+-- Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
+-- are sorted.
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
+    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout,
+        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused) AS paused
 )
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
+    dispatch_at, workflow_id, hashed_id
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -26,11 +32,16 @@ SELECT
     coalesce(i.external_created_at, k.external_created_at) AS external_created_at,
     coalesce(k.generation, 0) + 1 AS generation,
     i.priority,
-    now() AS due_at, now() AS dispatch_at
+    now() AS due_at,
+    CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
+    CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
+    CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id
 FROM (
     SELECT
+        settings.paused,
         unnest(@kinds::text[]) AS kind,
         unnest(@object_ids::text[]) AS object_id,
+        nullif(unnest(@batch_ids::text[]), '') AS batch_id,
         unnest(@objects::jsonb[]) AS object,
         unnest(@hashes::bytea[]) AS hash,
         nullif(unnest(@namespaces::text[]), '') AS namespace,
@@ -42,8 +53,11 @@ FROM (
     FROM settings
 ) i
 LEFT JOIN LATERAL (
+    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+) p ON TRUE
+LEFT JOIN LATERAL (
     SELECT d.* FROM delta_resource d
-    WHERE d.kind = i.kind AND d.object_id = i.object_id
+    WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR @revive::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
@@ -55,8 +69,7 @@ LEFT JOIN LATERAL (
     OFFSET 0
     FOR NO KEY UPDATE
 ) k ON TRUE
-WHERE k.id IS NOT NULL
-   OR NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0)
+WHERE p.there IS NULL OR k.id IS NOT NULL
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -71,7 +84,9 @@ SET object = excluded.object,
     snoozes = 0,
     priority = excluded.priority,
     due_at = now(),
-    dispatch_at = now()
+    dispatch_at = CASE WHEN r.alone OR r.held_until > now() THEN now() ELSE excluded.dispatch_at END,
+    workflow_id = CASE WHEN r.alone OR r.held_until > now() OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
+    hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
     r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,

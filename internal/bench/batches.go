@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/delta"
@@ -17,8 +16,10 @@ import (
 const (
 	batchedKind = "bench_batch"
 	batchSize   = 1000
-	// bareLoops is how many pages the bare side has under way at once.
-	bareLoops = 4
+	// pagesAtOnce is how many pages are under way at once, on both sides.
+	pagesAtOnce = 4
+	// expiry is when what is synced here is to be synced again. Rows that are due long before that are not synced yet.
+	expiry = 24 * time.Hour
 )
 
 // batchedItem is the object of a kind in the second gear.
@@ -48,165 +49,162 @@ func (idle) Inform(context.Context, *delta.InformOptions) (<-chan batchedItem, e
 	return none, nil
 }
 
-const (
-	bareUpsertPage = bareUpsertMany + ` RETURNING id`
-	bareClaim      = `
-UPDATE bench_resource SET state = 'pending', attempt = attempt + 1, attempted_at = now(), due_at = NULL,
-	dispatch_at = now() + interval '15 minutes'
-WHERE id = ANY ($1) AND state = 'scheduled' RETURNING id, object, generation, attempt`
-	bareComplete = `
-UPDATE bench_resource SET state = 'synced', synced_generation = generation, sync_count = sync_count + 1, synced_at = now(),
-	due_at = now() + interval '1 day', dispatch_at = now() + interval '1 day 1 minute'
-WHERE id = ANY ($1) AND state = 'pending'`
-)
+// batching is a client that syncs in batches, on a schema of its own.
+type batching struct {
+	pool   *pgxpool.Pool
+	client *delta.Client
+	worked atomic.Int64
+}
 
-// batchFigures compares how many resources are synced in a second in batches with a bare loop of the statements that this
-// takes: an upsert, a claim and a completion of each page.
+func (b *bench) startBatching(ctx context.Context, schema string) (_ *batching, err error) {
+	s := &batching{}
+	if s.pool, err = b.schema(ctx, schema); err != nil {
+		return nil, err
+	}
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, idle{worked: &s.worked})
+	s.client, err = delta.NewClient(s.pool, &delta.Config{
+		Controllers: controllers, Temporal: b.temporal, Logger: b.logger, WorkflowIDPrefix: schema,
+		Namespaces: map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: parallelism, ResourceExpiry: expiry}},
+	})
+	if err == nil {
+		err = s.client.Start(ctx)
+	}
+	if err != nil {
+		s.pool.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *batching) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	defer s.pool.Close()
+	return s.client.Stop(ctx)
+}
+
+// sync informs objects in pages, and waits until all of them are synced.
+func (s *batching) sync(ctx context.Context, objects []delta.Object) (time.Duration, error) {
+	s.worked.Store(0)
+	began := time.Now()
+	var group errgroup.Group
+	group.SetLimit(pagesAtOnce)
+	for from := 0; from < len(objects); from += batchSize {
+		page := objects[from:min(from+batchSize, len(objects))]
+		group.Go(func() error {
+			_, err := s.client.InformMany(ctx, page, nil)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return 0, err
+	}
+	if err := s.awaitSynced(ctx, len(objects)); err != nil {
+		return 0, err
+	}
+	return time.Since(began), nil
+}
+
+// awaitSynced returns when no row is left that is not synced. It looks when all have been worked, and only at rows that are
+// due soon: what is synced is due in a day.
+func (s *batching) awaitSynced(ctx context.Context, count int) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*deadline)
+	defer cancel()
+	for open := true; open; time.Sleep(2 * time.Millisecond) {
+		if int(s.worked.Load()) < count && ctx.Err() == nil {
+			continue
+		}
+		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM delta_resource WHERE kind = $1 AND priority = ANY ('{1,2,3,4,5}')
+			AND dispatch_at < now() + interval '1 hour')`, batchedKind).Scan(&open)
+		if err != nil {
+			return fmt.Errorf("%d of %d were worked: %w", s.worked.Load(), count, err)
+		}
+	}
+	return nil
+}
+
+// batchItems is a set of new objects.
+func batchItems(set string, count int) []item {
+	items := make([]item, count)
+	for i := range items {
+		items[i] = newItem(batchedKind, fmt.Sprintf("batch-%s-%d", set, i), 1)
+	}
+	return items
+}
+
+func batchObjects(items []item) []delta.Object {
+	objects := make([]delta.Object, len(items))
+	for i, it := range items {
+		objects[i] = batchedItem{it}
+	}
+	return objects
+}
+
+// batchFigures compares how many resources are synced in a second in batches with bare loops of what this takes of Postgres:
+// of the very same statements, and of the shortest ones that could do it.
 func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	if _, err := b.pool.Exec(ctx, bareTable); err != nil {
 		return nil, err
 	}
-	var worked atomic.Int64
-	controllers := delta.NewControllers()
-	delta.AddController(controllers, idle{worked: &worked})
-	client, err := delta.NewClient(b.pool, &delta.Config{Controllers: controllers, Temporal: b.temporal, Logger: b.logger})
+	s, err := b.startBatching(ctx, "bench_batches")
 	if err != nil {
 		return nil, err
 	}
-	if err := client.Start(ctx); err != nil {
+	defer func() { err = errors.Join(err, s.stop()) }()
+	same, err := b.schema(ctx, "bench_same")
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		stopCtx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		err = errors.Join(err, client.Stop(stopCtx))
-	}()
+	defer same.Close()
 
 	count := b.scaled(100_000)
 	items := func(turn int) []item {
-		set := make([]item, count)
 		if turn == warmUp {
-			set = set[:max(count/5, 1)]
+			return batchItems("warm", max(count/5, 1))
 		}
-		for i := range set {
-			set[i] = newItem(batchedKind, fmt.Sprintf("batch-%d-%d", turn, i), 1)
-		}
-		return set
-	}
-	clean := func(ctx context.Context) error {
-		_, err := b.pool.Exec(ctx, "TRUNCATE delta_resource, bench_resource")
-		return err
+		return batchItems(fmt.Sprint(turn), count)
 	}
 	synced := func(ctx context.Context, turn int) (int, time.Duration, error) {
-		var objects []delta.Object
-		for _, i := range items(turn) {
-			objects = append(objects, batchedItem{i})
+		objects := batchObjects(items(turn))
+		took, err := s.sync(ctx, objects)
+		if err == nil {
+			_, err = s.pool.Exec(ctx, "TRUNCATE delta_resource")
 		}
-		worked.Store(0)
-		began := time.Now()
-		var group errgroup.Group
-		group.SetLimit(bareLoops)
-		for from := 0; from < len(objects); from += batchSize {
-			page := objects[from:min(from+batchSize, len(objects))]
-			group.Go(func() error {
-				_, err := client.InformMany(ctx, page, nil)
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
-			return 0, 0, err
-		}
-		if err := awaitAllSynced(ctx, b, &worked, len(objects)); err != nil {
-			return 0, 0, err
-		}
-		took := time.Since(began)
-		return len(objects), took, clean(ctx)
+		return len(objects), took, err
 	}
-	bare := func(ctx context.Context, turn int) (int, time.Duration, error) {
+	f := figure{
+		Name: "resources synced in batches", Unit: "/s", AtLeast: 0.65, DeltaAtLeast: 12_000,
+		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against "+
+			"a loop of the same upsert, claim and completion statements and nothing else; %d pages at once", count, batchSize, pagesAtOnce),
+	}
+	f, err = compare(ctx, b.rounds, 1, f, synced, loop(same, "delta_resource", items, barePage))
+	if err != nil {
+		return nil, err
+	}
+	least := figure{
+		Name: "the same, shortest statements", Unit: "/s",
+		What: "the same against a loop of the shortest statements that could do it, without fences, priorities, namespaces and what else they serve",
+	}
+	least, err = compare(ctx, b.rounds, 1, least, synced, loop(b.pool, "bench_resource", items, leastPage))
+	return []figure{f, least}, err
+}
+
+// loop does pages of what a bare loop does.
+func loop(pool *pgxpool.Pool, table string, items func(turn int) []item, page func(context.Context, *pgxpool.Pool, []item) error) side {
+	return func(ctx context.Context, turn int) (int, time.Duration, error) {
 		set := items(turn)
 		began := time.Now()
 		var group errgroup.Group
-		group.SetLimit(bareLoops)
+		group.SetLimit(pagesAtOnce)
 		for from := 0; from < len(set); from += batchSize {
-			page := set[from:min(from+batchSize, len(set))]
-			group.Go(func() error { return b.barePage(ctx, page) })
+			group.Go(func() error { return page(ctx, pool, set[from:min(from+batchSize, len(set))]) })
 		}
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
 		}
-		return len(set), time.Since(began), clean(ctx)
+		took := time.Since(began)
+		_, err := pool.Exec(ctx, "TRUNCATE "+table)
+		return len(set), took, err
 	}
-	f := figure{
-		Name: "resources synced in batches", Unit: "/s", AtLeast: 0.65,
-		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against "+
-			"an upsert, a claim and a completion of pages of as many, %d pages at once, and nothing else", count, batchSize, bareLoops),
-	}
-	f, err = compare(ctx, b.rounds, 1, f, synced, bare)
-	return []figure{f}, err
-}
-
-// barePage is what syncing a page takes of Postgres.
-func (b *bench) barePage(ctx context.Context, page []item) error {
-	kinds, ids := make([]string, len(page)), make([]string, len(page))
-	objects, hashes := make([][]byte, len(page)), make([][]byte, len(page))
-	for i, it := range page {
-		encoded, err := json.Marshal(it)
-		if err != nil {
-			return err
-		}
-		sum := sha256.Sum256(encoded)
-		kinds[i], ids[i], objects[i], hashes[i] = it.Kind(), it.ID(), encoded, sum[:]
-	}
-	rows, err := b.pool.Query(ctx, bareUpsertPage, kinds, ids, objects, hashes)
-	if err != nil {
-		return err
-	}
-	var rowIDs []int64
-	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
-			return err
-		}
-		rowIDs = append(rowIDs, id)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	if rows, err = b.pool.Query(ctx, bareClaim, rowIDs); err != nil {
-		return err
-	}
-	for rows.Next() {
-		var id, generation int64
-		var attempt int32
-		var object []byte
-		if err := rows.Scan(&id, &object, &generation, &attempt); err != nil {
-			return err
-		}
-		var decoded item
-		if err := json.Unmarshal(object, &decoded); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	_, err = b.pool.Exec(ctx, bareComplete, rowIDs)
-	return err
-}
-
-// awaitAllSynced returns when no row is left that is not synced. It looks when all have been worked: each look reads the
-// table.
-func awaitAllSynced(ctx context.Context, b *bench, worked *atomic.Int64, count int) error {
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	for open := true; open; time.Sleep(5 * time.Millisecond) {
-		if int(worked.Load()) < count && ctx.Err() == nil {
-			continue
-		}
-		err := b.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM delta_resource WHERE state <> 'synced')").Scan(&open)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,8 +23,11 @@ type figure struct {
 	// AtLeast or AtMost is the target; neither, and the figure is for information.
 	AtLeast float64 `json:"at_least,omitempty"`
 	AtMost  float64 `json:"at_most,omitempty"`
-	Met     bool    `json:"met"`
-	Rounds  []round `json:"rounds"`
+	// DeltaAtLeast and DeltaAtMost are targets for Delta's own value.
+	DeltaAtLeast float64 `json:"delta_at_least,omitempty"`
+	DeltaAtMost  float64 `json:"delta_at_most,omitempty"`
+	Met          bool    `json:"met"`
+	Rounds       []round `json:"rounds"`
 }
 
 // round is both sides, measured in turn.
@@ -36,27 +40,54 @@ type round struct {
 func (f figure) settle() figure {
 	var deltas, bares, ratios []float64
 	for _, r := range f.Rounds {
-		deltas, bares, ratios = append(deltas, r.Delta), append(bares, r.Bare), append(ratios, r.Delta/r.Bare)
+		deltas, bares = append(deltas, r.Delta), append(bares, r.Bare)
+		ratio := 0.0
+		if r.Bare > 0 {
+			ratio = r.Delta / r.Bare
+		}
+		ratios = append(ratios, ratio)
 	}
 	f.Delta, f.Bare, f.Ratio = quantile(deltas, 0.5), quantile(bares, 0.5), quantile(ratios, 0.5)
-	f.Met = (f.AtLeast == 0 || f.Ratio >= f.AtLeast) && (f.AtMost == 0 || f.Ratio <= f.AtMost)
+	f.Met = (f.AtLeast == 0 || f.Ratio >= f.AtLeast) && (f.AtMost == 0 || f.Ratio <= f.AtMost) &&
+		(f.DeltaAtLeast == 0 || f.Delta >= f.DeltaAtLeast) && (f.DeltaAtMost == 0 || f.Delta <= f.DeltaAtMost)
 	return f
 }
 
-// target is the target in words, and ok or MISS.
+// alone is a figure that nothing is compared with.
+func (f figure) alone(values ...float64) figure {
+	for _, v := range values {
+		f.Rounds = append(f.Rounds, round{Delta: v})
+	}
+	return f.settle()
+}
+
+// isAlone tells that there is nothing it is compared with.
+func (f figure) isAlone() bool { return f.Bare == 0 }
+
+// target is the targets in words, and ok or MISS.
 func (f figure) target() (target, verdict string) {
+	var targets []string
+	if f.AtLeast > 0 {
+		targets = append(targets, fmt.Sprintf(">= %.2f", f.AtLeast))
+	}
+	if f.AtMost > 0 {
+		targets = append(targets, fmt.Sprintf("<= %.2f", f.AtMost))
+	}
+	if f.DeltaAtLeast > 0 {
+		targets = append(targets, ">= "+f.show(f.DeltaAtLeast))
+	}
+	if f.DeltaAtMost > 0 {
+		targets = append(targets, "<= "+f.show(f.DeltaAtMost))
+	}
 	switch {
-	case f.AtLeast > 0:
-		target = fmt.Sprintf(">= %.2f", f.AtLeast)
-	case f.AtMost > 0:
-		target = fmt.Sprintf("<= %.2f", f.AtMost)
-	default:
+	case len(targets) == 0:
 		return "", ""
+	case f.Met:
+		verdict = "ok"
+	default:
+		verdict = "MISS"
 	}
-	if f.Met {
-		return target, "ok"
-	}
-	return target, "MISS"
+	return strings.Join(targets, ", "), verdict
 }
 
 // warmUp is the turn that comes before all rounds and does not count. It may do less than the others.

@@ -101,7 +101,7 @@ func informFigures(ctx context.Context, b *bench) ([]figure, error) {
 		version int
 		atLeast float64
 	}{
-		{"Inform, new object", "a row is inserted on both sides", "few", 1, 0.7},
+		{"Inform, new object", "a row is inserted on both sides", "few", 1, 0.75},
 		{"Inform, changed object", "a row is updated on both sides", "few", 2, 0},
 		{"Inform, unchanged object", "Delta only reads, the upsert writes once more", "few", 2, 0},
 		{fmt.Sprintf("Inform, new object among %d", fillerRows), "a row is inserted on both sides", "many", 1, 0},

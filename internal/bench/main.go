@@ -43,6 +43,7 @@ var benchmarks = []benchmark{
 	{"messages", messageFigures},
 	{"sync", syncFigures},
 	{"batches", batchFigures},
+	{"rest", restFigures},
 	{"latency", latencyFigures},
 }
 
@@ -55,7 +56,7 @@ func main() {
 	flag.BoolVar(&o.durable, "durable", false, "a Postgres that waits for the disk at each commit")
 	flag.StringVar(&o.out, "out", "bench.json", "where the JSON goes; empty: nowhere")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed")
-	flag.DurationVar(&o.timeout, "timeout", 15*time.Minute, "give up after this long")
+	flag.DurationVar(&o.timeout, "timeout", 25*time.Minute, "give up after this long")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process")
 	flag.Parse()
 

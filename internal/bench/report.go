@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -84,7 +85,7 @@ func (r report) print(w io.Writer) {
 	row("figure", "Delta", "bare", "ratio", "target", "")
 	for _, f := range r.Figures {
 		target, verdict := f.target()
-		row(f.Name, f.show(f.Delta), f.show(f.Bare), fmt.Sprintf("%.2f", f.Ratio), target, verdict)
+		row(f.Name, f.show(f.Delta), f.shownBare(), f.shownRatio(), target, verdict)
 	}
 	_ = table.Flush()
 	d := "does not wait for the disk"
@@ -99,10 +100,27 @@ func (r report) print(w io.Writer) {
 
 // show writes a value in the figure's unit: three digits are more than the noise allows.
 func (f figure) show(v float64) string {
-	if f.Unit == "ms" {
+	switch {
+	case f.Unit == "ms":
 		return fmt.Sprintf("%.1f ms", v)
+	case v < 10 && v != math.Trunc(v):
+		return fmt.Sprintf("%.1f%s", v, f.Unit)
 	}
 	return fmt.Sprintf("%.0f%s", v, f.Unit)
+}
+
+func (f figure) shownBare() string {
+	if f.isAlone() {
+		return ""
+	}
+	return f.show(f.Bare)
+}
+
+func (f figure) shownRatio() string {
+	if f.isAlone() {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", f.Ratio)
 }
 
 // write puts the report into a file, whole or not at all.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
@@ -76,6 +77,25 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	dial.Logger = log.NewStructuredLogger(b.logger)
 	b.temporal, err = client.DialContext(ctx, dial)
 	return b, err
+}
+
+// schema is a pool on an empty, migrated schema of its own.
+func (b *bench) schema(ctx context.Context, name string) (*pgxpool.Pool, error) {
+	_, err := b.pool.Exec(ctx, fmt.Sprintf("DROP SCHEMA IF EXISTS %[1]s CASCADE; CREATE SCHEMA %[1]s", pgx.Identifier{name}.Sanitize()))
+	if err != nil {
+		return nil, err
+	}
+	config := b.pool.Config()
+	config.ConnConfig.RuntimeParams["search_path"] = name
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	if err := delta.Migrate(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return pool, nil
 }
 
 func (b *bench) stop() (err error) {

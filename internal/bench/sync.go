@@ -73,7 +73,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return len(workflows), took, l.terminate(ctx, workflows)
 	}
 	f := figure{
-		Name: "resources synced", Unit: "/s", AtLeast: 0.8,
+		Name: "resources synced", Unit: "/s", AtLeast: 0.85,
 		What: fmt.Sprintf("Client.InformMany of %d objects until the last row is synced (Work does nothing), against starting as many "+
 			"workflows of one activity and one timer until the last activity ran; %d started at once, %d activities at once",
 			count, starters, parallelism),

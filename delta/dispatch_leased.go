@@ -1,0 +1,150 @@
+package delta
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// maxLeasedAhead is how many batches may wait to be started that were leased as they were informed. What is informed beyond
+// that waits in the outbox, as it does where Temporal does not answer.
+const maxLeasedAhead = 64
+
+// leasedBatches are batches that were leased by informs of this client and are to be started by its dispatcher.
+type leasedBatches struct {
+	mu sync.Mutex
+	// ahead counts what was promised and not yet started.
+	ahead int
+	// open tells that there is a dispatcher which starts them, and that the last start went well.
+	open  bool
+	queue chan leasedBatch
+}
+
+type leasedBatch struct {
+	id      string
+	members []db.LeaseDueInBatchRow
+}
+
+func newLeasedBatches() *leasedBatches {
+	return &leasedBatches{open: true, queue: make(chan leasedBatch, maxLeasedAhead)}
+}
+
+// setOpen says whether more is taken.
+func (l *leasedBatches) setOpen(open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = open
+}
+
+// take promises to start up to so many batches, and returns how many.
+func (l *leasedBatches) take(wanted int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.open {
+		return 0
+	}
+	taken := min(wanted, maxLeasedAhead-l.ahead)
+	l.ahead += taken
+	return taken
+}
+
+func (l *leasedBatches) give(back int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ahead -= back
+}
+
+// lease leases sets that would fill half a batch at least: they need no dispatcher to gather them.
+func (c *Client) lease(kind string, count int) *db.Lease {
+	c.dispatchersMu.RLock()
+	defer c.dispatchersMu.RUnlock()
+	d := c.dispatchers[kind]
+	if d == nil || d.batchSize < 2 || count < max(d.batchSize/2, 2) {
+		return nil
+	}
+	return d.leaseBatches((count + d.batchSize - 1) / d.batchSize)
+}
+
+// outbox is the client as informs see it.
+type outbox struct{ *Client }
+
+func (o outbox) Lease(kind string, count int) *db.Lease { return o.lease(kind, count) }
+
+// leaseBatches promises to start batches.
+func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
+	taken := d.leased.take(wanted)
+	if taken == 0 {
+		return nil
+	}
+	lease := &db.Lease{Size: d.batchSize, Largest: largestInBatch, For: d.lease, HashIDs: d.hashIDs}
+	for range taken {
+		lease.Batches = append(lease.Batches, d.names.batch(d.kind, rand.Text()))
+	}
+	lease.Start = func(members map[string][]*deltatype.ResourceRow) {
+		for _, id := range lease.Batches {
+			rows := members[id]
+			if len(rows) == 0 {
+				d.leased.give(1)
+				continue
+			}
+			batch := leasedBatch{id: id}
+			for _, r := range rows {
+				batch.members = append(batch.members, db.LeaseDueInBatchRow{
+					ID: r.ID, ObjectID: r.ObjectID, Namespace: r.Namespace, Priority: int16(r.Priority), //nolint:gosec // 1 to 5
+					State: r.State, Generation: r.Generation, DispatchAt: r.DispatchAt, Batched: true,
+				})
+			}
+			d.leased.queue <- batch // it has room for all that was promised
+		}
+	}
+	return lease
+}
+
+// startLeased starts the batches that informs of this client have leased, until ctx ends. What it does not get to is
+// dispatched when the lease runs out.
+func (d *dispatcher) startLeased(ctx context.Context) {
+	defer d.leased.setOpen(false)
+	var starts errgroup.Group
+	starts.SetLimit(batchesAtOnce)
+	defer starts.Wait() //nolint:errcheck // none returns an error
+	for {
+		select {
+		case <-ctx.Done():
+			d.leaveLeased(ctx)
+			return
+		case batch := <-d.leased.queue:
+			starts.Go(func() error {
+				defer d.leased.give(1)
+				d.remember(batch.members)
+				err := d.startBatch(ctx, batch.id, batch.members)
+				d.leased.setOpen(err == nil && ctx.Err() == nil)
+				if err != nil {
+					d.wake() // the rows are due: the dispatcher tries again, and tells of what is wrong
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// leaveLeased leaves what was not started to other dispatchers.
+func (d *dispatcher) leaveLeased(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	defer cancel()
+	for {
+		select {
+		case batch := <-d.leased.queue:
+			d.leased.give(1)
+			if err := d.returnLease(ctx, idsOf(batch.members), batch.members[0].DispatchAt, 0); err != nil {
+				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "error", err)
+			}
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package delta_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+)
+
+// A set that makes half a batch is leased to one as it is written, so no dispatcher has to.
+func TestASetIsSyncedWithoutADispatcherThatGathersIt(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(0, time.Hour, 0)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	// Those that share the time of their inform came in one statement: the dispatcher would have gathered both sets.
+	for _, prefix := range []string{"first", "second"} {
+		all := names(prefix, 30)
+		results, err := c.InformMany(t.Context(), manyBatched(all...), nil)
+		require.NoError(t, err)
+		batch := results[0].Resource.WorkflowID
+		require.True(t, strings.HasPrefix(batch, h.Prefix+"/batched:batch/"), batch)
+		for _, r := range results {
+			require.Equal(t, batch, r.Resource.WorkflowID)
+		}
+		for _, name := range all {
+			require.Equal(t, batch, h.eventually("batched", name, synced(1)).WorkflowID)
+		}
+	}
+
+	// Too few for a batch of their own wait for others.
+	results, err := c.InformMany(t.Context(), manyBatched(names("few", 10)...), nil)
+	require.NoError(t, err)
+	require.Empty(t, results[0].Resource.WorkflowID)
+	for _, name := range names("few", 10) {
+		h.eventually("batched", name, synced(1))
+	}
+}
+
+// What was leased cannot be started, so it is due again at once; and sets are leased no more until Temporal answers.
+func TestASetThatIsLeasedWhileTemporalIsAwayIsNotHeldBack(t *testing.T) {
+	t.Parallel()
+	var temporal starts
+	h := temporal.harness(t)
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(time.Hour, 0, 0)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+
+	temporal.away.Store(true)
+	first := names("first", 30)
+	_, err := c.InformMany(t.Context(), manyBatched(first...), nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		row := h.row("batched", first[0])
+		return row != nil && !row.DispatchAt.After(time.Now().Add(time.Minute))
+	}, 20*time.Second, 10*time.Millisecond, "the lease of an hour is given up")
+	require.Eventually(t, func() bool {
+		results, err := c.InformMany(t.Context(), manyBatched(names("second", 30)...), nil)
+		return err == nil && !results[0].Resource.DispatchAt.After(time.Now().Add(time.Minute))
+	}, 20*time.Second, 10*time.Millisecond)
+
+	temporal.away.Store(false)
+	for _, name := range append(first, names("second", 30)...) {
+		h.eventually("batched", name, synced(1))
+	}
+}
+
+// A client that stops leaves what it has leased to others.
+func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
+	t.Parallel()
+	var temporal starts
+	h := temporal.harness(t)
+	temporal.slow.Store(true)
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(time.Hour, 0, 0)
+	require.NoError(t, c.Start(t.Context()))
+	all := names("some", 600) // more than are started at once
+	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Stop(t.Context()))
+	temporal.slow.Store(false)
+
+	h.start(h.config(with(&controller[batched]{})))
+	for _, name := range all {
+		h.eventually("batched", name, synced(1))
+	}
+}
+
+// starts is what a test does to the starting of workflows.
+type starts struct{ away, slow atomic.Bool }
+
+// harness is one whose Temporal client goes through it.
+func (s *starts) harness(t *testing.T) *harness {
+	t.Helper()
+	intercept := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if strings.HasSuffix(method, "/StartWorkflowExecution") {
+			if s.away.Load() {
+				return status.Error(codes.InvalidArgument, "the test has it fail") // which the SDK does not try again
+			}
+			if s.slow.Load() {
+				<-ctx.Done()
+				return status.FromContextError(ctx.Err()).Err()
+			}
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	return &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
+		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(intercept))
+	}))}
+}

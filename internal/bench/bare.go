@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+// columns are those of a set of rows.
+type columns struct {
+	kinds, ids      []string
+	objects, hashes [][]byte
+}
+
+func encode(page []item) (c columns, err error) {
+	for _, it := range page {
+		encoded, err := json.Marshal(it)
+		if err != nil {
+			return c, err
+		}
+		sum := sha256.Sum256(encoded)
+		c.kinds, c.ids = append(c.kinds, it.Kind()), append(c.ids, it.ID())
+		c.objects, c.hashes = append(c.objects, encoded), append(c.hashes, sum[:])
+	}
+	return c, nil
+}
+
+// barePage runs Delta's own statements for a page: the upsert, the claim and the completion.
+func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
+	c, err := encode(page)
+	if err != nil {
+		return err
+	}
+	q, n, batch := db.New(), len(page), "batch of "+c.ids[0]
+	p := db.InformResourcesParams{
+		Kinds: c.kinds, ObjectIds: c.ids, Objects: c.objects, Hashes: c.hashes, Namespaces: make([]string, n), Metadatas: make([]string, n),
+		Tags: make([]string, n), MaxAttempts: make([]int16, n), ExternalCreatedAts: make([]time.Time, n), Priorities: make([]int16, n),
+		BatchIds: make([]string, n), Lease: time.Minute, DefaultMaxAttempts: 10,
+	}
+	for i := range n {
+		p.Priorities[i], p.BatchIds[i] = 3, batch
+	}
+	informed, err := q.InformResources(ctx, plannedEachTime{pool}, p)
+	if err != nil {
+		return err
+	}
+	ids, generations := make([]int64, len(informed)), make([]int64, len(informed))
+	for i, row := range informed {
+		ids[i], generations[i] = row.ID, row.Generation
+	}
+	claimed, err := q.ClaimAttempts(ctx, pool, db.ClaimAttemptsParams{
+		Soon: time.Second, Net: activities.DispatchNet, MaxErrors: activities.MaxErrors, WorkflowID: batch, Kind: batchedKind,
+		Ids: ids, Generations: generations,
+	})
+	if err != nil {
+		return err
+	}
+	attempts, namespaces := make([]int32, len(claimed)), make([]string, len(claimed))
+	for i, row := range claimed {
+		var decoded item
+		if err := json.Unmarshal(row.Object, &decoded); err != nil {
+			return err
+		}
+		ids[i], generations[i], attempts[i], namespaces[i] = row.ID, row.Generation, row.Attempt, row.Namespace
+	}
+	completed, err := q.CompleteSyncedMany(ctx, pool, db.CompleteSyncedManyParams{
+		Ids: ids, Generations: generations, Attempts: attempts, Namespaces: namespaces,
+		DefaultExpiry: expiry, DefaultRetention: expiry, Grace: activities.DueGrace,
+	})
+	if err == nil && len(completed) != n {
+		err = fmt.Errorf("%d of %d rows were synced", len(completed), n)
+	}
+	return err
+}
+
+// plannedEachTime has Postgres plan a statement with its arguments, as db.Inform does for large sets.
+type plannedEachTime struct{ db.DBTX }
+
+func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return c.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
+}
+
+const (
+	leastUpsert = bareUpsertMany + ` RETURNING id`
+	leastClaim  = `
+UPDATE bench_resource SET state = 'pending', attempt = attempt + 1, attempted_at = now(), due_at = NULL,
+	dispatch_at = now() + interval '15 minutes'
+WHERE id = ANY ($1) AND state = 'scheduled' RETURNING id, object, generation, attempt`
+	leastComplete = `
+UPDATE bench_resource SET state = 'synced', synced_generation = generation, sync_count = sync_count + 1, synced_at = now(),
+	due_at = now() + interval '1 day', dispatch_at = now() + interval '1 day 1 minute'
+WHERE id = ANY ($1) AND state = 'pending'`
+)
+
+// leastPage is the least that syncing a page takes of Postgres.
+func leastPage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
+	c, err := encode(page)
+	if err != nil {
+		return err
+	}
+	rows, err := pool.Query(ctx, leastUpsert, c.kinds, c.ids, c.objects, c.hashes)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return err
+	}
+	if rows, err = pool.Query(ctx, leastClaim, ids); err != nil {
+		return err
+	}
+	for rows.Next() {
+		var id, generation int64
+		var attempt int32
+		var object []byte
+		if err := rows.Scan(&id, &object, &generation, &attempt); err != nil {
+			return err
+		}
+		var decoded item
+		if err := json.Unmarshal(object, &decoded); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	_, err = pool.Exec(ctx, leastComplete, ids)
+	return err
+}
