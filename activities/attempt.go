@@ -57,6 +57,12 @@ func (s Step) shownTo(ref Ref) Step {
 	return s
 }
 
+// What the errors of a resource say of attempts whose worker died.
+const (
+	workerLost     = "the worker was lost: it stopped reporting before the attempt ended"
+	workerLostLast = "the worker was lost during the last attempt: it stopped reporting before the attempt ended"
+)
+
 // Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
 // with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
 //
@@ -79,7 +85,7 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 
 	claimed, err := db.New().ClaimAttempt(ctx, a.Pool, db.ClaimAttemptParams{
 		Net:       DispatchNet,
-		Lost:      "the worker was lost: it stopped reporting before the attempt ended",
+		Lost:      workerLost,
 		MaxErrors: MaxErrors,
 		Kind:      ref.Kind,
 		ObjectID:  ref.ObjectID,
@@ -136,7 +142,7 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		}
 		return a.complete(ctx, ref, row, Outcome{
 			Verdict: VerdictFailed,
-			Error:   "the worker was lost during the last attempt: it stopped reporting before the attempt ended",
+			Error:   workerLostLast,
 		})
 	}
 	s := step(r, got.Now)
@@ -170,10 +176,11 @@ func workflowID(ctx context.Context) string {
 // isHeld tells whether a batch may have the row's Work run.
 func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.HeldUntil.After(now) }
 
-// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest.
+// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest. That may be
+// so where the kind has no batches any more.
 func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
 	id := workflowID(ctx)
-	return a.BatchSize > 1 && !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+	return !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
 const (

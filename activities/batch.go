@@ -71,6 +71,9 @@ const (
 	// is well within it.
 	claimSoon = 20 * time.Second
 	keepEvery = 5 * time.Second
+	// maxLost is how many attempts members lose together with their worker: one whose Work kills the process takes those that
+	// were claimed with it along. After that each goes on by itself.
+	maxLost = 2
 )
 
 // AttemptBatch brings the members of a batch one step on: it claims them in sets, calls Work for each, and writes results in
@@ -164,6 +167,13 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 			return false
 		}
 	}
+	parallel := max(r.Parallelism, 1)
+	if r.Slots != nil {
+		// The kind has no batches any more: calls of Work are counted by slots, of which the batch has one.
+		extra, free := r.Slots.borrow(parallel - 1)
+		defer free()
+		parallel = 1 + extra
+	}
 	rows := make(chan []*result)
 	var workers sync.WaitGroup
 	var behind atomic.Bool
@@ -176,7 +186,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 			err = errStopping
 		}
 	}()
-	for range max(r.Parallelism, 1) {
+	for range parallel {
 		workers.Go(func() {
 			for set := range rows {
 				if stopped() {
@@ -237,7 +247,7 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 	var rows []db.Resource
 	err = retry(ctx, func(ctx context.Context) (err error) {
 		rows, err = db.New().ClaimAttempts(ctx, r.Pool, db.ClaimAttemptsParams{
-			Soon: claimSoon, Net: DispatchNet, Lost: "the worker was lost: it stopped reporting before the attempt ended",
+			Soon: claimSoon, Net: DispatchNet, Lost: workerLost,
 			MaxErrors: MaxErrors, WorkflowID: r.in.WorkflowID, Kind: r.in.Kind, Ids: ids, Generations: generations,
 		})
 		return err
@@ -260,13 +270,14 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 	return claimed, nil
 }
 
-// recover takes up what a try before this one left: members whose last attempt was lost, and those that went on meanwhile.
+// recover takes up what a try before this one left: members whose last attempt was lost, or that lost too many of them, and
+// those that went on meanwhile.
 func (r *batchRun) recover(ctx context.Context) error {
 	if activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt == 1 {
 		return nil
 	}
-	rows, err := db.New().ExhaustedMembers(ctx, r.Pool, db.ExhaustedMembersParams{
-		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID,
+	rows, err := db.New().LostMembers(ctx, r.Pool, db.LostMembersParams{
+		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID, Most: maxLost,
 	})
 	if err != nil {
 		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
@@ -277,10 +288,11 @@ func (r *batchRun) recover(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		lost = append(lost, &result{row: row, raw: raw, outcome: Outcome{
-			Verdict: VerdictFailed,
-			Error:   "the worker was lost during the last attempt: it stopped reporting before the attempt ended",
-		}})
+		why := workerLost
+		if row.Attempt >= row.MaxAttempts {
+			why = workerLostLast
+		}
+		lost = append(lost, &result{row: row, raw: raw, outcome: Outcome{Verdict: VerdictFailed, Error: why}})
 	}
 	if err := r.flush(ctx, lost); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
@@ -30,8 +32,10 @@ func (c *columns) add(one *result) {
 	c.byID[one.row.ID] = one
 }
 
-// flush writes a set of results: one statement for each sort of outcome that is in it.
+// flush writes a set of results: one statement for each sort of outcome that is in it. It locks rows in the order in which
+// informs do, so that one waits for the other, and neither is the victim of a deadlock.
 func (r *batchRun) flush(ctx context.Context, set []*result) error {
+	slices.SortFunc(set, func(a, b *result) int { return cmp.Compare(a.row.ObjectID, b.row.ObjectID) })
 	var synced, failed, degraded, deleted, snoozed, left columns
 	var settled []int64
 	for _, one := range set {
@@ -145,6 +149,7 @@ func (r *batchRun) took(c *columns, rows []db.Resource) (wentOn []int64) {
 		one := c.byID[row.ID]
 		delete(c.byID, row.ID)
 		if one.left {
+			wake = true
 			continue
 		}
 		r.count(one.outcome.Verdict, row, one)

@@ -43,6 +43,18 @@ func (s *Slots) TryReserveSlot(worker.SlotReservationInfo) *worker.SlotPermit {
 	return &worker.SlotPermit{}
 }
 
+// borrow takes up to most slots that are free, for calls of an activity that has one already, until the function is called.
+func (s *Slots) borrow(most int) (n int, free func()) {
+	for n < most && s.sem.TryAcquire(1) {
+		n++
+	}
+	return n, func() {
+		for range n {
+			s.ReleaseSlot(nil)
+		}
+	}
+}
+
 // MarkSlotUsed does nothing.
 func (s *Slots) MarkSlotUsed(worker.SlotMarkUsedInfo) {}
 

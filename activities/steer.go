@@ -63,7 +63,7 @@ func (a *Activities) Steer(ctx context.Context, in SteerInput) (SteerResult, err
 		return a.steerInform(ctx, in)
 	}
 	row, err := Steer(ctx, a.Pool, in.Kind, in.ObjectID, in.Action, a.Rest)
-	if refused := new(StateError); errors.As(err, &refused) {
+	if refused := new(deltatype.StateError); errors.As(err, &refused) || errors.Is(err, deltatype.ErrNotFound) {
 		return SteerResult{}, temporal.NewNonRetryableApplicationError(err.Error(), Refused, nil)
 	}
 	if err != nil {
@@ -72,23 +72,8 @@ func (a *Activities) Steer(ctx context.Context, in SteerInput) (SteerResult, err
 	return SteerResult{Generation: row.Generation}, nil
 }
 
-// StateError says that a resource is not in a state that allows what was asked for.
-type StateError struct {
-	Action         Action
-	Kind, ObjectID string
-	// State is the one that it is in; empty where there is no such resource.
-	State deltatype.ResourceState
-}
-
-// Error names the resource, its state, and what would be possible.
-func (e *StateError) Error() string {
-	if e.State == "" {
-		return fmt.Sprintf("%s %s/%s: there is no such resource", e.Action, e.Kind, e.ObjectID)
-	}
-	return fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
-}
-
-// Steer is an action other than inform, on one resource. It returns a *[StateError] where the state does not allow it.
+// Steer is an action other than inform, on one resource. It returns a *[deltatype.StateError] where the state does not allow it,
+// and [deltatype.ErrNotFound] where there is no such resource.
 func Steer(ctx context.Context, conn db.DBTX, kind, objectID string, action Action, rest Rest) (db.Resource, error) {
 	q := db.New()
 	var row db.Resource
@@ -114,10 +99,13 @@ func Steer(ctx context.Context, conn db.DBTX, kind, objectID string, action Acti
 		return row, fmt.Errorf("%s %s/%s: %w", action, kind, objectID, err)
 	}
 	found, err := q.GetResource(ctx, conn, db.GetResourceParams{Kind: kind, ObjectID: objectID})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = deltatype.ErrNotFound
+	}
+	if err != nil {
 		return row, fmt.Errorf("%s %s/%s: %w", action, kind, objectID, err)
 	}
-	return row, &StateError{Action: action, Kind: kind, ObjectID: objectID, State: found.Resource.State}
+	return row, &deltatype.StateError{Action: string(action), Kind: kind, ObjectID: objectID, State: found.Resource.State}
 }
 
 func (a *Activities) steerInform(ctx context.Context, in SteerInput) (SteerResult, error) {

@@ -379,7 +379,7 @@ UPDATE delta_resource r
 SET state = 'scheduled',
     snoozes = r.snoozes + 1,
     due_at = now() + m.after,
-    dispatch_at = CASE WHEN $1::boolean THEN now() ELSE r.dispatch_at END,
+    dispatch_at = now(),
     alone = $1::boolean,
     held_until = NULL
 FROM (
@@ -398,7 +398,8 @@ type CompleteSnoozedManyParams struct {
 	Afters      []time.Duration
 }
 
-// CompleteSnoozed of a set. Those that snoozed go to their own workflows; those that were not begun stay with the batch.
+// CompleteSnoozed of a set. Those that snoozed go to their own workflows; those that were not begun are given back: the batch
+// may have them again, or another one, since the workflow may well be gone.
 func (q *Queries) CompleteSnoozedMany(ctx context.Context, db DBTX, arg CompleteSnoozedManyParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, completeSnoozedMany,
 		arg.Alone,
@@ -530,69 +531,6 @@ func (q *Queries) CompleteSyncedMany(ctx context.Context, db DBTX, arg CompleteS
 			&i.DispatchAt,
 			&i.State,
 			&i.Paused,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const exhaustedMembers = `-- name: ExhaustedMembers :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
-WHERE r.generation = m.generation AND r.workflow_id = $3::text AND NOT r.alone
-  AND r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts
-`
-
-type ExhaustedMembersParams struct {
-	Ids         []int64
-	Generations []int64
-	WorkflowID  string
-}
-
-// The last attempt was claimed, and its worker died.
-func (q *Queries) ExhaustedMembers(ctx context.Context, db DBTX, arg ExhaustedMembersParams) ([]Resource, error) {
-	rows, err := db.Query(ctx, exhaustedMembers, arg.Ids, arg.Generations, arg.WorkflowID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Resource
-	for rows.Next() {
-		var i Resource
-		if err := rows.Scan(
-			&i.ID,
-			&i.Generation,
-			&i.SyncedGeneration,
-			&i.SyncCount,
-			&i.CreatedAt,
-			&i.AttemptedAt,
-			&i.SyncedAt,
-			&i.ExternalCreatedAt,
-			&i.DueAt,
-			&i.DispatchAt,
-			&i.HeldUntil,
-			&i.State,
-			&i.Attempt,
-			&i.Snoozes,
-			&i.MaxAttempts,
-			&i.Priority,
-			&i.Paused,
-			&i.Alone,
-			&i.Kind,
-			&i.ObjectID,
-			&i.Namespace,
-			&i.WorkflowID,
-			&i.HashedID,
-			&i.Hash,
-			&i.Object,
-			&i.Metadata,
-			&i.Tags,
-			&i.Errors,
 		); err != nil {
 			return nil, err
 		}
@@ -743,6 +681,75 @@ func (q *Queries) LeaseDueInBatch(ctx context.Context, db DBTX, arg LeaseDueInBa
 			&i.Generation,
 			&i.DispatchAt,
 			&i.Batched,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lostMembers = `-- name: LostMembers :many
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) m
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+WHERE r.generation = m.generation AND r.workflow_id = $3::text AND NOT r.alone
+  AND r.state = 'pending' AND r.attempt - r.snoozes >= least(r.max_attempts, $4::integer)
+`
+
+type LostMembersParams struct {
+	Ids         []int64
+	Generations []int64
+	WorkflowID  string
+	Most        int32
+}
+
+// An attempt was claimed, and its worker died: the last one, or the last that members lose together.
+func (q *Queries) LostMembers(ctx context.Context, db DBTX, arg LostMembersParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, lostMembers,
+		arg.Ids,
+		arg.Generations,
+		arg.WorkflowID,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.HeldUntil,
+			&i.State,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Alone,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
 		); err != nil {
 			return nil, err
 		}

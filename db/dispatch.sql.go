@@ -185,19 +185,55 @@ func (q *Queries) RedispatchResource(ctx context.Context, db DBTX, arg Redispatc
 	return err
 }
 
-const settleLease = `-- name: SettleLease :exec
+const returnLease = `-- name: ReturnLease :exec
 UPDATE delta_resource SET dispatch_at = now() + $1::interval
-WHERE id = ANY($2::bigint[]) AND dispatch_at = $3
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY($2::bigint[]) AND d.dispatch_at = $3
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 `
 
-type SettleLeaseParams struct {
+type ReturnLeaseParams struct {
 	After       time.Duration
 	Ids         []int64
 	LeasedUntil *time.Time
 }
 
-// Moves leased rows on, unless the lifecycle has done so itself.
-func (q *Queries) SettleLease(ctx context.Context, db DBTX, arg SettleLeaseParams) error {
-	_, err := db.Exec(ctx, settleLease, arg.After, arg.Ids, arg.LeasedUntil)
+// Leased rows whose workflows were not woken are leased again.
+func (q *Queries) ReturnLease(ctx context.Context, db DBTX, arg ReturnLeaseParams) error {
+	_, err := db.Exec(ctx, returnLease, arg.After, arg.Ids, arg.LeasedUntil)
+	return err
+}
+
+const settleWoken = `-- name: SettleWoken :exec
+UPDATE delta_resource
+SET dispatch_at = CASE WHEN due_at IS NOT NULL OR state IN ('scheduled', 'expired', 'failed', 'pending')
+    THEN greatest(now() + $1::interval, due_at + $2::interval) END
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY($3::bigint[]) AND d.dispatch_at = $4
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+`
+
+type SettleWokenParams struct {
+	Net         time.Duration
+	Grace       time.Duration
+	Ids         []int64
+	LeasedUntil *time.Time
+}
+
+// Leased rows whose workflows were woken go on by themselves, unless they have done so already. One that waits for its time
+// is not woken before that has passed: each time, where there are batches, it would be put into another one.
+//
+// A row that somebody else has locked is left to its lease: who waits while he holds other rows can be the end of an inform.
+func (q *Queries) SettleWoken(ctx context.Context, db DBTX, arg SettleWokenParams) error {
+	_, err := db.Exec(ctx, settleWoken,
+		arg.Net,
+		arg.Grace,
+		arg.Ids,
+		arg.LeasedUntil,
+	)
 	return err
 }

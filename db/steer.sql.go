@@ -77,6 +77,84 @@ func (q *Queries) DeleteResource(ctx context.Context, db DBTX, arg DeleteResourc
 	return i, err
 }
 
+const deleteResources = `-- name: DeleteResources :many
+UPDATE delta_resource r
+SET state = 'deleted',
+    generation = r.generation + 1,
+    synced_generation = r.generation + 1,
+    attempt = 0,
+    snoozes = 0,
+    synced_at = now(),
+    due_at = now() + CASE WHEN coalesce(n.deleted_retention, $1::interval) >= '0'
+        THEN coalesce(n.deleted_retention, $1::interval) END,
+    dispatch_at = now()
+FROM (
+    SELECT d.id, d.namespace FROM delta_resource d
+    WHERE d.id = ANY ($2::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY ($3::text[])
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+LEFT JOIN delta_namespace n ON n.name = chosen.namespace
+WHERE r.id = chosen.id
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+`
+
+type DeleteResourcesParams struct {
+	DefaultRetention time.Duration
+	Ids              []int64
+	States           []string
+}
+
+// DeleteResource of a set.
+func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResourcesParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, deleteResources, arg.DefaultRetention, arg.Ids, arg.States)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.HeldUntil,
+			&i.State,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Alone,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const invalidateResource = `-- name: InvalidateResource :one
 
 UPDATE delta_resource r
@@ -127,6 +205,94 @@ func (q *Queries) InvalidateResource(ctx context.Context, db DBTX, arg Invalidat
 		&i.Errors,
 	)
 	return i, err
+}
+
+const invalidateResources = `-- name: InvalidateResources :many
+UPDATE delta_resource r
+SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY ($1::bigint[]) AND d.state = 'synced'
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+WHERE r.id = chosen.id
+RETURNING r.kind
+`
+
+// InvalidateResource of a set.
+func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64) ([]string, error) {
+	rows, err := db.Query(ctx, invalidateResources, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
+			return nil, err
+		}
+		items = append(items, kind)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const matchingResources = `-- name: MatchingResources :many
+SELECT d.id FROM delta_resource d
+WHERE d.id > $1
+  AND d.state::text = ANY ($2::text[])
+  AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
+  AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
+  AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
+  AND d.tags @> $6::text[]
+  AND d.metadata @> $7::jsonb
+ORDER BY d.id
+LIMIT $8::integer
+`
+
+type MatchingResourcesParams struct {
+	AfterID    int64
+	States     []string
+	Kinds      []string
+	ObjectIds  []string
+	Namespaces []string
+	Tags       []string
+	Labels     []byte
+	Batch      int32
+}
+
+// A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
+func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingResourcesParams) ([]int64, error) {
+	rows, err := db.Query(ctx, matchingResources,
+		arg.AfterID,
+		arg.States,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Tags,
+		arg.Labels,
+		arg.Batch,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const pauseInformer = `-- name: PauseInformer :exec
@@ -276,60 +442,33 @@ UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM (
     SELECT d.id FROM delta_resource d
-    WHERE d.state IN ('degraded', 'failed') AND d.id > $1
-      AND (cardinality($2::text[]) = 0 OR d.state::text = ANY ($2::text[]))
-      AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
-      AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
-      AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
-      AND d.tags @> $6::text[]
-      AND d.metadata @> $7::jsonb
-    ORDER BY d.id
-    LIMIT $8::integer
-    FOR UPDATE
+    WHERE d.id = ANY ($1::bigint[]) AND d.state IN ('degraded', 'failed') AND d.state::text = ANY ($2::text[])
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
 ) chosen
 WHERE r.id = chosen.id
-RETURNING r.id, r.kind
+RETURNING r.kind
 `
 
 type RetryResourcesParams struct {
-	AfterID    int64
-	States     []string
-	Kinds      []string
-	ObjectIds  []string
-	Namespaces []string
-	Tags       []string
-	Labels     []byte
-	Batch      int32
+	Ids    []int64
+	States []string
 }
 
-type RetryResourcesRow struct {
-	ID   int64
-	Kind string
-}
-
-// degraded, or failed and waiting -> scheduled, at once: a new generation, with all of its attempts before it.
-func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResourcesParams) ([]RetryResourcesRow, error) {
-	rows, err := db.Query(ctx, retryResources,
-		arg.AfterID,
-		arg.States,
-		arg.Kinds,
-		arg.ObjectIds,
-		arg.Namespaces,
-		arg.Tags,
-		arg.Labels,
-		arg.Batch,
-	)
+// RetryResource of a set. Sets are locked in the order in which informs lock rows.
+func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResourcesParams) ([]string, error) {
+	rows, err := db.Query(ctx, retryResources, arg.Ids, arg.States)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RetryResourcesRow
+	var items []string
 	for rows.Next() {
-		var i RetryResourcesRow
-		if err := rows.Scan(&i.ID, &i.Kind); err != nil {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, kind)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -191,7 +191,12 @@ func init() {
 
 func child(mode string) error {
 	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, os.Getenv("DELTA_TEST_URL"))
+	settings, err := pgxpool.ParseConfig(os.Getenv("DELTA_TEST_URL"))
+	if err != nil {
+		return err
+	}
+	settings.ConnConfig.RuntimeParams["application_name"] = childMode
+	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
 		return err
 	}
@@ -211,6 +216,7 @@ func child(mode string) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err
 		}})
+		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
 	}
 	c, err := delta.NewClient(pool, config)
 	if err != nil {

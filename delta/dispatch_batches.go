@@ -117,7 +117,7 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	}
 	settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
-	if settleErr := d.settle(settleCtx, batch.IDs, members[0].DispatchAt, 0); settleErr != nil {
+	if settleErr := d.returnLease(settleCtx, batch.IDs, members[0].DispatchAt, 0); settleErr != nil {
 		return settleErr
 	}
 	return err
@@ -144,7 +144,7 @@ func (d *dispatcher) settleStarted(ctx context.Context, after time.Duration) {
 		if !there {
 			return
 		}
-		if err := d.settle(ctx, batch.ids, batch.leasedUntil, activities.DispatchNet); err != nil {
+		if err := d.settleWoken(ctx, batch.ids, batch.leasedUntil); err != nil {
 			d.log.Warn("settling the leases of a batch failed; it is started again when they run out", "kind", d.kind, "error", err)
 		}
 	}

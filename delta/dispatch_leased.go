@@ -140,7 +140,7 @@ func (d *dispatcher) leaveLeased(ctx context.Context) {
 		select {
 		case batch := <-d.leased.queue:
 			d.leased.give(1)
-			if err := d.settle(ctx, idsOf(batch.members), batch.members[0].DispatchAt, 0); err != nil {
+			if err := d.returnLease(ctx, idsOf(batch.members), batch.members[0].DispatchAt, 0); err != nil {
 				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "error", err)
 			}
 		default:

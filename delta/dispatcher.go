@@ -148,7 +148,7 @@ func (d *dispatcher) wakeLeased(ctx context.Context, due []db.LeaseDueRow) error
 	// Also while stopping: what was not woken should not wait for the lease to run out.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
-	if err := d.settle(ctx, woken, due[0].DispatchAt, activities.DispatchNet); err != nil {
+	if err := d.settleWoken(ctx, woken, due[0].DispatchAt); err != nil {
 		return err
 	}
 	retry := time.Duration(0)
@@ -157,18 +157,28 @@ func (d *dispatcher) wakeLeased(ctx context.Context, due []db.LeaseDueRow) error
 		d.log.Warn("waking some workflows failed; it is tried again", "kind", d.kind, "failed", len(left), "error", failure)
 		retry, failure = dispatchRetry, nil
 	}
-	if err := d.settle(ctx, left, due[0].DispatchAt, retry); err != nil {
+	if err := d.returnLease(ctx, left, due[0].DispatchAt, retry); err != nil {
 		return err
 	}
 	return failure
 }
 
-// settle moves rows on that this dispatcher leased.
-func (d *dispatcher) settle(ctx context.Context, ids []int64, leasedUntil *time.Time, after time.Duration) error {
+// settleWoken moves rows on that this dispatcher leased and woke.
+func (d *dispatcher) settleWoken(ctx context.Context, ids []int64, leasedUntil *time.Time) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	return db.New().SettleLease(ctx, d.pool, db.SettleLeaseParams{Ids: ids, LeasedUntil: leasedUntil, After: after})
+	return db.New().SettleWoken(ctx, d.pool, db.SettleWokenParams{
+		Ids: ids, LeasedUntil: leasedUntil, Net: activities.DispatchNet, Grace: activities.DueGrace,
+	})
+}
+
+// returnLease has rows leased again after some time.
+func (d *dispatcher) returnLease(ctx context.Context, ids []int64, leasedUntil *time.Time, after time.Duration) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	return db.New().ReturnLease(ctx, d.pool, db.ReturnLeaseParams{Ids: ids, LeasedUntil: leasedUntil, After: after})
 }
 
 func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {

@@ -111,22 +111,35 @@ func checkInformOpts(o InformOpts) error {
 	return nil
 }
 
-// encode turns an object and its options into what is written. Panics of the object's methods become errors.
-func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParams, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
-		}
-	}()
+// identify asks an object who it is. A panic of its methods is an error.
+func identify(object Object) (kind, id string, err error) {
+	defer recovered(object, &err)
 	if object == nil {
-		return params, inputError("object", "nil", "must not be nil")
+		return "", "", inputError("object", "nil", "must not be nil")
 	}
-	kind, id := object.Kind(), object.ID()
+	kind, id = object.Kind(), object.ID()
 	if err := checkName("kind", kind); err != nil {
-		return params, err
+		return "", "", err
 	}
 	if err := checkObjectID(id); err != nil {
-		return params, fmt.Errorf("kind %s: %w", kind, err)
+		return "", "", fmt.Errorf("kind %s: %w", kind, err)
+	}
+	return kind, id, nil
+}
+
+// recovered, deferred, makes an error of a panic of an object's methods.
+func recovered(object Object, err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
+	}
+}
+
+// encode turns an object and its options into what is written. Panics of the object's methods become errors.
+func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParams, err error) {
+	defer recovered(object, &err)
+	kind, id, err := identify(object)
+	if err != nil {
+		return params, err
 	}
 
 	var merged InformOpts

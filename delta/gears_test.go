@@ -31,7 +31,7 @@ func (batched) Kind() string                   { return "batched" }
 func (batched) Settings() delta.ObjectSettings { return batchSettings(50) }
 
 func batchSettings(size int) delta.ObjectSettings {
-	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: size, HeartbeatTimeout: time.Second}
+	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: size, HeartbeatTimeout: 5 * time.Second}
 }
 
 // job is a call of Work, in either gear.

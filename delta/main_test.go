@@ -139,7 +139,13 @@ func (h *harness) row(kind, id string) *deltatype.ResourceRow {
 // eventually waits until a resource is as the condition says, and returns it.
 func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	h.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	return h.within(30*time.Second, kind, id, is)
+}
+
+// within is eventually with a patience of its own.
+func (h *harness) within(patience time.Duration, kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
+	h.t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
 		row := h.row(kind, id)
 		if is(row) {

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -117,6 +118,32 @@ func (f Filter) check() error {
 		}
 	}
 	return nil
+}
+
+func (f Filter) labels() ([]byte, error) {
+	if f.Labels == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(f.Labels)
+}
+
+func (f Filter) isEmpty() bool {
+	return len(f.Kinds)+len(f.ObjectIDs)+len(f.Namespaces)+len(f.States)+len(f.Tags)+len(f.Labels) == 0
+}
+
+func texts[T ~string](values []T) []string {
+	all := make([]string, len(values))
+	for i, v := range values {
+		all[i] = string(v)
+	}
+	return all
+}
+
+func orEmpty(values []string) []string {
+	if values == nil {
+		return []string{}
+	}
+	return values
 }
 
 // Namespaces reads the namespaces that some client has configured, by name. Others have the defaults of the client that works

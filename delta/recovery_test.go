@@ -97,6 +97,9 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		}, 2*time.Minute, 100*time.Millisecond, "%s", id)
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
+	}, time.Minute, 100*time.Millisecond, "what rests is not woken again before it is due")
 	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, passes.Load(), int64(2), "the informer's schedule is there, and ran")

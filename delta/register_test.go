@@ -2,15 +2,18 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/interceptor"
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // counting is an interceptor of the user's worker.
@@ -87,4 +90,87 @@ func TestRegisterSaysWhatItLacks(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), "DROP TABLE delta_installation CASCADE")
 	require.NoError(t, err)
 	require.ErrorIs(t, h.client(config).Register(w), delta.ErrNoSchema)
+}
+
+// Batches too are worked by a worker of one's own: in sets, within Parallelism, and what fails by itself.
+func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var now, most atomic.Int64
+	config := h.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
+		defer now.Add(-1)
+		n := now.Add(1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		time.Sleep(2 * time.Millisecond)
+		if r.Object.Name == "fails" && r.Generation == 1 && r.Attempt == 1 {
+			return errors.New("once")
+		}
+		return nil
+	}}))
+	config.TaskQueue = h.Prefix + "-mine"
+	config.Namespaces = map[string]delta.NamespaceConfig{
+		"default": {MaxWorkers: 100}, "brief": {MaxWorkers: 100, ResourceExpiry: time.Second},
+	}
+	c := h.client(config)
+	interceptor := &counting{}
+	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{Interceptors: []interceptorOf{interceptor}})
+	require.NoError(t, c.Register(w))
+	require.NoError(t, w.Start())
+	defer w.Stop()
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
+
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("ok", 200), "fails")...), nil)
+	require.NoError(t, err)
+	for _, name := range names("ok", 200) {
+		require.Contains(t, h.eventually("batched", name, synced(1)).WorkflowID, ":batch/")
+	}
+	require.Equal(t, h.Prefix+"/batched/fails", h.eventually("batched", "fails", synced(1)).WorkflowID)
+	require.LessOrEqual(t, most.Load(), int64(8), "Parallelism holds for all batches together")
+	require.Less(t, interceptor.activities.Load(), int64(50), "members have no activities of their own")
+
+	// The timer of a batch, and its local activity, are the worker's too.
+	_, err = c.InformMany(t.Context(), manyBatched(names("brief", 20)...), &delta.InformOpts{Namespace: "brief"})
+	require.NoError(t, err)
+	for _, name := range names("brief", 20) {
+		h.eventually("batched", name, func(r *deltatype.ResourceRow) bool { return r != nil && r.SyncCount >= 2 })
+	}
+}
+
+// A worker that is stopped in the middle of a batch leaves the rest to another one.
+func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int64
+	begun := make(chan struct{}, 1000)
+	config := h.config(with(&controller[batched]{work: func(context.Context, *delta.Resource[batched]) error {
+		calls.Add(1)
+		begun <- struct{}{}
+		time.Sleep(50 * time.Millisecond)
+		return nil
+	}}))
+	config.TaskQueue = h.Prefix + "-mine"
+	c := h.client(config)
+	run := func() sdkworker.Worker {
+		w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{WorkerStopTimeout: 10 * time.Second})
+		require.NoError(t, c.Register(w))
+		require.NoError(t, w.Start())
+		return w
+	}
+	w := run()
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // nothing is left to be done
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 50)...), nil)
+	require.NoError(t, err)
+	<-begun
+	w.Stop()
+	require.Less(t, calls.Load(), int64(40), "it did not wait for all of the batch")
+	defer run().Stop()
+	for _, name := range names("ok", 50) {
+		row := h.eventually("batched", name, synced(1))
+		require.Equal(t, 1, row.Attempt)
+		require.Empty(t, row.Errors)
+	}
+	require.EqualValues(t, 50, calls.Load(), "each was called once")
 }

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -14,22 +13,10 @@ import (
 )
 
 // ErrNotFound is wrapped in errors of calls that name a resource which is not there.
-var ErrNotFound = errors.New("there is no such resource")
+var ErrNotFound = deltatype.ErrNotFound
 
 // StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
-type StateError struct {
-	// Action is what was asked for, such as "invalidate".
-	Action string
-	// Kind and ObjectID name the resource.
-	Kind, ObjectID string
-	// State is the one that it is in.
-	State deltatype.ResourceState
-}
-
-// Error names the resource and its state.
-func (e *StateError) Error() string {
-	return fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
-}
+type StateError = deltatype.StateError
 
 // Invalidate marks a synced resource expired and has it synced again at once. It returns [ErrNotFound] where there is no
 // resource of the object, and a *[StateError] where it is in another state than synced. Only ID and Kind of the object matter.
@@ -61,56 +48,11 @@ func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.
 // act is one statement on one resource, and the wake-up of who dispatches it.
 func (c *Client) act(ctx context.Context, action activities.Action, kind, objectID string) (*deltatype.ResourceRow, error) {
 	row, err := activities.Steer(ctx, c.pool, kind, objectID, action, c.rest())
-	if refused := new(activities.StateError); errors.As(err, &refused) {
-		if refused.State == "" {
-			return nil, fmt.Errorf("delta: %s %s/%s: %w", action, kind, objectID, ErrNotFound)
-		}
-		return nil, fmt.Errorf("delta: %w", &StateError{Action: string(action), Kind: kind, ObjectID: objectID, State: refused.State})
-	}
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
 	c.wakeKind(kind)
 	return row.Row()
-}
-
-// RetryAll has the degraded resources that match a filter tried again, and says how many they were; with
-// [deltatype.ResourceStateFailed] among the filter's states, also failed ones that wait. Other states in it match none. It
-// goes on in pages: if it fails, those before have been taken care of.
-func (c *Client) RetryAll(ctx context.Context, filter Filter) (int, error) {
-	states := filter.States
-	if len(states) == 0 {
-		states = []deltatype.ResourceState{deltatype.ResourceStateDegraded}
-	}
-	if err := filter.check(); err != nil {
-		return 0, fmt.Errorf("delta: retry: %w", err)
-	}
-	labels, err := filter.labels()
-	if err != nil {
-		return 0, fmt.Errorf("delta: retry: %w", err)
-	}
-	retried, after := 0, int64(0)
-	for {
-		rows, err := db.New().RetryResources(ctx, c.pool, db.RetryResourcesParams{
-			AfterID: after, States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
-			Namespaces: orEmpty(filter.Namespaces), Tags: orEmpty(filter.Tags), Labels: labels, Batch: maxPage,
-		})
-		if err != nil {
-			return retried, fmt.Errorf("delta: retry: %w", schemaError(err))
-		}
-		retried += len(rows)
-		kinds := map[string]bool{}
-		for _, row := range rows {
-			after = max(after, row.ID)
-			kinds[row.Kind] = true
-		}
-		for kind := range kinds {
-			c.wakeKind(kind)
-		}
-		if len(rows) < maxPage {
-			return retried, nil
-		}
-	}
 }
 
 // Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
@@ -176,43 +118,4 @@ func (c *Client) rest() activities.Rest {
 		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
 		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),
 	}
-}
-
-// identify asks an object who it is. A panic of its methods is an error.
-func identify(object Object) (kind, id string, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("object of type %T: its methods panic: %v", object, v)
-		}
-	}()
-	if object == nil {
-		return "", "", inputError("object", "nil", "must not be nil")
-	}
-	kind, id = object.Kind(), object.ID()
-	if err := checkName("kind", kind); err != nil {
-		return "", "", err
-	}
-	return kind, id, checkObjectID(id)
-}
-
-func texts[T ~string](values []T) []string {
-	all := make([]string, len(values))
-	for i, v := range values {
-		all[i] = string(v)
-	}
-	return all
-}
-
-func orEmpty(values []string) []string {
-	if values == nil {
-		return []string{}
-	}
-	return values
-}
-
-func (f Filter) labels() ([]byte, error) {
-	if f.Labels == nil {
-		return []byte("{}"), nil
-	}
-	return json.Marshal(f.Labels)
 }

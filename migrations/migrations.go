@@ -18,7 +18,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 // FS holds the migration files at its root, named VERSION_name.sql.
@@ -117,12 +116,9 @@ func with(ctx context.Context, pool *pgxpool.Pool, do func(*goose.Provider) erro
 	defer db.Close() //nolint:errcheck // closes the adapter only: the pool stays the caller's
 
 	// The lock is per schema: two schemas of one database can be migrated at the same time.
-	locker, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(int64(crc32.ChecksumIEEE([]byte("delta migrations "+schema)))),
-		lock.WithLockTimeout(1, 300),
-	)
-	if err != nil {
-		return fmt.Errorf("migrations: %w", err)
+	locker := sessionLocker{int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))}
+	if err := ensureTable(ctx, db, locker, table); err != nil {
+		return fmt.Errorf("migrations: schema %q: %w", schema, err)
 	}
 	provider, err := newProvider(db, FS, goose.WithTableName(table), goose.WithSessionLocker(locker))
 	if err != nil {

@@ -2,7 +2,9 @@ package migrations_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"strings"
 	"sync/atomic"
@@ -78,6 +80,29 @@ func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
 	require.NoError(t, pool.QueryRow(t.Context(),
 		"SELECT count(*), count(DISTINCT version_id) FROM delta_goose_version").Scan(&records, &versions))
 	require.Equal(t, versions, records)
+}
+
+func TestWhoWaitsForTheLockEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	pool := emptySchema(t, deltatest.New(t), "")
+	var schema string
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT current_schema()").Scan(&schema))
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	id := int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))
+	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_lock($1)", id)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(200*time.Millisecond, func() { cancel(errors.New("no patience")) })
+	require.ErrorContains(t, migrations.Up(ctx, pool), schema)
+	require.Error(t, ctx.Err(), "it waited")
+
+	up := make(chan error, 1)
+	go func() { up <- migrations.Up(context.Background(), pool) }()
+	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_unlock($1)", id)
+	require.NoError(t, err)
+	require.NoError(t, <-up)
 }
 
 func TestUpWorksWithASingleConnection(t *testing.T) {

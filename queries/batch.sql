@@ -54,12 +54,12 @@ WHERE r.id = m.id AND r.generation = m.generation
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
 RETURNING r.*;
 
--- name: ExhaustedMembers :many
--- The last attempt was claimed, and its worker died.
+-- name: LostMembers :many
+-- An attempt was claimed, and its worker died: the last one, or the last that members lose together.
 SELECT r.* FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
 WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT r.alone
-  AND r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts;
+  AND r.state = 'pending' AND r.attempt - r.snoozes >= least(r.max_attempts, @most::integer);
 
 -- name: KeepHeld :exec
 -- Work goes on: the members that have no result yet stay with the batch.
@@ -119,12 +119,13 @@ WHERE r.id = m.id
 RETURNING r.*;
 
 -- name: CompleteSnoozedMany :many
--- CompleteSnoozed of a set. Those that snoozed go to their own workflows; those that were not begun stay with the batch.
+-- CompleteSnoozed of a set. Those that snoozed go to their own workflows; those that were not begun are given back: the batch
+-- may have them again, or another one, since the workflow may well be gone.
 UPDATE delta_resource r
 SET state = 'scheduled',
     snoozes = r.snoozes + 1,
     due_at = now() + m.after,
-    dispatch_at = CASE WHEN @alone::boolean THEN now() ELSE r.dispatch_at END,
+    dispatch_at = now(),
     alone = @alone::boolean,
     held_until = NULL
 FROM (

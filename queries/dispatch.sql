@@ -24,10 +24,28 @@ FROM (
 WHERE r.id = due.id
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.dispatch_at;
 
--- name: SettleLease :exec
--- Moves leased rows on, unless the lifecycle has done so itself.
+-- name: SettleWoken :exec
+-- Leased rows whose workflows were woken go on by themselves, unless they have done so already. One that waits for its time
+-- is not woken before that has passed: each time, where there are batches, it would be put into another one.
+--
+-- A row that somebody else has locked is left to its lease: who waits while he holds other rows can be the end of an inform.
+UPDATE delta_resource
+SET dispatch_at = CASE WHEN due_at IS NOT NULL OR state IN ('scheduled', 'expired', 'failed', 'pending')
+    THEN greatest(now() + @net::interval, due_at + @grace::interval) END
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY(@ids::bigint[]) AND d.dispatch_at = @leased_until
+    FOR NO KEY UPDATE SKIP LOCKED
+);
+
+-- name: ReturnLease :exec
+-- Leased rows whose workflows were not woken are leased again.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
-WHERE id = ANY(@ids::bigint[]) AND dispatch_at = @leased_until;
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY(@ids::bigint[]) AND d.dispatch_at = @leased_until
+    FOR NO KEY UPDATE SKIP LOCKED
+);
 
 -- name: RedispatchResource :exec
 -- Asks for a row to be dispatched soon, because the workflow that was woken is not this installation's.

@@ -28,25 +28,66 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
 WHERE r.kind = @kind AND r.object_id = @object_id AND r.state <> 'deleted'
 RETURNING r.*;
 
+-- name: MatchingResources :many
+-- A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
+SELECT d.id FROM delta_resource d
+WHERE d.id > @after_id
+  AND d.state::text = ANY (@states::text[])
+  AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
+  AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
+  AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
+  AND d.tags @> @tags::text[]
+  AND d.metadata @> @labels::jsonb
+ORDER BY d.id
+LIMIT @batch::integer;
+
 -- name: RetryResources :many
--- degraded, or failed and waiting -> scheduled, at once: a new generation, with all of its attempts before it.
+-- RetryResource of a set. Sets are locked in the order in which informs lock rows.
 UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM (
     SELECT d.id FROM delta_resource d
-    WHERE d.state IN ('degraded', 'failed') AND d.id > @after_id
-      AND (cardinality(@states::text[]) = 0 OR d.state::text = ANY (@states::text[]))
-      AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
-      AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
-      AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
-      AND d.tags @> @tags::text[]
-      AND d.metadata @> @labels::jsonb
-    ORDER BY d.id
-    LIMIT @batch::integer
-    FOR UPDATE
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state IN ('degraded', 'failed') AND d.state::text = ANY (@states::text[])
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
 ) chosen
 WHERE r.id = chosen.id
-RETURNING r.id, r.kind;
+RETURNING r.kind;
+
+-- name: InvalidateResources :many
+-- InvalidateResource of a set.
+UPDATE delta_resource r
+SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'synced'
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+WHERE r.id = chosen.id
+RETURNING r.kind;
+
+-- name: DeleteResources :many
+-- DeleteResource of a set.
+UPDATE delta_resource r
+SET state = 'deleted',
+    generation = r.generation + 1,
+    synced_generation = r.generation + 1,
+    attempt = 0,
+    snoozes = 0,
+    synced_at = now(),
+    due_at = now() + CASE WHEN coalesce(n.deleted_retention, @default_retention::interval) >= '0'
+        THEN coalesce(n.deleted_retention, @default_retention::interval) END,
+    dispatch_at = now()
+FROM (
+    SELECT d.id, d.namespace FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
+    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+LEFT JOIN delta_namespace n ON n.name = chosen.namespace
+WHERE r.id = chosen.id
+RETURNING r.*;
 
 -- name: DeleteResource :one
 -- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +57,19 @@ func (f *filterFlags) any(cmd *cobra.Command) bool {
 		}
 	}
 	return false
+}
+
+// empty names a flag that was given without a value, as by a variable of the shell that is not set: it would choose everything.
+func (f *filterFlags) empty(cmd *cobra.Command) string {
+	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "state": f.states, "tag": f.tags} {
+		if cmd.Flags().Changed(name) && (len(values) == 0 || slices.Contains(values, "")) {
+			return name
+		}
+	}
+	if cmd.Flags().Changed("label") && len(f.labels) == 0 {
+		return "label"
+	}
+	return ""
 }
 
 func (f *filterFlags) filter() delta.Filter {

@@ -10,6 +10,7 @@ import (
 // actionJSON says what became of the resources that were named.
 type actionJSON struct {
 	Action    string         `json:"action"`
+	DryRun    bool           `json:"dry_run,omitempty"`
 	Count     int            `json:"count"`
 	Resources []resourceJSON `json:"resources"`
 	Failed    []failedJSON   `json:"failed"`

@@ -168,6 +168,48 @@ func TestInvalidateAndDelete(t *testing.T) {
 	require.Equal(t, exitState, i.run("resources", "delete", "page", "a", "-y").code, "deleted already")
 }
 
+func TestInvalidateAndDeleteByFilter(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.set(`update delta_resource set state = 'synced', synced_generation = 1, due_at = null where object_id in ('a', 'b', 'c')`)
+	in := func(state deltatype.ResourceState) (ids string) {
+		for _, id := range []string{"a", "b", "c", "d"} {
+			if i.eventually(id, func(*deltatype.ResourceRow) bool { return true }).State == state {
+				ids += id
+			}
+		}
+		return ids
+	}
+
+	r := i.run("resources", "invalidate", "--kind", "page", "--dry-run")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "3 resources: nothing was done\n", r.stdout)
+	require.Equal(t, "abc", in(deltatype.ResourceStateSynced))
+	require.Equal(t, exitUsage, i.run("resources", "invalidate", "--id", "a").code, "nobody is taken by surprise")
+	r = i.runWith(streams{asks: true, in: strings.NewReader("y\n")}, "resources", "invalidate", "--id", "a", "--id", "d")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Contains(t, r.stderr, "Invalidate 1 resource? [y/N]")
+	require.Equal(t, "1 resource will be synced again\n", r.stdout)
+	require.Equal(t, "a", in(deltatype.ResourceStateExpired))
+	r = i.run("resources", "invalidate", "--all", "--yes", "-o", "json")
+	require.Equal(t, 2, decode[actionJSON](t, r).Count)
+	require.Equal(t, "abc", in(deltatype.ResourceStateExpired))
+
+	r = i.run("resources", "delete", "--kind", "page", "--state", "expired", "--dry-run", "-o", "json")
+	require.Equal(t, actionJSON{Action: "delete", DryRun: true, Count: 3, Resources: []resourceJSON{}, Failed: []failedJSON{}}, decode[actionJSON](t, r))
+	require.Empty(t, in(deltatype.ResourceStateDeleted))
+	r = i.runWith(streams{asks: true, in: strings.NewReader("n\n")}, "resources", "delete", "--state", "expired")
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, "Delete 3 resources? [y/N]")
+	r = i.run("resources", "delete", "--kind", "page", "--id", "b", "--yes")
+	require.Equal(t, "1 resource marked deleted\n", r.stdout)
+	require.Equal(t, "b", in(deltatype.ResourceStateDeleted))
+	r = i.run("resources", "delete", "--kind", "page", "--yes")
+	require.Equal(t, "3 resources marked deleted\n", r.stdout, "those that are deleted are not counted")
+	require.Equal(t, "abcd", in(deltatype.ResourceStateDeleted))
+}
+
 func TestWrongUsageOfResources(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
@@ -190,6 +232,12 @@ func TestWrongUsageOfResources(t *testing.T) {
 		"retry a kind":   {[]string{"resources", "retry", "page"}, exitUsage, "--kind page"},
 		"retry both":     {[]string{"resources", "retry", "page", "a", "--kind", "page"}, exitUsage, "not both"},
 		"retry synced":   {[]string{"resources", "retry", "--state", "synced"}, exitUsage, "must be degraded or failed"},
+		"invalidate any": {[]string{"resources", "invalidate", "--state", "failed"}, exitUsage, "must be synced"},
+		"delete all":     {[]string{"resources", "delete", "--all"}, exitUsage, "unknown flag: --all"},
+		"delete deleted": {[]string{"resources", "delete", "--state", "deleted"}, exitUsage, "degraded, expired or unknown"},
+		"delete nothing": {[]string{"resources", "delete"}, exitUsage, "KIND ID, or filters"},
+		"delete blindly": {[]string{"resources", "delete", "--kind", ""}, exitUsage, "it would choose everything"},
+		"dry by name":    {[]string{"resources", "delete", "page", "a", "--dry-run"}, exitUsage, "--dry-run is for filters"},
 		"unknown option": {[]string{"resources", "list", "--prefix", "x"}, exitUsage, "unknown flag: --prefix"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,93 @@
+package db_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// The sets of a batch, and informs of the same objects, lock rows in one order where the table is probed for each member, as it
+// is once it is larger than some sets: so they wait for each other.
+func TestTheSetsOfABatchAndInformsWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	const size, writers = 300, 3
+	for i := range size {
+		inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
+	}
+	probing := poolWith(t, env, "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
+	var group errgroup.Group
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	var informed, synced atomic.Int64
+	for w := range writers {
+		group.Go(func() error {
+			for round := 0; ctx.Err() == nil; round++ {
+				var set []deltatype.ObjectInformParams
+				for i := range size {
+					set = append(set, object(fmt.Sprintf("%03d", i+1), fmt.Sprintf("%d by %d", round, w)))
+				}
+				if _, err := db.Inform(context.Background(), env.Pool, set, plain); err != nil {
+					return fmt.Errorf("inform: %w", err)
+				}
+				informed.Add(1)
+			}
+			return nil
+		})
+	}
+	for i := range 2 {
+		group.Go(func() error {
+			for round := 0; ctx.Err() == nil; round++ {
+				n, err := batchOnce(probing, fmt.Sprintf("batch-%d-%d", i, round))
+				if err != nil {
+					return fmt.Errorf("batch: %w", err)
+				}
+				synced.Add(int64(n))
+			}
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+	require.Positive(t, informed.Load())
+	require.Positive(t, synced.Load())
+}
+
+// batchOnce leases what is due, claims it, and writes it as synced.
+func batchOnce(pool *pgxpool.Pool, id string) (synced int, err error) {
+	ctx, q := context.Background(), db.New()
+	due, err := q.LeaseDueInBatch(ctx, pool, db.LeaseDueInBatchParams{
+		Kind: "thing", Batch: 1000, Lease: time.Minute, WorkflowIDPrefix: "own/", BatchID: id, Largest: 1 << 20,
+	})
+	if err != nil || len(due) == 0 {
+		return 0, err
+	}
+	slices.SortFunc(due, func(a, b db.LeaseDueInBatchRow) int { return cmp.Compare(a.ObjectID, b.ObjectID) })
+	claim := db.ClaimAttemptsParams{Kind: "thing", WorkflowID: id, Soon: time.Second, Net: time.Minute, MaxErrors: 5}
+	for _, row := range due {
+		claim.Ids, claim.Generations = append(claim.Ids, row.ID), append(claim.Generations, row.Generation)
+	}
+	claimed, err := q.ClaimAttempts(ctx, pool, claim)
+	if err != nil || len(claimed) == 0 {
+		return 0, err
+	}
+	slices.SortFunc(claimed, func(a, b db.Resource) int { return cmp.Compare(a.ObjectID, b.ObjectID) })
+	var done db.CompleteSyncedManyParams
+	for _, row := range claimed {
+		done.Ids, done.Generations = append(done.Ids, row.ID), append(done.Generations, row.Generation)
+		done.Attempts, done.Namespaces = append(done.Attempts, row.Attempt), append(done.Namespaces, row.Namespace)
+	}
+	written, err := q.CompleteSyncedMany(ctx, pool, done)
+	return len(written), err
+}

@@ -1,0 +1,354 @@
+package delta_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// herd is a kind of large batches.
+type herd struct{ account }
+
+func (herd) Kind() string { return "herd" }
+func (herd) Settings() delta.ObjectSettings {
+	s := batchSettings(1000)
+	s.BatchWait = 200 * time.Millisecond
+	return s
+}
+
+// workHerd notes each call, and waits for ever at those that hang in this process.
+func workHerd(pool *pgxpool.Pool, hangs bool) worker[herd] {
+	return func(ctx context.Context, r *delta.Resource[herd]) error {
+		if _, err := pool.Exec(ctx, "INSERT INTO calls SELECT $1, $2 FROM pg_sleep(0.002)", r.ObjectID, os.Getpid()); err != nil {
+			return err
+		}
+		if hangs && strings.HasPrefix(r.ObjectID, "z-hangs") {
+			select {}
+		}
+		return nil
+	}
+}
+
+// many makes objects of a kind.
+func many[T delta.Object](make func(account) T, names ...string) (all []delta.Object) {
+	for _, name := range names {
+		all = append(all, make(account{Name: name}))
+	}
+	return all
+}
+
+func (h *harness) count(query string, args ...any) (n int) {
+	h.t.Helper()
+	require.NoError(h.t, h.Pool.QueryRow(context.Background(), query, args...).Scan(&n))
+	return n
+}
+
+// A worker process that is killed in the middle of a batch costs the members whose result was not written, and no others.
+func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+	t.Parallel()
+	const resources = 600
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	var objects []string
+	for i := range resources - 3 {
+		objects = append(objects, fmt.Sprintf("ok%03d", i))
+	}
+	// They keep the batch from being over before the process is killed.
+	objects = append(objects, "z-hangs1", "z-hangs2", "z-hangs3")
+	kill := h.startChild("herd", "started")
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	require.NoError(t, err)
+	when := rand.IntN(resources - 50)
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM calls") > when && h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") > 0
+	}, time.Minute, time.Millisecond)
+	kill()
+	// What its connections had sent is done or not, but no longer under way.
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", childMode) == 0
+	}, 30*time.Second, 10*time.Millisecond)
+	written := h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'")
+	pending := h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'")
+	begun := h.count("SELECT count(*) FROM calls")
+	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state, attempt FROM delta_resource")
+	require.NoError(t, err)
+	require.Positive(t, pending)
+
+	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") == resources
+	}, time.Minute, 20*time.Millisecond)
+	calls := h.count("SELECT count(*) FROM calls")
+	t.Logf("killed after %d calls: %d results were written, %d members were claimed; %d calls of Work beyond one a resource",
+		begun, written, pending, calls-resources)
+	require.Equal(t, resources, h.count("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
+	require.Equal(t, begun-written, calls-resources, "what was called and not written is called again, once, and nothing else is")
+	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.held_until IS NOT NULL
+		OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END
+		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
+}
+
+// Wipe Temporal, and batches are rebuilt from the rows as single lifecycles are: those that run, rest, and are due.
+func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := port.Addr().String()
+	require.NoError(t, port.Close())
+	server := devServer(t, address)
+	temporal, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
+	require.NoError(t, err)
+	defer temporal.Close()
+
+	var wiped atomic.Bool
+	running := make(chan struct{}, 1000)
+	config := h.config(with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
+		if strings.HasPrefix(r.ObjectID, "runs") && !wiped.Load() {
+			running <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}}))
+	config.Temporal, config.TemporalNamespace = temporal, ""
+	config.MaintenanceJobInterval = 200 * time.Millisecond
+	config.Namespaces = map[string]delta.NamespaceConfig{
+		"default": {MaxWorkers: 100}, "brief": {MaxWorkers: 100, ResourceExpiry: 20 * time.Second},
+	}
+	c := h.start(config)
+	rests, expires, runs := names("rests", 120), names("expires", 20), names("runs", 50)
+	_, err = c.InformMany(t.Context(), manyBatched(rests...), nil)
+	require.NoError(t, err)
+	_, err = c.InformMany(t.Context(), manyBatched(expires...), &delta.InformOpts{Namespace: "brief"})
+	require.NoError(t, err)
+	for _, name := range append(rests, expires...) {
+		h.eventually("batched", name, synced(1))
+	}
+	_, err = c.InformMany(t.Context(), manyBatched(runs...), nil)
+	require.NoError(t, err)
+	<-running
+
+	require.NoError(t, server.Stop())
+	wiped.Store(true)
+	_, err = c.InformMany(t.Context(), manyBatched(names("due", 20)...), nil)
+	require.NoError(t, err, "informing needs no Temporal")
+	server = devServer(t, address)
+	defer func() { require.NoError(t, server.Stop()) }()
+
+	for _, name := range append(runs, names("due", 20)...) {
+		h.within(2*time.Minute, "batched", name, synced(1))
+	}
+	for _, name := range expires {
+		h.within(2*time.Minute, "batched", name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 2 })
+	}
+	for _, name := range rests {
+		require.EqualValues(t, 1, h.row("batched", name).SyncCount, "what was not due is not synced")
+	}
+	h.awaitOwners(temporal, "batched", rests)
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM delta_resource WHERE namespace = 'default' AND state = 'synced' AND dispatch_at < due_at") == 0
+	}, 30*time.Second, 100*time.Millisecond, "what rests is not dispatched again before it is due")
+}
+
+// awaitOwners waits until each of the resources, which rest in batches, is among those that a running batch attends to,
+// and none is twice.
+func (h *harness) awaitOwners(temporal client.Client, kind string, names []string) {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool {
+		owned := map[string]int{}
+		for _, name := range names {
+			owned[h.row(kind, name).WorkflowID]++
+		}
+		for id, members := range owned {
+			var step activities.BatchStep
+			value, err := temporal.QueryWorkflow(h.t.Context(), id, "", "state")
+			if err != nil || value.Get(&step) != nil || step.Resting < members {
+				return false
+			}
+		}
+		return true
+	}, 2*time.Minute, 100*time.Millisecond)
+}
+
+// Members that were lost twice together, as by one whose Work kills its process, go on by themselves.
+func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	kill := h.startChild("herd", "started")
+	objects := append(names("ok", 20), "z-hangs")
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(func(a account) herd { return herd{a} }, objects...), nil)
+	require.NoError(t, err)
+	called := func(times int) {
+		require.Eventually(t, func() bool {
+			return h.count("SELECT count(*) FROM calls WHERE object_id = 'z-hangs'") == times
+		}, time.Minute, 10*time.Millisecond)
+	}
+	called(1)
+	kill()
+	kill = h.startChild("herd", "started")
+	called(2)
+	require.Contains(t, h.row("herd", "z-hangs").WorkflowID, ":batch/", "a worker that dies once costs no workflow each")
+	kill()
+
+	h.start(h.config(with(&controller[herd]{work: workHerd(h.Pool, false)})))
+	row := h.within(time.Minute, "herd", "z-hangs", synced(1))
+	require.Equal(t, h.Prefix+"/herd/z-hangs", row.WorkflowID)
+	require.Equal(t, 3, row.Attempt)
+	require.Len(t, row.Errors, 2)
+	for _, e := range row.Errors {
+		require.Contains(t, e.Error, "the worker was lost")
+	}
+	for _, name := range names("ok", 20) {
+		h.eventually("herd", name, synced(1))
+	}
+}
+
+// leaseBatch does what a dispatcher does before it starts a batch, and does not start it: its workflow is gone.
+func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch {
+	h.t.Helper()
+	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
+	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT id::text FROM delta_installation").Scan(&batch.Installation))
+	due, err := db.New().LeaseDueInBatch(h.t.Context(), h.Pool, db.LeaseDueInBatchParams{
+		Kind: kind, Batch: 100, Lease: lease, WorkflowIDPrefix: h.Prefix + "/" + kind + "/", BatchID: batch.WorkflowID, Largest: 1 << 20,
+	})
+	require.NoError(h.t, err)
+	for _, row := range due {
+		require.True(h.t, row.Batched)
+		batch.IDs, batch.Generations = append(batch.IDs, row.ID), append(batch.Generations, row.Generation)
+	}
+	return batch
+}
+
+// A worker that has claimed members whose workflow is lost gives them back, and others have them at once.
+func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var gone atomic.Bool
+	begun := make(chan struct{}, 100)
+	work := func(ctx context.Context, _ *delta.Resource[batched]) error {
+		if !gone.Load() {
+			begun <- struct{}{}
+			<-ctx.Done()
+		}
+		return ctx.Err()
+	}
+	c := h.client(h.config(with(&controller[batched]{work: work})))
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 30)...), nil)
+	require.NoError(t, err)
+	batch := h.leaseBatch("batched", time.Hour)
+	require.Len(t, batch.IDs, 30)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(ctx, batch)
+		ended <- err
+	}()
+	for range 8 {
+		<-begun
+	}
+	gone.Store(true)
+	cancel() // as the answer to a heartbeat does
+	require.Error(t, <-ended)
+
+	h.start(h.config(with(&controller[batched]{work: work})))
+	untouched := 0
+	for _, name := range names("ok", 30) {
+		if row := h.eventually("batched", name, synced(1)); row.Attempt == 1 {
+			require.Empty(t, row.Errors)
+			untouched++
+		}
+	}
+	require.Equal(t, 30-8, untouched, "only what was begun lost an attempt")
+}
+
+// A dispatcher that dies between its lease and the start of the batch is replaced when the lease runs out.
+func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
+	require.NoError(t, err)
+	require.Len(t, h.leaseBatch("batched", 2*time.Second).IDs, 20)
+	leased := time.Now()
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(0, 50*time.Millisecond, 0)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	for _, name := range names("ok", 20) {
+		row := h.eventually("batched", name, synced(1))
+		require.NotContains(t, row.WorkflowID, "gone")
+		require.Greater(t, row.AttemptedAt.Sub(leased), time.Second)
+	}
+}
+
+// A call of WorkBatch that is too slow fails as one: its members go on by themselves, and no other call is held up.
+func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	stuck := make(chan struct{})
+	defer close(stuck)
+	config := h.config(withBulk(&bulk{
+		controller: controller[batched]{timeout: 300 * time.Millisecond},
+		batch: func(ctx context.Context, all []*delta.Resource[batched]) []error {
+			switch all[0].Namespace {
+			case "slow":
+				<-ctx.Done()
+				return make([]error, len(all)) // done all the same
+			case "late":
+				<-ctx.Done()
+				results := make([]error, len(all))
+				for i := range results {
+					results[i] = ctx.Err()
+				}
+				return results
+			case "stuck":
+				<-stuck
+			}
+			return make([]error, len(all))
+		},
+	}))
+	c := h.client(config)
+	c.SetTiming(0, 0, 200*time.Millisecond)
+	require.NoError(t, c.Start(context.Background()))
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = c.Stop(ctx)
+	}()
+	reasons := map[string]string{"slow": "", "late": "timed out after 300ms", "stuck": "Work did not return within", "fine": ""}
+	for namespace := range reasons {
+		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
+		require.NoError(t, err)
+	}
+	for namespace, reason := range reasons {
+		for _, name := range names(namespace, 5) {
+			row := h.eventually("batched", name, synced(1))
+			if reason == "" {
+				require.Empty(t, row.Errors)
+				require.Equal(t, 1, row.Attempt)
+				continue
+			}
+			require.Contains(t, row.Errors[0].Error, reason)
+			require.Equal(t, 2, row.Attempt)
+		}
+	}
+}

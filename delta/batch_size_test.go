@@ -1,0 +1,268 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// sized and bulky are one kind, before and after its BatchSize was changed.
+type sized struct{ account }
+
+func (sized) Kind() string                   { return "sized" }
+func (sized) Settings() delta.ObjectSettings { return batchSettings(1) }
+
+type bulky struct{ account }
+
+func (bulky) Kind() string                   { return "sized" }
+func (bulky) Settings() delta.ObjectSettings { return batchSettings(100) }
+
+// withSize is a controller of that kind.
+func withSize(batches bool, work func(ctx context.Context, row *deltatype.ResourceRow) error) func(*delta.Controllers) {
+	if batches {
+		return with(&controller[bulky]{work: func(ctx context.Context, r *delta.Resource[bulky]) error { return work(ctx, r.ResourceRow) }})
+	}
+	return with(&controller[sized]{work: func(ctx context.Context, r *delta.Resource[sized]) error { return work(ctx, r.ResourceRow) }})
+}
+
+// Whatever state they are in, resources go on when the BatchSize of their kind changes, at once or client by client.
+func TestABatchSizeCanBeChanged(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name           string
+		batches, rolls bool
+	}{{"to batches", true, false}, {"to one each", false, false}, {"to batches while it runs", true, true}, {"to one each while it runs", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			testChangedBatchSize(t, newHarness(t), c.batches, c.rolls)
+		})
+	}
+}
+
+func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
+	var changed atomic.Bool
+	running := make(chan struct{}, 100)
+	work := func(ctx context.Context, r *deltatype.ResourceRow) error {
+		switch name := strings.TrimRight(r.ObjectID, "0123456789"); {
+		case name == "degraded":
+			return delta.ResourceDegrade(errors.New("closed"))
+		case name == "gone":
+			return delta.ResourceDelete(nil)
+		case changed.Load():
+		case name == "fails":
+			return errors.New("not yet")
+		case name == "snoozes":
+			return delta.ResourceSnooze(2 * time.Second)
+		case name == "runs":
+			running <- struct{}{}
+			for !changed.Load() && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			return ctx.Err()
+		}
+		return nil
+	}
+	configured := func(batches bool) *delta.Config {
+		config := h.config(withSize(batches, work))
+		config.Namespaces = map[string]delta.NamespaceConfig{
+			"default": {MaxWorkers: 100},
+			"brief":   {MaxWorkers: 100, ResourceExpiry: 1500 * time.Millisecond},
+			"short":   {MaxWorkers: 100, SyncedResourceRetentionPeriod: 4 * time.Second},
+		}
+		return config
+	}
+	inform := func(c *delta.Client, namespace, name string) {
+		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace})
+		require.NoError(t, err)
+	}
+	each := func(name string, is func(*deltatype.ResourceRow) bool) {
+		t.Helper()
+		for _, id := range names(name, 10) {
+			h.within(time.Minute, "sized", id, is)
+		}
+	}
+
+	before := h.client(configured(!batches))
+	before.SetTiming(0, 200*time.Millisecond, 0)
+	require.NoError(t, before.Start(context.Background()))
+	for _, name := range []string{"rests", "fails", "snoozes", "degraded", "gone"} {
+		inform(before, "default", name)
+	}
+	inform(before, "brief", "brief")
+	inform(before, "short", "short")
+	for name, is := range map[string]func(*deltatype.ResourceRow) bool{
+		"rests": synced(1), "short": synced(1), "degraded": inState(deltatype.ResourceStateDegraded),
+		"gone":    inState(deltatype.ResourceStateDeleted),
+		"brief":   func(r *deltatype.ResourceRow) bool { return r.SyncCount > 0 },
+		"fails":   func(r *deltatype.ResourceRow) bool { return r.Attempt > 1 },
+		"snoozes": func(r *deltatype.ResourceRow) bool { return r.Snoozes > 0 },
+	} {
+		each(name, is)
+	}
+	inform(before, "default", "runs")
+	<-running
+
+	stop := func() {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel() // it does not wait for Work
+		_ = before.Stop(ended)
+	}
+	if !rolls {
+		stop()
+	}
+	inform(before, "default", "waits")
+	after := h.client(configured(batches))
+	after.SetTiming(0, 200*time.Millisecond, 0)
+	require.NoError(t, after.Start(context.Background()))
+	defer after.Stop(context.Background()) //nolint:errcheck // the test is over
+	at := time.Now()
+	changed.Store(true)
+	if rolls {
+		each("waits", synced(1))
+		stop()
+	}
+
+	for _, name := range []string{"waits", "runs", "fails", "snoozes"} {
+		each(name, synced(1))
+	}
+	each("short", gone)
+	each("brief", func(r *deltatype.ResourceRow) bool {
+		// Expired since, and dispatched as the kind is now.
+		return r.SyncCount > 2 && r.AttemptedAt.After(at.Add(2*time.Second)) && strings.Contains(r.WorkflowID, ":batch/") == batches
+	})
+	each("rests", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 1 && r.Generation == 1 })
+	each("degraded", inState(deltatype.ResourceStateDegraded))
+	each("gone", inState(deltatype.ResourceStateDeleted))
+	var why string
+	require.Eventually(t, func() bool {
+		why = h.attendedOnce("sized")
+		return why == ""
+	}, time.Minute, 200*time.Millisecond)
+	require.Empty(t, why)
+
+	// A wake-up does not make one that a batch attends to another's.
+	own := h.Prefix + "/sized/rests05"
+	started, err := h.Temporal.SignalWithStartWorkflow(t.Context(), own, workflows.WakeSignal, nil,
+		client.StartWorkflowOptions{ID: own, TaskQueue: h.Prefix + "/sized"}, workflows.ResourceName,
+		map[string]any{"kind": "sized", "object_id": "rests05"})
+	require.NoError(t, err)
+	if strings.Contains(h.row("sized", "rests05").WorkflowID, ":batch/") {
+		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), own, started.GetRunID()).Get(t.Context(), nil))
+	}
+	require.Eventually(t, func() bool {
+		why = h.attendedOnce("sized")
+		return why == ""
+	}, time.Minute, 200*time.Millisecond)
+
+	// And they are steered as ever.
+	for _, name := range []string{"rests00", "fails00"} {
+		_, err := after.Invalidate(t.Context(), sized{account{Name: name}})
+		require.NoError(t, err)
+		row := h.eventually("sized", name, synced(2))
+		require.Equal(t, batches, strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
+	}
+}
+
+// attendedOnce says what is wrong, if anything, with who attends to the resources of a kind that rest: for each it is the
+// workflow that its row names, which runs, and no other.
+func (h *harness) attendedOnce(kind string) string {
+	h.t.Helper()
+	open, err := h.Temporal.ListWorkflow(h.t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
+		Namespace: h.TemporalNamespace, PageSize: 1000,
+		Query: fmt.Sprintf("WorkflowId STARTS_WITH '%s/%s' AND ExecutionStatus = 'Running'", h.Prefix, kind),
+	})
+	require.NoError(h.t, err)
+	attends := map[string]int{} // how many each does
+	for _, e := range open.GetExecutions() {
+		id := e.GetExecution().GetWorkflowId()
+		value, err := h.Temporal.QueryWorkflow(h.t.Context(), id, "", "state")
+		if err != nil {
+			return err.Error()
+		}
+		if strings.Contains(id, ":batch/") {
+			var step activities.BatchStep
+			require.NoError(h.t, value.Get(&step))
+			attends[id] = step.Resting
+			continue
+		}
+		var step activities.Step
+		require.NoError(h.t, value.Get(&step))
+		if step.Next == activities.NextLapse {
+			attends[id] = 1
+		}
+	}
+	rows, err := h.Pool.Query(h.t.Context(), `SELECT object_id, workflow_id FROM delta_resource
+		WHERE kind = $1 AND namespace = 'default' AND state IN ('synced', 'degraded', 'deleted')`, kind)
+	require.NoError(h.t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var id, workflowID string
+		require.NoError(h.t, rows.Scan(&id, &workflowID))
+		own := h.Prefix + "/" + kind + "/" + id
+		if attends[workflowID]--; attends[workflowID] < 0 {
+			return id + " is not attended to by " + workflowID
+		}
+		if _, runs := attends[own]; runs && own != workflowID {
+			return id + " is attended to by " + own + " and by " + workflowID
+		}
+	}
+	return ""
+}
+
+// flock is the kind of herd, without batches.
+type flock struct{ account }
+
+func (flock) Kind() string                   { return "herd" }
+func (flock) Settings() delta.ObjectSettings { return batchSettings(1) }
+
+// A batch that was left over, and resources by themselves, are together within the kind's Parallelism.
+func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	kill := h.startChild("herd", "started")
+	var hang []string
+	for i := range 200 {
+		hang = append(hang, fmt.Sprintf("z-hangs%03d", i))
+	}
+	informer := h.client(&delta.Config{})
+	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, hang...), nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 }, time.Minute, 5*time.Millisecond)
+	kill()
+	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
+	require.NoError(t, err)
+
+	var now, most, ofBatch atomic.Int64
+	h.start(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
+		defer now.Add(-1)
+		n := now.Add(1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if strings.Contains(r.WorkflowID, ":batch/") {
+			ofBatch.Add(1)
+		}
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	}})))
+	for _, name := range append(names("single", 90), hang...) {
+		h.within(time.Minute, "herd", name, synced(1))
+	}
+	require.EqualValues(t, 200, ofBatch.Load())
+	require.LessOrEqual(t, most.Load(), int64(8))
+	t.Logf("at most %d at once", most.Load())
+}

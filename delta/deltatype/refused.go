@@ -1,0 +1,24 @@
+package deltatype
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrNotFound is wrapped in errors of calls that name a resource which is not there.
+var ErrNotFound = errors.New("there is no such resource")
+
+// StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
+type StateError struct {
+	// Action is what was asked for, such as "invalidate".
+	Action string
+	// Kind and ObjectID name the resource.
+	Kind, ObjectID string
+	// State is the one that it is in.
+	State ResourceState
+}
+
+// Error names the resource and its state.
+func (e *StateError) Error() string {
+	return fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
+}

@@ -1,0 +1,221 @@
+package delta_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// asks are what can be asked of a resource, each of one that is named for it.
+var asks = []string{"inform", "invalidate", "delete", "retry", "pause", "nothing"}
+
+// calls counts calls of Work, by resource.
+type calls struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *calls) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int{}
+	}
+	c.n[name]++
+}
+
+func (c *calls) of(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[name]
+}
+
+// ask asks of each resource what it is named for, all of which are in one state.
+func (g gear) ask(c *delta.Client, state deltatype.ResourceState) {
+	g.t.Helper()
+	refused := func(err error, allowed bool) {
+		g.t.Helper()
+		if allowed {
+			require.NoError(g.t, err)
+			return
+		}
+		var why *delta.StateError
+		require.ErrorAs(g.t, err, &why)
+		require.Equal(g.t, state, why.State)
+	}
+	ctx := g.t.Context()
+	_, err := c.Inform(ctx, g.object(account{Name: "inform", Plan: "two"}), nil)
+	require.NoError(g.t, err)
+	_, err = c.Invalidate(ctx, g.object(account{Name: "invalidate"}))
+	refused(err, state == deltatype.ResourceStateSynced)
+	_, err = c.Retry(ctx, g.kind, "retry")
+	refused(err, false)
+	_, err = c.Delete(ctx, g.kind, "delete")
+	require.NoError(g.t, err)
+	_, err = c.Pause(ctx, g.kind, "pause")
+	require.NoError(g.t, err)
+}
+
+func TestGearsAreAskedBeforeTheAttempt(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		var worked calls
+		c := g.startWorker(func(_ context.Context, j job) error { worked.add(j.ObjectID + j.Object.Plan); return nil })
+		require.NoError(t, c.PauseKind(t.Context(), g.kind))
+		g.inform(c, nil, asks...)
+		g.ask(c, deltatype.ResourceStateScheduled)
+		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
+		g.settlesAsAsked(c, 1)
+		for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
+			require.Equal(t, n, worked.of(name), name)
+		}
+	})
+}
+
+// A batch that was started and has not begun leaves those that something was asked of since.
+func TestABatchLeavesWhatWasAskedForBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	g := gear{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}
+	var worked calls
+	config := g.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
+		worked.add(r.ObjectID + r.Object.Plan)
+		return nil
+	}}))
+	c := g.client(config)
+	g.inform(c, nil, asks...)
+	batch := g.leaseBatch("batched", time.Hour)
+	require.Len(t, batch.IDs, len(asks))
+	g.ask(c, deltatype.ResourceStateScheduled)
+	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
+	require.NoError(t, err)
+	require.Equal(t, 3, step.Synced, "invalidate and retry were refused")
+	require.Equal(t, 3, step.Resting)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	g.settlesAsAsked(c, 1)
+	for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
+		require.Equal(t, n, worked.of(name), name)
+	}
+}
+
+func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		var worked calls
+		begun, finish := make(chan struct{}, 20), make(chan struct{})
+		c := g.startWorker(func(ctx context.Context, j job) error {
+			worked.add(j.ObjectID + j.Object.Plan)
+			if j.Generation == 1 {
+				begun <- struct{}{}
+				select {
+				case <-finish:
+				case <-ctx.Done():
+				}
+			}
+			return ctx.Err()
+		})
+		g.inform(c, nil, asks...)
+		for range asks {
+			<-begun
+		}
+		g.ask(c, deltatype.ResourceStatePending)
+		close(finish)
+		// What a pause meets at work goes on to its end.
+		row := g.await("pause", synced(1))
+		require.True(t, row.Paused)
+		g.settlesAsAsked(c, 2)
+		for name, n := range map[string]int{"inform": 1, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 1, "pause": 1, "nothing": 1} {
+			require.Equal(t, n, worked.of(name), name)
+		}
+		require.EqualValues(t, 0, g.row(g.kind, "delete").SyncCount, "the result of what was deleted meanwhile is not written")
+	})
+}
+
+// Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked.
+func TestGearsAreAskedAtRest(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		var worked calls
+		config := g.config(g.controller(func(_ context.Context, j job) error { worked.add(j.ObjectID); return nil }))
+		config.Namespaces = map[string]delta.NamespaceConfig{"default": {
+			MaxWorkers: 100, ResourceExpiry: 3 * time.Second, DeletedResourceRetentionPeriod: 2 * time.Second,
+		}}
+		c := g.start(config)
+		g.inform(c, nil, asks...)
+		for _, name := range asks {
+			g.await(name, synced(1))
+		}
+		g.ask(c, deltatype.ResourceStateSynced)
+		for _, name := range []string{"inform", "invalidate"} {
+			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 })
+			require.NotNil(t, row.DueAt)
+		}
+		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, "delete").State)
+		row := g.await("pause", inState(deltatype.ResourceStateExpired))
+		require.EqualValues(t, 1, row.SyncCount)
+		for _, name := range []string{"inform", "invalidate", "retry", "nothing"} {
+			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 3 })
+		}
+		require.Equal(t, 1, worked.of("pause"))
+		_, err := c.Resume(t.Context(), g.kind, "pause")
+		require.NoError(t, err)
+		g.await("pause", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 && r.Generation == 2 })
+		g.await("delete", gone)
+		require.Equal(t, 1, worked.of("delete"))
+	})
+}
+
+// What waits for another attempt is asked: by then it is with its own workflow, in either gear.
+func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		var worked calls
+		c := g.startWorker(func(_ context.Context, j job) error {
+			worked.add(j.ObjectID)
+			if worked.of(j.ObjectID) == 1 {
+				return delta.ResourceSnooze(3 * time.Second)
+			}
+			return nil
+		})
+		g.inform(c, nil, asks...)
+		for _, name := range asks {
+			g.await(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
+		}
+		g.ask(c, deltatype.ResourceStateScheduled)
+		g.await("inform", synced(2))
+		g.await("delete", inState(deltatype.ResourceStateDeleted))
+		for _, name := range []string{"invalidate", "retry", "nothing"} {
+			row := g.await(name, synced(1))
+			require.EqualValues(t, 1, row.SyncCount)
+			require.Equal(t, 2, worked.of(name))
+		}
+		require.Equal(t, 1, worked.of("pause"))
+		_, err := c.Resume(t.Context(), g.kind, "pause")
+		require.NoError(t, err)
+		g.await("pause", synced(1))
+	})
+}
+
+// settlesAsAsked sees what becomes of those that were asked before they were synced, or while they were: what was informed
+// meanwhile is synced, and so often.
+func (g gear) settlesAsAsked(c *delta.Client, informed int64) {
+	g.t.Helper()
+	row := g.await("inform", synced(2))
+	require.Equal(g.t, informed, row.SyncCount)
+	for _, name := range []string{"invalidate", "retry", "nothing"} {
+		row := g.await(name, synced(1))
+		require.Equal(g.t, 1, row.Attempt)
+		require.EqualValues(g.t, 1, row.SyncCount)
+	}
+	row = g.await("delete", inState(deltatype.ResourceStateDeleted))
+	require.EqualValues(g.t, 2, row.Generation)
+	_, err := c.Resume(g.t.Context(), g.kind, "pause")
+	require.NoError(g.t, err)
+	row = g.await("pause", synced(1))
+	require.False(g.t, row.Paused)
+	for _, name := range asks {
+		g.await(name, func(r *deltatype.ResourceRow) bool { return r.HeldUntil == nil })
+	}
+}

@@ -1,0 +1,71 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		c := g.startWorker(func(_ context.Context, j job) error {
+			if j.Object.Name == "degrades" {
+				return delta.ResourceDegrade(errors.New("closed"))
+			}
+			return nil
+		})
+		const resources = 210 // more than a page
+		var red, blue []string
+		for i := range resources {
+			red = append(red, fmt.Sprintf("red%03d", i))
+			blue = append(blue, fmt.Sprintf("blue%03d", i))
+		}
+		g.inform(c, &delta.InformOpts{Tags: []string{"red"}}, append(red, "degrades")...)
+		g.inform(c, &delta.InformOpts{Tags: []string{"blue"}}, blue...)
+		settled := func(state deltatype.ResourceState, syncs, n int) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
+			}, 2*time.Minute, 20*time.Millisecond)
+		}
+		settled(deltatype.ResourceStateSynced, 1, 2*resources)
+		g.await("degrades", inState(deltatype.ResourceStateDegraded))
+
+		n, err := c.InvalidateAll(t.Context(), delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}})
+		require.NoError(t, err)
+		require.Equal(t, resources, n, "what degraded is not synced")
+		settled(deltatype.ResourceStateSynced, 2, resources)
+		settled(deltatype.ResourceStateSynced, 1, resources)
+		n, err = c.InvalidateAll(t.Context(), delta.Filter{States: []deltatype.ResourceState{deltatype.ResourceStateDegraded}})
+		require.NoError(t, err)
+		require.Zero(t, n)
+
+		events, cancel := c.SubscribeConfig(&delta.SubscribeConfig{ChanSize: 2 * resources, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted}})
+		defer cancel()
+		n, err = c.DeleteAll(t.Context(), delta.Filter{Tags: []string{"red"}, States: []deltatype.ResourceState{deltatype.ResourceStateSynced}})
+		require.NoError(t, err)
+		require.Equal(t, resources, n)
+		settled(deltatype.ResourceStateDeleted, 2, resources)
+		require.Len(t, events, resources)
+		require.Equal(t, deltatype.ResourceStateDegraded, g.row(g.kind, "degrades").State)
+		row := g.row(g.kind, "red000")
+		require.NotNil(t, row.DueAt, "it is removed after its retention")
+		n, err = c.DeleteAll(t.Context(), delta.Filter{Tags: []string{"red"}})
+		require.NoError(t, err)
+		require.Equal(t, 1, n, "those that are deleted are not deleted again")
+
+		_, err = c.DeleteAll(t.Context(), delta.Filter{})
+		require.ErrorContains(t, err, "it would choose everything")
+		for _, all := range []func(context.Context, delta.Filter) (int, error){c.InvalidateAll, c.DeleteAll} {
+			_, err = all(t.Context(), delta.Filter{States: []deltatype.ResourceState{"strange"}})
+			require.ErrorContains(t, err, `States "strange"`)
+		}
+	})
+}
