@@ -90,6 +90,8 @@ type Activities struct {
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
+	// Claimed is called when all members of a batch were claimed, so that nobody has to settle their leases; nil for nobody.
+	Claimed func(kind, workflowID string)
 	// Outbox leases what informers write; nil for none.
 	Outbox db.Outbox
 }

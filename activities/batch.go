@@ -201,7 +201,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 			}
 		})
 	}
-	most := claimMost
+	most, all := claimMost, true
 	if r.Handler.WorksBatches() {
 		most = max(most, len(r.in.IDs))
 	}
@@ -214,9 +214,13 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 		if err != nil {
 			return err
 		}
+		all = all && len(claimed) == to-from
 		for _, set := range r.sets(claimed) {
 			rows <- set
 		}
+	}
+	if all && r.Claimed != nil {
+		r.Claimed(r.in.Kind, r.in.WorkflowID)
 	}
 	return nil
 }
@@ -268,36 +272,6 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 		r.held[one.row.ID] = struct{}{}
 	}
 	return claimed, nil
-}
-
-// recover takes up what a try before this one left: members whose last attempt was lost, or that lost too many of them, and
-// those that went on meanwhile.
-func (r *batchRun) recover(ctx context.Context) error {
-	if activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt == 1 {
-		return nil
-	}
-	rows, err := db.New().LostMembers(ctx, r.Pool, db.LostMembersParams{
-		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID, Most: maxLost,
-	})
-	if err != nil {
-		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
-	}
-	var lost []*result
-	for _, raw := range rows {
-		row, err := raw.Row()
-		if err != nil {
-			return err
-		}
-		why := workerLost
-		if row.Attempt >= row.MaxAttempts {
-			why = workerLostLast
-		}
-		lost = append(lost, &result{row: row, raw: raw, outcome: Outcome{Verdict: VerdictFailed, Error: why}})
-	}
-	if err := r.flush(ctx, lost); err != nil {
-		return err
-	}
-	return r.release(ctx, r.in.IDs)
 }
 
 // spawn runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
@@ -380,59 +354,6 @@ func (r *batchRun) collect(ctx context.Context, results <-chan *result) (err err
 			set, due = nil, nil
 		}
 	}
-}
-
-// keepHeld keeps the members without a result with the batch, for as long as Work goes on, until the function is called.
-func (r *batchRun) keepHeld(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var done sync.WaitGroup
-	done.Go(func() {
-		tick := time.NewTicker(keepEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			r.mu.Lock()
-			ids := make([]int64, 0, len(r.held))
-			for id := range r.held {
-				ids = append(ids, id)
-			}
-			r.mu.Unlock()
-			if len(ids) == 0 {
-				continue
-			}
-			err := db.New().KeepHeld(ctx, r.Pool, db.KeepHeldParams{Net: DispatchNet, Ids: ids, WorkflowID: r.in.WorkflowID})
-			if err != nil && ctx.Err() == nil {
-				r.Logger.Warn("keeping the members of a batch failed; it is tried again", "kind", r.in.Kind, "error", err)
-			}
-		}
-	})
-	return func() {
-		cancel()
-		done.Wait()
-	}
-}
-
-// release lets go of members whose rows went on while they were worked.
-func (r *batchRun) release(ctx context.Context, ids []int64) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	var released int64
-	err := retry(ctx, func(ctx context.Context) (err error) {
-		released, err = db.New().ReleaseHeld(ctx, r.Pool, db.ReleaseHeldParams{Ids: ids, WorkflowID: r.in.WorkflowID})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("releasing members of %s: %w", r.in.WorkflowID, err)
-	}
-	if released > 0 {
-		r.redispatched()
-	}
-	return nil
 }
 
 // redispatched wakes the dispatcher of the kind.

@@ -29,6 +29,7 @@ const (
 
 // startedBatch is a batch whose leases run.
 type startedBatch struct {
+	id          string
 	at          time.Time
 	leasedUntil *time.Time
 	ids         []int64
@@ -76,7 +77,7 @@ func (d *dispatcher) dispatchBatches(ctx context.Context) (full bool, err error)
 			starts.Go(func() error { return d.dispatchAlone(ctx, alone) })
 		}
 		if len(members) > 0 {
-			d.remember(members)
+			d.remember(id, members)
 			starts.Go(func() error { return d.startBatch(ctx, id, members) })
 		}
 	}
@@ -162,8 +163,24 @@ func (d *dispatcher) oldest(after time.Duration) (batch startedBatch, there bool
 }
 
 // remember has the leases of a batch settled, if it has not claimed its members by then.
-func (d *dispatcher) remember(members []db.LeaseDueInBatchRow) {
+func (d *dispatcher) remember(id string, members []db.LeaseDueInBatchRow) {
 	d.unsettledMu.Lock()
 	defer d.unsettledMu.Unlock()
-	d.unsettled = append(d.unsettled, startedBatch{at: time.Now(), leasedUntil: members[0].DispatchAt, ids: idsOf(members)})
+	d.unsettled = append(d.unsettled, startedBatch{id: id, at: time.Now(), leasedUntil: members[0].DispatchAt, ids: idsOf(members)})
+}
+
+// claimed has the leases of a batch left alone: its members were claimed by a worker of this client.
+func (d *dispatcher) claimed(id string) {
+	d.unsettledMu.Lock()
+	defer d.unsettledMu.Unlock()
+	d.unsettled = slices.DeleteFunc(d.unsettled, func(b startedBatch) bool { return b.id == id })
+}
+
+// batchClaimed tells the dispatcher of a kind.
+func (c *Client) batchClaimed(kind, id string) {
+	c.dispatchersMu.RLock()
+	defer c.dispatchersMu.RUnlock()
+	if d := c.dispatchers[kind]; d != nil {
+		d.claimed(id)
+	}
 }

@@ -120,7 +120,7 @@ func (d *dispatcher) startLeased(ctx context.Context) {
 		case batch := <-d.leased.queue:
 			starts.Go(func() error {
 				defer d.leased.give(1)
-				d.remember(batch.members)
+				d.remember(batch.id, batch.members)
 				err := d.startBatch(ctx, batch.id, batch.members)
 				d.leased.setOpen(err == nil && ctx.Err() == nil)
 				if err != nil {

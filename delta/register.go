@@ -91,6 +91,7 @@ func (c *Client) activities(installation string) activities.Kinds {
 			DefaultMaxAttempts: defaultMaxAttempts,
 			Observed:           c.events.observe,
 			Informed:           c.wakeKind,
+			Claimed:            c.batchClaimed,
 			Outbox:             outbox{c},
 			Stopping:           c.stopping,
 		}
