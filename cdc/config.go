@@ -18,8 +18,14 @@ type Config struct {
 	// Publications name what is streamed. At least one.
 	Publications []string
 	// Start is the end of the last transaction that was processed, for those that keep it themselves, together with what
-	// they make of the changes. Where the slot was moved beyond it, that is [ErrResyncNeeded]. Default: where the slot is.
+	// they make of the changes. Where the slot was moved beyond it, that is [ErrResyncNeeded]: see OnlyAcknowledged.
+	// Default: where the slot is.
 	Start LSN
+	// OnlyAcknowledged has the slot follow acknowledgements alone. Where there are no changes to acknowledge, [Stream.Next]
+	// returns a transaction without any each StatusInterval, if the server has written something else. Set it if you
+	// give Start: the slot is never ahead of what you have kept then. Default: where nothing waits for an acknowledgement, the
+	// slot follows the server.
+	OnlyAcknowledged bool
 	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
 	// and need not keep them itself. Default: 2 with Postgres 14 and later, or else 1.
 	Protocol int

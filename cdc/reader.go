@@ -23,6 +23,7 @@ type reader struct {
 	told      time.Time // when it was last told something
 	confirmed LSN       // what it was told
 	due       time.Time // when there is something to do again
+	ticked    time.Time // when Next was last given something to acknowledge
 }
 
 // maintain tells the server what it is to know, and sets how long may be waited.
@@ -49,6 +50,16 @@ func (r *reader) maintain() error {
 		return r.conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 	return nil
+}
+
+// tick has Next return a transaction without changes where nothing else can be acknowledged.
+func (r *reader) tick() error {
+	at, ok := r.stream.positions.idle()
+	if !ok || time.Since(r.ticked) < r.stream.config.StatusInterval {
+		return nil
+	}
+	r.ticked = time.Now()
+	return r.emit(&Transaction{CommitLSN: at, EndLSN: at, decoder: r.assembler.decoder})
 }
 
 func (r *reader) message(message pgproto3.BackendMessage) error {
@@ -108,8 +119,11 @@ func (r *reader) emit(t *Transaction) error {
 		return err
 	}
 	t.weight = weight
-	before := s.positions.received // which only this goroutine changes
-	s.positions.receive(t)
+	before := s.positions.received      // which only this goroutine changes
+	hidden, end := t.hidden(), t.EndLSN // t is no longer ours when it is in the queue
+	if !hidden {
+		s.positions.receive(t)
+	}
 	err = r.wait(func(ctx context.Context) error {
 		select {
 		case s.queue <- t:
@@ -123,9 +137,14 @@ func (r *reader) emit(t *Transaction) error {
 			return ctx.Err()
 		}
 	})
-	if err != nil {
+	switch {
+	case err != nil && !hidden:
 		s.positions.forget(before)
 		s.free(t)
+	case err != nil:
+		s.free(t)
+	case hidden:
+		s.positions.pass(end)
 	}
 	return err
 }

@@ -27,11 +27,14 @@ type Stream struct {
 	memory    *semaphore.Weighted // for transactions that wait
 	spilled   atomic.Int64
 	decoded   *Transaction // what Next returned last
+	backfills backfills
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
 	done   chan struct{}
-	err    error // why done is closed
+	err    error           // why done is closed
+	alive  context.Context //nolint:containedctx // it ends with the stream, however that ends
+	end    context.CancelFunc
 
 	woken      atomic.Bool
 	conn       atomic.Pointer[connection]
@@ -60,8 +63,9 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.positions.start(at)
+	s.positions.start(at, config.OnlyAcknowledged)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.alive, s.end = context.WithCancel(context.Background())
 	go s.run(conn)
 	return s, nil
 }
@@ -91,30 +95,43 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	for {
+		t, err := s.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.decoded = t
+		s.backfills.pass(t)
+		if !t.hidden() {
+			s.positions.deliver(t)
+			return t, nil
+		}
+		if err := s.finish(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take is the next transaction of the queue.
+func (s *Stream) take(ctx context.Context) (*Transaction, error) {
 	select {
 	case t := <-s.queue:
-		return s.hand(t), nil
+		return t, nil
 	default:
 	}
 	select {
 	case t := <-s.queue:
-		return s.hand(t), nil
+		return t, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.done:
 		select {
 		case t := <-s.queue:
-			return s.hand(t), nil
+			return t, nil
 		default:
 			return nil, s.err
 		}
 	}
-}
-
-func (s *Stream) hand(t *Transaction) *Transaction {
-	s.decoded = t
-	s.positions.deliver(t)
-	return t
 }
 
 // finish frees the transaction that Next returned last. Its error stays.
@@ -154,6 +171,7 @@ func (s *Stream) Ack(lsn LSN) error {
 // Close ends the stream and waits until all is released; what was acknowledged is told to the server before. It can be called
 // more than once, but not beside Next.
 func (s *Stream) Close() {
+	s.backfills.close()
 	s.cancel()
 	s.wake()
 	<-s.done
@@ -181,6 +199,7 @@ func (s *Stream) wake() {
 
 // run reads until the stream is closed or cannot go on.
 func (s *Stream) run(conn *connection) {
+	defer s.end()
 	defer close(s.done)
 	retry := backoff{shortest: s.config.ShortestRetry, longest: s.config.LongestRetry}
 	for {
@@ -215,7 +234,8 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 		memoryLimit: s.config.MemoryLimit / 2, spillLimit: s.config.SpillLimit, folder: s.config.SpillFolder,
 		decoder: newDecoder(), after: s.positions.received, streams: map[uint32]*Transaction{},
 		spilled: s.spilled.Add, emit: r.emit,
-		skip: func(end LSN) { s.positions.advance(end, false) },
+		skip:   func(end LSN) { s.positions.advance(end, false) },
+		marked: s.backfills.known,
 	}
 	defer r.assembler.discard()
 	s.conn.Store(conn)
@@ -225,6 +245,9 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 	for {
 		if s.woken.Load() || time.Now().After(r.due) {
 			if err := r.maintain(); err != nil {
+				return err
+			}
+			if err := r.tick(); err != nil {
 				return err
 			}
 		}
