@@ -107,7 +107,7 @@ func TestBackfillFollowsChangesOfTheTable(t *testing.T) {
 	require.ErrorContains(t, b.Err(), "another key")
 }
 
-// A table is published while somebody has written into it and not committed: the stream does not have what was written before,
+// A table is published while somebody has written into it and not committed. What was written before need not be in the stream,
 // so that it has to be read.
 func TestBackfillOfATableThatIsPublishedLater(t *testing.T) {
 	t.Parallel()

@@ -32,21 +32,6 @@ func (c *chunk) fits(relation *Relation) bool {
 	})
 }
 
-func (b *Backfill) connect(ctx context.Context) (*connection, error) {
-	conn, err := connect(ctx, b.config.Conn, false)
-	if err != nil {
-		return nil, err
-	}
-	if err = conn.patient(ctx); err == nil {
-		err = conn.writable(ctx)
-	}
-	if err != nil {
-		conn.close()
-		return nil, err
-	}
-	return conn, nil
-}
-
 // run reads chunk after chunk until all are delivered.
 func (b *Backfill) run(ctx context.Context, conn *connection) {
 	defer func() {
@@ -60,7 +45,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 		err := b.wait(ctx, func() bool { return !b.paused })
 		if err == nil && conn == nil {
 			connecting, stop := context.WithTimeout(ctx, config.Timeout)
-			conn, err = b.connect(connecting)
+			conn, err = connectWriter(connecting, b.config.Conn)
 			stop()
 		}
 		if err == nil {
@@ -186,14 +171,6 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 	}
 	b.chunk = nil
 	return err
-}
-
-// writable lets a role write marks that reads only otherwise.
-func (c *connection) writable(ctx context.Context) error {
-	if _, err := c.Exec(ctx, `SET default_transaction_read_only = off`).ReadAll(); err != nil {
-		return fmt.Errorf("cdc: setting up a connection: %w", err)
-	}
-	return nil
 }
 
 // waitForWriters waits until those have ended who hold a lock now with which the table can be written to.

@@ -21,6 +21,7 @@ const (
 	FieldStatus        Field = "StatusInterval"
 	FieldTimeout       Field = "Timeout"
 	FieldRetry         Field = "Retry"
+	FieldHeartbeat     Field = "Heartbeat"
 	FieldTable         Field = "Table"
 	FieldTables        Field = "Tables"
 	FieldColumns       Field = "Columns"

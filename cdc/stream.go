@@ -36,10 +36,10 @@ type Stream struct {
 	alive  context.Context //nolint:containedctx // it ends with the stream, however that ends
 	end    context.CancelFunc
 
-	woken      atomic.Bool
-	conn       atomic.Pointer[connection]
-	reconnects atomic.Int64
-	closing    sync.WaitGroup
+	woken    atomic.Bool
+	conn     atomic.Pointer[connection]
+	counters counters
+	closing  sync.WaitGroup
 }
 
 // Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrResyncNeeded], an error of
@@ -65,8 +65,12 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	}
 	s.positions.start(at, config.OnlyAcknowledged)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.conn.Store(conn)
 	s.alive, s.end = context.WithCancel(context.Background())
 	go s.run(conn)
+	if config.Heartbeat > 0 {
+		s.closing.Go(s.beat)
+	}
 	return s, nil
 }
 
@@ -223,7 +227,7 @@ func (s *Stream) run(conn *connection) {
 			_, confirmed := s.positions.status()
 			conn, _, err = s.connect(s.ctx, confirmed)
 		}
-		s.reconnects.Add(1)
+		s.counters.reconnects.Add(1)
 	}
 }
 
