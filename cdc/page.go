@@ -159,13 +159,18 @@ func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows
 	}
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
 	var buffer []byte
+	var free []Value
 	for result.NextRow() {
 		values := result.Values()
 		buffer = buffer[:0]
 		for _, v := range values {
 			buffer = append(buffer, v...)
 		}
-		text, row := string(buffer), make([]Value, len(values))
+		if len(free) < len(values) {
+			free = make([]Value, 64*len(values)) // the rows of a page are kept together anyway
+		}
+		text, row := string(buffer), free[:len(values):len(values)]
+		free = free[len(values):]
 		for i, v := range values {
 			if v != nil {
 				row[i] = Value{State: Present, Text: text[:len(v)]}

@@ -44,6 +44,7 @@ var benchmarks = []benchmark{
 	{"sync", syncFigures},
 	{"batches", batchFigures},
 	{"latency", latencyFigures},
+	{"cdc", cdcFigures},
 }
 
 func main() {
