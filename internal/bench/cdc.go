@@ -174,7 +174,7 @@ func (c *changes) readAll(ctx context.Context, count int) (rate float64, err err
 
 func (c *changes) receive(ctx context.Context, program, slot, end string, count int) (rate float64, err error) {
 	command := exec.CommandContext(ctx, program, "-h", c.config.Host, "-p", strconv.Itoa(int(c.config.Port)), "-U", c.config.User, "-d", cdcName, "-w",
-		"-S", slot, "--start", "-E", end, "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names="+cdcName) //nolint:gosec // a program of Postgres
+		"-S", slot, "--start", "-E", end, "-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names="+cdcName)
 	command.Env = append(os.Environ(), "PGPASSWORD="+c.config.Password)
 	began := time.Now()
 	if out, err := command.CombinedOutput(); err != nil {
