@@ -114,7 +114,7 @@ type chaos struct {
 // client runs one until it is killed.
 func (c *chaos) client(url string) (kill func(os.Signal)) {
 	c.t.Helper()
-	command := exec.Command(os.Args[0], "-test.run=^TestChaosClient$", "-test.timeout=10m") //nolint:gosec // itself
+	command := exec.Command(os.Args[0], "-test.run=^TestChaosClient$", "-test.timeout=10m")
 	command.Env = append(os.Environ(), chaosURL+"="+url)
 	out, err := command.StdoutPipe()
 	require.NoError(c.t, err)

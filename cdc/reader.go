@@ -30,10 +30,12 @@ type reader struct {
 func (r *reader) maintain() error {
 	s := r.stream
 	s.woken.Store(false)
+	s.soon.Store(false)
 	written, confirmed := s.positions.status()
-	idle := time.Since(r.told) >= s.config.StatusInterval
+	since := time.Since(r.told)
+	idle := since >= s.config.StatusInterval
 	closed := s.ctx.Err() != nil
-	if idle || confirmed > r.confirmed {
+	if idle || confirmed > r.confirmed && (closed || since >= confirmTick) {
 		if err := r.conn.tell(written, confirmed, idle); err != nil {
 			return fmt.Errorf("cdc: writing: %w", err)
 		}
@@ -43,6 +45,10 @@ func (r *reader) maintain() error {
 		return ErrClosed
 	}
 	r.due = r.told.Add(s.config.StatusInterval)
+	if confirmed > r.confirmed {
+		r.due = r.told.Add(confirmTick)
+		s.soon.Store(true)
+	}
 	if err := r.conn.Conn().SetReadDeadline(r.due); err != nil {
 		return err
 	}
@@ -113,10 +119,11 @@ func (r *reader) emit(t *Transaction) error {
 	if t.Spilled {
 		weight = s.config.MemoryLimit / 2 / spilledWaiting
 	}
-	err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) })
-	if err != nil {
-		r.assembler.drop(t)
-		return err
+	if !s.memory.TryAcquire(weight) {
+		if err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) }); err != nil {
+			r.assembler.drop(t)
+			return err
+		}
 	}
 	t.weight = weight
 	before := s.positions.received      // which only this goroutine changes
@@ -125,19 +132,19 @@ func (r *reader) emit(t *Transaction) error {
 	if !hidden {
 		s.positions.receive(t)
 	}
-	err = r.wait(func(ctx context.Context) error {
-		select {
-		case s.queue <- t:
-			return nil
-		default:
-		}
-		select {
-		case s.queue <- t:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
+	var err error
+	select {
+	case s.queue <- t:
+	default:
+		err = r.wait(func(ctx context.Context) error {
+			select {
+			case s.queue <- t:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}
 	switch {
 	case err != nil && !hidden:
 		s.positions.forget(before)

@@ -16,6 +16,8 @@ const (
 	queueLength = 1024
 	// blockedTick is how often acknowledgements are passed on while the consumer is slower than the server.
 	blockedTick = 50 * time.Millisecond
+	// confirmTick is how often the server is told of acknowledgements at most.
+	confirmTick = 10 * time.Millisecond
 )
 
 // Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
@@ -37,6 +39,7 @@ type Stream struct {
 	end    context.CancelFunc
 
 	woken    atomic.Bool
+	soon     atomic.Bool // the server is told of acknowledgements without anybody waking the reader
 	conn     atomic.Pointer[connection]
 	counters counters
 	closing  sync.WaitGroup
@@ -168,7 +171,9 @@ func (s *Stream) Ack(lsn LSN) error {
 	if err := s.positions.acknowledge(lsn); err != nil {
 		return err
 	}
-	s.wake()
+	if !s.soon.Load() {
+		s.wake()
+	}
 	return nil
 }
 
