@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,7 @@ func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*co
 	}
 	if replication {
 		c.RuntimeParams["replication"] = "database"
+		c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend { return pgproto3.NewFrontend(&gatherer{from: r}, w) }
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {

@@ -128,7 +128,6 @@ func (r *reader) emit(t *Transaction) error {
 	t.weight = weight
 	before := s.positions.received      // which only this goroutine changes
 	hidden, end := t.hidden(), t.EndLSN // t is no longer ours when it is in the queue
-	size := t.Size
 	if !hidden {
 		s.positions.receive(t)
 	}
@@ -153,9 +152,6 @@ func (r *reader) emit(t *Transaction) error {
 		s.free(t)
 	case hidden:
 		s.positions.pass(end)
-	default:
-		s.counters.transactions.Add(1)
-		s.counters.bytes.Add(size)
 	}
 	return err
 }

@@ -22,7 +22,7 @@ type Stats struct {
 	Lag time.Duration
 	// Waiting is how many came and are not acknowledged.
 	Waiting int
-	// Transactions and Bytes are what came; heartbeats and what is passed over are not counted.
+	// Transactions and Bytes are what Next has returned, Bytes as the server sent them.
 	Transactions, Bytes int64
 	// SpilledBytes are in temporary files at the moment.
 	SpilledBytes int64

@@ -111,6 +111,8 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 		s.backfills.pass(t)
 		if !t.hidden() {
 			s.positions.deliver(t)
+			s.counters.transactions.Add(1)
+			s.counters.bytes.Add(t.Size)
 			return t, nil
 		}
 		if err := s.finish(); err != nil {
