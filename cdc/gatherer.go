@@ -6,36 +6,39 @@ import (
 )
 
 const (
-	// gatherGap is how soon after each other messages come that are many.
-	gatherGap = 50 * time.Microsecond
-	// gatherAfter is how many have to come so before any are gathered.
-	gatherAfter = 64
-	// gatherTime is how long they are.
+	// gatherWindow is how often messages are counted, and gatherFrom how many are many: 20,000 in a second.
+	gatherWindow = 10 * time.Millisecond
+	gatherFrom   = 200
+	// gatherTime is how long they are gathered.
 	gatherTime = 500 * time.Microsecond
 )
 
 // gatherer reads a connection on which the server flushes each small message by itself. While very many come, waking up for each
-// costs more than all else, on the server's side too, where the processor is shared: so it lets some arrive first. Those
-// that come now and then are read at once.
+// costs more than all else, on the server's side too where they share processors: so it lets some arrive first. Those that
+// come now and then are read at once. It belongs to the goroutine that reads.
 type gatherer struct {
 	from    io.Reader
-	last    time.Time // when the last read returned
-	streak  int       // reads one shortly after the other
-	drained bool      // the last read took all there was
+	drained bool // the last read took all there was
+
+	window   time.Time // when the count began
+	messages int
+	many     bool // in the window before
 }
 
 func (g *gatherer) Read(p []byte) (int, error) {
-	if g.drained && g.streak >= gatherAfter {
+	if g.many && g.drained {
 		time.Sleep(gatherTime)
-		g.last = time.Now()
 	}
 	n, err := g.from.Read(p)
-	now := time.Now()
-	if now.Sub(g.last) < gatherGap {
-		g.streak++
-	} else {
-		g.streak = 0
-	}
-	g.last, g.drained = now, n < len(p)
+	g.drained = n < len(p)
 	return n, err
+}
+
+// count is called with each message.
+func (g *gatherer) count(now time.Time) {
+	g.messages++
+	if took := now.Sub(g.window); took >= gatherWindow {
+		g.many = g.messages >= gatherFrom && took < 2*gatherWindow
+		g.window, g.messages = now, 0
+	}
 }

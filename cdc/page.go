@@ -158,31 +158,54 @@ func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows
 		parameters[i] = []byte(a)
 	}
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
-	var buffer []byte
-	var free []Value
+	some := batch{}
 	for result.NextRow() {
-		values := result.Values()
-		buffer = buffer[:0]
-		for _, v := range values {
-			buffer = append(buffer, v...)
+		if some.add(result.Values()); some.full() {
+			rows = some.take(rows)
 		}
-		if len(free) < len(values) {
-			free = make([]Value, 64*len(values)) // the rows of a page are kept together anyway
-		}
-		text, row := string(buffer), free[:len(values):len(values)]
-		free = free[len(values):]
-		for i, v := range values {
-			if v != nil {
-				row[i] = Value{State: Present, Text: text[:len(v)]}
-				text = text[len(v):]
-			}
-		}
-		rows = append(rows, row)
 	}
+	rows = some.take(rows)
 	if _, err := result.Close(); err != nil {
 		return nil, fmt.Errorf("cdc: reading: %w", err)
 	}
 	return rows, nil
+}
+
+// batch makes rows of several at a time, which is cheaper. The rows of a page are kept together anyway.
+type batch struct {
+	columns, rows int
+	text          []byte
+	lengths       []int // -1 for null
+}
+
+func (b *batch) add(values [][]byte) {
+	b.columns = len(values)
+	b.rows++
+	for _, v := range values {
+		length := len(v)
+		if v == nil {
+			length = -1
+		}
+		b.text, b.lengths = append(b.text, v...), append(b.lengths, length)
+	}
+}
+
+func (b *batch) full() bool { return b.rows >= 64 || len(b.text) > 64<<10 }
+
+func (b *batch) take(rows [][]Value) [][]Value {
+	text, values := string(b.text), make([]Value, len(b.lengths))
+	for i, length := range b.lengths {
+		if length >= 0 {
+			values[i] = Value{State: Present, Text: text[:length]}
+			text = text[length:]
+		}
+	}
+	for range b.rows {
+		rows = append(rows, values[:b.columns:b.columns])
+		values = values[b.columns:]
+	}
+	b.rows, b.text, b.lengths = 0, b.text[:0], b.lengths[:0]
+	return rows
 }
 
 func addNames(names map[string]bool, text string) (map[string]bool, error) {

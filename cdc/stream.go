@@ -274,6 +274,7 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 			return fmt.Errorf("cdc: reading: %w", err)
 		}
 		r.heard = time.Now()
+		conn.arrived.count(r.heard)
 		if err := r.message(message); err != nil {
 			return err
 		}
