@@ -17,6 +17,8 @@ type assembler struct {
 	spilled  func(bytes int64) (total int64)
 	emit     func(*Transaction) error
 	skip     func(end LSN) // a transaction without changes
+	// marked tells whether a mark is one of this stream's backfills, and not of another process.
+	marked func(mark) bool
 }
 
 // inside tells whether the messages that follow belong to a transaction that is not complete.
@@ -54,7 +56,15 @@ func (a *assembler) message(at LSN, data []byte) error {
 			t.OriginLSN, t.Origin = w.lsn(), w.string()
 		}
 	case messageLogical:
-		if t := a.current(); t == nil {
+		t := a.current()
+		m, own := ownMessage(data, t != nil && t.streamed)
+		switch {
+		case own:
+			if t != nil && m != nil && a.marked(*m) {
+				t.mark = m
+			}
+			return nil
+		case t == nil:
 			return a.alone(at, data)
 		}
 		return a.row(at, data, true)
@@ -153,7 +163,7 @@ func (a *assembler) alone(at LSN, data []byte) error {
 
 func (a *assembler) deliver(t *Transaction) error {
 	t.Size = t.buffer.size
-	if seen := t.EndLSN <= a.after; seen || t.rows == 0 {
+	if seen := t.EndLSN <= a.after; seen || t.rows == 0 && t.mark == nil {
 		if !seen {
 			a.skip(t.EndLSN)
 		}

@@ -18,8 +18,14 @@ type Config struct {
 	// Publications name what is streamed. At least one.
 	Publications []string
 	// Start is the end of the last transaction that was processed, for those that keep it themselves, together with what
-	// they make of the changes. Where the slot was moved beyond it, that is [ErrResyncNeeded]. Default: where the slot is.
+	// they make of the changes. Where the slot was moved beyond it, that is [ErrResyncNeeded]: see OnlyAcknowledged.
+	// Default: where the slot is.
 	Start LSN
+	// OnlyAcknowledged has the slot follow acknowledgements alone. Where there are no changes to acknowledge, [Stream.Next]
+	// returns a transaction without any each StatusInterval, if the server has written something else. Set it if you
+	// give Start: the slot is never ahead of what you have kept then. Default: where nothing waits for an acknowledgement, the
+	// slot follows the server.
+	OnlyAcknowledged bool
 	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
 	// and need not keep them itself. Default: 2 with Postgres 14 and later, or else 1.
 	Protocol int
@@ -34,6 +40,12 @@ type Config struct {
 	// StatusInterval is how often the server is told of the position while there is nothing new to tell. Default: 10 seconds;
 	// it must be less than the server's wal_sender_timeout, which is 60 seconds unless it was changed.
 	StatusInterval time.Duration
+	// Heartbeat is how often a small message is written into the log, by a connection of its own, so that there is something in
+	// the slot's stream to confirm, and the lag to be known by, where nothing else happens. Other readers of the database see
+	// it as a logical message with the prefix delta_heartbeat; [Stream.Next] does not return it. Most streams do not
+	// need it: keepalives tell of WAL that is not for them. Not for a server that is a standby. Default: 0, none; at
+	// least 100 milliseconds.
+	Heartbeat time.Duration
 	// Timeout is how long a server may be silent, though asked, before the connection is taken to be lost. It bounds the
 	// connecting too. Default: three times StatusInterval.
 	Timeout time.Duration
@@ -89,6 +101,8 @@ func (c *Config) validate() error {
 		return invalid(FieldStatus, c.StatusInterval, "at least 10 milliseconds")
 	case c.Timeout <= c.StatusInterval:
 		return invalid(FieldTimeout, c.Timeout, "more than StatusInterval")
+	case c.Heartbeat != 0 && c.Heartbeat < 100*time.Millisecond:
+		return invalid(FieldHeartbeat, c.Heartbeat, "0, or at least 100 milliseconds")
 	case c.ShortestRetry < 0 || c.LongestRetry < c.ShortestRetry:
 		return invalid(FieldRetry, c.LongestRetry, "ShortestRetry must be positive and no more than LongestRetry")
 	}

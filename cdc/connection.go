@@ -1,11 +1,13 @@
 package cdc
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -26,19 +28,27 @@ var session = map[string]string{
 type connection struct {
 	*pgconn.PgConn
 	version int
+	arrived gatherer // of one to a walsender
 }
 
 // connect opens a connection; replication makes it one to a walsender.
 func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*connection, error) {
-	c := config.Config.Copy()
+	c, result := config.Config.Copy(), &connection{}
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}
 	}
 	for name, value := range session {
 		c.RuntimeParams[name] = value
 	}
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 64<<10), w)
+	}
 	if replication {
 		c.RuntimeParams["replication"] = "database"
+		c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+			result.arrived = gatherer{from: r}
+			return pgproto3.NewFrontend(&result.arrived, w)
+		}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
@@ -48,7 +58,7 @@ func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*co
 		}
 		return nil, fmt.Errorf("cdc: connecting: %w", err)
 	}
-	result := &connection{PgConn: conn}
+	result.PgConn = conn
 	number, err := result.value(ctx, `SELECT current_setting('server_version_num')`)
 	if err == nil {
 		result.version, err = strconv.Atoi(number)

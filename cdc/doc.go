@@ -6,6 +6,8 @@
 //	                                 │
 //	            walsender ─► assembler ─► memory, or a temporary file beyond Config.MemoryLimit
 //
+//	Stream.Backfill ─► low mark, rows of one chunk, high mark ─► KindRead between the transactions of Stream.Next
+//
 // It needs a server with wal_level = logical, a role that may replicate, a publication, and nothing installed: it reads
 // pgoutput, which every Postgres has. It needs Postgres 13 or later; what needs more says so.
 //
@@ -18,6 +20,8 @@
 //
 // Where nothing is waiting for an acknowledgement, the position follows what the server has read, so that tables
 // without changes do not keep WAL.
+//
+// A table that is read beside the stream by [Stream.Backfill] is, when that is done, equal to what the stream has made of it.
 //
 // A slot that is gone, was invalidated, or was moved by somebody else can no longer give all changes: that is
 // [ErrResyncNeeded], and never passed over.

@@ -1,6 +1,7 @@
 package cdc_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/url"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
 )
 
 // The example is a program that needs a database, so it is run from here. Not parallel: it prints.
@@ -33,4 +36,31 @@ func TestTheExampleDoesWhatItSays(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, reader.Close())
 	require.Equal(t, "read [1 10]\nread [2 20.50]\nupdate [1] [1 15]\ndelete [2] []\n", string(text))
+}
+
+func TestTheExampleOfABackfillGoesOn(t *testing.T) {
+	d := newDatabase(t)
+	d.exec(`create table account (id int primary key)`, `insert into account select generate_series(1, 12000)`, `create publication accounts for all tables`,
+		`select pg_create_logical_replication_slot('accounts', 'pgoutput')`)
+	var kept cdc.LSN
+	var token string
+	rows, crash := 0, errors.New("crash")
+	run := func(until int) error {
+		fresh := 0
+		return copyAccounts(t.Context(), d.config(), kept, token, func(c *cdc.Change) error {
+			fresh++
+			return nil
+		}, func(at cdc.LSN, next string) error {
+			if rows+fresh > until {
+				return crash
+			}
+			kept, token, rows, fresh = at, next, rows+fresh, 0
+			return nil
+		})
+	}
+	require.ErrorIs(t, run(7000), crash)
+	require.Equal(t, 5000, rows)
+	require.NoError(t, run(12000))
+	require.Equal(t, 12000, rows)
+	require.Contains(t, token, `"done":true`)
 }

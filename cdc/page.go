@@ -105,15 +105,19 @@ func (t *table) boundary(ctx context.Context, conn *connection, low []Value, siz
 func (t *table) page(ctx context.Context, conn *connection, p *page, at LSN) ([]*Change, error) {
 	names, _ := t.keys(0)
 	where, args := t.between(p.low, p.high)
-	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s`, t.columns, t.from, where, names), args...)
+	var changes []*Change
+	var free []Change
+	err := conn.each(ctx, func(row []Value) {
+		if len(free) == 0 {
+			free = make([]Change, batchRows)
+		}
+		change := &free[0]
+		free = free[1:]
+		change.Kind, change.Relation, change.New, change.LSN = KindRead, t.relation, row, at
+		changes = append(changes, change)
+	}, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s`, t.columns, t.from, where, names), args...)
 	if err != nil {
 		return nil, err
-	}
-	all := make([]Change, len(rows))
-	changes := make([]*Change, len(rows))
-	for i, row := range rows {
-		all[i] = Change{Kind: KindRead, Relation: t.relation, New: row, LSN: at}
-		changes[i] = &all[i]
 	}
 	return changes, nil
 }
@@ -153,31 +157,70 @@ func (t *table) between(low, high []Value) (where string, args []string) {
 
 // rows asks for rows as texts.
 func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows [][]Value, err error) {
+	err = c.each(ctx, func(row []Value) { rows = append(rows, row) }, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// each asks for rows as texts, and calls a function with each, although an error may follow.
+func (c *connection) each(ctx context.Context, use func([]Value), sql string, args ...string) error {
 	parameters := make([][]byte, len(args))
 	for i, a := range args {
 		parameters[i] = []byte(a)
 	}
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
-	var buffer []byte
+	some := batch{}
 	for result.NextRow() {
-		values := result.Values()
-		buffer = buffer[:0]
-		for _, v := range values {
-			buffer = append(buffer, v...)
+		if some.add(result.Values()); some.full() {
+			some.take(use)
 		}
-		text, row := string(buffer), make([]Value, len(values))
-		for i, v := range values {
-			if v != nil {
-				row[i] = Value{State: Present, Text: text[:len(v)]}
-				text = text[len(v):]
-			}
-		}
-		rows = append(rows, row)
 	}
+	some.take(use)
 	if _, err := result.Close(); err != nil {
-		return nil, fmt.Errorf("cdc: reading: %w", err)
+		return fmt.Errorf("cdc: reading: %w", err)
 	}
-	return rows, nil
+	return nil
+}
+
+// batchRows is how many rows share their memory.
+const batchRows = 64
+
+// batch makes rows of several at a time, which is cheaper. The rows of a page are kept together anyway.
+type batch struct {
+	columns, rows int
+	text          []byte
+	lengths       []int // -1 for null
+}
+
+func (b *batch) add(values [][]byte) {
+	b.columns = len(values)
+	b.rows++
+	for _, v := range values {
+		length := len(v)
+		if v == nil {
+			length = -1
+		}
+		b.text, b.lengths = append(b.text, v...), append(b.lengths, length)
+	}
+}
+
+func (b *batch) full() bool { return b.rows >= batchRows || len(b.text) > 64<<10 }
+
+func (b *batch) take(use func([]Value)) {
+	text, values := string(b.text), make([]Value, len(b.lengths))
+	for i, length := range b.lengths {
+		if length >= 0 {
+			values[i] = Value{State: Present, Text: text[:length]}
+			text = text[length:]
+		}
+	}
+	for range b.rows {
+		use(values[:b.columns:b.columns])
+		values = values[b.columns:]
+	}
+	b.rows, b.text, b.lengths = 0, b.text[:0], b.lengths[:0]
 }
 
 func addNames(names map[string]bool, text string) (map[string]bool, error) {

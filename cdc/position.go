@@ -25,9 +25,14 @@ type positions struct {
 	confirmed LSN
 	// received is the end of the last transaction that came, and server how far the server has read.
 	received, server LSN
+	// behind is where all that has committed before has come.
+	behind LSN
+	// strict has confirmed follow acknowledgements only.
+	strict bool
 }
 
-func (p *positions) start(at LSN) {
+func (p *positions) start(at LSN, strict bool) {
+	p.strict, p.behind = strict, at
 	p.acknowledged, p.last, p.confirmed, p.received, p.server = at, at, at, at, at
 }
 
@@ -38,6 +43,30 @@ func (p *positions) receive(t *Transaction) {
 	p.waiting = append(p.waiting, commit{t.EndLSN, t.CommitTime})
 	p.received = t.EndLSN
 	p.server = max(p.server, t.EndLSN)
+}
+
+// pass notes a transaction that came and that nobody has to acknowledge.
+func (p *positions) pass(end LSN) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.received = end
+	p.server = max(p.server, end)
+	p.follow(end)
+}
+
+// follow moves what is confirmed where nobody has to acknowledge anything first.
+func (p *positions) follow(to LSN) {
+	p.behind = max(p.behind, to)
+	if len(p.waiting) == 0 && !p.strict {
+		p.confirmed = max(p.confirmed, to)
+	}
+}
+
+// idle is a position that can be acknowledged because nothing was delivered since the last one; ok tells that there is one.
+func (p *positions) idle() (at LSN, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.behind, p.strict && len(p.waiting) == 0 && p.behind > max(p.acknowledged, p.received)
 }
 
 // forget takes back the last one that was received, which could not be handed on.
@@ -81,8 +110,8 @@ func (p *positions) advance(to LSN, inside bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.server = max(p.server, to)
-	if len(p.waiting) == 0 && !inside {
-		p.confirmed = max(p.confirmed, to)
+	if !inside {
+		p.follow(to)
 	}
 }
 

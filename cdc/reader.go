@@ -23,16 +23,19 @@ type reader struct {
 	told      time.Time // when it was last told something
 	confirmed LSN       // what it was told
 	due       time.Time // when there is something to do again
+	ticked    time.Time // when Next was last given something to acknowledge
 }
 
 // maintain tells the server what it is to know, and sets how long may be waited.
 func (r *reader) maintain() error {
 	s := r.stream
 	s.woken.Store(false)
+	s.soon.Store(false)
 	written, confirmed := s.positions.status()
-	idle := time.Since(r.told) >= s.config.StatusInterval
+	since := time.Since(r.told)
+	idle := since >= s.config.StatusInterval
 	closed := s.ctx.Err() != nil
-	if idle || confirmed > r.confirmed {
+	if idle || confirmed > r.confirmed && (closed || since >= confirmTick) {
 		if err := r.conn.tell(written, confirmed, idle); err != nil {
 			return fmt.Errorf("cdc: writing: %w", err)
 		}
@@ -42,6 +45,10 @@ func (r *reader) maintain() error {
 		return ErrClosed
 	}
 	r.due = r.told.Add(s.config.StatusInterval)
+	if confirmed > r.confirmed {
+		r.due = r.told.Add(confirmTick)
+		s.soon.Store(true)
+	}
 	if err := r.conn.Conn().SetReadDeadline(r.due); err != nil {
 		return err
 	}
@@ -49,6 +56,16 @@ func (r *reader) maintain() error {
 		return r.conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	}
 	return nil
+}
+
+// tick has Next return a transaction without changes where nothing else can be acknowledged.
+func (r *reader) tick() error {
+	at, ok := r.stream.positions.idle()
+	if !ok || time.Since(r.ticked) < r.stream.config.StatusInterval {
+		return nil
+	}
+	r.ticked = time.Now()
+	return r.emit(&Transaction{CommitLSN: at, EndLSN: at, decoder: r.assembler.decoder})
 }
 
 func (r *reader) message(message pgproto3.BackendMessage) error {
@@ -102,30 +119,39 @@ func (r *reader) emit(t *Transaction) error {
 	if t.Spilled {
 		weight = s.config.MemoryLimit / 2 / spilledWaiting
 	}
-	err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) })
-	if err != nil {
-		r.assembler.drop(t)
-		return err
+	if !s.memory.TryAcquire(weight) {
+		if err := r.wait(func(ctx context.Context) error { return s.memory.Acquire(ctx, weight) }); err != nil {
+			r.assembler.drop(t)
+			return err
+		}
 	}
 	t.weight = weight
-	before := s.positions.received // which only this goroutine changes
-	s.positions.receive(t)
-	err = r.wait(func(ctx context.Context) error {
-		select {
-		case s.queue <- t:
-			return nil
-		default:
-		}
-		select {
-		case s.queue <- t:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	})
-	if err != nil {
+	before := s.positions.received      // which only this goroutine changes
+	hidden, end := t.hidden(), t.EndLSN // t is no longer ours when it is in the queue
+	if !hidden {
+		s.positions.receive(t)
+	}
+	var err error
+	select {
+	case s.queue <- t:
+	default:
+		err = r.wait(func(ctx context.Context) error {
+			select {
+			case s.queue <- t:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}
+	switch {
+	case err != nil && !hidden:
 		s.positions.forget(before)
 		s.free(t)
+	case err != nil:
+		s.free(t)
+	case hidden:
+		s.positions.pass(end)
 	}
 	return err
 }

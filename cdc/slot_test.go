@@ -65,6 +65,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		cdc.FieldMemoryLimit:  func(c *cdc.Config) { c.MemoryLimit = 1 },
 		cdc.FieldStatus:       func(c *cdc.Config) { c.StatusInterval = -1 },
 		cdc.FieldTimeout:      func(c *cdc.Config) { c.Timeout = time.Millisecond },
+		cdc.FieldHeartbeat:    func(c *cdc.Config) { c.Heartbeat = 1 },
 		cdc.FieldRetry:        func(c *cdc.Config) { c.LongestRetry = -1 },
 		cdc.FieldStart:        func(c *cdc.Config) { c.Start = 0xFFFFFFFF00000000 },
 	} {

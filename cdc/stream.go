@@ -16,6 +16,8 @@ const (
 	queueLength = 1024
 	// blockedTick is how often acknowledgements are passed on while the consumer is slower than the server.
 	blockedTick = 50 * time.Millisecond
+	// confirmTick is how often the server is told of acknowledgements at most.
+	confirmTick = 10 * time.Millisecond
 )
 
 // Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
@@ -27,16 +29,20 @@ type Stream struct {
 	memory    *semaphore.Weighted // for transactions that wait
 	spilled   atomic.Int64
 	decoded   *Transaction // what Next returned last
+	backfills backfills
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
 	done   chan struct{}
-	err    error // why done is closed
+	err    error           // why done is closed
+	alive  context.Context //nolint:containedctx // it ends with the stream, however that ends
+	end    context.CancelFunc
 
-	woken      atomic.Bool
-	conn       atomic.Pointer[connection]
-	reconnects atomic.Int64
-	closing    sync.WaitGroup
+	woken    atomic.Bool
+	soon     atomic.Bool // the server is told of acknowledgements without anybody waking the reader
+	conn     atomic.Pointer[connection]
+	counters counters
+	closing  sync.WaitGroup
 }
 
 // Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrResyncNeeded], an error of
@@ -60,9 +66,14 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.positions.start(at)
+	s.positions.start(at, config.OnlyAcknowledged)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.conn.Store(conn)
+	s.alive, s.end = context.WithCancel(context.Background())
 	go s.run(conn)
+	if config.Heartbeat > 0 {
+		s.closing.Go(s.beat)
+	}
 	return s, nil
 }
 
@@ -91,30 +102,45 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 	if s.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	for {
+		t, err := s.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.decoded = t
+		s.backfills.pass(t)
+		if !t.hidden() {
+			s.positions.deliver(t)
+			s.counters.transactions.Add(1)
+			s.counters.bytes.Add(t.Size)
+			return t, nil
+		}
+		if err := s.finish(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take is the next transaction of the queue.
+func (s *Stream) take(ctx context.Context) (*Transaction, error) {
 	select {
 	case t := <-s.queue:
-		return s.hand(t), nil
+		return t, nil
 	default:
 	}
 	select {
 	case t := <-s.queue:
-		return s.hand(t), nil
+		return t, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.done:
 		select {
 		case t := <-s.queue:
-			return s.hand(t), nil
+			return t, nil
 		default:
 			return nil, s.err
 		}
 	}
-}
-
-func (s *Stream) hand(t *Transaction) *Transaction {
-	s.decoded = t
-	s.positions.deliver(t)
-	return t
 }
 
 // finish frees the transaction that Next returned last. Its error stays.
@@ -147,13 +173,16 @@ func (s *Stream) Ack(lsn LSN) error {
 	if err := s.positions.acknowledge(lsn); err != nil {
 		return err
 	}
-	s.wake()
+	if !s.soon.Load() {
+		s.wake()
+	}
 	return nil
 }
 
 // Close ends the stream and waits until all is released; what was acknowledged is told to the server before. It can be called
 // more than once, but not beside Next.
 func (s *Stream) Close() {
+	s.backfills.close()
 	s.cancel()
 	s.wake()
 	<-s.done
@@ -181,6 +210,7 @@ func (s *Stream) wake() {
 
 // run reads until the stream is closed or cannot go on.
 func (s *Stream) run(conn *connection) {
+	defer s.end()
 	defer close(s.done)
 	retry := backoff{shortest: s.config.ShortestRetry, longest: s.config.LongestRetry}
 	for {
@@ -204,7 +234,7 @@ func (s *Stream) run(conn *connection) {
 			_, confirmed := s.positions.status()
 			conn, _, err = s.connect(s.ctx, confirmed)
 		}
-		s.reconnects.Add(1)
+		s.counters.reconnects.Add(1)
 	}
 }
 
@@ -215,7 +245,8 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 		memoryLimit: s.config.MemoryLimit / 2, spillLimit: s.config.SpillLimit, folder: s.config.SpillFolder,
 		decoder: newDecoder(), after: s.positions.received, streams: map[uint32]*Transaction{},
 		spilled: s.spilled.Add, emit: r.emit,
-		skip: func(end LSN) { s.positions.advance(end, false) },
+		skip:   func(end LSN) { s.positions.advance(end, false) },
+		marked: s.backfills.known,
 	}
 	defer r.assembler.discard()
 	s.conn.Store(conn)
@@ -225,6 +256,9 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 	for {
 		if s.woken.Load() || time.Now().After(r.due) {
 			if err := r.maintain(); err != nil {
+				return err
+			}
+			if err := r.tick(); err != nil {
 				return err
 			}
 		}
@@ -240,6 +274,7 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 			return fmt.Errorf("cdc: reading: %w", err)
 		}
 		r.heard = time.Now()
+		conn.arrived.count(r.heard)
 		if err := r.message(message); err != nil {
 			return err
 		}

@@ -16,11 +16,27 @@ type table struct {
 	columns  string
 	filter   string // an expression, or ""
 	key      []keyColumn
+	index    []keyColumn // that of the replica identity, if it has one of its own
 }
 
 type keyColumn struct {
-	name string // quoted
-	cast string // its type, so that texts can be compared with it
+	column string
+	name   string // quoted
+	cast   string // its type, so that texts can be compared with it
+}
+
+// identify makes the key the one by which the stream names rows, and tells its columns.
+func (t *table) identify() (columns []string, err error) {
+	if t.relation.Identity == IdentityIndex && len(t.index) > 0 {
+		t.key = t.index
+	}
+	for _, k := range t.key {
+		if t.relation.Index(k.column) < 0 {
+			return nil, invalid(FieldTable, t.relation.Name(), "its key column "+k.column+" must be published")
+		}
+		columns = append(columns, k.column)
+	}
+	return columns, nil
 }
 
 // describe looks a table up. Names are what they are in the catalog, not quoted.
@@ -87,7 +103,7 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		if row[4].Text != "pg_catalog" {
 			c.Type = row[4].Text + "." + c.Type
 		}
-		key := keyColumn{quote(c.Name), pgx.Identifier{row[4].Text, row[3].Text}.Sanitize()}
+		key := keyColumn{c.Name, quote(c.Name), pgx.Identifier{row[4].Text, row[3].Text}.Sanitize()}
 		if row[5].Text != "-1" {
 			primary[row[5].Text] = key
 		}
@@ -100,6 +116,9 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 			t.relation.Columns = append(t.relation.Columns, c)
 			columns = append(columns, quote(c.Name))
 		}
+	}
+	for i := range len(index) {
+		t.index = append(t.index, index[strconv.Itoa(i+1)])
 	}
 	if len(primary) == 0 {
 		primary = index

@@ -25,6 +25,8 @@ type Transaction struct {
 	Size int64
 	// Spilled tells that the transaction was too large for memory.
 	Spilled bool
+	// Backfill is the one whose rows this transaction holds, nil for all that others have written.
+	Backfill *Backfill
 
 	buffer    buffer
 	described buffer // descriptions of tables that came before
@@ -33,7 +35,9 @@ type Transaction struct {
 	aborted   map[uint32]bool // subtransactions that were rolled back
 	decoder   *decoder
 	pending   []*Change
-	weight    int64 // what it holds of the memory for transactions that wait
+	mark      *mark
+	observe   func(*Change) // nil while there is no backfill
+	weight    int64         // what it holds of the memory for transactions that wait
 	err       error
 }
 
@@ -66,12 +70,20 @@ func (t *Transaction) next() (*Change, error) {
 		if err == nil {
 			t.pending, err = t.decoder.decode(t.pending[:0], e.data, e.at, e.xid, t.streamed)
 		}
+		if err == nil && t.observe != nil {
+			for _, change := range t.pending {
+				t.observe(change)
+			}
+		}
 		t.err = err
 	}
 	change := t.pending[0]
 	t.pending = t.pending[1:]
 	return change, nil
 }
+
+// hidden tells of a transaction that is only for this package.
+func (t *Transaction) hidden() bool { return t.mark != nil && !t.mark.high && t.rows == 0 }
 
 func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) {

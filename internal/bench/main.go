@@ -47,6 +47,7 @@ var benchmarks = []benchmark{
 	{"rest", restFigures},
 	{"latency", latencyFigures},
 	{"load", loadFigures},
+	{"cdc", cdcFigures},
 }
 
 func main() {

@@ -1,0 +1,196 @@
+package cdc_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// copied is a table kept by somebody who began with nothing: from the stream and a backfill. truth is the same table from a
+// snapshot and the stream, so that each row that is read can be compared with what it must be at its place.
+type copied struct {
+	copy, truth *replica
+	at          cdc.LSN
+	token       string
+	reads       int
+}
+
+func (c *copied) clone() *copied {
+	clone := *c
+	clone.copy = &replica{keys: c.copy.keys, rows: maps.Clone(c.copy.rows)}
+	clone.truth = &replica{keys: c.truth.keys, rows: maps.Clone(c.truth.rows)}
+	return &clone
+}
+
+func (c *copied) apply(change *cdc.Change) error {
+	r := c.copy
+	if change.Kind == cdc.KindRead {
+		key := r.key(change, change.New)
+		if got, want := line(change.New), line(c.truth.rows[key]); got != want {
+			return fmt.Errorf("row %s was read as\n%.400s\nand is\n%.400s", key, got, want)
+		}
+		c.reads++
+		r.rows[key] = change.New
+		return nil
+	}
+	if err := c.truth.apply(change); err != nil {
+		return err
+	}
+	before := change.New
+	if change.Key != nil {
+		before = change.Key
+	}
+	if change.Old != nil {
+		before = change.Old
+	}
+	switch change.Kind {
+	case cdc.KindInsert:
+		r.rows[r.key(change, change.New)] = change.New
+	case cdc.KindDelete:
+		delete(r.rows, r.key(change, before))
+	case cdc.KindUpdate:
+		old := r.rows[r.key(change, before)]
+		delete(r.rows, r.key(change, before))
+		row := slices.Clone(change.New)
+		for i := range row {
+			if row[i].State == cdc.Unchanged && old != nil {
+				row[i] = old[i]
+			}
+		}
+		r.rows[r.key(change, row)] = row
+	case cdc.KindTruncate:
+		clear(r.rows)
+	case cdc.KindRead, cdc.KindMessage:
+	}
+	return nil
+}
+
+// beginCopy takes the truth's snapshot. The copy has nothing.
+func (d *database) beginCopy(table string, keys ...string) *copied {
+	d.tb.Helper()
+	snapshot := d.snapshot()
+	c := &copied{copy: newReplica(keys...), truth: newReplica(keys...), at: snapshot.LSN}
+	for change, err := range snapshot.Rows(d.tb.Context(), "public", table) {
+		require.NoError(d.tb, err)
+		require.NoError(d.tb, c.truth.apply(change))
+	}
+	snapshot.Close()
+	return c
+}
+
+// consume takes one transaction, and tells whether it was the end that the test has written.
+func (c *copied) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	defer cancel()
+	t, err := s.Next(ctx)
+	require.NoError(tb, err)
+	for change, err := range t.Changes() {
+		require.NoError(tb, err)
+		require.NoError(tb, c.apply(change), "%s of transaction %d at %s", change.Kind, t.XID, t.EndLSN)
+		require.Equal(tb, change.Kind == cdc.KindRead, t.Backfill != nil)
+		ended = ended || change.Kind == cdc.KindMessage && change.Message.Prefix == "end"
+	}
+	c.at, c.token = t.EndLSN, b.Token()
+	return ended
+}
+
+// equalLines compares without printing thousands of rows.
+func equalLines(tb testing.TB, want, got []string) {
+	tb.Helper()
+	require.Len(tb, got, len(want))
+	for i := range want {
+		if want[i] != got[i] {
+			require.Equal(tb, fmt.Sprintf("%.400s", want[i]), fmt.Sprintf("%.400s", got[i]), "line %d", i)
+			require.FailNow(tb, "they differ in large values")
+		}
+	}
+}
+
+func done(b *cdc.Backfill) bool {
+	select {
+	case <-b.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
+	t.Parallel()
+	for name, full := range map[string]bool{"primary key": false, "replica identity full": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDatabase(t)
+			const keys = 3000
+			d.fill(keys)
+			if full {
+				d.exec(`ALTER TABLE everything REPLICA IDENTITY FULL`)
+			}
+			stop := d.write(3, keys)
+			c := d.beginCopy("everything", "s", "n")
+			s := d.stream(func(config *cdc.Config) { config.Start = c.at })
+			b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 100})
+			require.NoError(t, err)
+			for !done(b) {
+				c.consume(t, s, b)
+				require.NoError(t, s.Ack(c.at))
+			}
+			require.NoError(t, b.Err())
+			written := stop()
+			d.exec(`SELECT pg_logical_emit_message(true, 'end', '')`)
+			for !c.consume(t, s, b) {
+			}
+			equalLines(t, d.lines(), c.copy.lines())
+			equalLines(t, c.truth.lines(), c.copy.lines())
+			t.Logf("%d rows read, %d in the table, %d transactions written", c.reads, len(c.copy.rows), written)
+		})
+	}
+}
+
+func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	const keys = 3000
+	d.fill(keys)
+	stop := d.write(1, keys) // the consumer must be faster, though it dies
+	kept := d.beginCopy("everything", "s", "n")
+	lives, ended := 0, false // the first is too short for all
+	for written := false; !ended; lives++ {
+		c, life := kept.clone(), 20+rand.IntN(200)
+		s := d.stream(func(config *cdc.Config) { config.Start, config.OnlyAcknowledged = kept.at, true })
+		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 40, Token: kept.token})
+		require.NoError(t, err)
+		for i := 0; !ended && (i < life || done(b)); i++ {
+			if ended = c.consume(t, s, b); i%17 == 0 || ended {
+				kept = c.clone()
+				require.NoError(t, s.Ack(c.at))
+			}
+			if i%150 == 90 {
+				d.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+					AND (backend_type = 'walsender' OR query LIKE '%LOCK TABLE%' OR query LIKE '%pg_logical_emit%') AND pid <> pg_backend_pid()`)
+			}
+			if done(b) && !written {
+				require.NoError(t, b.Err())
+				stop()
+				d.exec(`SELECT pg_logical_emit_message(true, 'end', '')`)
+				written = true
+			}
+		}
+		s.Close()
+		if !done(b) || b.Err() != nil {
+			require.ErrorIs(t, b.Err(), cdc.ErrClosed)
+		}
+	}
+	require.Greater(t, lives, 1)
+	equalLines(t, d.lines(), kept.copy.lines())
+	t.Logf("%d lives, %d rows read, %d in the table", lives, kept.reads, len(kept.copy.rows))
+}

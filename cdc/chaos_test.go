@@ -1,0 +1,284 @@
+//go:build linux
+
+package cdc_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// chaosURL is set for the child process that is the client.
+const chaosURL = "CDC_CHAOS_URL"
+
+// TestChaosClient is that child: it prints each transaction before it may acknowledge it, and tells of what is not whole.
+func TestChaosClient(t *testing.T) {
+	url := os.Getenv(chaosURL)
+	if url == "" {
+		t.Skip("it is a part of TestChaos")
+	}
+	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer stop()
+	config, err := pgx.ParseConfig(url)
+	require.NoError(t, err)
+	var s *cdc.Stream
+	for s == nil { // the server may be down
+		s, err = cdc.Open(ctx, cdc.Config{
+			Conn: config, Slot: "chaos", Publications: []string{"chaos"}, Logger: quiet,
+			StatusInterval: 200 * time.Millisecond, Timeout: 5 * time.Second, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, cdc.ErrResyncNeeded) {
+			fmt.Println("E", err)
+			return
+		}
+		if err != nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	defer s.Close()
+	var last cdc.LSN
+	for {
+		waiting, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		transaction, err := s.Next(waiting)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, context.DeadlineExceeded): // a server that shuts down waits for this
+			if last != 0 {
+				_ = s.Ack(last)
+			}
+			continue
+		case err != nil:
+			fmt.Println("E", err)
+			return
+		}
+		parts, line := 0, ""
+		for change, err := range transaction.Changes() {
+			if err != nil {
+				fmt.Println("E", err)
+				return
+			}
+			writer, seq, part, of := change.New[0].Text, change.New[1].Text, change.New[2].Text, change.New[3].Text
+			if now := fmt.Sprint("T ", transaction.EndLSN, " ", writer, " ", seq, " ", of); part != fmt.Sprint(parts) || line != "" && now != line {
+				fmt.Println("E", "part", part, "of", now, "came as", parts, "of", line)
+			} else {
+				line = now
+			}
+			parts++
+		}
+		if !strings.HasSuffix(line, fmt.Sprint(" ", parts)) {
+			fmt.Println("E", parts, "parts of", line)
+		}
+		fmt.Println(line)
+		if last = transaction.EndLSN; rand.IntN(10) == 0 {
+			if err := s.Ack(last); err != nil {
+				fmt.Println("E", err)
+			}
+		}
+	}
+}
+
+// chaos is what the parent knows.
+type chaos struct {
+	t      *testing.T
+	server *privateServer
+	d      *database
+
+	mu         sync.Mutex
+	seen       []int // the last transaction of each writer
+	duplicates int
+	problems   []string
+	confirmed  cdc.LSN         // by the server, before the client began
+	life       map[string]bool // what this client has printed
+}
+
+// client runs one until it is killed.
+func (c *chaos) client(url string) (kill func(os.Signal)) {
+	c.t.Helper()
+	command := exec.Command(os.Args[0], "-test.run=^TestChaosClient$", "-test.timeout=10m")
+	command.Env = append(os.Environ(), chaosURL+"="+url)
+	out, err := command.StdoutPipe()
+	require.NoError(c.t, err)
+	c.life = map[string]bool{}
+	require.NoError(c.t, command.Start())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			c.line(lines.Text())
+		}
+		_ = command.Wait() // it was killed
+	}()
+	return func(sig os.Signal) {
+		_ = command.Process.Signal(sig)
+		<-done
+	}
+}
+
+func (c *chaos) line(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var end string
+	var writer, seq, of int
+	if strings.HasPrefix(text, "E ") {
+		c.problems = append(c.problems, text)
+	}
+	if n, _ := fmt.Sscanf(text, "T %s %d %d %d", &end, &writer, &seq, &of); n != 4 {
+		return // of the testing package, or cut off
+	}
+	lsn, err := cdc.ParseLSN(end)
+	key := fmt.Sprint(writer, " ", seq)
+	switch {
+	case err != nil:
+		c.problems = append(c.problems, err.Error())
+	case c.life[key]:
+		c.problems = append(c.problems, "twice in one stream: "+text)
+	case lsn <= c.confirmed:
+		c.problems = append(c.problems, fmt.Sprintf("confirmed at %s, and again: %s", c.confirmed, text))
+	case seq <= c.seen[writer]:
+		c.duplicates++
+	case seq != c.seen[writer]+1:
+		c.problems = append(c.problems, fmt.Sprintf("lost before %q: the last was %d", text, c.seen[writer]))
+	default:
+		c.seen[writer] = seq
+	}
+	c.life[key] = true
+}
+
+// write commits one transaction after the other, each once, whatever happens to the server.
+func (c *chaos) write(ctx context.Context, writer int) (written int) {
+	background := context.Background()
+	var conn *pgx.Conn
+	for seq := 1; ctx.Err() == nil; {
+		if conn == nil || conn.IsClosed() {
+			connecting, cancel := context.WithTimeout(background, 5*time.Second)
+			var err error
+			conn, err = pgx.ConnectConfig(connecting, c.d.pool.Config().ConnConfig.Copy())
+			if err == nil { // whether the last one has committed after all
+				err = conn.QueryRow(connecting, `select coalesce(max(seq), 0) from events where writer = $1`, writer).Scan(&written)
+				seq = written + 1
+			}
+			cancel()
+			if err != nil {
+				if conn != nil {
+					_ = conn.Close(background)
+				}
+				conn = nil
+				time.Sleep(10 * time.Millisecond)
+				continue
+			}
+		}
+		parts := 1 + rand.IntN(5)
+		if rand.IntN(50) == 0 {
+			parts = 3000 // more than the client may hold
+		}
+		sql := fmt.Sprintf(`insert into events select %d, %d, i, %d, repeat('x', 200) from generate_series(0, %d) i`, writer, seq, parts, parts-1)
+		if _, err := conn.Exec(background, sql); err != nil {
+			_ = conn.Close(background)
+			continue
+		}
+		written = seq
+		seq++
+	}
+	if conn != nil {
+		_ = conn.Close(background)
+	}
+	return written
+}
+
+// Not parallel: it takes all the machine has. CDC_CHAOS makes it longer, such as 2m.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
+	long := 12 * time.Second
+	if text := os.Getenv("CDC_CHAOS"); text != "" {
+		var err error
+		long, err = time.ParseDuration(text)
+		require.NoError(t, err)
+	}
+	server, d := newPrivateServer(t)
+	d.exec(`create table events (writer int, seq int, part int, of int, filler text, primary key (writer, seq, part))`,
+		`create publication chaos for all tables`, `select pg_create_logical_replication_slot('chaos', 'pgoutput')`)
+	const writers = 3
+	c := &chaos{t: t, server: server, d: d, seen: make([]int, writers)}
+	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", server.port)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var work sync.WaitGroup
+	written := make([]int, writers)
+	for w := range writers {
+		work.Go(func() { written[w] = c.write(ctx, w) })
+	}
+	defer work.Wait()
+	defer cancel()
+
+	kill := c.client(url)
+	t.Cleanup(func() { kill(syscall.SIGKILL) })
+	count := map[string]int{}
+	for end := time.Now().Add(long); time.Now().Before(end); {
+		time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond) // what is killed has run for a while
+		what := []string{"restart", "crash", "walsender", "walsender", "kill", "kill", "close"}[rand.IntN(7)]
+		count[what]++
+		switch what {
+		case "restart", "crash":
+			sig := os.Signal(syscall.SIGINT)
+			if what == "crash" {
+				sig = syscall.SIGQUIT
+			}
+			server.stop(sig)
+			server.start()
+			d.pool.Reset()
+			server.ready(d.pool)
+		case "walsender":
+			d.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where active`)
+		case "kill", "close":
+			sig := os.Signal(syscall.SIGKILL)
+			if what == "close" {
+				sig = syscall.SIGTERM
+			}
+			kill(sig)
+			// What the dead client has still sent is taken until the slot is let go of.
+			require.Eventually(t, func() bool { return !query[bool](d, `select active from pg_replication_slots`) }, 20*time.Second, 5*time.Millisecond)
+			confirmed, err := cdc.ParseLSN(query[string](d, `select confirmed_flush_lsn::text from pg_replication_slots`))
+			require.NoError(t, err)
+			c.confirmed = confirmed
+			kill = c.client(url)
+		}
+	}
+	cancel()
+	work.Wait()
+	caughtUp := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return fmt.Sprint(c.seen) == fmt.Sprint(written) || len(c.problems) > 0
+	}
+	require.Eventually(t, caughtUp, 60*time.Second, 50*time.Millisecond)
+	kill(syscall.SIGTERM)
+	require.Empty(t, c.problems)
+	require.Equal(t, written, c.seen, "nothing is lost")
+	for w := range writers {
+		require.Positive(t, written[w])
+		require.Equal(t, written[w], query[int](d, `select count(distinct seq) from events where writer = $1`, w))
+	}
+	t.Logf("%v written in %s, %d came twice, after %v", written, long, c.duplicates, count)
+}

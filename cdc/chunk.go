@@ -1,0 +1,273 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// chunk is rows of a table that were read between a low and a high mark.
+type chunk struct {
+	number   uint64
+	relation *Relation
+	rows     [][]Value
+	keys     [][]string
+	has      map[string]bool     // keys of rows
+	again    map[string][]string // keys that were to be read again, and now were
+	high     []string            // the key of the last row in order, nil where there was none
+	last     bool                // there are no rows behind it
+}
+
+// fits tells whether a row that the stream has described so has all columns of the chunk.
+func (c *chunk) fits(relation *Relation) bool {
+	if relation == nil {
+		return false
+	}
+	return !slices.ContainsFunc(c.relation.Columns, func(column Column) bool {
+		at := relation.Index(column.Name)
+		return at < 0 || relation.Columns[at].TypeOID != column.TypeOID || relation.Columns[at].Modifier != column.Modifier
+	})
+}
+
+// run reads chunk after chunk until all are delivered.
+func (b *Backfill) run(ctx context.Context, conn *connection) {
+	defer func() {
+		if conn != nil {
+			conn.close()
+		}
+	}()
+	config := &b.stream.config
+	retry := backoff{shortest: config.ShortestRetry, longest: config.LongestRetry}
+	for number := uint64(1); ; number++ {
+		err := b.wait(ctx, func() bool { return !b.paused })
+		if err == nil && conn == nil {
+			connecting, stop := context.WithTimeout(ctx, config.Timeout)
+			conn, err = connectWriter(connecting, b.config.Conn)
+			stop()
+		}
+		if err == nil {
+			err = b.read(ctx, conn, number)
+		}
+		if err == nil {
+			retry.reset()
+			if err = b.wait(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
+				err = pause(ctx, b.config.Interval)
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			b.finish(ErrClosed) // if it was not finished
+			return
+		case err == nil:
+			continue
+		case !passing(err):
+			config.Logger.Error("cdc: a backfill ends", "table", b.from, "error", err)
+			b.finish(err)
+			return
+		}
+		if conn != nil {
+			conn.close()
+			conn = nil
+		}
+		delay := retry.delay()
+		config.Logger.Warn("cdc: a chunk of a backfill could not be read", "table", b.from, "error", err, "retry", delay)
+		_ = pause(ctx, delay) // the context is looked at above
+	}
+}
+
+// wait waits until something is true, which is asked with the mutex held.
+func (b *Backfill) wait(ctx context.Context, is func() bool) error {
+	for {
+		b.mu.Lock()
+		ready := is()
+		b.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-b.woken:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// read reads a chunk between two marks. It is right for these reasons. Let l be the commit of the low mark in the log, S
+// the snapshot that the chunk is read with, and h the commit of the high mark.
+//
+// What has committed before l is in S. This does not go without saying: a commit is written into the log before it can be
+// seen, and with synchronous replication long before. But until it can be seen a transaction keeps its locks. So S is
+// taken when all who could write into the table just after l have let go of it. That has them out of the way too who
+// wrote before the table was in the publication, whose changes the stream does not have.
+//
+// What has committed between l and h may be in S or not, and is in the stream between the marks: deliver drops these rows, or
+// completes them. What commits after h is not in S, as h is written after S was taken, and is in the stream after the rows.
+//
+// The table is locked, against nothing but changes of its definition and TRUNCATE, from before S until h has committed. So the
+// columns of the chunk are those that the table has at h, and S sees no table that was rewritten after it.
+func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) error {
+	b.mu.Lock()
+	low, exhausted := b.progress.Key, b.progress.Exhausted
+	c := &chunk{number: number, has: map[string]bool{}, again: map[string][]string{}, last: exhausted}
+	for text, key := range b.progress.Again {
+		if len(c.again) == b.config.ChunkSize {
+			break
+		}
+		c.again[text] = key
+	}
+	b.mu.Unlock()
+
+	m := mark{backfill: b.id, chunk: number}
+	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+		return err
+	}
+	if err := b.waitForWriters(ctx, conn); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; LOCK TABLE `+b.from+` IN ACCESS SHARE MODE`).ReadAll(); err != nil {
+		return fmt.Errorf("cdc: locking %s: %w", b.from, err)
+	}
+	t, err := describe(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
+	if err != nil {
+		return err
+	}
+	columns, err := t.identify()
+	if err != nil {
+		return err
+	}
+	if t.relation.OID != b.oid || !slices.Equal(columns, b.columns) {
+		return invalid(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
+	}
+	c.relation = t.relation
+	if !exhausted {
+		if err := b.readRange(ctx, conn, t, c, low); err != nil {
+			return err
+		}
+	}
+	if len(c.again) > 0 {
+		if err := b.readAgainKeys(ctx, conn, t, c); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	if !b.ended {
+		b.chunk = c
+	}
+	b.mu.Unlock()
+	m.high = true
+	if err = conn.emit(ctx, prefixMark, m.String()); err == nil {
+		_, err = conn.Exec(ctx, `COMMIT`).ReadAll()
+	}
+	if err == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed >= number { // it has committed although we were not told
+		return nil
+	}
+	b.chunk = nil
+	return err
+}
+
+// waitForWriters waits until those have ended who hold a lock now with which the table can be written to.
+func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
+	ask := fmt.Sprintf(`
+		SELECT DISTINCT virtualtransaction FROM pg_locks
+		WHERE locktype = 'relation' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND relation IN (SELECT %d UNION SELECT relid FROM pg_partition_tree(%[1]d))
+			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
+	var waiting map[string]bool
+	for delay := time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
+		rows, err := conn.rows(ctx, ask)
+		if err != nil {
+			return err
+		}
+		now := map[string]bool{}
+		for _, row := range rows {
+			if waiting == nil || waiting[row[0].Text] {
+				now[row[0].Text] = true
+			}
+		}
+		if waiting = now; len(waiting) == 0 {
+			return nil
+		}
+		if err := pause(ctx, delay); err != nil {
+			return err
+		}
+	}
+}
+
+// readRange reads the next rows in the order of the key.
+func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c *chunk, low []string) error {
+	names, _ := t.keys(0)
+	where, args := t.between(values(low), nil)
+	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.config.ChunkSize), args...)
+	if err != nil {
+		return err
+	}
+	if err := b.addRows(c, rows); err != nil {
+		return err
+	}
+	c.last = len(rows) < b.config.ChunkSize
+	if len(rows) > 0 {
+		c.high = c.keys[len(c.keys)-1]
+	}
+	return nil
+}
+
+// readAgainKeys reads rows by their keys.
+func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table, c *chunk) error {
+	keys := make([][]string, 0, len(c.again))
+	for _, key := range c.again {
+		keys = append(keys, key)
+	}
+	const most = 500 // of the parameters that a statement can have
+	for some := range slices.Chunk(keys, most) {
+		names, _ := t.keys(0)
+		var list, args []string
+		for _, key := range some {
+			_, parameters := t.keys(len(args))
+			list = append(list, "("+parameters+")")
+			args = append(args, key...)
+		}
+		where := "(" + names + ") IN (" + strings.Join(list, ", ") + ")"
+		if t.filter != "" {
+			where += " AND (" + t.filter + ")"
+		}
+		rows, err := conn.rows(ctx, `SELECT `+t.columns+` FROM `+t.from+` WHERE `+where, args...)
+		if err != nil {
+			return err
+		}
+		if err := b.addRows(c, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Backfill) addRows(c *chunk, rows [][]Value) error {
+	reader := keyReader{columns: b.columns}
+	for _, row := range rows {
+		key, ok := reader.read(c.relation, row, nil)
+		if !ok {
+			return errors.New("cdc: a row has no key") // not in an index that is a key
+		}
+		if text := joinKey(key); !c.has[text] {
+			c.has[text] = true
+			c.rows, c.keys = append(c.rows, row), append(c.keys, key)
+		}
+	}
+	return nil
+}
+
+func values(texts []string) (row []Value) {
+	for _, text := range texts {
+		row = append(row, Value{State: Present, Text: text})
+	}
+	return row
+}

@@ -1,0 +1,87 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The prefixes of the messages that this package writes into the log itself. They are never delivered.
+const (
+	prefixMark      = "delta_watermark"
+	prefixHeartbeat = "delta_heartbeat"
+)
+
+// mark is a position that a [Backfill] has written into the log: the low one before a chunk is read, the high one after it.
+type mark struct {
+	backfill string
+	chunk    uint64
+	high     bool
+}
+
+func (m mark) String() string {
+	side := "low"
+	if m.high {
+		side = "high"
+	}
+	return fmt.Sprintf("%s %d %s", m.backfill, m.chunk, side)
+}
+
+// parseMark reads what String makes. Anybody can write messages, so that anything else is only no mark.
+func parseMark(s string) (m mark, ok bool) {
+	parts := strings.Split(s, " ")
+	if len(parts) != 3 || parts[2] != "low" && parts[2] != "high" {
+		return m, false
+	}
+	chunk, err := strconv.ParseUint(parts[1], 10, 64)
+	return mark{backfill: parts[0], chunk: chunk, high: parts[2] == "high"}, err == nil
+}
+
+// connectWriter makes a connection that stays, and that writes messages even for a role that only reads otherwise.
+func connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
+	conn, err := connect(ctx, config, false)
+	if err != nil {
+		return nil, err
+	}
+	if err = conn.patient(ctx); err == nil {
+		_, err = conn.Exec(ctx, `SET default_transaction_read_only = off`).ReadAll()
+	}
+	if err != nil {
+		conn.close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// emit writes a message into the log.
+func (c *connection) emit(ctx context.Context, prefix, content string) error {
+	_, err := c.Exec(ctx, "SELECT pg_logical_emit_message(true, "+literal(prefix)+", "+literal(content)+")").ReadAll()
+	if err != nil {
+		return fmt.Errorf("cdc: writing a message into the log: %w", err)
+	}
+	return nil
+}
+
+// ownMessage tells whether a logical message is one of this package's, and which mark it is, if it is one.
+func ownMessage(data []byte, streamed bool) (m *mark, own bool) {
+	w := &wire{rest: data[1:]}
+	if streamed {
+		w.uint32()
+	}
+	w.byte()
+	w.lsn()
+	switch w.string() {
+	case prefixHeartbeat:
+		return nil, w.err == nil
+	case prefixMark:
+		content := string(w.take(int(w.uint32())))
+		if found, ok := parseMark(content); ok && w.err == nil {
+			return &found, true
+		}
+		return nil, w.err == nil
+	}
+	return nil, false
+}

@@ -1,0 +1,108 @@
+package cdc
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// progress is how far a backfill has come: what its token holds.
+type progress struct {
+	Version int      `json:"version"`
+	Schema  string   `json:"schema"`
+	Table   string   `json:"table"`
+	Columns []string `json:"columns"`
+	// Key is that of the last row that was read, nil before the first.
+	Key []string `json:"key,omitempty"`
+	// Exhausted tells that there are no rows behind Key.
+	Exhausted bool `json:"exhausted,omitempty"`
+	// Again are the keys of rows to be read once more, wherever they are.
+	Again map[string][]string `json:"-"`
+	List  [][]string          `json:"again,omitempty"`
+	Done  bool                `json:"done,omitempty"`
+}
+
+// String is the token. The same progress makes the same token.
+func (p *progress) String() string {
+	c := *p
+	c.Version, c.List = 1, nil
+	for _, key := range c.Again {
+		c.List = append(c.List, key)
+	}
+	slices.SortFunc(c.List, slices.Compare[[]string])
+	text, err := json.Marshal(c)
+	if err != nil {
+		return "" // texts, numbers and lists of them can be encoded
+	}
+	return string(text)
+}
+
+// parse reads a token, which must be one of a table.
+func (p *progress) parse(token, schema, table string) error {
+	var read progress
+	if err := json.Unmarshal([]byte(token), &read); err != nil || read.Version != 1 || len(read.Columns) == 0 {
+		return invalid(FieldToken, token, "what Backfill.Token gave")
+	}
+	if read.Schema != schema || read.Table != table {
+		return invalid(FieldToken, token, "one of the table "+schema+"."+table)
+	}
+	read.Again = map[string][]string{}
+	for _, key := range append(read.List, read.Key) {
+		if key != nil && len(key) != len(read.Columns) {
+			return invalid(FieldToken, token, "what Backfill.Token gave: a key has a value for each column")
+		}
+	}
+	for _, key := range read.List {
+		read.Again[joinKey(key)] = key
+	}
+	*p = read
+	return nil
+}
+
+// joinKey makes one text of a key, different for different keys.
+func joinKey(key []string) string {
+	if len(key) == 1 {
+		return key[0]
+	}
+	var b strings.Builder
+	for _, text := range key {
+		b.WriteString(strconv.Itoa(len(text)))
+		b.WriteByte(':')
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// keyReader takes keys from rows. It belongs to one goroutine.
+type keyReader struct {
+	columns  []string
+	relation *Relation // the one that places are of
+	places   []int
+}
+
+// read is the key of a row; ok is false where the table has no such columns any more. Values that an update has left alone are
+// in before.
+func (k *keyReader) read(relation *Relation, row, before []Value) (key []string, ok bool) {
+	if k.relation != relation {
+		k.relation, k.places = relation, nil
+		for _, c := range k.columns {
+			k.places = append(k.places, relation.Index(c))
+		}
+	}
+	key = make([]string, len(k.places))
+	for i, place := range k.places {
+		if place < 0 || place >= len(row) {
+			return nil, false
+		}
+		v := row[place]
+		if v.State == Unchanged && before != nil {
+			v = before[place]
+		}
+		if v.State != Present {
+			return nil, false
+		}
+		key[i] = v.Text
+	}
+	return key, true
+}

@@ -1,0 +1,62 @@
+package cdc
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats tells how a stream does. Counts begin with it.
+type Stats struct {
+	// Connected tells whether there is a connection at the moment.
+	Connected bool
+	// Sent is how far the server has read its log for this stream, Received the end of the last transaction that came.
+	Sent, Received LSN
+	// Delivered is the end of the last transaction that Next has returned, Acknowledged of the last one that was acknowledged.
+	Delivered, Acknowledged LSN
+	// Confirmed is what the server may forget.
+	Confirmed LSN
+	// LagBytes is the log from Confirmed to Sent. What the server has not yet read is told by [Slot.LagBytes].
+	LagBytes int64
+	// Lag is how long ago the oldest transaction was committed that came and is not acknowledged, by the clocks of server and
+	// client. It is zero where nothing waits.
+	Lag time.Duration
+	// Waiting is how many came and are not acknowledged.
+	Waiting int
+	// Transactions and Bytes are what Next has returned, Bytes as the server sent them.
+	Transactions, Bytes int64
+	// SpilledBytes are in temporary files at the moment.
+	SpilledBytes int64
+	// Heartbeats is how many were written, Reconnects how often the connection was made anew.
+	Heartbeats, Reconnects int64
+}
+
+type counters struct {
+	transactions, bytes, heartbeats, reconnects atomic.Int64
+}
+
+// Stats tells how the stream does. It can be called by any goroutine, also after Close.
+func (s *Stream) Stats() Stats {
+	stats := s.positions.stats(time.Now())
+	stats.Connected = s.conn.Load() != nil
+	stats.Transactions, stats.Bytes = s.counters.transactions.Load(), s.counters.bytes.Load()
+	stats.Heartbeats, stats.Reconnects = s.counters.heartbeats.Load(), s.counters.reconnects.Load()
+	stats.SpilledBytes = s.spilled.Load()
+	return stats
+}
+
+func (p *positions) stats(now time.Time) Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stats := Stats{
+		Sent: max(p.server, p.confirmed), Received: p.received, Delivered: p.last, Acknowledged: p.acknowledged, Confirmed: p.confirmed,
+		Waiting: len(p.waiting),
+	}
+	stats.LagBytes = int64(stats.Sent - stats.Confirmed) //nolint:gosec // Sent is not behind it, and logs are shorter
+	for _, c := range p.waiting {
+		if !c.when.IsZero() { // messages outside of transactions have no time
+			stats.Lag = max(0, now.Sub(c.when))
+			break
+		}
+	}
+	return stats
+}

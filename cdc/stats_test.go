@@ -1,0 +1,138 @@
+package cdc_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+func TestStatsTellHowTheStreamDoes(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	s := d.stream()
+	began := s.Stats()
+	require.True(t, began.Connected)
+	require.Zero(t, began.Lag)
+	require.Zero(t, began.Waiting)
+	d.exec(`insert into t values (1)`, `insert into t values (2)`)
+	first, _ := next(t, s)
+	second, _ := next(t, s)
+	stats := s.Stats()
+	require.Equal(t, 2, stats.Waiting)
+	require.Equal(t, second.EndLSN, stats.Delivered)
+	require.Equal(t, second.EndLSN, stats.Received)
+	require.Equal(t, began.Acknowledged, stats.Acknowledged)
+	require.Equal(t, int64(2), stats.Transactions)
+	require.Equal(t, first.Size+second.Size, stats.Bytes)
+	require.Positive(t, stats.LagBytes)
+	require.Eventually(t, func() bool { return s.Stats().Lag > 200*time.Millisecond }, 10*time.Second, 10*time.Millisecond)
+	require.NoError(t, s.Ack(first.EndLSN))
+	require.Equal(t, 1, s.Stats().Waiting)
+	require.Equal(t, first.EndLSN, s.Stats().Confirmed)
+	require.NoError(t, s.Ack(second.EndLSN))
+	require.Zero(t, s.Stats().Lag)
+	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, 10*time.Second, 10*time.Millisecond, "where nothing waits, it follows")
+
+	require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
+	require.Eventually(t, func() bool { return s.Stats().Reconnects == 1 }, 10*time.Second, 10*time.Millisecond)
+	s.Close()
+	require.False(t, s.Stats().Connected)
+}
+
+// Where there are only acknowledgements to go by, there is something to acknowledge.
+func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`)
+	s := d.stream(func(c *cdc.Config) { c.OnlyAcknowledged = true })
+	start := d.slot().Confirmed
+	d.exec(`insert into busy select repeat('x', 1000) from generate_series(1, 1000)`)
+	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+	require.NoError(t, err)
+	var last cdc.LSN
+	for last < end {
+		transaction, changes := next(t, s)
+		require.Empty(t, changes)
+		require.Greater(t, transaction.EndLSN, last)
+		require.Equal(t, start, d.slot().Confirmed, "it does not move by itself")
+		if last = transaction.EndLSN; last < end {
+			require.NoError(t, s.Ack(last))
+			start = last
+			require.Eventually(t, func() bool { return d.slot().Confirmed == last }, 10*time.Second, 10*time.Millisecond)
+		}
+	}
+	s.Close()
+	require.Equal(t, start, d.slot().Confirmed)
+	s = d.stream(func(c *cdc.Config) { c.OnlyAcknowledged, c.Start = true, last })
+	d.exec(`insert into idle values (1)`)
+	for changes := []string(nil); len(changes) == 0; {
+		_, changes = next(t, s)
+	}
+}
+
+func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`,
+		`select pg_create_logical_replication_slot('`+d.name+`_other', 'test_decoding')`)
+	s := d.stream(func(c *cdc.Config) {
+		c.Heartbeat = 100 * time.Millisecond
+	})
+	d.exec(`insert into idle values (1)`)
+	transaction, _ := next(t, s)
+	require.NoError(t, s.Ack(transaction.EndLSN))
+	first, most := d.slot(), int64(0)
+	const round = 5 << 20
+	for range 12 {
+		d.exec(fmt.Sprintf(`insert into busy select repeat('x', 1000) from generate_series(1, %d)`, round/1000))
+		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			d.exec(`checkpoint`) // which notes the running transactions, from where a slot can start
+			return d.slot().Restart >= end
+		}, 60*time.Second, 100*time.Millisecond)
+		most = max(most, d.slot().RetainedBytes)
+	}
+	last := d.slot()
+	require.Greater(t, last.Confirmed, first.Confirmed+12*round)
+	require.Less(t, most, int64(2*round))
+	require.Positive(t, s.Stats().Heartbeats)
+	require.Equal(t, int64(1), s.Stats().Transactions, "nobody sees them here")
+	require.Positive(t, query[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
+	t.Logf("%d MB written, at most %.1f MB retained, %d heartbeats", (last.Confirmed-first.Confirmed)>>20, float64(most)/(1<<20), s.Stats().Heartbeats)
+}
+
+func TestTransactionsTellTheirOrigin(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	s := d.stream()
+	origin := d.name + "_origin"
+	d.exec(`select pg_replication_origin_create('` + origin + `')`)
+	conn, err := d.pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), `select pg_replication_origin_session_setup($1)`, origin)
+	require.NoError(t, err)
+	for _, sql := range []string{
+		`begin`, `select pg_replication_origin_xact_setup('AB/CDEF0123', now())`, `insert into t values (1)`, `commit`,
+		`select pg_replication_origin_session_reset()`, `insert into t values (2)`,
+	} {
+		_, err = conn.Exec(t.Context(), sql)
+		require.NoError(t, err, sql)
+	}
+	t.Cleanup(func() { administer(t, `select pg_replication_origin_drop('`+origin+`')`) })
+	first, changes := next(t, s)
+	require.Equal(t, []string{"insert t [1]"}, changes)
+	require.Equal(t, origin, first.Origin)
+	require.Equal(t, "AB/CDEF0123", first.OriginLSN.String())
+	second, changes := next(t, s)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+	require.Empty(t, second.Origin)
+	require.Zero(t, second.OriginLSN)
+}
