@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
-	"runtime/metrics"
 	"slices"
 	"strconv"
 	"time"
@@ -232,10 +231,11 @@ func (c *changes) snapshot(ctx context.Context) ([]figure, error) {
 // memory is the most that this process takes from the system while a transaction of a million rows passes.
 func (c *changes) memory(ctx context.Context) ([]figure, error) {
 	f := figure{
-		Name: "cdc, memory for 1,000,000 rows", Unit: " MB", AtMost: 1,
-		What: "what this whole process holds of the system's memory at most while one transaction passes, with the default limits; bare is the target",
+		Name: "cdc, memory for one transaction", Unit: " MB", DeltaAtMost: 256,
 	}
 	rows := c.scaled(1_000_000)
+	f.What = fmt.Sprintf("what this whole process holds of the system's memory at most while one transaction of %d rows passes, with the default limits", rows)
+	var peaks []float64
 	for range c.rounds {
 		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
 			return nil, err
@@ -269,20 +269,18 @@ func (c *changes) memory(ctx context.Context) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.Rounds = append(f.Rounds, round{Delta: float64(most) / (1 << 20), Bare: 256})
+		peaks = append(peaks, most)
 	}
-	return []figure{f.settle()}, nil
+	return []figure{f.alone(peaks...)}, nil
 }
 
-// watchMemory looks at it until the function it returns is called.
-func watchMemory() (peak func() uint64) {
-	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	most, stop, done := uint64(0), make(chan struct{}), make(chan struct{})
+// watchMemory looks at it until the function it returns is called, which says the most it saw, in megabytes.
+func watchMemory() (peak func() float64) {
+	most, stop, done := 0.0, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
-			metrics.Read(samples)
-			most = max(most, samples[0].Value.Uint64()-samples[1].Value.Uint64())
+			most = max(most, heldMB())
 			select {
 			case <-stop:
 				return
@@ -290,7 +288,7 @@ func watchMemory() (peak func() uint64) {
 			}
 		}
 	}()
-	return func() uint64 {
+	return func() float64 {
 		close(stop)
 		<-done
 		return most

@@ -127,7 +127,7 @@ func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure,
 	return []figure{
 		figure{Name: workflowsOpen, What: what, DeltaAtMost: float64(rows) / batchSize * 1.01}.alone(float64(open.GetCount())),
 		figure{Name: "at rest: statements", Unit: "/s", What: what, DeltaAtMost: 5}.alone(float64(after-statements-1) / took.Seconds()),
-		figure{Name: memoryAtRest, Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.alone(heapMB()),
+		figure{Name: memoryAtRest, Unit: " MB", What: what + "; the Go heap and stacks of this process", DeltaAtMost: 100}.alone(heldMB()),
 		figure{Name: diskName, Unit: " B", What: what + ": the table, its indexes and what updates have left in them"}.alone(size),
 		figure{Name: "at rest: client CPU", Unit: "%", What: what + "; of one core", DeltaAtMost: 5}.alone(100 * used.Seconds() / took.Seconds()),
 	}, nil
@@ -145,8 +145,8 @@ func (s *batching) statements(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// heapMB is what this process has of the system for its heap and stacks, less what it has given back.
-func heapMB() float64 {
+// heldMB is what this process holds of the system's memory, in megabytes: what it took, less what it has given back.
+func heldMB() float64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	return float64(samples[0].Value.Uint64()-samples[1].Value.Uint64()) / 1e6
