@@ -26,6 +26,7 @@ const (
 	FieldColumns       Field = "Columns"
 	FieldFilter        Field = "Filter"
 	FieldPageSize      Field = "PageSize"
+	FieldAfter         Field = "After"
 	FieldConnections   Field = "Connections"
 	FieldWALLevel      Field = "wal_level"
 	FieldServerVersion Field = "server_version"

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"math"
 	"strings"
 	"sync"
 )
@@ -153,6 +154,12 @@ func (t *table) between(low, high []Value) (where string, args []string) {
 
 // rows asks for rows as texts.
 func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows [][]Value, err error) {
+	rows, _, err = c.someRows(ctx, math.MaxInt, math.MaxInt64, sql, args...)
+	return rows, err
+}
+
+// someRows keeps so many rows, and one beyond so many bytes of values at most, and tells whether there were more.
+func (c *connection) someRows(ctx context.Context, limit int, bytes int64, sql string, args ...string) (rows [][]Value, more bool, err error) {
 	parameters := make([][]byte, len(args))
 	for i, a := range args {
 		parameters[i] = []byte(a)
@@ -160,11 +167,16 @@ func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
 	var buffer []byte
 	for result.NextRow() {
+		if len(rows) == limit || bytes <= 0 {
+			more = true
+			continue
+		}
 		values := result.Values()
 		buffer = buffer[:0]
 		for _, v := range values {
 			buffer = append(buffer, v...)
 		}
+		bytes -= int64(len(buffer))
 		text, row := string(buffer), make([]Value, len(values))
 		for i, v := range values {
 			if v != nil {
@@ -175,9 +187,9 @@ func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows
 		rows = append(rows, row)
 	}
 	if _, err := result.Close(); err != nil {
-		return nil, fmt.Errorf("cdc: reading: %w", err)
+		return nil, false, fmt.Errorf("cdc: reading: %w", err)
 	}
-	return rows, nil
+	return rows, more, nil
 }
 
 func addNames(names map[string]bool, text string) (map[string]bool, error) {
