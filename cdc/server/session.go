@@ -1,0 +1,237 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// session is a client that reads a slot.
+type session struct {
+	server *Server
+	slot   string
+	owned  owned
+	stream *cdc.Stream
+	client client
+	encode *encoder
+	// auto has everything acknowledged that was sent: the slot ends with the client.
+	auto bool
+	// resume is the end of the last transaction that the client has, zero where it did not say.
+	resume cdc.LSN
+
+	mu     sync.Mutex
+	acked  chan struct{} // told of acknowledgements
+	queue  []cdc.LSN     // transactions that were sent and not acknowledged
+	passed cdc.LSN       // the last one that was read, sent or not; zero before the first
+	last   cdc.LSN       // the last one that was acknowledged
+}
+
+// run sends what comes, until the client goes away or something fails.
+func (s *session) run(ctx context.Context) error {
+	for {
+		if err := s.tell(); err != nil {
+			return err
+		}
+		until, cancel := context.WithTimeout(ctx, s.server.config.HeartbeatInterval)
+		err := s.sendUntil(until)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+	}
+}
+
+// sendUntil sends until there is nothing to send when the context ends.
+func (s *session) sendUntil(ctx context.Context) error {
+	for {
+		if err := s.waitForRoom(ctx); err != nil {
+			return err
+		}
+		if err := ctx.Err(); errors.Is(err, context.Canceled) {
+			return err
+		}
+		t, err := s.stream.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.transaction(t); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForRoom keeps a client that does not acknowledge from getting ever more.
+func (s *session) waitForRoom(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		full := len(s.queue) >= s.server.config.MaxUnacknowledged
+		s.mu.Unlock()
+		if !full {
+			return nil
+		}
+		select {
+		case <-s.acked:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// transaction sends the parts of one that the client wants.
+func (s *session) transaction(t *cdc.Transaction) error {
+	if known, err := s.known(t.EndLSN); known || err != nil {
+		return err
+	}
+	e := s.encode
+	e.part = 0
+	begun := false
+	for c, err := range t.Changes() {
+		if err != nil {
+			return err
+		}
+		if !e.wants(c) {
+			continue
+		}
+		if begun && e.full(c) {
+			e.end("")
+			if err := s.send("transaction", e.buffer, ""); err != nil {
+				return err
+			}
+			e.begin(t)
+		}
+		if !begun {
+			begun = true
+			e.begin(t)
+		}
+		e.change(c)
+		s.server.metrics.changes.Inc()
+	}
+	if !begun {
+		return s.pass(t.EndLSN)
+	}
+	s.mu.Lock()
+	s.queue, s.passed = append(s.queue, t.EndLSN), t.EndLSN
+	s.mu.Unlock()
+	token := s.owned.token(t.EndLSN)
+	e.end(token)
+	if err := s.send("transaction", e.buffer, token); err != nil {
+		return err
+	}
+	s.server.metrics.transactions.Inc()
+	if s.auto {
+		return s.ack(t.EndLSN)
+	}
+	return nil
+}
+
+// known passes over what the client has already. Nothing is acknowledged for it until the transaction that it has named is
+// found: a position that is none of this slot's loses nothing.
+func (s *session) known(end cdc.LSN) (bool, error) {
+	switch {
+	case s.resume == 0:
+		return false, nil
+	case end < s.resume:
+		return true, nil
+	case end > s.resume:
+		return false, refusal(http.StatusGone, "resync_needed", fmt.Sprintf("no transaction of the slot ends at %s: begin with a new slot", s.resume))
+	}
+	s.resume = 0
+	s.mu.Lock()
+	s.passed = end
+	s.mu.Unlock()
+	return true, s.ackStream(end)
+}
+
+// pass notes a transaction of which the client wants nothing. It counts as acknowledged when all before it is.
+func (s *session) pass(end cdc.LSN) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed = end
+	if len(s.queue) > 0 {
+		return nil
+	}
+	return s.stream.Ack(end)
+}
+
+// ack confirms a transaction that was sent, and all before it.
+func (s *session) ack(lsn cdc.LSN) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := sort.Search(len(s.queue), func(i int) bool { return s.queue[i] >= lsn })
+	if i == len(s.queue) || s.queue[i] != lsn {
+		if lsn == s.last || lsn == s.passed && len(s.queue) == 0 {
+			return nil // a second time, or that of a heartbeat
+		}
+		delivered := s.last
+		if n := len(s.queue); n > 0 {
+			delivered = s.queue[n-1]
+		}
+		s.server.metrics.badAcks.Inc()
+		return &cdc.AckError{LSN: lsn, Acknowledged: s.last, Delivered: delivered}
+	}
+	end := lsn
+	if i+1 == len(s.queue) {
+		end = max(end, s.passed) // of what follows, the client wants nothing
+	}
+	if err := s.stream.Ack(end); err != nil {
+		return err
+	}
+	s.queue, s.last = s.queue[i+1:], lsn
+	s.server.remember(s.slot, s.owned, lsn)
+	s.server.metrics.acks.Inc()
+	select {
+	case s.acked <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (s *session) ackStream(lsn cdc.LSN) error {
+	if err := s.stream.Ack(lsn); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.last = lsn
+	s.mu.Unlock()
+	s.server.remember(s.slot, s.owned, lsn)
+	return nil
+}
+
+// tell sends the position. Its token is there where the client has all before it.
+func (s *session) tell() error {
+	s.mu.Lock()
+	passed, last, waiting := s.passed, s.last, len(s.queue)
+	s.mu.Unlock()
+	token := ""
+	e := newEncoder(nil)
+	e.text(`{"type":"position","lsn":`)
+	e.lsn(max(passed, last))
+	e.text(`,"acknowledged":`)
+	e.lsn(last)
+	e.text(`,"unacknowledged":`)
+	e.number(uint64(waiting)) //nolint:gosec // it is positive
+	e.text(`,"time":"`)
+	e.buffer = time.Now().UTC().AppendFormat(e.buffer, time.RFC3339Nano)
+	e.text(`"`)
+	if s.resume == 0 && passed != 0 && !s.auto {
+		token = s.owned.token(passed)
+		e.text(`,"resume":`)
+		e.string(token)
+	}
+	e.text(`}`)
+	return s.send("position", e.buffer, token)
+}
+
+func (s *session) send(kind string, message []byte, token string) error {
+	s.server.metrics.bytes.Add(len(message))
+	return s.client.send(kind, message, token)
+}
