@@ -20,7 +20,7 @@ type client interface {
 	send(kind string, message []byte, token string) error
 	// ping sees that the client is there. It may be called beside send.
 	ping(ctx context.Context) error
-	// end tells why it ends.
+	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
 	end(p *problem)
 }
 
@@ -36,7 +36,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) 
 			return nil, err // and the answer is written
 		}
 		conn.SetReadLimit(4 << 10)
-		return &socket{conn: conn, timeout: s.config.WriteTimeout, ctx: s.ctx}, nil
+		return &socket{conn: conn, timeout: s.config.WriteTimeout, ctx: s.patience}, nil
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
@@ -45,6 +45,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) 
 	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
+	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
 	w.WriteHeader(http.StatusOK)
 	return e, e.control.Flush()
 }
@@ -81,7 +82,7 @@ func checkUpgrade(r *http.Request) error {
 type socket struct {
 	conn    *websocket.Conn
 	timeout time.Duration
-	ctx     context.Context //nolint:containedctx // the server's: a stop reaches a client that does not read
+	ctx     context.Context //nolint:containedctx // the server's patience: a stop reaches a client that does not read
 }
 
 func (c *socket) send(_ string, message []byte, _ string) error {
@@ -101,12 +102,15 @@ func (c *socket) ping(ctx context.Context) error {
 }
 
 func (c *socket) end(p *problem) {
+	defer c.conn.CloseNow() //nolint:errcheck // it is closed then
+	if p == nil {
+		return
+	}
 	code := websocket.StatusCode(4000 + p.status)
 	if p.Code == errClosing.Code {
 		code = websocket.StatusGoingAway
 	}
 	_ = c.conn.Close(code, p.Code)
-	_ = c.conn.CloseNow()
 }
 
 // events are Server-Sent Events.
@@ -115,6 +119,7 @@ type events struct {
 	control *http.ResponseController
 	timeout time.Duration
 	buffer  []byte
+	hurried func() bool
 }
 
 func (c *events) send(kind string, message []byte, token string) error {
@@ -139,7 +144,7 @@ func (c *events) send(kind string, message []byte, token string) error {
 
 func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
 
-func (c *events) end(*problem) {}
+func (c *events) end(*problem) { c.hurried() }
 
 // errorMessage is the last message to a client.
 func errorMessage(p *problem) []byte {

@@ -128,10 +128,17 @@ func (c *Config) validate() error {
 		field cdc.Field
 		value int64
 	}{
-		{"MaxClients", int64(c.MaxClients)}, {"MaxTails", int64(c.MaxTails)}, {"MaxUnacknowledged", int64(c.MaxUnacknowledged)},
-		{"MaxBody", c.MaxBody}, {"MaxRows", int64(c.MaxRows)}, {"MaxPage", c.MaxPage}, {"MaxSnapshots", int64(c.MaxSnapshots)},
-		{"SnapshotIdle", int64(c.SnapshotIdle)}, {"CreateTimeout", int64(c.CreateTimeout)},
-		{"HeartbeatInterval", int64(c.HeartbeatInterval)}, {"WriteTimeout", int64(c.WriteTimeout)},
+		{"MaxClients", int64(c.MaxClients)},
+		{"MaxTails", int64(c.MaxTails)},
+		{"MaxUnacknowledged", int64(c.MaxUnacknowledged)},
+		{"MaxBody", c.MaxBody},
+		{"MaxRows", int64(c.MaxRows)},
+		{"MaxPage", c.MaxPage},
+		{"MaxSnapshots", int64(c.MaxSnapshots)},
+		{"SnapshotIdle", int64(c.SnapshotIdle)},
+		{"CreateTimeout", int64(c.CreateTimeout)},
+		{"HeartbeatInterval", int64(c.HeartbeatInterval)},
+		{"WriteTimeout", int64(c.WriteTimeout)},
 	} {
 		if limit.value < 0 {
 			return invalid(limit.field, limit.value, "more than zero")

@@ -28,6 +28,9 @@ import (
 // connections to the database are for short questions only; those of snapshots and streams come on top.
 const connections = 8
 
+// farewellPatience is how long a client that does not read can hold up the end of the server.
+const farewellPatience = 2 * time.Second
+
 // errClosing is the cause of the end of what runs when the server stops.
 var errClosing = refusal(http.StatusServiceUnavailable, "closing", "the server is stopping: come again")
 
@@ -42,7 +45,10 @@ type Server struct {
 
 	ctx    context.Context //nolint:containedctx // it ends with Close
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup
+	// patience ends a little after ctx: until then, clients can be told.
+	patience context.Context //nolint:containedctx // as above
+	hurry    context.CancelFunc
+	work     sync.WaitGroup
 
 	mu        sync.Mutex
 	closed    bool
@@ -95,6 +101,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.patience, s.hurry = context.WithCancel(context.Background())
 	s.route()
 	return s, nil
 }
@@ -269,6 +276,9 @@ func (s *Server) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel(errClosing)
+	timer := time.AfterFunc(farewellPatience, s.hurry)
+	defer timer.Stop()
+	defer s.hurry()
 	s.v1.Close()
 	s.work.Wait()
 	s.endSnapshots()

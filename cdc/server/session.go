@@ -218,7 +218,7 @@ func (s *session) tell() error {
 	e.text(`,"acknowledged":`)
 	e.lsn(last)
 	e.text(`,"unacknowledged":`)
-	e.number(uint64(waiting)) //nolint:gosec // it is positive
+	e.number(uint64(waiting))
 	e.text(`,"time":"`)
 	e.buffer = time.Now().UTC().AppendFormat(e.buffer, time.RFC3339Nano)
 	e.text(`"`)

@@ -173,8 +173,11 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 	defer s.metrics.clients.Dec()
 	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot)
 	if c, ok := one.client.(*socket); ok {
-		s.work.Go(func() { cancel(one.listen(ctx, c)) })
-		s.work.Go(func() { one.pings(ctx, cancel) })
+		// Its end closes the connection, over which the farewell is still to go.
+		talking, hang := context.WithCancel(context.WithoutCancel(ctx))
+		defer hang()
+		s.work.Go(func() { cancel(one.listen(talking, c)) })
+		s.work.Go(func() { one.pings(ctx, talking, cancel) })
 	}
 	err = one.run(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -191,9 +194,7 @@ func (s *Server) farewell(r *http.Request, one *session, err error) {
 	}
 	var gone websocket.CloseError
 	if errors.As(err, &gone) || errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		if c, ok := one.client.(*socket); ok {
-			_ = c.conn.CloseNow()
-		}
+		one.client.end(nil)
 		return
 	}
 	p := explain(err)
@@ -230,7 +231,7 @@ func (s *session) listen(ctx context.Context, c *socket) error {
 }
 
 // pings sees that a client which does not say anything is there.
-func (s *session) pings(ctx context.Context, cancel context.CancelCauseFunc) {
+func (s *session) pings(ctx, talking context.Context, cancel context.CancelCauseFunc) {
 	ticker := time.NewTicker(s.server.config.HeartbeatInterval)
 	defer ticker.Stop()
 	for {
@@ -239,7 +240,7 @@ func (s *session) pings(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-ticker.C:
 		}
-		if err := s.client.ping(ctx); err != nil && ctx.Err() == nil {
+		if err := s.client.ping(talking); err != nil && ctx.Err() == nil {
 			cancel(errSlow)
 			return
 		}
