@@ -36,18 +36,21 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) 
 			return nil, err // and the answer is written
 		}
 		conn.SetReadLimit(4 << 10)
-		return &socket{conn: conn, timeout: s.config.WriteTimeout, ctx: s.patience}, nil
+		return newSocket(s.patience, conn, s.config.WriteTimeout), nil
 	}
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("X-Accel-Buffering", "no") // or else proxies would keep it
-	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout}
+	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.patience}
 	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
 	w.WriteHeader(http.StatusOK)
-	return e, e.control.Flush()
+	if err := e.control.Flush(); err != nil {
+		return nil, err
+	}
+	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
+	return e, nil
 }
 
 // wantsSocket tells whether a request asks for a websocket.
@@ -83,13 +86,23 @@ type socket struct {
 	conn    *websocket.Conn
 	timeout time.Duration
 	ctx     context.Context //nolint:containedctx // the server's patience: a stop reaches a client that does not read
+	slow    *time.Timer     // ends ctx; a context for each message would cost more than to write it
+	cut     context.CancelCauseFunc
+}
+
+func newSocket(ctx context.Context, conn *websocket.Conn, timeout time.Duration) *socket {
+	c := &socket{conn: conn, timeout: timeout}
+	c.ctx, c.cut = context.WithCancelCause(ctx)
+	c.slow = time.AfterFunc(timeout, func() { c.cut(errSlow) })
+	c.slow.Stop()
+	return c
 }
 
 func (c *socket) send(_ string, message []byte, _ string) error {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
-	defer cancel()
-	err := c.conn.Write(ctx, websocket.MessageText, message)
-	if errors.Is(err, context.DeadlineExceeded) {
+	c.slow.Reset(c.timeout)
+	defer c.slow.Stop()
+	err := c.conn.Write(c.ctx, websocket.MessageText, message)
+	if err != nil && errors.Is(context.Cause(c.ctx), errSlow) {
 		return errSlow
 	}
 	return err
@@ -102,6 +115,7 @@ func (c *socket) ping(ctx context.Context) error {
 }
 
 func (c *socket) end(p *problem) {
+	defer c.cut(nil)
 	defer c.conn.CloseNow() //nolint:errcheck // it is closed then
 	if p == nil {
 		return
@@ -119,6 +133,7 @@ type events struct {
 	control *http.ResponseController
 	timeout time.Duration
 	buffer  []byte
+	ctx     context.Context //nolint:containedctx // as that of socket
 	hurried func() bool
 }
 
@@ -128,6 +143,9 @@ func (c *events) send(kind string, message []byte, token string) error {
 		c.buffer = append(append(c.buffer, "\nid: "...), token...)
 	}
 	c.buffer = append(append(append(c.buffer, "\ndata: "...), message...), "\n\n"...)
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
 	if err := c.control.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -26,12 +27,13 @@ func TestMain(m *testing.M) { cdctest.Main(m) }
 // harness is a server on a database of its own.
 type harness struct {
 	*cdctest.Database
-	t    testing.TB
-	s    string // a name for a slot: others of the server have theirs
-	url  string
-	stop func()
-	log  *logged
-	http *http.Client
+	t      testing.TB
+	s      string // a name for a slot: others of the server have theirs
+	url    string
+	listen string
+	stop   func()
+	log    *logged
+	http   *http.Client
 }
 
 // logged keeps what is logged.
@@ -73,13 +75,14 @@ func (h *harness) start(change func(*server.Config)) {
 	}
 	s, err := server.New(h.t.Context(), config)
 	require.NoError(h.t, err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", cmp.Or(h.listen, "127.0.0.1:0"))
 	require.NoError(h.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, listener) }()
 	transport := &http.Transport{}
-	h.url, h.http = "http://"+listener.Addr().String(), &http.Client{Transport: transport}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	h.url, h.http = "http://127.0.0.1:"+port, &http.Client{Transport: transport}
 	var once sync.Once
 	h.stop = func() {
 		once.Do(func() {

@@ -30,7 +30,13 @@ type session struct {
 	queue  []cdc.LSN     // transactions that were sent and not acknowledged
 	passed cdc.LSN       // the last one that was read, sent or not; zero before the first
 	last   cdc.LSN       // the last one that was acknowledged
+	// confirmed is what the stream is to be told of soon: each time costs a message to Postgres.
+	confirmed cdc.LSN
+	soon      bool
 }
+
+// confirmDelay is how soon.
+const confirmDelay = 10 * time.Millisecond
 
 // run sends what comes, until the client goes away or something fails.
 func (s *session) run(ctx context.Context) error {
@@ -116,7 +122,8 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		s.server.metrics.changes.Inc()
 	}
 	if !begun {
-		return s.pass(t.EndLSN)
+		s.pass(t.EndLSN)
+		return nil
 	}
 	s.mu.Lock()
 	s.queue, s.passed = append(s.queue, t.EndLSN), t.EndLSN
@@ -146,20 +153,42 @@ func (s *session) known(end cdc.LSN) (bool, error) {
 	}
 	s.resume = 0
 	s.mu.Lock()
-	s.passed = end
+	s.passed, s.last = end, end
+	s.confirm(end)
 	s.mu.Unlock()
-	return true, s.ackStream(end)
+	s.server.remember(s.slot, s.owned, end)
+	return true, nil
 }
 
 // pass notes a transaction of which the client wants nothing. It counts as acknowledged when all before it is.
-func (s *session) pass(end cdc.LSN) error {
+func (s *session) pass(end cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed = end
-	if len(s.queue) > 0 {
-		return nil
+	if len(s.queue) == 0 {
+		s.confirm(end)
 	}
-	return s.stream.Ack(end)
+}
+
+// confirm has the stream told, with mu held. Several at a time are told of as one.
+func (s *session) confirm(end cdc.LSN) {
+	s.confirmed = end
+	if !s.soon {
+		s.soon = true
+		time.AfterFunc(confirmDelay, s.flush)
+	}
+}
+
+// flush tells the stream what was confirmed. It cannot refuse it, but when it is closed: all of it was delivered, in order.
+func (s *session) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.soon {
+		s.soon = false
+		if err := s.stream.Ack(s.confirmed); err != nil && !errors.Is(err, cdc.ErrClosed) {
+			s.server.config.Logger.Error("cdc/server: an acknowledgement was refused", "slot", s.slot, "error", err)
+		}
+	}
 }
 
 // ack confirms a transaction that was sent, and all before it.
@@ -182,9 +211,7 @@ func (s *session) ack(lsn cdc.LSN) error {
 	if i+1 == len(s.queue) {
 		end = max(end, s.passed) // of what follows, the client wants nothing
 	}
-	if err := s.stream.Ack(end); err != nil {
-		return err
-	}
+	s.confirm(end)
 	s.queue, s.last = s.queue[i+1:], lsn
 	s.server.remember(s.slot, s.owned, lsn)
 	s.server.metrics.acks.Inc()
@@ -192,17 +219,6 @@ func (s *session) ack(lsn cdc.LSN) error {
 	case s.acked <- struct{}{}:
 	default:
 	}
-	return nil
-}
-
-func (s *session) ackStream(lsn cdc.LSN) error {
-	if err := s.stream.Ack(lsn); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.last = lsn
-	s.mu.Unlock()
-	s.server.remember(s.slot, s.owned, lsn)
 	return nil
 }
 

@@ -143,13 +143,13 @@ func TestALargeTransactionComesInParts(t *testing.T) {
 	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
 	h.Exec(`insert into account (id, name) select i, repeat('x', 100) from generate_series(1, 2500) i`)
 	c := h.dial("/v2/slots/" + h.s + "/stream")
-	next, parts := 1.0, 0
+	next, parts := 1, 0
 	for {
 		m := c.read()
 		require.Equal(t, parts, m.Part)
 		parts++
 		for _, one := range m.Changes {
-			require.Equal(t, next, one.New["id"])
+			require.EqualValues(t, next, one.New["id"])
 			next++
 		}
 		require.LessOrEqual(t, len(m.Changes), 1000)
@@ -159,7 +159,7 @@ func TestALargeTransactionComesInParts(t *testing.T) {
 		}
 		require.Empty(t, m.Resume)
 	}
-	require.Equal(t, 2501.0, next)
+	require.Equal(t, 2501, next)
 	require.GreaterOrEqual(t, parts, 3)
 }
 

@@ -162,6 +162,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 		return
 	}
 	defer one.stream.Close()
+	defer one.flush()
 	if one.client, err = s.accept(w, r); err != nil {
 		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", one.slot, "error", err)
 		return
