@@ -48,6 +48,8 @@ func (s *session) run(ctx context.Context) error {
 		err := s.sendUntil(until)
 		cancel()
 		switch {
+		case errors.Is(err, errSlow):
+			return err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case !errors.Is(err, context.DeadlineExceeded):

@@ -181,7 +181,8 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 		s.work.Go(func() { one.pings(ctx, talking, cancel) })
 	}
 	err = one.run(ctx)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	// That a client was cut, or has said something wrong, comes with a connection that has failed.
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errSlow) && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
 	s.farewell(r, one, err)
