@@ -117,7 +117,7 @@ async function events(response, handle) {
 async function follow() {
   const stop = new AbortController();
   following = stop;
-  $('follow').setAttribute('aria-pressed', 'true');
+  $('follow').dataset.on = '';
   $('follow').textContent = 'Stop';
   const query = new URLSearchParams();
   if ($('tables').value.trim()) query.set('tables', $('tables').value);
@@ -138,7 +138,7 @@ async function follow() {
   stop.abort();
   if (following === stop) {
     following = null;
-    $('follow').setAttribute('aria-pressed', 'false');
+    delete $('follow').dataset.on;
     $('follow').textContent = 'Follow';
     say('state', ending);
   }
