@@ -109,7 +109,7 @@ func (s *streaming) open(ctx context.Context, slot string) (status int, text str
 	h := s.handler
 	made, err := h.made(ctx, slot)
 	if err == nil && !made {
-		return http.StatusNotFound, fmt.Sprintf("unknown slot %q: call /v1/init, and use the slotName that it answers with", slot)
+		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: call /v1/init, and use the slotName that it answers with", slot)
 	}
 	if err == nil {
 		config := h.config.Stream
@@ -122,9 +122,9 @@ func (s *streaming) open(ctx context.Context, slot string) (status int, text str
 	case err == nil:
 		return 0, ""
 	case errors.Is(err, cdc.ErrSlotBusy):
-		return http.StatusConflict, fmt.Sprintf("slot %q is in use by another client", slot)
+		return http.StatusConflict, fmt.Sprintf("slot %.100q is in use by another client", slot)
 	case errors.As(err, &resync) && resync.Reason == cdc.SlotMissing:
-		return http.StatusNotFound, fmt.Sprintf("unknown slot %q: it was dropped: call /v1/init", slot)
+		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: it was dropped: call /v1/init", slot)
 	case errors.As(err, &resync):
 		return http.StatusGone, explain(err) + ": call /v1/init"
 	}
