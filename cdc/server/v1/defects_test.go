@@ -78,9 +78,9 @@ func TestDefectGoneAGarbageAcknowledgementWasSilent(t *testing.T) {
 		require.Equal(t, websocket.StatusInvalidFramePayloadData, code, garbage)
 	}
 	c := s.stream(slot)
-	c.send(`{"lsn":"` + strings.Repeat("0", 100_000) + `"}`)
+	c.send(`{"lsn":"` + strings.Repeat("0", 5000) + `"}`)
 	_, code := c.ended()
-	require.Equal(t, websocket.StatusMessageTooBig, code)
+	require.Contains(t, []websocket.StatusCode{websocket.StatusMessageTooBig, -1}, code, "what it has not read can have the connection reset")
 	require.Equal(t, start, s.confirmed(slot))
 	_, rows := s.stream(slot).rows()
 	require.Equal(t, []string{"insert test_table 100"}, rows)

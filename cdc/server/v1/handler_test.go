@@ -121,6 +121,12 @@ func (s *server) snapshot(body string) string {
 	return answer
 }
 
+// same requires the same bytes, not only the same JSON.
+func same(t *testing.T, expected, got string) {
+	t.Helper()
+	require.Equal(t, expected, got)
+}
+
 // client is one that streams.
 type client struct {
 	t    *testing.T

@@ -18,9 +18,9 @@ func TestTheWalkThroughOfPGDeltaStream(t *testing.T) {
 	s.Exec(`insert into test_table (name) values ('newval1')`)
 	require.JSONEq(t, `[{"id":1,"name":"abc"},{"id":2,"name":"abc1"}]`,
 		s.snapshot(`{"slotName": "`+slot+`", "table": "test_table", "offset": 0, "limit": 5, "order_by": {"column": "id", "order": "ASC"}}`))
-	require.Equal(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 0, "limit": 1, "order_by": {"column": "id", "order": "desc"}}`))
-	require.Equal(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 1, "limit": 5}`))
-	require.Equal(t, `[]`, s.snapshot(`{"table": "public.test_table", "offset": 7, "limit": 5}`))
+	same(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 0, "limit": 1, "order_by": {"column": "id", "order": "desc"}}`))
+	same(t, `[{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 1, "limit": 5}`))
+	same(t, `[]`, s.snapshot(`{"table": "public.test_table", "offset": 7, "limit": 5}`))
 
 	c := s.stream(slot)
 	frame := c.receive()
