@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
@@ -80,4 +81,22 @@ func TestPayloadsAreNotLogged(t *testing.T) {
 	s.close()
 	require.NotContains(t, s.log.String(), "secret")
 	require.NotContains(t, s.log.String(), "abc1")
+}
+
+func TestTheFramesAreThoseOfThePlugin(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	_, err := s.Pool.Exec(t.Context(), `select pg_create_logical_replication_slot($1, 'wal2json')`, s.Name)
+	require.NoError(t, err, "the plugin is needed: apt-get install postgresql-15-wal2json, or .ci/postgres")
+	s.Exec(`insert into test_table (name) values ('newval1'), (E'quo"te\\ é\n'), (null)`, `update test_table set name = 'y' where id = 1`, `update test_table set id = 50 where id = 2`, `delete from test_table`)
+	rows, err := s.Pool.Query(t.Context(), `select data from pg_logical_slot_get_changes($1, null, null, 'include-lsn', 'on', 'pretty-print', 'off')`, s.Name)
+	require.NoError(t, err)
+	frames, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	require.Len(t, frames, 4)
+	c := s.stream(slot)
+	for _, frame := range frames {
+		same(t, frame, c.receive())
+	}
 }
