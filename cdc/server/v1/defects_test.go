@@ -104,6 +104,7 @@ func TestDefectGoneAnUnknownSlotLeftASilentSocket(t *testing.T) {
 	status, text = s.refused(slot)
 	require.Equal(t, http.StatusNotFound, status)
 	require.Contains(t, text, "it was dropped")
+	require.NotEqual(t, slot, s.init())
 }
 
 func TestDefectGoneASecondClientWasLeftWaiting(t *testing.T) {
