@@ -29,24 +29,24 @@ type server struct {
 	*cdctest.Database
 	t       *testing.T
 	url     string
-	log     *log
+	log     *record
 	handler *v1.Handler
 	http    *httptest.Server
 }
 
-// log is what a handler has logged.
-type log struct {
+// record is what a handler has logged.
+type record struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (l *log) Write(data []byte) (int, error) {
+func (l *record) Write(data []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(data)
 }
 
-func (l *log) String() string {
+func (l *record) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
@@ -63,7 +63,7 @@ func serve(t *testing.T, statements []string, change ...func(*v1.Config)) *serve
 // serveOn starts a handler on a database, as another process would.
 func serveOn(t *testing.T, d *cdctest.Database, change ...func(*v1.Config)) *server {
 	t.Helper()
-	s := &server{Database: d, t: t, log: &log{}}
+	s := &server{Database: d, t: t, log: &record{}}
 	config := v1.Config{
 		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), Refresh: 50 * time.Millisecond,
 		Stream: cdc.Config{StatusInterval: 200 * time.Millisecond, Timeout: 5 * time.Second, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond},

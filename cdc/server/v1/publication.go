@@ -22,12 +22,13 @@ type published struct {
 	table       pgx.Identifier
 }
 
-// ensure makes the publications, where they are not there, and puts the tables into them. It belongs into a transaction.
+// ensure makes the publications, where they are not there. It belongs into a transaction.
 func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 	all, err := h.publishesAll(ctx, db)
 	if err != nil {
 		return err
 	}
+	other := false
 	for _, p := range []struct{ name, what string }{
 		{h.markers.changes, ` WITH (publish = 'insert, update, delete, truncate')`},
 		{h.markers.inserts, map[bool]string{true: ` FOR ALL TABLES`}[all] + ` WITH (publish = 'insert, truncate')`},
@@ -38,11 +39,11 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 		}
 		if made != nil && p.name == h.markers.inserts {
 			// Whether all are in it cannot be changed later. Both happen at one position of the log, so that no stream stops.
-			if made, err = h.dropOther(ctx, db, made, all); err != nil {
+			if other, err = h.dropOther(ctx, db, all); err != nil {
 				return err
 			}
 		}
-		if made != nil {
+		if made != nil && !other {
 			continue
 		}
 		if _, err := db.Exec(ctx, `CREATE PUBLICATION `+pgx.Identifier{p.name}.Sanitize()+p.what); err != nil {
@@ -52,10 +53,17 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 			return err
 		}
 	}
-	statements, err := h.changes(ctx, db)
+	if !other {
+		return nil
+	}
+	statements, err := h.changes(ctx, db) // in the same transaction, so that nothing is missed in between
 	if err != nil {
 		return err
 	}
+	return execute(ctx, db, statements)
+}
+
+func execute(ctx context.Context, db cdc.DB, statements []string) error {
 	for _, s := range statements {
 		if _, err := db.Exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
@@ -65,12 +73,11 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 }
 
 // dropOther drops the publication of inserts where it is for all tables and should not be, or the other way round.
-func (h *Handler) dropOther(ctx context.Context, db cdc.DB, made *marker, all bool) (*marker, error) {
-	is, err := h.holdsAll(ctx, db)
-	if err != nil || is == all {
-		return made, err
+func (h *Handler) dropOther(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
+	if is, err := h.holdsAll(ctx, db); err != nil || is == all {
+		return false, err
 	}
-	return nil, cdc.DropPublication(ctx, db, h.markers.inserts)
+	return true, cdc.DropPublication(ctx, db, h.markers.inserts)
 }
 
 // holdsAll tells whether the publication of inserts is for all tables.

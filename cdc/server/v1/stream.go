@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,8 @@ import (
 const (
 	// maxAck bounds an acknowledgement, in bytes.
 	maxAck = 4 << 10
+	// maxReason bounds what a close frame says, in bytes.
+	maxReason = 120
 	// grace is how long a frame that is being written may still take when the stream ends.
 	grace = 2 * time.Second
 	// lookups is how long the names of types are asked for while the database is not there.
@@ -267,6 +270,6 @@ func (s *streaming) end(life context.Context, err error) {
 		err = s.conn.Write(life, websocket.MessageText, frame)
 	}
 	if err == nil {
-		_ = s.conn.Close(told.code, told.text[:min(len(told.text), 120)])
+		_ = s.conn.Close(told.code, strings.ToValidUTF8(told.text[:min(len(told.text), maxReason)], ""))
 	}
 }
