@@ -117,11 +117,13 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	}
 }
 
-func TestPagesOfOtherHostsMayNotStream(t *testing.T) {
+func TestPagesOfOtherHostsAreRefused(t *testing.T) {
 	t.Parallel()
-	s := serve(t, testTable, func(c *v1.Config) { c.Origins = []string{"*.example.com"} })
+	s := serve(t, testTable, func(c *v1.Config) { c.Origins = []string{"*.example.com", "https://exact.test"} })
 	slot := s.init()
-	for origin, allowed := range map[string]bool{"https://evil.example": false, "https://app.example.com": true, s.url: true} {
+	for origin, allowed := range map[string]bool{
+		"https://evil.example": false, "https://app.example.com": true, "https://example.com.evil": false, "https://exact.test": true, "http://exact.test": false, "null": false, "%": false, s.url: true,
+	} {
 		conn, response, err := websocket.Dial(t.Context(), s.streamURL(slot), &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
 		if allowed {
 			require.NoError(t, err, origin)
@@ -132,6 +134,14 @@ func TestPagesOfOtherHostsMayNotStream(t *testing.T) {
 		}
 		s.free(slot)
 	}
+	// Neither can they reset the session, with an image for instance, for which browsers send no origin.
+	for header, values := range map[string][]string{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site", "same-site"}} {
+		for _, value := range values {
+			status, _ := s.raw("GET /v1/init HTTP/1.1\r\nHost: x\r\n" + header + ": " + value + "\r\n\r\n")
+			require.Equal(t, http.StatusForbidden, status)
+		}
+	}
+	s.stream(slot)
 }
 
 func TestANewInitReplacesTheFormer(t *testing.T) {
