@@ -189,6 +189,18 @@ func TestAnInitDoesNotWaitForWhoReadsTheFormerSnapshot(t *testing.T) {
 	require.True(t, strings.HasPrefix(s.snapshot(`{"table": "t", "offset": 49999, "limit": 5}`), `[{"id":50000,`))
 }
 
+func TestAnInitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{`create table t (id int primary key, v text)`})
+	slot := s.init()
+	s.stream(slot)
+	s.Exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`)
+	s.eventually(`SELECT sent_lsn >= pg_current_wal_lsn() FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1`, slot)
+	started := time.Now()
+	require.NotEqual(t, slot, s.init())
+	require.Less(t, time.Since(started), 15*time.Second)
+}
+
 func TestSnapshotsThatNobodyReadsAreClosed(t *testing.T) {
 	t.Parallel()
 	s := serve(t, testTable, func(c *v1.Config) { c.SnapshotIdle = 300 * time.Millisecond })
