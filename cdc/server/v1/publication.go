@@ -2,7 +2,6 @@ package v1
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"time"
@@ -163,9 +162,8 @@ func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]publ
 		)
 		SELECT t.nspname, t.relname, t.owned, CASE WHEN t.relkind = 'r' THEN t.identity ELSE t.identity AND NOT EXISTS (
 			SELECT FROM pg_partition_tree(t.oid) leaf JOIN tables l ON l.oid = leaf.relid WHERE leaf.isleaf AND NOT l.identity) END,
-			p.puballtables
-		FROM tables t CROSS JOIN pg_publication p
-		WHERE (t.relkind = 'r' OR NOT t.relispartition) AND p.pubname = $1`, h.markers.inserts)
+			EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
+		FROM tables t WHERE t.relkind = 'r' OR NOT t.relispartition`, h.markers.inserts)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -231,8 +229,16 @@ func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
 	if err != nil {
 		return err
 	}
-	if is, err := h.holdsAll(ctx, h.pool); err != nil || is != all { // other settings than before the restart
-		return errors.Join(err, pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) }))
+	is, err := h.holdsAll(ctx, h.pool)
+	if err != nil {
+		return err
+	}
+	made, err := h.markers.found(ctx, h.pool, h.markers.inserts)
+	if err != nil {
+		return err
+	}
+	if made == nil || is != all { // somebody has dropped it, or the settings are others than before a restart
+		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) })
 	}
 	statements, err := h.changes(ctx, h.pool)
 	if err != nil {

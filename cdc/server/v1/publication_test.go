@@ -129,6 +129,17 @@ func TestANarrowerListOfTablesHoldsForTheSlotThereIs(t *testing.T) {
 	require.Equal(t, []string{"insert shown 1"}, rows)
 }
 
+func TestAPublicationThatWasDroppedIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := serve(t, append(testTable, `create table keyless (id int)`), func(c *v1.Config) { c.Tables = []string{"public.*"} })
+	c := s.stream(s.init())
+	s.Exec(`drop publication delta_stream_default_inserts`)
+	s.eventually(`SELECT EXISTS (SELECT FROM pg_publication_tables WHERE pubname = 'delta_stream_default_inserts' AND tablename = 'keyless')`)
+	s.Exec(`begin; insert into keyless values (1); insert into test_table values (100, 'a'); commit`)
+	_, rows := c.rows()
+	require.Equal(t, []string{"insert keyless 1", "insert test_table 100"}, rows)
+}
+
 func TestPublicationsOfOthersAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	s := serve(t, append(testTable, `create publication delta_stream_default_changes for table test_table`, `comment on publication delta_stream_default_changes is 'mine'`))
