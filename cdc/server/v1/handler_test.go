@@ -233,10 +233,10 @@ func (c *client) ended() (text string, code websocket.StatusCode) {
 	}
 }
 
-// confirmed is the position of a slot.
-func (s *server) confirmed(slot string) string {
+// before requires that a slot has not come to a position yet.
+func (s *server) before(slot, lsn string) {
 	s.t.Helper()
-	return cdctest.Query[string](s.Database, `SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1`, slot)
+	require.True(s.t, cdctest.Query[bool](s.Database, `SELECT confirmed_flush_lsn < $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, lsn))
 }
 
 // eventually waits until a query is true.
