@@ -135,6 +135,9 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 	if errors.As(err, &server) && server.Code == "55006" {
 		return 0, fmt.Errorf("%w: %q: %w", ErrSlotBusy, config.Slot, err)
 	}
+	if errors.As(err, &server) && server.Code == "42704" { // it was dropped a moment ago
+		return 0, &ResyncError{Slot: config.Slot, Reason: SlotMissing, Detail: server.Message}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("cdc: starting to stream: %w", err)
 	}

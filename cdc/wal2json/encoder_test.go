@@ -148,6 +148,7 @@ func TestEveryTypeIsWrittenAsThePluginDoes(t *testing.T) {
 			`update types set t = 'new' where id = 1`,
 			`update types set id = 100 where id = 1`,
 			`delete from types where id = 100`,
+			`insert into types (id, t, nm) select 7, string_agg(chr(i), '' order by i), chr(127) || chr(8232) from generate_series(1, 1000) i`,
 			`update types set i4 = 1`,
 			`alter table types replica identity full`,
 			`update types set i2 = 1`,
@@ -250,8 +251,12 @@ func TestChangedTablesAreWrittenAsThePluginDoes(t *testing.T) {
 func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
 	t.Parallel()
 	frames := scene{
-		before: []string{`create table a (id int primary key, v text)`, `create table b (id int primary key)`},
-		keyed:  []string{"a", "b"},
+		before: []string{
+			`create table a (id int primary key, v text)`, `create table b (id int primary key)`,
+			// Large transactions come in pieces, before they commit.
+			`do $$ begin execute format('alter database %I set logical_decoding_work_mem = ''64kB''', current_database()); end $$`,
+		},
+		keyed: []string{"a", "b"},
 		each: []string{
 			`begin; insert into a values (1, 'x'); insert into b values (1); update a set v = 'y'; delete from b; commit`,
 			`begin; insert into a values (2); savepoint s; insert into a values (3); rollback to s; insert into a values (4); commit`,
@@ -264,6 +269,8 @@ func TestTransactionsAreWrittenAsThePluginDoes(t *testing.T) {
 			`select pg_logical_emit_message(false, 'alone', 'with "quotes"')`,
 			`insert into a select i, 'row ' || i from generate_series(100, 3100) i`,
 			`delete from a`,
+			`begin; insert into a select i, 'kept' from generate_series(1, 2000) i; savepoint s; insert into a select i, 'not kept' from generate_series(3001, 6000) i;
+				alter table b add column v text; insert into b values (-1, 'not kept'); rollback to s; update a set v = 'changed' where id % 3 = 0; insert into b values (5); commit`,
 		},
 		// The plugin forgets that a message outside of transactions is the first in its frame, which then is not JSON.
 		differs: func(frame string) string { return strings.Replace(frame, `{"change":[,{`, `{"change":[{`, 1) },

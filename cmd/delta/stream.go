@@ -229,6 +229,9 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 	_, _ = fmt.Fprintf(c.err, "delta stream: %s://%s (database %s on %s)\n", scheme, listener.Addr(), config.Conn.Database, config.Conn.Host)
 	began := time.Now()
 	err = s.Serve(ctx, listener)
+	if errors.As(err, new(*cdc.InvalidError)) {
+		return &usageError{err}
+	}
 	config.Logger.Info("stopped", "after", time.Since(began).Round(time.Second))
 	return err
 }

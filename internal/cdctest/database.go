@@ -41,7 +41,8 @@ type Database struct {
 	Name string
 	Pool *pgxpool.Pool
 
-	tb testing.TB
+	tb     testing.TB
+	config func() *pgx.ConnConfig
 }
 
 // New makes one.
@@ -56,6 +57,11 @@ func New(tb testing.TB) *Database {
 	})
 	require.NotNil(tb, server.admin, "the test that started Postgres has failed")
 	d := &Database{tb: tb, Name: "cdc_" + strings.ToLower(rand.Text()[:12])}
+	d.config = func() *pgx.ConnConfig {
+		config := server.admin.Copy()
+		config.Database = d.Name
+		return config
+	}
 	Administer(tb, "CREATE DATABASE "+d.Name)
 	config, err := pgxpool.ParseConfig("")
 	require.NoError(tb, err)
@@ -78,8 +84,7 @@ func New(tb testing.TB) *Database {
 
 // Config connects to the database, as a superuser.
 func (d *Database) Config() *pgx.ConnConfig {
-	config := server.admin.Copy()
-	config.Database = d.Name
+	config := d.config()
 	// What is written is to be there for decoding at once.
 	config.RuntimeParams["synchronous_commit"] = "on"
 	return config

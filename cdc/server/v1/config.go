@@ -23,8 +23,8 @@ type Config struct {
 	// Tables are patterns of the schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables
 	// but the server's own.
 	Tables []string
-	// Origins are patterns of hosts, such as *.example.com, whose pages may open websockets. Default: the host of the server
-	// only. Clients that are not browsers are not asked.
+	// Origins are patterns of hosts, such as *.example.com, or of origins, such as https://*.example.com, whose pages may send
+	// requests. Default: the host of the server only. Clients that are not browsers are not asked.
 	Origins []string
 	// MaxBody bounds the body of a request, in bytes. Default: 64 KiB.
 	MaxBody int64

@@ -92,6 +92,10 @@ func New(config Config) (*Handler, error) {
 
 // ServeHTTP serves one request. Any number of them can be served at the same time.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.foreign(r) {
+		refuse(w, http.StatusForbidden, "the page is of another host, which is not one of those that are allowed", "")
+		return
+	}
 	h.mu.Lock()
 	closed := h.closed
 	if !closed {

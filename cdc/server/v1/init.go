@@ -144,19 +144,7 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	if err := h.dropSlots(ctx, conn); err != nil {
 		return "", err
 	}
-	var slot string
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '10s'`); err != nil {
-			return err
-		}
-		if err := h.ensure(ctx, tx); err != nil {
-			return err
-		}
-		if slot, err = freeName(ctx, tx); err != nil {
-			return err
-		}
-		return h.markers.write(ctx, tx, h.markers.changes, slot)
-	})
+	slot, err := h.prepare(ctx, conn)
 	if err != nil {
 		return "", err
 	}
@@ -169,6 +157,31 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	}
 	h.begin(slot, snapshot)
 	return slot, nil
+}
+
+// prepare makes the publications, and writes down the name of a slot that is to be made.
+func (h *Handler) prepare(ctx context.Context, conn *pgx.Conn) (slot string, err error) {
+	if _, err := conn.Exec(ctx, `SET lock_timeout = '10s'`); err != nil {
+		return "", err
+	}
+	if err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return h.ensure(ctx, tx) }); err != nil {
+		return "", err
+	}
+	statements, err := h.changes(ctx, conn)
+	if err != nil {
+		return "", err
+	}
+	// Not all at once, because each table is locked until its transaction ends, and the room for locks is limited.
+	for part := range slices.Chunk(statements, 500) {
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return execute(ctx, tx, part) })
+		if err != nil {
+			return "", err
+		}
+	}
+	if slot, err = freeName(ctx, conn); err != nil {
+		return "", err
+	}
+	return slot, h.markers.write(ctx, conn, h.markers.changes, slot)
 }
 
 // freeName is a name that no slot of the server has.
@@ -189,35 +202,43 @@ func freeName(ctx context.Context, db cdc.DB) (string, error) {
 	}
 }
 
-// dropSlots drops those that this installation has made. Who reads one of them, in another process, is disconnected.
+// dropSlots drops those that this installation has made.
 func (h *Handler) dropSlots(ctx context.Context, conn *pgx.Conn) error {
 	slots, err := h.markers.slots(ctx, conn)
 	if err != nil || len(slots) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dropping)
-	defer cancel()
 	for _, name := range slots {
-		for {
-			err := cdc.DropSlot(ctx, conn, name)
-			var invalid *cdc.InvalidError
-			switch {
-			case errors.As(err, &invalid):
-				h.config.Logger.Warn("v1: a slot of this name is not ours, and stays", "slot", name)
-			case errors.Is(err, cdc.ErrSlotBusy):
-				_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid), pg_sleep(0.05) FROM pg_replication_slots
-					WHERE slot_name = $1 AND database = current_database() AND plugin = 'pgoutput' AND active`, name)
-				if err != nil {
-					return fmt.Errorf("disconnecting who reads slot %q: %w", name, err)
-				}
-				continue
-			case err != nil && !errors.Is(err, cdc.ErrNotFound):
-				return err
-			}
-			break
+		err := h.dropSlot(ctx, conn, name)
+		var invalid *cdc.InvalidError
+		switch {
+		case errors.As(err, &invalid):
+			h.config.Logger.Warn("v1: a slot of this name is not ours, and stays", "slot", name)
+		case err != nil && !errors.Is(err, cdc.ErrNotFound):
+			return err
 		}
 	}
 	return h.markers.write(ctx, conn, h.markers.changes)
+}
+
+// dropSlot drops a slot, and disconnects who reads it. They connect again at once, so that it has to be quick.
+func (h *Handler) dropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	end := time.Now().Add(dropping)
+	for attempt := 0; ; attempt++ {
+		err := cdc.DropSlot(ctx, conn, name)
+		if !errors.Is(err, cdc.ErrSlotBusy) || time.Now().After(end) {
+			return err
+		}
+		if attempt%100 > 0 {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		_, err = conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+			WHERE slot_name = $1 AND database = current_database() AND plugin = 'pgoutput' AND active`, name)
+		if err != nil {
+			return fmt.Errorf("disconnecting who reads slot %q: %w", name, err)
+		}
+	}
 }
 
 // begin makes a session the one there is.

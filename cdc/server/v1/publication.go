@@ -2,7 +2,6 @@ package v1
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"time"
@@ -22,12 +21,13 @@ type published struct {
 	table       pgx.Identifier
 }
 
-// ensure makes the publications, where they are not there, and puts the tables into them. It belongs into a transaction.
+// ensure makes the publications, where they are not there. It belongs into a transaction.
 func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 	all, err := h.publishesAll(ctx, db)
 	if err != nil {
 		return err
 	}
+	other := false
 	for _, p := range []struct{ name, what string }{
 		{h.markers.changes, ` WITH (publish = 'insert, update, delete, truncate')`},
 		{h.markers.inserts, map[bool]string{true: ` FOR ALL TABLES`}[all] + ` WITH (publish = 'insert, truncate')`},
@@ -38,11 +38,11 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 		}
 		if made != nil && p.name == h.markers.inserts {
 			// Whether all are in it cannot be changed later. Both happen at one position of the log, so that no stream stops.
-			if made, err = h.dropOther(ctx, db, made, all); err != nil {
+			if other, err = h.dropOther(ctx, db, all); err != nil {
 				return err
 			}
 		}
-		if made != nil {
+		if made != nil && !other {
 			continue
 		}
 		if _, err := db.Exec(ctx, `CREATE PUBLICATION `+pgx.Identifier{p.name}.Sanitize()+p.what); err != nil {
@@ -52,10 +52,17 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 			return err
 		}
 	}
-	statements, err := h.changes(ctx, db)
+	if !other {
+		return nil
+	}
+	statements, err := h.changes(ctx, db) // in the same transaction, so that nothing is missed in between
 	if err != nil {
 		return err
 	}
+	return execute(ctx, db, statements)
+}
+
+func execute(ctx context.Context, db cdc.DB, statements []string) error {
 	for _, s := range statements {
 		if _, err := db.Exec(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
@@ -65,12 +72,11 @@ func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
 }
 
 // dropOther drops the publication of inserts where it is for all tables and should not be, or the other way round.
-func (h *Handler) dropOther(ctx context.Context, db cdc.DB, made *marker, all bool) (*marker, error) {
-	is, err := h.holdsAll(ctx, db)
-	if err != nil || is == all {
-		return made, err
+func (h *Handler) dropOther(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
+	if is, err := h.holdsAll(ctx, db); err != nil || is == all {
+		return false, err
 	}
-	return nil, cdc.DropPublication(ctx, db, h.markers.inserts)
+	return true, cdc.DropPublication(ctx, db, h.markers.inserts)
 }
 
 // holdsAll tells whether the publication of inserts is for all tables.
@@ -156,9 +162,8 @@ func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]publ
 		)
 		SELECT t.nspname, t.relname, t.owned, CASE WHEN t.relkind = 'r' THEN t.identity ELSE t.identity AND NOT EXISTS (
 			SELECT FROM pg_partition_tree(t.oid) leaf JOIN tables l ON l.oid = leaf.relid WHERE leaf.isleaf AND NOT l.identity) END,
-			p.puballtables
-		FROM tables t CROSS JOIN pg_publication p
-		WHERE (t.relkind = 'r' OR NOT t.relispartition) AND p.pubname = $1`, h.markers.inserts)
+			EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
+		FROM tables t WHERE t.relkind = 'r' OR NOT t.relispartition`, h.markers.inserts)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -224,8 +229,16 @@ func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
 	if err != nil {
 		return err
 	}
-	if is, err := h.holdsAll(ctx, h.pool); err != nil || is != all { // other settings than before the restart
-		return errors.Join(err, pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) }))
+	is, err := h.holdsAll(ctx, h.pool)
+	if err != nil {
+		return err
+	}
+	made, err := h.markers.found(ctx, h.pool, h.markers.inserts)
+	if err != nil {
+		return err
+	}
+	if made == nil || is != all { // somebody has dropped it, or the settings are others than before a restart
+		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) })
 	}
 	statements, err := h.changes(ctx, h.pool)
 	if err != nil {

@@ -51,6 +51,8 @@ func explain(err error) string {
 		return strings.TrimPrefix(large.Error(), "cdc: ")
 	case errors.As(err, new(*foreignError)):
 		return err.Error()
+	case errors.Is(err, cdc.ErrSlotBusy):
+		return strings.TrimPrefix(err.Error(), "cdc: ")
 	case errors.As(err, new(*pgconn.ConnectError)) && errors.As(err, &server):
 		if server.Code == "42501" || server.Code == "28000" {
 			return server.Message + ": does the role have REPLICATION (ALTER ROLE … REPLICATION), and pg_hba.conf let it in?"

@@ -150,12 +150,15 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	controller := http.NewResponseController(w)
 	out := []byte{'['}
 	flush := func() error {
+		// Where it is not supported, whoever mounts the handler has limits of their own.
+		_ = controller.SetWriteDeadline(time.Now().Add(writing))
+		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
+			return err
+		}
 		if !begun {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		}
 		begun = true
-		// Where it is not supported, whoever mounts the handler has limits of their own.
-		_ = controller.SetWriteDeadline(time.Now().Add(writing))
 		_, err := w.Write(out)
 		out = out[:0]
 		return err
@@ -185,7 +188,8 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 		}
 	}
 	out = append(out, ']')
-	return begun, flush()
+	err = flush()
+	return begun, err
 }
 
 // lost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.

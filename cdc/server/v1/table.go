@@ -33,13 +33,13 @@ type spelling struct{ schema, name string }
 // In both there can be a schema and a dot before it.
 func spellings(text string) []spelling {
 	ways := []spelling{{"", text}}
-	if schema, name, dot := strings.Cut(text, "."); dot {
+	if schema, name, dot := strings.Cut(text, "."); dot && schema != "" {
 		ways = append(ways, spelling{schema, name})
 	}
-	switch parts := identifiers(text); len(parts) {
-	case 1:
+	switch parts := identifiers(text); {
+	case len(parts) == 1:
 		ways = append(ways, spelling{"", parts[0]})
-	case 2:
+	case len(parts) == 2 && parts[0] != "":
 		ways = append(ways, spelling{parts[0], parts[1]})
 	}
 	return ways
@@ -82,7 +82,7 @@ func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
 	for _, s := range spellings(text) {
 		schemas, names = append(schemas, s.schema), append(names, s.name)
 	}
-	none := &refusal{http.StatusNotFound, fmt.Sprintf("there is no table %q", text)}
+	none := &refusal{http.StatusNotFound, fmt.Sprintf("there is no table %.100q", text)}
 	if strings.ContainsRune(text, 0) {
 		return nil, none
 	}
@@ -151,7 +151,7 @@ func (t *table) column(text string) (string, error) {
 	if parts := identifiers(text); len(parts) == 1 && t.Index(parts[0]) >= 0 {
 		return parts[0], nil
 	}
-	return "", &refusal{http.StatusBadRequest, fmt.Sprintf("table %q has no column %q", t.Name(), text)}
+	return "", &refusal{http.StatusBadRequest, fmt.Sprintf("table %q has no column %.100q", t.Name(), text)}
 }
 
 // page is the statement that reads some rows. Where the order leaves rows equal, the primary key decides, or else where they

@@ -33,18 +33,13 @@ type upgrading struct {
 // Unwrap gives access to what the writer can do besides.
 func (u *upgrading) Unwrap() http.ResponseWriter { return u.ResponseWriter }
 
-// WriteHeader turns an error into ours: 403 for a page of another host, 400 for all else.
+// WriteHeader turns an error into ours.
 func (u *upgrading) WriteHeader(status int) {
-	if status < http.StatusBadRequest {
-		u.ResponseWriter.WriteHeader(status)
-		return
-	}
-	u.refused = true
-	if status != http.StatusForbidden {
+	if u.refused = status >= http.StatusBadRequest; u.refused {
 		refuse(u.ResponseWriter, http.StatusBadRequest, noUpgrade, "")
 		return
 	}
-	refuse(u.ResponseWriter, status, noUpgrade, "the page is of another host, which is not one of those that are allowed")
+	u.ResponseWriter.WriteHeader(status)
 }
 
 func (u *upgrading) Write(data []byte) (int, error) {
