@@ -102,8 +102,8 @@ func (e *encoder) full(c *cdc.Change) bool {
 	return known != nil && known.told && known.relation != c.Relation && !same(known.relation, c.Relation)
 }
 
-// end closes a part. token is where the client can go on behind the last one.
-func (e *encoder) end(token string) {
+// end closes a part. token is where the client can go on behind the last one, if it can.
+func (e *encoder) end(final bool, token string) {
 	e.text(`]`)
 	if len(e.fresh) > 0 {
 		e.text(`,"tables":[`)
@@ -116,12 +116,12 @@ func (e *encoder) end(token string) {
 		e.text(`]`)
 	}
 	e.part++
-	if token == "" {
-		e.text(`,"final":false}`)
-		return
+	e.text(`,"final":`)
+	e.buffer = strconv.AppendBool(e.buffer, final)
+	if token != "" {
+		e.text(`,"resume":`)
+		e.string(token)
 	}
-	e.text(`,"final":true,"resume":`)
-	e.string(token)
 	e.text(`}`)
 }
 

@@ -110,7 +110,7 @@ func (s *session) transaction(t *cdc.Transaction) error {
 			continue
 		}
 		if begun && e.full(c) {
-			e.end("")
+			e.end(false, "")
 			if err := s.send("transaction", e.buffer, ""); err != nil {
 				return err
 			}
@@ -130,8 +130,8 @@ func (s *session) transaction(t *cdc.Transaction) error {
 	s.mu.Lock()
 	s.queue, s.passed = append(s.queue, t.EndLSN), t.EndLSN
 	s.mu.Unlock()
-	token := s.owned.token(t.EndLSN)
-	e.end(token)
+	token := s.token(t.EndLSN)
+	e.end(true, token)
 	if err := s.send("transaction", e.buffer, token); err != nil {
 		return err
 	}
@@ -240,13 +240,23 @@ func (s *session) tell() error {
 	e.text(`,"time":"`)
 	e.buffer = time.Now().UTC().AppendFormat(e.buffer, time.RFC3339Nano)
 	e.text(`"`)
-	if s.resume == 0 && passed != 0 && !s.auto {
-		token = s.owned.token(passed)
+	if s.resume == 0 && passed != 0 {
+		token = s.token(passed)
+	}
+	if token != "" {
 		e.text(`,"resume":`)
 		e.string(token)
 	}
 	e.text(`}`)
 	return s.send("position", e.buffer, token)
+}
+
+// token is where the client can go on, empty where it cannot: the slot ends with it.
+func (s *session) token(lsn cdc.LSN) string {
+	if s.auto {
+		return ""
+	}
+	return s.owned.token(lsn)
 }
 
 func (s *session) send(kind string, message []byte, token string) error {

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
@@ -26,7 +27,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 	foreign := h.s + "_foreign"
 	_, err := cdc.CreateSlot(t.Context(), h.Pool, foreign, cdc.SlotOptions{})
 	require.NoError(t, err)
-	h.slot(h.s, `"tables":["public.account","public.a*"]`)
+	made := h.slot(h.s, `"tables":["public.account","public.a*"]`)
 	at := "/v2/slots/" + h.s
 	for _, c := range []struct {
 		method, path, body string
@@ -76,6 +77,10 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 	for path, code := range map[string]string{"/v2/slots/nowhere/stream": "unknown_slot", "/v2/slots/" + foreign + "/stream": "foreign_slot"} {
 		require.Equal(t, code, h.do("GET", path, "", "Accept", "text/event-stream").code())
 	}
+	key := base64.RawURLEncoding.EncodeToString([]byte(`{"i":"` + strings.Split(made.Resume, "@")[1] + `","t":"public.account","k":["1'; drop table account"]}`))
+	a := h.do("GET", at+"/snapshot/public.account?after="+key, "")
+	require.Equal(t, 400, a.status, a.body)
+	require.Equal(t, "invalid", a.code())
 	// None of it has spoiled what was there.
 	require.Contains(t, h.do("GET", at+"/snapshot/public.a'b.c;drop", "").body, `"new":{"id":1}`)
 	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_publication`), "a slot that was refused leaves nothing")

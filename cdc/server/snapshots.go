@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/chariot-giving/delta/cdc"
 )
 
@@ -200,10 +202,22 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 		return nil, nil, err
 	}
 	page, err := h.Page(r.Context(), schema, relation, after, limit, s.config.MaxPage)
-	if errors.Is(err, cdc.ErrClosed) {
+	if err != nil && s.lost(r, h, schema, relation) {
+		s.endSnapshot(name)
 		err = errNoSnapshot
 	}
 	return page, h, err
+}
+
+// lost tells of a snapshot that has gone with the connection which held it, as after a restart of Postgres, from a key that
+// is none: the first page needs none.
+func (s *Server) lost(r *http.Request, h *held, schema, relation string) bool {
+	_, err := h.Page(r.Context(), schema, relation, nil, 1, 1)
+	var database *pgconn.PgError
+	if errors.As(err, &database) { // an invalid or unknown snapshot
+		return database.Code == "22023" || database.Code == "42704"
+	}
+	return errors.Is(err, cdc.ErrClosed)
 }
 
 // split finds the schema and the table of a name in which both stand. A dot may belong to either.
