@@ -102,11 +102,7 @@ func TestASnapshotIsReadByManyWhileItsSlotStreams(t *testing.T) {
 			after, n := "", 0
 			for {
 				a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=120&after="+after, "")
-				var p struct {
-					Rows []change
-					Next string
-				}
-				p = decode[struct {
+				p := decode[struct {
 					Rows []change
 					Next string
 				}](t, a.body)
