@@ -52,7 +52,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	closed    bool
-	local     bool // only this machine can call
+	local     bool // only this machine can call, as far as is known
 	clients   int
 	tails     int
 	sessions  map[string]*session // by slot; nil while one begins
@@ -90,7 +90,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	}
 	s := &Server{
 		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(),
-		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, local: true,
+		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{},
 	}
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),

@@ -9,6 +9,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
@@ -172,6 +173,14 @@ func TestManySlotsAndFilters(t *testing.T) {
 	a := h.dial("/v2/slots/" + h.s + "_a/stream?tables=public.acc*&kinds=delete,message")
 	b := h.dial("/v2/slots/" + h.s + "_b/stream")
 	require.Equal(t, "busy", h.do("GET", "/v2/slots/"+h.s+"_b/stream", "", "Accept", "text/event-stream").code())
+	// By somebody else than this server, too.
+	h.slot(h.s+"_c", `"tables":["public.other"],"snapshot":false`)
+	other, err := cdc.Open(t.Context(), cdc.Config{Conn: h.Config(), Slot: h.s + "_c", Publications: []string{h.s + "_c"}})
+	require.NoError(t, err)
+	busy := h.do("GET", "/v2/slots/"+h.s+"_c/stream", "", "Accept", "text/event-stream")
+	require.Equal(t, http.StatusConflict, busy.status)
+	require.Equal(t, "busy", busy.code())
+	other.Close()
 	h.Exec(`insert into account (id) values (1)`, `insert into other values (1, 'x')`, `select pg_logical_emit_message(true, 'p', 'hello')`,
 		`delete from account`, `update other set v = 'y'`, `truncate other`)
 	require.Equal(t, "hello", a.read().Changes[0].Content)
