@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -91,4 +92,41 @@ func (h *harness) drain(changes, every int) (n int) {
 		require.NoError(h.t, c.conn.Write(h.t.Context(), websocket.MessageText, []byte(`{"lsn":"`+string(lsn)+`"}`)))
 	}
 	return n
+}
+
+// BenchmarkLatency tells how long after its commit a transaction is with a websocket client, at 500 transactions per second.
+func BenchmarkLatency(b *testing.B) {
+	h := newHarness(b, func(c *server.Config) { c.HeartbeatInterval = time.Minute; c.Stream = cdc.Config{} })
+	h.Exec(`create table t (id int primary key, v text)`)
+	h.slot(h.s, `"tables":["public.t"],"snapshot":false`)
+	c := h.dial("/v2/slots/" + h.s + "/stream")
+	var took []time.Duration
+	id := 0
+	for b.Loop() {
+		done := make(chan error, 1)
+		const transactions = 2000
+		go func(first int) {
+			ticker := time.NewTicker(2 * time.Millisecond)
+			defer ticker.Stop()
+			for i := range transactions {
+				<-ticker.C
+				if _, err := h.Pool.Exec(b.Context(), `insert into t values ($1, 'x')`, first+i); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}(id)
+		id += transactions
+		for range transactions {
+			m := c.read()
+			took = append(took, time.Since(m.CommitTime))
+			c.ack(m.LSN)
+		}
+		require.NoError(b, <-done)
+	}
+	slices.Sort(took)
+	for _, percent := range []int{50, 95, 99} {
+		b.ReportMetric(float64(took[len(took)*percent/100].Microseconds())/1000, fmt.Sprintf("p%d-ms", percent))
+	}
 }

@@ -138,6 +138,14 @@ func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
 	h.Exec(`insert into later values (1)`)
 	require.Equal(t, "later", changes(all)().Changes[0].Table)
 
+	// It cannot go on where it was, and says so.
+	lost, _ := h.follow("/v2/tail")
+	lost()
+	h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where temporary and database = '` + h.Name + `'`)
+	require.Equal(t, "interrupted", changes(lost)().Code)
+	all, _ = h.follow("/v2/tail")
+	all()
+
 	metrics := h.do("GET", "/metrics", "").body
 	require.Contains(t, metrics, `delta_stream_slot_lag_bytes{slot="`+h.s+`"}`)
 	require.Contains(t, metrics, "delta_stream_clients 2\n")

@@ -200,6 +200,9 @@ func (s *Server) farewell(r *http.Request, one *session, err error) {
 		return
 	}
 	p := explain(err)
+	if one.auto && errors.Is(err, cdc.ErrResyncNeeded) {
+		p = refusal(http.StatusServiceUnavailable, "interrupted", "the connection to Postgres was lost, and changes with it: begin again")
+	}
 	if p.Code == "internal" {
 		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", one.slot, "error", err)
 	}
