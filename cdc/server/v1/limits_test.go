@@ -253,7 +253,7 @@ func TestAClientThatDoesNotAnswerIsLeft(t *testing.T) {
 // What a client does not read stays at the server, within limits, and is there when it reads again. Not parallel: it measures
 // memory.
 func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
-	const transactions, size = 300, 200_000
+	const transactions, size = 200, 200_000
 	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.Stream.MemoryLimit, c.Stream.SpillLimit = 1<<20, -1 })
 	slot := s.init()
 	c := s.stream(slot)
@@ -286,7 +286,7 @@ func TestALargeTransactionIsOneFrame(t *testing.T) {
 	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.Stream.MemoryLimit = 1 << 20 })
 	slot := s.init()
 	c := s.stream(slot)
-	const rows = 100_000
+	const rows = 30_000
 	s.Exec(fmt.Sprintf(`insert into t select i, repeat('x', 50) from generate_series(1, %d) i`, rows))
 	lsn, got := c.rows()
 	require.Len(t, got, rows)
