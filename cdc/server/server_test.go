@@ -188,15 +188,20 @@ func (h *harness) dial(path string, headers ...string) *client {
 	for i := 0; i < len(headers); i += 2 {
 		header.Set(headers[i], headers[i+1])
 	}
-	conn, response, err := websocket.Dial(h.t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+path, &websocket.DialOptions{HTTPHeader: header, HTTPClient: h.http})
-	if err != nil && response != nil {
-		text, _ := io.ReadAll(response.Body)
-		require.NoError(h.t, err, "%s", text)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, response, err := websocket.Dial(h.t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+path, &websocket.DialOptions{HTTPHeader: header, HTTPClient: h.http})
+		if err == nil {
+			conn.SetReadLimit(64 << 20)
+			h.t.Cleanup(func() { _ = conn.CloseNow() })
+			return &client{h, conn}
+		}
+		require.NotNil(h.t, response, err)
+		// The client before may not have gone to its end.
+		if response.StatusCode != http.StatusConflict || time.Now().After(end) {
+			text, _ := io.ReadAll(response.Body)
+			require.NoError(h.t, err, "%s", text)
+		}
 	}
-	require.NoError(h.t, err)
-	conn.SetReadLimit(64 << 20)
-	h.t.Cleanup(func() { _ = conn.CloseNow() })
-	return &client{h, conn}
 }
 
 // read is the next message; positions are passed over.
@@ -246,10 +251,11 @@ func (h *harness) confirmed(slot, lsn string) {
 	}, 20*time.Second, 20*time.Millisecond)
 }
 
-// free waits until nobody reads a slot.
+// free waits until nobody reads a slot, as far as Postgres and the server know.
 func (h *harness) free(slot string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
-		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot)
+		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot) &&
+			h.do("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
 	}, 20*time.Second, 20*time.Millisecond)
 }
