@@ -93,14 +93,13 @@ func (s *Server) prepare(r *http.Request, one *session) error {
 
 // begins compares what the client has with where the slot is.
 func (s *Server) begins(ctx context.Context, one *session) error {
-	slot, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
 		return refusal(http.StatusGone, "resync_needed", "the slot is gone, although it was not dropped here: DELETE it, and make it anew")
 	}
 	if err != nil {
 		return err
 	}
-	one.last = slot.Confirmed
 	if one.resume == 0 {
 		return nil
 	}
@@ -117,7 +116,21 @@ func (s *Server) begins(ctx context.Context, one *session) error {
 	if end, err := cdc.ParseLSN(text); err != nil || one.resume > end {
 		return errors.Join(err, refusal(http.StatusBadRequest, "bad_resume", "resume "+one.resume.String()+": it is beyond the end of the log, "+text))
 	}
-	if one.resume <= slot.Confirmed { // what came after it was not for this slot
+	return nil
+}
+
+// locate looks where the slot is once it is ours: Postgres may have learned of the last acknowledgement of the client before
+// only meanwhile. What the client has not acknowledged is not confirmed, so that a token at or behind it covers nothing that comes.
+func (s *Server) locate(ctx context.Context, one *session) error {
+	if one.auto {
+		return nil
+	}
+	slot, err := cdc.LookupSlot(ctx, s.pool, one.slot)
+	if err != nil {
+		return err
+	}
+	one.last = slot.Confirmed
+	if one.resume != 0 && one.resume <= slot.Confirmed {
 		one.passed, one.resume = one.resume, 0
 	}
 	return nil
@@ -163,6 +176,10 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 	}
 	defer one.stream.Close()
 	defer one.flush()
+	if err := s.locate(ctx, one); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
 	if one.client, err = s.accept(w, r); err != nil {
 		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", one.slot, "error", err)
 		return
