@@ -13,8 +13,11 @@ import (
 type Config struct {
 	// Conn connects to the database, as a role that may replicate. It is copied.
 	Conn *pgx.ConnConfig
-	// Slot is the name of a slot that exists: [CreateSlot] and [CreateSnapshot] make them.
+	// Slot is the name of a slot that exists: [CreateSlot] and [CreateSnapshot] make them. With Temporary, there must be none.
 	Slot string
+	// Temporary has the slot made by the connection that streams, from now on; the server drops it when that ends. So it
+	// leaves nothing behind, and a lost connection ends the stream with [ErrResyncNeeded].
+	Temporary bool
 	// Publications name what is streamed. At least one.
 	Publications []string
 	// Start is the end of the last transaction that was processed, for those that keep it themselves, together with what
@@ -93,6 +96,8 @@ func (c *Config) validate() error {
 		}
 	}
 	switch {
+	case c.Temporary && c.Start != 0:
+		return invalid(FieldStart, c.Start, "none with Temporary")
 	case c.Protocol < 0 || c.Protocol > 2:
 		return invalid(FieldProtocol, c.Protocol, "1 or 2, or 0 for what the server has")
 	case c.MemoryLimit < 64<<10:

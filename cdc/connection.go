@@ -106,7 +106,11 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 	if err := c.requireLogical(ctx); err != nil {
 		return 0, err
 	}
-	at, err := c.checkSlot(ctx, config.Slot, confirmed)
+	find := c.checkSlot
+	if config.Temporary && confirmed == 0 {
+		find = c.createTemporary
+	}
+	at, err := find(ctx, config.Slot, confirmed)
 	if err != nil {
 		return 0, err
 	}
@@ -141,10 +145,22 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 	if errors.As(err, &server) && server.Code == "55006" {
 		return 0, fmt.Errorf("%w: %q: %w", ErrSlotBusy, config.Slot, err)
 	}
+	if errors.As(err, &server) && server.Code == "42704" { // it was dropped a moment ago
+		return 0, &ResyncError{Slot: config.Slot, Reason: SlotMissing, Detail: server.Message}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("cdc: starting to stream: %w", err)
 	}
 	return at, nil
+}
+
+// createTemporary makes a slot that lives as long as the connection.
+func (c *connection) createTemporary(ctx context.Context, name string, _ LSN) (LSN, error) {
+	made, err := pglogrepl.ParseCreateReplicationSlot(c.Exec(ctx, "CREATE_REPLICATION_SLOT "+quote(name)+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
+	if err != nil {
+		return 0, fmt.Errorf("cdc: creating slot %q: %w", name, known(err))
+	}
+	return ParseLSN(made.ConsistentPoint)
 }
 
 // checkSlot finds a slot that cannot give all changes since a position, which is zero for where the slot is.

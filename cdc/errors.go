@@ -27,6 +27,7 @@ const (
 	FieldColumns       Field = "Columns"
 	FieldFilter        Field = "Filter"
 	FieldPageSize      Field = "PageSize"
+	FieldAfter         Field = "After"
 	FieldConnections   Field = "Connections"
 	FieldToken         Field = "Token"
 	FieldChunkSize     Field = "ChunkSize"

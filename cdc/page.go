@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"math"
 	"strings"
 	"sync"
 )
@@ -157,11 +158,26 @@ func (t *table) between(low, high []Value) (where string, args []string) {
 
 // rows asks for rows as texts.
 func (c *connection) rows(ctx context.Context, sql string, args ...string) (rows [][]Value, err error) {
-	err = c.each(ctx, func(row []Value) { rows = append(rows, row) }, sql, args...)
+	rows, _, err = c.someRows(ctx, math.MaxInt, math.MaxInt64, sql, args...)
+	return rows, err
+}
+
+// someRows keeps so many rows, and one beyond so many bytes of values at most, and tells whether there were more.
+func (c *connection) someRows(ctx context.Context, limit int, bytes int64, sql string, args ...string) (rows [][]Value, more bool, err error) {
+	err = c.each(ctx, func(row []Value) {
+		if len(rows) == limit || bytes <= 0 {
+			more = true
+			return
+		}
+		for _, v := range row {
+			bytes -= int64(len(v.Text))
+		}
+		rows = append(rows, row)
+	}, sql, args...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return rows, nil
+	return rows, more, nil
 }
 
 // each asks for rows as texts, and calls a function with each, although an error may follow.

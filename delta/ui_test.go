@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/browsertest"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -64,23 +65,23 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, deltatype.ResourceStateDegraded, row.State)
 
-	b := newBrowser(t)
-	b.open(s.UIURL + "/namespaces/default/workflows?query=" + url.QueryEscape("`DeltaKind`=\"account\" AND `DeltaState`=\"degraded\""))
-	b.shows("broken@example.com")
-	require.NotContains(t, b.text(), "ann@example.com", "the list is filtered by state")
+	b := browsertest.New(t)
+	b.Open(s.UIURL + "/namespaces/default/workflows?query=" + url.QueryEscape("`DeltaKind`=\"account\" AND `DeltaState`=\"degraded\""))
+	b.Shows("broken@example.com")
+	require.NotContains(t, b.Text(), "ann@example.com", "the list is filtered by state")
 	if *screenshots {
 		require.NoError(t, os.MkdirAll("../docs/images", 0o755))
-		b.picture("../docs/images/workflows.png")
+		b.Picture("../docs/images/workflows.png")
 	}
 
 	run, err := temporal.DescribeWorkflowExecution(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
-	b.open(s.UIURL + "/namespaces/default/workflows/" + url.PathEscape(row.WorkflowID) + "/" +
+	b.Open(s.UIURL + "/namespaces/default/workflows/" + url.PathEscape(row.WorkflowID) + "/" +
 		run.WorkflowExecutionInfo.Execution.RunId + "/user-metadata")
-	b.shows("account broken@example.com")
-	b.shows("State: degraded: resource degraded: upstream says: account is closed")
-	b.shows("It rests until")
+	b.Shows("account broken@example.com")
+	b.Shows("State: degraded: resource degraded: upstream says: account is closed")
+	b.Shows("It rests until")
 	if *screenshots {
-		b.picture("../docs/images/resource.png")
+		b.Picture("../docs/images/resource.png")
 	}
 }

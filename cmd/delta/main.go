@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, s streams) int {
 		groupLook: {
 			doctorCommand(c), informCommand(c), kindsCommand(c), pauseCommand(c), resourcesCommand(c), resumeCommand(c),
 		},
-		groupServe: {devCommand(c), migrateCommand(c)},
+		groupServe: {devCommand(c), migrateCommand(c), streamCommand(c)},
 	} {
 		for _, cmd := range commands {
 			cmd.GroupID = id

@@ -1,4 +1,5 @@
-package delta_test
+// Package browsertest drives a real browser in tests of pages.
+package browsertest
 
 import (
 	"bytes"
@@ -18,14 +19,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// browser is a real Chromium, driven as the WebDriver specification says (https://www.w3.org/TR/webdriver2/).
-type browser struct {
-	t       *testing.T
+// Browser is a real Chromium, driven as the WebDriver specification says (https://www.w3.org/TR/webdriver2/).
+type Browser struct {
+	t       testing.TB
 	session string
 }
 
-// newBrowser starts one, where this machine has it: .ci/chromium installs it on Debian.
-func newBrowser(t *testing.T) *browser {
+// New starts one, where this machine has it: .ci/chromium installs it on Debian.
+func New(t testing.TB) *Browser {
 	t.Helper()
 	driver, err := exec.LookPath("chromedriver")
 	if err != nil {
@@ -41,7 +42,7 @@ func newBrowser(t *testing.T) *browser {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
-	b := &browser{t: t, session: "http://" + address}
+	b := &Browser{t: t, session: "http://" + address}
 	require.Eventually(t, func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
@@ -53,19 +54,19 @@ func newBrowser(t *testing.T) *browser {
 	var created struct {
 		SessionID string `json:"sessionId"`
 	}
-	b.call(http.MethodPost, "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
+	b.Call(http.MethodPost, "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
 		"goog:chromeOptions": map[string]any{"args": []string{
 			"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
 			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,1000", "--user-data-dir=" + t.TempDir(),
 		}},
 	}}}, &created)
 	b.session += "/session/" + created.SessionID
-	t.Cleanup(func() { b.call(http.MethodDelete, "", nil, nil) })
+	t.Cleanup(func() { b.Call(http.MethodDelete, "", nil, nil) })
 	return b
 }
 
-// call sends a command and reads its value.
-func (b *browser) call(method, path string, body, value any) {
+// Call sends a command and reads its value.
+func (b *Browser) Call(method, path string, body, value any) {
 	b.t.Helper()
 	var encoded io.Reader
 	if body != nil {
@@ -90,49 +91,51 @@ func (b *browser) call(method, path string, body, value any) {
 	}
 }
 
-func (b *browser) open(address string) {
+// Open loads a page.
+func (b *Browser) Open(address string) {
 	b.t.Helper()
-	b.call(http.MethodPost, "/url", map[string]string{"url": address}, nil)
+	b.Call(http.MethodPost, "/url", map[string]string{"url": address}, nil)
 }
 
-// text is what a person can read on the page, in its frames too.
-func (b *browser) text() (text string) {
+// Text is what a person can read on the page, in its frames too.
+func (b *Browser) Text() (text string) {
 	b.t.Helper()
-	text = b.execute("return document.body.innerText").(string)
-	frames := b.execute("return document.querySelectorAll('iframe').length").(float64)
+	text = b.Execute("return document.body.innerText").(string)
+	frames := b.Execute("return document.querySelectorAll('iframe').length").(float64)
 	for i := range int(frames) {
-		b.call(http.MethodPost, "/frame", map[string]any{"id": i}, nil)
-		text += "\n" + b.execute("return document.body.innerText").(string)
-		b.call(http.MethodPost, "/frame", map[string]any{"id": nil}, nil)
+		b.Call(http.MethodPost, "/frame", map[string]any{"id": i}, nil)
+		text += "\n" + b.Execute("return document.body.innerText").(string)
+		b.Call(http.MethodPost, "/frame", map[string]any{"id": nil}, nil)
 	}
 	return text
 }
 
-func (b *browser) execute(script string) (value any) {
+// Execute runs the body of a function on the page, and returns what that returns.
+func (b *Browser) Execute(script string) (value any) {
 	b.t.Helper()
-	b.call(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &value)
+	b.Call(http.MethodPost, "/execute/sync", map[string]any{"script": script, "args": []any{}}, &value)
 	return value
 }
 
-// shows waits until the page says something.
-func (b *browser) shows(says string) {
+// Shows waits until the page says something.
+func (b *Browser) Shows(says string) {
 	b.t.Helper()
 	var text string
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if text = b.text(); strings.Contains(text, says) {
+		if text = b.Text(); strings.Contains(text, says) {
 			return
 		}
 	}
 	picture := fmt.Sprintf("%s/page.png", os.TempDir())
-	b.picture(picture)
+	b.Picture(picture)
 	b.t.Fatalf("the page does not say %q (see %s): %s", says, picture, text)
 }
 
-// picture writes a screenshot.
-func (b *browser) picture(file string) {
+// Picture writes a screenshot.
+func (b *Browser) Picture(file string) {
 	b.t.Helper()
 	var encoded string
-	b.call(http.MethodGet, "/screenshot", nil, &encoded)
+	b.Call(http.MethodGet, "/screenshot", nil, &encoded)
 	png, err := base64.StdEncoding.DecodeString(encoded)
 	require.NoError(b.t, err)
 	require.NoError(b.t, os.WriteFile(file, png, 0o644))

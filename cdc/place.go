@@ -1,0 +1,67 @@
+package cdc
+
+import (
+	"context"
+	"fmt"
+)
+
+// Page is some rows of a table, in the order of its key.
+type Page struct {
+	// Relation is the table; it is there for a page without rows too.
+	Relation *Relation
+	// Rows are [KindRead].
+	Rows []*Change
+	// Next is the key of the last row: what after of the next page takes. It is nil where no row follows.
+	Next []string
+}
+
+// Page reads the rows behind a key, or the first ones where after is nil: at most limit, and no more than one beyond so many
+// bytes of values. It reads what [Snapshot.Rows] reads, for those that keep the place themselves, and fails as that does;
+// an after that cannot be a key of the table is an [*InvalidError].
+func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string, limit int, bytes int64) (*Page, error) {
+	if limit < 1 || limit > 100_000 {
+		return nil, invalid(FieldPageSize, limit, "1 to 100000 rows")
+	}
+	var page *Page
+	var wrong error // which leaves the connection as it was
+	err := s.borrow(ctx, func(conn *connection) error {
+		t, err := describe(ctx, conn, schema, name, s.config.Publications)
+		if err != nil {
+			return err
+		}
+		if after != nil && len(after) != len(t.key) {
+			wrong = invalid(FieldAfter, after, fmt.Sprintf("the %d values of a key of %s", len(t.key), t.relation.Name()))
+			return nil
+		}
+		page, err = t.behind(ctx, conn, after, limit, bytes, s.LSN)
+		return err
+	})
+	if err == nil {
+		err = wrong
+	}
+	return page, err
+}
+
+func (t *table) behind(ctx context.Context, conn *connection, after []string, limit int, bytes int64, at LSN) (*Page, error) {
+	var low []Value
+	for _, text := range after {
+		low = append(low, Value{State: Present, Text: text})
+	}
+	names, _ := t.keys(0)
+	where, args := t.between(low, nil)
+	sql := fmt.Sprintf(`SELECT %s, %s FROM %s%s ORDER BY %s LIMIT %d`, names, t.columns, t.from, where, names, limit+1)
+	rows, more, err := conn.someRows(ctx, limit, bytes, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	page := &Page{Relation: t.relation}
+	for _, row := range rows {
+		page.Rows = append(page.Rows, &Change{Kind: KindRead, Relation: t.relation, New: row[len(t.key):], LSN: at})
+	}
+	if more {
+		for _, v := range rows[len(rows)-1][:len(t.key)] {
+			page.Next = append(page.Next, v.Text)
+		}
+	}
+	return page, nil
+}

@@ -1,0 +1,194 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+var chaos = flag.Duration("chaos", 5*time.Second, "how long the test of faults goes on")
+
+// follower is a client that keeps what it has with its token, as one in a database would.
+type follower struct {
+	mu     sync.Mutex
+	url    string
+	cut    context.CancelFunc
+	seen   map[int64]int // how often a row came
+	rows   map[int64]string
+	token  string // of the last transaction that was processed
+	last   string // where that ends
+	faults []string
+}
+
+func (f *follower) complain(format string, args ...any) {
+	f.faults = append(f.faults, fmt.Sprintf(format, args...))
+}
+
+// follow reads until its connection is lost.
+func (f *follower) follow(ctx context.Context, slot string, withToken bool) {
+	f.mu.Lock()
+	address := f.url + "/v2/slots/" + slot + "/stream"
+	if f.token != "" && withToken {
+		address += "?resume=" + f.token
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.cut = cancel
+	f.mu.Unlock()
+	conn, _, err := websocket.Dial(ctx, address, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow() //nolint:errcheck // it is lost
+	conn.SetReadLimit(64 << 20)
+	var transaction []change
+	before := ""
+	for {
+		_, data, err := conn.Read(ctx)
+		if err != nil {
+			return
+		}
+		var m message
+		if err := json.Unmarshal(data, &m); err != nil || m.Type == "error" && m.Code != "closing" {
+			f.mu.Lock()
+			f.complain("%s", data)
+			f.mu.Unlock()
+		}
+		if m.Type != "transaction" {
+			continue
+		}
+		transaction = append(transaction, m.Changes...)
+		if !m.Final {
+			continue
+		}
+		f.take(m, transaction, before, withToken)
+		transaction, before = nil, m.LSN
+		if rand.IntN(3) > 0 && conn.Write(ctx, websocket.MessageText, []byte(`{"lsn":"`+m.LSN+`"}`)) != nil {
+			return
+		}
+	}
+}
+
+// take processes a transaction, and looks at where it stands.
+func (f *follower) take(m message, changes []change, before string, withToken bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if before != "" && position(m.LSN) <= position(before) {
+		f.complain("%s came behind %s", m.LSN, before)
+	}
+	if withToken && f.last != "" && position(m.LSN) <= position(f.last) {
+		f.complain("%s came again, although %s was the token", m.LSN, f.last)
+	}
+	n := -1.0
+	for _, c := range changes {
+		if now := c.New["n"].(float64); now <= n {
+			f.complain("in %s, %v came behind %v", m.LSN, now, n)
+		} else {
+			n = now
+		}
+		id := int64(c.New["id"].(float64))
+		f.seen[id]++
+		f.rows[id] = c.New["v"].(string)
+	}
+	if position(m.LSN) > position(f.last) {
+		f.token, f.last = m.Resume, m.LSN
+	}
+}
+
+func position(lsn string) (n uint64) {
+	high, low, _ := strings.Cut(lsn, "/")
+	var h, l uint64
+	_, _ = fmt.Sscanf(high, "%X", &h)
+	_, _ = fmt.Sscanf(low, "%X", &l)
+	return h<<32 | l
+}
+
+// Writers run, and the server, the walsender and the client are cut at random: nothing is lost, nothing comes again that the
+// token covers, and the order is kept.
+func TestNothingIsLostWhateverIsCut(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(`create table event (id int generated always as identity primary key, n int, v text)`)
+	h.slot(h.s, `"tables":["public.event"],"snapshot":false`)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	f := &follower{url: h.url, cut: func() {}, seen: map[int64]int{}, rows: map[int64]string{}}
+	var work sync.WaitGroup
+	work.Go(func() {
+		for ctx.Err() == nil {
+			f.follow(ctx, h.s, rand.IntN(4) > 0)
+		}
+	})
+	writing, done := context.WithCancel(ctx)
+	for range 2 {
+		work.Go(func() {
+			for writing.Err() == nil {
+				_, err := h.Pool.Exec(ctx, `insert into event (n, v) select i, md5(random()::text) from generate_series(1, $1) i`, 1+rand.IntN(2)*rand.IntN(2)*rand.IntN(2)*rand.IntN(1500))
+				if err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Duration(rand.IntN(10)) * time.Millisecond)
+			}
+		})
+	}
+	kills := map[string]int{}
+	for end := time.Now().Add(*chaos); time.Now().Before(end); time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond) {
+		switch rand.IntN(4) {
+		case 0:
+			kills["client"]++
+			f.mu.Lock()
+			f.cut()
+			f.mu.Unlock()
+		case 1:
+			kills["server"]++
+			h.stop()
+			h.start(nil)
+			f.mu.Lock()
+			f.url = h.url
+			f.mu.Unlock()
+		default:
+			kills["walsender"]++
+			h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where active and slot_name = '` + h.s + `'`)
+		}
+	}
+	done()
+	rows, err := h.Pool.Query(t.Context(), `select id, v from event`)
+	require.NoError(t, err)
+	written := map[int64]string{}
+	for rows.Next() {
+		var id int64
+		var v string
+		require.NoError(t, rows.Scan(&id, &v))
+		written[id] = v
+	}
+	require.NoError(t, rows.Err())
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.rows) >= len(written)
+	}, time.Minute, 50*time.Millisecond)
+	count := cdctest.Query[int](h.Database, `select count(*) from event`)
+	stop()
+	work.Wait()
+	again := 0
+	for _, n := range f.seen {
+		again += n - 1
+	}
+	t.Logf("%d rows, %d of them again, %v", len(f.rows), again, kills)
+	require.Empty(t, f.faults)
+	require.GreaterOrEqual(t, count, len(written))
+	for id, v := range written {
+		require.Equal(t, v, f.rows[id], "row %d", id)
+	}
+}

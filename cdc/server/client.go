@@ -1,0 +1,185 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// client is the other end of a stream. Its methods belong to one goroutine.
+type client interface {
+	// send hands over a message, and fails when the client does not read it in time. token is where one can go on
+	// behind it, or empty.
+	send(kind string, message []byte, token string) error
+	// ping sees that the client is there. It may be called beside send.
+	ping(ctx context.Context) error
+	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
+	end(p *problem)
+}
+
+// errSlow is a client that was cut.
+var errSlow = refusal(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
+
+// accept makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
+// through [client.end].
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) {
+	if wantsSocket(r) {
+		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // access has seen the origin
+		if err != nil {
+			return nil, err // and the answer is written
+		}
+		conn.SetReadLimit(4 << 10)
+		return newSocket(s.patience, conn, s.config.WriteTimeout), nil
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("X-Accel-Buffering", "no") // or else proxies would keep it
+	e := &events{w: w, control: http.NewResponseController(w), timeout: s.config.WriteTimeout, ctx: s.patience}
+	if err := e.control.SetReadDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	w.WriteHeader(http.StatusOK)
+	if err := e.control.Flush(); err != nil {
+		return nil, err
+	}
+	e.hurried = context.AfterFunc(s.patience, func() { _ = e.control.SetWriteDeadline(time.Now()) })
+	return e, nil
+}
+
+// wantsSocket tells whether a request asks for a websocket.
+func wantsSocket(r *http.Request) bool {
+	return names(r.Header.Values("Connection"), "upgrade") && names(r.Header.Values("Upgrade"), "websocket")
+}
+
+// names tells whether one of the lists in a header holds a word.
+func names(lists []string, word string) bool {
+	for _, item := range list(lists) {
+		if name, _, _ := strings.Cut(item, ";"); strings.EqualFold(strings.TrimSpace(name), word) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkUpgrade answers what [Server.accept] could not any more.
+func checkUpgrade(r *http.Request) error {
+	switch {
+	case wantsSocket(r):
+		if r.Header.Get("Sec-Websocket-Version") != "13" || r.Header.Get("Sec-Websocket-Key") == "" || r.ProtoMajor != 1 {
+			return refusal(http.StatusBadRequest, "invalid", "the handshake of the websocket is not one of version 13 over HTTP/1.1")
+		}
+	case !names(r.Header.Values("Accept"), "text/event-stream"):
+		return refusal(http.StatusNotAcceptable, "not_acceptable", "open a websocket, or say Accept: text/event-stream")
+	}
+	return nil
+}
+
+// socket is a websocket.
+type socket struct {
+	conn    *websocket.Conn
+	timeout time.Duration
+	ctx     context.Context //nolint:containedctx // the server's patience: a stop reaches a client that does not read
+	slow    *time.Timer     // ends ctx; a context for each message would cost more than to write it
+	cut     context.CancelCauseFunc
+}
+
+func newSocket(ctx context.Context, conn *websocket.Conn, timeout time.Duration) *socket {
+	c := &socket{conn: conn, timeout: timeout}
+	c.ctx, c.cut = context.WithCancelCause(ctx)
+	c.slow = time.AfterFunc(timeout, func() { c.cut(errSlow) })
+	c.slow.Stop()
+	return c
+}
+
+func (c *socket) send(_ string, message []byte, _ string) error {
+	c.slow.Reset(c.timeout)
+	defer c.slow.Stop()
+	err := c.conn.Write(c.ctx, websocket.MessageText, message)
+	if err != nil && errors.Is(context.Cause(c.ctx), errSlow) {
+		return errSlow
+	}
+	return err
+}
+
+func (c *socket) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.conn.Ping(ctx)
+}
+
+func (c *socket) end(p *problem) {
+	defer c.cut(nil)
+	defer c.conn.CloseNow() //nolint:errcheck // it is closed then
+	if p == nil {
+		return
+	}
+	code := websocket.StatusCode(4000 + p.status)
+	if p.Code == errClosing.Code {
+		code = websocket.StatusGoingAway
+	}
+	_ = c.conn.Close(code, p.Code)
+}
+
+// events are Server-Sent Events.
+type events struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+	buffer  []byte
+	ctx     context.Context //nolint:containedctx // as that of socket
+	hurried func() bool
+}
+
+func (c *events) send(kind string, message []byte, token string) error {
+	c.buffer = append(append(c.buffer[:0], "event: "...), kind...)
+	if token != "" {
+		c.buffer = append(append(c.buffer, "\nid: "...), token...)
+	}
+	c.buffer = append(append(append(c.buffer, "\ndata: "...), message...), "\n\n"...)
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.control.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return err
+	}
+	_, err := c.w.Write(c.buffer)
+	if err == nil {
+		err = c.control.Flush()
+	}
+	var late interface{ Timeout() bool }
+	if errors.As(err, &late) && late.Timeout() {
+		return errSlow
+	}
+	return err
+}
+
+func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
+
+func (c *events) end(*problem) { c.hurried() }
+
+// errorMessage is the last message to a client.
+func errorMessage(p *problem) []byte {
+	e := newEncoder(nil)
+	e.text(`{"type":"error","code":`)
+	e.string(p.Code)
+	e.text(`,"error":`)
+	e.string(p.Text)
+	e.text(`}`)
+	return e.buffer
+}
+
+// ackOf reads an acknowledgement.
+func ackOf(text string) (cdc.LSN, error) {
+	lsn, err := cdc.ParseLSN(text)
+	if err != nil || lsn == 0 {
+		return 0, refusal(http.StatusBadRequest, "bad_ack", fmt.Sprintf(`an acknowledgement must be {"lsn":"0/16B3748"}, and not %.100q`, text))
+	}
+	return lsn, nil
+}

@@ -1,0 +1,158 @@
+package server
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// shortestToken is what a token must have at least, in characters: it is all that keeps strangers out.
+const shortestToken = 16
+
+// Config is what [New] needs.
+type Config struct {
+	// Conn connects to the database, as a role that may replicate and read the tables. To make publications it needs CREATE on
+	// the database and must own the tables. It is copied.
+	Conn *pgx.ConnConfig
+	// Tokens are the secrets of those who may call, 16 characters or more each. Default: none, and nobody is asked.
+	Tokens []string
+	// Insecure lets [Server.Serve] listen on addresses that other machines reach although there are no tokens.
+	Insecure bool
+	// Tables are patterns of the schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables but
+	// the server's own.
+	Tables []string
+	// Origins are patterns of origins, such as https://*.example.com, whose pages may call. Default: the server's own only.
+	Origins []string
+	// Hosts are patterns of host names under which the server may be called while there are no tokens, besides localhost and
+	// addresses: a page of another name cannot reach it by giving that name the server's address.
+	Hosts []string
+	// Publication is the one that live tails read. One that is there is used as it is; or else it is made, of all Tables
+	// that have a key, and kept so. Default: delta_stream_tail.
+	Publication string
+	// Installation names the session of /v1 among those of other servers of the same database. Default: "default".
+	Installation string
+	// TLS has connections encrypted. Default: they are not.
+	TLS *tls.Config
+
+	// MaxClients is how many may stream at the same time, and MaxTails how many of them from slots of their own that end with
+	// them. Defaults: 64, 4.
+	MaxClients, MaxTails int
+	// ClientMemory bounds what waits for one client, in bytes: beyond it, Postgres is not read on. Default: 16 MiB.
+	ClientMemory int64
+	// MaxUnacknowledged is how many transactions a client may leave unacknowledged before it gets no more. Default: 100,000.
+	MaxUnacknowledged int
+	// MaxBody bounds the body of a request, in bytes. Default: 64 KiB.
+	MaxBody int64
+	// MaxRows bounds a page of a snapshot in rows, MaxPage in bytes; one row may come on top. Defaults: 10,000, 8 MiB.
+	MaxRows int
+	MaxPage int64
+	// MaxSnapshots is how many are held at the same time, SnapshotIdle how long one is held that nobody reads. Each holds back
+	// the vacuum of Postgres. Defaults: 8, 10 minutes.
+	MaxSnapshots int
+	SnapshotIdle time.Duration
+	// CreateTimeout bounds how long a new slot waits for the transactions that are running. Default: 30 seconds.
+	CreateTimeout time.Duration
+	// HeartbeatInterval is how often a client to which nothing else is sent is told the position, and pinged. Default: 15 seconds.
+	HeartbeatInterval time.Duration
+	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
+	WriteTimeout time.Duration
+	// Stream are further settings of the streams, such as SpillLimit. Conn, Slot, Temporary, Publications, Start, MemoryLimit
+	// and Logger of it are not used.
+	Stream cdc.Config
+	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
+	Logger *slog.Logger
+}
+
+// WithDefaults is a copy in which all that was zero has its default.
+func (c Config) WithDefaults() Config {
+	if len(c.Tables) == 0 {
+		c.Tables = []string{"*"}
+	}
+	setDefault(&c.Publication, "delta_stream_tail")
+	setDefault(&c.Installation, "default")
+	setDefault(&c.MaxClients, 64)
+	setDefault(&c.MaxTails, 4)
+	setDefault(&c.ClientMemory, 16<<20)
+	setDefault(&c.MaxUnacknowledged, 100_000)
+	setDefault(&c.MaxBody, 64<<10)
+	setDefault(&c.MaxRows, 10_000)
+	setDefault(&c.MaxPage, 8<<20)
+	setDefault(&c.MaxSnapshots, 8)
+	setDefault(&c.SnapshotIdle, 10*time.Minute)
+	setDefault(&c.CreateTimeout, 30*time.Second)
+	setDefault(&c.HeartbeatInterval, 15*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c *Config) validate() error {
+	if c.Conn == nil {
+		return invalid("Conn", "nil", "needed")
+	}
+	for _, token := range c.Tokens {
+		if len(token) < shortestToken || strings.ContainsAny(token, " \t\r\n") {
+			return invalid("Tokens", fmt.Sprintf("of %d characters", len(token)), fmt.Sprintf("%d characters or more, none of them white space", shortestToken))
+		}
+	}
+	for field, patterns := range map[cdc.Field][]string{cdc.FieldTables: c.Tables, "Origins": c.Origins, "Hosts": c.Hosts} {
+		for _, p := range patterns {
+			if _, err := path.Match(p, ""); err != nil || p == "" {
+				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+			}
+		}
+	}
+	for _, o := range c.Origins {
+		if u, err := url.Parse(strings.NewReplacer("*", "x", "?", "x", "[", "x", "]", "x").Replace(o)); err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" {
+			return invalid("Origins", o, "a scheme and a host, such as https://app.example.com")
+		}
+	}
+	for _, limit := range []struct {
+		field cdc.Field
+		value int64
+	}{
+		{"MaxClients", int64(c.MaxClients)},
+		{"MaxTails", int64(c.MaxTails)},
+		{"MaxUnacknowledged", int64(c.MaxUnacknowledged)},
+		{"MaxBody", c.MaxBody},
+		{"MaxRows", int64(c.MaxRows)},
+		{"MaxPage", c.MaxPage},
+		{"MaxSnapshots", int64(c.MaxSnapshots)},
+		{"SnapshotIdle", int64(c.SnapshotIdle)},
+		{"CreateTimeout", int64(c.CreateTimeout)},
+		{"HeartbeatInterval", int64(c.HeartbeatInterval)},
+		{"WriteTimeout", int64(c.WriteTimeout)},
+	} {
+		if limit.value < 0 {
+			return invalid(limit.field, limit.value, "more than zero")
+		}
+	}
+	if c.ClientMemory < 64<<10 {
+		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")
+	}
+	if c.MaxRows >= 100_000 {
+		return invalid("MaxRows", c.MaxRows, "less than 100000")
+	}
+	return nil
+}
+
+func invalid(field cdc.Field, value any, rule string) error {
+	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
+}

@@ -1,0 +1,189 @@
+package server_test
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// event is one of Server-Sent Events.
+type event struct {
+	kind, id string
+	message
+}
+
+// follow reads events until the test ends, or stop is called.
+func (h *harness) follow(path string, headers ...string) (next func() event, stop func()) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	request, err := http.NewRequestWithContext(ctx, "GET", h.url+path, nil)
+	require.NoError(h.t, err)
+	request.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := h.http.Do(request)
+	require.NoError(h.t, err)
+	require.Equal(h.t, http.StatusOK, response.StatusCode)
+	require.Equal(h.t, "text/event-stream", response.Header.Get("Content-Type"))
+	stop = func() { cancel(); _ = response.Body.Close() }
+	h.t.Cleanup(stop)
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 16<<20)
+	return func() (e event) {
+		h.t.Helper()
+		timer := time.AfterFunc(30*time.Second, cancel)
+		defer timer.Stop()
+		for lines.Scan() {
+			name, value, _ := strings.Cut(lines.Text(), ": ")
+			switch name {
+			case "event":
+				e.kind = value
+			case "id":
+				e.id = value
+			case "data":
+				e.message = decode[message](h.t, value)
+				require.Equal(h.t, e.kind, e.Type)
+			case "":
+				return e
+			}
+		}
+		require.NoError(h.t, lines.Err())
+		h.t.Fatal("the events have ended")
+		return e
+	}, stop
+}
+
+// changes passes over positions.
+func changes(next func() event) func() event {
+	return func() event {
+		for {
+			if e := next(); e.kind != "position" {
+				return e
+			}
+		}
+	}
+}
+
+func TestServerSentEvents(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	path := "/v2/slots/" + h.s
+	require.Equal(t, "not_streaming", h.do("POST", path+"/ack", `{"lsn":"0/1"}`).code())
+	all, stop := h.follow(path + "/stream")
+	next := changes(all)
+	h.Exec(`insert into account (id) values (1)`, `insert into account (id) values (2)`)
+	one, two := next(), next()
+	require.Equal(t, one.Resume, one.id)
+	for body, code := range map[string]string{
+		`{"lsn":"FF/0"}`: "bad_ack", `{"lsn":"x"}`: "bad_ack", `{}`: "bad_ack", `{"x":1}`: "invalid", `[`: "invalid", `{"lsn":"0/1"} {}`: "invalid",
+	} {
+		a := h.do("POST", path+"/ack", body)
+		require.Equal(t, http.StatusBadRequest, a.status, body)
+		require.Equal(t, code, a.code(), body)
+	}
+	a := h.do("POST", path+"/ack", `{"lsn":"`+one.LSN+`"}`)
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	require.JSONEq(t, `{"acknowledged":"`+one.LSN+`"}`, a.body)
+	h.confirmed(h.s, one.LSN)
+	stop()
+	h.free(h.s)
+
+	// What a browser says when it comes again.
+	all, stop = h.follow(path+"/stream", "Last-Event-ID", two.id)
+	h.Exec(`insert into account (id) values (3)`)
+	require.EqualValues(t, 3, changes(all)().Changes[0].New["id"])
+	h.confirmed(h.s, two.LSN)
+	stop()
+	h.free(h.s)
+	a = h.do("GET", path+"/stream", "")
+	require.Equal(t, http.StatusNotAcceptable, a.status)
+	require.Equal(t, "not_acceptable", a.code())
+}
+
+func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.Publication = ""; c.Tables = []string{"public.*"} })
+	h.Exec(accounts, `create table nokey (v text)`, `create schema secret`, `create table secret.t (id int primary key)`)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	all, stop := h.follow("/v2/tail?kinds=insert")
+	all()
+	h.Exec(`insert into secret.t values (1)`, `insert into nokey values ('x')`, `update nokey set v = 'y'`, `insert into account (id) values (1)`)
+	e := changes(all)()
+	require.Equal(t, "account", e.Changes[0].Table)
+	require.True(t, e.Final)
+	require.Empty(t, e.id, "nothing goes on with it")
+	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_replication_slots where temporary and database = $1`, h.Name))
+	stop()
+	require.Eventually(t, func() bool {
+		return cdctest.Query[int](h.Database, `select count(*) from pg_replication_slots where temporary and database = $1`, h.Name) == 0
+	}, 20*time.Second, 20*time.Millisecond)
+	c := h.dial("/v2/slots/" + h.s + "/stream")
+	require.EqualValues(t, 1, c.read().Changes[0].New["id"])
+
+	// A table that came later is in the next tail.
+	h.Exec(`create table later (id int primary key)`)
+	all, _ = h.follow("/v2/tail")
+	all()
+	h.Exec(`insert into later values (1)`)
+	require.Equal(t, "later", changes(all)().Changes[0].Table)
+
+	// It cannot go on where it was, and says so.
+	lost, _ := h.follow("/v2/tail")
+	lost()
+	h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where temporary and database = '` + h.Name + `'`)
+	require.Equal(t, "interrupted", changes(lost)().Code)
+	all, _ = h.follow("/v2/tail")
+	all()
+
+	metrics := h.do("GET", "/metrics", "").body
+	require.Contains(t, metrics, `delta_stream_slot_lag_bytes{slot="`+h.s+`"}`)
+	require.Contains(t, metrics, "delta_stream_clients 2\n")
+	require.Contains(t, metrics, "delta_stream_database_up 1\n")
+}
+
+// A client that does not read is cut, and what waits for it is bounded meanwhile: what is not sent stays in Postgres.
+func TestASlowClientIsCut(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) {
+		c.WriteTimeout, c.ClientMemory, c.HeartbeatInterval = time.Second, 1<<20, time.Hour
+	})
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	c := h.dial("/v2/slots/" + h.s + "/stream")
+	all, _ := h.follow("/v2/tail")
+	all()
+	h.Exec(`insert into account (id, name) select i, repeat('payload', 1000) from generate_series(1, 4000) i`)
+	h.free(h.s)
+	require.Eventually(t, func() bool {
+		return strings.Contains(h.do("GET", "/metrics", "").body, "delta_stream_slow_clients_total 2\n")
+	}, 30*time.Second, 50*time.Millisecond)
+	_ = c.conn.CloseNow()
+	require.NotContains(t, h.log.String(), "payload", "no data in the log")
+	h.stop()
+	h.start(nil)
+
+	// It has it all when it comes again.
+	c = h.dial("/v2/slots/" + h.s + "/stream")
+	n := 0
+	for {
+		m := c.read()
+		n += len(m.Changes)
+		if m.Final {
+			c.ack(m.LSN)
+			h.confirmed(h.s, m.LSN)
+			break
+		}
+	}
+	require.Equal(t, 4000, n)
+}

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// filter is what one client gets, of what the server allows.
+type filter struct {
+	allowed, tables []string
+	kinds           map[cdc.Kind]bool
+}
+
+// kinds are those that can be asked for. Messages are those of any program: who wants them says so.
+var kinds = []cdc.Kind{cdc.KindInsert, cdc.KindUpdate, cdc.KindDelete, cdc.KindTruncate, cdc.KindMessage}
+
+// newFilter reads tables and kinds, each a list with commas, or several.
+func (s *Server) newFilter(query url.Values) (*filter, error) {
+	f := &filter{allowed: s.config.Tables, kinds: map[cdc.Kind]bool{}}
+	for _, pattern := range list(query["tables"]) {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return nil, refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("tables %.100q: it must be a pattern of *, ?, [a-z] and other characters", pattern))
+		}
+		f.tables = append(f.tables, pattern)
+	}
+	for _, kind := range list(query["kinds"]) {
+		if !slices.Contains(kinds, cdc.Kind(kind)) {
+			return nil, refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("kinds %.100q: it must be some of insert, update, delete, truncate, message", kind))
+		}
+		f.kinds[cdc.Kind(kind)] = true
+	}
+	if len(f.kinds) == 0 {
+		for _, kind := range kinds {
+			f.kinds[kind] = kind != cdc.KindMessage
+		}
+	}
+	return f, nil
+}
+
+func list(values []string) (items []string) {
+	for _, v := range values {
+		for item := range strings.SplitSeq(v, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				items = append(items, item)
+			}
+		}
+	}
+	return items
+}
+
+func (f *filter) wants(table string) bool {
+	return matches(f.allowed, table) && (len(f.tables) == 0 || matches(f.tables, table))
+}

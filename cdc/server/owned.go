@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+const maker = "delta stream /v2"
+
+// owned is a slot that this or another server of this kind has made. A publication of its name says so in its comment:
+// what has no such publication belongs to somebody else, and is never touched.
+type owned struct {
+	MadeBy string `json:"madeBy"`
+	// Incarnation tells a slot from earlier ones of its name.
+	Incarnation string   `json:"incarnation"`
+	Tables      []string `json:"-"`
+}
+
+// token is where a client can go on.
+func (o owned) token(lsn cdc.LSN) string { return lsn.String() + "@" + o.Incarnation }
+
+// parseToken reads what token has written.
+func parseToken(text string) (lsn cdc.LSN, incarnation string, err error) {
+	at, incarnation, found := strings.Cut(text, "@")
+	if lsn, err = cdc.ParseLSN(at); err != nil || !found || lsn == 0 {
+		return 0, "", refusal(http.StatusBadRequest, "bad_resume", fmt.Sprintf("resume %.100q: it is none of the tokens that this server gives", text))
+	}
+	return lsn, incarnation, nil
+}
+
+// findOwned lists them by name; name chooses one.
+func (s *Server) findOwned(ctx context.Context, name string) (map[string]owned, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT p.pubname, obj_description(p.oid, 'pg_publication'),
+			coalesce((SELECT array_agg(n.nspname || '.' || c.relname ORDER BY n.nspname, c.relname)
+				FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+				WHERE r.prpubid = p.oid), '{}')
+		FROM pg_publication p
+		WHERE obj_description(p.oid, 'pg_publication') LIKE '{"madeBy":%' AND ($1 = '' OR p.pubname = $1)`, name)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]owned{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o owned, err error) {
+		var name, comment string
+		if err := row.Scan(&name, &comment, &o.Tables); err != nil {
+			return o, err
+		}
+		if json.Unmarshal([]byte(comment), &o) == nil && o.MadeBy == maker && o.Incarnation != "" {
+			found[name] = o
+		}
+		return o, nil
+	})
+	return found, err
+}
+
+// mine finds one of them; foreign slots and those that are not there are errors.
+func (s *Server) mine(ctx context.Context, name string) (owned, error) {
+	found, err := s.findOwned(ctx, name)
+	if err != nil {
+		return owned{}, err
+	}
+	if o, ok := found[name]; ok {
+		return o, nil
+	}
+	if _, err := cdc.LookupSlot(ctx, s.pool, name); err != nil {
+		return owned{}, err
+	}
+	return owned{}, refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone")
+}
+
+// publish makes the publication of a slot, with what says that it is ours, in one transaction.
+func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable) (o owned, err error) {
+	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12])}
+	comment, err := json.Marshal(o)
+	if err != nil {
+		return o, err
+	}
+	for _, t := range tables {
+		o.Tables = append(o.Tables, t.Schema+"."+t.Table)
+	}
+	return o, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := cdc.CreatePublication(ctx, tx, cdc.Publication{Name: name, Tables: tables, ViaRoot: true}); err != nil {
+			return err
+		}
+		// It is letters, digits and what JSON has around them: no quote that would end the constant.
+		_, err := tx.Exec(ctx, `COMMENT ON PUBLICATION `+pgx.Identifier{name}.Sanitize()+` IS '`+string(comment)+`'`)
+		return err
+	})
+}
+
+// keys is what a table can be used for.
+type keys struct {
+	streams bool // updates and deletes name the row
+	pages   bool // it has an order
+}
+
+// tablesOf finds the allowed tables that patterns choose, and what they can be used for.
+func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.PublishedTable, map[string]keys, error) {
+	all, err := cdc.FindTables(ctx, s.pool, patterns...)
+	if err != nil {
+		var invalid *cdc.InvalidError
+		if errors.As(err, &invalid) && strings.Contains(invalid.Rule, "at least one table") {
+			return nil, nil, refusal(http.StatusNotFound, "unknown_table", fmt.Sprintf("no table matches %q", invalid.Value))
+		}
+		return nil, nil, err
+	}
+	var tables []cdc.PublishedTable
+	for _, t := range all {
+		if matches(s.config.Tables, t.Schema+"."+t.Table) {
+			tables = append(tables, t)
+		}
+	}
+	if len(tables) == 0 {
+		return nil, nil, refusal(http.StatusForbidden, "table_not_allowed", "none of these tables may be read: the server allows "+strings.Join(s.config.Tables, ", "))
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT n.nspname || '.' || c.relname,
+			c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+			c.relreplident = 'i' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')`)
+	if err != nil {
+		return nil, nil, err
+	}
+	can := map[string]keys{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keys, err error) {
+		var name string
+		err = row.Scan(&name, &k.streams, &k.pages)
+		can[name] = k
+		return k, err
+	})
+	return tables, can, err
+}

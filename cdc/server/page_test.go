@@ -1,0 +1,78 @@
+package server_test
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/browsertest"
+)
+
+var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
+
+// A person sees the slots with their lag, and changes as they happen, after giving the token.
+func TestThePage(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it renders pages in a browser")
+	}
+	b := browsertest.New(t)
+	h := newHarness(t, func(c *server.Config) { c.Tokens = []string{secret} })
+	h.Exec(accounts, `create table payment (id int primary key, amount numeric(10,2), note text)`)
+	bearer := []string{"Authorization", "Bearer " + secret}
+	for name, body := range map[string]string{
+		"accounts_" + h.s[4:]: `"tables":["public.account"]`, "books_" + h.s[4:]: `"tables":["public.*"],"snapshot":false`,
+	} {
+		require.Equal(t, 201, h.do("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`, bearer...).status)
+	}
+	c := h.dial("/v2/slots/books_"+h.s[4:]+"/stream", bearer...)
+	go func() { // it has the slot, and keeps nothing
+		for {
+			m, err := c.any()
+			if err != nil {
+				return
+			}
+			if m.Final {
+				c.ack(m.LSN)
+			}
+		}
+	}()
+
+	b.Open(h.url + "/")
+	b.Shows("This server asks for a token")
+	b.Execute(`document.getElementById('token').value = 'wrong'; document.getElementById('access').requestSubmit()`)
+	b.Shows("It is not this one.")
+	b.Execute(`document.getElementById('token').value = '` + secret + `'; document.getElementById('access').requestSubmit()`)
+	b.Shows("accounts_" + h.s[4:])
+	b.Shows("streaming")
+	b.Shows("waiting, snapshot held")
+	require.NotContains(t, b.Text(), "This server asks for a token")
+
+	b.Execute(`document.getElementById('tables').value = 'public.*'; document.getElementById('tail').requestSubmit()`)
+	require.Eventually(t, func() bool { return b.Execute(`return document.getElementById('state').textContent`) == "Following" }, 30*time.Second, 50*time.Millisecond)
+	h.Exec(
+		`insert into account (id, name, balance, ok) values (1, 'Ann', 12.50, true), (2, 'Bob <script>alert(1)</script>', 8, false)`,
+		`update account set balance = 15 where id = 1`,
+		`insert into payment values (1, 99999999.99, 'a large one')`,
+		`delete from account where id = 2`,
+		`truncate payment`,
+	)
+	b.Shows("truncate")
+	text := b.Text()
+	for _, says := range []string{`public.account`, `balance="15.00"`, `amount="99999999.99"`, `name="Bob <script>alert(1)</script>"`, "delete"} {
+		require.Contains(t, text, says)
+	}
+	b.Shows("KiB") // the slot that nobody reads has a lag
+	require.Empty(t, b.Execute(`return [...document.querySelectorAll('input:not([type=checkbox])')].filter(i => !i.labels.length).map(i => i.id)`), "inputs without a label")
+	if *screenshots {
+		require.NoError(t, os.MkdirAll("../../docs/images", 0o755))
+		b.Picture("../../docs/images/stream.png")
+	}
+	b.Execute(`document.getElementById('tail').requestSubmit()`)
+	require.Eventually(t, func() bool { return strings.Contains(b.Text(), "Not following") }, 30*time.Second, 50*time.Millisecond)
+}

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// problem is an answer that is not a success: for people in words, for programs by its code.
+type problem struct {
+	status int
+	Code   string `json:"code"`
+	Text   string `json:"error"`
+}
+
+func (p *problem) Error() string { return p.Text }
+
+func refusal(status int, code, text string) *problem { return &problem{status, code, text} }
+
+// explain makes of an error what a client may know of it. What it has no words for is for the log.
+func explain(err error) *problem {
+	var ours *problem
+	var invalid *cdc.InvalidError
+	var database *pgconn.PgError
+	var body *http.MaxBytesError
+	text := strings.TrimPrefix(err.Error(), "cdc: ")
+	switch {
+	case errors.As(err, &ours):
+		return ours
+	case errors.As(err, &body):
+		return refusal(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than "+strconv.FormatInt(body.Limit, 10)+" bytes")
+	case errors.As(err, &invalid):
+		if invalid.Field == cdc.FieldWALLevel || invalid.Field == cdc.FieldServerVersion {
+			return refusal(http.StatusServiceUnavailable, "database", text)
+		}
+		return refusal(http.StatusBadRequest, "invalid", text)
+	case errors.As(err, new(*cdc.AckError)):
+		return refusal(http.StatusBadRequest, "bad_ack", text)
+	case errors.Is(err, cdc.ErrResyncNeeded):
+		return refusal(http.StatusGone, "resync_needed", text)
+	case errors.As(err, new(*cdc.TooLargeError)):
+		return refusal(http.StatusInsufficientStorage, "too_large", text)
+	case errors.Is(err, cdc.ErrExists):
+		return refusal(http.StatusConflict, "exists", "there is a slot or a publication of this name")
+	case errors.Is(err, cdc.ErrSlotBusy):
+		return refusal(http.StatusConflict, "busy", "somebody else reads the slot: one client can, at a time")
+	case errors.Is(err, cdc.ErrNotFound):
+		return refusal(http.StatusNotFound, "unknown_slot", "there is no slot of this name")
+	case errors.Is(err, context.DeadlineExceeded):
+		return refusal(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: a new slot waits for the transactions that are running")
+	case errors.As(err, &database):
+		return explainDatabase(database)
+	case errors.As(err, new(*pgconn.ConnectError)):
+		return refusal(http.StatusServiceUnavailable, "database", "the database cannot be reached")
+	}
+	return refusal(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
+}
+
+func explainDatabase(err *pgconn.PgError) *problem {
+	switch class := err.Code[:min(2, len(err.Code))]; {
+	case err.Code == "42501":
+		return refusal(http.StatusForbidden, "denied_by_database", err.Message+": the role needs REPLICATION, CREATE on the database, and to own and read the tables")
+	case err.Code == "53400", err.Code == "53300":
+		return refusal(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
+	case class == "22":
+		return refusal(http.StatusBadRequest, "invalid", err.Message)
+	case class == "08", class == "53", class == "57", class == "58":
+		return refusal(http.StatusServiceUnavailable, "database", err.Message)
+	}
+	return refusal(http.StatusInternalServerError, "database", err.Message)
+}
+
+// refuse answers with an error.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p := explain(err)
+	if p.status >= http.StatusInternalServerError && r.Context().Err() == nil {
+		s.config.Logger.Warn("cdc/server: a request failed", "method", r.Method, "path", r.URL.Path, "status", p.status, "error", err)
+	}
+	if p.status == http.StatusServiceUnavailable || p.Code == "busy" {
+		w.Header().Set("Retry-After", "1")
+	}
+	reply(w, p.status, p)
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		status, data = http.StatusInternalServerError, []byte(`{"code":"internal","error":"the answer cannot be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(data, '\n'))
+}
+
+// decode reads a body that is one JSON object with known members only.
+func (s *Server) decode(w http.ResponseWriter, r *http.Request, into any) error {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, s.config.MaxBody))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(into)
+	if err == nil && decoder.More() {
+		err = errors.New("more than one value")
+	}
+	if err == nil || errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(*cdc.InvalidError)) {
+		return err
+	}
+	return refusal(http.StatusBadRequest, "invalid", "the body is not the JSON that is expected: "+err.Error())
+}

@@ -1,0 +1,286 @@
+// Package server is the server `delta stream`: the changes of a Postgres database over websockets and Server-Sent Events.
+//
+//	/              a page that lists the slots and shows changes as they happen
+//	/v1/…          what PGDeltaStream serves: package v1
+//	/v2/slots      many slots, each with a client and a position of its own, and a snapshot in pages
+//	/v2/tail       changes from now on, through a slot that ends with the connection
+//	/healthz, /metrics
+//
+// What it answers is in docs/stream.md.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/cdc"
+	v1 "github.com/chariot-giving/delta/cdc/server/v1"
+)
+
+// connections to the database are for short questions only; those of snapshots and streams come on top.
+const connections = 8
+
+// farewellPatience is how long a client that does not read can hold up the end of the server.
+const farewellPatience = 2 * time.Second
+
+// errClosing is the cause of the end of what runs when the server stops.
+var errClosing = refusal(http.StatusServiceUnavailable, "closing", "the server is stopping: come again")
+
+// Server serves the endpoints. It must be closed.
+type Server struct {
+	config  Config
+	access  *access
+	pool    *pgxpool.Pool
+	mux     *http.ServeMux
+	metrics *counters
+	v1      *v1.Handler
+
+	ctx    context.Context //nolint:containedctx // it ends with Close
+	cancel context.CancelCauseFunc
+	// patience ends a little after ctx: until then, clients can be told.
+	patience context.Context //nolint:containedctx // as above
+	hurry    context.CancelFunc
+	work     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	local     bool // only this machine can call, as far as is known
+	clients   int
+	tails     int
+	sessions  map[string]*session // by slot; nil while one begins
+	snapshots map[string]*held
+	acked     map[string]position // by slot
+	tailing   sync.Mutex          // one keeps the publication of tails at a time
+}
+
+// position is the last one that a client has acknowledged.
+type position struct {
+	incarnation string
+	lsn         cdc.LSN
+}
+
+// New makes a server and sees that the database can do what it needs: wal_level is logical, and the role may replicate.
+// It fails with a [*cdc.InvalidError], or an error of the connection.
+func New(ctx context.Context, config Config) (*Server, error) {
+	config = config.WithDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	config.Conn = config.Conn.Copy()
+	pooled, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, err
+	}
+	pooled.ConnConfig, pooled.MaxConns = config.Conn, connections
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDatabase(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s := &Server{
+		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(),
+		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{},
+	}
+	s.v1, err = v1.New(v1.Config{
+		Conn: config.Conn, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
+		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: config.Stream, Logger: config.Logger,
+	})
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.patience, s.hurry = context.WithCancel(context.Background())
+	s.route()
+	return s, nil
+}
+
+func checkDatabase(ctx context.Context, pool *pgxpool.Pool) error {
+	var level, role string
+	var version int
+	var may bool
+	err := pool.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('server_version_num')::int, rolname, rolsuper OR rolreplication
+		FROM pg_roles WHERE rolname = current_user`).Scan(&level, &version, &role, &may)
+	switch {
+	case err != nil:
+		return err
+	case version < 130000:
+		return invalid(cdc.FieldServerVersion, version, "Postgres 13 or later")
+	case level != "logical":
+		return invalid(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
+	case !may:
+		return invalid("role", role, "one that may replicate: ALTER ROLE … REPLICATION")
+	}
+	return nil
+}
+
+func (s *Server) route() {
+	s.mux = http.NewServeMux()
+	s.mux.HandleFunc("GET /v2/slots", s.listSlots)
+	s.mux.HandleFunc("POST /v2/slots", s.createSlot)
+	s.mux.HandleFunc("GET /v2/slots/{name}", s.showSlot)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}", s.dropSlot)
+	s.mux.HandleFunc("GET /v2/slots/{name}/snapshot/{table}", s.readSnapshot)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}/snapshot", s.closeSnapshot)
+	s.mux.HandleFunc("GET /v2/slots/{name}/stream", s.streamSlot)
+	s.mux.HandleFunc("POST /v2/slots/{name}/ack", s.acknowledge)
+	s.mux.HandleFunc("GET /v2/tail", s.tail)
+	s.mux.HandleFunc("GET /metrics", s.serveMetrics)
+	s.mux.HandleFunc("GET /healthz", s.health)
+	s.mux.Handle("/v1/", http.HandlerFunc(s.serveV1))
+	s.mux.HandleFunc("GET /{$}", servePage("page/index.html", "text/html; charset=utf-8"))
+	s.mux.HandleFunc("GET /page.css", servePage("page/page.css", "text/css; charset=utf-8"))
+	s.mux.HandleFunc("GET /page.js", servePage("page/page.js", "text/javascript; charset=utf-8"))
+}
+
+// open are the paths that hold no secret.
+var open = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true}
+
+// ServeHTTP serves one request. Any number of them can be served at the same time.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.begin() {
+		s.refuse(w, r, errClosing)
+		return
+	}
+	defer s.work.Done()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(errClosing) })()
+	r = r.WithContext(ctx)
+
+	header := w.Header()
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	if s.access.allowOrigin(w, r) {
+		return
+	}
+	if p := s.access.check(r, open[r.URL.Path]); p != nil {
+		if p.status == http.StatusUnauthorized {
+			header.Set("WWW-Authenticate", `Bearer realm="delta stream"`)
+		}
+		s.metrics.refused.Inc()
+		reply(w, p.status, p)
+		return
+	}
+	if _, pattern := s.mux.Handler(r); pattern == "" {
+		s.notFound(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// begin counts a request, unless the server is closed.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.work.Add(1)
+	}
+	return !s.closed
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		if other.Method = method; r.Method != method {
+			if _, pattern := s.mux.Handler(other); pattern != "" {
+				allowed = append(allowed, method)
+			}
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.refuse(w, r, refusal(http.StatusMethodNotAllowed, "method", "the method must be "+strings.Join(allowed, " or ")))
+		return
+	}
+	s.refuse(w, r, refusal(http.StatusNotFound, "unknown_path", "there is nothing here: the endpoints are in docs/stream.md"))
+}
+
+// serveV1 keeps /v1 from those that nobody has asked for a token: its init is a GET that ends the session of another.
+func (s *Server) serveV1(w http.ResponseWriter, r *http.Request) {
+	if len(s.config.Tokens) == 0 && !s.local {
+		s.refuse(w, r, refusal(http.StatusForbidden, "v1_off", "/v1 is off: it needs a token, or a server that listens on loopback only"))
+		return
+	}
+	s.v1.ServeHTTP(w, r)
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if err := s.pool.Ping(ctx); err != nil {
+		s.config.Logger.Warn("cdc/server: the database does not answer", "error", err)
+		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
+		return
+	}
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// Serve serves what comes until the context ends, then tells the clients and waits for them, and returns nil. It refuses
+// with a [*cdc.InvalidError] to listen where other machines can call and no token is asked for, unless Insecure. It is called
+// once, and closes the listener.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	s.local = isLoopback(listener.Addr())
+	if !s.local && len(s.config.Tokens) == 0 && !s.config.Insecure {
+		return errors.Join(invalid("listen", listener.Addr(), "a loopback address, unless there is a token (--token) or --insecure allows anybody"), listener.Close())
+	}
+	web := &http.Server{
+		Handler: s, TLSConfig: s.config.TLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: quietLog(s.config.Logger),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		s.Close() // ends the streams, which Shutdown would wait for
+		if web.Shutdown(ctx) != nil {
+			_ = web.Close()
+		}
+	})
+	var err error
+	if s.config.TLS != nil {
+		err = web.ServeTLS(listener, "", "")
+	} else {
+		err = web.Serve(listener)
+	}
+	if stop() {
+		return fmt.Errorf("cdc/server: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+func isLoopback(address net.Addr) bool {
+	tcp, ok := address.(*net.TCPAddr)
+	return !ok || tcp.IP.IsLoopback() // a socket in the file system is local too
+}
+
+// Close ends the streams and the snapshots, and waits until all is released. Slots stay. It can be called more than once.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel(errClosing)
+	timer := time.AfterFunc(farewellPatience, s.hurry)
+	defer timer.Stop()
+	defer s.hurry()
+	s.v1.Close()
+	s.work.Wait()
+	s.endSnapshots()
+	s.pool.Close()
+}

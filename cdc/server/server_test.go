@@ -1,0 +1,261 @@
+package server_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+func TestMain(m *testing.M) { cdctest.Main(m) }
+
+// harness is a server on a database of its own.
+type harness struct {
+	*cdctest.Database
+	t      testing.TB
+	s      string // a name for a slot: others of the server have theirs
+	url    string
+	listen string
+	stop   func()
+	log    *logged
+	http   *http.Client
+}
+
+// logged keeps what is logged.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func newHarness(t testing.TB, change func(*server.Config)) *harness {
+	t.Helper()
+	h := &harness{Database: cdctest.New(t), t: t}
+	h.s = h.Name
+	h.start(change)
+	return h
+}
+
+// start runs a server on the database, as after a restart.
+func (h *harness) start(change func(*server.Config)) {
+	h.t.Helper()
+	h.log = &logged{}
+	config := server.Config{
+		Conn: h.Config(), HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
+		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: 20 * time.Second},
+	}
+	if change != nil {
+		change(&config)
+	}
+	s, err := server.New(h.t.Context(), config)
+	require.NoError(h.t, err)
+	listener, err := net.Listen("tcp", cmp.Or(h.listen, "127.0.0.1:0"))
+	require.NoError(h.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, listener) }()
+	transport := &http.Transport{}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	h.url, h.http = "http://127.0.0.1:"+port, &http.Client{Transport: transport}
+	var once sync.Once
+	h.stop = func() {
+		once.Do(func() {
+			cancel()
+			require.NoError(h.t, <-done)
+			s.Close()
+			transport.CloseIdleConnections()
+		})
+	}
+	h.t.Cleanup(h.stop)
+}
+
+// answer is what a request gave.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// code is that of an error.
+func (a answer) code() string {
+	var p struct{ Code, Error string }
+	if json.Unmarshal([]byte(a.body), &p) != nil || p.Error == "" {
+		return "no error: " + a.body
+	}
+	return p.Code
+}
+
+func (h *harness) do(method, path, body string, headers ...string) answer {
+	h.t.Helper()
+	request, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, strings.NewReader(body))
+	require.NoError(h.t, err)
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			request.Host = headers[i+1]
+		}
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := h.http.Do(request)
+	require.NoError(h.t, err)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(h.t, err)
+	return answer{response.StatusCode, response.Header, string(text)}
+}
+
+func decode[T any](t testing.TB, text string) (v T) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(text), &v), text)
+	return v
+}
+
+// slot is what POST /v2/slots answers.
+type slot struct {
+	Name, LSN, Resume string
+	Tables            []string
+	Snapshot          bool
+}
+
+func (h *harness) slot(name, body string) slot {
+	h.t.Helper()
+	a := h.do("POST", "/v2/slots", `{"name":"`+name+`",`+body+`}`)
+	require.Equal(h.t, http.StatusCreated, a.status, a.body)
+	return decode[slot](h.t, a.body)
+}
+
+// message is one of a stream.
+type message struct {
+	Type, LSN, Resume, Acknowledged, Code, Error string
+	XID                                          uint32
+	Part                                         int
+	Final                                        bool
+	CommitTime                                   time.Time `json:"commit_time"`
+	Changes                                      []change
+	Tables                                       []table
+}
+
+type change struct {
+	Kind, Schema, Table, LSN string
+	Key, New, Old            map[string]any
+	Unchanged                []string
+	Cascade                  bool
+	Prefix, Content          string
+}
+
+type table struct {
+	Schema, Table string
+	Columns       []struct {
+		Name, Type string
+		Key        bool
+	}
+}
+
+// client is a stock websocket client.
+type client struct {
+	h    *harness
+	conn *websocket.Conn
+}
+
+func (h *harness) dial(path string, headers ...string) *client {
+	h.t.Helper()
+	header := http.Header{}
+	for i := 0; i < len(headers); i += 2 {
+		header.Set(headers[i], headers[i+1])
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, response, err := websocket.Dial(h.t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+path, &websocket.DialOptions{HTTPHeader: header, HTTPClient: h.http})
+		if err == nil {
+			conn.SetReadLimit(64 << 20)
+			h.t.Cleanup(func() { _ = conn.CloseNow() })
+			return &client{h, conn}
+		}
+		require.NotNil(h.t, response, err)
+		// The client before may not have gone to its end.
+		if response.StatusCode != http.StatusConflict || time.Now().After(end) {
+			text, _ := io.ReadAll(response.Body)
+			require.NoError(h.t, err, "%s", text)
+		}
+	}
+}
+
+// read is the next message; positions are passed over.
+func (c *client) read() message {
+	c.h.t.Helper()
+	for {
+		m, err := c.any()
+		require.NoError(c.h.t, err)
+		if m.Type != "position" {
+			return m
+		}
+	}
+}
+
+func (c *client) any() (message, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, data, err := c.conn.Read(ctx)
+	if err != nil {
+		return message{}, err
+	}
+	return decode[message](c.h.t, string(data)), nil
+}
+
+func (c *client) say(text string) {
+	c.h.t.Helper()
+	require.NoError(c.h.t, c.conn.Write(context.Background(), websocket.MessageText, []byte(text)))
+}
+
+func (c *client) ack(lsn string) { c.h.t.Helper(); c.say(`{"lsn":"` + lsn + `"}`) }
+
+// ends reads the error, and the close that follows.
+func (c *client) ends(code string) websocket.StatusCode {
+	c.h.t.Helper()
+	m := c.read()
+	require.Equal(c.h.t, "error", m.Type)
+	require.Equal(c.h.t, code, m.Code, m.Error)
+	_, err := c.any()
+	return websocket.CloseStatus(err)
+}
+
+// confirmed waits until Postgres knows a position to be processed.
+func (h *harness) confirmed(slot, lsn string) {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool {
+		return cdctest.Query[bool](h.Database, `select confirmed_flush_lsn >= $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, slot, lsn)
+	}, 20*time.Second, 20*time.Millisecond)
+}
+
+// free waits until nobody reads a slot, as far as Postgres and the server know.
+func (h *harness) free(slot string) {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool {
+		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot) &&
+			h.do("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
+	}, 20*time.Second, 20*time.Millisecond)
+}

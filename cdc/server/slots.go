@@ -1,0 +1,245 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// slotJSON is a slot as it is answered.
+type slotJSON struct {
+	Name string `json:"name"`
+	// Own tells that this server can stream and drop it.
+	Own           bool     `json:"own"`
+	Tables        []string `json:"tables,omitempty"`
+	Active        bool     `json:"active"`
+	Status        string   `json:"status"`
+	Confirmed     cdc.LSN  `json:"confirmed"`
+	LagBytes      int64    `json:"lag_bytes"`
+	RetainedBytes int64    `json:"retained_bytes"`
+	LagSeconds    float64  `json:"lag_seconds"`
+	Temporary     bool     `json:"temporary"`
+	Failover      bool     `json:"failover"`
+	// Snapshot tells that this server holds its snapshot.
+	Snapshot bool `json:"snapshot"`
+}
+
+// slots are those of the database, and those of ours whose slot is gone, with the status missing.
+func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
+	mine, err := s.findOwned(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	found, err := cdc.Slots(ctx, s.pool)
+	if err != nil {
+		return nil, err
+	}
+	all := []slotJSON{}
+	for _, f := range found {
+		o, own := mine[f.Name]
+		delete(mine, f.Name)
+		all = append(all, slotJSON{
+			Name: f.Name, Own: own && f.Plugin == "pgoutput", Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
+			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: f.LagTime.Seconds(), Temporary: f.Temporary,
+			Failover: f.Failover, Snapshot: s.holds(f.Name),
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(mine)) {
+		if name != s.config.Publication {
+			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: "missing"})
+		}
+	}
+	return all, nil
+}
+
+func (s *Server) listSlots(w http.ResponseWriter, r *http.Request) {
+	all, err := s.slots(r.Context())
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"slots": all})
+}
+
+func (s *Server) showSlot(w http.ResponseWriter, r *http.Request) {
+	all, err := s.slots(r.Context())
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	for _, one := range all {
+		if one.Name == r.PathValue("name") {
+			reply(w, http.StatusOK, one)
+			return
+		}
+	}
+	s.refuse(w, r, cdc.ErrNotFound)
+}
+
+// newSlot is the body of a request for one.
+type newSlot struct {
+	Name string `json:"name"`
+	// Tables are patterns.
+	Tables   []string `json:"tables"`
+	Snapshot *bool    `json:"snapshot"`
+	Failover bool     `json:"failover"`
+}
+
+func (s *Server) createSlot(w http.ResponseWriter, r *http.Request) {
+	var wanted newSlot
+	if err := s.decode(w, r, &wanted); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.config.CreateTimeout)
+	defer cancel()
+	made, err := s.makeSlot(ctx, wanted)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.config.Logger.Info("cdc/server: a slot was made", "slot", wanted.Name)
+	w.Header().Set("Location", "/v2/slots/"+wanted.Name)
+	reply(w, http.StatusCreated, made)
+}
+
+func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
+	snapshot := wanted.Snapshot == nil || *wanted.Snapshot
+	if len(wanted.Tables) == 0 {
+		return nil, refusal(http.StatusBadRequest, "invalid", `tables: at least one pattern of schema.table is needed, such as "public.*"`)
+	}
+	if wanted.Name == s.config.Publication {
+		return nil, invalid(cdc.FieldSlot, wanted.Name, "another name: this is the publication of the tails")
+	}
+	if _, err := cdc.LookupSlot(ctx, s.pool, wanted.Name); err == nil {
+		return nil, cdc.ErrExists
+	} else if !errors.Is(err, cdc.ErrNotFound) {
+		return nil, err
+	}
+	tables, err := s.usable(ctx, wanted.Tables, snapshot)
+	if err != nil {
+		return nil, err
+	}
+	free, err := s.reserve(wanted.Name, snapshot)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	// Another server of this database may be making the same at the moment.
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	var locked bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtextextended('delta stream ' || $1, 0))`, wanted.Name).Scan(&locked); err != nil {
+		return nil, err
+	}
+	if !locked {
+		return nil, refusal(http.StatusConflict, "exists", "a slot of this name is being made")
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if _, err := conn.Exec(ctx, `SELECT pg_advisory_unlock(hashtextextended('delta stream ' || $1, 0))`, wanted.Name); err != nil {
+			_ = conn.Conn().Close(ctx) // which unlocks
+		}
+	}()
+	// What a process has left that died before its slot was there.
+	if left, err := s.findOwned(ctx, wanted.Name); err != nil {
+		return nil, err
+	} else if _, ok := left[wanted.Name]; ok {
+		if err := cdc.DropPublication(ctx, s.pool, wanted.Name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+			return nil, err
+		}
+	}
+	o, err := s.publish(ctx, wanted.Name, tables)
+	if err != nil {
+		return nil, err
+	}
+	at, err := s.position(ctx, wanted, o, snapshot)
+	if err != nil {
+		s.undo(ctx, wanted.Name, err)
+		return nil, err
+	}
+	return map[string]any{"name": wanted.Name, "lsn": at, "resume": o.token(at), "tables": o.Tables, "snapshot": snapshot}, nil
+}
+
+// position makes the slot itself.
+func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot bool) (cdc.LSN, error) {
+	if !snapshot {
+		return cdc.CreateSlot(ctx, s.pool, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
+	}
+	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
+		Conn: s.config.Conn, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.hold(wanted.Name, o, made)
+	return made.LSN, nil
+}
+
+// undo takes back what was made of a slot that could not be. That may have been made although its answer was lost.
+func (s *Server) undo(ctx context.Context, name string, why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if !errors.Is(why, cdc.ErrExists) {
+		if err := cdc.DropSlot(ctx, s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+			s.config.Logger.Error("cdc/server: a slot could not be dropped: drop it", "slot", name, "error", err)
+			return // its publication says whose it is
+		}
+	}
+	if err := cdc.DropPublication(ctx, s.pool, name); err != nil {
+		s.config.Logger.Error("cdc/server: a publication could not be dropped: drop it", "publication", name, "error", err)
+	}
+}
+
+// usable chooses tables, and refuses those without a key: once published, they could not be updated any more.
+func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) ([]cdc.PublishedTable, error) {
+	tables, can, err := s.tablesOf(ctx, patterns)
+	if err != nil {
+		return nil, err
+	}
+	var without []string
+	for _, t := range tables {
+		name := t.Schema + "." + t.Table
+		if k := can[name]; !k.streams || snapshot && !k.pages {
+			without = append(without, name)
+		}
+	}
+	if len(without) > 0 {
+		return nil, refusal(http.StatusUnprocessableEntity, "no_primary_key", fmt.Sprintf(
+			"these tables have no primary key, or no replica identity by which updates and deletes name their rows: %s", strings.Join(without, ", ")))
+	}
+	return tables, nil
+}
+
+func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if _, err := s.mine(r.Context(), name); err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.endSnapshot(name)
+	if err := cdc.DropSlot(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+		s.refuse(w, r, err)
+		return
+	}
+	if err := cdc.DropPublication(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+		s.refuse(w, r, err)
+		return
+	}
+	s.mu.Lock()
+	delete(s.acked, name)
+	s.mu.Unlock()
+	s.config.Logger.Info("cdc/server: a slot was dropped", "slot", name)
+	w.WriteHeader(http.StatusNoContent)
+}

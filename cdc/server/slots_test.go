@@ -1,0 +1,173 @@
+package server_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+func TestBadInputHasAClearAnswer(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) {
+		c.MaxBody, c.MaxRows = 1000, 50
+		c.Tables = []string{"public.*"}
+	})
+	h.Exec(accounts, `create table nokey (v text)`, `create schema secret`, `create table secret.t (id int primary key)`,
+		`create table "a'b.c;drop" (id int primary key)`, `insert into "a'b.c;drop" values (1)`)
+	foreign := h.s + "_foreign"
+	_, err := cdc.CreateSlot(t.Context(), h.Pool, foreign, cdc.SlotOptions{})
+	require.NoError(t, err)
+	made := h.slot(h.s, `"tables":["public.account","public.a*"]`)
+	at := "/v2/slots/" + h.s
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code               string
+	}{
+		{"POST", "/v2/slots", `{`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x","tabels":[]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["` + strings.Repeat("x", 1000) + `"]}`, 413, "too_large"},
+		{"POST", "/v2/slots", `{"name":"x"}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"tables":["public.account"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"Bad Name","tables":["public.account"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x'; drop table account; --","tables":["public.account"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["[a"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["public.nowhere"]}`, 404, "unknown_table"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["pg_catalog.pg_authid"]}`, 404, "unknown_table"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["secret.t"]}`, 403, "table_not_allowed"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["public.nokey"]}`, 422, "no_primary_key"},
+		{"POST", "/v2/slots", `{"name":"` + h.s + `","tables":["public.account"]}`, 409, "exists"},
+		{"POST", "/v2/slots", `{"name":"` + foreign + `","tables":["public.account"]}`, 409, "exists"},
+		{"POST", "/v2/slots", `{"name":"delta_stream_tail","tables":["public.account"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["public.account"],"failover":true}`, 400, "invalid"},
+		{"GET", "/v2/slots/nowhere", ``, 404, "unknown_slot"},
+		{"DELETE", "/v2/slots/nowhere", ``, 404, "unknown_slot"},
+		{"DELETE", "/v2/slots/" + foreign, ``, 403, "foreign_slot"},
+		{"GET", "/v2/slots/" + foreign + "/snapshot/public.account", ``, 403, "foreign_slot"},
+		{"GET", at + "/snapshot/public.nowhere", ``, 404, "unknown_table"},
+		{"GET", at + "/snapshot/secret.t", ``, 404, "unknown_table"},
+		{"GET", at + "/snapshot/public.account;drop%20table%20account", ``, 404, "unknown_table"},
+		{"GET", at + "/snapshot/public.account?limit=0", ``, 400, "invalid"},
+		{"GET", at + "/snapshot/public.account?limit=51", ``, 400, "invalid"},
+		{"GET", at + "/snapshot/public.account?limit=x", ``, 400, "invalid"},
+		{"GET", at + "/snapshot/public.account?after=x", ``, 400, "bad_after"},
+		{"GET", "/nowhere", ``, 404, "unknown_path"},
+		{"PUT", "/v2/slots", ``, 405, "method"},
+		{"POST", "/healthz", ``, 405, "method"},
+	} {
+		a := h.do(c.method, c.path, c.body)
+		require.Equal(t, c.status, a.status, "%s %s %s: %s", c.method, c.path, c.body, a.body)
+		require.Equal(t, c.code, a.code(), c.path)
+	}
+	for query, code := range map[string]string{"?kinds=read": "invalid", "?tables=[a": "invalid", "?resume=x": "bad_resume"} {
+		a := h.do("GET", at+"/stream"+query, "", "Accept", "text/event-stream")
+		require.Equal(t, 400, a.status, query)
+		require.Equal(t, code, a.code())
+	}
+	for path, code := range map[string]string{"/v2/slots/nowhere/stream": "unknown_slot", "/v2/slots/" + foreign + "/stream": "foreign_slot"} {
+		require.Equal(t, code, h.do("GET", path, "", "Accept", "text/event-stream").code())
+	}
+	key := base64.RawURLEncoding.EncodeToString([]byte(`{"i":"` + strings.Split(made.Resume, "@")[1] + `","t":"public.account","k":["1'; drop table account"]}`))
+	a := h.do("GET", at+"/snapshot/public.account?after="+key, "")
+	require.Equal(t, 400, a.status, a.body)
+	require.Equal(t, "invalid", a.code())
+	// None of it has spoiled what was there.
+	require.Contains(t, h.do("GET", at+"/snapshot/public.a'b.c;drop", "").body, `"new":{"id":1}`)
+	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_publication`), "a slot that was refused leaves nothing")
+	_, err = cdc.LookupSlot(t.Context(), h.Pool, foreign)
+	require.NoError(t, err)
+}
+
+func TestASnapshotIsReadByManyWhileItsSlotStreams(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts, `insert into account (id) select generate_series(1, 500)`)
+	h.slot(h.s, `"tables":["public.account"]`)
+	c := h.dial("/v2/slots/" + h.s + "/stream")
+	h.Exec(`delete from account where id > 100`)
+	require.Len(t, c.read().Changes, 400)
+	var readers sync.WaitGroup
+	for range 6 {
+		readers.Go(func() {
+			after, n := "", 0
+			for {
+				a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=120&after="+after, "")
+				p := decode[struct {
+					Rows []change
+					Next string
+				}](t, a.body)
+				n += len(p.Rows)
+				if after = p.Next; after == "" {
+					break
+				}
+			}
+			if n != 500 {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
+	readers.Wait()
+
+	path := "/v2/slots/" + h.s + "/snapshot"
+	a := h.do("GET", path+"/public.account?limit=1", "")
+	next := decode[struct{ Next string }](t, a.body).Next
+	require.Equal(t, http.StatusNoContent, h.do("DELETE", path, "").status)
+	for _, a := range []answer{h.do("DELETE", path, ""), h.do("GET", path+"/public.account?after="+next, "")} {
+		require.Equal(t, http.StatusGone, a.status)
+		require.Equal(t, "snapshot_gone", a.code())
+	}
+	require.Equal(t, "busy", h.do("DELETE", "/v2/slots/"+h.s, "").code())
+}
+
+func TestASnapshotThatNobodyReadsEnds(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.SnapshotIdle, c.MaxSnapshots = time.Millisecond, 1 })
+	h.Exec(accounts)
+	for i := range 2 {
+		h.slot(fmt.Sprint(h.s, "_", i), `"tables":["public.account"]`)
+		require.Eventually(t, func() bool {
+			return h.do("GET", fmt.Sprint("/v2/slots/", h.s, "_", i, "/snapshot/public.account"), "").status == http.StatusGone
+		}, 20*time.Second, 10*time.Millisecond)
+	}
+}
+
+// What a process leaves that dies before its slot is there.
+func TestASlotIsMadeOverWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.MaxSnapshots = 1 })
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"]`)
+	a := h.do("POST", "/v2/slots", `{"name":"`+h.s+`_2","tables":["public.account"]}`)
+	require.Equal(t, "no_room", a.code())
+	h.stop()
+	h.Exec(`select pg_drop_replication_slot('` + h.s + `')`)
+	h.start(nil)
+	require.Contains(t, h.do("GET", "/v2/slots/"+h.s, "").body, `"status":"missing"`)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	require.Contains(t, h.do("GET", "/v2/slots/"+h.s, "").body, `"status":"reserved"`)
+
+	// One that runs into its time leaves nothing.
+	h.stop()
+	h.start(func(c *server.Config) { c.CreateTimeout = 300 * time.Millisecond })
+	tx, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `insert into account (id) values (1)`)
+	require.NoError(t, err)
+	a = h.do("POST", "/v2/slots", `{"name":"`+h.s+`_3","tables":["public.account"]}`)
+	require.Equal(t, http.StatusServiceUnavailable, a.status, a.body)
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.Equal(t, http.StatusNotFound, h.do("GET", "/v2/slots/"+h.s+"_3", "").status)
+	h.stop()
+	h.start(nil)
+	h.slot(h.s+"_3", `"tables":["public.account"]`)
+}

@@ -1,0 +1,103 @@
+package v1
+
+import (
+	"fmt"
+	"log/slog"
+	"path"
+	"regexp"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// Config is what [New] needs.
+type Config struct {
+	// Conn connects to the database, as a role that may replicate, may read the tables, may create publications, and owns
+	// the tables that are to be streamed or is a superuser. It is copied.
+	Conn *pgx.ConnConfig
+	// Installation names this installation among others that serve the same database: it goes by what it has made under
+	// this name, also after a restart, and touches nothing else. Default: "default". 1 to 30 of a-z, 0-9 and _.
+	Installation string
+	// Tables are patterns of the schema.table that may be read and streamed, as in [cdc.FindTables]. Default: all tables
+	// but the server's own.
+	Tables []string
+	// Origins are patterns of hosts, such as *.example.com, or of origins, such as https://*.example.com, whose pages may send
+	// requests. Default: the host of the server only. Clients that are not browsers are not asked.
+	Origins []string
+	// MaxBody bounds the body of a request, in bytes. Default: 64 KiB.
+	MaxBody int64
+	// MaxRows bounds the limit of a request for snapshot data, in rows. Default: 100,000.
+	MaxRows int
+	// SnapshotIdle is how long a snapshot is kept that nobody reads, in which it holds back the server's vacuum. Default: 1
+	// hour. Negative: until the next init.
+	SnapshotIdle time.Duration
+	// Refresh is how often new and changed tables are looked for while there is a slot. Default: 5 seconds.
+	Refresh time.Duration
+	// PingInterval is how often a client is asked whether it is there, PingTimeout how long it may take to answer. What it
+	// has not read yet comes before the question. Defaults: 20 seconds, 60 seconds.
+	PingInterval, PingTimeout time.Duration
+	// Stream are the settings of the streams, such as MemoryLimit, which bounds what waits for one client. Conn, Slot,
+	// Publications, Start and Logger of it are not used.
+	Stream cdc.Config
+	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
+	Logger *slog.Logger
+}
+
+// WithDefaults is a copy in which all that was zero has its default.
+func (c Config) WithDefaults() Config {
+	if c.Installation == "" {
+		c.Installation = "default"
+	}
+	if len(c.Tables) == 0 {
+		c.Tables = []string{"*"}
+	}
+	setDefault(&c.MaxBody, 64<<10)
+	setDefault(&c.MaxRows, 100_000)
+	setDefault(&c.SnapshotIdle, time.Hour)
+	setDefault(&c.Refresh, 5*time.Second)
+	setDefault(&c.PingInterval, 20*time.Second)
+	setDefault(&c.PingTimeout, 60*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var installationName = regexp.MustCompile(`^[a-z0-9_]{1,30}$`)
+
+func (c *Config) validate() error {
+	if c.Conn == nil {
+		return invalid("Conn", "nil", "needed")
+	}
+	if !installationName.MatchString(c.Installation) {
+		return invalid("Installation", c.Installation, "1 to 30 of the characters a-z, 0-9 and _")
+	}
+	for field, patterns := range map[cdc.Field][]string{"Tables": c.Tables, "Origins": c.Origins} {
+		for _, p := range patterns {
+			if _, err := path.Match(p, ""); err != nil {
+				return invalid(field, p, "a pattern of *, ?, [a-z] and other characters")
+			}
+		}
+	}
+	for field, positive := range map[cdc.Field]bool{
+		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "Refresh": c.Refresh > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
+	} {
+		if !positive {
+			return invalid(field, "negative", "more than zero")
+		}
+	}
+	return nil
+}
+
+func invalid(field cdc.Field, value any, rule string) error {
+	return &cdc.InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
+}

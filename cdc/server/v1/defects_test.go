@@ -1,0 +1,282 @@
+package v1_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// Each test here is of something that PGDeltaStream did wrong.
+
+func TestDefectGoneTheProcessDiedWithTheWalsender(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	c := s.stream(slot)
+	for i := range 3 {
+		s.Exec(fmt.Sprintf(`insert into test_table values (%d, 'a')`, 100+i))
+		lsn, rows := c.rows()
+		require.Equal(t, []string{fmt.Sprintf("insert test_table %d", 100+i)}, rows, "once, and on the same websocket")
+		c.ack(lsn)
+		s.eventually(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1`, slot)
+	}
+}
+
+func TestDefectGoneAMadAcknowledgementLostChanges(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	s.Exec(`insert into test_table values (100, 'a')`, `insert into test_table values (101, 'b')`)
+	for mad, why := range map[string]string{"FF/0": "beyond what was delivered", "0/1": "behind what is acknowledged"} {
+		c := s.stream(slot)
+		first, rows := c.rows()
+		require.Equal(t, []string{"insert test_table 100"}, rows)
+		c.ack(mad)
+		text, code := c.ended()
+		require.Contains(t, text, why)
+		require.Equal(t, websocket.StatusPolicyViolation, code)
+		s.before(slot, first)
+	}
+	c := s.stream(slot)
+	first, rows := c.rows()
+	require.Equal(t, []string{"insert test_table 100"}, rows)
+	second, rows := c.rows()
+	require.Equal(t, []string{"insert test_table 101"}, rows)
+	var lsn cdc.LSN
+	require.NoError(t, lsn.UnmarshalText([]byte(second)))
+	c.ack((lsn - 1).String())
+	text, _ := c.ended()
+	require.Contains(t, text, "not the end of a transaction")
+	s.before(slot, first)
+}
+
+func TestDefectGoneAGarbageAcknowledgementWasSilent(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	s.Exec(`insert into test_table values (100, 'a')`)
+	for _, garbage := range []string{`hello`, `{"lsn":"zzz"}`, `{"lsn":5}`, `{"lsn":null}`, `{}`, `[]`, `{"lsn":"0/1/2"}`, `"0/1"`, ``, `{"lsn":""}`, "\xff"} {
+		c := s.stream(slot)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		require.NoError(t, c.conn.Write(ctx, websocket.MessageBinary, []byte(garbage)))
+		cancel()
+		text, code := c.ended()
+		require.Contains(t, text, "invalid acknowledgement", garbage)
+		require.Equal(t, websocket.StatusInvalidFramePayloadData, code, garbage)
+	}
+	c := s.stream(slot)
+	c.send(`{"lsn":"` + strings.Repeat("0", 5000) + `"}`)
+	_, code := c.ended()
+	require.Contains(t, []websocket.StatusCode{websocket.StatusMessageTooBig, -1}, code, "what it has not read can have the connection reset")
+	first, rows := s.stream(slot).rows()
+	require.Equal(t, []string{"insert test_table 100"}, rows)
+	s.before(slot, first)
+}
+
+func TestDefectGoneAnUnknownSlotLeftASilentSocket(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	for _, slot := range []string{"delta_none1", `x"; drop`, "\x00", strings.Repeat("x", 5000)} {
+		status, text := s.refused(slot)
+		require.Equal(t, http.StatusNotFound, status)
+		require.Contains(t, text, "unknown slot")
+	}
+	slot := s.init()
+	_, err := cdc.CreateSlot(t.Context(), s.Pool, s.Name+"_other", cdc.SlotOptions{})
+	require.NoError(t, err)
+	status, text := s.refused(s.Name + "_other")
+	require.Equal(t, http.StatusNotFound, status, "a slot of somebody else")
+	require.Contains(t, text, "unknown slot")
+	s.Exec(`select pg_drop_replication_slot('` + slot + `')`)
+	status, text = s.refused(slot)
+	require.Equal(t, http.StatusNotFound, status)
+	require.Contains(t, text, "it was dropped")
+	require.NotEqual(t, slot, s.init())
+}
+
+func TestDefectGoneASecondClientWasLeftWaiting(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	c := s.stream(slot)
+	status, text := s.refused(slot)
+	require.Equal(t, http.StatusConflict, status)
+	require.Contains(t, text, "in use by another client")
+	s.Exec(`insert into test_table values (100, 'a')`)
+	_, rows := c.rows()
+	require.Equal(t, []string{"insert test_table 100"}, rows, "the first client goes on")
+	// When it has gone the next is let in at once, without a second try.
+	for range 5 {
+		require.NoError(t, c.conn.CloseNow())
+		c = s.stream(slot)
+		_, rows = c.rows()
+		require.Equal(t, []string{"insert test_table 100"}, rows)
+	}
+}
+
+func TestDefectGoneInitDroppedSlotsOfOthers(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	foreign := []string{"delta_" + s.Name + "1", "my_delta_" + s.Name, s.Name + "_wal2json_delta_1"}
+	for i, name := range foreign {
+		s.Exec(`select pg_create_logical_replication_slot('` + name + `', '` + []string{"pgoutput", "test_decoding", "wal2json"}[i] + `')`)
+	}
+	s.Exec(`create publication delta_stream_other_changes`)
+	first := s.init()
+	second := s.init()
+	require.NotEqual(t, first, second)
+	const exists = `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)`
+	require.False(t, cdctest.Query[bool](s.Database, exists, first), "the former one is dropped")
+
+	// Somebody has made a slot of that name since the process has died: another plugin is not ours, whatever the name.
+	s.close()
+	s.Exec(`select pg_drop_replication_slot('`+second+`')`, `select pg_create_logical_replication_slot('`+second+`', 'test_decoding')`)
+	next := serveOn(t, s.Database)
+	third := next.init()
+	require.NotEqual(t, second, third)
+	for _, name := range append(foreign, second, third) {
+		require.True(t, cdctest.Query[bool](s.Database, exists, name), name)
+	}
+	next.close()
+	last := serveOn(t, s.Database)
+	last.init()
+	require.False(t, cdctest.Query[bool](s.Database, exists, third), "our own is known after a restart")
+	for _, name := range append(foreign, second) {
+		require.True(t, cdctest.Query[bool](s.Database, exists, name), name)
+	}
+}
+
+func TestDefectGoneTwoInitsInOneSecondHadOneName(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	seen := map[string]bool{}
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	for range 4 {
+		work.Go(func() {
+			slot := s.init()
+			mu.Lock()
+			defer mu.Unlock()
+			seen[slot] = true
+		})
+	}
+	work.Wait()
+	require.Len(t, seen, 4)
+	require.Equal(t, 1, cdctest.Query[int](s.Database, `SELECT count(*)::int FROM pg_replication_slots WHERE database = current_database()`), "one session at a time")
+}
+
+func TestDefectGoneInjectionThroughTableAndColumn(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	s.init()
+	for _, table := range []string{
+		"pg_authid", "pg_catalog.pg_authid", `"pg_authid"`, "information_schema.tables", "test_table, pg_authid", "test_table; drop table test_table", "(select * from pg_authid) x",
+		`test_table" union select * from pg_authid --`, "test_table offset 0 limit 1 --", `"`, `"test_table`, ".", "..", "test_table.", ".test_table", "a.b.c", "\u0000", strings.Repeat("x", 3000),
+	} {
+		body, err := json.Marshal(map[string]any{"table": table, "offset": 0, "limit": 5})
+		require.NoError(t, err)
+		status, answer := s.do(http.MethodPost, "/v1/snapshot/data", string(body))
+		require.Equal(t, http.StatusNotFound, status, "%s: %s", table, answer)
+		require.Contains(t, answer, `"error":"unable to get snapshot data"`)
+		require.Contains(t, answer, "there is no table")
+	}
+	for _, column := range []string{"id; drop table test_table", "id desc --", "(select rolpassword from pg_authid limit 1)", `id" --`, "1", "ctid", "nothing", "\u0000", "test_table.id"} {
+		body, err := json.Marshal(map[string]any{"table": "test_table", "offset": 0, "limit": 5, "order_by": map[string]string{"column": column, "order": "ASC"}})
+		require.NoError(t, err)
+		status, answer := s.do(http.MethodPost, "/v1/snapshot/data", string(body))
+		require.Equal(t, http.StatusBadRequest, status, "%s: %s", column, answer)
+		require.Contains(t, answer, "has no column")
+	}
+	status, _ := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "offset": 0, "limit": 5, "order_by": {"column": "id", "order": "ASC; drop table test_table"}}`)
+	require.Equal(t, http.StatusBadRequest, status)
+	require.JSONEq(t, `[{"id":1,"name":"abc"},{"id":2,"name":"abc1"}]`, s.snapshot(`{"table": "test_table", "offset": 0, "limit": 5}`))
+}
+
+func TestDefectGoneABadTableNamePoisonedTheSnapshot(t *testing.T) {
+	t.Parallel()
+	s := serve(t, append(testTable, `create table unordered (id int primary key, j json)`))
+	s.init()
+	for range 10 { // more than there are connections
+		status, _ := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "nothing", "offset": 0, "limit": 5}`)
+		require.Equal(t, http.StatusNotFound, status)
+		// This one fails in the snapshot's own transaction.
+		status, answer := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "unordered", "offset": 0, "limit": 5, "order_by": {"column": "j", "order": "ASC"}}`)
+		require.Equal(t, http.StatusBadRequest, status, answer)
+		same(t, `[{"id":1,"name":"abc"}]`, s.snapshot(`{"table": "test_table", "offset": 0, "limit": 1}`))
+	}
+}
+
+func TestDefectGoneConcurrentSnapshotReadsFailed(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{`create table t (id int primary key)`, `insert into t select generate_series(0, 999)`})
+	s.init()
+	s.Exec(`delete from t`)
+	var work sync.WaitGroup
+	for i := range 12 {
+		work.Go(func() {
+			for page := range 10 {
+				body := fmt.Sprintf(`{"table": "t", "offset": %d, "limit": 100, "order_by": {"column": "id", "order": "ASC"}}`, page*100)
+				status, answer := s.do(http.MethodPost, "/v1/snapshot/data", body)
+				if status != http.StatusOK || !strings.HasPrefix(answer, fmt.Sprintf(`[{"id":%d},`, page*100)) || strings.Count(answer, "id") != 100 {
+					t.Errorf("reader %d, page %d: %d %.100s", i, page, status, answer)
+				}
+			}
+		})
+	}
+	work.Wait()
+}
+
+func TestDefectGoneSnapshotsFailedAfterStreamingHadBegun(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	slot := s.init()
+	c := s.stream(slot)
+	s.Exec(`insert into test_table values (100, 'a')`)
+	lsn, _ := c.rows()
+	c.ack(lsn)
+	s.eventually(`SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, lsn)
+	require.JSONEq(t, `[{"id":1,"name":"abc"},{"id":2,"name":"abc1"}]`, s.snapshot(`{"slotName": "`+slot+`", "table": "test_table", "offset": 0, "limit": 5}`))
+}
+
+func TestDefectGoneSnapshotsHadOtherFormatsThanStreams(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{
+		`create type mood as enum ('a "b"')`,
+		`create table t (id int primary key, n numeric(10,4), nan numeric, f float8, inf float8, u uuid, b bytea, j jsonb, a text[], e mood, ts timestamptz, d date, iv interval, yes boolean, none text, c char(5), "Q ""x""" text)`,
+		`insert into t values (1, 1.5, 'NaN', 0.1, 'Infinity', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '\x00ff', '{"a":1.50}', '{a,"b c",NULL}', 'a "b"', '2026-01-01 00:00+02', '2026-01-01', '1 day 02:00', true, null, 'x', E'\n')`,
+	})
+	slot := s.init()
+	answer := s.snapshot(`{"table": "t", "offset": 0, "limit": 5}`)
+	s.Exec(`insert into t select 2, n, nan, f, inf, u, b, j, a, e, ts, d, iv, yes, none, c, "Q ""x""" from t`)
+	var frame struct {
+		Change []struct {
+			ColumnNames  []string
+			ColumnValues []json.RawMessage
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(s.stream(slot).receive()), &frame))
+	var row strings.Builder
+	for i, name := range frame.Change[0].ColumnNames {
+		quoted, err := json.Marshal(name)
+		require.NoError(t, err)
+		value := string(frame.Change[0].ColumnValues[i])
+		if name == "id" {
+			require.Equal(t, "2", value)
+			value = "1"
+		}
+		row.WriteString("," + string(quoted) + ":" + value)
+	}
+	require.Equal(t, "[{"+row.String()[1:]+"}]", answer, "the same bytes")
+	require.Contains(t, answer, `"n":1.5000,"nan":null,"f":0.1,"inf":null,"u":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","b":"00ff"`)
+}

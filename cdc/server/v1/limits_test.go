@@ -1,0 +1,317 @@
+package v1_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	v1 "github.com/chariot-giving/delta/cdc/server/v1"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+func TestBadInputIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := serve(t, append(testTable, `create table "Mixed Case" ("Id" int primary key)`), func(c *v1.Config) { c.MaxRows, c.MaxBody = 10, 1000 })
+	const data = "/v1/snapshot/data"
+	status, answer := s.do(http.MethodPost, data, `not even JSON`)
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	same(t, `{"error":"snapshot not available: call /init to initialize a new slot and snapshot"}`, answer)
+	slot := s.init()
+	for _, c := range []struct {
+		body   string
+		status int
+		text   string
+	}{
+		{``, 400, "invalid input JSON"},
+		{`{`, 400, "invalid input JSON"},
+		{`{"table": 5, "limit": 1}`, 400, "invalid input JSON"},
+		{`{"table": "test_table", "offset": "0", "limit": 1}`, 400, "invalid input JSON"},
+		{`{"table": "test_table", "offset": 1.5, "limit": 1}`, 400, "invalid input JSON"},
+		{`{"table": "test_table", "offset": 0, "limit": 99999999999999999999}`, 400, "invalid input JSON"},
+		{`{"table": "test_table", "limit": 1} {}`, 400, "invalid input JSON"},
+		{`[]`, 400, "invalid input JSON"},
+		{`{"limit": 1}`, 400, "required field 'table' missing"},
+		{`{"table": "test_table"}`, 400, "required field 'limit' missing"},
+		{`{"table": "test_table", "limit": 11}`, 400, "limit is 11: it must be from 0 to 10"},
+		{`{"table": "test_table", "limit": -1}`, 400, "limit is -1: it must be from 0 to 10"},
+		{`{"table": "test_table", "offset": -1, "limit": 1}`, 400, "offset is -1: it must be 0 or more"},
+		{`{"table": "test_table", "limit": 1, "order_by": {}}`, 400, "required field 'column' missing in 'order_by'"},
+		{`{"table": "test_table", "limit": 1, "order_by": {"column": "id"}}`, 400, "order_by order direction can only be either 'ASC' or 'DESC'"},
+		{`{"table": "test_table", "limit": 1, "order_by": {"column": "id", "order": "UP"}}`, 400, "order_by order direction can only be either 'ASC' or 'DESC'"},
+		{`{"table": "nothing", "limit": 1}`, 404, "unable to get snapshot data"},
+		{`{"slotName": "delta_other1", "table": "test_table", "limit": 1}`, 503, "snapshot not available: call /init to initialize a new slot and snapshot"},
+		{`{"table": "` + strings.Repeat("x", 2000) + `"}`, 413, "the body is larger than 1000 bytes"},
+	} {
+		status, answer := s.do(http.MethodPost, data, c.body)
+		require.Equal(t, c.status, status, "%s: %s", c.body, answer)
+		var problem struct{ Error string }
+		require.NoError(t, json.Unmarshal([]byte(answer), &problem))
+		require.Equal(t, c.text, problem.Error, c.body)
+	}
+	// Names can be written as PGDeltaStream had them, in SQL, and as they are.
+	for _, body := range []string{`"\"Mixed Case\""`, `"Mixed Case"`, `"public.Mixed Case"`, `"public.\"Mixed Case\""`, `"\"public\".\"Mixed Case\""`} {
+		require.Equal(t, `[]`, s.snapshot(`{"table": `+body+`, "limit": 1, "order_by": {"column": "\"Id\"", "order": "asc"}}`))
+	}
+	require.Equal(t, `[]`, s.snapshot(`{"table": "TEST_TABLE", "limit": 0, "order_by": {"column": "ID", "order": "asc"}, "more": true}`))
+
+	status, answer = s.do(http.MethodGet, "/v1/lr/stream", "")
+	require.Equal(t, http.StatusBadRequest, status)
+	same(t, `{"error":"no slotName provided"}`, answer)
+	status, answer = s.do(http.MethodGet, "/v1/lr/stream?slotName="+slot, "")
+	require.Equal(t, http.StatusBadRequest, status)
+	same(t, `{"error":"could not upgrade to websocket connection"}`, answer)
+	for _, headers := range []string{"Upgrade: websocket\r\nConnection: upgrade\r\n", "Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 5\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"} {
+		status, answer = s.raw("GET /v1/lr/stream?slotName=" + slot + " HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n")
+		require.Equal(t, http.StatusBadRequest, status)
+		same(t, `{"error":"could not upgrade to websocket connection"}`, answer)
+	}
+	s.free(slot)
+}
+
+// raw sends bytes, and reads one answer.
+func (s *server) raw(text string) (status int, answer string) {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(s.t, err)
+	defer func() { require.NoError(s.t, conn.Close()) }()
+	require.NoError(s.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = conn.Write([]byte(text))
+	require.NoError(s.t, err)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(s.t, err)
+	defer func() { require.NoError(s.t, response.Body.Close()) }()
+	var raw json.RawMessage
+	require.NoError(s.t, json.NewDecoder(response.Body).Decode(&raw))
+	return response.StatusCode, string(raw)
+}
+
+func TestBadConfigurationIsRefused(t *testing.T) {
+	t.Parallel()
+	conn := cdctest.New(t).Config()
+	for field, config := range map[cdc.Field]v1.Config{
+		"Conn":         {},
+		"Installation": {Conn: conn, Installation: "Bad Name"},
+		"Tables":       {Conn: conn, Tables: []string{"["}},
+		"Origins":      {Conn: conn, Origins: []string{"["}},
+		"MaxRows":      {Conn: conn, MaxRows: -1},
+		"MaxBody":      {Conn: conn, MaxBody: -1},
+		"Refresh":      {Conn: conn, Refresh: -1},
+		"PingInterval": {Conn: conn, PingInterval: -1},
+		"PingTimeout":  {Conn: conn, PingTimeout: -1},
+	} {
+		_, err := v1.New(config)
+		var invalid *cdc.InvalidError
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, field, invalid.Field)
+	}
+}
+
+func TestPagesOfOtherHostsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable, func(c *v1.Config) { c.Origins = []string{"*.example.com", "https://exact.test"} })
+	slot := s.init()
+	for origin, allowed := range map[string]bool{
+		"https://evil.example": false, "https://app.example.com": true, "https://example.com.evil": false, "https://exact.test": true, "http://exact.test": false, "null": false, "%": false, s.url: true,
+	} {
+		conn, response, err := websocket.Dial(t.Context(), s.streamURL(slot), &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
+		if allowed {
+			require.NoError(t, err, origin)
+			require.NoError(t, conn.CloseNow())
+		} else {
+			require.Error(t, err, origin)
+			require.Equal(t, http.StatusForbidden, response.StatusCode)
+		}
+		s.free(slot)
+	}
+	// Neither can they reset the session, with an image for instance, for which browsers send no origin.
+	for header, values := range map[string][]string{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site", "same-site"}} {
+		for _, value := range values {
+			status, _ := s.raw("GET /v1/init HTTP/1.1\r\nHost: x\r\n" + header + ": " + value + "\r\n\r\n")
+			require.Equal(t, http.StatusForbidden, status)
+		}
+	}
+	s.stream(slot)
+}
+
+func TestANewInitReplacesTheFormer(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	first := s.init()
+	c := s.stream(first)
+	second := s.init()
+	text, code := c.ended()
+	require.Equal(t, "a new init has replaced this session", text)
+	require.Equal(t, websocket.StatusGoingAway, code)
+	status, _ := s.refused(first)
+	require.Equal(t, http.StatusNotFound, status)
+
+	// Also where another process streams.
+	c = s.stream(second)
+	other := serveOn(t, s.Database)
+	third := other.init()
+	text, _ = c.ended()
+	require.Contains(t, text, "resync needed")
+	status, _ = s.do(http.MethodPost, "/v1/snapshot/data", `{"slotName": "`+third+`", "table": "test_table", "limit": 1}`)
+	require.Equal(t, http.StatusServiceUnavailable, status, "the snapshot is the other's")
+	s.Exec(`insert into test_table values (100, 'a')`)
+	_, rows := s.stream(third).rows()
+	require.Equal(t, []string{"insert test_table 100"}, rows, "the slot is of the installation, not of a process")
+}
+
+func TestAnInitDoesNotWaitForWhoReadsTheFormerSnapshot(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{`create table t (id int primary key, v text)`, `insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`})
+	s.init()
+	// More clients than connections, which ask for 50 MB and read none of it.
+	for range 5 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, conn.Close()) }()
+		body := `{"table": "t", "offset": 0, "limit": 50000}`
+		_, err = fmt.Fprintf(conn, "POST /v1/snapshot/data HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		require.NoError(t, err)
+	}
+	s.eventually(`SELECT count(*) >= 4 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT "id"%' AND wait_event = 'ClientWrite'`)
+	started := time.Now()
+	s.init()
+	require.Less(t, time.Since(started), 15*time.Second)
+	require.True(t, strings.HasPrefix(s.snapshot(`{"table": "t", "offset": 49999, "limit": 5}`), `[{"id":50000,`))
+}
+
+func TestAnInitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{`create table t (id int primary key, v text)`})
+	slot := s.init()
+	s.stream(slot)
+	s.Exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 50000) i`)
+	s.eventually(`SELECT sent_lsn >= pg_current_wal_lsn() FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1`, slot)
+	started := time.Now()
+	require.NotEqual(t, slot, s.init())
+	require.Less(t, time.Since(started), 15*time.Second)
+}
+
+func TestSnapshotsThatNobodyReadsAreClosed(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable, func(c *v1.Config) { c.SnapshotIdle = 300 * time.Millisecond })
+	slot := s.init()
+	var answer string
+	require.Eventually(t, func() bool {
+		var status int
+		time.Sleep(400 * time.Millisecond) // each read is a reason to keep it
+		status, answer = s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
+		return status == http.StatusServiceUnavailable
+	}, 20*time.Second, time.Millisecond)
+	require.Contains(t, answer, "snapshot not available")
+	s.eventually(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR state LIKE 'idle in%') AND pid <> pg_backend_pid())`)
+	s.Exec(`insert into test_table values (100, 'a')`)
+	_, rows := s.stream(slot).rows()
+	require.Equal(t, []string{"insert test_table 100"}, rows, "the slot stays")
+}
+
+func TestASnapshotWhoseConnectionIsLostIsSaidToBeGone(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	s.init()
+	s.snapshot(`{"table": "test_table", "limit": 1}`)
+	s.Exec(`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and application_name <> 'x' and (backend_type = 'walsender' or state like 'idle in%')`)
+	require.Eventually(t, func() bool {
+		status, answer := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
+		return status == http.StatusServiceUnavailable && strings.Contains(answer, "snapshot not available")
+	}, 20*time.Second, 20*time.Millisecond)
+	s.init()
+	s.snapshot(`{"table": "test_table", "limit": 1}`)
+}
+
+func TestAClientThatDoesNotAnswerIsLeft(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable, func(c *v1.Config) { c.PingInterval, c.PingTimeout = 100*time.Millisecond, 3*time.Second })
+	slot := s.init()
+	// One that reads answers pings, and stays.
+	c := s.stream(slot)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	_, _, err := c.conn.Read(ctx)
+	require.Error(t, err)
+	require.Error(t, ctx.Err(), "it was not closed before: %v", err)
+	s.free(slot)
+	// One that has opened its websocket and then does nothing is gone, as after a network that has failed.
+	s.stream(slot)
+	s.free(slot)
+}
+
+// What a client does not read stays at the server, within limits, and is there when it reads again. Not parallel: it measures
+// memory.
+func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
+	const transactions, size = 200, 200_000
+	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.Stream.MemoryLimit, c.Stream.SpillLimit = 1<<20, -1 })
+	slot := s.init()
+	c := s.stream(slot)
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	for i := range transactions {
+		s.Exec(fmt.Sprintf(`insert into t values (%d, repeat('x', %d))`, i, size))
+	}
+	sent := func() string {
+		return cdctest.Query[string](s.Database, `SELECT sent_lsn::text FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1`, slot)
+	}
+	last := ""
+	require.Eventually(t, func() bool { now := sent(); same := now == last; last = now; return same }, 20*time.Second, 500*time.Millisecond, "the server is held back")
+	after := heap()
+	require.Less(t, after, before+20<<20, "of %d bytes", transactions*size)
+	t.Logf("%d bytes wait, and %d of memory are in use", transactions*size, int64(after)-int64(before))
+	for i := range transactions {
+		_, rows := c.rows()
+		require.Equal(t, []string{fmt.Sprintf("insert t %d", i)}, rows)
+	}
+}
+
+func TestALargeTransactionIsOneFrame(t *testing.T) {
+	t.Parallel()
+	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.Stream.MemoryLimit = 1 << 20 })
+	slot := s.init()
+	c := s.stream(slot)
+	const rows = 30_000
+	s.Exec(fmt.Sprintf(`insert into t select i, repeat('x', 50) from generate_series(1, %d) i`, rows))
+	lsn, got := c.rows()
+	require.Len(t, got, rows)
+	require.Equal(t, fmt.Sprintf("insert t %d", rows), got[rows-1])
+	c.ack(lsn)
+	s.eventually(`SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1`, slot, lsn)
+}
+
+func TestNothingIsServedAfterClose(t *testing.T) {
+	t.Parallel()
+	s := serve(t, testTable)
+	s.init()
+	s.handler.Close()
+	status, _ := s.do(http.MethodGet, "/v1/init", "")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	s.handler.Close()
+}
+
+func TestADatabaseThatIsNotThereIsAnError(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil, func(c *v1.Config) { c.Conn.Host, c.Conn.Port, c.Conn.Fallbacks = "127.0.0.1", 1, nil })
+	status, answer := s.do(http.MethodGet, "/v1/init", "")
+	require.Equal(t, http.StatusInternalServerError, status)
+	same(t, `{"error":"unable to init session"}`, answer)
+	status, text := s.refused("delta_x1")
+	require.Equal(t, http.StatusInternalServerError, status)
+	require.Equal(t, "could not create stream", text)
+}

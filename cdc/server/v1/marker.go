@@ -1,0 +1,86 @@
+package v1
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// markers are the two publications of an installation. The comment of each says so; that of changes also names the slots.
+// A publication of the same name without the comment belongs to somebody else.
+type markers struct {
+	installation string
+	// changes are the tables whose updates and deletes can be streamed, inserts all others.
+	changes, inserts string
+}
+
+func newMarkers(installation string) markers {
+	return markers{installation, "delta_stream_" + installation + "_changes", "delta_stream_" + installation + "_inserts"}
+}
+
+const maker = "delta stream /v1"
+
+type marker struct {
+	MadeBy       string   `json:"madeBy"`
+	Installation string   `json:"installation"`
+	Slots        []string `json:"slots,omitempty"`
+}
+
+// foreignError is a publication that has the name of one of ours, and is not.
+type foreignError struct{ name string }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("publication %q was not made by this installation: drop it, or choose another name for the installation", e.name)
+}
+
+// found tells whether a publication is there, and what its comment says.
+func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, error) {
+	rows, err := db.Query(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name)
+	if err != nil {
+		return nil, err
+	}
+	comment, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	made := &marker{}
+	if json.Unmarshal([]byte(comment), made) != nil || made.MadeBy != maker || made.Installation != m.installation {
+		return nil, &foreignError{name}
+	}
+	return made, nil
+}
+
+// slots are those that this installation has made, or was about to make.
+func (m markers) slots(ctx context.Context, db cdc.DB) ([]string, error) {
+	made, err := m.found(ctx, db, m.changes)
+	if err != nil || made == nil {
+		return nil, err
+	}
+	return made.Slots, nil
+}
+
+// write says in the comment of a publication whose it is.
+func (m markers) write(ctx context.Context, db cdc.DB, name string, slots ...string) error {
+	comment, err := json.Marshal(marker{maker, m.installation, slots})
+	if err != nil {
+		return err
+	}
+	rows, err := db.Query(ctx, `SELECT format('COMMENT ON PUBLICATION %I IS %L', $1::text, $2::text)`, name, string(comment))
+	if err != nil {
+		return err
+	}
+	statement, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, statement)
+	return err
+}

@@ -1,0 +1,260 @@
+package v1
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// Where a publication has the updates of a table that has no replica identity, the server refuses the updates themselves.
+// So there are two: changes has the tables with an identity, and inserts the others, of which it has only what needs none.
+// A superuser's inserts is for all tables, so that nothing is missed of those to come until they are noticed.
+
+// published is a table that is to be in a publication, or is.
+type published struct {
+	publication string
+	table       pgx.Identifier
+}
+
+// ensure makes the publications, where they are not there. It belongs into a transaction.
+func (h *Handler) ensure(ctx context.Context, db cdc.DB) error {
+	all, err := h.publishesAll(ctx, db)
+	if err != nil {
+		return err
+	}
+	other := false
+	for _, p := range []struct{ name, what string }{
+		{h.markers.changes, ` WITH (publish = 'insert, update, delete, truncate')`},
+		{h.markers.inserts, map[bool]string{true: ` FOR ALL TABLES`}[all] + ` WITH (publish = 'insert, truncate')`},
+	} {
+		made, err := h.markers.found(ctx, db, p.name)
+		if err != nil {
+			return err
+		}
+		if made != nil && p.name == h.markers.inserts {
+			// Whether all are in it cannot be changed later. Both happen at one position of the log, so that no stream stops.
+			if other, err = h.dropOther(ctx, db, all); err != nil {
+				return err
+			}
+		}
+		if made != nil && !other {
+			continue
+		}
+		if _, err := db.Exec(ctx, `CREATE PUBLICATION `+pgx.Identifier{p.name}.Sanitize()+p.what); err != nil {
+			return fmt.Errorf("creating publication %q, for which the role needs CREATE on the database: %w", p.name, err)
+		}
+		if err := h.markers.write(ctx, db, p.name); err != nil {
+			return err
+		}
+	}
+	if !other {
+		return nil
+	}
+	statements, err := h.changes(ctx, db) // in the same transaction, so that nothing is missed in between
+	if err != nil {
+		return err
+	}
+	return execute(ctx, db, statements)
+}
+
+func execute(ctx context.Context, db cdc.DB, statements []string) error {
+	for _, s := range statements {
+		if _, err := db.Exec(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+// dropOther drops the publication of inserts where it is for all tables and should not be, or the other way round.
+func (h *Handler) dropOther(ctx context.Context, db cdc.DB, all bool) (dropped bool, err error) {
+	if is, err := h.holdsAll(ctx, db); err != nil || is == all {
+		return false, err
+	}
+	return true, cdc.DropPublication(ctx, db, h.markers.inserts)
+}
+
+// holdsAll tells whether the publication of inserts is for all tables.
+func (h *Handler) holdsAll(ctx context.Context, db cdc.DB) (bool, error) {
+	rows, err := db.Query(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)`, h.markers.inserts)
+	if err != nil {
+		return false, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+}
+
+// publishesAll tells whether one publication can have all tables, also those to come.
+func (h *Handler) publishesAll(ctx context.Context, db cdc.DB) (bool, error) {
+	if len(h.config.Tables) != 1 || h.config.Tables[0] != "*" {
+		return false, nil
+	}
+	rows, err := db.Query(ctx, `SELECT rolsuper FROM pg_roles WHERE rolname = current_user`)
+	if err != nil {
+		return false, err
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[bool])
+}
+
+// changes are the statements that make the publications what they should be.
+func (h *Handler) changes(ctx context.Context, db cdc.DB) ([]string, error) {
+	wanted, strangers, err := h.wanted(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if h.strangers.Swap(strangers) != strangers && strangers > 0 {
+		h.config.Logger.Warn("v1: tables are not streamed, because the role does not own them", "tables", strangers)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT p.pubname, n.nspname, c.relname
+		FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+		JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE p.pubname IN ($1, $2)`, h.markers.changes, h.markers.inserts)
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]published{}
+	var p published
+	var schema, table string
+	_, err = pgx.ForEachRow(rows, []any{&p.publication, &schema, &table}, func() error {
+		p.table = pgx.Identifier{schema, table}
+		there[p.key()] = p
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var statements []string
+	for key, p := range there { // first, so that a table is not in both with less than it needs
+		if _, keep := wanted[key]; !keep {
+			statements = append(statements, p.alter("DROP"))
+		}
+	}
+	for key, p := range wanted {
+		if _, done := there[key]; !done {
+			statements = append(statements, p.alter("ADD"))
+		}
+	}
+	return statements, nil
+}
+
+func (p published) key() string { return p.publication + " " + p.table.Sanitize() }
+
+func (p published) alter(verb string) string {
+	return `ALTER PUBLICATION ` + pgx.Identifier{p.publication}.Sanitize() + ` ` + verb + ` TABLE ONLY ` + p.table.Sanitize()
+}
+
+// wanted are the tables that are to be streamed, and how many others the role may not publish. A partitioned table is
+// published as a whole, with the partitions to come, where that breaks none of them; its partitions stand beside it.
+func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]published, strangers int64, err error) {
+	rows, err := db.Query(ctx, `
+		WITH tables AS (
+			SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition, pg_has_role(c.relowner, 'USAGE') AS owned,
+				c.relreplident = 'f' OR EXISTS (
+					SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+					AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)) AS identity
+			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+		)
+		SELECT t.nspname, t.relname, t.owned, CASE WHEN t.relkind = 'r' THEN t.identity ELSE t.identity AND NOT EXISTS (
+			SELECT FROM pg_partition_tree(t.oid) leaf JOIN tables l ON l.oid = leaf.relid WHERE leaf.isleaf AND NOT l.identity) END,
+			EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables)
+		FROM tables t WHERE t.relkind = 'r' OR NOT t.relispartition`, h.markers.inserts)
+	if err != nil {
+		return nil, 0, err
+	}
+	wanted = map[string]published{}
+	var schema, table string
+	var owned, identity, all bool
+	_, err = pgx.ForEachRow(rows, []any{&schema, &table, &owned, &identity, &all}, func() error {
+		p := published{h.markers.changes, pgx.Identifier{schema, table}}
+		if !identity {
+			p.publication = h.markers.inserts
+		}
+		switch {
+		case !h.allows(schema, table), !identity && all:
+		case !owned:
+			strangers++
+		default:
+			wanted[p.key()] = p
+		}
+		return nil
+	})
+	return wanted, strangers, err
+}
+
+// allows tells whether a table may be read and streamed.
+func (h *Handler) allows(schema, table string) bool {
+	for _, pattern := range h.config.Tables {
+		if match, err := path.Match(pattern, schema+"."+table); match && err == nil || pattern == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// refresh looks for new and changed tables until the handler is closed.
+func (h *Handler) refresh() {
+	ticker := time.NewTicker(h.config.Refresh)
+	defer ticker.Stop()
+	failing := ""
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := h.refreshOnce(h.ctx)
+		switch {
+		case err == nil:
+			failing = ""
+		case h.ctx.Err() == nil && err.Error() != failing: // once for each trouble
+			failing = err.Error()
+			h.config.Logger.Warn("v1: new tables are not streamed yet", "error", err)
+		}
+	}
+}
+
+// refreshOnce changes what has to be, each table for itself: one that is locked is tried again the next time.
+func (h *Handler) refreshOnce(ctx context.Context) (failed error) {
+	slots, err := h.markers.slots(ctx, h.pool)
+	if err != nil || len(slots) == 0 {
+		return err
+	}
+	all, err := h.publishesAll(ctx, h.pool)
+	if err != nil {
+		return err
+	}
+	is, err := h.holdsAll(ctx, h.pool)
+	if err != nil {
+		return err
+	}
+	made, err := h.markers.found(ctx, h.pool, h.markers.inserts)
+	if err != nil {
+		return err
+	}
+	if made == nil || is != all { // somebody has dropped it, or the settings are others than before a restart
+		return pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error { return h.ensure(ctx, tx) })
+	}
+	statements, err := h.changes(ctx, h.pool)
+	if err != nil {
+		return err
+	}
+	for _, s := range statements {
+		err := pgx.BeginFunc(ctx, h.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '2s'`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, s)
+			return err
+		})
+		if err != nil {
+			failed = fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return failed
+}

@@ -1,0 +1,66 @@
+package v1
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// problem is the body of every answer that is not a success. Its error is what PGDeltaStream says, word for word, where that
+// says something; detail is what it left out.
+type problem struct {
+	Error  string `json:"error"`
+	Detail string `json:"detail,omitempty"`
+}
+
+func refuse(w http.ResponseWriter, status int, text, detail string) {
+	reply(w, status, problem{text, detail})
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		status, data = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}
+
+// explain is what a client may know of an error: what was wrong with input and settings, and what the database says. Errors of
+// the network are for the log.
+func explain(err error) string {
+	var invalid *cdc.InvalidError
+	var resync *cdc.ResyncError
+	var ack *cdc.AckError
+	var large *cdc.TooLargeError
+	var server *pgconn.PgError
+	switch {
+	case errors.As(err, &invalid):
+		return strings.TrimPrefix(invalid.Error(), "cdc: ")
+	case errors.As(err, &resync):
+		return strings.TrimPrefix(resync.Error(), "cdc: ")
+	case errors.As(err, &ack):
+		return strings.TrimPrefix(ack.Error(), "cdc: ")
+	case errors.As(err, &large):
+		return strings.TrimPrefix(large.Error(), "cdc: ")
+	case errors.As(err, new(*foreignError)):
+		return err.Error()
+	case errors.Is(err, cdc.ErrSlotBusy):
+		return strings.TrimPrefix(err.Error(), "cdc: ")
+	case errors.As(err, new(*pgconn.ConnectError)) && errors.As(err, &server):
+		if server.Code == "42501" || server.Code == "28000" {
+			return server.Message + ": does the role have REPLICATION (ALTER ROLE … REPLICATION), and pg_hba.conf let it in?"
+		}
+		return server.Message
+	case errors.As(err, &server):
+		return strings.TrimPrefix(err.Error(), "cdc: ")
+	default:
+		return ""
+	}
+}

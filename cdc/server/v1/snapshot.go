@@ -1,0 +1,208 @@
+package v1
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/wal2json"
+)
+
+// chunk is how much of an answer is collected before it is written, in bytes.
+const chunk = 64 << 10
+
+// writing is how long a client may take to read such a piece.
+const writing = 30 * time.Second
+
+// request is the body of a request for snapshot data.
+type request struct {
+	SlotName string `json:"slotName"`
+	Table    string `json:"table"`
+	Offset   int64  `json:"offset"`
+	Limit    *int64 `json:"limit"`
+	OrderBy  *struct {
+		Column string `json:"column"`
+		Order  string `json:"order"`
+	} `json:"order_by"`
+}
+
+// parse reads a request, and checks what can be checked without the database.
+func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *problem, int) {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, h.config.MaxBody))
+	q := &request{}
+	err := decoder.Decode(q)
+	if err == nil {
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			err = nil
+		} else if err == nil {
+			err = errors.New("there is more after the object")
+		}
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, &problem{Error: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}, http.StatusRequestEntityTooLarge
+	case err != nil:
+		return nil, &problem{"invalid input JSON", err.Error()}, http.StatusBadRequest
+	}
+	text := ""
+	switch {
+	case q.Table == "":
+		text = "required field 'table' missing"
+	case q.Limit == nil:
+		text = "required field 'limit' missing"
+	case *q.Limit < 0 || *q.Limit > int64(h.config.MaxRows):
+		text = fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
+	case q.Offset < 0:
+		text = fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
+	case q.OrderBy != nil && q.OrderBy.Column == "":
+		text = "required field 'column' missing in 'order_by'"
+	case q.OrderBy != nil && !strings.EqualFold(q.OrderBy.Order, "ASC") && !strings.EqualFold(q.OrderBy.Order, "DESC"):
+		text = "order_by order direction can only be either 'ASC' or 'DESC'"
+	}
+	if text != "" {
+		return nil, &problem{Error: text}, http.StatusBadRequest
+	}
+	return q, nil, 0
+}
+
+func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+	const unavailable = "snapshot not available: call /init to initialize a new slot and snapshot"
+	h.mu.Lock()
+	s := h.session
+	h.mu.Unlock()
+	if s == nil {
+		refuse(w, http.StatusServiceUnavailable, unavailable, "")
+		return
+	}
+	q, wrong, status := h.parse(w, r)
+	if wrong != nil {
+		reply(w, status, wrong)
+		return
+	}
+	if q.SlotName != "" && q.SlotName != s.slot {
+		refuse(w, http.StatusServiceUnavailable, unavailable, fmt.Sprintf("the snapshot there is belongs to slot %q", s.slot))
+		return
+	}
+	done, there := s.use(h.config.SnapshotIdle)
+	if !there {
+		refuse(w, http.StatusServiceUnavailable, unavailable, errIdle.Error())
+		return
+	}
+	defer done()
+	// A client that does not read does not keep a connection, nor the next init from ending the session.
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	controller := http.NewResponseController(w)
+	defer context.AfterFunc(s.ctx, func() {
+		cancel()
+		_ = controller.SetWriteDeadline(time.Now())
+	})()
+	begun, err := h.writeRows(ctx, w, s.snapshot, q)
+	if err == nil {
+		return
+	}
+	var refused *refusal
+	if !errors.As(err, &refused) {
+		h.config.Logger.Warn("v1: reading a snapshot has failed", "slot", s.slot, "error", err)
+	}
+	switch {
+	case begun: // what was sent has no end, and so it is not taken for the whole
+		panic(http.ErrAbortHandler)
+	case refused != nil:
+		refuse(w, refused.status, "unable to get snapshot data", refused.text)
+	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || lost(err):
+		refuse(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
+	default:
+		status, cause := http.StatusInternalServerError, explain(err)
+		if unordered(err) {
+			status = http.StatusBadRequest
+		}
+		refuse(w, status, "unable to get snapshot data", cause)
+	}
+}
+
+// writeRows writes what is asked for, and tells whether it has begun to.
+func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot *cdc.Snapshot, q *request) (begun bool, err error) {
+	t, err := h.lookup(ctx, q.Table)
+	if err != nil {
+		return false, err
+	}
+	order, descending := "", false
+	if q.OrderBy != nil {
+		if order, err = t.column(q.OrderBy.Column); err != nil {
+			return false, err
+		}
+		descending = strings.EqualFold(q.OrderBy.Order, "DESC")
+	}
+	var names [][]byte
+	for _, c := range t.Columns {
+		names = append(names, append(wal2json.AppendString(nil, c.Name), ':'))
+	}
+	controller := http.NewResponseController(w)
+	out := []byte{'['}
+	flush := func() error {
+		// Where it is not supported, whoever mounts the handler has limits of their own.
+		_ = controller.SetWriteDeadline(time.Now().Add(writing))
+		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
+			return err
+		}
+		if !begun {
+			w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		}
+		begun = true
+		_, err := w.Write(out)
+		out = out[:0]
+		return err
+	}
+	defer func() { _ = controller.SetWriteDeadline(time.Time{}) }()
+	first := true
+	for row, err := range snapshot.Query(ctx, t.page(order, descending, q.Offset, *q.Limit)) {
+		if err != nil {
+			return begun, err
+		}
+		if !first {
+			out = append(out, ',')
+		}
+		first = false
+		out = append(out, '{')
+		for i, value := range row {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = wal2json.AppendValue(append(out, names[i]...), t.Columns[i].TypeOID, value)
+		}
+		out = append(out, '}')
+		if len(out) >= chunk {
+			if err := flush(); err != nil {
+				return begun, err
+			}
+		}
+	}
+	out = append(out, ']')
+	err = flush()
+	return begun, err
+}
+
+// lost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
+func lost(err error) bool {
+	var server *pgconn.PgError
+	if !errors.As(err, &server) || !strings.Contains(err.Error(), "the snapshot of slot") {
+		return false
+	}
+	return server.Code == "22023" || server.Code == "55000" || server.Code == "42704"
+}
+
+// unordered tells of a column that has no order, such as json.
+func unordered(err error) bool {
+	var server *pgconn.PgError
+	return errors.As(err, &server) && server.Code == "42883"
+}

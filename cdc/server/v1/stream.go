@@ -1,0 +1,276 @@
+package v1
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/wal2json"
+)
+
+const (
+	// maxAck bounds an acknowledgement, in bytes.
+	maxAck = 4 << 10
+	// maxReason bounds what a close frame says, in bytes.
+	maxReason = 120
+	// grace is how long a frame that is being written may still take when the stream ends.
+	grace = 2 * time.Second
+	// lookups is how long the names of types are asked for while the database is not there.
+	lookups = time.Minute
+)
+
+// streaming is one client.
+type streaming struct {
+	handler *Handler
+	stream  *cdc.Stream
+	conn    *websocket.Conn
+	stop    context.CancelCauseFunc
+	// released is closed when the slot is free.
+	released chan struct{}
+	// sent is the end of the last transaction whose frame the client can have whole.
+	sent atomic.Uint64
+}
+
+// closing is an error that the client is told of before the websocket is closed.
+type closing struct {
+	code websocket.StatusCode
+	text string
+}
+
+func (c *closing) Error() string { return c.text }
+
+// errGone is a client that is not there any more.
+var errGone = errors.New("the client is gone")
+
+func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
+	slot := r.URL.Query().Get("slotName")
+	if slot == "" {
+		refuse(w, http.StatusBadRequest, "no slotName provided", "")
+		return
+	}
+	if !upgrades(r) {
+		refuse(w, http.StatusBadRequest, noUpgrade, "")
+		return
+	}
+	ctx, stop := context.WithCancelCause(r.Context())
+	defer stop(nil)
+	s := &streaming{handler: h, stop: stop, released: make(chan struct{})}
+	release := sync.OnceFunc(func() {
+		if s.stream != nil {
+			s.stream.Close()
+		}
+		close(s.released)
+	})
+	defer release()
+	h.mu.Lock()
+	h.streams[s] = true
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		delete(h.streams, s)
+		h.mu.Unlock()
+	}()
+	if status, text := s.open(ctx, slot); status != 0 {
+		refuse(w, status, text, "")
+		return
+	}
+	var err error
+	// The origin was checked.
+	s.conn, err = websocket.Accept(&upgrading{ResponseWriter: w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return
+	}
+	s.conn.SetReadLimit(maxAck)
+	// What is being written is not cut off when the stream is to end, but for a while only.
+	life, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(grace, cut)
+		context.AfterFunc(life, func() { timer.Stop() })
+	})()
+	var work sync.WaitGroup
+	work.Go(func() { s.listen(life) })
+	work.Go(func() { s.ping(life, cut) })
+	err = s.run(ctx, life)
+	stop(err)
+	release() // first, so that the slot is free for the next client at once
+	s.end(life, err)
+	cut()
+	_ = s.conn.CloseNow()
+	work.Wait()
+}
+
+// open finds the slot and begins to read it; a status other than zero says why not.
+func (s *streaming) open(ctx context.Context, slot string) (status int, text string) {
+	h := s.handler
+	made, err := h.made(ctx, slot)
+	if err == nil && !made {
+		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: call /v1/init, and use the slotName that it answers with", slot)
+	}
+	if err == nil {
+		config := h.config.Stream
+		config.Conn, config.Slot, config.Logger, config.Start = h.config.Conn, slot, h.config.Logger, 0
+		config.Publications = []string{h.markers.changes, h.markers.inserts}
+		s.stream, err = cdc.Open(ctx, config)
+	}
+	var resync *cdc.ResyncError
+	switch {
+	case err == nil:
+		return 0, ""
+	case errors.Is(err, cdc.ErrSlotBusy):
+		return http.StatusConflict, fmt.Sprintf("slot %.100q is in use by another client", slot)
+	case errors.As(err, &resync) && resync.Reason == cdc.SlotMissing:
+		return http.StatusNotFound, fmt.Sprintf("unknown slot %.100q: it was dropped: call /v1/init", slot)
+	case errors.As(err, &resync):
+		return http.StatusGone, explain(err) + ": call /v1/init"
+	}
+	h.config.Logger.Error("v1: a stream cannot be opened", "slot", slot, "error", err)
+	text = "could not create stream"
+	if detail := explain(err); detail != "" {
+		text += ": " + detail
+	}
+	return http.StatusInternalServerError, text
+}
+
+// run streams until something ends it, and says what. It waits for transactions while ctx lasts, and writes while life does.
+func (s *streaming) run(ctx, life context.Context) error {
+	encoder := wal2json.NewEncoder(s.types)
+	for {
+		transaction, err := s.stream.Next(ctx)
+		if err == nil && ctx.Err() == nil {
+			err = s.send(life, encoder, transaction)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// send writes a transaction as one message, in as many pieces as it takes.
+func (s *streaming) send(ctx context.Context, encoder *wal2json.Encoder, t *cdc.Transaction) error {
+	w, err := s.conn.Writer(ctx, websocket.MessageText)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	if err := encoder.Encode(ctx, w, t); err != nil {
+		return err
+	}
+	s.sent.Store(uint64(t.EndLSN)) // before the client can have seen the end
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+// types names types, also through a restart of the database, which the stream gets over too.
+func (s *streaming) types(ctx context.Context, columns []cdc.Column) (names []string, err error) {
+	for delay := 50 * time.Millisecond; delay < lookups; delay *= 2 {
+		if names, err = wal2json.Catalog(s.handler.pool)(ctx, columns); err == nil {
+			return names, nil
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, err
+}
+
+// listen takes acknowledgements until the client has gone or sends what is none.
+func (s *streaming) listen(ctx context.Context) {
+	for {
+		_, data, err := s.conn.Read(ctx)
+		if err != nil {
+			s.stop(errGone)
+			return
+		}
+		if err := s.acknowledge(data); err != nil {
+			s.stop(err)
+			return
+		}
+	}
+}
+
+func (s *streaming) acknowledge(data []byte) error {
+	var ack struct {
+		LSN *string `json:"lsn"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return &closing{websocket.StatusInvalidFramePayloadData, `invalid acknowledgement: it must be a JSON object such as {"lsn":"0/170FCB0"}`}
+	}
+	if ack.LSN == nil {
+		return &closing{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: required field 'lsn' missing"}
+	}
+	lsn, err := cdc.ParseLSN(*ack.LSN)
+	if err != nil {
+		return &closing{websocket.StatusInvalidFramePayloadData, "invalid acknowledgement: " + explain(err)}
+	}
+	if sent := cdc.LSN(s.sent.Load()); sent != 0 && lsn > sent {
+		return &closing{websocket.StatusPolicyViolation, fmt.Sprintf("acknowledgement of %s: it is beyond what was delivered (%s)", lsn, sent)}
+	}
+	switch err := s.stream.Ack(lsn); {
+	case errors.Is(err, cdc.ErrClosed):
+		return errGone
+	case err != nil:
+		return &closing{websocket.StatusPolicyViolation, explain(err)}
+	}
+	return nil
+}
+
+// ping finds out whether a client that says nothing is there.
+func (s *streaming) ping(ctx context.Context, cut context.CancelFunc) {
+	ticker := time.NewTicker(s.handler.config.PingInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, s.handler.config.PingTimeout)
+		err := s.conn.Ping(limited)
+		cancel()
+		if err != nil {
+			s.stop(errGone)
+			cut()
+			return
+		}
+	}
+}
+
+// end tells the client why, and closes the websocket.
+func (s *streaming) end(life context.Context, err error) {
+	var told *closing
+	switch {
+	case errors.Is(err, errGone):
+		return
+	case errors.As(err, &told):
+	case errors.Is(err, errClosing), errors.Is(err, errReplaced):
+		told = &closing{websocket.StatusGoingAway, err.Error()}
+	default:
+		s.handler.config.Logger.Error("v1: a stream has ended", "error", err)
+		told = &closing{websocket.StatusInternalError, "the stream has ended"}
+		if detail := explain(err); detail != "" {
+			told.text += ": " + detail
+		}
+	}
+	frame, err := json.Marshal(problem{Error: told.text})
+	if err == nil {
+		err = s.conn.Write(life, websocket.MessageText, frame)
+	}
+	if err == nil {
+		_ = s.conn.Close(told.code, strings.ToValidUTF8(told.text[:min(len(told.text), maxReason)], ""))
+	}
+}

@@ -1,0 +1,181 @@
+package v1
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// table is one that a snapshot is read of.
+type table struct {
+	cdc.Relation
+	partitioned bool
+	key         []string // of the primary key
+}
+
+// refusal is a request that cannot be served, with its status.
+type refusal struct {
+	status int
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// spelling is one way to take what a client has written as a name.
+type spelling struct{ schema, name string }
+
+// spellings are the ways to take the name of a table, the best first: as it is in the catalog, and as it would be in SQL.
+// In both there can be a schema and a dot before it.
+func spellings(text string) []spelling {
+	ways := []spelling{{"", text}}
+	if schema, name, dot := strings.Cut(text, "."); dot && schema != "" {
+		ways = append(ways, spelling{schema, name})
+	}
+	switch parts := identifiers(text); {
+	case len(parts) == 1:
+		ways = append(ways, spelling{"", parts[0]})
+	case len(parts) == 2 && parts[0] != "":
+		ways = append(ways, spelling{parts[0], parts[1]})
+	}
+	return ways
+}
+
+// identifiers takes names with dots between them as SQL does. It is nil where that is not what they are.
+func identifiers(text string) (parts []string) {
+	for {
+		var part string
+		if rest, quoted := strings.CutPrefix(text, `"`); quoted {
+			end := 0
+			for end < len(rest) && (rest[end] != '"' || strings.HasPrefix(rest[end:], `""`)) {
+				if rest[end] == '"' {
+					end++
+				}
+				end++
+			}
+			if end >= len(rest) {
+				return nil
+			}
+			part, text = strings.ReplaceAll(rest[:end], `""`, `"`), rest[end+1:]
+		} else {
+			end := strings.IndexByte(text+".", '.')
+			part, text = strings.ToLower(text[:end]), text[end:]
+		}
+		parts = append(parts, part)
+		if text == "" {
+			return parts
+		}
+		if text[0] != '.' {
+			return nil
+		}
+		text = text[1:]
+	}
+}
+
+// lookup finds a table in the catalog.
+func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
+	var schemas, names []string
+	for _, s := range spellings(text) {
+		schemas, names = append(schemas, s.schema), append(names, s.name)
+	}
+	none := &refusal{http.StatusNotFound, fmt.Sprintf("there is no table %.100q", text)}
+	if strings.ContainsRune(text, 0) {
+		return nil, none
+	}
+	rows, err := h.pool.Query(ctx, `
+		SELECT c.oid, n.nspname, c.relname, c.relkind = 'p'
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY s (schema, name, n)
+		JOIN pg_class c ON c.relname = s.name JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE CASE WHEN s.schema = '' THEN n.nspname = ANY (current_schemas(false)) ELSE n.nspname = s.schema END
+			AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+		ORDER BY s.n, array_position(current_schemas(false), n.nspname)`, schemas, names)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{}
+	found := false
+	var oid uint32
+	var schema, name string
+	var partitioned bool
+	_, err = pgx.ForEachRow(rows, []any{&oid, &schema, &name, &partitioned}, func() error {
+		if !found && h.allows(schema, name) {
+			found, t.OID, t.Schema, t.Table, t.partitioned = true, oid, schema, name, partitioned
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, none
+	}
+	return t, t.describe(ctx, h.pool)
+}
+
+// describe finds the columns, and those of the primary key.
+func (t *table) describe(ctx context.Context, db cdc.DB) error {
+	rows, err := db.Query(ctx, `
+		SELECT a.attname, a.atttypid, coalesce(array_position(i.indkey[0:i.indnkeyatts-1]::int2[], a.attnum), -1)
+		FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, t.OID)
+	if err != nil {
+		return err
+	}
+	places := map[int]string{}
+	var c cdc.Column
+	var place int
+	_, err = pgx.ForEachRow(rows, []any{&c.Name, &c.TypeOID, &place}, func() error {
+		t.Columns = append(t.Columns, c)
+		if place >= 0 {
+			places[place] = c.Name
+		}
+		return nil
+	})
+	for place := 0; place <= len(places); place++ { // a slice of an array counts from one in some versions
+		if name, there := places[place]; there {
+			t.key = append(t.key, name)
+		}
+	}
+	return err
+}
+
+// column finds the name of a column, as it is in the catalog.
+func (t *table) column(text string) (string, error) {
+	if t.Index(text) >= 0 {
+		return text, nil
+	}
+	if parts := identifiers(text); len(parts) == 1 && t.Index(parts[0]) >= 0 {
+		return parts[0], nil
+	}
+	return "", &refusal{http.StatusBadRequest, fmt.Sprintf("table %q has no column %.100q", t.Name(), text)}
+}
+
+// page is the statement that reads some rows. Where the order leaves rows equal, the primary key decides, or else where they
+// are stored, which does not change within a snapshot: so pages that follow each other have each row once.
+func (t *table) page(order string, descending bool, offset, limit int64) string {
+	var columns, by []string
+	for _, c := range t.Columns {
+		columns = append(columns, pgx.Identifier{c.Name}.Sanitize())
+	}
+	if order != "" {
+		by = append(by, pgx.Identifier{order}.Sanitize())
+		if descending {
+			by[0] += " DESC"
+		}
+	}
+	for _, name := range t.key {
+		by = append(by, pgx.Identifier{name}.Sanitize())
+	}
+	from := pgx.Identifier{t.Schema, t.Table}.Sanitize()
+	if len(t.key) == 0 {
+		by = append(by, "tableoid", "ctid")
+	}
+	if !t.partitioned {
+		from = "ONLY " + from
+	}
+	return fmt.Sprintf("SELECT %s FROM %s ORDER BY %s OFFSET %d LIMIT %d", strings.Join(columns, ", "), from, strings.Join(by, ", "), offset, limit)
+}

@@ -1,0 +1,193 @@
+// Package wal2json writes transactions of the package cdc as the plugin wal2json does, with its format version 1 and the
+// option include-lsn: without a plugin on the server, and byte for byte the same.
+//
+//	{"nextlsn":"0/170FCB0","change":[{"kind":"insert","schema":"public","table":"t","columnnames":["id"],
+//	 "columntypes":["integer"],"columnvalues":[3]}]}
+//
+// What the plugin writes and pgoutput does not tell is not there: transactions without changes, and generated columns. Where
+// the plugin's output is not JSON, this package's is: that is so for names of types with two quoted parts, and for messages
+// outside of transactions.
+package wal2json
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// chunk is how much is collected before it is written, in bytes.
+const chunk = 32 << 10
+
+// Encoder writes the transactions of one stream. It belongs to one goroutine.
+type Encoder struct {
+	types Types
+	known map[uint32]*described
+	out   []byte
+}
+
+// described is a table with the names of its columns' types.
+type described struct {
+	relation *cdc.Relation
+	types    [][]byte // as they are written
+}
+
+// NewEncoder makes an encoder that asks for the names of types, once for each description of a table.
+func NewEncoder(types Types) *Encoder {
+	return &Encoder{types: types, known: map[uint32]*described{}}
+}
+
+// Encode writes a transaction, in several pieces where it is large. It reads the changes of it. It fails with an error of
+// the transaction, of the writer, or of the naming of types; what was written then is not whole.
+func (e *Encoder) Encode(ctx context.Context, w io.Writer, t *cdc.Transaction) error {
+	e.out = e.out[:0]
+	if t.XID != 0 {
+		e.out = append(e.out, `{"nextlsn":"`...)
+		e.out = append(e.out, t.EndLSN.String()...)
+		e.out = append(e.out, `","change":[`...)
+	} else { // a message outside of transactions has no position
+		e.out = append(e.out, `{"change":[`...)
+	}
+	comma := false
+	for change, err := range t.Changes() {
+		if err != nil {
+			return err
+		}
+		if !written(change) {
+			continue
+		}
+		if comma {
+			e.out = append(e.out, ',')
+		}
+		comma = true
+		if err := e.change(ctx, change); err != nil {
+			return err
+		}
+		if len(e.out) >= chunk {
+			if _, err := w.Write(e.out); err != nil {
+				return err
+			}
+			e.out = e.out[:0]
+		}
+	}
+	e.out = append(e.out, `]}`...)
+	_, err := w.Write(e.out)
+	return err
+}
+
+// written tells of changes that the format has: no truncates, and no updates and deletes of tables without an identity.
+func written(c *cdc.Change) bool {
+	switch c.Kind {
+	case cdc.KindUpdate, cdc.KindDelete:
+		for _, column := range c.Relation.Columns {
+			if column.Key {
+				return true
+			}
+		}
+		return false
+	case cdc.KindInsert, cdc.KindMessage:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
+	e.out = append(e.out, `{"kind":"`...)
+	e.out = append(e.out, c.Kind...)
+	if c.Kind == cdc.KindMessage {
+		e.message(c.Message)
+		return nil
+	}
+	d, err := e.describe(ctx, c.Relation)
+	if err != nil {
+		return err
+	}
+	e.out = append(e.out, `","schema":`...)
+	e.out = AppendString(e.out, c.Relation.Schema)
+	e.out = append(e.out, `,"table":`...)
+	e.out = AppendString(e.out, c.Relation.Table)
+	if c.New != nil {
+		e.out = append(e.out, ',')
+		e.columns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })
+	}
+	if c.Kind != cdc.KindInsert {
+		e.out = append(e.out, `,"oldkeys":{`...)
+		switch {
+		case c.Old != nil:
+			e.columns(d, c.Old, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+		case c.Key != nil:
+			e.columns(d, c.Key, "key", func(v cdc.Value, _ cdc.Column) bool { return v.State == cdc.Present })
+		default: // the key has not changed
+			e.columns(d, c.New, "key", func(v cdc.Value, column cdc.Column) bool { return column.Key && v.State == cdc.Present })
+		}
+		e.out = append(e.out, '}')
+	}
+	e.out = append(e.out, '}')
+	return nil
+}
+
+// columns writes three lists of those that are kept: names, types and values.
+func (e *Encoder) columns(d *described, row []cdc.Value, prefix string, keep func(cdc.Value, cdc.Column) bool) {
+	for part := range 3 {
+		if part > 0 {
+			e.out = append(e.out, ',')
+		}
+		e.out = append(append(e.out, '"'), prefix...)
+		e.out = append(e.out, [...]string{`names":[`, `types":[`, `values":[`}[part]...)
+		comma := false
+		for i, column := range d.relation.Columns {
+			if !keep(row[i], column) {
+				continue
+			}
+			if comma {
+				e.out = append(e.out, ',')
+			}
+			comma = true
+			switch part {
+			case 0:
+				e.out = AppendString(e.out, column.Name)
+			case 1:
+				e.out = append(e.out, d.types[i]...)
+			default:
+				e.out = AppendValue(e.out, column.TypeOID, row[i])
+			}
+		}
+		e.out = append(e.out, ']')
+	}
+}
+
+func (e *Encoder) message(m *cdc.Message) {
+	e.out = append(e.out, `","transactional":`...)
+	if m.Transactional {
+		e.out = append(e.out, `true`...)
+	} else {
+		e.out = append(e.out, `false`...)
+	}
+	e.out = append(e.out, `,"prefix":`...)
+	e.out = AppendString(e.out, m.Prefix)
+	e.out = append(e.out, `,"content":`...)
+	e.out = AppendString(e.out, string(m.Content))
+	e.out = append(e.out, '}')
+}
+
+// describe finds the names of the types of a table, anew where the server has described it anew.
+func (e *Encoder) describe(ctx context.Context, r *cdc.Relation) (*described, error) {
+	if d := e.known[r.OID]; d != nil && d.relation == r {
+		return d, nil
+	}
+	names, err := e.types(ctx, r.Columns)
+	if err == nil && len(names) != len(r.Columns) {
+		err = fmt.Errorf("%d names for %d columns", len(names), len(r.Columns))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wal2json: the types of table %s: %w", r.Name(), err)
+	}
+	d := &described{relation: r}
+	for _, name := range names {
+		d.types = append(d.types, appendType(nil, name))
+	}
+	e.known[r.OID] = d
+	return d, nil
+}

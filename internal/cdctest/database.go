@@ -1,0 +1,125 @@
+// Package cdctest gives the tests of the packages below cdc a database each, on the Postgres that all tests share.
+package cdctest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+)
+
+var server struct {
+	once  sync.Once
+	admin *pgx.ConnConfig
+}
+
+// Main runs the tests of a package, and fails where goroutines are left behind.
+func Main(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines were left behind:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Database is one test's. It is dropped, with its slots, when the test has ended.
+type Database struct {
+	Name string
+	Pool *pgxpool.Pool
+
+	tb     testing.TB
+	config func() *pgx.ConnConfig
+}
+
+// New makes one.
+func New(tb testing.TB) *Database {
+	tb.Helper()
+	server.once.Do(func() {
+		config, err := pgx.ParseConfig(deltatest.New(tb).DatabaseURL)
+		require.NoError(tb, err)
+		delete(config.RuntimeParams, "search_path")
+		delete(config.RuntimeParams, "application_name")
+		server.admin = config
+	})
+	require.NotNil(tb, server.admin, "the test that started Postgres has failed")
+	d := &Database{tb: tb, Name: "cdc_" + strings.ToLower(rand.Text()[:12])}
+	d.config = func() *pgx.ConnConfig {
+		config := server.admin.Copy()
+		config.Database = d.Name
+		return config
+	}
+	Administer(tb, "CREATE DATABASE "+d.Name)
+	config, err := pgxpool.ParseConfig("")
+	require.NoError(tb, err)
+	config.ConnConfig, config.MaxConns = d.Config(), 8
+	d.Pool, err = pgxpool.NewWithConfig(tb.Context(), config)
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		d.Pool.Close()
+		Administer(tb, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '`+d.Name+`'`)
+		for range 50 {
+			if administer(`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '`+d.Name+`'`) == nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		Administer(tb, "DROP DATABASE "+d.Name+" WITH (FORCE)")
+	})
+	return d
+}
+
+// Config connects to the database, as a superuser.
+func (d *Database) Config() *pgx.ConnConfig {
+	config := d.config()
+	// What is written is to be there for decoding at once.
+	config.RuntimeParams["synchronous_commit"] = "on"
+	return config
+}
+
+// Exec runs statements, each in a transaction of its own.
+func (d *Database) Exec(statements ...string) {
+	d.tb.Helper()
+	for _, s := range statements {
+		_, err := d.Pool.Exec(context.Background(), s)
+		require.NoError(d.tb, err, s)
+	}
+}
+
+// Query asks for one value.
+func Query[T any](d *Database, sql string, args ...any) (value T) {
+	d.tb.Helper()
+	require.NoError(d.tb, d.Pool.QueryRow(context.Background(), sql, args...).Scan(&value), sql)
+	return value
+}
+
+// Administer runs a statement in the server's own database.
+func Administer(tb testing.TB, statement string) {
+	tb.Helper()
+	require.NoError(tb, administer(statement), statement)
+}
+
+func administer(statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, server.admin.Copy())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, statement)
+	return err
+}

@@ -1,0 +1,115 @@
+//go:build linux
+
+package cdctest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+)
+
+// Private is a Postgres of one test, which may be harmed.
+type Private struct {
+	*Database
+
+	tb       testing.TB
+	bin      string
+	folder   string
+	settings []string
+	process  *exec.Cmd
+}
+
+// NewPrivate starts one, with the binaries of the server that the tests share.
+func NewPrivate(tb testing.TB, settings ...string) *Private {
+	tb.Helper()
+	p := &Private{tb: tb, bin: Query[string](New(tb), `SELECT setting FROM pg_config WHERE name = 'BINDIR'`)}
+	folder, err := os.MkdirTemp("/tmp", "cdctest-*")
+	require.NoError(tb, err)
+	tb.Cleanup(func() { _ = os.RemoveAll(folder) })
+	p.folder = folder
+	if os.Getuid() == 0 {
+		uid, gid := p.nobody()
+		require.NoError(tb, os.Chown(folder, int(uid), int(gid)))
+	}
+	out, err := p.command("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
+	require.NoError(tb, err, "%s", out)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(tb, err)
+	port := listener.Addr().(*net.TCPAddr).Port
+	require.NoError(tb, listener.Close())
+	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories="}, settings...)
+	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port))
+	require.NoError(tb, err)
+	pool, err := pgxpool.NewWithConfig(tb.Context(), config)
+	require.NoError(tb, err)
+	p.Database = &Database{Name: "postgres", Pool: pool, tb: tb, config: func() *pgx.ConnConfig { return config.ConnConfig.Copy() }}
+	tb.Cleanup(func() {
+		pool.Close()
+		p.Stop(syscall.SIGQUIT)
+	})
+	p.Start()
+	return p
+}
+
+// nobody is whom root runs Postgres as.
+func (p *Private) nobody() (uid, gid uint32) {
+	p.tb.Helper()
+	other, err := user.Lookup("nobody")
+	require.NoError(p.tb, err, "root may not run Postgres")
+	u, err := strconv.ParseUint(other.Uid, 10, 32)
+	require.NoError(p.tb, err)
+	g, err := strconv.ParseUint(other.Gid, 10, 32)
+	require.NoError(p.tb, err)
+	return uint32(u), uint32(g)
+}
+
+func (p *Private) data() string { return filepath.Join(p.folder, "data") }
+
+func (p *Private) command(name string, args ...string) *exec.Cmd {
+	command := exec.Command(filepath.Join(p.bin, name), args...)
+	command.Dir = p.folder
+
+	if os.Getuid() == 0 {
+		uid, gid := p.nobody()
+		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	}
+	return command
+}
+
+// Start starts it, and waits until it answers.
+func (p *Private) Start() {
+	p.tb.Helper()
+	args := []string{"-D", p.data()}
+	for _, setting := range p.settings {
+		args = append(args, "-c", setting)
+	}
+	p.process = p.command("postgres", args...)
+	require.NoError(p.tb, p.process.Start())
+	require.Eventually(p.tb, func() bool { return p.Pool.Ping(p.tb.Context()) == nil }, 60*time.Second, 50*time.Millisecond)
+}
+
+// Stop ends it: SIGINT in order, SIGQUIT as a crash does.
+func (p *Private) Stop(signal os.Signal) {
+	p.tb.Helper()
+	if p.process == nil {
+		return
+	}
+	require.NoError(p.tb, p.process.Process.Signal(signal))
+	killer := time.AfterFunc(30*time.Second, func() { _ = p.process.Process.Kill() })
+	_ = p.process.Wait()
+	if !killer.Stop() {
+		p.tb.Error("the server did not stop")
+	}
+	p.process = nil
+}
