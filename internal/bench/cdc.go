@@ -49,7 +49,7 @@ func cdcFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	var figures []figure
-	for _, measure := range []func(context.Context) ([]figure, error){c.throughput, c.snapshot, c.latency, c.memory} {
+	for _, measure := range []func(context.Context) ([]figure, error){c.throughput, c.websocket, c.snapshot, c.latency, c.memory} {
 		some, err := measure(ctx)
 		if err != nil {
 			return nil, err
@@ -112,15 +112,8 @@ func (c *changes) throughput(ctx context.Context) ([]figure, error) {
 				return nil, err
 			}
 		}
-		err := c.exec(ctx,
-			fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP INSERT INTO t VALUES (i, md5(i::text), now()); COMMIT; END LOOP; END $$", half),
-			fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%[1]d BY 1000 LOOP
-				INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(%[1]d + i, %[1]d + least(i + 999, %[1]d)) x; COMMIT; END LOOP; END $$`, half))
+		end, err := c.content(ctx, half)
 		if err != nil {
-			return nil, err
-		}
-		var end string
-		if err := c.conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&end); err != nil {
 			return nil, err
 		}
 		var r round
@@ -142,6 +135,19 @@ func (c *changes) throughput(ctx context.Context) ([]figure, error) {
 		f.Rounds = append(f.Rounds, r)
 	}
 	return []figure{f.settle()}, nil
+}
+
+// content writes what both sides read, and says where it ends.
+func (c *changes) content(ctx context.Context, half int) (end string, err error) {
+	err = c.exec(ctx,
+		fmt.Sprintf("DO $$ BEGIN FOR i IN 1..%d LOOP INSERT INTO t VALUES (i, md5(i::text), now()); COMMIT; END LOOP; END $$", half),
+		fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%[1]d BY 1000 LOOP
+			INSERT INTO t SELECT x, md5(x::text), now() FROM generate_series(%[1]d + i, %[1]d + least(i + 999, %[1]d)) x; COMMIT; END LOOP; END $$`, half))
+	if err != nil {
+		return "", err
+	}
+	err = c.conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&end)
+	return end, err
 }
 
 func (c *changes) readAll(ctx context.Context, count int) (rate float64, err error) {
