@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server"
+)
+
+const streamSlot = "bench_stream"
+
+// websocket reads the same content as throughput through a server of `delta stream` and a websocket.
+func (c *changes) websocket(ctx context.Context) (_ []figure, err error) {
+	program, err := clientProgram("pg_recvlogical")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "  cdc: the websocket is not measured:", err)
+		return nil, nil
+	}
+	s, err := server.New(ctx, server.Config{Conn: c.config, Logger: c.logger})
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	serveCtx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(serveCtx, listener) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-served)
+	}()
+	address := listener.Addr().String()
+
+	f := figure{
+		Name: "delta stream, changes through a websocket", Unit: "/s", AtLeast: 0.5,
+		What: "one client of /v2, which acknowledges every hundredth transaction, against pg_recvlogical that writes the same content to /dev/null",
+	}
+	half := c.scaled(50_000)
+	for n := range c.rounds {
+		bareSlot := cdcName + "_bare"
+		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
+			return nil, err
+		}
+		if err := call(ctx, http.MethodPost, "http://"+address+"/v2/slots",
+			fmt.Sprintf(`{"name":%q,"tables":["public.t"],"snapshot":false}`, streamSlot)); err != nil {
+			return nil, err
+		}
+		if _, err := cdc.CreateSlot(ctx, c.conn, bareSlot, cdc.SlotOptions{}); err != nil {
+			return nil, err
+		}
+		end, err := c.content(ctx, half)
+		if err != nil {
+			return nil, err
+		}
+		var r round
+		sides := []func() error{
+			func() (err error) { r.Delta, err = drain(ctx, address, 2*half); return err },
+			func() (err error) { r.Bare, err = c.receive(ctx, program, bareSlot, end, 2*half); return err },
+		}
+		if n%2 == 1 {
+			slices.Reverse(sides)
+		}
+		for _, side := range sides {
+			if err := side(); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.dropSlot(ctx, bareSlot); err != nil {
+			return nil, err
+		}
+		// The client's session ends a moment after its connection.
+		for try := 0; ; try++ {
+			err := call(ctx, http.MethodDelete, "http://"+address+"/v2/slots/"+streamSlot, "")
+			if err == nil {
+				break
+			}
+			if try == 100 {
+				return nil, err
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		f.Rounds = append(f.Rounds, r)
+	}
+	return []figure{f.settle()}, nil
+}
+
+// call asks the server for something and wants a good answer.
+func call(ctx context.Context, method, url, body string) error {
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // it was read
+	if response.StatusCode >= http.StatusBadRequest {
+		text, _ := io.ReadAll(response.Body)
+		return fmt.Errorf("%s %s: %s: %s", method, url, response.Status, text)
+	}
+	return nil
+}
+
+// drain reads so many changes, each no further than an acknowledgement needs.
+func drain(ctx context.Context, address string, changes int) (rate float64, err error) {
+	began := time.Now()
+	conn, _, err := websocket.Dial(ctx, "ws://"+address+"/v2/slots/"+streamSlot+"/stream", nil) //nolint:bodyclose // the library's own
+	if err != nil {
+		return 0, err
+	}
+	defer conn.CloseNow() //nolint:errcheck // all was read
+	conn.SetReadLimit(64 << 20)
+	n, transactions := 0, 0
+	for n < changes {
+		_, data, err := conn.Read(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if !bytes.HasPrefix(data, []byte(`{"type":"transaction"`)) {
+			continue
+		}
+		n += bytes.Count(data, []byte(`{"kind":"`))
+		if !bytes.Contains(data, []byte(`"final":true`)) {
+			continue
+		}
+		if transactions++; transactions%100 != 0 && n < changes {
+			continue
+		}
+		_, rest, _ := bytes.Cut(data, []byte(`"lsn":"`))
+		lsn, _, _ := bytes.Cut(rest, []byte(`"`))
+		if err := conn.Write(ctx, websocket.MessageText, []byte(`{"lsn":"`+string(lsn)+`"}`)); err != nil {
+			return 0, err
+		}
+	}
+	rate = float64(n) / time.Since(began).Seconds()
+	return rate, conn.Close(websocket.StatusNormalClosure, "all was read")
+}
