@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -41,8 +41,8 @@ var ErrInformContended = errors.New("rows kept changing under concurrent informs
 // another transaction in that very moment.
 const maxInformRounds = 10
 
-// Inform writes a set of objects: one statement, at most one write a row, and a second statement that reads the rows
-// which needed no write, if there are any. Where an object is given twice the last one counts, and both get its result.
+// Inform writes a set of objects: one statement for each informPage of them, at most one write a row, and as many statements
+// that read the rows which needed no write, if there are any. Where an object is given twice the last one counts, and both get its result.
 // Results are in the order of params.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	return inform(ctx, conn, params, options, 1)
@@ -161,21 +161,9 @@ func informRows(
 	if len(set) == 1 {
 		return all, informRow(ctx, conn, set[0], options, all)
 	}
-	params := informParams(set, options)
-	leases.apply(&params)
-	written, err := New().InformResources(ctx, planned(conn, len(set)), params)
-	if err != nil {
-		return nil, err
-	}
-	next := 0
-	for i := range written {
-		row := InformResourceRow(written[i]).resource()
-		if next, err = all.add(set, next, row, row.Generation > 1, true); err != nil {
-			return nil, err
-		}
-	}
-	if len(written) == len(set) {
-		return all, nil
+	written, err := writeSet(ctx, conn, set, options, leases, all)
+	if err != nil || written == len(set) {
+		return all, err
 	}
 	var left []*deltatype.ObjectInformParams
 	for i, o := range set {
@@ -183,17 +171,68 @@ func informRows(
 			left = append(left, o)
 		}
 	}
-	kept, err := New().KeptResources(ctx, planned(conn, len(left)), keptParams(informParams(left, options)))
-	if err != nil {
-		return nil, err
-	}
-	next = 0
-	for i := range kept {
-		if next, err = all.add(set, next, kept[i], true, false); err != nil {
+	for page := range slices.Chunk(left, informPage) {
+		kept, err := New().KeptResources(ctx, planned(conn, len(page)), keptParams(informParams(page, options)))
+		if err != nil {
 			return nil, err
+		}
+		next := 0
+		for i := range kept {
+			if next, err = all.add(set, next, kept[i], true, false); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return all, nil
+}
+
+// informPage is how many objects one statement takes. A larger set is written by several in one transaction: while Postgres
+// writes a page, the answers to the one before it are taken in.
+const informPage = 2048
+
+// writeSet writes all of a set or nothing, and says how many rows that were.
+func writeSet(
+	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases, all answers,
+) (written int, err error) {
+	if pool, ok := conn.(interface {
+		Begin(ctx context.Context) (pgx.Tx, error)
+	}); ok && len(set) > informPage {
+		if _, within := conn.(pgx.Tx); !within {
+			err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
+				written, err = writeSet(ctx, tx, set, options, leases, all)
+				return err
+			})
+			return written, err
+		}
+	}
+	var taking errgroup.Group
+	taking.SetLimit(1) // one page waits at most, so that memory has a bound
+	for from := 0; from < len(set) && err == nil; from += informPage {
+		to := min(from+informPage, len(set))
+		params := informParams(set[from:to], options)
+		leases.apply(&params, from, to)
+		var rows []InformResourcesRow
+		if rows, err = New().InformResources(ctx, planned(conn, to-from), params); err == nil {
+			written += len(rows)
+			taking.Go(func() error { return all[from:to].take(set[from:to], rows) })
+		}
+	}
+	if takeErr := taking.Wait(); err == nil {
+		err = takeErr
+	}
+	return written, err
+}
+
+// take adds the rows that a statement has written.
+func (a answers) take(set []*deltatype.ObjectInformParams, rows []InformResourcesRow) (err error) {
+	next := 0
+	for i := range rows {
+		row := InformResourceRow(rows[i]).resource()
+		if next, err = a.add(set, next, row, row.Generation > 1, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // preparedSets is the largest set whose statement is planned once a connection. A plan from when the table was small may
@@ -270,112 +309,4 @@ func isRetryable(err error) bool {
 	const serializationFailure, deadlockDetected = "40001", "40P01"
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
-}
-
-func priority(o *deltatype.ObjectInformParams, options InformOptions) int16 {
-	const middle = 3
-	return cmp.Or(o.Priority, options.DefaultPriority, middle)
-}
-
-func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformResourceParams {
-	p := InformResourceParams{
-		Kind:               o.Kind,
-		ObjectID:           o.ResourceID,
-		Object:             o.EncodedObject,
-		Hash:               o.Hash,
-		Metadata:           o.Metadata,
-		Tags:               o.Tags,
-		ExternalCreatedAt:  o.CreatedAt,
-		Priority:           priority(o, options),
-		DefaultMaxAttempts: options.DefaultMaxAttempts,
-		Revive:             options.Revive,
-		ProcessExisting:    options.ProcessExisting,
-		Notify:             options.Notify,
-	}
-	if o.Namespace != "" {
-		p.Namespace = &o.Namespace
-	}
-	if o.MaxAttempts != 0 {
-		p.MaxAttempts = &o.MaxAttempts
-	}
-	return p
-}
-
-// informParams are the arrays of a set. A column that no object gives is left out: Postgres fills it with nulls.
-func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {
-	n := len(set)
-	p := InformResourcesParams{
-		Kinds:              make([]string, n),
-		ObjectIds:          make([]string, n),
-		Objects:            make([][]byte, n),
-		Hashes:             make([][]byte, n),
-		Priorities:         make([]int16, n),
-		DefaultMaxAttempts: options.DefaultMaxAttempts,
-		Revive:             options.Revive,
-		ProcessExisting:    options.ProcessExisting,
-		Notify:             options.Notify,
-	}
-	if options.LockTimeout > 0 {
-		p.LockTimeout = options.LockTimeout.String()
-	}
-	for i, o := range set {
-		p.Kinds[i] = o.Kind
-		p.ObjectIds[i] = o.ResourceID
-		p.Objects[i] = o.EncodedObject
-		p.Hashes[i] = o.Hash
-		p.Priorities[i] = priority(o, options)
-		give(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
-		give(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
-		give(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
-		if o.Tags != nil {
-			give(&p.Tags, n, i, arrayLiteral(o.Tags), true)
-		}
-		if o.CreatedAt != nil {
-			give(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
-		}
-	}
-	return p
-}
-
-// give puts a value that is given into a column of n, which is made for the first.
-func give[T any](column *[]T, n, i int, value T, given bool) {
-	if !given {
-		return
-	}
-	if *column == nil {
-		*column = make([]T, n)
-	}
-	(*column)[i] = value
-}
-
-func keptParams(p InformResourcesParams) KeptResourcesParams {
-	return KeptResourcesParams{
-		Kinds:           p.Kinds,
-		ObjectIds:       p.ObjectIds,
-		Hashes:          p.Hashes,
-		Namespaces:      p.Namespaces,
-		Metadatas:       p.Metadatas,
-		Tags:            p.Tags,
-		MaxAttempts:     p.MaxAttempts,
-		Revive:          p.Revive,
-		ProcessExisting: p.ProcessExisting,
-	}
-}
-
-// arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because
-// Postgres wants those to be of one length.
-func arrayLiteral(values []string) string {
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	var b strings.Builder
-	b.WriteByte('{')
-	for i, v := range values {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('"')
-		b.WriteString(escape.Replace(v))
-		b.WriteByte('"')
-	}
-	b.WriteByte('}')
-	return b.String()
 }

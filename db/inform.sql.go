@@ -213,7 +213,7 @@ FROM (
     FROM settings
 ) i
 LEFT JOIN LATERAL (
-    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
@@ -226,7 +226,7 @@ LEFT JOIN LATERAL (
         OR d.max_attempts <> i.max_attempts
         OR (d.state IN ('degraded', 'deleted', 'unknown') AND $15::boolean)
         OR (d.state NOT IN ('scheduled', 'pending') AND $16::boolean))
-    OFFSET 0
+    LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
 WHERE p.there IS NULL OR k.id IS NOT NULL
@@ -318,7 +318,9 @@ type InformResourcesRow struct {
 // A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
 // Work may run.
 //
-// OFFSET 0 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first.
+// LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
+// also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
+// the statement each time (jit_above_cost), which takes longer than to run it.
 // Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
 // are sorted.
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
@@ -401,7 +403,7 @@ FROM (
         nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))

@@ -68,9 +68,12 @@ func (l *leases) name(granted *Lease, set []*deltatype.ObjectInformParams, from,
 	}
 }
 
-// apply puts the leases into the parameters of the statement.
-func (l *leases) apply(p *InformResourcesParams) {
-	p.BatchIds = l.batches
+// apply puts the leases into the parameters of a statement, for a part of the set.
+func (l *leases) apply(p *InformResourcesParams, from, to int) {
+	if l.batches == nil {
+		return
+	}
+	p.BatchIds = l.batches[from:to]
 	for _, granted := range l.granted {
 		p.Lease, p.HashIds = granted.For, granted.HashIDs
 	}

@@ -251,7 +251,7 @@ func (q *Queries) ObjectIDOfHash(ctx context.Context, db DBTX, arg ObjectIDOfHas
 const resourcesByID = `-- name: ResourcesByID :many
 SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id OFFSET 0
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 

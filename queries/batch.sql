@@ -57,7 +57,7 @@ RETURNING r.*;
 -- name: LostMembers :many
 -- An attempt was claimed, and its worker died: the last one, or the last that members lose together.
 SELECT r.* FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT r.alone
   AND r.state = 'pending' AND r.attempt - r.snoozes >= least(r.max_attempts, @most::integer);
 
@@ -188,7 +188,7 @@ RETURNING r.*;
 -- When the members that still rest with the batch are due.
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) m
-CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id OFFSET 0) r
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT r.alone
   AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL;
 

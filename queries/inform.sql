@@ -11,7 +11,9 @@
 -- A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
 -- Work may run.
 --
--- OFFSET 0 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first.
+-- LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
+-- also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
+-- the statement each time (jit_above_cost), which takes longer than to run it.
 -- Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
 -- are sorted.
 WITH settings AS MATERIALIZED (
@@ -53,7 +55,7 @@ FROM (
     FROM settings
 ) i
 LEFT JOIN LATERAL (
-    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
     SELECT d.* FROM delta_resource d
@@ -66,7 +68,7 @@ LEFT JOIN LATERAL (
         OR d.max_attempts <> i.max_attempts
         OR (d.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
         OR (d.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
-    OFFSET 0
+    LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
 WHERE p.there IS NULL OR k.id IS NOT NULL
@@ -109,7 +111,7 @@ FROM (
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id OFFSET 0
+    SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))

@@ -29,7 +29,7 @@ WHERE r.dispatch_at < now() - @grace::interval GROUP BY r.kind ORDER BY r.kind;
 -- name: ResourcesByID :many
 SELECT r.* FROM (SELECT unnest(@object_ids::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = i.object_id OFFSET 0
+    SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = i.object_id LIMIT 1
 ) r;
 
 -- name: ObjectIDOfHash :one

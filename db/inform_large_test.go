@@ -1,0 +1,72 @@
+package db_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// A set of several statements is what one of one statement is.
+func TestALargeSetIsWrittenAllOrNothing(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	const size = 10_000
+	large := func(content func(i int) string) (all []deltatype.ObjectInformParams) {
+		for i := range size {
+			all = append(all, object(fmt.Sprintf("%05d", size-i), content(i)))
+		}
+		return all
+	}
+	count := func() (rows, changed int) {
+		err := env.Pool.QueryRow(t.Context(), "SELECT count(*), count(*) FILTER (WHERE generation = 2) FROM delta_resource").Scan(&rows, &changed)
+		require.NoError(t, err)
+		return rows, changed
+	}
+
+	// The object in the last statement is none that Postgres takes.
+	broken := large(func(int) string { return "1" })
+	broken[0].EncodedObject = []byte(`{"zero": "\u0000"}`)
+	out := &lender{names: []string{"batch"}, size: size, largest: 1 << 10}
+	options := plain
+	options.Outbox = out
+	_, err := db.InformRetrying(t.Context(), env.Pool, broken, options)
+	require.ErrorContains(t, err, "Unicode")
+	rows, _ := count()
+	require.Zero(t, rows, "nothing of the set is left")
+	require.Equal(t, []map[string][]*deltatype.ResourceRow{{}}, out.started, "the lease is given back")
+
+	first := large(func(int) string { return "1" })
+	_, err = db.InformRetrying(t.Context(), env.Pool, first, options)
+	require.NoError(t, err)
+	rows, _ = count()
+	require.Equal(t, size, rows)
+	require.Len(t, out.started[1]["batch"], size)
+
+	// Every third changes.
+	second := large(func(i int) string { return fmt.Sprint(1 + (i%3)/2) })
+	results, err := db.InformRetrying(t.Context(), env.Pool, second, plain)
+	require.NoError(t, err)
+	for i, r := range results {
+		require.Equal(t, second[i].ResourceID, r.Resource.ObjectID)
+		require.Equal(t, i%3 == 2, r.Scheduled, i)
+		require.True(t, r.AlreadyExists)
+		require.JSONEq(t, string(second[i].EncodedObject), string(r.Resource.EncodedObject))
+	}
+	rows, changed := count()
+	require.Equal(t, size, rows)
+	require.Equal(t, size/3, changed)
+
+	// In a transaction of the caller's it is that one's.
+	tx, err := env.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = db.Inform(t.Context(), tx, large(func(int) string { return "3" }), plain)
+	require.NoError(t, err)
+	require.NoError(t, tx.Rollback(t.Context()))
+	_, changed = count()
+	require.Equal(t, size/3, changed)
+}

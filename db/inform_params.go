@@ -1,0 +1,116 @@
+package db
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func priority(o *deltatype.ObjectInformParams, options InformOptions) int16 {
+	const middle = 3
+	return cmp.Or(o.Priority, options.DefaultPriority, middle)
+}
+
+func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformResourceParams {
+	p := InformResourceParams{
+		Kind:               o.Kind,
+		ObjectID:           o.ResourceID,
+		Object:             o.EncodedObject,
+		Hash:               o.Hash,
+		Metadata:           o.Metadata,
+		Tags:               o.Tags,
+		ExternalCreatedAt:  o.CreatedAt,
+		Priority:           priority(o, options),
+		DefaultMaxAttempts: options.DefaultMaxAttempts,
+		Revive:             options.Revive,
+		ProcessExisting:    options.ProcessExisting,
+		Notify:             options.Notify,
+	}
+	if o.Namespace != "" {
+		p.Namespace = &o.Namespace
+	}
+	if o.MaxAttempts != 0 {
+		p.MaxAttempts = &o.MaxAttempts
+	}
+	return p
+}
+
+// informParams are the arrays of a set. A column that no object gives is left out: Postgres fills it with nulls.
+func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {
+	n := len(set)
+	p := InformResourcesParams{
+		Kinds:              make([]string, n),
+		ObjectIds:          make([]string, n),
+		Objects:            make([][]byte, n),
+		Hashes:             make([][]byte, n),
+		Priorities:         make([]int16, n),
+		DefaultMaxAttempts: options.DefaultMaxAttempts,
+		Revive:             options.Revive,
+		ProcessExisting:    options.ProcessExisting,
+		Notify:             options.Notify,
+	}
+	if options.LockTimeout > 0 {
+		p.LockTimeout = options.LockTimeout.String()
+	}
+	for i, o := range set {
+		p.Kinds[i] = o.Kind
+		p.ObjectIds[i] = o.ResourceID
+		p.Objects[i] = o.EncodedObject
+		p.Hashes[i] = o.Hash
+		p.Priorities[i] = priority(o, options)
+		give(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
+		give(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
+		give(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
+		if o.Tags != nil {
+			give(&p.Tags, n, i, arrayLiteral(o.Tags), true)
+		}
+		if o.CreatedAt != nil {
+			give(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
+		}
+	}
+	return p
+}
+
+// give puts a value that is given into a column of n, which is made for the first.
+func give[T any](column *[]T, n, i int, value T, given bool) {
+	if !given {
+		return
+	}
+	if *column == nil {
+		*column = make([]T, n)
+	}
+	(*column)[i] = value
+}
+
+func keptParams(p InformResourcesParams) KeptResourcesParams {
+	return KeptResourcesParams{
+		Kinds:           p.Kinds,
+		ObjectIds:       p.ObjectIds,
+		Hashes:          p.Hashes,
+		Namespaces:      p.Namespaces,
+		Metadatas:       p.Metadatas,
+		Tags:            p.Tags,
+		MaxAttempts:     p.MaxAttempts,
+		Revive:          p.Revive,
+		ProcessExisting: p.ProcessExisting,
+	}
+}
+
+// arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because
+// Postgres wants those to be of one length.
+func arrayLiteral(values []string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, v := range values {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		b.WriteString(escape.Replace(v))
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return b.String()
+}
