@@ -42,7 +42,7 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	}
 	settings := stack.Options{
 		Ephemeral: true, PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
-		Progress: func(message string) { fmt.Fprintln(os.Stderr, " ", message) },
+		Progress: func(string) {},
 	}
 	if o.durable {
 		if b.dir, err = os.MkdirTemp("", "delta-bench-"); err != nil {
