@@ -61,8 +61,8 @@ vulns: $(BIN)/govulncheck ## Look for known vulnerabilities
 tools: $(addprefix $(BIN)/,$(TOOLS)) temporal ## Build all tools
 
 .PHONY: clean
-clean: ## Remove what was built, and the data of dev
-	rm -rf $(BIN) .delta bench.json
+clean: ## Remove what was built; the data of `delta dev` stays
+	rm -rf $(BIN) bench.json
 	go clean -testcache
 
 # A temporal of the user's own is preferred; without one it is built, once, in some minutes.

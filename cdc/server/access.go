@@ -35,7 +35,7 @@ func (a *access) check(r *http.Request, open bool) *problem {
 		return refusal(http.StatusForbidden, "origin", "pages of this origin may not call: see --origin")
 	}
 	if len(a.tokens) > 0 && !open && !a.knowsToken(r) {
-		return refusal(http.StatusUnauthorized, "unauthorized", "a token is needed: Authorization: Bearer …")
+		return refusal(http.StatusUnauthorized, "unauthorized", "a token that this server knows is needed: Authorization: Bearer …")
 	}
 	return nil
 }

@@ -54,6 +54,17 @@ func list(values []string) (items []string) {
 	return items
 }
 
+// miss names a pattern that chooses none of the tables: it would have a client wait for ever, and drop what it wanted.
+func (f *filter) miss(tables []string) error {
+	for _, pattern := range f.tables {
+		if !slices.ContainsFunc(tables, func(table string) bool { return matches([]string{pattern}, table) }) {
+			return refusal(http.StatusNotFound, "unknown_table", fmt.Sprintf("tables %.100q: no table matches (schema.table, or a pattern of it); there are %s",
+				pattern, strings.Join(tables, ", ")))
+		}
+	}
+	return nil
+}
+
 func (f *filter) wants(table string) bool {
 	return matches(f.allowed, table) && (len(f.tables) == 0 || matches(f.tables, table))
 }

@@ -102,6 +102,7 @@ func (s *Server) publish(ctx context.Context, name string, tables []cdc.Publishe
 type keys struct {
 	streams bool // updates and deletes name the row
 	pages   bool // it has an order
+	owned   bool // the role may publish it
 }
 
 // tablesOf finds the allowed tables that patterns choose, and what they can be used for.
@@ -126,7 +127,8 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	rows, err := s.pool.Query(ctx, `
 		SELECT n.nspname || '.' || c.relname,
 			c.relreplident IN ('f', 'i') OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
-			c.relreplident = 'i' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+			c.relreplident = 'i' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+			pg_has_role(c.relowner, 'USAGE')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')`)
 	if err != nil {
 		return nil, nil, err
@@ -134,7 +136,7 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	can := map[string]keys{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keys, err error) {
 		var name string
-		err = row.Scan(&name, &k.streams, &k.pages)
+		err = row.Scan(&name, &k.streams, &k.pages, &k.owned)
 		can[name] = k
 		return k, err
 	})

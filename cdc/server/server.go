@@ -234,10 +234,10 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 // with a [*cdc.InvalidError] to listen where other machines can call and no token is asked for, unless Insecure. It is called
 // once, and closes the listener.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	s.local = isLoopback(listener.Addr())
-	if !s.local && len(s.config.Tokens) == 0 && !s.config.Insecure {
-		return errors.Join(invalid("listen", listener.Addr(), "a loopback address, unless there is a token (--token) or --insecure allows anybody"), listener.Close())
+	if err := s.MayListen(listener.Addr()); err != nil {
+		return errors.Join(err, listener.Close())
 	}
+	s.local = isLoopback(listener.Addr())
 	web := &http.Server{
 		Handler: s, TLSConfig: s.config.TLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: quietLog(s.config.Logger),
@@ -263,6 +263,15 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	<-stopped
 	return nil
+}
+
+// MayListen tells whether [Server.Serve] serves on an address: an [*cdc.InvalidError] where other machines reach it, and there is
+// neither a token nor Config.Insecure.
+func (s *Server) MayListen(address net.Addr) error {
+	if isLoopback(address) || len(s.config.Tokens) > 0 || s.config.Insecure {
+		return nil
+	}
+	return invalid("listen", address, "a loopback address, unless there is a token (--token) or --insecure allows anybody")
 }
 
 func isLoopback(address net.Addr) bool {

@@ -45,9 +45,12 @@ func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	one := &session{server: s, slot: name, acked: make(chan struct{}, 1)}
 	var resume, incarnation string
-	err := s.prepare(r, one)
+	f, err := s.prepare(r, one)
 	if err == nil {
 		one.owned, err = s.mine(r.Context(), name)
+	}
+	if err == nil {
+		err = f.miss(one.owned.Tables)
 	}
 	if err == nil {
 		if resume = r.Header.Get("Last-Event-Id"); resume == "" {
@@ -80,15 +83,15 @@ func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
 }
 
 // prepare reads what both kinds of streams take.
-func (s *Server) prepare(r *http.Request, one *session) error {
+func (s *Server) prepare(r *http.Request, one *session) (*filter, error) {
 	if err := checkUpgrade(r); err != nil {
-		return err
+		return nil, err
 	}
 	f, err := s.newFilter(r.URL.Query())
 	if err == nil {
 		one.encode = newEncoder(f)
 	}
-	return err
+	return f, err
 }
 
 // begins compares what the client has with where the slot is.
@@ -146,7 +149,8 @@ func (s *Server) streamConfig(slot string) cdc.Config {
 // tail streams from now on.
 func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 	one := &session{server: s, slot: "delta_tail_" + strings.ToLower(rand.Text()[:12]), acked: make(chan struct{}, 1), auto: true}
-	if err := s.prepare(r, one); err != nil {
+	f, err := s.prepare(r, one)
+	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
@@ -156,7 +160,11 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	if err := s.publishTail(r.Context()); err != nil {
+	tables, err := s.publishTail(r.Context())
+	if err == nil {
+		err = f.miss(tables)
+	}
+	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}

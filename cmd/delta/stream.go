@@ -222,6 +222,9 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 	if err != nil {
 		return err
 	}
+	if err := s.MayListen(listener.Addr()); err != nil {
+		return errors.Join(&usageError{err}, listener.Close())
+	}
 	scheme := "http"
 	if config.TLS != nil {
 		scheme = "https"

@@ -115,6 +115,10 @@ async function events(response, handle) {
 }
 
 async function follow() {
+  if (!document.querySelector('[name=kind]:checked')) {
+    say('state', 'Choose a kind of change');
+    return;
+  }
   const stop = new AbortController();
   following = stop;
   $('follow').dataset.on = '';
