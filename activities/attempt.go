@@ -284,12 +284,7 @@ func (a *Activities) observe(verdict Verdict, r db.Resource) {
 	if a.Observed == nil {
 		return
 	}
-	row, err := r.Row()
-	if err != nil {
-		a.Logger.Error("a row cannot be read; no event is sent", "error", err)
-		return
-	}
-	a.Observed(verdict, row)
+	a.Observed(verdict, func() (*deltatype.ResourceRow, error) { return r.Row() })
 }
 
 // rawAttempt is the number that fences a write: it counts snoozed attempts too, so it never repeats.

@@ -21,8 +21,12 @@ const (
 	// batchesAtOnce is how many starts of batches are under way at once.
 	batchesAtOnce = 8
 	// settleAfter is when the leases of a started batch are settled that it has not claimed yet: a batch that is claimed at
-	// once needs no write for it.
+	// once needs no write for it. Where more than settleFew wait, workers have more than they can do at once: then their
+	// leases are settled only when three quarters of them are over, since most will be claimed before.
 	settleAfter = 10 * time.Second
+	settleFew   = 64
+	// batchLeases is how many times as long as others batches are leased.
+	batchLeases = 4
 	// settleLook is how often a busy dispatcher looks for such.
 	settleLook = time.Second
 )
@@ -53,7 +57,7 @@ func (d *dispatcher) dispatchBatches(ctx context.Context) (full bool, err error)
 		id := d.names.batch(d.kind, rand.Text())
 		due, leaseErr := db.New().LeaseDueInBatch(startCtx, d.pool, db.LeaseDueInBatchParams{
 			Kind:             d.kind,
-			Lease:            d.lease,
+			Lease:            batchLeases * d.lease,
 			WorkflowIDPrefix: d.names.resource(d.kind, ""),
 			BatchID:          id,
 			HashIds:          d.hashIDs,
@@ -138,23 +142,28 @@ func (d *dispatcher) dispatchAlone(ctx context.Context, rows []db.LeaseDueInBatc
 
 // settleStarted settles the leases of batches that were started some time ago. Rows that were claimed since are left alone.
 func (d *dispatcher) settleStarted(ctx context.Context, after time.Duration) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
-	defer cancel()
 	for {
 		batch, there := d.oldest(after)
 		if !there {
 			return
 		}
-		if err := d.settleWoken(ctx, batch.ids, batch.leasedUntil); err != nil {
+		settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+		err := d.settleWoken(settleCtx, batch.ids, batch.leasedUntil)
+		cancel()
+		if err != nil {
 			d.log.Warn("settling the leases of a batch failed; it is started again when they run out", "kind", d.kind, "error", err)
+			return // the others are not tried in vain; they are when this is called again
 		}
 	}
 }
 
-// oldest takes the batch off that was started first, if that is so long ago.
+// oldest takes the batch off that was started first, if its leases are to be settled.
 func (d *dispatcher) oldest(after time.Duration) (batch startedBatch, there bool) {
 	d.unsettledMu.Lock()
 	defer d.unsettledMu.Unlock()
+	if len(d.unsettled) > settleFew && after > 0 {
+		after = max(after, (batchLeases-1)*d.lease)
+	}
 	if len(d.unsettled) == 0 || time.Since(d.unsettled[0].at) < after {
 		return startedBatch{}, false
 	}

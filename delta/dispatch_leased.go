@@ -81,7 +81,7 @@ func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
 	if taken == 0 {
 		return nil
 	}
-	lease := &db.Lease{Size: d.batchSize, Largest: largestInBatch, For: d.lease, HashIDs: d.hashIDs}
+	lease := &db.Lease{Size: d.batchSize, Largest: largestInBatch, For: batchLeases * d.lease, HashIDs: d.hashIDs}
 	for range taken {
 		lease.Batches = append(lease.Batches, d.names.batch(d.kind, rand.Text()))
 	}

@@ -136,7 +136,15 @@ func (e *events) end(s *subscription) {
 }
 
 // observe sends the event of an outcome.
-func (e *events) observe(verdict activities.Verdict, row *deltatype.ResourceRow) {
+func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.ResourceRow, error)) {
+	if !e.anybody() {
+		return // as a rule: the row is not even made
+	}
+	row, err := read()
+	if err != nil {
+		e.log.Error("a row cannot be read; no event is sent", "error", err)
+		return
+	}
 	switch verdict {
 	case activities.VerdictSynced:
 		e.send(EventCategoryObjectSynced, row)
@@ -146,6 +154,13 @@ func (e *events) observe(verdict activities.Verdict, row *deltatype.ResourceRow)
 		e.send(EventCategoryObjectFailed, row)
 	case activities.VerdictSnoozed:
 	}
+}
+
+// anybody tells whether somebody has subscribed.
+func (e *events) anybody() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.subscriptions) > 0
 }
 
 func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {

@@ -84,15 +84,18 @@ func (s *batching) stop() error {
 	return s.client.Stop(ctx)
 }
 
-// sync informs objects in pages, and waits until all of them are synced.
-func (s *batching) sync(ctx context.Context, objects []delta.Object) (time.Duration, error) {
+// sync informs so many new objects in pages, and waits until all of them are synced.
+func (s *batching) sync(ctx context.Context, set string, count int) (time.Duration, error) {
 	s.worked.Store(0)
 	began := time.Now()
 	var group errgroup.Group
 	group.SetLimit(pagesAtOnce)
-	for from := 0; from < len(objects); from += batchSize {
-		page := objects[from:min(from+batchSize, len(objects))]
+	for from := 0; from < count; from += batchSize {
 		group.Go(func() error {
+			var page []delta.Object
+			for _, it := range batchItems(set, from, min(from+batchSize, count)) {
+				page = append(page, batchedItem{it})
+			}
 			_, err := s.client.InformMany(ctx, page, nil)
 			return err
 		})
@@ -100,7 +103,7 @@ func (s *batching) sync(ctx context.Context, objects []delta.Object) (time.Durat
 	if err := group.Wait(); err != nil {
 		return 0, err
 	}
-	if err := s.awaitSynced(ctx, len(objects)); err != nil {
+	if err := s.awaitSynced(ctx, count); err != nil {
 		return 0, err
 	}
 	return time.Since(began), nil
@@ -124,21 +127,12 @@ func (s *batching) awaitSynced(ctx context.Context, count int) error {
 	return nil
 }
 
-// batchItems is a set of new objects.
-func batchItems(set string, count int) []item {
-	items := make([]item, count)
-	for i := range items {
-		items[i] = newItem(batchedKind, fmt.Sprintf("batch-%s-%d", set, i), 1)
+// batchItems are some of a set of new objects.
+func batchItems(set string, from, to int) (items []item) {
+	for i := from; i < to; i++ {
+		items = append(items, newItem(batchedKind, fmt.Sprintf("batch-%s-%d", set, i), 1))
 	}
 	return items
-}
-
-func batchObjects(items []item) []delta.Object {
-	objects := make([]delta.Object, len(items))
-	for i, it := range items {
-		objects[i] = batchedItem{it}
-	}
-	return objects
 }
 
 // batchFigures compares how many resources are synced in a second in batches with bare loops of what this takes of Postgres:
@@ -159,26 +153,26 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	defer same.Close()
 
 	count := b.scaled(100_000)
-	items := func(turn int) []item {
+	counted := func(turn int) (set string, n int) {
 		if turn == warmUp {
-			return batchItems("warm", max(count/5, 1))
+			return "warm", max(count/5, 1)
 		}
-		return batchItems(fmt.Sprint(turn), count)
+		return fmt.Sprint(turn), count
 	}
 	synced := func(ctx context.Context, turn int) (int, time.Duration, error) {
-		objects := batchObjects(items(turn))
-		took, err := s.sync(ctx, objects)
+		set, n := counted(turn)
+		took, err := s.sync(ctx, set, n)
 		if err == nil {
 			_, err = s.pool.Exec(ctx, "TRUNCATE delta_resource")
 		}
-		return len(objects), took, err
+		return n, took, err
 	}
 	f := figure{
 		Name: "resources synced in batches", Unit: "/s", AtLeast: 0.65, DeltaAtLeast: 12_000,
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against "+
 			"a loop of the same upsert, claim and completion statements and nothing else; %d pages at once", count, batchSize, pagesAtOnce),
 	}
-	f, err = compare(ctx, b.rounds, 1, f, synced, loop(same, "delta_resource", items, barePage))
+	f, err = compare(ctx, b.rounds, 1, f, synced, loop(same, "delta_resource", counted, barePage))
 	if err != nil {
 		return nil, err
 	}
@@ -186,25 +180,27 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		Name: "the same, shortest statements", Unit: "/s",
 		What: "the same against a loop of the shortest statements that could do it, without fences, priorities, namespaces and what else they serve",
 	}
-	least, err = compare(ctx, b.rounds, 1, least, synced, loop(b.pool, "bench_resource", items, leastPage))
+	least, err = compare(ctx, b.rounds, 1, least, synced, loop(b.pool, "bench_resource", counted, leastPage))
 	return []figure{f, least}, err
 }
 
 // loop does pages of what a bare loop does.
-func loop(pool *pgxpool.Pool, table string, items func(turn int) []item, page func(context.Context, *pgxpool.Pool, []item) error) side {
+func loop(
+	pool *pgxpool.Pool, table string, counted func(turn int) (string, int), page func(context.Context, *pgxpool.Pool, []item) error,
+) side {
 	return func(ctx context.Context, turn int) (int, time.Duration, error) {
-		set := items(turn)
+		set, count := counted(turn)
 		began := time.Now()
 		var group errgroup.Group
 		group.SetLimit(pagesAtOnce)
-		for from := 0; from < len(set); from += batchSize {
-			group.Go(func() error { return page(ctx, pool, set[from:min(from+batchSize, len(set))]) })
+		for from := 0; from < count; from += batchSize {
+			group.Go(func() error { return page(ctx, pool, batchItems(set, from, min(from+batchSize, count))) })
 		}
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
 		}
 		took := time.Since(began)
 		_, err := pool.Exec(ctx, "TRUNCATE "+table)
-		return len(set), took, err
+		return count, took, err
 	}
 }

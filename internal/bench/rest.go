@@ -56,7 +56,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			if err := prepare(ctx); err != nil {
 				return 0, 0, err
 			}
-			took, err := s.sync(ctx, batchObjects(batchItems(fmt.Sprint("beside-", turn), count)))
+			took, err := s.sync(ctx, fmt.Sprint("beside-", turn), count)
 			return count, took, err
 		}
 	}
@@ -71,7 +71,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 			if _, err := small.pool.Exec(ctx, "TRUNCATE delta_resource"); err != nil {
 				return err
 			}
-			_, err := small.sync(ctx, batchObjects(batchItems("small", b.scaled(smallTable))))
+			_, err := small.sync(ctx, "small", b.scaled(smallTable))
 			return err
 		}))
 	return append(figures, f), err
@@ -84,14 +84,9 @@ func (b *bench) fill(ctx context.Context, s *batching, rows int) (figure, error)
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, in batches of %d, into an empty table, from the first inform to the last "+
 			"synced; once", rows, batchSize),
 	}
-	const part = 100_000 // so that the objects of this program are not what is measured
-	var took time.Duration
-	for from := 0; from < rows; from += part {
-		d, err := s.sync(ctx, batchObjects(batchItems(fmt.Sprint("fill-", from), min(part, rows-from))))
-		if err != nil {
-			return f, err
-		}
-		took += d
+	took, err := s.sync(ctx, "fill", rows)
+	if err != nil {
+		return f, err
 	}
 	return f.alone(float64(rows) / took.Seconds()), nil
 }
@@ -122,6 +117,7 @@ func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure,
 	if err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory()
 	var size float64
 	err = s.pool.QueryRow(ctx, "SELECT pg_total_relation_size('delta_resource') / $1::float8", rows).Scan(&size)
 	if err != nil {
