@@ -221,7 +221,7 @@ func TestChaos(t *testing.T) {
 		`create publication chaos for all tables`, `select pg_create_logical_replication_slot('chaos', 'pgoutput')`)
 	const writers = 3
 	c := &chaos{t: t, server: server, d: d, seen: make([]int, writers)}
-	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", server.port)
+	url := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", d.Config().Port)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var work sync.WaitGroup
@@ -245,10 +245,9 @@ func TestChaos(t *testing.T) {
 			if what == "crash" {
 				sig = syscall.SIGQUIT
 			}
-			server.stop(sig)
-			server.start()
+			server.Stop(sig)
+			server.Start()
 			d.pool.Reset()
-			server.ready(d.pool)
 		case "walsender":
 			d.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where active`)
 		case "kill", "close":

@@ -1,7 +1,6 @@
 package cdc_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -73,38 +72,6 @@ func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
 	for changes := []string(nil); len(changes) == 0; {
 		_, changes = next(t, s)
 	}
-}
-
-func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
-	t.Parallel()
-	d := newDatabase(t)
-	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`,
-		`select pg_create_logical_replication_slot('`+d.name+`_other', 'test_decoding')`)
-	s := d.stream(func(c *cdc.Config) {
-		c.Heartbeat = 100 * time.Millisecond
-	})
-	d.exec(`insert into idle values (1)`)
-	transaction, _ := next(t, s)
-	require.NoError(t, s.Ack(transaction.EndLSN))
-	first, most := d.slot(), int64(0)
-	const round = 5 << 20
-	for range 12 {
-		d.exec(fmt.Sprintf(`insert into busy select repeat('x', 1000) from generate_series(1, %d)`, round/1000))
-		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
-		require.NoError(t, err)
-		require.Eventually(t, func() bool {
-			d.exec(`checkpoint`) // which notes the running transactions, from where a slot can start
-			return d.slot().Restart >= end
-		}, 60*time.Second, 100*time.Millisecond)
-		most = max(most, d.slot().RetainedBytes)
-	}
-	last := d.slot()
-	require.Greater(t, last.Confirmed, first.Confirmed+12*round)
-	require.Less(t, most, int64(2*round))
-	require.Positive(t, s.Stats().Heartbeats)
-	require.Equal(t, int64(1), s.Stats().Transactions, "nobody sees them here")
-	require.Positive(t, query[int](d, `select count(*) from pg_logical_slot_peek_changes($1, null, null) where data like '%delta_heartbeat%'`, d.name+"_other"))
-	t.Logf("%d MB written, at most %.1f MB retained, %d heartbeats", (last.Confirmed-first.Confirmed)>>20, float64(most)/(1<<20), s.Stats().Heartbeats)
 }
 
 func TestTransactionsTellTheirOrigin(t *testing.T) {
