@@ -22,8 +22,8 @@ type Batch struct {
 	// WorkflowID is the batch's own: the rows of its members have it.
 	WorkflowID string `json:"workflow_id"`
 	// IDs are those of the members' rows, in the order of their object ids; Generations are theirs when the batch began.
-	IDs         []int64 `json:"ids"`
-	Generations []int64 `json:"generations"`
+	IDs         Numbers `json:"ids"`
+	Generations Numbers `json:"generations"`
 	// Hashed tells that object ids are kept from Temporal.
 	Hashed bool `json:"hashed,omitempty"`
 }
@@ -83,11 +83,11 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
 	}
-	if len(in.IDs) != len(in.Generations) {
+	run := &batchRun{Activities: a, in: in, ids: in.IDs.All(), generations: in.Generations.All(), held: map[int64]struct{}{}}
+	if len(run.ids) != len(run.generations) {
 		return BatchStep{}, temporal.NewNonRetryableApplicationError(
-			fmt.Sprintf("the batch has %d members and %d generations", len(in.IDs), len(in.Generations)), Refused, nil)
+			fmt.Sprintf("the batch has %d members and %d generations", len(run.ids), len(run.generations)), Refused, nil)
 	}
-	run := &batchRun{Activities: a, in: in, held: map[int64]struct{}{}}
 	if activity.IsActivity(ctx) && activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &run.progress) // what an earlier try has done counts too
 	}
@@ -96,7 +96,7 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 	if err := run.attempt(ctx); err != nil {
 		return BatchStep{}, err
 	}
-	if len(run.rests) == len(in.IDs) {
+	if len(run.rests) == len(run.ids) {
 		step := restFor(run.rests)
 		step.Progress = run.soFar()
 		return step, nil
@@ -109,7 +109,8 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 // batchRun is one try of AttemptBatch.
 type batchRun struct {
 	*Activities
-	in Batch
+	in               Batch
+	ids, generations []int64
 
 	mu       sync.Mutex
 	progress Progress
@@ -203,14 +204,14 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 	}
 	most, all := claimMost, true
 	if r.Handler.WorksBatches() {
-		most = max(most, len(r.in.IDs))
+		most = max(most, len(r.ids))
 	}
-	for from := 0; from < len(r.in.IDs); from += most {
+	for from := 0; from < len(r.ids); from += most {
 		if stopped() {
 			return errStopping
 		}
-		to := min(from+most, len(r.in.IDs))
-		claimed, err := r.claim(context.WithoutCancel(ctx), r.in.IDs[from:to], r.in.Generations[from:to])
+		to := min(from+most, len(r.ids))
+		claimed, err := r.claim(context.WithoutCancel(ctx), r.ids[from:to], r.generations[from:to])
 		if err != nil {
 			return err
 		}

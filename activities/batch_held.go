@@ -18,7 +18,7 @@ func (r *batchRun) recover(ctx context.Context) error {
 		return nil
 	}
 	rows, err := db.New().LostMembers(ctx, r.Pool, db.LostMembersParams{
-		Ids: r.in.IDs, Generations: r.in.Generations, WorkflowID: r.in.WorkflowID, Most: maxLost,
+		Ids: r.ids, Generations: r.generations, WorkflowID: r.in.WorkflowID, Most: maxLost,
 	})
 	if err != nil {
 		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
@@ -38,7 +38,7 @@ func (r *batchRun) recover(ctx context.Context) error {
 	if err := r.flush(ctx, lost); err != nil {
 		return err
 	}
-	return r.release(ctx, r.in.IDs)
+	return r.release(ctx, r.ids)
 }
 
 // keepHeld keeps the members without a result with the batch, for as long as Work goes on, until the function is called.

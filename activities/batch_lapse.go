@@ -21,8 +21,9 @@ func (a *Activities) LapseBatch(ctx context.Context, in Batch) (BatchStep, error
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
 	}
+	ids, generations := in.IDs.All(), in.Generations.All()
 	expired, err := db.New().ExpireMembers(ctx, a.Pool, db.ExpireMembersParams{
-		WorkflowID: in.WorkflowID, Ids: in.IDs, Generations: in.Generations, DefaultExpiry: a.Rest.Expiry,
+		WorkflowID: in.WorkflowID, Ids: ids, Generations: generations, DefaultExpiry: a.Rest.Expiry,
 	})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("expiring members of %s: %w", in.WorkflowID, err)
@@ -31,14 +32,14 @@ func (a *Activities) LapseBatch(ctx context.Context, in Batch) (BatchStep, error
 		a.redispatched()
 	}
 	_, err = db.New().RemoveMembers(ctx, a.Pool, db.RemoveMembersParams{
-		WorkflowID: in.WorkflowID, Ids: in.IDs, Generations: in.Generations, DefaultSyncedRetention: a.Rest.SyncedRetention,
+		WorkflowID: in.WorkflowID, Ids: ids, Generations: generations, DefaultSyncedRetention: a.Rest.SyncedRetention,
 		DefaultDegradedRetention: a.Rest.DegradedRetention, DefaultDeletedRetention: a.Rest.DeletedRetention,
 	})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("removing members of %s: %w", in.WorkflowID, err)
 	}
 	err = db.New().ProlongMembers(ctx, a.Pool, db.ProlongMembersParams{
-		WorkflowID: in.WorkflowID, Ids: in.IDs, Generations: in.Generations, DefaultSyncedRetention: a.Rest.SyncedRetention,
+		WorkflowID: in.WorkflowID, Ids: ids, Generations: generations, DefaultSyncedRetention: a.Rest.SyncedRetention,
 		DefaultDegradedRetention: a.Rest.DegradedRetention, DefaultDeletedRetention: a.Rest.DeletedRetention, Grace: DueGrace,
 	})
 	if err != nil {
@@ -50,7 +51,7 @@ func (a *Activities) LapseBatch(ctx context.Context, in Batch) (BatchStep, error
 // resting says how many members rest with the batch, and when it is to look at them.
 func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
 	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{
-		WorkflowID: in.WorkflowID, Ids: in.IDs, Generations: in.Generations,
+		WorkflowID: in.WorkflowID, Ids: in.IDs.All(), Generations: in.Generations.All(),
 	})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)

@@ -232,10 +232,12 @@ func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch 
 		Kind: kind, Batch: 100, Lease: lease, WorkflowIDPrefix: h.Prefix + "/" + kind + "/", BatchID: batch.WorkflowID, Largest: 1 << 20,
 	})
 	require.NoError(h.t, err)
+	var ids, generations []int64
 	for _, row := range due {
 		require.True(h.t, row.Batched)
-		batch.IDs, batch.Generations = append(batch.IDs, row.ID), append(batch.Generations, row.Generation)
+		ids, generations = append(ids, row.ID), append(generations, row.Generation)
 	}
+	batch.IDs, batch.Generations = activities.PackNumbers(ids), activities.PackNumbers(generations)
 	return batch
 }
 
@@ -256,7 +258,7 @@ func TestWhatABatchWithoutAWorkflowHasNotBegunIsDispatchedAnew(t *testing.T) {
 	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 30)...), nil)
 	require.NoError(t, err)
 	batch := h.leaseBatch("batched", time.Hour)
-	require.Len(t, batch.IDs, 30)
+	require.Equal(t, 30, batch.IDs.Len())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -287,7 +289,7 @@ func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 20)...), nil)
 	require.NoError(t, err)
-	require.Len(t, h.leaseBatch("batched", 2*time.Second).IDs, 20)
+	require.Equal(t, 20, h.leaseBatch("batched", 2*time.Second).IDs.Len())
 	leased := time.Now()
 	c := h.client(h.config(with(&controller[batched]{})))
 	c.SetTiming(0, 50*time.Millisecond, 0)

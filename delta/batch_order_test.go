@@ -72,7 +72,7 @@ func TestResultsAreWrittenInTheOrderOfInforms(t *testing.T) {
 		require.NoError(t, err)
 	}
 	batch := h.leaseBatch("herd", time.Hour)
-	require.Len(t, batch.IDs, 90)
+	require.Equal(t, 90, batch.IDs.Len())
 	_, err = c.ActivitiesOf(batch.Installation, "herd").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
 

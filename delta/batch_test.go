@@ -166,7 +166,8 @@ func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T
 	}
 	require.NoError(t, rows.Err())
 	step, err := again.AttemptBatch(t.Context(), activities.Batch{
-		Installation: installation, Kind: "batched", WorkflowID: row.WorkflowID, IDs: ids, Generations: generations,
+		Installation: installation, Kind: "batched", WorkflowID: row.WorkflowID,
+		IDs: activities.PackNumbers(ids), Generations: activities.PackNumbers(generations),
 	})
 	require.NoError(t, err)
 	require.Equal(t, 1, step.Synced)

@@ -103,15 +103,19 @@ func idsOf(rows []db.LeaseDueInBatchRow) []int64 {
 func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.LeaseDueInBatchRow) error {
 	// Informs lock rows in this order, and so does the batch.
 	slices.SortFunc(members, func(a, b db.LeaseDueInBatchRow) int { return cmp.Compare(a.ObjectID, b.ObjectID) })
-	ref := d.ref()
-	batch := activities.Batch{Installation: ref.Installation, Kind: d.kind, WorkflowID: id, Hashed: d.hashIDs, IDs: idsOf(members)}
+	ref, ids := d.ref(), idsOf(members)
+	generations := make([]int64, len(members))
 	namespace, priority := members[0].Namespace, int(members[0].Priority)
-	for _, m := range members {
-		batch.Generations = append(batch.Generations, m.Generation)
+	for i, m := range members {
+		generations[i] = m.Generation
 		priority = min(priority, int(m.Priority))
 		if m.Namespace != namespace {
 			namespace = ""
 		}
+	}
+	batch := activities.Batch{
+		Installation: ref.Installation, Kind: d.kind, WorkflowID: id, Hashed: d.hashIDs,
+		IDs: activities.PackNumbers(ids), Generations: activities.PackNumbers(generations),
 	}
 	startCtx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
@@ -122,7 +126,7 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	}
 	settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
-	if settleErr := d.returnLease(settleCtx, batch.IDs, members[0].DispatchAt, 0); settleErr != nil {
+	if settleErr := d.returnLease(settleCtx, ids, members[0].DispatchAt, 0); settleErr != nil {
 		return settleErr
 	}
 	return err
@@ -167,7 +171,8 @@ func (d *dispatcher) oldest(after time.Duration) (batch startedBatch, there bool
 	if len(d.unsettled) == 0 || time.Since(d.unsettled[0].at) < after {
 		return startedBatch{}, false
 	}
-	batch, d.unsettled = d.unsettled[0], d.unsettled[1:]
+	batch = d.unsettled[0]
+	d.unsettled = slices.Delete(d.unsettled, 0, 1) // and nothing keeps its ids in memory
 	return batch, true
 }
 

@@ -89,7 +89,7 @@ func TestABatchLeavesWhatWasAskedForBeforeItBegan(t *testing.T) {
 	c := g.client(config)
 	g.inform(c, nil, asks...)
 	batch := g.leaseBatch("batched", time.Hour)
-	require.Len(t, batch.IDs, len(asks))
+	require.Equal(t, len(asks), batch.IDs.Len())
 	g.ask(c, deltatype.ResourceStateScheduled)
 	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)

@@ -47,7 +47,7 @@ func batchOptions(n names, batch activities.Batch, namespace string, priority in
 		ID:                       batch.WorkflowID,
 		TaskQueue:                n.taskQueue(batch.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, len(batch.IDs)), maxSummary),
+		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
 		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
 	}
 	if attributes {

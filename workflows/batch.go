@@ -14,43 +14,68 @@ import (
 // that failed, or that somebody asked something of, is dispatched anew, and is no longer the batch's. The rows say who is, so
 // every run can begin with an attempt.
 func (k Kinds) Batch(ctx workflow.Context, in activities.Batch) error {
-	var last activities.BatchStep
-	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return last, nil },
+	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
+	b := &batch{in: in, options: attemptOptions(k[in.Kind])}
+	if err := b.attempt(ctx); err != nil {
+		return err
+	}
+	for b.last.Resting > 0 {
+		if err := b.timer(ctx).Get(ctx, nil); err != nil {
+			return err
+		}
+		if err := b.lapse(ctx); err != nil {
+			return err
+		}
+	}
+	b.tell(ctx, "has no members any more")
+	return nil
+}
+
+// batch is the state of one run.
+type batch struct {
+	in      activities.Batch
+	options workflow.ActivityOptions
+	last    activities.BatchStep
+}
+
+func (b *batch) attempt(ctx workflow.Context) (err error) {
+	err = workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return b.last, nil },
 		workflow.QueryHandlerOptions{Description: "What became of the members, and how many of them rest."})
 	if err != nil {
 		return err
 	}
-	options := attemptOptions(k[in.Kind])
-	options.Summary = fmt.Sprintf("attempt of %d", len(in.IDs))
-	tellBatch(ctx, in, last, "is being worked on")
-	if last, err = attemptBatch.run(ctx, options, in); err != nil {
+	b.options.Summary = fmt.Sprintf("attempt of %d", b.in.IDs.Len())
+	b.tell(ctx, "is being worked on")
+	b.last, err = attemptBatch.run(ctx, b.options, b.in)
+	return err
+}
+
+// timer is that of the members which are due next.
+func (b *batch) timer(ctx workflow.Context) workflow.Future {
+	now := workflow.Now(ctx)
+	b.tell(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
+	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until they expire or are removed", b.last.Resting)}
+	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
+}
+
+// lapse has the members that are due expire or removed.
+func (b *batch) lapse(ctx workflow.Context) error {
+	step, err := lapseBatch.runLocal(ctx, lapseBatchOptions, b.in)
+	if err != nil {
 		return err
 	}
-	for last.Resting > 0 {
-		now := workflow.Now(ctx)
-		tellBatch(ctx, in, last, fmt.Sprintf("rests until %s with %d members", now.Add(last.Wait).UTC().Format(time.RFC3339), last.Resting))
-		timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until they expire or are removed", last.Resting)}
-		if err := workflow.NewTimerWithOptions(ctx, last.Wait, timer).Get(ctx, nil); err != nil {
-			return err
-		}
-		step, err := lapseBatch.runLocal(ctx, lapseBatchOptions, in)
-		if err != nil {
-			return err
-		}
-		last.Resting, last.Wait = step.Resting, step.Wait
-		info := workflow.GetInfo(ctx)
-		if last.Resting > 0 && (info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory) {
-			return workflow.NewContinueAsNewError(ctx, BatchName, in)
-		}
+	b.last.Resting, b.last.Wait = step.Resting, step.Wait
+	if b.last.Resting > 0 && isLong(ctx) {
+		return workflow.NewContinueAsNewError(ctx, BatchName, b.in)
 	}
-	tellBatch(ctx, in, last, "has no members any more")
 	return nil
 }
 
-// tellBatch writes what a person sees in the workflow's details.
-func tellBatch(ctx workflow.Context, in activities.Batch, s activities.BatchStep, doing string) {
+// tell writes what a person sees in the workflow's details.
+func (b *batch) tell(ctx workflow.Context, doing string) {
+	s := b.last
 	lines := []string{
-		fmt.Sprintf("The batch of %d %s.", len(in.IDs), doing),
+		fmt.Sprintf("The batch of %d %s.", b.in.IDs.Len(), doing),
 		fmt.Sprintf("Synced **%d**, failed %d, degraded %d, snoozed %d, deleted %d, went on meanwhile %d.",
 			s.Synced, s.Failed, s.Degraded, s.Snoozed, s.Deleted, s.Left),
 	}

@@ -30,35 +30,22 @@ const maxHistory = 5_000
 // Resource is the lifecycle of one resource: attempts until it is synced or degraded, then rest until it expires or is
 // removed. The row says where it stands, so every run can begin with an attempt, whatever happened before.
 func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
-	l := &lifecycle{
-		ref:       ref,
-		options:   attemptOptions(k[ref.Kind]),
-		wake:      workflow.GetSignalChannel(ctx, WakeSignal),
-		steerings: newSteerings(ctx),
-	}
+	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
+	l := newLifecycle(ctx, k[ref.Kind], ref)
 	if err := l.serve(ctx); err != nil {
 		return err
 	}
 	for {
 		// What was asked for up to here is what the attempt below looks at.
 		l.drain()
-		l.tell(ctx, "is being looked at")
-		step, err := attempt.run(ctx, l.options, ref)
-		if err != nil {
-			return err
-		}
-		if err := l.took(ctx, step); err != nil {
+		if err := l.attempt(ctx); err != nil {
 			return err
 		}
 		for l.last.Next == activities.NextLapse {
 			if woken := l.sleep(ctx); woken {
 				break
 			}
-			step, err = lapse.runLocal(ctx, lapseOptions, activities.LapseInput{Ref: ref, Generation: l.last.Generation})
-			if err != nil {
-				return err
-			}
-			if err := l.took(ctx, step); err != nil {
+			if err := l.lapse(ctx); err != nil {
 				return err
 			}
 		}
@@ -73,10 +60,8 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 				return nil
 			}
 		}
-		info := workflow.GetInfo(ctx)
-		long := info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
 		// An update that waits would be cut off: then the next time round.
-		if long && l.quiet() && workflow.AllHandlersFinished(ctx) {
+		if isLong(ctx) && l.quiet() && workflow.AllHandlersFinished(ctx) {
 			// The next run begins with an attempt, which is all that a wake-up asks for.
 			l.drain()
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
@@ -93,6 +78,40 @@ type lifecycle struct {
 	// steps counts the looks at the row.
 	steps int
 	*steerings
+}
+
+func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycle {
+	return &lifecycle{
+		ref:       ref,
+		options:   attemptOptions(kind),
+		wake:      workflow.GetSignalChannel(ctx, WakeSignal),
+		steerings: newSteerings(ctx),
+	}
+}
+
+// isLong tells whether a run is to be continued as a new one.
+func isLong(ctx workflow.Context) bool {
+	info := workflow.GetInfo(ctx)
+	return info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
+}
+
+// attempt has the resource looked at, and synced if that is due.
+func (l *lifecycle) attempt(ctx workflow.Context) error {
+	l.tell(ctx, "is being looked at")
+	step, err := attempt.run(ctx, l.options, l.ref)
+	if err != nil {
+		return err
+	}
+	return l.took(ctx, step)
+}
+
+// lapse has the resource expire or removed, if it is due.
+func (l *lifecycle) lapse(ctx workflow.Context) error {
+	step, err := lapse.runLocal(ctx, lapseOptions, activities.LapseInput{Ref: l.ref, Generation: l.last.Generation})
+	if err != nil {
+		return err
+	}
+	return l.took(ctx, step)
 }
 
 // took takes in what a step came to.

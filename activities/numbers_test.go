@@ -1,0 +1,37 @@
+package activities
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestNumbersArePacked(t *testing.T) {
+	t.Parallel()
+	for _, all := range [][]int64{{}, {0}, {1, 1, 1}, {7, 3, -5, 1 << 40}, {math.MaxInt64, math.MinInt64, 0, math.MaxInt64}} {
+		packed := PackNumbers(all)
+		require.Equal(t, all, packed.All())
+		require.Equal(t, len(all), packed.Len())
+
+		want, err := json.Marshal(all)
+		require.NoError(t, err)
+		got, err := json.Marshal(packed)
+		require.NoError(t, err)
+		require.JSONEq(t, string(want), string(got))
+		var decoded Numbers
+		require.NoError(t, json.Unmarshal(want, &decoded))
+		require.Equal(t, all, decoded.All())
+	}
+	var decoded Numbers
+	require.NoError(t, json.Unmarshal([]byte("null"), &decoded))
+	require.Zero(t, decoded.Len())
+	require.Error(t, json.Unmarshal([]byte(`["1"]`), &decoded))
+	// What a batch of neighbours takes.
+	ids, ones := make([]int64, 1000), make([]int64, 1000)
+	for i := range ids {
+		ids[i], ones[i] = 5_000_000+int64(i*7%4000), 1
+	}
+	require.Less(t, len(PackNumbers(ids))+len(PackNumbers(ones)), 3500)
+}
