@@ -98,11 +98,12 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err != nil {
 		return Step{}, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
 	}
-	row, err := claimed.Resource.Row()
+	worked := &claimed.Resource
+	row, err := worked.Row()
 	if err != nil {
 		return Step{}, err
 	}
-	tx := &txCompletion{activities: a, row: row}
+	tx := &txCompletion{activities: a, worked: worked}
 	outcome := a.work(ctx, row, tx.complete)
 	if outcome.Verdict == VerdictSynced && tx.used.Load() {
 		// The transaction is to have written the outcome, if it was committed.
@@ -110,13 +111,13 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		if err != nil || !found {
 			return Step{Next: NextNone}, err
 		}
-		if r := got.Resource; r.State != deltatype.ResourceStatePending || r.Generation != row.Generation || r.Attempt != rawAttempt(row) {
-			a.observe(VerdictSynced, r)
-			return step(r, got.Now), nil
+		if r := &got.Resource; r.State != deltatype.ResourceStatePending || r.Generation != worked.Generation || r.Attempt != worked.Attempt {
+			a.observe(VerdictSynced, r.Row)
+			return step(*r, got.Now), nil
 		}
 		outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}
-	return a.complete(ctx, ref, row, outcome)
+	return a.complete(ctx, ref, worked, outcome)
 }
 
 // unclaimed says what a row that offers no attempt waits for.
@@ -134,16 +135,9 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		s.Next, s.Wait = NextAttempt, maxBatchPoll
 		return s, nil
 	}
-	if r.State == deltatype.ResourceStatePending && r.Attempt-r.Snoozes >= int32(r.MaxAttempts) {
+	if r.State == deltatype.ResourceStatePending && isLast(&r) {
 		// The last attempt was claimed, and its worker died.
-		row, err := r.Row()
-		if err != nil {
-			return Step{}, err
-		}
-		return a.complete(ctx, ref, row, Outcome{
-			Verdict: VerdictFailed,
-			Error:   workerLostLast,
-		})
+		return a.complete(ctx, ref, &r, Outcome{Verdict: VerdictFailed, Error: workerLostLast})
 	}
 	s := step(r, got.Now)
 	if s.Next == NextLapse && a.isOfBatch(ctx, r) {
@@ -250,11 +244,11 @@ func step(r db.Resource, now time.Time) Step {
 }
 
 // complete writes the outcome, fenced by the generation and attempt of the row that was worked.
-func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.ResourceRow, outcome Outcome) (Step, error) {
+func (a *Activities) complete(ctx context.Context, ref Ref, worked *db.Resource, outcome Outcome) (Step, error) {
 	// The outcome is worth keeping even when the activity's context has ended: without it Work runs once more.
 	ctx = context.WithoutCancel(ctx)
 	// Encoded once: a write that is repeated adds the same entry, or none.
-	encoded, err := encodeError(worked.Attempt, outcome)
+	encoded, err := encodeError(countedAttempt(worked), outcome)
 	if err != nil {
 		return Step{}, err
 	}
@@ -273,62 +267,63 @@ func (a *Activities) complete(ctx context.Context, ref Ref, worked *deltatype.Re
 	}
 	if err != nil {
 		return Step{}, fmt.Errorf("writing the outcome of attempt %d of %s/%s, generation %d: %w",
-			worked.Attempt, ref.Kind, ref.ObjectID, worked.Generation, err)
+			countedAttempt(worked), ref.Kind, ref.ObjectID, worked.Generation, err)
 	}
-	a.observe(outcome.Verdict, written.Resource)
+	a.observe(outcome.Verdict, written.Resource.Row)
 	return step(written.Resource, written.Now), nil
 }
 
 // observe tells who wants to know what was written.
-func (a *Activities) observe(verdict Verdict, r db.Resource) {
-	if a.Observed == nil {
-		return
+func (a *Activities) observe(verdict Verdict, row func() (*deltatype.ResourceRow, error)) {
+	if a.Observed != nil {
+		a.Observed(verdict, row)
 	}
-	a.Observed(verdict, func() (*deltatype.ResourceRow, error) { return r.Row() })
 }
 
-// rawAttempt is the number that fences a write: it counts snoozed attempts too, so it never repeats.
-func rawAttempt(row *deltatype.ResourceRow) int32 {
-	return int32(row.Attempt + row.Snoozes) //nolint:gosec // both came from an integer column
-}
+// countedAttempt is the attempt as it counts against the most there may be: a snoozed one does not. What fences a write is the
+// number in the row, which never repeats.
+func countedAttempt(r *db.Resource) int { return int(r.Attempt - r.Snoozes) }
 
-func (a *Activities) writeSynced(ctx context.Context, conn db.DBTX, worked *deltatype.ResourceRow) (db.GetResourceRow, error) {
+// isLast tells whether there is no attempt after this one.
+func isLast(r *db.Resource) bool { return countedAttempt(r) >= int(r.MaxAttempts) }
+
+func (a *Activities) writeSynced(ctx context.Context, conn db.DBTX, worked *db.Resource) (db.GetResourceRow, error) {
 	row, err := db.New().CompleteSynced(ctx, conn, db.CompleteSyncedParams{
-		Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: rawAttempt(worked),
+		Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
 		Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
 	})
 	return db.GetResourceRow(row), err
 }
 
-func (a *Activities) write(ctx context.Context, worked *deltatype.ResourceRow, outcome Outcome, encoded []byte) (db.GetResourceRow, error) {
-	q, attempt := db.New(), rawAttempt(worked)
+func (a *Activities) write(ctx context.Context, worked *db.Resource, outcome Outcome, encoded []byte) (db.GetResourceRow, error) {
+	q := db.New()
 	switch {
 	case outcome.Verdict == VerdictSynced:
 		return a.writeSynced(ctx, a.Pool, worked)
 	case outcome.Verdict == VerdictSnoozed:
 		row, err := q.CompleteSnoozed(ctx, a.Pool, db.CompleteSnoozedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
 			SnoozeFor: outcome.SnoozeFor, DispatchAfter: outcome.SnoozeFor + DueGrace,
 		})
 		return db.GetResourceRow(row), err
 	case outcome.Verdict == VerdictDeleted:
 		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,
 			Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err
-	case outcome.Verdict == VerdictDegraded || worked.Attempt >= worked.MaxAttempts:
+	case outcome.Verdict == VerdictDegraded || isLast(worked):
 		row, err := q.CompleteDegraded(ctx, a.Pool, db.CompleteDegradedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DegradedRetention, Grace: DueGrace,
 			Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err
 	default:
-		after := a.Retry.Backoff(worked.Attempt)
+		after := a.Retry.Backoff(countedAttempt(worked))
 		row, err := q.CompleteFailed(ctx, a.Pool, db.CompleteFailedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: attempt,
+			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
 			RetryAfter: after, DispatchAfter: after + DueGrace, Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err

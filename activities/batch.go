@@ -123,11 +123,14 @@ type batchRun struct {
 
 // result is what became of one member.
 type result struct {
-	row     *deltatype.ResourceRow
-	raw     db.Resource
+	// worked is the row as it was claimed.
+	worked  *db.Resource
+	task    Task
+	tx      txCompletion
 	outcome Outcome
-	// written tells that the row holds the outcome already; left, that Work was not begun.
-	written, left bool
+	// written is the row where it holds the outcome already; left tells that Work was not begun.
+	written *db.Resource
+	left    bool
 }
 
 func (r *batchRun) attempt(ctx context.Context) error {
@@ -237,10 +240,10 @@ func (r *batchRun) sets(claimed []*result) (sets [][]*result) {
 	}
 	at := map[string]int{}
 	for _, one := range claimed {
-		i, there := at[one.row.Namespace]
+		i, there := at[one.worked.Namespace]
 		if !there {
 			i = len(sets)
-			at[one.row.Namespace] = i
+			at[one.worked.Namespace] = i
 			sets = append(sets, nil)
 		}
 		sets[i] = append(sets[i], one)
@@ -260,17 +263,22 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", r.in.WorkflowID, err)
 	}
-	for _, raw := range rows {
-		row, err := raw.Row()
-		if err != nil {
+	results := make([]result, len(rows))
+	claimed = make([]*result, len(rows))
+	for i := range rows {
+		one := &results[i]
+		one.worked = &rows[i]
+		one.tx = txCompletion{activities: r.Activities, worked: one.worked}
+		one.task.CompleteTx = one.tx.complete
+		if one.task.Row, err = one.worked.Row(); err != nil {
 			return nil, err
 		}
-		claimed = append(claimed, &result{row: row, raw: raw})
+		claimed[i] = one
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range claimed {
-		r.held[one.row.ID] = struct{}{}
+		r.held[one.worked.ID] = struct{}{}
 	}
 	return claimed, nil
 }
@@ -292,11 +300,9 @@ func spawn(calls chan func(), call func()) {
 
 // workSet calls Work for one member, or for a set of them where the controller takes sets.
 func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *result, spawn func(call func())) {
-	txs := make([]*txCompletion, len(set))
 	tasks := make([]*Task, len(set))
 	for i, one := range set {
-		txs[i] = &txCompletion{activities: r.Activities, row: one.row}
-		tasks[i] = &Task{Row: one.row, CompleteTx: txs[i].complete}
+		tasks[i] = &one.task
 	}
 	do := r.workOne
 	if r.Handler.WorksBatches() {
@@ -305,7 +311,7 @@ func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *r
 	outcomes := r.call(ctx, tasks, do, spawn)
 	for i, one := range set {
 		one.outcome = outcomes[i]
-		if txs[i].used.Load() {
+		if one.tx.used.Load() {
 			r.afterTx(ctx, one)
 		}
 		results <- one
@@ -314,12 +320,14 @@ func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *r
 
 // afterTx sees whether the transaction that was to write the outcome was committed.
 func (r *batchRun) afterTx(ctx context.Context, one *result) {
-	got, found, err := r.get(context.WithoutCancel(ctx), Ref{Kind: one.row.Kind, ObjectID: one.row.ObjectID})
-	switch s := got.Resource; {
+	got, found, err := r.get(context.WithoutCancel(ctx), Ref{Kind: one.worked.Kind, ObjectID: one.worked.ObjectID})
+	switch s := &got.Resource; {
 	case err != nil || !found:
-		one.written, one.outcome.Verdict = true, VerdictFailed // what the row holds decides
-	case s.State != deltatype.ResourceStatePending || s.Generation != one.row.Generation || s.Attempt != one.raw.Attempt:
-		one.written, one.raw = s.SyncedGeneration >= one.row.Generation, s
+		one.written, one.outcome.Verdict = one.worked, VerdictFailed // what the row holds decides
+	case s.State != deltatype.ResourceStatePending || s.Generation != one.worked.Generation || s.Attempt != one.worked.Attempt:
+		if s.SyncedGeneration >= one.worked.Generation {
+			one.written = s
+		}
 	case one.outcome.Verdict == VerdictSynced:
 		one.outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}

@@ -24,16 +24,12 @@ func (r *batchRun) recover(ctx context.Context) error {
 		return fmt.Errorf("reading the members of %s: %w", r.in.WorkflowID, err)
 	}
 	var lost []*result
-	for _, raw := range rows {
-		row, err := raw.Row()
-		if err != nil {
-			return err
-		}
+	for i := range rows {
 		why := workerLost
-		if row.Attempt >= row.MaxAttempts {
+		if isLast(&rows[i]) {
 			why = workerLostLast
 		}
-		lost = append(lost, &result{row: row, raw: raw, outcome: Outcome{Verdict: VerdictFailed, Error: why}})
+		lost = append(lost, &result{worked: &rows[i], outcome: Outcome{Verdict: VerdictFailed, Error: why}})
 	}
 	if err := r.flush(ctx, lost); err != nil {
 		return err

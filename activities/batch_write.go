@@ -21,21 +21,43 @@ type columns struct {
 	byID             map[int64]*result
 }
 
+// after is a row as a write has left it.
+type after struct {
+	id, generation  int64
+	state           deltatype.ResourceState
+	syncedAt, dueAt *time.Time
+	alone           bool
+	row             func() (*deltatype.ResourceRow, error)
+}
+
+func afterOf(r *db.Resource) after {
+	return after{id: r.ID, generation: r.Generation, state: r.State, syncedAt: r.SyncedAt, dueAt: r.DueAt, alone: r.Alone, row: r.Row}
+}
+
+// all are rows that were given back whole.
+func all(rows []db.Resource, err error) ([]after, error) {
+	afters := make([]after, len(rows))
+	for i := range rows {
+		afters[i] = afterOf(&rows[i])
+	}
+	return afters, err
+}
+
 func (c *columns) add(one *result) {
 	if c.byID == nil {
 		c.byID = map[int64]*result{}
 	}
-	c.ids = append(c.ids, one.row.ID)
-	c.generations = append(c.generations, one.row.Generation)
-	c.attempts = append(c.attempts, rawAttempt(one.row))
-	c.namespaces = append(c.namespaces, one.row.Namespace)
-	c.byID[one.row.ID] = one
+	c.ids = append(c.ids, one.worked.ID)
+	c.generations = append(c.generations, one.worked.Generation)
+	c.attempts = append(c.attempts, one.worked.Attempt)
+	c.namespaces = append(c.namespaces, one.worked.Namespace)
+	c.byID[one.worked.ID] = one
 }
 
 // flush writes a set of results: one statement for each sort of outcome that is in it. It locks rows in the order in which
 // informs do, so that one waits for the other, and neither is the victim of a deadlock.
 func (r *batchRun) flush(ctx context.Context, set []*result) error {
-	slices.SortFunc(set, func(a, b *result) int { return cmp.Compare(a.row.ObjectID, b.row.ObjectID) })
+	slices.SortFunc(set, func(a, b *result) int { return cmp.Compare(a.worked.ObjectID, b.worked.ObjectID) })
 	var synced, failed, degraded, deleted, snoozed, left columns
 	var settled []int64
 	for _, one := range set {
@@ -45,10 +67,10 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 			left.add(one)
 			left.afters = append(left.afters, 0)
 			continue
-		case one.written:
-			r.count(verdict, one.raw, one)
-			r.observe(verdict, one.raw)
-			settled = append(settled, one.row.ID)
+		case one.written != nil:
+			r.count(one, one.written.State)
+			r.observe(verdict, one.written.Row)
+			settled = append(settled, one.worked.ID)
 			continue
 		case verdict == VerdictSynced:
 			synced.add(one)
@@ -58,7 +80,7 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 			snoozed.afters = append(snoozed.afters, one.outcome.SnoozeFor)
 			continue
 		}
-		encoded, err := encodeError(one.row.Attempt, one.outcome)
+		encoded, err := encodeError(countedAttempt(one.worked), one.outcome)
 		if err != nil {
 			return err
 		}
@@ -66,10 +88,10 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 		switch {
 		case verdict == VerdictDeleted:
 			to = &deleted
-		case verdict == VerdictDegraded || one.row.Attempt >= one.row.MaxAttempts:
+		case verdict == VerdictDegraded || isLast(one.worked):
 			to = &degraded
 		default:
-			to.afters = append(to.afters, r.Retry.Backoff(one.row.Attempt))
+			to.afters = append(to.afters, r.Retry.Backoff(countedAttempt(one.worked)))
 		}
 		to.add(one)
 		to.errors = append(to.errors, encoded)
@@ -77,42 +99,42 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 	q := db.New()
 	for _, write := range []struct {
 		*columns
-		do func(context.Context) ([]db.Resource, error)
+		do func(context.Context) ([]after, error)
 	}{
-		{&synced, func(ctx context.Context) ([]db.Resource, error) { return r.writeSyncedMany(ctx, &synced) }},
-		{&failed, func(ctx context.Context) ([]db.Resource, error) {
-			return q.CompleteFailedMany(ctx, r.Pool, db.CompleteFailedManyParams{
+		{&synced, func(ctx context.Context) ([]after, error) { return r.writeSyncedMany(ctx, &synced) }},
+		{&failed, func(ctx context.Context) ([]after, error) {
+			return all(q.CompleteFailedMany(ctx, r.Pool, db.CompleteFailedManyParams{
 				Ids: failed.ids, Generations: failed.generations, Attempts: failed.attempts, Afters: failed.afters,
 				Errors: failed.errors, MaxErrors: MaxErrors,
-			})
+			}))
 		}},
-		{&degraded, func(ctx context.Context) ([]db.Resource, error) {
-			return q.CompleteDegradedMany(ctx, r.Pool, db.CompleteDegradedManyParams{
+		{&degraded, func(ctx context.Context) ([]after, error) {
+			return all(q.CompleteDegradedMany(ctx, r.Pool, db.CompleteDegradedManyParams{
 				Ids: degraded.ids, Generations: degraded.generations, Attempts: degraded.attempts, Namespaces: degraded.namespaces,
 				Errors: degraded.errors, MaxErrors: MaxErrors, DefaultRetention: r.Rest.DegradedRetention,
-			})
+			}))
 		}},
-		{&deleted, func(ctx context.Context) ([]db.Resource, error) {
-			return q.CompleteDeletedMany(ctx, r.Pool, db.CompleteDeletedManyParams{
+		{&deleted, func(ctx context.Context) ([]after, error) {
+			return all(q.CompleteDeletedMany(ctx, r.Pool, db.CompleteDeletedManyParams{
 				Ids: deleted.ids, Generations: deleted.generations, Attempts: deleted.attempts, Namespaces: deleted.namespaces,
 				Errors: deleted.errors, MaxErrors: MaxErrors, DefaultRetention: r.Rest.DeletedRetention, Grace: DueGrace,
-			})
+			}))
 		}},
-		{&snoozed, func(ctx context.Context) ([]db.Resource, error) {
-			return q.CompleteSnoozedMany(ctx, r.Pool, db.CompleteSnoozedManyParams{
+		{&snoozed, func(ctx context.Context) ([]after, error) {
+			return all(q.CompleteSnoozedMany(ctx, r.Pool, db.CompleteSnoozedManyParams{
 				Ids: snoozed.ids, Generations: snoozed.generations, Attempts: snoozed.attempts, Afters: snoozed.afters, Alone: true,
-			})
+			}))
 		}},
-		{&left, func(ctx context.Context) ([]db.Resource, error) {
-			return q.CompleteSnoozedMany(ctx, r.Pool, db.CompleteSnoozedManyParams{
+		{&left, func(ctx context.Context) ([]after, error) {
+			return all(q.CompleteSnoozedMany(ctx, r.Pool, db.CompleteSnoozedManyParams{
 				Ids: left.ids, Generations: left.generations, Attempts: left.attempts, Afters: left.afters,
-			})
+			}))
 		}},
 	} {
 		if len(write.ids) == 0 {
 			continue
 		}
-		var rows []db.Resource
+		var rows []after
 		err := retry(ctx, func(ctx context.Context) (err error) {
 			rows, err = write.do(ctx)
 			return err
@@ -126,38 +148,43 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 	return r.release(ctx, settled)
 }
 
-// writeSyncedMany writes what was synced. What it gives back of each row is what was claimed, with what was changed.
-func (r *batchRun) writeSyncedMany(ctx context.Context, c *columns) ([]db.Resource, error) {
+// writeSyncedMany writes what was synced. It is given back what was changed, and makes whole rows of that and of what was
+// claimed only for those who want them.
+func (r *batchRun) writeSyncedMany(ctx context.Context, c *columns) ([]after, error) {
 	written, err := db.New().CompleteSyncedMany(ctx, r.Pool, db.CompleteSyncedManyParams{
 		Ids: c.ids, Generations: c.generations, Attempts: c.attempts, Namespaces: c.namespaces,
 		DefaultExpiry: r.Rest.Expiry, DefaultRetention: r.Rest.SyncedRetention, Grace: DueGrace,
 	})
-	rows := make([]db.Resource, len(written))
-	for i, w := range written {
-		row := c.byID[w.ID].raw
-		row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
-		row.DueAt, row.DispatchAt, row.State, row.Paused, row.HeldUntil = w.DueAt, w.DispatchAt, w.State, w.Paused, nil
-		rows[i] = row
+	afters := make([]after, len(written))
+	for i := range written {
+		w, worked := &written[i], c.byID[written[i].ID].worked
+		afters[i] = after{id: w.ID, generation: w.Generation, state: w.State, syncedAt: w.SyncedAt, dueAt: w.DueAt, alone: worked.Alone}
+		afters[i].row = func() (*deltatype.ResourceRow, error) {
+			row := *worked
+			row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
+			row.DueAt, row.DispatchAt, row.State, row.Paused, row.HeldUntil = w.DueAt, w.DispatchAt, w.State, w.Paused, nil
+			return row.Row()
+		}
 	}
-	return rows, err
+	return afters, err
 }
 
 // took takes in what was written, and returns the members whose rows went on meanwhile.
-func (r *batchRun) took(c *columns, rows []db.Resource) (wentOn []int64) {
+func (r *batchRun) took(c *columns, rows []after) (wentOn []int64) {
 	wake := false
 	for _, row := range rows {
-		one := c.byID[row.ID]
-		delete(c.byID, row.ID)
+		one := c.byID[row.id]
+		delete(c.byID, row.id)
 		if one.left {
 			wake = true
 			continue
 		}
-		r.count(one.outcome.Verdict, row, one)
-		r.observe(one.outcome.Verdict, row)
-		if row.State == deltatype.ResourceStateSynced && row.DueAt != nil && row.SyncedAt != nil && !row.Alone {
-			r.rests = append(r.rests, row.DueAt.Sub(*row.SyncedAt))
+		r.count(one, row.state)
+		r.observe(one.outcome.Verdict, row.row)
+		if row.state == deltatype.ResourceStateSynced && row.dueAt != nil && row.syncedAt != nil && !row.alone {
+			r.rests = append(r.rests, row.dueAt.Sub(*row.syncedAt))
 		}
-		wake = wake || row.Alone || row.Generation > one.row.Generation
+		wake = wake || row.alone || row.generation > one.worked.Generation
 	}
 	for id := range c.byID {
 		wentOn = append(wentOn, id)
@@ -176,14 +203,15 @@ func (r *batchRun) forget(set []*result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range set {
-		delete(r.held, one.row.ID)
+		delete(r.held, one.worked.ID)
 	}
 }
 
-func (r *batchRun) count(verdict Verdict, row db.Resource, one *result) {
+// count counts a member whose row is in that state by now.
+func (r *batchRun) count(one *result, state deltatype.ResourceState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch p := &r.progress; verdict {
+	switch p := &r.progress; one.outcome.Verdict {
 	case VerdictSynced:
 		p.Synced++
 	case VerdictSnoozed:
@@ -191,7 +219,7 @@ func (r *batchRun) count(verdict Verdict, row db.Resource, one *result) {
 	case VerdictDeleted:
 		p.Deleted++
 	case VerdictFailed, VerdictDegraded:
-		if row.State == deltatype.ResourceStateDegraded {
+		if state == deltatype.ResourceStateDegraded {
 			p.Degraded++
 		} else {
 			p.Failed++
@@ -199,9 +227,12 @@ func (r *batchRun) count(verdict Verdict, row db.Resource, one *result) {
 		if len(p.Failures) >= maxFailures {
 			return
 		}
-		failure := BatchFailure{ID: one.row.ObjectID, Error: bound(one.outcome.Error, maxShownError)}
+		failure := BatchFailure{ID: one.worked.ObjectID, Error: bound(one.outcome.Error, maxShownError)}
 		if r.in.Hashed {
-			failure = BatchFailure{ID: one.row.HashedID}
+			failure = BatchFailure{}
+			if id := one.worked.HashedID; id != nil {
+				failure.ID = *id
+			}
 		}
 		p.Failures = append(p.Failures, failure)
 	}

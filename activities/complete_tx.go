@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/db"
 )
 
 // ErrSuperseded is returned by CompleteTx for an attempt that is no longer the resource's: it was given to another worker,
@@ -18,19 +18,19 @@ var ErrSuperseded = errors.New("the attempt is no longer the resource's current 
 // txCompletion marks an attempt synced in a transaction of the user's.
 type txCompletion struct {
 	activities *Activities
-	row        *deltatype.ResourceRow
+	worked     *db.Resource
 	used       atomic.Bool
 }
 
 func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 	c.used.Store(true)
-	_, err := c.activities.writeSynced(ctx, tx, c.row)
+	_, err := c.activities.writeSynced(ctx, tx, c.worked)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrSuperseded
 	}
 	if err != nil {
 		return fmt.Errorf("completing attempt %d of %s/%s, generation %d: %w",
-			c.row.Attempt, c.row.Kind, c.row.ObjectID, c.row.Generation, err)
+			countedAttempt(c.worked), c.worked.Kind, c.worked.ObjectID, c.worked.Generation, err)
 	}
 	return nil
 }

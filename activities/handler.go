@@ -40,6 +40,7 @@ type CompleteTx func(ctx context.Context, tx pgx.Tx) error
 
 // Task is one resource to be worked. It belongs to one call.
 type Task struct {
+	// Row is for user code, which may change it: no outcome is written by what is in it.
 	Row *deltatype.ResourceRow
 	// CompleteTx has the attempt marked synced by a transaction of the user's own.
 	CompleteTx CompleteTx

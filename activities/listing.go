@@ -82,8 +82,8 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 				return fmt.Errorf("marking deleted what is no longer listed: %w", err)
 			}
 			p.progress.Deleted += len(deleted)
-			for _, row := range deleted {
-				a.observe(VerdictDeleted, row)
+			for i := range deleted {
+				a.observe(VerdictDeleted, deleted[i].Row)
 			}
 			if len(deleted) < deletePage {
 				break

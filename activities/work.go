@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -66,11 +67,13 @@ func (a *Activities) workOne(ctx context.Context, tasks []*Task) []Outcome {
 
 // call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
 // even if the call does not: that call then keeps its place in the kind's parallelism, and in its namespace, until it ends.
+// The tasks are the call's: what it has made of them is not looked at again.
 func (a *Activities) call(
 	ctx context.Context, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
 ) []Outcome {
 	row := tasks[0].Row
-	leave, err := a.enter(ctx, row)
+	kind, objectID, attempt := row.Kind, row.ObjectID, row.Attempt
+	held, err := a.enter(ctx, row.Namespace)
 	if err != nil {
 		return alike(tasks, Outcome{Verdict: VerdictFailed, Error: err.Error()})
 	}
@@ -81,10 +84,13 @@ func (a *Activities) call(
 
 	done := make(chan []Outcome, 1)
 	spawn(func() {
-		// What is sent if Work ends its goroutine, as a failing test assertion does.
-		outcomes := alike(tasks, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
+		var outcomes []Outcome
 		defer func() {
-			leave()
+			held.leave()
+			if outcomes == nil {
+				// Work has ended its goroutine, as a failing test assertion does.
+				outcomes = alike(tasks, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
+			}
 			done <- outcomes
 		}()
 		outcomes = do(workCtx, tasks)
@@ -104,13 +110,13 @@ func (a *Activities) call(
 	}
 
 	a.Logger.Error("Work ignores the end of its context; its places stay taken until it returns",
-		"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
+		"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
 	free := a.Slots.Retain()
 	go func() {
 		<-done
 		free()
 		a.Logger.Warn("Work returned after its attempt was closed; the result is not used",
-			"kind", row.Kind, "object_id", row.ObjectID, "attempt", row.Attempt, "resources", len(tasks))
+			"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks))
 	}()
 	return a.explain(workCtx, alike(tasks, Outcome{
 		Verdict: VerdictFailed,
@@ -137,29 +143,37 @@ func (a *Activities) timeoutOf(tasks []*Task) (longest time.Duration) {
 	return longest
 }
 
-// enter waits for the places that a call of Work takes.
-func (a *Activities) enter(ctx context.Context, row *deltatype.ResourceRow) (leave func(), err error) {
-	places := []func(){}
-	leave = func() {
-		for _, free := range places {
-			free()
-		}
+// places are what a call of Work takes: one in the kind's parallelism, and one in its namespace, where these are bounded.
+type places struct {
+	parallel *semaphore.Weighted
+	free     func()
+}
+
+func (p places) leave() {
+	if p.parallel != nil {
+		p.parallel.Release(1)
 	}
+	if p.free != nil {
+		p.free()
+	}
+}
+
+// enter waits for the places of a call.
+func (a *Activities) enter(ctx context.Context, namespace string) (held places, err error) {
 	if a.Parallel != nil {
 		if err := a.Parallel.Acquire(ctx, 1); err != nil {
-			return leave, fmt.Errorf("stopped while waiting for a place among the kind's parallel calls: %w", err)
+			return held, fmt.Errorf("stopped while waiting for a place among the kind's parallel calls: %w", err)
 		}
-		places = append(places, func() { a.Parallel.Release(1) })
+		held.parallel = a.Parallel
 	}
 	if a.Limit != nil {
-		release, err := a.Limit.Acquire(ctx, row.Namespace)
+		held.free, err = a.Limit.Acquire(ctx, namespace)
 		if err != nil {
-			leave()
-			return leave, fmt.Errorf("stopped while waiting for a place in namespace %s: %w", row.Namespace, err)
+			held.leave()
+			return places{}, fmt.Errorf("stopped while waiting for a place in namespace %s: %w", namespace, err)
 		}
-		places = append(places, release)
 	}
-	return leave, nil
+	return held, nil
 }
 
 // explain adds to failures why their context had ended, if it had.

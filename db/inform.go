@@ -130,7 +130,7 @@ type answers []*deltatype.ObjectInformResult
 
 // add puts a row where its object is in the set. next is where the row before it left off: rows come in the order of the set,
 // unless Postgres has found a plan that does not keep it.
-func (a answers) add(set []*deltatype.ObjectInformParams, next int, r Resource, existed, written bool) (int, error) {
+func (a answers) add(set []*deltatype.ObjectInformParams, next int, r *Resource, existed, written bool) (int, error) {
 	key := deltatype.ObjectInformParams{Kind: r.Kind, ResourceID: r.ObjectID}
 	for next < len(set) && compareKeys(set[next], &key) < 0 {
 		next++
@@ -178,7 +178,7 @@ func informRows(
 		}
 		next := 0
 		for i := range kept {
-			if next, err = all.add(set, next, kept[i], true, false); err != nil {
+			if next, err = all.add(set, next, &kept[i], true, false); err != nil {
 				return nil, err
 			}
 		}
@@ -227,8 +227,8 @@ func writeSet(
 func (a answers) take(set []*deltatype.ObjectInformParams, rows []InformResourcesRow) (err error) {
 	next := 0
 	for i := range rows {
-		row := InformResourceRow(rows[i]).resource()
-		if next, err = a.add(set, next, row, row.Generation > 1, true); err != nil {
+		row := (*InformResourceRow)(&rows[i]).resource()
+		if next, err = a.add(set, next, &row, row.Generation > 1, true); err != nil {
 			return err
 		}
 	}
@@ -265,7 +265,7 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	}
 	if len(rows) > 0 {
 		row := rows[0].resource()
-		_, err := to.add(set, 0, row, row.Generation > 1, true)
+		_, err := to.add(set, 0, &row, row.Generation > 1, true)
 		return err
 	}
 	kept, err := New().GetResource(ctx, conn, GetResourceParams{Kind: object.Kind, ObjectID: object.ResourceID})
@@ -279,7 +279,7 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	if !left && !asGiven(kept.Resource, object) {
 		return nil // it changed between the two statements
 	}
-	_, err = to.add(set, 0, kept.Resource, true, false)
+	_, err = to.add(set, 0, &kept.Resource, true, false)
 	return err
 }
 

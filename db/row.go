@@ -9,7 +9,7 @@ import (
 )
 
 // Row turns a row into the public type: every field, times in UTC.
-func (r Resource) Row() (*deltatype.ResourceRow, error) {
+func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	row := &deltatype.ResourceRow{
 		ID:                r.ID,
 		ObjectID:          r.ObjectID,
@@ -63,7 +63,7 @@ func utc(t *time.Time) *time.Time {
 }
 
 // resource is the row that was written for an object, without what was sent.
-func (r InformResourceRow) resource() Resource {
+func (r *InformResourceRow) resource() Resource {
 	return Resource{
 		ID:                r.ID,
 		Generation:        r.Generation,

@@ -47,10 +47,10 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 
 func TestEveryFieldOfAnErrorReachesThePublicRow(t *testing.T) {
 	t.Parallel()
-	row, err := Resource{Errors: [][]byte{
+	row, err := (&Resource{Errors: [][]byte{
 		[]byte(`{"at":"2026-05-06T12:08:09.123456+05:00","attempt":3,"error":"boom","trace":"main.go:1"}`),
 		[]byte(`{"at":"2026-05-06T07:08:09Z","attempt":4,"error":"lost"}`),
-	}}.Row()
+	}}).Row()
 	require.NoError(t, err)
 	require.Equal(t, []deltatype.AttemptError{
 		{At: time.Date(2026, 5, 6, 7, 8, 9, 123456000, time.UTC), Attempt: 3, Error: "boom", Trace: "main.go:1"},
@@ -76,14 +76,14 @@ func TestTimesOfThePublicRowAreInUTC(t *testing.T) {
 
 func TestWhatIsNullStaysNil(t *testing.T) {
 	t.Parallel()
-	row, err := Resource{}.Row()
+	row, err := (&Resource{}).Row()
 	require.NoError(t, err)
 	require.Equal(t, &deltatype.ResourceRow{CreatedAt: time.Time{}.UTC()}, row)
 }
 
 func TestAnErrorThatDoesNotDecodeIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := Resource{Kind: "account", ObjectID: "ann", Errors: [][]byte{[]byte(`{}`), []byte(`{"attempt":"x"}`)}}.Row()
+	_, err := (&Resource{Kind: "account", ObjectID: "ann", Errors: [][]byte{[]byte(`{}`), []byte(`{"attempt":"x"}`)}}).Row()
 	require.ErrorContains(t, err, "account/ann: errors[2]")
 }
 

@@ -119,8 +119,7 @@ func (a *controllerAdapter[T]) WorkTimeout(task *activities.Task) (timeout time.
 	return a.controller.ResourceTimeout(resource)
 }
 
-// resource is what user code gets of a task. It is a copy: what user code does to it does not reach the row that the outcome is
-// written for.
+// resource is what user code gets of a task.
 func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], error) {
 	if made, ok := task.Decoded.(*Resource[T]); ok {
 		return made, nil
@@ -129,8 +128,7 @@ func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], er
 	if err != nil {
 		return nil, fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
-	clone := *task.Row
-	resource := &Resource[T]{ResourceRow: &clone, Object: object, completeTx: task.CompleteTx}
+	resource := &Resource[T]{ResourceRow: task.Row, Object: object, completeTx: task.CompleteTx}
 	task.Decoded = resource
 	return resource, nil
 }

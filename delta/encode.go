@@ -22,11 +22,7 @@ const (
 	maxTagBytes        = 255
 )
 
-var (
-	// nameRule is for kinds, namespaces and prefixes: they become parts of Temporal ids, and '/' and ':' divide those.
-	nameRule = regexp.MustCompile(`\A[A-Za-z0-9_][A-Za-z0-9_.\-]*\z`)
-	tagRule  = regexp.MustCompile(`\A[\w][\w\-]+[\w]\z`)
-)
+var tagRule = regexp.MustCompile(`\A[\w][\w\-]+[\w]\z`)
 
 // InputError is returned for input that breaks a rule. Nothing was written.
 type InputError struct {
@@ -56,13 +52,24 @@ func inputError(field string, value any, rule string, args ...any) error {
 	return &InputError{Field: field, Value: shown, Rule: fmt.Sprintf(rule, args...)}
 }
 
+// isName is the rule for kinds, namespaces and prefixes: they become parts of Temporal ids, and '/' and ':' divide those.
+func isName(s string) bool {
+	for i, c := range []byte(s) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
+		if !letter && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return true
+}
+
 func checkName(field, value string) error {
 	switch {
 	case value == "":
 		return inputError(field, value, "must not be empty")
 	case len(value) > maxNameBytes:
 		return inputError(field, value, "must be at most %d bytes", maxNameBytes)
-	case !nameRule.MatchString(value):
+	case !isName(value):
 		return inputError(field, value, "must be letters, digits, '_', '-' and '.', and not start with '-' or '.'")
 	}
 	return nil

@@ -7,12 +7,19 @@ import (
 )
 
 // namespaceLimits bound concurrent Work by namespace, across kinds.
-type namespaceLimits map[string]*semaphore.Weighted
+type namespaceLimits map[string]namespaceLimit
+
+type namespaceLimit struct {
+	*semaphore.Weighted
+	// free gives one place back.
+	free func()
+}
 
 func newNamespaceLimits(namespaces map[string]NamespaceConfig) namespaceLimits {
 	limits := namespaceLimits{}
 	for name, n := range namespaces {
-		limits[name] = semaphore.NewWeighted(int64(n.MaxWorkers))
+		places := semaphore.NewWeighted(int64(n.MaxWorkers))
+		limits[name] = namespaceLimit{places, func() { places.Release(1) }}
 	}
 	return limits
 }
@@ -26,5 +33,5 @@ func (l namespaceLimits) Acquire(ctx context.Context, namespace string) (release
 	if err := limit.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	return func() { limit.Release(1) }, nil
+	return limit.free, nil
 }

@@ -70,8 +70,11 @@ CREATE TYPE delta_resource_state AS ENUM (
 
 -- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
 -- of zero or less never expires.
+--
+-- Keys have the collation "C" throughout: their indexes outlive an upgrade of the system's locales, serve prefixes, and are in
+-- the order in which clients sort.
 CREATE TABLE delta_namespace (
-    name text PRIMARY KEY,
+    name text COLLATE "C" PRIMARY KEY,
     resource_expiry interval NOT NULL,
     synced_retention interval NOT NULL,
     degraded_retention interval NOT NULL,
@@ -84,7 +87,7 @@ CREATE TABLE delta_namespace (
 
 -- One row a kind that has an informer. The cursor moves only after a complete pass.
 CREATE TABLE delta_controller (
-    name text PRIMARY KEY,
+    name text COLLATE "C" PRIMARY KEY,
     last_inform_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z',
     inform_interval interval NOT NULL,
     paused boolean NOT NULL DEFAULT FALSE,
@@ -132,11 +135,11 @@ CREATE TABLE delta_resource (
     priority smallint NOT NULL DEFAULT 3,
     paused boolean NOT NULL DEFAULT FALSE,
     alone boolean NOT NULL DEFAULT FALSE,
-    kind text NOT NULL,
-    object_id text NOT NULL,
-    namespace text NOT NULL,
-    workflow_id text,
-    hashed_id text,
+    kind text COLLATE "C" NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    workflow_id text COLLATE "C",
+    hashed_id text COLLATE "C",
     hash bytea NOT NULL,
     object jsonb NOT NULL,
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -160,7 +163,7 @@ CREATE UNIQUE INDEX delta_resource_hashed_id_idx ON delta_resource (kind, hashed
 -- are gone when it is.
 CREATE TABLE delta_listing (
     pass uuid NOT NULL,
-    object_id text NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
     listed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (pass, object_id)
 );

@@ -48,7 +48,7 @@ SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0
 FROM (
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state IN ('degraded', 'failed') AND d.state::text = ANY (@states::text[])
-    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
 ) chosen
 WHERE r.id = chosen.id
@@ -61,7 +61,7 @@ SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, 
 FROM (
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'synced'
-    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
 ) chosen
 WHERE r.id = chosen.id
@@ -82,7 +82,7 @@ SET state = 'deleted',
 FROM (
     SELECT d.id, d.namespace FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
-    ORDER BY d.kind COLLATE "C", d.object_id COLLATE "C"
+    ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
 ) chosen
 LEFT JOIN delta_namespace n ON n.name = chosen.namespace
