@@ -221,6 +221,7 @@ func TestNoStatementIsLeftBehind(t *testing.T) {
 	require.Equal(t, first, prepared())
 }
 
+// Whether the planner knows the arguments or not, no function is called before the path is set.
 func TestEveryWayToExecuteWorks(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []pgx.QueryExecMode{
@@ -228,11 +229,26 @@ func TestEveryWayToExecuteWorks(t *testing.T) {
 	} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
-			s := newStore(t, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
-			useEverything(t, s.client)
-			for range 2 {
-				_, err := s.client.Write(t.Context(), "a-1", messages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
+			for kind := range kinds {
+				s := newStoreOf(t, kind, func(c *pgxpool.Config) {
+					c.MaxConns = 1
+					c.ConnConfig.DefaultQueryExecMode = mode
+					c.ConnConfig.RuntimeParams["search_path"] = "pg_catalog"
+				})
+				tx, err := s.pool.Begin(t.Context())
 				require.NoError(t, err)
+				use := func(c *messagedb.Client) {
+					for range 7 { // Postgres may plan without the arguments from the sixth time on
+						useEverything(t, c)
+						_, err := c.Write(t.Context(), "a-1", messages(1, 2), messagedb.NoStreamVersion, messagedb.Idempotent())
+						require.NoError(t, err)
+					}
+				}
+				use(s.client.InTx(tx))
+				require.Equal(t, "pg_catalog", searchPath(t, tx))
+				require.NoError(t, tx.Commit(t.Context()))
+				use(s.client)
+				require.Equal(t, "pg_catalog", searchPath(t, s.pool))
 			}
 		})
 	}

@@ -13,10 +13,13 @@ import (
 //
 // Outside a transaction nothing has to be put back: the setting ends with the statement. So there are two of each.
 //
-// The order is kept by data, not by luck: the path is set from the one that was read, the call stands behind a
-// condition on the path, and the restoring row or column is made from what the call gave. OFFSET 0 keeps the planner from
-// merging the steps. What is on the caller's path stays reachable, for conditions and triggers; pg_temp comes last, so that
-// a temporary table named messages is not taken for the store.
+// The order is kept by data, not by luck: the path is set from the one that was read; the first argument of the call is
+// there only when the path is set, and being volatile it is evaluated with the call, not by the planner; the restoring row
+// or column is made from what the call gave. OFFSET 0 keeps the planner from merging the steps. What is on the caller's path
+// stays reachable, for conditions and triggers; pg_temp comes last, so that a temporary table named messages is not taken
+// for the store.
+//
+// The path is set inside an argument, and not in a subquery of its own: its nodes in the plan cost the server as much again.
 
 // statements are the texts for one schema. They never change, so each connection prepares each of them once.
 type statements struct {
@@ -32,51 +35,55 @@ type statements struct {
 func newStatements(schema, channel string, inTx bool) statements {
 	q := pgx.Identifier{schema}.Sanitize()
 	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), inTx: inTx}
-	// The planner evaluates an immutable function of a parameter, before the path is set.
-	const late = "CASE WHEN path IS NOT NULL THEN $1::varchar END"
-	const one = "write_message($1, $2, $3, $4::jsonb, $5::jsonb, $6)"
 	return statements{
-		write:           s.scalar(one, ""),
-		writeNotify:     s.scalar(one, "$7"),
+		write:           s.scalar("write_message", writeArguments, ""),
+		writeNotify:     s.scalar("write_message", writeArguments, "$7"),
 		writeMany:       s.writeMany(""),
 		writeManyNotify: s.writeMany("$7"),
 		find: fmt.Sprintf(`SELECT i.place, m.stream_name, m.position,
 	m.stream_name = $1 AND m.type = i.type AND m.data IS NOT DISTINCT FROM i.data::jsonb AND m.metadata IS NOT DISTINCT FROM i.metadata::jsonb
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
-		readStream:   s.rows("get_stream_messages", "$2::bigint, $3::bigint, $4::varchar"),
-		readCategory: s.rows("get_category_messages", "$2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
-		last:         s.rows("get_last_stream_message", "$2::varchar"),
-		version:      s.scalar("stream_version($1)", ""),
-		storeVersion: s.scalar("message_store_version()", ""),
-		id:           s.scalar("id("+late+")", ""),
-		cardinalID:   s.scalar("cardinal_id("+late+")", ""),
-		category:     s.scalar("category("+late+")", ""),
-		isCategory:   s.scalar("is_category("+late+")", ""),
-		hash:         s.scalar("hash_64("+late+")", ""),
-		lock:         s.scalar("acquire_lock($1)", ""),
+		readStream:   s.rows("get_stream_messages", ", $2::bigint, $3::bigint, $4::varchar"),
+		readCategory: s.rows("get_category_messages", ", $2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
+		last:         s.rows("get_last_stream_message", ", $2::varchar"),
+		version:      s.scalar("stream_version", "", ""),
+		storeVersion: "SELECT " + q + ".message_store_version()", // it reads nothing
+		id:           s.scalar("id", "", ""),
+		cardinalID:   s.scalar("cardinal_id", "", ""),
+		category:     s.scalar("category", "", ""),
+		isCategory:   s.scalar("is_category", "", ""),
+		hash:         s.scalar("hash_64", "", ""),
+		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
 	}
 }
+
+const writeArguments = ", $2, $3, $4::jsonb, $5::jsonb, $6"
 
 type statementBuilder struct {
 	schema, path, channel string
 	inTx                  bool // the path must be put back
 }
 
-// restore is a column that puts the path back.
-func (s statementBuilder) restore(was string) string {
-	if !s.inTx {
-		return ""
-	}
-	return ", set_config('search_path', " + was + ", true)"
+// set puts the schema in front of the search path that was, and is not NULL.
+func (s statementBuilder) set(was string) string {
+	return `set_config('search_path', ` + s.path + ` || coalesce(', ' || nullif(` + was + `, ''), '') || ', pg_temp', true)`
 }
 
-// set reads the search path and puts the schema in front of it.
-func (s statementBuilder) set() string {
-	return `SELECT was, set_config('search_path', concat_ws(', ', ` + s.path + `, nullif(was, ''), 'pg_temp'), true) AS path
-	FROM (SELECT current_setting('search_path') AS was OFFSET 0) before OFFSET 0`
+// first is the first argument of a call, which sets the path.
+func (s statementBuilder) first(was string) string {
+	return "CASE WHEN " + s.set(was) + " IS NOT NULL THEN $1::varchar END"
 }
+
+const (
+	// current is the search path as it is; before is a query that reads it once.
+	current = "current_setting('search_path')"
+	before  = "SELECT " + current + " AS was"
+)
+
+// restore is a column that puts the path back.
+func restore(was string) string { return "set_config('search_path', " + was + ", true)" }
 
 // notify is a column that tells listeners; the payload is a parameter.
 func (s statementBuilder) notify(payload string) string {
@@ -87,38 +94,42 @@ func (s statementBuilder) notify(payload string) string {
 }
 
 // scalar calls a function that returns one value.
-func (s statementBuilder) scalar(expression, payload string) string {
+func (s statementBuilder) scalar(function, arguments, payload string) string {
 	if !s.inTx {
-		return fmt.Sprintf("SELECT %s.%s%s FROM (%s) p WHERE path IS NOT NULL", s.schema, expression, s.notify(payload), s.set())
+		return fmt.Sprintf("SELECT %s.%s(%s%s)%s", s.schema, function, s.first(current), arguments, s.notify(payload))
 	}
-	return fmt.Sprintf(`SELECT called.value%s%s
-FROM (SELECT was, %s.%s AS value FROM (%s) p WHERE path IS NOT NULL OFFSET 0) called`,
-		s.restore("called.was"), s.notify(payload), s.schema, expression, s.set())
+	return fmt.Sprintf(`SELECT called.value, %s%s
+FROM (SELECT was, %s.%s(%s%s) AS value FROM (%s OFFSET 0) before OFFSET 0) called`,
+		restore("called.was"), s.notify(payload), s.schema, function, s.first("was"), arguments, before)
 }
 
 // writeMany calls write_message for each message in turn. Only the first is held to the expected version: the others
 // follow it, because the category is locked by then.
 func (s statementBuilder) writeMany(payload string) string {
-	return fmt.Sprintf(`WITH p AS MATERIALIZED (%[1]s)
-SELECT max(called.value)%[2]s
-FROM (SELECT was, %[3]s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
+	columns := "max(called.value)"
+	if s.inTx {
+		columns += ", " + restore("min(called.was)")
+	}
+	return fmt.Sprintf(`WITH p AS MATERIALIZED (SELECT was, %s AS path FROM (%s OFFSET 0) before)
+SELECT %s%s
+FROM (SELECT was, %s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
 	FROM p, unnest($3::varchar[], $4::varchar[], $5::text[], $6::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 	WHERE path IS NOT NULL OFFSET 0) called`,
-		s.set(), s.restore("min(called.was)")+s.notify(payload), s.schema)
+		s.set("was"), before, columns, s.notify(payload), s.schema)
 }
 
 // rows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
 func (s statementBuilder) rows(function, arguments string) string {
+	const columns = "m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time"
 	if !s.inTx {
-		return fmt.Sprintf(`SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
-FROM (%s) p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m`, s.set(), s.schema, function, arguments)
+		return fmt.Sprintf("SELECT %s FROM %s.%s(%s%s) m", columns, s.schema, function, s.first(current), arguments)
 	}
 	return fmt.Sprintf(`WITH p AS MATERIALIZED (%s)
-SELECT m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time
-FROM p, LATERAL %s.%s(CASE WHEN p.path IS NOT NULL THEN $1::varchar END, %s) m
+SELECT %s
+FROM p, LATERAL %s.%s(%s%s) m
 UNION ALL
-SELECT set_config('search_path', p.was, true), NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
-		s.set(), s.schema, function, arguments)
+SELECT %s, NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
+		before, columns, s.schema, function, s.first("p.was"), arguments, restore("p.was"))
 }
 
 // lag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.
