@@ -2,7 +2,6 @@ package messagedb
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strconv"
 
@@ -157,7 +156,7 @@ func (c *Client) StreamVersion(ctx context.Context, stream StreamName) (int64, e
 		return 0, err
 	}
 	var version *int64
-	err := c.scalar(ctx, call{doing: fmt.Sprintf("asking for the version of stream %q", stream), stream: stream}, c.sql.version, &version, stream.String())
+	err := c.scalar(ctx, call{doing: "asking for the version of stream", stream: stream}, c.sql.version, &version, stream.String())
 	if err != nil {
 		return 0, err
 	}
@@ -177,6 +176,6 @@ func (c *Client) AcquireLock(ctx context.Context, stream StreamName) (key int64,
 	if err := validName(FieldStream, stream.String()); err != nil {
 		return 0, err
 	}
-	err = c.scalar(ctx, call{doing: fmt.Sprintf("locking the category of stream %q", stream), stream: stream}, c.sql.lock, &key, stream.String())
+	err = c.scalar(ctx, call{doing: "locking the category of stream", stream: stream}, c.sql.lock, &key, stream.String())
 	return key, err
 }

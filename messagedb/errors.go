@@ -1,6 +1,7 @@
 package messagedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,14 +173,27 @@ var (
 	takenPlace   = regexp.MustCompile(`(?s)=\(.*, (\d+)\)`)
 )
 
-// call is what a statement was about, for its errors.
+// call is what a statement was about, for its errors. It is text only when there is one.
 type call struct {
-	doing     string
+	doing     string // to what stream or category names
 	stream    StreamName
+	category  string
+	place     string // what from is: a position or a global position; empty if it does not matter
+	from      int64
 	expected  int64
 	condition string
-	category  string
 	writes    bool
+}
+
+func (about call) String() string {
+	text := about.doing
+	if name := cmp.Or(about.stream.String(), about.category); name != "" {
+		text += " " + strconv.Quote(name)
+	}
+	if about.place != "" {
+		text += fmt.Sprintf(" from %s %d", about.place, about.from)
+	}
+	return text
 }
 
 // explain turns an error of the server into one of this package's, or adds what was being done.
@@ -193,7 +207,7 @@ func (c *Client) explain(err error, about call) error {
 			return typed
 		}
 	}
-	return fmt.Errorf("messagedb: %s: %w", about.doing, err)
+	return fmt.Errorf("messagedb: %s: %w", about, err)
 }
 
 func (c *Client) typed(pg *pgconn.PgError, about call) error {

@@ -85,6 +85,21 @@ func TestWhatOnlyTheServerKnowsIsTyped(t *testing.T) {
 	})
 }
 
+func TestErrorsSayWhatWasBeingDone(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	_, err := s.client.ReadCategory(canceled(), "a", messagedb.CategoryOptions{From: 5})
+	require.ErrorContains(t, err, `messagedb: reading category "a" from global position 5: `)
+	_, err = s.client.ReadStream(canceled(), "a-1", messagedb.StreamOptions{})
+	require.ErrorContains(t, err, `messagedb: reading stream "a-1" from position 0: `)
+	_, err = s.client.WriteMessage(canceled(), "a-1", messages(1, 1)[0], messagedb.AnyVersion)
+	require.ErrorContains(t, err, `messagedb: writing to stream "a-1": `)
+	_, err = s.client.Version(canceled())
+	require.ErrorContains(t, err, "messagedb: asking for the version of the store: ")
+	_, _, err = s.client.ServerNames().CardinalID(canceled(), "a-1")
+	require.ErrorContains(t, err, `messagedb: asking for cardinal_id of "a-1": `)
+}
+
 type rawJSON string
 
 func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }

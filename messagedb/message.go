@@ -102,8 +102,11 @@ func NewID() string {
 }
 
 func formatID(id []byte) string {
-	h := hex.EncodeToString(id)
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	text := hex.AppendEncode(make([]byte, 0, 36), id[:4])
+	for _, part := range [...][]byte{id[4:6], id[6:8], id[8:10], id[10:]} {
+		text = hex.AppendEncode(append(text, '-'), part)
+	}
+	return string(text)
 }
 
 // canonicalID checks a uuid and writes it as the server does.
@@ -135,9 +138,8 @@ func (m ProposedMessage) prepare() (r row, err error) {
 		return r, err
 	}
 	if m.ID == "" {
-		m.ID = NewID()
-	}
-	if r.id, err = canonicalID(m.ID); err != nil {
+		r.id = NewID()
+	} else if r.id, err = canonicalID(m.ID); err != nil {
 		return r, err
 	}
 	if m.Data == nil {

@@ -3,7 +3,6 @@ package messagedb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -72,7 +71,7 @@ func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	err := c.client.db.QueryRow(ctx, c.client.sql.lag, c.config.Category, position, nullable(c.config.Correlation), member, size).
 		Scan(&lag.Messages, &lag.Last, &seconds)
 	lag.Age = time.Duration(seconds * float64(time.Second))
-	return lag, c.client.explain(err, call{doing: fmt.Sprintf("counting what is new in category %q", c.config.Category)})
+	return lag, c.client.explain(err, call{doing: "counting what is new in category", category: c.config.Category})
 }
 
 // load reads a position, 0 if there is none, and the version of its stream.

@@ -2,7 +2,6 @@ package messagedb
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"time"
 )
@@ -108,7 +107,7 @@ func (c *Client) ReadStream(ctx context.Context, stream StreamName, options Stre
 }
 
 func (c *Client) readStream(ctx context.Context, stream StreamName, o StreamOptions) ([]*Message, error) {
-	about := call{doing: fmt.Sprintf("reading stream %q from position %d", stream, o.From), stream: stream, condition: o.Condition}
+	about := call{doing: "reading stream", stream: stream, place: "position", from: o.From, condition: o.Condition}
 	return c.read(ctx, about, o.BatchSize, c.sql.readStream, stream.String(), o.From, int64(o.BatchSize), nullable(o.Condition))
 }
 
@@ -123,7 +122,7 @@ func (c *Client) ReadCategory(ctx context.Context, category string, options Cate
 }
 
 func (c *Client) readCategory(ctx context.Context, category string, o CategoryOptions) ([]*Message, error) {
-	about := call{doing: fmt.Sprintf("reading category %q from global position %d", category, o.From), category: category, condition: o.Condition}
+	about := call{doing: "reading category", category: category, place: "global position", from: o.From, condition: o.Condition}
 	var member, size *int64
 	if o.Group != nil {
 		m, s := int64(o.Group.Member), int64(o.Group.Size)
@@ -141,7 +140,7 @@ func (c *Client) LastMessage(ctx context.Context, stream StreamName, messageType
 	if err := validText(FieldType, messageType); err != nil {
 		return nil, err
 	}
-	about := call{doing: fmt.Sprintf("reading the last message of stream %q", stream), stream: stream}
+	about := call{doing: "reading the last message of stream", stream: stream}
 	messages, err := c.read(ctx, about, 1, c.sql.last, stream.String(), nullable(messageType))
 	if err != nil {
 		return nil, err
@@ -166,18 +165,16 @@ func (c *Client) read(ctx context.Context, about call, batchSize int, sql string
 	// Messages are allocated together, in blocks that grow up to a batch.
 	var block []Message
 	for rows.Next() {
-		if len(block) == 0 {
-			block = make([]Message, min(max(16, len(messages)), max(batchSize+1, 16), DefaultBatchSize))
-		}
-		m := &block[0]
-		var stream *string
-		if err := rows.Scan(&m.ID, &stream, &m.Type, &m.Position, &m.GlobalPosition, (*[]byte)(&m.Data), (*[]byte)(&m.Metadata), &m.Time); err != nil {
-			return nil, c.explain(err, about)
-		}
-		if stream == nil {
+		if rows.RawValues()[streamColumn] == nil {
 			continue // the row that puts the search path back
 		}
-		m.Stream = StreamName(*stream)
+		if len(block) == 0 {
+			block = make([]Message, blockSize(len(messages), batchSize))
+		}
+		m := &block[0]
+		if err := rows.Scan(&m.ID, (*string)(&m.Stream), &m.Type, &m.Position, &m.GlobalPosition, (*[]byte)(&m.Data), (*[]byte)(&m.Metadata), &m.Time); err != nil {
+			return nil, c.explain(err, about)
+		}
 		m.Time = utc(m.Time)
 		messages = append(messages, m)
 		block = block[1:]
@@ -186,6 +183,18 @@ func (c *Client) read(ctx context.Context, about call, batchSize int, sql string
 		return nil, c.explain(err, about)
 	}
 	return messages, nil
+}
+
+// streamColumn is where statementBuilder.rows has the name of the stream.
+const streamColumn = 1
+
+// blockSize is how many messages to make room for when so many have been read: as many again, of those that can still come.
+func blockSize(read, batchSize int) int {
+	size := min(max(16, read), DefaultBatchSize)
+	if batchSize != Unlimited {
+		size = min(size, max(batchSize-read, 1))
+	}
+	return size
 }
 
 // utc reads the clock of a timestamp without zone as what it is in the store: UTC.

@@ -1,9 +1,6 @@
 package messagedb
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // ServerNames asks the server's own functions about names. [StreamName] and [Hash64] give the same answers without a round
 // trip; this is for who wants to see that they do.
@@ -16,7 +13,7 @@ func (s ServerNames) ask(ctx context.Context, function, sql, name string, answer
 	if err := validText(FieldStream, name); err != nil {
 		return err
 	}
-	return s.client.scalar(ctx, call{doing: fmt.Sprintf("asking for %s of %q", function, shorten(name))}, sql, answer, name)
+	return s.client.scalar(ctx, call{doing: "asking for " + function + " of", stream: StreamName(shorten(name))}, sql, answer, name)
 }
 
 // ID is the server's id function. ok is false where it returns NULL.

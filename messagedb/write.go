@@ -3,7 +3,6 @@ package messagedb
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +65,7 @@ func (c *Client) write(ctx context.Context, stream StreamName, messages []Propos
 	if err != nil {
 		return 0, err
 	}
-	about := call{doing: fmt.Sprintf("writing to stream %q", stream), stream: stream, expected: expected, writes: true}
+	about := call{doing: "writing to stream", stream: stream, expected: expected, writes: true}
 	sql, args := c.writeStatement(stream, rows, expected)
 	if !o.idempotent {
 		var position int64
