@@ -32,7 +32,8 @@ type batcher struct {
 	mu      sync.Mutex
 	running int
 	waiting []*informCall
-	idle    sync.WaitGroup
+	// writers are under way. Those who wait for them take the group away: one that is waited for takes no more.
+	writers *sync.WaitGroup
 }
 
 // informCall is a caller that waits.
@@ -75,7 +76,10 @@ func (b *batcher) occupy() (release func()) {
 		b.running--
 		if set := b.take(); len(set) > 0 {
 			next := b.occupy()
-			b.idle.Go(func() {
+			if b.writers == nil {
+				b.writers = new(sync.WaitGroup)
+			}
+			b.writers.Go(func() {
 				defer next()
 				b.write(set)
 			})
@@ -139,5 +143,13 @@ func (b *batcher) write(set []*informCall) {
 	}
 }
 
-// wait returns when nothing that was gathered is under way.
-func (b *batcher) wait() { b.idle.Wait() }
+// wait returns when what was gathered before is no longer under way.
+func (b *batcher) wait() {
+	b.mu.Lock()
+	writers := b.writers
+	b.writers = nil
+	b.mu.Unlock()
+	if writers != nil {
+		writers.Wait()
+	}
+}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -162,4 +164,40 @@ func TestAStatementEndsWhenNobodyWaitsForItAnyLonger(t *testing.T) {
 	all.Wait()
 	r.wait()
 	require.Zero(t, r.running)
+}
+
+// A client that stops waits for what it has under way, and others go on informing with it.
+func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
+	t.Parallel()
+	answered := newRecorder()
+	close(answered.hold)
+	nowhere, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/nowhere")
+	require.NoError(t, err)
+	defer nowhere.Close()
+	told := notifier{pool: nowhere, log: slog.New(slog.DiscardHandler)}
+	var all sync.WaitGroup
+	until := func(end time.Time, do func()) {
+		all.Go(func() {
+			for time.Now().Before(end) {
+				do()
+			}
+		})
+	}
+	end := time.Now().Add(2 * time.Second)
+	for i := range 16 {
+		until(end, func() {
+			_, _ = answered.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: fmt.Sprint(i)})
+		})
+	}
+	for range 8 {
+		until(end, answered.wait)
+	}
+	until(end.Add(time.Second), func() {
+		told.follow("k")
+		time.Sleep(time.Millisecond)
+	})
+	told.follow("k")
+	told.wait()
+	require.True(t, time.Now().Before(end), "what comes later is not waited for")
+	all.Wait()
 }

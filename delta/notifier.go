@@ -27,18 +27,18 @@ type notifier struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	last    time.Time
-	kinds   map[string]struct{}
-	running bool
-	idle    sync.WaitGroup
+	mu    sync.Mutex
+	last  time.Time
+	kinds map[string]struct{}
+	// told is closed when the round that is under way has ended; nil where none is.
+	told chan struct{}
 }
 
 // lead tells whether an inform shall notify by itself.
 func (n *notifier) lead() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.running || time.Since(n.last) < notifyEvery {
+	if n.told != nil || time.Since(n.last) < notifyEvery {
 		return false
 	}
 	n.last = time.Now()
@@ -53,31 +53,49 @@ func (n *notifier) follow(kind string) {
 		n.kinds = map[string]struct{}{}
 	}
 	n.kinds[kind] = struct{}{}
-	if !n.running {
-		n.running = true
-		n.idle.Go(n.run)
+	if n.told == nil {
+		n.begin()
 	}
 }
 
-func (n *notifier) run() {
-	for {
-		time.Sleep(notifyEvery)
+// begin begins a round. The lock is held.
+func (n *notifier) begin() {
+	told := make(chan struct{})
+	n.told = told
+	go func() {
+		defer close(told)
+		n.tell()
 		n.mu.Lock()
-		kinds := slices.Sorted(maps.Keys(n.kinds))
-		clear(n.kinds)
-		n.running = len(kinds) > 0
-		n.last = time.Now()
+		defer n.mu.Unlock()
+		if n.told = nil; len(n.kinds) > 0 {
+			n.begin()
+		}
+	}()
+}
+
+func (n *notifier) tell() {
+	time.Sleep(notifyEvery)
+	n.mu.Lock()
+	kinds := slices.Sorted(maps.Keys(n.kinds))
+	clear(n.kinds)
+	n.last = time.Now()
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
+	defer cancel()
+	if err := db.New().Notify(ctx, n.pool, kinds); err != nil {
+		n.log.Info("cannot notify other clients; they will look by themselves", "kinds", kinds, "error", err)
+	}
+}
+
+// wait returns when everything has been told that was to be told before: by the round that is under way, or by the next.
+func (n *notifier) wait() {
+	for range 2 {
+		n.mu.Lock()
+		told := n.told
 		n.mu.Unlock()
-		if len(kinds) == 0 {
+		if told == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout)
-		if err := db.New().Notify(ctx, n.pool, kinds); err != nil {
-			n.log.Info("cannot notify other clients; they will look by themselves", "kinds", kinds, "error", err)
-		}
-		cancel()
+		<-told
 	}
 }
-
-// wait returns when everything has been told.
-func (n *notifier) wait() { n.idle.Wait() }
