@@ -107,9 +107,6 @@ func (c *Client) Start(ctx context.Context) error {
 	}
 	running, err := startEngine(ctx, c)
 	if err != nil {
-		if c.stopping.Err() != nil { // it may be tried again
-			c.stopping, c.cancelWork = context.WithCancel(context.Background())
-		}
 		return fmt.Errorf("delta: start: %w", err)
 	}
 	c.running, c.stage = running, stageStarted
@@ -129,19 +126,26 @@ func (c *Client) Start(ctx context.Context) error {
 
 // Stop takes no new work and waits for what is running, until ctx ends: then the contexts of Work and Inform are
 // cancelled, their attempts are closed as failed, and others go on with them. It returns the error of ctx if it had to
-// cancel, and nil otherwise. A client that was never started has only to end its connection to Temporal, if it made one.
+// cancel, and nil otherwise. A Stop that comes while another one waits has that one wait no longer than its own ctx. A client
+// that was never started has only to end its connection to Temporal, if it made one. Once stopped it cannot be started; it
+// still informs.
 func (c *Client) Stop(ctx context.Context) error {
-	c.life.Lock()
+	if !c.life.TryLock() {
+		patient := context.AfterFunc(ctx, c.cancelWork)
+		c.life.Lock()
+		patient()
+	}
 	defer c.life.Unlock()
 	defer c.notifier.wait()
 	defer c.batcher.wait()
 	defer c.events.close()
 	defer c.connection.close()
 	defer c.cancelWork()
-	if c.stage != stageStarted {
+	before := c.stage
+	c.stage = stageStopped
+	if before != stageStarted {
 		return nil
 	}
-	c.stage = stageStopped
 	c.dispatchersMu.Lock()
 	c.dispatchers = nil
 	c.dispatchersMu.Unlock()

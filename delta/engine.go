@@ -35,8 +35,9 @@ type engine struct {
 	workers     []worker.Worker
 	dispatchers map[string]*dispatcher
 
-	// cancelLoops ends dispatchers and listener; cancelWork ends the contexts of Work and Inform.
+	// cancelLoops ends dispatchers and listener; cancelWork ends stopping, and with it the contexts of Work and Inform.
 	cancelLoops, cancelWork context.CancelFunc
+	stopping                context.Context //nolint:containedctx // it is the engine's life, not a call's
 	loops                   sync.WaitGroup
 	onEnd                   func() bool
 }
@@ -49,12 +50,10 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	// Work through Stop, when the workers have stopped taking tasks.
 	workCtx := context.WithoutCancel(ctx)
 	e.cancelLoops = cancelLoops
-	e.cancelWork = c.cancelWork
+	// Its own: the client's is also that of what was registered elsewhere, and of a Start that is tried again.
+	e.stopping, e.cancelWork = context.WithCancel(c.stopping)
 	defer func() {
 		if err != nil {
-			if len(e.workers) == 0 {
-				e.cancelWork = func() {} // there is none, and what is registered elsewhere has this context too
-			}
 			ended, cancel := context.WithCancel(context.Background())
 			cancel()
 			_ = e.stop(ended)
@@ -190,7 +189,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 			err = fmt.Errorf("making a Temporal worker with Config.Temporal (%T): %v", e.temporal, v)
 		}
 	}()
-	e.kinds = e.client.activities(e.installation)
+	e.kinds = e.client.activities(e.installation, e.stopping)
 	for _, kind := range e.client.config.Controllers.kinds() {
 		if err := e.startKind(ctx, workCtx, kind, e.client.config.Controllers.byKind[kind]); err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)

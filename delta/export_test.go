@@ -21,5 +21,5 @@ func (c *Client) SetTiming(lease, poll, abandonAfter time.Duration) {
 
 // ActivitiesOf are those of a kind, as a worker calls them.
 func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
-	return c.activities(installation)[kind]
+	return c.activities(installation, c.stopping)[kind]
 }

@@ -43,7 +43,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err != nil {
 		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
 	}
-	kinds := c.activities(installation.ID)
+	kinds := c.activities(installation.ID, c.stopping)
 	for kind, a := range kinds {
 		a.Parallel = semaphore.NewWeighted(int64(c.config.Controllers.byKind[kind].settings.Parallelism))
 	}
@@ -63,8 +63,8 @@ func (c *Client) workflowKinds() workflows.Kinds {
 	return kinds
 }
 
-// activities are those of all kinds of the client.
-func (c *Client) activities(installation string) activities.Kinds {
+// activities are those of all kinds of the client. Work and Inform end when stopping does.
+func (c *Client) activities(installation string, stopping context.Context) activities.Kinds {
 	limits := newNamespaceLimits(c.config.Namespaces)
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
@@ -93,7 +93,7 @@ func (c *Client) activities(installation string) activities.Kinds {
 			Informed:           c.wakeKind,
 			Claimed:            c.batchClaimed,
 			Outbox:             outbox{c},
-			Stopping:           c.stopping,
+			Stopping:           stopping,
 		}
 	}
 	return kinds

@@ -86,6 +86,43 @@ func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
 	h.eventually("account", "ann", synced(1))
 }
 
+// The second Ctrl-C of an operator who has lost patience.
+func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	started := make(chan struct{})
+	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
+		close(started)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	<-started
+	first := make(chan error, 1)
+	go func() { first <- c.Stop(context.Background()) }()
+	select {
+	case <-first:
+		t.Fatal("the first waits for Work")
+	case <-time.After(300 * time.Millisecond):
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	require.NoError(t, c.Stop(ctx))
+	require.NoError(t, <-first)
+	require.Less(t, time.Since(began), 20*time.Second, "Work has a minute")
+	require.Equal(t, "stopped: context canceled", h.row("account", "ann").Errors[0].Error)
+}
+
+func TestAClientThatWasStoppedBeforeItsStartIsNotStarted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config(with(&controller[account]{})))
+	require.NoError(t, c.Stop(t.Context()))
+	require.ErrorContains(t, c.Start(t.Context()), "stopped")
+}
+
 func TestTheEndOfTheContextOfStartStopsTheClient(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
