@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"time"
 
 	"go.temporal.io/sdk/client"
 )
 
-// Config configures a [Client]. Its zero value is a client that only informs.
+// Config configures a [Client]. Its zero value is a client that only informs. No duration is longer than 100 years.
 type Config struct {
 	// Controllers are what the client works with. A client without them can inform, but not start. With them, informing
 	// a kind that is not among them is an error.
@@ -43,7 +44,8 @@ type Config struct {
 	// Defaults to that of the environment configuration, or "default".
 	TemporalNamespace string
 
-	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register].
+	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register]. Valid
+	// UTF-8 without control characters, at most 1000 bytes.
 	//
 	// Defaults to none: Start runs workers of its own, on task queues of their own.
 	TaskQueue string
@@ -65,7 +67,8 @@ type Config struct {
 	// Defaults to 1 minute.
 	ControllerInformTimeout time.Duration
 
-	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say. Negative: never.
+	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least.
+	// Negative: never.
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
@@ -191,21 +194,33 @@ func (c Config) validate() error {
 			return err
 		}
 	}
-	for field, timeout := range map[string]time.Duration{
-		"Config.ResourceWorkTimeout":     c.ResourceWorkTimeout,
-		"Config.ControllerInformTimeout": c.ControllerInformTimeout,
+	if err := checkTaskQueue(c.TaskQueue); err != nil {
+		return err
+	}
+	const anything = math.MinInt64
+	for _, d := range []struct {
+		field        string
+		value, least time.Duration
+		rule         string
+	}{
+		{"ResourceWorkTimeout", c.ResourceWorkTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
+		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
+		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
+		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
+		{"ResourceInformInterval", c.ResourceInformInterval, anything, ""},
+		{"SyncedResourceRetentionPeriod", c.SyncedResourceRetentionPeriod, anything, ""},
+		{"DegradedResourceRetentionPeriod", c.DegradedResourceRetentionPeriod, anything, ""},
+		{"DeletedResourceRetentionPeriod", c.DeletedResourceRetentionPeriod, anything, ""},
 	} {
-		if timeout < -1 {
-			return inputError(field, timeout, "must be positive, 0 for the default, or -1 for no bound")
+		if d.value < d.least {
+			return inputError("Config."+d.field, d.value, "%s", d.rule)
+		}
+		if err := checkDuration("Config."+d.field, d.value); err != nil {
+			return err
 		}
 	}
-	for field, d := range map[string]time.Duration{
-		"Config.MaintenanceJobInterval": c.MaintenanceJobInterval,
-		"Config.ResourceCleanerTimeout": c.ResourceCleanerTimeout,
-	} {
-		if d < 0 {
-			return inputError(field, d, "must be positive, or 0 for the default")
-		}
+	if d := c.ResourceInformInterval; d > 0 && d < minInformInterval {
+		return inputError("Config.ResourceInformInterval", d, "must be at least %s, negative for never, or 0 for the default", minInformInterval)
 	}
 	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {
 		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")
@@ -224,6 +239,14 @@ func (c Config) validate() error {
 		if n.ResourceExpiry > 0 && n.SyncedResourceRetentionPeriod != 0 {
 			return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
 				"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
+		}
+		for period, d := range map[string]time.Duration{
+			"ResourceExpiry": n.ResourceExpiry, "SyncedResourceRetentionPeriod": n.SyncedResourceRetentionPeriod,
+			"DegradedResourceRetentionPeriod": n.DegradedResourceRetentionPeriod, "DeletedResourceRetentionPeriod": n.DeletedResourceRetentionPeriod,
+		} {
+			if err := checkDuration(field+"."+period, d); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

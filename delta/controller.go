@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -147,6 +148,7 @@ const (
 	maxParallelism         = 10_000
 	maxBatchSize           = 10_000
 	maxBatchWait           = time.Second
+	minInformInterval      = time.Second // Temporal's
 	defaultBatchWait       = 20 * time.Millisecond
 	defaultInformOverlap   = 5 * time.Minute
 	defaultMaxDeleted      = 10
@@ -158,24 +160,35 @@ func settingsOf(object Object) (ObjectSettings, error) {
 	if with, ok := object.(ObjectWithSettings); ok {
 		s = with.Settings()
 	}
-	if s.Parallelism < 0 || s.Parallelism > maxParallelism {
-		return s, inputError("Parallelism", s.Parallelism, "must be between 1 and %d (or 0, for the default of 1)", maxParallelism)
-	}
-	if s.BatchSize < 0 || s.BatchSize > maxBatchSize {
-		return s, inputError("BatchSize", s.BatchSize, "must be between 0 and %d", maxBatchSize)
-	}
-	for field, bad := range map[string]bool{
-		"BatchWait":                      s.BatchWait > maxBatchWait,
-		"MaxDeletedShare":                s.MaxDeletedShare < 0 || s.MaxDeletedShare > 1,
-		"RateLimit":                      s.RateLimit < 0,
-		"HeartbeatTimeout":               s.HeartbeatTimeout != 0 && s.HeartbeatTimeout < time.Second,
-		"RetryPolicy.InitialInterval":    s.RetryPolicy.InitialInterval < 0,
-		"RetryPolicy.MaximumInterval":    s.RetryPolicy.MaximumInterval < 0,
-		"RetryPolicy.BackoffCoefficient": s.RetryPolicy.BackoffCoefficient != 0 && s.RetryPolicy.BackoffCoefficient < 1,
+	// Each is written so that NaN breaks it.
+	for _, rule := range []struct {
+		field string
+		value any
+		holds bool
+		rule  string
+	}{
+		{"Parallelism", s.Parallelism, s.Parallelism >= 0 && s.Parallelism <= maxParallelism, fmt.Sprintf("must be between 1 and %d (or 0, for the default of 1)", maxParallelism)},
+		{"BatchSize", s.BatchSize, s.BatchSize >= 0 && s.BatchSize <= maxBatchSize, fmt.Sprintf("must be between 0 and %d", maxBatchSize)},
+		{"BatchWait", s.BatchWait, s.BatchWait <= maxBatchWait, fmt.Sprintf("must be at most %s", maxBatchWait)},
+		{"MaxDeletedShare", s.MaxDeletedShare, s.MaxDeletedShare >= 0 && s.MaxDeletedShare <= 1, "must be between 0 and 1 (0 is the default of 0.25)"},
+		{"RateLimit", s.RateLimit, s.RateLimit >= 0 && s.RateLimit <= math.MaxFloat64, "must be positive, or 0 for no limit"},
+		{"HeartbeatTimeout", s.HeartbeatTimeout, s.HeartbeatTimeout == 0 || s.HeartbeatTimeout >= time.Second, "must be at least 1s (or 0, for the default of 10s)"},
+		{"InformInterval", s.InformInterval, s.InformInterval <= 0 || s.InformInterval >= minInformInterval, "must be at least 1s, negative for never, or 0 for the client's"},
+		{"RetryPolicy.InitialInterval", s.RetryPolicy.InitialInterval, s.RetryPolicy.InitialInterval >= 0, "must not be negative"},
+		{"RetryPolicy.MaximumInterval", s.RetryPolicy.MaximumInterval, s.RetryPolicy.MaximumInterval >= 0, "must not be negative"},
+		{"RetryPolicy.BackoffCoefficient", s.RetryPolicy.BackoffCoefficient, s.RetryPolicy.BackoffCoefficient == 0 || s.RetryPolicy.BackoffCoefficient >= 1, "must be at least 1 (or 0, for the default of 2)"},
 	} {
-		if bad {
-			return s, inputError(field, fmt.Sprintf("%+v", s), "must be as its documentation says")
+		if !rule.holds {
+			return s, inputError(rule.field, rule.value, "%s", rule.rule)
 		}
+		if d, ok := rule.value.(time.Duration); ok {
+			if err := checkDuration(rule.field, d); err != nil {
+				return s, err
+			}
+		}
+	}
+	if err := checkDuration("InformOverlap", s.InformOverlap); err != nil {
+		return s, err
 	}
 	setDefault(&s.Parallelism, 1)
 	setDefault(&s.BatchWait, defaultBatchWait)

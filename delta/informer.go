@@ -77,6 +77,9 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := checkName("ResourceKind", params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
+	if informOpts != nil && informOpts.Limit < 0 {
+		return nil, fmt.Errorf("delta: inform: %w", inputError("Limit", informOpts.Limit, "must be positive, or 0 for no limit"))
+	}
 	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
 	if err != nil {
 		return nil, err

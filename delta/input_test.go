@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"strings"
@@ -30,6 +31,14 @@ func (a anything) ID() string {
 func (a anything) Kind() string                 { return a.kind }
 func (a anything) InformOpts() delta.InformOpts { return a.opts }
 
+// dated tells when it was created.
+type dated struct {
+	anything
+	at time.Time
+}
+
+func (d dated) CreatedAt() time.Time { return d.at }
+
 func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -56,12 +65,19 @@ func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 		"does not marshal":     {anything{id: "a", kind: "k", Value: make(chan int)}, nil, []string{"k/a", "marshal", "chan int"}, false},
 		"not a number":         {anything{id: "a", kind: "k", Value: math.NaN()}, nil, []string{"k/a", "marshal", "NaN"}, false},
 		"NUL in the object":    {anything{id: "a", kind: "k", Value: "x\x00y"}, nil, []string{"k/a", "object", "NUL"}, true},
+		"half a pair":          {anything{id: "a", kind: "k", Value: json.RawMessage(`"\ud83d\ude00 \udc00"`)}, nil, []string{"k/a", "object", `\udc00`}, true},
+		"half a pair, cut":     {anything{id: "a", kind: "k", Value: json.RawMessage(`["\ud800"]`)}, nil, []string{"object", "surrogate"}, true},
+		"object of bad UTF-8":  {anything{id: "a", kind: "k", Value: json.RawMessage("\"\xff\"")}, nil, []string{"k/a", "object", "UTF-8"}, true},
+		"created too late":     {dated{anything{id: "a", kind: "k"}, time.Unix(1<<50, 0)}, nil, []string{"k/a", "CreatedAt", "9999"}, true},
+		"created too early":    {dated{anything{id: "a", kind: "k"}, time.Unix(-1<<40, 0)}, nil, []string{"CreatedAt", "years"}, true},
 		"bad namespace":        {anything{id: "a", kind: "k"}, &delta.InformOpts{Namespace: "a b"}, []string{"namespace", `"a b"`}, true},
 		"negative MaxAttempts": {anything{id: "a", kind: "k"}, &delta.InformOpts{MaxAttempts: -1}, []string{"MaxAttempts", "-1", "at least 1"}, true},
 		"metadata: array":      {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`[1]`)}, []string{"metadata", "[1]", "JSON object"}, true},
 		"metadata: null":       {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`null`)}, []string{"metadata", "null", "JSON object"}, true},
 		"metadata: no JSON":    {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`{`)}, []string{"metadata", "JSON object"}, true},
 		"metadata: NUL":        {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`{"a": "\u0000"}`)}, []string{"metadata", "NUL"}, true},
+		"metadata: bad UTF-8":  {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte("{\"a\": \"\xff\"}")}, []string{"metadata", "UTF-8"}, true},
+		"metadata: half":       {anything{id: "a", kind: "k"}, &delta.InformOpts{Metadata: []byte(`{"a": "\ud800"}`)}, []string{"metadata", "surrogate"}, true},
 		"short tag":            {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"good", "ab"}}, []string{"tags[1]", `"ab"`, "match"}, true},
 		"tag with a space":     {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"a b c"}}, []string{"tags[0]", `"a b c"`}, true},
 		"tag ends in a dash":   {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"abc-"}}, []string{"tags[0]"}, true},
@@ -93,6 +109,7 @@ func TestGoodInputAtTheEdgesIsTaken(t *testing.T) {
 		{id: "a/b:c d ü 日本", kind: "A.b-c_9"},
 		{id: "backslash", kind: "k", Value: `C:\u0000`},
 		{id: "big", kind: "k", Value: uint64(math.MaxUint64)},
+		{id: "escaped", kind: "k", Value: json.RawMessage(`"\ud83d\ude00\\u0000\\ud800\n"`)},
 	} {
 		_, err := c.Inform(t.Context(), object, &delta.InformOpts{Tags: []string{tag, "null", "a-b"}, MaxAttempts: math.MaxInt16})
 		require.NoError(t, err)
@@ -108,6 +125,31 @@ func TestLargeIntegersThatDifferAreAChange(t *testing.T) {
 		result, err := c.Inform(t.Context(), anything{id: "a", kind: "k", Value: value}, nil)
 		require.NoError(t, err)
 		require.EqualValues(t, i+1, result.Resource.Generation)
+	}
+}
+
+func TestWhatNoNameCanBeIsRefusedWhereResourcesAreLookedFor(t *testing.T) {
+	t.Parallel()
+	c := newHarness(t).client(&delta.Config{})
+	for name, do := range map[string]func() error{
+		"get":    func() error { _, err := c.Get(t.Context(), "k\x00", "a"); return err },
+		"delete": func() error { _, err := c.Delete(t.Context(), "k", "a\xff"); return err },
+		"retry":  func() error { _, err := c.Retry(t.Context(), "k", "a\x00"); return err },
+		"resume": func() error { _, err := c.Resume(t.Context(), "k", "a\x00"); return err },
+		"list": func() error {
+			_, err := c.List(t.Context(), delta.Filter{ObjectIDs: []string{"\x00"}}, delta.Page{})
+			return err
+		},
+		"labels": func() error {
+			_, err := c.RetryAll(t.Context(), delta.Filter{Labels: map[string]string{"a": "\x00"}})
+			return err
+		},
+		"count": func() error { _, err := c.Count(t.Context(), delta.Filter{Kinds: []string{"\xff"}}); return err },
+		"listing": func() error {
+			return c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "k"}, &delta.InformOptions{Limit: -1})
+		},
+	} {
+		require.ErrorAs(t, do(), new(*delta.InputError), name)
 	}
 }
 
@@ -154,8 +196,15 @@ func TestNewClientRefusesABadConfig(t *testing.T) {
 			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {}}},
 			`Config.Namespaces["a"].MaxWorkers 0: must be between 1 and 10000`,
 		},
-		"many MaxWorkers": {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 10_001}}}, "10001"},
-		"namespace name":  {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"": {MaxWorkers: 1}}}, "must not be empty"},
+		"many MaxWorkers":      {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 10_001}}}, "10001"},
+		"namespace name":       {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"": {MaxWorkers: 1}}}, "must not be empty"},
+		"task queue":           {delta.Config{TaskQueue: "a\xff"}, "Config.TaskQueue"},
+		"a retention too long": {delta.Config{DeletedResourceRetentionPeriod: math.MaxInt64}, "Config.DeletedResourceRetentionPeriod 2562047h47m16.854775807s: must be at most 876000h"},
+		"often":                {delta.Config{ResourceInformInterval: time.Millisecond}, "Config.ResourceInformInterval 1ms: must be at least 1s"},
+		"an expiry too long": {
+			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 1, ResourceExpiry: math.MaxInt64}}},
+			`Config.Namespaces["a"].ResourceExpiry`,
+		},
 		"expiry and retention": {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{
 			"a": {MaxWorkers: 1, ResourceExpiry: time.Hour, SyncedResourceRetentionPeriod: time.Hour},
 		}}, "together with ResourceExpiry"},

@@ -37,7 +37,8 @@ type ComparableObject interface {
 }
 
 // ObjectWithCreatedAt is for objects that know when they were created outside. Informers then go on from the latest
-// creation that they have seen, instead of from the time of their last pass.
+// creation that they have seen, instead of from the time of their last pass. The zero time means unknown; others are in the
+// years 1 to 9999.
 type ObjectWithCreatedAt interface {
 	CreatedAt() time.Time
 }
@@ -60,7 +61,7 @@ type ObjectSettings struct {
 	// Defaults to 1.
 	Parallelism int
 
-	// InformInterval is how often the informer runs. Negative: never.
+	// InformInterval is how often the informer runs, 1 second at least. Negative: never.
 	//
 	// Defaults to the client's ResourceInformInterval.
 	InformInterval time.Duration
@@ -125,7 +126,7 @@ type InformOpts struct {
 	// Defaults to [NamespaceDefault].
 	Namespace string
 
-	// Metadata is a JSON object, stored with the resource.
+	// Metadata is a JSON object, stored with the resource. Valid UTF-8 without NUL characters.
 	//
 	// Defaults to {}.
 	Metadata []byte

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -44,6 +45,9 @@ type Page struct {
 
 // Get reads one resource. It returns [ErrNotFound] where there is none.
 func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: get: %w", err)
+	}
 	got, err := db.New().GetResource(ctx, c.pool, db.GetResourceParams{Kind: kind, ObjectID: objectID})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("delta: get %s/%s: %w", kind, objectID, ErrNotFound)
@@ -98,6 +102,9 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 	if len(filter.ObjectIDs)+len(filter.States)+len(filter.Tags)+len(filter.Labels) > 0 {
 		return nil, fmt.Errorf("delta: count: %w", inputError("filter", fmt.Sprintf("%+v", filter), "must have no fields but Kinds and Namespaces"))
 	}
+	if err := filter.check(); err != nil {
+		return nil, fmt.Errorf("delta: count: %w", err)
+	}
 	rows, err := db.New().CountResources(ctx, c.pool, db.CountResourcesParams{
 		Kinds: orEmpty(filter.Kinds), Namespaces: orEmpty(filter.Namespaces),
 	})
@@ -115,6 +122,16 @@ func (f Filter) check() error {
 	for _, state := range f.States {
 		if !slices.Contains(deltatype.ResourceStates(), state) {
 			return inputError("States", string(state), "must be one of %v", deltatype.ResourceStates())
+		}
+	}
+	labels := slices.Concat(slices.Collect(maps.Keys(f.Labels)), slices.Collect(maps.Values(f.Labels)))
+	for field, values := range map[string][]string{
+		"Kinds": f.Kinds, "ObjectIDs": f.ObjectIDs, "Namespaces": f.Namespaces, "Tags": f.Tags, "Labels": labels,
+	} {
+		for _, value := range values {
+			if err := checkText(field, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -54,9 +54,9 @@ func (r *Resource[T]) IdempotencyKey() string {
 }
 
 // ResourceSnooze is what Work returns to be called again after d, such as an upstream's Retry-After. It does not count as an
-// attempt. A d of 0 or less means at once.
+// attempt. A d of 0 or less means at once; 100 years are the most.
 func ResourceSnooze(d time.Duration) error {
-	return &ResourceSnoozeError{duration: max(d, 0)}
+	return &ResourceSnoozeError{duration: min(max(d, 0), longest)}
 }
 
 // ResourceSnoozeError is what [ResourceSnooze] returns. Match it with errors.As.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -94,16 +95,23 @@ func (badly) Settings() delta.ObjectSettings { return badSettings }
 //nolint:paralleltest // it changes what Settings returns
 func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
 	for field, settings := range map[string]delta.ObjectSettings{
-		"Parallelism":                    {Parallelism: 10_001},
-		"RateLimit":                      {RateLimit: -1},
-		"BatchSize":                      {BatchSize: -1},
-		"BatchWait":                      {BatchWait: time.Minute},
-		"HeartbeatTimeout":               {HeartbeatTimeout: time.Millisecond},
-		"MaxDeletedShare":                {MaxDeletedShare: 1.5},
-		"RetryPolicy.InitialInterval":    {RetryPolicy: delta.RetryPolicy{InitialInterval: -1}},
-		"RetryPolicy.MaximumInterval":    {RetryPolicy: delta.RetryPolicy{MaximumInterval: -1}},
-		"RetryPolicy.BackoffCoefficient": {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: 0.5}},
-		"BatchSize ":                     {BatchSize: 10_001},
+		"Parallelism":                     {Parallelism: 10_001},
+		"RateLimit":                       {RateLimit: -1},
+		"BatchSize":                       {BatchSize: -1},
+		"BatchWait":                       {BatchWait: time.Minute},
+		"HeartbeatTimeout":                {HeartbeatTimeout: time.Millisecond},
+		"MaxDeletedShare":                 {MaxDeletedShare: 1.5},
+		"RetryPolicy.InitialInterval":     {RetryPolicy: delta.RetryPolicy{InitialInterval: -1}},
+		"RetryPolicy.MaximumInterval":     {RetryPolicy: delta.RetryPolicy{MaximumInterval: -1}},
+		"RetryPolicy.BackoffCoefficient":  {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: 0.5}},
+		"BatchSize ":                      {BatchSize: 10_001},
+		"RateLimit ":                      {RateLimit: math.NaN()},
+		"RateLimit  ":                     {RateLimit: math.Inf(1)},
+		"MaxDeletedShare ":                {MaxDeletedShare: math.NaN()},
+		"RetryPolicy.BackoffCoefficient ": {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: math.NaN()}},
+		"RetryPolicy.MaximumInterval ":    {RetryPolicy: delta.RetryPolicy{MaximumInterval: math.MaxInt64}},
+		"InformInterval":                  {InformInterval: time.Millisecond},
+		"InformOverlap":                   {InformOverlap: math.MaxInt64},
 	} {
 		field = strings.TrimSpace(field)
 		badSettings = settings
@@ -111,5 +119,6 @@ func TestSettingsThatBreakARuleAreRefused(t *testing.T) {
 		input := new(delta.InputError)
 		require.ErrorAs(t, err, &input, field)
 		require.Equal(t, field, input.Field)
+		require.NotContains(t, input.Rule, "documentation", "the rule is said")
 	}
 }

@@ -47,6 +47,9 @@ func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.
 
 // act is one statement on one resource, and the wake-up of who dispatches it.
 func (c *Client) act(ctx context.Context, action activities.Action, kind, objectID string) (*deltatype.ResourceRow, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: %s: %w", action, err)
+	}
 	row, err := activities.Steer(ctx, c.pool, kind, objectID, action, c.rest())
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
@@ -67,6 +70,9 @@ func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.
 }
 
 func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: pause: %w", err)
+	}
 	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("delta: pause %s/%s: %w", kind, objectID, ErrNotFound)

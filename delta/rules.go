@@ -1,0 +1,192 @@
+package delta
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+const (
+	defaultMaxAttempts = 10
+	maxNameBytes       = 127
+	maxObjectIDBytes   = 512
+	maxTagBytes        = 255
+	// maxTaskQueueBytes is Temporal's bound on its ids.
+	maxTaskQueueBytes = 1000
+	// longest bounds every duration that is given: what is added to it, and to the time, does not overflow.
+	longest = 100 * 365 * 24 * time.Hour
+)
+
+var tagRule = regexp.MustCompile(`\A[\w][\w\-]+[\w]\z`)
+
+// InputError is returned for input that breaks a rule. Nothing was written.
+type InputError struct {
+	// Field says what is wrong, such as "kind" or "tags[1]".
+	Field string
+	// Value is what was given, cut if it is long.
+	Value string
+	// Rule says what it must be.
+	Rule string
+}
+
+// Error names the field, the value and the rule.
+func (e *InputError) Error() string {
+	return fmt.Sprintf("%s %s: %s", e.Field, e.Value, e.Rule)
+}
+
+func inputError(field string, value any, rule string, args ...any) error {
+	shown := fmt.Sprintf("%v", value)
+	if s, ok := value.(string); ok {
+		const most = 80
+		if len(s) > most {
+			shown = fmt.Sprintf("%q… (%d bytes)", strings.ToValidUTF8(s[:most], ""), len(s))
+		} else {
+			shown = fmt.Sprintf("%q", s)
+		}
+	}
+	return &InputError{Field: field, Value: shown, Rule: fmt.Sprintf(rule, args...)}
+}
+
+// isName is the rule for kinds, namespaces and prefixes: they become parts of Temporal ids, and '/' and ':' divide those.
+func isName(s string) bool {
+	for i, c := range []byte(s) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
+		if !letter && (i == 0 || c != '.' && c != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+func checkName(field, value string) error {
+	switch {
+	case value == "":
+		return inputError(field, value, "must not be empty")
+	case len(value) > maxNameBytes:
+		return inputError(field, value, "must be at most %d bytes", maxNameBytes)
+	case !isName(value):
+		return inputError(field, value, "must be letters, digits, '_', '-' and '.', and not start with '-' or '.'")
+	}
+	return nil
+}
+
+func checkObjectID(id string) error {
+	switch {
+	case id == "":
+		return inputError("object id", id, "must not be empty")
+	case len(id) > maxObjectIDBytes:
+		return inputError("object id", id, "must be at most %d bytes", maxObjectIDBytes)
+	case !utf8.ValidString(id):
+		return inputError("object id", id, "must be valid UTF-8")
+	case strings.ContainsFunc(id, unicode.IsControl):
+		return inputError("object id", id, "must have no control characters")
+	}
+	return nil
+}
+
+// checkText refuses what no text in Postgres can be equal to.
+func checkText(field, value string) error {
+	switch {
+	case !utf8.ValidString(value):
+		return inputError(field, value, "must be valid UTF-8")
+	case strings.Contains(value, "\x00"):
+		return inputError(field, value, "must have no NUL character")
+	}
+	return nil
+}
+
+// checkRef is checkText of what names a resource: there may be some whose names break the rules for new ones.
+func checkRef(kind, objectID string) error {
+	if err := checkText("kind", kind); err != nil {
+		return err
+	}
+	return checkText("object id", objectID)
+}
+
+func checkTaskQueue(value string) error {
+	if len(value) > maxTaskQueueBytes || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+		return inputError("Config.TaskQueue", value, "must be valid UTF-8 without control characters, at most %d bytes", maxTaskQueueBytes)
+	}
+	return nil
+}
+
+// checkDuration refuses what is longer than any that makes sense.
+func checkDuration(field string, d time.Duration) error {
+	if d > longest {
+		return inputError(field, d, "must be at most %s (100 years)", longest)
+	}
+	return nil
+}
+
+// checkJSON refuses what is in a JSON text, which is known to be one, and Postgres cannot store.
+func checkJSON(field string, encoded []byte) error {
+	if !utf8.Valid(encoded) {
+		return inputError(field, string(encoded), "must be valid UTF-8")
+	}
+	for rest := encoded; ; {
+		i := bytes.IndexByte(rest, '\\')
+		if i < 0 {
+			return nil
+		}
+		unit, isUnit := escapedUnit(rest[i:])
+		switch {
+		case !isUnit:
+			rest = rest[i+2:]
+			continue
+		case unit == 0:
+			return inputError(field, string(encoded), `must have no NUL character (\u0000): Postgres cannot store it`)
+		case utf16.IsSurrogate(unit):
+			low, _ := escapedUnit(rest[i+6:])
+			if utf16.DecodeRune(unit, low) == unicode.ReplacementChar {
+				return inputError(field, string(encoded), `must have no half of a surrogate pair (\u%04x): Postgres cannot store it`, unit)
+			}
+			i += 6
+		}
+		rest = rest[i+6:]
+	}
+}
+
+// escapedUnit is the UTF-16 unit that a JSON text begins with, as an escape.
+func escapedUnit(text []byte) (unit rune, is bool) {
+	if !bytes.HasPrefix(text, []byte(`\u`)) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	return rune(n), err == nil
+}
+
+func checkInformOpts(o InformOpts) error {
+	if o.Namespace != "" {
+		if err := checkName("namespace", o.Namespace); err != nil {
+			return err
+		}
+	}
+	if o.MaxAttempts < 0 {
+		return inputError("MaxAttempts", o.MaxAttempts, "must be at least 1 (or 0, for the default of %d)", defaultMaxAttempts)
+	}
+	if o.Priority < 0 || o.Priority > 5 {
+		return inputError("Priority", o.Priority, "must be between 1 and 5 (or 0, for the default)")
+	}
+	if o.Metadata != nil {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(o.Metadata, &object); err != nil || object == nil {
+			return inputError("metadata", string(o.Metadata), "must be a JSON object")
+		}
+		if err := checkJSON("metadata", o.Metadata); err != nil {
+			return err
+		}
+	}
+	for i, tag := range o.Tags {
+		if len(tag) > maxTagBytes || !tagRule.MatchString(tag) {
+			return inputError(fmt.Sprintf("tags[%d]", i), tag, "must match %s and be at most %d bytes", tagRule, maxTagBytes)
+		}
+	}
+	return nil
+}
