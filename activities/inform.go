@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
@@ -107,7 +108,11 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
 		}
-		return p.progress, fmt.Errorf("informing kind %s (%d listed so far): %w", in.Kind, p.progress.Listed, err)
+		err = fmt.Errorf("informing kind %s (%d listed so far): %w", in.Kind, p.progress.Listed, err)
+		if text := err.Error(); len(text) > maxErrorBytes {
+			err = errors.New(bound(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
+		}
+		return p.progress, err
 	}
 	if p.progress.Refused > 0 {
 		return p.progress, temporal.NewNonRetryableApplicationError(
@@ -186,10 +191,7 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 	}
 	p.progress.Listed++
 	if item.Err != nil {
-		p.progress.Refused++
-		if len(p.refused) < maxRefusedShown {
-			p.refused = append(p.refused, item.Err.Error())
-		}
+		p.refuse(item.Err)
 		return nil
 	}
 	if at := item.Params.CreatedAt; at != nil && at.After(p.created) {
@@ -224,7 +226,7 @@ func (p *pass) write(ctx context.Context) error {
 			return err
 		}
 	}
-	results, err := db.InformRetrying(ctx, p.activities.Pool, p.page, options)
+	results, err := p.inform(ctx, p.page, options)
 	if err != nil {
 		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
 	}
@@ -241,4 +243,39 @@ func (p *pass) write(ctx context.Context) error {
 		p.activities.Informed(p.in.Kind)
 	}
 	return nil
+}
+
+// inform writes some of the objects of a page. One that Postgres cannot store is refused, and the others are taken.
+func (p *pass) inform(
+	ctx context.Context, some []deltatype.ObjectInformParams, options db.InformOptions,
+) ([]*deltatype.ObjectInformResult, error) {
+	results, err := db.InformRetrying(ctx, p.activities.Pool, some, options)
+	switch half := len(some) / 2; {
+	case err == nil || !isUnstorable(err):
+		return results, err
+	case half == 0:
+		p.refuse(fmt.Errorf("%s/%s: %w", some[0].Kind, some[0].ResourceID, err))
+		return nil, nil
+	default:
+		first, err := p.inform(ctx, some[:half], options)
+		if err != nil {
+			return nil, err
+		}
+		second, err := p.inform(ctx, some[half:], options)
+		return append(first, second...), err
+	}
+}
+
+func (p *pass) refuse(why error) {
+	p.progress.Refused++
+	if len(p.refused) < maxRefusedShown {
+		p.refused = append(p.refused, bound(why.Error(), maxShownError))
+	}
+}
+
+// isUnstorable tells of an error that it is the data which Postgres does not take: a number out of its range, say, or too much.
+func isUnstorable(err error) bool {
+	const dataException, programLimitExceeded = "22", "54"
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, dataException) || strings.HasPrefix(pg.Code, programLimitExceeded))
 }

@@ -195,9 +195,14 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 	out := make(chan activities.Listed)
 	go func() {
 		defer close(out)
-		if err := a.list(ctx, options, out); err != nil {
-			send(ctx, out, activities.Listed{Err: err, Fatal: true})
-		}
+		// What is sent if Inform ends its goroutine: that is not the end of the listing.
+		err := errors.New("Inform ended its goroutine (runtime.Goexit)")
+		defer func() {
+			if err != nil {
+				send(ctx, out, activities.Listed{Err: err, Fatal: true})
+			}
+		}()
+		err = a.list(ctx, options, out)
 	}()
 	return out
 }
