@@ -289,7 +289,7 @@ func isLast(r *db.Resource) bool { return countedAttempt(r) >= int(r.MaxAttempts
 
 func (a *Activities) writeSynced(ctx context.Context, conn db.DBTX, worked *db.Resource) (db.GetResourceRow, error) {
 	row, err := db.New().CompleteSynced(ctx, conn, db.CompleteSyncedParams{
-		Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
+		ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
 		Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
 	})
 	return db.GetResourceRow(row), err
@@ -302,20 +302,20 @@ func (a *Activities) write(ctx context.Context, worked *db.Resource, outcome Out
 		return a.writeSynced(ctx, a.Pool, worked)
 	case outcome.Verdict == VerdictSnoozed:
 		row, err := q.CompleteSnoozed(ctx, a.Pool, db.CompleteSnoozedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
+			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
 			SnoozeFor: outcome.SnoozeFor, DispatchAfter: outcome.SnoozeFor + DueGrace,
 		})
 		return db.GetResourceRow(row), err
 	case outcome.Verdict == VerdictDeleted:
 		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
+			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,
 			Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err
 	case outcome.Verdict == VerdictDegraded || isLast(worked):
 		row, err := q.CompleteDegraded(ctx, a.Pool, db.CompleteDegradedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
+			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
 			Namespace: worked.Namespace, DefaultRetention: a.Rest.DegradedRetention, Grace: DueGrace,
 			Error: encoded, MaxErrors: MaxErrors,
 		})
@@ -323,7 +323,7 @@ func (a *Activities) write(ctx context.Context, worked *db.Resource, outcome Out
 	default:
 		after := a.Retry.Backoff(countedAttempt(worked))
 		row, err := q.CompleteFailed(ctx, a.Pool, db.CompleteFailedParams{
-			Kind: worked.Kind, ObjectID: worked.ObjectID, Generation: worked.Generation, Attempt: worked.Attempt,
+			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
 			RetryAfter: after, DispatchAfter: after + DueGrace, Error: encoded, MaxErrors: MaxErrors,
 		})
 		return db.GetResourceRow(row), err

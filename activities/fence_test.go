@@ -213,16 +213,16 @@ func TestAnAttemptThatIsClosedTakesNoOtherOutcome(t *testing.T) {
 			before := h.row(ref)
 			q, entry := db.New(), []byte(`{"error": "again"}`)
 			_, synced := q.CompleteSynced(t.Context(), h.Pool, db.CompleteSyncedParams{
-				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default",
+				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default",
 			})
 			_, failed := q.CompleteFailed(t.Context(), h.Pool, db.CompleteFailedParams{
-				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Error: entry, MaxErrors: activities.MaxErrors,
+				ID: before.ID, Generation: 1, Attempt: 1, Error: entry, MaxErrors: activities.MaxErrors,
 			})
 			_, degraded := q.CompleteDegraded(t.Context(), h.Pool, db.CompleteDegradedParams{
-				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
+				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
 			})
 			_, deleted := q.CompleteDeleted(t.Context(), h.Pool, db.CompleteDeletedParams{
-				Kind: kind, ObjectID: "a", Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
+				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
 			})
 			for _, err := range []error{synced, failed, degraded, deleted} {
 				require.ErrorIs(t, err, pgx.ErrNoRows)
@@ -265,6 +265,29 @@ func TestARowThatIsGoneWhenWorkEndsEndsItsLifecycle(t *testing.T) {
 		return synced
 	}
 	require.Equal(t, activities.Step{Next: activities.NextNone}, h.attempt(h.inform(object("a", "1"))))
+}
+
+// The numbers of a row that was removed and made anew begin again: they are not those of the attempt that still runs.
+func TestAResultIsNotThatOfARowMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, outcome := range verdicts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var before *deltatype.ResourceRow
+			h := newHarness(t, nil)
+			ref := h.inform(object("a", "1"))
+			h.handler.work = func(context.Context, *deltatype.ResourceRow) activities.Outcome {
+				_, err := h.Pool.Exec(t.Context(), "DELETE FROM delta_resource")
+				require.NoError(t, err)
+				h.inform(object("a", "2"))
+				h.claim(ref)
+				before = h.row(ref)
+				return outcome
+			}
+			h.attempt(ref)
+			require.Equal(t, before, h.row(ref))
+		})
+	}
 }
 
 // A second claim for the same step, as when Temporal gives an activity out twice, does not run Work beside the first

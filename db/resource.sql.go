@@ -101,12 +101,12 @@ SET state = CASE WHEN r.generation = $1 THEN 'degraded' ELSE r.state END,
 FROM (
     SELECT CASE WHEN s.retention >= '0' THEN s.retention END AS period
     FROM (
-        SELECT coalesce(max(n.degraded_retention), $8::interval) AS retention
-        FROM delta_namespace n WHERE n.name = $9
+        SELECT coalesce(max(n.degraded_retention), $7::interval) AS retention
+        FROM delta_namespace n WHERE n.name = $8
     ) s
 ) rest
-WHERE r.kind = $5 AND r.object_id = $6
-  AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
+WHERE r.id = $5
+  AND ((r.generation = $1 AND r.attempt = $6 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $3 = ANY (r.errors)))
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
@@ -116,8 +116,7 @@ type CompleteDegradedParams struct {
 	Grace            time.Duration
 	Error            []byte
 	MaxErrors        int32
-	Kind             string
-	ObjectID         string
+	ID               int64
 	Attempt          int32
 	DefaultRetention time.Duration
 	Namespace        string
@@ -135,8 +134,7 @@ func (q *Queries) CompleteDegraded(ctx context.Context, db DBTX, arg CompleteDeg
 		arg.Grace,
 		arg.Error,
 		arg.MaxErrors,
-		arg.Kind,
-		arg.ObjectID,
+		arg.ID,
 		arg.Attempt,
 		arg.DefaultRetention,
 		arg.Namespace,
@@ -187,12 +185,12 @@ SET synced_generation = $1,
 FROM (
     SELECT CASE WHEN s.retention >= '0' THEN s.retention END AS period
     FROM (
-        SELECT coalesce(max(n.deleted_retention), $8::interval) AS retention
-        FROM delta_namespace n WHERE n.name = $9
+        SELECT coalesce(max(n.deleted_retention), $7::interval) AS retention
+        FROM delta_namespace n WHERE n.name = $8
     ) s
 ) rest
-WHERE r.kind = $5 AND r.object_id = $6
-  AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
+WHERE r.id = $5
+  AND ((r.generation = $1 AND r.attempt = $6 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
@@ -202,8 +200,7 @@ type CompleteDeletedParams struct {
 	Grace            time.Duration
 	Error            []byte
 	MaxErrors        int32
-	Kind             string
-	ObjectID         string
+	ID               int64
 	Attempt          int32
 	DefaultRetention time.Duration
 	Namespace        string
@@ -221,8 +218,7 @@ func (q *Queries) CompleteDeleted(ctx context.Context, db DBTX, arg CompleteDele
 		arg.Grace,
 		arg.Error,
 		arg.MaxErrors,
-		arg.Kind,
-		arg.ObjectID,
+		arg.ID,
 		arg.Attempt,
 		arg.DefaultRetention,
 		arg.Namespace,
@@ -268,8 +264,8 @@ SET state = CASE WHEN r.generation = $1 THEN 'failed' ELSE r.state END,
     due_at = CASE WHEN r.generation = $1 THEN now() + $2::interval ELSE r.due_at END,
     dispatch_at = CASE WHEN r.generation = $1 THEN now() + $3::interval ELSE r.dispatch_at END,
     errors = delta_append_error(r.errors, $4, $5)
-WHERE r.kind = $6 AND r.object_id = $7
-  AND ((r.generation = $1 AND r.attempt = $8 AND r.state = 'pending')
+WHERE r.id = $6
+  AND ((r.generation = $1 AND r.attempt = $7 AND r.state = 'pending')
     OR (r.generation > $1 AND NOT $4 = ANY (r.errors)))
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
@@ -280,8 +276,7 @@ type CompleteFailedParams struct {
 	DispatchAfter time.Duration
 	Error         []byte
 	MaxErrors     int32
-	Kind          string
-	ObjectID      string
+	ID            int64
 	Attempt       int32
 }
 
@@ -298,8 +293,7 @@ func (q *Queries) CompleteFailed(ctx context.Context, db DBTX, arg CompleteFaile
 		arg.DispatchAfter,
 		arg.Error,
 		arg.MaxErrors,
-		arg.Kind,
-		arg.ObjectID,
+		arg.ID,
 		arg.Attempt,
 	)
 	var i CompleteFailedRow
@@ -343,16 +337,15 @@ SET state = 'scheduled',
     snoozes = r.snoozes + 1,
     due_at = now() + $1::interval,
     dispatch_at = now() + $2::interval
-WHERE r.kind = $3 AND r.object_id = $4
-  AND r.generation = $5 AND r.attempt = $6 AND r.state = 'pending'
+WHERE r.id = $3
+  AND r.generation = $4 AND r.attempt = $5 AND r.state = 'pending'
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
 
 type CompleteSnoozedParams struct {
 	SnoozeFor     time.Duration
 	DispatchAfter time.Duration
-	Kind          string
-	ObjectID      string
+	ID            int64
 	Generation    int64
 	Attempt       int32
 }
@@ -367,8 +360,7 @@ func (q *Queries) CompleteSnoozed(ctx context.Context, db DBTX, arg CompleteSnoo
 	row := db.QueryRow(ctx, completeSnoozed,
 		arg.SnoozeFor,
 		arg.DispatchAfter,
-		arg.Kind,
-		arg.ObjectID,
+		arg.ID,
 		arg.Generation,
 		arg.Attempt,
 	)
@@ -419,12 +411,12 @@ SET synced_generation = $1,
 FROM (
     SELECT CASE WHEN s.expiry > '0' THEN s.expiry WHEN s.retention >= '0' THEN s.retention END AS period
     FROM (
-        SELECT coalesce(max(n.resource_expiry), $6::interval) AS expiry, coalesce(max(n.synced_retention), $7::interval) AS retention
-        FROM delta_namespace n WHERE n.name = $8
+        SELECT coalesce(max(n.resource_expiry), $5::interval) AS expiry, coalesce(max(n.synced_retention), $6::interval) AS retention
+        FROM delta_namespace n WHERE n.name = $7
     ) s
 ) rest
-WHERE r.kind = $3 AND r.object_id = $4
-  AND ((r.generation = $1 AND r.attempt = $5 AND r.state = 'pending')
+WHERE r.id = $3
+  AND ((r.generation = $1 AND r.attempt = $4 AND r.state = 'pending')
     OR (r.generation > $1 AND r.synced_generation < $1))
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
 `
@@ -432,8 +424,7 @@ RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r
 type CompleteSyncedParams struct {
 	Generation       int64
 	Grace            time.Duration
-	Kind             string
-	ObjectID         string
+	ID               int64
 	Attempt          int32
 	DefaultExpiry    time.Duration
 	DefaultRetention time.Duration
@@ -445,13 +436,13 @@ type CompleteSyncedRow struct {
 	Now      time.Time
 }
 
-// pending -> synced. Where the row went on to a newer generation, only what was synced is recorded.
+// pending -> synced. Where the row went on to a newer generation, only what was synced is recorded. The row is named by its id:
+// one that was removed meanwhile and made anew has the same generations and attempts.
 func (q *Queries) CompleteSynced(ctx context.Context, db DBTX, arg CompleteSyncedParams) (CompleteSyncedRow, error) {
 	row := db.QueryRow(ctx, completeSynced,
 		arg.Generation,
 		arg.Grace,
-		arg.Kind,
-		arg.ObjectID,
+		arg.ID,
 		arg.Attempt,
 		arg.DefaultExpiry,
 		arg.DefaultRetention,

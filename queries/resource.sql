@@ -28,7 +28,8 @@ WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
 -- name: CompleteSynced :one
--- pending -> synced. Where the row went on to a newer generation, only what was synced is recorded.
+-- pending -> synced. Where the row went on to a newer generation, only what was synced is recorded. The row is named by its id:
+-- one that was removed meanwhile and made anew has the same generations and attempts.
 UPDATE delta_resource r
 SET synced_generation = @generation,
     sync_count = r.sync_count + 1,
@@ -44,7 +45,7 @@ FROM (
         FROM delta_namespace n WHERE n.name = @namespace
     ) s
 ) rest
-WHERE r.kind = @kind AND r.object_id = @object_id
+WHERE r.id = @id
   AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
     OR (r.generation > @generation AND r.synced_generation < @generation))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
@@ -56,7 +57,7 @@ SET state = CASE WHEN r.generation = @generation THEN 'failed' ELSE r.state END,
     due_at = CASE WHEN r.generation = @generation THEN now() + @retry_after::interval ELSE r.due_at END,
     dispatch_at = CASE WHEN r.generation = @generation THEN now() + @dispatch_after::interval ELSE r.dispatch_at END,
     errors = delta_append_error(r.errors, @error, @max_errors)
-WHERE r.kind = @kind AND r.object_id = @object_id
+WHERE r.id = @id
   AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
     OR (r.generation > @generation AND NOT @error = ANY (r.errors)))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
@@ -68,7 +69,7 @@ SET state = 'scheduled',
     snoozes = r.snoozes + 1,
     due_at = now() + @snooze_for::interval,
     dispatch_at = now() + @dispatch_after::interval
-WHERE r.kind = @kind AND r.object_id = @object_id
+WHERE r.id = @id
   AND r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending'
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
 
@@ -86,7 +87,7 @@ FROM (
         FROM delta_namespace n WHERE n.name = @namespace
     ) s
 ) rest
-WHERE r.kind = @kind AND r.object_id = @object_id
+WHERE r.id = @id
   AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
     OR (r.generation > @generation AND NOT @error = ANY (r.errors)))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
@@ -107,7 +108,7 @@ FROM (
         FROM delta_namespace n WHERE n.name = @namespace
     ) s
 ) rest
-WHERE r.kind = @kind AND r.object_id = @object_id
+WHERE r.id = @id
   AND ((r.generation = @generation AND r.attempt = @attempt AND r.state = 'pending')
     OR (r.generation > @generation AND r.synced_generation < @generation))
 RETURNING sqlc.embed(r), now()::timestamptz AS now;
