@@ -19,7 +19,8 @@ var ErrSuperseded = errors.New("the attempt is no longer the resource's current 
 type txCompletion struct {
 	activities *Activities
 	worked     *db.Resource
-	used       atomic.Bool
+	// used tells that it was called, wrote that it wrote: what the transaction has come to, the row tells.
+	used, wrote atomic.Bool
 }
 
 func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
@@ -32,5 +33,6 @@ func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("completing attempt %d of %s/%s, generation %d: %w",
 			countedAttempt(c.worked), c.worked.Kind, c.worked.ObjectID, c.worked.Generation, err)
 	}
+	c.wrote.Store(true)
 	return nil
 }

@@ -146,6 +146,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	require.Equal(t, row, h.row("account", "fails-after"))
 	require.Empty(t, row.Errors)
 	require.Equal(t, 2, h.countEffects())
+	require.Equal(t, "fails-after", (<-events).Resource.ObjectID, "it is synced")
 
 	_, err = c.Inform(t.Context(), account{Name: "rolls-back"}, nil)
 	require.NoError(t, err)
@@ -204,11 +205,12 @@ func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
 		if err := r.CompleteTx(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Commit(ctx)
+		return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
 	})
 	close(started)
 	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "old"}, nil)
 	require.NoError(t, err)
 	row := h.eventually("account", "ann", synced(2))
 	require.EqualValues(t, 2, row.SyncCount)
+	require.Empty(t, row.Errors)
 }
