@@ -140,6 +140,35 @@ func TestAnAttemptWhoseWorkerWasLostCountsAndIsKeptAsAnError(t *testing.T) {
 	require.WithinDuration(t, time.Now(), row.Errors[0].At, time.Minute)
 }
 
+// The attempt whose worker was lost finds the resource paused, and its workflow ends. Nobody else looks at it for a quarter of an hour.
+func TestWhatLostItsWorkerWhilePausedIsDispatchedWhenResumed(t *testing.T) {
+	t.Parallel()
+	q, isDue := db.New(), func(h *harness, ref activities.Ref) bool { return !h.row(ref).DispatchAt.After(time.Now()) }
+	for what, pause := range map[string]func(h *harness, paused bool) error{
+		"resource": func(h *harness, paused bool) error {
+			_, err := q.PauseResource(t.Context(), h.Pool, db.PauseResourceParams{Kind: kind, ObjectID: "a", Paused: paused})
+			return err
+		},
+		"kind": func(h *harness, paused bool) error {
+			err := q.PauseKind(t.Context(), h.Pool, db.PauseKindParams{Name: kind, Paused: paused})
+			if err == nil && !paused {
+				err = q.ResumeDue(t.Context(), h.Pool, kind)
+			}
+			return err
+		},
+	} {
+		h := newHarness(t, does(synced))
+		ref := h.inform(object("a", "1"))
+		h.claim(ref)
+		require.NoError(t, pause(h, true))
+		require.Equal(t, activities.NextNone, h.attempt(ref).Next, what)
+		require.False(t, isDue(h, ref), what)
+		require.NoError(t, pause(h, false))
+		require.True(t, isDue(h, ref), what)
+		require.Equal(t, deltatype.ResourceStateSynced, h.attempt(ref).State, what)
+	}
+}
+
 func TestAWorkerLostInTheLastAttemptDegradesTheResource(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

@@ -12,52 +12,48 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const dispatchedKinds = `-- name: DispatchedKinds :many
-SELECT DISTINCT kind FROM delta_resource WHERE dispatch_at IS NOT NULL
+const forgetDispatched = `-- name: ForgetDispatched :many
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id > $1 AND d.dispatch_at > now() AND d.state <> 'pending'
+    ORDER BY d.id
+    LIMIT $2::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+RETURNING id, kind
 `
 
-func (q *Queries) DispatchedKinds(ctx context.Context, db DBTX) ([]string, error) {
-	rows, err := db.Query(ctx, dispatchedKinds)
+type ForgetDispatchedParams struct {
+	AfterID int64
+	Batch   int32
+}
+
+type ForgetDispatchedRow struct {
+	ID   int64
+	Kind string
+}
+
+// Has a page of lifecycles dispatched anew that Temporal has lost, each once: those before are being dispatched meanwhile, and
+// look as if they were lost. Those that are being worked on look after themselves.
+func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispatchedParams) ([]ForgetDispatchedRow, error) {
+	rows, err := db.Query(ctx, forgetDispatched, arg.AfterID, arg.Batch)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []ForgetDispatchedRow
 	for rows.Next() {
-		var kind string
-		if err := rows.Scan(&kind); err != nil {
+		var i ForgetDispatchedRow
+		if err := rows.Scan(&i.ID, &i.Kind); err != nil {
 			return nil, err
 		}
-		items = append(items, kind)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
 	return items, nil
-}
-
-const forgetDispatched = `-- name: ForgetDispatched :execrows
-UPDATE delta_resource SET dispatch_at = now()
-WHERE id IN (
-    SELECT d.id FROM delta_resource d
-    WHERE d.kind = $1 AND d.dispatch_at > now() AND d.state <> 'pending'
-    LIMIT $2::integer
-    FOR UPDATE SKIP LOCKED
-)
-`
-
-type ForgetDispatchedParams struct {
-	Kind  string
-	Batch int32
-}
-
-// Has a page of lifecycles dispatched anew that Temporal has lost. Those that are being worked on look after themselves.
-func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispatchedParams) (int64, error) {
-	result, err := db.Exec(ctx, forgetDispatched, arg.Kind, arg.Batch)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }
 
 const hashResourceID = `-- name: HashResourceID :one

@@ -95,8 +95,9 @@ FROM (
     WHERE d.kind = $2 AND d.created_at < $3 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < $3, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $4 AND l.object_id = d.object_id)
+    ORDER BY d.object_id COLLATE "C"
     LIMIT $5::integer
-    FOR UPDATE
+    FOR NO KEY UPDATE
 ) gone
 WHERE r.id = gone.id AND r.generation = gone.generation
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
@@ -110,7 +111,7 @@ type DeleteMissingParams struct {
 	Batch            int32
 }
 
-// Marks a page of them deleted.
+// Marks a page of them deleted, locked in the order in which informs lock rows.
 func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, deleteMissing,
 		arg.DefaultRetention,

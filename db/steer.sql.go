@@ -329,7 +329,7 @@ func (q *Queries) PauseKind(ctx context.Context, db DBTX, arg PauseKindParams) e
 const pauseResource = `-- name: PauseResource :one
 UPDATE delta_resource r
 SET paused = $1,
-    dispatch_at = CASE WHEN NOT $1::boolean AND r.due_at IS NOT NULL THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
@@ -340,7 +340,8 @@ type PauseResourceParams struct {
 	ObjectID string
 }
 
-// A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands.
+// A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is pending
+// may have lost its worker meanwhile, and with the pause its workflow.
 func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceParams) (Resource, error) {
 	row := db.QueryRow(ctx, pauseResource, arg.Paused, arg.Kind, arg.ObjectID)
 	var i Resource
@@ -378,11 +379,19 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 }
 
 const resumeDue = `-- name: ResumeDue :exec
-UPDATE delta_resource SET dispatch_at = now()
-WHERE kind = $1 AND dispatch_at IS NOT NULL AND due_at <= now() AND state IN ('scheduled', 'expired', 'failed') AND NOT paused
+UPDATE delta_resource r SET dispatch_at = now()
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = $1 AND d.dispatch_at IS NOT NULL AND NOT d.paused
+      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+    ORDER BY d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+WHERE r.id = chosen.id
 `
 
-// Dispatches what came due while its kind was paused and whose workflow has ended.
+// Dispatches what came due, or lost its worker, while its kind was paused, and whose workflow has ended. Locked in the order in
+// which informs lock rows.
 func (q *Queries) ResumeDue(ctx context.Context, db DBTX, kind string) error {
 	_, err := db.Exec(ctx, resumeDue, kind)
 	return err

@@ -30,28 +30,28 @@ func (e *engine) holdPrefix(ctx context.Context) error {
 	return claimPrefix(ctx, e.temporal, e.names, e.installation)
 }
 
+// dispatchAnew has all lifecycles dispatched anew, page by page.
 func (e *engine) dispatchAnew(ctx context.Context) error {
-	kinds, err := db.New().DispatchedKinds(ctx, e.client.pool)
-	if err != nil {
-		return schemaError(err)
-	}
-	for _, kind := range kinds {
-		for more := true; more; {
-			more, err = e.forgetPage(ctx, kind)
-			if err != nil {
-				return err
-			}
+	for after := int64(0); ; {
+		page, err := e.forgetPage(ctx, after)
+		if err != nil || len(page) == 0 {
+			return schemaError(err)
 		}
-		e.client.wakeKind(kind)
+		kinds := map[string]bool{}
+		for _, row := range page {
+			after = max(after, row.ID)
+			kinds[row.Kind] = true
+		}
+		for kind := range kinds {
+			e.client.wakeKind(kind)
+		}
 	}
-	return nil
 }
 
-func (e *engine) forgetPage(ctx context.Context, kind string) (more bool, err error) {
+func (e *engine) forgetPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	n, err := db.New().ForgetDispatched(ctx, e.client.pool, db.ForgetDispatchedParams{Kind: kind, Batch: forgetPage})
-	return n == forgetPage, err
+	return db.New().ForgetDispatched(ctx, e.client.pool, db.ForgetDispatchedParams{AfterID: after, Batch: forgetPage})
 }
 
 // maintain looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:

@@ -56,18 +56,18 @@ WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expire
 -- The channel is the installation's: schemas of one database do not wake each other.
 SELECT pg_notify(delta_channel(), kind) FROM unnest(@kinds::text[]) AS kind;
 
--- name: ForgetDispatched :execrows
--- Has a page of lifecycles dispatched anew that Temporal has lost. Those that are being worked on look after themselves.
+-- name: ForgetDispatched :many
+-- Has a page of lifecycles dispatched anew that Temporal has lost, each once: those before are being dispatched meanwhile, and
+-- look as if they were lost. Those that are being worked on look after themselves.
 UPDATE delta_resource SET dispatch_at = now()
 WHERE id IN (
     SELECT d.id FROM delta_resource d
-    WHERE d.kind = @kind AND d.dispatch_at > now() AND d.state <> 'pending'
+    WHERE d.id > @after_id AND d.dispatch_at > now() AND d.state <> 'pending'
+    ORDER BY d.id
     LIMIT @batch::integer
-    FOR UPDATE SKIP LOCKED
-);
-
--- name: DispatchedKinds :many
-SELECT DISTINCT kind FROM delta_resource WHERE dispatch_at IS NOT NULL;
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+RETURNING id, kind;
 
 -- name: HashResourceID :one
 UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = @kind AND object_id = @object_id

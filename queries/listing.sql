@@ -13,7 +13,7 @@ WHERE r.kind = @kind AND r.created_at < @started AND r.state NOT IN ('deleted', 
   AND coalesce(r.attempted_at < @started, TRUE);
 
 -- name: DeleteMissing :many
--- Marks a page of them deleted.
+-- Marks a page of them deleted, locked in the order in which informs lock rows.
 UPDATE delta_resource r
 SET state = 'deleted',
     generation = r.generation + 1,
@@ -31,8 +31,9 @@ FROM (
     WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < @started, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
+    ORDER BY d.object_id COLLATE "C"
     LIMIT @batch::integer
-    FOR UPDATE
+    FOR NO KEY UPDATE
 ) gone
 WHERE r.id = gone.id AND r.generation = gone.generation
 RETURNING r.*;

@@ -113,10 +113,11 @@ WHERE r.kind = @kind AND r.object_id = @object_id AND r.state <> 'deleted'
 RETURNING r.*;
 
 -- name: PauseResource :one
--- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands.
+-- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is pending
+-- may have lost its worker meanwhile, and with the pause its workflow.
 UPDATE delta_resource r
 SET paused = @paused,
-    dispatch_at = CASE WHEN NOT @paused::boolean AND r.due_at IS NOT NULL THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN NOT @paused::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING r.*;
 
@@ -126,9 +127,17 @@ INSERT INTO delta_controller (name, inform_interval, paused) VALUES (@name, '0',
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = now();
 
 -- name: ResumeDue :exec
--- Dispatches what came due while its kind was paused and whose workflow has ended.
-UPDATE delta_resource SET dispatch_at = now()
-WHERE kind = @kind AND dispatch_at IS NOT NULL AND due_at <= now() AND state IN ('scheduled', 'expired', 'failed') AND NOT paused;
+-- Dispatches what came due, or lost its worker, while its kind was paused, and whose workflow has ended. Locked in the order in
+-- which informs lock rows.
+UPDATE delta_resource r SET dispatch_at = now()
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.dispatch_at IS NOT NULL AND NOT d.paused
+      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+    ORDER BY d.object_id COLLATE "C"
+    FOR NO KEY UPDATE
+) chosen
+WHERE r.id = chosen.id;
 
 -- name: PauseInformer :exec
 INSERT INTO delta_controller (name, inform_interval, inform_paused) VALUES (@name, '0', @paused)
