@@ -377,8 +377,8 @@ func retry(ctx context.Context, do func(context.Context) error) error {
 	}
 }
 
-// isPassing tells whether the database may well accept the same statement a little later: the connection broke, or the
-// server is shutting down, starting, out of resources, or had to choose a victim.
+// isPassing tells whether the database may well accept the same statement a little later: the connection broke, the server is
+// shutting down, starting, out of resources, or no longer the primary, or it had to choose a victim, or a lock was waited for in vain.
 func isPassing(err error) bool {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false
@@ -387,6 +387,7 @@ func isPassing(err error) bool {
 	if !errors.As(err, &pg) {
 		return true
 	}
+	const readOnly, lockNotAvailable = "25006", "55P03"
 	class := pg.Code[:min(len(pg.Code), 2)]
-	return class == "08" || class == "40" || class == "53" || class == "57"
+	return pg.Code == readOnly || pg.Code == lockNotAvailable || class == "08" || class == "40" || class == "53" || class == "57"
 }

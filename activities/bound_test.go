@@ -82,6 +82,8 @@ func TestAWriteIsRepeatedForAPassingReasonOnly(t *testing.T) {
 		{&pgconn.PgError{Code: "40001"}, true}, // serialization failure
 		{&pgconn.PgError{Code: "53300"}, true}, // too many connections
 		{&pgconn.PgError{Code: "57P01"}, true}, // admin shutdown
+		{&pgconn.PgError{Code: "25006"}, true}, // read-only: no longer the primary
+		{&pgconn.PgError{Code: "55P03"}, true}, // lock not available, within the role's lock_timeout
 		{pgx.ErrNoRows, false},
 		{fmt.Errorf("claiming: %w", pgx.ErrNoRows), false},
 		{&pgconn.PgError{Code: "23514"}, false}, // check violation

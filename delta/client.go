@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
 
@@ -55,10 +56,15 @@ type timing struct {
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
 //
-// It returns an error for a nil pool or config, and an *[InputError] for a field that breaks its rule.
+// It returns an error for a nil pool or config, or a pool whose default_query_exec_mode is exec or simple_protocol, and an
+// *[InputError] for a field that breaks its rule.
 func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	if pool == nil {
 		return nil, errors.New("delta: pool is nil: give an open *pgxpool.Pool")
+	}
+	if mode := pool.Config().ConnConfig.DefaultQueryExecMode; mode == pgx.QueryExecModeExec || mode == pgx.QueryExecModeSimpleProtocol {
+		return nil, fmt.Errorf("delta: the pool's default_query_exec_mode is %q, which sends arguments without their types. "+
+			"It must be another one: a pooler that has no prepared statements does with cache_describe", mode)
 	}
 	if config == nil {
 		return nil, errors.New("delta: config is nil: &delta.Config{} is a client that only informs")

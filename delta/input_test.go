@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -181,6 +182,14 @@ func TestNewClientRefusesABadConfig(t *testing.T) {
 	require.ErrorContains(t, err, "pool is nil")
 	_, err = delta.NewClient(pool, nil)
 	require.ErrorContains(t, err, "config is nil")
+
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		untyped, err := pgxpool.New(t.Context(), "postgres://localhost/nowhere?default_query_exec_mode="+mode)
+		require.NoError(t, err)
+		defer untyped.Close()
+		_, err = delta.NewClient(untyped, &delta.Config{})
+		require.ErrorContains(t, err, "default_query_exec_mode")
+	}
 
 	controllers := delta.NewControllers()
 	delta.AddController(controllers, &controller[account]{})
