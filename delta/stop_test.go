@@ -149,7 +149,7 @@ type ctxKey struct{}
 func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 	h := newHarness(t)
 	before := goleak.IgnoreCurrent()
-	config := h.config(with(&controller[account]{}), with(&controller[listed]{}))
+	config := h.config(with(&controller[account]{}), with(&controller[listed]{}), with(&controller[batched]{}))
 	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 2}}
 	c := h.client(config)
 	require.NoError(t, c.Start(context.Background()))
@@ -158,8 +158,13 @@ func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 		_, err := informer.Inform(t.Context(), account{Name: fmt.Sprint(i)}, nil)
 		require.NoError(t, err)
 	}
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 100)...), nil)
+	require.NoError(t, err)
 	for i := range 20 {
 		h.eventually("account", fmt.Sprint(i), synced(1))
+	}
+	for _, name := range names("ok", 100) {
+		h.eventually("batched", name, synced(1))
 	}
 	require.NoError(t, informer.Stop(context.Background()))
 	require.NoError(t, c.Stop(context.Background()))
