@@ -102,8 +102,8 @@ func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	first := make(chan error, 1)
 	go func() { first <- c.Stop(context.Background()) }()
 	select {
-	case <-first:
-		t.Fatal("the first waits for Work")
+	case err := <-first:
+		t.Fatalf("the first does not wait for Work: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
