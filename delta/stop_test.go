@@ -64,18 +64,25 @@ func TestStopWaitsForWork(t *testing.T) {
 	h.eventually("account", "bob", synced(1))
 }
 
-func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
+// startStuck starts a client whose Work is at a resource, ann, until its context ends.
+func (h *harness) startStuck() *delta.Client {
+	h.t.Helper()
 	started := make(chan struct{})
 	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
 		close(started)
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
-	require.NoError(t, err)
+	_, err := c.Inform(h.t.Context(), account{Name: "ann"}, nil)
+	require.NoError(h.t, err)
 	<-started
+	return c
+}
+
+func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startStuck()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, c.Stop(ctx), context.DeadlineExceeded)
@@ -90,15 +97,7 @@ func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
 func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	started := make(chan struct{})
-	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
-		close(started)
-		<-ctx.Done()
-		return ctx.Err()
-	})
-	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
-	require.NoError(t, err)
-	<-started
+	c := h.startStuck()
 	first := make(chan error, 1)
 	go func() { first <- c.Stop(context.Background()) }()
 	select {
