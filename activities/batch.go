@@ -325,8 +325,8 @@ func (r *batchRun) afterTx(ctx context.Context, one *result) {
 	case err != nil || !found:
 		one.written, one.outcome.Verdict = one.worked, VerdictFailed // what the row holds decides
 	case s.State != deltatype.ResourceStatePending || s.Generation != one.worked.Generation || s.Attempt != one.worked.Attempt:
-		if s.SyncedGeneration >= one.worked.Generation {
-			one.written = s
+		if one.tx.wrote.Load() && s.ID == one.worked.ID && s.SyncedGeneration >= one.worked.Generation {
+			one.written, one.outcome = s, Outcome{Verdict: VerdictSynced} // whatever Work returned came too late
 		}
 	case one.outcome.Verdict == VerdictSynced:
 		one.outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}

@@ -602,7 +602,8 @@ UPDATE delta_resource r
 SET dispatch_at = now() + $1::interval,
     hashed_id = CASE WHEN $2::boolean THEN delta_hash_id(r.kind, r.object_id) END,
     workflow_id = CASE
-        WHEN NOT r.alone AND pg_column_size(r.object) <= $3::integer THEN $4::text
+        WHEN NOT r.alone AND pg_column_size(r.object) <= $3::integer
+            AND NOT (r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts) THEN $4::text
         WHEN $2::boolean THEN $5::text || delta_hash_id(r.kind, r.object_id)
         ELSE $5::text || r.object_id END
 FROM (
@@ -653,7 +654,8 @@ type LeaseDueInBatchRow struct {
 // statement is to probe the table once for each: what a row has to be like is wrapped in CASE, which the planner takes for
 // true of every other row. Without that it believes, of a table that is filling up, that next to none are, and compares
 // each of them with each member.
-// LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow.
+// LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow; so is one whose last attempt was lost with
+// its batch: that closes it.
 func (q *Queries) LeaseDueInBatch(ctx context.Context, db DBTX, arg LeaseDueInBatchParams) ([]LeaseDueInBatchRow, error) {
 	rows, err := db.Query(ctx, leaseDueInBatch,
 		arg.Lease,

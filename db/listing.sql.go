@@ -95,7 +95,7 @@ FROM (
     WHERE d.kind = $2 AND d.created_at < $3 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < $3, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $4 AND l.object_id = d.object_id)
-    ORDER BY d.object_id COLLATE "C"
+    ORDER BY d.object_id
     LIMIT $5::integer
     FOR NO KEY UPDATE
 ) gone

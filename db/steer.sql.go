@@ -384,7 +384,7 @@ FROM (
     SELECT d.id FROM delta_resource d
     WHERE d.kind = $1 AND d.dispatch_at IS NOT NULL AND NOT d.paused
       AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
-    ORDER BY d.object_id COLLATE "C"
+    ORDER BY d.object_id
     FOR NO KEY UPDATE
 ) chosen
 WHERE r.id = chosen.id

@@ -354,3 +354,20 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 		}
 	}
 }
+
+// A member whose last attempt was claimed, and whose batch is gone from Temporal, goes to its own workflow, which closes it.
+func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).InformMany(t.Context(), manyBatched(names("ok", 5)...), &delta.InformOpts{MaxAttempts: 1})
+	require.NoError(t, err)
+	h.leaseBatch("batched", time.Hour)
+	// As claimed by it, a quarter of an hour ago.
+	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'pending', attempt = 1, attempted_at = now(), due_at = NULL,
+		dispatch_at = now(), held_until = now()`)
+	require.NoError(t, err)
+	h.start(h.config(with(&controller[batched]{})))
+	for _, name := range names("ok", 5) {
+		h.within(20*time.Second, "batched", name, inState(deltatype.ResourceStateDegraded))
+	}
+}

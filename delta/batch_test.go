@@ -286,3 +286,27 @@ func TestABatchEndsWithItsLastMember(t *testing.T) {
 		return err == nil && count.GetCount() == 0
 	}, 10*time.Second, 50*time.Millisecond)
 }
+
+// Work that fails after its transaction was committed has synced, and the event says so.
+func TestABatchTellsOfWhatWasSyncedInATransaction(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
+		tx, err := h.Pool.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
+		if err := r.CompleteTx(ctx, tx); err != nil {
+			return err
+		}
+		return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
+	}})))
+	events, cancel := c.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)
+	defer cancel()
+	_, err := c.InformMany(t.Context(), manyBatched(names("ok", 5)...), nil)
+	require.NoError(t, err)
+	for range 5 {
+		require.Equal(t, delta.EventCategoryObjectSynced, (<-events).EventCategory)
+	}
+}

@@ -8,12 +8,14 @@
 -- each of them with each member.
 
 -- name: LeaseDueInBatch :many
--- LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow.
+-- LeaseDue for one batch. A row that is to be alone, or is large, is for its own workflow; so is one whose last attempt was lost with
+-- its batch: that closes it.
 UPDATE delta_resource r
 SET dispatch_at = now() + @lease::interval,
     hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
     workflow_id = CASE
-        WHEN NOT r.alone AND pg_column_size(r.object) <= @largest::integer THEN @batch_id::text
+        WHEN NOT r.alone AND pg_column_size(r.object) <= @largest::integer
+            AND NOT (r.state = 'pending' AND r.attempt - r.snoozes >= r.max_attempts) THEN @batch_id::text
         WHEN @hash_ids::boolean THEN @workflow_id_prefix::text || delta_hash_id(r.kind, r.object_id)
         ELSE @workflow_id_prefix::text || r.object_id END
 FROM (

@@ -31,7 +31,7 @@ FROM (
     WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < @started, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
-    ORDER BY d.object_id COLLATE "C"
+    ORDER BY d.object_id
     LIMIT @batch::integer
     FOR NO KEY UPDATE
 ) gone
