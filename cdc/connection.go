@@ -168,9 +168,17 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		Status              string `json:"wal_status"`
 		Invalidation        string `json:"invalidation_reason"`
 		Conflicting, Active bool
+		Synced              bool // it is a copy of the primary's
 	}
 	if err := json.Unmarshal([]byte(text), &slot); err != nil {
 		return 0, fmt.Errorf("%w: slot %s: %w", ErrProtocol, text, err)
+	}
+	if slot.Synced { // and stays so after the server was promoted
+		if standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`); err != nil {
+			return 0, err
+		} else if standby == "t" {
+			return 0, fmt.Errorf("cdc: slot %q is the copy of a standby, and of use when that is promoted", name)
+		}
 	}
 	switch {
 	case slot.Plugin != "pgoutput":
