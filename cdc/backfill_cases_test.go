@@ -212,8 +212,21 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	d.exec(`alter system set synchronous_standby_names = 'nobody'`, `select pg_reload_conf()`)
+	// Whether commits wait is decided by the checkpointer, when it has seen the setting too.
+	require.Eventually(t, func() bool {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := d.pool.Exec(t.Context(), `comment on database postgres is 'does this wait?'`)
+			ended <- err
+		}()
+		for len(ended) == 0 {
+			if query[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
+				return <-ended == nil
+			}
+		}
+		return false
+	}, 30*time.Second, 10*time.Millisecond)
 	committing := make(chan error, 1)
-	require.Eventually(t, func() bool { return query[string](d, `show synchronous_standby_names`) == "nobody" }, 10*time.Second, 10*time.Millisecond)
 	go func() {
 		_, err := d.pool.Exec(t.Context(), `update t set v = 'new' where id = 1`)
 		committing <- err

@@ -133,7 +133,8 @@ func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
 			const keys = 3000
 			d.fill(keys)
 			if full {
-				d.exec(`ALTER TABLE everything REPLICA IDENTITY FULL`)
+				// With a generated column that is not published, Postgres 18 would refuse the updates.
+				d.exec(`ALTER TABLE everything DROP COLUMN g`, `ALTER TABLE everything REPLICA IDENTITY FULL`)
 			}
 			stop := d.write(3, keys)
 			c := d.beginCopy("everything", "s", "n")

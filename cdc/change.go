@@ -50,7 +50,7 @@ type Truncate struct {
 	RestartIdentity bool
 }
 
-// Message is what pg_logical_emit_message wrote. Servers before Postgres 14 do not send them.
+// Message is what pg_logical_emit_message wrote.
 type Message struct {
 	// Transactional tells a message that comes with its transaction from one that came at once.
 	Transactional bool

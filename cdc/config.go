@@ -30,7 +30,7 @@ type Config struct {
 	// slot follows the server.
 	OnlyAcknowledged bool
 	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
-	// and need not keep them itself. Default: 2 with Postgres 14 and later, or else 1.
+	// and need not keep them itself. Default: 2.
 	Protocol int
 	// MemoryLimit bounds what is kept of transactions in memory, in bytes: half of it for those that are not complete and
 	// half for those that wait for [Stream.Next]. One message of the server comes on top. Default: 64 MiB; at least 64 KiB.
@@ -61,6 +61,7 @@ type Config struct {
 
 // WithDefaults is a copy in which all that was zero has its default.
 func (c Config) WithDefaults() Config {
+	setDefault(&c.Protocol, 2)
 	setDefault(&c.MemoryLimit, 64<<20)
 	setDefault(&c.SpillLimit, 16<<30)
 	setDefault(&c.StatusInterval, 10*time.Second)
@@ -98,8 +99,8 @@ func (c *Config) validate() error {
 	switch {
 	case c.Temporary && c.Start != 0:
 		return invalid(FieldStart, c.Start, "none with Temporary")
-	case c.Protocol < 0 || c.Protocol > 2:
-		return invalid(FieldProtocol, c.Protocol, "1 or 2, or 0 for what the server has")
+	case c.Protocol < 1 || c.Protocol > 2:
+		return invalid(FieldProtocol, c.Protocol, "1 or 2")
 	case c.MemoryLimit < 64<<10:
 		return invalid(FieldMemoryLimit, c.MemoryLimit, "at least 65536 bytes")
 	case c.StatusInterval < 10*time.Millisecond:

@@ -63,8 +63,8 @@ func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*co
 	if err == nil {
 		result.version, err = strconv.Atoi(number)
 	}
-	if err == nil && result.version < 130000 {
-		err = invalid(FieldServerVersion, number, "Postgres 13 or later")
+	if err == nil && result.version < 140000 {
+		err = invalid(FieldServerVersion, number, "Postgres 14 or later")
 	}
 	if err != nil {
 		result.close()
@@ -125,19 +125,9 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 			return 0, invalid(FieldPublications, p, "there is no publication of this name in the database")
 		}
 	}
-	protocol := config.Protocol
-	if protocol == 0 {
-		protocol = 2
-		if c.version < 140000 {
-			protocol = 1
-		}
-	}
-	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + literal(strings.Join(names, ","))}
-	if protocol > 1 {
+	args := []string{"proto_version '" + strconv.Itoa(config.Protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
+	if config.Protocol > 1 {
 		args = append(args, "streaming 'on'")
-	}
-	if c.version >= 140000 {
-		args = append(args, "messages 'true'")
 	}
 	err = pglogrepl.StartReplication(ctx, c.PgConn, quote(config.Slot), pglogrepl.LSN(at),
 		pglogrepl.StartReplicationOptions{Mode: pglogrepl.LogicalReplication, PluginArgs: args})
@@ -178,9 +168,17 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		Status              string `json:"wal_status"`
 		Invalidation        string `json:"invalidation_reason"`
 		Conflicting, Active bool
+		Synced              bool // it is a copy of the primary's
 	}
 	if err := json.Unmarshal([]byte(text), &slot); err != nil {
 		return 0, fmt.Errorf("%w: slot %s: %w", ErrProtocol, text, err)
+	}
+	if slot.Synced { // and stays so after the server was promoted
+		if standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`); err != nil {
+			return 0, err
+		} else if standby == "t" {
+			return 0, fmt.Errorf("cdc: slot %q is the copy of a standby, and of use when that is promoted", name)
+		}
 	}
 	switch {
 	case slot.Plugin != "pgoutput":

@@ -54,6 +54,14 @@ func CreatePublication(ctx context.Context, db DB, p Publication) error {
 	if p.ViaRoot {
 		sql += ` WITH (publish_via_partition_root = true)`
 	}
+	for _, t := range p.Tables {
+		if len(t.Columns) > 0 || t.Filter != "" {
+			if err := needs(ctx, db, 15, FieldTables, "a column list or a row filter"); err != nil {
+				return err
+			}
+			break
+		}
+	}
 	// One statement only, whatever a filter holds.
 	if _, err := db.Exec(ctx, sql, pgx.QueryExecModeDescribeExec); err != nil {
 		return fmt.Errorf("cdc: creating publication %q: %w", p.Name, known(err))

@@ -1,6 +1,7 @@
 package cdc_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,9 +12,7 @@ import (
 func TestPublicationsFilterRowsAndColumns(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	if query[int](d, `select current_setting('server_version_num')::int`) < 150000 {
-		t.Skip("needs Postgres 15")
-	}
+	d.NeedsVersion(15)
 	ctx := t.Context()
 	d.exec(`create table "a ""b" (id int primary key, "the secret" text, kind text)`, `create table plain (id int primary key)`, `create table other (id int)`)
 	p := cdc.Publication{Name: d.name, ViaRoot: true, Tables: []cdc.PublishedTable{
@@ -58,5 +57,54 @@ func TestTablesAreFoundByPatterns(t *testing.T) {
 		var invalid *cdc.InvalidError
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, cdc.FieldTables, invalid.Field)
+	}
+}
+
+func TestWhatNeedsPostgres15IsNamed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	if query[int](d, `select current_setting('server_version_num')::int`) >= 150000 {
+		t.Skip("this has them")
+	}
+	d.exec(`create table t (id int primary key)`)
+	for _, table := range []cdc.PublishedTable{{Table: "t", Columns: []string{"id"}}, {Table: "t", Filter: "true"}} {
+		err := cdc.CreatePublication(t.Context(), d.pool, cdc.Publication{Name: "p", Tables: []cdc.PublishedTable{table}})
+		require.ErrorContains(t, err, "Postgres 15 or later")
+	}
+}
+
+// Postgres 18 streams generated columns for who asks for them.
+func TestGeneratedColumnsComeWhereTheyArePublished(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.NeedsVersion(18)
+	d.exec(`create table whole (id int primary key, s int generated always as (id + 1) stored, z int default 9)`, `alter table whole replica identity full`,
+		`create table listed (id int primary key, s int generated always as (id + 1) stored, z int default 9)`,
+		`create table bare (id int primary key, s int generated always as (id + 1) stored, v int generated always as (id + 2) virtual)`,
+		`create publication stored for table whole with (publish_generated_columns = stored)`, `create publication lists for table listed (id, s), bare`)
+	for _, table := range []string{"whole", "listed", "bare"} {
+		d.exec(`insert into ` + table + ` values (1)`)
+	}
+	publications := []string{"stored", "lists"}
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: d.name, Publications: publications})
+	require.NoError(t, err)
+	defer snapshot.Close()
+	s, err := cdc.Open(t.Context(), d.streamConfig(func(c *cdc.Config) { c.Publications = publications }))
+	require.NoError(t, err)
+	defer s.Close()
+	for table, row := range map[string]string{"whole": "[1 2 9]", "listed": "[1 2]", "bare": "[1]"} {
+		for c, err := range snapshot.Rows(t.Context(), "public", table) {
+			require.NoError(t, err)
+			require.Equal(t, row, fmt.Sprint(c.New), table)
+		}
+		d.exec(`update ` + table + ` set id = id`)
+		_, changes := next(t, s)
+		require.Equal(t, []string{"update " + table + " " + row}, changes)
+		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: table})
+		require.NoError(t, err)
+		_, changes = next(t, s)
+		require.Equal(t, []string{"read " + table + " " + row}, changes)
+		<-b.Done()
+		require.NoError(t, b.Err())
 	}
 }

@@ -65,12 +65,8 @@ func CreateSlot(ctx context.Context, db DB, name string, options SlotOptions) (L
 	}
 	call, args := `$1, 'pgoutput', $2`, []any{name, options.Temporary}
 	if options.Failover {
-		version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
-		if err != nil {
+		if err := needs(ctx, db, 17, FieldFailover, true); err != nil {
 			return 0, err
-		}
-		if version < 170000 {
-			return 0, invalid(FieldFailover, true, "Postgres 17 or later")
 		}
 		call += `, false, true`
 	}
@@ -149,6 +145,15 @@ func DropSlot(ctx context.Context, db DB, name string) error {
 		return fmt.Errorf("cdc: dropping slot %q: %w", name, known(err))
 	}
 	return nil
+}
+
+// needs refuses what came with a later major version of Postgres.
+func needs(ctx context.Context, db DB, major int, field Field, value any) error {
+	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int / 10000`)
+	if err == nil && version < major {
+		err = invalid(field, value, fmt.Sprintf("Postgres %d or later; this is %d", major, version))
+	}
+	return err
 }
 
 func single[T any](ctx context.Context, db DB, sql string, args ...any) (value T, err error) {

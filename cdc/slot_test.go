@@ -47,6 +47,7 @@ func TestSlotsAreListedMeasuredAndDropped(t *testing.T) {
 	if query[int](d, `select current_setting('server_version_num')::int`) < 170000 {
 		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, cdc.FieldFailover, invalid.Field)
+		require.ErrorContains(t, err, "Postgres 17 or later")
 	} else {
 		require.NoError(t, err)
 	}

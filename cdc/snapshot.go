@@ -116,11 +116,7 @@ func (s *Snapshot) create(ctx context.Context) error {
 
 // patient has the server keep connections that do nothing for a while.
 func (c *connection) patient(ctx context.Context) error {
-	sql := `SET idle_in_transaction_session_timeout = 0`
-	if c.version >= 140000 {
-		sql += `; SET idle_session_timeout = 0`
-	}
-	if _, err := c.Exec(ctx, sql).ReadAll(); err != nil {
+	if _, err := c.Exec(ctx, `SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0`).ReadAll(); err != nil {
 		return fmt.Errorf("cdc: setting up a connection: %w", err)
 	}
 	return nil

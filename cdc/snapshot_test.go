@@ -161,9 +161,7 @@ func TestSnapshotIsReadInTheOrderOfTheKey(t *testing.T) {
 func TestSnapshotReadsWhatIsPublished(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	if query[int](d, `select current_setting('server_version_num')::int`) < 150000 {
-		t.Skip("needs Postgres 15")
-	}
+	d.NeedsVersion(15)
 	d.exec(`create table t (id int primary key, secret text, kind text)`, `create table other (id int primary key)`, `create table keyless (id int)`,
 		`insert into t select i, 'x', 'k' from generate_series(1, 25) i`)
 	require.NoError(t, cdc.CreatePublication(t.Context(), d.pool, cdc.Publication{Name: "some", Tables: []cdc.PublishedTable{

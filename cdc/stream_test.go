@@ -119,9 +119,9 @@ func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
 	require.NoError(t, s.Ack(second.EndLSN), "the last can be repeated")
 	refused(first.EndLSN, "behind what is acknowledged")
 	refused(0, "behind what is acknowledged")
-	require.Eventually(t, func() bool { return d.slot().Confirmed == second.EndLSN }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return d.slot().Confirmed >= second.EndLSN }, 10*time.Second, 20*time.Millisecond)
 	time.Sleep(600 * time.Millisecond) // some statuses later
-	require.Equal(t, second.EndLSN, d.slot().Confirmed, "nothing is confirmed over what waits")
+	confirmed := d.slot().Confirmed    // others may have written something between the second and the third
 
 	s.Close()
 	s.Close()
@@ -129,8 +129,9 @@ func TestOnlyWhatWasDeliveredCanBeAcknowledged(t *testing.T) {
 	_, err := s.Next(t.Context())
 	require.ErrorIs(t, err, cdc.ErrClosed)
 	s = d.stream()
-	_, changes := next(t, s)
+	third, changes := next(t, s)
 	require.Equal(t, []string{"insert t [3]"}, changes, "what was not acknowledged comes again")
+	require.Less(t, confirmed, third.CommitLSN, "nothing is confirmed over what waits")
 }
 
 func (d *database) slot() cdc.Slot {

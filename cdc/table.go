@@ -76,13 +76,14 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 	rows, err := conn.rows(ctx, `
 		SELECT a.attname, a.atttypid, a.atttypmod, y.typname, yn.nspname,
 			coalesce(array_position(p.indkey[0:p.indnkeyatts-1]::int2[], a.attnum), -1),
-			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1)
+			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1),
+			a.attgenerated <> ''
 		FROM pg_attribute a
 		JOIN pg_type y ON y.oid = a.atttypid
 		JOIN pg_namespace yn ON yn.oid = y.typnamespace
 		LEFT JOIN pg_index p ON p.indrelid = a.attrelid AND p.indisprimary
 		LEFT JOIN pg_index r ON r.indrelid = a.attrelid AND r.indisreplident
-		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
 		ORDER BY a.attnum`, oid)
 	if err != nil {
 		return err
@@ -112,7 +113,9 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		}
 		c.Key = t.relation.Identity == IdentityFull || t.relation.Identity == IdentityDefault && row[5].Text != "-1" ||
 			t.relation.Identity == IdentityIndex && row[6].Text != "-1"
-		if listed == nil || listed[c.Name] {
+		// Before Postgres 18 generated columns are never streamed; from then on the list tells.
+		hidden := row[7].Text == "t" && (listed == nil || conn.version < 180000)
+		if !hidden && (listed == nil || listed[c.Name]) {
 			t.relation.Columns = append(t.relation.Columns, c)
 			columns = append(columns, quote(c.Name))
 		}

@@ -141,12 +141,16 @@ func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err 
 	var current *string
 	var path string
 	var shared bool
+	var server int
 	err = pool.QueryRow(ctx, `
-		SELECT current_schema(), current_setting('search_path'), EXISTS (
+		SELECT current_schema(), current_setting('search_path'), current_setting('server_version_num')::int / 10000, EXISTS (
 			SELECT FROM pg_class WHERE relname = $1 AND relkind = 'r' AND relnamespace = to_regnamespace(quote_ident(current_schema()))
-		)`, gooseTable).Scan(&current, &path, &shared)
+		)`, gooseTable).Scan(&current, &path, &server, &shared)
 	if err != nil {
 		return "", "", fmt.Errorf("asking for the current schema: %w", err)
+	}
+	if server < 14 {
+		return "", "", fmt.Errorf("the server is Postgres %d, and Delta needs 14 or later", server)
 	}
 	if current == nil {
 		return "", "", fmt.Errorf("no schema of search_path %q exists: create it first (CREATE SCHEMA …)", path)

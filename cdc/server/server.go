@@ -115,8 +115,8 @@ func checkDatabase(ctx context.Context, pool *pgxpool.Pool) error {
 	switch {
 	case err != nil:
 		return err
-	case version < 130000:
-		return invalid(cdc.FieldServerVersion, version, "Postgres 13 or later")
+	case version < 140000:
+		return invalid(cdc.FieldServerVersion, version, "Postgres 14 or later")
 	case level != "logical":
 		return invalid(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")
 	case !may:

@@ -217,8 +217,8 @@ func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) (
 	}
 	if len(without) > 0 {
 		return nil, refusal(http.StatusUnprocessableEntity, "no_primary_key", fmt.Sprintf(
-			"these tables have no replica identity by which updates and deletes name their rows, or no primary key in whose order a snapshot "+
-				"could be read (\"snapshot\":false does without): %s", strings.Join(without, ", ")))
+			"these tables have no replica identity by which updates and deletes name their rows (in Postgres 18, one with generated columns is "+
+				"none), or no primary key in whose order a snapshot could be read (\"snapshot\":false does without): %s", strings.Join(without, ", ")))
 	}
 	return tables, nil
 }

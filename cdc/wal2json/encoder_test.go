@@ -47,8 +47,7 @@ func (s scene) frames(t *testing.T) (theirs, ours []string) {
 	slot := d.Name
 	_, err := cdc.CreateSlot(t.Context(), d.Pool, slot, cdc.SlotOptions{})
 	require.NoError(t, err)
-	_, err = d.Pool.Exec(t.Context(), `SELECT pg_create_logical_replication_slot($1, 'wal2json')`, slot+plugin)
-	require.NoError(t, err, "the plugin is needed: apt-get install postgresql-15-wal2json, or .ci/postgres")
+	d.PluginSlot(slot + plugin)
 	for _, statement := range s.each {
 		d.Exec(statement)
 	}

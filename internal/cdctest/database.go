@@ -4,6 +4,7 @@ package cdctest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -96,6 +98,26 @@ func (d *Database) Exec(statements ...string) {
 	for _, s := range statements {
 		_, err := d.Pool.Exec(context.Background(), s)
 		require.NoError(d.tb, err, s)
+	}
+}
+
+// PluginSlot makes a slot of the plugin wal2json. A server that does not have the plugin, as those that are not Debian's, has
+// nothing to compare with: the test is skipped.
+func (d *Database) PluginSlot(name string) {
+	d.tb.Helper()
+	_, err := d.Pool.Exec(context.Background(), `SELECT pg_create_logical_replication_slot($1, 'wal2json')`, name)
+	if server := (*pgconn.PgError)(nil); errors.As(err, &server) && server.Code == "58P01" { // undefined_file
+		d.tb.Skipf("this Postgres, version %s, does not have the plugin wal2json: apt-get install postgresql-NN-wal2json, or .ci/postgres",
+			Query[string](d, `SHOW server_version`))
+	}
+	require.NoError(d.tb, err)
+}
+
+// NeedsVersion skips a test of what came with a later major version of Postgres.
+func (d *Database) NeedsVersion(major int) {
+	d.tb.Helper()
+	if version := Query[int](d, `SELECT current_setting('server_version_num')::int / 10000`); version < major {
+		d.tb.Skipf("needs Postgres %d, this is %d", major, version)
 	}
 }
 

@@ -34,32 +34,59 @@ type Private struct {
 func NewPrivate(tb testing.TB, settings ...string) *Private {
 	tb.Helper()
 	p := &Private{tb: tb, bin: Query[string](New(tb), `SELECT setting FROM pg_config WHERE name = 'BINDIR'`)}
+	p.makeFolder()
+	out, err := p.command("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
+	require.NoError(tb, err, "%s", out)
+	p.serve(settings)
+	return p
+}
+
+// Standby makes a copy of the server and starts it as a standby, which is told in settings how to follow. The server is
+// stopped meanwhile.
+func (p *Private) Standby(settings ...string) *Private {
+	p.tb.Helper()
+	s := &Private{tb: p.tb, bin: p.bin}
+	s.makeFolder()
+	p.Stop(syscall.SIGINT)
+	out, err := exec.Command("cp", "-a", p.data(), s.data()).CombinedOutput()
+	require.NoError(p.tb, err, "%s", out)
+	require.NoError(p.tb, os.WriteFile(filepath.Join(s.data(), "standby.signal"), nil, 0o644))
+	p.Start()
+	p.Pool.Reset()
+	s.serve(settings)
+	return s
+}
+
+func (p *Private) makeFolder() {
+	p.tb.Helper()
 	folder, err := os.MkdirTemp("/tmp", "cdctest-*")
-	require.NoError(tb, err)
-	tb.Cleanup(func() { _ = os.RemoveAll(folder) })
+	require.NoError(p.tb, err)
+	p.tb.Cleanup(func() { _ = os.RemoveAll(folder) })
 	p.folder = folder
 	if os.Getuid() == 0 {
 		uid, gid := p.nobody()
-		require.NoError(tb, os.Chown(folder, int(uid), int(gid)))
+		require.NoError(p.tb, os.Chown(folder, int(uid), int(gid)))
 	}
-	out, err := p.command("initdb", "-D", p.data(), "-U", "postgres", "-A", "trust", "-N", "--no-locale", "-E", "UTF8").CombinedOutput()
-	require.NoError(tb, err, "%s", out)
+}
+
+// serve starts it for the first time.
+func (p *Private) serve(settings []string) {
+	p.tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(tb, err)
+	require.NoError(p.tb, err)
 	port := listener.Addr().(*net.TCPAddr).Port
-	require.NoError(tb, listener.Close())
+	require.NoError(p.tb, listener.Close())
 	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories="}, settings...)
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port))
-	require.NoError(tb, err)
-	pool, err := pgxpool.NewWithConfig(tb.Context(), config)
-	require.NoError(tb, err)
-	p.Database = &Database{Name: "postgres", Pool: pool, tb: tb, config: func() *pgx.ConnConfig { return config.ConnConfig.Copy() }}
-	tb.Cleanup(func() {
+	require.NoError(p.tb, err)
+	pool, err := pgxpool.NewWithConfig(p.tb.Context(), config)
+	require.NoError(p.tb, err)
+	p.Database = &Database{Name: "postgres", Pool: pool, tb: p.tb, config: func() *pgx.ConnConfig { return config.ConnConfig.Copy() }}
+	p.tb.Cleanup(func() {
 		pool.Close()
 		p.Stop(syscall.SIGQUIT)
 	})
 	p.Start()
-	return p
 }
 
 // nobody is whom root runs Postgres as.

@@ -35,5 +35,7 @@ func Fingerprint() string {
 			_, _ = fmt.Fprintln(hash, entry)
 		}
 	}
+	f := finder{path: os.Getenv("PATH")}
+	_, _ = fmt.Fprintln(hash, f.onPath("postgres"), f.onPath("pg_config"))
 	return hex.EncodeToString(hash.Sum(nil))[:12]
 }

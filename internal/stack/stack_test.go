@@ -215,3 +215,12 @@ func TestOptions(t *testing.T) {
 	_, err = Start(t.Context(), Options{Ephemeral: true, TemporalPort: 70000})
 	require.ErrorContains(t, err, "Temporal port 70000 is not between 1 and 65535")
 }
+
+func TestAnotherPostgresOnPathIsAnotherStack(t *testing.T) {
+	root := t.TempDir()
+	t.Setenv("PATH", install(t, root, "a", "17.2"))
+	before := Fingerprint()
+	require.Equal(t, before, Fingerprint())
+	t.Setenv("PATH", install(t, root, "b", "17.2"))
+	require.NotEqual(t, before, Fingerprint())
+}

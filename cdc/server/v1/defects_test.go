@@ -130,7 +130,7 @@ func TestDefectGoneInitDroppedSlotsOfOthers(t *testing.T) {
 	s := serve(t, testTable)
 	foreign := []string{"delta_" + s.Name + "1", "my_delta_" + s.Name, s.Name + "_wal2json_delta_1"}
 	for i, name := range foreign {
-		s.Exec(`select pg_create_logical_replication_slot('` + name + `', '` + []string{"pgoutput", "test_decoding", "wal2json"}[i] + `')`)
+		s.Exec(`select pg_create_logical_replication_slot('` + name + `', '` + []string{"pgoutput", "test_decoding", "test_decoding"}[i] + `')`)
 	}
 	s.Exec(`create publication delta_stream_other_changes`)
 	first := s.init()

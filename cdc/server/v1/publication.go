@@ -13,6 +13,7 @@ import (
 
 // Where a publication has the updates of a table that has no replica identity, the server refuses the updates themselves.
 // So there are two: changes has the tables with an identity, and inserts the others, of which it has only what needs none.
+// Postgres 18 refuses them as well where generated columns, which are not published, belong to the identity.
 // A superuser's inserts is for all tables, so that nothing is missed of those to come until they are noticed.
 
 // published is a table that is to be in a publication, or is.
@@ -152,10 +153,14 @@ func (p published) alter(verb string) string {
 // published as a whole, with the partitions to come, where that breaks none of them; its partitions stand beside it.
 func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]published, strangers int64, err error) {
 	rows, err := db.Query(ctx, `
-		WITH tables AS (
+		WITH generated AS (
+			SELECT attrelid, attnum FROM pg_attribute
+			WHERE attgenerated <> '' AND NOT attisdropped AND current_setting('server_version_num')::int >= 180000
+		), tables AS (
 			SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition, pg_has_role(c.relowner, 'USAGE') AS owned,
-				c.relreplident = 'f' OR EXISTS (
+				c.relreplident = 'f' AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid) OR EXISTS (
 					SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+					AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.attnum = ANY (i.indkey))
 					AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)) AS identity
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
