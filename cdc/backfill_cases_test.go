@@ -3,7 +3,6 @@ package cdc_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -197,55 +196,4 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.ErrorIs(t, again.Err(), cdc.ErrClosed)
 	_, err = s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
 	require.ErrorIs(t, err, cdc.ErrClosed)
-}
-
-// One commits and cannot be seen for as long as its standby is waited for, while the stream has it already. A chunk that were
-// read meanwhile would undo it.
-func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
-	t.Parallel()
-	_, d := newPrivateServer(t)
-	config := d.pool.Config().ConnConfig.Copy()
-	config.RuntimeParams["synchronous_commit"] = "local"
-	d.exec(`create table t (id int primary key, v text)`, `insert into t values (1, 'old'), (2, 'old')`,
-		`create publication postgres for all tables`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
-	s, err := cdc.Open(t.Context(), cdc.Config{Conn: config, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet})
-	require.NoError(t, err)
-	t.Cleanup(s.Close)
-	d.exec(`alter system set synchronous_standby_names = 'nobody'`, `select pg_reload_conf()`)
-	// Whether commits wait is decided by the checkpointer, when it has seen the setting too.
-	require.Eventually(t, func() bool {
-		ended := make(chan error, 1)
-		go func() {
-			_, err := d.pool.Exec(t.Context(), `comment on database postgres is 'does this wait?'`)
-			ended <- err
-		}()
-		for len(ended) == 0 {
-			if query[bool](d, `select coalesce(bool_or(pg_cancel_backend(pid)), false) from pg_stat_activity where wait_event = 'SyncRep'`) {
-				return <-ended == nil
-			}
-		}
-		return false
-	}, 30*time.Second, 10*time.Millisecond)
-	committing := make(chan error, 1)
-	go func() {
-		_, err := d.pool.Exec(t.Context(), `update t set v = 'new' where id = 1`)
-		committing <- err
-	}()
-	_, changes := next(t, s)
-	require.Equal(t, []string{"update t [1 new]"}, changes)
-	require.Equal(t, "old", query[string](d, `select v from t where id = 1`), "it cannot be seen")
-
-	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
-	require.NoError(t, err)
-	// What the server is asked while it waits.
-	require.Eventually(t, func() bool {
-		return query[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
-	}, 10*time.Second, time.Millisecond)
-	require.Empty(t, committing)
-	d.exec(`alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
-	require.NoError(t, <-committing)
-	_, changes = next(t, s)
-	require.Equal(t, []string{"read t [1 new]", "read t [2 old]"}, changes)
-	require.True(t, done(b))
-	require.NoError(t, b.Err())
 }
