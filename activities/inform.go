@@ -160,7 +160,7 @@ func (p *pass) drain(ctx context.Context, listing <-chan Listed) error {
 			return context.Cause(ctx)
 		case <-beats.C:
 			if activity.IsActivity(ctx) {
-				activity.RecordHeartbeat(ctx, p.progress)
+				activity.RecordHeartbeat(context.WithoutCancel(ctx), p.progress) // see heartbeatWith
 			}
 		case <-flush.C:
 			if err := p.write(ctx); err != nil {

@@ -22,25 +22,30 @@ func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()
 	return a.heartbeatWith(ctx, func() []any { return details })
 }
 
-// heartbeatWith is heartbeat with details that change.
+// heartbeatWith is heartbeat with details that change. A heartbeat that is under way when the activity ends arrives before its
+// result: cut off with the activity's context, it would be a warning in the SDK's log.
 func (a *Activities) heartbeatWith(ctx context.Context, details func() []any) (stop func()) {
 	if !activity.IsActivity(ctx) {
 		return func() {}
 	}
-	done := make(chan struct{})
+	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(ended)
 		tick := time.NewTicker(beat(ctx))
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				activity.RecordHeartbeat(ctx, details()...)
+				activity.RecordHeartbeat(context.WithoutCancel(ctx), details()...)
 			case <-done:
 				return
 			}
 		}
 	}()
-	return func() { close(done) }
+	return func() {
+		close(done)
+		<-ended
+	}
 }
 
 // beat is how often a sign of life is due.

@@ -7,13 +7,17 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/log"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
 // tuned is a kind whose settings are the test's subject.
@@ -83,6 +87,38 @@ func TestTheRateLimitOfAKindHolds(t *testing.T) {
 	t.Logf("40 calls took %s", took)
 	// Ten a second, and a burst of as many at the beginning.
 	require.Greater(t, took, 2*time.Second)
+}
+
+// brisk is a kind whose heartbeats come every 250 ms.
+type brisk struct{ account }
+
+func (brisk) Kind() string { return "brisk" }
+func (brisk) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1, HeartbeatTimeout: time.Second}
+}
+
+// Work that ends while a heartbeat is under way is nothing to warn of. Without that, this logs some forty warnings.
+func TestTheEndOfWorkCutsNoHeartbeat(t *testing.T) {
+	t.Parallel()
+	var logged logBuffer
+	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
+		o.Logger = log.NewStructuredLogger(logged.logger())
+	}))}
+	var calls atomic.Int64
+	c := h.start(h.config(with(&controller[brisk]{work: func(context.Context, *delta.Resource[brisk]) error {
+		time.Sleep(245*time.Millisecond + time.Duration(calls.Add(1)%10)*time.Millisecond)
+		return nil
+	}})))
+	var objects []delta.Object
+	for i := range 60 {
+		objects = append(objects, brisk{account{Name: fmt.Sprint(i)}})
+	}
+	_, err := c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	for _, o := range objects {
+		h.eventually("brisk", o.ID(), synced(1))
+	}
+	require.NotContains(t, logged.String(), "RecordActivityHeartbeat")
 }
 
 // badly is a kind with a setting that breaks its rule.
