@@ -1,11 +1,14 @@
 package server
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,8 +37,9 @@ type Config struct {
 	// Hosts are patterns of host names under which the server may be called while there are no tokens, besides localhost and
 	// addresses: a page of another name cannot reach it by giving that name the server's address.
 	Hosts []string
-	// Publication is the one that live tails read. One that is there is used as it is; or else it is made, of all Tables
-	// that have a key, and kept so. Default: delta_stream_tail.
+	// Publication is the one that live tails read. One that somebody has made is used as it is; or else it is made, of all
+	// Tables that have a key, and kept so. Servers with other Tables need another; one that theirs keep is refused. Default:
+	// delta_stream_tail, with a hash of Tables behind it where those are given.
 	Publication string
 	// Installation names the session of /v1 among those of other servers of the same database. Default: "default".
 	Installation string
@@ -76,7 +80,7 @@ func (c Config) WithDefaults() Config {
 	if len(c.Tables) == 0 {
 		c.Tables = []string{"*"}
 	}
-	setDefault(&c.Publication, "delta_stream_tail")
+	setDefault(&c.Publication, tailPublication(c.Tables))
 	setDefault(&c.Installation, "default")
 	setDefault(&c.MaxClients, 64)
 	setDefault(&c.MaxTails, 4)
@@ -94,6 +98,21 @@ func (c Config) WithDefaults() Config {
 		c.Logger = slog.Default()
 	}
 	return c
+}
+
+// tailPublication is a name that servers with other tables do not have.
+func tailPublication(patterns []string) string {
+	const name = "delta_stream_tail"
+	if len(patterns) == 1 && patterns[0] == "*" {
+		return name
+	}
+	sum := sha256.Sum256([]byte(strings.Join(sorted(patterns), "\n")))
+	return name + "_" + hex.EncodeToString(sum[:4])
+}
+
+// sorted is the set of patterns, whatever their order and number.
+func sorted(patterns []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(patterns)))
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -126,23 +145,27 @@ func (c *Config) validate() error {
 	}
 	for _, limit := range []struct {
 		field cdc.Field
-		value int64
+		value any
+		holds bool
 	}{
-		{"MaxClients", int64(c.MaxClients)},
-		{"MaxTails", int64(c.MaxTails)},
-		{"MaxUnacknowledged", int64(c.MaxUnacknowledged)},
-		{"MaxBody", c.MaxBody},
-		{"MaxRows", int64(c.MaxRows)},
-		{"MaxPage", c.MaxPage},
-		{"MaxSnapshots", int64(c.MaxSnapshots)},
-		{"SnapshotIdle", int64(c.SnapshotIdle)},
-		{"CreateTimeout", int64(c.CreateTimeout)},
-		{"HeartbeatInterval", int64(c.HeartbeatInterval)},
-		{"WriteTimeout", int64(c.WriteTimeout)},
+		{"MaxClients", c.MaxClients, c.MaxClients > 0},
+		{"MaxTails", c.MaxTails, c.MaxTails > 0},
+		{"MaxUnacknowledged", c.MaxUnacknowledged, c.MaxUnacknowledged > 0},
+		{"MaxBody", c.MaxBody, c.MaxBody > 0},
+		{"MaxRows", c.MaxRows, c.MaxRows > 0},
+		{"MaxPage", c.MaxPage, c.MaxPage > 0},
+		{"MaxSnapshots", c.MaxSnapshots, c.MaxSnapshots > 0},
+		{"SnapshotIdle", c.SnapshotIdle, c.SnapshotIdle > 0},
+		{"CreateTimeout", c.CreateTimeout, c.CreateTimeout > 0},
+		{"HeartbeatInterval", c.HeartbeatInterval, c.HeartbeatInterval > 0},
+		{"WriteTimeout", c.WriteTimeout, c.WriteTimeout > 0},
 	} {
-		if limit.value < 0 {
+		if !limit.holds {
 			return invalid(limit.field, limit.value, "more than zero")
 		}
+	}
+	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
+		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")
 	}
 	if c.ClientMemory < 64<<10 {
 		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")

@@ -152,6 +152,42 @@ func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
 	require.Contains(t, metrics, "delta_stream_database_up 1\n")
 }
 
+// Servers of other tables have a publication of their own; where they are told to share one, the second is refused and
+// changes nothing for the first.
+func TestTailsOfServersWithOtherTablesStayApart(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.Tables = []string{"public.*"} })
+	h.Exec(accounts, `create schema other`, `create table other.t (id int primary key)`)
+	second := &harness{Database: h.Database, t: t, s: h.s}
+	second.start(func(c *server.Config) { c.Tables = []string{"other.*"} })
+	first, _ := h.follow("/v2/tail")
+	first()
+	others, _ := second.follow("/v2/tail")
+	others()
+	h.Exec(`insert into account (id) values (1)`, `insert into other.t values (1)`)
+	require.Equal(t, "account", changes(first)().Changes[0].Table)
+	require.Equal(t, "t", changes(others)().Changes[0].Table)
+
+	published := func() []string {
+		return cdctest.Query[[]string](h.Database, `select array_agg(pubname || ' ' || schemaname || '.' || tablename order by 1)
+			from pg_publication_tables where pubname like 'delta_stream_tail%'`)
+	}
+	before := published()
+	third := &harness{Database: h.Database, t: t, s: h.s}
+	name, _, _ := strings.Cut(before[0], " ")
+	third.start(func(c *server.Config) { c.Tables, c.Publication = []string{"*"}, name })
+	a := third.do("GET", "/v2/tail", "", "Accept", "text/event-stream")
+	require.Equal(t, "other_tables", a.code(), a.body)
+	require.Contains(t, a.body, "--publication")
+	require.Equal(t, before, published())
+	// Publications of tails are no slots, nor do they become some.
+	require.NotContains(t, third.do("GET", "/v2/slots", "").body, "missing")
+	require.Equal(t, http.StatusNotFound, third.do("DELETE", "/v2/slots/"+name, "").status)
+	name, _, _ = strings.Cut(before[len(before)-1], " ")
+	require.Equal(t, "exists", third.do("POST", "/v2/slots", `{"name":"`+name+`","tables":["public.account"],"snapshot":false}`).code())
+	require.Equal(t, before, published())
+}
+
 // A client that does not read is cut, and what waits for it is bounded meanwhile: what is not sent stays in Postgres.
 func TestASlowClientIsCut(t *testing.T) {
 	t.Parallel()

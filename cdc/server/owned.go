@@ -16,13 +16,15 @@ import (
 
 const maker = "delta stream /v2"
 
-// owned is a slot that this or another server of this kind has made. A publication of its name says so in its comment:
+// owned is a slot, or the publication of tails, that this or another server of this kind has made. A publication of its name says so in its comment:
 // what has no such publication belongs to somebody else, and is never touched.
 type owned struct {
 	MadeBy string `json:"madeBy"`
 	// Incarnation tells a slot from earlier ones of its name.
-	Incarnation string   `json:"incarnation"`
-	Tables      []string `json:"-"`
+	Incarnation string `json:"incarnation"`
+	// Tail are the patterns that the publication of tails is kept by, nil where it is that of a slot.
+	Tail   []string `json:"tail,omitempty"`
+	Tables []string `json:"-"`
 }
 
 // token is where a client can go on.
@@ -69,7 +71,7 @@ func (s *Server) mine(ctx context.Context, name string) (owned, error) {
 	if err != nil {
 		return owned{}, err
 	}
-	if o, ok := found[name]; ok {
+	if o, ok := found[name]; ok && o.Tail == nil {
 		return o, nil
 	}
 	if _, err := cdc.LookupSlot(ctx, s.pool, name); err != nil {
@@ -78,9 +80,9 @@ func (s *Server) mine(ctx context.Context, name string) (owned, error) {
 	return owned{}, refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone")
 }
 
-// publish makes the publication of a slot, with what says that it is ours, in one transaction.
-func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable) (o owned, err error) {
-	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12])}
+// publish makes the publication of a slot, or of tails, with what says that it is ours, in one transaction.
+func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable, tail []string) (o owned, err error) {
+	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail}
 	comment, err := json.Marshal(o)
 	if err != nil {
 		return o, err
@@ -92,8 +94,11 @@ func (s *Server) publish(ctx context.Context, name string, tables []cdc.Publishe
 		if err := cdc.CreatePublication(ctx, tx, cdc.Publication{Name: name, Tables: tables, ViaRoot: true}); err != nil {
 			return err
 		}
-		// It is letters, digits and what JSON has around them: no quote that would end the constant.
-		_, err := tx.Exec(ctx, `COMMENT ON PUBLICATION `+pgx.Identifier{name}.Sanitize()+` IS '`+string(comment)+`'`)
+		var statement string
+		if err := tx.QueryRow(ctx, `SELECT format('COMMENT ON PUBLICATION %I IS %L', $1::text, $2::text)`, name, string(comment)).Scan(&statement); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, statement)
 		return err
 	})
 }

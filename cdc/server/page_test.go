@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"flag"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -51,6 +52,8 @@ func TestThePage(t *testing.T) {
 	b.Shows("accounts_" + h.s[4:])
 	b.Shows("streaming")
 	b.Shows("waiting, snapshot held")
+	require.Equal(t, 200, h.do("GET", "/v1/init", "", bearer...).status)
+	b.Shows("session of /v1")
 	require.NotContains(t, b.Text(), "This server asks for a token")
 
 	b.Execute(`document.getElementById('tables').value = 'public.*'; document.getElementById('tail').requestSubmit()`)
@@ -73,6 +76,11 @@ func TestThePage(t *testing.T) {
 		require.NoError(t, os.MkdirAll("../../docs/images", 0o755))
 		b.Picture("../../docs/images/stream.png")
 	}
+	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+		"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true},
+	}, nil)
+	require.Empty(t, b.Execute(`return [...document.querySelectorAll('body *')].filter(e => e.tagName !== 'THEAD' && !e.closest('thead') &&
+		e.getBoundingClientRect().right > 390).map(e => e.outerHTML)`), "what a telephone cuts off")
 	b.Execute(`document.getElementById('tail').requestSubmit()`)
 	require.Eventually(t, func() bool { return strings.Contains(b.Text(), "Not following") }, 30*time.Second, 50*time.Millisecond)
 }

@@ -11,13 +11,16 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/cdc"
+	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
 // slotJSON is a slot as it is answered.
 type slotJSON struct {
 	Name string `json:"name"`
 	// Own tells that this server can stream and drop it.
-	Own           bool     `json:"own"`
+	Own bool `json:"own"`
+	// V1 is the installation of /v1 whose session has made it; /v2 leaves it alone.
+	V1            string   `json:"v1,omitempty"`
 	Tables        []string `json:"tables,omitempty"`
 	Active        bool     `json:"active"`
 	Status        string   `json:"status"`
@@ -37,6 +40,10 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	sessions, err := v1.Slots(ctx, s.pool)
+	if err != nil {
+		return nil, err
+	}
 	found, err := cdc.Slots(ctx, s.pool)
 	if err != nil {
 		return nil, err
@@ -46,13 +53,13 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
 		all = append(all, slotJSON{
-			Name: f.Name, Own: own && f.Plugin == "pgoutput", Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
+			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
 			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: f.LagTime.Seconds(), Temporary: f.Temporary,
 			Failover: f.Failover, Snapshot: s.holds(f.Name),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {
-		if name != s.config.Publication {
+		if mine[name].Tail == nil {
 			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: "missing"})
 		}
 	}
@@ -155,12 +162,12 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 	// What a process has left that died before its slot was there.
 	if left, err := s.findOwned(ctx, wanted.Name); err != nil {
 		return nil, err
-	} else if _, ok := left[wanted.Name]; ok {
+	} else if o, ok := left[wanted.Name]; ok && o.Tail == nil {
 		if err := cdc.DropPublication(ctx, s.pool, wanted.Name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 			return nil, err
 		}
 	}
-	o, err := s.publish(ctx, wanted.Name, tables)
+	o, err := s.publish(ctx, wanted.Name, tables, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func TestGeneratedColumnsOfAnIdentity(t *testing.T) {
 func TestBadInputHasAClearAnswer(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) {
-		c.MaxBody, c.MaxRows = 1000, 50
+		c.MaxBody, c.MaxRows, c.Publication = 1000, 50, "the_tail"
 		c.Tables = []string{"public.*"}
 	})
 	h.Exec(accounts, `create table nokey (v text)`, `create schema secret`, `create table secret.t (id int primary key)`,
@@ -82,7 +82,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 		{"POST", "/v2/slots", `{"name":"x","tables":["public.nokey"]}`, 422, "no_primary_key"},
 		{"POST", "/v2/slots", `{"name":"` + h.s + `","tables":["public.account"]}`, 409, "exists"},
 		{"POST", "/v2/slots", `{"name":"` + foreign + `","tables":["public.account"]}`, 409, "exists"},
-		{"POST", "/v2/slots", `{"name":"delta_stream_tail","tables":["public.account"]}`, 400, "invalid"},
+		{"POST", "/v2/slots", `{"name":"the_tail","tables":["public.account"]}`, 400, "invalid"},
 		{"GET", "/v2/slots/nowhere", ``, 404, "unknown_slot"},
 		{"DELETE", "/v2/slots/nowhere", ``, 404, "unknown_slot"},
 		{"DELETE", "/v2/slots/" + foreign, ``, 403, "foreign_slot"},

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,8 +30,11 @@ func (s *Server) publishTail(ctx context.Context) (names []string, err error) {
 		return nil, err
 	}
 	o, own := mine[name]
-	if exists && !own {
+	switch {
+	case exists && !own:
 		return names, nil
+	case own && !slices.Equal(o.Tail, sorted(s.config.Tables)):
+		return nil, otherTail(name, o)
 	}
 	all, can, err := s.tablesOf(ctx, s.config.Tables)
 	if err != nil {
@@ -50,12 +54,24 @@ func (s *Server) publishTail(ctx context.Context) (names []string, err error) {
 		return nil, refusal(http.StatusUnprocessableEntity, "no_primary_key",
 			"none of the tables that may be read has a primary key and is owned by the role of this server, which only its owner can publish")
 	case !exists:
-		_, err = s.publish(ctx, name, tables)
-		if errors.Is(err, cdc.ErrExists) {
-			err = nil // another server was faster
+		_, err = s.publish(ctx, name, tables, sorted(s.config.Tables))
+		if errors.Is(err, cdc.ErrExists) { // another server was faster
+			if mine, err = s.findOwned(ctx, name); err == nil && !slices.Equal(mine[name].Tail, sorted(s.config.Tables)) {
+				err = otherTail(name, mine[name])
+			}
 		}
 	case !slices.Equal(o.Tables, wanted):
 		_, err = s.pool.Exec(ctx, `ALTER PUBLICATION `+pgx.Identifier{name}.Sanitize()+` SET TABLE `+strings.Join(quoted, ", "))
 	}
 	return wanted, err
+}
+
+// otherTail is a publication that must not be changed: its readers would miss what they are to have, and not be told.
+func otherTail(name string, o owned) error {
+	whose := "that of a slot"
+	if o.Tail != nil {
+		whose = "kept by a server that serves other tables (" + strings.Join(o.Tail, ", ") + ")"
+	}
+	return refusal(http.StatusConflict, "other_tables", fmt.Sprintf(
+		"the publication %q, for tails, is %s: start this server with another --publication, or drop that one if its server is no more", name, whose))
 }

@@ -41,18 +41,31 @@ function bytes(n) {
   return (i ? n.toFixed(1) : n) + ' ' + units[i];
 }
 
+// cell is one of a row; where the page is narrow, each says what column it is of.
+function cell(column, className, ...content) {
+  const e = element('td', className);
+  e.role = 'cell';
+  if (column) e.dataset.column = column;
+  e.append(...content);
+  return e;
+}
+
+// tablesOf a slot, or whose it is where it is not of this server.
+function tablesOf(slot) {
+  if (slot.own) return (slot.tables || []).join(', ');
+  if (slot.v1) return element('span', 'faint', slot.v1 === 'default' ? 'session of /v1' : 'session of /v1, installation ' + slot.v1);
+  return element('span', 'faint', slot.temporary ? 'temporary' : 'not made here');
+}
+
 function slotRow(slot) {
   const row = element('tr');
-  const name = element('td');
-  name.append(element('code', '', slot.name));
-  const tables = element('td', 'tables', slot.own ? (slot.tables || []).join(', ') : '');
-  if (!slot.own) tables.append(element('span', 'faint', slot.temporary ? 'temporary' : 'not made here'));
+  row.role = 'row';
   const sick = slot.status === 'lost' || slot.status === 'missing' || slot.status === 'unreserved';
-  const state = element('td', sick ? 'bad' : slot.active ? 'good' : 'mild', sick ? slot.status : slot.active ? 'streaming' : 'waiting');
+  const state = element('span', sick ? 'bad' : slot.active ? 'good' : 'mild', sick ? slot.status : slot.active ? 'streaming' : 'waiting');
   if (slot.snapshot) state.append(element('span', 'faint', ', snapshot held'));
-  const confirmed = element('td');
-  confirmed.append(element('code', '', slot.confirmed));
-  row.append(name, tables, state, confirmed, element('td', 'number', bytes(slot.lag_bytes)), element('td', 'number', bytes(slot.retained_bytes)));
+  row.append(cell('Name', '', element('code', '', slot.name)), cell('Tables', 'tables', tablesOf(slot)), cell('State', '', state),
+    cell('Confirmed', '', element('code', '', slot.confirmed)), cell('Lag', 'number', bytes(slot.lag_bytes)),
+    cell('Log kept', 'number', bytes(slot.retained_bytes)));
   return row;
 }
 
@@ -61,9 +74,10 @@ async function refresh() {
     const {slots} = await (await call('/v2/slots')).json();
     const rows = slots.map(slotRow);
     if (!rows.length) {
-      const empty = element('td', 'faint', 'There are none yet: POST /v2/slots makes one.');
+      const empty = cell('', 'faint', 'There are none yet: POST /v2/slots makes one.');
       empty.colSpan = 6;
       rows.push(element('tr'));
+      rows[0].role = 'row';
       rows[0].append(empty);
     }
     $('slots').replaceChildren(...rows);

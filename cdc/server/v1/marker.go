@@ -58,6 +58,25 @@ func (m markers) found(ctx context.Context, db cdc.DB, name string) (*marker, er
 	return made, nil
 }
 
+// Slots are those that the sessions of /v1 have made in a database, each with the name of its installation.
+func Slots(ctx context.Context, db cdc.DB) (map[string]string, error) {
+	rows, err := db.Query(ctx, `SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE obj_description(oid, 'pg_publication') LIKE '{"madeBy":%'`)
+	if err != nil {
+		return nil, err
+	}
+	comments, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	found := map[string]string{}
+	for _, comment := range comments {
+		var made marker
+		if json.Unmarshal([]byte(comment), &made) == nil && made.MadeBy == maker {
+			for _, slot := range made.Slots {
+				found[slot] = made.Installation
+			}
+		}
+	}
+	return found, err
+}
+
 // slots are those that this installation has made, or was about to make.
 func (m markers) slots(ctx context.Context, db cdc.DB) ([]string, error) {
 	made, err := m.found(ctx, db, m.changes)
