@@ -27,6 +27,23 @@ type client interface {
 // errSlow is a client that was cut.
 var errSlow = refusal(http.StatusRequestTimeout, "too_slow", "the client does not read what is sent: go on from the last token")
 
+// goneError is a client that is not there any more.
+type goneError struct{ reason string }
+
+func (e *goneError) Error() string { return e.reason }
+
+// gone tells of the end of a websocket what a reader of the log has to know, without the names that the package of websockets has
+// for it.
+func gone(err error) error {
+	if closed := (websocket.CloseError{}); errors.As(err, &closed) {
+		return &goneError{strings.TrimSpace(fmt.Sprintf("the client has closed it: %d %s", int(closed.Code), closed.Reason))}
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return &goneError{"the client is gone: " + err.Error()}
+}
+
 // accept makes a client of a request: a websocket where it asks for one, or else Server-Sent Events. After it, errors go
 // through [client.end].
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) (client, error) {

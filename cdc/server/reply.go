@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server/internal/body"
 )
 
 // problem is an answer that is not a success: for people in words, for programs by its code.
@@ -29,14 +31,16 @@ func explain(err error) *problem {
 	var ours *problem
 	var invalid *cdc.InvalidError
 	var database *pgconn.PgError
-	var body *http.MaxBytesError
+	var large *http.MaxBytesError
 	text := strings.TrimPrefix(err.Error(), "cdc: ")
 	switch {
 	case errors.As(err, &ours):
 		return ours
-	case errors.As(err, &body):
-		return refusal(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than "+strconv.FormatInt(body.Limit, 10)+" bytes")
+	case errors.As(err, &large):
+		return refusal(http.StatusRequestEntityTooLarge, "too_large", "the body is larger than "+strconv.FormatInt(large.Limit, 10)+" bytes")
 	case errors.As(err, &invalid):
+		// Members of the JSON and parameters have the names of Go's fields, in lower case.
+		text = fmt.Sprintf("%s %q: it must be %s", strings.ToLower(string(invalid.Field)), invalid.Value, invalid.Rule)
 		if invalid.Field == cdc.FieldWALLevel || invalid.Field == cdc.FieldServerVersion {
 			return refusal(http.StatusServiceUnavailable, "database", text)
 		}
@@ -110,5 +114,5 @@ func (s *Server) decode(w http.ResponseWriter, r *http.Request, into any) error 
 	if err == nil || errors.As(err, new(*http.MaxBytesError)) || errors.As(err, new(*cdc.InvalidError)) {
 		return err
 	}
-	return refusal(http.StatusBadRequest, "invalid", "the body is not the JSON that is expected: "+err.Error())
+	return refusal(http.StatusBadRequest, "invalid", "the body is not the JSON that is expected: "+body.Explain(err))
 }

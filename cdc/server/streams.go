@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/chariot-giving/delta/cdc"
 )
 
@@ -215,12 +213,14 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 
 // farewell tells a client that is still there why it ends.
 func (s *Server) farewell(r *http.Request, one *session, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		err = &goneError{"the client is gone"}
+	}
 	s.config.Logger.Info("cdc/server: a client has ended", "slot", one.slot, "reason", err)
 	if errors.Is(err, errSlow) {
 		s.metrics.slow.Inc()
 	}
-	var gone websocket.CloseError
-	if errors.As(err, &gone) || errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+	if errors.As(err, new(*goneError)) {
 		one.client.end(nil)
 		return
 	}
@@ -242,7 +242,7 @@ func (s *session) listen(ctx context.Context, c *socket) error {
 	for {
 		_, message, err := c.conn.Read(ctx)
 		if err != nil {
-			return err
+			return gone(err)
 		}
 		var body struct {
 			LSN string `json:"lsn"`

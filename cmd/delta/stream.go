@@ -77,7 +77,7 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.config.Tables, "table", nil, "`pattern` of schema.table that may be read; repeat it for several (default *)")
 	flags.StringArrayVar(&f.config.Origins, "origin", nil, "`pattern` of origins whose pages may call, such as https://app.example.com")
 	flags.StringArrayVar(&f.config.Hosts, "host", nil, "`pattern` of host names of this server, where there is no token")
-	flags.StringVar(&f.config.Publication, "publication", f.config.Publication, "`name` of the publication that live tails read")
+	flags.StringVar(&f.config.Publication, "publication", "", "`name` of the publication that live tails read (default delta_stream_tail, and a hash of --table behind it)")
 	flags.StringVar(&f.config.Installation, "installation", f.config.Installation, "`name` of the session of /v1 among those of other servers of the database")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "`file` of the certificate, in PEM")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "`file` of its key")
@@ -212,10 +212,7 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 		if errors.As(err, new(*pgconn.ConnectError)) {
 			err = &unreachableError{"Postgres at " + net.JoinHostPort(config.Conn.Host, fmt.Sprint(config.Conn.Port)), err}
 		}
-		if wrong := (*cdc.InvalidError)(nil); errors.As(err, &wrong) && wrong.Field != cdc.FieldWALLevel && wrong.Field != cdc.FieldServerVersion {
-			err = &usageError{err}
-		}
-		return err
+		return wrongFlag(err)
 	}
 	defer s.Close()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
@@ -223,7 +220,7 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 		return err
 	}
 	if err := s.MayListen(listener.Addr()); err != nil {
-		return errors.Join(&usageError{err}, listener.Close())
+		return errors.Join(wrongFlag(err), listener.Close())
 	}
 	scheme := "http"
 	if config.TLS != nil {
@@ -232,9 +229,24 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 	_, _ = fmt.Fprintf(c.err, "delta stream: %s://%s (database %s on %s)\n", scheme, listener.Addr(), config.Conn.Database, config.Conn.Host)
 	began := time.Now()
 	err = s.Serve(ctx, listener)
-	if errors.As(err, new(*cdc.InvalidError)) {
-		return &usageError{err}
-	}
 	config.Logger.Info("stopped", "after", time.Since(began).Round(time.Second))
 	return err
+}
+
+// wrongFlag says which flag has a value that breaks a rule of the server's configuration. Settings of the database are no flags.
+func wrongFlag(err error) error {
+	var wrong *cdc.InvalidError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	name, ok := map[cdc.Field]string{
+		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
+		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
+		"HeartbeatInterval": "--heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "listen": "--listen",
+		"role": "the role", // of --database-url
+	}[wrong.Field]
+	if ok {
+		return &usageError{fmt.Errorf("%s %q: it must be %s", name, wrong.Value, wrong.Rule)}
+	}
+	return fmt.Errorf("%s %q: it must be %s", wrong.Field, wrong.Value, wrong.Rule)
 }

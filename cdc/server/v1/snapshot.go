@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server/internal/body"
 	"github.com/chariot-giving/delta/cdc/wal2json"
 )
 
@@ -51,7 +52,7 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *prob
 	case errors.As(err, &large):
 		return nil, &problem{Error: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}, http.StatusRequestEntityTooLarge
 	case err != nil:
-		return nil, &problem{"invalid input JSON", err.Error()}, http.StatusBadRequest
+		return nil, &problem{"invalid input JSON", body.Explain(err)}, http.StatusBadRequest
 	}
 	text := ""
 	switch {

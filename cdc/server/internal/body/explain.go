@@ -1,0 +1,57 @@
+// Package body says what is wrong with a body of JSON in words of JSON: those of encoding/json name types of Go.
+package body
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+)
+
+// Explain is what a caller is told of an error of a [json.Decoder].
+func Explain(err error) string {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		name := "it"
+		if wrong.Field != "" {
+			name = fmt.Sprintf("%q", wrong.Field)
+		}
+		return fmt.Sprintf("%s must be %s, and not %s", name, named(wrong.Type), article(wrong.Value))
+	case errors.Is(err, io.EOF):
+		return "it is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends too early"
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
+}
+
+// named is a type in JSON's words.
+func named(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Pointer:
+		return named(t.Elem())
+	}
+	return "a whole number"
+}
+
+// article is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
+func article(value string) string {
+	switch {
+	case value == "bool":
+		return "true or false"
+	case strings.HasPrefix(value, "array"), strings.HasPrefix(value, "object"):
+		return "an " + value
+	}
+	return "a " + value
+}
