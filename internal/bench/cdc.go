@@ -102,23 +102,35 @@ func (c *changes) throughput(ctx context.Context) ([]figure, error) {
 		What: "Stream.Next and all Changes, acknowledged, against pg_recvlogical that writes the same slot content of the same plugin to /dev/null",
 	}
 	half := c.scaled(50_000)
+	makeSlot := func() error {
+		_, err := cdc.CreateSlot(ctx, c.conn, cdcName, cdc.SlotOptions{})
+		return err
+	}
+	f, err = c.besideReceiver(ctx, program, f, half, makeSlot, func() (float64, error) { return c.readAll(ctx, 2*half) })
+	return []figure{f}, err
+}
+
+// besideReceiver fills the rounds of a figure: in each, read and pg_recvlogical read the same content from slots of their own, in
+// turns. It is not [compare], because to write the content takes longer than to read it.
+func (c *changes) besideReceiver(ctx context.Context, program string, f figure, half int, makeSlot func() error, read func() (rate float64, err error)) (figure, error) {
+	bareSlot := cdcName + "_bare"
 	for n := range c.rounds {
-		bareSlot := cdcName + "_bare"
 		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
-			return nil, err
+			return f, err
 		}
-		for _, slot := range []string{cdcName, bareSlot} {
-			if _, err := cdc.CreateSlot(ctx, c.conn, slot, cdc.SlotOptions{}); err != nil {
-				return nil, err
-			}
+		if err := makeSlot(); err != nil {
+			return f, err
+		}
+		if _, err := cdc.CreateSlot(ctx, c.conn, bareSlot, cdc.SlotOptions{}); err != nil {
+			return f, err
 		}
 		end, err := c.content(ctx, half)
 		if err != nil {
-			return nil, err
+			return f, err
 		}
 		var r round
 		sides := []func() error{
-			func() (err error) { r.Delta, err = c.readAll(ctx, 2*half); return err },
+			func() (err error) { r.Delta, err = read(); return err },
 			func() (err error) { r.Bare, err = c.receive(ctx, program, bareSlot, end, 2*half); return err },
 		}
 		if n%2 == 1 {
@@ -126,15 +138,15 @@ func (c *changes) throughput(ctx context.Context) ([]figure, error) {
 		}
 		for _, side := range sides {
 			if err := side(); err != nil {
-				return nil, err
+				return f, err
 			}
 		}
 		if err := c.dropSlot(ctx, bareSlot); err != nil {
-			return nil, err
+			return f, err
 		}
 		f.Rounds = append(f.Rounds, r)
 	}
-	return []figure{f.settle()}, nil
+	return f.settle(), nil
 }
 
 // content writes what both sides read, and says where it ends.

@@ -9,13 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 
-	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/cdc/server"
 )
 
@@ -51,52 +49,24 @@ func (c *changes) websocket(ctx context.Context) (_ []figure, err error) {
 		What: "one client of /v2, which acknowledges every hundredth transaction, against pg_recvlogical that writes the same content to /dev/null",
 	}
 	half := c.scaled(50_000)
-	for n := range c.rounds {
-		bareSlot := cdcName + "_bare"
-		if err := c.exec(ctx, "TRUNCATE t"); err != nil {
-			return nil, err
-		}
-		if err := call(ctx, http.MethodPost, "http://"+address+"/v2/slots",
-			fmt.Sprintf(`{"name":%q,"tables":["public.t"],"snapshot":false}`, streamSlot)); err != nil {
-			return nil, err
-		}
-		if _, err := cdc.CreateSlot(ctx, c.conn, bareSlot, cdc.SlotOptions{}); err != nil {
-			return nil, err
-		}
-		end, err := c.content(ctx, half)
-		if err != nil {
-			return nil, err
-		}
-		var r round
-		sides := []func() error{
-			func() (err error) { r.Delta, err = drain(ctx, address, 2*half); return err },
-			func() (err error) { r.Bare, err = c.receive(ctx, program, bareSlot, end, 2*half); return err },
-		}
-		if n%2 == 1 {
-			slices.Reverse(sides)
-		}
-		for _, side := range sides {
-			if err := side(); err != nil {
-				return nil, err
-			}
-		}
-		if err := c.dropSlot(ctx, bareSlot); err != nil {
-			return nil, err
+	slots := "http://" + address + "/v2/slots"
+	makeSlot := func() error {
+		return call(ctx, http.MethodPost, slots, fmt.Sprintf(`{"name":%q,"tables":["public.t"],"snapshot":false}`, streamSlot))
+	}
+	f, err = c.besideReceiver(ctx, program, f, half, makeSlot, func() (rate float64, err error) {
+		if rate, err = drain(ctx, address, 2*half); err != nil {
+			return 0, err
 		}
 		// The client's session ends a moment after its connection.
-		for try := 0; ; try++ {
-			err := call(ctx, http.MethodDelete, "http://"+address+"/v2/slots/"+streamSlot, "")
-			if err == nil {
+		for range 100 {
+			if err = call(ctx, http.MethodDelete, slots+"/"+streamSlot, ""); err == nil {
 				break
-			}
-			if try == 100 {
-				return nil, err
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		f.Rounds = append(f.Rounds, r)
-	}
-	return []figure{f.settle()}, nil
+		return rate, err
+	})
+	return []figure{f}, err
 }
 
 // call asks the server for something and wants a good answer.
