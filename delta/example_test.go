@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -125,6 +129,26 @@ func Example() {
 		panic(err)
 	}
 	defer client.Stop(ctx)
+}
+
+func ExampleClient_Stop() {
+	deltaClient, err := delta.NewClient(pool, config)
+	if err != nil {
+		panic(err)
+	}
+	// Not the context of the signal: when that of Start ends, Work is cut off.
+	if err := deltaClient.Start(context.Background()); err != nil {
+		panic(err)
+	}
+
+	told, done := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer done()
+	<-told.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := deltaClient.Stop(ctx); err != nil {
+		slog.Warn("Work was cut off, and is tried again by others", "error", err)
+	}
 }
 
 func ExampleClient_InformTx() {

@@ -40,13 +40,13 @@ type InformRun struct {
 
 // ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or no After, goes on
 // from the kind's cursor. It returns when the run has been started. The client need not be: the controller may be another
-// client's. It needs a Temporal that can be reached.
+// client's. Where no client that was started has the kind, the run waits for one. It needs a Temporal that can be reached.
 func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
 	_, err := c.startInform(ctx, params, informOpts)
 	return err
 }
 
-// RunInform is ScheduleInform that waits for the run to end, and says what it came to.
+// RunInform is ScheduleInform that waits for the run to end, and says what it came to. The run goes on in Temporal when ctx ends.
 func (c *Client) RunInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) (*InformRun, error) {
 	run, err := c.startInform(ctx, params, informOpts)
 	if err != nil {
