@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -99,8 +100,19 @@ type Count struct {
 // Count counts resources by kind and state, for all kinds and namespaces or for those of the filter; its other fields must be
 // empty. It reads the whole table.
 func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
-	if len(filter.ObjectIDs)+len(filter.States)+len(filter.Tags)+len(filter.Labels) > 0 {
-		return nil, fmt.Errorf("delta: count: %w", inputError("filter", fmt.Sprintf("%+v", filter), "must have no fields but Kinds and Namespaces"))
+	for _, field := range []struct {
+		name  string
+		value any
+		empty bool
+	}{
+		{"ObjectIDs", filter.ObjectIDs, len(filter.ObjectIDs) == 0},
+		{"States", filter.States, len(filter.States) == 0},
+		{"Tags", filter.Tags, len(filter.Tags) == 0},
+		{"Labels", filter.Labels, len(filter.Labels) == 0},
+	} {
+		if !field.empty {
+			return nil, fmt.Errorf("delta: count: %w", inputError(field.name, field.value, "must be empty: Kinds and Namespaces are what is counted by"))
+		}
 	}
 	if err := filter.check(); err != nil {
 		return nil, fmt.Errorf("delta: count: %w", err)
@@ -121,7 +133,11 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 func (f Filter) check() error {
 	for _, state := range f.States {
 		if !slices.Contains(deltatype.ResourceStates(), state) {
-			return inputError("States", string(state), "must be one of %v", deltatype.ResourceStates())
+			var all []string
+			for _, s := range deltatype.ResourceStates() {
+				all = append(all, string(s))
+			}
+			return inputError("States", string(state), "must be one of %s", strings.Join(all, ", "))
 		}
 	}
 	labels := slices.Concat(slices.Collect(maps.Keys(f.Labels)), slices.Collect(maps.Values(f.Labels)))

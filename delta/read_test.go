@@ -91,7 +91,7 @@ func TestGetListAndCount(t *testing.T) {
 			_, err := c.List(t.Context(), delta.Filter{States: []deltatype.ResourceState{"asleep"}}, delta.Page{})
 			return err
 		}, `States "asleep": must be one of`},
-		{func() error { _, err := c.Count(t.Context(), delta.Filter{Tags: []string{"x"}}); return err }, "must have no fields but"},
+		{func() error { _, err := c.Count(t.Context(), delta.Filter{Tags: []string{"x"}}); return err }, "Tags [x]: must be empty"},
 	} {
 		input := new(delta.InputError)
 		err := bad.err()

@@ -96,9 +96,21 @@ func codeOf(err error) int {
 	return exitFailure
 }
 
+// flagOf has the flags that set what the library has another name for.
+var flagOf = map[string]string{
+	"States": "--state", "Limit": "--limit", "Config.WorkflowIDPrefix": "--prefix", "Config.TaskQueue": "--task-queue",
+}
+
 // message is an error as a person reads it.
 func message(err error) string {
 	text := strings.TrimPrefix(err.Error(), "delta: ")
+	if input := (*delta.InputError)(nil); errors.As(err, &input) {
+		if flag, ok := flagOf[input.Field]; ok {
+			named := *input
+			named.Field = flag
+			text = strings.Replace(text, input.Error(), named.Error(), 1)
+		}
+	}
 	if app := (*temporal.ApplicationError)(nil); errors.As(err, &app) {
 		text = app.Message() // without Temporal's words around it
 	}

@@ -41,8 +41,8 @@ type pageJSON struct {
 }
 
 func (c *cli) list(ctx context.Context, s *session, filter delta.Filter, page delta.Page) error {
-	if page.Limit == 0 {
-		return &delta.InputError{Field: "--limit", Value: "0", Rule: "must be between 1 and 1000"}
+	if page.Limit < 1 || page.Limit > 1000 {
+		return &delta.InputError{Field: "--limit", Value: fmt.Sprint(page.Limit), Rule: "must be between 1 and 1000"}
 	}
 	rows, err := s.List(ctx, filter, page)
 	if err != nil {

@@ -219,8 +219,8 @@ func TestWrongUsageOfResources(t *testing.T) {
 		says string
 	}{
 		"nothing":        {[]string{"resources"}, exitUsage, "list, get, retry, invalidate or delete"},
-		"state":          {[]string{"resources", "list", "--state", "borken"}, exitUsage, `States "borken": must be one of [scheduled`},
-		"limit":          {[]string{"resources", "list", "--limit", "1001"}, exitUsage, "Limit"},
+		"state":          {[]string{"resources", "list", "--state", "borken"}, exitUsage, `--state "borken": must be one of scheduled, pending, `},
+		"limit":          {[]string{"resources", "list", "--limit", "1001"}, exitUsage, "--limit 1001: must be between 1 and 1000"},
 		"no limit":       {[]string{"resources", "list", "--limit", "0"}, exitUsage, "between 1 and 1000"},
 		"after":          {[]string{"resources", "list", "--after", "x"}, exitUsage, `invalid argument "x" for "--after"`},
 		"label":          {[]string{"resources", "list", "--label", "x"}, exitUsage, "x must be formatted as key=value"},
