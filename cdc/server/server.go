@@ -100,6 +100,9 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		pool.Close()
 		return nil, err
 	}
+	if _, _, err := s.tablesOf(ctx, config.Tables); err != nil && explain(err).Code == "unknown_table" {
+		config.Logger.Warn("cdc/server: no table matches yet", "tables", config.Tables)
+	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.hurry = context.WithCancel(context.Background())
 	s.route()
