@@ -157,10 +157,12 @@ func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
 func TestTailsOfServersWithOtherTablesStayApart(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Tables = []string{"public.*"} })
+	h.do("GET", "/healthz", "") // it serves
 	require.Contains(t, h.log.String(), `no table matches yet" tables=[public.*]`)
 	h.Exec(accounts, `create schema other`, `create table other.t (id int primary key)`)
 	second := &harness{Database: h.Database, t: t, s: h.s}
 	second.start(func(c *server.Config) { c.Tables = []string{"other.*"} })
+	second.do("GET", "/healthz", "")
 	require.NotContains(t, second.log.String(), "no table matches")
 	first, _ := h.follow("/v2/tail")
 	first()

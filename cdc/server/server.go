@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,9 +100,6 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		pool.Close()
 		return nil, err
-	}
-	if _, _, err := s.tablesOf(ctx, config.Tables); err != nil && explain(err).Code == "unknown_table" {
-		config.Logger.Warn("cdc/server: no table matches yet", "tables", config.Tables)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.patience, s.hurry = context.WithCancel(context.Background())
@@ -241,6 +239,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		return errors.Join(err, listener.Close())
 	}
 	s.local = isLoopback(listener.Addr())
+	if !slices.Contains(s.config.Tables, "*") {
+		if _, _, err := s.tablesOf(ctx, s.config.Tables); err != nil && explain(err).Code == "unknown_table" {
+			s.config.Logger.Warn("cdc/server: no table matches yet", "tables", s.config.Tables)
+		}
+	}
 	web := &http.Server{
 		Handler: s, TLSConfig: s.config.TLS, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: quietLog(s.config.Logger),

@@ -2,6 +2,7 @@
 package body
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,19 +31,13 @@ func Explain(err error) string {
 
 // named is a type in JSON's words.
 func named(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.String:
-		return "a string"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice, reflect.Array:
-		return "an array"
-	case reflect.Struct, reflect.Map:
-		return "an object"
-	case reflect.Pointer:
-		return named(t.Elem())
+	words := map[reflect.Kind]string{
+		reflect.String: "a string", reflect.Bool: "true or false", reflect.Slice: "an array", reflect.Struct: "an object",
 	}
-	return "a whole number"
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return cmp.Or(words[t.Kind()], "a whole number")
 }
 
 // article is a value as encoding/json describes it: "number", "number 1.5", "array", "bool".
