@@ -1,12 +1,37 @@
 package deltatest_test
 
 import (
+	"context"
+	"sync"
 	"testing"
+	"time"
 
-	"go.temporal.io/sdk/worker"
-
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
+
+type order struct{ Number string }
+
+func (o order) ID() string   { return o.Number }
+func (o order) Kind() string { return "order" }
+
+// orders is the controller that is tested.
+type orders struct {
+	delta.WorkerDefaults[order]
+	delta.InformerDefaults[order]
+	shipped sync.Map // the system outside; one that a test can look into
+}
+
+func (o *orders) Work(_ context.Context, r *delta.Resource[order]) error {
+	o.shipped.Store(r.Object.Number, true)
+	return nil
+}
+
+func (o *orders) Inform(context.Context, *delta.InformOptions) (<-chan order, error) {
+	none := make(chan order)
+	close(none)
+	return none, nil
+}
 
 // In a test file this is TestOrders, which `go test` calls.
 func Example() {
@@ -14,19 +39,27 @@ func Example() {
 		t.Parallel() // tests do not see each other
 		env := deltatest.New(t)
 
-		// A schema of its own, with Delta's tables.
-		var resources int
-		err := env.Pool.QueryRow(t.Context(), `select count(*) from delta_resource`).Scan(&resources)
-		if err != nil || resources != 0 {
-			t.Fatal(resources, err)
-		}
-
-		// A Temporal server that others use, too: names start with the prefix.
-		w := worker.New(env.Temporal, env.Prefix+"-queue", worker.Options{})
-		if err := w.Start(); err != nil {
+		work := &orders{}
+		controllers := delta.NewControllers()
+		delta.AddController(controllers, work)
+		client, err := delta.NewClient(env.Pool, &delta.Config{
+			Controllers: controllers, Temporal: env.Temporal, WorkflowIDPrefix: env.Prefix,
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(w.Stop)
+		if err := client.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Stop(context.Background()) })
+
+		// Sync informs, and waits for what becomes of it.
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		row, err := client.Sync(ctx, order{Number: "17"}, nil)
+		if _, shipped := work.shipped.Load("17"); err != nil || !shipped {
+			t.Fatal(row, err)
+		}
 	}
 }
 
