@@ -65,8 +65,8 @@ const (
 	// claimMost is how many members are claimed at once, unless one call takes more of them.
 	claimMost = 500
 	// flushMost and flushEvery say when results are written: there are so many of them, or the first of them has waited.
-	flushMost  = 500
-	flushEvery = 100 * time.Millisecond
+	flushMost  = 1000
+	flushEvery = 200 * time.Millisecond
 	// claimSoon is how much of the dispatcher's lease has to be left, so that a claim leaves dispatch_at as it is; keepEvery
 	// is well within it.
 	claimSoon = 20 * time.Second
@@ -124,8 +124,10 @@ type batchRun struct {
 // result is what became of one member.
 type result struct {
 	// worked is the row as it was claimed.
-	worked  *db.Resource
-	task    Task
+	worked *db.Resource
+	task   Task
+	// alone has the task, for a call that is of this member only.
+	alone   [1]*Task
 	tx      txCompletion
 	outcome Outcome
 	// written is the row where it holds the outcome already; left tells that Work was not begun.
@@ -178,7 +180,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 		defer free()
 		parallel = 1 + extra
 	}
-	rows := make(chan []*result)
+	rows := make(chan []*result, parallel)
 	var workers sync.WaitGroup
 	var behind atomic.Bool
 	calls := make(chan func())
@@ -233,8 +235,9 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 // takes a place there.
 func (r *batchRun) sets(claimed []*result) (sets [][]*result) {
 	if !r.Handler.WorksBatches() {
+		sets = make([][]*result, len(claimed))
 		for i := range claimed {
-			sets = append(sets, claimed[i:i+1])
+			sets[i] = claimed[i : i+1]
 		}
 		return sets
 	}
@@ -269,7 +272,7 @@ func (r *batchRun) claim(ctx context.Context, ids, generations []int64) (claimed
 		one := &results[i]
 		one.worked = &rows[i]
 		one.tx = txCompletion{activities: r.Activities, worked: one.worked}
-		one.task.CompleteTx = one.tx.complete
+		one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
 		if one.task.Row, err = one.worked.Row(); err != nil {
 			return nil, err
 		}
@@ -300,9 +303,9 @@ func spawn(calls chan func(), call func()) {
 
 // workSet calls Work for one member, or for a set of them where the controller takes sets.
 func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *result, spawn func(call func())) {
-	tasks := make([]*Task, len(set))
-	for i, one := range set {
-		tasks[i] = &one.task
+	tasks := set[0].alone[:]
+	for _, one := range set[1:] {
+		tasks = append(tasks, &one.task)
 	}
 	do := r.workOne
 	if r.Handler.WorksBatches() {

@@ -43,6 +43,14 @@ func all(rows []db.Resource, err error) ([]after, error) {
 	return afters, err
 }
 
+// columnsFor have room for so many.
+func columnsFor(n int) columns {
+	return columns{
+		ids: make([]int64, 0, n), generations: make([]int64, 0, n), attempts: make([]int32, 0, n), namespaces: make([]string, 0, n),
+		byID: make(map[int64]*result, n),
+	}
+}
+
 func (c *columns) add(one *result) {
 	if c.byID == nil {
 		c.byID = map[int64]*result{}
@@ -58,7 +66,8 @@ func (c *columns) add(one *result) {
 // informs do, so that one waits for the other, and neither is the victim of a deadlock.
 func (r *batchRun) flush(ctx context.Context, set []*result) error {
 	slices.SortFunc(set, func(a, b *result) int { return cmp.Compare(a.worked.ObjectID, b.worked.ObjectID) })
-	var synced, failed, degraded, deleted, snoozed, left columns
+	var failed, degraded, deleted, snoozed, left columns
+	synced := columnsFor(len(set)) // most are, in most sets
 	var settled []int64
 	for _, one := range set {
 		verdict := one.outcome.Verdict

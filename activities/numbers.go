@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 )
 
-// Numbers are integers of rows, packed: a batch at rest keeps those of its members in memory for as long as its workflow is
-// cached. As JSON they are an array of numbers. The zero value has none.
+// Numbers are integers of rows, packed: those of its members are in the history of a batch several times, and in memory for as
+// long as its workflow is cached. As JSON they are a string, the packed bytes in base64; an array of numbers is read too. The
+// zero value has none.
 type Numbers []byte
 
 // PackNumbers packs numbers; those close to the one before them take the least.
@@ -45,11 +46,11 @@ func (n Numbers) All() []int64 {
 	return all
 }
 
-// MarshalJSON implements [json.Marshaler].
-func (n Numbers) MarshalJSON() ([]byte, error) { return json.Marshal(n.All()) }
-
 // UnmarshalJSON implements [json.Unmarshaler].
 func (n *Numbers) UnmarshalJSON(encoded []byte) error {
+	if len(encoded) > 0 && encoded[0] == '"' {
+		return json.Unmarshal(encoded, (*[]byte)(n))
+	}
 	var all []int64
 	if err := json.Unmarshal(encoded, &all); err != nil {
 		return err

@@ -92,12 +92,12 @@ func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
 				d.leased.give(1)
 				continue
 			}
-			batch := leasedBatch{id: id}
-			for _, r := range rows {
-				batch.members = append(batch.members, db.LeaseDueInBatchRow{
+			batch := leasedBatch{id: id, members: make([]db.LeaseDueInBatchRow, len(rows))}
+			for i, r := range rows {
+				batch.members[i] = db.LeaseDueInBatchRow{
 					ID: r.ID, ObjectID: r.ObjectID, Namespace: r.Namespace, Priority: int16(r.Priority), //nolint:gosec // 1 to 5
 					State: r.State, Generation: r.Generation, DispatchAt: r.DispatchAt, Batched: true,
-				})
+				}
 			}
 			d.leased.queue <- batch // it has room for all that was promised
 		}
