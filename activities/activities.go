@@ -73,6 +73,8 @@ type Activities struct {
 	Parallel *semaphore.Weighted
 	// Parallelism is how many calls of Work one batch has at once.
 	Parallelism int
+	// Turns bound how many batches are handed to Work at once; nil for no bound.
+	Turns *Turns
 	// BatchSize above 1 tells that the kind's resources are dispatched in batches: one that is synced is left to them.
 	BatchSize int
 	// Context adds to the context of Work and Inform; nil for nothing.

@@ -173,6 +173,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 			return false
 		}
 	}
+	giveBack := r.Turns.take(ctx)
 	parallel := max(r.Parallelism, 1)
 	if r.Slots != nil {
 		// The kind has no batches any more: calls of Work are counted by slots, of which the batch has one.
@@ -185,6 +186,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 	var behind atomic.Bool
 	calls := make(chan func())
 	defer func() {
+		giveBack()
 		close(rows)
 		workers.Wait()
 		close(calls)

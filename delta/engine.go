@@ -237,6 +237,7 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 		// A batch has one slot and many calls of Work, so calls are counted by themselves.
 		slots = activities.NewSlots(r.settings.Parallelism + batchSlots)
 		acts.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
+		acts.Turns = activities.NewTurns(batchSlots)
 	} else {
 		acts.Slots = slots
 	}
@@ -273,7 +274,8 @@ const (
 	pollers = 4
 	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
 	maxHeartbeatThrottle = 2 * time.Second
-	// batchSlots is how many activities a kind with batches has at once, besides those that its parallelism gives it.
+	// batchSlots is how many activities a kind with batches has at once, besides those that its parallelism gives it; and how many
+	// batches are handed to Work at once.
 	batchSlots = 4
 )
 

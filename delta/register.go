@@ -45,6 +45,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	}
 	kinds := c.activities(installation.ID, c.stopping)
 	for kind, a := range kinds {
+		a.Turns = activities.NewTurns(batchSlots)
 		a.Parallel = semaphore.NewWeighted(int64(c.config.Controllers.byKind[kind].settings.Parallelism))
 	}
 	c.workflowKinds().RegisterResource(r)

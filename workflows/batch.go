@@ -13,22 +13,23 @@ import (
 // Batch is the lifecycle of many resources: one attempt of all of them, then rest until they expire or are removed. A member
 // that failed, or that somebody asked something of, is dispatched anew, and is no longer the batch's. The rows say who is, so
 // every run can begin with an attempt.
-func (k Kinds) Batch(ctx workflow.Context, in activities.Batch) error {
+func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
-	b := &batch{in: in, options: attemptOptions(k[in.Kind])}
-	if err := b.attempt(ctx); err != nil {
-		return err
-	}
-	for b.last.Resting > 0 {
-		if err := b.timer(ctx).Get(ctx, nil); err != nil {
-			return err
-		}
-		if err := b.lapse(ctx); err != nil {
-			return err
+	b, err := k.attemptBatch(ctx, in)
+	for err == nil && b.last.Resting > 0 {
+		if err = b.timer(ctx).Get(ctx, nil); err == nil {
+			err = b.lapse(ctx)
 		}
 	}
-	b.tell(ctx, "has no members any more")
-	return nil
+	if err == nil {
+		b.tell(ctx, "has no members any more")
+	}
+	return err
+}
+
+func (k Kinds) attemptBatch(ctx workflow.Context, in *activities.Batch) (*batch, error) {
+	b := &batch{in: *in, options: attemptOptions(k[in.Kind])}
+	return b, b.attempt(ctx)
 }
 
 // batch is the state of one run.
