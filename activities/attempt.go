@@ -106,22 +106,17 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	tx := &txCompletion{activities: a, worked: worked}
 	outcome := a.work(ctx, row, tx.complete)
 	if tx.used.Load() {
-		// The transaction is to have written the outcome, if it was committed: then whatever Work returned came too late.
+		// The transaction is to have written the outcome, if it was committed.
 		got, found, err := a.get(context.WithoutCancel(ctx), ref)
 		if err != nil || !found {
 			return Step{Next: NextNone}, err
 		}
-		r := &got.Resource
-		committed := tx.wrote.Load() && r.ID == worked.ID && r.SyncedGeneration >= worked.Generation
-		if committed {
-			a.observe(VerdictSynced, r.Row)
-		}
-		isOurs := r.State == deltatype.ResourceStatePending && r.Generation == worked.Generation && r.Attempt == worked.Attempt
-		if committed || (outcome.Verdict == VerdictSynced && !isOurs) {
-			return step(*r, got.Now), nil
+		var committed bool
+		if outcome, committed = tx.judged(&got.Resource, outcome); committed {
+			a.observe(VerdictSynced, got.Resource.Row)
 		}
 		if outcome.Verdict == VerdictSynced {
-			outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+			return step(got.Resource, got.Now), nil // if it was not committed, the row went on without us
 		}
 	}
 	return a.complete(ctx, ref, worked, outcome)

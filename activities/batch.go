@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Batch names the resources that one workflow owns, and the database that they are in. Members are named by the ids of their
@@ -326,15 +325,13 @@ func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *r
 // afterTx sees whether the transaction that was to write the outcome was committed.
 func (r *batchRun) afterTx(ctx context.Context, one *result) {
 	got, found, err := r.get(context.WithoutCancel(ctx), Ref{Kind: one.worked.Kind, ObjectID: one.worked.ObjectID})
-	switch s := &got.Resource; {
-	case err != nil || !found:
+	if err != nil || !found {
 		one.written, one.outcome.Verdict = one.worked, VerdictFailed // what the row holds decides
-	case s.State != deltatype.ResourceStatePending || s.Generation != one.worked.Generation || s.Attempt != one.worked.Attempt:
-		if one.tx.wrote.Load() && s.ID == one.worked.ID && s.SyncedGeneration >= one.worked.Generation {
-			one.written, one.outcome = s, Outcome{Verdict: VerdictSynced} // whatever Work returned came too late
-		}
-	case one.outcome.Verdict == VerdictSynced:
-		one.outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+		return
+	}
+	var committed bool
+	if one.outcome, committed = one.tx.judged(&got.Resource, one.outcome); committed {
+		one.written = &got.Resource
 	}
 }
 

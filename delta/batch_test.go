@@ -292,15 +292,7 @@ func TestABatchTellsOfWhatWasSyncedInATransaction(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
-		tx, err := h.Pool.Begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
-		if err := r.CompleteTx(ctx, tx); err != nil {
-			return err
-		}
-		return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
+		return h.completeAndFail(ctx, r.CompleteTx)
 	}})))
 	events, cancel := c.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)
 	defer cancel()

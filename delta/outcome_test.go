@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -184,6 +185,19 @@ func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	require.ErrorContains(t, (&delta.Resource[account]{}).CompleteTx(t.Context(), nil), "not one that Work was given")
 }
 
+// completeAndFail has the attempt marked synced in a transaction that is committed, and fails after it.
+func (h *harness) completeAndFail(ctx context.Context, complete func(context.Context, pgx.Tx) error) error {
+	tx, err := h.Pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
+	if err := complete(ctx, tx); err != nil {
+		return err
+	}
+	return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
+}
+
 // A row that goes on while the transaction is open: what was synced counts for the generation that was worked.
 func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
 	t.Parallel()
@@ -197,15 +211,7 @@ func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
 				return err
 			}
 		}
-		tx, err := h.Pool.Begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
-		if err := r.CompleteTx(ctx, tx); err != nil {
-			return err
-		}
-		return errors.Join(tx.Commit(ctx), errors.New("too late to fail"))
+		return h.completeAndFail(ctx, r.CompleteTx)
 	})
 	close(started)
 	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "old"}, nil)
