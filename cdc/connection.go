@@ -63,7 +63,7 @@ func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*co
 	if err == nil {
 		result.version, err = strconv.Atoi(number)
 	}
-	if err == nil && result.version < 140000 {
+	if err == nil && result.version < MinServerVersion {
 		err = invalid(FieldServerVersion, number, "Postgres 14 or later")
 	}
 	if err != nil {

@@ -37,6 +37,9 @@ const (
 	FieldFailover      Field = "Failover"
 )
 
+// MinServerVersion is the oldest server that is spoken to, as its server_version_num: Postgres 14.
+const MinServerVersion = 140_000
+
 // InvalidError is input, or a setting of the server, that breaks a rule.
 type InvalidError struct {
 	// Field is what is wrong.

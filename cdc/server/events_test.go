@@ -114,11 +114,13 @@ func TestServerSentEvents(t *testing.T) {
 func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Publication = ""; c.Tables = []string{"public.*"} })
-	h.Exec(accounts, `create table nokey (v text)`, `create schema secret`, `create table secret.t (id int primary key)`)
+	h.Exec(accounts, `create table nokey (v text)`, `create table deferred (id int primary key deferrable)`, `create schema secret`,
+		`create table secret.t (id int primary key)`)
 	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
 	all, stop := h.follow("/v2/tail?kinds=insert")
 	all()
-	h.Exec(`insert into secret.t values (1)`, `insert into nokey values ('x')`, `update nokey set v = 'y'`, `insert into account (id) values (1)`)
+	h.Exec(`insert into secret.t values (1)`, `insert into nokey values ('x')`, `update nokey set v = 'y'`,
+		`insert into deferred values (1)`, `update deferred set id = 2`, `insert into account (id) values (1)`)
 	e := changes(all)()
 	require.Equal(t, "account", e.Changes[0].Table)
 	require.True(t, e.Final)

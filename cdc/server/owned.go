@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server/internal/identity"
 )
 
 const maker = "delta stream /v2"
@@ -129,16 +130,9 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	if len(tables) == 0 {
 		return nil, nil, refusal(http.StatusForbidden, "table_not_allowed", "none of these tables may be read: the server allows "+strings.Join(s.config.Tables, ", "))
 	}
-	// Postgres 18 refuses updates where generated columns, which are not published, belong to the identity.
 	rows, err := s.pool.Query(ctx, `
-		WITH generated AS (
-			SELECT attrelid, attnum FROM pg_attribute
-			WHERE attgenerated <> '' AND NOT attisdropped AND current_setting('server_version_num')::int >= 180000
-		)
-		SELECT n.nspname || '.' || c.relname,
-			c.relreplident = 'f' AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid) OR EXISTS (
-				SELECT FROM pg_index i WHERE i.indrelid = c.oid AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
-				AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.attnum = ANY (i.indkey))),
+		WITH `+identity.CTE+`
+		SELECT n.nspname || '.' || c.relname, c.oid IN (SELECT oid FROM identified),
 			c.relreplident = 'i' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
 			pg_has_role(c.relowner, 'USAGE')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')`)

@@ -116,7 +116,7 @@ func checkDatabase(ctx context.Context, pool *pgxpool.Pool) error {
 	switch {
 	case err != nil:
 		return err
-	case version < 140000:
+	case version < cdc.MinServerVersion:
 		return invalid(cdc.FieldServerVersion, version, "Postgres 14 or later")
 	case level != "logical":
 		return invalid(cdc.FieldWALLevel, level, "logical: ALTER SYSTEM SET wal_level = 'logical', then restart the server")

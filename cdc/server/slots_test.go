@@ -56,7 +56,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 		c.MaxBody, c.MaxRows, c.Publication = 1000, 50, "the_tail"
 		c.Tables = []string{"public.*"}
 	})
-	h.Exec(accounts, `create table nokey (v text)`, `create schema secret`, `create table secret.t (id int primary key)`,
+	h.Exec(accounts, `create table nokey (v text)`, `create table deferred (id int primary key deferrable)`, `create schema secret`, `create table secret.t (id int primary key)`,
 		`create table "a'b.c;drop" (id int primary key)`, `insert into "a'b.c;drop" values (1)`)
 	foreign := h.s + "_foreign"
 	_, err := cdc.CreateSlot(t.Context(), h.Pool, foreign, cdc.SlotOptions{})
@@ -80,6 +80,7 @@ func TestBadInputHasAClearAnswer(t *testing.T) {
 		{"POST", "/v2/slots", `{"name":"x","tables":["pg_catalog.pg_authid"]}`, 404, "unknown_table"},
 		{"POST", "/v2/slots", `{"name":"x","tables":["secret.t"]}`, 403, "table_not_allowed"},
 		{"POST", "/v2/slots", `{"name":"x","tables":["public.nokey"]}`, 422, "no_primary_key"},
+		{"POST", "/v2/slots", `{"name":"x","tables":["public.deferred"]}`, 422, "no_primary_key"},
 		{"POST", "/v2/slots", `{"name":"` + h.s + `","tables":["public.account"]}`, 409, "exists"},
 		{"POST", "/v2/slots", `{"name":"` + foreign + `","tables":["public.account"]}`, 409, "exists"},
 		{"POST", "/v2/slots", `{"name":"the_tail","tables":["public.account"]}`, 400, "invalid"},

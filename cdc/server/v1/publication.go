@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/server/internal/identity"
 )
 
 // Where a publication has the updates of a table that has no replica identity, the server refuses the updates themselves.
@@ -153,15 +154,9 @@ func (p published) alter(verb string) string {
 // published as a whole, with the partitions to come, where that breaks none of them; its partitions stand beside it.
 func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]published, strangers int64, err error) {
 	rows, err := db.Query(ctx, `
-		WITH generated AS (
-			SELECT attrelid, attnum FROM pg_attribute
-			WHERE attgenerated <> '' AND NOT attisdropped AND current_setting('server_version_num')::int >= 180000
-		), tables AS (
+		WITH `+identity.CTE+`, tables AS (
 			SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispartition, pg_has_role(c.relowner, 'USAGE') AS owned,
-				c.relreplident = 'f' AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid) OR EXISTS (
-					SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-					AND NOT EXISTS (SELECT FROM generated g WHERE g.attrelid = c.oid AND g.attnum = ANY (i.indkey))
-					AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)) AS identity
+				c.oid IN (SELECT oid FROM identified) AS identity
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 			WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 		)
@@ -174,14 +169,14 @@ func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]publ
 	}
 	wanted = map[string]published{}
 	var schema, table string
-	var owned, identity, all bool
-	_, err = pgx.ForEachRow(rows, []any{&schema, &table, &owned, &identity, &all}, func() error {
+	var owned, identified, all bool
+	_, err = pgx.ForEachRow(rows, []any{&schema, &table, &owned, &identified, &all}, func() error {
 		p := published{h.markers.changes, pgx.Identifier{schema, table}}
-		if !identity {
+		if !identified {
 			p.publication = h.markers.inserts
 		}
 		switch {
-		case !h.allows(schema, table), !identity && all:
+		case !h.allows(schema, table), !identified && all:
 		case !owned:
 			strangers++
 		default:
