@@ -170,8 +170,8 @@ func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) er
 	if s.opts.Ephemeral {
 		settings = append(settings,
 			"fsync=off", "synchronous_commit=off", "full_page_writes=off",
-			// Test processes run side by side, each with some pools.
-			"max_connections=500")
+			// Test processes run side by side, each with some pools and slots.
+			"max_connections=500", "max_replication_slots=100", "max_wal_senders=100")
 	}
 	args := []string{"-D", data, "-p", strconv.Itoa(port)}
 	for _, setting := range settings {
