@@ -144,7 +144,7 @@ func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
 		Logger:    log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				if refuse.Load() && strings.HasSuffix(method, "/SignalWithStartWorkflowExecution") {
+				if refuse.Load() && strings.HasSuffix(method, "/StartWorkflowExecution") {
 					refused.Add(1)
 					return status.Error(codes.ResourceExhausted, "slow down")
 				}

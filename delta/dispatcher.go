@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -24,6 +27,8 @@ const (
 	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
+	// dispatchGrace is how long calls of Temporal go on that were under way when the client was stopped.
+	dispatchGrace      = time.Second
 	maxDispatchBackoff = 10 * time.Second
 	dispatchRetry      = 5 * time.Second
 )
@@ -38,6 +43,8 @@ type dispatcher struct {
 	client  client.Client
 	names   names
 	hashIDs bool
+	// eager has workflows begin on this client's own worker, without a way through Temporal's task queue.
+	eager bool
 	// ref is that of the kind: a resource's has its id too.
 	ref   func() activities.Ref
 	log   *slog.Logger
@@ -146,13 +153,14 @@ func (d *dispatcher) wakeLeased(ctx context.Context, due []db.LeaseDueRow) error
 	_ = group.Wait()
 
 	// Also while stopping: what was not woken should not wait for the lease to run out.
+	stopping := ctx.Err() != nil
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
 	if err := d.settleWoken(ctx, woken, due[0].DispatchAt); err != nil {
 		return err
 	}
 	retry := time.Duration(0)
-	if failure != nil && len(woken) > 0 {
+	if failure != nil && len(woken) > 0 && !stopping {
 		// It is these rows, not Temporal: the others do not wait for them.
 		d.log.Warn("waking some workflows failed; it is tried again", "kind", d.kind, "failed", len(left), "error", failure)
 		retry, failure = dispatchRetry, nil
@@ -182,8 +190,14 @@ func (d *dispatcher) returnLease(ctx context.Context, ids []int64, leasedUntil *
 }
 
 func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
-	ctx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// What is under way may end: an eager start whose answer is lost has its workflow wait for a timeout.
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dispatchGrace, cancel) })
+	defer stop()
 	ref := d.ref()
 	if row.HashedID != nil {
 		ref.HashedID = *row.HashedID
@@ -191,6 +205,21 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 		ref.ObjectID = row.ObjectID
 	}
 	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
-	_, err := d.client.SignalWithStartWorkflow(ctx, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
+	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled {
+		if done, err := d.startWorkflow(call, options, ref); done {
+			return err
+		}
+	}
+	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
 	return err
+}
+
+// startWorkflow starts the workflow of a new row, which most likely has none: that costs Temporal less than a signal, too.
+// It is not done if there is one, which a signal is to tell then.
+func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWorkflowOptions, ref activities.Ref) (done bool, err error) {
+	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+	options.WorkflowExecutionErrorWhenAlreadyStarted = true
+	options.EnableEagerStart = d.eager
+	_, err = d.client.ExecuteWorkflow(ctx, options, workflows.ResourceName, ref)
+	return !temporal.IsWorkflowExecutionAlreadyStartedError(err), err
 }

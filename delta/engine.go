@@ -213,6 +213,8 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		client:  e.temporal,
 		names:   e.names,
 		hashIDs: e.client.config.HashObjectIDs,
+		// A worker of the user's may be versioned, which an eager start does not heed.
+		eager: e.client.config.TaskQueue == "",
 		ref: func() activities.Ref {
 			return activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load()}
 		},

@@ -99,7 +99,11 @@ func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
 }
 
 // starts is what a test does to the starting of workflows.
-type starts struct{ away, slow atomic.Bool }
+type starts struct {
+	away, slow, late atomic.Bool
+	// begun counts those that Temporal has answered, and whose answer is late.
+	begun atomic.Int32
+}
 
 // harness is one whose Temporal client goes through it.
 func (s *starts) harness(t *testing.T) *harness {
@@ -112,6 +116,16 @@ func (s *starts) harness(t *testing.T) *harness {
 			if s.slow.Load() {
 				<-ctx.Done()
 				return status.FromContextError(ctx.Err()).Err()
+			}
+			if s.late.Load() {
+				err := invoke(ctx, method, req, reply, cc, opts...)
+				s.begun.Add(1)
+				select {
+				case <-ctx.Done():
+					return status.FromContextError(ctx.Err()).Err()
+				case <-time.After(300 * time.Millisecond):
+					return err
+				}
 			}
 		}
 		return invoke(ctx, method, req, reply, cc, opts...)

@@ -164,7 +164,8 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
-// wakeups counts the wake-ups in the latest run of a resource's workflow; 0 if there is none.
+// wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
+// 0 if there is none.
 func (h *harness) wakeups(kind, id string) int {
 	h.t.Helper()
 	n := 0
@@ -176,8 +177,10 @@ func (h *harness) wakeups(kind, id string) int {
 			return 0
 		}
 		require.NoError(h.t, err)
-		if event.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED {
+		switch event.GetEventType() {
+		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 			n++
+		default:
 		}
 	}
 	return n

@@ -67,6 +67,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 		h.eventually("account", o.ID(), synced(1))
 	}
 	h.eventually("listed", "a", synced(1))
+	require.False(t, h.started("account", "A").GetEagerExecutionAccepted(), "an eager start does not heed a worker's versioning")
 	row, err := c.Sync(t.Context(), account{Name: "sync"}, nil)
 	require.NoError(t, err)
 	require.NotNil(t, row)

@@ -1,0 +1,88 @@
+package delta_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// started is how the latest run of a resource's workflow was started.
+func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
+	h.t.Helper()
+	events := h.Temporal.GetWorkflowHistory(context.Background(), h.Prefix+"/"+kind+"/"+id, "", false,
+		enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	event, err := events.Next()
+	require.NoError(h.t, err)
+	attributes := event.GetWorkflowExecutionStartedEventAttributes()
+	require.NotNil(h.t, attributes)
+	return attributes
+}
+
+// A new row's workflow takes neither a signal nor a way through Temporal's task queue to begin.
+func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(nil)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
+	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.Equal(t, 1, h.wakeups("account", "ann"))
+
+	// What is informed anew has a workflow that rests, and that is to hear of it.
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(2))
+	require.Equal(t, 2, h.wakeups("account", "ann"))
+}
+
+// A row that is new to the table may have a workflow: that of one which was removed by hand, say.
+func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	works := make(chan string, 10)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		works <- r.Object.Plan
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "old"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
+	require.Equal(t, "old", <-works)
+	run := h.started("account", "ann").GetOriginalExecutionRunId()
+
+	_, err = h.Pool.Exec(t.Context(), "DELETE FROM delta_resource WHERE kind = 'account' AND object_id = 'ann'")
+	require.NoError(t, err)
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", synced(1))
+	require.Equal(t, "new", <-works)
+	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
+	require.Equal(t, 2, h.wakeups("account", "ann"))
+}
+
+// An eager start has the first task in its answer: one that was lost would come again after Temporal's timeout of 10 s.
+func TestStopLeavesNoStartUnanswered(t *testing.T) {
+	t.Parallel()
+	var temporal starts
+	h := temporal.harness(t)
+	config := h.config(with(&controller[account]{}))
+	c := h.client(config)
+	require.NoError(t, c.Start(t.Context()))
+	temporal.late.Store(true)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return temporal.begun.Load() == 1 }, 10*time.Second, time.Millisecond)
+	require.NoError(t, c.Stop(t.Context()))
+	stopped := time.Now()
+	temporal.late.Store(false)
+	h.start(config)
+	h.eventually("account", "ann", synced(1))
+	require.Less(t, time.Since(stopped), 5*time.Second)
+}
