@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,6 +38,7 @@ func pages(folder string, r report) ([]page, error) {
 	for _, block := range []struct{ file, name, content string }{
 		{"benchmarks.md", "figures", r.markdown()},
 		{"scaling.md", "model", m.table()},
+		{filepath.Join("..", "README.md"), "highlights", r.highlights()},
 	} {
 		old, err := os.ReadFile(filepath.Join(folder, block.file))
 		if err != nil {
@@ -89,17 +91,39 @@ func readReport(path string) (r report, err error) {
 	return r, json.Unmarshal(content, &r)
 }
 
-// markdown is the report as a table.
-func (r report) markdown() string {
+// table has a line for each figure.
+func table(figures []figure) string {
 	var b strings.Builder
 	b.WriteString("| figure | Delta | bare | ratio | target | |\n|---|---:|---:|---:|---:|---|\n")
-	for _, f := range r.Figures {
+	for _, f := range figures {
 		target, verdict := f.target()
 		if verdict == "MISS" {
 			verdict = "**missed**"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.Name, f.show(f.Delta), f.shownBare(), f.shownRatio(), target, verdict)
 	}
+	return b.String()
+}
+
+// highlights are the figures that the README shows.
+func (r report) highlights() string {
+	var chosen []figure
+	for _, name := range []string{
+		"Inform, new object", "InformMany, 100000 new objects", singleName, "resources synced, beside an eager start",
+		"resources synced in batches", besideName, "Inform to synced, median", "Inform to synced, p95", "messagedb, write",
+		"cdc, changes streamed", "delta stream, changes through a websocket",
+	} {
+		if i := slices.IndexFunc(r.Figures, func(f figure) bool { return f.Name == name }); i >= 0 {
+			chosen = append(chosen, r.Figures[i])
+		}
+	}
+	return table(chosen)
+}
+
+// markdown is the report as a table, with what its figures are.
+func (r report) markdown() string {
+	var b strings.Builder
+	b.WriteString(table(r.Figures))
 	b.WriteString("\nWhat each of them is:\n\n")
 	said := map[string]bool{}
 	for _, f := range r.Figures {

@@ -66,7 +66,7 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 func (l *lifecycle) timeBare(ctx context.Context, id string) (float64, error) {
 	time.Sleep(settleTime)
 	began := time.Now()
-	if err := l.startBare(ctx, id); err != nil {
+	if err := l.startBare(ctx, id, false); err != nil {
 		return 0, err
 	}
 	err := await(ctx, l.ran, 1)

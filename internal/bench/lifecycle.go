@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/workflows"
 )
 
 const (
@@ -114,8 +116,10 @@ func bareWorkflow(ctx workflow.Context, id string) error {
 	return workflow.NewTimer(ctx, rest).Get(ctx, nil)
 }
 
-func (l *lifecycle) startBare(ctx context.Context, id string) error {
-	_, err := l.b.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: bareID(id), TaskQueue: bareQueue}, bareName, id)
+// startBare starts a workflow as the SDK does by default, or eagerly.
+func (l *lifecycle) startBare(ctx context.Context, id string, eagerly bool) error {
+	options := client.StartWorkflowOptions{ID: bareID(id), TaskQueue: bareQueue, EnableEagerStart: eagerly}
+	_, err := l.b.temporal.ExecuteWorkflow(ctx, options, bareName, id)
 	return err
 }
 
@@ -151,5 +155,23 @@ func (l *lifecycle) terminate(ctx context.Context, ids []string) error {
 			return err
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return l.awaitQuiet(ctx)
+}
+
+// awaitQuiet returns when Temporal has done what the ends of workflows leave it to do: its list of them is written last.
+func (l *lifecycle) awaitQuiet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for {
+		running, err := l.b.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
+			Query: fmt.Sprintf("ExecutionStatus = 'Running' AND WorkflowType IN ('%s', '%s')", bareName, workflows.ResourceName),
+		})
+		if err != nil || running.GetCount() == 0 {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }

@@ -53,6 +53,9 @@ func messageFigures(ctx context.Context, b *bench) ([]figure, error) {
 	return append(figures, delivered), nil
 }
 
+// messageTurns is how many turns a round has: one is over in a tenth of a second.
+const messageTurns = 20
+
 // timed repeats a call and says how long all of them took.
 func timed(count int, call func(i int) error) (int, time.Duration, error) {
 	began := time.Now()
@@ -72,7 +75,7 @@ func writtenFigure(ctx context.Context, b *bench, client *messagedb.Client, bare
 		Name: "messagedb, write", Unit: "/s", AtLeast: 0.85,
 		What: "Client.WriteMessage against SELECT write_message(...), one connection after the other's answer",
 	}
-	return compare(ctx, b.rounds, 6, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
+	return compare(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
 		return timed(count, func(i int) error {
 			_, err := client.WriteMessage(ctx, messagedb.StreamName(fmt.Sprintf("bench-%d", i%100)),
 				messagedb.ProposedMessage{Type: "Made", Data: data}, messagedb.AnyVersion)
@@ -93,7 +96,7 @@ func readFigure(ctx context.Context, b *bench, client *messagedb.Client, bare *p
 		Name: fmt.Sprintf("messagedb, category read of %d", batch), Unit: "/s", AtLeast: 0.8,
 		What: "Client.ReadCategory against SELECT ... FROM get_category_messages(...), every column read into a struct",
 	}
-	return compare(ctx, b.rounds, 6, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
+	return compare(ctx, b.rounds, messageTurns, f, func(ctx context.Context, _ int) (int, time.Duration, error) {
 		return timed(count, func(int) error {
 			got, err := client.ReadCategory(ctx, "bench", messagedb.CategoryOptions{BatchSize: batch})
 			return enough(len(got), batch, err)

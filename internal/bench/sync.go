@@ -11,6 +11,9 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
+// syncTurns is how many turns a round has: a few short ones, because this takes all of the machine for seconds.
+const syncTurns = 2
+
 // syncFigures compares how many resources are synced in a second with how many bare workflows run their activity.
 func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	l, err := startLifecycle(ctx, b)
@@ -18,7 +21,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
-	count := b.scaled(1500)
+	count := b.scaled(400)
 	ids := func(turn int) []string {
 		set := make([]string, count)
 		if turn == warmUp {
@@ -54,6 +57,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		_, err := b.pool.Exec(ctx, "TRUNCATE delta_resource")
 		return len(objects), took, err
 	}
+	eagerly := false
 	bare := func(ctx context.Context, turn int) (int, time.Duration, error) {
 		var workflows []string
 		var group errgroup.Group
@@ -61,7 +65,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 		began := time.Now()
 		for _, id := range ids(turn) {
 			workflows = append(workflows, bareID(id))
-			group.Go(func() error { return l.startBare(ctx, id) })
+			group.Go(func() error { return l.startBare(ctx, id, eagerly) })
 		}
 		if err := group.Wait(); err != nil {
 			return 0, 0, err
@@ -75,11 +79,19 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	f := figure{
 		Name: singleName, Unit: "/s", AtLeast: 0.85,
 		What: fmt.Sprintf("Client.InformMany of %d objects until the last row is synced (Work does nothing), against starting as many "+
-			"workflows of one activity and one timer until the last activity ran; %d started at once, %d activities at once",
-			count, starters, parallelism),
+			"workflows of one activity and one timer, as the SDK starts them by default, until the last activity ran; %d started at once, "+
+			"%d activities at once", count, starters, parallelism),
 	}
-	f, err = compare(ctx, b.rounds, 1, f, resources, bare)
-	return []figure{f}, err
+	if f, err = compare(ctx, b.rounds, syncTurns, f, resources, bare); err != nil {
+		return nil, err
+	}
+	eagerly = true
+	eager := figure{
+		Name: "resources synced, beside an eager start", Unit: "/s",
+		What: "the same, against workflows that begin on the worker that starts them (EnableEagerStart), as those of new resources do",
+	}
+	eager, err = compare(ctx, b.rounds, syncTurns, eager, resources, bare)
+	return []figure{f, eager}, err
 }
 
 // awaitSynced returns when no row is left that is not synced: Work's end is not yet Delta's.
