@@ -245,6 +245,21 @@ func TestRecord(t *testing.T) {
 			}
 			r.save(r.workflow(), name)
 		},
+		// The others were recorded when new rows had their workflow signalled too.
+		"started-eagerly": func(t *testing.T, name string) {
+			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: time.Second})
+			r.work = func(_ context.Context, resource *delta.Resource[account]) error {
+				if resource.Generation == 1 && resource.Attempt == 1 {
+					return errNotYet
+				}
+				return nil
+			}
+			r.start()
+			r.informs("free")
+			r.wait("it rests", r.has(r.workflow(), enumspb.EVENT_TYPE_TIMER_STARTED, 2))
+			r.informs("paid")
+			r.save(r.workflow(), name)
+		},
 		"rests-for-ever": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: -1})
 			r.start()
