@@ -236,10 +236,8 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	acts := e.kinds[kind]
 	slots := activities.NewSlots(r.settings.Parallelism)
 	if r.settings.BatchSize > 1 {
-		// A batch has one slot and many calls of Work, so calls are counted by themselves.
 		slots = activities.NewSlots(r.settings.Parallelism + batchSlots)
-		acts.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
-		acts.Turns = activities.NewTurns(batchSlots)
+		countCalls(acts, r.settings.Parallelism)
 	} else {
 		acts.Slots = slots
 	}
@@ -257,6 +255,13 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	workflows.RegisterInform(informs)
 	own.RegisterInform(informs)
 	return e.startWorker(informs)
+}
+
+// countCalls has calls of Work counted by themselves: a batch has one slot and many calls, and a worker of the user's has slots
+// of its own.
+func countCalls(a *activities.Activities, parallelism int) {
+	a.Parallel = semaphore.NewWeighted(int64(parallelism))
+	a.Turns = activities.NewTurns(batchSlots)
 }
 
 // schedule makes the kind's schedule what it is to be.

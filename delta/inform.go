@@ -43,8 +43,8 @@ func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *I
 }
 
 // InformMany is Inform for a set of objects, of one kind or several, all or nothing: a set with an object that breaks a rule is
-// refused as a whole. It is one statement for each 2048 objects, in one transaction if they are several. Where an object is given twice the last one counts. Results are in the order of the
-// objects.
+// refused as a whole. It is one statement for each 2048 objects, in one transaction if they are several. Where an object is given
+// twice the last one counts. Results are in the order of the objects.
 func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	params, err := c.encodeAll(objects, opts)
 	if err != nil || len(params) == 0 {

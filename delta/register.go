@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/worker"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -45,8 +44,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	}
 	kinds := c.activities(installation.ID, c.stopping)
 	for kind, a := range kinds {
-		a.Turns = activities.NewTurns(batchSlots)
-		a.Parallel = semaphore.NewWeighted(int64(c.config.Controllers.byKind[kind].settings.Parallelism))
+		countCalls(a, c.config.Controllers.byKind[kind].settings.Parallelism)
 	}
 	c.workflowKinds().RegisterResource(r)
 	workflows.RegisterInform(r)
