@@ -3,6 +3,8 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +119,21 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 	require.Less(t, time.Since(before), 5*time.Second)
 	require.Error(t, <-dialling)
+}
+
+func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	elsewhere, err := client.NewLazyClient(client.Options{HostPort: h.TemporalAddress, Namespace: "nowhere"})
+	require.NoError(t, err)
+	defer elsewhere.Close()
+	var log strings.Builder
+	config := h.config(with(&controller[account]{}))
+	config.Temporal, config.Logger = elsewhere, slog.New(slog.NewTextHandler(&log, nil))
+	err = h.client(config).Start(t.Context())
+	require.ErrorContains(t, err, `there is no namespace "nowhere" in Temporal`)
+	require.ErrorContains(t, err, "TEMPORAL_NAMESPACE")
+	require.NotContains(t, log.String(), "search attributes", "that is not what is wrong")
 }
 
 func TestKindsSayHowTheyStand(t *testing.T) {

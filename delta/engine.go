@@ -66,11 +66,12 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
-	e.attributes.Store(e.ensureAttributes(ctx))
-	// First in Temporal: a database whose prefix is refused there stays free to take another.
+	// First in Temporal: a database whose prefix is refused there stays free to take another, and a Temporal namespace that is not
+	// there is an error instead of a warning that it has no search attributes.
 	if err := e.holdPrefix(ctx); err != nil {
 		return nil, err
 	}
+	e.attributes.Store(e.ensureAttributes(ctx))
 	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}

@@ -116,17 +116,17 @@ func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
 
 func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: pause informer: %w", err)
+		return fmt.Errorf("delta: %s informer: %w", pausing(paused), err)
 	}
-	e, err := c.reachFor(ctx, "pause informer of kind "+kind)
+	e, err := c.reachFor(ctx, pausing(paused)+" informer of kind "+kind)
 	if err != nil {
 		return err
 	}
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
-		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, schemaError(err))
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, schemaError(err))
 	}
 	if err := pauseSchedule(ctx, e.temporal, e.names.inform(kind), paused); err != nil {
-		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, err)
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
 	}
 	return nil
 }
