@@ -136,6 +136,22 @@ func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
 	require.NotContains(t, log.String(), "search attributes", "that is not what is wrong")
 }
 
+// Not parallel: it has an environment of its own.
+func TestAConnectionOfItsOwnGoesToTheTemporalNamespaceOfTheConfig(t *testing.T) {
+	h := newHarness(t)
+	t.Setenv("TEMPORAL_ADDRESS", h.TemporalAddress)
+	t.Setenv("TEMPORAL_NAMESPACE", "of-the-environment")
+	config := h.config(with(&controller[account]{}))
+	config.Temporal, config.TemporalNamespace = nil, "of-the-config"
+	require.ErrorContains(t, h.client(config).Start(t.Context()), `there is no namespace "of-the-config" in Temporal`)
+	config.TemporalNamespace = ""
+	require.ErrorContains(t, h.client(config).Start(t.Context()), `there is no namespace "of-the-environment" in Temporal`)
+	config.TemporalNamespace = h.TemporalNamespace
+	status, err := h.client(config).TemporalStatus(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, h.TemporalNamespace, status.Namespace)
+}
+
 func TestKindsSayHowTheyStand(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -136,7 +137,7 @@ func (e *engine) connect(ctx context.Context) error {
 		return fmt.Errorf("the environment configuration for Temporal: %w", err)
 	}
 	setDefault(&options.HostPort, client.DefaultHostPort)
-	setDefault(&options.Namespace, client.DefaultNamespace)
+	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = log.NewStructuredLogger(e.client.config.Logger)
 	e.temporal, err = dial(ctx, options)
 	e.ownsTemporal = err == nil

@@ -104,12 +104,13 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 }
 
 // PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
-// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached.
+// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached. The kind need not be
+// known yet, as for [Client.PauseKind].
 func (c *Client) PauseInformer(ctx context.Context, kind string) error {
 	return c.pauseInformer(ctx, kind, true)
 }
 
-// ResumeInformer lets a kind's informer run by its schedule again.
+// ResumeInformer lets a kind's informer run by its schedule again. It needs a Temporal that can be reached.
 func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
 	return c.pauseInformer(ctx, kind, false)
 }

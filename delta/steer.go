@@ -64,7 +64,7 @@ func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.R
 	return c.pause(ctx, kind, objectID, true)
 }
 
-// Resume has a paused resource go on where it stands.
+// Resume has a paused resource go on where it stands. It returns [ErrNotFound].
 func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	return c.pause(ctx, kind, objectID, false)
 }
@@ -93,7 +93,8 @@ func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) 
 }
 
 // PauseKind keeps all resources of a kind from being worked on, by any client, until [Client.ResumeKind]. Informs are kept,
-// attempts that run go on to their end, and the informer goes on listing.
+// attempts that run go on to their end, and the informer goes on listing. A kind that no client has started with yet can be paused
+// before one does: a name that is misspelled is no error.
 func (c *Client) PauseKind(ctx context.Context, kind string) error {
 	return c.pauseKind(ctx, kind, true)
 }
