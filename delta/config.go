@@ -52,8 +52,11 @@ type Config struct {
 	TaskQueue string
 
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
-	// [deltatype.ResourceRow] has as HashedID. All clients of a database must agree. Errors of Work
-	// are kept from it too.
+	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
+	//
+	// All clients of a database must agree, those too that only call Sync, and nothing sees to it: where they do not, a resource has
+	// two workflows, and Work may run for it twice at once. So this is not changed by replacing clients one after the other: stop
+	// all of them, terminate the workflows, and start them with the other setting.
 	HashObjectIDs bool
 
 	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no
