@@ -17,7 +17,8 @@ import (
 )
 
 // Client informs Delta of objects and, once started, keeps their resources in line. Several clients, in one process or
-// many, can share a database, each with its own controllers. All methods are safe for concurrent use.
+// many, can share a database, each with its own controllers. All methods are safe for concurrent use. Any that takes input
+// returns an *[InputError] for what breaks a rule, and any that asks the database [ErrNoSchema] where the schema is missing or old.
 type Client struct {
 	pool     *pgxpool.Pool
 	config   Config
@@ -98,8 +99,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 // the values of ctx. When ctx ends the client stops at once, as with a Stop whose context has ended.
 //
 // It returns [ErrNoSchema] where the schema is missing, [ErrOtherInstallation] where another database uses the prefix in
-// the Temporal namespace, and an error with address and reason where Temporal cannot be reached; informing works in any
-// case, and Start can be tried again. A client can be started once.
+// the Temporal namespace, and an error with address and reason where Temporal cannot be reached within 10 seconds; informing
+// works in any case, and Start can be tried again. A client can be started once.
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()

@@ -18,7 +18,7 @@ type Config struct {
 	Controllers *Controllers
 
 	// Namespaces configures namespaces by name. What is set here is written to the database at Start and holds for every
-	// client: the last one that starts decides. Needs Controllers.
+	// client: the last one that starts decides. MaxWorkers is not: it holds in this client. Needs Controllers.
 	Namespaces map[string]NamespaceConfig
 
 	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it.
@@ -39,7 +39,8 @@ type Config struct {
 	// Defaults to "delta".
 	WorkflowIDPrefix string
 
-	// TemporalNamespace is the namespace of Temporal, if that is set: its search attributes are asked for under this name.
+	// TemporalNamespace is the namespace in Temporal. Where the field Temporal is set it has to be that client's, which does not
+	// tell it: search attributes are asked for under this name.
 	//
 	// Defaults to that of the environment configuration, or "default".
 	TemporalNamespace string
@@ -51,8 +52,11 @@ type Config struct {
 	TaskQueue string
 
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
-	// [deltatype.ResourceRow] has as HashedID. All clients of a database must agree. Errors of Work
-	// are kept from it too.
+	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
+	//
+	// All clients of a database must agree, those too that only call Sync, and nothing sees to it: where they do not, a resource has
+	// two workflows, and Work may run for it twice at once. So this is not changed by replacing clients one after the other: stop
+	// all of them, terminate the workflows, and start them with the other setting.
 	HashObjectIDs bool
 
 	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no

@@ -3,6 +3,8 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +119,37 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NoError(t, c.Stop(t.Context()))
 	require.Less(t, time.Since(before), 5*time.Second)
 	require.Error(t, <-dialling)
+}
+
+func TestStartSaysThatTemporalHasNoSuchNamespace(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	elsewhere, err := client.NewLazyClient(client.Options{HostPort: h.TemporalAddress, Namespace: "nowhere"})
+	require.NoError(t, err)
+	defer elsewhere.Close()
+	var log strings.Builder
+	config := h.config(with(&controller[account]{}))
+	config.Temporal, config.Logger = elsewhere, slog.New(slog.NewTextHandler(&log, nil))
+	err = h.client(config).Start(t.Context())
+	require.ErrorContains(t, err, `there is no namespace "nowhere" in Temporal`)
+	require.ErrorContains(t, err, "TEMPORAL_NAMESPACE")
+	require.NotContains(t, log.String(), "search attributes", "that is not what is wrong")
+}
+
+// Not parallel: it has an environment of its own.
+func TestAConnectionOfItsOwnGoesToTheTemporalNamespaceOfTheConfig(t *testing.T) {
+	h := newHarness(t)
+	t.Setenv("TEMPORAL_ADDRESS", h.TemporalAddress)
+	t.Setenv("TEMPORAL_NAMESPACE", "of-the-environment")
+	config := h.config(with(&controller[account]{}))
+	config.Temporal, config.TemporalNamespace = nil, "of-the-config"
+	require.ErrorContains(t, h.client(config).Start(t.Context()), `there is no namespace "of-the-config" in Temporal`)
+	config.TemporalNamespace = ""
+	require.ErrorContains(t, h.client(config).Start(t.Context()), `there is no namespace "of-the-environment" in Temporal`)
+	config.TemporalNamespace = h.TemporalNamespace
+	status, err := h.client(config).TemporalStatus(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, h.TemporalNamespace, status.Namespace)
 }
 
 func TestKindsSayHowTheyStand(t *testing.T) {

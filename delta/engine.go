@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -66,11 +67,12 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
-	e.attributes.Store(e.ensureAttributes(ctx))
-	// First in Temporal: a database whose prefix is refused there stays free to take another.
+	// First in Temporal: a database whose prefix is refused there stays free to take another, and a Temporal namespace that is not
+	// there is an error instead of a warning that it has no search attributes.
 	if err := e.holdPrefix(ctx); err != nil {
 		return nil, err
 	}
+	e.attributes.Store(e.ensureAttributes(ctx))
 	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}
@@ -135,7 +137,7 @@ func (e *engine) connect(ctx context.Context) error {
 		return fmt.Errorf("the environment configuration for Temporal: %w", err)
 	}
 	setDefault(&options.HostPort, client.DefaultHostPort)
-	setDefault(&options.Namespace, client.DefaultNamespace)
+	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = log.NewStructuredLogger(e.client.config.Logger)
 	e.temporal, err = dial(ctx, options)
 	e.ownsTemporal = err == nil

@@ -104,29 +104,30 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 }
 
 // PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
-// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached.
+// go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached. The kind need not be
+// known yet, as for [Client.PauseKind].
 func (c *Client) PauseInformer(ctx context.Context, kind string) error {
 	return c.pauseInformer(ctx, kind, true)
 }
 
-// ResumeInformer lets a kind's informer run by its schedule again.
+// ResumeInformer lets a kind's informer run by its schedule again. It needs a Temporal that can be reached.
 func (c *Client) ResumeInformer(ctx context.Context, kind string) error {
 	return c.pauseInformer(ctx, kind, false)
 }
 
 func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: pause informer: %w", err)
+		return fmt.Errorf("delta: %s informer: %w", pausing(paused), err)
 	}
-	e, err := c.reachFor(ctx, "pause informer of kind "+kind)
+	e, err := c.reachFor(ctx, pausing(paused)+" informer of kind "+kind)
 	if err != nil {
 		return err
 	}
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
-		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, schemaError(err))
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, schemaError(err))
 	}
 	if err := pauseSchedule(ctx, e.temporal, e.names.inform(kind), paused); err != nil {
-		return fmt.Errorf("delta: pause informer of kind %s: %w", kind, err)
+		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
 	}
 	return nil
 }

@@ -9,6 +9,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
+// neverTrace is above all levels: an error says what was being done, and where it was logged helps nobody who reads it.
+const neverTrace = slog.LevelError + 1000
+
 // defaultLogger is zap behind slog: JSON lines on standard output, warnings and errors.
 func defaultLogger() *slog.Logger {
 	core := zapcore.NewCore(
@@ -16,5 +19,5 @@ func defaultLogger() *slog.Logger {
 		zapcore.Lock(os.Stdout),
 		zapcore.WarnLevel,
 	)
-	return slog.New(zapslog.NewHandler(core))
+	return slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(neverTrace)))
 }

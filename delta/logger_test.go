@@ -21,6 +21,7 @@ func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 
 	log.Info("quiet")
 	log.Warn("loud", slog.String("kind", "user"))
+	log.Error("bad")
 	require.NoError(t, write.Close())
 
 	lines := bufio.NewScanner(read)
@@ -30,5 +31,10 @@ func TestTheDefaultLoggerWritesWarningsToStandardOutput(t *testing.T) {
 	require.Equal(t, "loud", line["msg"])
 	require.Equal(t, "warn", line["level"])
 	require.Equal(t, "user", line["kind"])
+	require.True(t, lines.Scan())
+	line = nil
+	require.NoError(t, json.Unmarshal(lines.Bytes(), &line))
+	require.Equal(t, "bad", line["msg"])
+	require.NotContains(t, line, "stacktrace")
 	require.False(t, lines.Scan(), "nothing below warn")
 }

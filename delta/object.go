@@ -74,7 +74,8 @@ type ObjectSettings struct {
 	InformOverlap time.Duration
 
 	// CompleteListing says that the informer always lists all there is: it is given no After, and what a complete pass
-	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare.
+	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare. What is listed again stays deleted until it is
+	// informed explicitly, or until its row was removed.
 	CompleteListing bool
 
 	// MaxDeleted is how many resources one pass may mark deleted in any case. If more are missing, and they are more than
@@ -84,7 +85,8 @@ type ObjectSettings struct {
 	// Defaults to 10.
 	MaxDeleted int
 
-	// MaxDeletedShare is the share of a kind's resources, from 0 to 1, that one pass may mark deleted.
+	// MaxDeletedShare is the share of a kind's resources, from 0 to 1, that one pass may mark deleted. A very small one, such as
+	// 1e-9, leaves MaxDeleted alone to decide.
 	//
 	// Defaults to 0.25.
 	MaxDeletedShare float64
@@ -116,7 +118,10 @@ type ObjectSettings struct {
 	BatchWait time.Duration
 }
 
-// RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts.
+// RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts. It has
+// InitialInterval, the wait after the first failure, which defaults to 1 second; BackoffCoefficient, by which each further wait is
+// longer, 1 at least, which defaults to 2; and MaximumInterval, which defaults to 10 minutes and is InitialInterval at least. Waits
+// are up to a tenth shorter or longer.
 type RetryPolicy = activities.RetryPolicy
 
 // InformOpts are options of a resource. A zero field leaves the resource what it has; a new resource gets the default.

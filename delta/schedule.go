@@ -56,6 +56,10 @@ func prefixHeld(ctx context.Context, c client.Client, n names, installation stri
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return false, nil
 	}
+	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
+		return false, fmt.Errorf("there is no namespace %q in Temporal: create it, or name another one, in "+
+			"Config.TemporalNamespace, TEMPORAL_NAMESPACE, or the options of the client in Config.Temporal: %w", missing.Namespace, err)
+	}
 	if err != nil {
 		return false, fmt.Errorf("reading the schedule %s: %w", n.anchor(), err)
 	}

@@ -64,28 +64,37 @@ func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.R
 	return c.pause(ctx, kind, objectID, true)
 }
 
-// Resume has a paused resource go on where it stands.
+// Resume has a paused resource go on where it stands. It returns [ErrNotFound].
 func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	return c.pause(ctx, kind, objectID, false)
 }
 
+// pausing names what Pause and Resume do, in errors.
+func pausing(paused bool) string {
+	if paused {
+		return "pause"
+	}
+	return "resume"
+}
+
 func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
 	if err := checkRef(kind, objectID); err != nil {
-		return nil, fmt.Errorf("delta: pause: %w", err)
+		return nil, fmt.Errorf("delta: %s: %w", pausing(paused), err)
 	}
 	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("delta: pause %s/%s: %w", kind, objectID, ErrNotFound)
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, ErrNotFound)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("delta: pause %s/%s: %w", kind, objectID, schemaError(err))
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, schemaError(err))
 	}
 	c.wakeKind(kind)
 	return row.Row()
 }
 
 // PauseKind keeps all resources of a kind from being worked on, by any client, until [Client.ResumeKind]. Informs are kept,
-// attempts that run go on to their end, and the informer goes on listing.
+// attempts that run go on to their end, and the informer goes on listing. A kind that no client has started with yet can be paused
+// before one does: a name that is misspelled is no error.
 func (c *Client) PauseKind(ctx context.Context, kind string) error {
 	return c.pauseKind(ctx, kind, true)
 }
@@ -97,14 +106,14 @@ func (c *Client) ResumeKind(ctx context.Context, kind string) error {
 
 func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error {
 	if err := checkName("kind", kind); err != nil {
-		return fmt.Errorf("delta: pause: %w", err)
+		return fmt.Errorf("delta: %s: %w", pausing(paused), err)
 	}
 	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
 	if err == nil && !paused {
 		err = db.New().ResumeDue(ctx, c.pool, kind)
 	}
 	if err != nil {
-		return fmt.Errorf("delta: pause kind %s: %w", kind, schemaError(err))
+		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
 	}
 	c.wakeKind(kind)
 	return nil

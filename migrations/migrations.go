@@ -153,7 +153,7 @@ func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err 
 		return "", "", fmt.Errorf("the server is Postgres %d, and Delta needs 14 or later", server)
 	}
 	if current == nil {
-		return "", "", fmt.Errorf("no schema of search_path %q exists: create it first (CREATE SCHEMA …)", path)
+		return "", "", fmt.Errorf("there is no schema of search_path %q that this user may use: create it (CREATE SCHEMA …), or grant USAGE on it", path)
 	}
 	if !shared {
 		return *current, ownTable, nil

@@ -141,7 +141,7 @@ func TestASchemaThatDoesNotExistIsNamed(t *testing.T) {
 	defer pool.Close()
 	for name, err := range all(t.Context(), pool) {
 		require.ErrorContains(t, err, `"no_such_schema"`, name)
-		require.ErrorContains(t, err, "create it first", name)
+		require.ErrorContains(t, err, `search_path "no_such_schema" that this user may use: create it`, name)
 	}
 }
 

@@ -70,7 +70,11 @@ func (c *cli) database() (*pgxpool.Config, error) {
 	}
 	config, err := pgxpool.ParseConfig(target)
 	if err != nil {
-		return nil, err // pgx hides the password
+		source := databaseVariable
+		if c.databaseURL != "" {
+			source = "--database-url"
+		}
+		return nil, fmt.Errorf("%s: must be as postgres://user:password@host:5432/database: %w", source, err) // pgx hides the password
 	}
 	config.MaxConns = 4
 	if config.ConnConfig.ConnectTimeout == 0 {

@@ -81,7 +81,7 @@ func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
 
 	r := inProcess(t.Context(), streams{}, "doctor", "--database-url", "postgres://:x:y")
 	require.Equal(t, exitUsage, r.code)
-	require.Contains(t, r.stderr, "cannot parse")
+	require.Contains(t, r.stderr, "--database-url: must be as postgres://")
 }
 
 func TestDoctorFindsWhatIsMissing(t *testing.T) {

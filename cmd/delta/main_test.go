@@ -78,10 +78,10 @@ func TestUsage(t *testing.T) {
 		"argument":           {[]string{"dev", "now"}, exitUsage, `unknown command "now"`},
 		"port":               {[]string{"dev", "--ui-port", "99999"}, exitUsage, "--ui-port 99999 is not a port"},
 		"two ways":           {[]string{"dev", "--dir", "x", "--ephemeral"}, exitUsage, "[dir ephemeral]"},
-		"half a command":     {[]string{"migrate"}, exitUsage, "up, down, status or version"},
+		"half a command":     {[]string{"migrate"}, exitUsage, "up, down, status or version, or messagedb"},
 		"unknown subcommand": {[]string{"migrate", "sideways"}, exitUsage, `unknown command "sideways"`},
 		"no database":        {[]string{"migrate", "up"}, exitUsage, "--database-url or set DELTA_DATABASE_URL"},
-		"no URL":             {[]string{"migrate", "up", "--database-url", "postgres://:x:y"}, exitUsage, "cannot parse"},
+		"no URL":             {[]string{"migrate", "up", "--database-url", "postgres://:x:y"}, exitUsage, "--database-url: must be as postgres://"},
 		"nobody there":       {[]string{"migrate", "up", "--database-url", "postgres://u:secret@127.0.0.1:1/x"}, exitUnreachable, "127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {

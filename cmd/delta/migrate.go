@@ -20,7 +20,7 @@ func migrateCommand(c *cli) *cobra.Command {
 			"To use a schema of its own, create it and name it in the URL: …/delta?search_path=delta",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: up, down, status or version")
+			return errors.New("say what to do: up, down, status or version, or messagedb")
 		},
 	}
 	c.databaseFlags(cmd)

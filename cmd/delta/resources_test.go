@@ -116,7 +116,7 @@ func TestRetryByNameAndByFilter(t *testing.T) {
 	r := i.run("resources", "retry", "page", "d", "a", "nobody")
 	require.Equal(t, exitState, r.code)
 	require.Equal(t, "page/a will be tried again\n", r.stdout)
-	require.Contains(t, r.stderr, "retry page/d: its state is scheduled")
+	require.Contains(t, r.stderr, "retry page/d: its state is scheduled, and must be degraded, or failed")
 	require.Contains(t, r.stderr, "retry page/nobody: there is no such resource")
 	require.Equal(t, deltatype.ResourceStateScheduled, state("a"))
 	r = i.run("resources", "retry", "page", "nobody", "-o", "json")
@@ -153,7 +153,7 @@ func TestInvalidateAndDelete(t *testing.T) {
 	r := i.run("resources", "invalidate", "page", "b", "a")
 	require.Equal(t, exitState, r.code)
 	require.Equal(t, "page/a is expired and will be synced again\n", r.stdout)
-	require.Contains(t, r.stderr, "invalidate page/b: its state is scheduled")
+	require.Contains(t, r.stderr, "invalidate page/b: its state is scheduled, and must be synced")
 
 	require.Equal(t, exitUsage, i.run("resources", "delete", "page", "a").code)
 	r = i.runWith(streams{asks: true}, "resources", "delete", "page", "a", "b")

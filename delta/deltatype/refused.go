@@ -18,7 +18,16 @@ type StateError struct {
 	State ResourceState
 }
 
-// Error names the resource and its state.
+// Error names the resource and its state, and what the state would have to be.
 func (e *StateError) Error() string {
-	return fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
+	text := fmt.Sprintf("%s %s/%s: its state is %s", e.Action, e.Kind, e.ObjectID, e.State)
+	switch e.Action {
+	case "invalidate":
+		return text + ", and must be synced"
+	case "retry":
+		return text + ", and must be degraded, or failed"
+	case "delete":
+		return text + " already"
+	}
+	return text
 }

@@ -41,7 +41,8 @@ type ResourceRow struct {
 	Metadata []byte
 	// Tags are the user's labels.
 	Tags []string
-	// Errors are those of the latest attempts that failed, oldest first.
+	// Errors are those of the latest attempts that failed, oldest first: 25 at most, each cut after 4 KiB, and its Trace after
+	// 16 KiB.
 	Errors []AttemptError
 	// CreatedAt is when the row was made.
 	CreatedAt time.Time
@@ -52,9 +53,9 @@ type ResourceRow struct {
 	// ExternalCreatedAt is when the object was created outside; nil if unknown.
 	ExternalCreatedAt *time.Time
 	// DueAt is when the lifecycle takes its next step by itself: the next attempt, expiry or removal. Nil while an
-	// attempt runs and for a resource at rest.
+	// attempt runs, and where there is no next step, as for one that is synced and kept for ever.
 	DueAt *time.Time
-	// DispatchAt is when a dispatcher wakes the workflow if nothing did before; nil for a resource at rest.
+	// DispatchAt is when a dispatcher wakes the workflow if nothing did before; nil where there is no next step.
 	DispatchAt *time.Time
 	// HeldUntil is until when a batch may have Work run for the resource; nil, and none does.
 	HeldUntil *time.Time
