@@ -10,18 +10,27 @@ import (
 	"time"
 )
 
-const claimWorkflowIDPrefix = `-- name: ClaimWorkflowIDPrefix :one
-UPDATE delta_installation SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text) RETURNING singleton, id, workflow_id_prefix, salt, created_at
+const claimInstallation = `-- name: ClaimInstallation :one
+UPDATE delta_installation
+SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
+    hash_object_ids = coalesce(hash_object_ids, $2::boolean)
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, created_at
 `
 
-// The first client that starts fixes the prefix; the answer is the one in force.
-func (q *Queries) ClaimWorkflowIDPrefix(ctx context.Context, db DBTX, prefix string) (Installation, error) {
-	row := db.QueryRow(ctx, claimWorkflowIDPrefix, prefix)
+type ClaimInstallationParams struct {
+	Prefix        string
+	HashObjectIds bool
+}
+
+// The first client that starts fixes how workflows are named; the answer is what is in force.
+func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInstallationParams) (Installation, error) {
+	row := db.QueryRow(ctx, claimInstallation, arg.Prefix, arg.HashObjectIds)
 	var i Installation
 	err := row.Scan(
 		&i.Singleton,
 		&i.ID,
 		&i.WorkflowIDPrefix,
+		&i.HashObjectIds,
 		&i.Salt,
 		&i.CreatedAt,
 	)
@@ -49,7 +58,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, salt, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -59,6 +68,7 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.Singleton,
 		&i.ID,
 		&i.WorkflowIDPrefix,
+		&i.HashObjectIds,
 		&i.Salt,
 		&i.CreatedAt,
 	)

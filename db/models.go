@@ -25,6 +25,7 @@ type Installation struct {
 	Singleton        bool
 	ID               string
 	WorkflowIDPrefix *string
+	HashObjectIds    *bool
 	Salt             string
 	CreatedAt        time.Time
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"google.golang.org/grpc"
@@ -65,6 +67,34 @@ func TestAnotherPrefixOnTheSameDatabaseIsRefused(t *testing.T) {
 	err := h.client(config).Start(t.Context())
 	require.ErrorContains(t, err, h.Prefix+"-other")
 	require.ErrorContains(t, err, "two workflows")
+}
+
+// With two names a resource would have two workflows, which call Work at once.
+func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	// This one has connected before anybody decided.
+	early := h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix})
+	_, err := early.TemporalStatus(t.Context())
+	require.NoError(t, err)
+
+	config.HashObjectIDs = true
+	hashing := h.start(config)
+	config.HashObjectIDs = false
+	var input *delta.InputError
+	require.ErrorAs(t, h.client(config).Start(t.Context()), &input)
+	require.Equal(t, "Config.HashObjectIDs", input.Field)
+	require.Contains(t, input.Rule, "two workflows")
+
+	// Those that are not started do as the others do.
+	for i, c := range []*delta.Client{early, h.client(&delta.Config{Temporal: h.Temporal, WorkflowIDPrefix: h.Prefix}), hashing} {
+		row, err := c.Sync(t.Context(), account{Name: "ann", Plan: strconv.Itoa(i)}, nil)
+		require.NoError(t, err)
+		require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
+	}
+	_, err = h.Temporal.DescribeWorkflowExecution(t.Context(), h.Prefix+"/account/ann", "")
+	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 }
 
 func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {

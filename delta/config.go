@@ -54,9 +54,9 @@ type Config struct {
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
 	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
 	//
-	// All clients of a database must agree, those too that only call Sync, and nothing sees to it: where they do not, a resource has
-	// two workflows, and Work may run for it twice at once. So this is not changed by replacing clients one after the other: stop
-	// all of them, terminate the workflows, and start them with the other setting.
+	// All clients of a database must agree, or a resource would have two workflows: the first that starts decides, and Start refuses
+	// others. One that is not started, and only calls Sync, does as they do. To change it, stop all clients, terminate the
+	// workflows, and run UPDATE delta_installation SET hash_object_ids = NULL.
 	HashObjectIDs bool
 
 	// ResourceWorkTimeout bounds one call of Work, where the controller's ResourceTimeout does not say. -1 means no

@@ -29,6 +29,8 @@ type engine struct {
 	installation string
 	// started tells that some client has started on this database before.
 	started bool
+	// hashIDs tells whether workflows are named by hashes of ids; nil where no client has started that decided it.
+	hashIDs atomic.Pointer[bool]
 	names   names
 	kinds   activities.Kinds
 	// attributes tells that the Temporal namespace has Delta's search attributes.
@@ -99,27 +101,34 @@ func (e *engine) readInstallation(ctx context.Context) error {
 		return fmt.Errorf("reading the installation: %w", schemaError(err))
 	}
 	e.installation, e.started = installation.ID, installation.WorkflowIDPrefix != nil
+	e.hashIDs.Store(installation.HashObjectIds)
 	return e.checkPrefix(installation)
 }
 
-// claimDatabase fixes the prefix for all clients of the database.
+// claimDatabase fixes for all clients of the database how workflows are named.
 func (e *engine) claimDatabase(ctx context.Context) error {
-	installation, err := db.New().ClaimWorkflowIDPrefix(ctx, e.client.pool, e.names.prefix)
+	hash := e.client.config.HashObjectIDs
+	installation, err := db.New().ClaimInstallation(ctx, e.client.pool, db.ClaimInstallationParams{Prefix: e.names.prefix, HashObjectIds: hash})
 	if err != nil {
 		return fmt.Errorf("writing the prefix: %w", schemaError(err))
+	}
+	e.hashIDs.Store(installation.HashObjectIds)
+	if there := installation.HashObjectIds; there != nil && *there != hash {
+		return inputError("Config.HashObjectIDs", hash, "must be %t, as it is for other clients of this database: "+namedTwice, *there, "hash_object_ids")
 	}
 	return e.checkPrefix(installation)
 }
 
 func (e *engine) checkPrefix(installation db.Installation) error {
 	if there := installation.WorkflowIDPrefix; there != nil && *there != e.names.prefix {
-		return inputError("Config.WorkflowIDPrefix", e.names.prefix,
-			"must be %q, which other clients of this database use: with two prefixes a resource would have two workflows. "+
-				"To change it, stop all clients, terminate the workflows, and run: "+
-				"UPDATE delta_installation SET workflow_id_prefix = NULL", *there)
+		return inputError("Config.WorkflowIDPrefix", e.names.prefix, "must be %q, which other clients of this database use: "+namedTwice, *there, "workflow_id_prefix")
 	}
 	return nil
 }
+
+// namedTwice says what is wrong with clients that name workflows differently, and how to change a column.
+const namedTwice = "otherwise a resource would have two workflows. To change it, stop all clients, terminate the workflows, and run: " +
+	"UPDATE delta_installation SET %s = NULL"
 
 // connect takes the user's Temporal client, or makes one, and sees that it reaches the server.
 func (e *engine) connect(ctx context.Context) error {

@@ -62,6 +62,21 @@ func (c *Client) hashedID(ctx context.Context, kind, objectID string) (string, e
 	return *hash, nil
 }
 
+// hashesIDs tells whether the clients of this database name workflows by hashes of ids.
+func (e *engine) hashesIDs(ctx context.Context) (bool, error) {
+	if e.hashIDs.Load() == nil {
+		installation, err := db.New().GetInstallation(ctx, e.client.pool)
+		if err != nil {
+			return false, fmt.Errorf("reading the installation: %w", err)
+		}
+		e.hashIDs.Store(installation.HashObjectIds)
+	}
+	if hashed := e.hashIDs.Load(); hashed != nil {
+		return *hashed, nil
+	}
+	return e.client.config.HashObjectIDs, nil
+}
+
 func isSettled(row *deltatype.ResourceRow) bool {
 	return row.State == deltatype.ResourceStateSynced && row.SyncedGeneration == row.Generation
 }
@@ -69,7 +84,11 @@ func isSettled(row *deltatype.ResourceRow) bool {
 // awaitGeneration waits, with an update that starts the workflow if it does not run, until the generation has settled.
 func (e *engine) awaitGeneration(ctx context.Context, row *deltatype.ResourceRow) error {
 	ref := activities.Ref{Installation: e.installation, Kind: row.Kind, ObjectID: row.ObjectID, SearchAttributes: e.attributes.Load()}
-	if e.client.config.HashObjectIDs {
+	hashed, err := e.hashesIDs(ctx)
+	if err != nil {
+		return err
+	}
+	if hashed {
 		hash, err := e.client.hashedID(ctx, row.Kind, row.ObjectID)
 		if err != nil {
 			return err

@@ -45,11 +45,12 @@ $$;
 -- +goose StatementEnd
 
 -- One row: who this database is. Every workflow carries the id, so that two databases that meet in one Temporal
--- namespace are told apart. The prefix is fixed by the first client that starts.
+-- namespace are told apart. What all clients must agree on, because workflows are named by it, is fixed by the first that starts.
 CREATE TABLE delta_installation (
     singleton boolean PRIMARY KEY DEFAULT TRUE CHECK (singleton),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
     workflow_id_prefix text,
+    hash_object_ids boolean,
     -- What object ids are hashed with, where they are: it never leaves the database.
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
     created_at timestamptz NOT NULL DEFAULT now()

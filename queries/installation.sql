@@ -1,9 +1,12 @@
 -- name: GetInstallation :one
 SELECT * FROM delta_installation;
 
--- name: ClaimWorkflowIDPrefix :one
--- The first client that starts fixes the prefix; the answer is the one in force.
-UPDATE delta_installation SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text) RETURNING *;
+-- name: ClaimInstallation :one
+-- The first client that starts fixes how workflows are named; the answer is what is in force.
+UPDATE delta_installation
+SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text),
+    hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean)
+RETURNING *;
 
 -- name: UpsertNamespace :many
 -- The last client that starts decides. The answer is what was in force before, where that was different.
