@@ -45,7 +45,9 @@ type Config struct {
 	TemporalNamespace string
 
 	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register]. Valid
-	// UTF-8 without control characters, at most 1000 bytes.
+	// UTF-8 without control characters, at most 1000 bytes. Clients of different kinds need different ones: whichever worker polls
+	// it is given what is to be done of any kind. A client that only asks for something of a kind names it too. Workflows that
+	// run stay on the task queue that they were started on: where it changes, have the old one polled, or terminate them.
 	//
 	// Defaults to none: Start runs workers of its own, on task queues of their own.
 	TaskQueue string
@@ -68,7 +70,7 @@ type Config struct {
 	ControllerInformTimeout time.Duration
 
 	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least.
-	// Negative: never.
+	// Negative: never. Of clients that differ in it the one that started last decides.
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
