@@ -105,7 +105,8 @@ type Config struct {
 	DeletedResourceRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace.
+// NamespaceConfig configures a namespace. A change holds for rests that begin after it, and decides those that end. It does not
+// wake what rests for ever, as after a negative retention: [Client.InvalidateAll] has that synced, and rest, anew.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
 	// together. At least 1, at most 10,000.
