@@ -241,6 +241,7 @@ func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 		config.ResourceInformInterval, config.MaintenanceJobInterval = interval, look
 		h.start(config)
 	}
+	require.Eventually(t, func() bool { return passes.Load() > 0 }, 30*time.Second, look)
 	time.Sleep(20 * look)
 	require.EqualValues(t, 1, passes.Load())
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
