@@ -137,12 +137,12 @@ func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
 		s.Next, s.Wait = NextAttempt, maxBatchPoll
 		return s, nil
 	}
-	if r.State == deltatype.ResourceStatePending && isLast(&r) {
+	if r.State == deltatype.ResourceStatePending && isLast(&r) && !isOfAnother(ctx, r) {
 		// The last attempt was claimed, and its worker died.
 		return a.complete(ctx, ref, &r, Outcome{Verdict: VerdictFailed, Error: workerLostLast})
 	}
 	s := step(r, got.Now)
-	if s.Next == NextLapse && a.isOfBatch(ctx, r) {
+	if s.Next == NextLapse && a.isOfBatch(ctx, r) || isOfAnother(ctx, r) {
 		s.Next, s.Wait = NextNone, 0
 	}
 	if s.Next == NextAttempt {
@@ -177,6 +177,12 @@ func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.
 func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
 	id := workflowID(ctx)
 	return !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+}
+
+// isOfAnother tells whether the attempt that runs, or was lost, is that of another workflow, which goes on with it.
+func isOfAnother(ctx context.Context, r db.Resource) bool {
+	id := workflowID(ctx)
+	return r.State == deltatype.ResourceStatePending && r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
 const (

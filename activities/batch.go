@@ -196,15 +196,13 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 	for range parallel {
 		workers.Go(func() {
 			for set := range rows {
-				if stopped() {
+				if stopped() || !r.workSet(ctx, set, results, func(call func()) { spawn(calls, call) }) {
 					behind.Store(true)
 					for _, one := range set {
 						one.left = true
 						results <- one
 					}
-					continue
 				}
-				r.workSet(ctx, set, results, func(call func()) { spawn(calls, call) })
 			}
 		})
 	}
@@ -302,8 +300,9 @@ func spawn(calls chan func(), call func()) {
 	}
 }
 
-// workSet calls Work for one member, or for a set of them where the controller takes sets.
-func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *result, spawn func(call func())) {
+// workSet calls Work for one member, or for a set of them where the controller takes sets; begun is false where it was not
+// called.
+func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *result, spawn func(call func())) (begun bool) {
 	tasks := set[0].alone[:]
 	for _, one := range set[1:] {
 		tasks = append(tasks, &one.task)
@@ -313,6 +312,9 @@ func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *r
 		do = r.Handler.WorkBatch
 	}
 	outcomes := r.call(ctx, tasks, do, spawn)
+	if outcomes == nil {
+		return false
+	}
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {
@@ -320,6 +322,7 @@ func (r *batchRun) workSet(ctx context.Context, set []*result, results chan<- *r
 		}
 		results <- one
 	}
+	return true
 }
 
 // afterTx sees whether the transaction that was to write the outcome was committed.

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
 	"github.com/chariot-giving/delta/db"
 )
 
@@ -28,7 +31,7 @@ const (
 )
 
 // Settled waits until all that a run listed has settled: synced, degraded, deleted or paused. Each look ends at the first
-// resource that has not.
+// resource that has not. A worker that stops leaves the wait to another one: what is waited for may well be settled by others only.
 func (a *Activities) Settled(ctx context.Context, in SettledInput) (SettledResult, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return SettledResult{}, err
@@ -36,6 +39,10 @@ func (a *Activities) Settled(ctx context.Context, in SettledInput) (SettledResul
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
 	defer a.heartbeat(ctx)()
+	var stopping <-chan struct{}
+	if activity.IsActivity(ctx) {
+		stopping = activity.GetWorkerStopChannel(ctx)
+	}
 	for poll := firstSettledPoll; ; poll = min(2*poll, maxSettledPoll) {
 		open, err := db.New().HasUnsettled(ctx, a.Pool, db.HasUnsettledParams{Kind: in.Kind, Pass: in.Pass})
 		if err != nil {
@@ -47,6 +54,8 @@ func (a *Activities) Settled(ctx context.Context, in SettledInput) (SettledResul
 		select {
 		case <-ctx.Done():
 			return SettledResult{}, ctx.Err()
+		case <-stopping:
+			return SettledResult{}, temporal.NewApplicationError("the worker stops; another one goes on waiting", "delta.Stopping")
 		case <-time.After(poll):
 		}
 	}

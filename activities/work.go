@@ -62,7 +62,11 @@ func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow, compl
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
 	tasks := []*Task{{Row: row, CompleteTx: completeTx}}
-	return a.call(ctx, tasks, a.workOne, func(call func()) { go call() })[0]
+	outcomes := a.call(ctx, tasks, a.workOne, func(call func()) { go call() })
+	if outcomes == nil {
+		return Outcome{Verdict: VerdictSnoozed} // given back: an attempt is a call of Work
+	}
+	return outcomes[0]
 }
 
 // workOne calls Work for the one task.
@@ -72,15 +76,16 @@ func (a *Activities) workOne(ctx context.Context, tasks []*Task) []Outcome {
 
 // call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
 // even if the call does not: that call then keeps its place in the kind's parallelism, and in its namespace, until it ends.
+// It returns nil where user code was not called, because the context ended while its place was waited for.
 // The tasks are the call's: what it has made of them is not looked at again.
 func (a *Activities) call(
 	ctx context.Context, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
 ) []Outcome {
 	row := tasks[0].Row
 	kind, objectID, attempt := row.Kind, row.ObjectID, row.Attempt
-	held, err := a.enter(ctx, row.Namespace)
-	if err != nil {
-		return alike(tasks, Outcome{Verdict: VerdictFailed, Error: err.Error()})
+	held, ok := a.enter(ctx, row.Namespace)
+	if !ok {
+		return nil
 	}
 
 	timeout := a.timeoutOf(tasks)
@@ -163,22 +168,23 @@ func (p places) leave() {
 	}
 }
 
-// enter waits for the places of a call.
-func (a *Activities) enter(ctx context.Context, namespace string) (held places, err error) {
+// enter waits for the places of a call, until ctx ends.
+func (a *Activities) enter(ctx context.Context, namespace string) (held places, ok bool) {
 	if a.Parallel != nil {
 		if err := a.Parallel.Acquire(ctx, 1); err != nil {
-			return held, fmt.Errorf("stopped while waiting for a place among the kind's parallel calls: %w", err)
+			return held, false
 		}
 		held.parallel = a.Parallel
 	}
 	if a.Limit != nil {
-		held.free, err = a.Limit.Acquire(ctx, namespace)
+		free, err := a.Limit.Acquire(ctx, namespace)
 		if err != nil {
 			held.leave()
-			return places{}, fmt.Errorf("stopped while waiting for a place in namespace %s: %w", namespace, err)
+			return places{}, false
 		}
+		held.free = free
 	}
-	return held, nil
+	return held, true
 }
 
 // explain adds to failures why their context had ended, if it had.

@@ -134,7 +134,7 @@ func TestWorkWaitsForAPlaceInItsNamespace(t *testing.T) {
 	require.Empty(t, limit.places, "the place is given back")
 }
 
-func TestAnAttemptThatStillWaitsForItsPlaceAtTheEndIsClosed(t *testing.T) {
+func TestAnAttemptThatStillWaitsForItsPlaceAtTheEndIsGivenBack(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	limit := newLimit()
@@ -147,8 +147,9 @@ func TestAnAttemptThatStillWaitsForItsPlaceAtTheEndIsClosed(t *testing.T) {
 		stop()
 	}()
 	ref := h.inform(object("a", "1"))
-	require.Equal(t, deltatype.ResourceStateFailed, h.attempt(ref).State)
-	require.Contains(t, h.row(ref).Errors[0].Error, "waiting for a place in namespace default")
+	require.Equal(t, activities.Step{Next: activities.NextAttempt, Generation: 1, State: deltatype.ResourceStateScheduled}, h.attempt(ref))
+	require.Zero(t, h.row(ref).Attempt, "Work was not called")
+	require.Empty(t, h.row(ref).Errors)
 }
 
 func TestTheEndOfTheClientEndsWorkAndTheOutcomeIsWritten(t *testing.T) {

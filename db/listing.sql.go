@@ -15,7 +15,7 @@ SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = $1 AND l.object_id = r.object_id
 WHERE r.kind = $2 AND r.created_at < $3 AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND coalesce(r.attempted_at < $3, TRUE)
+  AND coalesce(r.attempted_at < $3, TRUE) AND coalesce(r.synced_at < $3, TRUE)
 `
 
 type CountMissingParams struct {
@@ -30,7 +30,7 @@ type CountMissingRow struct {
 }
 
 // How many resources of a kind a pass did not list, of how many there are. Those that were made, informed or
-// worked since its start are not its to know.
+// worked since its start are not its to know: nor is one whose Work had begun before and has made the object since.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
 	row := db.QueryRow(ctx, countMissing, arg.Pass, arg.Kind, arg.Started)
 	var i CountMissingRow
@@ -93,7 +93,7 @@ FROM (
         FROM delta_namespace n WHERE n.name = d.namespace) AS period
     FROM delta_resource d
     WHERE d.kind = $2 AND d.created_at < $3 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < $3, TRUE)
+      AND coalesce(d.attempted_at < $3, TRUE) AND coalesce(d.synced_at < $3, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $4 AND l.object_id = d.object_id)
     ORDER BY d.object_id
     LIMIT $5::integer

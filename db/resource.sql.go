@@ -25,7 +25,8 @@ SET state = 'pending',
         ELSE r.errors END
 WHERE r.kind = $5 AND r.object_id = $6
   AND r.attempt - r.snoozes < r.max_attempts
-  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
+  AND ((r.state = 'pending' AND (NOT r.alone OR r.workflow_id IS NULL OR $2 IN ('', r.workflow_id)))
+    OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
   AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
   AND (r.held_until IS NULL OR r.held_until <= now())
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, now()::timestamptz AS now
@@ -47,7 +48,8 @@ type ClaimAttemptRow struct {
 
 // scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
 // An abandoned attempt is one whose worker died: it is kept as an error and counts. From here to synced the row stays with
-// its own workflow, out of batches.
+// its own workflow, out of batches. Where that is another one (object ids were not hashed before, say, and the workflow of the
+// plain id still waits), only it can tell that its worker died.
 func (q *Queries) ClaimAttempt(ctx context.Context, db DBTX, arg ClaimAttemptParams) (ClaimAttemptRow, error) {
 	row := db.QueryRow(ctx, claimAttempt,
 		arg.Net,

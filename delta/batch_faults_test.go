@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -369,5 +371,37 @@ func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	h.start(h.config(with(&controller[batched]{})))
 	for _, name := range names("ok", 5) {
 		h.within(20*time.Second, "batched", name, inState(deltatype.ResourceStateDegraded))
+	}
+}
+
+// A start that fails once has its batch dispatched again, and those that are informed later are leased as they are written again.
+func TestSetsAreLeasedAgainAfterAStartThatFailed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refuse atomic.Bool
+	config := h.config(with(&controller[batched]{}))
+	config.Temporal = h.refusing(func(method string) error {
+		if strings.HasSuffix(method, "/StartWorkflowExecution") && refuse.CompareAndSwap(true, false) {
+			return status.Error(codes.PermissionDenied, "not this time")
+		}
+		return nil
+	})
+	c := h.client(config)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	leased := func(prefix string) bool {
+		results, err := c.InformMany(t.Context(), manyBatched(names(prefix, 50)...), nil)
+		require.NoError(t, err)
+		for _, name := range names(prefix, 50) {
+			h.eventually("batched", name, synced(1))
+		}
+		return results[0].Resource.WorkflowID != ""
+	}
+	require.True(t, leased("before"))
+	refuse.Store(true)
+	require.True(t, leased("during"))
+	require.False(t, refuse.Load())
+	for round := 0; !leased(fmt.Sprintf("after-%d-", round)); round++ {
+		require.Less(t, round, 20)
 	}
 }

@@ -163,34 +163,46 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	require.False(t, row.AttemptedAt.Before(*due[0].DispatchAt), "not before the lease has run out")
 }
 
-func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t)
-	var refuse atomic.Bool
-	var refused atomic.Int32
+// refusing dials Temporal, by a connection on which calls that the function names an error for are refused.
+func (h *harness) refusing(refuse func(method string) error) client.Client {
+	h.t.Helper()
 	temporal, err := client.Dial(client.Options{
 		HostPort:  h.TemporalAddress,
 		Namespace: h.TemporalNamespace,
 		Logger:    log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				if refuse.Load() && strings.HasSuffix(method, "/StartWorkflowExecution") {
-					refused.Add(1)
-					return status.Error(codes.ResourceExhausted, "slow down")
+				if err := refuse(method); err != nil {
+					return err
 				}
 				return invoke(ctx, method, req, reply, cc, opts...)
 			},
 		)}},
 	})
-	require.NoError(t, err)
-	defer temporal.Close()
+	require.NoError(h.t, err)
+	h.t.Cleanup(temporal.Close)
+	return temporal
+}
+
+func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refuse atomic.Bool
+	var refused atomic.Int32
+	temporal := h.refusing(func(method string) error {
+		if refuse.Load() && strings.HasSuffix(method, "/StartWorkflowExecution") {
+			refused.Add(1)
+			return status.Error(codes.ResourceExhausted, "slow down")
+		}
+		return nil
+	})
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = temporal
 	c := h.client(config)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	refuse.Store(true)
-	_, err = c.Inform(t.Context(), account{Name: "ann"}, nil)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return refused.Load() > 0 }, 10*time.Second, time.Millisecond)
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)

@@ -46,7 +46,9 @@ type Config struct {
 	TemporalNamespace string
 
 	// TaskQueue is the task queue of the worker that the client's controllers are registered on with [Client.Register]. Valid
-	// UTF-8 without control characters, at most 1000 bytes.
+	// UTF-8 without control characters, at most 1000 bytes. Clients of different kinds need different ones: whichever worker polls
+	// it is given what is to be done of any kind. A client that only asks for something of a kind names it too. Workflows that
+	// run stay on the task queue that they were started on: where it changes, have the old one polled, or terminate them.
 	//
 	// Defaults to none: Start runs workers of its own, on task queues of their own.
 	TaskQueue string
@@ -72,7 +74,7 @@ type Config struct {
 	ControllerInformTimeout time.Duration
 
 	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least.
-	// Negative: never.
+	// Negative: never. Of clients that differ in it the one that started last decides.
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
@@ -107,7 +109,8 @@ type Config struct {
 	DeletedResourceRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace.
+// NamespaceConfig configures a namespace. A change holds for rests that begin after it, and decides those that end. It does not
+// wake what rests for ever, as after a negative retention: [Client.InvalidateAll] has that synced, and rest, anew.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
 	// together. At least 1, at most 10,000.

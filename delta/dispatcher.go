@@ -92,13 +92,12 @@ func (d *dispatcher) run(ctx context.Context) {
 			case <-time.After(backoff):
 			}
 			continue
-		case full:
-			backoff = 0
-			continue
 		}
-		if backoff > 0 {
-			backoff = 0
-			d.leased.setOpen(true)
+		// Also after a start of what was leased has failed: its rows were due at once, and have been started by now.
+		backoff = 0
+		d.leased.setOpen(true)
+		if full {
+			continue
 		}
 		// Spread, so that the clients of a fleet do not ask in step.
 		poll := time.NewTimer(d.poll/2 + rand.N(d.poll)) //nolint:gosec // spread, not secrecy

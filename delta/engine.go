@@ -215,7 +215,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			return err
 		}
 	}
-	if err := e.schedule(ctx, kind, r); err != nil {
+	if err := e.schedule(ctx, kind, false); err != nil {
 		return err
 	}
 	e.dispatchers[kind] = &dispatcher{
@@ -275,13 +275,14 @@ func countCalls(a *activities.Activities, parallelism int) {
 	a.Turns = activities.NewTurns(batchSlots)
 }
 
-// schedule makes the kind's schedule what it is to be.
-func (e *engine) schedule(ctx context.Context, kind string, r registered) error {
+// schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
+// undo each other's, and what is made anew runs at once. ours tells that it is this installation's, if it is there.
+func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 	controller, err := db.New().GetController(ctx, e.client.pool, kind)
 	if err != nil {
 		return fmt.Errorf("reading the settings of kind %q: %w", kind, schemaError(err))
 	}
-	return scheduleInform(ctx, e.temporal, e.names, e.installation, kind, e.informInterval(r), controller.InformPaused)
+	return scheduleInform(ctx, e.temporal, e.names, e.installation, kind, controller.InformInterval, controller.InformPaused, ours)
 }
 
 const (

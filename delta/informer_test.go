@@ -225,3 +225,45 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	other.eventually("listed", "a", synced(1))
 	require.Nil(t, h.row("listed", "a"))
 }
+
+// Clients that differ, as while they are replaced, do not undo each other's schedules: one that is made anew runs at once.
+func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var passes atomic.Int64
+	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
+		passes.Add(1)
+		return send[hourly](ctx), nil
+	}}
+	const look = 100 * time.Millisecond
+	for _, interval := range []time.Duration{-1, time.Hour} {
+		config := h.config(with(informs))
+		config.ResourceInformInterval, config.MaintenanceJobInterval = interval, look
+		h.start(config)
+	}
+	require.Eventually(t, func() bool { return passes.Load() > 0 }, 30*time.Second, look)
+	time.Sleep(20 * look)
+	require.EqualValues(t, 1, passes.Load())
+	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, time.Hour, found.Schedule.Spec.Intervals[0].Every)
+}
+
+// Who pauses a schedule leaves a note of his own on it.
+func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[hourly]{}))
+	const look = 100 * time.Millisecond
+	config.MaintenanceJobInterval = look
+	c := h.start(config)
+	require.NoError(t, c.PauseInformer(t.Context(), "hourly"))
+	require.NoError(t, c.ResumeInformer(t.Context(), "hourly"))
+	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
+	require.NoError(t, err)
+	before := found.Info.LastUpdateAt
+	time.Sleep(10 * look)
+	found, err = h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, before, found.Info.LastUpdateAt)
+}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -300,4 +301,50 @@ func (c cursed) Kind() string         { return "cursed" }
 func (c cursed) CreatedAt() time.Time { return c.Made }
 func (c cursed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 24 * time.Hour, InformOverlap: cursedOverlap}
+}
+
+// What a pass cannot have listed is not gone: here Work makes the object outside while the pass, which began after it, goes on.
+func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	made, working, listing, finish := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	c := h.start(h.config(with(&controller[mirror]{
+		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan mirror, error) {
+			out := make(chan mirror)
+			go func() {
+				defer close(out)
+				if o.OrderBy == "" {
+					return // the schedule's first pass
+				}
+				close(listing)
+				<-finish
+			}()
+			return out, nil
+		},
+		work: func(context.Context, *delta.Resource[mirror]) error {
+			close(working)
+			<-made
+			return nil
+		},
+	})))
+	_, err := c.Inform(t.Context(), mirror{Name: "m", Version: 1}, nil)
+	require.NoError(t, err)
+	<-working
+	ended := make(chan *delta.InformRun, 1)
+	go func() {
+		run, err := c.RunInform(context.Background(), delta.ScheduleInformParams{ResourceKind: "mirror"}, &delta.InformOptions{OrderBy: "name"})
+		assert.NoError(t, err)
+		ended <- run
+	}()
+	<-listing
+	close(made)
+	h.eventually("mirror", "m", synced(1))
+	close(finish)
+	require.Zero(t, (<-ended).Deleted)
+	require.Equal(t, deltatype.ResourceStateSynced, h.row("mirror", "m").State)
+
+	// The next one can tell.
+	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, run.Deleted)
 }

@@ -79,8 +79,8 @@ func (e *engine) restore(ctx context.Context) error {
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}
-	for kind, r := range e.client.config.Controllers.byKind {
-		if err := e.schedule(ctx, kind, r); err != nil {
+	for _, kind := range e.client.config.Controllers.kinds() {
+		if err := e.schedule(ctx, kind, true); err != nil {
 			return err
 		}
 	}

@@ -76,8 +76,11 @@ func prefixHeld(ctx context.Context, c client.Client, n names, installation stri
 	return true, nil
 }
 
-// scheduleInform makes the kind's schedule be what the interval says: created, changed, or removed.
-func scheduleInform(ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration, paused bool) error {
+// scheduleInform makes the kind's schedule be what the interval says: created, changed, or removed. Unless it is known to be
+// ours, its note says whether it is.
+func scheduleInform(
+	ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration, paused, ours bool,
+) error {
 	handle := c.ScheduleClient().GetHandle(ctx, n.inform(kind))
 	if interval < 0 {
 		var notFound *serviceerror.NotFound
@@ -116,14 +119,15 @@ func scheduleInform(ctx context.Context, c client.Client, n names, installation,
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			there := &in.Description.Schedule
-			// The note says whose arguments they are: those are encoded as the user's data converter likes.
+			// The note says whose arguments they are: those are encoded as the user's data converter likes. Who pauses the
+			// schedule may replace it, so it is not asked again.
 			queue := ""
 			if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
 				queue = a.TaskQueue
 			}
 			// One that an operator paused stays so.
 			same := queue == action.TaskQueue && there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0].Every == interval &&
-				there.State != nil && (!paused || there.State.Paused) && strings.Contains(there.State.Note, installation)
+				there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, installation))
 			if same {
 				return nil, temporal.ErrSkipScheduleUpdate
 			}

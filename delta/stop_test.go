@@ -3,6 +3,7 @@ package delta_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -228,4 +229,63 @@ type wide struct{ account }
 func (wide) Kind() string { return "wide" }
 func (wide) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1}
+}
+
+// A run in the foreground waits for resources, and Stop does not wait for the run: what this client no longer works may never
+// settle. Another client goes on waiting.
+func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := &upstream[mirror]{all: mirrors(1)}
+	snoozed := make(chan struct{}, 10)
+	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(context.Context, *delta.Resource[mirror]) error {
+		snoozed <- struct{}{}
+		return delta.ResourceSnooze(time.Hour)
+	}})))
+	ended := make(chan error, 1)
+	informer := h.client(h.config())
+	go func() {
+		_, err := informer.RunInform(context.Background(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+		ended <- err
+	}()
+	<-snoozed
+	require.Eventually(t, func() bool {
+		n := 0
+		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_listing").Scan(&n))
+		return n > 0
+	}, 10*time.Second, 10*time.Millisecond)
+	time.Sleep(500 * time.Millisecond) // until it waits
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, c.Stop(ctx))
+	require.Empty(t, ended)
+
+	another := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
+	_, err := another.Inform(t.Context(), mirror{Name: "m000", Version: 2}, nil)
+	require.NoError(t, err)
+	require.NoError(t, <-ended)
+}
+
+// An attempt is a call of Work: what still waits for its place in the namespace, when Stop waits no longer, has lost none.
+func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		begun, calls := make(chan struct{}, 100), 1
+		config := g.config(g.controller(func(ctx context.Context, _ job) error {
+			begun <- struct{}{}
+			<-ctx.Done()
+			return errors.New("cut off")
+		}))
+		config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 1}}
+		c := g.start(config)
+		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
+		<-begun
+		require.Eventually(t, func() bool { return g.states(g.kind)[deltatype.ResourceStatePending] > 1 }, 10*time.Second, time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Error(t, c.Stop(ctx))
+		calls += len(begun) // one may get the place of the first before its own context ends
+		require.Equal(t, calls, g.states(g.kind)[deltatype.ResourceStateDegraded])
+		g.startWorker(func(context.Context, job) error { return nil })
+		require.Eventually(t, func() bool { return g.states(g.kind)[deltatype.ResourceStateSynced] == 20-calls }, 20*time.Second, 10*time.Millisecond)
+	})
 }

@@ -105,3 +105,34 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, described.String(), "secret")
 }
+
+// The workflow of the plain id still waits for its time when the one of the hash has the resource's Work run. It leaves it alone.
+func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	const wait = 2 * time.Second
+	first := h.startWorker(func(context.Context, *delta.Resource[account]) error { return delta.ResourceSnooze(wait) })
+	_, err := first.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.Snoozes == 1 })
+	require.NoError(t, first.Stop(t.Context()))
+
+	var calls atomic.Int64
+	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
+		calls.Add(1)
+		select {
+		case <-time.After(2 * wait):
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}}))
+	config.HashObjectIDs = true
+	c := h.start(config)
+	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(2))
+	require.EqualValues(t, 1, calls.Load())
+	require.Empty(t, row.Errors)
+	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
+	h.workflowEnds("account", "ann")
+}

@@ -5,12 +5,12 @@ INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::te
 
 -- name: CountMissing :one
 -- How many resources of a kind a pass did not list, of how many there are. Those that were made, informed or
--- worked since its start are not its to know.
+-- worked since its start are not its to know: nor is one whose Work had begun before and has made the object since.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
 WHERE r.kind = @kind AND r.created_at < @started AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND coalesce(r.attempted_at < @started, TRUE);
+  AND coalesce(r.attempted_at < @started, TRUE) AND coalesce(r.synced_at < @started, TRUE);
 
 -- name: DeleteMissing :many
 -- Marks a page of them deleted, locked in the order in which informs lock rows.
@@ -29,7 +29,7 @@ FROM (
         FROM delta_namespace n WHERE n.name = d.namespace) AS period
     FROM delta_resource d
     WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < @started, TRUE)
+      AND coalesce(d.attempted_at < @started, TRUE) AND coalesce(d.synced_at < @started, TRUE)
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id
     LIMIT @batch::integer

@@ -7,7 +7,8 @@ SELECT sqlc.embed(r), now()::timestamptz AS now FROM delta_resource r WHERE r.ki
 -- name: ClaimAttempt :one
 -- scheduled, expired, failed (all of them due) or abandoned while pending -> pending.
 -- An abandoned attempt is one whose worker died: it is kept as an error and counts. From here to synced the row stays with
--- its own workflow, out of batches.
+-- its own workflow, out of batches. Where that is another one (object ids were not hashed before, say, and the workflow of the
+-- plain id still waits), only it can tell that its worker died.
 UPDATE delta_resource r
 SET state = 'pending',
     attempt = r.attempt + 1,
@@ -22,7 +23,8 @@ SET state = 'pending',
         ELSE r.errors END
 WHERE r.kind = @kind AND r.object_id = @object_id
   AND r.attempt - r.snoozes < r.max_attempts
-  AND (r.state = 'pending' OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
+  AND ((r.state = 'pending' AND (NOT r.alone OR r.workflow_id IS NULL OR @workflow_id IN ('', r.workflow_id)))
+    OR (r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now()))
   AND NOT r.paused AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused)
   AND (r.held_until IS NULL OR r.held_until <= now())
 RETURNING sqlc.embed(r), now()::timestamptz AS now;

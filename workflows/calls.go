@@ -69,6 +69,18 @@ var informOptions = workflow.ActivityOptions{
 	},
 }
 
+// settledOptions repeat a wait for as long as it takes: each worker that stops, or is lost, leaves it to another one.
+var settledOptions = workflow.ActivityOptions{
+	StartToCloseTimeout: unbounded,
+	HeartbeatTimeout:    activities.HeartbeatTimeout,
+	Summary:             "wait until all has settled",
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval:    time.Second,
+		BackoffCoefficient: 2,
+		MaximumInterval:    time.Minute,
+	},
+}
+
 // call names an activity and the types that it takes and gives: the bare ExecuteActivity takes anything.
 type call[In, Out any] struct{ name string }
 

@@ -23,8 +23,7 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	if err != nil || !in.RunForeground {
 		return progress, err
 	}
-	options.Summary = "wait until all has settled"
-	result, err := isSettled.run(ctx, options, activities.SettledInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass})
+	result, err := isSettled.run(ctx, settledOptions, activities.SettledInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass})
 	if err != nil {
 		return progress, err
 	}
