@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -101,7 +102,9 @@ func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
 // starts is what a test does to the starting of workflows.
 type starts struct {
 	away, slow, late atomic.Bool
-	// begun counts those that Temporal has answered, and whose answer is late.
+	// lose is what the next one fails with, although Temporal has answered; 0 for nothing.
+	lose atomic.Uint32
+	// begun counts those that Temporal has answered, and whose answer is late or lost.
 	begun atomic.Int32
 }
 
@@ -116,6 +119,14 @@ func (s *starts) harness(t *testing.T) *harness {
 			if s.slow.Load() {
 				<-ctx.Done()
 				return status.FromContextError(ctx.Err()).Err()
+			}
+			if code := s.lose.Swap(0); code != 0 {
+				if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+					return err
+				}
+				reply.(*workflowservice.StartWorkflowExecutionResponse).Reset()
+				s.begun.Add(1)
+				return status.Error(codes.Code(code), "the test loses the answer")
 			}
 			if s.late.Load() {
 				err := invoke(ctx, method, req, reply, cc, opts...)
