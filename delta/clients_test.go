@@ -252,6 +252,7 @@ func child(mode string) error {
 			return err
 		}})
 		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
+		delta.AddController(config.Controllers, &controller[queued]{work: workQueued(pool, 50)})
 	}
 	c, err := delta.NewClient(pool, config)
 	if err != nil {
