@@ -1,12 +1,16 @@
 package delta_test
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -14,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
@@ -97,6 +102,72 @@ func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
 	for _, name := range all {
 		h.eventually("batched", name, synced(1))
 	}
+}
+
+// What was leased and whose answer is lost is in the table, or not: nobody knows its members, and it waits for nobody.
+func TestASetWhoseAnswerIsLostIsNotHeldBackByItsLease(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"the connection breaks", "the context ends", "the client stops"} {
+		t.Run("as "+how, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var lose atomic.Bool
+			settings, err := pgxpool.ParseConfig(h.DatabaseURL)
+			require.NoError(t, err)
+			dial := settings.ConnConfig.DialFunc
+			settings.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				return &deafConn{Conn: conn, deaf: func() bool {
+					if !lose.CompareAndSwap(true, false) {
+						return false
+					}
+					if how != "the connection breaks" {
+						cancel()
+					}
+					return true
+				}}, err
+			}
+			pool, err := pgxpool.NewWithConfig(t.Context(), settings)
+			require.NoError(t, err)
+			defer pool.Close()
+			c, err := delta.NewClient(pool, h.config(with(&controller[batched]{})))
+			require.NoError(t, err)
+			c.SetTiming(time.Hour, time.Second, 0)
+			require.NoError(t, c.Start(t.Context()))
+			defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+
+			lose.Store(true)
+			all := names("some", 30)
+			_, err = c.InformMany(ctx, manyBatched(all...), nil)
+			require.Error(t, err)
+			require.False(t, lose.Load(), "an answer was lost")
+			if how == "the client stops" {
+				require.NoError(t, c.Stop(t.Context()))
+				h.start(h.config(with(&controller[batched]{})))
+			}
+			for _, name := range all {
+				h.eventually("batched", name, synced(1))
+			}
+			require.NotEmpty(t, h.row("batched", all[0]).WorkflowID)
+		})
+	}
+}
+
+// deafConn loses the answer to an insert of thirty rows that took effect.
+type deafConn struct {
+	net.Conn
+	deaf func() bool
+}
+
+func (c *deafConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil && bytes.Contains(p[:n], []byte("INSERT 0 30\x00")) && c.deaf() {
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // starts is what a test does to the starting of workflows.
