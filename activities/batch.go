@@ -132,6 +132,10 @@ type result struct {
 	// written is the row where it holds the outcome already; left tells that Work was not begun.
 	written *db.Resource
 	left    bool
+	// encoded is the error, as it is written. counted tells that what became of the member was counted: a set that is written
+	// again has some which were.
+	encoded []byte
+	counted bool
 }
 
 func (r *batchRun) attempt(ctx context.Context) error {
@@ -338,36 +342,44 @@ func (r *batchRun) afterTx(ctx context.Context, one *result) {
 	}
 }
 
-// collect writes results in sets until there are no more.
+// collect writes results in sets until there are no more. A set that could not be written does not keep back those after it,
+// and is tried once more at the end, if the last one could.
 func (r *batchRun) collect(ctx context.Context, results <-chan *result) (err error) {
 	var set []*result
+	var unwritten [][]*result
 	var due <-chan time.Time
-	for {
+	write := func() {
+		if len(set) > 0 {
+			if err = r.flush(ctx, set); err != nil {
+				unwritten = append(unwritten, set)
+			}
+		}
+		set, due = nil, nil
+	}
+	for more := true; more; {
+		var one *result
 		select {
-		case one, more := <-results:
+		case one, more = <-results:
 			if more {
 				set = append(set, one)
 				if due == nil {
 					due = time.After(flushEvery)
 				}
-				if len(set) < flushMost {
-					continue
-				}
 			}
-			if err == nil {
-				err = r.flush(ctx, set)
-			}
-			set, due = nil, nil
-			if !more {
-				return err
+			if !more || len(set) >= flushMost {
+				write()
 			}
 		case <-due:
-			if err == nil {
-				err = r.flush(ctx, set)
-			}
-			set, due = nil, nil
+			write()
 		}
 	}
+	for _, set := range unwritten {
+		if err != nil {
+			break
+		}
+		err = r.flush(ctx, set)
+	}
+	return err
 }
 
 // redispatched wakes the dispatcher of the kind.

@@ -77,8 +77,10 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 			left.afters = append(left.afters, 0)
 			continue
 		case one.written != nil:
-			r.count(one, one.written.State)
-			r.observe(verdict, one.written.Row)
+			if !one.counted {
+				r.count(one, one.written.State)
+				r.observe(verdict, one.written.Row)
+			}
 			settled = append(settled, one.worked.ID)
 			continue
 		case verdict == VerdictSynced:
@@ -89,9 +91,11 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 			snoozed.afters = append(snoozed.afters, one.outcome.SnoozeFor)
 			continue
 		}
-		encoded, err := encodeError(countedAttempt(one.worked), one.outcome)
-		if err != nil {
-			return err
+		if one.encoded == nil {
+			var err error
+			if one.encoded, err = encodeError(countedAttempt(one.worked), one.outcome); err != nil {
+				return err
+			}
 		}
 		to := &failed
 		switch {
@@ -103,7 +107,7 @@ func (r *batchRun) flush(ctx context.Context, set []*result) error {
 			to.afters = append(to.afters, r.Retry.Backoff(countedAttempt(one.worked)))
 		}
 		to.add(one)
-		to.errors = append(to.errors, encoded)
+		to.errors = append(to.errors, one.encoded)
 	}
 	q := db.New()
 	for _, write := range []struct {
@@ -185,7 +189,7 @@ func (r *batchRun) took(c *columns, rows []after) (wentOn []int64) {
 		one := c.byID[row.id]
 		delete(c.byID, row.id)
 		if one.left {
-			wake = true
+			wake, one.counted = true, true
 			continue
 		}
 		r.count(one, row.state)
@@ -195,15 +199,20 @@ func (r *batchRun) took(c *columns, rows []after) (wentOn []int64) {
 		}
 		wake = wake || row.alone || row.generation > one.worked.Generation
 	}
-	for id := range c.byID {
+	left := 0
+	for id, one := range c.byID {
 		wentOn = append(wentOn, id)
+		if !one.counted {
+			one.counted = true
+			left++
+		}
 	}
 	if wake {
 		r.redispatched()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.progress.Left += len(wentOn)
+	r.progress.Left += left
 	return wentOn
 }
 
@@ -220,6 +229,7 @@ func (r *batchRun) forget(set []*result) {
 func (r *batchRun) count(one *result, state deltatype.ResourceState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	one.counted = true
 	switch p := &r.progress; one.outcome.Verdict {
 	case VerdictSynced:
 		p.Synced++

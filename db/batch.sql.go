@@ -581,7 +581,11 @@ const keepHeld = `-- name: KeepHeld :exec
 UPDATE delta_resource r
 SET held_until = now() + $1::interval,
     dispatch_at = CASE WHEN r.state = 'pending' THEN now() + $1::interval ELSE r.dispatch_at END
-WHERE r.id = ANY ($2::bigint[]) AND r.workflow_id = $3::text AND r.held_until IS NOT NULL
+WHERE r.id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY ($2::bigint[]) AND d.workflow_id = $3::text AND d.held_until IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+)
 `
 
 type KeepHeldParams struct {
@@ -590,7 +594,8 @@ type KeepHeldParams struct {
 	WorkflowID string
 }
 
-// Work goes on: the members that have no result yet stay with the batch.
+// Work goes on: the members that have no result yet stay with the batch. One that somebody else has locked is kept the next
+// time: who waits while he holds other rows can be the end of an inform.
 func (q *Queries) KeepHeld(ctx context.Context, db DBTX, arg KeepHeldParams) error {
 	_, err := db.Exec(ctx, keepHeld, arg.Net, arg.Ids, arg.WorkflowID)
 	return err
@@ -816,7 +821,13 @@ func (q *Queries) ProlongMembers(ctx context.Context, db DBTX, arg ProlongMember
 const releaseHeld = `-- name: ReleaseHeld :execrows
 UPDATE delta_resource r
 SET held_until = NULL
-WHERE r.id = ANY ($1::bigint[]) AND r.workflow_id = $2::text AND r.held_until IS NOT NULL AND r.state <> 'pending'
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY ($1::bigint[]) AND d.workflow_id = $2::text AND d.held_until IS NOT NULL AND d.state <> 'pending'
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+) released
+WHERE r.id = released.id
 `
 
 type ReleaseHeldParams struct {
@@ -824,7 +835,8 @@ type ReleaseHeldParams struct {
 	WorkflowID string
 }
 
-// Work is over, and the rows went on meanwhile: whoever is dispatched may have them.
+// Work is over, and the rows went on meanwhile: whoever is dispatched may have them. Locked in the order in which informs lock
+// rows.
 func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, arg ReleaseHeldParams) (int64, error) {
 	result, err := db.Exec(ctx, releaseHeld, arg.Ids, arg.WorkflowID)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -90,4 +91,64 @@ func batchOnce(pool *pgxpool.Pool, id string) (synced int, err error) {
 	}
 	written, err := q.CompleteSyncedMany(ctx, pool, done)
 	return len(written), err
+}
+
+// A batch that keeps its members while Work goes on, or lets go of them, is not the end of a transaction that informs them.
+func TestWhatABatchHoldsIsInformedWithoutADeadlock(t *testing.T) {
+	t.Parallel()
+	for name, attend := range map[string]func(context.Context, *pgxpool.Pool, []int64) error{
+		"kept": func(ctx context.Context, pool *pgxpool.Pool, ids []int64) error {
+			return db.New().KeepHeld(ctx, pool, db.KeepHeldParams{Net: time.Minute, Ids: ids, WorkflowID: "batch"})
+		},
+		"let go": func(ctx context.Context, pool *pgxpool.Pool, ids []int64) error {
+			_, err := db.New().ReleaseHeld(ctx, pool, db.ReleaseHeldParams{Ids: ids, WorkflowID: "batch"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			env := deltatest.New(t)
+			const size = 300
+			var ids []int64
+			for i := range size {
+				inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
+			}
+			require.NoError(t, env.Pool.QueryRow(t.Context(), "SELECT array_agg(id) FROM delta_resource").Scan(&ids))
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			defer cancel()
+			var group errgroup.Group
+			var informed, attended atomic.Int64
+			group.Go(func() error {
+				for round := 0; ctx.Err() == nil; round++ {
+					var set []deltatype.ObjectInformParams
+					for i := range size {
+						set = append(set, object(fmt.Sprintf("%03d", i+1), fmt.Sprint(round)))
+					}
+					if _, err := db.Inform(context.Background(), env.Pool, set, plain); err != nil {
+						return fmt.Errorf("inform: %w", err)
+					}
+					informed.Add(1)
+				}
+				return nil
+			})
+			group.Go(func() error {
+				for ctx.Err() == nil {
+					_, err := env.Pool.Exec(context.Background(), `UPDATE delta_resource r SET workflow_id = 'batch', held_until = now() + '1 h'
+						FROM (SELECT id FROM delta_resource ORDER BY object_id FOR NO KEY UPDATE) held WHERE r.id = held.id`)
+					if err != nil {
+						return fmt.Errorf("hold: %w", err)
+					}
+					rand.Shuffle(size, func(i, j int) { ids[i], ids[j] = ids[j], ids[i] }) // batches have them in a map
+					if err := attend(context.Background(), env.Pool, ids); err != nil {
+						return err
+					}
+					attended.Add(1)
+				}
+				return nil
+			})
+			require.NoError(t, group.Wait())
+			require.Positive(t, informed.Load())
+			require.Positive(t, attended.Load())
+		})
+	}
 }

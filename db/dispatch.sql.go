@@ -56,6 +56,30 @@ func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispa
 	return items, nil
 }
 
+const freeLeased = `-- name: FreeLeased :exec
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = $1 AND d.priority = ANY ('{1,2,3,4,5}'::smallint[])
+      AND d.dispatch_at > now() AND d.dispatch_at <= now() + $2::interval
+      AND d.state = 'scheduled' AND d.workflow_id = ANY ($3::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+`
+
+type FreeLeasedParams struct {
+	Kind     string
+	Lease    time.Duration
+	BatchIds []string
+}
+
+// Rows of batches that nobody starts, because who leased them as he wrote them did not learn whether he had, are leased again. The
+// names of such batches were made up for the one statement: a row that went on meanwhile, or was dispatched, has another.
+func (q *Queries) FreeLeased(ctx context.Context, db DBTX, arg FreeLeasedParams) error {
+	_, err := db.Exec(ctx, freeLeased, arg.Kind, arg.Lease, arg.BatchIds)
+	return err
+}
+
 const hashResourceID = `-- name: HashResourceID :one
 UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = $1 AND object_id = $2
 RETURNING hashed_id

@@ -38,7 +38,7 @@ func TestALargeSetIsWrittenAllOrNothing(t *testing.T) {
 	require.ErrorContains(t, err, "Unicode")
 	rows, _ := count()
 	require.Zero(t, rows, "nothing of the set is left")
-	require.Equal(t, []map[string][]*deltatype.ResourceRow{{}}, out.started, "the lease is given back")
+	require.Equal(t, []map[string][]*deltatype.ResourceRow{nil}, out.started, "the lease is given back")
 
 	first := large(func(int) string { return "1" })
 	_, err = db.InformRetrying(t.Context(), env.Pool, first, options)

@@ -24,7 +24,7 @@ type Lease struct {
 	// HashIDs keeps object ids from Temporal.
 	HashIDs bool
 	// Start is called once the set was written, with the rows that each batch got, which may be none, in the order of
-	// object ids. It is called with nothing where the set was not written.
+	// object ids. It is called with nil where the call failed: the set was not written, as a rule, or only the answer was lost.
 	Start func(members map[string][]*deltatype.ResourceRow)
 }
 
@@ -84,7 +84,10 @@ func (l *leases) start(rows answers) {
 	if len(l.granted) == 0 {
 		return
 	}
-	members := map[string][]*deltatype.ResourceRow{}
+	var members map[string][]*deltatype.ResourceRow
+	if rows != nil {
+		members = map[string][]*deltatype.ResourceRow{}
+	}
 	for _, r := range rows {
 		if r != nil && r.Scheduled && IsLeased(r.Resource) {
 			members[r.Resource.WorkflowID] = append(members[r.Resource.WorkflowID], r.Resource)

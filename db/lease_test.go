@@ -124,5 +124,5 @@ func TestALeaseIsGivenBackWhereTheSetIsNotWritten(t *testing.T) {
 	broken := errors.New("broken")
 	_, err := db.Inform(t.Context(), &faulty{DBTX: env.Pool, faults: []error{broken}}, things(4, "1"), options)
 	require.ErrorIs(t, err, broken)
-	require.Equal(t, []map[string][]*deltatype.ResourceRow{{}}, out.started)
+	require.Equal(t, []map[string][]*deltatype.ResourceRow{nil}, out.started)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"google.golang.org/grpc"
@@ -244,7 +245,11 @@ func child(mode string) error {
 	}
 	config := &delta.Config{}
 	if mode != "inform" {
-		temporal, err := client.Dial(client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}})
+		options := client.Options{HostPort: os.Getenv("DELTA_TEST_TEMPORAL"), Namespace: os.Getenv("DELTA_TEST_NAMESPACE"), Logger: quiet{}}
+		if mode == "eager" {
+			options.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithChainUnaryInterceptor(holdEagerStarts)}
+		}
+		temporal, err := client.Dial(options)
 		if err != nil {
 			return err
 		}
@@ -259,6 +264,7 @@ func child(mode string) error {
 			return err
 		}})
 		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
+		delta.AddController(config.Controllers, &controller[queued]{work: workQueued(pool, 50)})
 	}
 	c, err := delta.NewClient(pool, config)
 	if err != nil {
@@ -274,6 +280,16 @@ func child(mode string) error {
 	}
 	fmt.Println("informed")
 	return nil
+}
+
+// holdEagerStarts keeps the answer to an eager start from whoever asked for it.
+func holdEagerStarts(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if started, ok := reply.(*workflowservice.StartWorkflowExecutionResponse); ok && started.GetEagerWorkflowTask() != nil {
+		fmt.Println("accepted")
+		select {}
+	}
+	return err
 }
 
 // killChild runs a child until it says a word, and kills it then.

@@ -50,6 +50,9 @@ func (d *dispatcher) fill(ctx context.Context) {
 // dispatchBatches leases what is due in sets, and starts a batch for each, until there is no full set any more.
 func (d *dispatcher) dispatchBatches(ctx context.Context) (full bool, err error) {
 	d.settleStarted(ctx, settleAfter)
+	if err := d.freeLost(ctx, lostLook); err != nil {
+		return false, err
+	}
 	began := time.Now()
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)

@@ -3,7 +3,9 @@ package delta
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,6 +17,14 @@ import (
 // that waits in the outbox, as it does where Temporal does not answer.
 const maxLeasedAhead = 64
 
+const (
+	// lostFor is how long the rows of a set are looked for whose answer was lost: it may still be under way. Those that come later
+	// wait for their lease.
+	lostFor = 15 * time.Second
+	// lostLook is how often they are looked for at most, which a busy dispatcher could do all the time.
+	lostLook = time.Second
+)
+
 // leasedBatches are batches that were leased by informs of this client and are to be started by its dispatcher.
 type leasedBatches struct {
 	mu sync.Mutex
@@ -23,6 +33,16 @@ type leasedBatches struct {
 	// open tells that there is a dispatcher which starts them, and that the last start went well.
 	open  bool
 	queue chan leasedBatch
+	// lost are batches of which nobody knows whether they have members, because the call that leased them failed.
+	lost []lostBatches
+	// looked is when the rows of such were last looked for.
+	looked time.Time
+}
+
+// lostBatches are those of one call.
+type lostBatches struct {
+	ids []string
+	at  time.Time
 }
 
 type leasedBatch struct {
@@ -59,6 +79,50 @@ func (l *leasedBatches) give(back int) {
 	l.ahead -= back
 }
 
+// lose notes batches whose rows are to be looked for.
+func (l *leasedBatches) lose(ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lost) == maxLeasedAhead {
+		l.lost = slices.Delete(l.lost, 0, 1) // its rows wait for the end of their lease
+	}
+	l.lost = append(l.lost, lostBatches{ids: ids, at: time.Now()})
+}
+
+// lookFor returns the names of batches whose rows are to be looked for now.
+func (l *leasedBatches) lookFor(every time.Duration) (ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lost) == 0 || time.Since(l.looked) < every {
+		return nil
+	}
+	l.looked = time.Now()
+	for _, lost := range l.lost {
+		ids = append(ids, lost.ids...)
+	}
+	return ids
+}
+
+// forget forgets those whose rows were looked for long enough.
+func (l *leasedBatches) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = slices.DeleteFunc(l.lost, func(lost lostBatches) bool { return l.looked.Sub(lost.at) > lostFor })
+}
+
+// freeLost has rows dispatched that were leased by calls which failed, and may have been written all the same.
+func (d *dispatcher) freeLost(ctx context.Context, every time.Duration) error {
+	ids := d.leased.lookFor(every)
+	if len(ids) == 0 {
+		return nil
+	}
+	err := db.New().FreeLeased(ctx, d.pool, db.FreeLeasedParams{Kind: d.kind, Lease: batchLeases * d.lease, BatchIds: ids})
+	if err == nil {
+		d.leased.forget()
+	}
+	return err
+}
+
 // lease leases sets that would fill half a batch at least: they need no dispatcher to gather them.
 func (c *Client) lease(kind string, count int) *db.Lease {
 	c.dispatchersMu.RLock()
@@ -86,6 +150,13 @@ func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
 		lease.Batches = append(lease.Batches, d.names.batch(d.kind, rand.Text()))
 	}
 	lease.Start = func(members map[string][]*deltatype.ResourceRow) {
+		if members == nil {
+			d.leased.give(taken)
+			d.leased.lose(lease.Batches)
+			d.wake()
+			time.AfterFunc(2*lostLook, d.wake)
+			return
+		}
 		for _, id := range lease.Batches {
 			rows := members[id]
 			if len(rows) == 0 {
@@ -136,6 +207,9 @@ func (d *dispatcher) startLeased(ctx context.Context) {
 func (d *dispatcher) leaveLeased(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
 	defer cancel()
+	if err := d.freeLost(ctx, 0); err != nil {
+		d.log.Warn("looking for rows whose inform failed did not work; they are dispatched when their lease runs out", "kind", d.kind, "error", err)
+	}
 	for {
 		select {
 		case batch := <-d.leased.queue:

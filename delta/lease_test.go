@@ -1,18 +1,24 @@
 package delta_test
 
 import (
+	"bytes"
 	"context"
+	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
@@ -98,10 +104,78 @@ func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
 	}
 }
 
+// What was leased and whose answer is lost is in the table, or not: nobody knows its members, and it waits for nobody.
+func TestASetWhoseAnswerIsLostIsNotHeldBackByItsLease(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"the connection breaks", "the context ends", "the client stops"} {
+		t.Run("as "+how, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var lose atomic.Bool
+			settings, err := pgxpool.ParseConfig(h.DatabaseURL)
+			require.NoError(t, err)
+			dial := settings.ConnConfig.DialFunc
+			settings.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				return &deafConn{Conn: conn, deaf: func() bool {
+					if !lose.CompareAndSwap(true, false) {
+						return false
+					}
+					if how != "the connection breaks" {
+						cancel()
+					}
+					return true
+				}}, err
+			}
+			pool, err := pgxpool.NewWithConfig(t.Context(), settings)
+			require.NoError(t, err)
+			defer pool.Close()
+			c, err := delta.NewClient(pool, h.config(with(&controller[batched]{})))
+			require.NoError(t, err)
+			c.SetTiming(time.Hour, time.Second, 0)
+			require.NoError(t, c.Start(t.Context()))
+			defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+
+			lose.Store(true)
+			all := names("some", 30)
+			_, err = c.InformMany(ctx, manyBatched(all...), nil)
+			require.Error(t, err)
+			require.False(t, lose.Load(), "an answer was lost")
+			if how == "the client stops" {
+				require.NoError(t, c.Stop(t.Context()))
+				h.start(h.config(with(&controller[batched]{})))
+			}
+			for _, name := range all {
+				h.eventually("batched", name, synced(1))
+			}
+			require.NotEmpty(t, h.row("batched", all[0]).WorkflowID)
+		})
+	}
+}
+
+// deafConn loses the answer to an insert of thirty rows that took effect.
+type deafConn struct {
+	net.Conn
+	deaf func() bool
+}
+
+func (c *deafConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil && bytes.Contains(p[:n], []byte("INSERT 0 30\x00")) && c.deaf() {
+		_ = c.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
 // starts is what a test does to the starting of workflows.
 type starts struct {
 	away, slow, late atomic.Bool
-	// begun counts those that Temporal has answered, and whose answer is late.
+	// lose is what the next one fails with, although Temporal has answered; 0 for nothing.
+	lose atomic.Uint32
+	// begun counts those that Temporal has answered, and whose answer is late or lost.
 	begun atomic.Int32
 }
 
@@ -116,6 +190,14 @@ func (s *starts) harness(t *testing.T) *harness {
 			if s.slow.Load() {
 				<-ctx.Done()
 				return status.FromContextError(ctx.Err()).Err()
+			}
+			if code := s.lose.Swap(0); code != 0 {
+				if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+					return err
+				}
+				reply.(*workflowservice.StartWorkflowExecutionResponse).Reset()
+				s.begun.Add(1)
+				return status.Error(codes.Code(code), "the test loses the answer")
 			}
 			if s.late.Load() {
 				err := invoke(ctx, method, req, reply, cc, opts...)

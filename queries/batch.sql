@@ -64,17 +64,29 @@ WHERE r.generation = m.generation AND r.workflow_id = @workflow_id::text AND NOT
   AND r.state = 'pending' AND r.attempt - r.snoozes >= least(r.max_attempts, @most::integer);
 
 -- name: KeepHeld :exec
--- Work goes on: the members that have no result yet stay with the batch.
+-- Work goes on: the members that have no result yet stay with the batch. One that somebody else has locked is kept the next
+-- time: who waits while he holds other rows can be the end of an inform.
 UPDATE delta_resource r
 SET held_until = now() + @net::interval,
     dispatch_at = CASE WHEN r.state = 'pending' THEN now() + @net::interval ELSE r.dispatch_at END
-WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id::text AND r.held_until IS NOT NULL;
+WHERE r.id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.workflow_id = @workflow_id::text AND d.held_until IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+);
 
 -- name: ReleaseHeld :execrows
--- Work is over, and the rows went on meanwhile: whoever is dispatched may have them.
+-- Work is over, and the rows went on meanwhile: whoever is dispatched may have them. Locked in the order in which informs lock
+-- rows.
 UPDATE delta_resource r
 SET held_until = NULL
-WHERE r.id = ANY (@ids::bigint[]) AND r.workflow_id = @workflow_id::text AND r.held_until IS NOT NULL AND r.state <> 'pending';
+FROM (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.workflow_id = @workflow_id::text AND d.held_until IS NOT NULL AND d.state <> 'pending'
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+) released
+WHERE r.id = released.id;
 
 -- name: CompleteSyncedMany :many
 -- CompleteSynced of a set. What it gives back is what it changes.

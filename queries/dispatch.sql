@@ -47,6 +47,18 @@ WHERE id IN (
     FOR NO KEY UPDATE SKIP LOCKED
 );
 
+-- name: FreeLeased :exec
+-- Rows of batches that nobody starts, because who leased them as he wrote them did not learn whether he had, are leased again. The
+-- names of such batches were made up for the one statement: a row that went on meanwhile, or was dispatched, has another.
+UPDATE delta_resource SET dispatch_at = now()
+WHERE id IN (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.priority = ANY ('{1,2,3,4,5}'::smallint[])
+      AND d.dispatch_at > now() AND d.dispatch_at <= now() + @lease::interval
+      AND d.state = 'scheduled' AND d.workflow_id = ANY (@batch_ids::text[])
+    FOR NO KEY UPDATE SKIP LOCKED
+);
+
 -- name: RedispatchResource :exec
 -- Asks for a row to be dispatched soon, because the workflow that was woken is not this installation's.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval

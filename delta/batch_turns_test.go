@@ -1,0 +1,108 @@
+package delta_test
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// queued is a kind of more batches than there are turns.
+type queued struct{ account }
+
+func (queued) Kind() string                   { return "queued" }
+func (queued) Settings() delta.ObjectSettings { return batchSettings(25) }
+
+const queuedMembers = 400
+
+func newQueued(a account) queued { return queued{a} }
+
+// workQueued notes each call. After some of them all hang in this process.
+func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
+	var begun atomic.Int64
+	return func(ctx context.Context, r *delta.Resource[queued]) error {
+		if _, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid()); err != nil {
+			return err
+		}
+		if begun.Add(1) > hangsAfter {
+			select {}
+		}
+		return nil
+	}
+}
+
+func (h *harness) awaitQueued() {
+	h.t.Helper()
+	require.Eventually(h.t, func() bool {
+		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND held_until IS NULL") == queuedMembers
+	}, 2*time.Minute, 20*time.Millisecond)
+}
+
+// A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
+func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	kill := h.startChild("queued", "started")
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	require.NoError(t, err)
+	const turns, parallelism = 4, 8
+	claimed := func() int {
+		return h.count("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
+	}
+	require.Eventually(t, func() bool { return claimed() > turns }, 30*time.Second, 20*time.Millisecond, "they do not wait for ever")
+	kill()
+	require.Eventually(t, func() bool {
+		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", childMode) == 0
+	}, 30*time.Second, 10*time.Millisecond)
+	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state FROM delta_resource")
+	require.NoError(t, err)
+	t.Logf("killed with %d batches that had claimed members", claimed())
+
+	h.start(h.config(with(&controller[queued]{work: workQueued(h.Pool, queuedMembers*2)})))
+	h.awaitQueued()
+	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
+		WHERE r.sync_count <> 1 OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END`))
+}
+
+// Connections that break while batches have turns, and others wait for them, cost no resource, and no turn.
+func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+	require.NoError(t, err)
+	settings, err := pgxpool.ParseConfig(h.DatabaseURL)
+	require.NoError(t, err)
+	broken := "broken-" + h.Schema
+	settings.ConnConfig.RuntimeParams["application_name"] = broken
+	pool, err := pgxpool.NewWithConfig(t.Context(), settings)
+	require.NoError(t, err)
+	defer pool.Close()
+	var calls atomic.Int64
+	c, err := delta.NewClient(pool, h.config(with(&controller[queued]{work: func(context.Context, *delta.Resource[queued]) error {
+		calls.Add(1)
+		time.Sleep(50 * time.Millisecond)
+		return nil
+	}})))
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
+	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return calls.Load() > 0 }, 30*time.Second, time.Millisecond)
+	ended := 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		ended += h.count("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)
+	}
+	require.Positive(t, ended)
+	h.awaitQueued()
+	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE sync_count <> 1"))
+	t.Logf("%d connections were broken; %d members were tried again", ended, h.count("SELECT count(*) FROM delta_resource WHERE attempt > 1"))
+}

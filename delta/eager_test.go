@@ -1,0 +1,90 @@
+package delta_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// The first task of a workflow is in the answer to its start. One that dies with its process comes again, to others.
+func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.killChild("eager", "accepted")
+	died := time.Now()
+	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State)
+
+	h.startWorker(nil)
+	row := h.eventually("account", "ann", synced(1))
+	require.Equal(t, 1, row.Attempt)
+	require.Empty(t, row.Errors, "no attempt was lost")
+	require.Less(t, time.Since(died), 20*time.Second, "it waits for Temporal's timeout of 10 s, and not for the dispatcher's lease")
+}
+
+// An answer that is lost costs nothing where the SDK asks again, and where the dispatcher does, Temporal's timeout.
+func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		by     string
+		code   codes.Code
+		within time.Duration
+	}{{"the SDK", codes.Unavailable, 8 * time.Second}, {"the dispatcher", codes.InvalidArgument, 20 * time.Second}} {
+		t.Run("by "+c.by, func(t *testing.T) {
+			t.Parallel()
+			var temporal starts
+			h := temporal.harness(t)
+			worker := h.startWorker(nil)
+			temporal.lose.Store(uint32(c.code))
+			informed := time.Now()
+			_, err := worker.Inform(t.Context(), account{Name: "ann"}, nil)
+			require.NoError(t, err)
+			row := h.eventually("account", "ann", synced(1))
+			require.Less(t, time.Since(informed), c.within)
+			require.EqualValues(t, 1, temporal.begun.Load(), "an answer was lost")
+			require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
+			require.Equal(t, 1, row.Attempt)
+			require.EqualValues(t, 1, row.SyncCount)
+		})
+	}
+}
+
+// A new row's workflow may have the id of one that is just closing: either it hears of the row, or another one is started.
+func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {
+		MaxWorkers: 100, DeletedResourceRetentionPeriod: time.Millisecond,
+	}}
+	c := h.start(config)
+	for _, name := range names("closing", 8) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := harness{t: t, Env: h.Env}
+			for round := range 10 {
+				informed, err := c.Inform(t.Context(), account{Name: name, Plan: fmt.Sprint(round)}, nil)
+				require.NoError(t, err)
+				h.within(20*time.Second, "account", name, synced(informed.Resource.Generation)) // well before the lease is over
+				_, err = c.Delete(t.Context(), "account", name)
+				require.NoError(t, err)
+				if round%2 == 0 { // before its workflow has heard, or after
+					time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
+					continue
+				}
+				for h.row("account", name) != nil { // as soon as the row is gone
+					time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,101 @@
+package delta_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Nobody asks for a connection while he holds one: a pool of a single one, which Work uses too, is slow and suffices.
+func TestOneConnectionSuffices(t *testing.T) {
+	t.Parallel()
+	t.Run("each", func(t *testing.T) {
+		t.Parallel()
+		testOneConnection(t, func(a account) each { return each{a} })
+	})
+	t.Run("batched", func(t *testing.T) {
+		t.Parallel()
+		testOneConnection(t, func(a account) batched { return batched{a} })
+	})
+}
+
+func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
+	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithMaxConns(1))}
+	stuck := make(chan struct{}, 100)
+	c := h.start(h.config(with(&controller[T]{
+		work: func(ctx context.Context, r *delta.Resource[T]) error {
+			if r.ObjectID[:2] == "is" {
+				stuck <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return pgx.BeginFunc(ctx, h.Pool, func(tx pgx.Tx) error { return r.CompleteTx(ctx, tx) })
+		},
+		inform: func(context.Context, *delta.InformOptions) (<-chan T, error) {
+			listed := make(chan T, 30)
+			defer close(listed)
+			for _, name := range names("listed", 30) {
+				listed <- object(account{Name: name})
+			}
+			return listed, nil
+		},
+	})))
+	// What deadlocks would wait for ever: the tests of a busy machine do not.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	objects := many(object, names("ok", 50)...)
+	kind := objects[0].Kind()
+	filter := delta.Filter{Kinds: []string{kind}}
+
+	_, err := c.InformMany(ctx, objects[:30], nil)
+	require.NoError(t, err)
+	for _, o := range objects[30:40] {
+		_, err := c.Inform(ctx, o, nil)
+		require.NoError(t, err)
+	}
+	require.NoError(t, pgx.BeginFunc(ctx, h.Pool, func(tx pgx.Tx) error {
+		_, err := c.InformManyTx(ctx, tx, objects[40:], nil)
+		return err
+	}))
+	for _, o := range objects {
+		h.eventually(kind, o.ID(), synced(1))
+	}
+	row, err := c.Sync(ctx, object(account{Name: "ok00", Plan: "new"}), nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, row.SyncedGeneration)
+
+	invalidated, err := c.InvalidateAll(ctx, filter)
+	require.NoError(t, err)
+	require.Equal(t, 50, invalidated)
+	for _, o := range objects {
+		h.eventually(kind, o.ID(), func(r *deltatype.ResourceRow) bool {
+			return r.SyncCount >= 2 && r.State == deltatype.ResourceStateSynced
+		})
+	}
+	run, err := c.RunInform(ctx, delta.ScheduleInformParams{ResourceKind: kind, RunForeground: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, 30, run.Listed)
+	deleted, err := c.DeleteAll(ctx, filter)
+	require.NoError(t, err)
+	require.Equal(t, 80, deleted)
+
+	_, err = c.InformMany(ctx, many(object, names("is busy", 50)...), nil)
+	require.NoError(t, err)
+	<-stuck
+	ended, stop := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer stop()
+	require.ErrorIs(t, c.Stop(ended), context.DeadlineExceeded)
+	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'"), "attempts were closed")
+
+	// More than one statement takes, which is a transaction.
+	_, err = c.InformMany(ctx, many(object, names("more", 3000)...), nil)
+	require.NoError(t, err)
+	require.Zero(t, h.Pool.Stat().AcquiredConns())
+}
