@@ -69,6 +69,10 @@ var ErrClosed = errors.New("cdc: the stream is closed")
 // ErrSlotBusy is a slot that somebody else reads at the moment. Only one can.
 var ErrSlotBusy = errors.New("cdc: the slot is in use")
 
+// ErrStandby is a slot that a standby keeps a copy of, of use when it is promoted. A [Stream] waits for that, and [Open] fails
+// with it.
+var ErrStandby = errors.New("cdc: the slot is the copy of a standby, and of use when that is promoted")
+
 // ErrResyncNeeded is a slot that can no longer give all changes since the position that was confirmed: what was made of
 // them has to be made anew, from a snapshot. It is always a [*ResyncError].
 var ErrResyncNeeded = errors.New("cdc: changes were lost: resync needed")

@@ -45,7 +45,7 @@ type Stream struct {
 	closing  sync.WaitGroup
 }
 
-// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrResyncNeeded], an error of
+// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of
 // pgx where it cannot connect, or the context's, which bounds the opening only. The stream must be closed.
 func Open(ctx context.Context, config Config) (*Stream, error) {
 	config = config.WithDefaults()
