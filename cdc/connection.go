@@ -177,7 +177,7 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		if standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`); err != nil {
 			return 0, err
 		} else if standby == "t" {
-			return 0, fmt.Errorf("%w: %q", ErrStandby, name)
+			return 0, fmt.Errorf("%w: slot %q", ErrStandby, name)
 		}
 	}
 	switch {

@@ -153,7 +153,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 				return false
 			}
 		}
-		return strings.Contains(h.log.String(), "the copy of a standby")
+		return strings.Contains(h.log.String(), "the server is a standby")
 	}, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/tail", "", "Accept", "text/event-stream").status, "a publication is to be made")
 	standby.Exec(`select pg_promote()`)
