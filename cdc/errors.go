@@ -69,6 +69,10 @@ var ErrClosed = errors.New("cdc: the stream is closed")
 // ErrSlotBusy is a slot that somebody else reads at the moment. Only one can.
 var ErrSlotBusy = errors.New("cdc: the slot is in use")
 
+// ErrSnapshotGone is a [Snapshot] that has ended with the connection which holds it, as when the server is restarted: drop its
+// slot, and begin anew.
+var ErrSnapshotGone = errors.New("cdc: the connection that holds the snapshot is lost: drop the slot and begin anew")
+
 // ErrStandby is a standby with a copy of the slot, which is of use when it is promoted. A [Stream] waits for that, and [Open]
 // fails with it.
 var ErrStandby = errors.New("cdc: the server is a standby, and its copy of the slot is of use when it is promoted")

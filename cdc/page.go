@@ -21,7 +21,7 @@ type page struct {
 // Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the primary key,
 // or of the replica identity's index where there is none. Pages are read ahead by several connections. Names are what they
 // are in the catalog, not quoted. An error is the last thing that it yields: an [*InvalidError] for a table that is not
-// there, is in none of the publications, or has no key, [ErrClosed], the context's error, or one of the server. It spoils nothing for
+// there, is in none of the publications, or has no key, [ErrClosed], [ErrSnapshotGone], the context's error, or one of the server. It spoils nothing for
 // others.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {

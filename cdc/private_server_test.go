@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -166,4 +167,53 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	require.Equal(t, []string{"read t [1 new]", "read t [2 old]"}, changes)
 	require.True(t, done(b))
 	require.NoError(t, b.Err())
+}
+
+// A server that was restarted gives the same names to other snapshots.
+func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	s, d := newPrivateServer(t)
+	d.exec(`create table t (id int primary key)`, `insert into t values (1)`)
+	connections := func() (all []*pgx.Conn) {
+		for range 12 {
+			conn, err := pgx.ConnectConfig(t.Context(), d.config())
+			require.NoError(t, err)
+			all = append(all, conn)
+		}
+		return all
+	}
+	for _, conn := range connections() { // each transaction counts in the names
+		for range 30 {
+			_, err := conn.Exec(t.Context(), `select 1`)
+			require.NoError(t, err)
+		}
+		require.NoError(t, conn.Close(t.Context()))
+	}
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
+	require.NoError(t, err)
+	t.Cleanup(snapshot.Close)
+	s.Stop(syscall.SIGQUIT)
+	s.Start()
+	d.pool.Reset()
+	d.exec(`insert into t values (2)`)
+
+	others := connections()
+	defer func() {
+		for _, conn := range others {
+			_ = conn.Close(context.Background())
+		}
+	}()
+	for name := ""; name != snapshot.Name(); {
+		for _, conn := range others {
+			if name == snapshot.Name() {
+				break
+			}
+			_, err := conn.Exec(t.Context(), `rollback; begin`)
+			require.NoError(t, err)
+			require.NoError(t, conn.QueryRow(t.Context(), `select pg_export_snapshot()`).Scan(&name))
+		}
+		require.Less(t, name[9:], snapshot.Name()[9:]+"~", "it was passed over")
+	}
+	page, err := snapshot.Page(t.Context(), "public", "t", nil, 10, 1000)
+	require.ErrorIs(t, err, cdc.ErrSnapshotGone, page)
 }
