@@ -139,6 +139,12 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 		return nil, err
 	}
 	defer free()
+	select {
+	case s.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.making }()
 	// Another server of this database may be making the same at the moment.
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -236,11 +242,11 @@ func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	s.endSnapshot(name)
 	if err := cdc.DropSlot(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.refuse(w, r, err)
 		return
 	}
+	s.endSnapshot(name)
 	if err := cdc.DropPublication(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.refuse(w, r, err)
 		return
