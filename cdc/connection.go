@@ -28,7 +28,8 @@ var session = map[string]string{
 type connection struct {
 	*pgconn.PgConn
 	version int
-	arrived gatherer // of one to a walsender
+	arrived gatherer        // of one to a walsender
+	intact  map[string]bool // tables that were seen to be whole
 }
 
 // connect opens a connection; replication makes it one to a walsender.

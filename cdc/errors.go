@@ -69,9 +69,9 @@ var ErrClosed = errors.New("cdc: the stream is closed")
 // ErrSlotBusy is a slot that somebody else reads at the moment. Only one can.
 var ErrSlotBusy = errors.New("cdc: the slot is in use")
 
-// ErrSnapshotGone is a [Snapshot] that has ended with the connection which holds it, as when the server is restarted: drop its
-// slot, and begin anew.
-var ErrSnapshotGone = errors.New("cdc: the connection that holds the snapshot is lost: drop the slot and begin anew")
+// ErrSnapshotGone is a [Snapshot] that has ended with the connection which holds it, as when the server is restarted, or of
+// whose tables one was rewritten or truncated before it was read: drop its slot, and begin anew.
+var ErrSnapshotGone = errors.New("cdc: the snapshot is lost: drop the slot and begin anew")
 
 // ErrStandby is a standby with a copy of the slot, which is of use when it is promoted. A [Stream] waits for that, and [Open]
 // fails with it.

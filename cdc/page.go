@@ -65,7 +65,9 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 	for {
 		p := &page{low: low, read: make(chan struct{})}
 		p.err = s.borrow(ctx, func(conn *connection) (err error) {
-			p.high, err = t.boundary(ctx, conn, low, s.config.PageSize)
+			if p.high, err = t.boundary(ctx, conn, low, s.config.PageSize); err == nil {
+				err = conn.whole(ctx, t.from)
+			}
 			return err
 		})
 		if p.err != nil {
@@ -81,8 +83,14 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 		}
 		work.Go(func() {
 			defer close(p.read)
-			p.err = s.borrow(ctx, func(conn *connection) (err error) {
-				p.rows, err = t.page(ctx, conn, p, s.LSN)
+			p.err = s.borrow(ctx, func(conn *connection) error {
+				rows, err := t.page(ctx, conn, p, s.LSN)
+				if err == nil {
+					err = conn.whole(ctx, t.from)
+				}
+				if err == nil {
+					p.rows = rows
+				}
 				return err
 			})
 		})

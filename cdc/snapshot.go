@@ -195,6 +195,30 @@ func (s *Snapshot) join(ctx context.Context) (*connection, error) {
 	return conn, nil
 }
 
+// whole sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
+// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both. Of what a statement of somebody's
+// own has read, each time all is looked at.
+func (c *connection) whole(ctx context.Context, table string) error {
+	if c.intact[table] {
+		return nil
+	}
+	name, err := c.value(ctx, `
+		SELECT c.oid::regclass FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
+			AND c.relfilenode <> pg_relation_filenode(c.oid)
+		LIMIT 1`)
+	if err == nil && name != "" {
+		err = fmt.Errorf("%w: table %s was rewritten or truncated after it", ErrSnapshotGone, name)
+	}
+	if err == nil && table != "" {
+		if c.intact == nil {
+			c.intact = map[string]bool{}
+		}
+		c.intact[table] = true
+	}
+	return err
+}
+
 // held sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
 func (s *Snapshot) held(ctx context.Context, conn *connection) error {
 	found, err := conn.value(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+holder+` = `+literal(s.holder))
