@@ -223,9 +223,8 @@ func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) (
 	}
 	var without []string
 	for _, t := range tables {
-		name := t.Schema + "." + t.Table
-		if k := can[name]; !k.streams || snapshot && !k.pages {
-			without = append(without, name)
+		if k := can.of(t); !k.streams || snapshot && !k.pages {
+			without = append(without, t.Schema+"."+t.Table)
 		}
 	}
 	if len(without) > 0 {
