@@ -87,6 +87,8 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 		h.slot(slot, `"tables":["public.event"],"failover":true`)
 		followers[slot] = newFollower(h.url)
 	}
+	h.slot("plain", `"tables":["public.event"],"snapshot":false`)
+	plain := func() answer { return h.do("GET", "/v2/slots/plain/stream", "", "Accept", "text/event-stream") }
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -156,7 +158,9 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 		return strings.Contains(h.log.String(), "the server is a standby")
 	}, 30*time.Second, 10*time.Millisecond)
 	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/tail", "", "Accept", "text/event-stream").status, "a publication is to be made")
+	require.Equal(t, "database", plain().code(), "the primary, which has it, may come again")
 	standby.Exec(`select pg_promote()`)
+	require.Equal(t, "resync_needed", plain().code())
 	h.Database = standby.Database
 	for id := 1_000_000; id < 1_000_010; id++ {
 		_, err := standby.Pool.Exec(ctx, insert, id)

@@ -64,7 +64,7 @@ func explain(err error) *problem {
 	case errors.As(err, &database):
 		return explainDatabase(database)
 	case errors.Is(err, cdc.ErrStandby):
-		return refusal(http.StatusServiceUnavailable, "database", "the database is a standby, which keeps a copy of the slot for when it is promoted")
+		return refusal(http.StatusServiceUnavailable, "database", "the database is a standby: come again when it is promoted, or the primary is back")
 	case unreachable(err):
 		return refusal(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}

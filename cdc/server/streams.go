@@ -96,6 +96,13 @@ func (s *Server) prepare(r *http.Request, one *session) (*filter, error) {
 func (s *Server) begins(ctx context.Context, one *session) error {
 	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
+		var standby bool
+		if err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
+			return err
+		}
+		if standby { // the primary may come again, with the slot
+			return cdc.ErrStandby
+		}
 		return refusal(http.StatusGone, "resync_needed", "the slot is gone, although it was not dropped here: DELETE it, and make it anew")
 	}
 	if err != nil {
