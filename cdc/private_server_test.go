@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -172,23 +173,44 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 // A server that was restarted gives the same names to other snapshots.
 func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	t.Parallel()
-	s, d := newPrivateServer(t)
+	const senders = 4
+	s, d := newPrivateServer(t, fmt.Sprint("max_wal_senders=", senders), "autovacuum=off")
 	d.exec(`create table t (id int primary key)`, `insert into t values (1)`)
-	connections := func() (all []*pgx.Conn) {
-		for range 12 {
-			conn, err := pgx.ConnectConfig(t.Context(), d.config())
+	// All that there can be to walsenders, as the one is that holds a snapshot, and of the pool: before Postgres 17 they share names.
+	connections := func() (all []*pgx.Conn, free func()) {
+		config := d.config()
+		config.RuntimeParams["replication"], config.DefaultQueryExecMode = "database", pgx.QueryExecModeSimpleProtocol
+		for range senders {
+			conn, err := pgx.ConnectConfig(t.Context(), config)
 			require.NoError(t, err)
 			all = append(all, conn)
 		}
-		return all
+		var pooled []*pgxpool.Conn
+		for range d.pool.Config().MaxConns {
+			conn, err := d.pool.Acquire(t.Context())
+			require.NoError(t, err)
+			all, pooled = append(all, conn.Conn()), append(pooled, conn)
+		}
+		return all, func() {
+			for _, conn := range all[:senders] {
+				_ = conn.Close(context.Background())
+			}
+			for _, conn := range pooled {
+				conn.Release()
+			}
+		}
 	}
-	for _, conn := range connections() { // each transaction counts in the names
+	all, free := connections()
+	for _, conn := range all { // each transaction counts in the names
 		for range 30 {
 			_, err := conn.Exec(t.Context(), `select 1`)
 			require.NoError(t, err)
 		}
-		require.NoError(t, conn.Close(t.Context()))
 	}
+	free()
+	require.Eventually(t, func() bool {
+		return query[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
+	}, 30*time.Second, 10*time.Millisecond)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
 	require.NoError(t, err)
 	t.Cleanup(snapshot.Close)
@@ -197,12 +219,8 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	d.pool.Reset()
 	d.exec(`insert into t values (2)`)
 
-	others := connections()
-	defer func() {
-		for _, conn := range others {
-			_ = conn.Close(context.Background())
-		}
-	}()
+	others, free := connections()
+	defer free()
 	for name := ""; name != snapshot.Name(); {
 		for _, conn := range others {
 			if name == snapshot.Name() {
