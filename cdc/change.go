@@ -116,8 +116,8 @@ const (
 // Column is one of a table.
 type Column struct {
 	Name string
-	// Type is the name of the type, for one that is not built in with its schema. It is empty for one that the server has
-	// not named.
+	// Type is the name of the type, for one that is not built in with its schema; for a domain, that of the type it is made of.
+	// It is empty for one that the server has not named.
 	Type    string
 	TypeOID uint32
 	// Modifier is the type's, such as a length; -1 if it has none.

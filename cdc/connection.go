@@ -28,7 +28,8 @@ var session = map[string]string{
 type connection struct {
 	*pgconn.PgConn
 	version int
-	arrived gatherer // of one to a walsender
+	arrived gatherer        // of one to a walsender
+	intact  map[string]bool // tables that were seen to be whole
 }
 
 // connect opens a connection; replication makes it one to a walsender.
@@ -177,7 +178,7 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 		if standby, err := c.value(ctx, `SELECT pg_is_in_recovery()`); err != nil {
 			return 0, err
 		} else if standby == "t" {
-			return 0, fmt.Errorf("cdc: slot %q is the copy of a standby, and of use when that is promoted", name)
+			return 0, fmt.Errorf("%w: slot %q", ErrStandby, name)
 		}
 	}
 	switch {

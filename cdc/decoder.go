@@ -24,8 +24,21 @@ const (
 	messageStreamAbort  = 'A'
 )
 
-// builtin knows the names of the types that every server has.
+// builtin knows the names of the types that every server has, except others.
 var builtin = pgtype.NewMap()
+
+// others are those that a column can have and pgx does not know.
+var others = map[uint32]string{
+	22: "int2vector", 24: "regproc", 30: "oidvector", 775: "_macaddr8", 790: "money", 791: "_money", 1006: "_int2vector",
+	1008: "_regproc", 1013: "_oidvector", 1266: "timetz", 1270: "_timetz", 1790: "refcursor", 2201: "_refcursor",
+	2202: "regprocedure", 2203: "regoper", 2204: "regoperator", 2205: "regclass", 2206: "regtype", 2207: "_regprocedure",
+	2208: "_regoper", 2209: "_regoperator", 2210: "_regclass", 2211: "_regtype", 2949: "_txid_snapshot", 2970: "txid_snapshot",
+	3220: "pg_lsn", 3221: "_pg_lsn", 3615: "tsquery", 3642: "gtsvector", 3644: "_gtsvector", 3645: "_tsquery",
+	3734: "regconfig", 3735: "_regconfig", 3769: "regdictionary", 3770: "_regdictionary", 4089: "regnamespace",
+	4090: "_regnamespace", 4096: "regrole", 4097: "_regrole", 4191: "regcollation", 4192: "_regcollation", 5038: "pg_snapshot",
+	5039: "_pg_snapshot", 6150: "_int4multirange", 6151: "_nummultirange", 6152: "_tsmultirange", 6153: "_tstzmultirange",
+	6155: "_datemultirange", 6157: "_int8multirange",
+}
 
 // decoder makes changes of messages. It must see those of one connection, in the order in which transactions are
 // delivered: a table is described once, before its first change.
@@ -144,6 +157,8 @@ func (d *decoder) relation(w *wire) {
 		c.Type = d.types[c.TypeOID]
 		if t, ok := builtin.TypeForOID(c.TypeOID); ok && c.Type == "" {
 			c.Type = t.Name
+		} else if c.Type == "" {
+			c.Type = others[c.TypeOID]
 		}
 		r.Columns = append(r.Columns, c)
 	}

@@ -69,6 +69,14 @@ var ErrClosed = errors.New("cdc: the stream is closed")
 // ErrSlotBusy is a slot that somebody else reads at the moment. Only one can.
 var ErrSlotBusy = errors.New("cdc: the slot is in use")
 
+// ErrSnapshotGone is a [Snapshot] that has ended with the connection which holds it, as when the server is restarted, or of
+// whose tables one was rewritten or truncated before it was read: drop its slot, and begin anew.
+var ErrSnapshotGone = errors.New("cdc: the snapshot is lost: drop the slot and begin anew")
+
+// ErrStandby is a standby with a copy of the slot, which is of use when it is promoted. A [Stream] waits for that, and [Open]
+// fails with it.
+var ErrStandby = errors.New("cdc: the server is a standby, and its copy of the slot is of use when it is promoted")
+
 // ErrResyncNeeded is a slot that can no longer give all changes since the position that was confirmed: what was made of
 // them has to be made anew, from a snapshot. It is always a [*ResyncError].
 var ErrResyncNeeded = errors.New("cdc: changes were lost: resync needed")
@@ -84,6 +92,8 @@ const (
 	SlotInvalidated ResyncReason = "invalidated"
 	// SlotAdvanced is a slot that was moved by somebody else beyond what was confirmed here, or that was made anew.
 	SlotAdvanced ResyncReason = "advanced"
+	// SlotDiverged is one of a standby that was promoted and did not have all that had been delivered.
+	SlotDiverged ResyncReason = "diverged"
 )
 
 // ResyncError tells why [ErrResyncNeeded], which it matches.

@@ -25,3 +25,6 @@ func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 	}
 	return d.decode(nil, data, 0, 0, d.streamed)
 }
+
+// Name is what the server calls a snapshot.
+func (s *Snapshot) Name() string { return s.name }

@@ -30,14 +30,13 @@ func (s said) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// The primary is killed while somebody writes, and its standby is promoted. One Stream goes on there by itself: what it has
-// delivered in all is what the new primary has, each row once and in order.
-func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
-	t.Parallel()
+// newPair is a primary and its standby, which has a copy of the slot named postgres.
+func newPair(t *testing.T, settings ...string) (primary *privateServer, p *database, standby *cdctest.Private, both *pgx.ConnConfig) {
+	t.Helper()
 	newDatabase(t).NeedsVersion(17)
-	primary, p := newPrivateServer(t, "synchronized_standby_slots=standby")
-	p.exec(`create table t (id int primary key)`, `create publication postgres for all tables`, `select pg_create_physical_replication_slot('standby', true)`)
-	standby := primary.Standby("wal_level=logical", "hot_standby_feedback=on", "primary_slot_name=standby", "sync_replication_slots=on",
+	primary, p = newPrivateServer(t, settings...)
+	p.exec(`create table t (id int primary key)`, `create publication postgres for table t`, `select pg_create_physical_replication_slot('standby', true)`)
+	standby = primary.Standby("wal_level=logical", "hot_standby_feedback=on", "primary_slot_name=standby", "sync_replication_slots=on",
 		fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=postgres dbname=postgres", p.config().Port))
 	_, err := cdc.CreateSlot(t.Context(), p.pool, "postgres", cdc.SlotOptions{Failover: true})
 	require.NoError(t, err)
@@ -45,9 +44,16 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 		p.exec(`select pg_log_standby_snapshot()`) // from where the standby can begin
 		return cdctest.Query[bool](standby.Database, `select exists (select from pg_replication_slots where slot_name = 'postgres' and synced and not temporary)`)
 	}, 60*time.Second, 200*time.Millisecond)
-
-	both, err := pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable", p.config().Port, standby.Config().Port))
+	both, err = pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable", p.config().Port, standby.Config().Port))
 	require.NoError(t, err)
+	return primary, p, standby, both
+}
+
+// The primary is killed while somebody writes, and its standby is promoted. One Stream goes on there by itself: what it has
+// delivered in all is what the new primary has, each row once and in order.
+func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
+	t.Parallel()
+	primary, p, standby, both := newPair(t, "synchronized_standby_slots=standby")
 	tooEarly := make(said, 100)
 	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) {
 		c.Conn, c.Logger = both, slog.New(slog.NewTextHandler(tooEarly, nil))
@@ -79,7 +85,7 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	require.Eventually(t, func() bool {
 		select {
 		case line := <-tooEarly:
-			return strings.Contains(line, "the copy of a standby")
+			return strings.Contains(line, "is a standby")
 		default:
 			return false
 		}
@@ -98,4 +104,73 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	require.True(t, slot.Failover)
 	require.True(t, slot.Active)
 	t.Logf("%d rows, reconnects: %d", len(there), stream.Stats().Reconnects)
+}
+
+// A standby that nobody has waited for is promoted, and does not have what was delivered last. What it writes then has the same
+// places in the log, and must not be taken for what came before.
+func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
+	t.Parallel()
+	primary, p, standby, both := newPair(t)
+	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
+	require.NoError(t, err)
+	t.Cleanup(stream.Close)
+	p.exec(`insert into t values (1)`)
+	transaction, changes := next(t, stream)
+	require.Equal(t, []string{"insert t [1]"}, changes)
+	require.NoError(t, stream.Ack(transaction.EndLSN))
+	leaveBehind(t, p, standby)
+	p.exec(`insert into t select generate_series(100, 1000)`)
+	_, changes = next(t, stream)
+	require.Len(t, changes, 901)
+	primary.Stop(syscall.SIGQUIT)
+	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = stream.Next(ctx)
+	var resync *cdc.ResyncError
+	require.ErrorAs(t, err, &resync)
+	require.Equal(t, cdc.SlotDiverged, resync.Reason)
+}
+
+// What it does not have is not for the stream, which was only told how far the log goes.
+func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
+	t.Parallel()
+	primary, p, standby, both := newPair(t)
+	p.exec(`create table other (id int)`)
+	stream, err := cdc.Open(t.Context(), p.streamConfig(func(c *cdc.Config) { c.Conn = both }))
+	require.NoError(t, err)
+	t.Cleanup(stream.Close)
+	p.exec(`insert into t values (1)`)
+	transaction, _ := next(t, stream)
+	require.NoError(t, stream.Ack(transaction.EndLSN))
+	leaveBehind(t, p, standby)
+	p.exec(`insert into other select generate_series(1, 1000)`)
+	end, err := cdc.ParseLSN(query[string](p, `select pg_current_wal_insert_lsn()::text`))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return stream.Stats().Confirmed >= end }, 30*time.Second, 10*time.Millisecond)
+	primary.Stop(syscall.SIGQUIT)
+	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
+	transaction, changes := next(t, stream)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+	require.Less(t, transaction.EndLSN, end)
+	require.NoError(t, stream.Ack(transaction.EndLSN))
+	require.Eventually(t, func() bool {
+		slot, err := cdc.LookupSlot(t.Context(), standby.Pool, "postgres")
+		return err == nil && slot.Confirmed >= transaction.EndLSN
+	}, 30*time.Second, 10*time.Millisecond)
+}
+
+// leaveBehind has a standby that has all there is not get any more.
+func leaveBehind(t *testing.T, p *database, standby *cdctest.Private) {
+	t.Helper()
+	end := query[string](p, `select pg_current_wal_flush_lsn()::text`)
+	require.Eventually(t, func() bool {
+		return cdctest.Query[bool](standby.Database, `select pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, end)
+	}, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { // it comes again at once
+		p.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'standby' and active`)
+		_, err := p.pool.Exec(t.Context(), `select pg_drop_replication_slot('standby')`)
+		return err == nil
+	}, 30*time.Second, time.Millisecond)
 }

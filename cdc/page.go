@@ -21,7 +21,7 @@ type page struct {
 // Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the primary key,
 // or of the replica identity's index where there is none. Pages are read ahead by several connections. Names are what they
 // are in the catalog, not quoted. An error is the last thing that it yields: an [*InvalidError] for a table that is not
-// there, is in none of the publications, or has no key, [ErrClosed], the context's error, or one of the server. It spoils nothing for
+// there, is in none of the publications, or has no key, [ErrClosed], [ErrSnapshotGone], the context's error, or one of the server. It spoils nothing for
 // others.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
@@ -65,7 +65,9 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 	for {
 		p := &page{low: low, read: make(chan struct{})}
 		p.err = s.borrow(ctx, func(conn *connection) (err error) {
-			p.high, err = t.boundary(ctx, conn, low, s.config.PageSize)
+			if p.high, err = t.boundary(ctx, conn, low, s.config.PageSize); err == nil {
+				err = conn.whole(ctx, t.from)
+			}
 			return err
 		})
 		if p.err != nil {
@@ -81,8 +83,14 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 		}
 		work.Go(func() {
 			defer close(p.read)
-			p.err = s.borrow(ctx, func(conn *connection) (err error) {
-				p.rows, err = t.page(ctx, conn, p, s.LSN)
+			p.err = s.borrow(ctx, func(conn *connection) error {
+				rows, err := t.page(ctx, conn, p, s.LSN)
+				if err == nil {
+					err = conn.whole(ctx, t.from)
+				}
+				if err == nil {
+					p.rows = rows
+				}
 				return err
 			})
 		})

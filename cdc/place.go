@@ -33,13 +33,18 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 			wrong = invalid(FieldAfter, after, fmt.Sprintf("the %d values of a key of %s", len(t.key), t.relation.Name()))
 			return nil
 		}
-		page, err = t.behind(ctx, conn, after, limit, bytes, s.LSN)
+		if page, err = t.behind(ctx, conn, after, limit, bytes, s.LSN); err == nil {
+			err = conn.whole(ctx, t.from)
+		}
 		return err
 	})
 	if err == nil {
 		err = wrong
 	}
-	return page, err
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
 }
 
 func (t *table) behind(ctx context.Context, conn *connection, after []string, limit int, bytes int64, at LSN) (*Page, error) {

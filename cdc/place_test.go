@@ -67,3 +67,33 @@ func TestATemporarySlotEndsWithItsConnection(t *testing.T) {
 	_, err = cdc.Open(t.Context(), config)
 	require.ErrorContains(t, err, "none with Temporary")
 }
+
+// What rewrites a table takes its rows from older snapshots, and says nothing in the log.
+func TestATableThatWasRewrittenIsNotTakenForEmpty(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table rewritten (id int primary key, v int)`, `insert into rewritten values (1, 1)`,
+		`create table parts (id int primary key, v int) partition by range (id)`, `create table part partition of parts default`,
+		`insert into parts values (1, 1)`, `create table kept (id int primary key, v int)`, `insert into kept values (1, 1)`)
+	s, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: d.name})
+	require.NoError(t, err)
+	defer s.Close()
+	d.exec(`alter table rewritten alter v type bigint`, `alter table parts add r float default random()`, `alter table kept add w int default 1`,
+		`reindex table kept`)
+	for _, table := range []string{"rewritten", "parts"} {
+		_, err = s.Page(t.Context(), "public", table, nil, 10, 1000)
+		require.ErrorIs(t, err, cdc.ErrSnapshotGone, table)
+		rows := 0
+		for _, err = range s.Rows(t.Context(), "public", table) {
+			rows++
+		}
+		require.ErrorIs(t, err, cdc.ErrSnapshotGone, table)
+		require.Equal(t, 1, rows)
+		for _, err = range s.Query(t.Context(), `select v from `+table) {
+		}
+		require.ErrorIs(t, err, cdc.ErrSnapshotGone, table)
+	}
+	page, err := s.Page(t.Context(), "public", "kept", nil, 10, 1000)
+	require.NoError(t, err)
+	require.Len(t, page.Rows, 1)
+}

@@ -115,6 +115,17 @@ func (p *positions) advance(to LSN, inside bool) {
 	}
 }
 
+// rewind goes back to where a log ends that the server has no more of. What was received must be before it.
+func (p *positions) rewind(to LSN) (received LSN, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.received > to {
+		return p.received, false
+	}
+	p.confirmed, p.server, p.behind = min(p.confirmed, to), min(p.server, to), min(p.behind, to)
+	return p.received, true
+}
+
 // status is what the server is told.
 func (p *positions) status() (written, confirmed LSN) {
 	p.mu.Lock()

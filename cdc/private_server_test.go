@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -166,4 +168,70 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	require.Equal(t, []string{"read t [1 new]", "read t [2 old]"}, changes)
 	require.True(t, done(b))
 	require.NoError(t, b.Err())
+}
+
+// A server that was restarted gives the same names to other snapshots.
+func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
+	t.Parallel()
+	const senders = 4
+	s, d := newPrivateServer(t, fmt.Sprint("max_wal_senders=", senders), "autovacuum=off")
+	d.exec(`create table t (id int primary key)`, `insert into t values (1)`)
+	// All that there can be to walsenders, as the one is that holds a snapshot, and of the pool: before Postgres 17 they share names.
+	connections := func() (all []*pgx.Conn, free func()) {
+		config := d.config()
+		config.RuntimeParams["replication"], config.DefaultQueryExecMode = "database", pgx.QueryExecModeSimpleProtocol
+		for range senders {
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			require.NoError(t, err)
+			all = append(all, conn)
+		}
+		var pooled []*pgxpool.Conn
+		for range d.pool.Config().MaxConns {
+			conn, err := d.pool.Acquire(t.Context())
+			require.NoError(t, err)
+			all, pooled = append(all, conn.Conn()), append(pooled, conn)
+		}
+		return all, func() {
+			for _, conn := range all[:senders] {
+				_ = conn.Close(context.Background())
+			}
+			for _, conn := range pooled {
+				conn.Release()
+			}
+		}
+	}
+	all, free := connections()
+	for _, conn := range all { // each transaction counts in the names
+		for range 30 {
+			_, err := conn.Exec(t.Context(), `select 1`)
+			require.NoError(t, err)
+		}
+	}
+	free()
+	require.Eventually(t, func() bool {
+		return query[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
+	}, 30*time.Second, 10*time.Millisecond)
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
+	require.NoError(t, err)
+	t.Cleanup(snapshot.Close)
+	s.Stop(syscall.SIGQUIT)
+	s.Start()
+	d.pool.Reset()
+	d.exec(`insert into t values (2)`)
+
+	others, free := connections()
+	defer free()
+	for name := ""; name != snapshot.Name(); {
+		for _, conn := range others {
+			if name == snapshot.Name() {
+				break
+			}
+			_, err := conn.Exec(t.Context(), `rollback; begin`)
+			require.NoError(t, err)
+			require.NoError(t, conn.QueryRow(t.Context(), `select pg_export_snapshot()`).Scan(&name))
+		}
+		require.Less(t, name[9:], snapshot.Name()[9:]+"~", "it was passed over")
+	}
+	page, err := snapshot.Page(t.Context(), "public", "t", nil, 10, 1000)
+	require.ErrorIs(t, err, cdc.ErrSnapshotGone, page)
 }

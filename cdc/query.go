@@ -37,7 +37,7 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			if _, err := result.Close(); err != nil {
 				return fmt.Errorf("cdc: reading: %w", err)
 			}
-			return nil
+			return conn.whole(ctx, "")
 		})
 		if err != nil && !left {
 			yield(nil, err)

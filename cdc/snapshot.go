@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // SnapshotConfig is what [CreateSnapshot] needs.
@@ -39,6 +40,7 @@ type Snapshot struct {
 	config SnapshotConfig
 	name   string // the server's, for other connections
 	export *connection
+	holder string           // the server's process of export
 	idle   chan *connection // nil where a connection is to be made
 	close  sync.Once
 }
@@ -104,6 +106,10 @@ func (s *Snapshot) create(ctx context.Context) error {
 		}
 		options = "(SNAPSHOT 'export', FAILOVER true)"
 	}
+	var err error
+	if s.holder, err = s.export.value(ctx, `SELECT `+holder+` FROM pg_stat_activity WHERE pid = pg_backend_pid()`); err != nil {
+		return err
+	}
 	sql := "CREATE_REPLICATION_SLOT " + quote(s.Slot) + " LOGICAL pgoutput " + options
 	made, err := pglogrepl.ParseCreateReplicationSlot(s.export.Exec(ctx, sql))
 	if err != nil {
@@ -113,6 +119,9 @@ func (s *Snapshot) create(ctx context.Context) error {
 	s.LSN, err = ParseLSN(made.ConsistentPoint)
 	return err
 }
+
+// holder tells a process of the server from all others, those of before a restart too.
+const holder = `pid || ' ' || backend_start`
 
 // patient has the server keep connections that do nothing for a while.
 func (c *connection) patient(ctx context.Context) error {
@@ -172,17 +181,49 @@ func (s *Snapshot) join(ctx context.Context) (*connection, error) {
 	if err = conn.patient(ctx); err == nil {
 		_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
 	}
+	var server *pgconn.PgError
+	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
+		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)
+	}
+	if err == nil {
+		err = s.held(ctx, conn)
+	}
 	if err != nil {
 		conn.close()
-		return nil, fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, errors.Join(err, s.lost()))
+		return nil, fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, err)
 	}
 	return conn, nil
 }
 
-// lost tells of a snapshot that ended with its connection.
-func (s *Snapshot) lost() error {
-	if s.export.IsClosed() {
-		return errors.New("the connection that holds it is lost: drop the slot and begin anew")
+// whole sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
+// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both. Of what a statement of somebody's
+// own has read, each time all is looked at.
+func (c *connection) whole(ctx context.Context, table string) error {
+	if c.intact[table] {
+		return nil
 	}
-	return nil
+	name, err := c.value(ctx, `
+		SELECT c.oid::regclass FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace
+			AND c.relfilenode <> pg_relation_filenode(c.oid)
+		LIMIT 1`)
+	if err == nil && name != "" {
+		err = fmt.Errorf("%w: table %s was rewritten or truncated after it", ErrSnapshotGone, name)
+	}
+	if err == nil && table != "" {
+		if c.intact == nil {
+			c.intact = map[string]bool{}
+		}
+		c.intact[table] = true
+	}
+	return err
+}
+
+// held sees that the snapshot is the one that was made: after a restart, or a failover, others get its name.
+func (s *Snapshot) held(ctx context.Context, conn *connection) error {
+	found, err := conn.value(ctx, `SELECT 1 FROM pg_stat_activity WHERE `+holder+` = `+literal(s.holder))
+	if err == nil && found == "" {
+		err = ErrSnapshotGone
+	}
+	return err
 }

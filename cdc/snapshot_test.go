@@ -194,3 +194,28 @@ func TestSnapshotReadsWhatIsPublished(t *testing.T) {
 		require.Equal(t, field, invalid.Field)
 	}
 }
+
+// Also of types that pgx has no name for, and of domains, which the server calls by what they are made of.
+func TestTypesHaveTheSameNamesInSnapshotsAndStreams(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	columns := query[string](d, `select string_agg(format('c%s %I', oid, typname), ', ' order by oid) from pg_type
+		where typnamespace = 'pg_catalog'::regnamespace and oid < 10000 and typtype in ('b', 'r', 'm') and typname !~ '^_?pg_(?!lsn|snapshot)' and typname <> '_cstring'`)
+	d.exec(`create domain positive as int check (value > 0)`, `create domain small as positive check (value < 10)`, `create domain words as text[]`,
+		`create type mood as enum ('good')`, `create domain good as mood`, `create schema other`, `create type other.mood as (a int)`,
+		`create table t (id int primary key, `+columns+`, p positive, s small, w words, m mood[], g good, o other.mood)`)
+	snapshot := d.snapshot()
+	page, err := snapshot.Page(t.Context(), "public", "t", nil, 1, 1)
+	require.NoError(t, err)
+	d.exec(`insert into t values (1)`)
+	stream := d.stream(func(c *cdc.Config) { c.Start = snapshot.LSN })
+	transaction, err := stream.Next(t.Context())
+	require.NoError(t, err)
+	for c, err := range transaction.Changes() {
+		require.NoError(t, err)
+		require.Equal(t, c.Relation.Columns, page.Relation.Columns)
+		last := c.Relation.Columns[len(c.Relation.Columns)-6:]
+		require.Equal(t, []string{"int4", "int4", "_text", "public._mood", "public.mood", "other.mood"},
+			[]string{last[0].Type, last[1].Type, last[2].Type, last[3].Type, last[4].Type, last[5].Type})
+	}
+}

@@ -30,6 +30,7 @@ type Stream struct {
 	spilled   atomic.Int64
 	decoded   *Transaction // what Next returned last
 	backfills backfills
+	timeline  int32 // of the server, as the last connection found it; zero where that was a standby
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
@@ -45,7 +46,7 @@ type Stream struct {
 	closing  sync.WaitGroup
 }
 
-// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrResyncNeeded], an error of
+// Open connects and begins to stream. It fails with an [*InvalidError], [ErrSlotBusy], [ErrStandby], [ErrResyncNeeded], an error of
 // pgx where it cannot connect, or the context's, which bounds the opening only. The stream must be closed.
 func Open(ctx context.Context, config Config) (*Stream, error) {
 	config = config.WithDefaults()
@@ -84,7 +85,10 @@ func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, 
 	if err != nil {
 		return nil, 0, err
 	}
-	at, err := conn.begin(ctx, &s.config, confirmed)
+	at, err := s.keepTo(ctx, conn, confirmed)
+	if err == nil {
+		at, err = conn.begin(ctx, &s.config, at)
+	}
 	if err != nil {
 		conn.close()
 		return nil, 0, err

@@ -74,13 +74,22 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 // describeColumns finds those that the stream has too, and those to go by.
 func (t *table) describeColumns(ctx context.Context, conn *connection, oid string, listed map[string]bool) error {
 	rows, err := conn.rows(ctx, `
-		SELECT a.attname, a.atttypid, a.atttypmod, y.typname, yn.nspname,
+		SELECT a.attname, a.atttypid, a.atttypmod, base.typname, bn.nspname,
 			coalesce(array_position(p.indkey[0:p.indnkeyatts-1]::int2[], a.attnum), -1),
 			coalesce(array_position(r.indkey[0:r.indnkeyatts-1]::int2[], a.attnum), -1),
-			a.attgenerated <> ''
+			a.attgenerated <> '', y.typname, yn.nspname
 		FROM pg_attribute a
 		JOIN pg_type y ON y.oid = a.atttypid
 		JOIN pg_namespace yn ON yn.oid = y.typnamespace
+		CROSS JOIN LATERAL (
+			WITH RECURSIVE made (typname, typnamespace, typtype, typbasetype) AS (
+				SELECT y.typname, y.typnamespace, y.typtype, y.typbasetype
+				UNION ALL
+				SELECT t.typname, t.typnamespace, t.typtype, t.typbasetype FROM made JOIN pg_type t ON made.typtype = 'd' AND t.oid = made.typbasetype
+			)
+			SELECT typname, typnamespace FROM made WHERE typtype <> 'd'
+		) base
+		JOIN pg_namespace bn ON bn.oid = base.typnamespace
 		LEFT JOIN pg_index p ON p.indrelid = a.attrelid AND p.indisprimary
 		LEFT JOIN pg_index r ON r.indrelid = a.attrelid AND r.indisreplident
 		WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -104,7 +113,7 @@ func (t *table) describeColumns(ctx context.Context, conn *connection, oid strin
 		if row[4].Text != "pg_catalog" {
 			c.Type = row[4].Text + "." + c.Type
 		}
-		key := keyColumn{c.Name, quote(c.Name), pgx.Identifier{row[4].Text, row[3].Text}.Sanitize()}
+		key := keyColumn{c.Name, quote(c.Name), pgx.Identifier{row[9].Text, row[8].Text}.Sanitize()}
 		if row[5].Text != "-1" {
 			primary[row[5].Text] = key
 		}

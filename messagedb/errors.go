@@ -287,7 +287,7 @@ func IsTransient(err error) bool {
 	case err == nil, errors.Is(err, context.Canceled), isOurs(err):
 		return false
 	case errors.As(err, &pg):
-		switch pg.Code[:2] {
+		switch pg.Code[:min(2, len(pg.Code))] {
 		case "08", "40", "53", "57", "58", "XX":
 			return true
 		}

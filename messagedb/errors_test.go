@@ -103,3 +103,8 @@ func TestErrorsSayWhatWasBeingDone(t *testing.T) {
 type rawJSON string
 
 func (r rawJSON) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+func TestAnErrorWithoutACodeIsNotTransient(t *testing.T) {
+	t.Parallel()
+	require.False(t, messagedb.IsTransient(&pgconn.PgError{Message: "from a pooler"}))
+}

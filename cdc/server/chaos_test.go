@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -29,33 +31,65 @@ type follower struct {
 	token  string // of the last transaction that was processed
 	last   string // where that ends
 	faults []string
+	// refused counts the answers to connections that were not to be had.
+	refused map[string]int
+}
+
+func newFollower(url string) *follower {
+	return &follower{url: url, cut: func() {}, seen: map[int64]int{}, rows: map[int64]string{}, refused: map[string]int{}}
 }
 
 func (f *follower) complain(format string, args ...any) {
 	f.faults = append(f.faults, fmt.Sprintf(format, args...))
 }
 
-// follow reads until its connection is lost.
-func (f *follower) follow(ctx context.Context, slot string, withToken bool) {
+// begin is the address of a connection, which cut ends.
+func (f *follower) begin(ctx context.Context, slot string, withToken bool) (context.Context, context.CancelFunc, string) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	address := f.url + "/v2/slots/" + slot + "/stream"
 	if f.token != "" && withToken {
 		address += "?resume=" + f.token
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, f.cut = context.WithCancel(ctx)
+	return ctx, f.cut, address
+}
+
+// refuse notes why there is no connection.
+func (f *follower) refuse(response *http.Response) {
+	if response == nil || response.Body == nil {
+		return
+	}
+	text, _ := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused[fmt.Sprint(response.StatusCode, " ", answer{body: string(text)}.code())]++
+}
+
+// follow reads a websocket until it is lost.
+func (f *follower) follow(ctx context.Context, slot string, withToken bool) {
+	ctx, cancel, address := f.begin(ctx, slot, withToken)
 	defer cancel()
-	f.cut = cancel
-	f.mu.Unlock()
-	conn, _, err := websocket.Dial(ctx, address, nil)
+	conn, response, err := websocket.Dial(ctx, address, nil)
 	if err != nil {
+		f.refuse(response)
 		return
 	}
 	defer conn.CloseNow() //nolint:errcheck // it is lost
 	conn.SetReadLimit(64 << 20)
+	f.read(withToken, func() ([]byte, error) {
+		_, data, err := conn.Read(ctx)
+		return data, err
+	}, func(ack string) error { return conn.Write(ctx, websocket.MessageText, []byte(ack)) })
+}
+
+// read takes messages until there are none any more.
+func (f *follower) read(withToken bool, next func() ([]byte, error), say func(ack string) error) {
 	var transaction []change
 	before := ""
 	for {
-		_, data, err := conn.Read(ctx)
+		data, err := next()
 		if err != nil {
 			return
 		}
@@ -74,7 +108,7 @@ func (f *follower) follow(ctx context.Context, slot string, withToken bool) {
 		}
 		f.take(m, transaction, before, withToken)
 		transaction, before = nil, m.LSN
-		if rand.IntN(3) > 0 && conn.Write(ctx, websocket.MessageText, []byte(`{"lsn":"`+m.LSN+`"}`)) != nil {
+		if rand.IntN(3) > 0 && say(`{"lsn":"`+m.LSN+`"}`) != nil {
 			return
 		}
 	}
@@ -123,7 +157,7 @@ func TestNothingIsLostWhateverIsCut(t *testing.T) {
 	h.slot(h.s, `"tables":["public.event"],"snapshot":false`)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	f := &follower{url: h.url, cut: func() {}, seen: map[int64]int{}, rows: map[int64]string{}}
+	f := newFollower(h.url)
 	var work sync.WaitGroup
 	work.Go(func() {
 		for ctx.Err() == nil {

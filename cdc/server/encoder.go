@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/chariot-giving/delta/cdc"
 )
@@ -281,26 +280,30 @@ func (e *encoder) row(r *cdc.Relation, row []cdc.Value, keyOnly bool) {
 		first = false
 		e.string(c.Name)
 		e.text(`:`)
-		e.value(c.TypeOID, v)
+		e.value(c.Type, v)
 	}
 	e.text(`}`)
 }
 
-// value writes numbers as such only where every reader of JSON has them exactly; all else is the text of Postgres.
-func (e *encoder) value(oid uint32, v cdc.Value) {
-	switch {
-	case v.State == cdc.Null:
+// value writes numbers as such only where every reader of JSON has them exactly; all else is the text of Postgres. Types of
+// users have a schema in their names, and domains have the name of what they are made of.
+func (e *encoder) value(name string, v cdc.Value) {
+	if v.State == cdc.Null {
 		e.text(`null`)
 		return
-	case oid == pgtype.BoolOID:
+	}
+	switch name {
+	case "bool":
 		e.buffer = strconv.AppendBool(e.buffer, v.Text == "t")
 		return
-	case oid == pgtype.Int4OID, oid == pgtype.Int2OID, oid == pgtype.OIDOID:
+	case "int4", "int2", "oid":
 		e.text(v.Text)
 		return
-	case (oid == pgtype.Float8OID || oid == pgtype.Float4OID) && finite(v.Text):
-		e.text(v.Text)
-		return
+	case "float8", "float4":
+		if finite(v.Text) {
+			e.text(v.Text)
+			return
+		}
 	}
 	e.string(v.Text)
 }

@@ -111,8 +111,13 @@ type keys struct {
 	owned   bool // the role may publish it
 }
 
+// can is what tables can be used for, by schema and name.
+type can map[[2]string]keys
+
+func (c can) of(t cdc.PublishedTable) keys { return c[[2]string{t.Schema, t.Table}] }
+
 // tablesOf finds the allowed tables that patterns choose, and what they can be used for.
-func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.PublishedTable, map[string]keys, error) {
+func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.PublishedTable, can, error) {
 	all, err := cdc.FindTables(ctx, s.pool, patterns...)
 	if err != nil {
 		var invalid *cdc.InvalidError
@@ -132,19 +137,19 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	}
 	rows, err := s.pool.Query(ctx, `
 		WITH `+identity.CTE+`
-		SELECT n.nspname || '.' || c.relname, c.oid IN (SELECT oid FROM identified),
+		SELECT n.nspname, c.relname, c.oid IN (SELECT oid FROM identified),
 			c.relreplident = 'i' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
 			pg_has_role(c.relowner, 'USAGE')
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')`)
 	if err != nil {
 		return nil, nil, err
 	}
-	can := map[string]keys{}
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (k keys, err error) {
-		var name string
-		err = row.Scan(&name, &k.streams, &k.pages, &k.owned)
-		can[name] = k
-		return k, err
+	found := can{}
+	var name [2]string
+	var k keys
+	_, err = pgx.ForEachRow(rows, []any{&name[0], &name[1], &k.streams, &k.pages, &k.owned}, func() error {
+		found[name] = k
+		return nil
 	})
-	return tables, can, err
+	return tables, found, err
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -61,10 +63,18 @@ func explain(err error) *problem {
 		return refusal(http.StatusServiceUnavailable, "timeout", "the database did not answer in time: a new slot waits for the transactions that are running")
 	case errors.As(err, &database):
 		return explainDatabase(database)
-	case errors.As(err, new(*pgconn.ConnectError)):
+	case errors.Is(err, cdc.ErrStandby):
+		return refusal(http.StatusServiceUnavailable, "database", "the database is a standby: come again when it is promoted, or the primary is back")
+	case unreachable(err):
 		return refusal(http.StatusServiceUnavailable, "database", "the database cannot be reached")
 	}
 	return refusal(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
+}
+
+// unreachable tells of a connection that could not be made or was lost.
+func unreachable(err error) bool {
+	return errors.As(err, new(*pgconn.ConnectError)) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		pgconn.SafeToRetry(err)
 }
 
 func explainDatabase(err *pgconn.PgError) *problem {
@@ -75,7 +85,7 @@ func explainDatabase(err *pgconn.PgError) *problem {
 		return refusal(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
 	case class == "22":
 		return refusal(http.StatusBadRequest, "invalid", err.Message)
-	case class == "08", class == "53", class == "57", class == "58":
+	case class == "08", class == "53", class == "57", class == "58", err.Code == "25006": // which is what a standby says
 		return refusal(http.StatusServiceUnavailable, "database", err.Message)
 	}
 	return refusal(http.StatusInternalServerError, "database", err.Message)

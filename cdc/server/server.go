@@ -29,6 +29,10 @@ import (
 // connections to the database are for short questions only; those of snapshots and streams come on top.
 const connections = 8
 
+// makers is how many slots are made at the same time: each takes two of these connections, and can wait long for the
+// transactions that are running.
+const makers = connections/2 - 1
+
 // farewellPatience is how long a client that does not read can hold up the end of the server.
 const farewellPatience = 2 * time.Second
 
@@ -60,6 +64,7 @@ type Server struct {
 	snapshots map[string]*held
 	acked     map[string]position // by slot
 	tailing   sync.Mutex          // one keeps the publication of tails at a time
+	making    chan struct{}       // holds one for each slot that is being made
 }
 
 // position is the last one that a client has acknowledged.
@@ -91,7 +96,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	}
 	s := &Server{
 		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(),
-		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{},
+		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
 	}
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),

@@ -139,6 +139,12 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 		return nil, err
 	}
 	defer free()
+	select {
+	case s.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.making }()
 	// Another server of this database may be making the same at the moment.
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
@@ -217,9 +223,8 @@ func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) (
 	}
 	var without []string
 	for _, t := range tables {
-		name := t.Schema + "." + t.Table
-		if k := can[name]; !k.streams || snapshot && !k.pages {
-			without = append(without, name)
+		if k := can.of(t); !k.streams || snapshot && !k.pages {
+			without = append(without, t.Schema+"."+t.Table)
 		}
 	}
 	if len(without) > 0 {
@@ -236,11 +241,11 @@ func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	s.endSnapshot(name)
 	if err := cdc.DropSlot(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.refuse(w, r, err)
 		return
 	}
+	s.endSnapshot(name)
 	if err := cdc.DropPublication(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.refuse(w, r, err)
 		return

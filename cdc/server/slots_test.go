@@ -205,3 +205,47 @@ func TestASlotIsMadeOverWhatIsLeft(t *testing.T) {
 	h.start(nil)
 	h.slot(h.s+"_3", `"tables":["public.account"]`)
 }
+
+// Each takes connections of those that are for all, and none of them waits for what another has.
+func TestManySlotsAreMadeAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts)
+	begun := time.Now()
+	var makers sync.WaitGroup
+	for i := range 12 {
+		makers.Go(func() {
+			a := h.do("POST", "/v2/slots", fmt.Sprintf(`{"name":"%s_%d","tables":["public.account"],"snapshot":false}`, h.s, i))
+			if a.status != http.StatusCreated {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	makers.Wait()
+	require.Less(t, time.Since(begun), 20*time.Second)
+}
+
+func TestASlotThatIsReadKeepsItsSnapshot(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts, `insert into account (id) values (1)`)
+	h.slot(h.s, `"tables":["public.account"]`)
+	h.dial("/v2/slots/" + h.s + "/stream")
+	require.Equal(t, "busy", h.do("DELETE", "/v2/slots/"+h.s, "").code())
+	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").status)
+}
+
+// A dot may belong to the schema or to the table: what the one can be used for says nothing of the other.
+func TestTablesWhoseNamesHaveDotsAreNotMixedUp(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(`create schema "a.b"`, `create schema a`, `create table "a.b".c (id int)`, `create table a."b.c" (id int primary key)`,
+		`create schema "d.e"`, `create schema d`, `create table "d.e".f (id int primary key)`, `create table d."e.f" (id int)`)
+	for _, name := range []string{"a.b.c", "d.e.f"} {
+		a := h.do("POST", "/v2/slots", `{"name":"`+h.s+`","tables":["`+name+`"],"snapshot":false}`)
+		require.Equal(t, "no_primary_key", a.code(), a.body)
+	}
+	all, _ := h.follow("/v2/tail")
+	all()
+	h.Exec(`insert into "a.b".c values (1)`, `update "a.b".c set id = 2`, `insert into d."e.f" values (1)`, `update d."e.f" set id = 2`)
+}

@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/chariot-giving/delta/cdc"
 )
 
@@ -213,11 +211,7 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 // is none: the first page needs none.
 func (s *Server) lost(r *http.Request, h *held, schema, relation string) bool {
 	_, err := h.Page(r.Context(), schema, relation, nil, 1, 1)
-	var database *pgconn.PgError
-	if errors.As(err, &database) { // an invalid or unknown snapshot
-		return database.Code == "22023" || database.Code == "42704"
-	}
-	return errors.Is(err, cdc.ErrClosed)
+	return errors.Is(err, cdc.ErrSnapshotGone) || errors.Is(err, cdc.ErrClosed)
 }
 
 // split finds the schema and the table of a name in which both stand. A dot may belong to either.

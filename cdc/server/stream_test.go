@@ -268,3 +268,26 @@ func TestALostSlotIsTold(t *testing.T) {
 	require.Equal(t, http.StatusNoContent, h.do("DELETE", "/v2/slots/"+h.s, "").status)
 	require.Equal(t, http.StatusNotFound, h.do("DELETE", "/v2/slots/"+h.s, "").status)
 }
+
+// What a client is told of a type says how its values are written, of domains too.
+func TestDomainsAreWrittenAsWhatTheyAreMadeOf(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(`create domain positive as int check (value > 0)`, `create domain agreed as bool`, `create type public.int4 as enum ('four')`,
+		`create table account (id positive primary key, ok agreed, t public.int4, at timetz)`, `insert into account values (1, true, 'four', '12:00+01')`)
+	h.slot(h.s, `"tables":["public.account"]`)
+	h.Exec(`update account set ok = false`)
+	page := decode[struct {
+		Table table
+		Rows  []change
+	}](t, h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account", "").body)
+	m := h.dial("/v2/slots/" + h.s + "/stream").read()
+	require.Equal(t, map[string]any{"id": 1.0, "ok": true, "t": "four", "at": "12:00:00+01"}, page.Rows[0].New)
+	require.Equal(t, map[string]any{"id": 1.0, "ok": false, "t": "four", "at": "12:00:00+01"}, m.Changes[0].New)
+	require.Equal(t, m.Tables[0], page.Table)
+	var types []string
+	for _, c := range page.Table.Columns {
+		types = append(types, c.Type)
+	}
+	require.Equal(t, []string{"int4", "bool", "public.int4", "timetz"}, types)
+}

@@ -96,26 +96,23 @@ func (s *Server) prepare(r *http.Request, one *session) (*filter, error) {
 func (s *Server) begins(ctx context.Context, one *session) error {
 	_, err := cdc.LookupSlot(ctx, s.pool, one.slot)
 	if errors.Is(err, cdc.ErrNotFound) {
+		var standby bool
+		if err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby); err != nil {
+			return err
+		}
+		if standby { // the primary may come again, with the slot
+			return cdc.ErrStandby
+		}
 		return refusal(http.StatusGone, "resync_needed", "the slot is gone, although it was not dropped here: DELETE it, and make it anew")
 	}
 	if err != nil {
 		return err
 	}
-	if one.resume == 0 {
-		return nil
-	}
 	s.mu.Lock()
 	acked := s.acked[one.slot]
 	s.mu.Unlock()
-	if acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
+	if one.resume != 0 && acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
 		return refusal(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and does not come again")
-	}
-	var text string
-	if err := s.pool.QueryRow(ctx, `SELECT pg_current_wal_insert_lsn()::text`).Scan(&text); err != nil {
-		return err
-	}
-	if end, err := cdc.ParseLSN(text); err != nil || one.resume > end {
-		return errors.Join(err, refusal(http.StatusBadRequest, "bad_resume", "resume "+one.resume.String()+": it is beyond the end of the log, "+text))
 	}
 	return nil
 }
@@ -131,6 +128,15 @@ func (s *Server) locate(ctx context.Context, one *session) error {
 		return err
 	}
 	one.last = slot.Confirmed
+	// Only now: a standby may not have replayed yet what the client has, and is not streamed from.
+	var text string
+	if err := s.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`).Scan(&text); err != nil {
+		return err
+	}
+	if end, err := cdc.ParseLSN(text); err != nil || one.resume > end {
+		return errors.Join(err, refusal(http.StatusGone, "resync_needed", "resume "+one.resume.String()+" is beyond the end of the log, "+text+
+			": it is of a server whose last changes were lost in a failover, or of none"))
+	}
 	if one.resume != 0 && one.resume <= slot.Confirmed {
 		one.passed, one.resume = one.resume, 0
 	}

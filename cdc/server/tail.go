@@ -44,8 +44,8 @@ func (s *Server) publishTail(ctx context.Context) (names []string, err error) {
 	var wanted, quoted []string
 	for _, t := range all {
 		// Others could not be updated any more, and only owners may publish.
-		if full := t.Schema + "." + t.Table; can[full].streams && can[full].owned {
-			tables, wanted = append(tables, t), append(wanted, full)
+		if k := can.of(t); k.streams && k.owned {
+			tables, wanted = append(tables, t), append(wanted, t.Schema+"."+t.Table)
 			quoted = append(quoted, pgx.Identifier{t.Schema, t.Table}.Sanitize())
 		}
 	}

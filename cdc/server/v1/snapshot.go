@@ -195,11 +195,14 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 
 // lost tells of a snapshot that the server no longer has: it was restarted, or the connection that holds it is gone.
 func lost(err error) bool {
+	if errors.Is(err, cdc.ErrSnapshotGone) {
+		return true
+	}
 	var server *pgconn.PgError
 	if !errors.As(err, &server) || !strings.Contains(err.Error(), "the snapshot of slot") {
 		return false
 	}
-	return server.Code == "22023" || server.Code == "55000" || server.Code == "42704"
+	return server.Code == "55000"
 }
 
 // unordered tells of a column that has no order, such as json.
