@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 
 	"github.com/chariot-giving/delta/delta"
@@ -164,19 +165,27 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
-// wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
-// 0 if there is none.
-func (h *harness) wakeups(kind, id string) int {
+// history is that of the latest run of a resource's workflow; empty if there is none.
+func (h *harness) history(kind, id string) (all []*historypb.HistoryEvent) {
 	h.t.Helper()
-	n := 0
 	events := h.Temporal.GetWorkflowHistory(context.Background(), h.Prefix+"/"+kind+"/"+id, "", false,
 		enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
-			return 0
+			return nil
 		}
 		require.NoError(h.t, err)
+		all = append(all, event)
+	}
+	return all
+}
+
+// wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
+// 0 if there is none.
+func (h *harness) wakeups(kind, id string) (n int) {
+	h.t.Helper()
+	for _, event := range h.history(kind, id) {
 		switch event.GetEventType() {
 		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 			n++
