@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -147,12 +148,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	each("rests", func(r *deltatype.ResourceRow) bool { return r.SyncCount == 1 && r.Generation == 1 })
 	each("degraded", inState(deltatype.ResourceStateDegraded))
 	each("gone", inState(deltatype.ResourceStateDeleted))
-	var why string
-	require.Eventually(t, func() bool {
-		why = h.attendedOnce("sized")
-		return why == ""
-	}, time.Minute, 200*time.Millisecond)
-	require.Empty(t, why)
+	h.becomesAttendedOnce("sized")
 
 	// A wake-up does not make one that a batch attends to another's.
 	own := h.Prefix + "/sized/rests05"
@@ -163,10 +159,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	if strings.Contains(h.row("sized", "rests05").WorkflowID, ":batch/") {
 		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), own, started.GetRunID()).Get(t.Context(), nil))
 	}
-	require.Eventually(t, func() bool {
-		why = h.attendedOnce("sized")
-		return why == ""
-	}, time.Minute, 200*time.Millisecond)
+	h.becomesAttendedOnce("sized")
 
 	// And they are steered as ever.
 	for _, name := range []string{"rests00", "fails00"} {
@@ -175,6 +168,12 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		row := h.eventually("sized", name, synced(2))
 		require.Equal(t, batches, strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
 	}
+}
+
+// becomesAttendedOnce waits until attendedOnce finds nothing wrong.
+func (h *harness) becomesAttendedOnce(kind string) {
+	h.t.Helper()
+	require.EventuallyWithT(h.t, func(c *assert.CollectT) { assert.Empty(c, h.attendedOnce(kind)) }, time.Minute, 200*time.Millisecond)
 }
 
 // attendedOnce says what is wrong, if anything, with who attends to the resources of a kind that rest: for each it is the

@@ -116,7 +116,10 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.Snoozes == 1 })
 	require.NoError(t, first.Stop(t.Context()))
+	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_installation SET hash_object_ids = NULL")
+	require.NoError(t, err)
 
+	// The workflow of the plain id has not been terminated, and still waits.
 	var calls atomic.Int64
 	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
 		calls.Add(1)
