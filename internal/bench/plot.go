@@ -68,7 +68,7 @@ func plotRates(figures []figure) string {
 		}
 	}
 	most = min(math.Ceil(most*4)/4, 2.5)
-	width, height := labelWidth+barsWidth+120, 60+rowHeight*len(rates)+30
+	width, height := labelWidth+barsWidth+160, 60+rowHeight*len(rates)+30
 	s := newSVG("Delta's rates as shares of the bare thing's; the red marks are targets", width, height)
 	x := func(ratio float64) float64 { return labelWidth + min(ratio, most)/most*barsWidth }
 	for tick := 0.0; tick <= most+0.001; tick += 0.25 {
