@@ -175,14 +175,18 @@ func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.
 // isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest. That may be
 // so where the kind has no batches any more.
 func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
-	id := workflowID(ctx)
-	return !r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+	return !r.Alone && namesAnother(ctx, r)
 }
 
 // isOfAnother tells whether the attempt that runs, or was lost, is that of another workflow, which goes on with it.
 func isOfAnother(ctx context.Context, r db.Resource) bool {
+	return r.State == deltatype.ResourceStatePending && r.Alone && namesAnother(ctx, r)
+}
+
+// namesAnother tells whether the row names another workflow than the one that looks at it.
+func namesAnother(ctx context.Context, r db.Resource) bool {
 	id := workflowID(ctx)
-	return r.State == deltatype.ResourceStatePending && r.Alone && id != "" && r.WorkflowID != nil && *r.WorkflowID != id
+	return id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
 const (

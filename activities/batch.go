@@ -155,17 +155,14 @@ func (r *batchRun) attempt(ctx context.Context) error {
 	return err
 }
 
-// errStopping has the members that are left given to another worker.
-var errStopping = temporal.NewApplicationError("the worker stops; the members that are left go to another one", "delta.Stopping")
+// errLeft has the members that are left given to another worker.
+var errLeft = errStopping("the members that are left go to another one")
 
 // feed claims members and has them worked, until all have been or the worker stops.
 func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error) {
 	ctx, unlink := r.untilStopped(ctx)
 	defer unlink()
-	var stopping <-chan struct{}
-	if activity.IsActivity(ctx) {
-		stopping = activity.GetWorkerStopChannel(ctx)
-	}
+	stopping := workerStop(ctx)
 	stopped := func() bool {
 		select {
 		case <-stopping:
@@ -194,7 +191,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 		workers.Wait()
 		close(calls)
 		if behind.Load() && err == nil {
-			err = errStopping
+			err = errLeft
 		}
 	}()
 	for range parallel {
@@ -216,7 +213,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *result) (err error)
 	}
 	for from := 0; from < len(r.ids); from += most {
 		if stopped() {
-			return errStopping
+			return errLeft
 		}
 		to := min(from+most, len(r.ids))
 		claimed, err := r.claim(context.WithoutCancel(ctx), r.ids[from:to], r.generations[from:to])

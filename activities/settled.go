@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/temporal"
-
 	"github.com/chariot-giving/delta/db"
 )
 
@@ -39,10 +36,7 @@ func (a *Activities) Settled(ctx context.Context, in SettledInput) (SettledResul
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
 	defer a.heartbeat(ctx)()
-	var stopping <-chan struct{}
-	if activity.IsActivity(ctx) {
-		stopping = activity.GetWorkerStopChannel(ctx)
-	}
+	stopping := workerStop(ctx)
 	for poll := firstSettledPoll; ; poll = min(2*poll, maxSettledPoll) {
 		open, err := db.New().HasUnsettled(ctx, a.Pool, db.HasUnsettledParams{Kind: in.Kind, Pass: in.Pass})
 		if err != nil {
@@ -55,7 +49,7 @@ func (a *Activities) Settled(ctx context.Context, in SettledInput) (SettledResul
 		case <-ctx.Done():
 			return SettledResult{}, ctx.Err()
 		case <-stopping:
-			return SettledResult{}, temporal.NewApplicationError("the worker stops; another one goes on waiting", "delta.Stopping")
+			return SettledResult{}, errStopping("another one goes on waiting")
 		case <-time.After(poll):
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -203,6 +204,19 @@ func (a *Activities) explain(ctx context.Context, outcomes []Outcome, timeout ti
 		}
 	}
 	return outcomes
+}
+
+// workerStop is closed when the worker that runs the activity begins to stop; nil outside of one.
+func workerStop(ctx context.Context) <-chan struct{} {
+	if !activity.IsActivity(ctx) {
+		return nil
+	}
+	return activity.GetWorkerStopChannel(ctx)
+}
+
+// errStopping has Temporal give to another worker what this one leaves.
+func errStopping(what string) error {
+	return temporal.NewApplicationError("the worker stops; "+what, "delta.Stopping")
 }
 
 // untilStopped is the context for user code: it also ends when the client does not wait any longer.

@@ -244,10 +244,7 @@ func TestBatchesAreShownAndKeepObjectIDsFromTemporalIfAsked(t *testing.T) {
 	details := string(description.GetQueryResult().GetPayloads()[0].GetData())
 	require.Contains(t, details, "Synced **20**, failed 0, degraded 1")
 	require.Contains(t, details, bad.HashedID)
-	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, 1)
-	for events.HasNext() {
-		event, err := events.Next()
-		require.NoError(t, err)
+	for _, event := range h.history(row.WorkflowID) {
 		require.NotContains(t, event.String(), "secretive")
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
@@ -80,10 +79,7 @@ func TestTheUsersDataConverterHolds(t *testing.T) {
 	}))
 	h.eventually("account", "ann", inState(deltatype.ResourceStateDegraded))
 
-	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	for events.HasNext() {
-		event, err := events.Next()
-		require.NoError(t, err)
+	for _, event := range h.history(row.WorkflowID) {
 		require.NotContains(t, strings.ReplaceAll(event.String(), `\`, ""), "a plain reason")
 	}
 }

@@ -15,7 +15,7 @@ import (
 // started is how the latest run of a resource's workflow was started.
 func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEventAttributes {
 	h.t.Helper()
-	events := h.history(kind, id)
+	events := h.history(h.Prefix + "/" + kind + "/" + id)
 	require.NotEmpty(h.t, events)
 	return events[0].GetWorkflowExecutionStartedEventAttributes()
 }
@@ -79,7 +79,7 @@ func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	temporal.late.Store(false)
 	h.start(config)
 	h.eventually("account", "ann", synced(1))
-	for _, event := range h.history("account", "ann") {
+	for _, event := range h.history(h.Prefix + "/account/ann") {
 		require.NotEqual(t, enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT, event.GetEventType())
 	}
 }

@@ -51,7 +51,7 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 			_, err := worker.Inform(t.Context(), account{Name: "ann"}, nil)
 			require.NoError(t, err)
 			row := h.within(90*time.Second, "account", "ann", synced(1))
-			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history("account", "ann"), func(e *historypb.HistoryEvent) bool {
+			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), func(e *historypb.HistoryEvent) bool {
 				return e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
 			}))
 			require.EqualValues(t, 1, temporal.begun.Load(), "an answer was lost")

@@ -165,27 +165,36 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
-// history is that of the latest run of a resource's workflow; empty if there is none.
-func (h *harness) history(kind, id string) (all []*historypb.HistoryEvent) {
+// history is that of the latest run of a workflow.
+func (h *harness) history(workflowID string) []*historypb.HistoryEvent {
 	h.t.Helper()
-	events := h.Temporal.GetWorkflowHistory(context.Background(), h.Prefix+"/"+kind+"/"+id, "", false,
-		enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	all, err := h.findHistory(workflowID)
+	require.NoError(h.t, err)
+	return all
+}
+
+func (h *harness) findHistory(workflowID string) (all []*historypb.HistoryEvent, err error) {
+	events := h.Temporal.GetWorkflowHistory(context.Background(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
-		if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
-			return nil
+		if err != nil {
+			return nil, err
 		}
-		require.NoError(h.t, err)
 		all = append(all, event)
 	}
-	return all
+	return all, nil
 }
 
 // wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;
 // 0 if there is none.
 func (h *harness) wakeups(kind, id string) (n int) {
 	h.t.Helper()
-	for _, event := range h.history(kind, id) {
+	history, err := h.findHistory(h.Prefix + "/" + kind + "/" + id)
+	if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
+		return 0
+	}
+	require.NoError(h.t, err)
+	for _, event := range history {
 		switch event.GetEventType() {
 		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 			n++

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 
@@ -45,11 +44,8 @@ func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
 	row := h.eventually("tuned", "a", synced(1))
 	require.Equal(t, 6, row.Attempt)
 	require.Less(t, row.Errors[4].At.Sub(row.Errors[0].At), 10*time.Second, "the default would wait for 15 s at least")
-	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	attempts := 0
-	for events.HasNext() {
-		event, err := events.Next()
-		require.NoError(t, err)
+	for _, event := range h.history(row.WorkflowID) {
 		if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
 			attempts++
 			require.Equal(t, 3*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())

@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/chariot-giving/delta/delta"
@@ -90,11 +89,8 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 	require.Len(t, row.HashedID, 64)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
 
-	events := h.Temporal.GetWorkflowHistory(t.Context(), row.WorkflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	n := 0
-	for events.HasNext() {
-		event, err := events.Next()
-		require.NoError(t, err)
+	for _, event := range h.history(row.WorkflowID) {
 		n++
 		require.NotContains(t, event.String(), "secret")
 	}
