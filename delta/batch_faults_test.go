@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -111,14 +110,8 @@ func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T)
 func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := port.Addr().String()
-	require.NoError(t, port.Close())
-	server := devServer(t, address)
-	temporal, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
-	require.NoError(t, err)
-	defer temporal.Close()
+	server := startTemporal(t)
+	temporal := server.dial()
 
 	var wiped atomic.Bool
 	running := make(chan struct{}, 1000)
@@ -137,7 +130,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	}
 	c := h.start(config)
 	rests, expires, runs := names("rests", 120), names("expires", 20), names("runs", 50)
-	_, err = c.InformMany(t.Context(), manyBatched(rests...), nil)
+	_, err := c.InformMany(t.Context(), manyBatched(rests...), nil)
 	require.NoError(t, err)
 	_, err = c.InformMany(t.Context(), manyBatched(expires...), &delta.InformOpts{Namespace: "brief"})
 	require.NoError(t, err)
@@ -148,12 +141,11 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 	require.NoError(t, err)
 	<-running
 
-	require.NoError(t, server.Stop())
+	server.end()
 	wiped.Store(true)
 	_, err = c.InformMany(t.Context(), manyBatched(names("due", 20)...), nil)
 	require.NoError(t, err, "informing needs no Temporal")
-	server = devServer(t, address)
-	defer func() { require.NoError(t, server.Stop()) }()
+	server.again()
 
 	for _, name := range append(runs, names("due", 20)...) {
 		h.within(2*time.Minute, "batched", name, synced(1))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,21 +12,55 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/testsuite"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/stack"
 )
 
-// devServer starts a Temporal server of the test's own, which keeps nothing when it ends.
-func devServer(t *testing.T, address string) *testsuite.DevServer {
+// ownTemporal is a Temporal server of a test's own. It keeps nothing when it ends.
+type ownTemporal struct {
+	*stack.Stack
+	t *testing.T
+}
+
+func startTemporal(t *testing.T) *ownTemporal {
 	t.Helper()
-	server, err := testsuite.StartDevServer(t.Context(), testsuite.DevServerOptions{
-		ExistingPath:  temporalCommand(),
-		ClientOptions: &client.Options{HostPort: address},
-		LogLevel:      "error",
-	})
-	require.NoError(t, err)
-	return server
+	own := &ownTemporal{t: t}
+	own.start(stack.AnyPort)
+	t.Cleanup(own.end)
+	return own
+}
+
+func (own *ownTemporal) start(port int) {
+	own.t.Helper()
+	var err error
+	own.Stack, err = stack.StartTemporal(own.t.Context(), stack.Options{Ephemeral: true, TemporalPort: port, UIPort: stack.AnyPort})
+	require.NoError(own.t, err)
+}
+
+func (own *ownTemporal) end() {
+	own.t.Helper()
+	require.NoError(own.t, own.Stop(context.Background()))
+}
+
+// again starts an empty server at the address of the one that ended.
+func (own *ownTemporal) again() {
+	own.t.Helper()
+	address := own.TemporalAddress
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(own.t, err)
+	number, err := strconv.Atoi(port)
+	require.NoError(own.t, err)
+	own.start(number)
+	require.Equal(own.t, address, own.TemporalAddress, "another program has taken the port")
+}
+
+func (own *ownTemporal) dial() client.Client {
+	own.t.Helper()
+	c, err := client.Dial(client.Options{HostPort: own.TemporalAddress, Logger: quiet{}})
+	require.NoError(own.t, err)
+	own.t.Cleanup(c.Close)
+	return c
 }
 
 // Wipe Temporal, and everything is rebuilt from the rows: lifecycles, timers and schedules. What is not due is not synced.
@@ -33,14 +68,8 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	t.Parallel()
 	const resources = 1000
 	h := newHarness(t)
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := port.Addr().String()
-	require.NoError(t, port.Close())
-	server := devServer(t, address)
-	temporal, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
-	require.NoError(t, err)
-	defer temporal.Close()
+	server := startTemporal(t)
+	temporal := server.dial()
 
 	var calls, passes atomic.Int64
 	config := h.config(
@@ -60,7 +89,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	for i := range resources {
 		objects = append(objects, wide{account{Name: fmt.Sprint(i)}})
 	}
-	_, err = c.InformMany(t.Context(), objects, nil)
+	_, err := c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	open := func() (n int) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource WHERE state <> 'synced'").Scan(&n))
@@ -69,11 +98,10 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	require.Eventually(t, func() bool { return open() == 0 }, 3*time.Minute, 50*time.Millisecond)
 	require.EqualValues(t, resources, calls.Load())
 
-	require.NoError(t, server.Stop())
+	server.end()
 	_, err = c.Inform(t.Context(), wide{account{Name: "meanwhile"}}, nil)
 	require.NoError(t, err, "informing needs no Temporal")
-	server = devServer(t, address)
-	defer func() { require.NoError(t, server.Stop()) }()
+	server.again()
 
 	require.Eventually(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) }, 2*time.Minute, 50*time.Millisecond)
 	running := func() int64 {

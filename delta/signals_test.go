@@ -17,24 +17,16 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/stack"
 )
-
-// temporalCommand is the one that the tests' server is.
-func temporalCommand() string {
-	if cli := os.Getenv("DELTA_TEMPORAL_CLI"); cli != "" {
-		return cli
-	}
-	if cli, err := exec.LookPath("temporal"); err == nil {
-		return cli
-	}
-	return "../.bin/temporal"
-}
 
 // temporal runs the real command, as an operator does.
 func (h *harness) temporal(args ...string) (string, error) {
 	h.t.Helper()
+	command := stack.TemporalCommand()
+	require.NotEmpty(h.t, command, "`make temporal` builds it")
 	args = append(args, "--address", h.TemporalAddress, "--namespace", h.TemporalNamespace)
-	out, err := exec.CommandContext(h.t.Context(), temporalCommand(), args...).CombinedOutput()
+	out, err := exec.CommandContext(h.t.Context(), command, args...).CombinedOutput()
 	return string(out), err
 }
 
@@ -159,7 +151,7 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 	run := func(script string) string {
 		script = strings.ReplaceAll(script, "delta/user", h.Prefix+"/user")
 		command := exec.CommandContext(t.Context(), "sh", "-ec", "temporal() { \"$CLI\" \"$@\"; }\n"+script)
-		command.Env = append(os.Environ(), "CLI="+temporalCommand(), "TEMPORAL_ADDRESS="+h.TemporalAddress, "TEMPORAL_NAMESPACE="+h.TemporalNamespace)
+		command.Env = append(os.Environ(), "CLI="+stack.TemporalCommand(), "TEMPORAL_ADDRESS="+h.TemporalAddress, "TEMPORAL_NAMESPACE="+h.TemporalNamespace)
 		out, err := command.CombinedOutput()
 		require.NoError(t, err, "%s: %s", script, out)
 		return string(out)

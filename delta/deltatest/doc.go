@@ -18,9 +18,10 @@
 // process made from its own test binary. Every other test process of the same
 // user shares them: the packages of `go test ./...`, and the next run. Half a
 // minute after the last of these processes has ended, the servers end too and
-// leave nothing behind. Nothing has to be installed or started by hand, except
-// that a Postgres and a temporal command that are already on the machine save
-// a download.
+// leave nothing behind. Nothing has to be installed or started by hand. A
+// Postgres that is already on the machine saves a download, and so does a
+// temporal command with a server of version 1.32 or later, or the program
+// github.com/chariot-giving/delta/tools/delta-temporal.
 //
 // Set DELTA_DATABASE_URL to use a Postgres that already runs, and
 // TEMPORAL_ADDRESS (with the rest of the Temporal SDK's environment

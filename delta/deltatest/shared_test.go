@@ -216,7 +216,7 @@ func TestKilledSupervisorIsReplaced(t *testing.T) {
 }
 
 func TestStartThatFailsSaysWhy(t *testing.T) {
-	t.Setenv("DELTA_TEMPORAL_CLI", "/does/not/exist")
+	t.Setenv("DELTA_TEMPORAL_SERVER", "/does/not/exist")
 	t.Setenv("DELTA_DATABASE_URL", "")
 	t.Setenv("TEMPORAL_ADDRESS", "")
 	tmp := privateTmp(t)
@@ -224,7 +224,7 @@ func TestStartThatFailsSaysWhy(t *testing.T) {
 	dir, err := stateDir()
 	require.NoError(t, err)
 	_, _, err = join(t.Context(), dir)
-	require.ErrorContains(t, err, "DELTA_TEMPORAL_CLI is set to /does/not/exist")
+	require.ErrorContains(t, err, "DELTA_TEMPORAL_SERVER is set to /does/not/exist")
 }
 
 func TestStateDirOfSomebodyElseIsRefused(t *testing.T) {

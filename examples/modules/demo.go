@@ -197,7 +197,7 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 		return err
 	}
 	d.show.printf("%s", hints{
-		tools: tools{temporal: d.servers.TemporalCLI, postgresDir: d.servers.PostgresBin}, databaseURL: d.servers.DatabaseURL, ui: d.servers.UIURL, address: d.servers.TemporalAddress,
+		tools: tools{temporal: stack.TemporalCommand(), postgresDir: d.servers.PostgresBin}, databaseURL: d.servers.DatabaseURL, ui: d.servers.UIURL, address: d.servers.TemporalAddress,
 		namespace: d.servers.TemporalNamespace, prefix: d.prefix, every: d.every,
 	}.text(last))
 	return v.follow(ctx, last)

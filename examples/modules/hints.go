@@ -70,6 +70,9 @@ func (h hints) text(s snapshot) string {
 	p("  %s workflow signal %s \\\n    --name %s --workflow-id %s\n", h.tools.temporalCommand(), temporal, workflows.WakeSignal, id)
 	p("\n3. See what that workflow has done so far:\n\n")
 	p("  %s workflow show %s \\\n    --workflow-id %s\n", h.tools.temporalCommand(), temporal, id)
+	if h.tools.temporal == "" {
+		p("\n(No temporal command was found on this machine: `make temporal` builds one into .bin.)\n")
+	}
 	p("\nEverything is checked again %s after it was synced. Ctrl-C stops all of it.\n\n", short(h.every))
 	return b.String()
 }

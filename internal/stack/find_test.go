@@ -208,40 +208,84 @@ func TestLogOfAFailedStartIsShown(t *testing.T) {
 }
 
 func TestFindTemporal(t *testing.T) {
-	root := resolve(t.TempDir())
-	root, err := filepath.EvalSymlinks(root)
+	root, err := filepath.EvalSymlinks(resolve(t.TempDir()))
 	require.NoError(t, err)
-	tool := func(path string) string {
+	program := func(path, version string) string {
 		path = filepath.Join(root, path)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+		script := "#!/bin/sh\n[ \"$*\" = --version ] && echo '" + version + "'\n"
+		require.NoError(t, os.WriteFile(path, []byte(script), 0o755))
 		return path
 	}
 	deep := filepath.Join(root, "checkout", "a", "b")
 	require.NoError(t, os.MkdirAll(deep, 0o755))
 	t.Chdir(deep)
-	t.Setenv(cliVariable, "")
+	t.Setenv(serverVariable, "")
 	t.Setenv("PATH", filepath.Join(root, "path"))
+	find := func() (temporalProgram, []string) {
+		found, passedOver, err := findTemporal(t.Context())
+		require.NoError(t, err)
+		return found, passedOver
+	}
 
-	path, _, err := findTemporal()
+	found, passedOver := find()
+	require.Empty(t, found)
+	require.Empty(t, passedOver)
+
+	// What is too old, or no server at all, is passed over with its reason.
+	old := program("path/temporal", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
+	other := program("path/delta-temporal", "some other program")
+	found, passedOver = find()
+	require.Empty(t, found)
+	require.Len(t, passedOver, 2)
+	require.Contains(t, passedOver[0], old+" is passed over: its server is 1.29.1, and Delta starts "+minimalTemporal+" or later")
+	require.Contains(t, passedOver[1], other+` --version names no version of a server: "some other program`)
+
+	built := program("checkout/.bin/delta-temporal", "delta-temporal (Server 1.32.0, UI 2.55.0)")
+	found, passedOver = find()
+	require.Equal(t, temporalProgram{built, "built by make", "1.32.0"}, found)
+	require.Len(t, passedOver, 2)
+	ours := program("path/delta-temporal", "delta-temporal (Server 1.100.0-rc.1, UI 2.55.0)")
+	found, _ = find()
+	require.Equal(t, temporalProgram{ours, "on PATH", "1.100.0-rc.1"}, found)
+	theirs := program("path/temporal", "temporal version 1.9.1 (Server 1.32.0, UI 2.54.1)")
+	found, passedOver = find()
+	require.Equal(t, temporalProgram{theirs, "on PATH", "1.32.0"}, found)
+	require.Empty(t, passedOver)
+
+	// One that is named is used, also if it is old.
+	named := program("named", "temporal version 1.5.1 (Server 1.29.1, UI 2.42.1)")
+	t.Setenv(serverVariable, named)
+	found, _ = find()
+	require.Equal(t, temporalProgram{named, "named by " + serverVariable, "1.29.1"}, found)
+	for path, want := range map[string]string{
+		filepath.Join(root, "missing"):        serverVariable + " is set to ",
+		program("other", "other"):             "names no version of a server",
+		program("exit 1", "' >&2; exit 1; '"): "exit status 1",
+	} {
+		t.Setenv(serverVariable, path)
+		_, _, err = findTemporal(t.Context())
+		require.ErrorContains(t, err, serverVariable, path)
+		require.ErrorContains(t, err, want, path)
+	}
+}
+
+func TestTheDatabaseOfAServerIsNamedByItsVersion(t *testing.T) {
+	h := &home{dir: "/d"}
+	require.Equal(t, "/d/temporal-1.32.db", h.temporalDatabase("1.32.1"))
+	require.Equal(t, "/d/temporal-1.100.db", h.temporalDatabase("1.100.0-rc.1"))
+}
+
+func TestTheTemporalCommandIsFoundInACheckout(t *testing.T) {
+	root, err := filepath.EvalSymlinks(resolve(t.TempDir()))
 	require.NoError(t, err)
-	require.Empty(t, path)
-	built := tool("checkout/.bin/temporal")
-	path, _, err = findTemporal()
-	require.NoError(t, err)
-	require.Equal(t, built, path)
-	onPath := tool("path/temporal")
-	path, _, err = findTemporal()
-	require.NoError(t, err)
-	require.Equal(t, onPath, path)
-	named := tool("named")
-	t.Setenv(cliVariable, named)
-	path, _, err = findTemporal()
-	require.NoError(t, err)
-	require.Equal(t, named, path)
-	t.Setenv(cliVariable, filepath.Join(root, "missing"))
-	_, _, err = findTemporal()
-	require.ErrorContains(t, err, cliVariable)
+	t.Setenv("PATH", "")
+	t.Chdir(root)
+	require.Empty(t, TemporalCommand())
+	path := filepath.Join(root, ".bin", "temporal")
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+	require.Equal(t, path, TemporalCommand())
 }
 
 func TestFetchPostgres(t *testing.T) {

@@ -31,11 +31,11 @@ func Fingerprint() string {
 	})
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if name == databaseVariable || name == cliVariable || strings.HasPrefix(name, "TEMPORAL_") {
+		if name == databaseVariable || name == serverVariable || strings.HasPrefix(name, "TEMPORAL_") {
 			_, _ = fmt.Fprintln(hash, entry)
 		}
 	}
 	f := finder{path: os.Getenv("PATH")}
-	_, _ = fmt.Fprintln(hash, f.onPath("postgres"), f.onPath("pg_config"))
+	_, _ = fmt.Fprintln(hash, f.onPath("postgres"), f.onPath("pg_config"), f.onPath("temporal"), f.onPath(ownServer))
 	return hex.EncodeToString(hash.Sum(nil))[:12]
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/semver"
+
 	"github.com/chariot-giving/delta/internal/flock"
 )
 
@@ -56,6 +58,12 @@ type home struct {
 func (h *home) path(name string) string { return filepath.Join(h.dir, name) }
 func (h *home) portsFile() string       { return h.path("ports.json") }
 func (h *home) dataDir() string         { return h.path("postgres/data") }
+
+// temporalDatabase is the file of a server. Its name holds the minor version, because a server does not migrate the SQLite
+// store of another one and would fail on it, sooner or later.
+func (h *home) temporalDatabase(server string) string {
+	return h.path("temporal-" + strings.TrimPrefix(semver.MajorMinor("v"+server), "v") + ".db")
+}
 
 // openHome makes and locks the directory of a stack.
 func openHome(opts Options) (*home, error) {

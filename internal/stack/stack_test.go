@@ -138,7 +138,7 @@ func TestTakenPortsGiveWay(t *testing.T) {
 		require.Contains(t, said.String(), fmt.Sprintf("port %d is taken", taken[i]))
 	}
 	require.Contains(t, said.String(), "Postgres ")
-	require.Contains(t, said.String(), "Temporal from ")
+	require.Contains(t, said.String(), "Temporal "+minimalTemporal[:4])
 
 	// While we are at it: a server that dies is noticed.
 	for _, c := range s.children {
@@ -177,9 +177,9 @@ func TestPortsInUseAtTheLastMoment(t *testing.T) {
 	require.ErrorIs(t, err, errPortTaken{first})
 	require.Empty(t, inUse(home.dataDir()))
 
-	cli, _, err := findTemporal()
+	program, _, err := findTemporal(t.Context())
 	require.NoError(t, err)
-	require.ErrorIs(t, s.serveTemporal(t.Context(), cli), errPortTaken{second})
+	require.ErrorIs(t, s.serveTemporal(t.Context(), program), errPortTaken{second})
 	requireGone(t, home.dir)
 }
 

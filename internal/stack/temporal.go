@@ -5,40 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
 )
-
-// cliVariable names the temporal command to use.
-const cliVariable = "DELTA_TEMPORAL_CLI"
 
 // startTemporal brings our own Temporal up.
 func (s *Stack) startTemporal(ctx context.Context) error {
 	if err := s.home.recoverTemporal(s.report); err != nil {
 		return err
 	}
-	cli, from, err := findTemporal()
+	program, passedOver, err := findTemporal(ctx)
+	for _, reason := range passedOver {
+		s.report("%s", reason)
+	}
 	if err != nil {
 		return err
 	}
-	if cli == "" {
-		if cli, err = s.downloadTemporal(ctx); err != nil {
+	if program.path == "" {
+		if program, err = s.downloadTemporal(ctx); err != nil {
 			return err
 		}
-		from = "downloaded"
 	}
-	s.TemporalCLI = cli
-	s.report("Temporal from %s (%s)", cli, from)
+	s.report("Temporal %s from %s (%s)", program.server, program.path, program.from)
 	for attempt := 1; ; attempt++ {
-		err := s.serveTemporal(ctx, cli)
+		err := s.serveTemporal(ctx, program)
 		if taken := (errPortTaken{}); errors.As(err, &taken) && attempt < 5 {
 			s.report("Temporal: %v", err)
 			continue
@@ -47,78 +41,8 @@ func (s *Stack) startTemporal(ctx context.Context) error {
 	}
 }
 
-// findTemporal finds the temporal command: the one named by DELTA_TEMPORAL_CLI,
-// the one on PATH, or the one that `make` builds into .bin of the checkout we
-// are in. It returns "" when there is none.
-func findTemporal() (path, from string, err error) {
-	if path := os.Getenv(cliVariable); path != "" {
-		if !executable(path) {
-			return "", "", fmt.Errorf("%s is set to %s, which is not an executable file", cliVariable, path)
-		}
-		path, err := filepath.Abs(path)
-		return path, "named by " + cliVariable, err
-	}
-	if path := (finder{path: os.Getenv("PATH")}).onPath("temporal"); path != "" {
-		return path, "on PATH", nil
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", "", nil //nolint:nilerr // without a working directory there is no checkout around it
-	}
-	for {
-		if path := filepath.Join(dir, ".bin", "temporal"); executable(path) {
-			return path, "built by make", nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", "", nil
-		}
-		dir = filepath.Dir(dir)
-	}
-}
-
-// downloadTemporal lets the SDK download the command, once.
-func (s *Stack) downloadTemporal(ctx context.Context) (string, error) {
-	dir, err := DefaultDir()
-	if err != nil {
-		return "", err
-	}
-	dir = filepath.Join(dir, "binaries")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "temporal-cli-go-sdk-"+temporal.SDKVersion)
-	if executable(path) {
-		return path, nil
-	}
-	s.report("no temporal command found: downloading one to %s", dir)
-	defer s.waiting("the download of the temporal command")()
-	log, _, err := openLog(s.home.path("temporal.log"))
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = log.Close() }()
-	// The SDK downloads only as part of a start of its own; this one is over
-	// at once, and happens once in the life of a machine.
-	server, err := testsuite.StartDevServer(ctx, testsuite.DevServerOptions{
-		CachedDownload: testsuite.CachedDownload{DestDir: dir},
-		ClientOptions:  &client.Options{Logger: silent{}},
-		Stdout:         log,
-		Stderr:         log,
-	})
-	if err == nil {
-		server.Client().Close()
-		err = server.Stop()
-	}
-	if !executable(path) {
-		return "", fmt.Errorf("no temporal command was found (%s, PATH, .bin of a checkout) and none could be downloaded: %w\n"+
-			"Install it (https://docs.temporal.io/cli), run make in a checkout of Delta, or set %s to a running server",
-			cliVariable, err, temporalVariable)
-	}
-	return path, nil
-}
-
 // serveTemporal starts the server on its ports and waits until it serves.
-func (s *Stack) serveTemporal(ctx context.Context, cli string) error {
+func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) error {
 	port, err := s.ports.choose("temporal", s.opts.TemporalPort)
 	if err != nil {
 		return err
@@ -142,7 +66,7 @@ func (s *Stack) serveTemporal(ctx context.Context, cli string) error {
 		// Draining takes two seconds and here serves nobody.
 		ending = killOnly
 	} else {
-		args = append(args, "--db-filename", s.home.path("temporal.db"))
+		args = append(args, "--db-filename", s.home.temporalDatabase(program.server))
 		for _, pragma := range pragmas {
 			args = append(args, "--sqlite-pragma", pragma)
 		}
@@ -151,7 +75,7 @@ func (s *Stack) serveTemporal(ctx context.Context, cli string) error {
 	began := time.Now()
 	c, err := startChild(spec{
 		// Without the user's configuration: it is for clients of other servers.
-		name: "Temporal", path: cli, args: args, dir: s.home.dir, env: cleanEnv("TEMPORAL_"),
+		name: "Temporal", path: program.path, args: args, dir: s.home.dir, env: cleanEnv("TEMPORAL_"),
 		logPath: s.home.path("temporal.log"), pidPath: s.home.path("temporal.pid"),
 		orphan: syscall.SIGKILL, ending: ending,
 	})
@@ -231,6 +155,11 @@ var dynamicConfig = []string{
 	// keep tasks from the few pollers, the last ones of a burst for seconds.
 	"matching.numTaskqueueReadPartitions=1",
 	"matching.numTaskqueueWritePartitions=1",
+	// A worker that stops ends its polls. Otherwise the server may give a task to a poll that nobody reads any more, and
+	// whoever waits for it waits until the task times out, ten seconds later.
+	"frontend.enableCancelWorkerPollsOnShutdown=true",
+	// The first workflow task comes with the answer to the start. It is the server's default, and Delta counts on it.
+	"system.enableEagerWorkflowStart=true",
 }
 
 // pragmas of the database file: with the defaults SQLite waits for the disk
