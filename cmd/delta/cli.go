@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
+	namespacepb "go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -199,17 +200,24 @@ func (s *session) needTemporal(ctx context.Context) error {
 	return err
 }
 
-// askTemporal returns the version of the server.
-func askTemporal(ctx context.Context, c client.Client, address, namespace string) (string, error) {
+// temporalServer is what a server says about itself.
+type temporalServer struct {
+	version string
+	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.
+	capabilities *namespacepb.NamespaceInfo_Capabilities
+}
+
+// askTemporal asks the server about itself and the namespace.
+func askTemporal(ctx context.Context, c client.Client, address, namespace string) (temporalServer, error) {
 	ctx, cancel := context.WithTimeout(ctx, temporalPatience)
 	defer cancel()
 	info, err := c.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{})
 	if err != nil {
-		return "", &unreachableError{"Temporal at " + address, err}
+		return temporalServer{}, &unreachableError{"Temporal at " + address, err}
 	}
-	_, err = c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+	described, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
-		return "", fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
+		return temporalServer{}, fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
 	}
-	return info.GetServerVersion(), nil // who may not describe it may still use it
+	return temporalServer{info.GetServerVersion(), described.GetNamespaceInfo().GetCapabilities()}, nil
 }

@@ -98,24 +98,51 @@ func (f *findings) schema(ctx context.Context, pool *pgxpool.Pool) bool {
 	return false
 }
 
+const checkServerSettings = "server settings"
+
 func (f *findings) temporalAway(err error) {
 	f.add("temporal", healthFail, message(err),
 		"see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; informs are kept meanwhile, and worked when it is back")
+	f.add(checkServerSettings, healthSkip, "needs Temporal", "")
 }
 
-// reached tells whether Temporal answers.
+// reached reports whether Temporal answers.
 func (f *findings) reached(ctx context.Context, s *session) bool {
 	if s.temporalErr != nil {
 		f.temporalAway(s.temporalErr)
 		return false
 	}
-	version, err := askTemporal(ctx, s.temporal, s.address, s.namespace)
+	server, err := askTemporal(ctx, s.temporal, s.address, s.namespace)
 	if err != nil {
 		f.temporalAway(err)
 		return false
 	}
-	f.add("temporal", healthOK, fmt.Sprintf("server %s at %s, namespace %s", version, s.address, s.namespace), "")
+	f.add("temporal", healthOK, fmt.Sprintf("server %s at %s, namespace %s", server.version, s.address, s.namespace), "")
+	f.serverSettings(server)
 	return true
+}
+
+// serverSettings looks at the dynamic configuration that docs/operations.md recommends.
+func (f *findings) serverSettings(server temporalServer) {
+	if server.capabilities == nil {
+		f.add(checkServerSettings, healthSkip, "needs the right to describe the namespace", "")
+		return
+	}
+	var off, remedies []string
+	if !server.capabilities.GetWorkerPollCompleteOnShutdown() {
+		off = append(off, "polls of a worker that stops are not ended, so after a restart the first sync of a kind may wait for ten seconds")
+		remedies = append(remedies, "frontend.enableCancelWorkerPollsOnShutdown (server 1.32 or later)")
+	}
+	if !server.capabilities.GetEagerWorkflowStart() {
+		off = append(off, "workflows do not start eagerly, so new resources take longer, and more of Temporal")
+		remedies = append(remedies, "system.enableEagerWorkflowStart")
+	}
+	if len(off) == 0 {
+		f.add(checkServerSettings, healthOK, "polls end when a worker stops, and workflows start eagerly", "")
+		return
+	}
+	f.add(checkServerSettings, healthWarn, strings.Join(off, "; "),
+		"set to true in the server's dynamic configuration: "+strings.Join(remedies, " and "))
 }
 
 // skip has the checks that need the database and Temporal left out.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/stack"
 )
 
 // diagnosis is what doctor says, by check and kind.
@@ -31,13 +33,13 @@ func TestDoctorFindsNothing(t *testing.T) {
 	i.start(&pages{})
 	require.Eventually(t, func() bool { return i.run("doctor").code == exitOK }, 20*time.Second, 100*time.Millisecond)
 	found := diagnosis(t, i.run("doctor", "-o", "json"))
-	for _, check := range []string{"database", "schema", "temporal", "prefix", "search attributes", "informer page", "workers page", "overdue"} {
+	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "overdue"} {
 		require.Equal(t, healthOK, found[check].Status, "%s: %+v", check, found[check])
 	}
 	require.Contains(t, found["workers page"].Detail, "1 on "+i.Prefix+"/page")
 	r := i.runWith(streams{width: 80}, "doctor")
 	requireNarrow(t, r.stdout)
-	require.Contains(t, r.stdout, "8 ok, 0 warnings, 0 failures")
+	require.Contains(t, r.stdout, "9 ok, 0 warnings, 0 failures")
 }
 
 func TestDoctorWithoutTemporal(t *testing.T) {
@@ -55,6 +57,7 @@ func TestDoctorWithoutTemporal(t *testing.T) {
 	require.Contains(t, found["temporal"].Detail, "127.0.0.1:1 cannot be reached")
 	require.Contains(t, found["temporal"].Remedy, "TEMPORAL_ADDRESS")
 	require.Equal(t, healthOK, found["schema"].Status)
+	require.Equal(t, healthSkip, found["server settings"].Status)
 	require.Equal(t, healthSkip, found["workers"].Status)
 	require.Equal(t, healthWarn, found["overdue page"].Status)
 	require.Contains(t, found["overdue page"].Detail, "1 resource late, the first by 1h")
@@ -136,4 +139,22 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	r := i.run("inform", "page")
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, "1 of 1 objects were refused")
+}
+
+func TestDoctorNamesServerSettingsThatAreOff(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	server, err := stack.StartTemporal(t.Context(), stack.Options{
+		Ephemeral: true, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
+		TemporalSettings: []string{"frontend.enableCancelWorkerPollsOnShutdown=false", "system.enableEagerWorkflowStart=false"},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop(context.Background())) })
+	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
+		"--database-url", i.DatabaseURL, "--temporal-address", server.TemporalAddress, "--temporal-namespace", server.TemporalNamespace))
+	settings := found["server settings"]
+	require.Equal(t, healthWarn, settings.Status)
+	require.Contains(t, settings.Detail, "polls of a worker that stops are not ended")
+	require.Contains(t, settings.Detail, "do not start eagerly")
+	require.Contains(t, settings.Remedy, "frontend.enableCancelWorkerPollsOnShutdown (server 1.32 or later) and system.enableEagerWorkflowStart")
 }

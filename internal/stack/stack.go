@@ -68,6 +68,9 @@ type Options struct {
 	// is taken, that of the last run, and then any free one, is used; with
 	// [AnyPort] a free one right away. Default: 5431, 7233 and 8233.
 	PostgresPort, TemporalPort, UIPort int
+	// TemporalSettings are dynamic configuration of Temporal beside Delta's own,
+	// and instead of it, as key=JSON. Default: none.
+	TemporalSettings []string
 	// Progress is told which binaries were found and, every few seconds, what
 	// a slow start waits for. It is never called concurrently. Default: nobody
 	// is told.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 )
 
@@ -33,6 +34,13 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, checkTemporal(t.Context(), opts))
 	require.NoError(t, answers(s.UIURL))
+	c, err := client.Dial(opts)
+	require.NoError(t, err)
+	defer c.Close()
+	namespace, err := c.WorkflowService().DescribeNamespace(t.Context(), &workflowservice.DescribeNamespaceRequest{Namespace: opts.Namespace})
+	require.NoError(t, err)
+	require.True(t, namespace.GetNamespaceInfo().GetCapabilities().GetWorkerPollCompleteOnShutdown(), "otherwise restarts cost ten seconds")
+	require.True(t, namespace.GetNamespaceInfo().GetCapabilities().GetEagerWorkflowStart())
 
 	if os.Geteuid() == 0 {
 		requireUnprivileged(t, s)

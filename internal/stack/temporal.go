@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,7 +59,7 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	for _, attribute := range searchAttributes {
 		args = append(args, "--search-attribute", attribute+"=Keyword")
 	}
-	for _, value := range dynamicConfig {
+	for _, value := range slices.Concat(dynamicConfig, s.opts.TemporalSettings) { // the last value of a key counts
 		args = append(args, "--dynamic-config-value", value)
 	}
 	ending := temporalEnding
