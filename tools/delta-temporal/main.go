@@ -83,6 +83,7 @@ func parse(args []string) (options, error) {
 		pragmas:          map[string]string{},
 	}
 	flags := flag.NewFlagSet("delta-temporal server start-dev", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // main prints the error, and an error that a flag is wrong needs no list of all flags
 	flags.StringVar(&o.ip, "ip", "127.0.0.1", "`address` to listen on")
 	flags.IntVar(&o.port, "port", 7233, "port of the server")
 	flags.IntVar(&o.uiPort, "ui-port", 0, "port of the UI (default the server's port plus 1000)")
@@ -116,6 +117,10 @@ func parse(args []string) (options, error) {
 		return nil
 	})
 	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(os.Stderr)
+			flags.Usage()
+		}
 		return o, err
 	}
 	if flags.NArg() > 0 {

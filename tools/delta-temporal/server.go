@@ -42,6 +42,12 @@ type server struct {
 
 // start returns once all services of the server run. The UI comes up beside them.
 func start(o options) (*server, error) {
+	if !o.headless {
+		// The UI is served beside the server, and could fail only after the start.
+		if err := portFree(o.ip, o.uiPort); err != nil {
+			return nil, err
+		}
+	}
 	store, err := openStore(o)
 	if err != nil {
 		return nil, err
@@ -214,4 +220,12 @@ func freePorts(ip string, n int) ([]int, error) {
 		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports, nil
+}
+
+func portFree(ip string, port int) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	return listener.Close()
 }

@@ -1,0 +1,59 @@
+package boundaries
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/modfile"
+)
+
+// Every module of the repository is checked by `make verify`, is named by its folder, and replaces the root module where it requires it.
+func TestModulesFollowTheRules(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	require.NoError(t, err)
+	var listed []string
+	for _, name := range []string{"MODULES", "ALL_MODULES"} {
+		match := regexp.MustCompile(`(?m)^` + name + ` := (.*)$`).FindSubmatch(makefile)
+		require.NotNil(t, match, name)
+		listed = append(listed, strings.Fields(strings.ReplaceAll(string(match[1]), "$(MODULES)", ""))...)
+	}
+	var found []string
+	err = filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && file != root {
+			return filepath.SkipDir // .git, .bin
+		}
+		if entry.Name() != "go.mod" {
+			return nil
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(file))
+		require.NoError(t, err)
+		folder = filepath.ToSlash(folder)
+		found = append(found, folder)
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		mod, err := modfile.Parse(file, text, nil)
+		require.NoError(t, err)
+		require.Equal(t, path.Join(module, folder), mod.Module.Mod.Path)
+		for _, required := range mod.Require {
+			if required.Mod.Path == module {
+				require.Len(t, mod.Replace, 1, folder)
+				require.Equal(t, module, mod.Replace[0].Old.Path, folder)
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.ElementsMatch(t, listed, found)
+}

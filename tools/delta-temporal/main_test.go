@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	enumspb "go.temporal.io/api/enums/v1"
+)
+
+// Delta reads the version in this form, from this program and from the temporal command.
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	if err := run([]string{"--version"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^delta-temporal \(Server 1\.\d+\.\d+, UI 2\.\d+\.\d+\)\n$`).MatchString(out.String()) {
+		t.Fatalf("%q", out.String())
+	}
+}
+
+func TestFlags(t *testing.T) {
+	o, err := parse([]string{
+		"--ip", "127.0.0.2", "--port", "1", "--headless=true", "--db-filename", "f", "--search-attribute", "Kind=Keyword",
+		"--dynamic-config-value", "a.b=[1]", "--sqlite-pragma", "journal_mode=WAL",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.ip != "127.0.0.2" || o.port != 1 || o.uiPort != 1001 || !o.headless || o.database != "f" || o.pragmas["journal_mode"] != "WAL" ||
+		o.searchAttributes["Kind"] != enumspb.INDEXED_VALUE_TYPE_KEYWORD || o.dynamicConfig["a.b"].([]any)[0] != 1.0 {
+		t.Fatalf("%+v", o)
+	}
+	for _, args := range [][]string{
+		{"--port", "0"}, {"--ui-port", "70000"}, {"--port", "x"}, {"more"}, {"--nothing"},
+		{"--search-attribute", "Kind"}, {"--search-attribute", "=Keyword"}, {"--search-attribute", "Kind=Odd"},
+		{"--dynamic-config-value", "a"}, {"--dynamic-config-value", "a=b"}, {"--sqlite-pragma", "journal_mode"},
+	} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%q was taken", args)
+		}
+	}
+	for _, args := range [][]string{nil, {"server"}, {"server", "start"}, {"server", "start-dev", "--log-level", "loud"}} {
+		if err := run(args, io.Discard); err == nil {
+			t.Errorf("%q was taken", args)
+		}
+	}
+}
+
+// A server keeps its data in the file, and says which port is taken.
+func TestServer(t *testing.T) {
+	ports, err := freePorts("127.0.0.1", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{
+		"--port", strconv.Itoa(ports[0]), "--ui-port", strconv.Itoa(ports[1]), "--log-level", "error",
+		"--db-filename", filepath.Join(t.TempDir(), "temporal.db"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s, err := start(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.stop()
+		if _, err := os.Stat(o.database); err != nil {
+			t.Fatal(err)
+		}
+	}
+	taken, err := net.Listen("tcp", net.JoinHostPort(o.ip, strconv.Itoa(o.uiPort)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // the test is over
+	if _, err := start(o); err == nil {
+		t.Fatal("the port of the UI was taken")
+	}
+}
