@@ -19,19 +19,17 @@ SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
 # Tools are built from modules of their own, with their versions pinned there, and only when one is needed.
 TOOLS := golangci-lint sqlc workflowcheck benchstat govulncheck
 
-export DELTA_TEMPORAL_CLI ?= $(shell command -v temporal || echo $(BIN)/temporal)
-
 .PHONY: help
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: temporal ## Keep a table of this project's Go modules true to the module proxy
+demo: delta-temporal ## Keep a table of this project's Go modules true to the module proxy
 	go build -o $(BIN)/modules ./examples/modules
 	exec $(BIN)/modules
 
 .PHONY: dev
-dev: temporal ## Run Postgres and Temporal in the foreground, migrated
+dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 	go build -o $(BIN)/delta ./cmd/delta
 	exec $(BIN)/delta dev
 
@@ -80,7 +78,7 @@ generate: $(BIN)/sqlc ## Generate code from the SQL
 	$(BIN)/sqlc generate
 
 .PHONY: verify
-verify: $(BIN)/sqlc temporal postgres ## Check that generated code equals its source, and migrations up, down, up
+verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
 	$(BIN)/sqlc diff
 	for module in $(ALL_MODULES); do echo "$$module: go mod tidy"; (cd "$$module" && go mod tidy -diff && go mod verify); done
 	go test -count=1 ./migrations
@@ -89,7 +87,7 @@ verify: $(BIN)/sqlc temporal postgres ## Check that generated code equals its so
 	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi
 
 .PHONY: bench
-bench: temporal postgres ## Measure against bare Postgres and bare Temporal, in one run
+bench: delta-temporal postgres ## Measure against bare Postgres and bare Temporal, in one run
 	go run ./internal/bench
 
 .PHONY: vulns
@@ -97,20 +95,33 @@ vulns: $(BIN)/govulncheck ## Look for known vulnerabilities
 	$(BIN)/govulncheck $(PACKAGES)
 
 .PHONY: tools
-tools: $(addprefix $(BIN)/,$(TOOLS)) temporal ## Build all tools
+tools: $(addprefix $(BIN)/,$(TOOLS)) delta-temporal temporal ## Build all tools
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `delta dev` stays
 	rm -rf $(BIN) bench.json
 	go clean -testcache
 
-# A temporal of the user's own is preferred; without one it is built, once, in some minutes.
+# The Temporal server of tests, demo and `delta dev`. A recent temporal command on PATH is preferred, and DELTA_TEMPORAL_SERVER may name a
+# program; otherwise the server is built, once, in some minutes.
+.PHONY: delta-temporal
+delta-temporal:
+	@.ci/temporal || $(MAKE) --no-print-directory $(BIN)/delta-temporal
+
+$(BIN)/delta-temporal: $(wildcard tools/delta-temporal/*)
+	@echo "building the Temporal server (once, some minutes) ..."
+	cd tools/delta-temporal && $(SERVER_FLAGS) GOBIN=$(BIN) go install -ldflags="-s -w" .
+	@touch $@
+
+# The temporal command as a client, of any version, for the tests of what the docs say.
 .PHONY: temporal
-temporal: $(if $(filter $(BIN)/temporal,$(DELTA_TEMPORAL_CLI)),$(BIN)/temporal)
+temporal:
+	@command -v temporal >/dev/null || $(MAKE) --no-print-directory $(BIN)/temporal
 
 $(BIN)/temporal: tools/temporal/go.mod
 	@echo "building the temporal command (once, some minutes) ..."
 	cd tools/temporal && CGO_ENABLED=0 GOBIN=$(BIN) go install -trimpath -ldflags="-s -w" tool
+	@touch $@
 
 # sqlc and the others each name their own package; go.mod pins them.
 $(BIN)/golangci-lint: PKG = github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -41,6 +41,9 @@ func TestEphemeralKeepsNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, namespace.GetNamespaceInfo().GetCapabilities().GetWorkerPollCompleteOnShutdown(), "otherwise restarts cost ten seconds")
 	require.True(t, namespace.GetNamespaceInfo().GetCapabilities().GetEagerWorkflowStart())
+	log, err := os.ReadFile(filepath.Join(s.Dir, "temporal.log"))
+	require.NoError(t, err)
+	require.NotContains(t, string(log), "Failed to convert value", "a setting is ignored")
 
 	if os.Geteuid() == 0 {
 		requireUnprivileged(t, s)

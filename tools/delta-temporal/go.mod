@@ -11,7 +11,10 @@ require (
 	go.temporal.io/server v1.32.1
 )
 
-require go.uber.org/zap v1.27.1
+require (
+	go.uber.org/zap v1.27.1
+	go.yaml.in/yaml/v3 v3.0.4
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect
@@ -187,7 +190,6 @@ require (
 	go.uber.org/mock v0.6.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.yaml.in/yaml/v2 v2.4.4 // indirect
-	go.yaml.in/yaml/v3 v3.0.4 // indirect
 	golang.org/x/crypto v0.56.0 // indirect
 	golang.org/x/exp v0.0.0-20260611194520-c48552f49976 // indirect
 	golang.org/x/net v0.58.0 // indirect

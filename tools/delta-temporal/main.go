@@ -10,7 +10,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	uiversion "github.com/temporalio/ui-server/v2/server/version"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/server/common/headers"
+	"go.yaml.in/yaml/v3"
 )
 
 func main() {
@@ -101,8 +101,9 @@ func parse(args []string) (options, error) {
 	})
 	flags.Func("dynamic-config-value", "dynamic configuration, as `key=JSON`; can be repeated", func(value string) error {
 		key, text, _ := strings.Cut(value, "=")
+		// YAML is a superset of JSON that tells whole numbers from others. The server ignores a number of the other type.
 		var decoded any
-		if err := json.Unmarshal([]byte(text), &decoded); err != nil || key == "" {
+		if err := yaml.Unmarshal([]byte(text), &decoded); err != nil || decoded == nil || key == "" {
 			return fmt.Errorf("%q is not a key and a JSON value, such as limit.numPendingActivities=10", value)
 		}
 		o.dynamicConfig[key] = decoded

@@ -27,19 +27,20 @@ func TestVersion(t *testing.T) {
 func TestFlags(t *testing.T) {
 	o, err := parse([]string{
 		"--ip", "127.0.0.2", "--port", "1", "--headless=true", "--db-filename", "f", "--search-attribute", "Kind=Keyword",
-		"--dynamic-config-value", "a.b=[1]", "--sqlite-pragma", "journal_mode=WAL",
+		"--dynamic-config-value", "a.b=[1]", "--dynamic-config-value", "c=200", "--dynamic-config-value", "d=true", "--dynamic-config-value", "e=0.5", "--sqlite-pragma", "journal_mode=WAL",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.ip != "127.0.0.2" || o.port != 1 || o.uiPort != 1001 || !o.headless || o.database != "f" || o.pragmas["journal_mode"] != "WAL" ||
-		o.searchAttributes["Kind"] != enumspb.INDEXED_VALUE_TYPE_KEYWORD || o.dynamicConfig["a.b"].([]any)[0] != 1.0 {
+		o.searchAttributes["Kind"] != enumspb.INDEXED_VALUE_TYPE_KEYWORD || o.dynamicConfig["a.b"].([]any)[0] != 1 ||
+		o.dynamicConfig["c"] != 200 || o.dynamicConfig["d"] != true || o.dynamicConfig["e"] != 0.5 {
 		t.Fatalf("%+v", o)
 	}
 	for _, args := range [][]string{
 		{"--port", "0"}, {"--ui-port", "70000"}, {"--port", "x"}, {"more"}, {"--nothing"},
 		{"--search-attribute", "Kind"}, {"--search-attribute", "=Keyword"}, {"--search-attribute", "Kind=Odd"},
-		{"--dynamic-config-value", "a"}, {"--dynamic-config-value", "a=b"}, {"--sqlite-pragma", "journal_mode"},
+		{"--dynamic-config-value", "a"}, {"--dynamic-config-value", "a=[b"}, {"--sqlite-pragma", "journal_mode"},
 	} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
