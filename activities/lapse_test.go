@@ -68,8 +68,9 @@ func TestARestHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
 			o := object("a", "1")
 			o.Namespace, o.MaxAttempts = "space", 1
 			ref := h.inform(o)
+			began := h.now()
 			step := h.attempt(ref)
-			row := h.row(ref)
+			ended, row := h.now(), h.row(ref)
 
 			if c.rest < 0 {
 				require.Equal(t, activities.NextNone, step.Next)
@@ -81,14 +82,16 @@ func TestARestHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
 				return
 			}
 			require.Equal(t, activities.NextLapse, step.Next)
-			require.InDelta(t, c.rest, step.Wait, float64(time.Second))
-			require.InDelta(t, c.rest, time.Until(*row.DueAt), float64(10*time.Second))
+			require.Equal(t, c.rest, step.Wait)
+			require.WithinRange(t, row.DueAt.Add(-c.rest), began, ended, "it rests from when the outcome is written")
 
 			// Before its time it is left alone, and told what is left of it.
+			began = h.now()
 			early := h.lapse(ref, 1)
+			ended = h.now()
 			require.Equal(t, row, h.row(ref))
 			require.Equal(t, activities.NextLapse, early.Next)
-			require.InDelta(t, c.rest, early.Wait, float64(10*time.Second))
+			requireWait(t, row, early.Wait, began, ended)
 			require.LessOrEqual(t, early.Wait, step.Wait)
 
 			h.rested(ref)
@@ -186,14 +189,20 @@ func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItsRestEnds(t *test
 			h.set(ref, "due_at = now()")
 			h.namespace("space", c.after)
 
+			began := h.now()
 			step := h.lapse(ref, 1)
-			row := h.row(ref)
+			ended, row := h.now(), h.row(ref)
 			require.NotNil(t, row, "it is removed")
 			require.Equal(t, state, row.State)
 			require.EqualValues(t, 1, row.Generation)
 			require.Equal(t, c.next, step.Next)
-			require.InDelta(t, c.wait, step.Wait, float64(10*time.Second))
-			require.Equal(t, c.next == activities.NextLapse, row.DueAt != nil)
+			if c.next != activities.NextLapse {
+				require.Nil(t, row.DueAt)
+				require.Zero(t, step.Wait)
+				return
+			}
+			require.Equal(t, c.wait, row.DueAt.Sub(*row.SyncedAt))
+			requireWait(t, row, step.Wait, began, ended)
 		})
 	}
 }

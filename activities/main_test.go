@@ -102,7 +102,7 @@ func newHarness(t *testing.T, work func(ctx context.Context, row *deltatype.Reso
 		Rest: activities.Rest{
 			SyncedRetention: 24 * time.Hour, DegradedRetention: 48 * time.Hour, DeletedRetention: 72 * time.Hour,
 		},
-		AbandonAfter:       3 * time.Second,
+		AbandonAfter:       time.Minute, // a patience: what Work does when it gives up is in the tests that shorten it
 		DefaultMaxAttempts: 10,
 	}
 	return h
@@ -165,6 +165,22 @@ func (h *harness) row(ref activities.Ref) *deltatype.ResourceRow {
 	row, err := got.Resource.Row()
 	require.NoError(h.t, err)
 	return row
+}
+
+// now is the time of the database, whose clock the times of rows are from.
+func (h *harness) now() (now time.Time) {
+	h.t.Helper()
+	require.NoError(h.t, h.Pool.QueryRow(context.Background(), "SELECT clock_timestamp()").Scan(&now))
+	return now
+}
+
+// requireWait checks what a step says of a row that is due: it waits from the moment at which the database answered, which
+// is between the two times, until then.
+func requireWait(t *testing.T, row *deltatype.ResourceRow, wait time.Duration, before, after time.Time) {
+	t.Helper()
+	require.NotNil(t, row.DueAt)
+	require.LessOrEqual(t, wait, row.DueAt.Sub(before))
+	require.GreaterOrEqual(t, wait, row.DueAt.Sub(after))
 }
 
 // set changes columns of a resource, beside Delta.

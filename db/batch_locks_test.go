@@ -25,17 +25,19 @@ func TestTheSetsOfABatchAndInformsWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	const size, writers = 300, 3
+	const informs, syncs = 150, 10 * size // as many as meet in some seconds, however long that takes
 	for i := range size {
 		inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
 	}
 	probing := poolWith(t, env, "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan")
-	var group errgroup.Group
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	patience, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
+	group, ctx := errgroup.WithContext(patience)
 	var informed, synced atomic.Int64
+	meet := func() bool { return ctx.Err() == nil && (informed.Load() < informs || synced.Load() < syncs) }
 	for w := range writers {
 		group.Go(func() error {
-			for round := 0; ctx.Err() == nil; round++ {
+			for round := 0; meet(); round++ {
 				var set []deltatype.ObjectInformParams
 				for i := range size {
 					set = append(set, object(fmt.Sprintf("%03d", i+1), fmt.Sprintf("%d by %d", round, w)))
@@ -50,7 +52,7 @@ func TestTheSetsOfABatchAndInformsWaitForEachOther(t *testing.T) {
 	}
 	for i := range 2 {
 		group.Go(func() error {
-			for round := 0; ctx.Err() == nil; round++ {
+			for round := 0; meet(); round++ {
 				n, err := batchOnce(probing, fmt.Sprintf("batch-%d-%d", i, round))
 				if err != nil {
 					return fmt.Errorf("batch: %w", err)
@@ -61,8 +63,8 @@ func TestTheSetsOfABatchAndInformsWaitForEachOther(t *testing.T) {
 		})
 	}
 	require.NoError(t, group.Wait())
-	require.Positive(t, informed.Load())
-	require.Positive(t, synced.Load())
+	require.GreaterOrEqual(t, informed.Load(), int64(informs))
+	require.GreaterOrEqual(t, synced.Load(), int64(syncs))
 }
 
 // batchOnce leases what is due, claims it, and writes it as synced.
@@ -108,18 +110,19 @@ func TestWhatABatchHoldsIsInformedWithoutADeadlock(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			env := deltatest.New(t)
-			const size = 300
+			const size, rounds = 300, 100
 			var ids []int64
 			for i := range size {
 				inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
 			}
 			require.NoError(t, env.Pool.QueryRow(t.Context(), "SELECT array_agg(id) FROM delta_resource").Scan(&ids))
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+			patience, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			var group errgroup.Group
+			group, ctx := errgroup.WithContext(patience)
 			var informed, attended atomic.Int64
+			meet := func() bool { return ctx.Err() == nil && (informed.Load() < rounds || attended.Load() < rounds) }
 			group.Go(func() error {
-				for round := 0; ctx.Err() == nil; round++ {
+				for round := 0; meet(); round++ {
 					var set []deltatype.ObjectInformParams
 					for i := range size {
 						set = append(set, object(fmt.Sprintf("%03d", i+1), fmt.Sprint(round)))
@@ -132,7 +135,7 @@ func TestWhatABatchHoldsIsInformedWithoutADeadlock(t *testing.T) {
 				return nil
 			})
 			group.Go(func() error {
-				for ctx.Err() == nil {
+				for meet() {
 					_, err := env.Pool.Exec(context.Background(), `UPDATE delta_resource r SET workflow_id = 'batch', held_until = now() + '1 h'
 						FROM (SELECT id FROM delta_resource ORDER BY object_id FOR NO KEY UPDATE) held WHERE r.id = held.id`)
 					if err != nil {
@@ -147,8 +150,8 @@ func TestWhatABatchHoldsIsInformedWithoutADeadlock(t *testing.T) {
 				return nil
 			})
 			require.NoError(t, group.Wait())
-			require.Positive(t, informed.Load())
-			require.Positive(t, attended.Load())
+			require.GreaterOrEqual(t, informed.Load(), int64(rounds))
+			require.GreaterOrEqual(t, attended.Load(), int64(rounds))
 		})
 	}
 }

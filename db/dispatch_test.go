@@ -27,7 +27,7 @@ func TestTheMostUrgentIsDispatchedFirstAndNothingOfAPausedKind(t *testing.T) {
 	}
 	lease := func() (ids []string) {
 		rows, err := db.New().LeaseDue(t.Context(), env.Pool, db.LeaseDueParams{
-			Kind: "thing", Lease: time.Minute, WorkflowIDPrefix: "x/", Batch: 15,
+			Kind: "thing", Lease: time.Hour, WorkflowIDPrefix: "x/", Batch: 15,
 		})
 		require.NoError(t, err)
 		for _, r := range rows {

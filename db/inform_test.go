@@ -145,9 +145,12 @@ func anUnchangedRowIsNeitherWrittenNorLocked(t *testing.T, inform way) {
 	defer tx.Rollback(context.Background()) //nolint:errcheck // ends the lock
 	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'a' FOR UPDATE")
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	_, err = db.Inform(ctx, env.Pool, []deltatype.ObjectInformParams{o}, plain)
+	conn, err := env.Pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	_, err = conn.Exec(t.Context(), "SET lock_timeout = '10 s'") // counts nothing but time that is spent on waiting for a lock
+	require.NoError(t, err)
+	_, err = db.Inform(t.Context(), conn, []deltatype.ObjectInformParams{o}, plain)
 	require.NoError(t, err, "an unchanged object waits for the lock of another transaction")
 }
 

@@ -45,7 +45,7 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 				var waits bool
 				err := env.Pool.QueryRow(t.Context(), "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", conn.Conn().PgConn().PID()).Scan(&waits)
 				return err == nil && waits
-			}, 10*time.Second, 10*time.Millisecond)
+			}, time.Minute, 10*time.Millisecond)
 			for i := range 20 {
 				_, err := db.New().InformResource(t.Context(), tx, informParam(fmt.Sprintf("%02d", i+1)))
 				require.NoError(t, err)
@@ -69,7 +69,7 @@ func TestWhatTemporalHasLostIsForgottenOnce(t *testing.T) {
 		inform(t, env.Pool, object(fmt.Sprint(i), ""), plain)
 	}
 	lease := func() {
-		_, err := env.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = now() + interval '30 s' WHERE dispatch_at <= now()")
+		_, err := env.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = now() + interval '1 hour' WHERE dispatch_at <= now()")
 		require.NoError(t, err)
 	}
 	lease()

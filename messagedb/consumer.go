@@ -30,8 +30,8 @@ type ConsumerConfig struct {
 	// PositionStream is where the position is saved. Default: CATEGORY:position, or CATEGORY+position where the category has
 	// types; then -IDENTIFIER; then, in a group, +MEMBER+SIZE. That of a consumer without a group is Eventide's.
 	PositionStream StreamName
-	// PositionInterval is after how many messages the position is saved. It bounds how many are handled twice after a crash.
-	// Default: [DefaultPositionInterval].
+	// PositionInterval is after how many messages the position is saved. It bounds how many are handled twice after a crash:
+	// so many, and the one before them, whose position was saved. Default: [DefaultPositionInterval].
 	PositionInterval int
 	// From is the global position to begin at where none is saved. Default: 0, the beginning.
 	From int64

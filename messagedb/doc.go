@@ -21,7 +21,7 @@
 //   - A subscription delivers each message of its category once, in order, and skips none: writes hold a lock of the category
 //     from before they take their position until they are visible. A raw INSERT takes no lock and has no such promise.
 //   - A [Consumer] handles each message at least once. After the death of its process, no more than its PositionInterval are
-//     handled again.
+//     handled again, and the one before them.
 //   - Nothing is delivered after [Subscription.Stop] has returned but what is being handled.
 //
 // # Errors

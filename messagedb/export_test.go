@@ -1,5 +1,12 @@
 package messagedb
 
+// Stopping reports whether Run is about to end, because Stop was called, or has ended.
+func (c *Consumer) Stopping() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running == nil || c.running.reading.Err() != nil
+}
+
 // Kill ends Run as the death of its process would: nothing more is handled, and no position is saved.
 func (c *Consumer) Kill() {
 	c.mu.Lock()

@@ -35,10 +35,16 @@ func messages(from, to int) (all []messagedb.ProposedMessage) {
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
+		serverTime := func() (now time.Time) {
+			require.NoError(t, s.pool.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
+			return now
+		}
+		began := serverTime()
 		position, err := s.client.WriteMessage(t.Context(), "account-1", message(1), messagedb.NoStreamVersion)
 		require.NoError(t, err)
 		require.Zero(t, position)
 		position, err = s.client.Write(t.Context(), "account-1", messages(2, 4), 0)
+		ended := serverTime()
 		require.NoError(t, err)
 		require.EqualValues(t, 3, position)
 		read, err := s.client.ReadStream(t.Context(), "account-1", messagedb.StreamOptions{})
@@ -52,7 +58,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			require.EqualValues(t, i+1, m.GlobalPosition)
 			require.JSONEq(t, fmt.Sprintf(`{"owner":"%d"}`, i+1), string(m.Data))
 			require.JSONEq(t, fmt.Sprintf(`{"n":%d}`, i+1), string(m.Metadata))
-			require.WithinDuration(t, time.Now(), m.Time, time.Minute)
+			require.WithinRange(t, m.Time, began, ended)
 			require.Equal(t, time.UTC, m.Time.Location())
 			data, err := messagedb.Decode[opened](m)
 			require.NoError(t, err)

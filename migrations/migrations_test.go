@@ -84,7 +84,8 @@ func TestUpFromManyAtOnceAppliesEachMigrationOnce(t *testing.T) {
 
 func TestWhoWaitsForTheLockEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	pool := emptySchema(t, deltatest.New(t), "")
+	env := deltatest.New(t)
+	pool := emptySchema(t, env, "", func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["application_name"] = env.Schema + " up" })
 	var schema string
 	require.NoError(t, pool.QueryRow(t.Context(), "SELECT current_schema()").Scan(&schema))
 	conn, err := pool.Acquire(t.Context())
@@ -94,11 +95,18 @@ func TestWhoWaitsForTheLockEndsWithItsContext(t *testing.T) {
 	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_lock($1)", id)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(200*time.Millisecond, func() { cancel(errors.New("no patience")) })
-	require.ErrorContains(t, migrations.Up(ctx, pool), schema)
-	require.Error(t, ctx.Err(), "it waited")
-
 	up := make(chan error, 1)
+	go func() { up <- migrations.Up(ctx, pool) }()
+	require.Eventually(t, func() bool {
+		var asked bool
+		err := env.Pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+			WHERE application_name = $1 AND query LIKE 'SELECT pg_try_advisory_lock%')`, env.Schema+" up").Scan(&asked)
+		return err == nil && asked
+	}, time.Minute, 5*time.Millisecond, "it does not ask for the lock")
+	require.Empty(t, up, "it waits")
+	cancel(errors.New("no patience"))
+	require.ErrorContains(t, <-up, schema)
+
 	go func() { up <- migrations.Up(context.Background(), pool) }()
 	_, err = conn.Exec(t.Context(), "SELECT pg_advisory_unlock($1)", id)
 	require.NoError(t, err)
@@ -249,10 +257,19 @@ func TestTheTimeOfAMigrationIsRightInEveryZone(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	pool := emptySchema(t, env, "", func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["timezone"] = "Asia/Kolkata" })
+	began := serverTime(t, pool)
 	require.NoError(t, migrations.Up(t.Context(), pool))
+	ended := serverTime(t, pool)
 	for _, s := range applied(t, pool) {
-		require.WithinDuration(t, time.Now(), *s.AppliedAt, time.Minute, s.Name)
+		require.WithinRange(t, *s.AppliedAt, began, ended, s.Name)
 	}
+}
+
+// serverTime is the time by the server's clock, which migrations are recorded with.
+func serverTime(t *testing.T, pool *pgxpool.Pool) (now time.Time) {
+	t.Helper()
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
+	return now
 }
 
 var schemas atomic.Int64

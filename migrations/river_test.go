@@ -231,12 +231,13 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 			}
 			theirs, rivers, history := content("delta_"), contentOf(t, pool, "river_job"), contentOf(t, pool, "goose_db_version")
 
-			began := time.Now().Add(-time.Second)
+			began := serverTime(t, pool)
 			migrate(t, pool, "up")
+			ended := serverTime(t, pool)
 			require.Equal(t, newest(t), version(t, pool))
 
 			for i, c := range cases {
-				c.check(t, pool, int64(42+i), began)
+				c.check(t, pool, int64(42+i), began, ended)
 			}
 			checkRiverSettings(t, pool)
 			var next int64
@@ -261,7 +262,7 @@ func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
 	}
 }
 
-func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began time.Time) {
+func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began, ended time.Time) {
 	t.Helper()
 	got, err := db.New().GetResource(t.Context(), pool, db.GetResourceParams{Kind: "user", ObjectID: c.row.id})
 	require.NoError(t, err, c.row.id)
@@ -269,7 +270,7 @@ func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began time.
 	require.NoError(t, err, c.row.id)
 	due := c.want.due
 	if c.want.now {
-		require.WithinRange(t, *row.DueAt, began, time.Now().Add(time.Second), c.row.id)
+		require.WithinRange(t, *row.DueAt, began, ended, c.row.id)
 		due = row.DueAt
 	}
 	var hash []byte

@@ -31,8 +31,12 @@ func TestDoctorFindsNothing(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	i.start(&pages{})
-	require.Eventually(t, func() bool { return i.run("doctor").code == exitOK }, 20*time.Second, 100*time.Millisecond)
-	found := diagnosis(t, i.run("doctor", "-o", "json"))
+	var healthy result
+	require.Eventually(t, func() bool {
+		healthy = i.run("doctor", "-o", "json")
+		return healthy.code == exitOK
+	}, patience, 100*time.Millisecond)
+	found := diagnosis(t, healthy)
 	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "overdue"} {
 		require.Equal(t, healthOK, found[check].Status, "%s: %+v", check, found[check])
 	}
@@ -134,7 +138,7 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	require.Eventually(t, func() bool {
 		found := diagnosis(t, i.run("doctor", "-o", "json"))
 		return found["informer page"].Status == healthWarn
-	}, 20*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	require.Contains(t, i.run("doctor").stdout, "delta inform page")
 	r := i.run("inform", "page")
 	require.Equal(t, exitFailure, r.code)

@@ -18,6 +18,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
+// patience is how long a test waits for what must come; nothing is measured with it.
+const patience = 2 * time.Minute
+
 // page is the object of these tests.
 type page struct {
 	Path string `json:"path"`
@@ -100,7 +103,7 @@ func (i *installation) start(controller *pages) *delta.Client {
 	c := i.client(controller)
 	require.NoError(i.t, c.Start(context.Background()))
 	i.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = c.Stop(ctx)
 	})
@@ -127,7 +130,7 @@ func (i *installation) eventually(path string, is func(*deltatype.ResourceRow) b
 		row, err = i.client(nil).Get(i.t.Context(), "page", path)
 		require.NoError(i.t, err)
 		return is(row)
-	}, 20*time.Second, 10*time.Millisecond, path)
+	}, patience, 10*time.Millisecond, path)
 	return row
 }
 
@@ -147,17 +150,37 @@ func (i *installation) run(args ...string) result {
 // runWith is run with a terminal, or what else the streams say.
 func (i *installation) runWith(s streams, args ...string) result {
 	i.t.Helper()
-	args = append(args, "--database-url", i.DatabaseURL)
-	if args[0] != "resources" && args[0] != "migrate" {
-		args = append(args, "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace)
+	if args[0] == "resources" || args[0] == "migrate" {
+		return inProcess(i.t.Context(), s, append(args, "--database-url", i.DatabaseURL)...)
 	}
-	return inProcess(i.t.Context(), s, args...)
+	return inProcess(i.t.Context(), s, i.onBoth(args...)...)
 }
 
-// inProcess runs the command without a process of its own.
+// onBoth adds to a command the flags that name the installation's database and its Temporal.
+func (i *installation) onBoth(args ...string) []string {
+	return append(args, "--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace)
+}
+
+// screen is what the command shows, which it may call a function for.
+type screen struct {
+	bytes.Buffer
+	shown func(all string)
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	n, err := s.Buffer.Write(p)
+	s.shown(s.String())
+	return n, err
+}
+
+// inProcess runs the command without a process of its own. Where the streams have a screen, that is its standard error.
 func inProcess(ctx context.Context, s streams, args ...string) result {
-	var stdout, stderr bytes.Buffer
-	s.out, s.err = &stdout, &stderr
+	var stdout bytes.Buffer
+	stderr, ok := s.err.(*screen)
+	if !ok {
+		stderr = &screen{shown: func(string) {}}
+	}
+	s.out, s.err = &stdout, stderr
 	if s.in == nil {
 		s.in = strings.NewReader("")
 	}

@@ -116,7 +116,7 @@ func TestOutage(t *testing.T) {
 		}
 		p.down()
 	})
-	var out bytes.Buffer
+	var out lockedBuffer
 	v := &viewer{keeper: w.keeper, show: newScreen(&out), proxies: w.proxy.url()}
 	s, err := v.firstPass(t.Context())
 	require.NoError(t, err)
@@ -130,12 +130,12 @@ func TestOutage(t *testing.T) {
 	go func() { ended <- v.follow(following, s) }()
 	recovered := w.eventually(func(s snapshot) bool { return s.count(outcomeBehind) == 3 })
 	require.Equal(t, "3 synced", recovered.states())
-	time.Sleep(2 * followTick) // it looks once a tick
+	require.Eventually(t, func() bool {
+		_, after, _ := strings.Cut(out.String(), "recovered: ")
+		return strings.Contains(after, "1 release, 31 days")
+	}, patience, 20*time.Millisecond, "the report is written again")
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
-	require.Contains(t, out.String(), "recovered: ")
-	_, after, _ := strings.Cut(out.String(), "recovered: ")
-	require.Contains(t, after, "1 release, 31 days", "the report is written again")
 }
 
 func TestEverythingIsCheckedAgain(t *testing.T) {
@@ -181,7 +181,7 @@ func TestFollowsTheGoMod(t *testing.T) {
 		err := w.env.Pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM module WHERE path = 'example.com/b')
 			+ (SELECT count(*) FROM delta_resource WHERE object_id = 'example.com/b')`).Scan(&left)
 		return err == nil && left == 0
-	}, 20*time.Second, 50*time.Millisecond, "what is not required any more goes, from the table and from Delta")
+	}, patience, 50*time.Millisecond, "what is not required any more goes, from the table and from Delta")
 
 	// While it cannot be read, nothing is lost.
 	require.NoError(t, os.WriteFile(w.project.file, []byte("<<<<<<< HEAD"), 0o600))
@@ -267,7 +267,7 @@ func TestTheWholeProgram(t *testing.T) {
 	require.Eventually(t, func() bool {
 		text := shown.String()
 		return strings.Contains(text, "Three things to try") && strings.Contains(text, "1 module is up to date.")
-	}, 20*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	cancel()
 	require.Equal(t, exitOK, <-ended, problems.String())
 	require.Empty(t, problems.String())

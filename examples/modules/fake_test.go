@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +21,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/examples/modules/proxy"
 )
+
+// patience is how long a test waits for what must come; nothing is measured with it.
+const patience = 2 * time.Minute
 
 // fakeProxy is a module proxy that can be down, and changed while it runs. A module's versions are a month apart.
 type fakeProxy struct {
@@ -40,14 +46,21 @@ func newFakeProxy(t *testing.T) *fakeProxy {
 
 func (p *fakeProxy) url() string { return "http://" + p.address }
 
-// up starts it, on the same port again if it has been up.
+// up starts it, on the same port again if it has been up. The port is below those that systems give to whoever asks for any:
+// nobody has it while the proxy is down.
 func (p *fakeProxy) up() {
 	p.t.Helper()
-	address := p.address
-	if address == "" {
-		address = "127.0.0.1:0"
+	var listener net.Listener
+	var err error
+	for range 100 {
+		address := p.address
+		if address == "" {
+			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000)))
+		}
+		if listener, err = (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", address); err == nil || p.address != "" {
+			break
+		}
 	}
-	listener, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", address)
 	require.NoError(p.t, err)
 	p.address = listener.Addr().String()
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(p.answer))
@@ -131,7 +144,7 @@ func newWorld(t *testing.T, requires string, every time.Duration, setUp func(*fa
 	})
 	require.NoError(t, err)
 	require.NoError(t, w.client.Start(t.Context()))
-	t.Cleanup(func() { _ = w.client.Stop(t.Context()) })
+	t.Cleanup(func() { _ = w.client.Stop(context.Background()) })
 	return w
 }
 
@@ -144,7 +157,7 @@ func writeGoMod(t *testing.T, file, requires string) {
 // eventually waits for a snapshot that is as the condition says.
 func (w *world) eventually(is func(snapshot) bool) snapshot {
 	w.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		s, err := w.snapshot(w.t.Context())
 		require.NoError(w.t, err)
