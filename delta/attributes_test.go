@@ -35,7 +35,7 @@ func TestWithoutSearchAttributesAllElseWorks(t *testing.T) {
 	require.Contains(t, logs.String(), "temporal operator search-attribute create")
 	row, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	described, err := h.Temporal.DescribeWorkflowExecution(t.Context(), row.WorkflowID, "")
+	described, err := h.Temporal.DescribeWorkflow(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
-	require.NotContains(t, described.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields(), "DeltaState")
+	require.NotContains(t, described.RawResponse.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields(), "DeltaState")
 }

@@ -94,7 +94,7 @@ func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
 	}
-	_, err = h.Temporal.DescribeWorkflowExecution(t.Context(), h.Prefix+"/account/ann", "")
+	_, err = h.Temporal.DescribeWorkflow(t.Context(), h.Prefix+"/account/ann", "")
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
 }
 

@@ -96,11 +96,21 @@ var canonical = []jsontext.Options{
 }
 
 // hashJSON identifies the content of a JSON text: the order of members, white space and escapes do not matter.
+// The hashes are stored. If a text gets another hash than before, every resource with such a text is synced again.
 func hashJSON(encoded []byte) ([]byte, error) {
+	form, err := canonicalJSON(encoded)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(form)
+	return sum[:], nil
+}
+
+// canonicalJSON returns the text that is hashed. It leaves the given one as it is.
+func canonicalJSON(encoded []byte) ([]byte, error) {
 	value := jsontext.Value(bytes.Clone(encoded))
 	if err := value.Canonicalize(canonical...); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(value)
-	return sum[:], nil
+	return value, nil
 }

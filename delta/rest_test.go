@@ -17,9 +17,9 @@ import (
 func (h *harness) workflowEnds(kind, id string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
-		found, err := h.Temporal.DescribeWorkflowExecution(context.Background(), h.Prefix+"/"+kind+"/"+id, "")
+		found, err := h.Temporal.DescribeWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "")
 		require.NoError(h.t, err)
-		return found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+		return found.Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	}, 20*time.Second, 20*time.Millisecond)
 }
 

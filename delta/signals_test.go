@@ -133,8 +133,8 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 	// For a resource that is not there, and a kind of another worker.
 	h.signalWithStart("nobody", "invalidate", "")
 	require.Eventually(t, func() bool {
-		run, err := h.Temporal.DescribeWorkflowExecution(t.Context(), h.Prefix+"/account/nobody", "")
-		return err == nil && run.WorkflowExecutionInfo.CloseTime != nil
+		run, err := h.Temporal.DescribeWorkflow(t.Context(), h.Prefix+"/account/nobody", "")
+		return err == nil && run.WorkflowCloseTime != nil
 	}, 10*time.Second, 20*time.Millisecond, "a workflow with nothing to do ends")
 	require.Nil(t, h.row("account", "nobody"))
 }

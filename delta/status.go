@@ -211,11 +211,11 @@ func (e *engine) hasFailed(ctx context.Context, run *client.ScheduleWorkflowExec
 	if run == nil {
 		return false
 	}
-	found, err := e.temporal.DescribeWorkflowExecution(ctx, run.WorkflowID, run.FirstExecutionRunID)
+	found, err := e.temporal.DescribeWorkflow(ctx, run.WorkflowID, run.FirstExecutionRunID)
 	if err != nil {
 		return false
 	}
-	switch found.GetWorkflowExecutionInfo().GetStatus() {
+	switch found.Status {
 	case enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT, enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
 		return true
 	default:

@@ -74,10 +74,10 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 		b.Picture("../docs/images/workflows.png")
 	}
 
-	run, err := temporal.DescribeWorkflowExecution(t.Context(), row.WorkflowID, "")
+	run, err := temporal.DescribeWorkflow(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
 	b.Open(s.UIURL + "/namespaces/default/workflows/" + url.PathEscape(row.WorkflowID) + "/" +
-		run.WorkflowExecutionInfo.Execution.RunId + "/user-metadata")
+		run.WorkflowExecution.RunID + "/user-metadata")
 	b.Shows("account broken@example.com")
 	b.Shows("State: degraded: resource degraded: upstream says: account is closed")
 	b.Shows("It rests until")

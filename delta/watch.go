@@ -65,11 +65,11 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 
 // watch brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
 func (e *engine) watch(ctx context.Context, run client.WorkflowRun, kind string, seen *InformProgress) {
-	found, err := e.temporal.DescribeWorkflowExecution(ctx, run.GetID(), run.GetRunID())
+	found, err := e.temporal.DescribeWorkflow(ctx, run.GetID(), run.GetRunID())
 	if err != nil {
 		return
 	}
-	for _, a := range found.GetPendingActivities() {
+	for _, a := range found.RawResponse.GetPendingActivities() {
 		seen.LastFailure = a.GetLastFailure().GetMessage()
 		if a.GetActivityType().GetName() == activities.SettledName {
 			seen.Settling = true

@@ -117,8 +117,8 @@ func (r *recorder) workflow() string { return r.Prefix + "/account/ann" }
 func (r *recorder) save(workflowID string, file string) {
 	r.t.Helper()
 	r.wait("the workflow ends", func() bool {
-		d, err := r.Temporal.DescribeWorkflowExecution(r.t.Context(), workflowID, "")
-		return err == nil && d.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+		d, err := r.Temporal.DescribeWorkflow(r.t.Context(), workflowID, "")
+		return err == nil && d.Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	})
 	history := &historypb.History{}
 	events := r.Temporal.GetWorkflowHistory(r.t.Context(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)

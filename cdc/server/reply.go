@@ -71,10 +71,11 @@ func explain(err error) *problem {
 	return refusal(http.StatusInternalServerError, "internal", "something went wrong: the log of the server has it")
 }
 
-// unreachable tells of a connection that could not be made or was lost.
+// unreachable reports whether a connection could not be made, or was lost. Since pgx 5.13, SafeToRetry is false for a
+// connection that closes after the request was sent, because the statement may have run.
 func unreachable(err error) bool {
 	return errors.As(err, new(*pgconn.ConnectError)) || errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		pgconn.SafeToRetry(err)
+		errors.Is(err, pgconn.ErrConnClosed) || pgconn.SafeToRetry(err)
 }
 
 func explainDatabase(err *pgconn.PgError) *problem {

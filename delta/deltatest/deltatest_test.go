@@ -127,9 +127,9 @@ func TestTerminateWorkflows(t *testing.T) {
 	for env, want := range map[*Env]enums.WorkflowExecutionStatus{
 		mine: enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, other: enums.WORKFLOW_EXECUTION_STATUS_RUNNING,
 	} {
-		d, err := env.Temporal.DescribeWorkflowExecution(t.Context(), env.Prefix+"/w", "")
+		d, err := env.Temporal.DescribeWorkflow(t.Context(), env.Prefix+"/w", "")
 		require.NoError(t, err)
-		require.Equal(t, want, d.GetWorkflowExecutionInfo().GetStatus())
+		require.Equal(t, want, d.Status)
 	}
 }
 

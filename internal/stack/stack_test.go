@@ -123,7 +123,7 @@ func runWorkflow(t *testing.T, s *Stack) {
 
 func requireWorkflow(t *testing.T, s *Stack) {
 	t.Helper()
-	_, err := dialStack(t, s).DescribeWorkflowExecution(t.Context(), "kept", "")
+	_, err := dialStack(t, s).DescribeWorkflow(t.Context(), "kept", "")
 	require.NoError(t, err)
 }
 

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// cutConn is a connection whose other end is gone once it is cut.
+type cutConn struct {
+	net.Conn
+	cut *atomic.Bool
+}
+
+func (c cutConn) Read(p []byte) (int, error) {
+	if c.cut.Load() {
+		_ = c.Conn.Close()
+		return 0, io.EOF
+	}
+	return c.Conn.Read(p)
+}
+
+// A lost connection is the database's fault and not the server's, whichever protocol the statement takes: pgx has
+// another error for each.
+func TestAConnectionThatIsLostInAStatementIsAnUnreachableDatabase(t *testing.T) {
+	t.Parallel()
+	d := cdctest.New(t)
+	for name, run := range map[string]func(context.Context, *pgx.Conn) error{
+		"simple": func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.PgConn().Exec(ctx, "SELECT 1").ReadAll()
+			return err
+		},
+		"extended": func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SELECT 1")
+			return err
+		},
+		"closed before": func(ctx context.Context, conn *pgx.Conn) error {
+			_, _ = conn.Exec(ctx, "SELECT 1")
+			_, err := conn.Exec(ctx, "SELECT 1")
+			return err
+		},
+	} {
+		var cut atomic.Bool
+		config := d.Config()
+		dial := config.DialFunc
+		config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return cutConn{conn, &cut}, err
+		}
+		conn, err := pgx.ConnectConfig(t.Context(), config)
+		require.NoError(t, err)
+		cut.Store(true)
+		err = run(t.Context(), conn)
+		require.Error(t, err, name)
+		answer := explain(err)
+		require.Equal(t, http.StatusServiceUnavailable, answer.status, "%s: %v", name, err)
+		require.Equal(t, "database", answer.Code, name)
+		require.Error(t, conn.Ping(t.Context()), name)
+		_ = conn.Close(context.Background())
+	}
+}
