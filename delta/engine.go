@@ -293,6 +293,9 @@ const (
 	pollers = 4
 	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
 	maxHeartbeatThrottle = 2 * time.Second
+	// deadlockPatience is for workflow code that does not yield. It is longer than the timeout of a workflow task, 10 s, after which Temporal
+	// gives the task to another worker by itself.
+	deadlockPatience = 30 * time.Second
 	// batchSlots is how many activities a kind with batches has at once, besides those that its parallelism gives it; and how many
 	// batches are handed to Work at once.
 	batchSlots = 4
@@ -337,6 +340,9 @@ func (e *engine) workerOptions(workCtx context.Context) worker.Options {
 		WorkerStopTimeout:           365 * 24 * time.Hour,
 		WorkflowPanicPolicy:         worker.BlockWorkflow,
 		DisableRegistrationAliasing: true,
+		// The SDK fails a workflow task when workflow code does not yield for this long. Its default of a second takes a machine that is
+		// busy, or a container that is throttled, for a deadlock. workflowcheck and replays look for real ones.
+		DeadlockDetectionTimeout: deadlockPatience,
 		// Several signs of life within a heartbeat's timeout: a machine that is busy for a moment is not a dead worker.
 		MaxHeartbeatThrottleInterval: maxHeartbeatThrottle,
 		OnFatalError: func(err error) {
