@@ -211,7 +211,7 @@ func TestNothingIsLostWhateverIsCut(t *testing.T) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return len(f.rows) >= len(written)
-	}, time.Minute, 50*time.Millisecond)
+	}, cdctest.Patience, 50*time.Millisecond)
 	count := cdctest.Query[int](h.Database, `select count(*) from event`)
 	stop()
 	work.Wait()

@@ -129,7 +129,7 @@ func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
 	stop()
 	require.Eventually(t, func() bool {
 		return cdctest.Query[int](h.Database, `select count(*) from pg_replication_slots where temporary and database = $1`, h.Name) == 0
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 	c := h.dial("/v2/slots/" + h.s + "/stream")
 	require.EqualValues(t, 1, c.read().Changes[0].New["id"])
 
@@ -209,7 +209,7 @@ func TestASlowClientIsCut(t *testing.T) {
 	h.free(h.s)
 	require.Eventually(t, func() bool {
 		return strings.Contains(h.do("GET", "/metrics", "").body, "delta_stream_slow_clients_total 2\n")
-	}, 30*time.Second, 50*time.Millisecond)
+	}, cdctest.Patience, 50*time.Millisecond)
 	_ = c.conn.CloseNow()
 	require.NotContains(t, h.log.String(), "payload", "no data in the log")
 	h.stop()

@@ -217,7 +217,7 @@ func (c *client) read() message {
 }
 
 func (c *client) any() (message, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), cdctest.Patience)
 	defer cancel()
 	_, data, err := c.conn.Read(ctx)
 	if err != nil {
@@ -248,7 +248,7 @@ func (h *harness) confirmed(slot, lsn string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
 		return cdctest.Query[bool](h.Database, `select confirmed_flush_lsn >= $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, slot, lsn)
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 }
 
 // free waits until nobody reads a slot, as far as Postgres and the server know.
@@ -257,5 +257,5 @@ func (h *harness) free(slot string) {
 	require.Eventually(h.t, func() bool {
 		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot) &&
 			h.do("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 }

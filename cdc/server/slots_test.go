@@ -171,7 +171,7 @@ func TestASnapshotThatNobodyReadsEnds(t *testing.T) {
 		h.slot(fmt.Sprint(h.s, "_", i), `"tables":["public.account"]`)
 		require.Eventually(t, func() bool {
 			return h.do("GET", fmt.Sprint("/v2/slots/", h.s, "_", i, "/snapshot/public.account"), "").status == http.StatusGone
-		}, 20*time.Second, 10*time.Millisecond)
+		}, cdctest.Patience, 10*time.Millisecond)
 	}
 }
 

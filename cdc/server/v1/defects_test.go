@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
@@ -68,7 +67,7 @@ func TestDefectGoneAGarbageAcknowledgementWasSilent(t *testing.T) {
 	s.Exec(`insert into test_table values (100, 'a')`)
 	for _, garbage := range []string{`hello`, `{"lsn":"zzz"}`, `{"lsn":5}`, `{"lsn":null}`, `{}`, `[]`, `{"lsn":"0/1/2"}`, `"0/1"`, ``, `{"lsn":""}`, "\xff"} {
 		c := s.stream(slot)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 		require.NoError(t, c.conn.Write(ctx, websocket.MessageBinary, []byte(garbage)))
 		cancel()
 		text, code := c.ended()

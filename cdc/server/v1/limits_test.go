@@ -211,7 +211,7 @@ func TestSnapshotsThatNobodyReadsAreClosed(t *testing.T) {
 		time.Sleep(400 * time.Millisecond) // each read is a reason to keep it
 		status, answer = s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
 		return status == http.StatusServiceUnavailable
-	}, 20*time.Second, time.Millisecond)
+	}, cdctest.Patience, time.Millisecond)
 	require.Contains(t, answer, "snapshot not available")
 	s.eventually(`SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR state LIKE 'idle in%') AND pid <> pg_backend_pid())`)
 	s.Exec(`insert into test_table values (100, 'a')`)
@@ -228,7 +228,7 @@ func TestASnapshotWhoseConnectionIsLostIsSaidToBeGone(t *testing.T) {
 	require.Eventually(t, func() bool {
 		status, answer := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
 		return status == http.StatusServiceUnavailable && strings.Contains(answer, "snapshot not available")
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 	s.init()
 	s.snapshot(`{"table": "test_table", "limit": 1}`)
 }
@@ -271,7 +271,7 @@ func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
 		return cdctest.Query[string](s.Database, `SELECT sent_lsn::text FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = $1`, slot)
 	}
 	last := ""
-	require.Eventually(t, func() bool { now := sent(); same := now == last; last = now; return same }, 20*time.Second, 500*time.Millisecond, "the server is held back")
+	require.Eventually(t, func() bool { now := sent(); same := now == last; last = now; return same }, cdctest.Patience, 500*time.Millisecond, "the server is held back")
 	after := heap()
 	require.Less(t, after, before+20<<20, "of %d bytes", transactions*size)
 	t.Logf("%d bytes wait, and %d of memory are in use", transactions*size, int64(after)-int64(before))
