@@ -68,7 +68,9 @@ func (h *harness) start(change func(*server.Config)) {
 	h.log = &logged{}
 	config := server.Config{
 		Conn: h.Config(), HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
-		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: 20 * time.Second},
+		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: time.Minute},
+		// A new slot waits for all transactions of the Postgres that all tests share.
+		CreateTimeout: cdctest.Patience,
 	}
 	if change != nil {
 		change(&config)
@@ -188,7 +190,7 @@ func (h *harness) dial(path string, headers ...string) *client {
 	for i := 0; i < len(headers); i += 2 {
 		header.Set(headers[i], headers[i+1])
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(cdctest.Patience); ; time.Sleep(20 * time.Millisecond) {
 		conn, response, err := websocket.Dial(h.t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+path, &websocket.DialOptions{HTTPHeader: header, HTTPClient: h.http})
 		if err == nil {
 			conn.SetReadLimit(64 << 20)

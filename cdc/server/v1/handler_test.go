@@ -66,7 +66,7 @@ func serveOn(t *testing.T, d *cdctest.Database, change ...func(*v1.Config)) *ser
 	s := &server{Database: d, t: t, log: &record{}}
 	config := v1.Config{
 		Conn: d.Config(), Logger: slog.New(slog.NewTextHandler(s.log, nil)), Refresh: 50 * time.Millisecond,
-		Stream: cdc.Config{StatusInterval: 200 * time.Millisecond, Timeout: 5 * time.Second, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond},
+		Stream: cdc.Config{StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond},
 	}
 	for _, c := range change {
 		c(&config)
@@ -137,11 +137,25 @@ func (s *server) streamURL(slot string) string {
 	return "ws" + strings.TrimPrefix(s.url, "http") + "/v1/lr/stream?slotName=" + url.QueryEscape(slot)
 }
 
-func (s *server) stream(slot string) *client {
+// patience is how long the second client of a slot waits for the first to be gone, before it is refused.
+const patience = time.Second
+
+func (s *server) stream(slot string, change ...func(*websocket.DialOptions)) *client {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), cdctest.Patience)
 	defer cancel()
-	conn, response, err := websocket.Dial(ctx, s.streamURL(slot), nil)
+	options := &websocket.DialOptions{}
+	for _, c := range change {
+		c(options)
+	}
+	begun := time.Now()
+	conn, response, err := websocket.Dial(ctx, s.streamURL(slot), options)
+	for err != nil && response != nil && response.StatusCode == http.StatusConflict && ctx.Err() == nil {
+		// The client before has not gone to its end, because the machine has much to do: the server has waited for that.
+		require.GreaterOrEqual(s.t, time.Since(begun), patience, "the client was refused without a wait")
+		begun = time.Now()
+		conn, response, err = websocket.Dial(ctx, s.streamURL(slot), options)
+	}
 	if err != nil && response != nil {
 		data, _ := io.ReadAll(response.Body)
 		require.NoError(s.t, err, "%s", data)
