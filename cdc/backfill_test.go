@@ -7,11 +7,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 // copied is a table kept by somebody who began with nothing: from the stream and a backfill. truth is the same table from a
@@ -89,7 +89,7 @@ func (d *database) beginCopy(table string, keys ...string) *copied {
 // consume takes one transaction, and tells whether it was the end that the test has written.
 func (c *copied) consume(tb testing.TB, s *cdc.Stream, b *cdc.Backfill) (ended bool) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
 	defer cancel()
 	t, err := s.Next(ctx)
 	require.NoError(tb, err)
@@ -136,13 +136,15 @@ func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
 				// With a generated column that is not published, Postgres 18 would refuse the updates.
 				d.exec(`ALTER TABLE everything DROP COLUMN g`, `ALTER TABLE everything REPLICA IDENTITY FULL`)
 			}
-			stop := d.write(3, keys)
+			pace := newPace(300)
+			stop := d.write(3, keys, pace)
 			c := d.beginCopy("everything", "s", "n")
 			s := d.stream(func(config *cdc.Config) { config.Start = c.at })
 			b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 100})
 			require.NoError(t, err)
 			for !done(b) {
 				c.consume(t, s, b)
+				pace.more()
 				require.NoError(t, s.Ack(c.at))
 			}
 			require.NoError(t, b.Err())
@@ -162,15 +164,23 @@ func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
 	d := newDatabase(t)
 	const keys = 3000
 	d.fill(keys)
-	stop := d.write(1, keys) // the consumer must be faster, though it dies
+	// One transaction is written for three that are consumed: some come again because the consumer dies, and it must get on.
+	pace := newPace(300)
+	stop := d.write(1, keys, pace)
 	kept := d.beginCopy("everything", "s", "n")
-	lives, ended := 0, false // the first is too short for all
+	lives, ended := 0, false
 	for written := false; !ended; lives++ {
 		c, life := kept.clone(), 20+rand.IntN(200)
+		if lives == 0 {
+			life = 20 + rand.IntN(40) // less than there are chunks
+		}
 		s := d.stream(func(config *cdc.Config) { config.Start, config.OnlyAcknowledged = kept.at, true })
 		b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "everything", ChunkSize: 40, Token: kept.token})
 		require.NoError(t, err)
 		for i := 0; !ended && (i < life || done(b)); i++ {
+			if i%3 == 0 {
+				pace.more()
+			}
 			if ended = c.consume(t, s, b); i%17 == 0 || ended {
 				kept = c.clone()
 				require.NoError(t, s.Ack(c.at))

@@ -43,7 +43,7 @@ func newPair(t *testing.T, settings ...string) (primary *privateServer, p *datab
 	require.Eventually(t, func() bool {
 		p.exec(`select pg_log_standby_snapshot()`) // from where the standby can begin
 		return cdctest.Query[bool](standby.Database, `select exists (select from pg_replication_slots where slot_name = 'postgres' and synced and not temporary)`)
-	}, 60*time.Second, 200*time.Millisecond)
+	}, cdctest.Patience, 200*time.Millisecond)
 	both, err = pgx.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable", p.config().Port, standby.Config().Port))
 	require.NoError(t, err)
 	return primary, p, standby, both
@@ -89,7 +89,7 @@ func TestStreamGoesOnAtTheStandbyThatIsPromoted(t *testing.T) {
 		default:
 			return false
 		}
-	}, 30*time.Second, time.Millisecond)
+	}, cdctest.Patience, time.Millisecond)
 	standby.Exec(`select pg_promote()`, `insert into t values (1000000)`)
 	last := "insert t [1000000]"
 	read(func() bool { return delivered[len(delivered)-1] == last })
@@ -125,7 +125,7 @@ func TestWhatAFailoverHasLostNeedsAResync(t *testing.T) {
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
 	_, err = stream.Next(ctx)
 	var resync *cdc.ResyncError
@@ -148,7 +148,7 @@ func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	p.exec(`insert into other select generate_series(1, 1000)`)
 	end, err := cdc.ParseLSN(query[string](p, `select pg_current_wal_insert_lsn()::text`))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return stream.Stats().Confirmed >= end }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return stream.Stats().Confirmed >= end }, cdctest.Patience, 10*time.Millisecond)
 	primary.Stop(syscall.SIGQUIT)
 	standby.Exec(`select pg_promote()`, `insert into t values (2)`)
 	transaction, changes := next(t, stream)
@@ -158,7 +158,7 @@ func TestWhatAFailoverHasLostOfOtherTablesIsNotMissed(t *testing.T) {
 	require.Eventually(t, func() bool {
 		slot, err := cdc.LookupSlot(t.Context(), standby.Pool, "postgres")
 		return err == nil && slot.Confirmed >= transaction.EndLSN
-	}, 30*time.Second, 10*time.Millisecond)
+	}, cdctest.Patience, 10*time.Millisecond)
 }
 
 // leaveBehind has a standby that has all there is not get any more.
@@ -167,10 +167,10 @@ func leaveBehind(t *testing.T, p *database, standby *cdctest.Private) {
 	end := query[string](p, `select pg_current_wal_flush_lsn()::text`)
 	require.Eventually(t, func() bool {
 		return cdctest.Query[bool](standby.Database, `select pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, end)
-	}, 30*time.Second, 10*time.Millisecond)
+	}, cdctest.Patience, 10*time.Millisecond)
 	require.Eventually(t, func() bool { // it comes again at once
 		p.exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'standby' and active`)
 		_, err := p.pool.Exec(t.Context(), `select pg_drop_replication_slot('standby')`)
 		return err == nil
-	}, 30*time.Second, time.Millisecond)
+	}, cdctest.Patience, time.Millisecond)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 // heap watches the memory in use, garbage left out, until the function it returns is called, which tells the most there was
@@ -60,7 +61,7 @@ func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
 			const rows = 200_000
 			peak := heap(t)
 			d.exec(fmt.Sprintf(`insert into t select i, repeat(md5(i::text), 6) from generate_series(1, %d) i`, rows))
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 			defer cancel()
 			large, err := s.Next(ctx)
 			require.NoError(t, err)
@@ -168,7 +169,22 @@ func TestASlowConsumerHoldsTheServerBack(t *testing.T) {
 	for i := range transactions { // 30 MB
 		d.exec(fmt.Sprintf(`insert into t select i, repeat('x', 1000) from generate_series(%d, %d) i`, i*rows, i*rows+rows-1))
 	}
-	time.Sleep(500 * time.Millisecond)
+	// The server is held back for good: it could not write on for a while, and there is more.
+	end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_insert_lsn()::text`))
+	require.NoError(t, err)
+	var at, before string
+	for same, patience := 0, time.Now().Add(cdctest.Patience); same < 5; time.Sleep(100 * time.Millisecond) {
+		require.True(t, time.Now().Before(patience), "at %s of %s: the server is not held back", at, end)
+		before = at
+		at = query[string](d, `select coalesce(max(sent_lsn::text), '') from pg_stat_replication r join pg_stat_activity a using (pid)
+			join pg_replication_slots s on s.active_pid = pid where slot_name = $1 and wait_event = 'WalSenderWriteData'`, d.name)
+		if same++; at == "" || at != before {
+			same = 0
+		}
+	}
+	sent, err := cdc.ParseLSN(at)
+	require.NoError(t, err)
+	require.Less(t, sent, end)
 	most := peak()
 	require.Less(t, most, uint64(2<<20))
 	t.Logf("at most %.1f MB of heap more", float64(most)/(1<<20))

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 func TestAPageBehindAKey(t *testing.T) {
@@ -62,7 +63,7 @@ func TestATemporarySlotEndsWithItsConnection(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
 	require.Eventually(t, func() bool {
 		return query[int](d, `select count(*) from pg_replication_slots where slot_name = $1`, d.name) == 0
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 	config.Start = 1
 	_, err = cdc.Open(t.Context(), config)
 	require.ErrorContains(t, err, "none with Temporary")

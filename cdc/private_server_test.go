@@ -36,7 +36,7 @@ func (s *privateServer) stream(d *database) *cdc.Stream {
 	d.exec(`create publication postgres for all tables`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
 	stream, err := cdc.Open(s.t.Context(), cdc.Config{
 		Conn: d.pool.Config().ConnConfig, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet,
-		StatusInterval: 200 * time.Millisecond, Timeout: 5 * time.Second, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
+		StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
 	})
 	require.NoError(s.t, err)
 	s.t.Cleanup(stream.Close)
@@ -73,7 +73,7 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 		d.exec(`insert into t values ((select max(id) + 1 from t))`, `select pg_switch_wal()`)
 	}
 	d.exec(`checkpoint`)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
 	var err error
 	for err == nil {
@@ -107,7 +107,7 @@ func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
 		require.Eventually(t, func() bool {
 			d.exec(`checkpoint`) // which notes the running transactions, from where a slot can start
 			return d.slot().Restart >= end
-		}, 60*time.Second, 100*time.Millisecond)
+		}, cdctest.Patience, 100*time.Millisecond)
 		most = max(most, d.slot().RetainedBytes)
 	}
 	last := d.slot()
@@ -145,7 +145,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 			}
 		}
 		return false
-	}, 30*time.Second, 10*time.Millisecond)
+	}, cdctest.Patience, 10*time.Millisecond)
 	committing := make(chan error, 1)
 	go func() {
 		_, err := d.pool.Exec(t.Context(), `update t set v = 'new' where id = 1`)
@@ -160,7 +160,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 	// What the server is asked while it waits.
 	require.Eventually(t, func() bool {
 		return query[int](d, `select count(*) from pg_stat_activity where query like '%pg_locks%' and pid <> pg_backend_pid()`) > 0
-	}, 10*time.Second, time.Millisecond)
+	}, cdctest.Patience, time.Millisecond)
 	require.Empty(t, committing)
 	d.exec(`alter system reset synchronous_standby_names`, `select pg_reload_conf()`)
 	require.NoError(t, <-committing)
@@ -210,7 +210,7 @@ func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
 	free()
 	require.Eventually(t, func() bool {
 		return query[int](d, `select count(*) from pg_stat_activity where backend_type = 'walsender'`) == 0
-	}, 30*time.Second, 10*time.Millisecond)
+	}, cdctest.Patience, 10*time.Millisecond)
 	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: "old"})
 	require.NoError(t, err)
 	t.Cleanup(snapshot.Close)

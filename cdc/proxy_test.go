@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -54,7 +53,7 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		server, err := net.DialTimeout("tcp", p.server, 5*time.Second)
+		server, err := net.Dial("tcp", p.server)
 		if err != nil {
 			_ = client.Close()
 			continue

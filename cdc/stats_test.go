@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 func TestStatsTellHowTheStreamDoes(t *testing.T) {
@@ -29,16 +30,16 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.Equal(t, int64(2), stats.Transactions)
 	require.Equal(t, first.Size+second.Size, stats.Bytes)
 	require.Positive(t, stats.LagBytes)
-	require.Eventually(t, func() bool { return s.Stats().Lag > 200*time.Millisecond }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Lag > 200*time.Millisecond }, cdctest.Patience, 10*time.Millisecond)
 	require.NoError(t, s.Ack(first.EndLSN))
 	require.Equal(t, 1, s.Stats().Waiting)
 	require.Equal(t, first.EndLSN, s.Stats().Confirmed)
 	require.NoError(t, s.Ack(second.EndLSN))
 	require.Zero(t, s.Stats().Lag)
-	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, 10*time.Second, 10*time.Millisecond, "where nothing waits, it follows")
+	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, cdctest.Patience, 10*time.Millisecond, "where nothing waits, it follows")
 
 	require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
-	require.Eventually(t, func() bool { return s.Stats().Reconnects == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Reconnects == 1 }, cdctest.Patience, 10*time.Millisecond)
 	s.Close()
 	require.False(t, s.Stats().Connected)
 }
@@ -62,7 +63,7 @@ func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
 		if last = transaction.EndLSN; last < end {
 			require.NoError(t, s.Ack(last))
 			start = last
-			require.Eventually(t, func() bool { return d.slot().Confirmed == last }, 10*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return d.slot().Confirmed == last }, cdctest.Patience, 10*time.Millisecond)
 		}
 	}
 	s.Close()

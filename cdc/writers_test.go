@@ -37,14 +37,38 @@ func (d *database) fill(rows int) {
 		columns, row, rows))
 }
 
-// write changes the table in all ways at random by some connections, until the function it returns is called.
-func (d *database) write(writers, keys int) (stop func() (transactions int64)) {
+// pace keeps writers from being ever further ahead of who reads what they have written: each transaction takes one of it.
+type pace chan struct{}
+
+// newPace lets writers be ahead by some transactions.
+func newPace(ahead int) pace {
+	p := make(pace, ahead)
+	for range ahead {
+		p <- struct{}{}
+	}
+	return p
+}
+
+// more lets one more transaction be written.
+func (p pace) more() {
+	select {
+	case p <- struct{}{}:
+	default:
+	}
+}
+
+// write changes the table in all ways at random by some connections, until the function it returns is called. It returns when
+// each of them has written. Without a pace, they write as fast as they can.
+func (d *database) write(writers, keys int, p pace) (stop func() (transactions int64)) {
 	d.tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	var work sync.WaitGroup
+	var work, begun sync.WaitGroup
+	begun.Add(writers)
 	var transactions atomic.Int64
 	for range writers {
 		work.Go(func() {
+			began := sync.OnceFunc(begun.Done)
+			defer began()
 			conn, err := pgx.ConnectConfig(ctx, d.config())
 			if err != nil {
 				d.tb.Error(err)
@@ -52,11 +76,19 @@ func (d *database) write(writers, keys int) (stop func() (transactions int64)) {
 			}
 			defer func() { _ = conn.Close(context.Background()) }()
 			for ctx.Err() == nil {
+				if p != nil {
+					select {
+					case <-p:
+					case <-ctx.Done():
+						return
+					}
+				}
 				if err := d.writeOnce(conn, keys); err != nil {
 					d.tb.Error(err)
 					return
 				}
 				transactions.Add(1)
+				began()
 			}
 		})
 	}
@@ -66,6 +98,7 @@ func (d *database) write(writers, keys int) (stop func() (transactions int64)) {
 		return transactions.Load()
 	}
 	d.tb.Cleanup(func() { stop() })
+	begun.Wait()
 	return stop
 }
 

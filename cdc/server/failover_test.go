@@ -110,7 +110,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	require.Eventually(t, func() bool {
 		primary.Exec(`select pg_log_standby_snapshot()`) // from where the standby can begin, when the slots have moved there
 		return cdctest.Query[int](standby.Database, `select count(*) from pg_replication_slots where synced and not temporary`) == len(slots)
-	}, 60*time.Second, 200*time.Millisecond)
+	}, cdctest.Patience, 200*time.Millisecond)
 	cut := func() {
 		for _, slot := range []string{"cut", "events"} {
 			followers[slot].mu.Lock()
@@ -140,9 +140,9 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 			return true
 		}
 	}
-	require.Eventually(t, has(100), 60*time.Second, time.Millisecond)
+	require.Eventually(t, has(100), cdctest.Patience, time.Millisecond)
 	cut()
-	require.Eventually(t, has(300), 60*time.Second, time.Millisecond)
+	require.Eventually(t, has(300), cdctest.Patience, time.Millisecond)
 	primary.Stop(syscall.SIGQUIT)
 	writer.Wait()
 	cut()
@@ -156,7 +156,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 			}
 		}
 		return strings.Contains(h.log.String(), "the server is a standby")
-	}, 30*time.Second, 10*time.Millisecond)
+	}, cdctest.Patience, 10*time.Millisecond)
 	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/tail", "", "Accept", "text/event-stream").status, "a publication is to be made")
 	require.Equal(t, "database", plain().code(), "the primary, which has it, may come again")
 	standby.Exec(`select pg_promote()`)
@@ -173,7 +173,7 @@ func TestClientsGoOnAtTheStandbyThatIsPromoted(t *testing.T) {
 	var v string
 	_, err = pgx.ForEachRow(rows, []any{&id, &v}, func() error { there[id] = v; return nil })
 	require.NoError(t, err)
-	require.Eventually(t, has(len(there)), 60*time.Second, 10*time.Millisecond)
+	require.Eventually(t, has(len(there)), cdctest.Patience, 10*time.Millisecond)
 	stop()
 	work.Wait()
 	for slot, f := range followers {

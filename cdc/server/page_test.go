@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
@@ -57,7 +58,7 @@ func TestThePage(t *testing.T) {
 	require.NotContains(t, b.Text(), "This server asks for a token")
 
 	b.Execute(`document.getElementById('tables').value = 'public.*'; document.getElementById('tail').requestSubmit()`)
-	require.Eventually(t, func() bool { return b.Execute(`return document.getElementById('state').textContent`) == "Following" }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return b.Execute(`return document.getElementById('state').textContent`) == "Following" }, cdctest.Patience, 50*time.Millisecond)
 	h.Exec(
 		`insert into account (id, name, balance, ok) values (1, 'Ann', 12.50, true), (2, 'Bob <script>alert(1)</script>', 8, false)`,
 		`update account set balance = 15 where id = 1`,
@@ -82,5 +83,5 @@ func TestThePage(t *testing.T) {
 	require.Empty(t, b.Execute(`return [...document.querySelectorAll('body *')].filter(e => e.tagName !== 'THEAD' && !e.closest('thead') &&
 		e.getBoundingClientRect().right > 390).map(e => e.outerHTML)`), "what a telephone cuts off")
 	b.Execute(`document.getElementById('tail').requestSubmit()`)
-	require.Eventually(t, func() bool { return strings.Contains(b.Text(), "Not following") }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(b.Text(), "Not following") }, cdctest.Patience, 50*time.Millisecond)
 }

@@ -68,7 +68,9 @@ func (h *harness) start(change func(*server.Config)) {
 	h.log = &logged{}
 	config := server.Config{
 		Conn: h.Config(), HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
-		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: 20 * time.Second},
+		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: time.Minute},
+		// A new slot waits for all transactions of the Postgres that all tests share.
+		CreateTimeout: cdctest.Patience,
 	}
 	if change != nil {
 		change(&config)
@@ -188,7 +190,7 @@ func (h *harness) dial(path string, headers ...string) *client {
 	for i := 0; i < len(headers); i += 2 {
 		header.Set(headers[i], headers[i+1])
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(cdctest.Patience); ; time.Sleep(20 * time.Millisecond) {
 		conn, response, err := websocket.Dial(h.t.Context(), "ws"+strings.TrimPrefix(h.url, "http")+path, &websocket.DialOptions{HTTPHeader: header, HTTPClient: h.http})
 		if err == nil {
 			conn.SetReadLimit(64 << 20)
@@ -217,7 +219,7 @@ func (c *client) read() message {
 }
 
 func (c *client) any() (message, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), cdctest.Patience)
 	defer cancel()
 	_, data, err := c.conn.Read(ctx)
 	if err != nil {
@@ -248,7 +250,7 @@ func (h *harness) confirmed(slot, lsn string) {
 	h.t.Helper()
 	require.Eventually(h.t, func() bool {
 		return cdctest.Query[bool](h.Database, `select confirmed_flush_lsn >= $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, slot, lsn)
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 }
 
 // free waits until nobody reads a slot, as far as Postgres and the server know.
@@ -257,5 +259,5 @@ func (h *harness) free(slot string) {
 	require.Eventually(h.t, func() bool {
 		return !cdctest.Query[bool](h.Database, `select active from pg_replication_slots where slot_name = $1`, slot) &&
 			h.do("POST", "/v2/slots/"+slot+"/ack", `{"lsn":"0/1"}`).code() == "not_streaming"
-	}, 20*time.Second, 20*time.Millisecond)
+	}, cdctest.Patience, 20*time.Millisecond)
 }

@@ -200,12 +200,20 @@ func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot
 	return made.LSN, nil
 }
 
+// undoPatience is how long it may take to take back what was made of a slot: a Postgres that has much to do needs a while.
+const undoPatience = 30 * time.Second
+
 // undo takes back what was made of a slot that could not be. That may have been made although its answer was lost.
 func (s *Server) undo(ctx context.Context, name string, why error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoPatience)
 	defer cancel()
 	if !errors.Is(why, cdc.ErrExists) {
-		if err := cdc.DropSlot(ctx, s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+		err := cdc.DropSlot(ctx, s.pool, name)
+		for errors.Is(err, cdc.ErrSlotBusy) && ctx.Err() == nil { // Postgres was told to stop making it, and has not yet
+			time.Sleep(10 * time.Millisecond)
+			err = cdc.DropSlot(ctx, s.pool, name)
+		}
+		if err != nil && !errors.Is(err, cdc.ErrNotFound) {
 			s.config.Logger.Error("cdc/server: a slot could not be dropped: drop it", "slot", name, "error", err)
 			return // its publication says whose it is
 		}

@@ -171,7 +171,7 @@ func TestASnapshotThatNobodyReadsEnds(t *testing.T) {
 		h.slot(fmt.Sprint(h.s, "_", i), `"tables":["public.account"]`)
 		require.Eventually(t, func() bool {
 			return h.do("GET", fmt.Sprint("/v2/slots/", h.s, "_", i, "/snapshot/public.account"), "").status == http.StatusGone
-		}, 20*time.Second, 10*time.Millisecond)
+		}, cdctest.Patience, 10*time.Millisecond)
 	}
 }
 
@@ -206,12 +206,12 @@ func TestASlotIsMadeOverWhatIsLeft(t *testing.T) {
 	h.slot(h.s+"_3", `"tables":["public.account"]`)
 }
 
-// Each takes connections of those that are for all, and none of them waits for what another has.
+// Each takes connections of those that are for all, and none of them waits for what another has: such a wait would only end with
+// CreateTimeout, and be answered with an error.
 func TestManySlotsAreMadeAtOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(accounts)
-	begun := time.Now()
 	var makers sync.WaitGroup
 	for i := range 12 {
 		makers.Go(func() {
@@ -222,7 +222,6 @@ func TestManySlotsAreMadeAtOnce(t *testing.T) {
 		})
 	}
 	makers.Wait()
-	require.Less(t, time.Since(begun), 20*time.Second)
 }
 
 func TestASlotThatIsReadKeepsItsSnapshot(t *testing.T) {

@@ -261,7 +261,7 @@ func TestALostSlotIsTold(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := h.Pool.Exec(t.Context(), `select pg_terminate_backend(active_pid), pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '`+h.s+`'`)
 		return err == nil
-	}, 20*time.Second, time.Millisecond)
+	}, cdctest.Patience, time.Millisecond)
 	require.Equal(t, websocket.StatusCode(4410), c.ends("resync_needed"))
 	a := h.do("GET", "/v2/slots/"+h.s+"/stream", "", "Accept", "text/event-stream")
 	require.Equal(t, http.StatusGone, a.status)

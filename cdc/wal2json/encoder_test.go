@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -67,7 +66,7 @@ func (s scene) frames(t *testing.T) (theirs, ours []string) {
 	stream, err := cdc.Open(t.Context(), cdc.Config{Conn: d.Config(), Slot: slot, Publications: []string{"rows", "keyed"}})
 	require.NoError(t, err)
 	defer stream.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
 	encoder := wal2json.NewEncoder(wal2json.Catalog(d.Pool))
 	for len(ours) == 0 || !strings.Contains(ours[len(ours)-1], end) {

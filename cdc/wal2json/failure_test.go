@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,7 +29,7 @@ func TestWhatFailsIsTold(t *testing.T) {
 	require.NoError(t, err)
 	defer stream.Close()
 	d.Exec(`insert into t values (1)`, `insert into t values (2)`, `insert into t values (3)`, `insert into t values (4)`)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 	defer cancel()
 	next := func() *cdc.Transaction {
 		transaction, err := stream.Next(ctx)

@@ -62,7 +62,7 @@ func WithTemporalOptions(change func(*client.Options)) Option {
 
 const (
 	startTimeout   = 5 * time.Minute // a first start may download both servers
-	cleanupTimeout = 20 * time.Second
+	cleanupTimeout = 2 * time.Minute // what hangs is reported; a machine with much to do does not hang
 )
 
 // New gives the test its own schema on a real Postgres, migrated, and a client
@@ -221,7 +221,7 @@ func dropSchema(ctx context.Context, tb testing.TB, databaseURL, schema string) 
 		return err
 	}
 	tb.Logf("deltatest: ended %d connections of this test that were still in use", ended)
-	return drop("10s")
+	return drop("60s")
 }
 
 // closeTemporal removes what would go on by itself under this test's prefix.

@@ -91,7 +91,7 @@ func acquire(ctx context.Context) (server, error) {
 func gone(srv server) bool {
 	shared.turn <- struct{}{}
 	defer func() { <-shared.turn }()
-	for range 50 {
+	for range 500 {
 		if srv.Supervisor == 0 {
 			return false // both servers are given by the environment
 		}

@@ -41,7 +41,11 @@ func TestHelper(t *testing.T) {
 		b, err := json.Marshal(used)
 		require.NoError(t, err)
 		fmt.Printf("USED %s\n", b)
-		if err := goleak.Find(); err != nil {
+		err = goleak.Find() // which itself waits for a second only
+		for end := time.Now().Add(patience); err != nil && time.Now().Before(end); {
+			err = goleak.Find()
+		}
+		if err != nil {
 			fmt.Printf("LEAK %q\n", err)
 		}
 	}
@@ -64,7 +68,7 @@ func startProcess(t *testing.T, tmp string) *process {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self, "-test.run=^TestHelper$", "-test.v")
-	cmd.Env = append(os.Environ(), helperVariable+"=1", "TMPDIR="+tmp, idleVariable+"=500ms",
+	cmd.Env = append(os.Environ(), helperVariable+"=1", "TMPDIR="+tmp, idleVariable+"=100ms",
 		"DELTA_DATABASE_URL=", "TEMPORAL_ADDRESS=")
 	cmd.Stderr = os.Stderr
 	p := &process{cmd: cmd}
@@ -132,7 +136,7 @@ func requireOver(t *testing.T, dir string) {
 		left, err := filepath.Glob(filepath.Join(dir, "delta-stack-*"))
 		require.NoError(t, err)
 		return len(left) == 0 && len(inside(dir)) == 0
-	}, 30*time.Second, 20*time.Millisecond, "the servers did not end")
+	}, patience, 20*time.Millisecond, "the servers did not end")
 }
 
 // inside lists the processes that work in dir, where there is a /proc.
@@ -186,13 +190,13 @@ func TestProcessesShareOneSupervisor(t *testing.T) {
 		p.end(t)
 	}
 	require.NoError(t, processes[1].cmd.Process.Kill())
-	time.Sleep(1500 * time.Millisecond) // three times the idle time
+	time.Sleep(500 * time.Millisecond) // five times the idle time
 	require.True(t, alive(supervisor))
 	processes[0].tell(t)
 	require.Equal(t, supervisor, processes[0].answer(t).Supervisor)
 
 	processes[0].end(t)
-	require.Eventually(t, func() bool { return !alive(supervisor) }, 20*time.Second, 20*time.Millisecond, "it never ends")
+	require.Eventually(t, func() bool { return !alive(supervisor) }, patience, 20*time.Millisecond, "it never ends")
 	requireOver(t, tmp)
 }
 
@@ -203,7 +207,17 @@ func TestKilledSupervisorIsReplaced(t *testing.T) {
 	first.tell(t)
 	old := first.answer(t).Supervisor
 	require.NoError(t, syscall.Kill(old, syscall.SIGKILL))
-	require.Eventually(t, func() bool { return !alive(old) }, 5*time.Second, time.Millisecond)
+	// Its threads end one by one, and its servers after it: until then, a test could still be given them.
+	state, err := filepath.Glob(filepath.Join(tmp, "delta-test-*"))
+	require.NoError(t, err)
+	require.Len(t, state, 1)
+	require.Eventually(t, func() bool {
+		conn, err := dial(state[0])
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil && !alive(old) && len(inside(tmp)) == 0
+	}, patience, 10*time.Millisecond)
 
 	// A process that knew it, and one that finds what it left.
 	first.tell(t)

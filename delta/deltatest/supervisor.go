@@ -61,7 +61,8 @@ func supervise(dir string) error {
 		listener: listener, idle: idle, users: map[*net.UnixConn]bool{},
 		state: message{Progress: "starting"}, ending: make(chan struct{}),
 	}
-	s.timer = time.AfterFunc(idle, s.endIfIdle)
+	// The process that has started this one is about to come, however short the idle time is.
+	s.timer = time.AfterFunc(max(idle, defaultIdle), s.endIfIdle)
 	go s.accept()
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -2,22 +2,26 @@
 package browsertest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// patience is how long a page may take to show something: it costs nothing where the page does show it.
+const patience = 2 * time.Minute
 
 // Browser is a real Chromium, driven as the WebDriver specification says (https://www.w3.org/TR/webdriver2/).
 type Browser struct {
@@ -32,24 +36,26 @@ func New(t testing.TB) *Browser {
 	if err != nil {
 		t.Skip("there is no chromedriver on this machine")
 	}
-	port, err := net.Listen("tcp", "127.0.0.1:0")
+	profile := newProfile(t)
+	// The driver chooses its port itself, and says which when it listens there: another process could take one that was chosen
+	// for it.
+	command := exec.CommandContext(context.Background(), driver, "--port=0")
+	out, err := command.StdoutPipe()
 	require.NoError(t, err)
-	address := port.Addr().String()
-	require.NoError(t, port.Close())
-	command := exec.CommandContext(context.Background(), driver, "--port="+address[strings.LastIndex(address, ":")+1:])
 	require.NoError(t, command.Start())
 	t.Cleanup(func() {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
-	b := &Browser{t: t, session: "http://" + address}
-	require.Eventually(t, func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
+	lines, port := bufio.NewScanner(out), ""
+	for port == "" && lines.Scan() {
+		if found := listens.FindStringSubmatch(lines.Text()); found != nil {
+			port = found[1]
 		}
-		return conn.Close() == nil
-	}, 20*time.Second, 20*time.Millisecond)
+	}
+	require.NotEmpty(t, port, "chromedriver has ended, or does not say where it listens: %v", lines.Err())
+	go func() { _, _ = io.Copy(io.Discard, out) }() // or else it would wait for a reader
+	b := &Browser{t: t, session: "http://127.0.0.1:" + port}
 
 	var created struct {
 		SessionID string `json:"sessionId"`
@@ -57,12 +63,32 @@ func New(t testing.TB) *Browser {
 	b.Call(http.MethodPost, "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
 		"goog:chromeOptions": map[string]any{"args": []string{
 			"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,1000", "--user-data-dir=" + t.TempDir(),
+			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,1000", "--user-data-dir=" + profile,
 		}},
 	}}}, &created)
 	b.session += "/session/" + created.SessionID
 	t.Cleanup(func() { b.Call(http.MethodDelete, "", nil, nil) })
 	return b
+}
+
+// listens is what chromedriver says when it does.
+var listens = regexp.MustCompile(`started successfully on port (\d+)`)
+
+// newProfile makes a directory for a browser. Processes of the browser may still write into it for a moment after it has ended,
+// where [testing.T.TempDir] would fail the test.
+func newProfile(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "browsertest-*")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		for end := time.Now().Add(patience); os.RemoveAll(dir) != nil; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Errorf("%s cannot be removed: processes of the browser still use it", dir)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 // Call sends a command and reads its value.
@@ -121,7 +147,7 @@ func (b *Browser) Execute(script string) (value any) {
 func (b *Browser) Shows(says string) {
 	b.t.Helper()
 	var text string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if text = b.Text(); strings.Contains(text, says) {
 			return
 		}

@@ -4,7 +4,6 @@ package cdctest
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // Private is a Postgres of one test, which may be harmed.
@@ -28,6 +29,7 @@ type Private struct {
 	folder   string
 	settings []string
 	process  *exec.Cmd
+	ended    chan struct{} // closed when the process has ended
 }
 
 // NewPrivate starts one, with the binaries of the server that the tests share.
@@ -72,11 +74,9 @@ func (p *Private) makeFolder() {
 // serve starts it for the first time.
 func (p *Private) serve(settings []string) {
 	p.tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(p.tb, err)
-	port := listener.Addr().(*net.TCPAddr).Port
-	require.NoError(p.tb, listener.Close())
-	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories="}, settings...)
+	port := testport.Reserve(p.tb) // it stays this server's while it is stopped
+	// Tests kill the server, and never the machine: nothing is lost without fsync.
+	p.settings = append([]string{"port=" + strconv.Itoa(port), "listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off"}, settings...)
 	config, err := pgxpool.ParseConfig(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", port))
 	require.NoError(p.tb, err)
 	pool, err := pgxpool.NewWithConfig(p.tb.Context(), config)
@@ -122,8 +122,27 @@ func (p *Private) Start() {
 		args = append(args, "-c", setting)
 	}
 	p.process = p.command("postgres", args...)
+	log, err := os.OpenFile(filepath.Join(p.folder, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	require.NoError(p.tb, err)
+	defer func() { _ = log.Close() }()
+	p.process.Stdout, p.process.Stderr = log, log
 	require.NoError(p.tb, p.process.Start())
-	require.Eventually(p.tb, func() bool { return p.Pool.Ping(p.tb.Context()) == nil }, 60*time.Second, 50*time.Millisecond)
+	process, ended := p.process, make(chan struct{})
+	p.ended = ended
+	go func() {
+		_ = process.Wait()
+		close(ended)
+	}()
+	for end := time.Now().Add(Patience); p.Pool.Ping(p.tb.Context()) != nil; time.Sleep(20 * time.Millisecond) {
+		text, _ := os.ReadFile(log.Name())
+		select {
+		case <-ended:
+			p.process = nil
+			require.FailNow(p.tb, "the server has ended", "%s", text)
+		default:
+			require.True(p.tb, time.Now().Before(end), "the server does not answer: %s", text)
+		}
+	}
 }
 
 // Stop ends it: SIGINT in order, SIGQUIT as a crash does.
@@ -133,10 +152,12 @@ func (p *Private) Stop(signal os.Signal) {
 		return
 	}
 	require.NoError(p.tb, p.process.Process.Signal(signal))
-	killer := time.AfterFunc(30*time.Second, func() { _ = p.process.Process.Kill() })
-	_ = p.process.Wait()
-	if !killer.Stop() {
+	select {
+	case <-p.ended:
+	case <-time.After(Patience):
 		p.tb.Error("the server did not stop")
+		_ = p.process.Process.Kill()
+		<-p.ended
 	}
 	p.process = nil
 }

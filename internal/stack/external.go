@@ -18,8 +18,10 @@ const (
 	databaseVariable = "DELTA_DATABASE_URL"
 	temporalVariable = "TEMPORAL_ADDRESS"
 	minimalMajor     = 14
-	externalPatience = 10 * time.Second
 )
+
+// externalPatience is how long a server that the environment names may take to answer. A test shortens it.
+var externalPatience = 30 * time.Second
 
 // ExternalDatabase is the Postgres that DELTA_DATABASE_URL names, if it does.
 func ExternalDatabase() (databaseURL string, ok bool) {

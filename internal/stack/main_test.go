@@ -23,6 +23,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patience is how long a test waits for what must happen: it costs nothing where it does.
+const patience = 2 * time.Minute
+
 const helperVariable = "DELTA_STACK_TEST_HELPER"
 
 // helperOptions tell this test binary, run as another process, what to do.
@@ -109,7 +112,7 @@ func anyPorts(o Options) Options {
 // start runs a stack for a test.
 func start(t *testing.T, o Options) *Stack {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := Start(ctx, o)
 	require.NoError(t, err)
@@ -119,7 +122,7 @@ func start(t *testing.T, o Options) *Stack {
 
 func stop(t *testing.T, s *Stack) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	require.NoError(t, s.Stop(ctx))
 }
@@ -161,7 +164,7 @@ func processes(t *testing.T, dir string) []string {
 
 func requireGone(t *testing.T, dir string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(processes(t, dir)) == 0 }, 10*time.Second, 20*time.Millisecond,
+	require.Eventually(t, func() bool { return len(processes(t, dir)) == 0 }, patience, 20*time.Millisecond,
 		"processes stayed: %v", processes(t, dir))
 }
 

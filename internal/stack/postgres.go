@@ -202,21 +202,33 @@ func (s *Stack) servePostgres(ctx context.Context, bin binaries, as *account) er
 // database.
 func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
 	began := time.Now()
+	attempts, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // an attempt at another server on the port ends with ours
+		select {
+		case <-c.done:
+			stop()
+		case <-attempts.Done():
+		}
+	}()
 	for {
-		err := preparePostgres(ctx, port, data)
+		err := preparePostgres(attempts, port, data)
 		if err == nil {
 			return nil
 		}
 		if taken := (errPortTaken{}); errors.As(err, &taken) {
 			return err
 		}
-		// Another server may answer on the port until ours has died of that.
-		if refused := (*credentialsError)(nil); errors.As(err, &refused) && time.Since(began) > 2*time.Second {
+		// Another server may answer on the port until ours has died of that. It is ours when it has said that it serves; the
+		// time is for one whose log the user has put elsewhere.
+		ours := strings.Contains(c.written(), "ready to accept connections")
+		if refused := (*credentialsError)(nil); errors.As(err, &refused) && c.alive() && (ours || time.Since(began) > 30*time.Second) {
 			return err
 		}
 		select {
 		case <-c.done:
-			if !portFree(port) {
+			// Who has taken the port may have let go of it again by now.
+			if strings.Contains(c.written(), "Address already in use") || !portFree(port) {
 				return errPortTaken{port}
 			}
 			return fmt.Errorf("Postgres did not start: %w", c.failure())
@@ -233,16 +245,20 @@ type credentialsError struct{ error }
 // preparePostgres connects once, makes sure that the server is the one on our
 // data, and creates the database when it is missing.
 func preparePostgres(ctx context.Context, port int, data string) error {
-	// An attempt that hangs says as little as one that fails.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, postgresURL(port, postgresDatabase))
+	connect := func(database string) (*pgx.Conn, error) {
+		// An attempt that hangs says as little as one that fails. What is asked of a server that knows us is not hurried: on a
+		// machine with much to do it can take long to make a database.
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return pgx.Connect(ctx, postgresURL(port, database))
+	}
+	conn, err := connect(postgresDatabase)
 	missing := false
 	if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) {
 		switch pgErr.Code {
 		case "3D000": // invalid_catalog_name
 			missing = true
-			conn, err = pgx.Connect(ctx, postgresURL(port, "postgres"))
+			conn, err = connect("postgres")
 		case "28P01", "28000": // invalid_password, invalid_authorization_specification
 			return &credentialsError{fmt.Errorf("Postgres on port %d refuses user %q with the password that this stack "+
 				"gave it: change it back to %q, or move the data away to start empty: %w", port, postgresUser, postgresPassword, err)}

@@ -18,14 +18,16 @@ var (
 	postgresEnding = []step{
 		{signal: syscall.SIGINT, patience: 15 * time.Second},
 		{signal: syscall.SIGQUIT, patience: 5 * time.Second, least: 2 * time.Second},
-		{signal: syscall.SIGKILL, patience: 5 * time.Second, least: 5 * time.Second},
+		killed,
 	}
 	temporalEnding = []step{
 		{signal: syscall.SIGINT, patience: 8 * time.Second},
-		{signal: syscall.SIGKILL, patience: 5 * time.Second, least: 5 * time.Second},
+		killed,
 	}
 	// killOnly is for what keeps nothing anyway.
-	killOnly = []step{{signal: syscall.SIGKILL, patience: 5 * time.Second, least: 5 * time.Second}}
+	killOnly = []step{killed}
+	// killed is the last step. A process cannot refuse it, but may need a while to be gone where the machine has much to do.
+	killed = step{signal: syscall.SIGKILL, patience: 30 * time.Second, least: 30 * time.Second}
 )
 
 // recoverAll stops the servers that a killed run left in this directory. The
@@ -71,7 +73,7 @@ func (h *home) recoverPostgres(report func(string, ...any)) error {
 		}
 	}
 	// The backends of a postmaster that was killed end a moment after it.
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(killed.patience)
 	for {
 		left := inUse(h.dataDir())
 		if len(left) == 0 {

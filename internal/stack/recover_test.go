@@ -3,8 +3,10 @@
 package stack
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -16,6 +18,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
@@ -94,12 +98,12 @@ func TestScavengeRemovesWhatKilledEphemeralRunsLeft(t *testing.T) {
 // Pid files that name processes which are not ours must stop nobody.
 func TestStalePidFiles(t *testing.T) {
 	t.Parallel()
-	bystander := exec.Command("sleep", "60")
+	bystander := exec.Command("sleep", "3600")
 	require.NoError(t, bystander.Start())
 	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()
 	pid := bystander.Process.Pid
 	// The kernel shows a program's arguments a moment after it has replaced the one that started it.
-	require.Eventually(t, func() bool { return commandLine(pid) == "sleep 60" }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return commandLine(pid) == "sleep 3600" }, patience, time.Millisecond)
 
 	dir := openDir(t)
 	h := &home{dir: dir}
@@ -120,7 +124,7 @@ func TestStalePidFiles(t *testing.T) {
 		require.NoError(t, h.recoverTemporal(quiet), name)
 		require.NoFileExists(t, h.path("postgres.pid"), name)
 		require.NoFileExists(t, h.path("temporal.pid"), name)
-		require.Equal(t, "sleep 60", commandLine(pid), name)
+		require.Equal(t, "sleep 3600", commandLine(pid), name)
 	}
 	require.FileExists(t, postmaster, "Postgres itself judges the file of a process that is gone")
 	require.NoError(t, os.WriteFile(postmaster, []byte(strconv.Itoa(pid)+"\n"), 0o600))
@@ -236,16 +240,25 @@ func TestServersOfTheEnvironmentAreUsed(t *testing.T) {
 	require.NotContains(t, err.Error(), "not-the-password")
 
 	t.Setenv(databaseVariable, running.DatabaseURL)
-	t.Setenv(temporalVariable, fmt.Sprintf("127.0.0.1:%d", closedPort(t)))
-	began := time.Now()
-	_, err = Start(t.Context(), Options{Dir: dir})
-	require.ErrorContains(t, err, os.Getenv(temporalVariable)+", given by "+temporalVariable)
-	require.Less(t, time.Since(began), externalPatience+5*time.Second)
-}
-
-func closedPort(t *testing.T) int {
-	t.Helper()
-	port, err := newPortChooser("").choose("test", 0)
+	// A server that never answers is given up, although the context of this start has no end.
+	before := externalPatience
+	t.Cleanup(func() { externalPatience = before })
+	externalPatience = time.Second
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	return port
+	defer func() { require.NoError(t, silent.Close()) }()
+	for variable, other := range map[string]string{databaseVariable: temporalVariable, temporalVariable: databaseVariable} {
+		t.Setenv(databaseVariable, running.DatabaseURL)
+		t.Setenv(temporalVariable, running.TemporalAddress)
+		for _, address := range []string{silent.Addr().String(), fmt.Sprintf("127.0.0.1:%d", testport.Reserve(t))} {
+			named := address
+			if variable == databaseVariable {
+				named = "postgres://delta:password@" + address + "/delta"
+			}
+			t.Setenv(variable, named)
+			_, err = Start(context.Background(), Options{Dir: dir}) //nolint:usetesting // one without an end
+			require.ErrorContains(t, err, address+", given by "+variable)
+			require.NotContains(t, err.Error(), other)
+		}
+	}
 }

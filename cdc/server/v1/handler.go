@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -35,7 +36,8 @@ type Handler struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup
 
-	strangers atomic.Int64 // tables that are not the role's
+	writing   time.Duration // how long a client may take to read a piece of a snapshot
+	strangers atomic.Int64  // tables that are not the role's
 
 	initializing chan struct{} // holds one while nobody does
 	mu           sync.Mutex
@@ -62,7 +64,7 @@ func New(config Config) (*Handler, error) {
 	}
 	h := &Handler{
 		config: config, mux: http.NewServeMux(), pool: pool, markers: newMarkers(config.Installation),
-		initializing: make(chan struct{}, 1), streams: map[*streaming]bool{},
+		writing: writing, initializing: make(chan struct{}, 1), streams: map[*streaming]bool{},
 	}
 	h.initializing <- struct{}{}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())

@@ -48,7 +48,7 @@ func TestAStreamGoesOnAfterTheDatabaseIsRestarted(t *testing.T) {
 		require.Eventually(t, func() bool {
 			status, _ := s.do(http.MethodPost, "/v1/snapshot/data", `{"table": "test_table", "limit": 1}`)
 			return status == http.StatusServiceUnavailable
-		}, 20*time.Second, 20*time.Millisecond)
+		}, cdctest.Patience, 20*time.Millisecond)
 	}
 	second := s.init()
 	require.NotEqual(t, slot, second)

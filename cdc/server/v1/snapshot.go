@@ -20,7 +20,7 @@ import (
 // chunk is how much of an answer is collected before it is written, in bytes.
 const chunk = 64 << 10
 
-// writing is how long a client may take to read such a piece.
+// writing is how long a client may take to read such a piece, unless a test has set it.
 const writing = 30 * time.Second
 
 // request is the body of a request for snapshot data.
@@ -152,7 +152,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 	out := []byte{'['}
 	flush := func() error {
 		// Where it is not supported, whoever mounts the handler has limits of their own.
-		_ = controller.SetWriteDeadline(time.Now().Add(writing))
+		_ = controller.SetWriteDeadline(time.Now().Add(h.writing))
 		if err := ctx.Err(); err != nil { // the session has ended, and its deadline was overwritten here
 			return err
 		}
