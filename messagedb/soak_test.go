@@ -2,7 +2,6 @@ package messagedb_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -13,12 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-var soakMessages = flag.Int("soak", 4000, "how many messages the soak test writes")
-
 const (
+	soakMessages = 4000 // written at least
 	soakWriters  = 8
 	soakStreams  = 64
 	soakMembers  = 4
@@ -60,9 +59,8 @@ func (a *audit) distinct() (n int64) {
 
 // Writers, and groups whose members die and come back: every message is handled by each group, those of a stream in order,
 // and no more of them twice than a position interval, and the message before it, for each death.
-//
-// go test ./messagedb -run Soak -soak 200000
-func TestSoak(t *testing.T) {
+func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
+	long := soak.Time(t, 0)
 	t.Parallel()
 	s := newStore(t)
 	seed := rand.Uint64()
@@ -71,7 +69,7 @@ func TestSoak(t *testing.T) {
 	audits := map[string]*audit{}
 	stop, written := make(chan struct{}), make(chan struct{})
 	var members, writers sync.WaitGroup
-	var deaths atomic.Int64
+	var deaths, total atomic.Int64
 	began := time.Now()
 	for g, name := range groups {
 		a := &audit{next: map[messagedb.StreamName]int64{}}
@@ -89,27 +87,28 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	for w := range soakWriters {
-		writers.Go(func() { soakWriter(t, s, rand.New(rand.NewPCG(seed, uint64(w))), *soakMessages/soakWriters) })
+		writers.Go(func() {
+			total.Add(soakWriter(t, s, rand.New(rand.NewPCG(seed, uint64(w))), soakMessages/soakWriters, began.Add(long)))
+		})
 	}
 	writers.Wait()
 	close(written)
 	wrote := time.Since(began)
-	total := int64(*soakMessages / soakWriters * soakWriters)
 	require.Eventually(t, func() bool {
-		return audits["one"].distinct() >= total && audits["two"].distinct() >= total
+		return audits["one"].distinct() >= total.Load() && audits["two"].distinct() >= total.Load()
 	}, 2*time.Minute, 20*time.Millisecond, "not all messages were handled")
 	close(stop)
 	members.Wait()
 	var duplicates int64
 	for name, a := range audits {
-		require.Equal(t, total, a.distinct(), name)
+		require.Equal(t, total.Load(), a.distinct(), name)
 		require.Empty(t, a.disorder, name)
 		duplicates += a.duplicates
 	}
 	require.LessOrEqual(t, duplicates, deaths.Load()*(soakInterval+1))
 	require.Positive(t, deaths.Load())
 	t.Logf("%d messages written in %v, handled by %d groups in %v; %d deaths, %d duplicates (at most %d)",
-		total, wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*(soakInterval+1))
+		total.Load(), wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*(soakInterval+1))
 }
 
 // live runs a member until it dies, or the test is over; it tells whether it comes back.
@@ -149,10 +148,10 @@ func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand,
 }
 
 // soakWriter writes single messages, several at once, and transactions.
-func soakWriter(t *testing.T, s *store, r *rand.Rand, count int) {
-	for count > 0 {
+func soakWriter(t *testing.T, s *store, r *rand.Rand, least int, until time.Time) (written int64) {
+	for count := least; count > 0 || time.Now().Before(until); {
 		stream := messagedb.StreamName(fmt.Sprintf("soak-%d", r.IntN(soakStreams)))
-		ms := make([]messagedb.ProposedMessage, min(count, 1+r.IntN(5)))
+		ms := make([]messagedb.ProposedMessage, 1+r.IntN(5))
 		for i := range ms {
 			ms[i] = messagedb.ProposedMessage{Type: "T", Data: map[string]int{"left": count - i}}
 		}
@@ -169,8 +168,10 @@ func soakWriter(t *testing.T, s *store, r *rand.Rand, count int) {
 		}
 		if err != nil {
 			t.Error(err)
-			return
+			return written
 		}
 		count -= len(ms)
+		written += int64(len(ms))
 	}
+	return written
 }

@@ -27,7 +27,7 @@ var leaves = []string{"migrations", "messagedb", "cdc"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.
-var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/testport"}
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport"}
 
 // mayImportTestOnly are prefixes of those few.
 var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport"}

@@ -22,16 +22,17 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // chaosURL is set for the child process that is the client.
 const chaosURL = "CDC_CHAOS_URL"
 
-// TestChaosClient is that child: it prints each transaction before it may acknowledge it, and tells of what is not whole.
-func TestChaosClient(t *testing.T) {
+// TestClientOfTheSoak is that child: it prints each transaction before it may acknowledge it, and tells of what is not whole.
+func TestClientOfTheSoak(t *testing.T) {
 	url := os.Getenv(chaosURL)
 	if url == "" {
-		t.Skip("it is a part of TestChaos")
+		t.Skip("it is a part of TestSoakOfAClientThatIsKilled")
 	}
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
@@ -117,7 +118,7 @@ type chaos struct {
 // client runs one until it is killed.
 func (c *chaos) client(url string) (kill func(os.Signal)) {
 	c.t.Helper()
-	command := exec.Command(os.Args[0], "-test.run=^TestChaosClient$", "-test.timeout=10m")
+	command := exec.Command(os.Args[0], "-test.run=^TestClientOfTheSoak$", "-test.timeout=0")
 	command.Env = append(os.Environ(), chaosURL+"="+url)
 	out, err := command.StdoutPipe()
 	require.NoError(c.t, err)
@@ -209,17 +210,9 @@ func (c *chaos) write(ctx context.Context, writer int) (written int) {
 	return written
 }
 
-// Not parallel: it takes all the machine has. CDC_CHAOS makes it longer, such as 2m.
-func TestChaos(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes long")
-	}
-	long := 12 * time.Second
-	if text := os.Getenv("CDC_CHAOS"); text != "" {
-		var err error
-		long, err = time.ParseDuration(text)
-		require.NoError(t, err)
-	}
+// Not parallel: it takes all the machine has.
+func TestSoakOfAClientThatIsKilled(t *testing.T) {
+	long := soak.Time(t, 12*time.Second)
 	server, d := newPrivateServer(t)
 	d.exec(`create table events (writer int, seq int, part int, of int, filler text, primary key (writer, seq, part))`,
 		`create publication chaos for all tables`, `select pg_create_logical_replication_slot('chaos', 'pgoutput')`)

@@ -3,7 +3,6 @@ package server_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,9 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
-
-var chaos = flag.Duration("chaos", 5*time.Second, "how long the test of faults goes on")
 
 // follower is a client that keeps what it has with its token, as one in a database would.
 type follower struct {
@@ -150,7 +148,8 @@ func position(lsn string) (n uint64) {
 
 // Writers run, and the server, the walsender and the client are cut at random: nothing is lost, nothing comes again that the
 // token covers, and the order is kept.
-func TestNothingIsLostWhateverIsCut(t *testing.T) {
+func TestSoakOfConnectionsThatAreCut(t *testing.T) {
+	long := soak.Time(t, 5*time.Second)
 	t.Parallel()
 	h := newHarness(t, nil)
 	h.Exec(`create table event (id int generated always as identity primary key, n int, v text)`)
@@ -177,7 +176,7 @@ func TestNothingIsLostWhateverIsCut(t *testing.T) {
 		})
 	}
 	kills := map[string]int{}
-	for end := time.Now().Add(*chaos); time.Now().Before(end); time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond) {
+	for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(time.Duration(50+rand.IntN(300)) * time.Millisecond) {
 		switch rand.IntN(4) {
 		case 0:
 			kills["client"]++
