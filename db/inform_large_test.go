@@ -15,7 +15,7 @@ import (
 func TestALargeSetIsWrittenAllOrNothing(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	const size = 10_000
+	const size = 2*db.InformPage + 3 // three statements
 	large := func(content func(i int) string) (all []deltatype.ObjectInformParams) {
 		for i := range size {
 			all = append(all, object(fmt.Sprintf("%05d", size-i), content(i)))

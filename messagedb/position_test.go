@@ -150,6 +150,7 @@ func TestAConsumerGetsOverLostConnections(t *testing.T) {
 	ended := running(t, c)
 	// At any other moment, too.
 	for c.Stats().Retried < 3 {
+		require.Empty(t, ended, "it gave up")
 		require.NoError(t, administer(t.Context(), kill))
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/workflows"
@@ -67,6 +68,9 @@ func environment() *testsuite.TestWorkflowEnvironment {
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(2 * time.Minute) // of this machine's time: the workflow's passes by itself
+	// By default the SDK takes a workflow that has not yielded for a second for stuck, which it is not where the machine is busy,
+	// and goes on beside it: a data race of its own.
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: 2 * time.Minute})
 	return env
 }
 
