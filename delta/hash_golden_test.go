@@ -157,7 +157,7 @@ type hashedAll struct {
 	unexported string
 
 	Skipped string `json:"-"`
-	Dash    string `json:"-,"`
+	Dash    string `json:"-,"` //nolint:staticcheck // a field whose name is a dash
 	Escaped string `json:"<&>"`
 	Umlaut  string `json:"größe"`
 

@@ -22,7 +22,7 @@ type cutConn struct {
 
 func (c cutConn) Read(p []byte) (int, error) {
 	if c.cut.Load() {
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return c.Conn.Read(p)

@@ -38,9 +38,17 @@ func TestFlags(t *testing.T) {
 		t.Fatalf("%+v", o)
 	}
 	for _, args := range [][]string{
-		{"--port", "0"}, {"--ui-port", "70000"}, {"--port", "x"}, {"more"}, {"--nothing"},
-		{"--search-attribute", "Kind"}, {"--search-attribute", "=Keyword"}, {"--search-attribute", "Kind=Odd"},
-		{"--dynamic-config-value", "a"}, {"--dynamic-config-value", "a=[b"}, {"--sqlite-pragma", "journal_mode"},
+		{"--port", "0"},
+		{"--ui-port", "70000"},
+		{"--port", "x"},
+		{"more"},
+		{"--nothing"},
+		{"--search-attribute", "Kind"},
+		{"--search-attribute", "=Keyword"},
+		{"--search-attribute", "Kind=Odd"},
+		{"--dynamic-config-value", "a"},
+		{"--dynamic-config-value", "a=[b"},
+		{"--sqlite-pragma", "journal_mode"},
 	} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
