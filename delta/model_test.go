@@ -17,11 +17,11 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 const (
 	modelResources = 8
-	modelTime      = 12 * time.Second
 	modelAttempts  = 3
 )
 
@@ -135,7 +135,8 @@ func allowed(err error) error {
 
 // Whatever happens to resources, and in whatever order: the latest that was informed is what ends up outside, no older write
 // comes after a newer one, attempts are bounded, and nothing is stuck.
-func TestWhateverHappensTheLatestIsSynced(t *testing.T) {
+func TestSoakOfResources(t *testing.T) {
+	long := soak.Time(t, 12*time.Second)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if given := os.Getenv("DELTA_TEST_SEED"); given != "" {
@@ -157,7 +158,7 @@ func TestWhateverHappensTheLatestIsSynced(t *testing.T) {
 	c := start()
 	own := rand.New(rand.NewPCG(seed, 2))
 	acts := 0
-	for deadline := time.Now().Add(modelTime); time.Now().Before(deadline); acts++ {
+	for deadline := time.Now().Add(long); time.Now().Before(deadline); acts++ {
 		id := fmt.Sprint("r", own.IntN(modelResources))
 		require.NoError(t, m.act(t.Context(), c, own.IntN(18), id))
 		if own.IntN(120) == 0 {

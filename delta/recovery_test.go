@@ -14,7 +14,9 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/stack"
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // ownTemporal is a Temporal server of a test's own. It keeps nothing when it ends.
@@ -26,7 +28,7 @@ type ownTemporal struct {
 func startTemporal(t *testing.T) *ownTemporal {
 	t.Helper()
 	own := &ownTemporal{t: t}
-	own.start(stack.AnyPort)
+	own.start(testport.Reserve(t))
 	t.Cleanup(own.end)
 	return own
 }
@@ -64,9 +66,9 @@ func (own *ownTemporal) dial() client.Client {
 }
 
 // Wipe Temporal, and everything is rebuilt from the rows: lifecycles, timers and schedules. What is not due is not synced.
-func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
+func TestSoakOfAWipedTemporal(t *testing.T) {
+	resources := soak.Count(t, 300, 3000)
 	t.Parallel()
-	const resources = 1000
 	h := newHarness(t)
 	server := startTemporal(t)
 	temporal := server.dial()
@@ -95,7 +97,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource WHERE state <> 'synced'").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return open() == 0 }, 3*time.Minute, 50*time.Millisecond)
+	until(t, func() bool { return open() == 0 })
 	require.EqualValues(t, resources, calls.Load())
 
 	server.end()
@@ -103,7 +105,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	require.NoError(t, err, "informing needs no Temporal")
 	server.again()
 
-	require.Eventually(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) }, 2*time.Minute, 50*time.Millisecond)
+	until(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) })
 	running := func() int64 {
 		count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
 			Query: "WorkflowType = 'delta.Resource' AND ExecutionStatus = 'Running'",
@@ -113,24 +115,24 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		}
 		return count.GetCount()
 	}
-	require.Eventually(t, func() bool { return running() == resources+1 }, 3*time.Minute, 100*time.Millisecond,
+	until(t, func() bool { return running() == int64(resources)+1 },
 		"each resource has its lifecycle again; %d have", running())
 	// Its timer too: what rests is not waiting for a wake-up.
 	for i := 0; i < resources; i += 37 {
 		id := fmt.Sprintf("%s/wide/%d", h.Prefix, i)
-		require.Eventually(t, func() bool {
+		until(t, func() bool {
 			value, err := temporal.QueryWorkflow(t.Context(), id, "", "state")
 			var step struct{ Next string }
 			return err == nil && value.Get(&step) == nil && step.Next == "lapse"
-		}, 2*time.Minute, 100*time.Millisecond, "%s", id)
+		}, "%s", id)
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
-	require.Eventually(t, func() bool {
+	until(t, func() bool {
 		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
-	}, time.Minute, 100*time.Millisecond, "what rests is not woken again before it is due")
+	}, "what rests is not woken again before it is due")
 	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, passes.Load(), int64(2), "the informer's schedule is there, and ran")
+	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule is there, and runs")
 }
 
 // quiet is a logger for a client whose server goes away.
