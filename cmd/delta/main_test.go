@@ -323,7 +323,7 @@ func TestDevInterruptedWhileItStarts(t *testing.T) {
 	t.Parallel()
 	tmp := openDir(t)
 	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")
-	require.Eventually(t, func() bool { return strings.Contains(s.String(), "Temporal from") }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return regexp.MustCompile(`Temporal \S+ from`).MatchString(s.String()) }, patience, time.Millisecond)
 	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
 	s.wait(t, s.ended)
 	require.Equal(t, exitOK, s.cmd.ProcessState.ExitCode(), s)

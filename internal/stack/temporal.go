@@ -91,6 +91,10 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 					err = errPortTaken{p}
 				}
 			}
+			// Another program may have had the port for a moment only, or it is one of the server's inner ports.
+			if taken := (errPortTaken{}); !errors.As(err, &taken) && strings.Contains(c.written(), "address already in use") {
+				err = errPortTaken{port}
+			}
 		}
 		return errors.Join(err, c.stop(ctx))
 	}
@@ -105,13 +109,17 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	return nil
 }
 
+// announcement is how long a server that serves may take to say so.
+const announcement = 10 * time.Second
+
 // awaitTemporal returns when the frontend serves and knows the namespace.
 func awaitTemporal(ctx context.Context, c *child, address string, began time.Time) error {
 	for {
 		if serves(ctx, address) == nil {
 			// Should another Temporal answer on the port, ours dies of it right
-			// after its start; it is ours when it has announced itself or lives on.
-			if strings.Contains(c.written(), "Server:") || time.Since(began) > time.Second {
+			// after its start; it is ours when it has announced itself. A program that announces
+			// itself in other words has to live on for a while.
+			if strings.Contains(c.written(), "Server:") || time.Since(began) > announcement {
 				if c.alive() {
 					return nil
 				}
