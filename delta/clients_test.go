@@ -372,18 +372,23 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	// How long Temporal takes is its affair. What has it notice in seconds is that it misses heartbeats, long before any other
 	// timeout, and that it gives the same activity to another worker.
 	lost := 0
-	for _, event := range h.history(row.WorkflowID) {
-		require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is tried again, not given up")
-		if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
-			require.Equal(t, 10*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
-			require.LessOrEqual(t, scheduled.GetRetryPolicy().GetInitialInterval().AsDuration(), time.Second)
-			require.Zero(t, scheduled.GetRetryPolicy().GetMaximumAttempts())
+	until(t, func() bool {
+		// Temporal writes the start of an activity that may be retried when it has ended, some time after its result is on the row.
+		lost = 0
+		for _, event := range h.history(row.WorkflowID) {
+			require.NotEqual(t, enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT, event.GetEventType(), "the activity is tried again, not given up")
+			if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
+				require.Equal(t, 10*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
+				require.LessOrEqual(t, scheduled.GetRetryPolicy().GetInitialInterval().AsDuration(), time.Second)
+				require.Zero(t, scheduled.GetRetryPolicy().GetMaximumAttempts())
+			}
+			if started := event.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
+				lost++
+				require.Equal(t, enumspb.TIMEOUT_TYPE_HEARTBEAT, started.GetLastFailure().GetTimeoutFailureInfo().GetTimeoutType())
+			}
 		}
-		if started := event.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
-			lost++
-			require.Equal(t, enumspb.TIMEOUT_TYPE_HEARTBEAT, started.GetLastFailure().GetTimeoutFailureInfo().GetTimeoutType())
-		}
-	}
+		return lost > 0
+	})
 	require.Equal(t, 1, lost, "the activity that was lost is the one that went on")
 }
 

@@ -161,14 +161,14 @@ func TestComposeHasThePortsAndCredentialsOfTheEmbeddedStack(t *testing.T) {
 		require.NotEmpty(t, s.Image)
 	}
 	sort.Strings(names)
-	require.Equal(t, []string{"postgres", "temporal", "temporal-ui"}, names)
+	require.Equal(t, []string{"postgres", "temporal"}, names)
 
 	postgres := compose.Services["postgres"]
 	require.Contains(t, postgres.Command, "wal_level=logical")
 	require.Equal(t, []string{strconv.Itoa(stack.DefaultPostgresPort) + ":5432"}, postgres.Ports)
 	require.Equal(t, map[string]string{"POSTGRES_USER": "delta", "POSTGRES_PASSWORD": "password", "POSTGRES_DB": "delta"}, postgres.Environment)
-	require.Equal(t, []string{strconv.Itoa(stack.DefaultTemporalPort) + ":7233"}, compose.Services["temporal"].Ports)
-	require.Equal(t, []string{strconv.Itoa(stack.DefaultUIPort) + ":8080"}, compose.Services["temporal-ui"].Ports)
+	require.Equal(t, []string{strconv.Itoa(stack.DefaultTemporalPort) + ":7233", strconv.Itoa(stack.DefaultUIPort) + ":8233"},
+		compose.Services["temporal"].Ports)
 }
 
 func TestTheQuickstartRunsAsWritten(t *testing.T) {
