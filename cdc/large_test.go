@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // heap watches the memory in use, garbage left out, until the function it returns is called, which tells the most there was
@@ -50,6 +51,7 @@ func heap(t *testing.T) (peak func() uint64) {
 
 // Not parallel: it measures memory.
 func TestLargeTransactionsPassInBoundedMemory(t *testing.T) {
+	soak.Long(t)
 	for protocol := 1; protocol <= 2; protocol++ {
 		t.Run(fmt.Sprintf("protocol %d", protocol), func(t *testing.T) {
 			d := newDatabase(t)

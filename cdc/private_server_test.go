@@ -16,6 +16,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // privateServer is a Postgres of one test, which may be harmed.
@@ -88,6 +89,7 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 }
 
 func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	_, d := newPrivateServer(t) // what other tests write is retained too
 	d.exec(`create table idle (id int primary key)`, `create table busy (v text)`, `create publication `+d.name+` for table idle`,

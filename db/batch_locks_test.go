@@ -17,11 +17,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The sets of a batch, and informs of the same objects, lock rows in one order where the table is probed for each member, as it
 // is once it is larger than some sets: so they wait for each other.
 func TestTheSetsOfABatchAndInformsWaitForEachOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	const size, writers = 300, 3

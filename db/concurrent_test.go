@@ -17,6 +17,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestManyWhoInformTheSameNewObjectAllGetTheOneRow(t *testing.T) {
@@ -64,6 +65,7 @@ func TestManyWhoInformTheSameNewObjectAllGetTheOneRow(t *testing.T) {
 // Postgres promises no order in which one statement locks its rows, it follows from the plan: so the statement has to see
 // to it. Without that each deadlock costs a second, and in a user's transaction the transaction.
 func TestOverlappingSetsInOppositeOrdersWaitForEachOtherWhateverThePlan(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	const writers, rounds, size = 6, 30, 60

@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // written is one result that counts: its transaction committed.
@@ -28,6 +29,7 @@ type written struct {
 // with and without a transaction, some of which roll back. Then the story that the answers tell must be one that could
 // have happened one after the other: see check.
 func TestGenerationsCountRealChangesWhateverIsInformedAtOnce(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	seed := seed(t)

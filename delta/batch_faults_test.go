@@ -20,6 +20,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // herd is a kind of large batches.
@@ -61,6 +62,7 @@ func (h *harness) count(query string, args ...any) (n int) {
 
 // A worker process that is killed in the middle of a batch costs the members whose result was not written, and no others.
 func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const resources = 600
 	h := newHarness(t)
@@ -105,6 +107,7 @@ func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T)
 
 // Wipe Temporal, and batches are rebuilt from the rows as single lifecycles are: those that run, rest, and are due.
 func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	server := startTemporal(t)
@@ -185,6 +188,7 @@ func (h *harness) awaitOwners(temporal client.Client, kind string, names []strin
 
 // Members that were lost twice together, as by one whose Work kills its process, go on by themselves.
 func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
@@ -299,6 +303,7 @@ func TestABatchThatWasLeasedAndNeverStartedIsStartedByAnother(t *testing.T) {
 
 // A call of WorkBatch that is too slow fails as one: its members go on by themselves, and no other call is held up.
 func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	stuck := make(chan struct{})

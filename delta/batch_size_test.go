@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -247,6 +248,7 @@ func (flock) Settings() delta.ObjectSettings { return batchSettings(1) }
 
 // A batch that was left over, and resources by themselves, are together within the kind's Parallelism.
 func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")

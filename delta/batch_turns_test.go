@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // queued is a kind of more batches than there are turns.
@@ -46,6 +47,7 @@ func (h *harness) awaitQueued() {
 
 // A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
 func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
@@ -72,6 +74,7 @@ func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t
 
 // Connections that break while batches have turns, and others wait for them, cost no resource, and no turn.
 func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")

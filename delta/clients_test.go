@@ -355,6 +355,7 @@ func TestAnInformOutlivesItsProcess(t *testing.T) {
 }
 
 func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)

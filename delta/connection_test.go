@@ -112,7 +112,6 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.ErrorContains(t, err, "it is informed")
 	require.NotNil(t, row)
 	require.NotNil(t, h.row("account", "a"))
-
 }
 
 // Stop does not wait for somebody who dials: it ends that.

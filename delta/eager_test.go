@@ -14,10 +14,12 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The first task of a workflow is in the answer to its start. One that dies with its process comes again, to others.
 func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)

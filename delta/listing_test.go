@@ -16,6 +16,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // mirror is a kind whose informer always lists all there is. It has no schedule: tests run it, and nobody else between.
@@ -80,6 +81,7 @@ func (h *harness) states(kind string) map[deltatype.ResourceState]int {
 }
 
 func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: mirrors(20)}

@@ -188,6 +188,15 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
+// signalIfRunning does so where the workflow may have ended by itself meanwhile.
+func (h *harness) signalIfRunning(kind, id string) {
+	h.t.Helper()
+	err := h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil)
+	if ended := new(serviceerror.NotFound); !errors.As(err, &ended) {
+		require.NoError(h.t, err)
+	}
+}
+
 // history is that of the latest run of a workflow.
 func (h *harness) history(workflowID string) []*historypb.HistoryEvent {
 	h.t.Helper()

@@ -19,6 +19,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // tuned is a kind whose settings are the test's subject.
@@ -33,6 +34,7 @@ func (tuned) Settings() delta.ObjectSettings {
 }
 
 func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[tuned]{work: func(_ context.Context, r *delta.Resource[tuned]) error {
@@ -61,6 +63,7 @@ func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
 }
 
 func TestTheRateLimitOfAKindHolds(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var mu sync.Mutex
 	limits := map[float64]int{} // that Temporal was told of, in how many calls
@@ -116,6 +119,7 @@ func (brisk) Settings() delta.ObjectSettings {
 
 // Work that ends while a heartbeat is under way is nothing to warn of. Without that, this logs some forty warnings.
 func TestTheEndOfWorkCutsNoHeartbeat(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var logged logBuffer
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {

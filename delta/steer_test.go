@@ -151,7 +151,7 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
 	// One that is woken all the same, or was by the inform, finds that it is paused, and ends.
-	h.signal("account", "ann")
+	h.signalIfRunning("account", "ann")
 	h.workflowEnds("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State, "the change is kept")
@@ -168,7 +168,7 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 	// One whose workflow runs and is woken finds that it is paused, and ends.
 	_, err = c.Invalidate(t.Context(), account{Name: "bob"})
 	require.NoError(t, err)
-	h.signal("account", "bob")
+	h.signalIfRunning("account", "bob")
 	h.workflowEnds("account", "bob")
 	require.EqualValues(t, 3, calls.Load())
 	for i := range 20 {

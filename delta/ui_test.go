@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -24,9 +25,7 @@ var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs
 // A person finds a resource in Temporal's own UI by kind and state, and sees in words how it stands.
 func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it renders pages in a browser")
-	}
+	soak.Long(t)
 	if _, err := exec.LookPath("chromedriver"); err != nil {
 		t.Skip("there is no chromedriver on this machine: .ci/chromium installs it on Debian")
 	}

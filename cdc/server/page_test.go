@@ -13,6 +13,7 @@ import (
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/browsertest"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs/images")
@@ -20,9 +21,7 @@ var screenshots = flag.Bool("screenshots", false, "write the screenshots of docs
 // A person sees the slots with their lag, and changes as they happen, after giving the token.
 func TestThePage(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it renders pages in a browser")
-	}
+	soak.Long(t)
 	b := browsertest.New(t)
 	h := newHarness(t, func(c *server.Config) { c.Tokens = []string{secret} })
 	h.Exec(accounts, `create table payment (id int primary key, amount numeric(10,2), note text)`)

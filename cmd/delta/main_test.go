@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 var binary string
@@ -286,6 +287,7 @@ func TestDev(t *testing.T) {
 }
 
 func TestDevKeepsItsDirectory(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "kept")
 	s := startDev(t, nil, "--dir", dir)

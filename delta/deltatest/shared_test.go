@@ -17,6 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 const helperVariable = "DELTATEST_HELPER"
@@ -163,6 +165,7 @@ func alive(pid int) bool {
 }
 
 func TestProcessesShareOneSupervisor(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	tmp := privateTmp(t)
 	processes := make([]*process, 6)
@@ -201,6 +204,7 @@ func TestProcessesShareOneSupervisor(t *testing.T) {
 }
 
 func TestKilledSupervisorIsReplaced(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	tmp := privateTmp(t)
 	first, second := startProcess(t, tmp), startProcess(t, tmp)

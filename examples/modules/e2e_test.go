@@ -17,9 +17,11 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestEachModuleBecomesWhatItIs(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	w := newWorld(t, `
 require (
@@ -139,6 +141,7 @@ func TestOutage(t *testing.T) {
 }
 
 func TestEverythingIsCheckedAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/gone v1.0.0\nexample.com/forbidden v1.0.0\n)\n", time.Second, func(p *fakeProxy) {
 		p.has("example.com/a", "v1.0.0")
@@ -165,6 +168,7 @@ func TestEverythingIsCheckedAgain(t *testing.T) {
 }
 
 func TestFollowsTheGoMod(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	w := newWorld(t, "require (\nexample.com/a v1.0.0\nexample.com/b v1.0.0\n)\n", time.Second, func(p *fakeProxy) {
 		for _, path := range []string{"example.com/a", "example.com/b", "example.com/c"} {

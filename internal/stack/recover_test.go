@@ -19,10 +19,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
 func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends children with their parent")
@@ -42,6 +44,7 @@ func TestKillLeavesNoProcessAndLosesNoData(t *testing.T) {
 
 // On systems that do not end children with their parent the next start does.
 func TestNextStartStopsWhatAKilledRunLeft(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	dir := openDir(t)
 	cmd, _, answer := startHelper(t, helperOptions{Dir: dir, NoDeathSignals: true}, nil)
@@ -163,6 +166,7 @@ func TestRootExplainsAClosedDirectory(t *testing.T) {
 }
 
 func TestNormalUser(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	requireRoot(t)
 	setpriv, err := exec.LookPath("setpriv")
@@ -207,6 +211,7 @@ func TestNormalUser(t *testing.T) {
 }
 
 func TestServersOfTheEnvironmentAreUsed(t *testing.T) {
+	soak.Long(t)
 	running := start(t, anyPorts(Options{Dir: openDir(t), Ephemeral: true}))
 	t.Setenv(databaseVariable, running.DatabaseURL)
 	t.Setenv(temporalVariable, running.TemporalAddress)

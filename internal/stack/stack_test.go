@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
@@ -77,6 +78,7 @@ func answers(url string) error {
 }
 
 func TestDataSurvivesRestart(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "made", "for us")
 	// Ports of the last run that no other program is given meanwhile.
@@ -191,6 +193,7 @@ func TestTakenPortsGiveWay(t *testing.T) {
 }
 
 func TestPortsInUseAtTheLastMoment(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	// The chooser believes that both ports are free; the servers learn better.
 	first, second := listen(t), listen(t)
