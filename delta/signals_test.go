@@ -31,8 +31,17 @@ func (h *harness) temporal(args ...string) (string, error) {
 
 func (h *harness) mustTemporal(args ...string) string {
 	h.t.Helper()
-	out, err := h.temporal(args...)
-	require.NoError(h.t, err, out)
+	var out string
+	until(h.t, func() bool {
+		var err error
+		out, err = h.temporal(args...)
+		// A server that is busy says so, for whoever called to try again.
+		if err != nil && strings.Contains(out, "Workflow is busy") {
+			return false
+		}
+		require.NoError(h.t, err, out)
+		return true
+	})
 	return out
 }
 

@@ -20,12 +20,14 @@ type cutConn struct {
 	cut *atomic.Bool
 }
 
+// Read looks after the read, because pgx may have begun one in the background before the cut.
 func (c cutConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
 	if c.cut.Load() {
 		_ = c.Close()
 		return 0, io.EOF
 	}
-	return c.Conn.Read(p)
+	return n, err
 }
 
 // A lost connection is the database's fault and not the server's, whichever protocol the statement takes: pgx has
