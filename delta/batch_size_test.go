@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/api/workflowservice/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
@@ -92,7 +93,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {
 		t.Helper()
 		for _, id := range names(name, 10) {
-			h.within(time.Minute, "sized", id, is)
+			h.eventually("sized", id, is)
 		}
 	}
 
@@ -130,7 +131,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	after.SetTiming(0, 200*time.Millisecond, 0)
 	require.NoError(t, after.Start(context.Background()))
 	defer after.Stop(context.Background()) //nolint:errcheck // the test is over
-	at := time.Now()
+	at := h.now()
 	changed.Store(true)
 	if rolls {
 		each("waits", synced(1))
@@ -173,53 +174,66 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 // becomesAttendedOnce waits until attendedOnce finds nothing wrong.
 func (h *harness) becomesAttendedOnce(kind string) {
 	h.t.Helper()
-	require.EventuallyWithT(h.t, func(c *assert.CollectT) { assert.Empty(c, h.attendedOnce(kind)) }, time.Minute, 200*time.Millisecond)
+	var wrong string
+	until(h.t, func() bool { wrong = h.attendedOnce(kind); return wrong == "" }, "%s", shown[string]{&wrong})
 }
 
 // attendedOnce says what is wrong, if anything, with who attends to the resources of a kind that rest: for each it is the
-// workflow that its row names, which runs, and no other.
+// workflow that its row names, which runs, and no other. It asks the workflows themselves: Temporal's list of them is late.
 func (h *harness) attendedOnce(kind string) string {
 	h.t.Helper()
-	open, err := h.Temporal.ListWorkflow(h.t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
-		Namespace: h.TemporalNamespace, PageSize: 1000,
-		Query: fmt.Sprintf("WorkflowId STARTS_WITH '%s/%s' AND ExecutionStatus = 'Running'", h.Prefix, kind),
-	})
-	require.NoError(h.t, err)
-	attends := map[string]int{} // how many each does
-	for _, e := range open.GetExecutions() {
-		id := e.GetExecution().GetWorkflowId()
-		value, err := h.Temporal.QueryWorkflow(h.t.Context(), id, "", "state")
-		if err != nil && strings.Contains(id, ":batch/") {
-			continue // it has only just begun: one of those that are made all the time of what expires
-		}
-		if err != nil {
-			return err.Error()
-		}
-		if strings.Contains(id, ":batch/") {
-			var step activities.BatchStep
-			require.NoError(h.t, value.Get(&step))
-			attends[id] = step.Resting
-			continue
-		}
-		var step activities.Step
-		require.NoError(h.t, value.Get(&step))
-		if step.Next == activities.NextLapse {
-			attends[id] = 1
-		}
-	}
 	rows, err := h.Pool.Query(h.t.Context(), `SELECT object_id, workflow_id FROM delta_resource
 		WHERE kind = $1 AND namespace = 'default' AND state IN ('synced', 'degraded', 'deleted')`, kind)
 	require.NoError(h.t, err)
-	defer rows.Close()
-	for rows.Next() {
-		var id, workflowID string
-		require.NoError(h.t, rows.Scan(&id, &workflowID))
+	named := map[string]string{}
+	var id, workflowID string
+	_, err = pgx.ForEachRow(rows, []any{&id, &workflowID}, func() error {
+		named[id] = workflowID
+		return nil
+	})
+	require.NoError(h.t, err)
+	attends := map[string]int{} // how many each does
+	ask := func(id string) error {
+		if _, asked := attends[id]; asked {
+			return nil
+		}
+		attends[id] = 0
+		found, err := h.Temporal.DescribeWorkflowExecution(h.t.Context(), id, "")
+		if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+			return nil
+		}
+		if err != nil || found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			return err
+		}
+		value, err := h.Temporal.QueryWorkflow(h.t.Context(), id, "", "state")
+		if err != nil {
+			return err
+		}
+		var step struct {
+			Resting int
+			Next    activities.Next
+		}
+		if err := value.Get(&step); err != nil {
+			return err
+		}
+		attends[id] = step.Resting
+		if step.Next == activities.NextLapse {
+			attends[id] = 1
+		}
+		return nil
+	}
+	for id, workflowID := range named {
 		own := h.Prefix + "/" + kind + "/" + id
+		if err := errors.Join(ask(workflowID), ask(own)); err != nil {
+			return err.Error()
+		}
+		if own != workflowID && attends[own] > 0 {
+			return id + " is attended to by " + own + " and by " + workflowID
+		}
+	}
+	for id, workflowID := range named {
 		if attends[workflowID]--; attends[workflowID] < 0 {
 			return id + " is not attended to by " + workflowID
-		}
-		if _, runs := attends[own]; runs && own != workflowID {
-			return id + " is attended to by " + own + " and by " + workflowID
 		}
 	}
 	return ""
@@ -245,7 +259,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 	informer := h.client(&delta.Config{})
 	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, hang...), nil)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 }, time.Minute, 5*time.Millisecond)
+	until(t, func() bool { return h.count("SELECT count(*) FROM calls") > 0 })
 	kill()
 	_, err = informer.InformMany(t.Context(), many(func(a account) herd { return herd{a} }, names("single", 90)...), nil)
 	require.NoError(t, err)
@@ -263,7 +277,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 		return nil
 	}})))
 	for _, name := range append(names("single", 90), hang...) {
-		h.within(time.Minute, "herd", name, synced(1))
+		h.eventually("herd", name, synced(1))
 	}
 	require.EqualValues(t, 200, ofBatch.Load())
 	require.LessOrEqual(t, most.Load(), int64(8))

@@ -39,9 +39,9 @@ func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 
 func (h *harness) awaitQueued() {
 	h.t.Helper()
-	require.Eventually(h.t, func() bool {
+	until(h.t, func() bool {
 		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND held_until IS NULL") == queuedMembers
-	}, 2*time.Minute, 20*time.Millisecond)
+	})
 }
 
 // A process in which calls of Work hang, so that batches keep their turns and others go on without, dies with all of them.
@@ -57,11 +57,9 @@ func TestAProcessKilledWhileBatchesWaitForTurnsCostsNothingThatItHadNotClaimed(t
 	claimed := func() int {
 		return h.count("SELECT count(DISTINCT workflow_id) FROM delta_resource WHERE state = 'pending'")
 	}
-	require.Eventually(t, func() bool { return claimed() > turns }, 30*time.Second, 20*time.Millisecond, "they do not wait for ever")
+	until(t, func() bool { return claimed() > turns }, "they do not wait for ever")
 	kill()
-	require.Eventually(t, func() bool {
-		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", childMode) == 0
-	}, 30*time.Second, 10*time.Millisecond)
+	h.awaitEnd()
 	_, err = h.Pool.Exec(t.Context(), "CREATE TABLE killed AS SELECT object_id, state FROM delta_resource")
 	require.NoError(t, err)
 	t.Logf("killed with %d batches that had claimed members", claimed())
@@ -96,7 +94,7 @@ func TestConnectionsThatBreakWhileBatchesWaitForTurnsCostNone(t *testing.T) {
 	defer c.Stop(context.Background()) //nolint:errcheck // the test is over
 	_, err = h.client(&delta.Config{}).InformMany(t.Context(), many(newQueued, names("member", queuedMembers)...), nil)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return calls.Load() > 0 }, 30*time.Second, time.Millisecond)
+	until(t, func() bool { return calls.Load() > 0 })
 	ended := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		ended += h.count("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1", broken)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
-	historypb "go.temporal.io/api/history/v1"
 	"google.golang.org/grpc/codes"
 
 	"github.com/chariot-giving/delta/delta"
@@ -29,7 +28,7 @@ func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
 
 	h.startWorker(nil)
 	// After Temporal's timeout of 10 s; a development server under load takes its time to hand out what comes again.
-	row := h.within(90*time.Second, "account", "ann", synced(1))
+	row := h.eventually("account", "ann", synced(1))
 	require.Equal(t, 1, row.Attempt)
 	require.Empty(t, row.Errors, "no attempt was lost")
 }
@@ -50,10 +49,8 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 			temporal.lose.Store(uint32(c.code))
 			_, err := worker.Inform(t.Context(), account{Name: "ann"}, nil)
 			require.NoError(t, err)
-			row := h.within(90*time.Second, "account", "ann", synced(1))
-			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), func(e *historypb.HistoryEvent) bool {
-				return e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT
-			}))
+			row := h.eventually("account", "ann", synced(1))
+			require.Equal(t, c.timesOut, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isFirstTask(enumspb.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT)))
 			require.EqualValues(t, 1, temporal.begun.Load(), "an answer was lost")
 			require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
 			require.Equal(t, 1, row.Attempt)
@@ -81,16 +78,15 @@ func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T
 			for round := range 10 {
 				informed, err := c.Inform(t.Context(), account{Name: name, Plan: fmt.Sprint(round)}, nil)
 				require.NoError(t, err)
-				h.within(90*time.Second, "account", name, synced(informed.Resource.Generation))
+				h.eventually("account", name, synced(informed.Resource.Generation))
 				_, err = c.Delete(t.Context(), "account", name)
 				require.NoError(t, err)
 				if round%2 == 0 { // before its workflow has heard, or after
 					time.Sleep(time.Duration(rand.IntN(30)) * time.Millisecond)
 					continue
 				}
-				for h.row("account", name) != nil { // as soon as the row is gone
-					time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
-				}
+				until(t, func() bool { return h.row("account", name) == nil }) // as soon as the row is gone
+				time.Sleep(time.Duration(rand.IntN(1000)) * time.Microsecond)
 			}
 		})
 	}

@@ -19,7 +19,7 @@ func next(t *testing.T, events <-chan delta.Event) delta.Event {
 	case e, open := <-events:
 		require.True(t, open, "the channel is closed")
 		return e
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no event")
 		return delta.Event{}
 	}

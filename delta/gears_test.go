@@ -31,7 +31,7 @@ func (batched) Kind() string                   { return "batched" }
 func (batched) Settings() delta.ObjectSettings { return batchSettings(50) }
 
 func batchSettings(size int) delta.ObjectSettings {
-	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: size, HeartbeatTimeout: 5 * time.Second}
+	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: size}
 }
 
 // job is a call of Work, in either gear.
@@ -173,7 +173,7 @@ func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 					require.NotNil(t, e.Resource.SyncedAt)
 					require.EqualValues(t, 1, e.Resource.SyncCount)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Fatalf("an event is missing: %v", seen)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,10 +13,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
 )
 
 // listed is a kind with an informer, and objects that know when they were created.
@@ -71,7 +75,7 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	latest := time.Date(2026, 3, 4, 5, 6, 7, 891_000, time.UTC)
-	options := make(chan delta.InformOptions, 10)
+	options := make(chan delta.InformOptions, 1000)
 	h.start(h.config(with(&controller[listed]{inform: func(ctx context.Context, o *delta.InformOptions) (<-chan listed, error) {
 		options <- *o
 		var objects []listed
@@ -84,10 +88,13 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 	for _, i := range []int{0, 10, 19} {
 		h.eventually("listed", fmt.Sprint(i), synced(1))
 	}
-	require.Eventually(t, func() bool { return h.cursor("listed").Equal(latest) }, 10*time.Second, 10*time.Millisecond)
+	until(t, func() bool { return h.cursor("listed").Equal(latest) })
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
-	h.trigger("listed")
+	until(t, func() bool { // a run that has not quite ended is not overlapped
+		h.trigger("listed")
+		return len(options) > 0
+	})
 	require.Equal(t, latest.Add(-5*time.Minute), *(<-options).After, "the default overlap before the cursor")
 }
 
@@ -120,37 +127,64 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 
 func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 	t.Parallel()
-	for name, pass := range map[string]func(ctx context.Context) (<-chan listed, error){
-		"an error":   func(context.Context) (<-chan listed, error) { return nil, errors.New("upstream is down") },
-		"no channel": func(context.Context) (<-chan listed, error) { return nil, nil },
-		"a panic":    func(context.Context) (<-chan listed, error) { panic("broken") },
-		"an end": func(context.Context) (<-chan listed, error) {
+	for name, pass := range map[string]func(ctx context.Context, tried func()) (<-chan listed, error){
+		"an error": func(_ context.Context, tried func()) (<-chan listed, error) {
+			defer tried()
+			return nil, errors.New("upstream is down")
+		},
+		"no channel": func(_ context.Context, tried func()) (<-chan listed, error) {
+			defer tried()
+			return nil, nil
+		},
+		"a panic": func(_ context.Context, tried func()) (<-chan listed, error) {
+			defer tried()
+			panic("broken")
+		},
+		"an end": func(_ context.Context, tried func()) (<-chan listed, error) {
+			defer tried()
 			runtime.Goexit() // as a failing test assertion does
 			return nil, nil
 		},
-		"closed because the time is up": func(ctx context.Context) (<-chan listed, error) {
+		"closed because the time is up": func(ctx context.Context, tried func()) (<-chan listed, error) {
 			out := make(chan listed)
 			go func() {
 				defer close(out)
-				out <- listed{Name: "some", Made: time.Now()}
+				select {
+				case out <- listed{Name: "some", Made: time.Now()}:
+					tried()
+				case <-ctx.Done(): // before it was listed: the pass is repeated
+				}
 				<-ctx.Done()
 			}()
 			return out, nil
 		},
-		"an object that is refused": func(ctx context.Context) (<-chan listed, error) {
-			return send(ctx, listed{Name: "some", Made: time.Now()}, listed{Name: ""}), nil
+		"an object that is refused": func(ctx context.Context, tried func()) (<-chan listed, error) {
+			out := make(chan listed)
+			go func() {
+				defer close(out)
+				for _, name := range []string{"some", ""} {
+					select {
+					case out <- listed{Name: name, Made: time.Now()}:
+					case <-ctx.Done():
+						return
+					}
+				}
+				tried()
+			}()
+			return out, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t)
-			var once sync.Once
 			tried := make(chan struct{})
+			once := sync.OnceFunc(func() { close(tried) })
 			config := h.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
-				defer once.Do(func() { close(tried) })
-				return pass(ctx)
+				return pass(ctx, once)
 			}}))
-			config.ControllerInformTimeout = 500 * time.Millisecond
+			if name == "closed because the time is up" {
+				config.ControllerInformTimeout = 500 * time.Millisecond
+			}
 			c := h.start(config)
 			<-tried
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
@@ -218,10 +252,10 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	config.WorkflowIDPrefix = h.Prefix
 	other.start(config)
 	// A run that the first installation left may still be there to be ended, and runs do not overlap.
-	require.Eventually(t, func() bool {
+	until(t, func() bool {
 		h.trigger("listed")
 		return len(passed) > 0
-	}, 30*time.Second, 200*time.Millisecond)
+	})
 	other.eventually("listed", "a", synced(1))
 	require.Nil(t, h.row("listed", "a"))
 }
@@ -229,40 +263,64 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 // Clients that differ, as while they are replaced, do not undo each other's schedules: one that is made anew runs at once.
 func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t)
 	var passes atomic.Int64
 	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
 		passes.Add(1)
 		return send[hourly](ctx), nil
 	}}
+	looks := &looking{}
+	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
 	const look = 100 * time.Millisecond
 	for _, interval := range []time.Duration{-1, time.Hour} {
 		config := h.config(with(informs))
 		config.ResourceInformInterval, config.MaintenanceJobInterval = interval, look
 		h.start(config)
 	}
-	require.Eventually(t, func() bool { return passes.Load() > 0 }, 30*time.Second, look)
-	time.Sleep(20 * look)
+	until(t, func() bool { return passes.Load() > 0 })
+	looks.more(t, 40) // of two clients
 	require.EqualValues(t, 1, passes.Load())
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, time.Hour, found.Schedule.Spec.Intervals[0].Every)
 }
 
+// looking counts how often clients look after their schedules: each time they begin with the mark of their installation.
+type looking struct{ n atomic.Int64 }
+
+func (l *looking) count(o *client.Options) {
+	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoke(ctx, method, in, out, cc, opts...)
+			if asked, ok := in.(*workflowservice.DescribeScheduleRequest); ok && strings.HasSuffix(asked.GetScheduleId(), "/installation") {
+				l.n.Add(1)
+			}
+			return err
+		}))
+}
+
+// more waits until they have looked so many times more.
+func (l *looking) more(t *testing.T, times int64) {
+	t.Helper()
+	before := l.n.Load()
+	until(t, func() bool { return l.n.Load() >= before+times })
+}
+
 // Who pauses a schedule leaves a note of his own on it.
 func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t)
+	looks := &looking{}
+	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}
 	config := h.config(with(&controller[hourly]{}))
 	const look = 100 * time.Millisecond
 	config.MaintenanceJobInterval = look
 	c := h.start(config)
 	require.NoError(t, c.PauseInformer(t.Context(), "hourly"))
 	require.NoError(t, c.ResumeInformer(t.Context(), "hourly"))
+	looks.more(t, 4) // one that began while it was paused may write that
 	found, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	before := found.Info.LastUpdateAt
-	time.Sleep(10 * look)
+	looks.more(t, 10)
 	found, err = h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly").Describe(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, before, found.Info.LastUpdateAt)

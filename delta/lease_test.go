@@ -68,14 +68,14 @@ func TestASetThatIsLeasedWhileTemporalIsAwayIsNotHeldBack(t *testing.T) {
 	first := names("first", 30)
 	_, err := c.InformMany(t.Context(), manyBatched(first...), nil)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
+	until(t, func() bool {
 		row := h.row("batched", first[0])
 		return row != nil && !row.DispatchAt.After(time.Now().Add(time.Minute))
-	}, 20*time.Second, 10*time.Millisecond, "the lease of an hour is given up")
-	require.Eventually(t, func() bool {
+	}, "the lease of an hour is given up")
+	until(t, func() bool {
 		results, err := c.InformMany(t.Context(), manyBatched(names("second", 30)...), nil)
 		return err == nil && !results[0].Resource.DispatchAt.After(time.Now().Add(time.Minute))
-	}, 20*time.Second, 10*time.Millisecond)
+	})
 
 	temporal.away.Store(false)
 	for _, name := range append(first, names("second", 30)...) {

@@ -3,7 +3,9 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +69,25 @@ func (c *controller[T]) Inform(ctx context.Context, o *delta.InformOptions) (<-c
 	}
 	return c.inform(ctx, o)
 }
+
+// patience is how long a test waits for what must come. It only keeps a test from hanging for ever: it costs nothing where all is
+// well, so it is longer than a busy machine can take.
+const patience = 3 * time.Minute
+
+// until waits until something is so.
+func until(t *testing.T, is func() bool, why ...any) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			require.Fail(t, "what must come did not come", why...)
+		}
+	}
+}
+
+// shown is looked at when it is shown.
+type shown[T any] struct{ value *T }
+
+func (s shown[T]) String() string { return fmt.Sprint(*s.value) }
 
 type worker[T delta.Object] = func(ctx context.Context, r *delta.Resource[T]) error
 
@@ -137,14 +158,9 @@ func (h *harness) row(kind, id string) *deltatype.ResourceRow {
 	return readRow(h.t, h.Pool, kind, id)
 }
 
-// eventually waits until a resource is as the condition says, and returns it.
+// eventually waits until a resource is as the condition says, and returns it. A state that a resource may leave by itself is not
+// to be waited for: a busy machine looks too late.
 func (h *harness) eventually(kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
-	h.t.Helper()
-	return h.within(30*time.Second, kind, id, is)
-}
-
-// within is eventually with a patience of its own.
-func (h *harness) within(patience time.Duration, kind, id string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	h.t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
@@ -157,6 +173,13 @@ func (h *harness) within(patience time.Duration, kind, id string, is func(*delta
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// now is the time of the database, which is the clock of all columns.
+func (h *harness) now() (now time.Time) {
+	h.t.Helper()
+	require.NoError(h.t, h.Pool.QueryRow(context.Background(), "SELECT now()").Scan(&now))
+	return now
 }
 
 // signal wakes the workflow of a resource, as a dispatcher or an operator does.
@@ -183,6 +206,35 @@ func (h *harness) findHistory(workflowID string) (all []*historypb.HistoryEvent,
 		all = append(all, event)
 	}
 	return all, nil
+}
+
+// comes waits until the history of the latest run of a workflow has an event that is as the condition says, and returns it.
+func (h *harness) comes(workflowID string, is func(*historypb.HistoryEvent) bool) (found *historypb.HistoryEvent) {
+	h.t.Helper()
+	until(h.t, func() bool {
+		all, err := h.findHistory(workflowID)
+		if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+			return false
+		}
+		require.NoError(h.t, err)
+		at := slices.IndexFunc(all, is)
+		if at >= 0 {
+			found = all[at]
+		}
+		return at >= 0
+	})
+	return found
+}
+
+// timers are how long the latest run of a workflow has waited, or was to wait, each time.
+func (h *harness) timers(workflowID string) (all []time.Duration) {
+	h.t.Helper()
+	for _, event := range h.history(workflowID) {
+		if timer := event.GetTimerStartedEventAttributes(); timer != nil {
+			all = append(all, timer.GetStartToFireTimeout().AsDuration())
+		}
+	}
+	return all
 }
 
 // wakeups counts how often the latest run of a resource's workflow was told to look at its row, its start being the first;

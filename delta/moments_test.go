@@ -56,8 +56,9 @@ func (g gear) ask(c *delta.Client, state deltatype.ResourceState) {
 	refused(err, state == deltatype.ResourceStateSynced)
 	_, err = c.Retry(ctx, g.kind, "retry")
 	refused(err, false)
-	_, err = c.Delete(ctx, g.kind, "delete")
+	row, err := c.Delete(ctx, g.kind, "delete")
 	require.NoError(g.t, err)
+	require.Equal(g.t, deltatype.ResourceStateDeleted, row.State)
 	_, err = c.Pause(ctx, g.kind, "pause")
 	require.NoError(g.t, err)
 }
@@ -135,29 +136,34 @@ func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
 	})
 }
 
-// Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked.
+// Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked. They rest
+// for an hour until all have been asked, however long that takes, and are due when the test says so.
 func TestGearsAreAskedAtRest(t *testing.T) {
 	inBothGears(t, func(t *testing.T, g gear) {
 		var worked calls
 		config := g.config(g.controller(func(_ context.Context, j job) error { worked.add(j.ObjectID); return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {
-			MaxWorkers: 100, ResourceExpiry: 3 * time.Second, DeletedResourceRetentionPeriod: 2 * time.Second,
+			MaxWorkers: 100, ResourceExpiry: time.Hour, DeletedResourceRetentionPeriod: 500 * time.Millisecond,
 		}}
-		c := g.start(config)
+		c := g.client(config)
+		c.SetTiming(0, 200*time.Millisecond, 0)
+		require.NoError(t, c.Start(context.Background()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
 			g.await(name, synced(1))
 		}
 		g.ask(c, deltatype.ResourceStateSynced)
 		for _, name := range []string{"inform", "invalidate"} {
-			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount == 2 })
-			require.NotNil(t, row.DueAt)
+			row := g.await(name, synced(2))
+			require.EqualValues(t, 2, row.SyncCount)
+			require.Equal(t, time.Hour, row.DueAt.Sub(*row.SyncedAt))
 		}
-		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, "delete").State)
+		g.comesDue(deltatype.ResourceStateSynced)
 		row := g.await("pause", inState(deltatype.ResourceStateExpired))
 		require.EqualValues(t, 1, row.SyncCount)
-		for _, name := range []string{"inform", "invalidate", "retry", "nothing"} {
-			g.await(name, func(r *deltatype.ResourceRow) bool { return r.SyncCount >= 3 })
+		for name, generation := range map[string]int64{"inform": 3, "invalidate": 3, "retry": 2, "nothing": 2} {
+			require.Equal(t, generation, g.await(name, synced(generation)).SyncCount)
 		}
 		require.Equal(t, 1, worked.of("pause"))
 		_, err := c.Resume(t.Context(), g.kind, "pause")
@@ -172,19 +178,23 @@ func TestGearsAreAskedAtRest(t *testing.T) {
 func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
 	inBothGears(t, func(t *testing.T, g gear) {
 		var worked calls
-		c := g.startWorker(func(_ context.Context, j job) error {
+		c := g.client(g.config(g.controller(func(_ context.Context, j job) error {
 			worked.add(j.ObjectID)
 			if worked.of(j.ObjectID) == 1 {
-				return delta.ResourceSnooze(3 * time.Second)
+				return delta.ResourceSnooze(time.Hour) // until all have been asked, and the test says that they are due
 			}
 			return nil
-		})
+		})))
+		c.SetTiming(0, 200*time.Millisecond, 0)
+		require.NoError(t, c.Start(context.Background()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
 		g.inform(c, nil, asks...)
 		for _, name := range asks {
 			g.await(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
 		}
 		g.ask(c, deltatype.ResourceStateScheduled)
 		g.await("inform", synced(2))
+		g.comesDue(deltatype.ResourceStateScheduled)
 		g.await("delete", inState(deltatype.ResourceStateDeleted))
 		for _, name := range []string{"invalidate", "retry", "nothing"} {
 			row := g.await(name, synced(1))
@@ -196,6 +206,14 @@ func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
 		require.NoError(t, err)
 		g.await("pause", synced(1))
 	})
+}
+
+// comesDue has all resources in a state be due at once, whatever they wait for: a dispatcher steps in, as it does where Temporal has
+// lost their timers.
+func (g gear) comesDue(state deltatype.ResourceState) {
+	g.t.Helper()
+	_, err := g.Pool.Exec(g.t.Context(), "UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE state = $1", state)
+	require.NoError(g.t, err)
 }
 
 // settlesAsAsked sees what becomes of those that were asked before they were synced, or while they were: what was informed

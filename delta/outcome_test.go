@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -138,16 +139,17 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	require.Equal(t, 1, row.Attempt)
 	require.EqualValues(t, 1, row.SyncCount)
 	require.Equal(t, 1, h.countEffects())
-	require.Equal(t, "commits", (<-events).Resource.ObjectID)
+	require.Equal(t, "commits", next(t, events).Resource.ObjectID)
 
 	_, err = c.Inform(t.Context(), account{Name: "fails-after"}, nil)
 	require.NoError(t, err)
 	row = h.eventually("account", "fails-after", synced(1))
-	time.Sleep(200 * time.Millisecond) // the failure would be written by now
+	require.Equal(t, "fails-after", next(t, events).Resource.ObjectID, "it is synced")
+	// Temporal has heard of the attempt: the failure would be written by now.
+	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetActivityTaskCompletedEventAttributes() != nil })
 	require.Equal(t, row, h.row("account", "fails-after"))
 	require.Empty(t, row.Errors)
 	require.Equal(t, 2, h.countEffects())
-	require.Equal(t, "fails-after", (<-events).Resource.ObjectID, "it is synced")
 
 	_, err = c.Inform(t.Context(), account{Name: "rolls-back"}, nil)
 	require.NoError(t, err)

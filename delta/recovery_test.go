@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,21 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 )
+
+// freeAddress is one that a server can have, and have again: below the ports that connections are given, one of which could
+// otherwise have it while the server is away.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		port, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000)))
+		if err == nil {
+			require.NoError(t, port.Close())
+			return port.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
 
 // devServer starts a Temporal server of the test's own, which keeps nothing when it ends.
 func devServer(t *testing.T, address string) *testsuite.DevServer {
@@ -33,10 +49,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	t.Parallel()
 	const resources = 1000
 	h := newHarness(t)
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := port.Addr().String()
-	require.NoError(t, port.Close())
+	address := freeAddress(t)
 	server := devServer(t, address)
 	temporal, err := client.Dial(client.Options{HostPort: address, Logger: quiet{}})
 	require.NoError(t, err)
@@ -66,7 +79,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource WHERE state <> 'synced'").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return open() == 0 }, 3*time.Minute, 50*time.Millisecond)
+	until(t, func() bool { return open() == 0 })
 	require.EqualValues(t, resources, calls.Load())
 
 	require.NoError(t, server.Stop())
@@ -75,7 +88,7 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 	server = devServer(t, address)
 	defer func() { require.NoError(t, server.Stop()) }()
 
-	require.Eventually(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) }, 2*time.Minute, 50*time.Millisecond)
+	until(t, func() bool { return synced(1)(h.row("wide", "meanwhile")) })
 	running := func() int64 {
 		count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
 			Query: "WorkflowType = 'delta.Resource' AND ExecutionStatus = 'Running'",
@@ -85,24 +98,24 @@ func TestAWipedTemporalIsRebuiltFromTheRows(t *testing.T) {
 		}
 		return count.GetCount()
 	}
-	require.Eventually(t, func() bool { return running() == resources+1 }, 3*time.Minute, 100*time.Millisecond,
+	until(t, func() bool { return running() == resources+1 },
 		"each resource has its lifecycle again; %d have", running())
 	// Its timer too: what rests is not waiting for a wake-up.
 	for i := 0; i < resources; i += 37 {
 		id := fmt.Sprintf("%s/wide/%d", h.Prefix, i)
-		require.Eventually(t, func() bool {
+		until(t, func() bool {
 			value, err := temporal.QueryWorkflow(t.Context(), id, "", "state")
 			var step struct{ Next string }
 			return err == nil && value.Get(&step) == nil && step.Next == "lapse"
-		}, 2*time.Minute, 100*time.Millisecond, "%s", id)
+		}, "%s", id)
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")
-	require.Eventually(t, func() bool {
+	until(t, func() bool {
 		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
-	}, time.Minute, 100*time.Millisecond, "what rests is not woken again before it is due")
+	}, "what rests is not woken again before it is due")
 	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, passes.Load(), int64(2), "the informer's schedule is there, and ran")
+	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule is there, and runs")
 }
 
 // quiet is a logger for a client whose server goes away.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -126,11 +125,10 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 		`{"object": {"name": "ann"}, "options": {"namespace": "a/b", "x": 1}}`: "unknown field",
 	} {
 		h.signalWithStart("ann", "inform", payload)
-		require.Eventually(t, func() bool { return strings.Contains(details(), says) }, 10*time.Second, 50*time.Millisecond,
-			"%s: %s is not in %s", payload, says, details())
+		until(t, func() bool { return strings.Contains(details(), says) }, "%s: nothing says %s", payload, says)
 	}
 	h.signalWithStart("ann", "retry", "")
-	require.Eventually(t, func() bool { return strings.Contains(details(), "its state is synced") }, 10*time.Second, 50*time.Millisecond)
+	until(t, func() bool { return strings.Contains(details(), "its state is synced") })
 	require.Equal(t, before, h.row("account", "ann"))
 
 	out, err := h.temporal("workflow", "update", "execute", "--workflow-id", h.Prefix+"/account/ann", "--name", "sync", "--input", `"nonsense"`)
@@ -140,10 +138,10 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 
 	// For a resource that is not there, and a kind of another worker.
 	h.signalWithStart("nobody", "invalidate", "")
-	require.Eventually(t, func() bool {
+	until(t, func() bool {
 		run, err := h.Temporal.DescribeWorkflowExecution(t.Context(), h.Prefix+"/account/nobody", "")
 		return err == nil && run.WorkflowExecutionInfo.CloseTime != nil
-	}, 10*time.Second, 20*time.Millisecond, "a workflow with nothing to do ends")
+	}, "a workflow with nothing to do ends")
 	require.Nil(t, h.row("account", "nobody"))
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,9 +30,9 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 		g.inform(c, &delta.InformOpts{Tags: []string{"blue"}}, blue...)
 		settled := func(state deltatype.ResourceState, syncs, n int) {
 			t.Helper()
-			require.Eventually(t, func() bool {
+			until(t, func() bool {
 				return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = $2::text::delta_resource_state AND sync_count = $3", g.kind, string(state), syncs) == n
-			}, 2*time.Minute, 20*time.Millisecond)
+			})
 		}
 		settled(deltatype.ResourceStateSynced, 1, 2*resources)
 		g.await("degrades", inState(deltatype.ResourceStateDegraded))

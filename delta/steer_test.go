@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
@@ -115,7 +115,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 	require.Equal(t, "ann", (<-events).Resource.ObjectID)
 	close(proceed)
-	time.Sleep(300 * time.Millisecond)
+	h.comes(h.Prefix+"/account/ann", func(e *historypb.HistoryEvent) bool { return e.GetActivityTaskCompletedEventAttributes() != nil })
 	row = h.row("account", "ann")
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the call that ran changes nothing")
 	require.NotNil(t, row.DueAt)
@@ -150,7 +150,9 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "bob", synced(1))
-	time.Sleep(300 * time.Millisecond)
+	// One that is woken all the same, or was by the inform, finds that it is paused, and ends.
+	h.signal("account", "ann")
+	h.workflowEnds("account", "ann")
 	require.EqualValues(t, 2, calls.Load())
 	require.Equal(t, deltatype.ResourceStateScheduled, h.row("account", "ann").State, "the change is kept")
 	row, err = c.Resume(t.Context(), "account", "ann")
@@ -167,8 +169,11 @@ func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
 	_, err = c.Invalidate(t.Context(), account{Name: "bob"})
 	require.NoError(t, err)
 	h.signal("account", "bob")
-	time.Sleep(300 * time.Millisecond)
+	h.workflowEnds("account", "bob")
 	require.EqualValues(t, 3, calls.Load())
+	for i := range 20 {
+		require.Zero(t, h.wakeups("account", fmt.Sprint(i)))
+	}
 	require.NoError(t, c.ResumeKind(t.Context(), "account"))
 	for i := range 20 {
 		h.eventually("account", fmt.Sprint(i), synced(1))
@@ -201,11 +206,11 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Delete(t.Context()))
 	require.NoError(t, c.Stop(context.Background()))
 	c = h.start(config)
-	require.Eventually(t, paused, 10*time.Second, 10*time.Millisecond)
+	until(t, paused)
 	require.EqualValues(t, 1, passes.Load())
 	require.NoError(t, c.ResumeInformer(t.Context(), "listed"))
 	require.False(t, paused())
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").
 		Trigger(t.Context(), client.ScheduleTriggerOptions{}))
-	require.Eventually(t, func() bool { return passes.Load() == 2 }, 10*time.Second, 10*time.Millisecond)
+	until(t, func() bool { return passes.Load() == 2 })
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta"
@@ -44,8 +45,9 @@ func TestStopWaitsForWork(t *testing.T) {
 	started := make(chan struct{})
 	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
 		close(started)
+		<-activity.GetWorkerStopChannel(ctx) // so that it is Stop which waits, and not the end of Work that is there first
 		select {
-		case <-time.After(300 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -108,11 +110,9 @@ func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	began := time.Now()
 	require.NoError(t, c.Stop(ctx))
 	require.NoError(t, <-first)
-	require.Less(t, time.Since(began), 20*time.Second, "Work has a minute")
-	require.Equal(t, "stopped: context canceled", h.row("account", "ann").Errors[0].Error)
+	require.Equal(t, "stopped: context canceled", h.row("account", "ann").Errors[0].Error, "Work did not have its minute")
 }
 
 func TestAClientThatWasStoppedBeforeItsStartIsNotStarted(t *testing.T) {
@@ -169,7 +169,8 @@ func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 	require.NoError(t, informer.Stop(context.Background()))
 	require.NoError(t, c.Stop(context.Background()))
 	h.Pool.Reset()
-	goleak.VerifyNone(t, before)
+	var left error // connections take a moment to close
+	until(t, func() bool { left = goleak.Find(before); return left == nil }, "%s", shown[error]{&left})
 }
 
 func TestWorkIsBoundedByKindAndByNamespace(t *testing.T) {
@@ -244,18 +245,20 @@ func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 	}})))
 	ended := make(chan error, 1)
 	informer := h.client(h.config())
+	waits := make(chan struct{})
 	go func() {
-		_, err := informer.RunInform(context.Background(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+		once := sync.OnceFunc(func() { close(waits) })
+		_, err := informer.WatchInform(context.Background(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil,
+			func(p delta.InformProgress) {
+				if p.Settling {
+					once()
+				}
+			})
 		ended <- err
 	}()
 	<-snoozed
-	require.Eventually(t, func() bool {
-		n := 0
-		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_listing").Scan(&n))
-		return n > 0
-	}, 10*time.Second, 10*time.Millisecond)
-	time.Sleep(500 * time.Millisecond) // until it waits
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	<-waits
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // the resource settles in an hour
 	defer cancel()
 	require.NoError(t, c.Stop(ctx))
 	require.Empty(t, ended)
@@ -279,13 +282,13 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 		c := g.start(config)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
 		<-begun
-		require.Eventually(t, func() bool { return g.states(g.kind)[deltatype.ResourceStatePending] > 1 }, 10*time.Second, time.Millisecond)
+		until(t, func() bool { return g.states(g.kind)[deltatype.ResourceStatePending] > 1 })
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, c.Stop(ctx))
 		calls += len(begun) // one may get the place of the first before its own context ends
 		require.Equal(t, calls, g.states(g.kind)[deltatype.ResourceStateDegraded])
 		g.startWorker(func(context.Context, job) error { return nil })
-		require.Eventually(t, func() bool { return g.states(g.kind)[deltatype.ResourceStateSynced] == 20-calls }, 20*time.Second, 10*time.Millisecond)
+		until(t, func() bool { return g.states(g.kind)[deltatype.ResourceStateSynced] == 20-calls })
 	})
 }

@@ -59,9 +59,14 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			require.ErrorContains(t, err, "degraded: resource degraded: hopeless")
 			require.Equal(t, deltatype.ResourceStateDegraded, row.State)
 
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
 			require.NoError(t, c.PauseKind(t.Context(), "account"))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				defer cancel()
+				until(t, func() bool { return h.row("account", "paused") != nil })
+				time.Sleep(100 * time.Millisecond) // it has its answer, or it soon does
+			}()
 			row, err = c.Sync(ctx, account{Name: "paused"}, nil)
 			require.ErrorContains(t, err, "sync account/paused")
 			require.NotNil(t, row)
@@ -106,8 +111,7 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	const wait = 2 * time.Second
-	first := h.startWorker(func(context.Context, *delta.Resource[account]) error { return delta.ResourceSnooze(wait) })
+	first := h.startWorker(func(context.Context, *delta.Resource[account]) error { return delta.ResourceSnooze(time.Hour) })
 	_, err := first.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.Snoozes == 1 })
@@ -117,10 +121,12 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 
 	// The workflow of the plain id has not been terminated, and still waits.
 	var calls atomic.Int64
+	working, proceed := make(chan struct{}, 10), make(chan struct{})
 	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
 		calls.Add(1)
+		working <- struct{}{}
 		select {
-		case <-time.After(2 * wait):
+		case <-proceed:
 		case <-ctx.Done():
 		}
 		return ctx.Err()
@@ -129,9 +135,13 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	c := h.start(config)
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
+	<-working
+	// Now its time has come: a wake-up has it look at the row, as its timer does.
+	h.signal("account", "ann")
+	h.workflowEnds("account", "ann")
+	close(proceed)
 	row := h.eventually("account", "ann", synced(2))
 	require.EqualValues(t, 1, calls.Load())
 	require.Empty(t, row.Errors)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)
-	h.workflowEnds("account", "ann")
 }
