@@ -199,11 +199,11 @@ func (h *harness) attendedOnce(kind string) string {
 			return nil
 		}
 		attends[id] = 0
-		found, err := h.Temporal.DescribeWorkflowExecution(h.t.Context(), id, "")
+		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), id, "")
 		if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 			return nil
 		}
-		if err != nil || found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		if err != nil || found.Status != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			return err
 		}
 		value, err := h.Temporal.QueryWorkflow(h.t.Context(), id, "", "state")

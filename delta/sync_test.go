@@ -63,12 +63,20 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 			require.NoError(t, c.PauseKind(t.Context(), "account"))
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
+			type answer struct {
+				row *deltatype.ResourceRow
+				err error
+			}
+			answered := make(chan answer, 1)
 			go func() {
-				defer cancel()
-				until(t, func() bool { return h.row("account", "paused") != nil })
-				time.Sleep(100 * time.Millisecond) // it has its answer, or it soon does
+				row, err := c.Sync(ctx, account{Name: "paused"}, nil)
+				answered <- answer{row, err}
 			}()
-			row, err = c.Sync(ctx, account{Name: "paused"}, nil)
+			until(t, func() bool { return h.row("account", "paused") != nil })
+			time.Sleep(100 * time.Millisecond) // it has its answer, or it soon does
+			cancel()
+			last := <-answered
+			row, err = last.row, last.err
 			require.ErrorContains(t, err, "sync account/paused")
 			require.NotNil(t, row)
 			require.NotNil(t, h.row("account", "paused"), "it is informed in any case")
