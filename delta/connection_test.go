@@ -101,14 +101,12 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	defer away.Close()
 	config.Temporal = away
 	c := h.client(config)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	require.ErrorContains(t, c.PauseInformer(ctx, "catalogued"), "reaching Temporal")
+	require.ErrorContains(t, c.PauseInformer(t.Context(), "catalogued"), "reaching Temporal")
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, kinds, "nothing was written")
 
-	row, err := c.Sync(ctx, account{Name: "a"}, nil)
+	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
 	require.ErrorContains(t, err, "it is informed")
 	require.NotNil(t, row)
 	require.NotNil(t, h.row("account", "a"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -172,12 +173,20 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	t.Parallel()
 	answered := newRecorder()
 	close(answered.hold)
-	nowhere, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/nowhere")
-	require.NoError(t, err)
-	defer nowhere.Close()
-	told := notifier{pool: nowhere, log: slog.New(slog.DiscardHandler)}
 	var all sync.WaitGroup
 	var over atomic.Bool
+	told := notifier{log: slog.New(slog.DiscardHandler)}
+	settings, err := pgxpool.ParseConfig("postgres://127.0.0.1:1/nowhere")
+	require.NoError(t, err)
+	settings.ConnConfig.DialFunc = func(context.Context, string, string) (net.Conn, error) {
+		if !over.Load() {
+			told.follow("k") // so that there is more to tell whenever a round ends
+		}
+		return nil, errors.New("nowhere")
+	}
+	told.pool, err = pgxpool.NewWithConfig(t.Context(), settings)
+	require.NoError(t, err)
+	defer told.pool.Close()
 	goOn := func(do func()) {
 		all.Go(func() {
 			for !over.Load() {
@@ -190,10 +199,6 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 			_, _ = answered.inform(t.Context(), deltatype.ObjectInformParams{Kind: "k", ResourceID: fmt.Sprint(i)})
 		})
 	}
-	goOn(func() {
-		told.follow("k")
-		time.Sleep(time.Millisecond)
-	})
 	// What comes later goes on until these have waited: if they waited for it too, it would go on for ever.
 	var waiting sync.WaitGroup
 	for range 8 {
@@ -221,4 +226,5 @@ func TestWhoWaitsIsNotKeptByWhatComesLater(t *testing.T) {
 	}
 	over.Store(true)
 	all.Wait()
+	told.wait()
 }

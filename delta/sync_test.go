@@ -72,8 +72,17 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 				row, err := c.Sync(ctx, account{Name: "paused"}, nil)
 				answered <- answer{row, err}
 			}()
-			until(t, func() bool { return h.row("account", "paused") != nil })
-			time.Sleep(100 * time.Millisecond) // it has its answer, or it soon does
+			until(t, func() bool { // it has been informed, and now waits for its workflow
+				row, id := h.row("account", "paused"), "paused"
+				if row == nil {
+					return false
+				}
+				if hash {
+					id = row.HashedID
+				}
+				_, err := h.Temporal.DescribeWorkflow(context.Background(), h.Prefix+"/account/"+id, "")
+				return err == nil
+			})
 			cancel()
 			last := <-answered
 			row, err = last.row, last.err
