@@ -37,7 +37,7 @@ func (d *database) fill(rows int) {
 		columns, row, rows))
 }
 
-// pace keeps writers from being ever further ahead of who reads what they have written: each transaction takes one of it.
+// pace bounds how far writers are ahead of the reader: each transaction takes one token.
 type pace chan struct{}
 
 // newPace lets writers be ahead by some transactions.

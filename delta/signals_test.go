@@ -35,7 +35,7 @@ func (h *harness) mustTemporal(args ...string) string {
 	until(h.t, func() bool {
 		var err error
 		out, err = h.temporal(args...)
-		// A server that is busy says so, for whoever called to try again.
+		// A busy server refuses the call, and the caller is to try again.
 		if err != nil && strings.Contains(out, "Workflow is busy") {
 			return false
 		}

@@ -200,7 +200,7 @@ func (s *session) needTemporal(ctx context.Context) error {
 	return err
 }
 
-// temporalServer is what a server says about itself.
+// temporalServer describes a server of Temporal, in its own words.
 type temporalServer struct {
 	version string
 	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.

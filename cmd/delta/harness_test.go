@@ -161,7 +161,7 @@ func (i *installation) onBoth(args ...string) []string {
 	return append(args, "--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace)
 }
 
-// screen is what the command shows, which it may call a function for.
+// screen collects the output of the command, and may call a function at each write.
 type screen struct {
 	bytes.Buffer
 	shown func(all string)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/examples/modules/proxy"
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // patience is how long a test waits for what must come; nothing is measured with it.
@@ -39,6 +39,7 @@ type fakeProxy struct {
 func newFakeProxy(t *testing.T) *fakeProxy {
 	t.Helper()
 	p := &fakeProxy{t: t, versions: map[string][]string{}, codes: map[string]int{}, requests: map[string]int{}}
+	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(testport.Reserve(t)))
 	p.up()
 	t.Cleanup(func() { p.down() })
 	return p
@@ -46,23 +47,11 @@ func newFakeProxy(t *testing.T) *fakeProxy {
 
 func (p *fakeProxy) url() string { return "http://" + p.address }
 
-// up starts it, on the same port again if it has been up. The port is below those that systems give to whoever asks for any:
-// nobody has it while the proxy is down.
+// up starts it. The port is reserved, so nobody takes it while the proxy is down.
 func (p *fakeProxy) up() {
 	p.t.Helper()
-	var listener net.Listener
-	var err error
-	for range 100 {
-		address := p.address
-		if address == "" {
-			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000)))
-		}
-		if listener, err = (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", address); err == nil || p.address != "" {
-			break
-		}
-	}
+	listener, err := (&net.ListenConfig{}).Listen(p.t.Context(), "tcp", p.address)
 	require.NoError(p.t, err)
-	p.address = listener.Addr().String()
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(p.answer))
 	p.server.Listener = listener
 	p.server.Start()

@@ -71,7 +71,7 @@ func New(t testing.TB) *Browser {
 	return b
 }
 
-// listens is what chromedriver says when it does.
+// listens matches the line in which chromedriver names its port.
 var listens = regexp.MustCompile(`started successfully on port (\d+)`)
 
 // newProfile makes a directory for a browser. Processes of the browser may still write into it for a moment after it has ended,

@@ -227,7 +227,7 @@ func awaitPostgres(ctx context.Context, c *child, port int, data string) error {
 		}
 		select {
 		case <-c.done:
-			// Who has taken the port may have let go of it again by now.
+			// The program that had the port may have released it by now.
 			if strings.Contains(c.written(), "Address already in use") || !portFree(port) {
 				return errPortTaken{port}
 			}

@@ -165,7 +165,7 @@ var dynamicConfig = []string{
 	"matching.numTaskqueueReadPartitions=1",
 	"matching.numTaskqueueWritePartitions=1",
 	// A worker that stops ends its polls. Otherwise the server may give a task to a poll that nobody reads any more, and
-	// whoever waits for it waits until the task times out, ten seconds later.
+	// its workflow waits until the task times out, ten seconds later.
 	"frontend.enableCancelWorkerPollsOnShutdown=true",
 	// The first workflow task comes with the answer to the start. It is the server's default, and Delta counts on it.
 	"system.enableEagerWorkflowStart=true",
