@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -20,14 +19,15 @@ import (
 
 // Registered names. They are in histories: never change one.
 const (
-	AttemptName    = "delta.Attempt"
-	LapseName      = "delta.Lapse"
-	InformPassName = "delta.InformPass"
-	SteerName      = "delta.Steer"
-	SettledName    = "delta.Settled"
+	AttemptName       = "delta.Attempt"
+	EndRetentionName  = "delta.EndRetention"
+	CommandName       = "delta.Command"
+	InformPassName    = "delta.InformPass"
+	AwaitSettledName  = "delta.AwaitSettled"
+	ForgetListingName = "delta.ForgetListing"
 
-	AttemptBatchName = "delta.AttemptBatch"
-	LapseBatchName   = "delta.LapseBatch"
+	AttemptBatchName      = "delta.AttemptBatch"
+	EndBatchRetentionName = "delta.EndBatchRetention"
 )
 
 // WrongInstallation is the type of the error that ends a workflow which belongs to another database.
@@ -37,9 +37,10 @@ const WrongInstallation = "delta.WrongInstallation"
 const UnknownKind = "delta.UnknownKind"
 
 const (
-	// DispatchNet is how long after a step that should go on by itself a dispatcher looks again. It is long, because
-	// it matters only when Temporal lost a workflow, and because a step may wait in a task queue.
-	DispatchNet = 15 * time.Minute
+	// DispatchLease is how long a dispatcher leaves a row alone whose workflow it has woken, and that is due.
+	DispatchLease = time.Minute
+	// LongestLease bounds it for a row that has been due for long.
+	LongestLease = 15 * time.Minute
 	// DueGrace is how long after due_at a dispatcher steps in, where the workflow's timer should have.
 	DueGrace = time.Minute
 	// MaxErrors is how many errors a row keeps.
@@ -67,18 +68,28 @@ type Activities struct {
 	Rest Rest
 	// Limit bounds Work across kinds, by namespace.
 	Limit NamespaceLimit
-	// Slots bounds Work within the kind; nil where Parallel does.
-	Slots *Slots
-	// Parallel bounds Work within the kind, on a worker that has no slots for it alone; nil for no bound.
+	// Parallel bounds Work within the kind; nil for no bound.
 	Parallel *semaphore.Weighted
+	// OwnQueue is set where the worker's task queue is for this kind alone.
+	OwnQueue bool
+	// Rate bounds how many calls of Work begin a second; nil for no bound.
+	Rate *RateLimit
+	// Called is called with how long a call of Work took, Attempted when an attempt of a single workflow has ended; nil for no call.
+	Called    func(took time.Duration)
+	Attempted func()
+	// Claims renews the claims of the client; nil for claims that are never renewed.
+	Claims *Claims
 	// Parallelism is how many calls of Work one batch has at once.
 	Parallelism int
 	// Turns bound how many batches are handed to Work at once; nil for no bound.
 	Turns *Turns
-	// BatchSize above 1 tells that the kind's resources are dispatched in batches: one that is synced is left to them.
+	// BatchSize is how many resources a batch has at most: 1 for a workflow for each, 0 for what the dispatcher decides. Above 1, a resource
+	// that expires is left to batches, and the controller may be given many in one call.
 	BatchSize int
 	// Context adds to the context of Work and Inform; nil for nothing.
 	Context func(context.Context) context.Context
+	// HashObjectIDs keeps object ids from Temporal.
+	HashObjectIDs bool
 	// AbandonAfter is how long Work may go on after its context ended before the attempt is closed without it.
 	AbandonAfter time.Duration
 	// DefaultMaxAttempts is given to resources that an informer finds first.
@@ -86,15 +97,12 @@ type Activities struct {
 	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
 	// context of the activity, which answers Temporal after Work was cancelled.
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
-	// Observed is called after the outcome of an attempt was written, with what makes the row as it is then, for those who want
-	// it; nil for nobody.
+	// Observed is called after the outcome of an attempt was written, with what makes the row as it is then; nil for no call.
 	Observed func(verdict Verdict, row func() (*deltatype.ResourceRow, error))
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
-	// Claimed is called when all members of a batch were claimed, so that nobody has to settle their leases; nil for nobody.
-	Claimed func(kind, workflowID string)
 	// Outbox leases what informers write; nil for none.
 	Outbox db.Outbox
 }
@@ -106,8 +114,12 @@ type Rest struct {
 
 // NamespaceLimit bounds concurrent Work in a namespace.
 type NamespaceLimit interface {
-	// Acquire waits for a place; the function gives it back. The error is the context's.
+	// Acquire waits for a slot; the function gives it back. The error is the context's.
 	Acquire(ctx context.Context, namespace string) (release func(), err error)
+	// TryAcquire takes a slot if one is free.
+	TryAcquire(namespace string) (release func(), ok bool)
+	// IsFull reports whether Acquire would wait.
+	IsFull(namespace string) bool
 }
 
 // Ref names a resource, and the database that it is in. Nothing else of it enters a history.
@@ -115,6 +127,10 @@ type Ref struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
 	ObjectID     string `json:"object_id,omitempty"`
+	// ID is that of the row as a dispatcher has seen it: a hint that saves a read.
+	ID int64 `json:"id,omitempty"`
+	// Namespace is that of the resource as a dispatcher has seen it: a hint, too.
+	Namespace string `json:"namespace,omitempty"`
 	// HashedID stands for ObjectID, where object ids are kept from Temporal.
 	HashedID string `json:"hashed_id,omitempty"`
 	// SearchAttributes tells that the Temporal namespace has Delta's.
@@ -142,16 +158,17 @@ type Kinds map[string]*Activities
 // RegisterResource registers what the resource workflow calls.
 func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterActivityWithOptions(k.Attempt, activity.RegisterOptions{Name: AttemptName})
-	r.RegisterActivityWithOptions(k.Lapse, activity.RegisterOptions{Name: LapseName})
+	r.RegisterActivityWithOptions(k.EndRetention, activity.RegisterOptions{Name: EndRetentionName})
 	r.RegisterActivityWithOptions(k.AttemptBatch, activity.RegisterOptions{Name: AttemptBatchName})
-	r.RegisterActivityWithOptions(k.LapseBatch, activity.RegisterOptions{Name: LapseBatchName})
-	r.RegisterActivityWithOptions(k.Steer, activity.RegisterOptions{Name: SteerName})
+	r.RegisterActivityWithOptions(k.EndBatchRetention, activity.RegisterOptions{Name: EndBatchRetentionName})
+	r.RegisterActivityWithOptions(k.Command, activity.RegisterOptions{Name: CommandName})
 }
 
 // RegisterInform registers what the inform workflow calls.
 func (k Kinds) RegisterInform(r Registry) {
 	r.RegisterActivityWithOptions(k.InformPass, activity.RegisterOptions{Name: InformPassName})
-	r.RegisterActivityWithOptions(k.Settled, activity.RegisterOptions{Name: SettledName})
+	r.RegisterActivityWithOptions(k.AwaitSettled, activity.RegisterOptions{Name: AwaitSettledName})
+	r.RegisterActivityWithOptions(k.ForgetListing, activity.RegisterOptions{Name: ForgetListingName})
 }
 
 // of finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
@@ -160,7 +177,9 @@ func (k Kinds) of(kind string) (*Activities, error) {
 	a, ok := k[kind]
 	if !ok && len(k) == 1 {
 		for _, a := range k {
-			return a, nil // it has the task queue for itself, and refuses
+			if a.OwnQueue {
+				return a, nil // nobody else polls it, so it refuses for good
+			}
 		}
 	}
 	if !ok {
@@ -175,7 +194,22 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 	if err != nil {
 		return out, err
 	}
-	return do(a, ctx, in)
+	out, err = do(a, ctx, in)
+	if err != nil && a.HashObjectIDs {
+		err = a.withoutIDs(err)
+	}
+	return out, err
+}
+
+// withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object.
+func (a *Activities) withoutIDs(err error) error {
+	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it", "kind", a.Handler.Kind(), "error", err)
+	const why = "it failed; the log of the client says why: object ids are kept from Temporal"
+	application := new(temporal.ApplicationError)
+	if errors.As(err, &application) {
+		return temporal.NewApplicationErrorWithOptions(why, application.Type(), temporal.ApplicationErrorOptions{NonRetryable: application.NonRetryable()})
+	}
+	return temporal.NewApplicationError(why, "delta.Failed")
 }
 
 // Attempt is [Activities.Attempt] of the resource's kind.
@@ -184,10 +218,10 @@ func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	return step.shownTo(ref), err
 }
 
-// Lapse is [Activities.Lapse] of the resource's kind.
-func (k Kinds) Lapse(ctx context.Context, in LapseInput) (Step, error) {
-	step, err := on(ctx, k, in.Kind, in, (*Activities).Lapse)
-	return step.shownTo(in.Ref), err
+// EndRetention is [Activities.EndRetention] of the resource's kind.
+func (k Kinds) EndRetention(ctx context.Context, ref Ref) (Step, error) {
+	step, err := on(ctx, k, ref.Kind, ref, (*Activities).EndRetention)
+	return step.shownTo(ref), err
 }
 
 // AttemptBatch is [Activities.AttemptBatch] of the batch's kind.
@@ -195,14 +229,14 @@ func (k Kinds) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
 	return on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
 }
 
-// LapseBatch is [Activities.LapseBatch] of the batch's kind.
-func (k Kinds) LapseBatch(ctx context.Context, in Batch) (BatchStep, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).LapseBatch)
+// EndBatchRetention is [Activities.EndBatchRetention] of the batch's kind.
+func (k Kinds) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).EndBatchRetention)
 }
 
-// Steer is [Activities.Steer] of the resource's kind.
-func (k Kinds) Steer(ctx context.Context, in SteerInput) (SteerResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).Steer)
+// Command is [Activities.Command] of the resource's kind.
+func (k Kinds) Command(ctx context.Context, in CommandInput) (CommandResult, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).Command)
 }
 
 // InformPass is [Activities.InformPass] of the kind.
@@ -210,9 +244,16 @@ func (k Kinds) InformPass(ctx context.Context, in InformInput) (InformProgress, 
 	return on(ctx, k, in.Kind, in, (*Activities).InformPass)
 }
 
-// Settled is [Activities.Settled] of the kind.
-func (k Kinds) Settled(ctx context.Context, in SettledInput) (SettledResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).Settled)
+// AwaitSettled is [Activities.AwaitSettled] of the kind.
+func (k Kinds) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
+	return on(ctx, k, in.Kind, in, (*Activities).AwaitSettled)
+}
+
+// ForgetListing is [Activities.ForgetListing] of the kind.
+func (k Kinds) ForgetListing(ctx context.Context, in AwaitInput) (struct{}, error) {
+	return on(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
+		return struct{}{}, a.ForgetListing(ctx, in)
+	})
 }
 
 // check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that
@@ -228,16 +269,4 @@ func (a *Activities) check(installation, kind string) error {
 			fmt.Sprintf("kind %q came to the worker of kind %q", kind, a.Handler.Kind()), "delta.WrongKind", nil)
 	}
 	return nil
-}
-
-// get reads a resource; found is false where there is none.
-func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, found bool, err error) {
-	row, err = db.New().GetResource(ctx, a.Pool, db.GetResourceParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return row, false, nil
-	}
-	if err != nil {
-		return row, false, fmt.Errorf("reading %s: %w", ref, err)
-	}
-	return row, true, nil
 }

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"go.temporal.io/sdk/activity"
 
 	"github.com/chariot-giving/delta/db"
@@ -22,8 +20,8 @@ type Next string
 const (
 	// NextAttempt is another attempt, after Wait.
 	NextAttempt Next = "attempt"
-	// NextLapse is expiry or removal, after Wait.
-	NextLapse Next = "lapse"
+	// NextRetention is expiry or removal, after Wait.
+	NextRetention Next = "retention"
 	// NextNone ends the lifecycle: the resource rests for good, or is no more.
 	NextNone Next = "none"
 )
@@ -66,13 +64,13 @@ const (
 // Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
 // with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
 //
-// It may run twice, late, or for a row that went on: each write finds the generation and attempt that it was made for,
-// or changes nothing.
+// It may run twice, late, or for a row that went on: only the execution that has the claim calls Work, and its write finds its
+// claim, or changes nothing.
 func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err := a.check(ref.Installation, ref.Kind); err != nil {
 		// The row, if this database has one of that name, is waiting for a workflow of its own.
-		redispatch := db.RedispatchResourceParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
-		if err := db.New().RedispatchResource(ctx, a.Pool, redispatch); err != nil {
+		soon := db.DispatchSoonParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
+		if err := db.New().DispatchSoon(ctx, a.Pool, soon); err != nil {
 			return Step{}, fmt.Errorf("dispatching %s anew: %w", ref, err)
 		}
 		return Step{}, err
@@ -82,81 +80,173 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err != nil {
 		return Step{}, err
 	}
-
-	claimed, err := db.New().ClaimAttempt(ctx, a.Pool, db.ClaimAttemptParams{
-		Net:       DispatchNet,
-		Lost:      workerLost,
-		MaxErrors: MaxErrors,
-		Kind:      ref.Kind,
-		ObjectID:  ref.ObjectID,
-		// The one who claims is the owner, whoever started it.
-		WorkflowID: workflowID(ctx),
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return a.unclaimed(ctx, ref)
-	}
-	if err != nil {
-		return Step{}, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
-	}
-	worked := &claimed.Resource
-	row, err := worked.Row()
+	e := a.execute(ctx, true)
+	defer e.end()
+	wanted, got, err := e.reserve(ctx, ref)
 	if err != nil {
 		return Step{}, err
 	}
-	tx := &txCompletion{activities: a, worked: worked}
-	outcome := a.work(ctx, row, tx.complete)
-	if tx.used.Load() {
-		// The transaction is to have written the outcome, if it was committed.
-		got, found, err := a.get(context.WithoutCancel(ctx), ref)
-		if err != nil || !found {
-			return Step{Next: NextNone}, err
-		}
-		var committed bool
-		if outcome, committed = tx.judged(&got.Resource, outcome); committed {
-			a.observe(VerdictSynced, got.Resource.Row)
-		}
-		if outcome.Verdict == VerdictSynced {
-			return step(got.Resource, got.Now), nil // if it was not committed, the row went on without us
+	defer e.reserved.leave()
+	var one *claimed
+	if wanted {
+		if one, got, err = e.takeOne(ctx, ref); err != nil {
+			return Step{}, err
 		}
 	}
-	return a.complete(ctx, ref, worked, outcome)
+	if one == nil {
+		return a.unclaimed(ctx, ref, got)
+	}
+	if a.Attempted != nil {
+		defer a.Attempted()
+	}
+	if !one.outcome.lost {
+		e.work([]*claimed{one}, func(call func()) { go call() })
+	}
+	return e.close(ctx, ref, one)
 }
 
-// unclaimed says what a row that offers no attempt waits for.
-func (a *Activities) unclaimed(ctx context.Context, ref Ref) (Step, error) {
-	got, found, err := a.get(ctx, ref)
+// reserve takes the slots that Work needs before the row is claimed: one that waits for them is not being worked. Where it would have to wait, it
+// looks at the row first, and wanted is false for one that offers no attempt.
+func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
+	if ref.Namespace != "" && e.Rate == nil {
+		if taken, ok := e.tryEnter(ref.Namespace); ok {
+			e.reserved = &reservation{slots: taken, namespace: ref.Namespace}
+			return true, nil, nil
+		}
+	}
+	row, found, err := e.get(ctx, ref)
+	if err != nil || !found {
+		return false, nil, err
+	}
+	isClaimed := row.Resource.ClaimedUntil != nil && row.Resource.ClaimedUntil.After(row.Now)
+	if r := &row.Resource; isClaimed || (r.State != deltatype.ResourceStatePending && !isDue(&row)) {
+		return false, &row, nil
+	}
+	taken, ok := e.enter(e.base, row.Resource.Namespace)
+	if !ok {
+		return false, &row, nil // the worker stops, and the workflow goes on elsewhere
+	}
+	e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}
+	return true, nil, nil
+}
+
+// isDue reports whether a row waits for an attempt that is due, and may have it.
+func isDue(got *db.GetResourceRow) bool {
+	r := &got.Resource
+	isWaiting := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStateExpired || r.State == deltatype.ResourceStateFailed
+	return isWaiting && r.DueAt != nil && !r.DueAt.After(got.Now) && !r.Paused && !got.KindPaused &&
+		r.Attempt < int32(r.MaxAttempts)
+}
+
+// takeOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
+func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetResourceRow, error) {
+	end := time.Now().Add(lockedPatience)
+	for id, pause := ref.ID, 20*time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if id != 0 {
+			rows, err := e.take(ctx, ref.Kind, []int64{id})
+			if err != nil {
+				return nil, nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
+			}
+			// The row that the dispatcher has seen may be gone, and its number may be another's since a failover.
+			if len(rows) == 1 && rows[0].worked.ObjectID == ref.ObjectID {
+				return rows[0], nil, nil
+			}
+			if err := e.giveBack(rows); err != nil {
+				return nil, nil, err
+			}
+		}
+		got, found, err := e.get(ctx, ref)
+		if err != nil || !found {
+			return nil, nil, err
+		}
+		if got.Resource.ID == id && (!isDue(&got) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pause)) {
+			return nil, &got, nil
+		}
+		id = got.Resource.ID
+	}
+}
+
+// giveBack closes claims of resources that the execution is not for: their attempts do not count.
+func (e *execution) giveBack(rows []*claimed) error {
+	for _, one := range rows {
+		if !one.outcome.lost {
+			one.outcome.Verdict = VerdictReleased
+		}
+	}
+	locked, err := e.write(rows, nil, func(*claimed, *db.WriteOutcomesRow) {})
+	e.leave(locked)
+	return err
+}
+
+// close writes what came of an attempt, and reads off how the lifecycle goes on.
+func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, error) {
+	var written *db.WriteOutcomesRow
+	if !one.tx.committed {
+		locked, err := e.repeat([]*claimed{one}, lockedPatience, nil, func(_ *claimed, row *db.WriteOutcomesRow) { written = row })
+		if err != nil {
+			return Step{}, err
+		}
+		e.leave(locked)
+	}
+	if written != nil {
+		return stepOf(one.after(written), written.Now), nil
+	}
+	got, found, err := e.get(context.WithoutCancel(ctx), ref)
 	if err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
-	if got, found, err = a.awaitBatch(ctx, ref, got); err != nil || !found {
-		return Step{Next: NextNone}, err
+	if one.tx.committed {
+		e.observe(VerdictSynced, got.Resource.Row)
 	}
-	r := got.Resource
-	if isHeld(r, got.Now) {
-		s := step(r, got.Now)
-		s.Next, s.Wait = NextAttempt, maxBatchPoll
+	return e.unclaimed(ctx, ref, &got)
+}
+
+// unclaimed says what a row that offers no attempt waits for; nil is one that is not there.
+func (a *Activities) unclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
+	if got == nil {
+		return Step{Next: NextNone}, nil
+	}
+	s, err := a.stepUnclaimed(ctx, ref, got)
+	if s.Next == NextAttempt {
+		s.Wait = max(s.Wait, hotLoop)
+	}
+	return s, err
+}
+
+const (
+	// hotLoop is the least wait after an attempt that found nothing to do, although something is due: the row changed between two
+	// statements, say, or is locked by others.
+	hotLoop = 100 * time.Millisecond
+	// claimWait bounds the wait for the end of a claim. Whoever ends it has the row dispatched if something is due.
+	minClaimWait = time.Second
+	maxClaimWait = time.Minute
+)
+
+// stepUnclaimed is stepOf for a row that this execution could not claim, or has let go of.
+func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
+	r := &got.Resource
+	s := stepOf(r, got.Now)
+	if s.Next == NextNone {
 		return s, nil
 	}
-	if r.State == deltatype.ResourceStatePending && isLast(&r) && !isOfAnother(ctx, r) {
-		// The last attempt was claimed, and its worker died.
-		return a.complete(ctx, ref, &r, Outcome{Verdict: VerdictFailed, Error: workerLostLast})
-	}
-	s := step(r, got.Now)
-	if s.Next == NextLapse && a.isOfBatch(ctx, r) || isOfAnother(ctx, r) {
-		s.Next, s.Wait = NextNone, 0
-	}
-	if s.Next == NextAttempt {
-		controller, err := db.New().GetController(ctx, a.Pool, ref.Kind)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return Step{}, fmt.Errorf("reading the settings of kind %s: %w", ref.Kind, err)
+	if r.ClaimedUntil != nil {
+		open, err := db.New().OpenClaims(ctx, a.Pool, db.OpenClaimsParams{Ids: []int64{r.ID}, WholeKind: true})
+		if err != nil {
+			return Step{}, fmt.Errorf("reading the claim of %s: %w", ref, err)
 		}
-		if controller.Paused {
-			// A dispatcher wakes it when its kind is resumed.
-			s.Next, s.Paused = NextNone, true
-			return s, nil
+		for _, claim := range open {
+			s.Wait = max(s.Wait, min(max(claim.ClaimedUntil.Sub(claim.Now), minClaimWait), maxClaimWait))
 		}
-		// The row changed between the two statements, or a failed one is due this very moment: no hot loop.
-		s.Wait = max(s.Wait, 100*time.Millisecond)
+	}
+	if s.Next == NextRetention {
+		if isOfBatch(ctx, r) {
+			s.Next, s.Wait = NextNone, 0
+		}
+		return s, nil
+	}
+	if got.KindPaused {
+		// A dispatcher wakes it when its kind is resumed.
+		s.Next, s.Paused = NextNone, true
 	}
 	return s, nil
 }
@@ -169,62 +259,24 @@ func workflowID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.ID
 }
 
-// isHeld tells whether a batch may have the row's Work run.
-func isHeld(r db.Resource, now time.Time) bool { return r.HeldUntil != nil && r.HeldUntil.After(now) }
-
-// isOfBatch tells whether it is a batch, and not the workflow that looks at the row, that attends to its rest. That may be
-// so where the kind has no batches any more.
-func (a *Activities) isOfBatch(ctx context.Context, r db.Resource) bool {
-	return !r.Alone && namesAnother(ctx, r)
-}
-
-// isOfAnother tells whether the attempt that runs, or was lost, is that of another workflow, which goes on with it.
-func isOfAnother(ctx context.Context, r db.Resource) bool {
-	return r.State == deltatype.ResourceStatePending && r.Alone && namesAnother(ctx, r)
-}
-
-// namesAnother tells whether the row names another workflow than the one that looks at it.
-func namesAnother(ctx context.Context, r db.Resource) bool {
+// isOfBatch reports whether another workflow, a batch, attends to the row's rest. That may be so where the kind has no batches any more.
+func isOfBatch(ctx context.Context, r *db.Resource) bool {
 	id := workflowID(ctx)
 	return id != "" && r.WorkflowID != nil && *r.WorkflowID != id
-}
-
-const (
-	batchPoll    = 20 * time.Millisecond
-	maxBatchPoll = time.Second
-	// batchPatience is how long an attempt waits for a batch before its workflow has a say again.
-	batchPatience = 20 * time.Second
-)
-
-// awaitBatch waits until no batch has the row's Work run, or for some time.
-func (a *Activities) awaitBatch(ctx context.Context, ref Ref, got db.GetResourceRow) (_ db.GetResourceRow, found bool, err error) {
-	found = true
-	end := time.Now().Add(batchPatience)
-	for wait := batchPoll; found && isHeld(got.Resource, got.Now) && time.Now().Before(end); wait = min(2*wait, maxBatchPoll) {
-		select {
-		case <-ctx.Done():
-			return got, false, ctx.Err()
-		case <-time.After(wait):
-		}
-		if got, found, err = a.get(ctx, ref); err != nil {
-			return got, false, err
-		}
-	}
-	return got, found, nil
 }
 
 // maxShownError bounds what of an error enters a history.
 const maxShownError = 300
 
-// step reads off a row how its lifecycle goes on.
-func step(r db.Resource, now time.Time) Step {
+// stepOf reads off a row how its lifecycle goes on.
+func stepOf(r *db.Resource, now time.Time) Step {
 	s := Step{
 		Next:             NextNone,
 		Generation:       r.Generation,
 		SyncedGeneration: r.SyncedGeneration,
 		State:            r.State,
 		Namespace:        r.Namespace,
-		Attempt:          int(r.Attempt - r.Snoozes),
+		Attempt:          int(r.Attempt),
 		MaxAttempts:      int(r.MaxAttempts),
 		SyncCount:        r.SyncCount,
 		Paused:           r.Paused,
@@ -239,7 +291,7 @@ func step(r db.Resource, now time.Time) Step {
 		if r.DueAt == nil {
 			return s
 		}
-		s.Next = NextLapse
+		s.Next = NextRetention
 	case deltatype.ResourceStateUnknown:
 		return s
 	}
@@ -255,144 +307,28 @@ func step(r db.Resource, now time.Time) Step {
 	return s
 }
 
-// complete writes the outcome, fenced by the generation and attempt of the row that was worked.
-func (a *Activities) complete(ctx context.Context, ref Ref, worked *db.Resource, outcome Outcome) (Step, error) {
-	// The outcome is worth keeping even when the activity's context has ended: without it Work runs once more.
-	ctx = context.WithoutCancel(ctx)
-	// Encoded once: a write that is repeated adds the same entry, or none.
-	encoded, err := encodeError(countedAttempt(worked), outcome)
-	if err != nil {
-		return Step{}, err
-	}
-	var written db.GetResourceRow
-	err = retry(ctx, func(ctx context.Context) (err error) {
-		written, err = a.write(ctx, worked, outcome, encoded)
-		return err
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		// The row went on without us, or it holds our outcome already and only the answer was lost.
-		got, found, err := a.get(ctx, ref)
-		if err != nil || !found {
-			return Step{Next: NextNone}, err
-		}
-		return step(got.Resource, got.Now), nil
-	}
-	if err != nil {
-		return Step{}, fmt.Errorf("writing the outcome of attempt %d of %s/%s, generation %d: %w",
-			countedAttempt(worked), ref.Kind, ref.ObjectID, worked.Generation, err)
-	}
-	a.observe(outcome.Verdict, written.Resource.Row)
-	return step(written.Resource, written.Now), nil
-}
-
-// observe tells who wants to know what was written.
-func (a *Activities) observe(verdict Verdict, row func() (*deltatype.ResourceRow, error)) {
-	if a.Observed != nil {
-		a.Observed(verdict, row)
-	}
-}
-
-// countedAttempt is the attempt as it counts against the most there may be: a snoozed one does not. What fences a write is the
-// number in the row, which never repeats.
-func countedAttempt(r *db.Resource) int { return int(r.Attempt - r.Snoozes) }
-
-// isLast tells whether there is no attempt after this one.
-func isLast(r *db.Resource) bool { return countedAttempt(r) >= int(r.MaxAttempts) }
-
-func (a *Activities) writeSynced(ctx context.Context, conn db.DBTX, worked *db.Resource) (db.GetResourceRow, error) {
-	row, err := db.New().CompleteSynced(ctx, conn, db.CompleteSyncedParams{
-		ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
-		Namespace: worked.Namespace, DefaultExpiry: a.Rest.Expiry, DefaultRetention: a.Rest.SyncedRetention, Grace: DueGrace,
-	})
-	return db.GetResourceRow(row), err
-}
-
-func (a *Activities) write(ctx context.Context, worked *db.Resource, outcome Outcome, encoded []byte) (db.GetResourceRow, error) {
-	q := db.New()
-	switch {
-	case outcome.Verdict == VerdictSynced:
-		return a.writeSynced(ctx, a.Pool, worked)
-	case outcome.Verdict == VerdictSnoozed:
-		row, err := q.CompleteSnoozed(ctx, a.Pool, db.CompleteSnoozedParams{
-			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
-			SnoozeFor: outcome.SnoozeFor, DispatchAfter: outcome.SnoozeFor + DueGrace,
-		})
-		return db.GetResourceRow(row), err
-	case outcome.Verdict == VerdictDeleted:
-		row, err := q.CompleteDeleted(ctx, a.Pool, db.CompleteDeletedParams{
-			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
-			Namespace: worked.Namespace, DefaultRetention: a.Rest.DeletedRetention, Grace: DueGrace,
-			Error: encoded, MaxErrors: MaxErrors,
-		})
-		return db.GetResourceRow(row), err
-	case outcome.Verdict == VerdictDegraded || isLast(worked):
-		row, err := q.CompleteDegraded(ctx, a.Pool, db.CompleteDegradedParams{
-			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
-			Namespace: worked.Namespace, DefaultRetention: a.Rest.DegradedRetention, Grace: DueGrace,
-			Error: encoded, MaxErrors: MaxErrors,
-		})
-		return db.GetResourceRow(row), err
-	default:
-		after := a.Retry.Backoff(countedAttempt(worked))
-		row, err := q.CompleteFailed(ctx, a.Pool, db.CompleteFailedParams{
-			ID: worked.ID, Generation: worked.Generation, Attempt: worked.Attempt,
-			RetryAfter: after, DispatchAfter: after + DueGrace, Error: encoded, MaxErrors: MaxErrors,
-		})
-		return db.GetResourceRow(row), err
-	}
-}
-
-// encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
-func encodeError(attempt int, outcome Outcome) ([]byte, error) {
-	return json.Marshal(deltatype.AttemptError{
-		At:      time.Now().UTC(),
-		Attempt: attempt,
-		Error:   bound(outcome.Error, maxErrorBytes),
-		Trace:   bound(outcome.Trace, maxTraceBytes),
-	})
-}
-
-func bound(s string, limit int) string {
-	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
-	if len(s) <= limit {
-		return s
-	}
-	const mark = " … (cut)"
-	return strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
-}
-
 const (
-	writeTimeout = 10 * time.Second
+	writeTimeout = 5 * time.Second
 	writeTries   = 6
+	// claimTries are fewer: a worker that does not reach Postgres leaves the attempt to another one.
+	claimTries = 3
+	// longestPause is between two tries. A worker whose outcome waits for Postgres is to be there before a dispatcher has found the row.
+	longestPause = time.Second
 )
 
-// retry repeats a write that failed for a passing reason, for about half a minute. The write is fenced, so one that
+// retry repeats a write that failed for a passing reason, so often. The write is fenced, so one that
 // took effect although its answer was lost does no harm when it is repeated.
-func retry(ctx context.Context, do func(context.Context) error) error {
+func retry(ctx context.Context, tries int, do func(context.Context) error) error {
 	for try := 1; ; try++ {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 			defer cancel()
 			return do(ctx)
 		}()
-		if err == nil || try == writeTries || !isPassing(err) {
+		if err == nil || try == tries || !db.IsTransient(err) || !sleep(ctx, min(time.Second<<(try-1)/4, longestPause)) {
 			return err
 		}
-		time.Sleep(time.Second << (try - 1) / 2)
 	}
 }
 
-// isPassing tells whether the database may well accept the same statement a little later: the connection broke, the server is
-// shutting down, starting, out of resources, or no longer the primary, or it had to choose a victim, or a lock was waited for in vain.
-func isPassing(err error) bool {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false
-	}
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return true
-	}
-	const readOnly, lockNotAvailable = "25006", "55P03"
-	class := pg.Code[:min(len(pg.Code), 2)]
-	return pg.Code == readOnly || pg.Code == lockNotAvailable || class == "08" || class == "40" || class == "53" || class == "57"
-}
+func isNoRows(err error) bool { return errors.Is(err, pgx.ErrNoRows) }

@@ -28,10 +28,10 @@ func TestAnAttemptWritesItsOutcome(t *testing.T) {
 		syncedTo    int64
 		errors      []string
 	}{
-		"synced":       {synced, 10, deltatype.ResourceStateSynced, activities.NextLapse, 24 * time.Hour, 1, nil},
+		"synced":       {synced, 10, deltatype.ResourceStateSynced, activities.NextRetention, 24 * time.Hour, 1, nil},
 		"failed":       {failed, 10, deltatype.ResourceStateFailed, activities.NextAttempt, time.Second, 0, []string{"boom"}},
-		"last attempt": {failed, 1, deltatype.ResourceStateDegraded, activities.NextLapse, 48 * time.Hour, 0, []string{"boom"}},
-		"deleted":      {deleted, 10, deltatype.ResourceStateDeleted, activities.NextLapse, 72 * time.Hour, 1, []string{"gone"}},
+		"last attempt": {failed, 1, deltatype.ResourceStateDegraded, activities.NextRetention, 48 * time.Hour, 0, []string{"boom"}},
+		"deleted":      {deleted, 10, deltatype.ResourceStateDeleted, activities.NextRetention, 72 * time.Hour, 1, []string{"gone"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,11 +48,12 @@ func TestAnAttemptWritesItsOutcome(t *testing.T) {
 			require.Equal(t, deltatype.ResourceStatePending, given.State)
 			require.Equal(t, 1, given.Attempt)
 			require.Nil(t, given.DueAt, "while it runs, nothing is due")
-			require.Equal(t, activities.DispatchNet, given.DispatchAt.Sub(*given.AttemptedAt), "nor does a dispatcher look at it soon")
+			require.Equal(t, 2*activities.HeartbeatTimeout, given.ClaimedUntil.Sub(*given.AttemptedAt), "nor can others claim it")
 			require.JSONEq(t, string(o.EncodedObject), string(given.EncodedObject))
 			row := h.row(ref)
 			require.Equal(t, c.state, row.State)
 			require.Equal(t, 1, row.Attempt)
+			require.Nil(t, row.ClaimedUntil, "the claim is open")
 			require.Equal(t, c.syncedTo, row.SyncedGeneration)
 			require.Equal(t, c.syncedTo > 0, row.SyncedAt != nil)
 			require.Equal(t, c.errors, errorsOf(row))
@@ -79,9 +80,9 @@ func TestAnAttemptOfARowThatOffersNoneSaysWhatItWaitsFor(t *testing.T) {
 	h := newHarness(t, nil)
 	for state, next := range map[deltatype.ResourceState]activities.Next{
 		deltatype.ResourceStateFailed:   activities.NextAttempt,
-		deltatype.ResourceStateSynced:   activities.NextLapse,
-		deltatype.ResourceStateDegraded: activities.NextLapse,
-		deltatype.ResourceStateDeleted:  activities.NextLapse,
+		deltatype.ResourceStateSynced:   activities.NextRetention,
+		deltatype.ResourceStateDegraded: activities.NextRetention,
+		deltatype.ResourceStateDeleted:  activities.NextRetention,
 		deltatype.ResourceStateUnknown:  activities.NextNone,
 	} {
 		ref := h.inform(object(string(state), "1"))
@@ -136,7 +137,7 @@ func TestAnAttemptWhoseWorkerWasLostCountsAndIsKeptAsAnError(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, does(synced))
 	ref := h.inform(object("a", "1"))
-	h.claim(ref) // attempt 1, whose worker dies
+	h.loseAttempt(ref)
 	step := h.attempt(ref)
 	require.Equal(t, deltatype.ResourceStateSynced, step.State)
 	row := h.row(ref)
@@ -147,7 +148,7 @@ func TestAnAttemptWhoseWorkerWasLostCountsAndIsKeptAsAnError(t *testing.T) {
 	require.Equal(t, *row.AttemptedAt, row.Errors[0].At, "it is known to be lost when the next one begins")
 }
 
-// The attempt whose worker was lost finds the resource paused, and its workflow ends. Nobody else looks at it for a quarter of an hour.
+// The attempt whose worker was lost finds the resource paused, and its workflow ends. Its lease lasts for some time yet.
 func TestWhatLostItsWorkerWhilePausedIsDispatchedWhenResumed(t *testing.T) {
 	t.Parallel()
 	q, isDue := db.New(), func(h *harness, ref activities.Ref) bool { return !h.row(ref).DispatchAt.After(h.now()) }
@@ -159,14 +160,19 @@ func TestWhatLostItsWorkerWhilePausedIsDispatchedWhenResumed(t *testing.T) {
 		"kind": func(h *harness, paused bool) error {
 			err := q.PauseKind(t.Context(), h.Pool, db.PauseKindParams{Name: kind, Paused: paused})
 			if err == nil && !paused {
-				err = q.ResumeDue(t.Context(), h.Pool, kind)
+				var due []int64
+				due, err = q.DueForDispatch(t.Context(), h.Pool, db.DueForDispatchParams{Kind: kind, Longest: activities.LongestLease})
+				if err == nil {
+					err = q.DispatchNow(t.Context(), h.Pool, due)
+				}
 			}
 			return err
 		},
 	} {
 		h := newHarness(t, does(synced))
 		ref := h.inform(object("a", "1"))
-		h.claim(ref)
+		h.set(ref, "dispatch_at = now() + interval '15 minutes'")
+		h.loseAttempt(ref)
 		require.NoError(t, pause(h, true))
 		require.Equal(t, activities.NextNone, h.attempt(ref).Next, what)
 		require.False(t, isDue(h, ref), what)
@@ -182,10 +188,10 @@ func TestAWorkerLostInTheLastAttemptDegradesTheResource(t *testing.T) {
 	o := object("a", "1")
 	o.MaxAttempts = 2
 	ref := h.inform(o)
-	h.claim(ref)
-	h.claim(ref)
+	h.loseAttempt(ref)
+	h.loseAttempt(ref)
 	step := h.attempt(ref)
-	require.Equal(t, activities.NextLapse, step.Next)
+	require.Equal(t, activities.NextRetention, step.Next)
 	require.Equal(t, 48*time.Hour, step.Wait)
 	row := h.row(ref)
 	require.Equal(t, deltatype.ResourceStateDegraded, row.State)
@@ -218,7 +224,7 @@ func TestARowKeepsTheLatestErrors(t *testing.T) {
 	require.Equal(t, want, errorsOf(h.row(ref)), "the oldest go first")
 
 	// Lost attempts are bounded just so.
-	h.claim(ref)
+	h.loseAttempt(ref)
 	h.claim(ref)
 	got := errorsOf(h.row(ref))
 	require.Len(t, got, activities.MaxErrors)
@@ -232,6 +238,7 @@ func TestWorkOfAnotherInstallationIsRefusedForGood(t *testing.T) {
 	suite := testsuite.WorkflowTestSuite{}
 	suite.SetLogger(log.NewStructuredLogger(h.Logger))
 	env := suite.NewTestActivityEnvironment()
+	h.OwnQueue = true
 	kinds := activities.Kinds{kind: h.Activities}
 	kinds.RegisterResource(env)
 	kinds.RegisterInform(env)
@@ -245,9 +252,9 @@ func TestWorkOfAnotherInstallationIsRefusedForGood(t *testing.T) {
 	} {
 		ref := activities.Ref{Installation: wrong.installation, Kind: wrong.kind, ObjectID: "a"}
 		for name, in := range map[string]any{
-			activities.AttemptName:    ref,
-			activities.LapseName:      activities.LapseInput{Ref: ref, Generation: 1},
-			activities.InformPassName: activities.InformInput{Installation: wrong.installation, Kind: wrong.kind},
+			activities.AttemptName:      ref,
+			activities.EndRetentionName: ref,
+			activities.InformPassName:   activities.InformInput{Installation: wrong.installation, Kind: wrong.kind},
 		} {
 			_, err := env.ExecuteActivity(name, in)
 			var final *temporal.ApplicationError
@@ -281,7 +288,7 @@ func TestTimesAreRightInEveryZoneOfTheSession(t *testing.T) {
 	h.Pool = otherPool(t, h, func(c *poolConfig) { c.ConnConfig.RuntimeParams["timezone"] = "Asia/Kolkata" })
 	began := time.Now()
 	ref := h.inform(object("a", "1"))
-	h.claim(ref)
+	h.loseAttempt(ref)
 	h.attempt(ref)
 	row := h.row(ref)
 	require.Len(t, row.Errors, 2, "one that Postgres wrote, one that Go wrote")

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -92,16 +93,16 @@ func TestAWriteIsRepeatedForAPassingReasonOnly(t *testing.T) {
 		{fmt.Errorf("writing: %w", &pgconn.PgError{Code: "42703"}), false},
 		{&pgconn.PgError{}, false},
 	} {
-		require.Equal(t, c.passing, isPassing(c.err), "%v", c.err)
+		require.Equal(t, c.passing, db.IsTransient(c.err), "%v", c.err)
 	}
 
 	calls := 0
 	lasting := &pgconn.PgError{Code: "42P01"}
-	require.ErrorIs(t, retry(t.Context(), func(context.Context) error { calls++; return lasting }), lasting)
+	require.ErrorIs(t, retry(t.Context(), writeTries, func(context.Context) error { calls++; return lasting }), lasting)
 	require.Equal(t, 1, calls)
 
 	calls = 0
-	require.NoError(t, retry(t.Context(), func(ctx context.Context) error {
+	require.NoError(t, retry(t.Context(), writeTries, func(ctx context.Context) error {
 		calls++
 		_, bounded := ctx.Deadline()
 		require.True(t, bounded, "each try has a time of its own")

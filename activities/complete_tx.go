@@ -18,36 +18,57 @@ var ErrSuperseded = errors.New("the attempt is no longer the resource's current 
 
 // txCompletion marks an attempt synced in a transaction of the user's.
 type txCompletion struct {
-	activities *Activities
-	worked     *db.Resource
-	// used tells that it was called, wrote that it wrote: what the transaction has come to, the row tells.
+	execution *execution
+	worked    *db.Resource
+	// used is set when it was called, wrote when it has written: whether the transaction was committed can be read off the row.
 	used, wrote atomic.Bool
+	// committed is set when the row shows that the transaction was committed.
+	committed bool
 }
 
+// complete writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
 func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 	c.used.Store(true)
-	_, err := c.activities.writeSynced(ctx, tx, c.worked)
-	if errors.Is(err, pgx.ErrNoRows) {
+	written, err := c.write(ctx, tx)
+	if err == nil && !written {
 		err = ErrSuperseded
 	}
 	if err != nil {
 		return fmt.Errorf("completing attempt %d of %s/%s, generation %d: %w",
-			countedAttempt(c.worked), c.worked.Kind, c.worked.ObjectID, c.worked.Generation, err)
+			c.worked.Attempt, c.worked.Kind, c.worked.ObjectID, c.worked.Generation, err)
 	}
 	c.wrote.Store(true)
 	return nil
 }
 
-// judged says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever Work
+func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err error) {
+	if err := db.New().LockResource(ctx, tx, c.worked.ID); err != nil {
+		return false, err
+	}
+	// Its own: the one of the call is Work's.
+	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: VerdictSynced}}
+	o, err := c.execution.outcomesOf([]*claimed{one}, nil)
+	if err != nil {
+		return false, err
+	}
+	rows, err := db.New().WriteOutcomes(ctx, tx, o.WriteOutcomesParams)
+	return len(rows) == 1, err
+}
+
+// judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever Work
 // returned came too late. If it was not, what Work said without it stands, except that all is well.
-func (c *txCompletion) judged(r *db.Resource, outcome Outcome) (_ Outcome, committed bool) {
-	w := c.worked
-	if c.wrote.Load() && r.ID == w.ID && r.SyncedGeneration >= w.Generation {
-		return Outcome{Verdict: VerdictSynced}, true
+func (c *txCompletion) judge(outcome *Outcome) {
+	w, r := c.worked, c.execution.read(c.worked)
+	if r == nil {
+		return // fenced: nothing is written where the row is gone, or was completed
 	}
-	open := r.State == deltatype.ResourceStatePending && r.Generation == w.Generation && r.Attempt == w.Attempt
+	mine := r.Claim != nil && *r.Claim == c.execution.claim.id
+	if c.wrote.Load() && r.SyncedGeneration >= w.Generation && (!mine || r.ClaimedUntil == nil) {
+		*outcome, c.committed = Outcome{Verdict: VerdictSynced}, true
+		return
+	}
+	open := r.State == deltatype.ResourceStatePending && mine && r.ClaimedUntil != nil
 	if open && outcome.Verdict == VerdictSynced {
-		outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+		*outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}
-	return outcome, false
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/activities"
@@ -16,7 +15,7 @@ import (
 // verdicts are what a late attempt may come to.
 var verdicts = map[string]activities.Outcome{"synced": synced, "failed": failed, "deleted": deleted}
 
-// An attempt that is given to another worker because its own seems lost may still come back. Whatever it brings then,
+// An attempt whose claim is dead is followed by another one, and may still come back. Whatever it brings then,
 // and however the other one stands, it finds nothing to write to.
 func TestALateResultOfAnOlderAttemptChangesNothing(t *testing.T) {
 	t.Parallel()
@@ -39,6 +38,7 @@ func TestALateResultOfAnOlderAttemptChangesNothing(t *testing.T) {
 						}
 						return verdicts[newer]
 					}
+					h.killClaim(ref)
 					if newer == "running" {
 						h.claim(ref)
 					} else {
@@ -99,6 +99,10 @@ func TestAResultCountsForTheGenerationThatWasWorked(t *testing.T) {
 					before.SyncCount++
 				}
 				before.SyncedGeneration, before.SyncedAt, before.Errors = after.SyncedGeneration, after.SyncedAt, after.Errors
+				require.NotNil(t, before.ClaimedUntil)
+				before.ClaimedUntil = nil
+				require.True(t, after.DispatchAt.After(*before.DispatchAt), "it is leased to the workflow that goes on")
+				before.DispatchAt = after.DispatchAt
 				require.Equal(t, before, after, "nothing else of the newer generation is touched")
 
 				h.handler.work = does(synced)
@@ -122,6 +126,7 @@ func TestAnOlderSyncNeverOverwritesANewerOne(t *testing.T) {
 					return synced
 				}
 				h.inform(object("a", "2"))
+				h.killClaim(ref)
 				h.attempt(ref) // generation 2 is synced
 				h.inform(object("a", "3"))
 				before = h.row(ref)
@@ -200,7 +205,7 @@ func TestAnOutcomeWrittenTwiceIsThereOnce(t *testing.T) {
 	}
 }
 
-// Of one attempt there is one outcome: each of the statements finds nothing to write to when there is one.
+// Of one attempt there is one outcome: any other finds nothing to write to when there is one.
 func TestAnAttemptThatIsClosedTakesNoOtherOutcome(t *testing.T) {
 	t.Parallel()
 	for name, outcome := range verdicts {
@@ -210,21 +215,9 @@ func TestAnAttemptThatIsClosedTakesNoOtherOutcome(t *testing.T) {
 			ref := h.inform(object("a", "1"))
 			h.attempt(ref)
 			before := h.row(ref)
-			q, entry := db.New(), []byte(`{"error": "again"}`)
-			_, synced := q.CompleteSynced(t.Context(), h.Pool, db.CompleteSyncedParams{
-				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default",
-			})
-			_, failed := q.CompleteFailed(t.Context(), h.Pool, db.CompleteFailedParams{
-				ID: before.ID, Generation: 1, Attempt: 1, Error: entry, MaxErrors: activities.MaxErrors,
-			})
-			_, degraded := q.CompleteDegraded(t.Context(), h.Pool, db.CompleteDegradedParams{
-				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
-			})
-			_, deleted := q.CompleteDeleted(t.Context(), h.Pool, db.CompleteDeletedParams{
-				ID: before.ID, Generation: 1, Attempt: 1, Namespace: "default", Error: entry, MaxErrors: activities.MaxErrors,
-			})
-			for _, err := range []error{synced, failed, degraded, deleted} {
-				require.ErrorIs(t, err, pgx.ErrNoRows)
+			claim := h.claimOf(ref)
+			for _, state := range []string{"synced", "failed", "degraded", "deleted", "scheduled"} {
+				require.Empty(t, h.writeOutcome(before, claim, state), state)
 			}
 			require.Equal(t, before, h.row(ref))
 		})
@@ -248,7 +241,7 @@ func TestAConnectionLostBetweenWorkAndItsOutcomeLosesNothing(t *testing.T) {
 	ref := h.inform(object("a", "1"))
 	step := h.attempt(ref)
 	require.Equal(t, deltatype.ResourceStateSynced, step.State)
-	require.Equal(t, activities.NextLapse, step.Next)
+	require.Equal(t, activities.NextRetention, step.Next)
 	row := h.row(ref)
 	require.EqualValues(t, 1, row.SyncedGeneration)
 	require.Empty(t, row.Errors)
@@ -289,8 +282,7 @@ func TestAResultIsNotThatOfARowMadeAnew(t *testing.T) {
 	}
 }
 
-// A second claim for the same step, as when Temporal gives an activity out twice, does not run Work beside the first
-// without counting.
+// Those whose claims died count, though their Work goes on.
 func TestEachRunOfWorkIsAnAttemptOfItsOwn(t *testing.T) {
 	t.Parallel()
 	var attempts []int
@@ -299,6 +291,7 @@ func TestEachRunOfWorkIsAnAttemptOfItsOwn(t *testing.T) {
 	h.handler.work = func(_ context.Context, row *deltatype.ResourceRow) activities.Outcome {
 		attempts = append(attempts, row.Attempt)
 		if row.Attempt < 4 {
+			h.killClaim(ref)
 			h.attempt(ref)
 		}
 		return synced

@@ -62,6 +62,8 @@ const (
 	VerdictSnoozed
 	// VerdictDegraded is a failure that further attempts would not mend.
 	VerdictDegraded
+	// VerdictReleased gives the resource back as if it had not been claimed: Work was not called, or was cut off through no fault of its own.
+	VerdictReleased
 )
 
 // Outcome is what Work came to, and why.
@@ -73,6 +75,10 @@ type Outcome struct {
 	Trace string
 	// SnoozeFor is how long a snoozed attempt is put off.
 	SnoozeFor time.Duration
+	// lost is set for an attempt that a dead worker had claimed: Work is not called.
+	lost bool
+	// returned is set where the call goes on: it is closed when the call returns, and the claim is kept until then.
+	returned <-chan struct{}
 }
 
 // Listed is one item of a listing.

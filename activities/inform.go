@@ -21,6 +21,8 @@ const (
 	informPage = 500
 	// largestPage is how many they are at most where a kind is synced in larger batches.
 	largestPage = 1000
+	// largestPageBytes is how large the objects of a page are together, unless one is larger.
+	largestPageBytes = 4 << 20
 	// informFlush is how long a page waits to fill.
 	informFlush = 250 * time.Millisecond
 	// maxRefusedShown is how many refused objects an error names.
@@ -139,8 +141,10 @@ type pass struct {
 	activities *Activities
 	in         InformInput
 	page       []deltatype.ObjectInformParams
-	progress   InformProgress
-	refused    []string
+	// bytes is how large the objects of the page are together.
+	bytes    int
+	progress InformProgress
+	refused  []string
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
 	cursor  time.Time
 	created time.Time
@@ -198,7 +202,8 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 		p.created = at.UTC()
 	}
 	p.page = append(p.page, item.Params)
-	if len(p.page) < max(informPage, min(p.activities.BatchSize, largestPage)) {
+	p.bytes += len(item.Params.EncodedObject)
+	if len(p.page) < max(informPage, min(p.activities.BatchSize, largestPage)) && p.bytes < largestPageBytes {
 		return nil
 	}
 	return p.write(ctx)
@@ -238,7 +243,7 @@ func (p *pass) write(ctx context.Context) error {
 		}
 	}
 	p.progress.Scheduled += scheduled
-	p.page = p.page[:0]
+	p.page, p.bytes = p.page[:0], 0
 	if waiting && p.activities.Informed != nil {
 		p.activities.Informed(p.in.Kind)
 	}

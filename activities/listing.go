@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// deletePage is how many resources one statement marks deleted.
-	deletePage = 500
+	// deletePage is how many resources one statement looks at, to mark those deleted that were not listed.
+	deletePage = 1000
 	// forgetListings is when the notes of a pass are too old to be of use to anybody.
 	forgetListings = 7 * 24 * time.Hour
 )
@@ -74,20 +74,8 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total,
 			"allowed", l.MostDeleted, "allowed_share", l.MostDeletedShare)
 	} else {
-		for {
-			deleted, err := q.DeleteMissing(ctx, a.Pool, db.DeleteMissingParams{
-				Kind: p.in.Kind, Pass: p.in.Pass, Started: started, DefaultRetention: a.Rest.DeletedRetention, Batch: deletePage,
-			})
-			if err != nil {
-				return fmt.Errorf("marking deleted what is no longer listed: %w", err)
-			}
-			p.progress.Deleted += len(deleted)
-			for i := range deleted {
-				a.observe(VerdictDeleted, deleted[i].Row)
-			}
-			if len(deleted) < deletePage {
-				break
-			}
+		if err := p.deletePages(ctx, started); err != nil {
+			return err
 		}
 		if p.progress.Deleted > 0 && a.Informed != nil {
 			a.Informed(p.in.Kind)
@@ -97,6 +85,31 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 		return nil // what was listed is still asked for
 	}
 	return a.forget(ctx, p.in.Pass)
+}
+
+// deletePages goes through the kind's resources once, in pages.
+func (p *pass) deletePages(ctx context.Context, started time.Time) error {
+	a, q := p.activities, db.New()
+	for after := ""; ; {
+		to, err := q.PageEnd(ctx, a.Pool, db.PageEndParams{Kind: p.in.Kind, AfterObjectID: after, Page: deletePage})
+		if err != nil {
+			return fmt.Errorf("finding a page of what may no longer be listed: %w", err)
+		}
+		if to == "" {
+			return nil
+		}
+		deleted, err := q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
+			Kind: p.in.Kind, Pass: p.in.Pass, Started: started, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+		})
+		if err != nil {
+			return fmt.Errorf("marking deleted what is no longer listed: %w", err)
+		}
+		after = to
+		p.progress.Deleted += len(deleted)
+		for i := range deleted {
+			a.observe(VerdictDeleted, deleted[i].Row)
+		}
+	}
 }
 
 func (a *Activities) forget(ctx context.Context, pass string) error {

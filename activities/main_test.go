@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +22,11 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const kind = "thing"
+const (
+	kind = "thing"
+	// patience is how long a test waits for what a busy machine may delay.
+	patience = time.Minute
+)
 
 var (
 	synced  = activities.Outcome{Verdict: activities.VerdictSynced}
@@ -34,7 +40,6 @@ type handler struct {
 	inform      func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
 	workTimeout time.Duration
 	passTimeout time.Duration
-	completeTx  activities.CompleteTx
 	same        func(stored, listed []byte) (same, ok bool)
 	worked      atomic.Int64
 }
@@ -43,7 +48,6 @@ func (h *handler) Kind() string { return kind }
 
 func (h *handler) Work(ctx context.Context, task *activities.Task) activities.Outcome {
 	h.worked.Add(1)
-	h.completeTx = task.CompleteTx
 	return h.work(ctx, task.Row)
 }
 
@@ -145,13 +149,65 @@ func brief(s activities.Step) activities.Step {
 	return activities.Step{Next: s.Next, Wait: s.Wait, Generation: s.Generation, State: s.State}
 }
 
-// claim starts an attempt as the activity does, for a worker that is lost right after.
-func (h *harness) claim(ref activities.Ref) {
+// claim claims a resource for another execution, as the activity does, and returns the claim, which is alive.
+func (h *harness) claim(ref activities.Ref) (claim string) {
 	h.t.Helper()
-	_, err := db.New().ClaimAttempt(context.Background(), h.Pool, db.ClaimAttemptParams{
-		Net: activities.DispatchNet, Lost: "lost", MaxErrors: activities.MaxErrors, Kind: ref.Kind, ObjectID: ref.ObjectID,
+	claim = uuid.NewString()
+	rows, err := db.New().ClaimResources(context.Background(), h.Pool, db.ClaimResourcesParams{
+		Claim: claim, ClaimFor: time.Hour, WholeKind: true, Kind: ref.Kind, Ids: []int64{h.row(ref).ID},
+		Lost: "lost", MaxErrors: activities.MaxErrors, MostLost: 1 << 15,
 	})
 	require.NoError(h.t, err)
+	require.Len(h.t, rows, 1, "%s cannot be claimed", ref)
+	return claim
+}
+
+// killClaim makes the claim of a resource dead, as if its worker had not renewed it for long.
+func (h *harness) killClaim(ref activities.Ref) {
+	h.t.Helper()
+	_, err := h.env.Pool.Exec(context.Background(),
+		"DELETE FROM delta_claim c USING delta_resource r WHERE c.id = r.claim AND r.kind = $1 AND r.object_id = $2", ref.Kind, ref.ObjectID)
+	require.NoError(h.t, err)
+	h.set(ref, "claimed_until = now()")
+}
+
+// claimOf is the latest claim of a resource.
+func (h *harness) claimOf(ref activities.Ref) (claim string) {
+	h.t.Helper()
+	err := h.env.Pool.QueryRow(context.Background(), "SELECT claim FROM delta_resource WHERE kind = $1 AND object_id = $2", ref.Kind, ref.ObjectID).
+		Scan(&claim)
+	require.NoError(h.t, err)
+	return claim
+}
+
+// outcomeOf are the parameters that write an outcome for a row as it was worked.
+func outcomeOf(worked *deltatype.ResourceRow, claim, state string) db.WriteOutcomesParams {
+	encoded := ""
+	if state != "synced" && state != "scheduled" {
+		encoded = fmt.Sprintf(`{"at": "2026-01-01T00:00:00Z", "attempt": %d, "error": "written"}`, worked.Attempt)
+	}
+	return db.WriteOutcomesParams{
+		Claim: claim, Lease: activities.DispatchLease, MaxErrors: activities.MaxErrors, DefaultSyncedRetention: time.Hour,
+		DefaultDegradedRetention: time.Hour, DefaultDeletedRetention: time.Hour,
+		Ids: []int64{worked.ID}, Generations: []int64{worked.Generation}, States: []string{state}, Delays: []time.Duration{time.Hour},
+		Counted: []bool{state != "scheduled"}, Snoozed: []bool{state == "scheduled"}, Graces: []time.Duration{activities.DueGrace},
+		Kept: []bool{false}, Errors: []string{encoded},
+	}
+}
+
+// writeOutcome writes one beside the activity.
+func (h *harness) writeOutcome(worked *deltatype.ResourceRow, claim, state string) []db.WriteOutcomesRow {
+	h.t.Helper()
+	rows, err := db.New().WriteOutcomes(context.Background(), h.env.Pool, outcomeOf(worked, claim, state))
+	require.NoError(h.t, err)
+	return rows
+}
+
+// loseAttempt starts an attempt whose worker is lost right after.
+func (h *harness) loseAttempt(ref activities.Ref) {
+	h.t.Helper()
+	h.claim(ref)
+	h.killClaim(ref)
 }
 
 // row reads a resource; nil if there is none.
@@ -186,7 +242,7 @@ func requireWait(t *testing.T, row *deltatype.ResourceRow, wait time.Duration, b
 // set changes columns of a resource, beside Delta.
 func (h *harness) set(ref activities.Ref, assignments string) {
 	h.t.Helper()
-	tag, err := h.Pool.Exec(context.Background(), "UPDATE delta_resource SET "+assignments+" WHERE object_id = $1", ref.ObjectID)
+	tag, err := h.env.Pool.Exec(context.Background(), "UPDATE delta_resource SET "+assignments+" WHERE object_id = $1", ref.ObjectID)
 	require.NoError(h.t, err)
 	require.EqualValues(h.t, 1, tag.RowsAffected())
 }

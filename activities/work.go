@@ -11,10 +11,10 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/db"
 )
 
-// HeartbeatTimeout is how long a worker may be silent before an attempt or a pass is given to another one.
+// HeartbeatTimeout is how long a worker may be silent before Temporal gives an attempt or a pass to another one.
 const HeartbeatTimeout = 10 * time.Second
 
 // heartbeat reports that the worker lives until the function is called. The SDK sends no more of them than the timeout
@@ -58,81 +58,154 @@ func beat(ctx context.Context) time.Duration {
 	return timeout / 4
 }
 
-// work calls the user's Work for one resource.
-func (a *Activities) work(ctx context.Context, row *deltatype.ResourceRow, completeTx CompleteTx) Outcome {
-	ctx, unlink := a.untilStopped(ctx)
-	defer unlink()
-	tasks := []*Task{{Row: row, CompleteTx: completeTx}}
-	outcomes := a.call(ctx, tasks, a.workOne, func(call func()) { go call() })
-	if outcomes == nil {
-		return Outcome{Verdict: VerdictSnoozed} // given back: an attempt is a call of Work
-	}
-	return outcomes[0]
-}
-
 // workOne calls Work for the one task.
 func (a *Activities) workOne(ctx context.Context, tasks []*Task) []Outcome {
 	return []Outcome{a.Handler.Work(ctx, tasks[0])}
 }
 
 // call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
-// even if the call does not: that call then keeps its place in the kind's parallelism, and in its namespace, until it ends.
-// It returns nil where user code was not called, because the context ended while its place was waited for.
+// even if the call does not: that call then keeps its slots, and the claim of its resources, until it ends.
+// Where user code was not called, because the context ended while a slot was awaited, the resources are released.
 // The tasks are the call's: what it has made of them is not looked at again.
-func (a *Activities) call(
-	ctx context.Context, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
+func (e *execution) call(
+	set []*claimed, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
 ) []Outcome {
 	row := tasks[0].Row
-	kind, objectID, attempt := row.Kind, row.ObjectID, row.Attempt
-	held, ok := a.enter(ctx, row.Namespace)
+	kind, objectID, attempt := row.ObjectKind, row.ObjectID, row.Attempt
+	taken, ok := e.reserved.take(row.Namespace)
 	if !ok {
-		return nil
+		e.reserved.leave()
+		if taken, ok = e.enter(e.base, row.Namespace); !ok {
+			return alike(tasks, Outcome{Verdict: VerdictReleased})
+		}
+	}
+	if e.claim.isLost() {
+		taken.leave()
+		return alike(tasks, Outcome{Verdict: VerdictReleased})
 	}
 
-	timeout := a.timeoutOf(tasks)
-	workCtx, cancel := withTimeout(ctx, timeout)
+	timeout := e.timeoutOf(tasks)
+	workCtx, cancel := withTimeout(e.base, timeout)
 	defer cancel()
+	workCtx, end := context.WithCancelCause(workCtx)
+	defer end(nil)
+	ids := make([]int64, len(set))
+	for i, one := range set {
+		ids[i] = one.worked.ID
+	}
+	defer e.claim.run(ids, end)()
 
 	done := make(chan []Outcome, 1)
 	spawn(func() {
 		var outcomes []Outcome
 		defer func() {
-			held.leave()
+			taken.leave()
 			if outcomes == nil {
 				// Work has ended its goroutine, as a failing test assertion does.
 				outcomes = alike(tasks, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
 			}
 			done <- outcomes
 		}()
+		began := time.Now()
 		outcomes = do(workCtx, tasks)
+		if e.Called != nil {
+			e.Called(time.Since(began))
+		}
 	})
 
 	select {
 	case outcomes := <-done:
-		return a.explain(workCtx, outcomes, timeout)
+		return e.explain(workCtx, outcomes, timeout)
 	case <-workCtx.Done():
 	}
-	grace := time.NewTimer(a.AbandonAfter)
+	grace := time.NewTimer(e.AbandonAfter)
 	defer grace.Stop()
 	select {
 	case outcomes := <-done:
-		return a.explain(workCtx, outcomes, timeout)
+		return e.explain(workCtx, outcomes, timeout)
 	case <-grace.C:
 	}
 
-	a.Logger.Error("Work ignores the end of its context; its places stay taken until it returns",
+	e.Logger.Error("Work ignores the end of its context; its slots stay taken, and its resources claimed, until it returns",
 		"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
-	free := a.Slots.Retain()
+	returned := make(chan struct{})
+	e.claim.hold()
 	go func() {
+		defer e.claim.release()
 		<-done
-		free()
-		a.Logger.Warn("Work returned after its attempt was closed; the result is not used",
+		e.Logger.Warn("Work returned after its attempt was closed; the result is not used",
 			"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks))
+		close(returned)
 	}()
-	return a.explain(workCtx, alike(tasks, Outcome{
-		Verdict: VerdictFailed,
-		Error:   fmt.Sprintf("Work did not return within %s of the end of its context", a.AbandonAfter),
+	return e.explain(workCtx, alike(tasks, Outcome{
+		Verdict:  VerdictFailed,
+		Error:    fmt.Sprintf("Work did not return within %s of the end of its context", e.AbandonAfter),
+		returned: returned,
 	}), timeout)
+}
+
+// isGoingOn reports whether the call has not returned yet.
+func (o *Outcome) isGoingOn() bool {
+	if o.returned == nil {
+		return false
+	}
+	select {
+	case <-o.returned:
+		return false
+	default:
+		return true
+	}
+}
+
+// closeKept closes the claims that outcomes have left open, when their calls of Work return. It is called once the outcomes are
+// written: closed before, the claim would refuse them.
+func (e *execution) closeKept(written []*claimed) {
+	byCall := map[<-chan struct{}][]int64{}
+	for _, one := range written {
+		if one.kept {
+			byCall[one.outcome.returned] = append(byCall[one.outcome.returned], one.worked.ID)
+		}
+	}
+	for returned, ids := range byCall {
+		e.claim.hold()
+		go func() {
+			defer e.claim.release()
+			<-returned
+			e.closeClaims(ids)
+		}()
+	}
+}
+
+// closeClaims lets others have resources whose outcome was written before their call of Work returned. Those that are locked by other
+// transactions are repeated.
+func (e *execution) closeClaims(ids []int64) {
+	ctx, cancel := e.untilAbandoned(context.WithoutCancel(e.writes))
+	defer cancel()
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := retry(ctx, writeTries, func(ctx context.Context) error {
+			if _, err := db.New().CloseClaims(ctx, db.Planned(e.Pool, len(ids)), db.CloseClaimsParams{Ids: ids, Claim: e.claim.id}); err != nil {
+				return err
+			}
+			open, err := db.New().OpenClaims(ctx, e.Pool, db.OpenClaimsParams{Ids: ids, WholeKind: true})
+			if err != nil {
+				return err
+			}
+			ids = ids[:0]
+			for _, other := range open {
+				if other.Claim != nil && *other.Claim == e.claim.id {
+					ids = append(ids, other.ID)
+				}
+			}
+			return nil
+		})
+		if err == nil && len(ids) == 0 {
+			e.dispatchSoon()
+			return
+		}
+		if !sleep(ctx, pause) {
+			return // the claim passes
+		}
+	}
 }
 
 func alike(tasks []*Task, outcome Outcome) []Outcome {
@@ -154,38 +227,80 @@ func (a *Activities) timeoutOf(tasks []*Task) (longest time.Duration) {
 	return longest
 }
 
-// places are what a call of Work takes: one in the kind's parallelism, and one in its namespace, where these are bounded.
-type places struct {
+// slots are what a call of Work takes: one of the kind's parallelism, and one of its namespace, where these are bounded.
+type slots struct {
 	parallel *semaphore.Weighted
 	free     func()
 }
 
-func (p places) leave() {
-	if p.parallel != nil {
-		p.parallel.Release(1)
+func (s slots) leave() {
+	if s.parallel != nil {
+		s.parallel.Release(1)
 	}
-	if p.free != nil {
-		p.free()
+	if s.free != nil {
+		s.free()
 	}
 }
 
-// enter waits for the places of a call, until ctx ends.
-func (a *Activities) enter(ctx context.Context, namespace string) (held places, ok bool) {
-	if a.Parallel != nil {
-		if err := a.Parallel.Acquire(ctx, 1); err != nil {
-			return held, false
-		}
-		held.parallel = a.Parallel
-	}
+// tryEnter takes the slots of a call if they are free.
+func (a *Activities) tryEnter(namespace string) (taken slots, ok bool) {
 	if a.Limit != nil {
-		free, err := a.Limit.Acquire(ctx, namespace)
-		if err != nil {
-			held.leave()
-			return places{}, false
+		if taken.free, ok = a.Limit.TryAcquire(namespace); !ok {
+			return slots{}, false
 		}
-		held.free = free
 	}
-	return held, true
+	if a.Parallel != nil && !a.Parallel.TryAcquire(1) {
+		taken.leave()
+		return slots{}, false
+	}
+	taken.parallel = a.Parallel
+	return taken, true
+}
+
+// enter waits for the slots of a call, and until its rate allows it, or until ctx ends.
+func (a *Activities) enter(ctx context.Context, namespace string) (taken slots, ok bool) {
+	if taken, ok = a.awaitSlots(ctx, namespace); !ok {
+		return taken, false
+	}
+	if err := a.Rate.Wait(ctx); err != nil {
+		taken.leave()
+		return slots{}, false
+	}
+	return taken, true
+}
+
+// awaitSlots waits for the slots of a call, until ctx ends. It keeps neither while it waits for the other: a namespace that is full keeps no
+// slot of the kind, and the other way round.
+func (a *Activities) awaitSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
+	if ctx.Err() != nil {
+		return taken, false
+	}
+	for {
+		if taken.free == nil && a.Limit != nil {
+			free, err := a.Limit.Acquire(ctx, namespace)
+			if err != nil {
+				return slots{}, false
+			}
+			taken.free = free
+		}
+		if a.Parallel == nil || a.Parallel.TryAcquire(1) {
+			taken.parallel = a.Parallel
+			return taken, true
+		}
+		taken.leave()
+		taken = slots{}
+		if err := a.Parallel.Acquire(ctx, 1); err != nil {
+			return slots{}, false
+		}
+		free, ok := func() {}, true
+		if a.Limit != nil {
+			free, ok = a.Limit.TryAcquire(namespace)
+		}
+		if ok {
+			return slots{parallel: a.Parallel, free: free}, true
+		}
+		a.Parallel.Release(1)
+	}
 }
 
 // explain adds to failures why their context had ended, if it had.
@@ -197,8 +312,13 @@ func (a *Activities) explain(ctx context.Context, outcomes []Outcome, timeout ti
 		outcome := &outcomes[i]
 		switch {
 		case outcome.Verdict != VerdictFailed:
-		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 			outcome.Error = fmt.Sprintf("timed out after %s: %s", timeout, outcome.Error)
+		case errors.Is(context.Cause(ctx), errClaimLost):
+			// It was cut off through no fault of its own, and if others have the resource by now nothing is written at all.
+			outcome.Verdict = VerdictReleased
+		case isOrdered(context.Cause(ctx)):
+			outcome.Error = "cancelled in Temporal: " + outcome.Error
 		default:
 			outcome.Error = "stopped: " + outcome.Error
 		}
@@ -217,6 +337,34 @@ func workerStop(ctx context.Context) <-chan struct{} {
 // errStopping has Temporal give to another worker what this one leaves.
 func errStopping(what string) error {
 	return temporal.NewApplicationError("the worker stops; "+what, "delta.Stopping")
+}
+
+// writeGrace is how long after a hard stop outcomes may still be written: Work has to return before, or is abandoned.
+const writeGrace = time.Second
+
+// untilAbandoned is the context of what is written after user code. It outlives ctx, and ends some time after a hard stop.
+func (a *Activities) untilAbandoned(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if a.Stopping == nil {
+		return ctx, cancel
+	}
+	unlink := context.AfterFunc(a.Stopping, func() { time.AfterFunc(a.AbandonAfter+writeGrace, cancel) })
+	return ctx, func() {
+		unlink()
+		cancel()
+	}
+}
+
+// sleep waits, and reports whether ctx goes on.
+func sleep(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // untilStopped is the context for user code: it also ends when the client does not wait any longer.

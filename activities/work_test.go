@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -79,7 +80,7 @@ func TestWorkThatEndsItsGoroutineIsAFailedAttempt(t *testing.T) {
 }
 
 // The attempt is closed, and what Work still does counts against the bounds until it returns. Its result is not used.
-func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsPlacesUntilItReturns(t *testing.T) {
+func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsSlotsAndItsClaimUntilItReturns(t *testing.T) {
 	t.Parallel()
 	goOn := make(chan struct{})
 	defer func() {
@@ -92,29 +93,34 @@ func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsPlacesUntilItReturns(t *tes
 		return synced
 	})
 	limit := newLimit()
-	h.Slots, h.Limit = activities.NewSlots(1), limit
+	h.Limit, h.Parallel = limit, semaphore.NewWeighted(1)
 	h.handler.workTimeout, h.AbandonAfter = 20*time.Millisecond, 30*time.Millisecond
 	ref := h.inform(object("a", "1"))
 
-	// The slot is taken and released by the worker around the activity.
-	_, err := h.Slots.ReserveSlot(t.Context(), nil)
-	require.NoError(t, err)
 	started := time.Now()
 	step := h.attempt(ref)
 	require.GreaterOrEqual(t, time.Since(started), 50*time.Millisecond, "Work has its timeout and some grace")
-	h.Slots.ReleaseSlot(nil)
 
 	require.Equal(t, deltatype.ResourceStateFailed, step.State)
 	require.Equal(t, []string{"timed out after 20ms: Work did not return within 30ms of the end of its context"}, errorsOf(h.row(ref)))
 	before := h.row(ref)
-	require.Nil(t, h.Slots.TryReserveSlot(nil), "Work still runs, but its slot is free")
+	require.NotNil(t, before.ClaimedUntil, "Work still runs, but the resource is not claimed")
+	require.False(t, h.Parallel.TryAcquire(1), "Work still runs, but its slot is free")
 	require.Len(t, limit.places, 1, "Work still runs, but its place in the namespace is free")
+	h.set(ref, "due_at = now()")
+	waiting := h.attempt(ref)
+	require.Equal(t, activities.NextAttempt, waiting.Next, "another call begins beside the first")
+	require.Positive(t, waiting.Wait)
+	require.EqualValues(t, 1, h.handler.worked.Load())
 
 	close(goOn)
-	_, err = h.Slots.ReserveSlot(t.Context(), nil)
-	require.NoError(t, err)
+	require.NoError(t, h.Parallel.Acquire(t.Context(), 1))
 	limit.places <- struct{}{} // as soon as the place is free
-	require.Equal(t, before, h.row(ref), "the late result is used")
+	require.Eventually(t, func() bool { return h.row(ref).ClaimedUntil == nil }, patience, 10*time.Millisecond, "the claim is never closed")
+	after := h.row(ref)
+	require.False(t, after.DispatchAt.After(h.now()), "what came due meanwhile is dispatched")
+	before.ClaimedUntil, before.DueAt, before.DispatchAt = nil, after.DueAt, after.DispatchAt
+	require.Equal(t, before, after, "the late result is used")
 }
 
 func TestWorkWaitsForAPlaceInItsNamespace(t *testing.T) {
@@ -152,7 +158,9 @@ func TestAnAttemptThatStillWaitsForItsPlaceAtTheEndIsGivenBack(t *testing.T) {
 		stop()
 	}()
 	ref := h.inform(object("a", "1"))
-	require.Equal(t, activities.Step{Next: activities.NextAttempt, Generation: 1, State: deltatype.ResourceStateScheduled}, h.attempt(ref))
+	require.Equal(t, activities.Step{
+		Next: activities.NextAttempt, Wait: 100 * time.Millisecond, Generation: 1, State: deltatype.ResourceStateScheduled,
+	}, h.attempt(ref))
 	require.Zero(t, h.row(ref).Attempt, "Work was not called")
 	require.Empty(t, h.row(ref).Errors)
 }
@@ -179,6 +187,17 @@ type limit struct {
 
 func newLimit() limit {
 	return limit{places: make(chan struct{}, 1), asked: make(chan string, 1)}
+}
+
+func (l limit) IsFull(string) bool { return len(l.places) == cap(l.places) }
+
+func (l limit) TryAcquire(string) (release func(), ok bool) {
+	select {
+	case l.places <- struct{}{}:
+		return func() { <-l.places }, true
+	default:
+		return nil, false
+	}
 }
 
 func (l limit) Acquire(ctx context.Context, namespace string) (release func(), err error) {

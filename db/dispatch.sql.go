@@ -12,15 +12,32 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
+const dispatchSoon = `-- name: DispatchSoon :exec
+UPDATE delta_resource SET dispatch_at = now() + $1::interval
+WHERE kind = $2 AND object_id = $3 AND state IN ('scheduled', 'expired', 'failed', 'pending')
+`
+
+type DispatchSoonParams struct {
+	After    time.Duration
+	Kind     string
+	ObjectID string
+}
+
+// A row whose workflow turned out to be another installation's is looked at again soon.
+func (q *Queries) DispatchSoon(ctx context.Context, db DBTX, arg DispatchSoonParams) error {
+	_, err := db.Exec(ctx, dispatchSoon, arg.After, arg.Kind, arg.ObjectID)
+	return err
+}
+
 const forgetDispatched = `-- name: ForgetDispatched :many
 UPDATE delta_resource SET dispatch_at = now()
-WHERE id IN (
+WHERE id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
-    WHERE d.id > $1 AND d.dispatch_at > now() AND d.state <> 'pending'
+    WHERE d.id > $1 AND d.dispatch_at > now()
     ORDER BY d.id
     LIMIT $2::integer
     FOR NO KEY UPDATE SKIP LOCKED
-)
+))
 RETURNING id, kind
 `
 
@@ -34,8 +51,8 @@ type ForgetDispatchedRow struct {
 	Kind string
 }
 
-// Has a page of lifecycles dispatched anew that Temporal has lost, each once: those before are being dispatched meanwhile, and
-// look as if they were lost. Those that are being worked on look after themselves.
+// Makes a page of rows due for a dispatcher whose workflows Temporal has lost, each once: those before are being dispatched meanwhile, and
+// look as if they were lost. A claim that is alive looks after its row itself.
 func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispatchedParams) ([]ForgetDispatchedRow, error) {
 	rows, err := db.Query(ctx, forgetDispatched, arg.AfterID, arg.Batch)
 	if err != nil {
@@ -58,13 +75,13 @@ func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispa
 
 const freeLeased = `-- name: FreeLeased :exec
 UPDATE delta_resource SET dispatch_at = now()
-WHERE id IN (
+WHERE id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
-    WHERE d.kind = $1 AND d.priority = ANY ('{1,2,3,4,5}'::smallint[])
+    WHERE d.kind = $1 AND d.priority = ANY ('{1,2,3,4,5}'::smallint[]) AND NOT d.paused
       AND d.dispatch_at > now() AND d.dispatch_at <= now() + $2::interval
-      AND d.state = 'scheduled' AND d.workflow_id = ANY ($3::text[])
+      AND d.state = 'scheduled' AND d.claimed_until IS NULL AND d.workflow_id = ANY ($3::text[])
     FOR NO KEY UPDATE SKIP LOCKED
-)
+))
 `
 
 type FreeLeasedParams struct {
@@ -73,8 +90,9 @@ type FreeLeasedParams struct {
 	BatchIds []string
 }
 
-// Rows of batches that nobody starts, because who leased them as he wrote them did not learn whether he had, are leased again. The
-// names of such batches were made up for the one statement: a row that went on meanwhile, or was dispatched, has another.
+// If the connection breaks during an inform, the client cannot know whether its rows were committed, and does not start the batches
+// that they were leased to. Makes such rows due again. The names of the batches were made up for that one statement: a row that
+// went on meanwhile has another.
 func (q *Queries) FreeLeased(ctx context.Context, db DBTX, arg FreeLeasedParams) error {
 	_, err := db.Exec(ctx, freeLeased, arg.Kind, arg.Lease, arg.BatchIds)
 	return err
@@ -100,32 +118,58 @@ func (q *Queries) HashResourceID(ctx context.Context, db DBTX, arg HashResourceI
 const leaseDue = `-- name: LeaseDue :many
 
 UPDATE delta_resource r
-SET dispatch_at = now() + $1::interval,
-    hashed_id = CASE WHEN $2::boolean THEN delta_hash_id(r.kind, r.object_id) END,
-    workflow_id = $3::text || CASE WHEN $2::boolean THEN delta_hash_id(r.kind, r.object_id) ELSE r.object_id END
-FROM (
-    SELECT found.id FROM (SELECT unnest(ARRAY[1, 2, 3, 4, 5]::smallint[]) AS priority) p
-    CROSS JOIN LATERAL (
-        SELECT d.id FROM delta_resource d
-        WHERE d.kind = $4 AND d.priority = p.priority AND d.dispatch_at <= now()
-          AND (d.held_until IS NULL OR d.held_until <= now())
-        ORDER BY d.dispatch_at
-        LIMIT $5::integer
-        FOR UPDATE SKIP LOCKED
-    ) found
-    WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $4 AND c.paused)
-    LIMIT $5::integer
-) due
-WHERE r.id = due.id
-RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.dispatch_at
+SET dispatch_at = CASE
+        WHEN r.due_at > now() THEN r.due_at + $1::interval
+        WHEN r.due_at IS NOT NULL OR r.state = 'pending'
+            THEN now() + least(greatest($2::interval, 2 * (now() - coalesce(r.due_at, r.claimed_until, now()))), $3::interval)
+        END,
+    hashed_id = CASE WHEN $4::boolean THEN delta_hash_id(r.kind, r.object_id) END,
+    workflow_id = CASE
+        WHEN $5::text <> ''
+            AND (coalesce(r.due_at <= now(), r.state = 'pending')
+                OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, $6::text)))
+            AND pg_column_size(r.object) <= $7::integer
+            AND NOT (r.state = 'pending' AND r.attempt >= least(r.max_attempts, $8::integer)) THEN $5::text
+        WHEN starts_with(r.workflow_id, $6::text) THEN NULL
+        ELSE r.workflow_id END
+WHERE r.id = ANY (ARRAY(
+    SELECT taken.id FROM (
+        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace) AS n
+        FROM (SELECT unnest($9::smallint[]) AS priority) p
+        CROSS JOIN LATERAL (
+            SELECT d.id, d.namespace FROM delta_resource d
+            WHERE d.kind = $10 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+              AND d.namespace <> ALL ($11::text[])
+              AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+                AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+            ORDER BY d.dispatch_at
+            LIMIT $12::integer
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) found
+        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $10 AND c.paused)
+        LIMIT $12::integer
+    ) taken
+    WHERE taken.n <= coalesce(($13::integer[])[array_position($14::text[], taken.namespace)], taken.n)
+))
+RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
+    coalesce(r.workflow_id = $5::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed, now()::timestamptz AS now
 `
 
 type LeaseDueParams struct {
-	Lease            time.Duration
-	HashIds          bool
-	WorkflowIDPrefix string
-	Kind             string
-	Batch            int32
+	Grace             time.Duration
+	Lease             time.Duration
+	Longest           time.Duration
+	HashIds           bool
+	BatchID           string
+	BatchPrefix       string
+	Largest           int32
+	MostLost          int32
+	Priorities        []int16
+	Kind              string
+	FullNamespaces    []string
+	Batch             int32
+	Rooms             []int32
+	LimitedNamespaces []string
 }
 
 type LeaseDueRow struct {
@@ -136,20 +180,41 @@ type LeaseDueRow struct {
 	Priority   int16
 	State      deltatype.ResourceState
 	Generation int64
+	DueAt      *time.Time
 	DispatchAt *time.Time
+	Batched    bool
+	Unnamed    bool
+	Now        time.Time
 }
 
-// The outbox. A row is due when dispatch_at has passed. A dispatcher leases a batch, wakes the workflows, then settles:
-// if it dies in between, the lease runs out and another one does it again.
-// The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
-// keeps its rows, and so does a batch whose Work may run.
+// The outbox. A row is due when dispatch_at has passed. A dispatcher leases rows and wakes their workflows: if it dies in
+// between, or the wake-up is lost, the lease passes and another one does it again.
+// The most urgent first, and the oldest of those. Each priority is a range of the index of its own, in the order that is given. A
+// kind that is paused keeps its rows, and so does a claim that is alive.
+//
+// A row that waits for its workflow's timer is not looked at before a grace after that. Any other is looked at again after the lease,
+// or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
+//
+// Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
+//
+// With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
+// itself, is large, or has lost attempts together with others: those it would take along once more.
 func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]LeaseDueRow, error) {
 	rows, err := db.Query(ctx, leaseDue,
+		arg.Grace,
 		arg.Lease,
+		arg.Longest,
 		arg.HashIds,
-		arg.WorkflowIDPrefix,
+		arg.BatchID,
+		arg.BatchPrefix,
+		arg.Largest,
+		arg.MostLost,
+		arg.Priorities,
 		arg.Kind,
+		arg.FullNamespaces,
 		arg.Batch,
+		arg.Rooms,
+		arg.LimitedNamespaces,
 	)
 	if err != nil {
 		return nil, err
@@ -166,7 +231,11 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 			&i.Priority,
 			&i.State,
 			&i.Generation,
+			&i.DueAt,
 			&i.DispatchAt,
+			&i.Batched,
+			&i.Unnamed,
+			&i.Now,
 		); err != nil {
 			return nil, err
 		}
@@ -176,6 +245,54 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 		return nil, err
 	}
 	return items, nil
+}
+
+const nameWorkflows = `-- name: NameWorkflows :exec
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.workflow_id
+    FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::text[]) AS workflow_id) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.workflow_id IS NULL LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET workflow_id = o.workflow_id
+FROM o
+WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
+`
+
+type NameWorkflowsParams struct {
+	Ids         []int64
+	WorkflowIds []string
+}
+
+// Notes the own workflows of rows that were leased to them and wait: a claim, which would note it, comes later or never.
+func (q *Queries) NameWorkflows(ctx context.Context, db DBTX, arg NameWorkflowsParams) error {
+	_, err := db.Exec(ctx, nameWorkflows, arg.Ids, arg.WorkflowIds)
+	return err
+}
+
+const nextDispatch = `-- name: NextDispatch :one
+SELECT coalesce(min(n.dispatch_at) - now(), '1 hour')::interval AS wait
+FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT d.dispatch_at FROM delta_resource d
+    WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at > now() - $2::interval AND NOT d.paused
+    ORDER BY d.dispatch_at LIMIT 1
+) n
+`
+
+type NextDispatchParams struct {
+	Kind   string
+	Looked time.Duration
+}
+
+// How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
+// while it started workflows, are due at once. Those that it has seen and left are not asked for again.
+func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (time.Duration, error) {
+	row := db.QueryRow(ctx, nextDispatch, arg.Kind, arg.Looked)
+	var wait time.Duration
+	err := row.Scan(&wait)
+	return wait, err
 }
 
 const notify = `-- name: Notify :exec
@@ -188,72 +305,45 @@ func (q *Queries) Notify(ctx context.Context, db DBTX, kinds []string) error {
 	return err
 }
 
-const redispatchResource = `-- name: RedispatchResource :exec
-UPDATE delta_resource SET dispatch_at = now() + $1::interval
-WHERE kind = $2 AND object_id = $3 AND state IN ('scheduled', 'expired', 'failed', 'pending')
-`
-
-type RedispatchResourceParams struct {
-	After    time.Duration
-	Kind     string
-	ObjectID string
-}
-
-// Asks for a row to be dispatched soon, because the workflow that was woken is not this installation's.
-func (q *Queries) RedispatchResource(ctx context.Context, db DBTX, arg RedispatchResourceParams) error {
-	_, err := db.Exec(ctx, redispatchResource, arg.After, arg.Kind, arg.ObjectID)
-	return err
-}
-
-const returnLease = `-- name: ReturnLease :exec
-UPDATE delta_resource SET dispatch_at = now() + $1::interval
-WHERE id IN (
-    SELECT d.id FROM delta_resource d
-    WHERE d.id = ANY($2::bigint[]) AND d.dispatch_at = $3
-    FOR NO KEY UPDATE SKIP LOCKED
+const releaseLeases = `-- name: ReleaseLeases :exec
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.after, i.error
+    FROM (
+        SELECT unnest($2::bigint[]) AS id, unnest($3::timestamptz[]) AS leased_until, unnest($4::interval[]) AS after,
+            nullif(unnest($5::text[]), '')::jsonb AS error
+    ) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.dispatch_at = i.leased_until LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) l
 )
+UPDATE delta_resource r
+SET dispatch_at = now() + o.after,
+    errors = CASE
+        WHEN o.error IS NULL THEN r.errors
+        WHEN r.errors[cardinality(r.errors)] ->> 'attempt' = '0' AND r.errors[cardinality(r.errors)] ->> 'error' = o.error ->> 'error'
+            THEN r.errors[:cardinality(r.errors) - 1] || o.error
+        ELSE delta_append_error(r.errors, o.error, $1) END
+FROM o
+WHERE r.id = o.id AND r.id = ANY ($2::bigint[])
 `
 
-type ReturnLeaseParams struct {
-	After       time.Duration
+type ReleaseLeasesParams struct {
+	MaxErrors   int32
 	Ids         []int64
-	LeasedUntil *time.Time
+	LeasedUntil []time.Time
+	Afters      []time.Duration
+	Errors      []string
 }
 
-// Leased rows whose workflows were not woken are leased again.
-func (q *Queries) ReturnLease(ctx context.Context, db DBTX, arg ReturnLeaseParams) error {
-	_, err := db.Exec(ctx, returnLease, arg.After, arg.Ids, arg.LeasedUntil)
-	return err
-}
-
-const settleWoken = `-- name: SettleWoken :exec
-UPDATE delta_resource
-SET dispatch_at = CASE WHEN due_at IS NOT NULL OR state IN ('scheduled', 'expired', 'failed', 'pending')
-    THEN greatest(now() + $1::interval, due_at + $2::interval) END
-WHERE id IN (
-    SELECT d.id FROM delta_resource d
-    WHERE d.id = ANY($3::bigint[]) AND d.dispatch_at = $4
-    FOR NO KEY UPDATE SKIP LOCKED
-)
-`
-
-type SettleWokenParams struct {
-	Net         time.Duration
-	Grace       time.Duration
-	Ids         []int64
-	LeasedUntil *time.Time
-}
-
-// Leased rows whose workflows were woken go on by themselves, unless they have done so already. One that waits for its time
-// is not woken before that has passed: each time, where there are batches, it would be put into another one.
-//
-// A row that somebody else has locked is left to its lease: who waits while he holds other rows can be the end of an inform.
-func (q *Queries) SettleWoken(ctx context.Context, db DBTX, arg SettleWokenParams) error {
-	_, err := db.Exec(ctx, settleWoken,
-		arg.Net,
-		arg.Grace,
+// Leased rows whose workflows were not woken are looked at again, each after its time. Why one was not can be read on the row: the same
+// reason stands there once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an inform.
+func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) error {
+	_, err := db.Exec(ctx, releaseLeases,
+		arg.MaxErrors,
 		arg.Ids,
 		arg.LeasedUntil,
+		arg.Afters,
+		arg.Errors,
 	)
 	return err
 }

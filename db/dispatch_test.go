@@ -27,7 +27,7 @@ func TestTheMostUrgentIsDispatchedFirstAndNothingOfAPausedKind(t *testing.T) {
 	}
 	lease := func() (ids []string) {
 		rows, err := db.New().LeaseDue(t.Context(), env.Pool, db.LeaseDueParams{
-			Kind: "thing", Lease: time.Hour, WorkflowIDPrefix: "x/", Batch: 15,
+			Kind: "thing", Lease: time.Hour, Longest: time.Hour, Batch: 15, Priorities: allPriorities, FullNamespaces: []string{},
 		})
 		require.NoError(t, err)
 		for _, r := range rows {
@@ -52,29 +52,4 @@ func TestTheMostUrgentIsDispatchedFirstAndNothingOfAPausedKind(t *testing.T) {
 	require.Equal(t, 5, middle)
 	require.Len(t, lease(), 15)
 	require.Empty(t, lease(), "what is leased is left alone")
-}
-
-// With many rows that are not due, the ones that are due are found by index.
-func TestDueRowsAreFoundByIndex(t *testing.T) {
-	t.Parallel()
-	env := deltatest.New(t)
-	_, err := env.Pool.Exec(t.Context(), `
-		INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts, state, due_at, dispatch_at)
-		SELECT 'thing', i::text, '{}', '\x00', 'default', 10, 'synced', now() + interval '1 day', now() + interval '1 day'
-		FROM generate_series(1, 20000) i;
-		ANALYZE delta_resource`)
-	require.NoError(t, err)
-	rows, err := env.Pool.Query(t.Context(), `EXPLAIN SELECT found.id FROM (SELECT unnest(ARRAY[1, 2, 3, 4, 5]::smallint[]) AS priority) p
-		CROSS JOIN LATERAL (SELECT d.id FROM delta_resource d
-			WHERE d.kind = 'thing' AND d.priority = p.priority AND d.dispatch_at <= now() ORDER BY d.dispatch_at LIMIT 256) found LIMIT 256`)
-	require.NoError(t, err)
-	plan := ""
-	for rows.Next() {
-		var line string
-		require.NoError(t, rows.Scan(&line))
-		plan += line + "\n"
-	}
-	require.NoError(t, rows.Err())
-	require.Contains(t, plan, "delta_resource_dispatch_idx")
-	require.NotContains(t, plan, "Seq Scan on delta_resource")
 }

@@ -172,7 +172,7 @@ func informRows(
 		}
 	}
 	for page := range slices.Chunk(left, informPage) {
-		kept, err := New().KeptResources(ctx, planned(conn, len(page)), keptParams(informParams(page, options)))
+		kept, err := New().KeptResources(ctx, Planned(conn, len(page)), keptParams(informParams(page, options)))
 		if err != nil {
 			return nil, err
 		}
@@ -183,12 +183,56 @@ func informRows(
 			}
 		}
 	}
-	return all, nil
+	return all, raise(ctx, conn, set, options, all)
+}
+
+// raise has rows that wait, and that a live inform left as they were, dispatched as urgently as the inform asks. It never lowers a
+// priority, and an informer changes none: what it lists is not waited for.
+func raise(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers) error {
+	if !options.Revive {
+		return nil
+	}
+	var p RaisePrioritiesParams
+	raised := map[int64]*deltatype.ResourceRow{}
+	for i, o := range set {
+		answer, wanted := found[i], priority(o, options)
+		if answer == nil || answer.Scheduled || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
+			continue
+		}
+		p.Ids, p.Priorities = append(p.Ids, answer.Resource.ID), append(p.Priorities, wanted)
+		raised[answer.Resource.ID] = answer.Resource
+	}
+	if len(p.Ids) == 0 {
+		return nil
+	}
+	rows, err := New().RaisePriorities(ctx, Planned(conn, len(p.Ids)), p)
+	for _, row := range rows {
+		raised[row.ID].Priority = int(row.Priority)
+	}
+	return err
+}
+
+// waits reports whether an attempt is before a resource, and none is under way.
+func waits(state deltatype.ResourceState) bool {
+	return state == deltatype.ResourceStateScheduled || state == deltatype.ResourceStateExpired || state == deltatype.ResourceStateFailed
 }
 
 // informPage is how many objects one statement takes. A larger set is written by several in one transaction: while Postgres
 // writes a page, the answers to the one before it are taken in.
 const informPage = 2048
+
+// informPageBytes is how large the objects of one statement may be together, unless one is larger.
+const informPageBytes = 8 << 20
+
+// pageOf is how many of a set one statement takes.
+func pageOf(set []*deltatype.ObjectInformParams) (n int) {
+	for bytes := 0; n < min(len(set), informPage); n++ {
+		if bytes += len(set[n].EncodedObject); bytes > informPageBytes && n > 0 {
+			break
+		}
+	}
+	return n
+}
 
 // writeSet writes all of a set or nothing, and says how many rows that were.
 func writeSet(
@@ -196,7 +240,7 @@ func writeSet(
 ) (written int, err error) {
 	if pool, ok := conn.(interface {
 		Begin(ctx context.Context) (pgx.Tx, error)
-	}); ok && len(set) > informPage {
+	}); ok && pageOf(set) < len(set) {
 		if _, within := conn.(pgx.Tx); !within {
 			err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
 				written, err = writeSet(ctx, tx, set, options, leases, all)
@@ -207,12 +251,12 @@ func writeSet(
 	}
 	var taking errgroup.Group
 	taking.SetLimit(1) // one page waits at most, so that memory has a bound
-	for from := 0; from < len(set) && err == nil; from += informPage {
-		to := min(from+informPage, len(set))
+	for from, to := 0, 0; from < len(set) && err == nil; from = to {
+		to = from + pageOf(set[from:])
 		params := informParams(set[from:to], options)
 		leases.apply(&params, from, to)
 		var rows []InformResourcesRow
-		if rows, err = New().InformResources(ctx, planned(conn, to-from), params); err == nil {
+		if rows, err = New().InformResources(ctx, Planned(conn, to-from), params); err == nil {
 			written += len(rows)
 			taking.Go(func() error { return all[from:to].take(set[from:to], rows) })
 		}
@@ -233,27 +277,6 @@ func (a answers) take(set []*deltatype.ObjectInformParams, rows []InformResource
 		}
 	}
 	return nil
-}
-
-// preparedSets is the largest set whose statement is planned once a connection. A plan from when the table was small may
-// read the whole of it for each object, until Postgres analyzes the table: for a few objects that is what any prepared
-// statement risks, for thousands planning each time costs less.
-const preparedSets = 64
-
-// planned chooses how the statements of a set are planned.
-func planned(conn DBTX, set int) DBTX {
-	if set <= preparedSets {
-		return conn
-	}
-	return plannedEachTime{conn}
-}
-
-// plannedEachTime has Postgres plan a statement with its arguments.
-type plannedEachTime struct{ DBTX }
-
-// Query sends the statement unnamed, so that it is planned with its arguments.
-func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return c.DBTX.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 }
 
 // informRow writes one object, or reads its row where there was nothing to write.
@@ -279,8 +302,10 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	if !left && !asGiven(kept.Resource, object) {
 		return nil // it changed between the two statements
 	}
-	_, err = to.add(set, 0, &kept.Resource, true, false)
-	return err
+	if _, err = to.add(set, 0, &kept.Resource, true, false); err != nil {
+		return err
+	}
+	return raise(ctx, conn, set, options, to)
 }
 
 // riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects

@@ -44,7 +44,7 @@ SET object = excluded.object,
     generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
-    priority = excluded.priority,
+    priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR $12::boolean)
@@ -56,7 +56,7 @@ WHERE (r.state <> 'deleted' OR $12::boolean)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND $13::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
@@ -96,8 +96,8 @@ type InformResourceRow struct {
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
-	Alone             bool
-	HeldUntil         *time.Time
+	Claim             *string
+	ClaimedUntil      *time.Time
 	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
@@ -153,8 +153,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
-			&i.HeldUntil,
+			&i.Claim,
+			&i.ClaimedUntil,
 			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
@@ -216,7 +216,7 @@ LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR $15::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
@@ -242,14 +242,15 @@ SET object = excluded.object,
     generation = excluded.generation,
     attempt = 0,
     snoozes = 0,
-    priority = excluded.priority,
+    -- What waits already is not put off by an inform that is less urgent.
+    priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = CASE WHEN r.alone OR r.held_until > now() THEN now() ELSE excluded.dispatch_at END,
-    workflow_id = CASE WHEN r.alone OR r.held_until > now() OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
+    dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
+    workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN $17::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
@@ -295,8 +296,8 @@ type InformResourcesRow struct {
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
-	Alone             bool
-	HeldUntil         *time.Time
+	Claim             *string
+	ClaimedUntil      *time.Time
 	HashedID          *string
 	Namespace         string
 	WorkflowID        *string
@@ -315,8 +316,7 @@ type InformResourcesRow struct {
 //
 // Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 //
-// A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
-// Work may run.
+// A row that has a batch named is leased to it as it is written (as LeaseDue does later), unless its claim is open.
 //
 // LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
 // also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
@@ -370,8 +370,8 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
-			&i.HeldUntil,
+			&i.Claim,
+			&i.ClaimedUntil,
 			&i.HashedID,
 			&i.Namespace,
 			&i.WorkflowID,
@@ -391,7 +391,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -403,7 +403,7 @@ FROM (
         nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
@@ -459,14 +459,14 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
-			&i.HeldUntil,
+			&i.ClaimedUntil,
+			&i.Claim,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,
@@ -478,6 +478,54 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Tags,
 			&i.Errors,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const raisePriorities = `-- name: RaisePriorities :many
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.priority
+    FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::smallint[]) AS priority) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.id = i.id AND d.priority > i.priority AND d.state IN ('scheduled', 'expired', 'failed') LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET priority = o.priority
+FROM o
+WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
+RETURNING r.id, r.priority
+`
+
+type RaisePrioritiesParams struct {
+	Ids        []int64
+	Priorities []int16
+}
+
+type RaisePrioritiesRow struct {
+	ID       int64
+	Priority int16
+}
+
+// Informs that changed nothing make what waits more urgent, if they are. Locked rows are skipped: they are being dispatched, and waiting
+// in a user's transaction could deadlock.
+func (q *Queries) RaisePriorities(ctx context.Context, db DBTX, arg RaisePrioritiesParams) ([]RaisePrioritiesRow, error) {
+	rows, err := db.Query(ctx, raisePriorities, arg.Ids, arg.Priorities)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RaisePrioritiesRow
+	for rows.Next() {
+		var i RaisePrioritiesRow
+		if err := rows.Scan(&i.ID, &i.Priority); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -1,9 +1,12 @@
 package db_test
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/db"
@@ -69,4 +72,45 @@ func TestALargeSetIsWrittenAllOrNothing(t *testing.T) {
 	require.NoError(t, tx.Rollback(t.Context()))
 	_, changed = count()
 	require.Equal(t, size/3, changed)
+}
+
+// Large objects are written by more statements, each of which Postgres and the client hold in memory.
+func TestAPageIsBoundByBytesToo(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	text := strings.Repeat("x", 1<<20)
+	var set []deltatype.ObjectInformParams
+	for i := range 20 {
+		o := object(fmt.Sprintf("%02d", i), "1")
+		o.EncodedObject = []byte(`{"text": "` + text + `"}`)
+		set = append(set, o)
+	}
+	counted := &countedStatements{DBTX: env.Pool}
+	results, err := db.Inform(t.Context(), counted, set, plain)
+	require.NoError(t, err)
+	require.Len(t, results, 20)
+	require.Equal(t, 20, counted.objects)
+	require.Equal(t, 3, counted.statements, "7 MiB each, and what is left")
+
+	_, err = db.Inform(t.Context(), counted, set[:1], plain)
+	require.NoError(t, err, "one is taken however large it is")
+}
+
+// countedStatements counts statements that write objects, and the objects. It is no pool, so that no transaction is begun on it.
+type countedStatements struct {
+	db.DBTX
+	statements, objects int
+}
+
+func (c *countedStatements) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if strings.Contains(sql, "name: InformResources ") {
+		c.statements++
+		for _, arg := range args {
+			if objects, ok := arg.([][]byte); ok {
+				c.objects += len(objects)
+				break
+			}
+		}
+	}
+	return c.DBTX.Query(ctx, sql, args...)
 }

@@ -14,7 +14,7 @@ const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
     hash_object_ids = coalesce(hash_object_ids, $2::boolean)
-RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, created_at
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, created_at
 `
 
 type ClaimInstallationParams struct {
@@ -32,13 +32,52 @@ func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInsta
 		&i.WorkflowIDPrefix,
 		&i.HashObjectIds,
 		&i.Salt,
+		&i.SchemaVersion,
 		&i.CreatedAt,
 	)
 	return i, err
 }
 
+const claimTaskQueue = `-- name: ClaimTaskQueue :many
+WITH others AS (
+    SELECT c.name FROM delta_controller c WHERE c.task_queue = $1::text AND c.name <> ALL ($2::text[])
+),
+claimed AS (
+    INSERT INTO delta_controller (name, inform_interval, task_queue)
+    SELECT k.name, '0', $1::text FROM unnest($2::text[]) AS k (name) WHERE NOT EXISTS (SELECT FROM others)
+    ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, updated_at = now()
+)
+SELECT o.name FROM others o ORDER BY o.name
+`
+
+type ClaimTaskQueueParams struct {
+	TaskQueue string
+	Kinds     []string
+}
+
+// Notes where kinds are worked, and gives back others that are worked on the same task queue: then nothing is noted.
+func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueueParams) ([]string, error) {
+	rows, err := db.Query(ctx, claimTaskQueue, arg.TaskQueue, arg.Kinds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -50,6 +89,8 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.TaskQueue,
+		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -58,7 +99,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -70,14 +111,41 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.WorkflowIDPrefix,
 		&i.HashObjectIds,
 		&i.Salt,
+		&i.SchemaVersion,
 		&i.CreatedAt,
 	)
 	return i, err
 }
 
+const hashID = `-- name: HashID :one
+SELECT delta_hash_id($1, $2)::text AS hashed_id
+`
+
+type HashIDParams struct {
+	Kind     string
+	ObjectID string
+}
+
+// What Temporal knows a resource by, where object ids are kept from it; the resource need not be there.
+func (q *Queries) HashID(ctx context.Context, db DBTX, arg HashIDParams) (string, error) {
+	row := db.QueryRow(ctx, hashID, arg.Kind, arg.ObjectID)
+	var hashed_id string
+	err := row.Scan(&hashed_id)
+	return hashed_id, err
+}
+
+const lockControllers = `-- name: LockControllers :exec
+LOCK TABLE delta_controller IN SHARE ROW EXCLUSIVE MODE
+`
+
+func (q *Queries) LockControllers(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, lockControllers)
+	return err
+}
+
 const moveInformCursor = `-- name: MoveInformCursor :one
 UPDATE delta_controller SET last_inform_time = greatest(last_inform_time, $1::timestamptz), updated_at = now()
-WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at
+WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -95,6 +163,8 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.TaskQueue,
+		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -113,19 +183,40 @@ func (q *Queries) Now(ctx context.Context, db DBTX) (time.Time, error) {
 	return now, err
 }
 
+const reserveCalls = `-- name: ReserveCalls :one
+INSERT INTO delta_controller AS c (name, inform_interval, next_call_at) VALUES ($1, '0', now() + $2::interval)
+ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(c.next_call_at, now()) + $2::interval
+RETURNING (next_call_at - $2::interval - now())::interval AS wait
+`
+
+type ReserveCallsParams struct {
+	Kind string
+	For  time.Duration
+}
+
+// Reserves calls of Work for some time, and gives back how long it is until the first of them may begin: after all that were reserved before,
+// by any client.
+func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsParams) (time.Duration, error) {
+	row := db.QueryRow(ctx, reserveCalls, arg.Kind, arg.For)
+	var wait time.Duration
+	err := row.Scan(&wait)
+	return wait, err
+}
+
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval) VALUES ($1, $2)
-ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at
+INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, task_queue = excluded.task_queue, updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
 	Name           string
 	InformInterval time.Duration
+	TaskQueue      *string
 }
 
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
-	row := db.QueryRow(ctx, upsertController, arg.Name, arg.InformInterval)
+	row := db.QueryRow(ctx, upsertController, arg.Name, arg.InformInterval, arg.TaskQueue)
 	var i Controller
 	err := row.Scan(
 		&i.Name,
@@ -133,6 +224,8 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.TaskQueue,
+		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,

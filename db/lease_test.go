@@ -75,10 +75,10 @@ func TestASetIsLeasedAsItIsWrittenAndWhatIsLeftWaitsForADispatcher(t *testing.T)
 func TestARowThatIsNotForABatchIsNotLeasedToOne(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]string{
-		"it is to be alone":          "UPDATE delta_resource SET alone = TRUE, workflow_id = 'own'",
-		"its Work may run":           "UPDATE delta_resource SET held_until = now() + interval '1 hour', workflow_id = 'own'",
-		"its kind is paused":         "UPDATE delta_controller SET paused = TRUE",
-		"a hold that is over is not": "UPDATE delta_resource SET held_until = now() - interval '1 minute', workflow_id = 'own'",
+		"its Work may run":              "UPDATE delta_resource SET claimed_until = now() + interval '1 hour', workflow_id = 'own'",
+		"its claim was never closed":    "UPDATE delta_resource SET claimed_until = now() - interval '1 minute', workflow_id = 'own'",
+		"its kind is paused":            "UPDATE delta_controller SET paused = TRUE",
+		"a claim that is closed is not": "UPDATE delta_resource SET claimed_until = NULL, claim = gen_random_uuid(), workflow_id = 'own'",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -99,7 +99,7 @@ func TestARowThatIsNotForABatchIsNotLeasedToOne(t *testing.T) {
 			require.Len(t, out.started, 1)
 			row := read(t, env.Pool, "000")
 			switch name {
-			case "a hold that is over is not":
+			case "a claim that is closed is not":
 				require.Len(t, out.started[0]["batch"], 5)
 				require.Equal(t, "batch", row.WorkflowID)
 			case "its kind is paused":

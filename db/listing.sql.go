@@ -39,26 +39,32 @@ func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingPar
 }
 
 const degradedOfListing = `-- name: DegradedOfListing :many
-SELECT r.object_id, count(*) OVER () AS total
-FROM delta_listing l JOIN delta_resource r ON r.kind = $1 AND r.object_id = l.object_id
-WHERE l.pass = $2 AND r.state = 'degraded'
+SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name, count(*) OVER () AS total
+FROM delta_listing l JOIN delta_resource r ON r.kind = $2 AND r.object_id = l.object_id
+WHERE l.pass = $3 AND r.state = 'degraded'
 ORDER BY r.object_id
-LIMIT $3::integer
+LIMIT $4::integer
 `
 
 type DegradedOfListingParams struct {
-	Kind string
-	Pass string
-	Most int32
+	HashIds bool
+	Kind    string
+	Pass    string
+	Most    int32
 }
 
 type DegradedOfListingRow struct {
-	ObjectID string
-	Total    int64
+	Name  string
+	Total int64
 }
 
 func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOfListingParams) ([]DegradedOfListingRow, error) {
-	rows, err := db.Query(ctx, degradedOfListing, arg.Kind, arg.Pass, arg.Most)
+	rows, err := db.Query(ctx, degradedOfListing,
+		arg.HashIds,
+		arg.Kind,
+		arg.Pass,
+		arg.Most,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +72,7 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 	var items []DegradedOfListingRow
 	for rows.Next() {
 		var i DegradedOfListingRow
-		if err := rows.Scan(&i.ObjectID, &i.Total); err != nil {
+		if err := rows.Scan(&i.Name, &i.Total); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -78,6 +84,15 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 }
 
 const deleteMissing = `-- name: DeleteMissing :many
+WITH missing AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = $2 AND d.created_at < $5 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
+      AND coalesce(d.attempted_at < $5, TRUE) AND coalesce(d.synced_at < $5, TRUE)
+      AND d.object_id > $3 AND d.object_id <= $4
+      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $6 AND l.object_id = d.object_id)
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+)
 UPDATE delta_resource r
 SET state = 'deleted',
     generation = r.generation + 1,
@@ -85,40 +100,31 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + gone.period,
+    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval),
     dispatch_at = now()
-FROM (
-    SELECT d.id, d.generation, (SELECT CASE WHEN coalesce(max(n.deleted_retention), $1::interval) >= '0'
-            THEN coalesce(max(n.deleted_retention), $1::interval) END
-        FROM delta_namespace n WHERE n.name = d.namespace) AS period
-    FROM delta_resource d
-    WHERE d.kind = $2 AND d.created_at < $3 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < $3, TRUE) AND coalesce(d.synced_at < $3, TRUE)
-      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $4 AND l.object_id = d.object_id)
-    ORDER BY d.object_id
-    LIMIT $5::integer
-    FOR NO KEY UPDATE
-) gone
-WHERE r.id = gone.id AND r.generation = gone.generation
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+FROM missing m
+WHERE r.id = m.id AND r.kind = $2 AND r.object_id > $3 AND r.object_id <= $4
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteMissingParams struct {
 	DefaultRetention time.Duration
 	Kind             string
+	AfterObjectID    string
+	ToObjectID       string
 	Started          time.Time
 	Pass             string
-	Batch            int32
 }
 
-// Marks a page of them deleted, locked in the order in which informs lock rows.
+// Marks those of a page deleted, locked in the order in which informs lock rows.
 func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, deleteMissing,
 		arg.DefaultRetention,
 		arg.Kind,
+		arg.AfterObjectID,
+		arg.ToObjectID,
 		arg.Started,
 		arg.Pass,
-		arg.Batch,
 	)
 	if err != nil {
 		return nil, err
@@ -138,14 +144,14 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
-			&i.HeldUntil,
+			&i.ClaimedUntil,
+			&i.Claim,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,
@@ -167,8 +173,34 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 	return items, nil
 }
 
+const firstUnsettled = `-- name: FirstUnsettled :one
+SELECT l.object_id FROM delta_listing l
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+WHERE l.pass = $2 AND l.object_id >= $3
+  AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
+  AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
+ORDER BY l.object_id
+LIMIT 1
+`
+
+type FirstUnsettledParams struct {
+	Kind         string
+	Pass         string
+	FromObjectID string
+}
+
+// The first of a run's objects, from an id on, that has not settled. Those before it have, so that a wait reads a listing once.
+func (q *Queries) FirstUnsettled(ctx context.Context, db DBTX, arg FirstUnsettledParams) (string, error) {
+	row := db.QueryRow(ctx, firstUnsettled, arg.Kind, arg.Pass, arg.FromObjectID)
+	var object_id string
+	err := row.Scan(&object_id)
+	return object_id, err
+}
+
 const forgetListing = `-- name: ForgetListing :exec
-DELETE FROM delta_listing WHERE pass = $1 OR listed_at < now() - $2::interval
+DELETE FROM delta_listing l WHERE l.pass = $1
+   OR (l.listed_at < now() - $2::interval
+     AND l.pass <> ALL (ARRAY(SELECT DISTINCT n.pass FROM delta_listing n WHERE n.listed_at >= now() - $2::interval)))
 `
 
 type ForgetListingParams struct {
@@ -176,30 +208,30 @@ type ForgetListingParams struct {
 	Older time.Duration
 }
 
-// Of this pass, and of those whose worker died.
+// Of this pass, and of those whose worker died: nothing of them was written or awaited for long.
 func (q *Queries) ForgetListing(ctx context.Context, db DBTX, arg ForgetListingParams) error {
 	_, err := db.Exec(ctx, forgetListing, arg.Pass, arg.Older)
 	return err
 }
 
-const hasUnsettled = `-- name: HasUnsettled :one
-SELECT EXISTS (
-    SELECT FROM delta_listing l JOIN delta_resource r ON r.kind = $1 AND r.object_id = l.object_id
-    WHERE l.pass = $2 AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
-      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
-) AS unsettled
+const pageEnd = `-- name: PageEnd :one
+SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
+    SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND d.object_id > $2 ORDER BY d.object_id LIMIT $3::integer
+) p
 `
 
-type HasUnsettledParams struct {
-	Kind string
-	Pass string
+type PageEndParams struct {
+	Kind          string
+	AfterObjectID string
+	Page          int32
 }
 
-func (q *Queries) HasUnsettled(ctx context.Context, db DBTX, arg HasUnsettledParams) (bool, error) {
-	row := db.QueryRow(ctx, hasUnsettled, arg.Kind, arg.Pass)
-	var unsettled bool
-	err := row.Scan(&unsettled)
-	return unsettled, err
+// The last object id of the next page of a kind's resources; empty after the last page.
+func (q *Queries) PageEnd(ctx context.Context, db DBTX, arg PageEndParams) (string, error) {
+	row := db.QueryRow(ctx, pageEnd, arg.Kind, arg.AfterObjectID, arg.Page)
+	var object_id string
+	err := row.Scan(&object_id)
+	return object_id, err
 }
 
 const recordListed = `-- name: RecordListed :exec
@@ -215,5 +247,21 @@ type RecordListedParams struct {
 // What a complete listing listed, and what it no longer lists.
 func (q *Queries) RecordListed(ctx context.Context, db DBTX, arg RecordListedParams) error {
 	_, err := db.Exec(ctx, recordListed, arg.Pass, arg.ObjectIds)
+	return err
+}
+
+const touchListing = `-- name: TouchListing :exec
+UPDATE delta_listing SET listed_at = now() WHERE pass = $1 AND object_id = $2 AND listed_at < now() - $3::interval
+`
+
+type TouchListingParams struct {
+	Pass     string
+	ObjectID string
+	Older    time.Duration
+}
+
+// Says that a pass is still waited for.
+func (q *Queries) TouchListing(ctx context.Context, db DBTX, arg TouchListingParams) error {
+	_, err := db.Exec(ctx, touchListing, arg.Pass, arg.ObjectID, arg.Older)
 	return err
 }

@@ -15,11 +15,22 @@ import (
 // What sets rows right, many at once, waits for an inform that has some of them, and is not its end.
 func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 	t.Parallel()
-	for name, maintain := range map[string]func(context.Context, db.DBTX) error{
-		"ResumeDue": func(ctx context.Context, conn db.DBTX) error { return db.New().ResumeDue(ctx, conn, "thing") },
-		"DeleteMissing": func(ctx context.Context, conn db.DBTX) error {
+	for name, maintain := range map[string]func(context.Context, db.DBTX, []int64) error{
+		"RetryResources": func(ctx context.Context, conn db.DBTX, ids []int64) error {
+			_, err := db.New().RetryResources(ctx, conn, db.RetryResourcesParams{Ids: ids, States: []string{"failed"}})
+			return err
+		},
+		"SyncResources": func(ctx context.Context, conn db.DBTX, ids []int64) error {
+			_, err := db.New().SyncResources(ctx, conn, ids)
+			return err
+		},
+		"DeleteResources": func(ctx context.Context, conn db.DBTX, ids []int64) error {
+			_, err := db.New().DeleteResources(ctx, conn, db.DeleteResourcesParams{Ids: ids, States: []string{"failed"}})
+			return err
+		},
+		"DeleteMissing": func(ctx context.Context, conn db.DBTX, _ []int64) error {
 			_, err := db.New().DeleteMissing(ctx, conn, db.DeleteMissingParams{
-				Kind: "thing", Pass: "00000000-0000-0000-0000-000000000000", Started: time.Now().Add(time.Hour), Batch: 100,
+				Kind: "thing", Pass: "00000000-0000-0000-0000-000000000000", Started: time.Now().Add(time.Hour), ToObjectID: "z",
 			})
 			return err
 		},
@@ -30,7 +41,9 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 			for i := range 20 { // they lie in the table in the opposite order
 				inform(t, env.Pool, object(fmt.Sprintf("%02d", 20-i), ""), plain)
 			}
-			_, err := env.Pool.Exec(t.Context(), "UPDATE delta_resource SET state = 'failed'")
+			var ids []int64
+			err := env.Pool.QueryRow(t.Context(), `WITH failed AS (UPDATE delta_resource SET state = 'failed' RETURNING id, object_id)
+				SELECT array_agg(id ORDER BY object_id DESC) FROM failed`).Scan(&ids)
 			require.NoError(t, err)
 			tx, err := env.Pool.Begin(t.Context())
 			require.NoError(t, err)
@@ -40,7 +53,7 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 			conn, err := env.Pool.Acquire(t.Context())
 			require.NoError(t, err)
 			defer conn.Release()
-			go func() { maintained <- maintain(t.Context(), conn) }()
+			go func() { maintained <- maintain(t.Context(), conn, ids) }()
 			require.Eventually(t, func() bool {
 				var waits bool
 				err := env.Pool.QueryRow(t.Context(), "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", conn.Conn().PgConn().PID()).Scan(&waits)

@@ -16,6 +16,8 @@ type Controller struct {
 	InformInterval time.Duration
 	Paused         bool
 	InformPaused   bool
+	TaskQueue      *string
+	NextCallAt     *time.Time
 	Metadata       []byte
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
@@ -27,6 +29,7 @@ type Installation struct {
 	WorkflowIDPrefix *string
 	HashObjectIds    *bool
 	Salt             string
+	SchemaVersion    int32
 	CreatedAt        time.Time
 }
 
@@ -52,14 +55,14 @@ type Resource struct {
 	ExternalCreatedAt *time.Time
 	DueAt             *time.Time
 	DispatchAt        *time.Time
-	HeldUntil         *time.Time
+	ClaimedUntil      *time.Time
+	Claim             *string
 	State             deltatype.ResourceState
 	Attempt           int32
 	Snoozes           int32
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool
-	Alone             bool
 	Kind              string
 	ObjectID          string
 	Namespace         string

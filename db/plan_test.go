@@ -1,15 +1,23 @@
 package db_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // What Postgres takes for dearer than jit_above_cost, 100,000 unless set otherwise, it compiles at each call: that takes longer
@@ -21,25 +29,397 @@ func TestTheLargestStatementIsNotWorthCompiling(t *testing.T) {
 		INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts)
 		SELECT 'thing', i::text, '{}', '\x00', 'default', 10 FROM generate_series(1, 100000) i`)
 	require.NoError(t, err)
-	var kinds, ids []string
-	var objects, hashes [][]byte
-	var priorities []int16
+	var set []deltatype.ObjectInformParams
 	for i := range db.InformPage {
-		kinds, ids, priorities = append(kinds, "thing"), append(ids, fmt.Sprint(i*97)), append(priorities, 3)
-		objects, hashes = append(objects, []byte(`{}`)), append(hashes, []byte{1})
+		set = append(set, object(fmt.Sprint(i*97), "changed"))
 	}
+	explained := &costOf{DBTX: env.Pool}
+	_, err = db.Inform(t.Context(), explained, set, plain)
+	require.ErrorIs(t, err, errExplained)
+	require.Positive(t, explained.cost)
+	require.Less(t, explained.cost, 50_000.0)
+	t.Logf("%d objects cost %.0f", db.InformPage, explained.cost)
+}
+
+var errExplained = errors.New("explained, not run")
+
+// costOf is a connection that has the first statement explained and does not run it.
+type costOf struct {
+	db.DBTX
+	cost float64
+}
+
+func (c *costOf) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	var plan []byte
-	err = env.Pool.QueryRow(t.Context(), "EXPLAIN (FORMAT JSON) "+db.InformResourcesSQL,
-		int16(10), time.Second, false, kinds, ids, []string(nil), objects, hashes, []string(nil), []string(nil), []string(nil), []int16(nil),
-		[]time.Time(nil), priorities, true, false, false, "").Scan(&plan)
-	require.NoError(t, err)
+	if err := c.QueryRow(ctx, "EXPLAIN (FORMAT JSON) "+sql, args...).Scan(&plan); err != nil {
+		return nil, err
+	}
 	var explained []struct {
 		Plan struct {
 			Cost float64 `json:"Total Cost"`
 		}
 	}
-	require.NoError(t, json.Unmarshal(plan, &explained))
-	require.Positive(t, explained[0].Plan.Cost)
-	require.Less(t, explained[0].Plan.Cost, 50_000.0)
-	t.Logf("%d objects cost %.0f", db.InformPage, explained[0].Plan.Cost)
+	if err := json.Unmarshal(plan, &explained); err != nil {
+		return nil, err
+	}
+	c.cost = explained[0].Plan.Cost
+	return nil, errExplained
+}
+
+// What the engine asks for again and again reads what it is about, and not the whole table: whether Postgres
+// knows the table or not, and whether it plans a statement with its arguments or once for all of them.
+func TestStatementsReadWhatTheyAreAboutAndNotTheTable(t *testing.T) {
+	t.Parallel()
+	// Of the tests' kind, rest are synced and due in a day, and few are of interest; as many again are of another kind.
+	const rest, few = 20_000, 40
+	fill := fmt.Sprintf(`
+		INSERT INTO delta_resource (kind, object_id, object, hash, namespace, max_attempts, state, priority, created_at, synced_at, due_at, dispatch_at)
+		SELECT k, lpad(i::text, 6, '0'), '{}', '\x00', 'default', 10, 'synced', 1 + i %% 5, now() - interval '3 days', now() - interval '2 days',
+			now() + interval '1 day', now() + interval '1 day'
+		FROM unnest('{thing,other}'::text[]) k, generate_series(1, %d) i`, rest)
+	beliefs := map[string]string{
+		"analyzed":       fill + "; ANALYZE delta_resource, delta_claim, delta_listing",
+		"never analyzed": fill,
+		"believed empty": fill + "; DELETE FROM delta_resource; VACUUM (ANALYZE, TRUNCATE FALSE) delta_resource; " + fill,
+	}
+	for belief, made := range beliefs {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			t.Run(belief+", "+mode, func(t *testing.T) {
+				t.Parallel()
+				env := deltatest.New(t)
+				exec := func(sql string, args ...any) {
+					_, err := env.Pool.Exec(t.Context(), sql, args...)
+					require.NoError(t, err)
+				}
+				exec(`ALTER TABLE delta_resource SET (autovacuum_enabled = FALSE); ALTER TABLE delta_claim SET (autovacuum_enabled = FALSE);
+					ALTER TABLE delta_listing SET (autovacuum_enabled = FALSE)`)
+				for statement := range strings.SplitSeq(made, ";") { // VACUUM wants to be alone
+					exec(statement)
+				}
+				for name, s := range frequentStatements(few) {
+					t.Run(name, func(t *testing.T) {
+						read := readBy(t, env.Pool, mode, few, s)
+						if belief != "believed empty" {
+							require.Zero(t, read.sequential, "%s reads the whole table", t.Name())
+						}
+						require.LessOrEqual(t, read.sequential, 3*2*rest)
+						require.Zero(t, read.claims, "it reads all claims")
+						most := s.most
+						if belief == "believed empty" {
+							// Until the table is analyzed it is read as a whole, a few times, and not once for each row.
+							most += 3 * 2 * rest
+						}
+						require.LessOrEqual(t, read.fetched, most, "%s reads more rows than it is about", t.Name())
+					})
+				}
+			})
+		}
+	}
+}
+
+// frequent is a statement, and what there is for it to do.
+type frequent struct {
+	// before are assignments to few of the rows.
+	before string
+	do     func(ctx context.Context, conn db.DBTX, ids []int64) (int, error)
+	// does is how many rows it is about, and most how many it may read.
+	does, most int
+}
+
+func frequentStatements(few int) map[string]frequent {
+	q := db.New()
+	claim, pass := uuid.NewString(), uuid.NewString()
+	long := time.Now().Add(-time.Hour)
+	return map[string]frequent{
+		"LeaseDue": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() - interval '1 s'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.LeaseDue(ctx, conn, leaseParams("batch/1"))
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"NextDispatch": {
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				_, err := q.NextDispatch(ctx, conn, db.NextDispatchParams{Kind: "thing", Looked: time.Minute})
+				return 0, err
+			},
+			does: 0, most: 10,
+		},
+		"ClaimResources": {
+			before: "state = 'scheduled', due_at = now(), claim = gen_random_uuid(), claimed_until = now() - interval '1 s'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.ClaimResources(ctx, conn, claimParams(claim, "", ids))
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"OpenClaims": {
+			before: "state = 'pending', claim = gen_random_uuid(), claimed_until = now() + interval '1 hour'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.OpenClaims(ctx, conn, db.OpenClaimsParams{Ids: ids, WholeKind: true})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"LostClaims": {
+			before: "state = 'pending', claim = gen_random_uuid(), claimed_until = now() + interval '1 hour'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				claims := make([]string, len(ids))
+				for i := range claims {
+					claims[i] = claim
+				}
+				rows, err := q.LostClaims(ctx, conn, db.LostClaimsParams{Ids: ids, Claims: claims})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"CloseClaims": {
+			before: "state = 'failed', claim = '" + claim + "', claimed_until = now()",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.CloseClaims(ctx, conn, db.CloseClaimsParams{Ids: ids, Claim: claim})
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"WriteOutcomes": {
+			before: "state = 'pending', attempt = 1, due_at = NULL, claim = '" + claim + "', claimed_until = now()",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				var claimed []db.ClaimResourcesRow
+				for _, id := range ids {
+					claimed = append(claimed, db.ClaimResourcesRow{Resource: db.Resource{ID: id, Generation: 1}})
+				}
+				rows, err := q.WriteOutcomes(ctx, conn, outcomeParams(claim, deltatype.ResourceStateSynced, claimed))
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"StandingOutcomes": {
+			before: "state = 'pending', attempt = 1, due_at = NULL, claim = '" + claim + "', claimed_until = now()",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				generations := make([]int64, len(ids))
+				for i := range generations {
+					generations[i] = 1
+				}
+				rows, err := q.StandingOutcomes(ctx, conn, db.StandingOutcomesParams{Ids: ids, Generations: generations, Claim: claim})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"EndRetention": {
+			before: "due_at = now() - interval '1 s', claim = gen_random_uuid(), claimed_until = now() - interval '1 s'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				row, err := q.EndRetention(ctx, conn, db.EndRetentionParams{Ids: ids, WholeKind: true, DefaultSyncedRetention: time.Hour})
+				return int(row.Removed), err
+			},
+			does: few, most: 8 * few,
+		},
+		"RestingMembers": {
+			before: "workflow_id = 'batch/1'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.RestingMembers(ctx, conn, db.RestingMembersParams{Ids: ids, WorkflowID: "batch/1"})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"ReleaseLeases": {
+			before: "state = 'scheduled', dispatch_at = '2100-01-01'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				p := db.ReleaseLeasesParams{Ids: ids, MaxErrors: 5}
+				for range ids {
+					p.LeasedUntil = append(p.LeasedUntil, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))
+					p.Afters, p.Errors = append(p.Afters, time.Second), append(p.Errors, `{"attempt": 0, "error": "no"}`)
+				}
+				return few, q.ReleaseLeases(ctx, conn, p)
+			},
+			does: few, most: 4 * few,
+		},
+		"FreeLeased": {
+			before: "state = 'scheduled', dispatch_at = now() + interval '30 s', workflow_id = 'batch/1'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return few, q.FreeLeased(ctx, conn, db.FreeLeasedParams{Kind: "thing", Lease: time.Minute, BatchIds: []string{"batch/1"}})
+			},
+			does: few, most: 4 * few,
+		},
+		"RaisePriorities": {
+			before: "state = 'failed', priority = 5",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				p := db.RaisePrioritiesParams{Ids: ids}
+				for range ids {
+					p.Priorities = append(p.Priorities, 1)
+				}
+				rows, err := q.RaisePriorities(ctx, conn, p)
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"RetryResources": {
+			before: "state = 'degraded'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.RetryResources(ctx, conn, db.RetryResourcesParams{Ids: ids, States: []string{"degraded"}})
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+		"DueForDispatch": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.DueForDispatch(ctx, conn, db.DueForDispatchParams{Kind: "thing", Longest: 15 * time.Minute})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"DispatchNow": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				return few, q.DispatchNow(ctx, conn, ids)
+			},
+			does: few, most: 4 * few,
+		},
+		"CountLate": {
+			before: "state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.CountLate(ctx, conn, db.CountLateParams{Grace: time.Minute, Longest: 15 * time.Minute})
+				if err != nil || len(rows) != 1 {
+					return 0, err
+				}
+				return int(rows[0].Count), err
+			},
+			does: few, most: 3 * few,
+		},
+		"FirstUnsettled": {
+			before: "state = 'failed'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				_, err := conn.Exec(ctx, `INSERT INTO delta_listing (pass, object_id) SELECT $1, object_id FROM delta_resource
+					WHERE kind = 'thing'`, pass)
+				if err != nil {
+					return 0, err
+				}
+				if _, err := q.FirstUnsettled(ctx, conn, db.FirstUnsettledParams{Kind: "thing", Pass: pass}); err != nil {
+					return 0, err
+				}
+				// Where it left off, there is no need to read what comes before, nor after.
+				last, err := q.FirstUnsettled(ctx, conn, db.FirstUnsettledParams{Kind: "thing", Pass: pass, FromObjectID: "000500"})
+				if last != "000500" {
+					err = errors.Join(err, fmt.Errorf("the first is %q", last))
+				}
+				return 1, err
+			},
+			does: 1, most: 3 * few,
+		},
+		"DeleteMissing": {
+			before: "state = 'synced'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.DeleteMissing(ctx, conn, db.DeleteMissingParams{
+					Kind: "thing", Pass: pass, Started: long, AfterObjectID: "010000", ToObjectID: fmt.Sprintf("%06d", 10000+few), DefaultRetention: time.Hour,
+				})
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
+	}
+}
+
+// read is what a statement has read of delta_resource: rows by reading all of it, and rows by index; and of delta_claim by reading all.
+type rowsRead struct{ sequential, fetched, claims int }
+
+// readBy runs a statement in a transaction, which is rolled back, and tells what it has read.
+func readBy(t *testing.T, pool *pgxpool.Pool, mode string, few int, s frequent) (read rowsRead) {
+	t.Helper()
+	conn, err := pool.Acquire(t.Context())
+	require.NoError(t, err)
+	defer conn.Release()
+	tx, err := conn.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is to be rolled back
+	_, err = tx.Exec(t.Context(), "SET LOCAL plan_cache_mode = "+mode)
+	require.NoError(t, err)
+	before := s.before
+	if before == "" {
+		before = "kind = kind"
+	}
+	var ids []int64
+	err = tx.QueryRow(t.Context(), fmt.Sprintf(`WITH few AS (UPDATE delta_resource SET %s WHERE kind = 'thing'
+		AND object_id = ANY (ARRAY(SELECT lpad((i * 100)::text, 6, '0') FROM generate_series(1, %d) i)) RETURNING id)
+		SELECT array_agg(id ORDER BY md5(id::text)) FROM few`, before, few)).Scan(&ids)
+	require.NoError(t, err)
+	require.Len(t, ids, few)
+	_, err = tx.Exec(t.Context(), "INSERT INTO delta_claim SELECT gen_random_uuid(), now() + interval '1 hour' FROM generate_series(1, 5000)")
+	require.NoError(t, err)
+
+	counted := &countedReads{Tx: tx}
+	n, err := s.do(t.Context(), counted, ids)
+	require.NoError(t, err)
+	require.NoError(t, counted.err)
+	require.Equal(t, s.does, n)
+	return counted.read
+}
+
+// countedReads counts what queries have read; what tests do with Exec is not counted, unless it is one of Delta's statements.
+type countedReads struct {
+	pgx.Tx
+	read rowsRead
+	err  error
+}
+
+const readStatistics = `SELECT sum(seq_tup_read) FILTER (WHERE relname = 'delta_resource')::bigint, sum(idx_tup_fetch) FILTER (WHERE relname = 'delta_resource')::bigint,
+	sum(seq_tup_read) FILTER (WHERE relname = 'delta_claim')::bigint
+	FROM pg_stat_xact_user_tables WHERE relid IN ('delta_resource'::regclass, 'delta_claim'::regclass)`
+
+func (c *countedReads) statistics(ctx context.Context) (read rowsRead) {
+	if err := c.Tx.QueryRow(ctx, readStatistics).Scan(&read.sequential, &read.fetched, &read.claims); err != nil && c.err == nil {
+		c.err = err
+	}
+	return read
+}
+
+func (c *countedReads) count(ctx context.Context, before rowsRead) {
+	after := c.statistics(ctx)
+	c.read.sequential += after.sequential - before.sequential
+	c.read.fetched += after.fetched - before.fetched
+	c.read.claims += after.claims - before.claims
+}
+
+func (c *countedReads) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	before := c.statistics(ctx)
+	rows, err := c.Tx.Query(ctx, sql, args...)
+	return &countedRows{Rows: rows, done: func() { c.count(ctx, before) }}, err
+}
+
+func (c *countedReads) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	before := c.statistics(ctx)
+	return countedRow{row: c.Tx.QueryRow(ctx, sql, args...), done: func() { c.count(ctx, before) }}
+}
+
+func (c *countedReads) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	before := c.statistics(ctx)
+	tag, err := c.Tx.Exec(ctx, sql, args...)
+	if sql[:2] == "--" { // one of sqlc's
+		c.count(ctx, before)
+	}
+	return tag, err
+}
+
+type countedRow struct {
+	row  pgx.Row
+	done func()
+}
+
+func (r countedRow) Scan(to ...any) error {
+	err := r.row.Scan(to...)
+	r.done()
+	return err
+}
+
+type countedRows struct {
+	pgx.Rows
+	done func()
+}
+
+func (r *countedRows) Close() {
+	r.Rows.Close()
+	if r.done != nil {
+		r.done()
+		r.done = nil
+	}
 }

@@ -12,27 +12,48 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const countOverdue = `-- name: CountOverdue :many
-SELECT r.kind, count(*) AS count, min(r.dispatch_at)::timestamptz AS oldest FROM delta_resource r
-WHERE r.dispatch_at < now() - $1::interval GROUP BY r.kind ORDER BY r.kind
+const countLate = `-- name: CountLate :many
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest
+FROM kinds k
+CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
+    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + $1::interval AND NOT d.paused
+      AND coalesce(d.due_at, d.claimed_until) < now() - $2::interval
+      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $2::interval)))
+) d
+WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND c.paused)
+GROUP BY k.kind ORDER BY k.kind
 `
 
-type CountOverdueRow struct {
+type CountLateParams struct {
+	Longest time.Duration
+	Grace   time.Duration
+}
+
+type CountLateRow struct {
 	Kind   string
 	Count  int64
 	Oldest time.Time
 }
 
-// Lifecycles whose step is overdue by more than a grace, by kind: read off the index of the dispatcher.
-func (q *Queries) CountOverdue(ctx context.Context, db DBTX, grace time.Duration) ([]CountOverdueRow, error) {
-	rows, err := db.Query(ctx, countOverdue, grace)
+// Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
+// at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
+func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) ([]CountLateRow, error) {
+	rows, err := db.Query(ctx, countLate, arg.Longest, arg.Grace)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CountOverdueRow
+	var items []CountLateRow
 	for rows.Next() {
-		var i CountOverdueRow
+		var i CountLateRow
 		if err := rows.Scan(&i.Kind, &i.Count, &i.Oldest); err != nil {
 			return nil, err
 		}
@@ -83,8 +104,62 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 	return items, nil
 }
 
+const getResource = `-- name: GetResource :one
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused, now()::timestamptz AS now
+FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
+`
+
+type GetResourceParams struct {
+	Kind     string
+	ObjectID string
+}
+
+type GetResourceRow struct {
+	Resource   Resource
+	KindPaused bool
+	Now        time.Time
+}
+
+func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParams) (GetResourceRow, error) {
+	row := db.QueryRow(ctx, getResource, arg.Kind, arg.ObjectID)
+	var i GetResourceRow
+	err := row.Scan(
+		&i.Resource.ID,
+		&i.Resource.Generation,
+		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
+		&i.Resource.CreatedAt,
+		&i.Resource.AttemptedAt,
+		&i.Resource.SyncedAt,
+		&i.Resource.ExternalCreatedAt,
+		&i.Resource.DueAt,
+		&i.Resource.DispatchAt,
+		&i.Resource.ClaimedUntil,
+		&i.Resource.Claim,
+		&i.Resource.State,
+		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
+		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
+		&i.Resource.Kind,
+		&i.Resource.ObjectID,
+		&i.Resource.Namespace,
+		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
+		&i.Resource.Hash,
+		&i.Resource.Object,
+		&i.Resource.Metadata,
+		&i.Resource.Tags,
+		&i.Resource.Errors,
+		&i.KindPaused,
+		&i.Now,
+	)
+	return i, err
+}
+
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -102,6 +177,8 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.InformInterval,
 			&i.Paused,
 			&i.InformPaused,
+			&i.TaskQueue,
+			&i.NextCallAt,
 			&i.Metadata,
 			&i.CreatedAt,
 			&i.UpdatedAt,
@@ -150,7 +227,7 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 }
 
 const listResources = `-- name: ListResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
 WHERE r.id > $1
   AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
   AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
@@ -203,14 +280,14 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
-			&i.HeldUntil,
+			&i.ClaimedUntil,
+			&i.Claim,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,
@@ -232,26 +309,75 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 	return items, nil
 }
 
-const objectIDOfHash = `-- name: ObjectIDOfHash :one
-SELECT object_id FROM delta_resource WHERE kind = $1 AND hashed_id = $2
+const resourceOfHash = `-- name: ResourceOfHash :one
+SELECT id, object_id FROM delta_resource WHERE kind = $1 AND hashed_id = $2
 `
 
-type ObjectIDOfHashParams struct {
+type ResourceOfHashParams struct {
 	Kind     string
 	HashedID *string
 }
 
-func (q *Queries) ObjectIDOfHash(ctx context.Context, db DBTX, arg ObjectIDOfHashParams) (string, error) {
-	row := db.QueryRow(ctx, objectIDOfHash, arg.Kind, arg.HashedID)
-	var object_id string
-	err := row.Scan(&object_id)
-	return object_id, err
+type ResourceOfHashRow struct {
+	ID       int64
+	ObjectID string
+}
+
+func (q *Queries) ResourceOfHash(ctx context.Context, db DBTX, arg ResourceOfHashParams) (ResourceOfHashRow, error) {
+	row := db.QueryRow(ctx, resourceOfHash, arg.Kind, arg.HashedID)
+	var i ResourceOfHashRow
+	err := row.Scan(&i.ID, &i.ObjectID)
+	return i, err
+}
+
+const resourcesAwaited = `-- name: ResourcesAwaited :many
+SELECT r.id, r.state, r.generation, r.synced_generation,
+    r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
+FROM (SELECT unnest($1::bigint[]) AS id) i
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+`
+
+type ResourcesAwaitedRow struct {
+	ID               int64
+	State            deltatype.ResourceState
+	Generation       int64
+	SyncedGeneration int64
+	Paused           bool
+	KindPaused       bool
+}
+
+// How the rows stand that callers wait for.
+func (q *Queries) ResourcesAwaited(ctx context.Context, db DBTX, ids []int64) ([]ResourcesAwaitedRow, error) {
+	rows, err := db.Query(ctx, resourcesAwaited, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ResourcesAwaitedRow
+	for rows.Next() {
+		var i ResourcesAwaitedRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.State,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.Paused,
+			&i.KindPaused,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const resourcesByID = `-- name: ResourcesByID :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.held_until, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.alone, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.held_until, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.alone, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $2 AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -280,14 +406,14 @@ func (q *Queries) ResourcesByID(ctx context.Context, db DBTX, arg ResourcesByIDP
 			&i.ExternalCreatedAt,
 			&i.DueAt,
 			&i.DispatchAt,
-			&i.HeldUntil,
+			&i.ClaimedUntil,
+			&i.Claim,
 			&i.State,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
-			&i.Alone,
 			&i.Kind,
 			&i.ObjectID,
 			&i.Namespace,

@@ -13,23 +13,19 @@ import (
 )
 
 // publicNames has the fields that are called otherwise in the public type.
-var publicNames = map[string]string{"Object": "EncodedObject"}
+var publicNames = map[string]string{"Object": "EncodedObject", "Kind": "ObjectKind"}
 
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	t.Parallel()
 	var resource Resource
 	fill(t, &resource)
-	resource.Attempt = 100
 	row, err := resource.Row()
 	require.NoError(t, err)
-	// Users count tries: what was snoozed is not one.
-	require.EqualValues(t, 100-resource.Snoozes, row.Attempt)
-	resource.Attempt -= resource.Snoozes
 
 	from, to := reflect.ValueOf(resource), reflect.ValueOf(*row)
 	for i := range from.NumField() {
 		name := from.Type().Field(i).Name
-		if name == "Errors" {
+		if name == "Errors" || name == "Claim" { // nobody but its execution has use for a claim's id
 			continue
 		}
 		public := name

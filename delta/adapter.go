@@ -91,12 +91,22 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	return outcomes
 }
 
-// outcomeOf reads the error that Work returned.
-func outcomeOf(err error) activities.Outcome {
+// outcomeOf reads the error that Work returned. One whose methods panic, such as a nil pointer in an error, is a failure of its resource
+// only.
+func outcomeOf(err error) (outcome activities.Outcome) {
 	if err == nil {
 		return activities.Outcome{Verdict: activities.VerdictSynced}
 	}
-	outcome := activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+	defer func() {
+		if v := recover(); v != nil {
+			outcome = activities.Outcome{
+				Verdict: activities.VerdictFailed,
+				Error:   fmt.Sprintf("panic in the methods of the error that was returned, a %T: %v", err, v),
+				Trace:   string(debug.Stack()),
+			}
+		}
+	}()
+	outcome = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
 	deleted, degraded, snoozed := new(ResourceDeleteError), new(ResourceDegradeError), new(ResourceSnoozeError)
 	switch {
 	case errors.As(err, &deleted):

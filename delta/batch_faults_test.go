@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -100,7 +101,7 @@ func TestAProcessKilledInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T)
 	require.Equal(t, resources, h.count("SELECT count(DISTINCT object_id) FROM calls"), "none was left out")
 	require.Equal(t, begun-written, calls-resources, "what was called and not written is called again, once, and nothing else is")
 	require.Zero(t, h.count(`SELECT count(*) FROM delta_resource r JOIN killed k USING (object_id)
-		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.held_until IS NOT NULL
+		WHERE r.generation <> 1 OR r.sync_count <> 1 OR r.claimed_until IS NOT NULL
 		OR r.attempt <> CASE WHEN k.state = 'pending' THEN 2 ELSE 1 END
 		OR cardinality(r.errors) <> CASE WHEN k.state = 'pending' THEN 1 ELSE 0 END`), "the lost attempts count, and no others")
 }
@@ -222,21 +223,28 @@ func TestMembersThatKeepLosingTheirWorkerGoOnByThemselves(t *testing.T) {
 	}
 }
 
+// lease leases what is due, as a dispatcher does, for a batch or, where that is empty, for workflows of their own.
+func (h *harness) lease(kind, batch string, lease time.Duration) []db.LeaseDueRow {
+	h.t.Helper()
+	due, err := db.New().LeaseDue(h.t.Context(), h.Pool, db.LeaseDueParams{
+		Kind: kind, Batch: 100, Lease: lease, Longest: lease, BatchPrefix: h.Prefix + "/" + kind + ":batch/", BatchID: batch, Largest: 1 << 20,
+		MostLost: 2, Priorities: []int16{1, 2, 3, 4, 5}, FullNamespaces: []string{},
+	})
+	require.NoError(h.t, err)
+	return due
+}
+
 // leaseBatch does what a dispatcher does before it starts a batch, and does not start it: its workflow is gone.
 func (h *harness) leaseBatch(kind string, lease time.Duration) activities.Batch {
 	h.t.Helper()
 	batch := activities.Batch{Kind: kind, WorkflowID: h.Prefix + "/" + kind + ":batch/gone"}
 	require.NoError(h.t, h.Pool.QueryRow(h.t.Context(), "SELECT id::text FROM delta_installation").Scan(&batch.Installation))
-	due, err := db.New().LeaseDueInBatch(h.t.Context(), h.Pool, db.LeaseDueInBatchParams{
-		Kind: kind, Batch: 100, Lease: lease, WorkflowIDPrefix: h.Prefix + "/" + kind + "/", BatchID: batch.WorkflowID, Largest: 1 << 20,
-	})
-	require.NoError(h.t, err)
-	var ids, generations []int64
-	for _, row := range due {
+	var ids []int64
+	for _, row := range h.lease(kind, batch.WorkflowID, lease) {
 		require.True(h.t, row.Batched)
-		ids, generations = append(ids, row.ID), append(generations, row.Generation)
+		ids = append(ids, row.ID)
 	}
-	batch.IDs, batch.Generations = activities.PackNumbers(ids), activities.PackNumbers(generations)
+	batch.IDs = activities.PackNumbers(ids)
 	return batch
 }
 
@@ -307,7 +315,8 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	stuck := make(chan struct{})
-	defer close(stuck)
+	release := sync.OnceFunc(func() { close(stuck) })
+	defer release()
 	config := h.config(withBulk(&bulk{
 		controller: controller[batched]{timeout: 300 * time.Millisecond},
 		batch: func(ctx context.Context, all []*delta.Resource[batched]) []error {
@@ -342,6 +351,11 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
 		require.NoError(t, err)
 	}
+	for _, name := range names("stuck", 5) {
+		row := h.eventually("batched", name, inState(deltatype.ResourceStateFailed))
+		require.NotNil(t, row.ClaimedUntil, "no other call begins before this one returns")
+	}
+	release()
 	for namespace, reason := range reasons {
 		for _, name := range names(namespace, 5) {
 			row := h.eventually("batched", name, synced(1))
@@ -365,7 +379,7 @@ func TestAMemberLostInItsLastAttemptWithItsBatchIsDegraded(t *testing.T) {
 	h.leaseBatch("batched", time.Hour)
 	// As claimed by it, a quarter of an hour ago.
 	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'pending', attempt = 1, attempted_at = now(), due_at = NULL,
-		dispatch_at = now(), held_until = now()`)
+		dispatch_at = now(), claimed_until = now()`)
 	require.NoError(t, err)
 	h.start(h.config(with(&controller[batched]{})))
 	for _, name := range names("ok", 5) {

@@ -218,7 +218,7 @@ func (h *harness) attendedOnce(kind string) string {
 			return err
 		}
 		attends[id] = step.Resting
-		if step.Next == activities.NextLapse {
+		if step.Next == activities.NextRetention {
 			attends[id] = 1
 		}
 		return nil

@@ -154,26 +154,21 @@ func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T
 		h.eventually("batched", name, synced(1))
 	}
 	row := h.eventually("batched", "slow", inState(deltatype.ResourceStatePending))
-	require.NotNil(t, row.HeldUntil)
+	require.NotNil(t, row.ClaimedUntil)
 	require.Contains(t, row.WorkflowID, ":batch/")
 
 	// What Temporal does with an activity whose heartbeat is missed: it is run again, elsewhere.
 	installation := ""
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT id FROM delta_installation").Scan(&installation))
 	again := c.ActivitiesOf(installation, "batched")
-	var ids, generations []int64
-	rows, err := h.Pool.Query(t.Context(), "SELECT id, generation FROM delta_resource ORDER BY object_id")
+	var ids []int64
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT array_agg(id ORDER BY object_id) FROM delta_resource").Scan(&ids))
+	batch := activities.Batch{Installation: installation, Kind: "batched", WorkflowID: row.WorkflowID, IDs: activities.PackNumbers(ids)}
+	step, err := again.AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
-	for rows.Next() {
-		var id, generation int64
-		require.NoError(t, rows.Scan(&id, &generation))
-		ids, generations = append(ids, id), append(generations, generation)
-	}
-	require.NoError(t, rows.Err())
-	step, err := again.AttemptBatch(t.Context(), activities.Batch{
-		Installation: installation, Kind: "batched", WorkflowID: row.WorkflowID,
-		IDs: activities.PackNumbers(ids), Generations: activities.PackNumbers(generations),
-	})
+	require.Equal(t, 1, step.Claimed, "its claim is alive")
+	h.loseClaims()
+	step, err = again.AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
 	require.Equal(t, 1, step.Synced)
 	row = h.eventually("batched", "slow", synced(1))
@@ -187,6 +182,13 @@ func TestAWorkerThatDiesInTheMiddleOfABatchCostsWhatItHadNotWritten(t *testing.T
 		require.Equal(t, want, n.(*atomic.Int64).Load(), name)
 		return true
 	})
+}
+
+// loseClaims makes open claims those of an execution that is dead.
+func (h *harness) loseClaims() {
+	h.t.Helper()
+	_, err := h.Pool.Exec(h.t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() WHERE claimed_until IS NOT NULL")
+	require.NoError(h.t, err)
 }
 
 // What a client that stops has not begun goes on without having lost an attempt.

@@ -41,7 +41,7 @@ func workQueued(pool *pgxpool.Pool, hangsAfter int64) worker[queued] {
 func (h *harness) awaitQueued() {
 	h.t.Helper()
 	until(h.t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND held_until IS NULL") == queuedMembers
+		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND claimed_until IS NULL") == queuedMembers
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -29,6 +30,12 @@ type Client struct {
 	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
 	cancelWork context.CancelFunc
 	timing     timing
+	// limits and claims are those of all kinds, on this client's workers and on those that it was registered on.
+	limits *namespaceLimits
+	claims *activities.Claims
+	// paces are those of each kind.
+	paces   map[string]*pace
+	awaiter awaiter
 
 	// life guards Start and Stop against each other.
 	life    sync.Mutex
@@ -82,13 +89,19 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		config:   copied,
 		notifier: notifier{pool: pool, log: copied.Logger},
 		timing: timing{
-			lease:           dispatchLease,
+			lease:           activities.DispatchLease,
 			poll:            dispatchPoll,
 			abandonAfter:    3 * time.Second,
 			temporalTimeout: 10 * time.Second,
 		},
 	}
-	c.events.log = copied.Logger
+	c.events.log, c.awaiter.pool = copied.Logger, pool
+	c.limits = newNamespaceLimits(copied.Namespaces, c.wakeAll)
+	c.claims = activities.NewClaims(pool, copied.Logger)
+	c.paces = map[string]*pace{}
+	for _, kind := range copied.Controllers.kinds() {
+		c.paces[kind] = newPace(copied.Controllers.byKind[kind].settings.Parallelism)
+	}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
@@ -143,8 +156,7 @@ func (c *Client) Stop(ctx context.Context) error {
 		patient()
 	}
 	defer c.life.Unlock()
-	defer c.notifier.wait()
-	defer c.batcher.wait()
+	defer c.waitForInforms(ctx)
 	defer c.events.close()
 	defer c.connection.close()
 	defer c.cancelWork()
@@ -158,6 +170,29 @@ func (c *Client) Stop(ctx context.Context) error {
 	c.dispatchersMu.Unlock()
 	return c.running.stop(ctx)
 }
+
+// waitForInforms waits for informs and notifications that are under way. One that Postgres does not answer is not waited for longer than
+// ctx and some seconds.
+func (c *Client) waitForInforms(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.batcher.wait()
+		c.notifier.wait()
+	}()
+	select {
+	case <-done:
+		return
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(informPatience):
+	}
+}
+
+// informPatience is how long Stop waits for informs that are under way, after its context has ended.
+const informPatience = 250 * time.Millisecond
 
 // names are the ids that the client uses in Temporal.
 func (c *Client) names() names {
@@ -174,6 +209,15 @@ func (c *Client) wakeOwn(kind string) bool {
 	}
 	d.wake()
 	return true
+}
+
+// wakeAll wakes this client's dispatchers.
+func (c *Client) wakeAll() {
+	c.dispatchersMu.RLock()
+	defer c.dispatchersMu.RUnlock()
+	for _, d := range c.dispatchers {
+		d.wake()
+	}
 }
 
 // tellsOthers tells whether there is a kind among the objects that this client does not dispatch.

@@ -27,7 +27,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
@@ -153,10 +152,7 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	// What a dispatcher does before it dies: it has the lease, and the workflow was not woken.
-	due, err := db.New().LeaseDue(t.Context(), h.Pool, db.LeaseDueParams{
-		Kind: "account", Batch: 10, Lease: time.Second, WorkflowIDPrefix: h.Prefix + "/account/",
-	})
-	require.NoError(t, err)
+	due := h.lease("account", "", time.Second)
 	require.Len(t, due, 1)
 
 	worker := h.client(h.config(with(&controller[account]{})))
@@ -170,13 +166,19 @@ func TestADispatcherThatDiedIsReplacedWhenItsLeaseRunsOut(t *testing.T) {
 // refusing dials Temporal, by a connection on which calls that the function names an error for are refused.
 func (h *harness) refusing(refuse func(method string) error) client.Client {
 	h.t.Helper()
+	return h.refusingRequests(func(method string, _ any) error { return refuse(method) })
+}
+
+// refusingRequests is refusing for a function that looks at the requests too.
+func (h *harness) refusingRequests(refuse func(method string, request any) error) client.Client {
+	h.t.Helper()
 	temporal, err := client.Dial(client.Options{
 		HostPort:  h.TemporalAddress,
 		Namespace: h.TemporalNamespace,
 		Logger:    log.NewStructuredLogger(slog.New(slog.DiscardHandler)),
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
 			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				if err := refuse(method); err != nil {
+				if err := refuse(method, req); err != nil {
 					return err
 				}
 				return invoke(ctx, method, req, reply, cc, opts...)
@@ -235,6 +237,26 @@ func init() {
 	}
 }
 
+// childStarted is closed when a child has said that it has started.
+var childStarted = make(chan struct{})
+
+// workFatal notes its calls, and kills its process at an object of that name.
+func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	<-childStarted
+	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
+	if err != nil || id != "kills" {
+		return err
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill() // nothing is cleaned up
+	}
+	if err == nil {
+		select {}
+	}
+	return err
+}
+
 // childOf names the connections of a test's children.
 func childOf(prefix string) string {
 	return fmt.Sprintf("child-%08x", crc32.ChecksumIEEE([]byte(prefix)))
@@ -281,6 +303,12 @@ func child(mode string) error {
 		}})
 		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
 		delta.AddController(config.Controllers, &controller[queued]{work: workQueued(pool, 50)})
+		delta.AddController(config.Controllers, &controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
+			return workFatal(ctx, pool, r.ObjectID)
+		}})
+		delta.AddController(config.Controllers, &controller[briefBatched]{work: func(ctx context.Context, r *delta.Resource[briefBatched]) error {
+			return workFatal(ctx, pool, r.ObjectID)
+		}})
 	}
 	c, err := delta.NewClient(pool, config)
 	if err != nil {
@@ -289,6 +317,7 @@ func child(mode string) error {
 	if mode != "inform" {
 		err := c.Start(ctx)
 		fmt.Println("started")
+		close(childStarted)
 		return err
 	}
 	if _, err := c.Inform(ctx, account{Name: "ann"}, nil); err != nil {

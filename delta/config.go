@@ -57,7 +57,7 @@ type Config struct {
 	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
 	//
 	// All clients of a database must agree, or a resource would have two workflows: the first that starts decides, and Start refuses
-	// others. One that is not started, and only calls Sync, does as they do. To change it, stop all clients, terminate the
+	// others. To change it, stop all clients, terminate the
 	// workflows, and run UPDATE delta_installation SET hash_object_ids = NULL.
 	HashObjectIDs bool
 
@@ -109,15 +109,16 @@ type Config struct {
 	DeletedResourceRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace. A change holds for rests that begin after it, and decides those that end. It does not
-// wake what rests for ever, as after a negative retention: [Client.InvalidateAll] has that synced, and rest, anew.
+// NamespaceConfig configures a namespace. A change applies the next time a resource is synced or its timer fires. It does
+// not wake what is kept for ever, as after a negative retention: [Client.InvalidateAll] has that synced anew.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
 	// together. At least 1, at most 10,000.
 	MaxWorkers int
 
-	// ResourceExpiry is how long after it was synced a resource expires and is synced again. It cannot be set together
-	// with SyncedResourceRetentionPeriod.
+	// ResourceExpiry is how long after it was synced a resource expires and is synced again, or up to 5 % less: the share differs between
+	// resources, or batches, so that those synced together do not expire together. It cannot be set together with
+	// SyncedResourceRetentionPeriod.
 	//
 	// Defaults to 0: never.
 	ResourceExpiry time.Duration

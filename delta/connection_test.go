@@ -106,8 +106,11 @@ func TestAClientThatWasNotStartedSaysThatTemporalIsAway(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, kinds, "nothing was written")
 
-	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	row, err := c.Sync(ctx, account{Name: "a"}, nil) // nobody works it
 	require.ErrorContains(t, err, "it is informed")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NotNil(t, row)
 	require.NotNil(t, h.row("account", "a"))
 }
@@ -180,7 +183,7 @@ func TestKindsSayHowTheyStand(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, err := h.Pool.Exec(t.Context(), `update delta_resource
-		set dispatch_at = now() + CASE WHEN object_id = 'a' THEN interval '-1 hour' ELSE interval '1 hour' END`)
+		set due_at = now() + CASE WHEN object_id = 'a' THEN interval '-1 hour' ELSE interval '1 hour' END, dispatch_at = now() + interval '1 minute'`)
 	require.NoError(t, err)
 	_, err = h.Pool.Exec(t.Context(), `insert into delta_controller (name, inform_interval, last_inform_time, inform_paused)
 		values ('catalogued', '1h', '2026-01-02 03:04:05Z', true)`)
@@ -189,8 +192,8 @@ func TestKindsSayHowTheyStand(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, kinds, 2)
 	require.Equal(t, map[deltatype.ResourceState]int64{deltatype.ResourceStateScheduled: 2}, kinds[0].Counts)
-	require.EqualValues(t, 1, kinds[0].Overdue)
-	require.True(t, h.row("account", "a").DispatchAt.Equal(*kinds[0].OldestOverdue))
+	require.EqualValues(t, 1, kinds[0].Late)
+	require.True(t, h.row("account", "a").DueAt.Equal(*kinds[0].OldestLate))
 	require.Zero(t, kinds[0].InformInterval)
 	last := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	require.Equal(t, delta.KindStatus{

@@ -47,7 +47,7 @@ type lostBatches struct {
 
 type leasedBatch struct {
 	id      string
-	members []db.LeaseDueInBatchRow
+	members []db.LeaseDueRow
 }
 
 func newLeasedBatches() *leasedBatches {
@@ -116,22 +116,30 @@ func (d *dispatcher) freeLost(ctx context.Context, every time.Duration) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	err := db.New().FreeLeased(ctx, d.pool, db.FreeLeasedParams{Kind: d.kind, Lease: batchLeases * d.lease, BatchIds: ids})
+	err := db.New().FreeLeased(ctx, db.Planned(d.pool, leaseSize), db.FreeLeasedParams{Kind: d.kind, Lease: d.lease, BatchIds: ids})
 	if err == nil {
 		d.leased.forget()
 	}
 	return err
 }
 
-// lease leases sets that would fill half a batch at least: they need no dispatcher to gather them.
+// lease leases sets that would fill half a batch at least, or in automatic mode are more than get workflows of their own: they need no
+// dispatcher to gather them.
 func (c *Client) lease(kind string, count int) *db.Lease {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	d := c.dispatchers[kind]
-	if d == nil || d.batchSize < 2 || count < max(d.batchSize/2, 2) {
+	if d == nil || d.batchSize == 1 {
 		return nil
 	}
-	return d.leaseBatches((count + d.batchSize - 1) / d.batchSize)
+	size, fewest := d.batchSize, max(d.batchSize/2, 2)
+	if size == 0 {
+		size, fewest = d.pace.batch(), 2*fewSingles
+	}
+	if count < fewest {
+		return nil
+	}
+	return d.leaseBatches((count+size-1)/size, size)
 }
 
 // outbox is the client as informs see it.
@@ -140,12 +148,12 @@ type outbox struct{ *Client }
 func (o outbox) Lease(kind string, count int) *db.Lease { return o.lease(kind, count) }
 
 // leaseBatches promises to start batches.
-func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
+func (d *dispatcher) leaseBatches(wanted, size int) *db.Lease {
 	taken := d.leased.take(wanted)
 	if taken == 0 {
 		return nil
 	}
-	lease := &db.Lease{Size: d.batchSize, Largest: largestInBatch, For: batchLeases * d.lease, HashIDs: d.hashIDs}
+	lease := &db.Lease{Size: size, Largest: largestInBatch, For: d.lease, HashIDs: d.hashIDs}
 	for range taken {
 		lease.Batches = append(lease.Batches, d.names.batch(d.kind, rand.Text()))
 	}
@@ -163,11 +171,11 @@ func (d *dispatcher) leaseBatches(wanted int) *db.Lease {
 				d.leased.give(1)
 				continue
 			}
-			batch := leasedBatch{id: id, members: make([]db.LeaseDueInBatchRow, len(rows))}
+			batch := leasedBatch{id: id, members: make([]db.LeaseDueRow, len(rows))}
 			for i, r := range rows {
-				batch.members[i] = db.LeaseDueInBatchRow{
+				batch.members[i] = db.LeaseDueRow{
 					ID: r.ID, ObjectID: r.ObjectID, Namespace: r.Namespace, Priority: int16(r.Priority), //nolint:gosec // 1 to 5
-					State: r.State, Generation: r.Generation, DispatchAt: r.DispatchAt, Batched: true,
+					State: r.State, Generation: r.Generation, DueAt: r.DueAt, DispatchAt: r.DispatchAt, Batched: true,
 				}
 			}
 			d.leased.queue <- batch // it has room for all that was promised
@@ -191,7 +199,6 @@ func (d *dispatcher) startLeased(ctx context.Context) {
 		case batch := <-d.leased.queue:
 			starts.Go(func() error {
 				defer d.leased.give(1)
-				d.remember(batch.id, batch.members)
 				err := d.startBatch(ctx, batch.id, batch.members)
 				d.leased.setOpen(err == nil && ctx.Err() == nil)
 				if err != nil {
@@ -205,7 +212,7 @@ func (d *dispatcher) startLeased(ctx context.Context) {
 
 // leaveLeased leaves what was not started to other dispatchers.
 func (d *dispatcher) leaveLeased(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchGrace)
 	defer cancel()
 	if err := d.freeLost(ctx, 0); err != nil {
 		d.log.Warn("looking for rows whose inform failed did not work; they are dispatched when their lease runs out", "kind", d.kind, "error", err)
@@ -214,7 +221,7 @@ func (d *dispatcher) leaveLeased(ctx context.Context) {
 		select {
 		case batch := <-d.leased.queue:
 			d.leased.give(1)
-			if err := d.returnLease(ctx, idsOf(batch.members), batch.members[0].DispatchAt, 0); err != nil {
+			if err := d.release(ctx, batch.members, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" }); err != nil {
 				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "error", err)
 			}
 		default:

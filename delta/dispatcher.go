@@ -2,66 +2,85 @@ package delta
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
-	"github.com/chariot-giving/delta/workflows"
 )
 
 const (
-	dispatchBatch       = 256
-	dispatchConcurrency = 32
-	// dispatchLease is how long a leased row is left alone: if its dispatcher dies, another one takes it then.
-	dispatchLease = 30 * time.Second
+	// leaseSize is how many rows one statement leases whose resources have a workflow each.
+	leaseSize = 256
+	// startsAtOnce is how many calls of Temporal are under way at once for single workflows, batchesAtOnce for batches.
+	startsAtOnce  = 32
+	batchesAtOnce = 8
 	// dispatchPoll is the net under notifications: how often a kind is asked for due rows that nobody announced.
 	dispatchPoll       = 5 * time.Second
 	dispatchRPCTimeout = 10 * time.Second
-	// dispatchGrace is how long calls of Temporal go on that were under way when the client was stopped.
+	// dispatchGrace is how long calls go on that were under way when the client was stopped.
 	dispatchGrace      = time.Second
 	maxDispatchBackoff = 10 * time.Second
-	dispatchRetry      = 5 * time.Second
+	// firstStartBackoff and maxStartBackoff bound the wait of a row whose own workflow cannot be started.
+	firstStartBackoff = time.Second
+	maxStartBackoff   = 10 * time.Minute
+	// largestInBatch is how large an object may be in the database, in bytes as it is stored there, to be in a batch: the
+	// objects of a batch are in memory together.
+	largestInBatch = 64 << 10
+	// maxLost is how many attempts members of a batch may lose together.
+	maxLost = 2
+	// leaseRounds is how many leases begin with the most urgent rows before one begins with the least urgent: those wait longer, and not for
+	// ever.
+	leaseRounds = 8
 )
 
-// dispatcher empties the outbox of one kind: it leases rows that are due, wakes their workflows, and settles the lease.
-// Any number of clients may do so for the same kind.
+// dispatcher empties the outbox of one kind: it leases rows that are due, and wakes their workflows. Any number of clients may do so for
+// the same kind.
 //
-// Dying before the wake-up leaves a lease that runs out; dying after it repeats a wake-up, which is harmless.
+// Dying before the wake-up leaves a lease that passes; dying after it repeats a wake-up, which is harmless.
 type dispatcher struct {
 	kind    string
 	pool    *pgxpool.Pool
 	client  client.Client
 	names   names
 	hashIDs bool
-	// eager has workflows begin on this client's own worker, without a way through Temporal's task queue.
+	// eager starts workflows on this client's own worker, without a way through Temporal's task queue.
 	eager bool
 	// ref is that of the kind: a resource's has its id too.
-	ref   func() activities.Ref
-	log   *slog.Logger
-	lease time.Duration
-	poll  time.Duration
-	wakes chan struct{}
-	// batchSize above 1 has batches started, which wait for batchWait to be filled.
+	ref func() activities.Ref
+	// dropAttributes leaves search attributes out of ref.
+	dropAttributes func()
+	log            *slog.Logger
+	lease          time.Duration
+	poll           time.Duration
+	wakes          chan struct{}
+	limits         *namespaceLimits
+	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
+	pace      *pace
 	batchWait time.Duration
 	// leased are batches that informs of this client have leased.
 	leased *leasedBatches
-	// unsettled are batches that were started lately, whose leases are to be settled.
-	unsettledMu sync.Mutex
-	unsettled   []startedBatch
+
+	mu sync.Mutex
+	// leases counts them, for leaseRounds. lookedAt is when the latest began.
+	leases   int
+	lookedAt time.Time
+	// failures counts how often the workflow of a row could not be started in a row.
+	failures map[int64]int
 }
 
-// wake has the dispatcher look at once. It never blocks.
+// wake makes the dispatcher look at once. It never blocks.
 func (d *dispatcher) wake() {
 	select {
 	case d.wakes <- struct{}{}:
@@ -71,16 +90,13 @@ func (d *dispatcher) wake() {
 
 func (d *dispatcher) run(ctx context.Context) {
 	backoff := time.Duration(0)
-	dispatch := d.dispatch
-	if d.batchSize > 1 {
-		dispatch = d.dispatchBatches
+	if d.batchSize != 1 {
 		var leased sync.WaitGroup
 		leased.Go(func() { d.startLeased(ctx) })
-		defer d.settleStarted(ctx, 0)
 		defer leased.Wait()
 	}
 	for ctx.Err() == nil {
-		full, err := dispatch(ctx)
+		full, err := d.dispatch(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -99,126 +115,172 @@ func (d *dispatcher) run(ctx context.Context) {
 		if full {
 			continue
 		}
-		// Spread, so that the clients of a fleet do not ask in step.
-		poll := time.NewTimer(d.poll/2 + rand.N(d.poll)) //nolint:gosec // spread, not secrecy
 		select {
 		case <-ctx.Done():
 		case <-d.wakes:
-			if d.batchSize > 1 {
-				d.fill(ctx)
-			}
-		case <-poll.C:
+		case <-time.After(d.untilNext(ctx)):
 		}
-		poll.Stop()
 	}
 }
 
-// dispatch handles one batch and tells whether there is likely more.
+// fill waits a little, so that what is informed together comes into one batch.
+func (d *dispatcher) fill(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d.batchWait):
+	}
+}
+
+// untilNext is how long to wait for a wake-up: until the next row is due, and no longer than a poll, spread so that the clients of
+// a fleet do not ask in step.
+func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
+	const (
+		soonest = 10 * time.Millisecond
+		slack   = 50 * time.Millisecond // for what a statement's way to Postgres takes
+	)
+	wait := d.poll/2 + mathrand.N(d.poll) //nolint:gosec // spread, not secrecy
+	d.mu.Lock()
+	looked := time.Since(d.lookedAt) + slack
+	d.mu.Unlock()
+	if next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{Kind: d.kind, Looked: looked}); err == nil {
+		wait = min(wait, max(next, soonest))
+	}
+	return wait
+}
+
+// dispatch leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
 func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
-	due, err := db.New().LeaseDue(ctx, d.pool, db.LeaseDueParams{
-		Kind:             d.kind,
-		Lease:            d.lease,
-		WorkflowIDPrefix: d.names.resource(d.kind, ""),
-		HashIds:          d.hashIDs,
-		Batch:            dispatchBatch,
-	})
-	if err != nil || len(due) == 0 {
+	if err := d.freeLost(ctx, lostLook); err != nil {
 		return false, err
 	}
-	return len(due) == dispatchBatch, d.wakeLeased(ctx, due)
-}
-
-// wakeLeased wakes the workflows of rows that were leased together, and settles their leases.
-func (d *dispatcher) wakeLeased(ctx context.Context, due []db.LeaseDueRow) error {
-	var mu sync.Mutex
-	var woken, left []int64
-	var failure error
-	var group errgroup.Group
-	group.SetLimit(dispatchConcurrency)
-	for _, row := range due {
-		group.Go(func() error {
-			err := d.wakeWorkflow(ctx, row)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failure = err
-				left = append(left, row.ID)
+	const turn = time.Second // after which it looks for what was lost, and at its context
+	began, filled := time.Now(), false
+	starts, startCtx := errgroup.WithContext(ctx)
+	starts.SetLimit(batchesAtOnce)
+	if d.batchSize == 1 {
+		starts.SetLimit(1)
+	}
+	for full = true; full && startCtx.Err() == nil && time.Since(began) < turn; {
+		batch, size := d.next()
+		if batch != "" && !filled {
+			filled = true
+			d.fill(startCtx)
+		}
+		due, leaseErr := d.leaseDue(startCtx, batch, size)
+		if leaseErr != nil {
+			err = leaseErr
+			break
+		}
+		// Where workflows for a few are not enough, there may be more for a batch.
+		full = len(due) == size
+		var members, singles []db.LeaseDueRow
+		var namespaces []string
+		for _, row := range due {
+			if row.Batched {
+				members = append(members, row)
 			} else {
-				woken = append(woken, row.ID)
+				singles = append(singles, row)
+				namespaces = append(namespaces, row.Namespace)
 			}
-			return nil
-		})
+		}
+		if d.limits.lease(namespaces) {
+			full = true // behind those that there was no room for
+		}
+		d.pace.woke(len(singles))
+		if batch != "" {
+			d.pace.batched(len(due), size)
+		}
+		if len(singles) > 0 {
+			starts.Go(func() error { return d.wakeSingles(ctx, singles) })
+		}
+		if len(members) > 0 {
+			starts.Go(func() error { return d.startBatch(ctx, batch, members) })
+		}
 	}
-	_ = group.Wait()
-
-	// Also while stopping: what was not woken should not wait for the lease to run out.
-	stopping := ctx.Err() != nil
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
-	defer cancel()
-	if err := d.settleWoken(ctx, woken, due[0].DispatchAt); err != nil {
-		return err
+	if startErr := starts.Wait(); startErr != nil {
+		return false, startErr
 	}
-	retry := time.Duration(0)
-	if failure != nil && len(woken) > 0 && !stopping {
-		// It is these rows, not Temporal: the others do not wait for them.
-		d.log.Warn("waking some workflows failed; it is tried again", "kind", d.kind, "failed", len(left), "error", failure)
-		retry, failure = dispatchRetry, nil
-	}
-	if err := d.returnLease(ctx, left, due[0].DispatchAt, retry); err != nil {
-		return err
-	}
-	return failure
+	return full, err
 }
 
-// settleWoken moves rows on that this dispatcher leased and woke.
-func (d *dispatcher) settleWoken(ctx context.Context, ids []int64, leasedUntil *time.Time) error {
-	if len(ids) == 0 {
-		return nil
+// next is what the next lease is for: a batch with a name, or single workflows, and of how many.
+func (d *dispatcher) next() (batch string, size int) {
+	switch {
+	case d.batchSize == 1:
+		return "", leaseSize
+	case d.batchSize > 1:
+		size = d.batchSize
+	default:
+		if size = min(d.pace.singles(), leaseSize); size > 0 {
+			return "", size
+		}
+		size = d.pace.batch()
 	}
-	return db.New().SettleWoken(ctx, d.pool, db.SettleWokenParams{
-		Ids: ids, LeasedUntil: leasedUntil, Net: activities.DispatchNet, Grace: activities.DueGrace,
+	return d.names.batch(d.kind, rand.Text()), size
+}
+
+// leaseDue leases rows that are due, for a batch or for workflows of their own.
+func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
+	d.mu.Lock()
+	d.leases++
+	d.lookedAt = time.Now()
+	priorities := []int16{1, 2, 3, 4, 5}
+	if d.leases%leaseRounds == 0 {
+		priorities = []int16{5, 4, 3, 2, 1}
+	}
+	d.mu.Unlock()
+	limited, rooms, full := d.limits.room()
+	if batch != "" {
+		limited, rooms = []string{}, []int32{} // its members wait within it, and keep no slot of the kind
+	}
+	return db.New().LeaseDue(ctx, db.Planned(d.pool, leaseSize), db.LeaseDueParams{
+		Kind:           d.kind,
+		Lease:          d.lease,
+		Longest:        activities.LongestLease,
+		Grace:          activities.DueGrace,
+		BatchID:        batch,
+		BatchPrefix:    d.names.batches(d.kind),
+		HashIds:        d.hashIDs,
+		Largest:        largestInBatch,
+		MostLost:       maxLost,
+		Priorities:     priorities,
+		FullNamespaces: full, LimitedNamespaces: limited, Rooms: rooms,
+		Batch: int32(size), //nolint:gosec // it has a bound
 	})
 }
 
-// returnLease has rows leased again after some time.
-func (d *dispatcher) returnLease(ctx context.Context, ids []int64, leasedUntil *time.Time, after time.Duration) error {
-	if len(ids) == 0 {
+// release makes leased rows due again, each after its time; why is for the rows themselves, empty where they are not at fault.
+func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after func(db.LeaseDueRow) (time.Duration, string)) error {
+	if len(rows) == 0 {
 		return nil
 	}
-	return db.New().ReturnLease(ctx, d.pool, db.ReturnLeaseParams{Ids: ids, LeasedUntil: leasedUntil, After: after})
-}
-
-func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	// What is under way may end: an eager start whose answer is lost has its workflow wait for a timeout.
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dispatchGrace, cancel) })
-	defer stop()
-	ref := d.ref()
-	if row.HashedID != nil {
-		ref.HashedID = *row.HashedID
-	} else {
-		ref.ObjectID = row.ObjectID
-	}
-	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
-	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled {
-		if done, err := d.startWorkflow(call, options, ref); done {
-			return err
+	p := db.ReleaseLeasesParams{MaxErrors: activities.MaxErrors}
+	for _, row := range rows {
+		if row.DispatchAt == nil {
+			continue // it rests for ever
 		}
+		wait, why := after(row)
+		encoded := ""
+		if why != "" {
+			entry, err := json.Marshal(deltatype.AttemptError{At: time.Now().UTC(), Error: bounded(why, maxReason)})
+			if err != nil {
+				return err
+			}
+			encoded = string(entry)
+		}
+		p.Ids = append(p.Ids, row.ID)
+		p.LeasedUntil = append(p.LeasedUntil, *row.DispatchAt)
+		p.Afters = append(p.Afters, wait)
+		p.Errors = append(p.Errors, encoded)
 	}
-	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
-	return err
+	// Also while stopping: what was not woken should not wait for the lease to pass.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchGrace)
+	defer cancel()
+	if err := db.New().ReleaseLeases(ctx, db.Planned(d.pool, len(p.Ids)), p); err != nil {
+		return fmt.Errorf("releasing leases: %w", err)
+	}
+	return nil
 }
 
-// startWorkflow starts the workflow of a new row, which most likely has none: that costs Temporal less than a signal, too.
-// It is not done if there is one, which a signal is to tell then.
-func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWorkflowOptions, ref activities.Ref) (done bool, err error) {
-	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
-	options.WorkflowExecutionErrorWhenAlreadyStarted = true
-	options.EnableEagerStart = d.eager
-	_, err = d.client.ExecuteWorkflow(ctx, options, workflows.ResourceName, ref)
-	return !temporal.IsWorkflowExecutionAlreadyStartedError(err), err
-}
+// maxReason bounds why a workflow could not be started, as it is written on the row.
+const maxReason = 1 << 10

@@ -2,8 +2,8 @@
 //
 // An [Object] stands for something outside; a [Controller] knows how to bring one in line (Work) and how to list them
 // all (Inform). Delta does the rest: the row, retries, expiry, retention, periodic listings and recovery from faults.
-// Postgres is the truth and Temporal the engine: each resource's lifecycle is a durable workflow, which finds in the
-// row all that it has to know.
+// Postgres is the truth and Temporal the engine: each resource's lifecycle is a durable workflow, which keeps no
+// state of its own: it reads the row. Postgres decides which worker has a resource, Temporal only which should try.
 //
 // # The life of a resource
 //
@@ -22,9 +22,10 @@
 //
 // # What always holds
 //
-//   - A generation is one sync episode; attempts count within it. Every result is written for the generation and the
-//     attempt that it came from, or not at all: an older result never overwrites a newer one.
-//   - A row that is to be worked is found by index and its workflow woken, whoever died in between. A wake-up carries
+//   - A generation is one sync episode; attempts count within it. Work is called for a resource by the one worker that has a claim
+//     on its row, and renews it in Postgres. An outcome is written by the claim that it came from, or not at all: an older one
+//     never overwrites a newer one.
+//   - A row that is to be worked is found by index and its workflow woken, whatever process died in between. A wake-up carries
 //     nothing, so it may come twice.
 //   - The newest informed generation is synced in the end, or is visibly degraded.
 //   - User code runs in no transaction and holds no lock.

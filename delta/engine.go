@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -100,6 +99,12 @@ func (e *engine) readInstallation(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the installation: %w", schemaError(err))
 	}
+	switch there := installation.SchemaVersion; {
+	case there < db.SchemaVersion:
+		return ErrNoSchema
+	case there > db.SchemaVersion:
+		return fmt.Errorf("the database has Delta's schema %d, and this client knows %d: it is older than others. Update it", there, db.SchemaVersion)
+	}
 	e.installation, e.started = installation.ID, installation.WorkflowIDPrefix != nil
 	e.hashIDs.Store(installation.HashObjectIds)
 	return e.checkPrefix(installation)
@@ -176,8 +181,12 @@ func (e *engine) writeSettings(ctx context.Context) error {
 				"deleted_retention", n.DeletedResourceRetentionPeriod, "deleted_retention_before", b.DeletedRetention)
 		}
 	}
+	var queue *string
+	if c.config.TaskQueue != "" {
+		queue = &c.config.TaskQueue
+	}
 	for kind, r := range c.config.Controllers.byKind {
-		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{Name: kind, InformInterval: interval(e.informInterval(r))})
+		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{Name: kind, InformInterval: interval(e.informInterval(r)), TaskQueue: queue})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
@@ -229,12 +238,17 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		ref: func() activities.Ref {
 			return activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load()}
 		},
+		dropAttributes: func() { e.attributes.Store(false) },
+
 		log:   e.client.config.Logger,
 		lease: e.client.timing.lease,
 
 		batchSize: r.settings.BatchSize,
+		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
 		leased:    newLeasedBatches(),
+		limits:    e.client.limits,
+		failures:  map[int64]int{},
 
 		poll:  e.client.timing.poll,
 		wakes: make(chan struct{}, 1),
@@ -245,15 +259,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 // startOwnWorkers starts a kind's worker, and the one of its informer.
 func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registered) error {
 	acts := e.kinds[kind]
-	slots := activities.NewSlots(r.settings.Parallelism)
-	if r.settings.BatchSize > 1 {
-		slots = activities.NewSlots(r.settings.Parallelism + batchSlots)
-		countCalls(acts, r.settings.Parallelism)
-	} else {
-		acts.Slots = slots
-	}
+	acts.OwnQueue = true
 	own := activities.Kinds{kind: acts}
-	resources, err := e.resourceWorker(workCtx, kind, slots, r.settings.RateLimit)
+	resources, err := e.resourceWorker(workCtx, kind, r.settings.Parallelism)
 	if err != nil {
 		return err
 	}
@@ -266,13 +274,6 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	workflows.RegisterInform(informs)
 	own.RegisterInform(informs)
 	return e.startWorker(informs)
-}
-
-// countCalls has calls of Work counted by themselves: a batch has one slot and many calls, and a worker of the user's has slots
-// of its own.
-func countCalls(a *activities.Activities, parallelism int) {
-	a.Parallel = semaphore.NewWeighted(int64(parallelism))
-	a.Turns = activities.NewTurns(batchSlots)
 }
 
 // schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
@@ -296,13 +297,19 @@ const (
 	// deadlockPatience is for workflow code that does not yield. It is longer than the timeout of a workflow task, 10 s, after which Temporal
 	// gives the task to another worker by itself.
 	deadlockPatience = 30 * time.Second
-	// batchSlots is how many activities a kind with batches has at once, besides those that its parallelism gives it; and how many
-	// batches are handed to Work at once.
+	// batchSlots is how many batches of a kind are handed to Work at once.
 	batchSlots = 4
+	// waitingSlots is how many attempts of a kind may wait, besides those whose Work its parallelism lets run.
+	waitingSlots = 64
 )
 
-// resourceWorker is the worker of a kind, with as many slots for attempts as the kind has parallelism.
-func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *activities.Slots, rateLimit float64) (worker.Worker, error) {
+// resourceWorker is the worker of a kind. Calls of Work are counted by themselves: activities have more slots, for what waits, for a
+// slot of its namespace, say.
+func (e *engine) resourceWorker(workCtx context.Context, kind string, parallelism int) (worker.Worker, error) {
+	activitySupplier, err := worker.NewFixedSizeSlotSupplier(parallelism + waitingSlots)
+	if err != nil {
+		return nil, err
+	}
 	workflowSupplier, err := worker.NewFixedSizeSlotSupplier(workflowSlots)
 	if err != nil {
 		return nil, err
@@ -317,7 +324,7 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *act
 	}
 	tuner, err := worker.NewCompositeTuner(worker.CompositeTunerOptions{
 		WorkflowSlotSupplier:        workflowSupplier,
-		ActivitySlotSupplier:        slots,
+		ActivitySlotSupplier:        activitySupplier,
 		LocalActivitySlotSupplier:   localSupplier,
 		NexusSlotSupplier:           none,
 		SessionActivitySlotSupplier: none,
@@ -327,7 +334,6 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, slots *act
 	}
 	options := e.workerOptions(workCtx)
 	options.Tuner = tuner
-	options.TaskQueueActivitiesPerSecond = rateLimit
 	options.MaxConcurrentWorkflowTaskPollers = pollers
 	options.MaxConcurrentActivityTaskPollers = pollers
 	return worker.New(e.temporal, e.names.taskQueue(kind), options), nil
@@ -368,22 +374,27 @@ func (e *engine) wake(kind string) {
 	}
 }
 
-// stop ends everything that was started: first what brings new work, then the workers, then their connection.
+// stopPatience is how long stop waits, after it has cancelled what was running, for that to end.
+const stopPatience = 4500 * time.Millisecond
+
+// stop ends everything that was started: what brings new work and the workers, then the claims, then their connection. It returns at the
+// latest some seconds after ctx has ended, whatever is down: what has not ended by then goes on by itself, and its claims pass.
 func (e *engine) stop(ctx context.Context) error {
 	if e.onEnd != nil {
 		e.onEnd()
 	}
 	e.cancelLoops()
-	e.loops.Wait()
-
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
+		// First what brings new work: a start that is under way is answered by a worker that still runs.
+		e.loops.Wait()
 		var all sync.WaitGroup
 		for _, w := range e.workers {
 			all.Go(w.Stop)
 		}
 		all.Wait()
+		e.client.claims.Wait()
 	}()
 	var err error
 	select {
@@ -391,7 +402,11 @@ func (e *engine) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		err = fmt.Errorf("delta: stop: work was still running and has been cancelled: %w", context.Cause(ctx))
 		e.cancelWork()
-		<-stopped
+		select {
+		case <-stopped:
+		case <-time.After(stopPatience):
+			e.client.config.Logger.Error("not everything has ended in time; what still runs is not waited for")
+		}
 	}
 	e.cancelWork()
 	if e.ownsTemporal {

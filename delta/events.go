@@ -153,7 +153,7 @@ func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.Res
 		e.send(EventCategoryObjectDeleted, row)
 	case activities.VerdictFailed, activities.VerdictDegraded:
 		e.send(EventCategoryObjectFailed, row)
-	case activities.VerdictSnoozed:
+	case activities.VerdictSnoozed, activities.VerdictReleased:
 	}
 }
 

@@ -23,3 +23,6 @@ func (c *Client) SetTiming(lease, poll, abandonAfter time.Duration) {
 func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
 	return c.activities(installation, c.stopping)[kind]
 }
+
+// ResourceWorkflowID is the id of the workflow of a resource, by its object's id or, where these are kept from Temporal, its hash.
+func (c *Client) ResourceWorkflowID(kind, id string) string { return c.names().resource(kind, id) }

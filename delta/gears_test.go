@@ -23,7 +23,7 @@ import (
 type each struct{ account }
 
 func (each) Kind() string                   { return "each" }
-func (each) Settings() delta.ObjectSettings { return batchSettings(0) }
+func (each) Settings() delta.ObjectSettings { return batchSettings(1) }
 
 type batched struct{ account }
 
@@ -52,29 +52,34 @@ type gear struct {
 // inBothGears runs a test of what holds in either.
 func inBothGears(t *testing.T, test func(t *testing.T, g gear)) {
 	t.Helper()
+	inGears(t, test,
+		gearOf(0, func(a account) each { return each{a} }, func(o each) account { return o.account }),
+		gearOf(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account }))
+}
+
+// inGears runs a test in each of some gears, which have no harness yet.
+func inGears(t *testing.T, test func(t *testing.T, g gear), gears ...gear) {
+	t.Helper()
 	t.Parallel()
-	t.Run("each", func(t *testing.T) {
-		t.Parallel()
-		test(t, gear{
-			harness: newHarness(t), kind: "each", object: func(a account) delta.Object { return each{a} },
-			controller: func(work func(context.Context, job) error) func(*delta.Controllers) {
-				return with(&controller[each]{work: func(ctx context.Context, r *delta.Resource[each]) error {
-					return work(ctx, job{r.ResourceRow, r.Object.account, r.CompleteTx})
-				}})
-			},
+	for _, g := range gears {
+		t.Run(g.kind, func(t *testing.T) {
+			t.Parallel()
+			g.harness = newHarness(t)
+			test(t, g)
 		})
-	})
-	t.Run("batched", func(t *testing.T) {
-		t.Parallel()
-		test(t, gear{
-			harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} },
-			controller: func(work func(context.Context, job) error) func(*delta.Controllers) {
-				return with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
-					return work(ctx, job{r.ResourceRow, r.Object.account, r.CompleteTx})
-				}})
-			},
-		})
-	})
+	}
+}
+
+// gearOf makes a gear of a kind, without a harness.
+func gearOf[T delta.Object](timeout time.Duration, object func(account) T, accountOf func(T) account) gear {
+	return gear{
+		kind: object(account{}).Kind(), object: func(a account) delta.Object { return object(a) },
+		controller: func(work func(context.Context, job) error) func(*delta.Controllers) {
+			return with(&controller[T]{timeout: timeout, work: func(ctx context.Context, r *delta.Resource[T]) error {
+				return work(ctx, job{r.ResourceRow, accountOf(r.Object), r.CompleteTx})
+			}})
+		},
+	}
 }
 
 func (g gear) startWorker(work func(context.Context, job) error) *delta.Client {
@@ -138,8 +143,7 @@ func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 			require.Equal(t, 1, row.Attempt)
 			require.EqualValues(t, 1, row.SyncCount)
 			require.NotNil(t, row.DueAt)
-			require.False(t, row.Alone)
-			require.Nil(t, row.HeldUntil)
+			require.Nil(t, row.ClaimedUntil)
 			require.Equal(t, g.kind == "batched", strings.HasPrefix(row.WorkflowID, g.Prefix+"/batched:batch/"), row.WorkflowID)
 		}
 		row := g.await("fails", synced(1))
@@ -357,7 +361,7 @@ func TestGearsCompleteInTheUsersTransaction(t *testing.T) {
 		require.Empty(t, row.Errors)
 		require.Equal(t, 3, g.countEffects())
 		// They go on from there.
-		g.await("commits", func(r *deltatype.ResourceRow) bool { return r.HeldUntil == nil })
+		g.await("commits", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
 		_, err := c.Inform(t.Context(), g.object(account{Name: "commits", Plan: "new"}), nil)
 		require.NoError(t, err)
 		g.await("commits", synced(2))

@@ -81,8 +81,8 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		return nil, informError(params, err)
 	}
 	for _, r := range results {
-		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.Kind) && !lead {
-			c.notifier.follow(r.Resource.Kind)
+		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.ObjectKind) && !lead {
+			c.notifier.follow(r.Resource.ObjectKind)
 		}
 	}
 	return results, nil

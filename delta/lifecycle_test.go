@@ -297,7 +297,7 @@ func TestWhatWorkDoesToItsResourceReachesNoRow(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
-		r.Generation, r.Attempt, r.ObjectID, r.Kind = 99, 99, "other", "other"
+		r.Generation, r.Attempt, r.ObjectID, r.ObjectKind = 99, 99, "other", "other"
 		*r.ResourceRow = deltatype.ResourceRow{}
 		return nil
 	})

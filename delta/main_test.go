@@ -33,7 +33,7 @@ func (a account) Kind() string { return "account" }
 
 // Settings keeps the informer off: tests of informers have kinds of their own.
 func (a account) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1}
+	return delta.ObjectSettings{Parallelism: 4, InformInterval: -1, BatchSize: 1}
 }
 
 // serial is worked one at a time.
@@ -41,7 +41,7 @@ type serial struct{ account }
 
 func (serial) Kind() string { return "serial" }
 func (serial) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: -1}
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1}
 }
 
 // controller is a controller made of functions; a nil one does nothing.

@@ -8,8 +8,12 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// forgetPage is how many resources one statement has dispatched anew.
-const forgetPage = 2000
+const (
+	// forgetPage is how many resources one statement has dispatched anew.
+	forgetPage = 2000
+	// claimsKept is how long the renewals of claims are kept that are over.
+	claimsKept = 10 * time.Minute
+)
 
 // holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
 // everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
@@ -51,7 +55,7 @@ func (e *engine) dispatchAnew(ctx context.Context) error {
 func (e *engine) forgetPage(ctx context.Context, after int64) ([]db.ForgetDispatchedRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	return db.New().ForgetDispatched(ctx, e.client.pool, db.ForgetDispatchedParams{AfterID: after, Batch: forgetPage})
+	return db.New().ForgetDispatched(ctx, db.Planned(e.client.pool, forgetPage), db.ForgetDispatchedParams{AfterID: after, Batch: forgetPage})
 }
 
 // maintain looks from time to time whether Temporal still has what Delta keeps there. The rows themselves need no such look:
@@ -76,8 +80,14 @@ func (e *engine) restore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*e.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	e.started = true
+	if err := db.New().SweepClaims(ctx, e.client.pool, claimsKept); err != nil {
+		return fmt.Errorf("removing old renewals of claims: %w", err)
+	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
+	}
+	if !e.attributes.Load() {
+		e.attributes.Store(e.ensureAttributes(ctx))
 	}
 	for _, kind := range e.client.config.Controllers.kinds() {
 		if err := e.schedule(ctx, kind, true); err != nil {

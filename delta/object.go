@@ -94,22 +94,24 @@ type ObjectSettings struct {
 	// RetryPolicy says how long to wait after a failed attempt.
 	RetryPolicy RetryPolicy
 
-	// RateLimit is how many calls of Work may begin a second, of all clients together. Temporal enforces it, on the kind's
-	// task queue; the client that started last decides. It does not hold on a worker of the user's own ([Client.Register]).
+	// RateLimit is how many calls of Work may begin a second, of all clients together, in batches too: Postgres has the time at which
+	// the next one may. Clients that differ in it each take what they have reserved.
 	//
 	// Defaults to 0: no limit.
 	RateLimit float64
 
-	// HeartbeatTimeout is how long a worker may be silent before its attempt is given to another one. At least 1 second.
+	// HeartbeatTimeout is how long a worker may be silent before Temporal gives its attempt to another one, which waits until the claim on
+	// the resource has passed: a claim lasts for twice this time, and is renewed in Postgres while Work runs. At least 1 second.
 	//
 	// Defaults to 10 seconds.
 	HeartbeatTimeout time.Duration
 
-	// BatchSize above 1 has resources synced in batches of up to so many, at most 10,000: one Temporal workflow for all of
-	// a batch, instead of one each. Kinds with very many resources are synced many times faster by that. What fails goes on
-	// in a workflow of its own. RateLimit then counts batches. See [BatchWorker] for upstreams that take many objects at once.
+	// BatchSize is how many resources share a Temporal workflow, at most 10,000. 1 is a workflow for each, in which a person can see it.
+	// Above 1, resources are synced in batches of up to so many, which is many times faster: for kinds with very many resources, and for
+	// upstreams that take many objects at once (see [BatchWorker]). A few that fail go on in workflows of their own.
 	//
-	// Defaults to 0: a workflow for each resource.
+	// Defaults to 0: Delta decides. A few resources get a workflow each, as many as are worked in about half a second; what is due beyond
+	// that is batched, up to 1000 each, and fewer where Work is slow.
 	BatchSize int
 
 	// BatchWait is how long a batch waits to be filled. Negative: not at all. At most 1 second.

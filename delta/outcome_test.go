@@ -166,7 +166,7 @@ func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	result := make(chan error, 1)
 	c := h.startWorker(func(ctx context.Context, r *delta.Resource[account]) error {
 		// Somebody else has taken over: another worker, because this one seemed dead.
-		if _, err := h.Pool.Exec(ctx, "UPDATE delta_resource SET attempt = attempt + 1"); err != nil {
+		if _, err := h.Pool.Exec(ctx, "UPDATE delta_resource SET attempt = attempt + 1, claim = gen_random_uuid()"); err != nil {
 			return err
 		}
 		tx, err := h.Pool.Begin(ctx)

@@ -123,7 +123,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 		until(t, func() bool {
 			value, err := temporal.QueryWorkflow(t.Context(), id, "", "state")
 			var step struct{ Next string }
-			return err == nil && value.Get(&step) == nil && step.Next == "lapse"
+			return err == nil && value.Get(&step) == nil && step.Next == "retention"
 		}, "%s", id)
 	}
 	require.EqualValues(t, resources+1, calls.Load(), "nothing was synced that was not due")

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.temporal.io/sdk/worker"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -42,14 +44,36 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err != nil {
 		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
 	}
-	kinds := c.activities(installation.ID, c.stopping)
-	for kind, a := range kinds {
-		countCalls(a, c.config.Controllers.byKind[kind].settings.Parallelism)
+	if err := c.claimTaskQueue(ctx); err != nil {
+		return fmt.Errorf("delta: register: %w", err)
 	}
+	kinds := c.activities(installation.ID, c.stopping)
 	c.workflowKinds().RegisterResource(r)
 	workflows.RegisterInform(r)
 	kinds.RegisterResource(r)
 	kinds.RegisterInform(r)
+	return nil
+}
+
+// claimTaskQueue notes which task queue the client's kinds are worked on. Kinds that share one must be registered together: Temporal
+// gives the tasks of any of them to any worker that polls it.
+func (c *Client) claimTaskQueue(ctx context.Context) error {
+	var others []string
+	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) (err error) {
+		if err := db.New().LockControllers(ctx, tx); err != nil { // two clients that register at once would not see each other
+			return err
+		}
+		others, err = db.New().ClaimTaskQueue(ctx, tx, db.ClaimTaskQueueParams{TaskQueue: c.config.TaskQueue, Kinds: c.config.Controllers.kinds()})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("noting the task queue: %w", schemaError(err))
+	}
+	if len(others) > 0 {
+		return inputError("Config.TaskQueue", c.config.TaskQueue, "must not be that of kind %q, which this client has no controller for: register all "+
+			"kinds of a task queue on each of its workers, or give them different ones. If the kind has moved to another, run: "+
+			"UPDATE delta_controller SET task_queue = NULL WHERE name = '%s'", others[0], others[0])
+	}
 	return nil
 }
 
@@ -64,7 +88,6 @@ func (c *Client) workflowKinds() workflows.Kinds {
 
 // activities are those of all kinds of the client. Work and Inform end when stopping does.
 func (c *Client) activities(installation string, stopping context.Context) activities.Kinds {
-	limits := newNamespaceLimits(c.config.Namespaces)
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
 		kinds[kind] = &activities.Activities{
@@ -83,14 +106,20 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 				MostDeleted:      r.settings.MaxDeleted,
 				MostDeletedShare: r.settings.MaxDeletedShare,
 			},
-			Limit:              limits,
+			Limit:              c.limits,
+			Claims:             c.claims,
+			HashObjectIDs:      c.config.HashObjectIDs,
 			Parallelism:        r.settings.Parallelism,
+			Parallel:           semaphore.NewWeighted(int64(r.settings.Parallelism)),
+			Turns:              activities.NewTurns(batchSlots),
 			BatchSize:          r.settings.BatchSize,
+			Rate:               activities.NewRateLimit(c.pool, kind, r.settings.RateLimit),
+			Called:             c.paces[kind].called,
+			Attempted:          c.paces[kind].attempted,
 			AbandonAfter:       c.timing.abandonAfter,
 			DefaultMaxAttempts: defaultMaxAttempts,
 			Observed:           c.events.observe,
 			Informed:           c.wakeKind,
-			Claimed:            c.batchClaimed,
 			Outbox:             outbox{c},
 			Stopping:           stopping,
 		}

@@ -49,7 +49,7 @@ func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
 // IdempotencyKey is for calls upstream that take one. It is the same for all attempts of one generation, and another one
 // for each generation and resource. 32 hexadecimal digits.
 func (r *Resource[T]) IdempotencyKey() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.Kind, r.ObjectID))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.ObjectKind, r.ObjectID))
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -12,10 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
-	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
@@ -66,18 +64,7 @@ func TestTheRateLimitOfAKindHolds(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	var mu sync.Mutex
-	limits := map[float64]int{} // that Temporal was told of, in how many calls
-	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
-		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
-			func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				if poll, ok := in.(*workflowservice.PollActivityTaskQueueRequest); ok && strings.HasSuffix(poll.GetTaskQueue().GetName(), "/tuned") {
-					mu.Lock()
-					limits[poll.GetTaskQueueMetadata().GetMaxTasksPerSecond().GetValue()]++
-					mu.Unlock()
-				}
-				return invoke(ctx, method, in, out, cc, opts...)
-			}))
-	}))}
+	h := newHarness(t)
 	var calls []time.Time
 	work := &controller[tuned]{work: func(context.Context, *delta.Resource[tuned]) error {
 		mu.Lock()
@@ -103,10 +90,8 @@ func TestTheRateLimitOfAKindHolds(t *testing.T) {
 	// Since before the first one, which a busy machine may begin late.
 	took := calls[len(calls)-1].Sub(before)
 	t.Logf("40 calls took %s", took)
-	// Ten a second, and a burst of as many at the beginning.
+	// Ten a second, in batches as well as by themselves. What two clients have reserved at the beginning may come at once.
 	require.Greater(t, took, 2*time.Second)
-	require.Len(t, limits, 1, "%v", limits)
-	require.Positive(t, limits[10], "%v", limits)
 }
 
 // brisk is a kind whose heartbeats come every second.

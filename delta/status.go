@@ -14,13 +14,14 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 const (
-	// overdueGrace is how late a step may be before somebody should look: dispatchers poll every few seconds.
-	overdueGrace = time.Minute
+	// lateGrace is how late a step may be before somebody should look: dispatchers poll every few seconds.
+	lateGrace = time.Minute
 	// pollerGrace is how long ago a worker may have asked for tasks: its polls last a minute.
 	pollerGrace = 75 * time.Second
 	// statusCalls is how many kinds Temporal is asked about at once.
@@ -39,10 +40,10 @@ type KindStatus struct {
 	InformInterval time.Duration
 	// LastInformTime is the cursor of its informer; nil before its first complete pass.
 	LastInformTime *time.Time
-	// Overdue counts resources whose next step is more than a minute late, and OldestOverdue is when the first of them was
-	// due.
-	Overdue       int64
-	OldestOverdue *time.Time
+	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whatever was dispatched;
+	// OldestLate is when the first of them was due.
+	Late       int64
+	OldestLate *time.Time
 }
 
 // Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
@@ -72,13 +73,13 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, count := range counts {
 		kind(count.Kind).Counts[count.State] = count.Count
 	}
-	overdue, err := db.New().CountOverdue(ctx, c.pool, overdueGrace)
+	late, err := db.New().CountLate(ctx, c.pool, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease})
 	if err != nil {
 		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
 	}
-	for _, late := range overdue {
-		k, oldest := kind(late.Kind), late.Oldest.UTC()
-		k.Overdue, k.OldestOverdue = late.Count, &oldest
+	for _, l := range late {
+		k, oldest := kind(l.Kind), l.Oldest.UTC()
+		k.Late, k.OldestLate = l.Count, &oldest
 	}
 	all := make([]KindStatus, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {

@@ -229,7 +229,7 @@ type wide struct{ account }
 
 func (wide) Kind() string { return "wide" }
 func (wide) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1}
+	return delta.ObjectSettings{Parallelism: 20, InformInterval: -1, BatchSize: 1}
 }
 
 // A run in the foreground waits for resources, and Stop does not wait for the run: what this client no longer works may never
@@ -282,7 +282,7 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 		c := g.start(config)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
 		<-begun
-		until(t, func() bool { return g.states(g.kind)[deltatype.ResourceStatePending] > 1 })
+		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now()") > 1 }, "others wait")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, c.Stop(ctx))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -72,17 +73,7 @@ func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
 				row, err := c.Sync(ctx, account{Name: "paused"}, nil)
 				answered <- answer{row, err}
 			}()
-			until(t, func() bool { // it has been informed, and now waits for its workflow
-				row, id := h.row("account", "paused"), "paused"
-				if row == nil {
-					return false
-				}
-				if hash {
-					id = row.HashedID
-				}
-				_, err := h.Temporal.DescribeWorkflow(context.Background(), h.Prefix+"/account/"+id, "")
-				return err == nil
-			})
+			h.eventually("account", "paused", func(r *deltatype.ResourceRow) bool { return r != nil })
 			cancel()
 			last := <-answered
 			row, err = last.row, last.err
@@ -153,11 +144,21 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	<-working
-	// Now its time has come: a wake-up has it look at the row, as its timer does.
+	// Now its time has come: a wake-up makes it look at the row, as its timer does. It waits for the end of the claim.
+	looks := func() (n int) {
+		for _, e := range h.history(h.Prefix + "/account/ann") {
+			if e.GetEventType() == enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED {
+				n++
+			}
+		}
+		return n
+	}
+	before := looks()
 	h.signal("account", "ann")
-	h.workflowEnds("account", "ann")
+	until(t, func() bool { return looks() > before })
 	close(proceed)
 	row := h.eventually("account", "ann", synced(2))
+	h.workflowEnds("account", "ann")
 	require.EqualValues(t, 1, calls.Load())
 	require.Empty(t, row.Errors)
 	require.Equal(t, h.Prefix+"/account/"+row.HashedID, row.WorkflowID)

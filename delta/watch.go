@@ -71,7 +71,7 @@ func (e *engine) watch(ctx context.Context, run client.WorkflowRun, kind string,
 	}
 	for _, a := range found.RawResponse.GetPendingActivities() {
 		seen.LastFailure = a.GetLastFailure().GetMessage()
-		if a.GetActivityType().GetName() == activities.SettledName {
+		if a.GetActivityType().GetName() == activities.AwaitSettledName {
 			seen.Settling = true
 			continue
 		}

@@ -53,6 +53,8 @@ CREATE TABLE delta_installation (
     hash_object_ids boolean,
     -- What object ids are hashed with, where they are: it never leaves the database.
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- Rises with each migration. A client that knows only lower ones does not start: it could write what the newer ones do not expect.
+    schema_version integer NOT NULL DEFAULT 1,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -93,28 +95,33 @@ CREATE TABLE delta_controller (
     inform_interval interval NOT NULL,
     paused boolean NOT NULL DEFAULT FALSE,
     inform_paused boolean NOT NULL DEFAULT FALSE,
+    -- Where the kind is worked by workers of the user's own; null where clients run workers.
+    task_queue text COLLATE "C",
+    -- Where the calls of Work are limited in their rate: when the next one may begin.
+    next_call_at timestamptz,
     metadata jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT delta_controller_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
 );
 
--- The truth about each resource, and the outbox of its wake-ups.
+-- The truth about each resource, and the outbox of its wake-ups. What each column means, who writes it, and what happens if a
+-- process dies in between, is in docs/architecture.md.
 --
 -- generation counts sync episodes: it rises when the object or its options change, when the resource expires and when
--- it is asked for again. attempt counts the claims within one generation, snoozes those of them that do not count as
--- tries. Every write of a result names generation and attempt, so a result that comes late finds nothing to write to.
+-- it is asked for again. attempt counts the tries within one generation, snoozes the calls of Work that put themselves off.
 -- sync_count counts syncs over the life of the row: the first one created something outside, the others updated it.
 --
--- due_at is when the lifecycle takes its next step by itself (null: it rests). dispatch_at is when a dispatcher wakes
--- the workflow if nobody did before: at once for a row just informed, some time after due_at for the others, so that a
--- lost wake-up costs time and never a resource.
+-- due_at is when the lifecycle takes its next step by itself (null: there is none). dispatch_at is when a dispatcher looks at
+-- the row: at once for a row just informed, some time after due_at for one that waits for a timer, so that a lost wake-up
+-- costs time and never a resource.
 --
--- workflow_id names the workflow that owns the resource: its own, or a batch. alone keeps a row out of batches: its own
--- workflow has claimed it, or is to. held_until says until when a batch may have its Work run: nobody else claims it
--- before, whatever became of the row meanwhile, so that Work is called for a resource by one at a time.
+-- claim is the latest right to call Work for the row. It is open until claimed_until becomes null, and alive until that time, or
+-- the one in delta_claim, has passed. What it writes is fenced by it.
 --
--- A sync writes a row three times: lease, claim, result. The claim in a batch changes no indexed column, and fits into a page
+-- workflow_id names the batch that the row was leased to, or the workflow that claimed it last.
+--
+-- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page
 -- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
 -- pages 339,000 and 171 MB, at the same speed.
 CREATE TABLE delta_resource (
@@ -128,14 +135,14 @@ CREATE TABLE delta_resource (
     external_created_at timestamptz,
     due_at timestamptz,
     dispatch_at timestamptz,
-    held_until timestamptz,
+    claimed_until timestamptz,
+    claim uuid,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
     priority smallint NOT NULL DEFAULT 3,
     paused boolean NOT NULL DEFAULT FALSE,
-    alone boolean NOT NULL DEFAULT FALSE,
     kind text COLLATE "C" NOT NULL,
     object_id text COLLATE "C" NOT NULL,
     namespace text COLLATE "C" NOT NULL,
@@ -148,14 +155,22 @@ CREATE TABLE delta_resource (
     errors jsonb[] NOT NULL DEFAULT '{}',
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
-    CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt - snoozes BETWEEN 0 AND max_attempts),
+    CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
     CONSTRAINT delta_resource_priority_range CHECK (priority BETWEEN 1 AND 5),
     CONSTRAINT delta_resource_synced_generation_bounded CHECK (synced_generation BETWEEN 0 AND generation),
     CONSTRAINT delta_resource_metadata_is_object CHECK (jsonb_typeof(metadata) = 'object')
 ) WITH (fillfactor = 50);
 
--- The dispatcher asks, for one kind, for the rows that are due, by priority and oldest first. Rows at rest are not in it.
-CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, priority, dispatch_at) WHERE dispatch_at IS NOT NULL;
+-- The dispatcher asks, for one kind, for the rows that are due, by priority and oldest first. Rows at rest for ever are not in
+-- it, and paused ones neither: they would stand in front of the others each time.
+CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, priority, dispatch_at) WHERE dispatch_at IS NOT NULL AND NOT paused;
+
+-- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
+-- written anew each time, and may be locked by a transaction of the user's.
+CREATE TABLE delta_claim (
+    id uuid PRIMARY KEY,
+    claimed_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
 
 -- Where object ids are kept from Temporal, its workflows name resources by a hash.
 CREATE UNIQUE INDEX delta_resource_hashed_id_idx ON delta_resource (kind, hashed_id) WHERE hashed_id IS NOT NULL;
@@ -167,6 +182,25 @@ CREATE TABLE delta_listing (
     object_id text COLLATE "C" NOT NULL,
     listed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (pass, object_id)
+);
+
+-- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
+-- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
+-- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
+-- tables keeps up with syncs that write each row three times; it is short, since it comes often.
+ALTER TABLE delta_resource SET (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0
+);
+
+-- This one is small, and each of its rows is written anew every few seconds for as long as Work runs: what matters is a number of
+-- dead rows, not a share of the live ones.
+ALTER TABLE delta_claim SET (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
+
+-- It is filled by a pass and emptied at its end. Before it is analyzed the planner knows nothing of the pass.
+ALTER TABLE delta_listing SET (
+    autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1
 );
 
 -- The channel that this installation's dispatchers listen on. A function, because the planner takes a subquery on a table
@@ -184,6 +218,28 @@ RETURN encode(sha256(convert_to((SELECT salt::text FROM delta_installation) || '
 CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RETURNS jsonb[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
+
+-- How long a resource that has settled is kept before its row is removed; null for ever. Settings of its namespace come first; the
+-- others are for a namespace that no client has configured.
+CREATE FUNCTION delta_retention(state delta_resource_state, n delta_namespace, synced interval, degraded interval, deleted interval) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE state
+    WHEN 'synced' THEN CASE WHEN coalesce(n.synced_retention, synced) >= '0' THEN coalesce(n.synced_retention, synced) END
+    WHEN 'degraded' THEN CASE WHEN coalesce(n.degraded_retention, degraded) >= '0' THEN coalesce(n.degraded_retention, degraded) END
+    WHEN 'deleted' THEN CASE WHEN coalesce(n.deleted_retention, deleted) >= '0' THEN coalesce(n.deleted_retention, deleted) END
+END;
+
+-- How long a resource that has just settled waits for its next step: a synced one expires, where its namespace has an expiry, and any
+-- other is removed. earlier is the share of the expiry that is taken off, so that what was synced together does not expire
+-- together.
+CREATE FUNCTION delta_next_step(
+    state delta_resource_state, n delta_namespace, expiry interval, earlier double precision, synced interval, degraded interval, deleted interval
+) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN state = 'synced' AND coalesce(n.resource_expiry, expiry) > '0' THEN coalesce(n.resource_expiry, expiry) * (1 - earlier)
+    ELSE delta_retention(state, n, synced, degraded, deleted)
+END;
 
 -- Whether a hash was computed by the original: over the text of the object, where ours is over its content, which SQL cannot
 -- compute from what jsonb kept of it. Such a hash says nothing of an object that is informed now, so the objects themselves
@@ -314,7 +370,7 @@ BEGIN
     )
     SELECT
         r.id, CASE r.state WHEN 'pending' THEN 'scheduled' ELSE r.state::text END::delta_river_resource_state,
-        least(r.attempt - r.snoozes, 32767), r.max_attempts, r.attempted_at, r.created_at,
+        least(r.attempt, 32767), r.max_attempts, r.attempted_at, r.created_at,
         CASE WHEN r.state IN ('synced', 'expired', 'deleted') THEN coalesce(r.synced_at, r.attempted_at, r.created_at) END,
         r.external_created_at, r.object_id, r.kind, r.namespace, r.object,
         CASE WHEN delta_is_rivers(r.hash) THEN nullif(substring(r.hash FROM 7), '') ELSE r.hash END,
@@ -332,10 +388,13 @@ $$;
 -- +goose StatementEnd
 
 DROP FUNCTION delta_is_rivers;
+DROP FUNCTION delta_next_step;
+DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_listing;
+DROP TABLE delta_claim;
 DROP TABLE delta_resource;
 DROP TABLE delta_controller;
 DROP TABLE delta_namespace;

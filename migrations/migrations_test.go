@@ -272,6 +272,21 @@ func serverTime(t *testing.T, pool *pgxpool.Pool) (now time.Time) {
 	return now
 }
 
+// With Postgres' own settings a fifth of a table would have to be dead before it is vacuumed.
+func TestTablesThatChangeOftenAreVacuumedOften(t *testing.T) {
+	t.Parallel()
+	pool := deltatest.New(t).Pool
+	for table, want := range map[string][]string{
+		"delta_resource": {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_analyze_scale_factor=0.02", "autovacuum_vacuum_cost_delay=0", "fillfactor=50"},
+		"delta_claim":    {"autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_threshold=1000", "autovacuum_vacuum_cost_delay=0", "fillfactor=50"},
+		"delta_listing":  {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_analyze_scale_factor=0.02", "autovacuum_vacuum_insert_scale_factor=0.1"},
+	} {
+		var set []string
+		require.NoError(t, pool.QueryRow(t.Context(), "SELECT reloptions FROM pg_class WHERE oid = $1::text::regclass", table).Scan(&set))
+		require.ElementsMatch(t, want, set, table)
+	}
+}
+
 var schemas atomic.Int64
 
 // emptySchema is a pool on a schema without Delta's tables; it is dropped when the test ends.

@@ -40,7 +40,7 @@ func TestTheWayDownGivesTheOriginalItsTablesAndWhatBecameOfThem(t *testing.T) {
 				INSERT INTO delta_resource (kind, object_id, namespace, max_attempts, hash, object, state, tags) VALUES
 					('user', 'again', 'default', 4, '\x01', '{"n": 1}', 'scheduled', '{x}'),
 					('user', 'new', 'default', 4, '\x01', '{"n": 1}', 'pending', '{x}');
-				UPDATE delta_resource SET state = 'synced', synced_at = now(), attempted_at = now(), attempt = 2, snoozes = 1, sync_count = 1,
+				UPDATE delta_resource SET state = 'synced', synced_at = now(), attempted_at = now(), attempt = 1, snoozes = 1, sync_count = 1,
 					synced_generation = generation, due_at = now() WHERE object_id = 'worked';
 				UPDATE delta_resource SET object = '{"n": 2}', hash = sha256('2'), state = 'failed', generation = 2, errors = ARRAY[jsonb '{"error": "e"}']
 					WHERE object_id = 'changed'`)

@@ -227,7 +227,7 @@ func atRest(t *testing.T, client *delta.Client) map[string]*deltatype.ResourceRo
 	rest := map[string]*deltatype.ResourceRow{}
 	for _, r := range rows {
 		if r.DueAt != nil && r.DueAt.After(time.Now()) {
-			rest[r.Kind+"/"+r.ObjectID] = r
+			rest[r.ObjectKind+"/"+r.ObjectID] = r
 		}
 	}
 	return rest

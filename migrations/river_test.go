@@ -277,7 +277,7 @@ func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began, ende
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT 'river:'::bytea || sha256($1::text::bytea)`, c.row.id).Scan(&hash))
 	external := time.Date(2023, 2, 1, 0, 0, 0, 0, time.UTC)
 	require.Equal(t, &deltatype.ResourceRow{
-		ID: id, ObjectID: c.row.id, Kind: "user", Namespace: or(c.want.namespace, "default"), State: c.want.state,
+		ID: id, ObjectID: c.row.id, ObjectKind: "user", Namespace: or(c.want.namespace, "default"), State: c.want.state,
 		Generation: c.want.generation, SyncedGeneration: c.want.synced, SyncCount: c.want.syncs,
 		Attempt: c.want.attempt, MaxAttempts: c.row.max, Priority: 3,
 		EncodedObject: row.EncodedObject, Hash: hash, Metadata: []byte(or(c.want.metadata, "{}")),
@@ -302,8 +302,8 @@ func checkRiverSettings(t *testing.T, pool *pgxpool.Pool) {
 		`(still,00:00:00,24:00:00,24:00:00,24:00:00,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 	}, "\n"), contentOf(t, pool, "delta_namespace"))
 	require.Equal(t, strings.Join([]string{
-		`(off,"1970-01-01 00:00:00+00",-00:00:01,f,f,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
-		`(user,"2024-03-01 01:02:03.456789+00","1 day 02:00:00",f,f,"{""c"": 2}","2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
+		`(off,"1970-01-01 00:00:00+00",-00:00:01,f,f,,,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
+		`(user,"2024-03-01 01:02:03.456789+00","1 day 02:00:00",f,f,,,"{""c"": 2}","2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 	}, "\n"), contentOf(t, pool, "delta_controller"))
 	controller, err := db.New().GetController(t.Context(), pool, "user")
 	require.NoError(t, err)

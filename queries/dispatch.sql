@@ -1,66 +1,116 @@
--- The outbox. A row is due when dispatch_at has passed. A dispatcher leases a batch, wakes the workflows, then settles:
--- if it dies in between, the lease runs out and another one does it again.
+-- The outbox. A row is due when dispatch_at has passed. A dispatcher leases rows and wakes their workflows: if it dies in
+-- between, or the wake-up is lost, the lease passes and another one does it again.
 
 -- name: LeaseDue :many
--- The most urgent first, and the oldest of those. Each priority is a range of the index of its own. A kind that is paused
--- keeps its rows, and so does a batch whose Work may run.
-UPDATE delta_resource r
-SET dispatch_at = now() + @lease::interval,
-    hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
-    workflow_id = @workflow_id_prefix::text || CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) ELSE r.object_id END
-FROM (
-    SELECT found.id FROM (SELECT unnest(ARRAY[1, 2, 3, 4, 5]::smallint[]) AS priority) p
-    CROSS JOIN LATERAL (
-        SELECT d.id FROM delta_resource d
-        WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now()
-          AND (d.held_until IS NULL OR d.held_until <= now())
-        ORDER BY d.dispatch_at
-        LIMIT @batch::integer
-        FOR UPDATE SKIP LOCKED
-    ) found
-    WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
-    LIMIT @batch::integer
-) due
-WHERE r.id = due.id
-RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.dispatch_at;
-
--- name: SettleWoken :exec
--- Leased rows whose workflows were woken go on by themselves, unless they have done so already. One that waits for its time
--- is not woken before that has passed: each time, where there are batches, it would be put into another one.
+-- The most urgent first, and the oldest of those. Each priority is a range of the index of its own, in the order that is given. A
+-- kind that is paused keeps its rows, and so does a claim that is alive.
 --
--- A row that somebody else has locked is left to its lease: who waits while he holds other rows can be the end of an inform.
-UPDATE delta_resource
-SET dispatch_at = CASE WHEN due_at IS NOT NULL OR state IN ('scheduled', 'expired', 'failed', 'pending')
-    THEN greatest(now() + @net::interval, due_at + @grace::interval) END
-WHERE id IN (
-    SELECT d.id FROM delta_resource d
-    WHERE d.id = ANY(@ids::bigint[]) AND d.dispatch_at = @leased_until
-    FOR NO KEY UPDATE SKIP LOCKED
-);
+-- A row that waits for its workflow's timer is not looked at before a grace after that. Any other is looked at again after the lease,
+-- or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
+--
+-- Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
+--
+-- With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
+-- itself, is large, or has lost attempts together with others: those it would take along once more.
+UPDATE delta_resource r
+SET dispatch_at = CASE
+        WHEN r.due_at > now() THEN r.due_at + @grace::interval
+        WHEN r.due_at IS NOT NULL OR r.state = 'pending'
+            THEN now() + least(greatest(@lease::interval, 2 * (now() - coalesce(r.due_at, r.claimed_until, now()))), @longest::interval)
+        END,
+    hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
+    workflow_id = CASE
+        WHEN @batch_id::text <> ''
+            AND (coalesce(r.due_at <= now(), r.state = 'pending')
+                OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, @batch_prefix::text)))
+            AND pg_column_size(r.object) <= @largest::integer
+            AND NOT (r.state = 'pending' AND r.attempt >= least(r.max_attempts, @most_lost::integer)) THEN @batch_id::text
+        WHEN starts_with(r.workflow_id, @batch_prefix::text) THEN NULL
+        ELSE r.workflow_id END
+WHERE r.id = ANY (ARRAY(
+    SELECT taken.id FROM (
+        SELECT found.id, found.namespace, row_number() OVER (PARTITION BY found.namespace) AS n
+        FROM (SELECT unnest(@priorities::smallint[]) AS priority) p
+        CROSS JOIN LATERAL (
+            SELECT d.id, d.namespace FROM delta_resource d
+            WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+              AND d.namespace <> ALL (@full_namespaces::text[])
+              AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+                AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+            ORDER BY d.dispatch_at
+            LIMIT @batch::integer
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) found
+        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
+        LIMIT @batch::integer
+    ) taken
+    WHERE taken.n <= coalesce((@rooms::integer[])[array_position(@limited_namespaces::text[], taken.namespace)], taken.n)
+))
+RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
+    coalesce(r.workflow_id = @batch_id::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed, now()::timestamptz AS now;
 
--- name: ReturnLease :exec
--- Leased rows whose workflows were not woken are leased again.
-UPDATE delta_resource SET dispatch_at = now() + @after::interval
-WHERE id IN (
-    SELECT d.id FROM delta_resource d
-    WHERE d.id = ANY(@ids::bigint[]) AND d.dispatch_at = @leased_until
-    FOR NO KEY UPDATE SKIP LOCKED
-);
+-- name: NextDispatch :one
+-- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
+-- while it started workflows, are due at once. Those that it has seen and left are not asked for again.
+SELECT coalesce(min(n.dispatch_at) - now(), '1 hour')::interval AS wait
+FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT d.dispatch_at FROM delta_resource d
+    WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at > now() - @looked::interval AND NOT d.paused
+    ORDER BY d.dispatch_at LIMIT 1
+) n;
+
+-- name: ReleaseLeases :exec
+-- Leased rows whose workflows were not woken are looked at again, each after its time. Why one was not can be read on the row: the same
+-- reason stands there once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an inform.
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.after, i.error
+    FROM (
+        SELECT unnest(@ids::bigint[]) AS id, unnest(@leased_until::timestamptz[]) AS leased_until, unnest(@afters::interval[]) AS after,
+            nullif(unnest(@errors::text[]), '')::jsonb AS error
+    ) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.dispatch_at = i.leased_until LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r
+SET dispatch_at = now() + o.after,
+    errors = CASE
+        WHEN o.error IS NULL THEN r.errors
+        WHEN r.errors[cardinality(r.errors)] ->> 'attempt' = '0' AND r.errors[cardinality(r.errors)] ->> 'error' = o.error ->> 'error'
+            THEN r.errors[:cardinality(r.errors) - 1] || o.error
+        ELSE delta_append_error(r.errors, o.error, @max_errors) END
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
+
+-- name: NameWorkflows :exec
+-- Notes the own workflows of rows that were leased to them and wait: a claim, which would note it, comes later or never.
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.workflow_id
+    FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@workflow_ids::text[]) AS workflow_id) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.workflow_id IS NULL LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET workflow_id = o.workflow_id
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 
 -- name: FreeLeased :exec
--- Rows of batches that nobody starts, because who leased them as he wrote them did not learn whether he had, are leased again. The
--- names of such batches were made up for the one statement: a row that went on meanwhile, or was dispatched, has another.
+-- If the connection breaks during an inform, the client cannot know whether its rows were committed, and does not start the batches
+-- that they were leased to. Makes such rows due again. The names of the batches were made up for that one statement: a row that
+-- went on meanwhile has another.
 UPDATE delta_resource SET dispatch_at = now()
-WHERE id IN (
+WHERE id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
-    WHERE d.kind = @kind AND d.priority = ANY ('{1,2,3,4,5}'::smallint[])
+    WHERE d.kind = @kind AND d.priority = ANY ('{1,2,3,4,5}'::smallint[]) AND NOT d.paused
       AND d.dispatch_at > now() AND d.dispatch_at <= now() + @lease::interval
-      AND d.state = 'scheduled' AND d.workflow_id = ANY (@batch_ids::text[])
+      AND d.state = 'scheduled' AND d.claimed_until IS NULL AND d.workflow_id = ANY (@batch_ids::text[])
     FOR NO KEY UPDATE SKIP LOCKED
-);
+));
 
--- name: RedispatchResource :exec
--- Asks for a row to be dispatched soon, because the workflow that was woken is not this installation's.
+-- name: DispatchSoon :exec
+-- A row whose workflow turned out to be another installation's is looked at again soon.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
 WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expired', 'failed', 'pending');
 
@@ -69,16 +119,16 @@ WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expire
 SELECT pg_notify(delta_channel(), kind) FROM unnest(@kinds::text[]) AS kind;
 
 -- name: ForgetDispatched :many
--- Has a page of lifecycles dispatched anew that Temporal has lost, each once: those before are being dispatched meanwhile, and
--- look as if they were lost. Those that are being worked on look after themselves.
+-- Makes a page of rows due for a dispatcher whose workflows Temporal has lost, each once: those before are being dispatched meanwhile, and
+-- look as if they were lost. A claim that is alive looks after its row itself.
 UPDATE delta_resource SET dispatch_at = now()
-WHERE id IN (
+WHERE id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
-    WHERE d.id > @after_id AND d.dispatch_at > now() AND d.state <> 'pending'
+    WHERE d.id > @after_id AND d.dispatch_at > now()
     ORDER BY d.id
     LIMIT @batch::integer
     FOR NO KEY UPDATE SKIP LOCKED
-)
+))
 RETURNING id, kind;
 
 -- name: HashResourceID :one

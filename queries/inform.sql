@@ -8,8 +8,7 @@
 --
 -- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 --
--- A row that has a batch named is leased to it as it is written (as LeaseDueInBatch does later), unless it is to be alone or its
--- Work may run.
+-- A row that has a batch named is leased to it as it is written (as LeaseDue does later), unless its claim is open.
 --
 -- LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
 -- also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
@@ -84,14 +83,15 @@ SET object = excluded.object,
     generation = excluded.generation,
     attempt = 0,
     snoozes = 0,
-    priority = excluded.priority,
+    -- What waits already is not put off by an inform that is less urgent.
+    priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = CASE WHEN r.alone OR r.held_until > now() THEN now() ELSE excluded.dispatch_at END,
-    workflow_id = CASE WHEN r.alone OR r.held_until > now() OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
+    dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
+    workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -157,7 +157,7 @@ SET object = excluded.object,
     generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
-    priority = excluded.priority,
+    priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR @revive::boolean)
@@ -169,5 +169,22 @@ WHERE (r.state <> 'deleted' OR @revive::boolean)
     OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.alone, r.held_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
+
+-- name: RaisePriorities :many
+-- Informs that changed nothing make what waits more urgent, if they are. Locked rows are skipped: they are being dispatched, and waiting
+-- in a user's transaction could deadlock.
+WITH o AS MATERIALIZED (
+    SELECT i.id, i.priority
+    FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@priorities::smallint[]) AS priority) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.id = i.id AND d.priority > i.priority AND d.state IN ('scheduled', 'expired', 'failed') LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET priority = o.priority
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
+RETURNING r.id, r.priority;

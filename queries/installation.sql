@@ -8,6 +8,10 @@ SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text),
     hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean)
 RETURNING *;
 
+-- name: HashID :one
+-- What Temporal knows a resource by, where object ids are kept from it; the resource need not be there.
+SELECT delta_hash_id(@kind, @object_id)::text AS hashed_id;
+
 -- name: UpsertNamespace :many
 -- The last client that starts decides. The answer is what was in force before, where that was different.
 WITH before AS (
@@ -29,8 +33,8 @@ WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_re
    <> (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
 
 -- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval) VALUES (@name, @inform_interval)
-ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, updated_at = now()
+INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES (@name, @inform_interval, sqlc.narg(task_queue))
+ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, task_queue = excluded.task_queue, updated_at = now()
 RETURNING *;
 
 -- name: GetController :one
@@ -43,3 +47,25 @@ WHERE name = @name RETURNING *;
 
 -- name: Now :one
 SELECT now()::timestamptz AS now;
+
+-- name: LockControllers :exec
+LOCK TABLE delta_controller IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: ClaimTaskQueue :many
+-- Notes where kinds are worked, and gives back others that are worked on the same task queue: then nothing is noted.
+WITH others AS (
+    SELECT c.name FROM delta_controller c WHERE c.task_queue = @task_queue::text AND c.name <> ALL (@kinds::text[])
+),
+claimed AS (
+    INSERT INTO delta_controller (name, inform_interval, task_queue)
+    SELECT k.name, '0', @task_queue::text FROM unnest(@kinds::text[]) AS k (name) WHERE NOT EXISTS (SELECT FROM others)
+    ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, updated_at = now()
+)
+SELECT o.name FROM others o ORDER BY o.name;
+
+-- name: ReserveCalls :one
+-- Reserves calls of Work for some time, and gives back how long it is until the first of them may begin: after all that were reserved before,
+-- by any client.
+INSERT INTO delta_controller AS c (name, inform_interval, next_call_at) VALUES (@kind, '0', now() + sqlc.arg('for')::interval)
+ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(c.next_call_at, now()) + sqlc.arg('for')::interval
+RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;

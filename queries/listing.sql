@@ -12,8 +12,23 @@ LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
 WHERE r.kind = @kind AND r.created_at < @started AND r.state NOT IN ('deleted', 'scheduled', 'pending')
   AND coalesce(r.attempted_at < @started, TRUE) AND coalesce(r.synced_at < @started, TRUE);
 
+-- name: PageEnd :one
+-- The last object id of the next page of a kind's resources; empty after the last page.
+SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
+    SELECT d.object_id FROM delta_resource d WHERE d.kind = @kind AND d.object_id > @after_object_id ORDER BY d.object_id LIMIT @page::integer
+) p;
+
 -- name: DeleteMissing :many
--- Marks a page of them deleted, locked in the order in which informs lock rows.
+-- Marks those of a page deleted, locked in the order in which informs lock rows.
+WITH missing AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
+      AND coalesce(d.attempted_at < @started, TRUE) AND coalesce(d.synced_at < @started, TRUE)
+      AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
+      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+)
 UPDATE delta_resource r
 SET state = 'deleted',
     generation = r.generation + 1,
@@ -21,36 +36,34 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + gone.period,
+    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval),
     dispatch_at = now()
-FROM (
-    SELECT d.id, d.generation, (SELECT CASE WHEN coalesce(max(n.deleted_retention), @default_retention::interval) >= '0'
-            THEN coalesce(max(n.deleted_retention), @default_retention::interval) END
-        FROM delta_namespace n WHERE n.name = d.namespace) AS period
-    FROM delta_resource d
-    WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < @started, TRUE) AND coalesce(d.synced_at < @started, TRUE)
-      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
-    ORDER BY d.object_id
-    LIMIT @batch::integer
-    FOR NO KEY UPDATE
-) gone
-WHERE r.id = gone.id AND r.generation = gone.generation
+FROM missing m
+WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
 RETURNING r.*;
 
 -- name: ForgetListing :exec
--- Of this pass, and of those whose worker died.
-DELETE FROM delta_listing WHERE pass = @pass OR listed_at < now() - @older::interval;
+-- Of this pass, and of those whose worker died: nothing of them was written or awaited for long.
+DELETE FROM delta_listing l WHERE l.pass = @pass
+   OR (l.listed_at < now() - @older::interval
+     AND l.pass <> ALL (ARRAY(SELECT DISTINCT n.pass FROM delta_listing n WHERE n.listed_at >= now() - @older::interval)));
 
--- name: HasUnsettled :one
-SELECT EXISTS (
-    SELECT FROM delta_listing l JOIN delta_resource r ON r.kind = @kind AND r.object_id = l.object_id
-    WHERE l.pass = @pass AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
-      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
-) AS unsettled;
+-- name: TouchListing :exec
+-- Says that a pass is still waited for.
+UPDATE delta_listing SET listed_at = now() WHERE pass = @pass AND object_id = @object_id AND listed_at < now() - @older::interval;
+
+-- name: FirstUnsettled :one
+-- The first of a run's objects, from an id on, that has not settled. Those before it have, so that a wait reads a listing once.
+SELECT l.object_id FROM delta_listing l
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = l.object_id LIMIT 1) r
+WHERE l.pass = @pass AND l.object_id >= @from_object_id
+  AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
+  AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
+ORDER BY l.object_id
+LIMIT 1;
 
 -- name: DegradedOfListing :many
-SELECT r.object_id, count(*) OVER () AS total
+SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name, count(*) OVER () AS total
 FROM delta_listing l JOIN delta_resource r ON r.kind = @kind AND r.object_id = l.object_id
 WHERE l.pass = @pass AND r.state = 'degraded'
 ORDER BY r.object_id

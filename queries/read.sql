@@ -21,10 +21,30 @@ ORDER BY r.kind, r.state;
 -- name: ListControllers :many
 SELECT * FROM delta_controller ORDER BY name;
 
--- name: CountOverdue :many
--- Lifecycles whose step is overdue by more than a grace, by kind: read off the index of the dispatcher.
-SELECT r.kind, count(*) AS count, min(r.dispatch_at)::timestamptz AS oldest FROM delta_resource r
-WHERE r.dispatch_at < now() - @grace::interval GROUP BY r.kind ORDER BY r.kind;
+-- name: GetResource :one
+SELECT sqlc.embed(r), EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused, now()::timestamptz AS now
+FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
+
+-- name: CountLate :many
+-- Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
+-- at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest
+FROM kinds k
+CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+CROSS JOIN LATERAL (
+    SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
+    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
+      AND coalesce(d.due_at, d.claimed_until) < now() - @grace::interval
+      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - @grace::interval)))
+) d
+WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND c.paused)
+GROUP BY k.kind ORDER BY k.kind;
 
 -- name: ResourcesByID :many
 SELECT r.* FROM (SELECT unnest(@object_ids::text[]) AS object_id) i
@@ -32,8 +52,15 @@ CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = i.object_id LIMIT 1
 ) r;
 
--- name: ObjectIDOfHash :one
-SELECT object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @hashed_id;
+-- name: ResourceOfHash :one
+SELECT id, object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @hashed_id;
 
 -- name: ListNamespaces :many
 SELECT * FROM delta_namespace ORDER BY name;
+
+-- name: ResourcesAwaited :many
+-- How the rows stand that callers wait for.
+SELECT r.id, r.state, r.generation, r.synced_generation,
+    r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
+FROM (SELECT unnest(@ids::bigint[]) AS id) i
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = i.id LIMIT 1) r;

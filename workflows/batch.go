@@ -11,14 +11,14 @@ import (
 )
 
 // Batch is the lifecycle of many resources: one attempt of all of them, then rest until they expire or are removed. A member
-// that failed, or that somebody asked something of, is dispatched anew, and is no longer the batch's. The rows say who is, so
+// that failed, or for which something was ordered, is dispatched anew, and is no longer the batch's. The rows say who is, so
 // every run can begin with an attempt.
 func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
 	b, err := k.attemptBatch(ctx, in)
-	for err == nil && b.last.Resting > 0 {
+	for err == nil && b.last.Resting+b.last.Claimed > 0 {
 		if err = b.timer(ctx).Get(ctx, nil); err == nil {
-			err = b.lapse(ctx)
+			err = b.next(ctx)
 		}
 	}
 	if err == nil {
@@ -29,6 +29,11 @@ func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 
 func (k Kinds) attemptBatch(ctx workflow.Context, in *activities.Batch) (*batch, error) {
 	b := &batch{in: *in, options: attemptOptions(k[in.Kind])}
+	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return b.last, nil },
+		workflow.QueryHandlerOptions{Description: "What became of the members, and how many of them rest."})
+	if err != nil {
+		return b, err
+	}
 	return b, b.attempt(ctx)
 }
 
@@ -40,33 +45,56 @@ type batch struct {
 }
 
 func (b *batch) attempt(ctx workflow.Context) (err error) {
-	err = workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return b.last, nil },
-		workflow.QueryHandlerOptions{Description: "What became of the members, and how many of them rest."})
-	if err != nil {
-		return err
-	}
 	b.options.Summary = fmt.Sprintf("attempt of %d", b.in.IDs.Len())
 	b.tell(ctx, "is being worked on")
+	before := b.last.Progress
 	b.last, err = attemptBatch.run(ctx, b.options, b.in)
+	b.last.Progress = sum(before, b.last.Progress)
 	return err
+}
+
+// maxFailures bounds how many failures a person is shown.
+const maxFailures = 20
+
+// sum adds up what became of the members in two attempts. The second one is only of members that others had claimed.
+func sum(a, b activities.Progress) activities.Progress {
+	a.Synced += b.Synced
+	a.Failed += b.Failed
+	a.Degraded += b.Degraded
+	a.Snoozed += b.Snoozed
+	a.Deleted += b.Deleted
+	a.Left += b.Left
+	a.Failures = append(a.Failures[:len(a.Failures):len(a.Failures)], b.Failures...)
+	a.Failures = a.Failures[:min(len(a.Failures), maxFailures)]
+	return a
 }
 
 // timer is that of the members which are due next.
 func (b *batch) timer(ctx workflow.Context) workflow.Future {
 	now := workflow.Now(ctx)
+	if b.last.Claimed > 0 {
+		b.tell(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
+		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
+	}
 	b.tell(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
 	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until they expire or are removed", b.last.Resting)}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 
-// lapse has the members that are due expire or removed.
-func (b *batch) lapse(ctx workflow.Context) error {
-	step, err := lapseBatch.runLocal(ctx, lapseBatchOptions, b.in)
-	if err != nil {
-		return err
+// next expires or removes the members that are due, or tries those again that others had claimed.
+func (b *batch) next(ctx workflow.Context) error {
+	if b.last.Claimed > 0 {
+		if err := b.attempt(ctx); err != nil {
+			return err
+		}
+	} else {
+		step, err := endBatchRetention.runLocal(ctx, batchRetentionOptions, b.in)
+		if err != nil {
+			return err
+		}
+		b.last.Resting, b.last.Wait = step.Resting, step.Wait
 	}
-	b.last.Resting, b.last.Wait = step.Resting, step.Wait
-	if b.last.Resting > 0 && isLong(ctx) {
+	if b.last.Resting+b.last.Claimed > 0 && isLong(ctx) {
 		return workflow.NewContinueAsNewError(ctx, BatchName, b.in)
 	}
 	return nil

@@ -14,11 +14,13 @@ import (
 // tells sooner that a worker is gone.
 const unbounded = 10 * 365 * 24 * time.Hour
 
-// attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result.
+// attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result. A workflow that is
+// cancelled waits for it: of one that has ended, the worker would only be told that it is gone, as after a termination, and Work would go on.
 func attemptOptions(kind Kind) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		StartToCloseTimeout: unbounded,
 		HeartbeatTimeout:    cmp.Or(kind.HeartbeatTimeout, activities.HeartbeatTimeout),
+		WaitForCancellation: true,
 		Summary:             "attempt",
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval:    time.Second,
@@ -28,9 +30,10 @@ func attemptOptions(kind Kind) workflow.ActivityOptions {
 	}
 }
 
-// steerOptions repeat an action for as long as the database is away.
-var steerOptions = workflow.ActivityOptions{
-	StartToCloseTimeout: 30 * time.Second,
+// commandOptions repeat a command for as long as the database is away. It is a local activity: it does not wait behind Work.
+var commandOptions = workflow.LocalActivityOptions{
+	ScheduleToCloseTimeout: unbounded,
+	StartToCloseTimeout:    30 * time.Second,
 	RetryPolicy: &temporal.RetryPolicy{
 		InitialInterval:    time.Second,
 		BackoffCoefficient: 2,
@@ -38,9 +41,9 @@ var steerOptions = workflow.ActivityOptions{
 	},
 }
 
-// lapseOptions repeat it for as long as the database is away. Without a bound for all tries together, the SDK takes that
+// retentionOptions repeat it for as long as the database is away. Without a bound for all tries together, the SDK takes that
 // of one.
-var lapseOptions = workflow.LocalActivityOptions{
+var retentionOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: unbounded,
 	StartToCloseTimeout:    10 * time.Second,
 	RetryPolicy: &temporal.RetryPolicy{
@@ -50,11 +53,11 @@ var lapseOptions = workflow.LocalActivityOptions{
 	},
 }
 
-// lapseBatchOptions are lapseOptions for sets, which take longer.
-var lapseBatchOptions = workflow.LocalActivityOptions{
+// batchRetentionOptions are retentionOptions for sets, which take longer.
+var batchRetentionOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: unbounded,
 	StartToCloseTimeout:    time.Minute,
-	RetryPolicy:            lapseOptions.RetryPolicy,
+	RetryPolicy:            retentionOptions.RetryPolicy,
 }
 
 // informOptions repeat a pass a few times; after that the next one of the schedule has its turn.
@@ -69,8 +72,8 @@ var informOptions = workflow.ActivityOptions{
 	},
 }
 
-// settledOptions repeat a wait for as long as it takes: each worker that stops, or is lost, leaves it to another one.
-var settledOptions = workflow.ActivityOptions{
+// awaitOptions repeat a wait for as long as it takes: each worker that stops, or is lost, leaves it to another one.
+var awaitOptions = workflow.ActivityOptions{
 	StartToCloseTimeout: unbounded,
 	HeartbeatTimeout:    activities.HeartbeatTimeout,
 	Summary:             "wait until all has settled",
@@ -85,14 +88,15 @@ var settledOptions = workflow.ActivityOptions{
 type call[In, Out any] struct{ name string }
 
 var (
-	attempt   = call[activities.Ref, activities.Step]{activities.AttemptName}
-	lapse     = call[activities.LapseInput, activities.Step]{activities.LapseName}
-	steer     = call[activities.SteerInput, activities.SteerResult]{activities.SteerName}
-	isSettled = call[activities.SettledInput, activities.SettledResult]{activities.SettledName}
+	attempt      = call[activities.Ref, activities.Step]{activities.AttemptName}
+	endRetention = call[activities.Ref, activities.Step]{activities.EndRetentionName}
+	runCommand   = call[activities.CommandInput, activities.CommandResult]{activities.CommandName}
+	awaitSettled = call[activities.AwaitInput, activities.AwaitResult]{activities.AwaitSettledName}
 
-	attemptBatch = call[activities.Batch, activities.BatchStep]{activities.AttemptBatchName}
-	lapseBatch   = call[activities.Batch, activities.BatchStep]{activities.LapseBatchName}
-	informPass   = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
+	attemptBatch      = call[activities.Batch, activities.BatchStep]{activities.AttemptBatchName}
+	endBatchRetention = call[activities.Batch, activities.BatchStep]{activities.EndBatchRetentionName}
+	forgetListing     = call[activities.AwaitInput, struct{}]{activities.ForgetListingName}
+	informPass        = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
 )
 
 func (c call[In, Out]) run(ctx workflow.Context, options workflow.ActivityOptions, in In) (out Out, err error) {

@@ -23,8 +23,12 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	if err != nil || !in.RunForeground {
 		return progress, err
 	}
-	result, err := isSettled.run(ctx, settledOptions, activities.SettledInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass})
+	await := activities.AwaitInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass}
+	result, err := awaitSettled.run(ctx, awaitOptions, await)
 	if err != nil {
+		return progress, err
+	}
+	if _, err := forgetListing.runLocal(ctx, retentionOptions, await); err != nil {
 		return progress, err
 	}
 	if result.Degraded > 0 {

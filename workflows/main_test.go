@@ -24,13 +24,15 @@ var ref = activities.Ref{Installation: "11111111-2222-3333-4444-555555555555", K
 type scene struct {
 	// at is when it is to be called, on the workflow's clock, counted from its start.
 	at time.Duration
-	// lapse is the generation that the activity is to be told if it is Lapse; 0 where it is Attempt.
-	lapse int64
+	// retention is true where EndRetention is to be called, false where Attempt is.
+	retention bool
 	// step and err are the answer.
 	step activities.Step
 	err  error
 	// wakes is how many wake-ups arrive while it runs.
 	wakes int
+	// command is one that arrives while it runs. The call ends only after the command was carried out.
+	command activities.Command
 }
 
 // play is one run of the resource workflow on a clock that skips all waiting.
@@ -42,6 +44,14 @@ type play struct {
 	mu     sync.Mutex
 	scenes []scene
 	infos  []activity.Info
+
+	// commands are those that were carried out, orderedAt says when, and commandInfos how.
+	commands     []activities.CommandInput
+	orderedAt    []time.Duration
+	commandInfos []activity.Info
+	// refuse is the answer to commands.
+	refuse     error
+	carriedOut chan struct{}
 }
 
 func newPlay(t *testing.T, scenes ...scene) *play {
@@ -51,15 +61,17 @@ func newPlay(t *testing.T, scenes ...scene) *play {
 		t:                       t,
 		start:                   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		scenes:                  scenes,
+		carriedOut:              make(chan struct{}, 10),
 	}
 	p.SetStartTime(p.start)
 	workflows.Kinds{}.RegisterResource(p)
 	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
-		return p.enter(ctx, got, 0)
+		return p.enter(ctx, got, false)
 	}, activity.RegisterOptions{Name: activities.AttemptName})
-	p.RegisterActivityWithOptions(func(ctx context.Context, in activities.LapseInput) (activities.Step, error) {
-		return p.enter(ctx, in.Ref, in.Generation)
-	}, activity.RegisterOptions{Name: activities.LapseName})
+	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
+		return p.enter(ctx, got, true)
+	}, activity.RegisterOptions{Name: activities.EndRetentionName})
+	p.RegisterActivityWithOptions(p.command, activity.RegisterOptions{Name: activities.CommandName})
 	return p
 }
 
@@ -75,23 +87,52 @@ func environment() *testsuite.TestWorkflowEnvironment {
 }
 
 // enter answers a call with the next scene.
-func (p *play) enter(ctx context.Context, got activities.Ref, lapse int64) (activities.Step, error) {
+func (p *play) enter(ctx context.Context, got activities.Ref, retention bool) (activities.Step, error) {
+	s := p.next(ctx, got, retention)
+	for range s.wakes {
+		p.SignalWorkflow(workflows.WakeSignal, nil)
+	}
+	if s.command != "" {
+		p.SignalWorkflow(string(s.command), nil)
+		select {
+		case <-p.carriedOut:
+		case <-time.After(30 * time.Second):
+			p.t.Errorf("the command %s waits for the end of the call that runs", s.command)
+		}
+	}
+	return s.step, s.err
+}
+
+// next is the scene of a call, which is compared with it.
+func (p *play) next(ctx context.Context, got activities.Ref, retention bool) scene {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at := p.Now().Sub(p.start)
 	if len(p.scenes) == 0 {
-		p.t.Errorf("a call more than expected, after %s (lapse of generation %d)", at, lapse)
-		return activities.Step{Next: activities.NextNone}, nil
+		p.t.Errorf("a call more than expected, after %s (retention: %t)", at, retention)
+		return scene{step: none}
 	}
 	s, n := p.scenes[0], len(p.infos)+1
 	p.scenes, p.infos = p.scenes[1:], append(p.infos, activity.GetInfo(ctx))
-	if got != ref || lapse != s.lapse || at != s.at {
-		p.t.Errorf("call %d: got %+v after %s with lapse %d, want %+v after %s with lapse %d", n, got, at, lapse, ref, s.at, s.lapse)
+	if got != ref || retention != s.retention || at != s.at {
+		p.t.Errorf("call %d: got %+v after %s (retention: %t), want %+v after %s (retention: %t)", n, got, at, retention, ref, s.at, s.retention)
 	}
-	for range s.wakes {
-		p.SignalWorkflow(workflows.WakeSignal, nil)
-	}
-	return s.step, s.err
+	return s
+}
+
+// command carries out a command.
+func (p *play) command(ctx context.Context, in activities.CommandInput) (activities.CommandResult, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.commands, p.commandInfos = append(p.commands, in), append(p.commandInfos, activity.GetInfo(ctx))
+	p.orderedAt = append(p.orderedAt, p.Now().Sub(p.start))
+	defer func() { p.carriedOut <- struct{}{} }()
+	return activities.CommandResult{Generation: 1}, p.refuse
+}
+
+// commandAfter has a command arrive some time after the start.
+func (p *play) commandAfter(after time.Duration, command activities.Command, payload any) {
+	p.RegisterDelayedCallback(func() { p.SignalWorkflow(string(command), payload) }, after)
 }
 
 // wakeAfter has wake-ups arrive, all before the workflow's next task, some time after the start.
@@ -121,7 +162,7 @@ func again(wait time.Duration) activities.Step {
 }
 
 func rest(generation int64, wait time.Duration) activities.Step {
-	return activities.Step{Next: activities.NextLapse, Wait: wait, Generation: generation}
+	return activities.Step{Next: activities.NextRetention, Wait: wait, Generation: generation}
 }
 
 var none = activities.Step{Next: activities.NextNone}

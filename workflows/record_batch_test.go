@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -34,12 +36,12 @@ func (pooledController) Inform(context.Context, *delta.InformOptions) (<-chan po
 	return none, nil
 }
 
-// runBatch informs a few objects, saves the batch that the first of them is in, and returns the client.
-func runBatch(t *testing.T, name string, namespace delta.NamespaceConfig, work func(*delta.Resource[pooled]) error) {
+// runBatch informs a few objects, and saves the batch that the first of them is in.
+func runBatch(t *testing.T, name string, namespace delta.NamespaceConfig, work func(*recorder, *delta.Resource[pooled]) error) *recorder {
 	t.Helper()
 	r := newRecorder(t, delta.NamespaceConfig{})
 	controllers := delta.NewControllers()
-	delta.AddController(controllers, pooledController{work: work})
+	delta.AddController(controllers, pooledController{work: func(resource *delta.Resource[pooled]) error { return work(r, resource) }})
 	namespace.MaxWorkers = 10
 	c, err := delta.NewClient(r.Pool, &delta.Config{
 		Controllers: controllers, Temporal: r.Temporal, WorkflowIDPrefix: r.Prefix,
@@ -54,22 +56,22 @@ func runBatch(t *testing.T, name string, namespace delta.NamespaceConfig, work f
 	_, err = c.InformMany(t.Context(), objects, nil)
 	require.NoError(t, err)
 	r.start()
-	batch := ""
 	r.wait("it is synced", func() bool {
 		row, err := c.Get(t.Context(), "pooled", "ann0")
 		if err == nil && row.State == deltatype.ResourceStateSynced {
-			batch = row.WorkflowID
+			r.batch = row.WorkflowID
 		}
-		return batch != ""
+		return r.batch != ""
 	})
-	r.save(batch, name)
+	r.save(r.batch, name)
+	return r
 }
 
 func TestRecordBatch(t *testing.T) {
 	if !*record {
 		t.Skip("with -record only")
 	}
-	fine := func(*delta.Resource[pooled]) error { return nil }
+	fine := func(*recorder, *delta.Resource[pooled]) error { return nil }
 	for name, run := range map[string]func(t *testing.T, name string){
 		"batch-removed": func(t *testing.T, name string) {
 			runBatch(t, name, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 10 * short}, fine)
@@ -77,11 +79,22 @@ func TestRecordBatch(t *testing.T) {
 		"batch-expired": func(t *testing.T, name string) {
 			runBatch(t, name, delta.NamespaceConfig{ResourceExpiry: 10 * short}, fine)
 		},
+		// As when another worker took a member over: its outcome is refused here, and the batch waits for the end of that claim.
+		"batch-waits-for-a-claim": func(t *testing.T, name string) {
+			removed := delta.NamespaceConfig{SyncedResourceRetentionPeriod: 20 * short}
+			r := runBatch(t, name, removed, func(r *recorder, resource *delta.Resource[pooled]) error {
+				if resource.ObjectID == "ann5" && resource.Attempt == 1 {
+					return r.claim("ann5", 3*time.Second)
+				}
+				return nil
+			})
+			require.True(t, r.has(r.batch, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, 2)(), "it did not find the claim")
+		},
 		"batch-rests-for-ever": func(t *testing.T, name string) {
 			runBatch(t, name, delta.NamespaceConfig{SyncedResourceRetentionPeriod: -1}, fine)
 		},
 		"batch-some-failed": func(t *testing.T, name string) {
-			runBatch(t, name, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 10 * short}, func(r *delta.Resource[pooled]) error {
+			runBatch(t, name, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 10 * short}, func(_ *recorder, r *delta.Resource[pooled]) error {
 				switch r.ObjectID {
 				case "ann1":
 					return errNotYet

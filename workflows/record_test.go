@@ -42,6 +42,8 @@ type recorder struct {
 	client *delta.Client
 	work   func(ctx context.Context, r *delta.Resource[account]) error
 	inform func(ctx context.Context) (<-chan account, error)
+	// batch is the id of the batch that runBatch has saved.
+	batch string
 }
 
 // account is the object whose workflows are recorded.
@@ -260,6 +262,22 @@ func TestRecord(t *testing.T) {
 			r.informs("paid")
 			r.save(r.workflow(), name)
 		},
+		// As when Temporal takes a worker for dead that goes on: the second attempt waits for its claim.
+		"found-a-living-claim": func(t *testing.T, name string) {
+			r := newRecorder(t, removed)
+			r.work = func(_ context.Context, resource *delta.Resource[account]) error {
+				if resource.Attempt == 1 {
+					return errNotYet
+				}
+				return nil
+			}
+			r.start()
+			r.informs("free")
+			r.wait("it waits for its second attempt", r.has(r.workflow(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
+			require.NoError(t, r.claim("ann", 5*time.Second))
+			r.save(r.workflow(), name)
+			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, 3)(), "it did not find the claim")
+		},
 		"rests-for-ever": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: -1})
 			r.start()
@@ -294,7 +312,14 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// has tells whether a workflow's history has at least n events of a type.
+// claim claims a row, as another worker would.
+func (r *recorder) claim(objectID string, period time.Duration) error {
+	_, err := r.Pool.Exec(context.Background(),
+		"UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + $2::interval WHERE object_id = $1", objectID, period)
+	return err
+}
+
+// has reports whether a workflow's history has at least n events of a type.
 func (r *recorder) has(workflowID string, event enumspb.EventType, n int) func() bool {
 	return func() bool {
 		found := 0

@@ -76,7 +76,7 @@ func TestHistoriesHoldNothingOfTheObject(t *testing.T) {
 	for _, file := range histories(t) {
 		content := read(t, file).String()
 		require.Contains(t, content, "installation", "payloads are to be read in the text of a history")
-		if name(file) == "steered-by-signals" {
+		if name(file) == "commanded-by-signals" {
 			continue
 		}
 		for _, own := range []string{"free", "paid", "plan"} {

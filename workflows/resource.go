@@ -16,12 +16,10 @@ const (
 	BatchName    = "delta.Batch"
 
 	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
-	// so it does no harm to send it twice. Signals named for [activities.Actions] ask for something.
+	// so it does no harm to send it twice. Signals named for [activities.Commands] order something.
 	WakeSignal = "wake"
 	// StateQuery answers with the latest [activities.Step].
 	StateQuery = "state"
-	// SyncUpdate takes a [SyncRequest] and answers with an [activities.Step] when the resource has settled.
-	SyncUpdate = "sync"
 )
 
 // maxHistory is the length at which a run is continued as a new one, where the server does not ask for it sooner.
@@ -36,16 +34,16 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 		return err
 	}
 	for {
-		// What was asked for up to here is what the attempt below looks at.
+		// What was ordered up to here is what the attempt below looks at.
 		l.drain()
 		if err := l.attempt(ctx); err != nil {
 			return err
 		}
-		for l.last.Next == activities.NextLapse {
+		for l.last.Next == activities.NextRetention {
 			if woken := l.sleep(ctx); woken {
 				break
 			}
-			if err := l.lapse(ctx); err != nil {
+			if err := l.endRetention(ctx); err != nil {
 				return err
 			}
 		}
@@ -53,16 +51,16 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 			l.sleep(ctx)
 		}
 		if l.last.Next == activities.NextNone {
-			if err := workflow.Await(ctx, func() bool { return l.quiet() && (l.isWoken() || workflow.AllHandlersFinished(ctx)) }); err != nil {
+			if err := workflow.Await(ctx, l.isQuiet); err != nil {
 				return err
 			}
 			if !l.drain() {
 				return nil
 			}
 		}
-		// An update that waits would be cut off: then the next time round.
-		if isLong(ctx) && l.quiet() && workflow.AllHandlersFinished(ctx) {
-			// The next run begins with an attempt, which is all that a wake-up asks for.
+		// A command that is under way would be cut off: then the next time round.
+		if isLong(ctx) && l.isQuiet() {
+			// The next run begins with an attempt, which is all that a wake-up orders.
 			l.drain()
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
 		}
@@ -75,27 +73,25 @@ type lifecycle struct {
 	options workflow.ActivityOptions
 	wake    workflow.ReceiveChannel
 	last    activities.Step
-	// steps counts the looks at the row.
-	steps int
-	*steerings
+	*commands
 }
 
 func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycle {
 	return &lifecycle{
-		ref:       ref,
-		options:   attemptOptions(kind),
-		wake:      workflow.GetSignalChannel(ctx, WakeSignal),
-		steerings: newSteerings(ctx),
+		ref:      ref,
+		options:  attemptOptions(kind),
+		wake:     workflow.GetSignalChannel(ctx, WakeSignal),
+		commands: newCommands(ctx),
 	}
 }
 
-// isLong tells whether a run is to be continued as a new one.
+// isLong reports whether a run is to be continued as a new one.
 func isLong(ctx workflow.Context) bool {
 	info := workflow.GetInfo(ctx)
 	return info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
 }
 
-// attempt has the resource looked at, and synced if that is due.
+// attempt looks at the resource, and syncs it if that is due.
 func (l *lifecycle) attempt(ctx workflow.Context) error {
 	l.tell(ctx, "is being looked at")
 	step, err := attempt.run(ctx, l.options, l.ref)
@@ -105,9 +101,9 @@ func (l *lifecycle) attempt(ctx workflow.Context) error {
 	return l.took(ctx, step)
 }
 
-// lapse has the resource expire or removed, if it is due.
-func (l *lifecycle) lapse(ctx workflow.Context) error {
-	step, err := lapse.runLocal(ctx, lapseOptions, activities.LapseInput{Ref: l.ref, Generation: l.last.Generation})
+// endRetention expires or removes the resource, if that is due.
+func (l *lifecycle) endRetention(ctx workflow.Context) error {
+	step, err := endRetention.runLocal(ctx, retentionOptions, l.ref)
 	if err != nil {
 		return err
 	}
@@ -118,7 +114,6 @@ func (l *lifecycle) lapse(ctx workflow.Context) error {
 func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
 	before := l.last
 	l.last = step
-	l.steps++
 	l.tell(ctx, waiting(step, workflow.Now(ctx)))
 	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
 		return nil
@@ -153,7 +148,7 @@ func (l *lifecycle) sleep(ctx workflow.Context) (woken bool) {
 func waiting(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
-	case s.Next == activities.NextLapse:
+	case s.Next == activities.NextRetention:
 		return fmt.Sprintf("rests until %s", until)
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
@@ -167,7 +162,7 @@ func waiting(s activities.Step, now time.Time) string {
 }
 
 func timerSummary(s activities.Step) string {
-	if s.Next == activities.NextLapse {
+	if s.Next == activities.NextRetention {
 		return string(s.State) + ": until it expires or is removed"
 	}
 	return string(s.State) + ": until the next attempt"

@@ -24,7 +24,7 @@ func TestASyncedResourceIsRemovedAfterItsRestAndItsLifecycleEnds(t *testing.T) {
 	p := newPlay(
 		t,
 		scene{step: rest(1, day)},
-		scene{at: day, lapse: 1, step: none},
+		scene{at: day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
 }
@@ -34,11 +34,11 @@ func TestAResourceThatExpiresIsWorkedAgainAtOnce(t *testing.T) {
 	p := newPlay(
 		t,
 		scene{step: rest(1, day)},
-		scene{at: day, lapse: 1, step: again(0)},
+		scene{at: day, retention: true, step: again(0)},
 		scene{at: day, step: rest(2, day)},
-		scene{at: 2 * day, lapse: 2, step: again(0)},
+		scene{at: 2 * day, retention: true, step: again(0)},
 		scene{at: 2 * day, step: rest(3, 30*day)},
-		scene{at: 32 * day, lapse: 3, step: none},
+		scene{at: 32 * day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
 }
@@ -71,7 +71,7 @@ func TestAWakeUpInterruptsTheBackoffAtOnce(t *testing.T) {
 		t,
 		scene{step: again(10 * time.Minute)},
 		scene{at: 3 * time.Second, step: rest(2, hour)},
-		scene{at: 3*time.Second + hour, lapse: 2, step: none},
+		scene{at: 3*time.Second + hour, retention: true, step: none},
 	)
 	p.SetOnTimerCanceledListener(func(string) { cancelled++ })
 	p.wakeAfter(3*time.Second, 1)
@@ -79,14 +79,14 @@ func TestAWakeUpInterruptsTheBackoffAtOnce(t *testing.T) {
 	require.Equal(t, 1, cancelled, "the timer of the backoff is not left behind")
 }
 
-func TestAWakeUpInterruptsTheRestWithAnAttemptAndNoLapse(t *testing.T) {
+func TestAWakeUpInterruptsTheRestWithAnAttemptAndEndsNoRetention(t *testing.T) {
 	t.Parallel()
 	cancelled := 0
 	p := newPlay(
 		t,
 		scene{step: rest(1, day)},
 		scene{at: 5 * hour, step: rest(2, day)},
-		scene{at: 5*hour + day, lapse: 2, step: none},
+		scene{at: 5*hour + day, retention: true, step: none},
 	)
 	p.SetOnTimerCanceledListener(func(string) { cancelled++ })
 	p.wakeAfter(5*hour, 1)
@@ -120,7 +120,7 @@ func TestWakeUpsThatArriveTogetherCauseOneAttempt(t *testing.T) {
 			t,
 			scene{step: rest(1, day), wakes: 3},
 			scene{step: rest(1, day)},
-			scene{at: day, lapse: 1, step: none},
+			scene{at: day, retention: true, step: none},
 		)
 		require.NoError(t, p.run())
 	})
@@ -148,32 +148,32 @@ func TestAWakeUpThatArrivesWhileTheRowIsRemovedIsNotLost(t *testing.T) {
 	p := newPlay(
 		t,
 		scene{step: rest(7, day)},
-		scene{at: day, lapse: 7, step: none, wakes: 1},
+		scene{at: day, retention: true, step: none, wakes: 1},
 		scene{at: day, step: rest(1, day)},
-		scene{at: 2 * day, lapse: 1, step: none},
+		scene{at: 2 * day, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
 }
 
-func TestALapseThatIsNotDueRestsOn(t *testing.T) {
+func TestARetentionThatIsNotOverGoesOn(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
 		scene{step: rest(1, day)},
-		scene{at: day, lapse: 1, step: rest(1, time.Minute)},
-		scene{at: day + time.Minute, lapse: 1, step: rest(3, hour)}, // others worked it meanwhile
-		scene{at: day + time.Minute + hour, lapse: 3, step: rest(3, 0)},
-		scene{at: day + time.Minute + hour, lapse: 3, step: none},
+		scene{at: day, retention: true, step: rest(1, time.Minute)},
+		scene{at: day + time.Minute, retention: true, step: rest(3, hour)}, // others worked it meanwhile
+		scene{at: day + time.Minute + hour, retention: true, step: rest(3, 0)},
+		scene{at: day + time.Minute + hour, retention: true, step: none},
 	)
 	require.NoError(t, p.run())
 }
 
-func TestALapseCanBeFollowedByABackoff(t *testing.T) {
+func TestTheEndOfARetentionCanBeFollowedByABackoff(t *testing.T) {
 	t.Parallel()
 	p := newPlay(
 		t,
 		scene{step: rest(1, day)},
-		scene{at: day, lapse: 1, step: again(time.Minute)},
+		scene{at: day, retention: true, step: again(time.Minute)},
 		scene{at: day + time.Minute, step: none},
 	)
 	require.NoError(t, p.run())
@@ -221,7 +221,7 @@ func TestALongHistoryIsContinuedAsANewRun(t *testing.T) {
 	})
 	t.Run("after an expiry", func(t *testing.T) {
 		t.Parallel()
-		p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, lapse: 1, step: again(0)})
+		p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, retention: true, step: again(0)})
 		p.SetContinueAsNewSuggested(true)
 		requireContinued(t, p.run())
 	})
@@ -267,8 +267,8 @@ func TestAnErrorThatIsFinalEndsTheWorkflow(t *testing.T) {
 	t.Parallel()
 	final := temporal.NewNonRetryableApplicationError("another database's", activities.WrongInstallation, nil)
 	for name, scenes := range map[string][]scene{
-		"of an attempt": {{err: final}},
-		"of a lapse":    {{step: rest(1, day)}, {at: day, lapse: 1, err: final}},
+		"of an attempt":          {{err: final}},
+		"of an end of retention": {{step: rest(1, day)}, {at: day, retention: true, err: final}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -298,26 +298,26 @@ func TestAnActivityThatCannotDoItsPartIsRepeatedUntilItCan(t *testing.T) {
 		scenes, at := failures(9)
 		require.NoError(t, newPlay(t, append(scenes, scene{at: at, step: none})...).run())
 	})
-	t.Run("lapse", func(t *testing.T) {
+	t.Run("end of retention", func(t *testing.T) {
 		t.Parallel()
 		scenes, at := failures(60)
 		require.Greater(t, at, hour-10*time.Minute)
-		lapses := []scene{{step: rest(1, day)}}
+		retentions := []scene{{step: rest(1, day)}}
 		for _, s := range append(scenes, scene{at: at, step: none}) {
-			s.at, s.lapse = s.at+day, 1
-			lapses = append(lapses, s)
+			s.at, s.retention = s.at+day, true
+			retentions = append(retentions, s)
 		}
-		require.NoError(t, newPlay(t, lapses...).run())
+		require.NoError(t, newPlay(t, retentions...).run())
 	})
 }
 
 func TestAnAttemptIsHeartbeatedAndBoundedByNothingElse(t *testing.T) {
 	t.Parallel()
-	p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, lapse: 1, step: none})
+	p := newPlay(t, scene{step: rest(1, day)}, scene{at: day, retention: true, step: none})
 	require.NoError(t, p.run())
-	attempt, lapse := p.infos[0], p.infos[1]
+	attempt, retention := p.infos[0], p.infos[1]
 	require.Equal(t, activities.HeartbeatTimeout, attempt.HeartbeatTimeout)
 	require.Greater(t, attempt.StartToCloseTimeout, 365*day, "the user's timeouts bound Work")
 	require.False(t, attempt.IsLocalActivity)
-	require.True(t, lapse.IsLocalActivity, "a lapse is a statement: it needs no task of its own")
+	require.True(t, retention.IsLocalActivity, "the end of a retention is a statement: it needs no task of its own")
 }

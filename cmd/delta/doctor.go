@@ -51,7 +51,7 @@ func (f findings) worst() health {
 func doctorCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check the database, Temporal, schedules, workers and what is overdue, and say what to do",
+		Short: "Check the database, Temporal, schedules, workers and what is late, and say what to do",
 		Long: "doctor checks what an installation needs, changes nothing, and says what to do about what it finds.\n\n" +
 			"Exit codes: 0 all is well, 1 there are warnings, 2 there are failures (also wrong usage), 130 interrupted.",
 		Args: cobra.NoArgs,

@@ -49,9 +49,9 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 		found.skip("the database")
 	}
 	if !schema {
-		found.add("overdue", healthSkip, "needs the schema", "")
+		found.add("late", healthSkip, "needs the schema", "")
 	}
-	found.overdue(kinds, time.Now())
+	found.late(kinds, time.Now())
 	return found
 }
 
@@ -241,8 +241,8 @@ func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
 	add := func(status health, detail, remedy string) { f.addKind("workers", k.Kind, status, detail, remedy) }
 	const start = "start a client that has its controller, or name its queue with --task-queue"
 	switch {
-	case len(t.Workers) == 0 && k.Overdue > 0:
-		add(healthFail, "nobody polls "+t.TaskQueue+", and there is work overdue", start)
+	case len(t.Workers) == 0 && k.Late > 0:
+		add(healthFail, "nobody polls "+t.TaskQueue+", and resources are late", start)
 	case len(t.Workers) == 0:
 		add(healthWarn, "nobody polls "+t.TaskQueue, start)
 	case len(t.InformWorkers) == 0:
@@ -252,19 +252,15 @@ func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
 	}
 }
 
-func (f *findings) overdue(kinds []delta.KindStatus, now time.Time) {
-	const check = "overdue"
+func (f *findings) late(kinds []delta.KindStatus, now time.Time) {
+	const check = "late"
 	late := false
 	for _, k := range kinds {
-		if k.Overdue == 0 {
+		if k.Late == 0 {
 			continue
 		}
 		late = true
-		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Overdue, "resource"), short(now.Sub(*k.OldestOverdue)))
-		if k.Paused {
-			f.addKind(check, k.Kind, healthOK, detail+": the kind is paused", "")
-			continue
-		}
+		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Late, "resource"), short(now.Sub(*k.OldestLate)))
 		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")
 	}
 	if !late && len(kinds) > 0 {

@@ -37,7 +37,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 		return healthy.code == exitOK
 	}, patience, 100*time.Millisecond)
 	found := diagnosis(t, healthy)
-	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "overdue"} {
+	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "late"} {
 		require.Equal(t, healthOK, found[check].Status, "%s: %+v", check, found[check])
 	}
 	require.Contains(t, found["workers page"].Detail, "1 on "+i.Prefix+"/page")
@@ -50,7 +50,7 @@ func TestDoctorWithoutTemporal(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a")
-	i.set(`update delta_resource set dispatch_at = now() - interval '1 hour'`)
+	i.set(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() + interval '10 minutes'`) // leased, to no effect
 	args := []string{"doctor", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1"}
 	r := inProcess(t.Context(), streams{width: 80}, args...)
 	require.Equal(t, exitDoctorFailures, r.code)
@@ -63,8 +63,8 @@ func TestDoctorWithoutTemporal(t *testing.T) {
 	require.Equal(t, healthOK, found["schema"].Status)
 	require.Equal(t, healthSkip, found["server settings"].Status)
 	require.Equal(t, healthSkip, found["workers"].Status)
-	require.Equal(t, healthWarn, found["overdue page"].Status)
-	require.Contains(t, found["overdue page"].Detail, "1 resource late, the first by 1h")
+	require.Equal(t, healthWarn, found["late page"].Status)
+	require.Contains(t, found["late page"].Detail, "1 resource late, the first by 1h")
 }
 
 func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
@@ -80,7 +80,7 @@ func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
 		"--database-url", i.emptySchema(), "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
 	require.Equal(t, healthOK, found["database"].Status)
 	require.Equal(t, finding{Check: "schema", Status: healthFail, Detail: "Delta's schema is missing", Remedy: "apply it: delta migrate up"}, found["schema"])
-	require.Equal(t, healthSkip, found["overdue"].Status)
+	require.Equal(t, healthSkip, found["late"].Status)
 
 	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", "nowhere"))
@@ -118,10 +118,10 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 
 	// A kind that nobody works.
 	i.set(`insert into delta_controller (name, inform_interval) values ('idle', '-1s')`)
-	i.set(`update delta_resource set kind = 'idle', state = 'scheduled', dispatch_at = now() - interval '1 hour'`)
+	i.set(`update delta_resource set kind = 'idle', state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now()`)
 	found = diagnosis(t, i.run("doctor", "-o", "json"))
 	require.Equal(t, healthFail, found["workers idle"].Status)
-	require.Contains(t, found["workers idle"].Detail, "nobody polls "+i.Prefix+"/idle")
+	require.Contains(t, found["workers idle"].Detail, "nobody polls "+i.Prefix+"/idle, and resources are late")
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 
 	// Another installation's prefix.

@@ -17,7 +17,8 @@ func kindsCommand(c *cli) *cobra.Command {
 		Use:   "kinds [KIND...]",
 		Short: "Count resources by kind and state, and show how informers stand",
 		Long: "kinds counts the resources of each kind by state, and shows how far each informer lags: the time since the\n" +
-			"point that its last complete pass had reached. Late are resources whose next step is more than a minute overdue.\n" +
+			"point that its last complete pass had reached. Late are resources whose next step is more than a minute overdue, or whose\n" +
+			"worker was lost that long ago.\n" +
 			"When informers run next is known to Temporal: without it, that is left out.",
 		ValidArgsFunction: c.completeKinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -30,13 +31,13 @@ func kindsCommand(c *cli) *cobra.Command {
 
 // kindJSON is a kind as --output json shows it.
 type kindJSON struct {
-	Kind          string           `json:"kind"`
-	Total         int64            `json:"total"`
-	Counts        map[string]int64 `json:"counts"`
-	Paused        bool             `json:"paused"`
-	Overdue       int64            `json:"overdue"`
-	OldestOverdue *time.Time       `json:"oldest_overdue"`
-	Informer      informerJSON     `json:"informer"`
+	Kind       string           `json:"kind"`
+	Total      int64            `json:"total"`
+	Counts     map[string]int64 `json:"counts"`
+	Paused     bool             `json:"paused"`
+	Late       int64            `json:"late"`
+	OldestLate *time.Time       `json:"oldest_late"`
+	Informer   informerJSON     `json:"informer"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where no client has
@@ -130,7 +131,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
-		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Overdue: k.Overdue, OldestOverdue: k.OldestOverdue,
+		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate,
 		Informer: informerJSON{LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
 	}
 	for _, state := range deltatype.ResourceStates() {
@@ -200,7 +201,7 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		if k.Paused {
 			work = "paused"
 		}
-		rows[i] = []string{k.Kind, work, number(k.Overdue), every, lag, when(k.Informer.LastRun, now), next}
+		rows[i] = []string{k.Kind, work, number(k.Late), every, lag, when(k.Informer.LastRun, now), next}
 	}
 	return c.table([]string{"KIND", "WORK", "LATE", "INFORMS EVERY", "LAG", "LAST RUN", "NEXT RUN"}, rows, 0)
 }

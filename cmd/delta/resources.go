@@ -20,11 +20,11 @@ func resourcesCommand(c *cli) *cobra.Command {
 		Short:   "List resources, look at them, have them synced or deleted",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, retry, invalidate or delete")
+			return errors.New("say what to do: list, get, retry, invalidate, delete or workflow-id")
 		},
 	}
 	c.databaseFlags(cmd)
-	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), deleteCommand(c))
+	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), deleteCommand(c), workflowIDCommand(c))
 	return cmd
 }
 
@@ -125,7 +125,7 @@ type errorJSON struct {
 
 func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
-		ID: r.ID, Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Paused: r.Paused,
+		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt,

@@ -57,7 +57,7 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 			line(name, "%s (%s)", t.Format(time.RFC3339), when(t, now))
 		}
 	}
-	line("resource", "%s/%s", r.Kind, plain(r.ObjectID))
+	line("resource", "%s/%s", r.ObjectKind, plain(r.ObjectID))
 	line("namespace", "%s", r.Namespace)
 	state := string(r.State)
 	if r.Paused {

@@ -85,7 +85,7 @@ func (c *cli) resourceTable(rows []*deltatype.ResourceRow, now time.Time) error 
 			next = "now"
 		}
 		cells[i] = []string{
-			r.Kind, plain(r.ObjectID), r.Namespace, string(r.State), fmt.Sprintf("%d/%d", r.Attempt, r.MaxAttempts), when(r.SyncedAt, now), next,
+			r.ObjectKind, plain(r.ObjectID), r.Namespace, string(r.State), fmt.Sprintf("%d/%d", r.Attempt, r.MaxAttempts), when(r.SyncedAt, now), next,
 		}
 	}
 	return c.table([]string{"KIND", "ID", "NAMESPACE", "STATE", "TRIES", "SYNCED", "NEXT"}, cells, 1)

@@ -8,8 +8,8 @@ type ResourceRow struct {
 	ID int64
 	// ObjectID is the object's ID.
 	ObjectID string
-	// Kind is the object's kind.
-	Kind string
+	// ObjectKind is the object's kind.
+	ObjectKind string
 	// Namespace groups resources that share expiry, retention and worker limits.
 	Namespace string
 	// State is where the resource stands in its lifecycle.
@@ -31,8 +31,6 @@ type ResourceRow struct {
 	Priority int
 	// Paused tells that the resource is not worked on until it is resumed.
 	Paused bool
-	// Alone tells that the resource is kept out of batches: its own workflow attends to it, until it is synced.
-	Alone bool
 	// EncodedObject is the object as JSON.
 	EncodedObject []byte
 	// Hash identifies the content of EncodedObject.
@@ -55,11 +53,11 @@ type ResourceRow struct {
 	// DueAt is when the lifecycle takes its next step by itself: the next attempt, expiry or removal. Nil while an
 	// attempt runs, and where there is no next step, as for one that is synced and kept for ever.
 	DueAt *time.Time
-	// DispatchAt is when a dispatcher wakes the workflow if nothing did before; nil where there is no next step.
+	// DispatchAt is when a dispatcher looks at the resource, to wake its workflow; nil where there is no next step.
 	DispatchAt *time.Time
-	// HeldUntil is until when a batch may have Work run for the resource; nil, and none does.
-	HeldUntil *time.Time
-	// WorkflowID names the Temporal workflow that owns the lifecycle, its own or a batch; empty before the first dispatch.
+	// ClaimedUntil is until when a worker alone may call Work for the resource, if it does not renew its claim; nil where none may.
+	ClaimedUntil *time.Time
+	// WorkflowID names the Temporal workflow that the resource was given to: a batch, or its own once that has claimed it; empty before.
 	WorkflowID string
 	// HashedID stands for ObjectID in Temporal, where object ids are kept from it; empty otherwise.
 	HashedID string
@@ -69,7 +67,7 @@ type ResourceRow struct {
 type AttemptError struct {
 	// At is when it occurred.
 	At time.Time `json:"at"`
-	// Attempt is the attempt's number within its generation.
+	// Attempt is the attempt's number within its generation; 0 where the resource's workflow could not be started.
 	Attempt int `json:"attempt"`
 	// Error is the error's text, or the value of a panic.
 	Error string `json:"error"`

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // columns are those of a set of rows.
@@ -33,7 +35,7 @@ func encode(page []item) (c columns, err error) {
 	return c, nil
 }
 
-// barePage runs Delta's own statements for a page: the upsert, the claim and the completion.
+// barePage runs Delta's own statements for a page: the upsert, the claim and the outcomes.
 func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	c, err := encode(page)
 	if err != nil {
@@ -52,29 +54,34 @@ func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	if err != nil {
 		return err
 	}
-	ids, generations := make([]int64, len(informed)), make([]int64, len(informed))
+	ids := make([]int64, len(informed))
 	for i, row := range informed {
-		ids[i], generations[i] = row.ID, row.Generation
+		ids[i] = row.ID
 	}
-	claimed, err := q.ClaimAttempts(ctx, pool, db.ClaimAttemptsParams{
-		Soon: time.Second, Net: activities.DispatchNet, MaxErrors: activities.MaxErrors, WorkflowID: batch, Kind: batchedKind,
-		Ids: ids, Generations: generations,
+	claim := uuid.NewString()
+	claimed, err := q.ClaimResources(ctx, pool, db.ClaimResourcesParams{
+		Claim: claim, ClaimFor: 2 * activities.HeartbeatTimeout, WorkflowID: batch, MaxErrors: activities.MaxErrors, MostLost: 2,
+		Ids: ids, Kind: batchedKind,
 	})
 	if err != nil {
 		return err
 	}
-	attempts, namespaces := make([]int32, len(claimed)), make([]string, len(claimed))
-	for i, row := range claimed {
+	o := db.WriteOutcomesParams{
+		Claim: claim, Lease: activities.DispatchLease, MaxErrors: activities.MaxErrors, DefaultExpiry: expiry, Earlier: 0.05,
+		DefaultSyncedRetention: expiry, DefaultDegradedRetention: expiry, DefaultDeletedRetention: expiry,
+	}
+	for i := range claimed {
+		row := &claimed[i].Resource
 		var decoded item
 		if err := json.Unmarshal(row.Object, &decoded); err != nil {
 			return err
 		}
-		ids[i], generations[i], attempts[i], namespaces[i] = row.ID, row.Generation, row.Attempt, row.Namespace
+		o.Ids, o.Generations, o.States = append(o.Ids, row.ID), append(o.Generations, row.Generation), append(o.States, string(deltatype.ResourceStateSynced))
+		o.Delays, o.Graces = append(o.Delays, 0), append(o.Graces, activities.DueGrace)
+		o.Counted, o.Snoozed, o.Kept = append(o.Counted, true), append(o.Snoozed, false), append(o.Kept, false)
+		o.Errors = append(o.Errors, "")
 	}
-	completed, err := q.CompleteSyncedMany(ctx, pool, db.CompleteSyncedManyParams{
-		Ids: ids, Generations: generations, Attempts: attempts, Namespaces: namespaces,
-		DefaultExpiry: expiry, DefaultRetention: expiry, Grace: activities.DueGrace,
-	})
+	completed, err := q.WriteOutcomes(ctx, pool, o)
 	if err == nil && len(completed) != n {
 		err = fmt.Errorf("%d of %d rows were synced", len(completed), n)
 	}
@@ -91,8 +98,7 @@ func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pg
 const (
 	leastUpsert = bareUpsertMany + ` RETURNING id`
 	leastClaim  = `
-UPDATE bench_resource SET state = 'pending', attempt = attempt + 1, attempted_at = now(), due_at = NULL,
-	dispatch_at = now() + interval '15 minutes'
+UPDATE bench_resource SET state = 'pending', attempt = attempt + 1, attempted_at = now(), due_at = NULL
 WHERE id = ANY ($1) AND state = 'scheduled' RETURNING id, object, generation, attempt`
 	leastComplete = `
 UPDATE bench_resource SET state = 'synced', synced_generation = generation, sync_count = sync_count + 1, synced_at = now(),

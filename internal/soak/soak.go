@@ -54,3 +54,11 @@ func Long(tb testing.TB) {
 		tb.Skip("it takes long")
 	}
 }
+
+// Only marks a test that takes minutes, mostly of waiting: it runs in `make soak`, once.
+func Only(tb testing.TB) {
+	tb.Helper()
+	if _, ok := Given(tb); !ok {
+		tb.Skip("it takes minutes: `make soak` runs it")
+	}
+}

@@ -1,0 +1,80 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// AwaitInput names a run whose listing was recorded.
+type AwaitInput struct {
+	Installation string `json:"installation"`
+	Kind         string `json:"kind"`
+	Pass         string `json:"pass"`
+}
+
+// AwaitResult says what became of what a run informed.
+type AwaitResult struct {
+	// Degraded counts resources that degraded; Named has the first of them.
+	Degraded int64    `json:"degraded,omitempty"`
+	Named    []string `json:"named,omitempty"`
+}
+
+const (
+	firstAwaitPoll = 200 * time.Millisecond
+	maxAwaitPoll   = 5 * time.Second
+)
+
+// AwaitSettled waits until all that a run listed has settled: synced, degraded, deleted or paused. Each look begins and ends at the first
+// resource that had not. A worker that stops leaves the wait to another one: what is waited for may well be settled by others only.
+func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return AwaitResult{}, err
+	}
+	ctx, unlink := a.untilStopped(ctx)
+	defer unlink()
+	defer a.heartbeat(ctx)()
+	stopping := workerStop(ctx)
+	from := ""
+	for poll := firstAwaitPoll; ; poll = min(2*poll, maxAwaitPoll) {
+		unsettled, err := db.New().FirstUnsettled(ctx, a.Pool, db.FirstUnsettledParams{Kind: in.Kind, Pass: in.Pass, FromObjectID: from})
+		if isNoRows(err) {
+			break
+		}
+		if err != nil {
+			return AwaitResult{}, fmt.Errorf("waiting for what was informed of kind %s: %w", in.Kind, err)
+		}
+		from = unsettled
+		touch := db.TouchListingParams{Pass: in.Pass, ObjectID: from, Older: forgetListings / 2}
+		if err := db.New().TouchListing(ctx, a.Pool, touch); err != nil {
+			return AwaitResult{}, fmt.Errorf("noting that a run of kind %s is waited for: %w", in.Kind, err)
+		}
+		select {
+		case <-ctx.Done():
+			return AwaitResult{}, ctx.Err()
+		case <-stopping:
+			return AwaitResult{}, errStopping("another one goes on waiting")
+		case <-time.After(poll):
+		}
+	}
+	degraded, err := db.New().DegradedOfListing(ctx, a.Pool, db.DegradedOfListingParams{Kind: in.Kind, Pass: in.Pass, Most: maxRefusedShown, HashIds: a.HashObjectIDs})
+	if err != nil {
+		return AwaitResult{}, fmt.Errorf("reading what degraded of kind %s: %w", in.Kind, err)
+	}
+	var result AwaitResult
+	for _, row := range degraded {
+		result.Degraded = row.Total
+		result.Named = append(result.Named, row.Name)
+	}
+	return result, nil
+}
+
+// ForgetListing removes what a run had recorded for AwaitSettled, whose answer has arrived: it could be asked for again before.
+func (a *Activities) ForgetListing(ctx context.Context, in AwaitInput) error {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return err
+	}
+	return a.forget(ctx, in.Pass)
+}

@@ -1,0 +1,269 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// claimsLook is how often claims are looked at. Most are closed before they are to be renewed.
+	claimsLook = 250 * time.Millisecond
+	// claimShare is the part of a claim's time after which it is renewed, and rows are looked at whose Work runs.
+	claimShare = 5
+)
+
+var (
+	// errClaimLost ends the context of Work whose row may be claimed by others.
+	errClaimLost = errors.New("the claim was lost: another one has the resource, or may have it, since Postgres was not reached in time")
+	// errDeleted ends the context of Work whose resource was deleted by a command.
+	errDeleted = errors.New("the resource was deleted")
+)
+
+// Claims are the open claims of one client: they are renewed for as long as Work runs, and when one is lost the context of Work
+// ends. It has a goroutine while there are some. The zero value is of no use; see [NewClaims].
+type Claims struct {
+	pool *pgxpool.Pool
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	open map[*claim]struct{}
+	// renewing is true while the goroutine runs.
+	renewing bool
+	// patient is until when a database that could not be reached is not asked again.
+	patient time.Time
+	// busy is true while a look is under way: a database that does not answer is not asked again meanwhile.
+	busy bool
+	// written counts outcomes that are written beside their executions.
+	written sync.WaitGroup
+}
+
+// claim is the right of one execution to call Work for the rows that it has claimed. What is written is fenced by its id.
+type claim struct {
+	claims *Claims
+	id     string
+	// period is how long it lasts without a renewal.
+	period time.Duration
+
+	mu sync.Mutex
+	// holders are the execution, and calls that go on after their outcome was written.
+	holders int
+	// renewed is when the statement began that claimed or renewed last.
+	renewed time.Time
+	lost    bool
+	// running are the calls of Work, by row. A call for many rows is there once for each.
+	running map[int64]call
+}
+
+// call is a call of Work that can be ended.
+type call struct {
+	end context.CancelCauseFunc
+	// many is true for a call for many rows, which does not end for the sake of one.
+	many bool
+}
+
+// NewClaims returns a set without claims.
+func NewClaims(pool *pgxpool.Pool, log *slog.Logger) *Claims {
+	return &Claims{pool: pool, log: log, open: map[*claim]struct{}{}}
+}
+
+// begin makes a claim for an execution. On nil, as in tests, it is never renewed.
+func (c *Claims) begin(period time.Duration) *claim {
+	k := &claim{claims: c, id: uuid.NewString(), period: period, holders: 1, renewed: time.Now(), running: map[int64]call{}}
+	if c != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.open[k] = struct{}{}
+		if !c.renewing {
+			c.renewing = true
+			go c.run()
+		}
+	}
+	return k
+}
+
+// hold keeps the claim renewed until release is called once more.
+func (k *claim) hold() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.holders++
+}
+
+func (k *claim) release() {
+	k.mu.Lock()
+	k.holders--
+	last := k.holders == 0
+	k.mu.Unlock()
+	if last && k.claims != nil {
+		k.claims.mu.Lock()
+		defer k.claims.mu.Unlock()
+		delete(k.claims.open, k)
+	}
+}
+
+// run registers a call of Work for rows; end is called with the reason if it is to stop. The claim may have been lost already.
+func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lost {
+		end(errClaimLost)
+	}
+	for _, id := range ids {
+		k.running[id] = call{end: end, many: len(ids) > 1}
+	}
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, id := range ids {
+			delete(k.running, id)
+		}
+	}
+}
+
+// isLost reports whether rows may have been claimed by others.
+func (k *claim) isLost() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lost
+}
+
+// expire marks the claim lost if it was not renewed in time: a sixth of its time before others may claim.
+func (k *claim) expire(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lost || now.Sub(k.renewed) < k.period*5/6 {
+		return
+	}
+	k.lost = true
+	for _, running := range k.running {
+		running.end(errClaimLost)
+	}
+}
+
+func (k *claim) isDue(now time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return now.Sub(k.renewed) >= k.period/claimShare
+}
+
+// run renews the claims until there are none.
+func (c *Claims) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(claimsLook)
+	defer tick.Stop()
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	for now := range tick.C {
+		c.mu.Lock()
+		if len(c.open) == 0 {
+			c.renewing = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if due := c.due(now); len(due) > 0 {
+			looks.Go(func() { c.look(ctx, due) })
+		}
+	}
+}
+
+// due ends what was not renewed in time, and returns the claims to renew, by how long they last.
+func (c *Claims) due(now time.Time) map[time.Duration][]*claim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	due := map[time.Duration][]*claim{}
+	for k := range c.open {
+		k.expire(now)
+		if !c.busy && now.After(c.patient) && k.isDue(now) {
+			due[k.period] = append(due[k.period], k)
+		}
+	}
+	c.busy = c.busy || len(due) > 0
+	return due
+}
+
+// look renews claims, and ends calls of Work that lost theirs.
+func (c *Claims) look(ctx context.Context, due map[time.Duration][]*claim) {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.busy = false
+	}()
+	for _, period := range slices.Sorted(maps.Keys(due)) {
+		if err := c.renew(ctx, period, due[period]); err != nil && ctx.Err() == nil {
+			c.mu.Lock()
+			c.patient = time.Now().Add(period / (2 * claimShare))
+			c.mu.Unlock()
+			c.log.Warn("renewing claims failed; it is tried again until they are over, and then the context of Work ends",
+				"claims", len(due[period]), "error", err)
+		}
+	}
+}
+
+func (c *Claims) renew(ctx context.Context, period time.Duration, due []*claim) error {
+	ctx, cancel := context.WithTimeout(ctx, period/2)
+	defer cancel()
+	began := time.Now()
+	claims := make([]string, len(due))
+	var ids []int64
+	var of []string
+	// Two claims of one client may have had the same row, one after the other.
+	type rowOf struct {
+		id    int64
+		claim string
+	}
+	calls := map[rowOf]call{}
+	for i, k := range due {
+		claims[i] = k.id
+		k.mu.Lock()
+		for id, running := range k.running {
+			ids, of = append(ids, id), append(of, k.id)
+			calls[rowOf{id, k.id}] = running
+		}
+		k.mu.Unlock()
+	}
+	if err := db.New().RenewClaims(ctx, c.pool, db.RenewClaimsParams{Claims: claims, ClaimFor: period}); err != nil {
+		return err
+	}
+	for _, k := range due {
+		k.mu.Lock()
+		k.renewed = began
+		k.mu.Unlock()
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	lost, err := db.New().LostClaims(ctx, c.pool, db.LostClaimsParams{Ids: ids, Claims: of})
+	for _, row := range lost {
+		running := calls[rowOf{row.ID, row.Claim}]
+		switch {
+		case !row.Deleted:
+			running.end(errClaimLost)
+		case !running.many:
+			running.end(errDeleted)
+		}
+	}
+	return err
+}
+
+// beside runs what writes outcomes beside its execution.
+func (c *Claims) beside(do func()) {
+	if c == nil {
+		go do()
+		return
+	}
+	c.written.Go(do)
+}
+
+// Wait returns when all outcomes that are written beside their executions are written, or given up.
+func (c *Claims) Wait() { c.written.Wait() }

@@ -1,0 +1,230 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// claimPeriods is how many heartbeat timeouts a claim lasts that is not renewed.
+	claimPeriods = 2
+	// maxLost is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
+	// were claimed with it along. After that each goes on by itself.
+	maxLost = 2
+	// unlimited is for a resource that is worked by itself: it loses all of its attempts.
+	unlimited = 1 << 15
+)
+
+// execution is one execution of the attempt activity. It claims rows, has Work called for them, and writes what came of it: for one
+// resource or many.
+type execution struct {
+	*Activities
+	// workflowID is that of the workflow; empty outside of one.
+	workflowID string
+	// single is true for the execution of a resource's own workflow, which may claim the row whatever batch it was leased to, and
+	// goes on by itself with a newer generation.
+	single bool
+	// hashed is true where object ids are kept from Temporal.
+	hashed bool
+	claim  *claim
+	// reserved are the slots of the call of Work, where they were taken before the claim.
+	reserved *reservation
+	// base is the context of user code: it does not end because Temporal is silent.
+	base context.Context //nolint:containedctx // of this one execution
+	// writes is the context of what is written after user code: it ends only some time after a hard stop.
+	writes context.Context //nolint:containedctx // of this one execution
+	end    func()
+}
+
+// execute begins an execution. End it with its function end.
+func (a *Activities) execute(ctx context.Context, single bool) *execution {
+	e := &execution{Activities: a, workflowID: workflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod(ctx))}
+	base, unlink := a.untilStopped(withoutSilence(ctx))
+	writes, cancel := a.untilAbandoned(ctx)
+	e.base, e.writes = base, writes
+	e.end = func() {
+		unlink()
+		cancel()
+		e.claim.release()
+	}
+	return e
+}
+
+// reservation are slots that were taken for a row in a namespace. On nil nothing is done.
+type reservation struct {
+	slots     slots
+	namespace string
+	used      bool
+}
+
+// take hands the slots over to the call, if they are those that it needs.
+func (r *reservation) take(namespace string) (taken slots, ok bool) {
+	if r == nil || r.used || r.namespace != namespace {
+		return slots{}, false
+	}
+	r.used = true
+	return r.slots, true
+}
+
+// leave gives the slots back that no call has taken.
+func (r *reservation) leave() {
+	if r != nil && !r.used {
+		r.used = true
+		r.slots.leave()
+	}
+}
+
+// claimPeriod is how long a claim lasts without a renewal.
+func (a *Activities) claimPeriod(ctx context.Context) time.Duration {
+	timeout := HeartbeatTimeout
+	if activity.IsActivity(ctx) && activity.GetInfo(ctx).HeartbeatTimeout > 0 {
+		timeout = activity.GetInfo(ctx).HeartbeatTimeout
+	}
+	return claimPeriods * timeout
+}
+
+// withoutSilence is ctx without the cancellation that only says that Temporal did not answer: the SDK gives up on a heartbeat after
+// seconds, and whether others may have the resource is for Postgres to say. What a person orders in Temporal ends it.
+func withoutSilence(ctx context.Context) context.Context {
+	if !activity.IsActivity(ctx) {
+		return ctx
+	}
+	without, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); isOrdered(cause) {
+			cancel(cause)
+		}
+	})
+	return without
+}
+
+// isOrdered reports whether somebody has cancelled, paused or reset the activity.
+func isOrdered(cause error) bool {
+	return temporal.IsCanceledError(cause) || errors.Is(cause, activity.ErrActivityPaused) || errors.Is(cause, activity.ErrActivityReset)
+}
+
+// claimed is a row that was claimed, and what became of it.
+type claimed struct {
+	// worked is the row as it was claimed.
+	worked *db.Resource
+	task   Task
+	// alone has the task, for a call that is of this row only.
+	alone [1]*Task
+	tx    txCompletion
+	// outcome is what Work came to, or why it was not called.
+	outcome Outcome
+	// encoded is the error as it is written: once, so that a write that is repeated adds the same entry.
+	encoded []byte
+	// kept is true when the outcome leaves the claim open, because its call goes on.
+	kept bool
+	// failed is true once it was counted among those that failed, and unbatched if it goes on in a workflow of its own.
+	failed, unbatched bool
+	// counted is true once what became of the row was counted and observed.
+	counted bool
+}
+
+// take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
+func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
+	most := int32(maxLost)
+	if e.single {
+		most = unlimited
+	}
+	params := db.ClaimResourcesParams{
+		Claim: e.claim.id, ClaimFor: e.claim.period, WorkflowID: e.workflowID, WholeKind: e.single, Kind: kind, Ids: ids,
+		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most,
+	}
+	var rows []db.ClaimResourcesRow
+	err := retry(ctx, claimTries, func(ctx context.Context) (err error) {
+		rows, err = db.New().ClaimResources(ctx, db.Planned(e.Pool, len(ids)), params)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	all, pointers := make([]claimed, len(rows)), make([]*claimed, len(rows))
+	for i := range rows {
+		one := &all[i]
+		one.worked = &rows[i].Resource
+		one.tx = txCompletion{execution: e, worked: one.worked}
+		one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+		if rows[i].Exhausted {
+			why := workerLost
+			if isLast(one.worked) {
+				why = workerLostLast
+			}
+			one.outcome = Outcome{Verdict: VerdictFailed, Error: why, lost: true}
+		} else if one.task.Row, err = one.worked.Row(); err != nil {
+			return nil, err
+		}
+		pointers[i] = one
+	}
+	return pointers, nil
+}
+
+// work has Work called for claimed rows of one namespace: for one of them, or for many where the controller takes many.
+func (e *execution) work(set []*claimed, spawn func(call func())) {
+	tasks := set[0].alone[:]
+	for _, one := range set[1:] {
+		tasks = append(tasks, &one.task)
+	}
+	do := e.workOne
+	if len(set) > 1 || (!e.single && e.takesMany()) {
+		do = e.Handler.WorkBatch
+	}
+	outcomes := e.call(set, tasks, do, spawn)
+	for i, one := range set {
+		one.outcome = outcomes[i]
+		if one.tx.used.Load() {
+			one.tx.judge(&one.outcome)
+		}
+	}
+}
+
+// afterTx is how long the row is asked for whether a transaction of the user's was committed.
+const afterTx = time.Minute
+
+// read reads a row that was claimed, again and again where Postgres does not answer; nil where it is gone or cannot be read.
+func (e *execution) read(worked *db.Resource) *db.Resource {
+	ctx, cancel := context.WithTimeout(e.writes, afterTx)
+	defer cancel()
+	var got db.GetResourceRow
+	found := false
+	err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
+		got, found, err = e.get(ctx, Ref{Kind: worked.Kind, ObjectID: worked.ObjectID})
+		return err
+	})
+	if err != nil {
+		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", "kind", worked.Kind, "object_id", worked.ObjectID, "error", err)
+	}
+	if err != nil || !found || got.Resource.ID != worked.ID {
+		return nil
+	}
+	return &got.Resource
+}
+
+// observe reports what was written.
+func (a *Activities) observe(verdict Verdict, row func() (*deltatype.ResourceRow, error)) {
+	if a.Observed != nil {
+		a.Observed(verdict, row)
+	}
+}
+
+// get reads a resource; found is false where there is none.
+func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, found bool, err error) {
+	row, err = db.New().GetResource(ctx, a.Pool, db.GetResourceParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
+	if isNoRows(err) {
+		return row, false, nil
+	}
+	if err != nil {
+		return row, false, fmt.Errorf("reading %s: %w", ref, err)
+	}
+	return row, true, nil
+}

@@ -1,0 +1,117 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// feeder hands what was claimed to Work.
+type feeder struct {
+	*batchRun
+	results chan<- *claimed
+	stopped func() bool
+	// calls are run in goroutines that have finished others.
+	calls   chan func()
+	workers sync.WaitGroup
+	// working counts them.
+	working atomic.Int64
+	// released is set when members were not worked because the worker stops.
+	released atomic.Bool
+}
+
+// takeAndWork claims members and hands them to Work. It returns when all are handed over, but for those of namespaces that are full,
+// and what could not be claimed.
+func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
+	taken, err := f.take(context.WithoutCancel(ctx), f.in.Kind, ids)
+	if err != nil {
+		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)
+	}
+	there := make(map[int64]struct{}, len(taken))
+	for _, one := range taken {
+		there[one.worked.ID] = struct{}{}
+	}
+	for _, id := range ids {
+		if _, ok := there[id]; !ok {
+			missing = append(missing, id)
+		}
+	}
+	byNamespace := map[string][]*claimed{}
+	for _, one := range taken {
+		if one.outcome.lost {
+			f.results <- one
+			continue
+		}
+		byNamespace[one.worked.Namespace] = append(byNamespace[one.worked.Namespace], one)
+	}
+	var handed sync.WaitGroup
+	for namespace, members := range byNamespace {
+		handed.Add(1)
+		f.hand(namespace, members, sync.OnceFunc(handed.Done))
+	}
+	handed.Wait()
+	return missing, nil
+}
+
+// hand has members of one namespace worked. over is called when all have been handed over, or when they wait for a slot of the namespace:
+// the others do not wait for them.
+func (f *feeder) hand(namespace string, members []*claimed, over func()) {
+	sets := len(members)
+	if f.takesMany() {
+		sets = 1
+	}
+	var next atomic.Int64
+	for range min(sets, max(f.Parallelism, 1)) {
+		f.working.Add(1)
+		f.workers.Go(func() {
+			defer f.working.Add(-1)
+			defer over()
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= sets {
+					return
+				}
+				set := members
+				if !f.takesMany() {
+					set = members[i : i+1]
+				}
+				if f.Limit != nil && f.Limit.IsFull(namespace) {
+					over()
+				}
+				f.workSet(set)
+			}
+		})
+	}
+}
+
+func (f *feeder) workSet(set []*claimed) {
+	if f.stopped() {
+		for _, one := range set {
+			one.outcome = Outcome{Verdict: VerdictReleased}
+		}
+	} else {
+		f.work(set, func(call func()) { spawn(f.calls, call) })
+	}
+	for _, one := range set {
+		if one.outcome.Verdict == VerdictReleased {
+			f.released.Store(true)
+		}
+		f.results <- one
+	}
+}
+
+// spawn runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
+// finished wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
+func spawn(calls chan func(), call func()) {
+	select {
+	case calls <- call:
+	default:
+		go func() {
+			for call != nil {
+				call()
+				call = <-calls
+			}
+		}()
+	}
+}

@@ -1,0 +1,288 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// lockedPatience is how long an execution waits for outcomes whose rows others have locked, before it leaves them to be written
+	// beside it.
+	lockedPatience = 10 * time.Second
+	// earliest is the share of an expiry that is taken off at most.
+	earliest = 0.05
+	// atOnce has a dispatcher look at a row as soon as its outcome is written.
+	atOnce = -time.Second
+)
+
+// outcomes are rows of the statement that writes them.
+type outcomes struct {
+	db.WriteOutcomesParams
+	byID map[int64]*claimed
+}
+
+// add decides what is written for an outcome. It is the one place that does. unbatched is for a member of a batch that goes on in a
+// workflow of its own.
+func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
+	state, delay, counted, snoozed, grace := deltatype.ResourceStateSynced, time.Duration(0), true, false, DueGrace
+	switch verdict := one.outcome.Verdict; {
+	case verdict == VerdictSynced:
+	case verdict == VerdictDeleted:
+		state = deltatype.ResourceStateDeleted
+	case verdict == VerdictReleased:
+		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
+	case verdict == VerdictSnoozed:
+		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
+	case verdict == VerdictDegraded || isLast(one.worked):
+		state = deltatype.ResourceStateDegraded
+		if unbatched {
+			grace = atOnce
+		}
+	default:
+		state, delay, grace = deltatype.ResourceStateFailed, e.Retry.Backoff(int(one.worked.Attempt)), e.afterWait(unbatched)
+	}
+	if one.encoded == nil && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
+		var err error
+		if one.encoded, err = encodeError(int(one.worked.Attempt), one.outcome); err != nil {
+			return err
+		}
+	}
+	o.Ids = append(o.Ids, one.worked.ID)
+	o.Generations = append(o.Generations, one.worked.Generation)
+	o.States = append(o.States, string(state))
+	o.Delays = append(o.Delays, delay)
+	o.Counted = append(o.Counted, counted)
+	o.Snoozed = append(o.Snoozed, snoozed)
+	o.Graces = append(o.Graces, grace)
+	one.kept = one.outcome.isGoingOn()
+	o.Kept = append(o.Kept, one.kept)
+	o.Errors = append(o.Errors, string(one.encoded))
+	o.byID[one.worked.ID] = one
+	return nil
+}
+
+// afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
+// it. A batch has none for what failed: a few members go on in workflows of their own at once, where they can be seen waiting, and
+// if many fail they are put into batches again when they are due.
+func (e *execution) afterWait(unbatched bool) time.Duration {
+	switch {
+	case e.single:
+		return DueGrace
+	case unbatched:
+		return atOnce
+	default:
+		return 0
+	}
+}
+
+// outcomesOf is the statement for a set.
+func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
+	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
+	o.Claim, o.Continues, o.Lease, o.MaxErrors = e.claim.id, e.single, DispatchLease, MaxErrors
+	o.DefaultExpiry, o.DefaultSyncedRetention = e.Rest.Expiry, e.Rest.SyncedRetention
+	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
+	o.Earlier = e.earlier(set)
+	for _, one := range set {
+		if err := o.add(e, one, unbatched != nil && unbatched(one)); err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
+
+// earlier is the share by which what is synced expires earlier, so that a million resources that were synced together do not
+// expire together. Members of a batch do: they are synced again as one.
+func (e *execution) earlier(set []*claimed) float64 {
+	h := fnv.New64a()
+	if e.single {
+		_, _ = fmt.Fprintf(h, "%s/%s", set[0].worked.Kind, set[0].worked.ObjectID)
+	} else {
+		_, _ = fmt.Fprint(h, e.workflowID)
+	}
+	// FNV leaves the upper bits of ids that differ in their last characters alike: the product has all bits in its upper ones.
+	const steps, mix = 1 << 16, 0x9e3779b97f4a7c15
+	return earliest * float64((h.Sum64()*mix)>>48) / steps
+}
+
+// write writes the outcomes of a set, and returns those that others have locked: they can be written later.
+func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
+	if len(set) == 0 {
+		return nil, nil
+	}
+	o, err := e.outcomesOf(set, unbatched)
+	if err != nil {
+		return nil, err
+	}
+	var rows []db.WriteOutcomesRow
+	err = e.persist(func(ctx context.Context) (err error) {
+		rows, err = db.New().WriteOutcomes(ctx, db.Planned(e.Pool, len(set)), o.WriteOutcomesParams)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing %d outcomes, the first of attempt %d of %s/%s, generation %d: %w",
+			len(set), set[0].worked.Attempt, set[0].worked.Kind, set[0].worked.ObjectID, set[0].worked.Generation, err)
+	}
+	kept := make([]*claimed, 0, len(rows))
+	for i := range rows {
+		one := o.byID[rows[i].ID]
+		delete(o.byID, rows[i].ID)
+		kept = append(kept, one)
+		e.took(one, &rows[i])
+		took(one, &rows[i])
+	}
+	e.closeKept(kept)
+	if len(o.byID) == 0 {
+		return nil, nil
+	}
+	var missing, generations []int64
+	for id, one := range o.byID {
+		missing, generations = append(missing, id), append(generations, one.worked.Generation)
+	}
+	var standing []db.StandingOutcomesRow
+	err = e.persist(func(ctx context.Context) (err error) {
+		standing, err = db.New().StandingOutcomes(ctx, db.Planned(e.Pool, len(missing)), db.StandingOutcomesParams{Ids: missing, Generations: generations, Claim: e.claim.id})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading what became of %d outcomes: %w", len(missing), err)
+	}
+	kept = kept[:0]
+	for i := range standing {
+		one := o.byID[standing[i].ID]
+		switch {
+		case standing[i].Open:
+			locked = append(locked, one)
+		case one.tx.committed:
+			continue
+		default:
+			row := written(standing[i])
+			kept = append(kept, one)
+			e.took(one, row)
+			took(one, row)
+		}
+		delete(o.byID, standing[i].ID)
+	}
+	// The others went on without us.
+	for _, one := range o.byID {
+		kept = append(kept, one)
+		took(one, nil)
+	}
+	e.closeKept(kept)
+	return locked, nil
+}
+
+// written is a row that holds its outcome already, as the statement would have given it back.
+func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
+	return &db.WriteOutcomesRow{
+		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
+		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Attempt: r.Attempt, Snoozes: r.Snoozes, Paused: r.Paused, Now: r.Now,
+	}
+}
+
+// took reports an outcome that was written.
+func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
+	if one.counted || one.outcome.Verdict == VerdictReleased {
+		return
+	}
+	e.observe(one.outcome.Verdict, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() })
+}
+
+// after is the row as the write has left it. What it does not give back is as it was claimed.
+func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
+	row := *one.worked
+	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
+	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
+	row.State, row.Attempt, row.Snoozes, row.Paused = w.State, w.Attempt, w.Snoozes, w.Paused
+	if one.encoded != nil {
+		row.Errors = append(slices.Clone(row.Errors), one.encoded)
+		row.Errors = row.Errors[max(len(row.Errors)-MaxErrors, 0):]
+	}
+	return &row
+}
+
+// repeat writes a set until nothing of it is locked, or patience has passed.
+func (e *execution) repeat(
+	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow),
+) (locked []*claimed, err error) {
+	end := time.Now().Add(patience)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		if set, err = e.write(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
+			return set, err
+		}
+		if !sleep(e.writes, pause) {
+			return set, context.Cause(e.writes)
+		}
+	}
+}
+
+// leave has outcomes written beside the execution, which ends before: their claim is renewed until they are, however long others keep the
+// rows locked.
+func (e *execution) leave(locked []*claimed) {
+	if len(locked) == 0 {
+		return
+	}
+	e.Logger.Warn("rows are locked by other transactions; their outcomes are written when they are not", "kind", locked[0].worked.Kind,
+		"object_id", locked[0].worked.ObjectID, "resources", len(locked))
+	beside, cancel := e.untilAbandoned(e.writes)
+	copied := *e
+	copied.writes, copied.single = beside, false // nobody goes on with a newer generation, or has a timer
+	e.claim.hold()
+	e.Claims.beside(func() {
+		defer cancel()
+		defer e.claim.release()
+		if _, err := copied.repeat(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
+			e.Logger.Error("outcomes could not be written; Work runs again when the claim is over", "resources", len(locked), "error", err)
+			return
+		}
+		e.dispatchSoon()
+	})
+}
+
+// persist repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
+// the rows while Postgres is away, and it is fenced in any case.
+func (e *execution) persist(do func(context.Context) error) error {
+	for try := 0; ; try++ {
+		err := retry(e.writes, writeTries, do)
+		if err == nil || !db.IsTransient(err) || e.writes.Err() != nil {
+			return err
+		}
+		e.Logger.Warn("an outcome cannot be written; it is tried again", "kind", e.Handler.Kind(), "error", err)
+	}
+}
+
+// dispatchSoon wakes the dispatcher of the kind.
+func (a *Activities) dispatchSoon() {
+	if a.Informed != nil {
+		a.Informed(a.Handler.Kind())
+	}
+}
+
+// isLast reports whether there is no attempt after this one.
+func isLast(r *db.Resource) bool { return r.Attempt >= int32(r.MaxAttempts) }
+
+// encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
+func encodeError(attempt int, outcome Outcome) ([]byte, error) {
+	return json.Marshal(deltatype.AttemptError{
+		At:      time.Now().UTC(),
+		Attempt: attempt,
+		Error:   bound(outcome.Error, maxErrorBytes),
+		Trace:   bound(outcome.Trace, maxTraceBytes),
+	})
+}
+
+func bound(s string, limit int) string {
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+	if len(s) <= limit {
+		return s
+	}
+	const mark = " … (cut)"
+	return strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
+}

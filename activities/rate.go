@@ -1,0 +1,77 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// rateShare is the part of a second for which calls are reserved at once: fewer statements, and no more than that many calls are lost
+// when a client stops.
+const rateShare = 0.1
+
+// RateLimit bounds how many calls of Work of a kind begin a second, of all clients together: Postgres has the time at which the next
+// may begin. On nil nothing is bounded. Create it with [NewRateLimit].
+type RateLimit struct {
+	pool *pgxpool.Pool
+	kind string
+	rate float64
+
+	mu sync.Mutex
+	// left are calls that were reserved and have not begun; next is when the next of them may.
+	left int
+	next time.Time
+}
+
+// NewRateLimit returns a limit of rate calls a second, or nil where that is 0.
+func NewRateLimit(pool *pgxpool.Pool, kind string, rate float64) *RateLimit {
+	if rate <= 0 {
+		return nil
+	}
+	return &RateLimit{pool: pool, kind: kind, rate: rate}
+}
+
+// Wait returns when a call may begin, or with the error of ctx. While Postgres cannot be reached no call begins.
+func (l *RateLimit) Wait(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	at, err := l.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	if wait := time.Until(at); wait > 0 && !sleep(ctx, wait) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// reserve is when a call may begin. Only one caller at a time asks Postgres, for several.
+func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	every := time.Duration(float64(time.Second) / l.rate)
+	if l.left == 0 {
+		n := max(int(math.Floor(l.rate*rateShare)), 1)
+		began := time.Now()
+		var wait time.Duration
+		err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
+			wait, err = db.New().ReserveCalls(ctx, l.pool, db.ReserveCallsParams{Kind: l.kind, For: time.Duration(n) * every})
+			return err
+		})
+		if err != nil {
+			return time.Time{}, fmt.Errorf("reserving calls of kind %s: %w", l.kind, err)
+		}
+		l.left, l.next = n, began.Add(wait)
+	}
+	at := l.next
+	l.left--
+	l.next = l.next.Add(every)
+	return at, nil
+}

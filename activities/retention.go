@@ -1,0 +1,112 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced,
+// otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
+// its rest began with, it rests on. A row that is not due is left as it is.
+func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return Step{}, err
+	}
+	ref, err := a.resolve(ctx, in)
+	if err != nil {
+		return Step{}, err
+	}
+	got, found, err := a.get(ctx, ref)
+	if err != nil || !found {
+		return Step{Next: NextNone}, err
+	}
+	s, err := a.stepUnclaimed(ctx, ref, &got)
+	if err != nil || s.Next != NextRetention || s.Wait > 0 {
+		return s, err
+	}
+	batched := a.BatchSize > 1 // then a batch takes what expires from here
+	ended, err := a.endRetention(ctx, db.EndRetentionParams{Ids: []int64{got.Resource.ID}, WholeKind: true, DispatchAfter: DispatchLease}, batched)
+	if err != nil {
+		return Step{}, fmt.Errorf("ending the retention of %s: %w", ref, err)
+	}
+	if got, found, err = a.get(ctx, ref); err != nil || !found {
+		return Step{Next: NextNone}, err
+	}
+	s, err = a.stepUnclaimed(ctx, ref, &got)
+	switch {
+	case err != nil:
+		return s, err
+	case ended.Expired > 0 && batched:
+		s.Next, s.Wait = NextNone, 0
+	case s.Next == NextRetention:
+		s.Wait = max(s.Wait, hotLoop) // it was locked, perhaps
+	}
+	return s, nil
+}
+
+// endRetention is the statement, for one row or many.
+func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams, batched bool) (db.EndRetentionRow, error) {
+	if batched {
+		in.DispatchAfter = 0
+	}
+	in.Grace = DueGrace
+	in.DefaultExpiry, in.DefaultSyncedRetention = a.Rest.Expiry, a.Rest.SyncedRetention
+	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Rest.DegradedRetention, a.Rest.DeletedRetention
+	ended, err := db.New().EndRetention(ctx, db.Planned(a.Pool, len(in.Ids)), in)
+	if err == nil && ended.Expired > 0 && batched {
+		a.dispatchSoon()
+	}
+	return ended, err
+}
+
+const (
+	// A batch waits for members that are due a little later than the first: a tenth of the wait, within these bounds. The
+	// latter is well within DueGrace.
+	minSlack = time.Second
+	maxSlack = 30 * time.Second
+)
+
+// EndBatchRetention is EndRetention of all members that are due. What expired is dispatched anew, into other batches.
+func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
+	if err := a.check(in.Installation, in.Kind); err != nil {
+		return BatchStep{}, err
+	}
+	if _, err := a.endRetention(ctx, db.EndRetentionParams{Ids: in.IDs.All(), WorkflowID: in.WorkflowID}, true); err != nil {
+		return BatchStep{}, fmt.Errorf("ending the retention of members of %s: %w", in.WorkflowID, err)
+	}
+	return a.resting(ctx, in)
+}
+
+// resting says how many members rest with the batch, and when it is to look at them.
+func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
+	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
+	if err != nil {
+		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)
+	}
+	waits := make([]time.Duration, len(rows))
+	for i, row := range rows {
+		// One that is due still was locked, perhaps.
+		waits[i] = max(row.DueAt.Sub(row.Now), hotLoop)
+	}
+	return restFor(waits), nil
+}
+
+// restFor is the step of a batch whose members are due after these times.
+func restFor(waits []time.Duration) BatchStep {
+	if len(waits) == 0 {
+		return BatchStep{}
+	}
+	slices.Sort(waits)
+	until := waits[0] + min(max(waits[0]/10, minSlack), maxSlack)
+	wait := waits[0]
+	for _, w := range waits {
+		if w <= until {
+			wait = w
+		}
+	}
+	return BatchStep{Resting: len(waits), Wait: wait}
+}

@@ -1,0 +1,205 @@
+package activities_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// endRetention ends the retention of a resource; it must not fail.
+func (h *harness) endRetention(ref activities.Ref) activities.Step {
+	h.t.Helper()
+	step, err := h.EndRetention(context.Background(), ref)
+	require.NoError(h.t, err)
+	return brief(step)
+}
+
+// passRetention has all of a resource's retention pass at once.
+func (h *harness) passRetention(ref activities.Ref) {
+	h.t.Helper()
+	h.set(ref, "due_at = now(), synced_at = synced_at - interval '30 days', attempted_at = attempted_at - interval '30 days'")
+}
+
+const hour = time.Hour
+
+// How long a resource rests, and what the end of its rest is, by outcome and the settings of its namespace.
+func TestARetentionHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
+	t.Parallel()
+	const removed = ""
+	for name, c := range map[string]struct {
+		configured *activities.Rest // of the namespace
+		defaults   activities.Rest  // of the client
+		outcome    activities.Outcome
+		rest       time.Duration // -1: for ever
+		becomes    deltatype.ResourceState
+	}{
+		"synced, not configured":               {nil, activities.Rest{SyncedRetention: hour}, synced, hour, removed},
+		"synced, configured":                   {&activities.Rest{SyncedRetention: 2 * hour}, activities.Rest{SyncedRetention: hour}, synced, 2 * hour, removed},
+		"synced, expires":                      {&activities.Rest{Expiry: 3 * hour, SyncedRetention: hour}, activities.Rest{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires and is kept":          {&activities.Rest{Expiry: 3 * hour, SyncedRetention: -hour}, activities.Rest{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires by default":           {nil, activities.Rest{Expiry: 4 * hour, SyncedRetention: hour}, synced, 4 * hour, deltatype.ResourceStateExpired},
+		"synced, configured not to expire":     {&activities.Rest{SyncedRetention: hour}, activities.Rest{Expiry: 4 * hour}, synced, hour, removed},
+		"synced, kept for ever":                {&activities.Rest{SyncedRetention: -hour}, activities.Rest{SyncedRetention: hour}, synced, -1, deltatype.ResourceStateSynced},
+		"synced, kept for ever by default":     {nil, activities.Rest{SyncedRetention: -hour}, synced, -1, deltatype.ResourceStateSynced},
+		"degraded, kept for ever by default":   {nil, activities.Rest{DegradedRetention: -hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, kept for ever by default":    {nil, activities.Rest{DeletedRetention: -hour}, deleted, -1, deltatype.ResourceStateDeleted},
+		"degraded, not configured":             {nil, activities.Rest{DegradedRetention: 5 * hour}, failed, 5 * hour, removed},
+		"degraded, configured":                 {&activities.Rest{DegradedRetention: 6 * hour}, activities.Rest{DegradedRetention: hour}, failed, 6 * hour, removed},
+		"degraded, in one whose synced expire": {&activities.Rest{Expiry: hour, DegradedRetention: 6 * hour}, activities.Rest{}, failed, 6 * hour, removed},
+		"degraded, kept for ever":              {&activities.Rest{DegradedRetention: -hour}, activities.Rest{DegradedRetention: hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, not configured":              {nil, activities.Rest{DeletedRetention: 7 * hour}, deleted, 7 * hour, removed},
+		"deleted, configured":                  {&activities.Rest{Expiry: hour, DeletedRetention: 8 * hour}, activities.Rest{DeletedRetention: hour}, deleted, 8 * hour, removed},
+		"deleted, kept for ever":               {&activities.Rest{DeletedRetention: -hour}, activities.Rest{DeletedRetention: hour}, deleted, -1, deltatype.ResourceStateDeleted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, does(c.outcome))
+			h.Rest = c.defaults
+			// Other namespaces have nothing to say.
+			h.namespace("other", activities.Rest{Expiry: time.Minute})
+			if c.configured != nil {
+				h.namespace("space", *c.configured)
+			}
+			o := object("a", "1")
+			o.Namespace, o.MaxAttempts = "space", 1
+			ref := h.inform(o)
+			began := h.now()
+			step := h.attempt(ref)
+			ended, row := h.now(), h.row(ref)
+
+			if c.rest < 0 {
+				require.Equal(t, activities.NextNone, step.Next)
+				require.Nil(t, row.DueAt)
+				require.Nil(t, row.DispatchAt, "there is nothing to wake it for")
+				require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
+				require.Equal(t, row, h.row(ref))
+				require.Equal(t, c.becomes, row.State)
+				return
+			}
+			require.Equal(t, activities.NextRetention, step.Next)
+			require.LessOrEqual(t, step.Wait, c.rest)
+			if c.becomes == removed {
+				require.Equal(t, c.rest, step.Wait)
+			} else {
+				require.GreaterOrEqual(t, step.Wait, c.rest*95/100, "what was synced together expires a little apart")
+			}
+			require.WithinRange(t, row.DueAt.Add(-step.Wait), began, ended, "it rests from when the outcome is written")
+
+			// Before its time it is left alone, and told what is left of it.
+			began = h.now()
+			early := h.endRetention(ref)
+			ended = h.now()
+			require.Equal(t, row, h.row(ref))
+			require.Equal(t, activities.NextRetention, early.Next)
+			requireWait(t, row, early.Wait, began, ended)
+			require.LessOrEqual(t, early.Wait, step.Wait)
+
+			h.passRetention(ref)
+			end := h.endRetention(ref)
+			if c.becomes == removed {
+				require.Equal(t, activities.Step{Next: activities.NextNone}, end)
+				require.Nil(t, h.row(ref))
+				require.Equal(t, activities.Step{Next: activities.NextNone}, h.endRetention(ref), "once more, as after a lost answer")
+				return
+			}
+			require.Equal(t, activities.Step{Next: activities.NextAttempt, Generation: 2, State: deltatype.ResourceStateExpired}, end)
+			row = h.row(ref)
+			require.Equal(t, deltatype.ResourceStateExpired, row.State)
+			require.EqualValues(t, 2, row.Generation)
+			require.EqualValues(t, 1, row.SyncedGeneration)
+			require.Zero(t, row.Attempt, "an expired resource has all its attempts again")
+			require.Equal(t, end, h.endRetention(ref), "once more, as after a lost answer")
+			require.Equal(t, row, h.row(ref))
+		})
+	}
+}
+
+func TestOnlyTheRetentionOfASettledResourceEnds(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	for _, state := range deltatype.ResourceStates() {
+		ref := h.inform(object(string(state), "1"))
+		h.set(ref, "state = '"+string(state)+"', due_at = now(), synced_at = created_at, attempted_at = created_at")
+		h.passRetention(ref)
+		before := h.row(ref)
+		h.endRetention(ref)
+		switch state {
+		case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
+			require.Nil(t, h.row(ref), state)
+		default:
+			require.Equal(t, before, h.row(ref), state)
+		}
+	}
+}
+
+func TestAnObjectInformedAnewDuringItsRetentionIsNotRemoved(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, does(synced))
+	ref := h.inform(object("a", "1"))
+	h.attempt(ref)
+	h.passRetention(ref)
+	h.inform(object("a", "2"))
+	before := h.row(ref)
+	step := h.endRetention(ref)
+	require.Equal(t, activities.Step{Next: activities.NextAttempt, Generation: 2, State: deltatype.ResourceStateScheduled}, step)
+	require.Equal(t, before, h.row(ref))
+}
+
+// A client that starts with other settings decides for what rests already: a row is not removed that is to be kept.
+func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		before, after activities.Rest
+		outcome       activities.Outcome
+		next          activities.Next
+		wait          time.Duration
+	}{
+		"no longer expires, kept for ever": {
+			activities.Rest{Expiry: hour}, activities.Rest{SyncedRetention: -hour}, synced, activities.NextNone, 0,
+		},
+		"no longer expires, kept for a day": {
+			activities.Rest{Expiry: hour}, activities.Rest{SyncedRetention: 24 * hour}, synced, activities.NextRetention, 24 * hour,
+		},
+		"synced, kept for ever now": {
+			activities.Rest{SyncedRetention: hour}, activities.Rest{SyncedRetention: -hour}, synced, activities.NextNone, 0,
+		},
+		"degraded, kept for ever now": {
+			activities.Rest{DegradedRetention: hour}, activities.Rest{DegradedRetention: -hour}, failed, activities.NextNone, 0,
+		},
+		"deleted, kept for longer now": {
+			activities.Rest{DeletedRetention: hour}, activities.Rest{DeletedRetention: 3 * hour}, deleted, activities.NextRetention, 3 * hour,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, does(c.outcome))
+			h.namespace("space", c.before)
+			o := object("a", "1")
+			o.Namespace, o.MaxAttempts = "space", 1
+			ref := h.inform(o)
+			state := h.attempt(ref).State
+			h.set(ref, "due_at = now()")
+			h.namespace("space", c.after)
+
+			began := h.now()
+			step := h.endRetention(ref)
+			ended, row := h.now(), h.row(ref)
+			require.NotNil(t, row, "it is removed")
+			require.Equal(t, state, row.State)
+			require.EqualValues(t, 1, row.Generation)
+			require.Equal(t, c.next, step.Next)
+			if c.next != activities.NextRetention {
+				require.Nil(t, row.DueAt)
+				require.Zero(t, step.Wait)
+				return
+			}
+			require.Equal(t, c.wait, row.DueAt.Sub(*row.SyncedAt))
+			requireWait(t, row, step.Wait, began, ended)
+		})
+	}
+}

@@ -1,0 +1,23 @@
+package db
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// IsTransient reports whether the database may well accept the same statement a little later: the connection broke, the server is
+// shutting down, starting, out of resources, or no longer the primary, or it had to choose a victim, or a lock was waited for in vain.
+func IsTransient(err error) bool {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false
+	}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return true
+	}
+	const readOnly, lockNotAvailable = "25006", "55P03"
+	class := pg.Code[:min(len(pg.Code), 2)]
+	return pg.Code == readOnly || pg.Code == lockNotAvailable || class == "08" || class == "40" || class == "53" || class == "57"
+}

@@ -1,0 +1,131 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// firstAwaitPoll and maxAwaitPoll bound how often rows are looked at that callers wait for.
+	firstAwaitPoll = 10 * time.Millisecond
+	maxAwaitPoll   = 200 * time.Millisecond
+	awaitTimeout   = 10 * time.Second
+)
+
+// awaiter waits for outcomes. All callers share one statement at a time, by a goroutine that is there only while somebody waits.
+type awaiter struct {
+	pool *pgxpool.Pool
+
+	mu      sync.Mutex
+	calls   map[*awaitCall]struct{}
+	polling bool
+	// again begins with short polls, because somebody has just begun to wait.
+	again bool
+}
+
+// awaitCall is a caller that waits for a generation of a row.
+type awaitCall struct {
+	id, generation int64
+	// done gets the answer.
+	done chan awaitAnswer
+}
+
+// awaitAnswer is that a generation has settled, or why that cannot be said.
+type awaitAnswer struct {
+	kindPaused bool
+	err        error
+}
+
+// await returns when a generation of a row has settled: it was synced, or the row is degraded, deleted, paused, with its kind perhaps, or gone.
+func (a *awaiter) await(ctx context.Context, id, generation int64) (kindPaused bool, err error) {
+	call := &awaitCall{id: id, generation: generation, done: make(chan awaitAnswer, 1)}
+	a.mu.Lock()
+	if a.calls == nil {
+		a.calls = map[*awaitCall]struct{}{}
+	}
+	a.calls[call] = struct{}{}
+	a.again = true
+	if !a.polling {
+		a.polling = true
+		go a.run()
+	}
+	a.mu.Unlock()
+	select {
+	case answer := <-call.done:
+		return answer.kindPaused, answer.err
+	case <-ctx.Done():
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.calls, call)
+		return false, context.Cause(ctx)
+	}
+}
+
+// run polls until nobody waits.
+func (a *awaiter) run() {
+	for poll := firstAwaitPoll; ; poll = min(2*poll, maxAwaitPoll) {
+		time.Sleep(poll)
+		a.mu.Lock()
+		if len(a.calls) == 0 {
+			a.polling = false
+			a.mu.Unlock()
+			return
+		}
+		if a.again {
+			a.again, poll = false, firstAwaitPoll
+		}
+		calls := slices.Collect(maps.Keys(a.calls))
+		a.mu.Unlock()
+		a.look(calls)
+	}
+}
+
+// look answers those whose rows have settled. A database that cannot be reached for a while answers nobody.
+func (a *awaiter) look(calls []*awaitCall) {
+	ids := make([]int64, len(calls))
+	for i, call := range calls {
+		ids[i] = call.id
+	}
+	slices.Sort(ids)
+	ctx, cancel := context.WithTimeout(context.Background(), awaitTimeout)
+	defer cancel()
+	rows, err := db.New().ResourcesAwaited(ctx, a.pool, slices.Compact(ids))
+	if err != nil {
+		if db.IsTransient(err) {
+			return
+		}
+		err = fmt.Errorf("reading how the resource stands: %w", err)
+	}
+	byID := map[int64]db.ResourcesAwaitedRow{}
+	for _, row := range rows {
+		byID[row.ID] = row
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, call := range calls {
+		row, there := byID[call.id]
+		if err != nil || !there || hasSettled(row, call.generation) {
+			call.done <- awaitAnswer{kindPaused: row.KindPaused, err: err}
+			delete(a.calls, call)
+		}
+	}
+}
+
+// hasSettled reports whether a generation needs no more attempts, or gets none.
+func hasSettled(row db.ResourcesAwaitedRow, generation int64) bool {
+	switch row.State {
+	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted, deltatype.ResourceStateUnknown:
+		return true
+	default:
+		return row.Paused || row.KindPaused || row.SyncedGeneration >= generation
+	}
+}

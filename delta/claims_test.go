@@ -1,0 +1,268 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// Whatever becomes of a workflow, a worker or a connection: Work runs for a resource by one at a time.
+
+func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "ann", "bob")
+		require.NoError(t, g.Temporal.TerminateWorkflow(t.Context(), g.attended("ann"), "", "an operator"))
+		g.informPlan(c, "ann", "new")
+		// A dispatcher leaves the row alone while its claim is alive. An operator does not.
+		g.orderByID(g.resourceWorkflow("ann"), workflows.WakeSignal, map[string]any{"object_id": "ann"})
+		g.waits(g.resourceWorkflow("ann"))
+		require.Equal(t, 1, w.callsOf(t, "ann"))
+		require.EqualValues(t, 0, g.row(g.kind, "ann").SyncedGeneration)
+
+		w.release()
+		row := g.await("ann", synced(2))
+		require.Equal(t, 2, w.callsOf(t, "ann"))
+		require.EqualValues(t, 2, row.SyncCount, "the result of the first was written too")
+		require.Equal(t, 1, row.Attempt)
+		require.Empty(t, row.Errors)
+		if g.isBatched() {
+			require.Equal(t, 1, g.await("bob", synced(1)).Attempt)
+		}
+		require.Empty(t, w.ended)
+	})
+}
+
+func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "ann")
+		id := g.attended("ann")
+		first := int64(0)
+		for _, event := range g.history(id) {
+			if event.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED && first == 0 {
+				first = event.GetEventId()
+			}
+		}
+		_, err := g.Temporal.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
+			Namespace: g.TemporalNamespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id},
+			Reason: "an operator", WorkflowTaskFinishEventId: first, RequestId: uuid.NewString(),
+		})
+		require.NoError(t, err)
+		g.waits(id)
+		w.release()
+		row := g.await("ann", synced(1))
+		require.Equal(t, 1, row.Attempt)
+		require.Empty(t, row.Errors)
+		require.Equal(t, 1, w.callsOf(t, "ann"))
+		g.informPlan(c, "ann", "new")
+		g.await("ann", synced(2))
+		require.Equal(t, 2, w.callsOf(t, "ann"))
+		require.Empty(t, w.ended)
+	})
+}
+
+func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "ann")
+		require.NoError(t, g.Temporal.CancelWorkflow(t.Context(), g.attended("ann"), ""))
+		require.Error(t, receive(t, w.ended))
+		row := g.await("ann", inState(deltatype.ResourceStateFailed))
+		require.Contains(t, row.Errors[0].Error, "cancelled in Temporal")
+		require.NotNil(t, row.DispatchAt)
+
+		w.release()
+		// The grace for its workflow's timer is not waited for.
+		_, err := g.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = least(dispatch_at, due_at)")
+		require.NoError(t, err)
+		require.Equal(t, 2, g.await("ann", synced(1)).Attempt)
+		require.Equal(t, 2, w.callsOf(t, "ann"))
+	})
+}
+
+func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "ann", "bob", "cid")
+		_, err := c.Delete(t.Context(), g.kind, "ann")
+		require.NoError(t, err)
+		require.EqualError(t, receive(t, w.ended), "the resource was deleted")
+		g.await("ann", func(r *deltatype.ResourceRow) bool {
+			return r.State == deltatype.ResourceStateDeleted && r.ClaimedUntil == nil
+		})
+		for _, name := range []string{"bob", "cid"} {
+			require.Equal(t, deltatype.ResourceStatePending, g.row(g.kind, name).State)
+		}
+		require.Empty(t, w.ended)
+		w.release()
+		for _, name := range []string{"bob", "cid"} {
+			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+		}
+		require.Equal(t, 1, w.callsOf(t, "ann"))
+	})
+}
+
+func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
+	soak.Only(t)
+	inBriefGears(t, func(t *testing.T, g gear) {
+		all := &meter{}
+		w, other := hold(t, all), hold(t, all)
+		p := newCutProxy(t, g.TemporalAddress)
+		config := g.config(g.controller(w.work))
+		config.Temporal = g.temporalBy(p)
+		a := g.start(config)
+		g.informHeld(a, w, nil, "ann")
+		id := g.attended("ann")
+		p.cut.Store(true)
+		b := g.startWorker(other.work)
+		g.waits(id) // the other worker has looked
+		require.Equal(t, 1, all.callsOf(t, "ann"))
+		w.release()
+		row := g.await("ann", synced(1))
+		require.Equal(t, 1, row.Attempt)
+		require.Empty(t, row.Errors)
+		require.Empty(t, w.ended)
+		require.Empty(t, other.began)
+		// And the other one goes on with it.
+		g.informPlan(b, "ann", "new")
+		g.await("ann", synced(2))
+		require.Equal(t, 2, all.callsOf(t, "ann"))
+		p.heal()
+	})
+}
+
+func TestASilentTemporalDoesNotEndWork(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		p := newCutProxy(t, g.TemporalAddress)
+		config := g.config(g.controller(w.work))
+		config.Temporal = g.temporalBy(p)
+		c := g.start(config)
+		g.informHeld(c, w, &delta.InformOpts{MaxAttempts: 1}, "ann")
+		id := g.attended("ann")
+		p.stall.Store(true)
+		g.triedAgain(id) // so long is it silent
+		p.stall.Store(false)
+		g.waits(id) // the next execution has looked
+		require.Empty(t, w.ended)
+		w.release()
+		row := g.await("ann", synced(1))
+		require.Equal(t, 1, row.Attempt)
+		require.Empty(t, row.Errors)
+		require.Equal(t, 1, w.callsOf(t, "ann"))
+	})
+}
+
+func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
+	soak.Only(t)
+	inBriefGears(t, func(t *testing.T, g gear) {
+		all := &meter{}
+		first, other := hold(t, all), hold(t, all)
+		pool, p := g.poolByProxy()
+		config := g.config(g.controller(func(ctx context.Context, j job) error {
+			if err := first.work(ctx, j); err != nil {
+				return delta.ResourceDegrade(errors.New("too late"))
+			}
+			return nil
+		}))
+		// It goes on to report what it executes, and takes no more, which it could not do.
+		config.Temporal = g.deafTemporal(&p.cut)
+		a, err := delta.NewClient(pool, config)
+		require.NoError(t, err)
+		a.SetTiming(5*time.Second, 0, 0) // the lease, after which another dispatcher looks
+		require.NoError(t, a.Start(context.Background()))
+		stop := func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			_ = a.Stop(ctx)
+		}
+		t.Cleanup(stop)
+		g.informHeld(a, first, nil, "ann")
+		other.release()
+		p.cut.Store(true)
+		g.startWorker(other.work)
+		require.ErrorContains(t, receive(t, first.ended), "the claim was lost")
+		row := g.await("ann", synced(1))
+		require.Equal(t, 2, row.Attempt)
+		require.Len(t, row.Errors, 1)
+		require.Contains(t, row.Errors[0].Error, "the worker was lost")
+		require.Equal(t, 2, all.callsOf(t, "ann"))
+
+		p.heal()
+		stop() // it has tried to write its result by then
+		row = g.row(g.kind, "ann")
+		require.Equal(t, deltatype.ResourceStateSynced, row.State)
+		require.EqualValues(t, 1, row.SyncCount)
+		require.Len(t, row.Errors, 1)
+	})
+}
+
+func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
+	inBriefGears(t, func(t *testing.T, g gear) {
+		const informs = 300
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "hot")
+		id := g.attended("hot")
+		for i := range informs {
+			g.informPlan(c, "hot", fmt.Sprint("plan ", i))
+		}
+		g.informPlan(c, "other", "")
+		g.await("other", synced(1)) // the dispatcher has looked since
+		require.LessOrEqual(t, len(g.history(id)), 10)
+		require.Equal(t, id, g.row(g.kind, "hot").WorkflowID, "it is not leased meanwhile")
+		require.LessOrEqual(t, g.wakeups(g.kind, "hot"), 2)
+		require.Equal(t, 1, w.callsOf(t, "hot"))
+		w.release()
+		row := g.await("hot", synced(1+informs))
+		require.JSONEq(t, fmt.Sprintf(`{"name": "hot", "plan": "plan %d"}`, informs-1), string(row.EncodedObject))
+		require.Equal(t, 2, w.callsOf(t, "hot"))
+		require.LessOrEqual(t, g.wakeups(g.kind, "hot"), 4)
+	})
+}
+
+// An object whose Work kills its process uses up its attempts, and no other's.
+func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
+	soak.Only(t)
+	inBriefGears(t, func(t *testing.T, g gear) {
+		const attempts = 3
+		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+		require.NoError(t, err)
+		g.inform(g.client(&delta.Config{}), &delta.InformOpts{MaxAttempts: attempts}, append(names("ok", 10), "kills")...)
+		killed := func() int { return g.count("SELECT count(*) FROM calls WHERE object_id = 'kills'") }
+		for n := range attempts {
+			g.startChild("fatal", "started")
+			until(t, func() bool { return killed() == n+1 })
+			g.awaitEnd()
+		}
+		g.startChild("fatal", "started")
+		row := g.await("kills", inState(deltatype.ResourceStateDegraded))
+		require.Equal(t, attempts, row.Attempt)
+		require.Len(t, row.Errors, attempts)
+		for _, e := range row.Errors {
+			require.Contains(t, e.Error, "the worker was lost")
+		}
+		require.Equal(t, attempts, killed())
+		for _, name := range names("ok", 10) {
+			require.LessOrEqual(t, g.await(name, synced(1)).Attempt, attempts)
+		}
+	})
+}

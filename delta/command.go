@@ -1,0 +1,152 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// ErrNotFound is wrapped in errors of calls that name a resource which is not there.
+var ErrNotFound = deltatype.ErrNotFound
+
+// StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
+type StateError = deltatype.StateError
+
+// Invalidate marks a synced resource expired and has it synced again at once. It returns [ErrNotFound] where there is no
+// resource of the object, and a *[StateError] where it is in another state than synced. Only ID and Kind of the object matter.
+func (c *Client) Invalidate(ctx context.Context, object Object) (*deltatype.ResourceRow, error) {
+	kind, id, err := identify(object)
+	if err != nil {
+		return nil, fmt.Errorf("delta: invalidate: %w", err)
+	}
+	return c.command(ctx, activities.CommandInvalidate, kind, id)
+}
+
+// Retry has one degraded resource, or a failed one that waits, tried again at once, with all of its attempts before it. It
+// returns [ErrNotFound], or a *[StateError] for a resource in another state.
+func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.command(ctx, activities.CommandRetry, kind, objectID)
+}
+
+// Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
+// back, and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
+// [ErrNotFound], or a *[StateError] for a resource that is deleted already.
+func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	row, err := c.command(ctx, activities.CommandDelete, kind, objectID)
+	if err == nil {
+		c.events.send(EventCategoryObjectDeleted, row)
+	}
+	return row, err
+}
+
+// command carries out a command for one resource, and wakes the dispatchers of its kind.
+func (c *Client) command(ctx context.Context, command activities.Command, kind, objectID string) (*deltatype.ResourceRow, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: %s: %w", command, err)
+	}
+	row, err := activities.RunCommand(ctx, c.pool, kind, objectID, command, c.rest())
+	if err != nil {
+		return nil, fmt.Errorf("delta: %w", schemaError(err))
+	}
+	c.wakeKind(kind)
+	return row.Row()
+}
+
+// Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
+// that runs already goes on to its end. It returns [ErrNotFound].
+func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.pause(ctx, kind, objectID, true)
+}
+
+// Resume has a paused resource go on where it stands. It returns [ErrNotFound].
+func (c *Client) Resume(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.pause(ctx, kind, objectID, false)
+}
+
+// pausing names what Pause and Resume do, in errors.
+func pausing(paused bool) string {
+	if paused {
+		return "pause"
+	}
+	return "resume"
+}
+
+func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) (*deltatype.ResourceRow, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: %s: %w", pausing(paused), err)
+	}
+	row, err := db.New().PauseResource(ctx, c.pool, db.PauseResourceParams{Kind: kind, ObjectID: objectID, Paused: paused})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, schemaError(err))
+	}
+	c.wakeKind(kind)
+	return row.Row()
+}
+
+// PauseKind keeps all resources of a kind from being worked on, by any client, until [Client.ResumeKind]. Informs are kept,
+// attempts that run go on to their end, and the informer goes on listing. A kind that no client has started with yet can be paused
+// before one does: a name that is misspelled is no error.
+func (c *Client) PauseKind(ctx context.Context, kind string) error {
+	return c.pauseKind(ctx, kind, true)
+}
+
+// ResumeKind has the resources of a kind go on where they stand.
+func (c *Client) ResumeKind(ctx context.Context, kind string) error {
+	return c.pauseKind(ctx, kind, false)
+}
+
+func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error {
+	if err := checkName("kind", kind); err != nil {
+		return fmt.Errorf("delta: %s: %w", pausing(paused), err)
+	}
+	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
+	if err == nil && !paused {
+		err = c.dispatchDue(ctx, kind)
+	}
+	if err != nil {
+		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
+	}
+	c.wakeKind(kind)
+	return nil
+}
+
+// dispatchDue has what came due while a kind was paused looked at, page by page.
+func (c *Client) dispatchDue(ctx context.Context, kind string) error {
+	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Longest: activities.LongestLease})
+	if err != nil {
+		return err
+	}
+	for page := range slices.Chunk(due, forgetPage) {
+		if err := db.New().DispatchNow(ctx, db.Planned(c.pool, len(page)), page); err != nil {
+			return err
+		}
+		c.wakeKind(kind)
+	}
+	return nil
+}
+
+// wakeKind wakes who dispatches a kind: this client, or others.
+func (c *Client) wakeKind(kind string) {
+	if !c.wakeOwn(kind) {
+		c.notifier.follow(kind)
+	}
+}
+
+// rest is what holds for namespaces that no client has configured.
+func (c *Client) rest() activities.Rest {
+	return activities.Rest{
+		SyncedRetention:   interval(c.config.SyncedResourceRetentionPeriod),
+		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
+		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),
+	}
+}

@@ -1,0 +1,110 @@
+package delta_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// order sends a command as a signal, to the resource's own workflow, which is started where it does not run.
+func (h *harness) order(kind, id, command string, payload any) {
+	h.t.Helper()
+	workflowID := h.Prefix + "/" + kind + "/" + id
+	_, err := h.Temporal.SignalWithStartWorkflow(h.t.Context(), workflowID, command, payload,
+		client.StartWorkflowOptions{ID: workflowID, TaskQueue: h.Prefix + "/" + kind},
+		workflows.ResourceName, map[string]any{"kind": kind, "object_id": id})
+	require.NoError(h.t, err)
+}
+
+func TestACommandDoesNotWaitBehindWork(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		begun, ended, release := make(chan string, 100), make(chan string, 100), make(chan struct{})
+		config := g.config(g.controller(func(ctx context.Context, j job) error {
+			if !strings.HasPrefix(j.ObjectID, "busy") {
+				return nil
+			}
+			begun <- j.ObjectID
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				ended <- j.ObjectID + ": " + context.Cause(ctx).Error()
+				return ctx.Err()
+			}
+		}))
+		config.ResourceWorkTimeout = 10 * patience
+		c := g.start(config)
+		g.inform(c, nil, "rests")
+		g.await("rests", synced(1))
+		// As many as may work at once, and some that wait for one of them.
+		g.inform(c, nil, names("busy", 12)...)
+		working := map[string]bool{}
+		for range 8 {
+			working[got(t, begun)] = true
+		}
+		g.order(g.kind, "rests", "delete", nil)
+		g.await("rests", inState(deltatype.ResourceStateDeleted))
+		require.Empty(t, ended)
+
+		var deleted string
+		for deleted = range working {
+			break
+		}
+		g.order(g.kind, deleted, "delete", nil)
+		require.Equal(t, deleted+": the resource was deleted", got(t, ended))
+		require.Equal(t, deltatype.ResourceStateDeleted, g.row(g.kind, deleted).State)
+		require.Empty(t, ended, "the others go on")
+		close(release)
+		for _, name := range names("busy", 12) {
+			if name != deleted {
+				require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+			}
+		}
+		row := g.await(deleted, func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		require.Equal(t, deltatype.ResourceStateDeleted, row.State)
+	})
+}
+
+// Postgres never stores such an object, so another try is of no use.
+func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[raw]{})))
+	_, err := c.Inform(t.Context(), raw{Name: "ann", Body: json.RawMessage("1")}, nil)
+	require.NoError(t, err)
+	before := h.eventually("raw", "ann", synced(1))
+
+	id := h.Prefix + "/raw/ann"
+	h.order("raw", "ann", "inform", map[string]any{"object": raw{Name: "ann", Body: json.RawMessage("1e200000")}})
+	until(t, func() bool { return strings.Contains(h.details(id), "Refused: inform: ") }, "the details say nothing of it")
+	require.Equal(t, 1, strings.Count(h.details(id), "Refused:"))
+
+	// What comes after it is carried out.
+	h.order("raw", "ann", "invalidate", nil)
+	h.eventually("raw", "ann", synced(2))
+	var failures, markers int
+	for _, event := range h.history(id) {
+		if marker := event.GetMarkerRecordedEventAttributes(); marker != nil {
+			markers++
+			if marker.GetFailure() != nil {
+				failures++
+			}
+		}
+	}
+	require.Equal(t, 1, failures, "it was tried once")
+	require.Equal(t, 2, markers)
+	require.JSONEq(t, string(before.EncodedObject), string(h.row("raw", "ann").EncodedObject))
+	value, err := h.Temporal.QueryWorkflow(t.Context(), id, "", workflows.StateQuery)
+	require.NoError(t, err)
+	var step activities.Step
+	require.NoError(t, value.Get(&step))
+	require.Equal(t, deltatype.ResourceStateSynced, step.State)
+}

@@ -1,0 +1,251 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// wakeSingles wakes the own workflows of rows that were leased together. A row whose workflow cannot be started waits by itself, ever
+// longer, and says why; only a failure that concerns Temporal as a whole is returned.
+func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) error {
+	var mu sync.Mutex
+	var atFault, unwoken []db.LeaseDueRow
+	reasons := map[int64]error{}
+	var failure error
+	var group errgroup.Group
+	group.SetLimit(startsAtOnce)
+	calls, stop := context.WithCancel(ctx)
+	defer stop()
+	for _, row := range due {
+		group.Go(func() error {
+			err := d.wakeWorkflow(calls, row)
+			if err == nil {
+				d.started(row.ID)
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case calls.Err() != nil || isTemporalDown(err):
+				if failure == nil && ctx.Err() == nil {
+					failure = err
+				}
+				unwoken = append(unwoken, row)
+				stop() // the others would wait for the same
+			default:
+				reasons[row.ID] = err
+				atFault = append(atFault, row)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	d.nameWorkflows(ctx, due)
+	if len(atFault) > 0 {
+		first := atFault[0]
+		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them", "kind", d.kind,
+			"resources", len(atFault), "object_id", d.shown(first), "error", reasons[first.ID])
+	}
+	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
+		return d.startBackoff(row.ID), "its workflow cannot be started: " + reasons[row.ID].Error()
+	})
+	if releaseErr := d.release(ctx, unwoken, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" }); err == nil {
+		err = releaseErr
+	}
+	if failure != nil {
+		return fmt.Errorf("%d of %d workflows were not woken: %w", len(unwoken), len(due), failure)
+	}
+	return err
+}
+
+// nameWorkflows notes on rows that wait that their own workflows attend to them.
+func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
+	var p db.NameWorkflowsParams
+	for _, row := range rows {
+		if row.Unnamed && (row.DueAt == nil || row.DueAt.After(row.Now)) {
+			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.resource(d.kind, cmp.Or(pointed(row.HashedID), row.ObjectID)))
+		}
+	}
+	if len(p.Ids) == 0 || ctx.Err() != nil {
+		return
+	}
+	if err := db.New().NameWorkflows(ctx, d.pool, p); err != nil && ctx.Err() == nil {
+		d.log.Info("noting the workflows of resources failed; their rows do not name them", "kind", d.kind, "resources", len(p.Ids), "error", err)
+	}
+}
+
+func pointed(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// shown is what the log may have of a row.
+func (d *dispatcher) shown(row db.LeaseDueRow) string {
+	if row.HashedID != nil {
+		return "#" + *row.HashedID
+	}
+	return row.ObjectID
+}
+
+// started forgets the failures of a row.
+func (d *dispatcher) started(id int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.failures, id)
+}
+
+// startBackoff is how long a row waits whose workflow could not be started.
+func (d *dispatcher) startBackoff(id int64) time.Duration {
+	const most = 10_000
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.failures) > most {
+		clear(d.failures) // they begin anew: the memory has a bound
+	}
+	d.failures[id]++
+	return activities.RetryPolicy{InitialInterval: firstStartBackoff, MaximumInterval: maxStartBackoff}.Backoff(d.failures[id])
+}
+
+// isTemporalDown reports whether a call failed for a reason that concerns every other as well.
+func isTemporalDown(err error) bool {
+	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	if exhausted := new(serviceerror.ResourceExhausted); errors.As(err, &exhausted) {
+		return exhausted.Cause != enumspb.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW
+	}
+	switch serviceerror.ToStatus(err).Code() {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented, codes.Canceled:
+		return true
+	default:
+		return false
+	}
+}
+
+func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// What is under way may end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
+	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dispatchGrace, cancel) })
+	defer stop()
+	ref := d.ref()
+	err := d.wakeAs(call, row, ref)
+	if d.isWithoutAttributes(ref, err) {
+		ref.SearchAttributes = false
+		err = d.wakeAs(call, row, ref)
+	}
+	return err
+}
+
+// isWithoutAttributes reports whether a start as ref says failed because the Temporal namespace has no search attributes of Delta's any more.
+// They are left out from then on, until maintenance has created them again. Starts are under way at once: each of them can fail so.
+func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
+	invalid := new(serviceerror.InvalidArgument)
+	if !ref.SearchAttributes || !errors.As(err, &invalid) || !strings.Contains(strings.ToLower(invalid.Error()), "search attribute") {
+		return false
+	}
+	if d.ref().SearchAttributes {
+		d.log.Warn("Temporal refuses the search attributes of Delta: workflows are started without, and the UI cannot filter by them", "error", err)
+	}
+	d.dropAttributes()
+	return true
+}
+
+// wakeAs starts or signals the workflow of a row. ref is that of its kind.
+func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
+	ref.ID, ref.Namespace = row.ID, row.Namespace
+	if row.HashedID != nil {
+		ref.HashedID = *row.HashedID
+	} else {
+		ref.ObjectID = row.ObjectID
+	}
+	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
+	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled && !d.isLate(row) {
+		if done, err := d.startWorkflow(call, options, ref); done {
+			return err
+		}
+	}
+	if d.isLate(row) || row.State == deltatype.ResourceStatePending {
+		if err := d.rehome(call, options, row.State); err != nil {
+			return err
+		}
+	}
+	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
+	return err
+}
+
+// isLate reports whether a row was due before the latest wake-ups, which had no effect.
+func (d *dispatcher) isLate(row db.LeaseDueRow) bool {
+	return row.DueAt != nil && row.Now.Sub(*row.DueAt) > activities.DueGrace
+}
+
+// startWorkflow starts the workflow of a new row, which most likely has none: that costs Temporal less than a signal, too.
+// It is not done if there is one, which needs a signal then.
+func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWorkflowOptions, ref activities.Ref) (done bool, err error) {
+	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+	options.WorkflowExecutionErrorWhenAlreadyStarted = true
+	options.EnableEagerStart = d.eager
+	_, err = d.client.ExecuteWorkflow(ctx, options, workflows.ResourceName, ref)
+	return !temporal.IsWorkflowExecutionAlreadyStartedError(err), err
+}
+
+// rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
+// for a worker that is cut off from Postgres, but not from Temporal. The row, which has no claim that is alive, says everything that the
+// next one has to know.
+func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, state deltatype.ResourceState) error {
+	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found := described.RawResponse
+	there, why := found.GetExecutionConfig().GetTaskQueue().GetName(), ""
+	switch {
+	case found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
+	case there != options.TaskQueue:
+		why = "its task queue is not the kind's any more"
+	case state == deltatype.ResourceStatePending && isExecuted(found):
+		why = "its worker has no claim, and does not give up"
+	}
+	if why == "" {
+		return nil
+	}
+	d.log.Warn("a resource was late because its workflow does not get on; it is started anew", "kind", d.kind,
+		"workflow_id", options.ID, "reason", why, "task_queue", there, "instead", options.TaskQueue)
+	return d.client.TerminateWorkflow(ctx, options.ID, found.GetWorkflowExecutionInfo().GetExecution().GetRunId(), why)
+}
+
+// isExecuted reports whether Temporal believes that a worker executes an activity of a workflow: one that waits in a queue, or to be
+// tried again, is not executed.
+func isExecuted(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
+	return slices.ContainsFunc(found.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
+		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
+	})
+}

@@ -1,0 +1,201 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// The answer of the activity that waits is lost: it is asked once more, and what it has counted is still there.
+func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T) {
+	t.Parallel()
+	var lost atomic.Bool
+	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
+		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
+			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+				done, ok := req.(*workflowservice.RespondActivityTaskCompletedRequest)
+				if ok && bytes.Contains(done.GetResult().GetPayloads()[0].GetData(), []byte(`"named"`)) && !lost.Swap(true) {
+					return status.Error(codes.InvalidArgument, "the test loses it") // which the SDK does not try again
+				}
+				return invoke(ctx, method, req, reply, cc, opts...)
+			}))
+	}))}
+	outside := &upstream[mirror]{all: mirrors(10)}
+	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[mirror]) error {
+		if r.ObjectID == "m003" || r.ObjectID == "m007" {
+			return delta.ResourceDegrade(errors.New("hopeless"))
+		}
+		return nil
+	}})))
+	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+	require.ErrorContains(t, err, "2 of 10 resources degraded: m003, m007")
+	require.True(t, lost.Load(), "an answer was lost")
+	require.Equal(t, 10, run.Listed)
+	until(t, func() bool { return h.count("SELECT count(*) FROM delta_listing") == 0 }, "what was recorded for it is removed")
+}
+
+// secretive objects have ids that Temporal must not know; there is one that Postgres cannot store.
+type secretive struct {
+	mirror
+	Amount jsonNumber `json:"amount"`
+}
+
+type jsonNumber string
+
+func (n jsonNumber) MarshalJSON() ([]byte, error) {
+	if n == "" {
+		return []byte("0"), nil
+	}
+	return []byte(n), nil
+}
+
+func (n *jsonNumber) UnmarshalJSON(data []byte) error {
+	*n = jsonNumber(data)
+	return nil
+}
+
+func (secretive) Kind() string { return "secretive" }
+
+// all finds the workflows of a prefix, those that have ended too.
+func (h *harness) all() (ids map[string]string) {
+	h.t.Helper()
+	ids = map[string]string{} // by run
+	request := &workflowservice.ListWorkflowExecutionsRequest{Namespace: h.TemporalNamespace, Query: "WorkflowId STARTS_WITH '" + h.Prefix + "'"}
+	for {
+		page, err := h.Temporal.ListWorkflow(context.Background(), request)
+		require.NoError(h.t, err)
+		for _, w := range page.GetExecutions() {
+			ids[w.GetExecution().GetRunId()] = w.GetExecution().GetWorkflowId()
+		}
+		if request.NextPageToken = page.GetNextPageToken(); len(request.NextPageToken) == 0 {
+			return ids
+		}
+	}
+}
+
+func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	const secret = "classified"
+	work := func(id string, attempt int) error {
+		switch {
+		case strings.Contains(id, "degrades"):
+			return delta.ResourceDegrade(errors.New("no account of " + id))
+		case strings.Contains(id, "panics") && attempt == 1:
+			panic("no luck with " + id)
+		case strings.Contains(id, "fails") && attempt == 1:
+			return errors.New("try again with " + id)
+		}
+		return nil
+	}
+	outside := &upstream[secretive]{}
+	config := h.config(
+		with(&controller[secretive]{inform: outside.inform, work: func(_ context.Context, r *delta.Resource[secretive]) error { return work(r.ObjectID, r.Attempt) }}),
+		with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error { return work(r.ObjectID, r.Attempt) }}),
+	)
+	config.HashObjectIDs = true
+	c := h.start(config)
+
+	// Runs of the informer: one with objects that are refused, one that fails, and one some of whose resources degrade.
+	list := func(names ...string) (all []secretive) {
+		for _, name := range names {
+			all = append(all, secretive{mirror: mirror{Name: secret + name}})
+		}
+		return all
+	}
+	runs := map[string]bool{}
+	run := func() error {
+		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "secretive", RunForeground: true}, nil)
+		require.Error(t, err)
+		runs[r.RunID] = true
+		require.NotContains(t, err.Error(), secret)
+		return err
+	}
+	refused := list("-big", "-bad\x00", strings.Repeat("-long", 500))
+	refused[0].Amount = "1e200000"
+	outside.set(append(list("-ok"), refused...)...)
+	require.ErrorContains(t, run(), "object ids are kept from Temporal")
+	outside.set(list("-ok", "-fails", "-panics", "-degrades")...)
+	require.ErrorContains(t, run(), "1 of 4 resources degraded: #")
+
+	// Singles and batches.
+	var members []string
+	for _, name := range append(names("-ok", 30), "-fails", "-panics", "-degrades") {
+		members = append(members, secret+name)
+	}
+	_, err := c.InformMany(t.Context(), manyBatched(members...), nil)
+	require.NoError(t, err)
+	workflowIDs := map[string]bool{}
+	for _, id := range members {
+		row := h.eventually("batched", id, func(r *deltatype.ResourceRow) bool {
+			return synced(1)(r) || inState(deltatype.ResourceStateDegraded)(r)
+		})
+		workflowIDs[row.WorkflowID] = true
+	}
+	// Signals that are refused.
+	for kind, id := range map[string]string{"secretive": secret + "-degrades", "batched": secret + "-fails"} {
+		row := h.row(kind, id)
+		command, says := "invalidate", "Refused: invalidate"
+		if kind == "batched" {
+			command, says = "retry", "Refused: retry"
+		}
+		require.NoError(t, h.Temporal.SignalWorkflow(t.Context(), row.WorkflowID, "", command, nil))
+		until(t, func() bool { return strings.Contains(h.details(row.WorkflowID), says) }, "%s", row.WorkflowID)
+	}
+
+	var found map[string]string
+	until(t, func() bool {
+		found = h.all()
+		open := map[string]bool{}
+		for run, id := range found {
+			open[run], open[id] = true, true
+		}
+		for _, all := range []map[string]bool{runs, workflowIDs} {
+			for id := range all {
+				if !open[id] {
+					return false
+				}
+			}
+		}
+		return true
+	}, "visibility has them all")
+	for runID, id := range found {
+		require.NotContains(t, id, secret)
+		require.NotContains(t, h.details(id), secret, id)
+		events := h.Temporal.GetWorkflowHistory(t.Context(), id, runID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+		for events.HasNext() {
+			event, err := events.Next()
+			require.NoError(t, err)
+			encoded, err := event.Marshal()
+			require.NoError(t, err)
+			require.NotContains(t, string(encoded), secret, "event %d of %s: %s", event.GetEventId(), id, event)
+		}
+		described, err := h.Temporal.DescribeWorkflow(t.Context(), id, runID)
+		require.NoError(t, err)
+		require.NotContains(t, described.RawResponse.String(), secret)
+		if described.RawResponse.GetWorkflowExecutionInfo().GetType().GetName() != workflows.InformName {
+			value, err := h.Temporal.QueryWorkflow(t.Context(), id, runID, workflows.StateQuery)
+			require.NoError(t, err)
+			var answer any
+			require.NoError(t, value.Get(&answer))
+			require.NotContains(t, strings.ToLower(stringOf(answer)), secret)
+		}
+	}
+	require.Greater(t, len(found), 5)
+}

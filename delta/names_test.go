@@ -1,0 +1,194 @@
+package delta
+
+import (
+	"crypto/rand"
+	mathrand "math/rand/v2"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The server starts the workflow of a schedule under its id and the time, and its own workflow of the schedule under a prefix.
+const (
+	scheduledAt    = "-2006-01-02T15:04:05Z"
+	schedulePrefix = "temporal-sys-scheduler:"
+)
+
+// idPieces are what ids of the property test are made of.
+var idPieces = []string{
+	"a", "Z", "0", "/", ":", "+", "%", "%2", "%20", "%25", "~", "~~", " ", "  ", ".", "-", "&", `"`, `\`, "é", "ß", "日本", "👩‍👩‍👧‍👦", "😀", "e\u0301",
+	"\u0301", "שלום", "مرحبا", "\u202e", "\u00a0", "\u2028", "\ufeff", "\U0010ffff", "batch/", "inform:", "installation",
+}
+
+// anyID is a valid object id.
+func anyID(r *mathrand.Rand) string {
+	most := 1 + r.IntN(maxObjectIDBytes)
+	if r.IntN(4) == 0 {
+		most = maxObjectIDBytes
+	}
+	var b strings.Builder
+	if r.IntN(4) == 0 {
+		b.WriteByte(' ')
+	}
+	for {
+		piece := idPieces[r.IntN(len(idPieces))]
+		if r.IntN(3) == 0 {
+			piece = string(rune(0x20 + r.IntN(0xd7ff-0x20)))
+		}
+		if r.IntN(8) == 0 {
+			piece = strings.Repeat(piece, 1+r.IntN(64)) // whole ids of one sort of characters
+		}
+		if checkObjectID(piece) != nil {
+			continue
+		}
+		if b.Len()+len(piece) > most {
+			break
+		}
+		b.WriteString(piece)
+	}
+	id := b.String()
+	if id == "" {
+		return "x"
+	}
+	if r.IntN(4) == 0 && len(id) < maxObjectIDBytes {
+		id += " "
+	}
+	return id
+}
+
+// near are ids that might be taken for this one.
+func near(id, name string) (all []string) {
+	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), escapeID(id), id + "\u0301"}
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		candidates = append(candidates, name[i+1:]) // the name is an id itself
+	}
+	_, size := utf8.DecodeLastRuneInString(id)
+	candidates = append(candidates, id[:len(id)-size], id[:len(id)-size]+"x", "x"+id[1:])
+	for _, c := range candidates {
+		if checkObjectID(c) == nil {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+var notPrintable = regexp.MustCompile(`[^!-~]`)
+
+// requireName checks what is the same for all names: a gRPC header holds them, and a Temporal with SQL persistence keeps them whole.
+func requireName(t *testing.T, name string) {
+	t.Helper()
+	require.LessOrEqual(t, len(name), maxWorkflowID, name)
+	require.NotRegexp(t, notPrintable, name)
+}
+
+func TestNamesOfResources(t *testing.T) {
+	t.Parallel()
+	seed := mathrand.Uint64()
+	t.Logf("seed %d", seed)
+	r := mathrand.New(mathrand.NewPCG(seed, 0))
+	long := strings.Repeat("k", maxNameBytes)
+	type resource struct{ prefix, kind, id string }
+	known := map[string]resource{}
+	shortenedNames := 0
+	for range 500 {
+		of := resource{prefix: []string{"delta", "d", long}[r.IntN(3)], kind: []string{"user", "u", long, long[1:]}[r.IntN(4)]}
+		of.id = anyID(r)
+		require.NoError(t, checkObjectID(of.id))
+		n := names{prefix: of.prefix}
+		for _, id := range append([]string{of.id}, near(of.id, n.resource(of.kind, of.id))...) {
+			of.id = id
+			name := n.resource(of.kind, id)
+			requireName(t, name)
+			require.Equal(t, name, n.resource(of.kind, id), "it is stable")
+			if there, found := known[name]; found {
+				require.Equal(t, there, of, name)
+			}
+			known[name] = of
+			readable, hash, cut := strings.Cut(name, "~")
+			if !cut {
+				back, err := url.PathUnescape(strings.TrimPrefix(name, of.prefix+"/"+of.kind+"/"))
+				require.NoError(t, err)
+				require.Equal(t, id, back, "an id that is not cut can be read back")
+				continue
+			}
+			shortenedNames++
+			require.Len(t, hash, 26)
+			require.NotContains(t, hash, "~")
+			whole := of.prefix + "/" + of.kind + "/" + escapeID(id)
+			require.Greater(t, len(whole), maxWorkflowID, "only what is too long is cut")
+			require.True(t, strings.HasPrefix(whole, readable), "%s begins %s", readable, whole)
+			require.Greater(t, len(readable), maxWorkflowID-1-26-len("%XX"), "no more is cut than has to be")
+			_, err := url.PathUnescape(readable)
+			require.NoError(t, err, "it is not cut within a %%XX: %s", readable)
+		}
+	}
+	require.Greater(t, len(known), 2000)
+	require.Greater(t, shortenedNames, 200)
+}
+
+// Names are in Temporal for as long as resources are: another one would give each of them a second workflow.
+func TestNamesStayAsTheyAre(t *testing.T) {
+	t.Parallel()
+	n := names{prefix: "delta"}
+	long := strings.Repeat("k", maxNameBytes)
+	for want, got := range map[string]string{
+		"delta/user/ann@example.com":                                             n.resource("user", "ann@example.com"),
+		"delta/user/a/b:c+d":                                                     n.resource("user", "a/b:c+d"),
+		"delta/user/%20J%C3%BCrgen%20%25%7E%F0%9F%98%80%20":                      n.resource("user", " Jürgen %~😀 "),
+		"delta/user/" + strings.Repeat("a", 244):                                 n.resource("user", strings.Repeat("a", 244)),
+		"delta/user/" + strings.Repeat("a", 217) + "~xo57c2btmsz2p6fj2cszbh2vwm": n.resource("user", strings.Repeat("a", 245)),
+		"delta/user:batch/X":                                                     n.batch("user", "X"),
+		"delta/user":                                                             n.taskQueue("user"),
+		"delta/inform:user":                                                      n.inform("user"),
+		"delta/installation":                                                     n.anchor(),
+		"mine":                                                                   names{prefix: "delta", queue: "mine"}.informQueue("user"),
+		long + "/" + long:                                                        names{prefix: long}.taskQueue(long),
+		long + "/inform:" + long[:58] + "~2tld2gn7ancdr4zhc7gk7pue2i": names{prefix: long}.inform(long),
+	} {
+		require.Equal(t, want, got)
+	}
+}
+
+func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("k", maxNameBytes)
+	kinds := []string{"u", "user", "inform", "installation", long, long[1:], long[:maxNameBytes-1] + "l", long[:maxNameBytes-1] + "m"}
+	known := map[string]string{}
+	for _, prefix := range []string{"d", "delta", long, long[1:]} {
+		n := names{prefix: prefix}
+		unique := func(of, name string) {
+			require.Empty(t, known[name], "%s is also %s", name, of)
+			known[name] = of
+		}
+		requireName(t, n.anchor())
+		requireName(t, schedulePrefix+n.anchor())
+		unique("installation of "+prefix, n.anchor())
+		for _, kind := range kinds {
+			batch := n.batch(kind, rand.Text())
+			requireName(t, batch)
+			require.True(t, strings.HasPrefix(batch, n.batches(kind)))
+			requireName(t, n.inform(kind)+"/"+rand.Text())
+			requireName(t, n.inform(kind)+time.Now().UTC().Format(scheduledAt))
+			requireName(t, schedulePrefix+n.inform(kind))
+			requireName(t, n.taskQueue(kind))
+			requireName(t, n.informQueue(kind))
+			of := kind + " of " + prefix
+			unique("batches of "+of, n.batches(kind))
+			unique("informs of "+of, n.inform(kind))
+			unique("informs' task queue of "+of, "task queue "+n.informQueue(kind))
+			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are no workflows
+			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", maxObjectIDBytes)} {
+				resource := n.resource(kind, id)
+				unique(id+" of "+of, resource)
+				for _, other := range kinds {
+					require.False(t, strings.HasPrefix(resource, n.batches(other)), "%s is no batch", resource)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// passes lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
+// the latest.
+func (h *harness) passes(kind string) {
+	h.t.Helper()
+	require.Zero(h.t, h.count(`SELECT count(*) FROM delta_resource WHERE kind = $1 AND state NOT IN ('pending')
+		AND (dispatch_at IS NULL OR dispatch_at > greatest(due_at, now()) + interval '61 seconds')`, kind), "a dispatcher is to look a minute later")
+	h.exec(`UPDATE delta_resource SET due_at = due_at - (dispatch_at - now()) - interval '10 seconds', dispatch_at = now() - interval '10 seconds',
+			synced_at = synced_at - (dispatch_at - now()) - interval '10 seconds'
+		WHERE kind = $1 AND state <> 'pending' AND dispatch_at > now()`, kind)
+}
+
+// terminate ends workflows as an operator does, without a word to anybody.
+func (h *harness) terminate(workflowIDs ...string) {
+	h.t.Helper()
+	done := map[string]bool{}
+	for _, id := range workflowIDs {
+		if !done[id] {
+			require.NoError(h.t, h.Temporal.TerminateWorkflow(context.Background(), id, "", "the test terminates it"))
+		}
+		done[id] = true
+	}
+}
+
+func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		config := g.config(g.controller(func(context.Context, job) error { return nil }))
+		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
+		c := g.start(config)
+		g.inform(c, &delta.InformOpts{Namespace: "expires"}, names("expires", 5)...)
+		g.inform(c, nil, names("goes", 5)...)
+		var attended []string
+		for _, name := range append(names("expires", 5), names("goes", 5)...) {
+			attended = append(attended, g.await(name, synced(1)).WorkflowID)
+		}
+		for _, id := range attended {
+			g.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+		}
+		g.terminate(attended...)
+		g.passes(g.kind)
+		for _, name := range names("expires", 5) {
+			g.await(name, func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		}
+		g.await("goes00", gone)
+		until(t, func() bool { return g.count("SELECT count(*) FROM delta_resource WHERE object_id LIKE 'goes%'") == 0 }, "they are removed")
+	})
+}
+
+func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		var mended atomic.Bool
+		c := g.startWorker(func(_ context.Context, j job) error {
+			switch {
+			case mended.Load():
+				return nil
+			case j.ObjectID == "snoozes":
+				return delta.ResourceSnooze(time.Hour)
+			default:
+				return errors.New("not yet")
+			}
+		})
+		g.inform(c, &delta.InformOpts{MaxAttempts: 100}, "fails", "snoozes")
+		g.await("snoozes", func(r *deltatype.ResourceRow) bool {
+			return r.Snoozes == 1 && r.WorkflowID == g.Prefix+"/"+g.kind+"/snoozes"
+		})
+		row := g.await("fails", func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateFailed && r.Attempt >= 3 })
+		require.Equal(t, g.Prefix+"/"+g.kind+"/fails", row.WorkflowID)
+		g.terminate(g.Prefix+"/"+g.kind+"/fails", g.Prefix+"/"+g.kind+"/snoozes")
+		row = g.await("fails", func(r *deltatype.ResourceRow) bool { return r.ClaimedUntil == nil })
+		mended.Store(true)
+		g.passes(g.kind)
+		require.Equal(t, row.Attempt+1, g.await("fails", synced(1)).Attempt)
+		g.await("snoozes", synced(1))
+	})
+}
+
+// onTaskQueue starts a client whose workflows are queued on a task queue of the user's, and the worker that works them once it is started.
+func (g gear) onTaskQueue(name string, work func(context.Context, job) error) (*delta.Client, sdkworker.Worker) {
+	g.t.Helper()
+	config := g.config(g.controller(work))
+	config.TaskQueue = g.Prefix + "-" + name
+	c := g.client(config)
+	c.SetTiming(0, 200*time.Millisecond, 0)
+	w := sdkworker.New(g.Temporal, config.TaskQueue, sdkworker.Options{})
+	require.NoError(g.t, c.Register(w))
+	require.NoError(g.t, c.Start(g.t.Context()))
+	g.t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	return c, w
+}
+
+// queuedFor waits until the workflows of resources wait in a queue, and returns them.
+func (g gear) queuedFor(names ...string) (ids []string) {
+	g.t.Helper()
+	for _, name := range names {
+		id := g.Prefix + "/" + g.kind + "/" + name
+		if g.kind == "batched" {
+			id = g.await(name, func(r *deltatype.ResourceRow) bool { return r.WorkflowID != "" }).WorkflowID
+		}
+		until(g.t, func() bool {
+			_, err := g.Temporal.DescribeWorkflow(context.Background(), id, "")
+			return err == nil
+		})
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// Also a batch, before its attempt.
+func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		c, w := g.onTaskQueue("own", func(context.Context, job) error { return nil })
+		g.inform(c, nil, names("many", 30)...)
+		g.informEach(c, nil, "one", "two")
+		all := append(names("many", 30), "one", "two")
+		terminated := g.queuedFor(all...)
+		g.terminate(terminated...)
+		require.NoError(t, w.Start())
+		t.Cleanup(w.Stop)
+		g.passes(g.kind)
+		for i, name := range all {
+			row := g.await(name, synced(1))
+			require.Equal(t, 1, row.Attempt)
+			if g.kind == "batched" {
+				require.NotEqual(t, terminated[i], row.WorkflowID)
+			}
+		}
+	})
+}
+
+// A workflow stays on the task queue that it was started on. If nobody polls it any more, the row gets a workflow on the new one.
+func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		work := func(context.Context, job) error { return nil }
+		before, w := g.onTaskQueue("before", work)
+		require.NoError(t, w.Start())
+		g.inform(before, nil, "rests")
+		g.await("rests", synced(1))
+		w.Stop()
+		g.informEach(before, nil, "queued")
+		old := g.queuedFor("queued")[0]
+		require.NoError(t, before.Stop(t.Context()))
+
+		after, w := g.onTaskQueue("after", work)
+		require.NoError(t, w.Start())
+		t.Cleanup(w.Stop)
+		_, err := after.Inform(t.Context(), g.object(account{Name: "rests", Plan: "new"}), nil)
+		require.NoError(t, err)
+		if g.kind == "each" {
+			g.signalled(g.Prefix + "/each/rests")
+		}
+		g.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'scheduled'")
+		g.await("rests", synced(2))
+		row := g.await("queued", synced(1))
+		if g.kind == "batched" {
+			require.NotEqual(t, old, row.WorkflowID)
+			return
+		}
+		for _, name := range []string{"rests", "queued"} {
+			described, err := g.Temporal.DescribeWorkflow(t.Context(), g.Prefix+"/each/"+name, "")
+			require.NoError(t, err)
+			require.Equal(t, g.Prefix+"-after", described.RawResponse.GetExecutionConfig().GetTaskQueue().GetName())
+		}
+	})
+}
+
+// signalled waits until a workflow was told to look at its row.
+func (h *harness) signalled(workflowID string) {
+	h.t.Helper()
+	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowExecutionSignaledEventAttributes() != nil })
+}
+
+// Late resources are those that somebody should look at, whatever dispatchers do with them.
+func TestLateCountsWhatIsDueAndWhatWasLost(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	const claim, lost = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
+	for name, set := range map[string]string{
+		"late":        "due_at = now() - interval '2 minutes', dispatch_at = now()",
+		"late-leased": "due_at = now() - interval '3 minutes', dispatch_at = now() + interval '14 minutes'",
+		"late-failed": "due_at = now() - interval '2 minutes', dispatch_at = now() + interval '1 minute', state = 'failed', attempt = 1",
+		"late-rests":  "due_at = now() - interval '2 minutes', dispatch_at = now() + interval '1 minute', state = 'synced', synced_generation = 1",
+		"late-lost":   "due_at = NULL, dispatch_at = now() + interval '5 minutes', state = 'pending', attempt = 1, claimed_until = now() - interval '2 minutes', claim = '" + lost + "'",
+		"lives":       "due_at = NULL, dispatch_at = now(), state = 'pending', attempt = 1, claimed_until = now() - interval '2 minutes', claim = '" + claim + "'",
+		"claimed":     "due_at = NULL, dispatch_at = now(), state = 'pending', attempt = 1, claimed_until = now() + interval '1 minute', claim = '" + claim + "'",
+		"asked-again": "due_at = now() - interval '2 minutes', dispatch_at = now(), claimed_until = now() - interval '2 minutes', claim = '" + claim + "'",
+		"lost-now":    "due_at = NULL, dispatch_at = now(), state = 'pending', attempt = 1, claimed_until = now() - interval '20 seconds', claim = '" + lost + "'",
+		"due-now":     "due_at = now() - interval '20 seconds', dispatch_at = now()",
+		"paused":      "due_at = now() - interval '2 minutes', dispatch_at = now(), paused = TRUE",
+	} {
+		_, err := c.Inform(t.Context(), account{Name: name}, nil)
+		require.NoError(t, err)
+		h.exec("UPDATE delta_resource SET "+set+" WHERE object_id = $1", name)
+	}
+	h.exec("INSERT INTO delta_claim VALUES ('" + claim + "', now() + interval '10 seconds')")
+	_, err := c.Inform(t.Context(), serial{account{Name: "late"}}, nil)
+	require.NoError(t, err)
+	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes' WHERE kind = 'serial'")
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 5, kinds[0].Late)
+	require.True(t, h.row("account", "late-leased").DueAt.Equal(*kinds[0].OldestLate))
+	require.EqualValues(t, 1, kinds[1].Late)
+
+	require.NoError(t, c.PauseKind(t.Context(), "serial"))
+	h.exec("UPDATE delta_claim SET claimed_until = now() - interval '2 minutes'")
+	kinds, err = c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 7, kinds[0].Late, "now the renewed claims are dead")
+	require.Zero(t, kinds[1].Late)
+	require.Nil(t, kinds[1].OldestLate)
+}

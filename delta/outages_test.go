@@ -1,0 +1,306 @@
+package delta_test
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// What tests share that cut connections, end workflows and kill processes while Work runs.
+
+// brief and briefBatched are a kind in the two gears whose claims are short: a worker that is lost is noticed in seconds.
+type brief struct{ account }
+
+func (brief) Kind() string                   { return "brief" }
+func (brief) Settings() delta.ObjectSettings { return briefSettings(0) }
+
+type briefBatched struct{ account }
+
+func (briefBatched) Kind() string                   { return "brief-batched" }
+func (briefBatched) Settings() delta.ObjectSettings { return briefSettings(50) }
+
+func briefSettings(size int) delta.ObjectSettings {
+	s := batchSettings(size)
+	s.HeartbeatTimeout = 3 * time.Second
+	return s
+}
+
+// inBriefGears is inBothGears with short claims, and without a timeout of Work.
+func inBriefGears(t *testing.T, test func(t *testing.T, g gear)) {
+	t.Helper()
+	inGears(t, test,
+		gearOf(-1, func(a account) brief { return brief{a} }, func(o brief) account { return o.account }),
+		gearOf(-1, func(a account) briefBatched { return briefBatched{a} }, func(o briefBatched) account { return o.account }))
+}
+
+func (g gear) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
+
+// resourceWorkflow is the id of a resource's own workflow, for a plain object id.
+func (g gear) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
+
+// attended waits until a resource has a workflow that attends to it, and returns its id.
+func (g gear) attended(name string) string {
+	g.t.Helper()
+	return g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
+}
+
+// order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
+func (g gear) orderByID(workflowID, signal string, ref map[string]any) {
+	g.t.Helper()
+	ref["kind"] = g.kind
+	_, err := g.Temporal.SignalWithStartWorkflow(g.t.Context(), workflowID, signal, nil,
+		client.StartWorkflowOptions{ID: workflowID, TaskQueue: g.Prefix + "/" + g.kind}, workflows.ResourceName, ref)
+	require.NoError(g.t, err)
+}
+
+// waits waits until the latest run of a workflow has looked at its rows, and waits for a time.
+func (h *harness) waits(workflowID string) {
+	h.t.Helper()
+	h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+}
+
+// triedAgain waits until Temporal has given up an execution of a workflow's activity, and tries it again.
+func (h *harness) triedAgain(workflowID string) {
+	h.t.Helper()
+	until(h.t, func() bool {
+		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
+		require.NoError(h.t, err)
+		for _, pending := range found.RawResponse.GetPendingActivities() {
+			if pending.GetAttempt() > 1 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// meter counts calls of Work by resource, and how many of them ran at once.
+type meter struct {
+	mu                   sync.Mutex
+	calls, running, most map[string]int
+}
+
+func (m *meter) enter(id string) (leave func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.calls == nil {
+		m.calls, m.running, m.most = map[string]int{}, map[string]int{}, map[string]int{}
+	}
+	m.calls[id]++
+	m.running[id]++
+	m.most[id] = max(m.most[id], m.running[id])
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.running[id]--
+	}
+}
+
+// callsOf is how often Work was called for a resource. It fails the test if two calls ran at once.
+func (m *meter) callsOf(t *testing.T, id string) int {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	require.LessOrEqual(t, m.most[id], 1, "calls of Work for one resource at once")
+	return m.calls[id]
+}
+
+// heldWork is a Work that goes on, for objects whose plan is held, until it is released or its context ends.
+type heldWork struct {
+	*meter
+	// began gets the id of each call that is held, ended why its context ended.
+	began    chan string
+	ended    chan error
+	finish   chan struct{}
+	finished sync.Once
+}
+
+const held = "held"
+
+// hold makes a Work that is released at the end of the test at the latest.
+func hold(t *testing.T, m *meter) *heldWork {
+	w := &heldWork{meter: m, began: make(chan string, 100), ended: make(chan error, 100), finish: make(chan struct{})}
+	t.Cleanup(w.release)
+	return w
+}
+
+func (w *heldWork) release() { w.finished.Do(func() { close(w.finish) }) }
+
+func (w *heldWork) work(ctx context.Context, j job) error {
+	defer w.enter(j.ObjectID)()
+	if j.Object.Plan != held {
+		return nil
+	}
+	w.began <- j.ObjectID
+	select {
+	case <-w.finish:
+		return nil
+	case <-ctx.Done():
+		w.ended <- context.Cause(ctx)
+		return ctx.Err()
+	}
+}
+
+// informHeld informs objects whose Work is held, and waits until it runs for all of them.
+func (g gear) informHeld(c *delta.Client, w *heldWork, opts *delta.InformOpts, names ...string) {
+	g.t.Helper()
+	var objects []delta.Object
+	for _, name := range names {
+		objects = append(objects, g.object(account{Name: name, Plan: held}))
+	}
+	_, err := c.InformMany(g.t.Context(), objects, opts)
+	require.NoError(g.t, err)
+	for range names {
+		receive(g.t, w.began)
+	}
+}
+
+func (g gear) informPlan(c *delta.Client, name, plan string) {
+	g.t.Helper()
+	_, err := c.Inform(g.t.Context(), g.object(account{Name: name, Plan: plan}), nil)
+	require.NoError(g.t, err)
+}
+
+// receive waits for a value.
+func receive[T any](t *testing.T, from <-chan T) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(patience):
+		require.Fail(t, "what must come did not come")
+	}
+	return value
+}
+
+// cutProxy forwards connections. Stalled, it keeps what it has until it goes on; cut, it swallows everything.
+type cutProxy struct {
+	net.Listener
+	target     string
+	cut, stall atomic.Bool
+	mu         sync.Mutex
+	conns      []net.Conn
+}
+
+func newCutProxy(t *testing.T, target string) *cutProxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &cutProxy{Listener: l, target: target}
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.heal()
+	})
+	go p.serve()
+	return p
+}
+
+func (p *cutProxy) serve() {
+	for {
+		in, err := p.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, in, out)
+		p.mu.Unlock()
+		go p.pipe(out, in)
+		go p.pipe(in, out)
+	}
+}
+
+func (p *cutProxy) pipe(to, from net.Conn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		for p.stall.Load() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n > 0 && !p.cut.Load() {
+			_, _ = to.Write(buf[:n])
+		}
+		if err != nil {
+			_ = to.Close()
+			return
+		}
+	}
+}
+
+// heal ends the connections that were cut, and forwards new ones.
+func (p *cutProxy) heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.conns {
+		_ = conn.Close()
+	}
+	p.conns = nil
+	p.cut.Store(false)
+	p.stall.Store(false)
+}
+
+// temporalBy dials Temporal through a proxy.
+func (h *harness) temporalBy(p *cutProxy) client.Client {
+	h.t.Helper()
+	temporal, err := client.Dial(client.Options{HostPort: p.Addr().String(), Namespace: h.TemporalNamespace, Logger: quiet{}})
+	require.NoError(h.t, err)
+	h.t.Cleanup(temporal.Close)
+	return temporal
+}
+
+// deafTemporal dials Temporal by a connection that gets no tasks from it once it is deaf.
+func (h *harness) deafTemporal(isDeaf *atomic.Bool) client.Client {
+	h.t.Helper()
+	intercept := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		err := invoke(ctx, method, req, reply, cc, opts...)
+		if strings.Contains(method, "/Poll") && isDeaf.Load() {
+			return status.Error(codes.Unavailable, "no more tasks")
+		}
+		return err
+	}
+	temporal, err := client.Dial(client.Options{
+		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace, Logger: quiet{},
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(intercept)}},
+	})
+	require.NoError(h.t, err)
+	h.t.Cleanup(temporal.Close)
+	return temporal
+}
+
+// poolByProxy is a pool whose connections can be cut.
+func (h *harness) poolByProxy() (*pgxpool.Pool, *cutProxy) {
+	h.t.Helper()
+	settings, err := pgxpool.ParseConfig(h.DatabaseURL)
+	require.NoError(h.t, err)
+	network, address := pgconn.NetworkAddress(settings.ConnConfig.Host, settings.ConnConfig.Port)
+	require.Equal(h.t, "tcp", network)
+	p := newCutProxy(h.t, address)
+	settings.ConnConfig.DialFunc = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, p.Addr().String())
+	}
+	settings.MaxConns = 16
+	pool, err := pgxpool.NewWithConfig(h.t.Context(), settings)
+	require.NoError(h.t, err)
+	h.t.Cleanup(pool.Close)
+	return pool, p
+}

@@ -1,0 +1,118 @@
+package delta
+
+import (
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+)
+
+const (
+	// fewSingles is how many resources of a kind in automatic mode may have workflows of their own at once in any case, and manySingles
+	// how many at most.
+	fewSingles  = 16
+	manySingles = 256
+	// singlesFor is how much work there may be in single workflows: what is due beyond that is batched.
+	singlesFor = 500 * time.Millisecond
+	// paceOver is the time over which rates are measured.
+	paceOver = 5 * time.Second
+	// firstBatch is how large a batch is while it is not known how long Work takes, batchFor how long one is to hold its members, and
+	// largestBatch how many they are at most, in automatic mode.
+	firstBatch   = 100
+	batchFor     = 2 * time.Second
+	largestBatch = 1000
+)
+
+// pace decides, for a kind in automatic mode, which resources get a workflow each and how large batches are: by how many attempts
+// end on this client, and how long its calls of Work take.
+type pace struct {
+	parallelism int
+	now         func() time.Time
+
+	mu sync.Mutex
+	// started are the times at which single workflows were woken whose attempts have not ended here. An attempt that ended elsewhere is
+	// forgotten after a lease.
+	started []time.Time
+	// ended are the times at which attempts of single workflows ended, for as long as rates are measured.
+	ended []time.Time
+	// batching is set while more is due than single workflows take.
+	batching bool
+	// took is how long calls of Work take, a mean that forgets; 0 before the first.
+	took time.Duration
+}
+
+func newPace(parallelism int) *pace { return &pace{parallelism: parallelism, now: time.Now} }
+
+// singles is how many more resources may get workflows of their own.
+func (p *pace) singles() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.batching {
+		return 0
+	}
+	now := p.now()
+	p.started = since(p.started, now.Add(-activities.DispatchLease))
+	p.ended = since(p.ended, now.Add(-paceOver))
+	atOnce := int(float64(len(p.ended)) * float64(singlesFor) / float64(paceOver))
+	return max(min(max(atOnce, fewSingles), manySingles)-len(p.started), 0)
+}
+
+// since drops the times before one.
+func since(times []time.Time, first time.Time) []time.Time {
+	for len(times) > 0 && times[0].Before(first) {
+		times = times[1:]
+	}
+	return times
+}
+
+// woke counts single workflows that were woken.
+func (p *pace) woke(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	for range n {
+		p.started = append(p.started, now)
+	}
+}
+
+// attempted counts an attempt of a single workflow that has ended.
+func (p *pace) attempted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.started) > 0 {
+		p.started = p.started[1:]
+	}
+	if p.ended = append(p.ended, p.now()); len(p.ended) > 2*manySingles*int(paceOver/singlesFor) {
+		p.ended = p.ended[len(p.ended)/2:] // more would not change what follows from it
+	}
+}
+
+// called takes in how long a call of Work took.
+func (p *pace) called(took time.Duration) {
+	const weight = 16
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.took == 0 {
+		p.took = max(took, 1)
+		return
+	}
+	p.took += (took - p.took) / weight
+}
+
+// batch is how large a batch is to be: as much as is worked in some seconds, so that it does not keep from other clients what they could
+// work meanwhile.
+func (p *pace) batch() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.took == 0 {
+		return firstBatch
+	}
+	return int(min(max(float64(batchFor)*float64(p.parallelism)/float64(p.took), fewSingles), largestBatch))
+}
+
+// batched takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full.
+func (p *pace) batched(leased, wanted int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.batching = 2*leased >= wanted
+}

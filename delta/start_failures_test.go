@@ -1,0 +1,183 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// startedWorkflow is the workflow that a request to Temporal starts; empty for any other request.
+func startedWorkflow(request any) string {
+	switch r := request.(type) {
+	case *workflowservice.StartWorkflowExecutionRequest:
+		return r.GetWorkflowId()
+	case *workflowservice.SignalWithStartWorkflowExecutionRequest:
+		return r.GetWorkflowId()
+	default:
+		return ""
+	}
+}
+
+// refusedStarts refuses starts of a workflow, for as long as it is to, and notes when.
+type refusedStarts struct {
+	over atomic.Bool
+	mu   sync.Mutex
+	at   []time.Time
+}
+
+func (s *refusedStarts) refuse(is bool, code codes.Code) error {
+	if !is || s.over.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = append(s.at, time.Now())
+	return status.Error(code, "not this one")
+}
+
+func (s *refusedStarts) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.at)
+}
+
+func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
+	t.Parallel()
+	g := gearOf(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g.harness = newHarness(t)
+	starts := &refusedStarts{}
+	config := g.config(g.controller(func(context.Context, job) error { return nil }))
+	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
+	})
+	c := g.start(config)
+	g.inform(c, nil, append(names("before", 20), "bad")...)
+	const tries = 4
+	for n := range tries {
+		until(t, func() bool { return starts.count() > n })
+		neighbours := names(fmt.Sprintf("during-%d-", n), 10)
+		g.inform(c, nil, neighbours...)
+		for _, name := range neighbours {
+			g.await(name, synced(1))
+		}
+		row := g.await("bad", func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
+		require.Len(t, row.Errors, 1)
+		require.Zero(t, row.Errors[0].Attempt)
+		require.Contains(t, row.Errors[0].Error, "its workflow cannot be started: not this one")
+		require.Equal(t, deltatype.ResourceStateScheduled, row.State)
+		require.Zero(t, row.Attempt)
+	}
+	for _, name := range names("before", 20) {
+		require.Empty(t, g.await(name, synced(1)).Errors)
+	}
+	starts.over.Store(true)
+	row := g.await("bad", synced(1))
+	require.Equal(t, 1, row.Attempt)
+	require.Len(t, row.Errors, 1)
+	// Waits are up to a tenth shorter. A busy machine makes them longer only.
+	for n := range tries - 1 {
+		require.Greater(t, starts.at[n+1].Sub(starts.at[n]), time.Second<<n*8/10)
+	}
+}
+
+// A member that failed, and whose own workflow cannot be started, is tried again in a batch.
+func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
+	t.Parallel()
+	g := gearOf(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })
+	g.harness = newHarness(t)
+	starts := &refusedStarts{}
+	config := g.config(g.controller(func(_ context.Context, j job) error {
+		if j.Object.Name == "bad" && j.Attempt == 1 {
+			return errors.New("once")
+		}
+		return nil
+	}))
+	config.Temporal = g.refusingRequests(func(_ string, request any) error {
+		return starts.refuse(startedWorkflow(request) == g.resourceWorkflow("bad"), codes.InvalidArgument)
+	})
+	c := g.start(config)
+	g.inform(c, nil, append(names("before", 20), "bad")...)
+	until(t, func() bool { return starts.count() > 0 })
+	g.inform(c, nil, names("during", 20)...)
+	for _, name := range append(names("before", 20), names("during", 20)...) {
+		require.Empty(t, g.await(name, synced(1)).Errors)
+	}
+	row := g.await("bad", synced(1))
+	require.Equal(t, 2, row.Attempt)
+	require.Contains(t, row.WorkflowID, ":batch/")
+	require.Equal(t, "once", row.Errors[0].Error)
+	require.Len(t, row.Errors, 2)
+	require.Zero(t, row.Errors[1].Attempt)
+}
+
+// waitsLog notes the waits that a dispatcher announces.
+type waitsLog struct {
+	slog.Handler
+	mu    sync.Mutex
+	waits []time.Duration
+}
+
+func (l *waitsLog) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "dispatching failed") {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "retry_in" {
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.waits = append(l.waits, a.Value.Duration())
+			}
+			return true
+		})
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+func (l *waitsLog) all() []time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]time.Duration(nil), l.waits...)
+}
+
+func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		starts := &refusedStarts{}
+		config := g.config(g.controller(func(context.Context, job) error { return nil }))
+		config.Temporal = g.refusingRequests(func(_ string, request any) error {
+			return starts.refuse(strings.HasPrefix(startedWorkflow(request), g.Prefix+"/"+g.kind), codes.Unavailable)
+		})
+		log := &waitsLog{Handler: config.Logger.Handler()}
+		config.Logger = slog.New(log)
+		c := g.start(config)
+		all := append(names("few", 5), names("many", 60)...)
+		g.inform(c, nil, names("few", 5)...)
+		g.inform(c, nil, names("many", 60)...)
+		until(t, func() bool { return len(log.all()) >= 2 })
+		for _, name := range all {
+			row := g.row(g.kind, name)
+			require.Empty(t, row.Errors)
+			require.Zero(t, row.Attempt)
+			require.Equal(t, deltatype.ResourceStateScheduled, row.State)
+		}
+		waits := log.all()
+		require.Equal(t, time.Second, waits[0])
+		require.Equal(t, 2*time.Second, waits[1])
+		starts.over.Store(true)
+		for _, name := range all {
+			row := g.await(name, synced(1))
+			require.Empty(t, row.Errors)
+			require.Equal(t, 1, row.Attempt)
+		}
+	})
+}

@@ -1,0 +1,154 @@
+package delta_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.uber.org/goleak"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// stopBound is far more than Stop takes after the end of its context, some 5 seconds, and less than it took when it waited for what is down.
+const stopBound = 30 * time.Second
+
+// faulty is a client whose ways to Postgres and Temporal can be cut.
+type faulty struct {
+	*harness
+	pool             *pgxpool.Pool
+	postgres, server *silentProxy
+	temporal         client.Client
+	client           *delta.Client
+	before           goleak.Option
+	begun            chan string
+}
+
+// newFaulty starts one, with a Work that returns when its context ends, and is at a resource of each kind.
+func newFaulty(t *testing.T) *faulty {
+	t.Helper()
+	f := &faulty{harness: newHarness(t), begun: make(chan string, 100)}
+	_ = f.count("SELECT 1") // the harness's own connections are there before
+	f.before = goleak.IgnoreCurrent()
+	f.pool, f.postgres = f.poolThrough()
+	f.server = newSilentProxy(t, f.TemporalAddress)
+	var err error
+	f.temporal, err = client.Dial(client.Options{HostPort: f.server.Addr().String(), Namespace: f.TemporalNamespace, Logger: quiet{}})
+	require.NoError(t, err)
+	config := f.config(
+		with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
+			f.begun <- r.ObjectID
+			<-ctx.Done()
+			return ctx.Err()
+		}}),
+		with(&controller[batched]{work: func(ctx context.Context, r *delta.Resource[batched]) error {
+			f.begun <- r.ObjectID
+			<-ctx.Done()
+			return ctx.Err()
+		}}),
+	)
+	config.Temporal, config.ResourceWorkTimeout = f.temporal, 10*patience
+	f.client, err = delta.NewClient(f.pool, config)
+	require.NoError(t, err)
+	require.NoError(t, f.client.Start(context.Background()))
+	_, err = f.client.InformMany(t.Context(), []delta.Object{account{Name: "single"}, batched{account{Name: "member"}}}, nil)
+	require.NoError(t, err)
+	got(t, f.begun)
+	got(t, f.begun)
+	return f
+}
+
+// stops has the client stop with a second's patience.
+func (f *faulty) stops() {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.client.Stop(ctx) }()
+	require.ErrorIs(f.t, got(f.t, stopped, "Stop does not return"), context.DeadlineExceeded)
+	require.Less(f.t, time.Since(began), stopBound)
+}
+
+// closes closes the pool, which waits until all of its connections were given back.
+func (f *faulty) closes() <-chan struct{} {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		f.pool.Close()
+	}()
+	return closed
+}
+
+// leavesNothing waits until no goroutine is left, with what was down up again.
+func (f *faulty) leavesNothing() {
+	f.t.Helper()
+	f.postgres.heal()
+	f.server.heal()
+	var left error
+	got(f.t, f.closes(), "connections were not given back")
+	closeTemporal := sync.OnceFunc(f.temporal.Close)
+	until(f.t, func() bool {
+		left = goleak.Find(f.before)
+		// What still reports to Temporal needs its connection: then it has ended, but for the proxy's and the connection's own.
+		if left != nil {
+			time.Sleep(time.Second)
+			closeTemporal()
+			f.postgres.end()
+			f.server.end()
+			f.Pool.Reset()
+		}
+		return left == nil
+	}, "%s", shown[error]{&left})
+}
+
+// Not parallel, as the tests below: they look at the goroutines of the whole process.
+func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
+	f := newFaulty(t)
+	f.postgres.silent.Store(true)
+	f.stops()
+	f.leavesNothing()
+}
+
+func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
+	f := newFaulty(t)
+	f.server.silent.Store(true)
+	f.stops()
+	f.leavesNothing()
+	require.Zero(t, f.count("SELECT count(*) FROM delta_resource WHERE claimed_until IS NOT NULL"), "the outcomes were written")
+}
+
+func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
+	f := newFaulty(t)
+	closed := f.closes()
+	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
+	f.stops()
+	got(t, closed)
+	f.leavesNothing()
+}
+
+func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
+	f := newFaulty(t)
+	f.postgres.silent.Store(true)
+	answered := make(chan error, 20)
+	for i := range 20 {
+		go func() {
+			_, err := f.client.Inform(context.Background(), account{Name: fmt.Sprint("waits", i)}, nil)
+			answered <- err
+		}()
+	}
+	until(t, func() bool { return f.pool.Stat().AcquiredConns() > 1 })
+	f.stops()
+	f.postgres.heal()
+	for range 20 {
+		_ = got(t, answered) // each is answered, one way or the other
+	}
+	_, err := f.client.Inform(t.Context(), account{Name: "afterwards"}, nil)
+	require.NoError(t, err, "a stopped client still informs")
+	f.leavesNothing()
+}

@@ -1,0 +1,101 @@
+package delta_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		c := g.startWorker(func(context.Context, job) error { return nil })
+		const callers = 50
+		together := func(plan func(int) string) {
+			var all sync.WaitGroup
+			for i := range callers {
+				all.Go(func() {
+					row, err := c.Sync(t.Context(), g.object(account{Name: "hot", Plan: plan(i)}), nil)
+					if err != nil || row.SyncedGeneration == 0 {
+						t.Errorf("%+v: %v", row, err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		together(func(int) string { return "same" })
+		row := g.row(g.kind, "hot")
+		require.EqualValues(t, 1, row.SyncCount, "the same object is synced once")
+		require.Less(t, len(g.history(row.WorkflowID)), 60)
+
+		for range 300 {
+			_, err := c.Sync(t.Context(), g.object(account{Name: "hot", Plan: "same"}), nil)
+			require.NoError(t, err)
+		}
+		require.Less(t, len(g.history(row.WorkflowID)), 60, "what is synced has no workflow woken")
+		require.EqualValues(t, 1, g.row(g.kind, "hot").SyncCount)
+
+		together(func(i int) string { return fmt.Sprint(i) })
+		row = g.await("hot", func(r *deltatype.ResourceRow) bool {
+			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
+		})
+		require.Less(t, len(g.history(row.WorkflowID)), 12*callers)
+		for i := range 100 {
+			row, err := c.Sync(t.Context(), g.object(account{Name: "hot", Plan: fmt.Sprint("in turn ", i)}), nil)
+			require.NoError(t, err)
+			require.Equal(t, row.Generation, row.SyncedGeneration)
+		}
+		require.Less(t, len(g.history(g.row(g.kind, "hot").WorkflowID)), 12*(callers+100))
+	})
+}
+
+// Nobody works these: Sync is answered by what becomes of the row.
+func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	type answer struct {
+		row *deltatype.ResourceRow
+		err error
+	}
+	start := func(ctx context.Context, name string) <-chan answer {
+		answered := make(chan answer, 1)
+		go func() {
+			row, err := c.Sync(ctx, account{Name: name}, nil)
+			answered <- answer{row, err}
+		}()
+		h.eventually("account", name, inState(deltatype.ResourceStateScheduled))
+		return answered
+	}
+	answered := start(t.Context(), "paused")
+	_, err := c.Pause(t.Context(), "account", "paused")
+	require.NoError(t, err)
+	last := got(t, answered)
+	require.ErrorIs(t, last.err, delta.ErrNotSynced)
+	require.ErrorContains(t, last.err, "scheduled, paused")
+	require.True(t, last.row.Paused)
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	answered = start(ctx, "given-up")
+	select {
+	case early := <-answered:
+		require.Fail(t, "nobody has worked it", "%+v", early)
+	default:
+	}
+	cancel(context.DeadlineExceeded)
+	last = got(t, answered)
+	require.ErrorIs(t, last.err, context.DeadlineExceeded)
+	require.ErrorContains(t, last.err, "sync account/given-up: it is informed")
+	require.NotErrorIs(t, last.err, delta.ErrNotSynced)
+	require.Equal(t, "given-up", last.row.ObjectID)
+
+	answered = start(t.Context(), "of-paused-kind")
+	require.NoError(t, c.PauseKind(t.Context(), "account"))
+	require.ErrorIs(t, got(t, answered).err, delta.ErrNotSynced)
+}

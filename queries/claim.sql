@@ -1,0 +1,84 @@
+-- The right to call Work, for one row or many; see docs/architecture.md. Rows are named by their ids. Each statement probes the table
+-- once for each: LIMIT 1 keeps the planner, which may believe of a table that is filling up that it has next to no rows, from comparing
+-- each row with each. What is updated is bound to the ids, too, and what is joined to it is materialized: if the planner is that wrong,
+-- members are compared with members, and not with the table.
+
+-- name: ClaimResources :many
+-- scheduled, expired, failed (all of them due), or pending with a dead claim -> pending.
+--
+-- A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
+-- repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
+-- and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
+-- the outcome can be written. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+--
+-- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
+WITH o AS MATERIALIZED (
+    SELECT l.id, l.repeated, NOT l.repeated AND l.pending AS lost,
+        CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - @claim_for::interval, TRUE)
+            ELSE l.pending AND l.attempt >= least(l.max_attempts, @most_lost::integer) END AS exhausted
+    FROM (SELECT unnest(@ids::bigint[]) AS id) m
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.state = 'pending' AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
+            d.state = 'pending' AND coalesce(d.claim = @claim::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
+        FROM delta_resource d
+        WHERE d.id = m.id AND d.kind = @kind AND NOT d.paused AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
+          AND (d.state = 'pending' OR (d.state IN ('scheduled', 'expired', 'failed') AND d.due_at <= now() AND d.attempt < d.max_attempts))
+          AND (d.claimed_until IS NULL OR d.claim = @claim::uuid OR (d.claimed_until <= now()
+            AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+    WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
+)
+UPDATE delta_resource r
+SET state = 'pending',
+    attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE r.attempt + 1 END,
+    attempted_at = CASE WHEN o.repeated OR o.exhausted THEN r.attempted_at ELSE now() END,
+    due_at = NULL,
+    claim = @claim::uuid,
+    claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + @claim_for::interval END,
+    workflow_id = coalesce(nullif(@workflow_id::text, ''), r.workflow_id),
+    errors = CASE WHEN o.lost AND NOT o.exhausted
+        THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', @lost::text), @max_errors)
+        ELSE r.errors END
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
+RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted;
+
+-- name: OpenClaims :many
+-- The claims that keep rows from being claimed, and when each passes if it is not renewed.
+SELECT r.id, r.claim, greatest(r.claimed_until, c.claimed_until)::timestamptz AS claimed_until, now()::timestamptz AS now
+FROM (SELECT unnest(@ids::bigint[]) AS id) m
+CROSS JOIN LATERAL (
+    SELECT d.* FROM delta_resource d
+    WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text) AND d.claimed_until IS NOT NULL LIMIT 1
+) r
+LEFT JOIN LATERAL (SELECT d.claimed_until FROM delta_claim d WHERE d.id = r.claim LIMIT 1) c ON TRUE
+WHERE greatest(r.claimed_until, c.claimed_until) > now();
+
+-- name: RenewClaims :exec
+INSERT INTO delta_claim (id, claimed_until) SELECT unnest(@claims::uuid[]), now() + @claim_for::interval
+ON CONFLICT (id) DO UPDATE SET claimed_until = excluded.claimed_until;
+
+-- name: LostClaims :many
+-- Those of the rows whose Work runs that it is to stop for: the row has another claim or is gone, or was deleted by a command.
+SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
+FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@claims::uuid[]) AS claim) m
+LEFT JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
+WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL);
+
+-- name: CloseClaims :many
+-- Closes claims that were kept for calls of Work that went on after their outcome was written. What came due meanwhile is dispatched.
+UPDATE delta_resource r
+SET claimed_until = NULL,
+    dispatch_at = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.claim = @claim::uuid AND d.claimed_until IS NOT NULL
+    FOR NO KEY UPDATE SKIP LOCKED
+))
+RETURNING r.id;
+
+-- name: SweepClaims :exec
+-- Removes what was left by claims that are long over.
+DELETE FROM delta_claim WHERE claimed_until < now() - @older::interval;

@@ -1,0 +1,124 @@
+-- What users and operators order, for one resource or many, each in one statement. Rows are named by their ids, and are locked in the
+-- order in which informs lock rows, in a statement of their own: a subselect in the WHERE clause may be run again, when a row has
+-- changed meanwhile, and would lock further rows out of order. No row back means that the resource is not in a state that allows it, or is gone: read it.
+
+-- name: MatchingResources :many
+-- A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
+SELECT d.id FROM delta_resource d
+WHERE d.id > @after_id
+  AND d.state::text = ANY (@states::text[])
+  AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
+  AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
+  AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
+  AND d.tags @> @tags::text[]
+  AND d.metadata @> @labels::jsonb
+ORDER BY d.id
+LIMIT @batch::integer;
+
+-- name: RetryResources :many
+-- degraded, or failed and waiting -> scheduled, at once: a new generation, with the attempt counter reset.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state IN ('degraded', 'failed') AND d.state::text = ANY (@states::text[])
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
+-- name: InvalidateResources :many
+-- synced -> expired, at once: a new generation of the same object.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'synced'
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
+-- name: SyncResources :many
+-- Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
+-- its generation: that is the sync which was ordered.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted'
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.state = 'synced' THEN 'expired' ELSE 'scheduled' END,
+    generation = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
+    snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
+    due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
+    dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
+-- name: DeleteResources :many
+-- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is
+-- removed when its retention has passed.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'deleted',
+    generation = r.generation + 1,
+    synced_generation = r.generation + 1,
+    attempt = 0,
+    snoozes = 0,
+    synced_at = now(),
+    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval),
+    dispatch_at = now()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
+-- name: PauseResource :one
+-- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is due, or was
+-- pending, may have lost its workflow meanwhile.
+UPDATE delta_resource r
+SET paused = @paused,
+    dispatch_at = CASE WHEN NOT @paused::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
+WHERE r.kind = @kind AND r.object_id = @object_id
+RETURNING r.*;
+
+-- name: PauseKind :exec
+-- Pauses or resumes all Work of a kind.
+INSERT INTO delta_controller (name, inform_interval, paused) VALUES (@name, '0', @paused)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = now();
+
+-- name: DueForDispatch :many
+-- What came due while its kind was paused, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
+CROSS JOIN LATERAL (
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at > now() AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
+      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+) d
+ORDER BY d.id;
+
+-- name: DispatchNow :exec
+-- A dispatcher looks at the rows at once. Locked rows are skipped: they will be looked at when their lease has passed.
+UPDATE delta_resource r SET dispatch_at = now()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.dispatch_at > now()
+      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+    FOR NO KEY UPDATE SKIP LOCKED
+));
+
+-- name: PauseInformer :exec
+INSERT INTO delta_controller (name, inform_interval, inform_paused) VALUES (@name, '0', @paused)
+ON CONFLICT (name) DO UPDATE SET inform_paused = excluded.inform_paused, updated_at = now();

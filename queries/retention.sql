@@ -1,0 +1,46 @@
+-- The end of a resource's rest.
+
+-- name: EndRetention :one
+-- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what was kept for
+-- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch
+-- ends only what is still its own. A row whose Work still runs is left alone.
+WITH ended AS MATERIALIZED (
+    SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
+        l.since + delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
+            @default_deleted_retention::interval) AS kept_until
+    FROM (SELECT unnest(@ids::bigint[]) AS id) m
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.state, d.namespace, CASE d.state WHEN 'degraded' THEN d.attempted_at ELSE d.synced_at END AS since
+        FROM delta_resource d
+        WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
+          AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+          AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+            AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    ) l
+    LEFT JOIN delta_namespace n ON n.name = l.namespace
+),
+expired AS (
+    UPDATE delta_resource r
+    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + @dispatch_after::interval
+    WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
+    RETURNING r.id
+),
+removed AS (
+    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND e.kept_until <= now()))
+    RETURNING r.id
+),
+prolonged AS (
+    UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + @grace::interval
+    FROM ended e WHERE r.id = e.id AND r.id = ANY (@ids::bigint[]) AND NOT e.expires AND coalesce(e.kept_until > now(), TRUE)
+    RETURNING r.id
+)
+SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM prolonged) AS prolonged;
+
+-- name: RestingMembers :many
+-- When the members that still rest with a batch are due.
+SELECT r.due_at, now()::timestamptz AS now
+FROM (SELECT unnest(@ids::bigint[]) AS id) m
+CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
+WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL;

@@ -1,0 +1,117 @@
+package workflows
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/chariot-giving/delta/activities"
+)
+
+// Search attributes of a resource's workflow.
+var (
+	KindAttribute      = temporal.NewSearchAttributeKeyKeyword("DeltaKind")
+	NamespaceAttribute = temporal.NewSearchAttributeKeyKeyword("DeltaNamespace")
+	StateAttribute     = temporal.NewSearchAttributeKeyKeyword("DeltaState")
+)
+
+// commands are what signals order while a lifecycle goes on.
+type commands struct {
+	signals map[activities.Command]workflow.ReceiveChannel
+	// woken is set when something was ordered that the next attempt is to look at.
+	woken bool
+	// running counts commands under way.
+	running int
+	// refused has the latest of what could not be carried out.
+	refused []string
+}
+
+const maxRefused = 5
+
+func newCommands(ctx workflow.Context) *commands {
+	c := &commands{signals: map[activities.Command]workflow.ReceiveChannel{}}
+	for _, command := range activities.Commands() {
+		c.signals[command] = workflow.GetSignalChannel(ctx, string(command))
+	}
+	return c
+}
+
+// serve answers queries and takes signals, for as long as the workflow runs.
+func (l *lifecycle) serve(ctx workflow.Context) error {
+	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.Step, error) { return l.last, nil },
+		workflow.QueryHandlerOptions{Description: "What the latest step came to, and what the resource waits for."})
+	if err != nil {
+		return err
+	}
+	selector := workflow.NewSelector(ctx)
+	for _, command := range activities.Commands() {
+		selector.AddReceive(l.signals[command], func(c workflow.ReceiveChannel, _ bool) {
+			// Taken as it is: what is wrong with a payload is for the activity to say.
+			var payload converter.RawValue
+			c.Receive(ctx, &payload)
+			l.running++
+			workflow.Go(ctx, func(ctx workflow.Context) {
+				defer func() { l.running-- }()
+				l.command(ctx, command, payload.Payload().GetData())
+			})
+		})
+	}
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		for ctx.Err() == nil {
+			selector.Select(ctx)
+		}
+	})
+	return nil
+}
+
+// command carries out a command. One that cannot be carried out is shown, and does no harm.
+func (l *lifecycle) command(ctx workflow.Context, command activities.Command, payload []byte) {
+	in := activities.CommandInput{Ref: l.ref, Command: command}
+	if json.Valid(payload) {
+		in.Payload = payload
+	}
+	options := commandOptions
+	options.Summary = string(command)
+	if _, err := runCommand.runLocal(ctx, options, in); err != nil {
+		l.refused = append(l.refused, fmt.Sprintf("%s: %s", command, err.Error()))
+		l.refused = l.refused[max(len(l.refused)-maxRefused, 0):]
+		l.tell(ctx, waiting(l.last, workflow.Now(ctx)))
+		return
+	}
+	l.woken = true
+}
+
+// isQuiet reports whether no command is under way, or waits to be.
+func (l *lifecycle) isQuiet() bool {
+	for _, command := range activities.Commands() {
+		if l.signals[command].Len() > 0 {
+			return false
+		}
+	}
+	return l.running == 0
+}
+
+// tell writes what a person sees in the workflow's details: the UI shows the first lines of it.
+func (l *lifecycle) tell(ctx workflow.Context, doing string) {
+	s := l.last
+	state := string(s.State)
+	if state == "" {
+		state = "no row yet"
+	}
+	if s.Error != "" {
+		state += ": " + s.Error
+	}
+	lines := []string{
+		fmt.Sprintf("State: **%s**", state),
+		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %d times.",
+			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, s.SyncCount),
+	}
+	for _, refused := range l.refused {
+		lines = append(lines, "Refused: "+refused)
+	}
+	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
+}
