@@ -9,6 +9,8 @@ BIN := $(CURDIR)/.bin
 PACKAGES := ./...
 VERSION := 17
 VERSIONS := 14 15 16 17 18
+# Most tests wait for servers most of the time: by default as many run at once as there are cores.
+PARALLEL := 6
 SOAK := 2m
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
@@ -35,7 +37,7 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
-	go test -race -timeout 15m $(PACKAGES)
+	go test -race -parallel $(PARALLEL) -timeout 15m $(PACKAGES)
 
 .PHONY: test-short
 test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work
