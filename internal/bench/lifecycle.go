@@ -102,7 +102,7 @@ type syncedItem struct{ item }
 func (syncedItem) Kind() string { return syncedKind }
 
 func (syncedItem) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{Parallelism: parallelism, InformInterval: -1}
+	return delta.ObjectSettings{Parallelism: parallelism, InformInterval: -1, BatchSize: 1}
 }
 
 const bareName = "bench.Bare"
