@@ -217,7 +217,8 @@ const (
 	// hotLoop is the least wait after an attempt that found nothing to do, although something is due: the row changed between two
 	// statements, say, or is locked by others.
 	hotLoop = 100 * time.Millisecond
-	// claimWait bounds the wait for the end of a claim. Whoever ends it has the row dispatched if something is due.
+	// minClaimWait and maxClaimWait bound the wait for the end of a claim. The execution that closes it makes the row due for a dispatcher, if
+	// something is due.
 	minClaimWait = time.Second
 	maxClaimWait = time.Minute
 )

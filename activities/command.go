@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Command is what a signal or a caller orders for a resource.
+// Command names an order for a resource, by a signal or a caller.
 type Command string
 
 const (
@@ -44,7 +44,7 @@ type CommandInput struct {
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
-// CommandResult is what a command came to.
+// CommandResult is the result of a command.
 type CommandResult struct {
 	// Generation is the one that it started.
 	Generation int64 `json:"generation"`

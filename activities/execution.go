@@ -16,9 +16,9 @@ import (
 const (
 	// claimPeriods is how many heartbeat timeouts a claim lasts that is not renewed.
 	claimPeriods = 2
-	// maxLost is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
+	// MaxLost is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
 	// were claimed with it along. After that each goes on by itself.
-	maxLost = 2
+	MaxLost = 2
 	// unlimited is for a resource that is worked by itself: it loses all of its attempts.
 	unlimited = 1 << 15
 )
@@ -119,7 +119,7 @@ type claimed struct {
 	// alone has the task, for a call that is of this row only.
 	alone [1]*Task
 	tx    txCompletion
-	// outcome is what Work came to, or why it was not called.
+	// outcome is the outcome of Work, or the reason for not calling it.
 	outcome Outcome
 	// encoded is the error as it is written: once, so that a write that is repeated adds the same entry.
 	encoded []byte
@@ -133,7 +133,7 @@ type claimed struct {
 
 // take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
 func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
-	most := int32(maxLost)
+	most := int32(MaxLost)
 	if e.single {
 		most = unlimited
 	}

@@ -70,7 +70,7 @@ const (
 	maxSlack = 30 * time.Second
 )
 
-// EndBatchRetention is EndRetention of all members that are due. What expired is dispatched anew, into other batches.
+// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts expired members into other batches.
 func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err

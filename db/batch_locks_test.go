@@ -169,7 +169,7 @@ func TestSetsThatMeetOnTheSameRowsNeverDeadlock(t *testing.T) {
 	close(start)
 	require.NoError(t, group.Wait())
 
-	// Some were removed and made anew.
+	// Some were removed, and inserted again with new ids.
 	err := env.Pool.QueryRow(t.Context(), `WITH released AS (UPDATE delta_resource SET claimed_until = NULL RETURNING id)
 		SELECT array_agg(id) FROM released`).Scan(&all)
 	require.NoError(t, err)

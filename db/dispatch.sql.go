@@ -98,23 +98,6 @@ func (q *Queries) FreeLeased(ctx context.Context, db DBTX, arg FreeLeasedParams)
 	return err
 }
 
-const hashResourceID = `-- name: HashResourceID :one
-UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = $1 AND object_id = $2
-RETURNING hashed_id
-`
-
-type HashResourceIDParams struct {
-	Kind     string
-	ObjectID string
-}
-
-func (q *Queries) HashResourceID(ctx context.Context, db DBTX, arg HashResourceIDParams) (*string, error) {
-	row := db.QueryRow(ctx, hashResourceID, arg.Kind, arg.ObjectID)
-	var hashed_id *string
-	err := row.Scan(&hashed_id)
-	return hashed_id, err
-}
-
 const leaseDue = `-- name: LeaseDue :many
 
 UPDATE delta_resource r

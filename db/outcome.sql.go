@@ -16,7 +16,7 @@ const lockResource = `-- name: LockResource :exec
 SELECT FROM delta_resource WHERE id = $1 FOR NO KEY UPDATE
 `
 
-// Waits for whoever has locked the row, in a transaction of the user's that is to complete it.
+// Waits until no other transaction has the row locked. It is called in a transaction of the user's that will complete the attempt.
 func (q *Queries) LockResource(ctx context.Context, db DBTX, id int64) error {
 	_, err := db.Exec(ctx, lockResource, id)
 	return err

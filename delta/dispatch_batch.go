@@ -40,7 +40,7 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 			return d.startBackoff(row.ID), "its batch cannot be started: " + err.Error()
 		})
 	}
-	if releaseErr := d.release(ctx, members, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" }); releaseErr != nil {
+	if releaseErr := d.releaseNow(ctx, members); releaseErr != nil {
 		return releaseErr
 	}
 	return err

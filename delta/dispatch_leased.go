@@ -221,7 +221,7 @@ func (d *dispatcher) leaveLeased(ctx context.Context) {
 		select {
 		case batch := <-d.leased.queue:
 			d.leased.give(1)
-			if err := d.release(ctx, batch.members, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" }); err != nil {
+			if err := d.releaseNow(ctx, batch.members); err != nil {
 				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "error", err)
 			}
 		default:

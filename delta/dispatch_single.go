@@ -1,7 +1,6 @@
 package delta
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +68,7 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
 		return d.startBackoff(row.ID), "its workflow cannot be started: " + reasons[row.ID].Error()
 	})
-	if releaseErr := d.release(ctx, unwoken, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" }); err == nil {
+	if releaseErr := d.releaseNow(ctx, unwoken); err == nil {
 		err = releaseErr
 	}
 	if failure != nil {
@@ -83,7 +82,7 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 	var p db.NameWorkflowsParams
 	for _, row := range rows {
 		if row.Unnamed && (row.DueAt == nil || row.DueAt.After(row.Now)) {
-			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.resource(d.kind, cmp.Or(pointed(row.HashedID), row.ObjectID)))
+			p.Ids, p.WorkflowIds = append(p.Ids, row.ID), append(p.WorkflowIds, d.names.workflow(refTo(d.ref(), row)))
 		}
 	}
 	if len(p.Ids) == 0 || ctx.Err() != nil {
@@ -92,13 +91,6 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 	if err := db.New().NameWorkflows(ctx, d.pool, p); err != nil && ctx.Err() == nil {
 		d.log.Info("noting the workflows of resources failed; their rows do not name them", "kind", d.kind, "resources", len(p.Ids), "error", err)
 	}
-}
-
-func pointed(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 // shown is what the log may have of a row.
@@ -176,14 +168,20 @@ func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
 	return true
 }
 
-// wakeAs starts or signals the workflow of a row. ref is that of its kind.
-func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
+// refTo is the ref of a kind for the resource of a row.
+func refTo(ref activities.Ref, row db.LeaseDueRow) activities.Ref {
 	ref.ID, ref.Namespace = row.ID, row.Namespace
 	if row.HashedID != nil {
 		ref.HashedID = *row.HashedID
 	} else {
 		ref.ObjectID = row.ObjectID
 	}
+	return ref
+}
+
+// wakeAs starts or signals the workflow of a row. ref is that of its kind.
+func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activities.Ref) error {
+	ref = refTo(ref, row)
 	options := startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
 	if row.Generation == 1 && row.State == deltatype.ResourceStateScheduled && !d.isLate(row) {
 		if done, err := d.startWorkflow(call, options, ref); done {

@@ -37,8 +37,6 @@ const (
 	// largestInBatch is how large an object may be in the database, in bytes as it is stored there, to be in a batch: the
 	// objects of a batch are in memory together.
 	largestInBatch = 64 << 10
-	// maxLost is how many attempts members of a batch may lose together.
-	maxLost = 2
 	// leaseRounds is how many leases begin with the most urgent rows before one begins with the least urgent: those wait longer, and not for
 	// ever.
 	leaseRounds = 8
@@ -242,7 +240,7 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		BatchPrefix:    d.names.batches(d.kind),
 		HashIds:        d.hashIDs,
 		Largest:        largestInBatch,
-		MostLost:       maxLost,
+		MostLost:       activities.MaxLost,
 		Priorities:     priorities,
 		FullNamespaces: full, LimitedNamespaces: limited, Rooms: rooms,
 		Batch: int32(size), //nolint:gosec // it has a bound
@@ -280,6 +278,11 @@ func (d *dispatcher) release(ctx context.Context, rows []db.LeaseDueRow, after f
 		return fmt.Errorf("releasing leases: %w", err)
 	}
 	return nil
+}
+
+// releaseNow makes leased rows due again at once: they are not at fault.
+func (d *dispatcher) releaseNow(ctx context.Context, rows []db.LeaseDueRow) error {
+	return d.release(ctx, rows, func(db.LeaseDueRow) (time.Duration, string) { return 0, "" })
 }
 
 // maxReason bounds why a workflow could not be started, as it is written on the row.

@@ -1,10 +1,13 @@
 package delta
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
 	"strings"
+
+	"github.com/chariot-giving/delta/activities"
 )
 
 // names are the ids that an installation uses in Temporal. Kinds and prefixes have neither '/' nor ':' in them, so no two of these
@@ -27,6 +30,11 @@ const (
 // hash of the whole, after a '~'. So it can be read where the id can, is the same for every client, and no two resources have the same.
 func (n names) resource(kind, objectID string) string {
 	return shortened(n.prefix+"/"+kind+"/"+escapeID(objectID), maxWorkflowID)
+}
+
+// workflow is the id of the workflow that a ref names: by the hash of the object's id, where ids are kept from Temporal.
+func (n names) workflow(ref activities.Ref) string {
+	return n.resource(ref.Kind, cmp.Or(ref.HashedID, ref.ObjectID))
 }
 
 // batch is the id of a batch's workflow.

@@ -24,7 +24,7 @@ const (
 func startOptions(n names, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
 	id := cmp.Or(ref.HashedID, ref.ObjectID)
 	options := client.StartWorkflowOptions{
-		ID:                       n.resource(ref.Kind, id),
+		ID:                       n.workflow(ref),
 		TaskQueue:                n.taskQueue(ref.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            ref.Kind + " " + bounded(id, maxSummary),

@@ -130,7 +130,3 @@ WHERE id = ANY (ARRAY(
     FOR NO KEY UPDATE SKIP LOCKED
 ))
 RETURNING id, kind;
-
--- name: HashResourceID :one
-UPDATE delta_resource SET hashed_id = delta_hash_id(kind, object_id) WHERE kind = @kind AND object_id = @object_id
-RETURNING hashed_id;

@@ -64,5 +64,5 @@ CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = i.id LIMIT 1) 
 WHERE r.claim = @claim::uuid;
 
 -- name: LockResource :exec
--- Waits for whoever has locked the row, in a transaction of the user's that is to complete it.
+-- Waits until no other transaction has the row locked. It is called in a transaction of the user's that will complete the attempt.
 SELECT FROM delta_resource WHERE id = @id FOR NO KEY UPDATE;

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// workflowIDJSON is what workflow-id prints with --output json.
+// workflowIDJSON is the output of workflow-id with --output json.
 type workflowIDJSON struct {
 	Kind       string `json:"kind"`
 	ObjectID   string `json:"object_id"`
