@@ -74,9 +74,10 @@ type Activities struct {
 	OwnQueue bool
 	// Rate bounds how many calls of Work begin a second; nil for no bound.
 	Rate *RateLimit
-	// Called is called with how long a call of Work took, Attempted when an attempt of a single workflow has ended; nil for no call.
-	Called    func(took time.Duration)
-	Attempted func()
+	// Pace measures attempts; nil for no measure, and no local activities.
+	Pace Pace
+	// HeartbeatTimeout is that of the kind's attempts; 0 for the default.
+	HeartbeatTimeout time.Duration
 	// Claims renews the claims of the client; nil for claims that are never renewed.
 	Claims *Claims
 	// Parallelism is how many calls of Work one batch has at once.
@@ -105,6 +106,8 @@ type Activities struct {
 	Informed func(kind string)
 	// Outbox leases what informers write; nil for none.
 	Outbox db.Outbox
+
+	local localAttempts
 }
 
 // Rest says how long resources rest. A negative retention keeps rows for ever; an expiry of 0 never expires.
@@ -135,6 +138,8 @@ type Ref struct {
 	HashedID string `json:"hashed_id,omitempty"`
 	// SearchAttributes tells that the Temporal namespace has Delta's.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
+	// Local has the first attempt made by a local activity.
+	Local bool `json:"local,omitempty"`
 }
 
 // String names the resource as Temporal may know it.

@@ -45,6 +45,10 @@ type Step struct {
 	Paused      bool   `json:"paused,omitempty"`
 	// Error is the beginning of the latest error of a row that is not synced.
 	Error string `json:"error,omitempty"`
+	// Local has the next attempt made by a local activity.
+	Local bool `json:"local,omitempty"`
+	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
+	HandedOver bool `json:"handed_over,omitempty"`
 }
 
 // shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
@@ -65,7 +69,7 @@ const (
 // with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
 //
 // It may run twice, late, or for a row that went on: only the execution that has the claim calls Work, and its write finds its
-// claim, or changes nothing.
+// claim, or changes nothing. As a local activity it leaves what takes long, or would wait for a slot, to an ordinary one.
 func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err := a.check(ref.Installation, ref.Kind); err != nil {
 		// The row, if this database has one of that name, is waiting for a workflow of its own.
@@ -75,7 +79,24 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		}
 		return Step{}, err
 	}
+	step, err := a.attemptAs(ctx, ref)
+	step.Local = a.Pace != nil && a.Pace.IsLocal()
+	return step, err
+}
+
+// attemptAs makes an attempt in the way of a local or an ordinary activity.
+func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
+	if isLocal(ctx) {
+		return a.attemptLocally(ctx, ref)
+	}
 	defer a.heartbeat(ctx)()
+	if one := a.local.join(runID(ctx)); one != nil {
+		return one.await(ctx)
+	}
+	return a.attempt(ctx, ref)
+}
+
+func (a *Activities) attempt(ctx context.Context, ref Ref) (Step, error) {
 	ref, err := a.resolve(ctx, ref)
 	if err != nil {
 		return Step{}, err
@@ -83,6 +104,9 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	e := a.execute(ctx, true)
 	defer e.end()
 	wanted, got, err := e.reserve(ctx, ref)
+	if errors.Is(err, errNoSlot) {
+		return handedOver, nil
+	}
 	if err != nil {
 		return Step{}, err
 	}
@@ -96,8 +120,8 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if one == nil {
 		return a.unclaimed(ctx, ref, got)
 	}
-	if a.Attempted != nil {
-		defer a.Attempted()
+	if a.Pace != nil {
+		defer a.Pace.Attempted()
 	}
 	if !one.outcome.lost {
 		e.work([]*claimed{one}, func(call func()) { go call() })
@@ -105,8 +129,11 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	return e.close(ctx, ref, one)
 }
 
+// errNoSlot has an ordinary activity wait for a slot, rather than a local one.
+var errNoSlot = errors.New("no slot is free")
+
 // reserve takes the slots that Work needs before the row is claimed: one that waits for them is not being worked. Where it would have to wait, it
-// looks at the row first, and wanted is false for one that offers no attempt.
+// looks at the row first, and wanted is false for one that offers no attempt. A local activity does not wait.
 func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
 	if ref.Namespace != "" && e.Rate == nil {
 		if taken, ok := e.tryEnter(ref.Namespace); ok {
@@ -121,6 +148,15 @@ func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.
 	isClaimed := row.Resource.ClaimedUntil != nil && row.Resource.ClaimedUntil.After(row.Now)
 	if r := &row.Resource; isClaimed || (r.State != deltatype.ResourceStatePending && !isDue(&row)) {
 		return false, &row, nil
+	}
+	if isLocal(ctx) {
+		taken, ok := e.tryEnter(row.Resource.Namespace)
+		if !ok || e.Rate != nil {
+			taken.leave()
+			return false, nil, errNoSlot
+		}
+		e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}
+		return true, nil, nil
 	}
 	taken, ok := e.enter(e.base, row.Resource.Namespace)
 	if !ok {
@@ -258,6 +294,14 @@ func workflowID(ctx context.Context) string {
 		return ""
 	}
 	return activity.GetInfo(ctx).WorkflowExecution.ID
+}
+
+// runID is that of the run of the workflow that the activity is of; empty outside of one.
+func runID(ctx context.Context) string {
+	if !activity.IsActivity(ctx) {
+		return ""
+	}
+	return activity.GetInfo(ctx).WorkflowExecution.RunID
 }
 
 // isOfBatch reports whether another workflow, a batch, attends to the row's rest. That may be so where the kind has no batches any more.

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ type execution struct {
 
 // execute begins an execution. End it with its function end.
 func (a *Activities) execute(ctx context.Context, single bool) *execution {
-	e := &execution{Activities: a, workflowID: workflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod(ctx))}
+	e := &execution{Activities: a, workflowID: workflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod())}
 	base, unlink := a.untilStopped(withoutSilence(ctx))
 	writes, cancel := a.untilAbandoned(ctx)
 	e.base, e.writes = base, writes
@@ -83,12 +84,8 @@ func (r *reservation) leave() {
 }
 
 // claimPeriod is how long a claim lasts without a renewal.
-func (a *Activities) claimPeriod(ctx context.Context) time.Duration {
-	timeout := HeartbeatTimeout
-	if activity.IsActivity(ctx) && activity.GetInfo(ctx).HeartbeatTimeout > 0 {
-		timeout = activity.GetInfo(ctx).HeartbeatTimeout
-	}
-	return claimPeriods * timeout
+func (a *Activities) claimPeriod() time.Duration {
+	return claimPeriods * cmp.Or(a.HeartbeatTimeout, HeartbeatTimeout)
 }
 
 // withoutSilence is ctx without the cancellation that only says that Temporal did not answer: the SDK gives up on a heartbeat after

@@ -108,8 +108,8 @@ func (e *execution) call(
 		}()
 		began := time.Now()
 		outcomes = do(workCtx, tasks)
-		if e.Called != nil {
-			e.Called(time.Since(began))
+		if e.Pace != nil {
+			e.Pace.Called(time.Since(began))
 		}
 	})
 

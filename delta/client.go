@@ -100,7 +100,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.claims = activities.NewClaims(pool, copied.Logger)
 	c.paces = map[string]*pace{}
 	for _, kind := range copied.Controllers.kinds() {
-		c.paces[kind] = newPace(copied.Controllers.byKind[kind].settings.Parallelism)
+		settings := copied.Controllers.byKind[kind].settings
+		c.paces[kind] = newPace(settings.Parallelism, settings.RateLimit > 0)
 	}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())

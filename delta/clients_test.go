@@ -389,7 +389,9 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 	h := newHarness(t)
 	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	h.killChild("work", "working")
+	kill := h.startChild("work", "working")
+	h.executes(h.Prefix + "/account/ann")
+	kill()
 	require.Equal(t, deltatype.ResourceStatePending, h.row("account", "ann").State)
 
 	h.startWorker(nil)

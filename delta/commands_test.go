@@ -92,7 +92,7 @@ func TestAnInformBySignalThatCannotBeStoredIsRefusedOnce(t *testing.T) {
 	h.eventually("raw", "ann", synced(2))
 	var failures, markers int
 	for _, event := range h.history(id) {
-		if marker := event.GetMarkerRecordedEventAttributes(); marker != nil {
+		if marker := event.GetMarkerRecordedEventAttributes(); namesActivity(marker, activities.CommandName) {
 			markers++
 			if marker.GetFailure() != nil {
 				failures++

@@ -236,7 +236,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		// A worker of the user's may be versioned, which an eager start does not heed.
 		eager: e.client.config.TaskQueue == "",
 		ref: func() activities.Ref {
-			return activities.Ref{Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load()}
+			return activities.Ref{
+				Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load(), Local: e.client.paces[kind].IsLocal(),
+			}
 		},
 		dropAttributes: func() { e.attributes.Store(false) },
 

@@ -2,7 +2,9 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,7 +14,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -55,10 +60,27 @@ func (g gear) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
 // resourceWorkflow is the id of a resource's own workflow, for a plain object id.
 func (g gear) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
 
-// attended waits until a resource has a workflow that attends to it, and returns its id.
+// attended waits until a resource has a workflow that attends to it, and whose Work is held, and returns its id.
 func (g gear) attended(name string) string {
 	g.t.Helper()
-	return g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
+	id := g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
+	g.executes(id)
+	return id
+}
+
+// executes waits until a worker executes an ordinary activity of a workflow: Work that is held is long.
+func (h *harness) executes(workflowID string) {
+	h.t.Helper()
+	until(h.t, func() bool {
+		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
+		if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+			return false
+		}
+		require.NoError(h.t, err)
+		return slices.ContainsFunc(found.RawResponse.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
+			return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
+		})
+	})
 }
 
 // order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	historypb "go.temporal.io/api/history/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -146,7 +145,7 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	row = h.eventually("account", "fails-after", synced(1))
 	require.Equal(t, "fails-after", next(t, events).Resource.ObjectID, "it is synced")
 	// Temporal has heard of the attempt: the failure would be written by now.
-	h.comes(row.WorkflowID, func(e *historypb.HistoryEvent) bool { return e.GetActivityTaskCompletedEventAttributes() != nil })
+	h.comes(row.WorkflowID, endsAttempt)
 	require.Equal(t, row, h.row("account", "fails-after"))
 	require.Empty(t, row.Errors)
 	require.Equal(t, 2, h.countEffects())

@@ -21,13 +21,17 @@ const (
 	firstBatch   = 100
 	batchFor     = 2 * time.Second
 	largestBatch = 1000
+	// paceWeight is how many calls of Work a mean remembers.
+	paceWeight = 16
 )
 
 // pace decides, for a kind in automatic mode, which resources get a workflow each and how large batches are: by how many attempts
 // end on this client, and how long its calls of Work take.
 type pace struct {
 	parallelism int
-	now         func() time.Time
+	// limited is true for a kind with a rate limit: a local activity does not wait for it.
+	limited bool
+	now     func() time.Time
 
 	mu sync.Mutex
 	// started are the times at which single workflows were woken whose attempts have not ended here. An attempt that ended elsewhere is
@@ -39,9 +43,13 @@ type pace struct {
 	batching bool
 	// took is how long calls of Work take, a mean that forgets; 0 before the first.
 	took time.Duration
+	// long is the share of them that were too long for a local activity, a mean that forgets, too.
+	long float64
 }
 
-func newPace(parallelism int) *pace { return &pace{parallelism: parallelism, now: time.Now} }
+func newPace(parallelism int, limited bool) *pace {
+	return &pace{parallelism: parallelism, limited: limited, now: time.Now}
+}
 
 // singles is how many more resources may get workflows of their own.
 func (p *pace) singles() int {
@@ -65,6 +73,29 @@ func since(times []time.Time, first time.Time) []time.Time {
 	return times
 }
 
+// IsLocal reports whether attempts of single workflows are to be local activities: fewer than one call of Work in twenty is too long.
+func (p *pace) IsLocal() bool {
+	const share = 0.05
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.limited && p.long < share
+}
+
+// HandedOver takes in that an attempt was too long for a local activity, before it has ended.
+func (p *pace) HandedOver() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.measured(true)
+}
+
+// measured takes in whether a call of Work was too long for a local activity.
+func (p *pace) measured(long bool) {
+	p.long -= p.long / paceWeight
+	if long {
+		p.long += 1. / paceWeight
+	}
+}
+
 // woke counts single workflows that were woken.
 func (p *pace) woke(n int) {
 	p.mu.Lock()
@@ -75,8 +106,8 @@ func (p *pace) woke(n int) {
 	}
 }
 
-// attempted counts an attempt of a single workflow that has ended.
-func (p *pace) attempted() {
+// Attempted counts an attempt of a single workflow that has ended.
+func (p *pace) Attempted() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.started) > 0 {
@@ -87,16 +118,16 @@ func (p *pace) attempted() {
 	}
 }
 
-// called takes in how long a call of Work took.
-func (p *pace) called(took time.Duration) {
-	const weight = 16
+// Called takes in how long a call of Work took.
+func (p *pace) Called(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.measured(took > activities.LocalFor)
 	if p.took == 0 {
 		p.took = max(took, 1)
 		return
 	}
-	p.took += (took - p.took) / weight
+	p.took += (took - p.took) / paceWeight
 }
 
 // batch is how large a batch is to be: as much as is worked in some seconds, so that it does not keep from other clients what they could

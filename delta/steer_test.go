@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
@@ -115,7 +114,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 	require.Equal(t, "ann", (<-events).Resource.ObjectID)
 	close(proceed)
-	h.comes(h.Prefix+"/account/ann", func(e *historypb.HistoryEvent) bool { return e.GetActivityTaskCompletedEventAttributes() != nil })
+	h.comes(h.Prefix+"/account/ann", endsAttempt)
 	row = h.row("account", "ann")
 	require.Equal(t, deltatype.ResourceStateDeleted, row.State, "the result of the call that ran changes nothing")
 	require.NotNil(t, row.DueAt)

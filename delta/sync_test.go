@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -147,7 +146,7 @@ func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
 	// Now its time has come: a wake-up makes it look at the row, as its timer does. It waits for the end of the claim.
 	looks := func() (n int) {
 		for _, e := range h.history(h.Prefix + "/account/ann") {
-			if e.GetEventType() == enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED {
+			if endsAttempt(e) {
 				n++
 			}
 		}

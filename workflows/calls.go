@@ -14,6 +14,8 @@ import (
 // tells sooner that a worker is gone.
 const unbounded = 10 * 365 * 24 * time.Hour
 
+const attemptSummary = "attempt"
+
 // attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result. A workflow that is
 // cancelled waits for it: of one that has ended, the worker would only be told that it is gone, as after a termination, and Work would go on.
 func attemptOptions(kind Kind) workflow.ActivityOptions {
@@ -21,13 +23,22 @@ func attemptOptions(kind Kind) workflow.ActivityOptions {
 		StartToCloseTimeout: unbounded,
 		HeartbeatTimeout:    cmp.Or(kind.HeartbeatTimeout, activities.HeartbeatTimeout),
 		WaitForCancellation: true,
-		Summary:             "attempt",
+		Summary:             attemptSummary,
 		RetryPolicy: &temporal.RetryPolicy{
 			InitialInterval:    time.Second,
 			BackoffCoefficient: 2,
 			MaximumInterval:    time.Minute,
 		},
 	}
+}
+
+// localOptions are for an attempt that is expected to be short. It is tried once: an ordinary activity follows if it fails. The activity answers
+// within [activities.LocalFor]; the timeouts are for a process that does not get on.
+var localOptions = workflow.LocalActivityOptions{
+	ScheduleToCloseTimeout: 10 * time.Second,
+	StartToCloseTimeout:    5 * time.Second,
+	Summary:                attemptSummary,
+	RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
 }
 
 // commandOptions repeat a command for as long as the database is away. It is a local activity: it does not wait behind Work.

@@ -26,6 +26,8 @@ type scene struct {
 	at time.Duration
 	// retention is true where EndRetention is to be called, false where Attempt is.
 	retention bool
+	// local is true where Attempt is to be called as a local activity.
+	local bool
 	// step and err are the answer.
 	step activities.Step
 	err  error
@@ -40,6 +42,7 @@ type play struct {
 	*testsuite.TestWorkflowEnvironment
 	t     *testing.T
 	start time.Time
+	ref   activities.Ref
 
 	mu     sync.Mutex
 	scenes []scene
@@ -59,6 +62,7 @@ func newPlay(t *testing.T, scenes ...scene) *play {
 	p := &play{
 		TestWorkflowEnvironment: environment(),
 		t:                       t,
+		ref:                     ref,
 		start:                   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		scenes:                  scenes,
 		carriedOut:              make(chan struct{}, 10),
@@ -114,8 +118,11 @@ func (p *play) next(ctx context.Context, got activities.Ref, retention bool) sce
 	}
 	s, n := p.scenes[0], len(p.infos)+1
 	p.scenes, p.infos = p.scenes[1:], append(p.infos, activity.GetInfo(ctx))
-	if got != ref || retention != s.retention || at != s.at {
-		p.t.Errorf("call %d: got %+v after %s (retention: %t), want %+v after %s (retention: %t)", n, got, at, retention, ref, s.at, s.retention)
+	if local := activity.GetInfo(ctx).IsLocalActivity; !retention && local != s.local {
+		p.t.Errorf("call %d is local: %t, want %t", n, local, s.local)
+	}
+	if got != p.ref || retention != s.retention || at != s.at {
+		p.t.Errorf("call %d: got %+v after %s (retention: %t), want %+v after %s (retention: %t)", n, got, at, retention, p.ref, s.at, s.retention)
 	}
 	return s
 }
@@ -148,7 +155,7 @@ func (p *play) wakeAfter(after time.Duration, times int) {
 // run runs the workflow to its end and returns its error.
 func (p *play) run() error {
 	p.t.Helper()
-	p.ExecuteWorkflow(workflows.ResourceName, ref)
+	p.ExecuteWorkflow(workflows.ResourceName, p.ref)
 	require.True(p.t, p.IsWorkflowCompleted(), "the workflow hangs")
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/workflows"
@@ -237,6 +238,20 @@ func TestRecord(t *testing.T) {
 			r.informs("free")
 			r.save(r.workflow(), name)
 		},
+		"handed-over": func(t *testing.T, name string) {
+			r := newRecorder(t, removed)
+			r.work = func(_ context.Context, resource *delta.Resource[account]) error {
+				if resource.Attempt == 1 {
+					time.Sleep(2 * activities.LocalFor)
+					return errNotYet
+				}
+				return nil
+			}
+			r.start()
+			r.informs("free")
+			r.save(r.workflow(), name)
+			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_MARKER_RECORDED, 1)(), "it was not local")
+		},
 		"woken-twice": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 2 * time.Second})
 			r.start()
@@ -276,7 +291,7 @@ func TestRecord(t *testing.T) {
 			r.wait("it waits for its second attempt", r.has(r.workflow(), enumspb.EVENT_TYPE_TIMER_STARTED, 1))
 			require.NoError(t, r.claim("ann", 5*time.Second))
 			r.save(r.workflow(), name)
-			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, 3)(), "it did not find the claim")
+			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_MARKER_RECORDED, 4)(), "it did not find the claim") // three attempts, and its removal
 		},
 		"rests-for-ever": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: -1})

@@ -40,8 +40,15 @@ func TestAHistoryOfOtherCallsDoesNotReplay(t *testing.T) {
 			history := read(t, file)
 			other := false
 			for _, e := range history.GetEvents() {
-				if scheduled := e.GetActivityTaskScheduledEventAttributes(); scheduled != nil && !other {
+				if other {
+					break
+				}
+				if scheduled := e.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
 					scheduled.ActivityType.Name, other = "delta.Other", true
+				}
+				for _, local := range e.GetMarkerRecordedEventAttributes().GetDetails()["data"].GetPayloads() {
+					renamed := strings.Replace(string(local.GetData()), `"delta.`, `"delta.Other`, 1)
+					local.Data, other = []byte(renamed), true
 				}
 			}
 			require.True(t, other, "there is no activity in the history")

@@ -62,6 +62,7 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 		if isLong(ctx) && l.isQuiet() {
 			// The next run begins with an attempt, which is all that a wake-up orders.
 			l.drain()
+			ref.Local = l.local
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
 		}
 	}
@@ -73,6 +74,8 @@ type lifecycle struct {
 	options workflow.ActivityOptions
 	wake    workflow.ReceiveChannel
 	last    activities.Step
+	// local has the next attempt made by a local activity.
+	local bool
 	*commands
 }
 
@@ -81,6 +84,7 @@ func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycl
 		ref:      ref,
 		options:  attemptOptions(kind),
 		wake:     workflow.GetSignalChannel(ctx, WakeSignal),
+		local:    ref.Local,
 		commands: newCommands(ctx),
 	}
 }
@@ -94,10 +98,18 @@ func isLong(ctx workflow.Context) bool {
 // attempt looks at the resource, and syncs it if that is due.
 func (l *lifecycle) attempt(ctx workflow.Context) error {
 	l.tell(ctx, "is being looked at")
+	if l.local {
+		step, err := attempt.runLocal(ctx, localOptions, l.ref)
+		if err == nil && !step.HandedOver {
+			l.local = step.Local
+			return l.took(ctx, step)
+		}
+	}
 	step, err := attempt.run(ctx, l.options, l.ref)
 	if err != nil {
 		return err
 	}
+	l.local = step.Local
 	return l.took(ctx, step)
 }
 

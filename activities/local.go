@@ -1,0 +1,175 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// LocalFor is how long an attempt may take as a local activity. Temporal holds back signals, queries and cancellations of a workflow while
+// its task is under way, and a local activity is a part of the task.
+const LocalFor = 500 * time.Millisecond
+
+// Pace measures the attempts of a kind on one client.
+type Pace interface {
+	// Called takes in how long a call of Work took.
+	Called(took time.Duration)
+	// Attempted takes in that an attempt of a single workflow has ended.
+	Attempted()
+	// HandedOver takes in that an attempt was too long for a local activity.
+	HandedOver()
+	// IsLocal reports whether attempts are short enough for local activities.
+	IsLocal() bool
+}
+
+// isLocal reports whether the activity is a local one.
+func isLocal(ctx context.Context) bool {
+	return activity.IsActivity(ctx) && activity.GetInfo(ctx).IsLocalActivity
+}
+
+// localAttempts are attempts that began as local activities and are under way, by the run of their workflow. The zero value has none.
+type localAttempts struct {
+	mu    sync.Mutex
+	byRun map[string]*localAttempt
+}
+
+// localAttempt is one of them. It goes on when its activity has ended, and an ordinary one waits for it.
+type localAttempt struct {
+	cancel context.CancelCauseFunc
+	// done is closed when step and err are set.
+	done chan struct{}
+	step Step
+	err  error
+	// joined is true once an ordinary activity waits for it, handedOver once one should.
+	joined, handedOver bool
+}
+
+// begin adds an attempt; nil if the run has one under way.
+func (l *localAttempts) begin(runID string, cancel context.CancelCauseFunc) *localAttempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byRun[runID] != nil {
+		return nil
+	}
+	if l.byRun == nil {
+		l.byRun = map[string]*localAttempt{}
+	}
+	one := &localAttempt{cancel: cancel, done: make(chan struct{})}
+	l.byRun[runID] = one
+	return one
+}
+
+// end removes an attempt, and reports whether it was handed over to an activity that has not come.
+func (l *localAttempts) end(runID string, one *localAttempt) (missed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.byRun, runID)
+	close(one.done)
+	return one.handedOver && !one.joined
+}
+
+// handOver leaves an attempt to an ordinary activity. It is false if the attempt has ended meanwhile.
+func (l *localAttempts) handOver(one *localAttempt) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-one.done:
+		return false
+	default:
+		one.handedOver = true
+		return true
+	}
+}
+
+// join is the attempt of a run that is under way; nil if there is none.
+func (l *localAttempts) join(runID string) *localAttempt {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.byRun[runID]
+	if one != nil {
+		one.joined = true
+	}
+	return one
+}
+
+// await waits for the end of an attempt, and forwards a cancellation that somebody has ordered in Temporal.
+func (one *localAttempt) await(ctx context.Context) (Step, error) {
+	defer context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); isOrdered(cause) {
+			one.cancel(cause)
+		}
+	})()
+	<-one.done
+	return one.step, one.err
+}
+
+// handedOver has an ordinary activity follow.
+var handedOver = Step{Next: NextAttempt, HandedOver: true}
+
+// attemptLocally makes an attempt within a local activity, for as long as it is short. After that the attempt goes on beside the activity,
+// and the ordinary one that follows waits for it: most likely on this worker, because the SDK asks for that.
+func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) {
+	id := runID(ctx)
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	one := a.local.begin(id, cancel)
+	if one == nil {
+		cancel(nil)
+		return handedOver, nil // Temporal has given the workflow's task up, and gives it again
+	}
+	a.Claims.beside(func() {
+		defer cancel(nil)
+		one.step, one.err = a.attemptRecovered(ctx, ref)
+		if a.local.end(id, one) {
+			a.wakeMissed(ctx, ref, one.err)
+		}
+	})
+	timer := time.NewTimer(LocalFor)
+	defer timer.Stop()
+	select {
+	case <-one.done:
+	case <-timer.C:
+		if a.local.handOver(one) {
+			if a.Pace != nil {
+				a.Pace.HandedOver()
+			}
+			return handedOver, nil
+		}
+	}
+	return one.step, one.err
+}
+
+// attemptRecovered is attempt for a goroutine of ours: the SDK recovers only those of its own.
+func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.Logger.Error("an attempt panicked", "kind", ref.Kind, "panic", v, "stack", string(debug.Stack()))
+			err = temporal.NewApplicationError(fmt.Sprintf("panic: %v", v), "delta.Panic")
+		}
+	}()
+	return a.attempt(ctx, ref)
+}
+
+// wakeMissed has a dispatcher wake the workflow of an attempt that has ended after it was handed over, although no activity has waited for it
+// here: that of another worker has found the claim, and waits for its end.
+func (a *Activities) wakeMissed(ctx context.Context, ref Ref, failure error) {
+	if failure != nil {
+		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", "kind", ref.Kind, "error", failure)
+		return
+	}
+	ref, err := a.resolve(ctx, ref)
+	if err == nil {
+		err = db.New().DispatchSoon(ctx, a.Pool, db.DispatchSoonParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
+	}
+	if err != nil {
+		a.Logger.Info("waking the workflow of an attempt failed; it wakes up when it sees the end of the claim", "kind", ref.Kind, "error", err)
+		return
+	}
+	a.dispatchSoon()
+}

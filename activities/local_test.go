@@ -1,0 +1,123 @@
+package activities_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// paced is a pace that counts what is handed over.
+type paced struct{ handedOver atomic.Int64 }
+
+func (*paced) Called(time.Duration) {}
+func (*paced) Attempted()           {}
+func (p *paced) HandedOver()        { p.handedOver.Add(1) }
+func (p *paced) IsLocal() bool      { return p.handedOver.Load() == 0 }
+
+// local is an activity environment for local activities, and ordinary ones, of one workflow.
+type local struct {
+	*testsuite.TestActivityEnvironment
+}
+
+func newLocal() local {
+	var suite testsuite.WorkflowTestSuite
+	return local{suite.NewTestActivityEnvironment()}
+}
+
+func (l local) attempt(t *testing.T, h *harness, ref activities.Ref) (step activities.Step) {
+	t.Helper()
+	value, err := l.ExecuteLocalActivity(h.Attempt, ref)
+	require.NoError(t, err)
+	require.NoError(t, value.Get(&step))
+	return step
+}
+
+func (l local) attemptOrdinarily(t *testing.T, a *activities.Activities, ref activities.Ref) (step activities.Step) {
+	t.Helper()
+	l.RegisterActivityWithOptions(a.Attempt, activity.RegisterOptions{Name: activities.AttemptName, DisableAlreadyRegisteredCheck: true})
+	value, err := l.ExecuteActivity(activities.AttemptName, ref)
+	require.NoError(t, err)
+	require.NoError(t, value.Get(&step))
+	return step
+}
+
+// startLong begins an attempt as a local activity whose Work goes on until proceed is closed, and comes to outcome then.
+func startLong(t *testing.T, outcome activities.Outcome) (h *harness, l local, ref activities.Ref, proceed chan struct{}) {
+	t.Helper()
+	proceed = make(chan struct{})
+	h = newHarness(t, func(context.Context, *deltatype.ResourceRow) activities.Outcome {
+		<-proceed
+		return outcome
+	})
+	pace := &paced{}
+	h.Pace, h.Claims = pace, activities.NewClaims(h.Pool, h.Logger)
+	ref, l = h.inform(object("a", "1")), newLocal()
+	step := l.attempt(t, h, ref)
+	require.Equal(t, activities.Step{Next: activities.NextAttempt, HandedOver: true}, step)
+	require.EqualValues(t, 1, pace.handedOver.Load())
+	h.become(ref, deltatype.ResourceStatePending)
+	return h, l, ref, proceed
+}
+
+func TestALocalAttemptThatTakesLongGoesOnAndTheOrdinaryOneWaitsForIt(t *testing.T) {
+	t.Parallel()
+	h, l, ref, proceed := startLong(t, synced)
+	defer time.AfterFunc(100*time.Millisecond, func() { close(proceed) }).Stop()
+	step := l.attemptOrdinarily(t, h.Activities, ref)
+	require.Equal(t, activities.NextRetention, step.Next)
+	require.Equal(t, deltatype.ResourceStateSynced, step.State)
+	require.False(t, step.Local, "the next attempt is an ordinary one")
+	require.EqualValues(t, 1, h.handler.worked.Load())
+	require.Equal(t, 1, h.row(ref).Attempt)
+}
+
+// The ordinary activity has come to another worker: it finds the claim, and waits for its end. What follows does not.
+func TestALocalAttemptThatTakesLongHasItsWorkflowWokenWhereTheOrdinaryOneIsElsewhere(t *testing.T) {
+	t.Parallel()
+	h, l, ref, proceed := startLong(t, failed)
+	other := &activities.Activities{Pool: h.Pool, Installation: h.Installation, Handler: h.handler, Logger: h.Logger, AbandonAfter: time.Minute}
+	step := l.attemptOrdinarily(t, other, ref)
+	require.Equal(t, activities.NextAttempt, step.Next)
+	require.Greater(t, step.Wait, time.Second)
+	close(proceed)
+	h.become(ref, deltatype.ResourceStateFailed)
+	h.Claims.Wait()
+	row := h.row(ref)
+	require.False(t, row.DispatchAt.After(h.now()), "a dispatcher wakes the workflow for its next attempt, which is due at %s", row.DueAt)
+	require.EqualValues(t, 1, h.handler.worked.Load())
+}
+
+func TestALocalAttemptDoesNotWaitForASlot(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil) // Work must not be called
+	limit := &fullLimit{}
+	h.Limit = limit
+	for _, namespace := range []string{"", "default"} { // known from the dispatcher, or read
+		ref := h.inform(object("a"+namespace, "1"))
+		ref.Namespace = namespace
+		before := h.row(ref)
+		require.Equal(t, activities.Step{Next: activities.NextAttempt, HandedOver: true}, newLocal().attempt(t, h, ref))
+		require.Equal(t, before, h.row(ref), "it is not claimed")
+	}
+	require.Zero(t, limit.waits.Load())
+}
+
+// fullLimit has no slot.
+type fullLimit struct{ waits atomic.Int64 }
+
+func (l *fullLimit) Acquire(ctx context.Context, _ string) (release func(), err error) {
+	l.waits.Add(1)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (l *fullLimit) TryAcquire(string) (release func(), ok bool) { return nil, false }
+func (l *fullLimit) IsFull(string) bool                          { return true }

@@ -1,0 +1,161 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// localAttempts and ordinaryAttempts are how many attempts a history has of a sort. A local activity leaves a marker, with its name in it.
+func localAttempts(history []*historypb.HistoryEvent) (n int) {
+	for _, e := range history {
+		if namesActivity(e.GetMarkerRecordedEventAttributes(), activities.AttemptName) {
+			n++
+		}
+	}
+	return n
+}
+
+// namesActivity reports whether a marker is that of a local activity.
+func namesActivity(marker *historypb.MarkerRecordedEventAttributes, name string) bool {
+	for _, payload := range marker.GetDetails()["data"].GetPayloads() {
+		if bytes.Contains(payload.GetData(), []byte(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+func ordinaryAttempts(history []*historypb.HistoryEvent) (n int) {
+	for _, e := range history {
+		if e.GetActivityTaskScheduledEventAttributes().GetActivityType().GetName() == activities.AttemptName {
+			n++
+		}
+	}
+	return n
+}
+
+// endsAttempt reports whether an event is the end of an attempt.
+func endsAttempt(e *historypb.HistoryEvent) bool {
+	marker := e.GetMarkerRecordedEventAttributes()
+	return e.GetActivityTaskCompletedEventAttributes() != nil ||
+		(namesActivity(marker, activities.AttemptName) && !bytes.Contains(marker.GetDetails()["result"].GetPayloads()[0].GetData(), []byte("handed_over")))
+}
+
+// A busy machine may take long for what is short: some resource's attempt is local as a whole.
+func TestShortWorkIsALocalActivity(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(nil)
+	n := 0
+	until(t, func() bool {
+		n++
+		id := fmt.Sprint("a", n)
+		_, err := c.Inform(t.Context(), account{Name: id}, nil)
+		require.NoError(t, err)
+		row := h.eventually("account", id, synced(1))
+		h.waits(row.WorkflowID)
+		history := h.history(row.WorkflowID)
+		return localAttempts(history) == 1 && ordinaryAttempts(history) == 0
+	})
+}
+
+func TestLongWorkDoesNotKeepSignalsFromItsWorkflow(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	proceed := make(chan struct{})
+	var calls atomic.Int64
+	c := h.startWorker(func(context.Context, *delta.Resource[account]) error {
+		calls.Add(1)
+		<-proceed
+		return nil
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	pending := h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.State == deltatype.ResourceStatePending })
+	h.order("account", "ann", "inform", map[string]any{"object": account{Name: "ann", Plan: "new"}})
+	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
+	require.EqualValues(t, 1, calls.Load())
+	history := h.history(pending.WorkflowID)
+	require.Equal(t, 1, localAttempts(history))
+	require.Equal(t, 1, ordinaryAttempts(history), "an ordinary activity waits for it")
+
+	close(proceed)
+	h.eventually("account", "ann", synced(2))
+	require.EqualValues(t, 2, calls.Load())
+	h.comes(pending.WorkflowID, endsAttempt)
+
+	// Work is known to be long now.
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "bob", synced(1))
+	require.Zero(t, localAttempts(h.history(row.WorkflowID)))
+}
+
+// A rate has Work wait, which a local activity does not.
+func TestWorkOfAKindWithARateIsNeverALocalActivity(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[rated]{})))
+	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
+	require.NoError(t, err)
+	row := h.eventually("rated", "ann", synced(1))
+	h.waits(row.WorkflowID)
+	history := h.history(row.WorkflowID)
+	require.Zero(t, localAttempts(history))
+	require.Positive(t, ordinaryAttempts(history))
+}
+
+type rated struct{ account }
+
+func (rated) Kind() string { return "rated" }
+func (rated) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, RateLimit: 100}
+}
+
+// A stop ends the context of Work that a local activity has begun, as any other.
+func TestStopReachesALocalActivity(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	working, ended := make(chan struct{}), make(chan error, 1)
+	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
+		close(working)
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return ctx.Err()
+	})
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	<-working // within the local activity, most likely
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_ = c.Stop(ctx)
+	require.Error(t, <-ended)
+	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
+}
+
+// Temporal gives the workflow's task to another worker, which finds the claim and waits for its end.
+func TestAProcessKilledInALocalActivityIsReplaced(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(&delta.Config{}).Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	h.killChild("work", "working") // at once, so that it has not been handed over, most likely
+	h.startWorker(nil)
+	row := h.eventually("account", "ann", synced(1))
+	require.Equal(t, 2, row.Attempt, "the lost attempt counts")
+	require.Len(t, row.Errors, 1)
+	require.Contains(t, row.Errors[0].Error, "the worker was lost")
+}
