@@ -6,7 +6,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 BIN := $(CURDIR)/.bin
-PACKAGES := ./...
+# The package with the longest tests begins first, and the others run beside it.
+PACKAGES := ./delta ./...
 VERSION := 17
 VERSIONS := 14 15 16 17 18
 # Most tests wait for servers most of the time: by default as many run at once as there are cores.
@@ -41,7 +42,7 @@ test: delta-temporal temporal postgres chromium ## Run all tests, with the race 
 
 .PHONY: test-short
 test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work
-	go test -short $(PACKAGES)
+	go test -short -parallel $(PARALLEL) $(PACKAGES)
 
 .PHONY: test-modules
 test-modules: ## Test the other modules of this repository

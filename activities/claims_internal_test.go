@@ -13,6 +13,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 const (
@@ -64,6 +65,7 @@ func due(k *claim) {
 }
 
 func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	pool := deltatest.New(t).Pool
 	claims := NewClaims(pool, silent)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // lock locks a resource in a transaction of the user's, until it is unlocked.
@@ -127,6 +128,7 @@ func TestAnAttemptWaitsForARowThatIsLockedAtItsClaim(t *testing.T) {
 
 // A lock may last longer than the activity waits: then the outcome is written beside it.
 func TestAnOutcomeIsWrittenHoweverLongItsRowIsLocked(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	singleAndBatch(t, func(t *testing.T, batched bool) {
 		h := newHarness(t, nil)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // endRetention ends the retention of a resource; it must not fail.
@@ -29,6 +30,7 @@ const hour = time.Hour
 
 // How long a resource rests, and what the end of its rest is, by outcome and the settings of its namespace.
 func TestARetentionHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const removed = ""
 	for name, c := range map[string]struct {

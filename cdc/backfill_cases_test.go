@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // copyAll applies until the backfill is done and all that was written before has come.
@@ -23,6 +24,7 @@ func (c *copied) copyAll(d *database, s *cdc.Stream, b *cdc.Backfill) {
 }
 
 func TestBackfillFollowsWhatHappensBetweenChunks(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, harm := range map[string][]string{
 		"large values under a new key": {`update t set id = -id where id > 80`},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // copied is a table kept by somebody who began with nothing: from the stream and a backfill. truth is the same table from a
@@ -125,6 +126,7 @@ func done(b *cdc.Backfill) bool {
 }
 
 func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, full := range map[string]bool{"primary key": false, "replica identity full": true} {
 		t.Run(name, func(t *testing.T) {
@@ -160,6 +162,7 @@ func TestBackfillBesideWritersMakesTheTable(t *testing.T) {
 }
 
 func TestBackfillGoesOnAfterItWasKilled(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	d := newDatabase(t)
 	const keys = 3000

@@ -45,6 +45,7 @@ func (s *privateServer) stream(d *database) *cdc.Stream {
 }
 
 func TestStreamGoesOnAfterTheServerIsRestarted(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	s, d := newPrivateServer(t)
 	d.exec(`create table t (id int primary key)`)
@@ -174,6 +175,7 @@ func TestBackfillWaitsForCommitsThatCannotBeSeen(t *testing.T) {
 
 // A server that was restarted gives the same names to other snapshots.
 func TestASnapshotThatWasLostIsNotTakenForAnother(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const senders = 4
 	s, d := newPrivateServer(t, fmt.Sprint("max_wal_senders=", senders), "autovacuum=off")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // textLines are rows of the server in the form of [replica.lines].
@@ -45,6 +46,7 @@ func (d *database) snapshot(change ...func(*cdc.SnapshotConfig)) *cdc.Snapshot {
 }
 
 func TestSnapshotAndStreamMakeTheTable(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, rough := range map[string]bool{"undisturbed": false, "walsender terminated": true} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // quiet is the log of tests that make trouble on purpose.
@@ -68,6 +69,7 @@ func next(tb testing.TB, s *cdc.Stream) (*cdc.Transaction, []string) {
 }
 
 func TestStreamDeliversTransactionsInOrder(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for protocol := 1; protocol <= 2; protocol++ {
 		t.Run(fmt.Sprintf("protocol %d", protocol), func(t *testing.T) {
@@ -242,6 +244,7 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 }
 
 func TestLostSlotsNeedAResync(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for reason, harm := range map[cdc.ResyncReason]string{
 		cdc.SlotMissing:  `select pg_drop_replication_slot('%s')`,

@@ -12,6 +12,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestANewObjectIsScheduledWithDefaults(t *testing.T) {
@@ -156,6 +157,7 @@ func anUnchangedRowIsNeitherWrittenNorLocked(t *testing.T, inform way) {
 
 // What each state makes of an inform: of an object that changed or not, by a user (revive) or an informer.
 func TestWhatAnInformSchedulesInEachState(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	eachWay(t, whatAnInformSchedulesInEachState)
 }

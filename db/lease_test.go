@@ -11,6 +11,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // lender leases as many batches as it has names for.
@@ -73,6 +74,7 @@ func TestASetIsLeasedAsItIsWrittenAndWhatIsLeftWaitsForADispatcher(t *testing.T)
 }
 
 func TestARowThatIsNotForABatchIsNotLeasedToOne(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, change := range map[string]string{
 		"its Work may run":              "UPDATE delta_resource SET claimed_until = now() + interval '1 hour', workflow_id = 'own'",

@@ -10,10 +10,12 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // What sets rows right, many at once, waits for an inform that has some of them, and is not its end.
 func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, maintain := range map[string]func(context.Context, db.DBTX, []int64) error{
 		"RetryResources": func(ctx context.Context, conn db.DBTX, ids []int64) error {

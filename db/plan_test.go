@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // What Postgres takes for dearer than jit_above_cost, 100,000 unless set otherwise, it compiles at each call: that takes longer
@@ -69,6 +70,7 @@ func (c *costOf) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 // What the engine asks for again and again reads what it is about, and not the whole table: whether Postgres
 // knows the table or not, and whether it plans a statement with its arguments or once for all of them.
 func TestStatementsReadWhatTheyAreAboutAndNotTheTable(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	// Of the tests' kind, rest are synced and due in a day, and few are of interest; as many again are of another kind.
 	const rest, few = 20_000, 40

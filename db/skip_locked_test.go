@@ -13,10 +13,12 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // What the engine does for sets goes on while a user's transaction has locked one of the rows; that one is left for later.
 func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	q := db.New()
 	claim, pass := uuid.NewString(), uuid.NewString()

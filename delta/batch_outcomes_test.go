@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // brokenError panics where it is nil, as a method of a pointer does that reads a field.
@@ -108,6 +109,7 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 
 // What was synced together does not expire together, but as members of a batch, which are synced again as one.
 func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		const expiry = 100 * time.Minute

@@ -43,6 +43,7 @@ func withSize(batches bool, work func(ctx context.Context, row *deltatype.Resour
 
 // Whatever state they are in, resources go on when the BatchSize of their kind changes, at once or client by client.
 func TestABatchSizeCanBeChanged(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		name           string

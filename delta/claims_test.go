@@ -22,6 +22,7 @@ import (
 // Whatever becomes of a workflow, a worker or a connection: Work runs for a resource by one at a time.
 
 func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
+	soak.Long(t)
 	inBriefGears(t, func(t *testing.T, g gear) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
@@ -78,6 +79,7 @@ func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 }
 
 func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
+	soak.Long(t)
 	inBriefGears(t, func(t *testing.T, g gear) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
@@ -98,6 +100,7 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 }
 
 func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
+	soak.Long(t)
 	inBriefGears(t, func(t *testing.T, g gear) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
@@ -150,6 +153,7 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 }
 
 func TestASilentTemporalDoesNotEndWork(t *testing.T) {
+	soak.Long(t)
 	inBriefGears(t, func(t *testing.T, g gear) {
 		w := hold(t, &meter{})
 		p := newCutProxy(t, g.TemporalAddress)

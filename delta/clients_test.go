@@ -74,6 +74,7 @@ func TestAnotherPrefixOnTheSameDatabaseIsRefused(t *testing.T) {
 
 // With two names a resource would have two workflows, which call Work at once.
 func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
@@ -101,6 +102,7 @@ func TestClientsAgreeWhetherIDsAreHashed(t *testing.T) {
 }
 
 func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h, other := newHarness(t), newHarness(t)
 	h.startWorker(nil)
@@ -123,6 +125,7 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 }
 
 func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h, other := newHarness(t), newHarness(t)
 	old := h.startWorker(nil)
@@ -191,6 +194,7 @@ func (h *harness) refusingRequests(refuse func(method string, request any) error
 }
 
 func TestTemporalThatRefusesIsAskedAgainAndNothingIsLost(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var refuse atomic.Bool

@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -25,6 +26,7 @@ func (h *harness) order(kind, id, command string, payload any) {
 }
 
 func TestACommandDoesNotWaitBehindWork(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		begun, ended, release := make(chan string, 100), make(chan string, 100), make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, j job) error {

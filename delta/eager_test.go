@@ -37,6 +37,7 @@ func TestAProcessKilledWithTheAnswerToAnEagerStartIsReplaced(t *testing.T) {
 
 // An answer that is lost costs nothing where the SDK asks again, and where the dispatcher does, Temporal's timeout.
 func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, c := range []struct {
 		by       string
@@ -63,6 +64,7 @@ func TestAnEagerStartWhoseAnswerIsLostIsRepeated(t *testing.T) {
 
 // A new row's workflow may have the id of one that is just closing: either it hears of the row, or another one is started.
 func TestAnObjectInformedAnewWhileTheWorkflowOfItsRowClosesIsSynced(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))

@@ -14,6 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // startFull starts a client with a namespace, "full", that has one worker, at which Work stays until it is released.
@@ -47,6 +48,7 @@ func (g gear) informEach(c *delta.Client, opts *delta.InformOpts, names ...strin
 }
 
 func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
@@ -86,6 +88,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 
 // Where there are always more urgent rows than one lease takes, the least urgent ones have their turn all the same.
 func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		var swallow atomic.Bool
 		swallow.Store(true)

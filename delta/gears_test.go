@@ -16,6 +16,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -110,6 +111,7 @@ func names(prefix string, n int) (all []string) {
 }
 
 func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		var calls sync.Map
 		c := g.startWorker(func(_ context.Context, j job) error {
@@ -225,6 +227,7 @@ func TestGearsSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 }
 
 func TestGearsExpireAndSyncAgain(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Object.Name == "fails" && j.Generation == 1 && j.Attempt == 1 {
@@ -245,6 +248,7 @@ func TestGearsExpireAndSyncAgain(t *testing.T) {
 }
 
 func TestGearsRemoveWhatHasRested(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Object.Name == "gone" {
@@ -288,6 +292,7 @@ func TestGearsLeaveWhatIsPaused(t *testing.T) {
 }
 
 func TestGearsAreSteered(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		c := g.startWorker(func(_ context.Context, j job) error {
 			if j.Object.Plan == "bad" {
@@ -327,6 +332,7 @@ func TestGearsAreSteered(t *testing.T) {
 }
 
 func TestGearsCompleteInTheUsersTransaction(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		g.effects()
 		c := g.startWorker(func(ctx context.Context, j job) error {
@@ -369,6 +375,7 @@ func TestGearsCompleteInTheUsersTransaction(t *testing.T) {
 }
 
 func TestGearsBoundWork(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		var running, most, all, mostAll atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {

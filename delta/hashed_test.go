@@ -19,11 +19,13 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
 // The answer of the activity that waits is lost: it is asked once more, and what it has counted is still there.
 func TestARunInTheForegroundWhoseAnswerIsLostStillTellsWhatDegraded(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var lost atomic.Bool
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
@@ -90,6 +92,7 @@ func (h *harness) all() (ids map[string]string) {
 }
 
 func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	const secret = "classified"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // oddIDs are ids that are not plain, and how the ids of their workflows end; empty where that is a hash.
@@ -39,10 +40,12 @@ func oddIDs() map[string]string {
 }
 
 func TestObjectsAreSyncedWhateverTheirIDs(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) { testOddIDs(t, g, false) })
 }
 
 func TestObjectsAreSyncedWhateverTheirIDsThatAreKeptFromTemporal(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) { testOddIDs(t, g, true) })
 }
 

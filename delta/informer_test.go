@@ -20,6 +20,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // listed is a kind with an informer, and objects that know when they were created.
@@ -238,6 +239,7 @@ func (hourly) Kind() string                   { return "hourly" }
 func (hourly) Settings() delta.ObjectSettings { return delta.ObjectSettings{} }
 
 func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h, other := newHarness(t), newHarness(t)
 	old := h.start(h.config(with(&controller[listed]{})))
@@ -262,6 +264,7 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 
 // Clients that differ, as while they are replaced, do not undo each other's schedules: one that is made anew runs at once.
 func TestTheLastClientThatStartsDecidesTheSchedule(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var passes atomic.Int64
 	informs := &controller[hourly]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan hourly, error) {
@@ -307,6 +310,7 @@ func (l *looking) more(t *testing.T, times int64) {
 
 // Who pauses a schedule leaves a note of his own on it.
 func TestAScheduleThatWasPausedIsNotWrittenAgainAndAgain(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	looks := &looking{}
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(looks.count))}

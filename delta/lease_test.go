@@ -20,6 +20,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // A set that makes half a batch is leased to one as it is written, so no dispatcher has to.
@@ -85,6 +86,7 @@ func TestASetThatIsLeasedWhileTemporalIsAwayIsNotHeldBack(t *testing.T) {
 
 // A client that stops leaves what it has leased to others.
 func TestASetThatIsLeasedByAClientThatStopsIsSyncedByAnother(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	var temporal starts
 	h := temporal.harness(t)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestSyncsWhatIsInformed(t *testing.T) {
@@ -273,6 +274,7 @@ func TestWorkThatIgnoresItsContextIsLeftBehindAndKeepsItsPlace(t *testing.T) {
 }
 
 func TestPointerReceiversAndTheClientInTheContext(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[*pointed]{work: func(ctx context.Context, r *delta.Resource[*pointed]) error {

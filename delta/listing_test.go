@@ -134,6 +134,7 @@ func TestWhatACompleteListingNoLongerHasIsDeletedWithinBounds(t *testing.T) {
 }
 
 func TestObjectsThatCompareThemselvesDecideWhatIsTheSame(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: mirrors(3)}
@@ -163,6 +164,7 @@ func TestObjectsThatCompareThemselvesDecideWhatIsTheSame(t *testing.T) {
 }
 
 func TestARunInTheForegroundFailsIfSomeDegrade(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	outside := &upstream[mirror]{all: mirrors(30)}
@@ -198,6 +200,7 @@ func TestOptionsReachTheInformer(t *testing.T) {
 
 // Over random schedules of creations, clock skews, late appearances, failures and restarts, no object is ever missed.
 func TestTheCursorMissesNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, dated := range map[string]bool{"dated": true, "undated": false} {
 		t.Run(name, func(t *testing.T) {
@@ -307,6 +310,7 @@ func (c cursed) Settings() delta.ObjectSettings {
 
 // What a pass cannot have listed is not gone: here Work makes the object outside while the pass, which began after it, goes on.
 func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	made, working, listing, finish := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // asks are what can be asked of a resource, each of one that is named for it.
@@ -80,6 +81,7 @@ func TestGearsAreAskedBeforeTheAttempt(t *testing.T) {
 
 // A batch that was started and has not begun takes its members as they are when it begins.
 func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := gear{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}
 	var worked calls
@@ -139,6 +141,7 @@ func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
 // Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked. They rest
 // for an hour until all have been asked, however long that takes, and are due when the test says so.
 func TestGearsAreAskedAtRest(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		var worked calls
 		config := g.config(g.controller(func(_ context.Context, j job) error { worked.add(j.ObjectID); return nil }))

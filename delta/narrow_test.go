@@ -11,10 +11,12 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // Nobody asks for a connection while he holds one: a pool of a single one, which Work uses too, is slow and suffices.
 func TestOneConnectionSuffices(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	t.Run("each", func(t *testing.T) {
 		t.Parallel()

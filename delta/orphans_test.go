@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // passes lets time pass until a dispatcher is to look at the rows of a kind that are not worked: by itself, a minute after they are due at
@@ -39,6 +40,7 @@ func (h *harness) terminate(workflowIDs ...string) {
 }
 
 func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
@@ -63,6 +65,7 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 }
 
 func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		var mended atomic.Bool
 		c := g.startWorker(func(_ context.Context, j job) error {
@@ -123,6 +126,7 @@ func (g gear) queuedFor(names ...string) (ids []string) {
 
 // Also a batch, before its attempt.
 func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		c, w := g.onTaskQueue("own", func(context.Context, job) error { return nil })
 		g.inform(c, nil, names("many", 30)...)
@@ -187,6 +191,7 @@ func (h *harness) signalled(workflowID string) {
 
 // Late resources are those that somebody should look at, whatever dispatchers do with them.
 func TestLateCountsWhatIsDueAndWhatWasLost(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())

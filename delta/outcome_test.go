@@ -13,9 +13,11 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestASnoozedAttemptIsRepeatedLaterAndDoesNotCount(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int64
@@ -96,6 +98,7 @@ func (h *harness) countEffects() (n int) {
 }
 
 func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	h.effects()
@@ -201,6 +204,7 @@ func (h *harness) completeAndFail(ctx context.Context, complete func(context.Con
 
 // A row that goes on while the transaction is open: what was synced counts for the generation that was worked.
 func TestCompleteTxWhileTheObjectIsInformedAnew(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var c *delta.Client

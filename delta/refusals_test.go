@@ -13,6 +13,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -76,6 +77,7 @@ func TestAClientDoesNotStartOnAnotherSchemaVersion(t *testing.T) {
 
 // An operator may remove Delta's search attributes from the Temporal namespace: workflows go on without them.
 func TestSearchAttributesThatAreRemovedStopNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	temporal := startTemporal(t).dial()

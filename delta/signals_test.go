@@ -16,6 +16,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -103,6 +104,7 @@ func TestSignalsFromTheCommandLine(t *testing.T) {
 }
 
 func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	h.startWorker(nil)
@@ -141,6 +143,7 @@ func TestBadSignalsDoNoHarmAndAreShown(t *testing.T) {
 
 // The commands of docs/temporal.md do what it says.
 func TestTheCommandsOfTheDocument(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	c := h.start(h.config(with(&controller[*User]{})))

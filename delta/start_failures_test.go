@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // startedWorkflow is the workflow that a request to Temporal starts; empty for any other request.
@@ -55,6 +56,7 @@ func (s *refusedStarts) count() int {
 }
 
 func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := gearOf(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
 	g.harness = newHarness(t)
@@ -95,6 +97,7 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 
 // A member that failed, and whose own workflow cannot be started, is tried again in a batch.
 func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	g := gearOf(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })
 	g.harness = newHarness(t)
@@ -151,6 +154,7 @@ func (l *waitsLog) all() []time.Duration {
 }
 
 func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		starts := &refusedStarts{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))

@@ -10,9 +10,11 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		c := g.startWorker(func(_ context.Context, j job) error {
 			if j.Object.Name == "degrades" {

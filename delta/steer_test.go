@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestInvalidateSyncsAgainAtOnceAndOnlyWhatIsSynced(t *testing.T) {
@@ -130,6 +131,7 @@ func TestDeleteEndsAResourceEvenWhileItIsWorked(t *testing.T) {
 }
 
 func TestWhatIsPausedIsNotWorkedUntilItIsResumed(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var calls atomic.Int64

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // stopBound is far more than Stop takes after the end of its context, some 5 seconds, and less than it took when it waited for what is down.
@@ -109,6 +110,7 @@ func (f *faulty) leavesNothing() {
 
 // Not parallel, as the tests below: they look at the goroutines of the whole process.
 func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
+	soak.Long(t)
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
 	f.stops()
@@ -116,6 +118,7 @@ func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
 }
 
 func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
+	soak.Long(t)
 	f := newFaulty(t)
 	f.server.silent.Store(true)
 	f.stops()
@@ -124,6 +127,7 @@ func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
 }
 
 func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
+	soak.Long(t)
 	f := newFaulty(t)
 	closed := f.closes()
 	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
@@ -133,6 +137,7 @@ func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 }
 
 func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
+	soak.Long(t)
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
 	answered := make(chan error, 20)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // logBuffer keeps what is logged.
@@ -147,6 +148,7 @@ type ctxKey struct{}
 
 // Not parallel: it looks at the goroutines of the whole process.
 func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
+	soak.Long(t)
 	h := newHarness(t)
 	before := goleak.IgnoreCurrent()
 	config := h.config(with(&controller[account]{}), with(&controller[listed]{}), with(&controller[batched]{}))
@@ -174,6 +176,7 @@ func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 }
 
 func TestWorkIsBoundedByKindAndByNamespace(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	var accounts, all, mostAccounts, mostAll atomic.Int32

@@ -10,9 +10,11 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
+	soak.Long(t)
 	inBothGears(t, func(t *testing.T, g gear) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		const callers = 50

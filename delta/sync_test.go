@@ -14,6 +14,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestSyncWaitsUntilTheGenerationHasSettled(t *testing.T) {
@@ -116,6 +117,7 @@ func TestHashedObjectIDsDoNotReachTemporal(t *testing.T) {
 
 // The workflow of the plain id still waits for its time when the one of the hash has the resource's Work run. It leaves it alone.
 func TestHashedObjectIDsCanBeSwitchedOn(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	first := h.startWorker(func(context.Context, *delta.Resource[account]) error { return delta.ResourceSnooze(time.Hour) })

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -175,6 +176,7 @@ func TestMessagesAreRoutedByType(t *testing.T) {
 }
 
 func TestPoison(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	broken := errors.New("broken")
 	for name, test := range map[string]struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -130,6 +131,7 @@ func TestAGroupThatChangesItsSizeLosesNothing(t *testing.T) {
 
 // Connections that die under it, and the database's being away, cost a consumer time and nothing else.
 func TestAConsumerGetsOverLostConnections(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	s := newStore(t)
 	all := fill(t, s, "a", 3, 100)

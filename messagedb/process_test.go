@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -65,6 +66,7 @@ func beMember(member string) error {
 // Members in processes of their own are killed (SIGKILL) and come back: each message is handled, and no more of them twice
 // than a position interval, and the message before it, for each death.
 func TestMembersThatAreKilledLoseNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	const messages = 1500
 	s := newStore(t)

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -38,6 +39,7 @@ func withConditions(c *pgxpool.Config) {
 }
 
 func TestEveryOptionOfAStream(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for kind := range kinds {
 		s := newStoreOf(t, kind, withConditions)
@@ -65,6 +67,7 @@ func TestEveryOptionOfAStream(t *testing.T) {
 }
 
 func TestEveryOptionOfACategory(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for kind := range kinds {
 		s := newStoreOf(t, kind, withConditions)
@@ -128,6 +131,7 @@ func TestLastMessages(t *testing.T) {
 }
 
 func TestIteratorsReadEverythingInBatches(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		all := fill(t, s, "a", 3, 100)
@@ -223,6 +227,7 @@ func TestNoStatementIsLeftBehind(t *testing.T) {
 
 // Whether the planner knows the arguments or not, no function is called before the path is set.
 func TestEveryWayToExecuteWorks(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, mode := range []pgx.QueryExecMode{
 		pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,

@@ -8,10 +8,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
 func TestTheStoreIsFoundWhateverTheSearchPathIs(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for _, path := range []string{"", `""`, "pg_catalog", `"$user", public`, "message_store", `public, "no such ""schema"`, "pg_temp, public"} {
 		t.Run(path, func(t *testing.T) {

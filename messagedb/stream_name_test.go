@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -96,6 +97,7 @@ func randomName(r *rand.Rand) string {
 }
 
 func TestNamesAgreeWithTheServer(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		seed := rand.Uint64()

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -310,6 +311,7 @@ func TestWhatCannotBeSubscribedTo(t *testing.T) {
 // The property that all of this rests on: however long transactions last, whatever categories they write and whether they
 // commit, a subscription skips no message of its category, and has each once and in order.
 func TestNoMessageOfACategoryIsEverSkipped(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
 		seed := rand.Uint64()

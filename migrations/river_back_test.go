@@ -11,6 +11,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/migrations"
 )
 
@@ -86,6 +87,7 @@ func theirs(dump string) string {
 }
 
 func TestEachVersionOfTheOriginalIsTakenOver(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, change := range map[string]string{
 		"first": `ALTER TABLE delta_resource DROP COLUMN external_created_at;

@@ -15,6 +15,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // riverUser is an object whose JSON, as the original hashed it, is not in the canonical form, nor as jsonb writes it.
@@ -106,6 +107,7 @@ func insertOriginal(t *testing.T, pool *pgxpool.Pool, o delta.Object, state, nam
 }
 
 func TestAfterTheTakeoverOnlyWhatIsDueIsWorked(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	env := deltatest.New(t)
 	pool := originalIn(t, env, `INSERT INTO delta_namespace (name, updated_at, expiry_ttl) VALUES ('quick', now(), 600), ('still', now(), 0)`)

@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/migrations"
 )
 
@@ -218,6 +219,7 @@ func runGoose(t *testing.T, pool *pgxpool.Pool, command string) {
 }
 
 func TestTheOriginalIsTakenOverInPlace(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	for name, migrate := range ways {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // event is one of Server-Sent Events.
@@ -112,6 +113,7 @@ func TestServerSentEvents(t *testing.T) {
 }
 
 func TestATailTakesNothingFromOthersAndLeavesNothingBehind(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) { c.Publication = ""; c.Tables = []string{"public.*"} })
 	h.Exec(accounts, `create table nokey (v text)`, `create table deferred (id int primary key deferrable)`, `create schema secret`,
@@ -199,6 +201,7 @@ func TestTailsOfServersWithOtherTablesStayApart(t *testing.T) {
 
 // A client that does not read is cut, and what waits for it is bounded meanwhile: what is not sent stays in Postgres.
 func TestASlowClientIsCut(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, func(c *server.Config) {
 		c.WriteTimeout, c.ClientMemory, c.HeartbeatInterval = time.Second, 1<<20, time.Hour

@@ -12,6 +12,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestAServerThatCannotDecode(t *testing.T) {
@@ -25,6 +26,7 @@ func TestAServerThatCannotDecode(t *testing.T) {
 
 // The client notices nothing but a pause, and nothing is lost or comes twice.
 func TestPostgresIsRestartedUnderAStream(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	p := cdctest.NewPrivate(t, "wal_level=logical")
 	h := &harness{Database: p.Database, t: t, s: "s"}

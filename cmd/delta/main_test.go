@@ -253,6 +253,7 @@ func requireNobody(t *testing.T, dir string) {
 }
 
 func TestDev(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	tmp := openDir(t)
 	s := startDev(t, []string{"TMPDIR=" + tmp}, "--ephemeral")

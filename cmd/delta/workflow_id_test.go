@@ -9,10 +9,12 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // The ids that the command prints are those of the workflows that clients start.
 func TestWorkflowID(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	ids := []string{"ann@example.com", " Jürgen/100% ~😀", strings.Repeat("long/", 100), strings.Repeat("é", 256)}
 	for name, hash := range map[string]bool{"plain": false, "hashed": true} {

@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestParseVersion(t *testing.T) {
@@ -187,6 +189,7 @@ func TestDataOfAnotherVersionIsRefused(t *testing.T) {
 func first[A, B any](a A, _ B) A { return a }
 
 func TestLogOfAFailedStartIsShown(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	dir := openDir(t)
 	s := &Stack{opts: Options{Progress: func(string) {}, PostgresPort: AnyPort}, home: &home{dir: dir}, ports: newPortChooser("")}

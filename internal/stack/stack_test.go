@@ -25,6 +25,7 @@ import (
 )
 
 func TestEphemeralKeepsNothing(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	parent := openDir(t)
 	s := start(t, anyPorts(Options{Dir: parent, Ephemeral: true}))
@@ -161,6 +162,7 @@ func listen(t *testing.T) (port int) {
 }
 
 func TestTakenPortsGiveWay(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	taken := []int{listen(t), listen(t), listen(t)}
 	var said heard

@@ -18,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestBadInputIsAnswered(t *testing.T) {
@@ -189,6 +190,7 @@ func TestAnInitDoesNotWaitForWhoReadsTheFormerSnapshot(t *testing.T) {
 }
 
 func TestAnInitDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	// An init that waits for the client waits for good: no ping ends the stream.
 	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.PingInterval = 24 * time.Hour })
@@ -264,6 +266,7 @@ func TestAClientThatDoesNotAnswerIsLeft(t *testing.T) {
 // What a client does not read stays at the server, within limits, and is there when it reads again. Not parallel: it measures
 // memory.
 func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
+	soak.Long(t)
 	const transactions, size = 200, 200_000
 	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) {
 		c.Stream.MemoryLimit, c.Stream.SpillLimit = 1<<20, -1
@@ -296,6 +299,7 @@ func TestAClientThatDoesNotReadIsWaitedForWithinLimits(t *testing.T) {
 }
 
 func TestALargeTransactionIsOneFrame(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	s := serve(t, []string{`create table t (id int primary key, v text)`}, func(c *v1.Config) { c.Stream.MemoryLimit = 1 << 20 })
 	slot := s.init()

@@ -12,9 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestAServerThatCannotDecodeIsExplained(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	p := cdctest.NewPrivate(t, "wal_level=replica")
 	s := serveOn(t, p.Database)
@@ -25,6 +27,7 @@ func TestAServerThatCannotDecodeIsExplained(t *testing.T) {
 }
 
 func TestAStreamGoesOnAfterTheDatabaseIsRestarted(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	p := cdctest.NewPrivate(t, "wal_level=logical")
 	p.Exec(testTable...)
