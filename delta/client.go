@@ -132,11 +132,6 @@ func (c *Client) Start(ctx context.Context) error {
 	}
 	c.running, c.stage = running, stageStarted
 	c.connection.use(running)
-
-	c.dispatchersMu.Lock()
-	c.dispatchers = running.dispatchers
-	c.dispatchersMu.Unlock()
-
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -166,9 +161,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	if before != stageStarted {
 		return nil
 	}
-	c.dispatchersMu.Lock()
-	c.dispatchers = nil
-	c.dispatchersMu.Unlock()
+	c.useDispatchers(nil)
 	return c.running.stop(ctx)
 }
 
@@ -198,6 +191,13 @@ const informPatience = 250 * time.Millisecond
 // names are the ids that the client uses in Temporal.
 func (c *Client) names() names {
 	return names{prefix: c.config.WorkflowIDPrefix, queue: c.config.TaskQueue}
+}
+
+// useDispatchers says which dispatchers this client has.
+func (c *Client) useDispatchers(dispatchers map[string]*dispatcher) {
+	c.dispatchersMu.Lock()
+	defer c.dispatchersMu.Unlock()
+	c.dispatchers = dispatchers
 }
 
 // wakeOwn wakes this client's dispatcher of a kind, and tells whether it has one.

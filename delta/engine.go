@@ -84,7 +84,11 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		return nil, err
 	}
 
-	listener := listener{pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger, wake: e.wake}
+	c.useDispatchers(e.dispatchers) // before the listener, which wakes them through the client
+	listener := listener{
+		pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger,
+		wake: func(kind string) { c.wakeOwn(kind) }, wakeAll: c.wakeAll,
+	}
 	e.loops.Go(func() { listener.run(loopCtx) })
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
@@ -365,15 +369,6 @@ func (e *engine) startWorker(w worker.Worker) error {
 	}
 	e.workers = append(e.workers, w)
 	return nil
-}
-
-// wake wakes the dispatcher of a kind, or all of them.
-func (e *engine) wake(kind string) {
-	for k, d := range e.dispatchers {
-		if kind == "" || kind == k {
-			d.wake()
-		}
-	}
 }
 
 // stopPatience is how long stop waits, after it has cancelled what was running, for that to end.

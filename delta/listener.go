@@ -17,8 +17,9 @@ type listener struct {
 	pool    *pgxpool.Pool
 	channel string
 	log     *slog.Logger
-	// wake is told the kind that has something to dispatch; empty for all of them.
-	wake func(kind string)
+	// wake is called with the kind that has something to dispatch, wakeAll where it is not known which kinds have.
+	wake    func(kind string)
+	wakeAll func()
 }
 
 func (l *listener) run(ctx context.Context) {
@@ -64,7 +65,7 @@ func (l *listener) listen(ctx context.Context) error {
 		return err
 	}
 	// What was informed while nobody listened.
-	l.wake("")
+	l.wakeAll()
 	for {
 		notification, err := conn.WaitForNotification(ctx)
 		if err != nil {
