@@ -309,6 +309,22 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 1, most: 3 * few,
 		},
+		"UnsettledOfPage": {
+			before: "state = 'failed'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				_, err := conn.Exec(ctx, `INSERT INTO delta_listing (pass, object_id) SELECT $1, object_id FROM delta_resource
+					WHERE kind = 'thing'`, pass)
+				if err != nil {
+					return 0, err
+				}
+				page, err := q.UnsettledOfPage(ctx, conn, db.UnsettledOfPageParams{Kind: "thing", Pass: pass, AfterObjectID: "003900", Page: 200})
+				if page.Listed != 200 || page.LastObjectID != "004100" {
+					err = errors.Join(err, fmt.Errorf("the page has %d, up to %q", page.Listed, page.LastObjectID))
+				}
+				return int(page.Unsettled), err
+			},
+			does: 1, most: 2 * 200,
+		},
 		"DeleteMissing": {
 			before: "state = 'synced'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

@@ -9,27 +9,52 @@ import (
 	"context"
 )
 
-const informStanding = `-- name: InformStanding :one
-SELECT count(*) AS listed,
-    count(*) FILTER (WHERE r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused) AS unsettled
-FROM delta_listing l LEFT JOIN delta_resource r ON r.kind = $1 AND r.object_id = l.object_id
-WHERE l.pass = $2
+const countListed = `-- name: CountListed :one
+SELECT count(*) FROM delta_listing l WHERE l.pass = $1
 `
 
-type InformStandingParams struct {
-	Kind string
-	Pass string
+// How much a run has listed.
+func (q *Queries) CountListed(ctx context.Context, db DBTX, pass string) (int64, error) {
+	row := db.QueryRow(ctx, countListed, pass)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
-type InformStandingRow struct {
-	Listed    int64
-	Unsettled int64
+const unsettledOfPage = `-- name: UnsettledOfPage :one
+WITH page AS MATERIALIZED (
+    SELECT l.object_id FROM delta_listing l WHERE l.pass = $2 AND l.object_id > $3 ORDER BY l.object_id LIMIT $4::integer
+)
+SELECT count(*) AS listed, coalesce(max(p.object_id), '')::text AS last_object_id, count(r.id) AS unsettled
+FROM page p
+LEFT JOIN LATERAL (
+    SELECT d.id FROM (SELECT o.id, o.state, o.paused FROM delta_resource o WHERE o.kind = $1 AND o.object_id = p.object_id LIMIT 1) d
+    WHERE d.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT d.paused
+) r ON TRUE
+`
+
+type UnsettledOfPageParams struct {
+	Kind          string
+	Pass          string
+	AfterObjectID string
+	Page          int32
 }
 
-// How far a run is whose listing was recorded: read off the listing, so as cheap as the run is small.
-func (q *Queries) InformStanding(ctx context.Context, db DBTX, arg InformStandingParams) (InformStandingRow, error) {
-	row := db.QueryRow(ctx, informStanding, arg.Kind, arg.Pass)
-	var i InformStandingRow
-	err := row.Scan(&i.Listed, &i.Unsettled)
+type UnsettledOfPageRow struct {
+	Listed       int64
+	LastObjectID string
+	Unsettled    int64
+}
+
+// How many of a page of what a run has listed have not settled, and where the page ends; nothing is listed after the last page.
+func (q *Queries) UnsettledOfPage(ctx context.Context, db DBTX, arg UnsettledOfPageParams) (UnsettledOfPageRow, error) {
+	row := db.QueryRow(ctx, unsettledOfPage,
+		arg.Kind,
+		arg.Pass,
+		arg.AfterObjectID,
+		arg.Page,
+	)
+	var i UnsettledOfPageRow
+	err := row.Scan(&i.Listed, &i.LastObjectID, &i.Unsettled)
 	return i, err
 }

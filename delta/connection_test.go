@@ -233,3 +233,49 @@ func TestARunThatIsWatchedReportsHowFarItIs(t *testing.T) {
 	require.Zero(t, reports[0].Listed)
 	require.True(t, reports[len(reports)-1].Settling)
 }
+
+// A look of a watch reads one page of the listing, and none that has settled.
+func TestAWatchCountsWhatHasNotSettledPageByPage(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	const pass = "11111111-1111-1111-1111-111111111111"
+	c := h.client(h.config())
+	var objects []delta.Object
+	for _, o := range mirrors(10) {
+		objects = append(objects, o)
+	}
+	_, err := c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	h.exec("INSERT INTO delta_listing (pass, object_id) SELECT $1, object_id FROM delta_resource", pass)
+	h.exec("INSERT INTO delta_listing (pass, object_id) VALUES ($1, 'm000-gone')", pass)
+	settle := func(names string) {
+		h.exec("UPDATE delta_resource SET state = 'synced', synced_generation = 1 WHERE object_id = ANY (string_to_array($1, ' '))", names)
+	}
+	look := delta.WatchListing(h.Pool, "mirror", pass, 4)
+	looks := func(times, want int) {
+		t.Helper()
+		for range times {
+			listed, _, err := look(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 11, listed)
+		}
+		_, left, err := look(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, left)
+	}
+	// m000, m000-gone, m001, m002 | m003 to m006 | m007 to m009
+	settle("m003")
+	looks(0, 10) // of the first page, the one that is gone has nothing to wait for
+	looks(0, 9)
+	looks(0, 9)
+	settle("m000 m001 m002")
+	looks(2, 6)
+	settle("m009")
+	h.exec("UPDATE delta_resource SET paused = TRUE WHERE object_id = 'm004'")
+	looks(1, 4)
+	h.exec("UPDATE delta_resource SET state = 'failed' WHERE object_id = 'm000'")
+	looks(5, 4) // its page is not read again
+	settle("m004 m005 m006 m007 m008")
+	looks(1, 0)
+	looks(3, 0)
+}

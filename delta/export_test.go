@@ -1,7 +1,10 @@
 package delta
 
 import (
+	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
 )
@@ -26,3 +29,9 @@ func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities 
 
 // ResourceWorkflowID is the id of the workflow of a resource, by its object's id or, where these are kept from Temporal, its hash.
 func (c *Client) ResourceWorkflowID(kind, id string) string { return c.names().resource(kind, id) }
+
+// WatchListing looks at a listing as a watch of its run does, in pages of a size.
+func WatchListing(pool *pgxpool.Pool, kind, pass string, size int) (look func(context.Context) (listed, unsettled int, err error)) {
+	u := &unsettled{kind: kind, pass: pass, size: size}
+	return func(ctx context.Context) (int, int, error) { return u.look(ctx, pool) }
+}

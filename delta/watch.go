@@ -8,7 +8,6 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/chariot-giving/delta/activities"
-	"github.com/chariot-giving/delta/db"
 )
 
 // watchPoll is how often a run that is watched is looked at.
@@ -19,7 +18,7 @@ type InformProgress struct {
 	InformRun
 	// Settling tells that all is listed, and that the run, in the foreground, waits for what it informed.
 	Settling bool
-	// Unsettled counts what it waits for.
+	// Unsettled counts what it waits for. Of a run with more than a few thousand objects the count is some seconds late.
 	Unsettled int
 	// LastFailure is the error of the run's latest try, if that failed and it is to be repeated; empty otherwise.
 	LastFailure string
@@ -47,6 +46,7 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	}()
 	seen := InformProgress{InformRun: InformRun{WorkflowID: run.GetID(), RunID: run.GetRunID()}}
 	report(seen)
+	waits := &unsettled{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage}
 	tick := time.NewTicker(watchPoll)
 	defer tick.Stop()
 	for {
@@ -57,14 +57,14 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 			}
 			return end.result, end.err
 		case <-tick.C:
-			e.watch(ctx, run, params.ResourceKind, &seen)
+			e.watch(ctx, run, waits, &seen)
 			report(seen)
 		}
 	}
 }
 
 // watch brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
-func (e *engine) watch(ctx context.Context, run client.WorkflowRun, kind string, seen *InformProgress) {
+func (e *engine) watch(ctx context.Context, run client.WorkflowRun, waits *unsettled, seen *InformProgress) {
 	found, err := e.temporal.DescribeWorkflow(ctx, run.GetID(), run.GetRunID())
 	if err != nil {
 		return
@@ -80,9 +80,10 @@ func (e *engine) watch(ctx context.Context, run client.WorkflowRun, kind string,
 			seen.Listed, seen.Scheduled = max(seen.Listed, beat.Listed), max(seen.Scheduled, beat.Scheduled)
 		}
 	}
-	// Heartbeats come every few seconds. A listing that is written down is known to the row.
-	standing, err := db.New().InformStanding(ctx, e.client.pool, db.InformStandingParams{Kind: kind, Pass: run.GetRunID()})
-	if err == nil && standing.Listed > 0 {
-		seen.Listed, seen.Unsettled = max(seen.Listed, int(standing.Listed)), int(standing.Unsettled)
+	if !seen.Settling {
+		return // what was listed so far is known from heartbeats, which come every few seconds
+	}
+	if listed, left, err := waits.look(ctx, e.client.pool); err == nil && listed > 0 {
+		seen.Listed, seen.Unsettled = max(seen.Listed, listed), left
 	}
 }

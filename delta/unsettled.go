@@ -1,0 +1,95 @@
+package delta
+
+import (
+	"context"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// unsettledPage is how much of a listing one look of a watch reads.
+const unsettledPage = 5000
+
+// unsettled counts how many of the objects of a complete listing have not settled. Counting all of them at each look of a watch would
+// cost as much as the listing is large, several times a second: a look reads one page, and pages that have settled are not read again. So
+// the count of a listing of several pages is late by some looks. Objects of pages that were not read yet count as unsettled.
+type unsettled struct {
+	kind, pass string
+	size       int
+
+	// counted is set once the listing was counted, listed is how much it has.
+	counted bool
+	listed  int
+	// pages are those read so far that have not settled, after is where the last page ended that was read first, and whole is set when that
+	// was the end of the listing.
+	pages []listedPage
+	after string
+	whole bool
+	// settled counts the objects that had settled when their page was read.
+	settled int
+	// next is the page to be read again next.
+	next int
+}
+
+// listedPage is a page of a listing, and how many of its objects had not settled.
+type listedPage struct {
+	after     string
+	unsettled int
+}
+
+// look brings the count up to date.
+func (u *unsettled) look(ctx context.Context, conn db.DBTX) (listed, unsettled int, err error) {
+	if !u.counted {
+		count, err := db.New().CountListed(ctx, conn, u.pass)
+		if err != nil {
+			return 0, 0, err
+		}
+		u.listed, u.counted = int(count), true
+	}
+	if u.whole {
+		err = u.readAgain(ctx, conn)
+	} else {
+		err = u.readOn(ctx, conn)
+	}
+	return u.listed, max(u.listed-u.settled, 0), err
+}
+
+// readOn reads the next page that was not read yet.
+func (u *unsettled) readOn(ctx context.Context, conn db.DBTX) error {
+	page, err := u.read(ctx, conn, u.after)
+	if err != nil {
+		return err
+	}
+	u.settled += int(page.Listed - page.Unsettled)
+	if page.Unsettled > 0 {
+		u.pages = append(u.pages, listedPage{after: u.after, unsettled: int(page.Unsettled)})
+	}
+	u.after, u.whole = page.LastObjectID, int(page.Listed) < u.size
+	return nil
+}
+
+// readAgain reads one of the pages again that have not settled, in turn.
+func (u *unsettled) readAgain(ctx context.Context, conn db.DBTX) error {
+	if len(u.pages) == 0 {
+		return nil
+	}
+	at := u.next % len(u.pages)
+	page, err := u.read(ctx, conn, u.pages[at].after)
+	if err != nil {
+		return err
+	}
+	u.settled += u.pages[at].unsettled - int(page.Unsettled)
+	if u.pages[at].unsettled = int(page.Unsettled); page.Unsettled == 0 {
+		last := len(u.pages) - 1
+		u.pages[at], u.pages = u.pages[last], u.pages[:last]
+		u.next = at
+		return nil
+	}
+	u.next = at + 1
+	return nil
+}
+
+func (u *unsettled) read(ctx context.Context, conn db.DBTX, after string) (db.UnsettledOfPageRow, error) {
+	return db.New().UnsettledOfPage(ctx, db.Planned(conn, u.size), db.UnsettledOfPageParams{
+		Kind: u.kind, Pass: u.pass, AfterObjectID: after, Page: int32(u.size), //nolint:gosec // it has a bound
+	})
+}
