@@ -3,6 +3,7 @@ package delta
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -25,11 +26,15 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		}
 	}
 	batch := activities.Batch{Installation: ref.Installation, Kind: d.kind, WorkflowID: id, Hashed: d.hashIDs, IDs: activities.PackNumbers(ids)}
+	input := []any{batch}
+	if !d.hashIDs {
+		input = append(input, nameMembers(members))
+	}
 	startCtx, cancel := context.WithTimeout(ctx, dispatchRPCTimeout)
 	defer cancel()
-	_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, ref.SearchAttributes), workflows.BatchName, batch)
+	_, err := d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, ref.SearchAttributes), workflows.BatchName, input...)
 	if d.isWithoutAttributes(ref, err) {
-		_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, false), workflows.BatchName, batch)
+		_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, false), workflows.BatchName, input...)
 	}
 	if err == nil {
 		return nil
@@ -44,4 +49,29 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		return releaseErr
 	}
 	return err
+}
+
+// maxNamed is how many bytes the object ids of a batch's members may take in its input, as JSON.
+const maxNamed = 64 << 10
+
+// namedMembers is the second argument of a batch's workflow. It is for people, who read it in the Temporal UI. The workflow has no such
+// parameter: so no worker decodes it, and no activity's input repeats it. A memo was rejected, because Temporal writes it again each
+// time that a workflow goes on, and once more for visibility.
+type namedMembers struct {
+	// ObjectIDs are those of the members, in order, as many as there is room for; LeftOut counts the others.
+	ObjectIDs []string `json:"object_ids"`
+	LeftOut   int      `json:"left_out,omitempty"`
+}
+
+func nameMembers(members []db.LeaseDueRow) (named namedMembers) {
+	size := len(`[]`)
+	for i, m := range members {
+		encoded, _ := json.Marshal(m.ObjectID) //nolint:errchkjson // a string
+		if size += len(encoded) + len(`,`); size > maxNamed {
+			named.LeftOut = len(members) - i
+			break
+		}
+		named.ObjectIDs = append(named.ObjectIDs, m.ObjectID)
+	}
+	return named
 }

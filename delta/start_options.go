@@ -31,6 +31,9 @@ func startOptions(n names, ref activities.Ref, namespace string, state deltatype
 		Memo:                     map[string]any{"delta_installation": ref.Installation, "delta_kind": ref.Kind},
 		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
 	}
+	if ref.HashedID == "" {
+		options.Memo["delta_object_id"] = ref.ObjectID // as it is: the workflow's id is escaped, and both it and the summary may be cut
+	}
 	if ref.SearchAttributes {
 		options.TypedSearchAttributes = temporal.NewSearchAttributes(
 			workflows.KindAttribute.ValueSet(ref.Kind),

@@ -13,6 +13,8 @@ import (
 // Batch is the lifecycle of many resources: one attempt of all of them, then rest until they expire or are removed. A member
 // that failed, or for which something was ordered, is dispatched anew, and is no longer the batch's. The rows say who is, so
 // every run can begin with an attempt.
+//
+// The input of a first run has a second argument, which names the members to people. It is not a parameter, so that no worker decodes it.
 func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
 	b, err := k.attemptBatch(ctx, in)
