@@ -2,16 +2,26 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
+	sdktemporal "go.temporal.io/sdk/temporal"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/workflows"
 )
 
 // Where search attributes may not be created, a warning says so, and all else works.
@@ -38,4 +48,70 @@ func TestWithoutSearchAttributesAllElseWorks(t *testing.T) {
 	described, err := h.Temporal.DescribeWorkflow(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
 	require.NotContains(t, described.RawResponse.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields(), "DeltaState")
+}
+
+// removeAttributes removes Delta's search attributes from a Temporal namespace, and waits until Temporal has noticed: it keeps what it knows of
+// them for a while.
+func removeAttributes(t *testing.T, temporal client.Client) {
+	t.Helper()
+	keys := []string{workflows.KindAttribute.GetName(), workflows.NamespaceAttribute.GetName(), workflows.StateAttribute.GetName()}
+	_, err := temporal.OperatorService().RemoveSearchAttributes(t.Context(), &operatorservice.RemoveSearchAttributesRequest{
+		Namespace: "default", SearchAttributes: keys,
+	})
+	require.NoError(t, err)
+	until(t, func() bool {
+		_, err := temporal.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+			TaskQueue: "nobody polls it", TypedSearchAttributes: sdktemporal.NewSearchAttributes(workflows.StateAttribute.ValueSet("synced")),
+		}, "probe")
+		return errors.As(err, new(*serviceerror.InvalidArgument))
+	})
+}
+
+// A workflow that was started with search attributes writes them when the state changes. Where they were removed, and may not be created again,
+// Temporal refuses that for ever: then it is replaced by one without.
+func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refused atomic.Bool
+	temporal := startTemporal(t).dial(grpc.WithChainUnaryInterceptor(
+		func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			if strings.HasSuffix(method, "/AddSearchAttributes") && refused.Load() {
+				return status.Error(codes.PermissionDenied, "operators only")
+			}
+			return invoke(ctx, method, in, out, cc, opts...)
+		}))
+	h.Temporal, h.TemporalNamespace = temporal, ""
+	config := h.config(with(&controller[each]{work: func(_ context.Context, r *delta.Resource[each]) error {
+		if r.Object.Plan == "fails" && r.Attempt == 1 {
+			return errors.New("once") // so that its state is another one, which is an attribute
+		}
+		return nil
+	}}))
+	config.MaintenanceJobInterval = time.Second
+	c := h.client(config)
+	c.SetTiming(0, 200*time.Millisecond, 0)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	_, err := c.Inform(t.Context(), each{account{Name: "ann"}}, nil)
+	require.NoError(t, err)
+	id := h.eventually("each", "ann", synced(1)).WorkflowID
+	h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+	refused.Store(true)
+	removeAttributes(t, temporal)
+
+	_, err = c.Inform(t.Context(), each{account{Name: "ann", Plan: "fails"}}, nil)
+	require.NoError(t, err)
+	failed := h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
+	require.Equal(t, enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, failed.GetWorkflowTaskFailedEventAttributes().GetCause())
+	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'failed'") // time passes
+	row := h.eventually("each", "ann", synced(2))
+	require.Equal(t, 2, row.Attempt)
+	started := h.history(id)[0].GetWorkflowExecutionStartedEventAttributes()
+	require.Empty(t, started.GetSearchAttributes().GetIndexedFields())
+
+	// The new one gets on by itself.
+	_, err = c.Inform(t.Context(), each{account{Name: "ann"}}, nil)
+	require.NoError(t, err)
+	h.eventually("each", "ann", synced(3))
+	require.Equal(t, started.GetOriginalExecutionRunId(), h.history(id)[0].GetWorkflowExecutionStartedEventAttributes().GetOriginalExecutionRunId())
 }

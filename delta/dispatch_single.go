@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
@@ -192,6 +193,10 @@ func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activi
 		if err := d.rehome(call, options, row.State); err != nil {
 			return err
 		}
+		if ref.SearchAttributes && !d.ref().SearchAttributes { // the workflow could not get on for them
+			ref.SearchAttributes = false
+			options = startOptions(d.names, ref, row.Namespace, row.State, int(row.Priority))
+		}
 	}
 	_, err := d.client.SignalWithStartWorkflow(call, options.ID, workflows.WakeSignal, nil, options, workflows.ResourceName, ref)
 	return err
@@ -213,8 +218,8 @@ func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWork
 }
 
 // rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
-// for a worker that is cut off from Postgres, but not from Temporal. The row, which has no claim that is alive, says everything that the
-// next one has to know.
+// for a worker that is cut off from Postgres, but not from Temporal, or it was started with search attributes that Temporal no longer has.
+// The row, which has no claim that is alive, says everything that the next one has to know.
 func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, state deltatype.ResourceState) error {
 	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
@@ -231,6 +236,15 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 		why = "its task queue is not the kind's any more"
 	case state == deltatype.ResourceStatePending && isExecuted(found):
 		why = "its worker has no claim, and does not give up"
+	case found.GetPendingWorkflowTask().GetAttempt() > 1:
+		lacks, err := d.lacksAttributes(ctx, found.GetWorkflowExecutionInfo().GetExecution())
+		if err != nil {
+			return err
+		}
+		if lacks {
+			why = "Temporal refuses the search attributes that it writes"
+			d.dropAttributes()
+		}
 	}
 	if why == "" {
 		return nil
@@ -238,6 +252,30 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 	d.log.Warn("a resource was late because its workflow does not get on; it is started anew", "kind", d.kind,
 		"workflow_id", options.ID, "reason", why, "task_queue", there, "instead", options.TaskQueue)
 	return d.client.TerminateWorkflow(ctx, options.ID, found.GetWorkflowExecutionInfo().GetExecution().GetRunId(), why)
+}
+
+// lacksAttributes reports whether the latest task of a workflow failed because Temporal refuses the search attributes that the workflow
+// writes. It would fail so again, ever later, until somebody creates them.
+func (d *dispatcher) lacksAttributes(ctx context.Context, run *commonpb.WorkflowExecution) (bool, error) {
+	request := &workflowservice.GetWorkflowExecutionHistoryReverseRequest{Namespace: d.temporalNamespace, Execution: run, MaximumPageSize: 20}
+	for {
+		history, err := d.client.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, request)
+		if err != nil {
+			return false, err
+		}
+		for _, event := range history.GetHistory().GetEvents() {
+			switch event.GetEventType() {
+			case enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+				return false, nil
+			case enumspb.EVENT_TYPE_WORKFLOW_TASK_FAILED:
+				return event.GetWorkflowTaskFailedEventAttributes().GetCause() == enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, nil
+			default: // signals may follow, and a task that is to be tried again
+			}
+		}
+		if request.NextPageToken = history.GetNextPageToken(); len(request.NextPageToken) == 0 {
+			return false, nil
+		}
+	}
 }
 
 // isExecuted reports whether Temporal believes that a worker executes an activity of a workflow: one that waits in a queue, or to be

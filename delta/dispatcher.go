@@ -47,9 +47,12 @@ const (
 //
 // Dying before the wake-up leaves a lease that passes; dying after it repeats a wake-up, which is harmless.
 type dispatcher struct {
-	kind    string
-	pool    *pgxpool.Pool
-	client  client.Client
+	kind   string
+	pool   *pgxpool.Pool
+	client client.Client
+	// temporalNamespace is where client calls, which does not tell it.
+	temporalNamespace string
+
 	names   names
 	hashIDs bool
 	// eager starts workflows on this client's own worker, without a way through Temporal's task queue.

@@ -232,9 +232,12 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		return err
 	}
 	e.dispatchers[kind] = &dispatcher{
-		kind:    kind,
-		pool:    e.client.pool,
-		client:  e.temporal,
+		kind:   kind,
+		pool:   e.client.pool,
+		client: e.temporal,
+
+		temporalNamespace: e.temporalNamespace(),
+
 		names:   e.names,
 		hashIDs: e.client.config.HashObjectIDs,
 		// A worker of the user's may be versioned, which an eager start does not heed.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/soak"
@@ -57,9 +58,11 @@ func (own *ownTemporal) again() {
 	require.Equal(own.t, address, own.TemporalAddress, "another program has taken the port")
 }
 
-func (own *ownTemporal) dial() client.Client {
+func (own *ownTemporal) dial(options ...grpc.DialOption) client.Client {
 	own.t.Helper()
-	c, err := client.Dial(client.Options{HostPort: own.TemporalAddress, Logger: quiet{}})
+	c, err := client.Dial(client.Options{
+		HostPort: own.TemporalAddress, Logger: quiet{}, ConnectionOptions: client.ConnectionOptions{DialOptions: options},
+	})
 	require.NoError(own.t, err)
 	own.t.Cleanup(c.Close)
 	return c
