@@ -333,7 +333,7 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
-		if r.DueAt == nil {
+		if r.DueAt == nil || r.Paused {
 			return s
 		}
 		s.Next = NextRetention

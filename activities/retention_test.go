@@ -205,3 +205,34 @@ func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItEnds(t *testing.T
 		})
 	}
 }
+
+// A resource that is paused stays as it is, however long it has rested, with a workflow of its own or in a batch.
+func TestTheRetentionOfAPausedResourceDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	for name, rest := range map[string]activities.Rest{"expires": {Expiry: hour}, "is removed": {SyncedRetention: hour}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, does(synced))
+			h.namespace("space", rest)
+			o := object("a", "1")
+			o.Namespace = "space"
+			ref := h.inform(o)
+			h.attempt(ref)
+			h.passRetention(ref)
+			h.set(ref, "paused = TRUE, workflow_id = 'batch/1'")
+			before := h.row(ref)
+			require.Equal(t, activities.NextNone, h.endRetention(ref).Next, "its workflow ends")
+			require.Equal(t, activities.NextNone, h.attempt(ref).Next, "also if it is woken")
+			batch := activities.Batch{Installation: ref.Installation, Kind: kind, WorkflowID: "batch/1", IDs: activities.PackNumbers([]int64{before.ID})}
+			step, err := h.EndBatchRetention(t.Context(), batch)
+			require.NoError(t, err)
+			require.Zero(t, step.Resting, "a batch has no other members")
+			require.Equal(t, before, h.row(ref))
+
+			h.set(ref, "paused = FALSE")
+			_, err = h.EndBatchRetention(t.Context(), batch)
+			require.NoError(t, err)
+			require.NotEqual(t, before, h.row(ref))
+		})
+	}
+}

@@ -21,7 +21,7 @@ WITH ended AS MATERIALIZED (
         SELECT d.id, d.state, d.namespace, CASE d.state WHEN 'degraded' THEN d.attempted_at ELSE d.synced_at END AS since
         FROM delta_resource d
         WHERE d.id = m.id AND ($6::boolean OR d.workflow_id = $7::text)
-          AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+          AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
         LIMIT 1
@@ -68,7 +68,8 @@ type EndRetentionRow struct {
 // The end of a resource's rest.
 // Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what was kept for
 // long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch
-// ends only what is still its own. A row whose Work still runs is left alone.
+// ends only what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an
+// informer could bring it back, and it would be worked although nobody had resumed it.
 func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionParams) (EndRetentionRow, error) {
 	row := db.QueryRow(ctx, endRetention,
 		arg.DefaultExpiry,
@@ -90,7 +91,7 @@ const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
-WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL
+WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
 `
 
 type RestingMembersParams struct {
@@ -103,7 +104,7 @@ type RestingMembersRow struct {
 	Now   time.Time
 }
 
-// When the members that still rest with a batch are due.
+// When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.
 func (q *Queries) RestingMembers(ctx context.Context, db DBTX, arg RestingMembersParams) ([]RestingMembersRow, error) {
 	rows, err := db.Query(ctx, restingMembers, arg.Ids, arg.WorkflowID)
 	if err != nil {

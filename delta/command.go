@@ -60,7 +60,7 @@ func (c *Client) command(ctx context.Context, command activities.Command, kind, 
 }
 
 // Pause keeps a resource from being worked on until [Client.Resume]. What is informed of it meanwhile is kept, and an attempt
-// that runs already goes on to its end. It returns [ErrNotFound].
+// that runs already goes on to its end. It does not expire, and its row is not removed, before it is resumed. It returns [ErrNotFound].
 func (c *Client) Pause(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	return c.pause(ctx, kind, objectID, true)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -145,4 +146,42 @@ func TestTheLastClientThatStartsDecidesANamespace(t *testing.T) {
 	require.NoError(t, err)
 	row := h.eventually("account", "ann", synced(1))
 	require.Equal(t, 2*time.Hour, row.DueAt.Sub(*row.SyncedAt))
+}
+
+// A paused resource that is due, and whose workflow Temporal has lost, is left as it is by dispatchers, as it is by a workflow. Resumed, it
+// expires, or its row is removed.
+func TestWhatIsPausedRestsUntilItIsResumed(t *testing.T) {
+	inBothGears(t, func(t *testing.T, g gear) {
+		config := g.config(g.controller(func(context.Context, job) error { return nil }))
+		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
+		c := g.client(config)
+		c.SetTiming(0, 200*time.Millisecond, 0)
+		require.NoError(t, c.Start(t.Context()))
+		t.Cleanup(func() { _ = c.Stop(context.Background()) })
+		g.inform(c, &delta.InformOpts{Namespace: "expires"}, "expires", "goes-on")
+		g.inform(c, nil, "goes", "goes-too")
+		var attended []string
+		for _, name := range []string{"expires", "goes-on", "goes", "goes-too"} {
+			attended = append(attended, g.await(name, synced(1)).WorkflowID)
+		}
+		for _, id := range attended {
+			g.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+		}
+		for _, name := range []string{"expires", "goes"} {
+			_, err := c.Pause(t.Context(), g.kind, name)
+			require.NoError(t, err)
+		}
+		g.terminate(attended...)
+		g.passes(g.kind)
+		before := map[string]*deltatype.ResourceRow{"expires": g.row(g.kind, "expires"), "goes": g.row(g.kind, "goes")}
+		g.await("goes-on", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		g.await("goes-too", gone) // the dispatcher has looked
+		for name, row := range before {
+			require.Equal(t, row, g.row(g.kind, name))
+			_, err := c.Resume(t.Context(), g.kind, name)
+			require.NoError(t, err)
+		}
+		g.await("expires", func(r *deltatype.ResourceRow) bool { return synced(2)(r) && r.SyncCount == 2 })
+		g.await("goes", gone)
+	})
 }

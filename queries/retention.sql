@@ -3,7 +3,8 @@
 -- name: EndRetention :one
 -- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what was kept for
 -- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch
--- ends only what is still its own. A row whose Work still runs is left alone.
+-- ends only what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an
+-- informer could bring it back, and it would be worked although nobody had resumed it.
 WITH ended AS MATERIALIZED (
     SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
         l.since + delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
@@ -13,7 +14,7 @@ WITH ended AS MATERIALIZED (
         SELECT d.id, d.state, d.namespace, CASE d.state WHEN 'degraded' THEN d.attempted_at ELSE d.synced_at END AS since
         FROM delta_resource d
         WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
-          AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now()
+          AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
         LIMIT 1
@@ -39,8 +40,8 @@ prolonged AS (
 SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM prolonged) AS prolonged;
 
 -- name: RestingMembers :many
--- When the members that still rest with a batch are due.
+-- When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
-WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL;
+WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused;
