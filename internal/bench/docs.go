@@ -110,7 +110,7 @@ func (r report) highlights() string {
 	var chosen []figure
 	for _, name := range []string{
 		"Inform, new object", "InformMany, 100000 new objects", singleName, "resources synced, beside an eager start",
-		"resources synced in batches", besideName, "Inform to synced, median", "Inform to synced, p95", "messagedb, write",
+		"resources synced in batches", besideRiverName, besideDBOSName, besideName, "Inform to synced, median", "Inform to synced, p95", "messagedb, write",
 		"cdc, changes streamed", "delta stream, changes through a websocket",
 	} {
 		if i := slices.IndexFunc(r.Figures, func(f figure) bool { return f.Name == name }); i >= 0 {

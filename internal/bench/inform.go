@@ -10,34 +10,25 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/bench/protocol"
 )
 
 // informers is how many goroutines inform at once.
-const informers = 32
+const informers = protocol.Callers
 
 // informedKind has no controller anywhere: only informing is measured.
 const informedKind = "bench_inform"
 
-// item is the object of all measurements: some fields, some text.
+// item is the object of all measurements, of one kind or another.
 type item struct {
-	Key     string `json:"key"`
-	Name    string `json:"name"`
-	Plan    string `json:"plan"`
-	Seats   int    `json:"seats"`
-	Active  bool   `json:"active"`
-	Comment string `json:"comment"`
-	kind    string
+	protocol.Item
+	kind string
 }
 
 func (i item) ID() string   { return i.Key }
 func (i item) Kind() string { return i.kind }
 
-func newItem(kind, id string, version int) item {
-	return item{
-		Key: id, Name: "Ada Lovelace " + id, Plan: "enterprise", Seats: version, Active: true,
-		Comment: "the quick brown fox jumps over the lazy dog", kind: kind,
-	}
-}
+func newItem(kind, id string, version int) item { return item{protocol.NewItem(id, version), kind} }
 
 // bareTable is like Delta's, with its indexes and constraints.
 const bareTable = `CREATE TABLE IF NOT EXISTS bench_resource (LIKE delta_resource INCLUDING ALL)`

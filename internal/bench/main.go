@@ -45,6 +45,8 @@ var benchmarks = []benchmark{
 	{"messages", messageFigures},
 	{"sync", syncFigures},
 	{"batches", batchFigures},
+	{"river", riverFigures},
+	{"dbos", dbosFigures},
 	{"latency", latencyFigures},
 	{"load", loadFigures},
 	{"cdc", cdcFigures},

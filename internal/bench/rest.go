@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
-
-	"github.com/chariot-giving/delta/delta"
 )
 
 const (
@@ -51,7 +49,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	defer func() { err = errors.Join(err, small.stop()) }()
 	count := b.scaled(50_000)
-	beside := func(s *batching, prepare func(context.Context) error) side {
+	beside := func(s *syncing, prepare func(context.Context) error) side {
 		return func(ctx context.Context, turn int) (int, time.Duration, error) {
 			if err := prepare(ctx); err != nil {
 				return 0, 0, err
@@ -78,7 +76,7 @@ func restFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 }
 
 // fill syncs so many resources, and tells how fast.
-func (b *bench) fill(ctx context.Context, s *batching, rows int) (figure, error) {
+func (b *bench) fill(ctx context.Context, s *syncing, rows int) (figure, error) {
 	f := figure{
 		Name: fillName, Unit: "/s",
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, in batches of %d, into an empty table, from the first inform to the last "+
@@ -92,7 +90,7 @@ func (b *bench) fill(ctx context.Context, s *batching, rows int) (figure, error)
 }
 
 // watchRest counts what is done while nothing is due.
-func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure, error) {
+func (b *bench) watchRest(ctx context.Context, s *syncing, rows int) ([]figure, error) {
 	open, err := b.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
 		Query: fmt.Sprintf("WorkflowType = 'delta.Batch' AND ExecutionStatus = 'Running' AND WorkflowId STARTS_WITH %q", "bench_large/"),
 	})
@@ -134,7 +132,7 @@ func (b *bench) watchRest(ctx context.Context, s *batching, rows int) ([]figure,
 }
 
 // statements is how many transactions the database has seen, each of one statement here.
-func (s *batching) statements(ctx context.Context) (n int64, err error) {
+func (s *syncing) statements(ctx context.Context) (n int64, err error) {
 	// A backend reports at most once a second, and before it waits.
 	for range 2 {
 		if err := s.pool.QueryRow(ctx, "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()").Scan(&n); err != nil {
@@ -164,5 +162,3 @@ func ownProcessorTime() time.Duration {
 	}
 	return p.cpu
 }
-
-var _ delta.Object = batchedItem{}

@@ -57,3 +57,19 @@ func TestModulesFollowTheRules(t *testing.T) {
 	require.NoError(t, err)
 	require.ElementsMatch(t, listed, found)
 }
+
+// A module with code of ours is also tested and linted: both name its folder, because each needs flags of its own.
+func TestModulesAreTestedAndLinted(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile("../../Makefile")
+	require.NoError(t, err)
+	modules := regexp.MustCompile(`(?m)^MODULES := \. (.+)$`).FindSubmatch(makefile)
+	require.NotNil(t, modules)
+	for _, target := range []string{"test-modules", "lint"} {
+		recipe := regexp.MustCompile(`(?m)^` + target + `:.*\n((?:\t.*\n)+)`).FindSubmatch(makefile)
+		require.NotNil(t, recipe, target)
+		for _, folder := range strings.Fields(string(modules[1])) {
+			require.Contains(t, string(recipe[1]), "\tcd "+folder+" && ", target)
+		}
+	}
+}

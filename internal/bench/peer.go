@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/internal/bench/protocol"
+)
+
+// Names of the figures that have a peer on the other side.
+const (
+	besideRiverName = "in batches, beside River's raw jobs"
+	besideDBOSName  = "single informs, beside DBOS"
+)
+
+// peer is a process that runs what Delta is compared with. It is built from a module of its own.
+type peer struct {
+	hello   protocol.Hello
+	command *exec.Cmd
+	orders  io.WriteCloser
+	answers *json.Decoder
+	folder  string
+}
+
+// startPeer builds the peers' program and starts it with an empty database on the same Postgres.
+func (b *bench) startPeer(ctx context.Context, name string) (_ *peer, err error) {
+	p := &peer{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.stop())
+		}
+	}()
+	if p.folder, err = os.MkdirTemp("", "delta-bench-peers-"); err != nil {
+		return p, err
+	}
+	program := filepath.Join(p.folder, "peers")
+	if err := buildPeers(ctx, program); err != nil {
+		return p, err
+	}
+	database, err := b.createDatabase(ctx, "bench_"+name)
+	if err != nil {
+		return p, err
+	}
+	p.command = exec.CommandContext(ctx, program, "-peer", name, "-database-url", database, "-connections", strconv.Itoa(b.options.pool))
+	p.command.Stderr = os.Stderr
+	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
+	p.command.WaitDelay = 20 * time.Second
+	if p.orders, err = p.command.StdinPipe(); err != nil {
+		return p, err
+	}
+	output, err := p.command.StdoutPipe()
+	if err != nil {
+		return p, err
+	}
+	p.answers = json.NewDecoder(output)
+	if err := p.command.Start(); err != nil {
+		p.command = nil
+		return p, err
+	}
+	if err := p.answers.Decode(&p.hello); err != nil {
+		return p, fmt.Errorf("%s did not start: %w", name, err)
+	}
+	return p, nil
+}
+
+// buildPeers builds the program from its sources, which lie beside those of this one.
+func buildPeers(ctx context.Context, program string) error {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/chariot-giving/delta").Output()
+	if err != nil {
+		return fmt.Errorf("looking for the sources of the peers; run this in the repository: %w", err)
+	}
+	folder := filepath.Join(strings.TrimSpace(string(root)), "internal", "bench", "peers")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
+	build.Dir = folder
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", folder, err, out)
+	}
+	return nil
+}
+
+// createDatabase makes an empty database beside Delta's and returns its URL.
+func (b *bench) createDatabase(ctx context.Context, name string) (string, error) {
+	if _, err := b.pool.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", err
+	}
+	database, err := url.Parse(b.stack.DatabaseURL)
+	if err != nil {
+		return "", err
+	}
+	database.Path = "/" + name
+	return database.String(), nil
+}
+
+// side is the peer's part of the turns.
+func (p *peer) side(counted func(turn int) (set string, n int)) side {
+	return func(_ context.Context, turn int) (int, time.Duration, error) {
+		_, count := counted(turn)
+		if err := json.NewEncoder(p.orders).Encode(protocol.Order{Turn: turn, Count: count}); err != nil {
+			return 0, 0, err
+		}
+		var answer protocol.Answer
+		if err := p.answers.Decode(&answer); err != nil {
+			return 0, 0, fmt.Errorf("reading the peer's answer: %w", err)
+		}
+		if answer.Error != "" {
+			return 0, 0, errors.New(answer.Error)
+		}
+		return count, answer.Took, nil
+	}
+}
+
+// stop ends the process by ending its orders.
+func (p *peer) stop() (err error) {
+	if p.command != nil {
+		err = errors.Join(p.orders.Close(), p.command.Wait())
+	}
+	if p.folder != "" {
+		err = errors.Join(err, os.RemoveAll(p.folder))
+	}
+	return err
+}
+
+// countedBy is how many a turn does, with a name for its objects. The warm-up does a fifth.
+func countedBy(count int) func(turn int) (set string, n int) {
+	return func(turn int) (string, int) {
+		if turn == warmUp {
+			return "warm", max(count/5, 1)
+		}
+		return fmt.Sprint(turn), count
+	}
+}
+
+// besidePeer compares how many a client syncs in a second with how many jobs or workflows a peer does.
+func (b *bench) besidePeer(
+	ctx context.Context, name string, f figure, count int, s *syncing, sync func(ctx context.Context, set string, count int) (time.Duration, error),
+) (_ []figure, err error) {
+	defer func() { err = errors.Join(err, s.stop()) }()
+	p, err := b.startPeer(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	counted := countedBy(count)
+	synced := func(ctx context.Context, turn int) (int, time.Duration, error) {
+		set, n := counted(turn)
+		took, err := sync(ctx, set, n)
+		if err == nil {
+			err = s.empty(ctx)
+		}
+		return n, took, err
+	}
+	f.Unit = "/s"
+	f.What += fmt.Sprintf(" %s: %s", p.hello.Version, p.hello.Settings)
+	f, err = compare(ctx, b.rounds, 1, f, synced, p.side(counted))
+	return []figure{f}, err
+}
+
+// riverFigures compares syncing in batches with inserting and working as many jobs of River.
+func riverFigures(ctx context.Context, b *bench) ([]figure, error) {
+	s, err := b.startBatching(ctx, "bench_beside_river")
+	if err != nil {
+		return nil, err
+	}
+	count := b.scaled(200_000)
+	return b.besidePeer(ctx, "river", figure{
+		Name: besideRiverName, AtLeast: 1.3,
+		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against as "+
+			"many jobs with the same objects, inserted and worked (Work does nothing) on the same Postgres by River", count, batchSize),
+	}, count, s, s.sync)
+}
+
+// dbosFigures compares single informs, with default settings, with durable workflows of DBOS.
+func dbosFigures(ctx context.Context, b *bench) ([]figure, error) {
+	s, err := startSyncing[defaultItem](ctx, b, "bench_beside_dbos", defaultKind, nil)
+	if err != nil {
+		return nil, err
+	}
+	count := b.scaled(20_000)
+	return b.besidePeer(ctx, "dbos", figure{
+		Name: besideDBOSName, AtLeast: 3,
+		What: fmt.Sprintf("%d times Client.Inform from %d goroutines, with default settings, until the last row is synced (Work does nothing), "+
+			"against as many durable workflows with the same objects on the same Postgres by DBOS", count, informers),
+	}, count, s, s.syncEach)
+}
