@@ -67,7 +67,7 @@ func replaceBlock(text, block, content string) (string, error) {
 
 // writeDocs makes the docs say what a report says.
 func writeDocs(folder string, r report) error {
-	if err := r.write(filepath.Join(folder, reportFile)); err != nil {
+	if err := writeJSON(filepath.Join(folder, reportFile), r); err != nil {
 		return err
 	}
 	all, err := pages(folder, r)
@@ -82,13 +82,13 @@ func writeDocs(folder string, r report) error {
 	return nil
 }
 
-// readReport reads what write wrote.
-func readReport(path string) (r report, err error) {
+// readJSON reads what writeJSON wrote.
+func readJSON(path string, report any) error {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return r, err
+		return err
 	}
-	return r, json.Unmarshal(content, &r)
+	return json.Unmarshal(content, report)
 }
 
 // table has a line for each figure.

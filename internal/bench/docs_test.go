@@ -12,8 +12,8 @@ import (
 func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 	t.Parallel()
 	docs := filepath.Join("..", "..", "docs")
-	r, err := readReport(filepath.Join(docs, reportFile))
-	require.NoError(t, err)
+	var r report
+	require.NoError(t, readJSON(filepath.Join(docs, reportFile), &r))
 	all, err := pages(docs, r)
 	require.NoError(t, err)
 	for _, p := range all {
@@ -21,6 +21,19 @@ func TestTheDocsSayWhatWasMeasured(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, p.content, string(there), "%s: run `go run ./internal/bench -docs docs`", p.file)
 	}
+}
+
+// The same of what `make bench-large` measures, which is a run of its own.
+func TestTheDocsSayWhatWasMeasuredAtSize(t *testing.T) {
+	t.Parallel()
+	docs := filepath.Join("..", "..", "docs")
+	r, err := readLarge(docs)
+	require.NoError(t, err)
+	p, err := largePage(docs, r)
+	require.NoError(t, err)
+	there, err := os.ReadFile(filepath.Join(docs, p.file))
+	require.NoError(t, err)
+	require.Equal(t, p.content, string(there), "%s: run `go run ./internal/bench -large 10000000 -docs docs`", p.file)
 }
 
 func TestTheModelMeetsWhatItIsFittedTo(t *testing.T) {

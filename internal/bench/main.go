@@ -30,6 +30,8 @@ type options struct {
 	timeout    time.Duration
 	cpuProfile string
 	docs       string
+	large      int
+	largeTime  time.Duration
 }
 
 // benchmark is one measurement, which gives one figure or several.
@@ -61,9 +63,11 @@ func main() {
 	flag.BoolVar(&o.durable, "durable", false, "a Postgres that waits for the disk at each commit")
 	flag.StringVar(&o.out, "out", "bench.json", "where the JSON goes; empty: nowhere")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 if a target is missed")
-	flag.DurationVar(&o.timeout, "timeout", 25*time.Minute, "give up after this long")
+	flag.DurationVar(&o.timeout, "timeout", 40*time.Minute, "give up after this long")
 	flag.StringVar(&o.docs, "docs", "", "a folder whose benchmarks.md and scaling.md are to say what was measured")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process")
+	flag.IntVar(&o.large, "large", 0, "measure a table of so many resources instead: see make bench-large")
+	flag.DurationVar(&o.largeTime, "large-time", 15*time.Minute, "how long that may take; resources that would take longer are loaded")
 	flag.Parse()
 
 	missed, err := run(o)
@@ -104,11 +108,16 @@ func run(o options) (missed bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
+	case o.large != 0 && o.large < leastLarge:
+		return false, fmt.Errorf("-large %d: it must be at least %d, so that there are rows which expire", o.large, leastLarge)
 	case o.rounds < 1 || o.scale <= 0 || o.pool < 2:
 		return false, errors.New("--rounds, --scale and --pool must be at least 1, above 0 and at least 2")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.large > 0 {
+		o.timeout = o.largeTime * 4 / 3 // how long the first sync takes is bounded, what comes after it only estimated
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 
@@ -124,6 +133,9 @@ func run(o options) (missed bool, err error) {
 		defer pprof.StopCPUProfile()
 	}
 
+	if o.large > 0 {
+		return false, runLarge(ctx, o)
+	}
 	var r report
 	for _, m := range chosen {
 		began := time.Now()
@@ -136,7 +148,7 @@ func run(o options) (missed bool, err error) {
 	}
 	r.print(os.Stdout)
 	if o.out != "" {
-		if err := r.write(o.out); err != nil {
+		if err := writeJSON(o.out, r); err != nil {
 			return false, err
 		}
 	}

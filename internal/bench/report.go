@@ -123,9 +123,9 @@ func (f figure) shownRatio() string {
 	return fmt.Sprintf("%.2f", f.Ratio)
 }
 
-// write puts the report into a file, whole or not at all.
-func (r report) write(path string) error {
-	encoded, err := json.MarshalIndent(r, "", "  ")
+// writeJSON puts a report into a file, whole or not at all.
+func writeJSON(path string, report any) error {
+	encoded, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return err
 	}

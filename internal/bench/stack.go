@@ -44,7 +44,7 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 		Ephemeral: true, PostgresPort: stack.AnyPort, TemporalPort: stack.AnyPort, UIPort: stack.AnyPort,
 		Progress: func(string) {},
 	}
-	if o.durable {
+	if o.durable || o.large > 0 {
 		if b.dir, err = os.MkdirTemp("", "delta-bench-"); err != nil {
 			return b, err
 		}

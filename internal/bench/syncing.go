@@ -103,8 +103,19 @@ func (s *syncing) stop() error {
 
 // sync informs so many new objects in pages, and waits until all of them are synced.
 func (s *syncing) sync(ctx context.Context, set string, count int) (time.Duration, error) {
-	s.worked.Store(0)
 	began := time.Now()
+	if err := s.informPages(ctx, set, count, nil); err != nil {
+		return 0, err
+	}
+	if err := s.awaitSynced(ctx, count); err != nil {
+		return 0, err
+	}
+	return time.Since(began), nil
+}
+
+// informPages informs so many new objects. From now on Work's calls are counted anew.
+func (s *syncing) informPages(ctx context.Context, set string, count int, opts *delta.InformOpts) error {
+	s.worked.Store(0)
 	var group errgroup.Group
 	group.SetLimit(pagesAtOnce)
 	for from := 0; from < count; from += batchSize {
@@ -113,17 +124,11 @@ func (s *syncing) sync(ctx context.Context, set string, count int) (time.Duratio
 			for _, it := range batchItems(set, from, min(from+batchSize, count)) {
 				page = append(page, batchedItem{it})
 			}
-			_, err := s.client.InformMany(ctx, page, nil)
+			_, err := s.client.InformMany(ctx, page, opts)
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return 0, err
-	}
-	if err := s.awaitSynced(ctx, count); err != nil {
-		return 0, err
-	}
-	return time.Since(began), nil
+	return group.Wait()
 }
 
 // syncEach informs so many new objects, each by a call of its own, and waits until all of them are synced.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +38,14 @@ func startDBOS(ctx context.Context, o options, pool *pgxpool.Pool, logger *slog.
 const shutdownTimeout = 10 * time.Second
 
 func (p *dbosPeer) launch(ctx context.Context) (dbos.Context, error) {
-	made, err := dbos.NewContext(ctx, dbos.Config{AppName: "bench", DatabaseURL: p.databaseURL, Logger: p.logger})
+	database, err := url.Parse(p.databaseURL)
+	if err != nil {
+		return nil, err
+	}
+	settings := database.Query()
+	settings.Set("pool_max_conns", strconv.Itoa(p.connections))
+	database.RawQuery = settings.Encode()
+	made, err := dbos.NewContext(ctx, dbos.Config{AppName: "bench", DatabaseURL: database.String(), Logger: p.logger})
 	if err != nil {
 		return nil, err
 	}
@@ -49,8 +58,9 @@ func durable(ctx dbos.Context, item protocol.Item) (string, error) {
 	return dbos.RunAsStep(ctx, func(context.Context) (string, error) { return item.Key, nil })
 }
 
-func (*dbosPeer) settings() string {
-	return fmt.Sprintf("a durable workflow of one step, from RunWorkflow to its result, from %d goroutines, with default settings", protocol.Callers)
+func (p *dbosPeer) settings() string {
+	return fmt.Sprintf("a durable workflow of one step, from RunWorkflow to its result, from %d goroutines, with default settings but for its %d connections",
+		protocol.Callers, p.connections)
 }
 
 // turn ends when the last workflow has returned its result, which is in the table by then.

@@ -1,0 +1,12 @@
+//go:build unix
+
+package main
+
+import "syscall"
+
+// freeDisk is how many bytes of the file system of a folder are free for this user.
+func freeDisk(folder string) (int64, error) {
+	var s syscall.Statfs_t
+	err := syscall.Statfs(folder, &s)
+	return int64(s.Bavail) * int64(s.Bsize), err //nolint:unconvert // the types differ between systems
+}
