@@ -22,6 +22,8 @@ type Handler interface {
 	WorkBatch(ctx context.Context, tasks []*Task) []Outcome
 	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound. It is called before Work.
 	WorkTimeout(task *Task) time.Duration
+	// ListsNothing reports whether the kind has no informer.
+	ListsNothing() bool
 	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
 	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed

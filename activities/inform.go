@@ -32,6 +32,9 @@ const (
 // RefusedObjects is the type of the error of a pass that listed objects which cannot be taken.
 const RefusedObjects = "delta.RefusedObjects"
 
+// NoInformer is the type of the error of a pass of a kind that lists nothing.
+const NoInformer = "delta.NoInformer"
+
 // InformInput says what a pass lists.
 type InformInput struct {
 	Installation string `json:"installation"`
@@ -76,6 +79,10 @@ type InformProgress struct {
 func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return InformProgress{}, err
+	}
+	if a.Handler.ListsNothing() {
+		return InformProgress{}, temporal.NewNonRetryableApplicationError(
+			fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", in.Kind), NoInformer, nil)
 	}
 	options := in.Options
 	complete := a.Listing.Complete && options.After == nil && options.Limit == 0 && len(options.Labels) == 0

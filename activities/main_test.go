@@ -73,6 +73,8 @@ func (h *handler) Inform(ctx context.Context, options deltatype.InformOptions) <
 	return h.inform(ctx, options)
 }
 
+func (h *handler) ListsNothing() bool { return false }
+
 func (h *handler) InformTimeout() time.Duration { return h.passTimeout }
 
 // harness is an isolated database and the activities of one kind on it.

@@ -77,7 +77,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -89,6 +89,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.ListsNothing,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,
@@ -145,7 +146,7 @@ func (q *Queries) LockControllers(ctx context.Context, db DBTX) error {
 
 const moveInformCursor = `-- name: MoveInformCursor :one
 UPDATE delta_controller SET last_inform_time = greatest(last_inform_time, $1::timestamptz), updated_at = now()
-WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at
+WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -163,6 +164,7 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.ListsNothing,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,
@@ -204,19 +206,27 @@ func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsPar
 }
 
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES ($1, $2, $3)
-ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, task_queue = excluded.task_queue, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at
+INSERT INTO delta_controller (name, inform_interval, lists_nothing, task_queue)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE
+SET inform_interval = excluded.inform_interval, lists_nothing = excluded.lists_nothing, task_queue = excluded.task_queue, updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
 	Name           string
 	InformInterval time.Duration
+	ListsNothing   bool
 	TaskQueue      *string
 }
 
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
-	row := db.QueryRow(ctx, upsertController, arg.Name, arg.InformInterval, arg.TaskQueue)
+	row := db.QueryRow(ctx, upsertController,
+		arg.Name,
+		arg.InformInterval,
+		arg.ListsNothing,
+		arg.TaskQueue,
+	)
 	var i Controller
 	err := row.Scan(
 		&i.Name,
@@ -224,6 +234,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.ListsNothing,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,

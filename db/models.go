@@ -16,6 +16,7 @@ type Controller struct {
 	InformInterval time.Duration
 	Paused         bool
 	InformPaused   bool
+	ListsNothing   bool
 	TaskQueue      *string
 	NextCallAt     *time.Time
 	Metadata       []byte

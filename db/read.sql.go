@@ -159,7 +159,7 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -177,6 +177,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.InformInterval,
 			&i.Paused,
 			&i.InformPaused,
+			&i.ListsNothing,
 			&i.TaskQueue,
 			&i.NextCallAt,
 			&i.Metadata,

@@ -19,7 +19,10 @@ type handler = activities.Handler
 // controllerAdapter erases a controller's type: the only place where rows become objects and objects rows.
 type controllerAdapter[T Object] struct {
 	controller Controller[T]
-	kind       string
+	// lister and listsNothing say what the controller lists by: neither is set where that is its Inform.
+	lister       Lister[T]
+	listsNothing bool
+	kind         string
 }
 
 var _ handler = (*controllerAdapter[Object])(nil)
@@ -44,7 +47,7 @@ func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) 
 }
 
 func (a *controllerAdapter[T]) WorksBatches() bool {
-	_, ok := a.controller.(BatchWorker[T])
+	_, ok := optional[BatchWorker[T]](a.controller)
 	return ok
 }
 
@@ -77,7 +80,8 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	if len(resources) == 0 {
 		return outcomes
 	}
-	results := a.controller.(BatchWorker[T]).WorkBatch(ctx, resources)
+	worker, _ := optional[BatchWorker[T]](a.controller)
+	results := worker.WorkBatch(ctx, resources)
 	if len(results) != len(resources) {
 		all(activities.Outcome{
 			Verdict: activities.VerdictFailed,
@@ -199,62 +203,4 @@ func (a *controllerAdapter[T]) Same(stored, listed []byte) (same, ok bool) {
 	}
 	order, ok := any(object).(ComparableObject).Compare(other)
 	return order == 0, ok
-}
-
-func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {
-	out := make(chan activities.Listed)
-	go func() {
-		defer close(out)
-		// What is sent if Inform ends its goroutine: that is not the end of the listing.
-		err := errors.New("Inform ended its goroutine (runtime.Goexit)")
-		defer func() {
-			if err != nil {
-				send(ctx, out, activities.Listed{Err: err, Fatal: true})
-			}
-		}()
-		err = a.list(ctx, options, out)
-	}()
-	return out
-}
-
-func (a *controllerAdapter[T]) list(ctx context.Context, options deltatype.InformOptions, out chan<- activities.Listed) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-		}
-	}()
-	objects, err := a.controller.Inform(ctx, &options)
-	if err != nil {
-		return err
-	}
-	if objects == nil {
-		return errors.New("the informer returned neither a channel nor an error")
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case object, more := <-objects:
-			if !more {
-				return nil
-			}
-			params, err := encode(object, nil)
-			if err == nil && params.Kind != a.kind {
-				err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
-			}
-			send(ctx, out, activities.Listed{Params: params, Err: err})
-		}
-	}
-}
-
-func send(ctx context.Context, out chan<- activities.Listed, item activities.Listed) {
-	select {
-	case <-ctx.Done():
-	case out <- item:
-	}
-}
-
-func (a *controllerAdapter[T]) InformTimeout() (timeout time.Duration) {
-	defer func() { _ = recover() }()
-	return a.controller.InformTimeout(&InformArgs[T]{ResourceKind: a.kind})
 }

@@ -38,20 +38,27 @@ type BatchWorker[T Object] interface {
 	WorkBatch(ctx context.Context, resources []*Resource[T]) []error
 }
 
-// Informer lists what exists outside.
+// Informer lists what exists outside, on a channel. [Lister] does it with an iterator, whose errors cannot get lost.
 type Informer[T Object] interface {
 	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may
-	// return before: Delta reads while it sends. It must stop, and close the channel, when the context ends.
+	// return before: Delta reads while it sends. It must stop, and close the channel, when the context ends. A listing that fails
+	// after Inform has returned says so with [FailInform], before it closes the channel.
 	//
-	// Objects are written in pages while the listing goes on. A pass counts as complete when the channel is closed and
-	// the context has not ended; only then does the next one ask for what is newer (options.After).
+	// Objects are written in pages while the listing goes on. A pass counts as complete when the channel is closed, FailInform was not
+	// called and the context has not ended; only then does the next one ask for what is newer (options.After).
 	Inform(ctx context.Context, options *InformOptions) (<-chan T, error)
 
 	// InformTimeout bounds one pass. Zero leaves it to the client's ControllerInformTimeout, -1 means no bound.
 	InformTimeout(args *InformArgs[T]) time.Duration
 }
 
-// Controller keeps the objects of one type in line.
+// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker] and
+// [Lister]. A decorator that embeds a Controller hides them; give it a method
+//
+//	Unwrap() any
+//
+// which returns the controller that it wraps, and each optional interface that the decorator itself lacks is looked for there. Such a
+// method is then called on the wrapped controller, past the decorator.
 type Controller[T Object] interface {
 	Worker[T]
 	Informer[T]
@@ -100,7 +107,8 @@ func AddController[T Object](controllers *Controllers, controller Controller[T])
 }
 
 // AddControllerSafely adds the controller of a type of object. It returns an error if the kind has one already, if the
-// kind or its settings break a rule, or if T is an interface.
+// kind or its settings break a rule, if T is an interface, or if the controller embeds [ListerDefaults] and has no List of the right
+// signature.
 func AddControllerSafely[T Object](controllers *Controllers, controller Controller[T]) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -129,8 +137,12 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
+	lister, nothing, err := checkLister(controller)
+	if err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
 	controllers.byKind[kind] = registered{
-		handler:    &controllerAdapter[T]{controller: controller, kind: kind},
+		handler:    &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, kind: kind},
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
 	}
@@ -210,6 +222,15 @@ func zeroObject[T Object]() (object T, err error) {
 	default:
 		return object, nil
 	}
+}
+
+// find returns the controller of a kind.
+func (c *Controllers) find(kind string) (registered, bool) {
+	if c == nil {
+		return registered{}, false
+	}
+	found, ok := c.byKind[kind]
+	return found, ok
 }
 
 // kinds returns the kinds that have a controller, sorted.

@@ -1,7 +1,7 @@
 // Package delta keeps rows of a Postgres table true to a system outside it.
 //
 // An [Object] stands for something outside; a [Controller] knows how to bring one in line (Work) and how to list them
-// all (Inform). Delta does the rest: the row, retries, expiry, retention, periodic listings and recovery from faults.
+// all (List, or Inform on a channel). Delta does the rest: the row, retries, expiry, retention, periodic listings and recovery from faults.
 // Postgres is the truth and Temporal the engine: each resource's lifecycle is a durable workflow, which keeps no
 // state of its own: it reads the row. Postgres decides which worker has a resource, Temporal only which should try.
 //

@@ -190,7 +190,9 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		queue = &c.config.TaskQueue
 	}
 	for kind, r := range c.config.Controllers.byKind {
-		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{Name: kind, InformInterval: interval(e.informInterval(r)), TaskQueue: queue})
+		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
+			Name: kind, InformInterval: interval(e.informInterval(r)), ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
+		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
@@ -199,6 +201,9 @@ func (e *engine) writeSettings(ctx context.Context) error {
 }
 
 func (e *engine) informInterval(r registered) time.Duration {
+	if r.handler.ListsNothing() {
+		return -1
+	}
 	if r.settings.InformInterval != 0 {
 		return r.settings.InformInterval
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"os"
@@ -54,11 +55,11 @@ func (u *User) Compare(other delta.Object) (int, bool) {
 
 type UserController struct {
 	delta.WorkerDefaults[*User]
-	delta.InformerDefaults[*User]
+	delta.ListerDefaults[*User]
 	api interface {
 		Put(ctx context.Context, user *User, idempotencyKey string) (*http.Response, error)
 		PutMany(ctx context.Context, users []*delta.Resource[*User]) (statuses []int, err error)
-		List(ctx context.Context, after *time.Time, each func(*User) error) error
+		List(ctx context.Context, after *time.Time, page string) (users []*User, next string, err error)
 	}
 }
 
@@ -96,20 +97,25 @@ func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[
 	return results
 }
 
-func (c *UserController) Inform(ctx context.Context, options *delta.InformOptions) (<-chan *User, error) {
-	users := make(chan *User)
-	go func() {
-		defer close(users)
-		_ = c.api.List(ctx, options.After, func(u *User) error {
-			select {
-			case users <- u:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
+// All that exists, in pages. An error that is yielded fails the pass: the cursor stays, and nothing is marked deleted.
+func (c *UserController) List(ctx context.Context, options *delta.InformOptions) iter.Seq2[*User, error] {
+	return func(yield func(*User, error) bool) {
+		for page := ""; ; {
+			users, next, err := c.api.List(ctx, options.After, page)
+			if err != nil {
+				yield(nil, err)
+				return
 			}
-		})
-	}()
-	return users, nil
+			for _, u := range users {
+				if !yield(u, nil) {
+					return
+				}
+			}
+			if page = next; page == "" {
+				return
+			}
+		}
+	}
 }
 
 func Example() {

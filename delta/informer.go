@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -80,6 +81,9 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if informOpts != nil && informOpts.Limit < 0 {
 		return nil, fmt.Errorf("delta: inform: %w", inputError("Limit", informOpts.Limit, "must be positive, or 0 for no limit"))
 	}
+	if err := c.checkLists(ctx, params.ResourceKind); err != nil {
+		return nil, fmt.Errorf("delta: inform: %w", err)
+	}
 	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
 	if err != nil {
 		return nil, err
@@ -102,6 +106,28 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	}
 	return run, nil
 }
+
+// checkLists refuses kinds without an informer, those of other clients too.
+func (c *Client) checkLists(ctx context.Context, kind string) error {
+	if own, ok := c.config.Controllers.find(kind); ok {
+		if own.handler.ListsNothing() {
+			return inputError("ResourceKind", kind, listsNothingRule)
+		}
+		return nil
+	}
+	there, err := db.New().GetController(ctx, c.pool, kind)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil // no client has started with it yet, so the run waits for one
+	case err != nil:
+		return fmt.Errorf("reading the settings of kind %s: %w", kind, schemaError(err))
+	case there.ListsNothing:
+		return inputError("ResourceKind", kind, listsNothingRule)
+	}
+	return nil
+}
+
+const listsNothingRule = "must be a kind with an informer: the controller of this one embeds delta.NoInformer, so it lists nothing"
 
 // PauseInformer keeps a kind's informer from running by its schedule until [Client.ResumeInformer]; runs that were asked for
 // go on. It holds for all clients, and survives the loss of Temporal. It needs a Temporal that can be reached. The kind need not be

@@ -36,6 +36,8 @@ type KindStatus struct {
 	Counts map[deltatype.ResourceState]int64
 	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
 	Paused, InformerPaused bool
+	// ListsNothing reports that its controller has no informer ([NoInformer]).
+	ListsNothing bool
 	// InformInterval is how often its informer runs. Negative: never. 0: no client with the kind has started yet.
 	InformInterval time.Duration
 	// LastInformTime is the cursor of its informer; nil before its first complete pass.
@@ -62,6 +64,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, there := range controllers {
 		k := kind(there.Name)
 		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
+		k.ListsNothing = there.ListsNothing
 		if last := there.LastInformTime.UTC(); last.Unix() > 0 {
 			k.LastInformTime = &last
 		}

@@ -88,13 +88,15 @@ CREATE TABLE delta_namespace (
     CONSTRAINT delta_namespace_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
 );
 
--- One row a kind that has an informer. The cursor moves only after a complete pass.
+-- One row a kind that a client has started with. The cursor moves only after a complete pass.
 CREATE TABLE delta_controller (
     name text COLLATE "C" PRIMARY KEY,
     last_inform_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z',
     inform_interval interval NOT NULL,
     paused boolean NOT NULL DEFAULT FALSE,
     inform_paused boolean NOT NULL DEFAULT FALSE,
+    -- Its controller has no informer: nothing may ask for a pass.
+    lists_nothing boolean NOT NULL DEFAULT FALSE,
     -- Where the kind is worked by workers of the user's own; null where clients run workers.
     task_queue text COLLATE "C",
     -- Where the calls of Work are limited in their rate: when the next one may begin.

@@ -33,8 +33,10 @@ WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_re
    <> (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
 
 -- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES (@name, @inform_interval, sqlc.narg(task_queue))
-ON CONFLICT (name) DO UPDATE SET inform_interval = excluded.inform_interval, task_queue = excluded.task_queue, updated_at = now()
+INSERT INTO delta_controller (name, inform_interval, lists_nothing, task_queue)
+VALUES (@name, @inform_interval, @lists_nothing, sqlc.narg(task_queue))
+ON CONFLICT (name) DO UPDATE
+SET inform_interval = excluded.inform_interval, lists_nothing = excluded.lists_nothing, task_queue = excluded.task_queue, updated_at = now()
 RETURNING *;
 
 -- name: GetController :one

@@ -222,6 +222,8 @@ func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time
 	switch {
 	case k.InformInterval == 0:
 		add(healthWarn, "no client has started with this kind", "start a client that has its controller")
+	case k.ListsNothing:
+		add(healthOK, "its controller has none", "")
 	case k.InformInterval < 0:
 		add(healthOK, "never runs by itself, as it is set", "")
 	case t.Schedule == nil:

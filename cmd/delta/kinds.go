@@ -43,6 +43,7 @@ type kindJSON struct {
 // informerJSON is the informer of a kind. Interval is null where no client has
 // started with the kind, and negative where the informer never runs by itself.
 type informerJSON struct {
+	ListsNothing    bool       `json:"lists_nothing"`
 	IntervalSeconds *float64   `json:"interval_seconds"`
 	LastInformTime  *time.Time `json:"last_inform_time"`
 	LagSeconds      *float64   `json:"lag_seconds"`
@@ -132,7 +133,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate,
-		Informer: informerJSON{LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
+		Informer: informerJSON{ListsNothing: k.ListsNothing, LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
 	}
 	for _, state := range deltatype.ResourceStates() {
 		out.Counts[string(state)] = k.Counts[state]
@@ -183,6 +184,8 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		every, next, lag := "-", when(k.Informer.NextRun, now), "-"
 		switch seconds := k.Informer.IntervalSeconds; {
 		case seconds == nil:
+		case k.Informer.ListsNothing:
+			every = "lists nothing"
 		case *seconds < 0:
 			every = "never"
 		default:

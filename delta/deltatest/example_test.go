@@ -18,19 +18,13 @@ func (o order) Kind() string { return "order" }
 // orders is the controller that is tested.
 type orders struct {
 	delta.WorkerDefaults[order]
-	delta.InformerDefaults[order]
-	shipped sync.Map // the system outside; one that a test can look into
+	delta.NoInformer[order]          // it lists nothing
+	shipped                 sync.Map // the system outside; one that a test can look into
 }
 
 func (o *orders) Work(_ context.Context, r *delta.Resource[order]) error {
 	o.shipped.Store(r.Object.Number, true)
 	return nil
-}
-
-func (o *orders) Inform(context.Context, *delta.InformOptions) (<-chan order, error) {
-	none := make(chan order)
-	close(none)
-	return none, nil
 }
 
 // In a test file this is TestOrders, which `go test` calls.

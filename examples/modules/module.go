@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -69,13 +70,14 @@ func (m Module) asked() (path, version string, local bool) {
 
 var (
 	_ delta.Controller[Module]   = (*controller)(nil)
+	_ delta.Lister[Module]       = (*controller)(nil)
 	_ delta.ObjectWithSettings   = Module{}
 	_ delta.ObjectWithInformOpts = Module{}
 )
 
 // controller keeps the table of modules true: to the go.mod, and to the proxy.
 type controller struct {
-	delta.InformerDefaults[Module]
+	delta.ListerDefaults[Module]
 	project project
 	proxy   *proxy.Client
 	store   *store
@@ -85,20 +87,20 @@ type controller struct {
 	checks atomic.Int64
 }
 
-// Inform lists the modules of the go.mod, all of them each time: it tells no dates, and Delta leaves alone what has not
-// changed.
-func (c *controller) Inform(context.Context, *delta.InformOptions) (<-chan Module, error) {
-	modules, err := c.project.modules()
-	if err != nil {
-		return nil, err
+// List yields the modules of the go.mod, all of them each time: it tells no dates, and Delta leaves alone what has not changed.
+func (c *controller) List(context.Context, *delta.InformOptions) iter.Seq2[Module, error] {
+	return func(yield func(Module, error) bool) {
+		modules, err := c.project.modules()
+		if err != nil {
+			yield(Module{}, err)
+			return
+		}
+		for _, m := range modules {
+			if !yield(m, nil) {
+				return
+			}
+		}
 	}
-	// As large as the listing, so that nobody has to be there to take it.
-	listing := make(chan Module, len(modules))
-	for _, m := range modules {
-		listing <- m
-	}
-	close(listing)
-	return listing, nil
 }
 
 // ResourceTimeout bounds one call of Work.

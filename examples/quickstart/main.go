@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"os/signal"
 
@@ -19,7 +20,7 @@ func (u user) Kind() string { return "user" }
 
 type users struct {
 	delta.WorkerDefaults[user]
-	delta.InformerDefaults[user]
+	delta.ListerDefaults[user]
 }
 
 // Work is called for each user that is new or changed: call the other system here.
@@ -28,13 +29,15 @@ func (users) Work(_ context.Context, r *delta.Resource[user]) error {
 	return nil
 }
 
-// Inform is called every hour: list the other system here.
-func (users) Inform(context.Context, *delta.InformOptions) (<-chan user, error) {
-	list := make(chan user, 2)
-	defer close(list)
-	list <- user{"ann@example.com", "Ann"}
-	list <- user{"bob@example.com", "Bob"}
-	return list, nil
+// List is called every hour: list the other system here. An error that it yields fails the listing as a whole.
+func (users) List(context.Context, *delta.InformOptions) iter.Seq2[user, error] {
+	return func(yield func(user, error) bool) {
+		for _, u := range []user{{"ann@example.com", "Ann"}, {"bob@example.com", "Bob"}} {
+			if !yield(u, nil) {
+				return
+			}
+		}
+	}
 }
 
 func main() {

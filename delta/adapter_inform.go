@@ -1,0 +1,112 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func (a *controllerAdapter[T]) ListsNothing() bool { return a.listsNothing }
+
+func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {
+	out := make(chan activities.Listed)
+	listing := &listing{kind: a.kind, failed: make(chan struct{})}
+	ctx = context.WithValue(ctx, listingKey{}, listing)
+	go func() {
+		defer close(out)
+		// What is sent if the controller ends its goroutine: that is not the end of the listing.
+		err := errors.New("the informer ended its goroutine (runtime.Goexit)")
+		defer func() {
+			if err = listing.end(err); err != nil {
+				send(ctx, out, activities.Listed{Err: err, Fatal: true})
+			}
+		}()
+		err = a.list(ctx, options, listing, out)
+	}()
+	return out
+}
+
+// list sends all that the controller lists. Nil means that the listing is complete.
+func (a *controllerAdapter[T]) list(
+	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
+) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	if a.lister != nil {
+		return a.takeIterator(ctx, options, listing, out)
+	}
+	objects, err := a.controller.Inform(ctx, &options)
+	if err != nil {
+		return err
+	}
+	if objects == nil {
+		return errors.New("the informer returned neither a channel nor an error")
+	}
+	return a.takeChannel(ctx, objects, listing, out)
+}
+
+func (a *controllerAdapter[T]) takeIterator(
+	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
+) error {
+	objects := a.lister.List(ctx, &options)
+	if objects == nil {
+		return errors.New("List returned a nil iterator")
+	}
+	for object, err := range objects {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil || listing.hasFailed() {
+			break
+		}
+		send(ctx, out, a.listed(object))
+	}
+	// An iterator that stopped because its context ended has not listed everything.
+	return context.Cause(ctx)
+}
+
+func (a *controllerAdapter[T]) takeChannel(ctx context.Context, objects <-chan T, listing *listing, out chan<- activities.Listed) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-listing.failed:
+			return nil // the end of the listing says why
+		case object, more := <-objects:
+			if !more {
+				// An informer that closed its channel because the context ended has not listed everything.
+				return context.Cause(ctx)
+			}
+			send(ctx, out, a.listed(object))
+		}
+	}
+}
+
+// listed is an item of the listing.
+func (a *controllerAdapter[T]) listed(object T) activities.Listed {
+	params, err := encode(object, nil)
+	if err == nil && params.Kind != a.kind {
+		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
+	}
+	return activities.Listed{Params: params, Err: err}
+}
+
+func send(ctx context.Context, out chan<- activities.Listed, item activities.Listed) {
+	select {
+	case <-ctx.Done():
+	case out <- item:
+	}
+}
+
+func (a *controllerAdapter[T]) InformTimeout() (timeout time.Duration) {
+	defer func() { _ = recover() }()
+	return a.controller.InformTimeout(&InformArgs[T]{ResourceKind: a.kind})
+}

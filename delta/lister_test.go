@@ -1,0 +1,483 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// works is the part of a controller that does not list.
+type works struct{}
+
+func (works) Work(context.Context, *delta.Resource[mirror]) error { return nil }
+
+// lists is a List that is right.
+type lists struct{}
+
+func (lists) List(context.Context, *delta.InformOptions) iter.Seq2[mirror, error] {
+	return func(func(mirror, error) bool) {}
+}
+
+// informs is an Inform of the controller's own.
+type informs struct{}
+
+func (informs) Inform(context.Context, *delta.InformOptions) (<-chan mirror, error) {
+	return nil, errors.New("not called")
+}
+
+// Each set of what a controller may embed is a controller, without a method that is ambiguous.
+type (
+	withWorker   = delta.WorkerDefaults[mirror]
+	withInformer = delta.InformerDefaults[mirror]
+	withLister   = delta.ListerDefaults[mirror]
+	withNone     = delta.NoInformer[mirror]
+)
+
+func TestDefaultsCanBeEmbeddedInAnyCombination(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		controller delta.Controller[mirror]
+		refused    string
+	}{
+		"informer": {controller: struct {
+			works
+			informs
+			withWorker
+			withInformer
+		}{}},
+		"informer, and lists": {controller: struct {
+			works
+			informs
+			lists
+			withWorker
+			withInformer
+		}{}},
+		"lister, and lists": {controller: struct {
+			works
+			lists
+			withWorker
+			withLister
+		}{}},
+		"lister, informer, and lists": {controller: struct {
+			works
+			lists
+			withWorker
+			withInformer
+			withLister
+		}{}},
+		"none": {controller: struct {
+			works
+			withWorker
+			withNone
+		}{}},
+		"none, informer": {controller: struct {
+			works
+			withWorker
+			withInformer
+			withNone
+		}{}},
+		"none, lister": {controller: struct {
+			works
+			withWorker
+			withLister
+			withNone
+		}{}},
+		"none, lister, informer": {controller: struct {
+			works
+			withWorker
+			withInformer
+			withLister
+			withNone
+		}{}},
+		"lister": {controller: struct {
+			works
+			withWorker
+			withLister
+		}{}, refused: "it has none"},
+		"lister, informer": {controller: struct {
+			works
+			withWorker
+			withInformer
+			withLister
+		}{}, refused: "it has none"},
+		"lists, none": {controller: struct {
+			works
+			lists
+			withWorker
+			withNone
+		}{}, refused: "embeds delta.NoInformer, and"},
+	} {
+		err := delta.AddControllerSafely(delta.NewControllers(), c.controller)
+		if c.refused == "" {
+			require.NoError(t, err, name)
+		} else {
+			require.ErrorContains(t, err, c.refused, name)
+		}
+	}
+}
+
+// Some that look like a List.
+type (
+	listOfAnother  struct{ listless }
+	listOfChannel  struct{ listless }
+	listByPointer  struct{ listless }
+	listWithoutCtx struct{ listless }
+	listless       struct {
+		works
+		withWorker
+		withLister
+	}
+)
+
+func (listOfAnother) List(context.Context, *delta.InformOptions) iter.Seq2[account, error] {
+	return nil
+}
+
+func (listOfChannel) List(context.Context, *delta.InformOptions) (<-chan mirror, error) {
+	return nil, nil
+}
+
+func (*listByPointer) List(context.Context, *delta.InformOptions) iter.Seq2[mirror, error] {
+	return nil
+}
+func (listWithoutCtx) List(*delta.InformOptions) iter.Seq2[mirror, error] { return nil }
+
+func TestAControllerWithListerDefaultsAndNoRightListIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		controller delta.Controller[mirror]
+		says       string
+	}{
+		{listless{}, "it has none"},
+		{&listOfAnother{}, "its List is func(context.Context, *deltatype.InformOptions) iter.Seq2[github.com/chariot-giving/delta/delta_test.account,error]"},
+		{listOfChannel{}, "its List is func(context.Context, *deltatype.InformOptions) (<-chan delta_test.mirror, error)"},
+		{listByPointer{}, "its List has a pointer receiver: add a *delta_test.listByPointer"},
+		{listWithoutCtx{}, "its List is func(*deltatype.InformOptions)"},
+		{&decorated[mirror]{Controller: listless{}, inner: listless{}}, "delta_test.listless embeds delta.ListerDefaults"},
+	} {
+		controllers := delta.NewControllers()
+		err := delta.AddControllerSafely(controllers, c.controller)
+		require.ErrorContains(t, err, c.says)
+		require.ErrorContains(t, err, `controller for kind "mirror"`)
+		require.ErrorContains(t, err, "must have a method List(context.Context, *delta.InformOptions) iter.Seq2[")
+		require.NoError(t, delta.AddControllerSafely(controllers, &listByPointer{}), "the kind is free still")
+	}
+}
+
+// yields is a controller with a List made of a function.
+type yields[T delta.Object] struct {
+	delta.WorkerDefaults[T]
+	delta.ListerDefaults[T]
+	list    func(ctx context.Context, o *delta.InformOptions, yield func(T, error) bool)
+	work    worker[T]
+	timeout time.Duration
+}
+
+func (c *yields[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
+	if c.work == nil {
+		return nil
+	}
+	return c.work(ctx, r)
+}
+
+func (c *yields[T]) List(ctx context.Context, o *delta.InformOptions) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) { c.list(ctx, o, yield) }
+}
+
+func (c *yields[T]) InformTimeout(*delta.InformArgs[T]) time.Duration { return c.timeout }
+
+func add[T delta.Object](c delta.Controller[T]) func(*delta.Controllers) {
+	return func(cs *delta.Controllers) { delta.AddController(cs, c) }
+}
+
+// logs keeps the records of a logger.
+type logs struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// A listing that breaks off half way is not one that leaves out the rest.
+func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
+	t.Parallel()
+	down := errors.New("503 Service Unavailable")
+	half := func(broken *atomic.Bool) []mirror {
+		if broken.Load() {
+			return mirrors(8)
+		}
+		return mirrors(10)
+	}
+	for name, controllerOf := range map[string]func(broken *atomic.Bool) delta.Controller[mirror]{
+		"an iterator that yields an error": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &yields[mirror]{list: func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
+				for _, m := range half(broken) {
+					if !yield(m, nil) {
+						return
+					}
+				}
+				if broken.Load() {
+					yield(mirror{}, down)
+				}
+			}}
+		},
+		"an iterator that goes on after its error": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &yields[mirror]{list: func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
+				for i, m := range half(broken) {
+					if broken.Load() && i == 7 {
+						yield(m, down)
+						return
+					}
+					yield(m, nil)
+				}
+			}}
+		},
+		"a channel, and FailInform": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &controller[mirror]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
+				out := make(chan mirror)
+				go func() {
+					defer close(out)
+					for _, m := range half(broken) {
+						out <- m
+					}
+					if broken.Load() {
+						delta.FailInform(ctx, down)
+					}
+				}()
+				return out, nil
+			}}
+		},
+		"a channel that stays open, and FailInform": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &controller[mirror]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
+				derived, cancel := context.WithCancel(ctx)
+				out := make(chan mirror, 10)
+				for _, m := range half(broken) {
+					out <- m
+				}
+				if broken.Load() {
+					context.AfterFunc(ctx, cancel)
+					go delta.FailInform(derived, down) // and nobody closes the channel
+					return out, nil
+				}
+				cancel()
+				close(out)
+				return out, nil
+			}}
+		},
+		"an iterator that stops at its timeout": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &yields[mirror]{timeout: 2 * time.Second, list: func(ctx context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
+				for _, m := range half(broken) {
+					yield(m, nil)
+				}
+				if broken.Load() {
+					<-ctx.Done()
+				}
+			}}
+		},
+		"an iterator that panics": func(broken *atomic.Bool) delta.Controller[mirror] {
+			return &yields[mirror]{list: func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
+				for _, m := range half(broken) {
+					yield(m, nil)
+				}
+				if broken.Load() {
+					panic(down)
+				}
+			}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var broken atomic.Bool
+			h := newHarness(t)
+			c := h.start(h.config(add(controllerOf(&broken))))
+			params := delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}
+			run, err := c.RunInform(t.Context(), params, nil)
+			require.NoError(t, err)
+			require.Equal(t, 10, run.Listed)
+			before := h.cursor("mirror")
+
+			broken.Store(true)
+			h.failsOnce(c, params)
+			require.Equal(t, before, h.cursor("mirror"))
+			require.Equal(t, map[deltatype.ResourceState]int{"synced": 10}, h.states("mirror"))
+		})
+	}
+}
+
+// failsOnce asks for a pass and waits until its first try has failed.
+func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	defer cancel()
+	var failure string
+	_, err := c.WatchInform(ctx, params, nil, func(p delta.InformProgress) {
+		if p.LastFailure != "" {
+			failure = p.LastFailure
+			cancel()
+		}
+	})
+	require.Error(h.t, err)
+	require.NotEmpty(h.t, failure, "%v", err)
+}
+
+func TestFailInformIsNeverSilent(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var log logs
+	var listed context.Context
+	config := h.config(with(&controller[mirror]{
+		inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan mirror, error) {
+			listed = ctx
+			return send(ctx, mirrors(1)...), nil
+		},
+		work: func(ctx context.Context, _ *delta.Resource[mirror]) error {
+			delta.FailInform(ctx, errors.New("from Work"))
+			return nil
+		},
+	}))
+	config.Logger = log.logger()
+	c := h.start(config)
+	_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+	require.NoError(t, err)
+	require.True(t, log.has(`level=ERROR msg="delta.FailInform was called with a context that is not that of an informer`) && log.has(`error="from Work"`))
+
+	delta.FailInform(listed, errors.New("afterwards"))
+	require.True(t, log.has(`level=ERROR msg="delta.FailInform came too late`) && log.has("kind=mirror error=afterwards"))
+}
+
+// decorated is a controller around another one.
+type decorated[T delta.Object] struct {
+	delta.Controller[T]
+	inner any
+	calls atomic.Int64
+}
+
+func (d *decorated[T]) Unwrap() any { return d.inner }
+
+func (d *decorated[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
+	d.calls.Add(1)
+	return d.Controller.Work(ctx, r)
+}
+
+// bundled is synced in batches.
+type bundled struct{ account }
+
+func (bundled) Kind() string { return "bundled" }
+func (bundled) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 100}
+}
+
+// batching is a lister that takes many in one call.
+type batching struct {
+	yields[bundled]
+	batched atomic.Int64
+}
+
+func (b *batching) WorkBatch(_ context.Context, all []*delta.Resource[bundled]) []error {
+	b.batched.Add(int64(len(all)))
+	return make([]error, len(all))
+}
+
+func TestOptionalInterfacesAreFoundBehindDecorators(t *testing.T) {
+	t.Parallel()
+	inner := &batching{yields: yields[bundled]{list: func(_ context.Context, _ *delta.InformOptions, yield func(bundled, error) bool) {
+		for i := range 40 {
+			yield(bundled{account{Name: fmt.Sprint(i)}}, nil)
+		}
+	}}}
+	once := &decorated[bundled]{Controller: inner, inner: inner}
+	twice := &decorated[bundled]{Controller: once, inner: once}
+	h := newHarness(t)
+	c := h.start(h.config(add[bundled](twice)))
+	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "bundled", RunForeground: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, 40, run.Listed)
+	require.EqualValues(t, 40, inner.batched.Load()+twice.calls.Load())
+	require.Positive(t, inner.batched.Load(), "WorkBatch is called past the decorators")
+
+	loop := &decorated[mirror]{Controller: &controller[mirror]{}}
+	loop.inner = loop
+	require.NoError(t, delta.AddControllerSafely(delta.NewControllers(), loop), "one that returns itself ends")
+}
+
+func TestAHiddenListFailsThePass(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	inner := &yields[mirror]{}
+	c := h.start(h.config(add[mirror](struct{ delta.Controller[mirror] }{inner})))
+	var failure string
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := c.WatchInform(ctx, delta.ScheduleInformParams{ResourceKind: "mirror"}, nil, func(p delta.InformProgress) {
+		if failure = p.LastFailure; failure != "" {
+			cancel()
+		}
+	})
+	require.Error(t, err)
+	require.Contains(t, failure, "Unwrap() any")
+}
+
+// blind is a kind that lists nothing.
+type blind struct{ account }
+
+func (blind) Kind() string { return "blind" }
+func (blind) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: time.Hour}
+}
+
+type blindController struct {
+	delta.WorkerDefaults[blind]
+	delta.NoInformer[blind]
+}
+
+func (blindController) Work(context.Context, *delta.Resource[blind]) error { return nil }
+
+func TestAKindWithoutAnInformerHasNoScheduleAndNoRuns(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(add[blind](blindController{})))
+	_, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:blind").Describe(t.Context())
+	require.ErrorAs(t, err, new(*serviceerror.NotFound))
+
+	for _, asks := range []*delta.Client{c, h.client(h.config())} {
+		params := delta.ScheduleInformParams{ResourceKind: "blind"}
+		var input *delta.InputError
+		_, err = asks.RunInform(t.Context(), params, nil)
+		require.ErrorAs(t, err, &input)
+		require.Equal(t, "ResourceKind", input.Field)
+		require.Contains(t, input.Rule, "delta.NoInformer")
+		require.ErrorAs(t, asks.ScheduleInform(t.Context(), params, nil), &input)
+	}
+	row, err := c.Sync(t.Context(), blind{account{Name: "a"}}, nil)
+	require.NoError(t, err)
+	require.Equal(t, deltatype.ResourceStateSynced, row.State)
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(kinds, func(k delta.KindStatus) bool { return k.Kind == "blind" && k.ListsNothing }), fmt.Sprint(kinds))
+}
