@@ -88,4 +88,6 @@ type Listed struct {
 	Params deltatype.ObjectInformParams
 	Err    error
 	Fatal  bool
+	// Cursor is set in the last item of a complete listing whose informer keeps its own; then there is no object.
+	Cursor *string
 }

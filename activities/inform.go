@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -39,8 +38,10 @@ const NoInformer = "delta.NoInformer"
 type InformInput struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
-	// Options reach the informer. A nil After is filled in with the kind's cursor.
+	// Options reach the informer. Where they have neither After nor Cursor, those of the kind are filled in.
 	Options deltatype.InformOptions `json:"options,omitzero"`
+	// FullListing has everything listed: the kind's cursor is left out.
+	FullListing bool `json:"full_listing,omitempty"`
 	// ProcessExisting also schedules objects that did not change.
 	ProcessExisting bool `json:"process_existing,omitempty"`
 	// RunForeground has the run wait until all that it informed has settled.
@@ -53,8 +54,8 @@ type InformInput struct {
 type Listing struct {
 	// Overlap is how far before the cursor the next pass begins, for clocks that differ and objects that show up late.
 	Overlap time.Duration
-	// Complete says that a listing without After names all there is: what it leaves out is gone.
-	Complete bool
+	// Complete says that every listing names all there is, Full that those do which have no cursor: what they leave out is gone.
+	Complete, Full bool
 	// MostDeleted is how many resources one listing may mark deleted in any case; more than that only up to MostDeletedShare
 	// of all of the kind.
 	MostDeleted      int
@@ -84,18 +85,15 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 		return InformProgress{}, temporal.NewNonRetryableApplicationError(
 			fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", in.Kind), NoInformer, nil)
 	}
-	options := in.Options
-	complete := a.Listing.Complete && options.After == nil && options.Limit == 0 && len(options.Labels) == 0
-	if options.After == nil && !a.Listing.Complete {
-		controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return InformProgress{}, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
-		}
-		if last := controller.LastInformTime.UTC(); last.Unix() > 0 {
-			after := last.Add(-a.Listing.Overlap)
-			options.After = &after
-		}
+	began, err := db.New().Now(ctx, a.Pool)
+	if err != nil {
+		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
 	}
+	options, err := a.chooseOptions(ctx, in, began)
+	if err != nil {
+		return InformProgress{}, err
+	}
+	complete := a.isComplete(options)
 
 	timeout := a.Handler.InformTimeout()
 	if timeout == 0 {
@@ -108,11 +106,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
-	started, err := db.New().Now(ctx, a.Pool)
-	if err != nil {
-		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
-	}
-	p := pass{activities: a, in: in, cursor: time.Now().UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
+	p := pass{activities: a, in: in, began: began.UTC(), cursor: began.UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
@@ -129,18 +123,11 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil, p.progress)
 	}
 	if complete && p.remember {
-		if err := p.deleteMissing(passCtx, started); err != nil {
+		if err := p.deleteMissing(passCtx, began); err != nil {
 			return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 		}
 	}
-	if len(in.Options.Labels) > 0 || in.Options.Limit > 0 || in.Options.After != nil {
-		return p.progress, nil // it was not everything since the cursor
-	}
-	_, err = db.New().MoveInformCursor(ctx, a.Pool, db.MoveInformCursorParams{Name: in.Kind, LastInformTime: p.cursor})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return p.progress, fmt.Errorf("moving the cursor of kind %s: %w", in.Kind, err)
-	}
-	return p.progress, nil
+	return p.progress, p.moveCursor(ctx, complete)
 }
 
 // pass is one run of a kind's informer.
@@ -152,9 +139,13 @@ type pass struct {
 	bytes    int
 	progress InformProgress
 	refused  []string
+	// began is when the pass began, by the clock of the database.
+	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
 	cursor  time.Time
 	created time.Time
+	// position is the informer's own cursor; nil where it gave none.
+	position *string
 	// remember has what is listed written down.
 	remember bool
 }
@@ -199,6 +190,10 @@ func (p *pass) drain(ctx context.Context, listing <-chan Listed) error {
 func (p *pass) take(ctx context.Context, item Listed) error {
 	if item.Fatal {
 		return item.Err
+	}
+	if item.Cursor != nil {
+		p.position = item.Cursor
+		return nil
 	}
 	p.progress.Listed++
 	if item.Err != nil {

@@ -77,7 +77,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -90,6 +90,10 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.FullListingInterval,
+		&i.LastFullListing,
+		&i.InformCursor,
+		&i.InformCursorAt,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,
@@ -145,18 +149,33 @@ func (q *Queries) LockControllers(ctx context.Context, db DBTX) error {
 }
 
 const moveInformCursor = `-- name: MoveInformCursor :one
-UPDATE delta_controller SET last_inform_time = greatest(last_inform_time, $1::timestamptz), updated_at = now()
-WHERE name = $2 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at
+UPDATE delta_controller
+SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now()),
+    inform_cursor = CASE WHEN $2::timestamptz >= coalesce(inform_cursor_at, '-infinity') THEN coalesce($3::text, inform_cursor) ELSE inform_cursor END,
+    inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
+    last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
+    updated_at = now()
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
 	LastInformTime time.Time
+	Began          time.Time
+	Cursor         *string
+	Complete       bool
 	Name           string
 }
 
-// The cursor of a kind never moves back.
+// After a complete pass. The cursor of a kind never moves back, and is never later than now: a time ahead would hide what is created until
+// then. Of passes that ran side by side, the position of the one that began last counts.
 func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) (Controller, error) {
-	row := db.QueryRow(ctx, moveInformCursor, arg.LastInformTime, arg.Name)
+	row := db.QueryRow(ctx, moveInformCursor,
+		arg.LastInformTime,
+		arg.Began,
+		arg.Cursor,
+		arg.Complete,
+		arg.Name,
+	)
 	var i Controller
 	err := row.Scan(
 		&i.Name,
@@ -165,6 +184,10 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.FullListingInterval,
+		&i.LastFullListing,
+		&i.InformCursor,
+		&i.InformCursorAt,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,
@@ -206,24 +229,27 @@ func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsPar
 }
 
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, lists_nothing, task_queue)
-VALUES ($1, $2, $3, $4)
+INSERT INTO delta_controller (name, inform_interval, full_listing_interval, lists_nothing, task_queue)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = excluded.inform_interval, lists_nothing = excluded.lists_nothing, task_queue = excluded.task_queue, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at
+SET inform_interval = excluded.inform_interval, full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
+    task_queue = excluded.task_queue, updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
-	Name           string
-	InformInterval time.Duration
-	ListsNothing   bool
-	TaskQueue      *string
+	Name                string
+	InformInterval      time.Duration
+	FullListingInterval time.Duration
+	ListsNothing        bool
+	TaskQueue           *string
 }
 
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
 	row := db.QueryRow(ctx, upsertController,
 		arg.Name,
 		arg.InformInterval,
+		arg.FullListingInterval,
 		arg.ListsNothing,
 		arg.TaskQueue,
 	)
@@ -235,6 +261,10 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.FullListingInterval,
+		&i.LastFullListing,
+		&i.InformCursor,
+		&i.InformCursorAt,
 		&i.TaskQueue,
 		&i.NextCallAt,
 		&i.Metadata,

@@ -11,17 +11,21 @@ import (
 )
 
 type Controller struct {
-	Name           string
-	LastInformTime time.Time
-	InformInterval time.Duration
-	Paused         bool
-	InformPaused   bool
-	ListsNothing   bool
-	TaskQueue      *string
-	NextCallAt     *time.Time
-	Metadata       []byte
-	CreatedAt      time.Time
-	UpdatedAt      time.Time
+	Name                string
+	LastInformTime      time.Time
+	InformInterval      time.Duration
+	Paused              bool
+	InformPaused        bool
+	ListsNothing        bool
+	FullListingInterval time.Duration
+	LastFullListing     *time.Time
+	InformCursor        string
+	InformCursorAt      *time.Time
+	TaskQueue           *string
+	NextCallAt          *time.Time
+	Metadata            []byte
+	CreatedAt           time.Time
+	UpdatedAt           time.Time
 }
 
 type Installation struct {

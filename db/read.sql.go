@@ -159,7 +159,7 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -178,6 +178,10 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.Paused,
 			&i.InformPaused,
 			&i.ListsNothing,
+			&i.FullListingInterval,
+			&i.LastFullListing,
+			&i.InformCursor,
+			&i.InformCursorAt,
 			&i.TaskQueue,
 			&i.NextCallAt,
 			&i.Metadata,

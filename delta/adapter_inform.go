@@ -22,8 +22,12 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 		// What is sent if the controller ends its goroutine: that is not the end of the listing.
 		err := errors.New("the informer ended its goroutine (runtime.Goexit)")
 		defer func() {
-			if err = listing.end(err); err != nil {
+			cursor, err := listing.end(err)
+			switch {
+			case err != nil:
 				send(ctx, out, activities.Listed{Err: err, Fatal: true})
+			case cursor != nil:
+				send(ctx, out, activities.Listed{Cursor: cursor})
 			}
 		}()
 		err = a.list(ctx, options, listing, out)

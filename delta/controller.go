@@ -186,6 +186,8 @@ func settingsOf(object Object) (ObjectSettings, error) {
 		{"RateLimit", s.RateLimit, s.RateLimit >= 0 && s.RateLimit <= math.MaxFloat64, "must be positive, or 0 for no limit"},
 		{"HeartbeatTimeout", s.HeartbeatTimeout, s.HeartbeatTimeout == 0 || s.HeartbeatTimeout >= time.Second, "must be at least 1s (or 0, for the default of 10s)"},
 		{"InformInterval", s.InformInterval, s.InformInterval <= 0 || s.InformInterval >= minInformInterval, "must be at least 1s, negative for never, or 0 for the client's"},
+		{"FullListingInterval", s.FullListingInterval, s.FullListingInterval == 0 || s.FullListingInterval >= minInformInterval, "must be at least 1s, or 0 for never"},
+		{"FullListingInterval", s.FullListingInterval, s.FullListingInterval == 0 || !s.CompleteListing, "must not be set together with CompleteListing, which lists everything each time"},
 		{"RetryPolicy.InitialInterval", s.RetryPolicy.InitialInterval, s.RetryPolicy.InitialInterval >= 0, "must not be negative"},
 		{"RetryPolicy.MaximumInterval", s.RetryPolicy.MaximumInterval, s.RetryPolicy.MaximumInterval >= 0, "must not be negative"},
 		{"RetryPolicy.BackoffCoefficient", s.RetryPolicy.BackoffCoefficient, s.RetryPolicy.BackoffCoefficient == 0 || s.RetryPolicy.BackoffCoefficient >= 1, "must be at least 1 (or 0, for the default of 2)"},

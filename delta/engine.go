@@ -191,7 +191,8 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	for kind, r := range c.config.Controllers.byKind {
 		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
-			Name: kind, InformInterval: interval(e.informInterval(r)), ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
+			Name: kind, InformInterval: interval(e.informInterval(r)), FullListingInterval: r.settings.FullListingInterval,
+			ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
@@ -297,7 +298,12 @@ func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 	if err != nil {
 		return fmt.Errorf("reading the settings of kind %q: %w", kind, schemaError(err))
 	}
-	return scheduleInform(ctx, e.temporal, e.names, e.installation, kind, controller.InformInterval, controller.InformPaused, ours)
+	for _, s := range e.informSchedules(controller) {
+		if err := s.write(ctx, e.temporal, controller.InformPaused, ours); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const (

@@ -20,6 +20,9 @@ import (
 type ScheduleInformParams struct {
 	// ResourceKind is the kind to list. Required.
 	ResourceKind string
+	// FullListing lists everything: the informer is given no cursor. What is left out is marked deleted, where the kind has a
+	// FullListingInterval or CompleteListing. It cannot be set together with After or Cursor.
+	FullListing bool
 	// ProcessExisting also syncs objects that did not change.
 	ProcessExisting bool
 	// RunForeground has the run end when all that it informed has settled, and fail, naming them, if some of it degraded.
@@ -39,8 +42,8 @@ type InformRun struct {
 	Withheld int64
 }
 
-// ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or no After, goes on
-// from the kind's cursor. It returns when the run has been started. The client need not be: the controller may be another
+// ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or neither After
+// nor Cursor, goes on from where the kind's latest complete pass came to. It returns when the run has been started. The client need not be: the controller may be another
 // client's. Where no client that was started has the kind, the run waits for one. It needs a Temporal that can be reached.
 func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
 	_, err := c.startInform(ctx, params, informOpts)
@@ -78,8 +81,8 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := checkName("ResourceKind", params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
-	if informOpts != nil && informOpts.Limit < 0 {
-		return nil, fmt.Errorf("delta: inform: %w", inputError("Limit", informOpts.Limit, "must be positive, or 0 for no limit"))
+	if err := checkInformOptions(params, informOpts); err != nil {
+		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
 	if err := c.checkLists(ctx, params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
@@ -90,7 +93,7 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	}
 	in := activities.InformInput{
 		Installation: e.installation, Kind: params.ResourceKind,
-		ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground,
+		FullListing: params.FullListing, ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground,
 	}
 	if informOpts != nil {
 		in.Options = *informOpts
@@ -105,6 +108,20 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 		return nil, fmt.Errorf("delta: inform kind %s: starting the workflow: %w", params.ResourceKind, err)
 	}
 	return run, nil
+}
+
+func checkInformOptions(params ScheduleInformParams, o *InformOptions) error {
+	switch {
+	case o == nil:
+		return nil
+	case o.Limit < 0:
+		return inputError("Limit", o.Limit, "must be positive, or 0 for no limit")
+	case params.FullListing && o.After != nil:
+		return inputError("After", o.After, "must not be set together with FullListing, which lists everything")
+	case params.FullListing && o.Cursor != "":
+		return inputError("Cursor", o.Cursor, "must not be set together with FullListing, which lists everything")
+	}
+	return nil
 }
 
 // checkLists refuses kinds without an informer, those of other clients too.
@@ -152,8 +169,10 @@ func (c *Client) pauseInformer(ctx context.Context, kind string, paused bool) er
 	if err := db.New().PauseInformer(ctx, c.pool, db.PauseInformerParams{Name: kind, Paused: paused}); err != nil {
 		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, schemaError(err))
 	}
-	if err := pauseSchedule(ctx, e.temporal, e.names.inform(kind), paused); err != nil {
-		return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
+	for _, id := range []string{e.names.inform(kind), e.names.informFull(kind)} {
+		if err := pauseSchedule(ctx, e.temporal, id, paused); err != nil {
+			return fmt.Errorf("delta: %s informer of kind %s: %w", pausing(paused), kind, err)
+		}
 	}
 	return nil
 }

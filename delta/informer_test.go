@@ -68,7 +68,12 @@ func (h *harness) cursor(kind string) time.Time {
 
 func (h *harness) trigger(kind string) {
 	h.t.Helper()
-	require.NoError(h.t, h.Temporal.ScheduleClient().GetHandle(context.Background(), h.Prefix+"/inform:"+kind).
+	h.triggerSchedule("inform:" + kind)
+}
+
+func (h *harness) triggerSchedule(name string) {
+	h.t.Helper()
+	require.NoError(h.t, h.Temporal.ScheduleClient().GetHandle(context.Background(), h.Prefix+"/"+name).
 		Trigger(context.Background(), client.ScheduleTriggerOptions{}))
 }
 

@@ -3,8 +3,11 @@ package delta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"unicode/utf8"
 )
 
 // FailInform fails the pass of an informer that sends on a channel, at once and with this reason: the cursor stays, and nothing is marked
@@ -36,6 +39,32 @@ func FailInform(ctx context.Context, err error) {
 	}
 }
 
+// maxCursorBytes bounds an informer's cursor, which is read and written with each pass.
+const maxCursorBytes = 64 << 10
+
+// SetCursor keeps a position of the informer's own, such as a page token or the number of a change: it is [InformOptions].Cursor of the next
+// pass, beside After. It is called during the pass, with its context or one made from it, before the listing ends; the last call counts.
+// The cursor is stored only if the pass is complete, and was not narrowed by options of its caller. An empty one means none.
+//
+// Valid UTF-8 without NUL characters, 64 KiB at most; any other fails the pass. With any other context, and after the end of the
+// listing, it sets nothing, and logs that as an error.
+func SetCursor(ctx context.Context, cursor string) {
+	listing, ok := ctx.Value(listingKey{}).(*listing)
+	if !ok {
+		loggerOf(ctx).Error("delta.SetCursor was called with a context that is not that of an informer: no cursor was set")
+		return
+	}
+	if len(cursor) > maxCursorBytes || !utf8.ValidString(cursor) || strings.ContainsRune(cursor, 0) {
+		FailInform(ctx, fmt.Errorf("delta.SetCursor: %w",
+			inputError("cursor", cursor, "must be valid UTF-8 without NUL characters, at most %d bytes", maxCursorBytes)))
+		return
+	}
+	if !listing.setCursor(cursor) {
+		loggerOf(ctx).Error("delta.SetCursor came too late: the listing had ended, and no cursor was set. Call it before the listing ends",
+			"kind", listing.kind)
+	}
+}
+
 // loggerOf is that of the client whose informer has the context.
 func loggerOf(ctx context.Context) *slog.Logger {
 	if client, err := ClientFromContextSafely(ctx); err == nil {
@@ -55,6 +84,18 @@ type listing struct {
 	mu    sync.Mutex
 	err   error
 	ended bool
+	// cursor is the informer's own; nil where it set none.
+	cursor *string
+}
+
+// setCursor notes the informer's cursor, and reports whether the listing goes on.
+func (l *listing) setCursor(cursor string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.cursor = &cursor
+	}
+	return !l.ended
 }
 
 // fail notes why the listing failed, and returns whether it had ended, and the error that it had before.
@@ -69,15 +110,15 @@ func (l *listing) fail(err error) (ended bool, before error) {
 	return l.ended, l.err
 }
 
-// end ends the listing with an error, or nil, and returns the one that counts: the informer's own.
-func (l *listing) end(err error) error {
+// end ends the listing with an error, or nil. It returns the one that counts, the informer's own, and the cursor.
+func (l *listing) end(err error) (cursor *string, failed error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
 	if l.err == nil {
 		l.err = err
 	}
-	return l.err
+	return l.cursor, l.err
 }
 
 func (l *listing) hasFailed() bool {

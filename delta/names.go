@@ -56,6 +56,9 @@ func (n names) taskQueue(kind string) string {
 // inform is the id of a kind's schedule, and begins those of the workflows that it starts.
 func (n names) inform(kind string) string { return shortened(n.prefix+"/inform:"+kind, maxStem) }
 
+// informFull is the id of the schedule of a kind's full listings.
+func (n names) informFull(kind string) string { return shortened(n.prefix+"/inform-full:"+kind, maxStem) }
+
 // informQueue is where passes are worked: on a task queue of their own, so as not to wait behind attempts.
 func (n names) informQueue(kind string) string {
 	if n.queue != "" {

@@ -73,7 +73,14 @@ type ObjectSettings struct {
 	// Defaults to 5 minutes.
 	InformOverlap time.Duration
 
-	// CompleteListing says that the informer always lists all there is: it is given no After, and what a complete pass
+	// FullListingInterval is how often everything is listed, beside the incremental passes of InformInterval, on a schedule of its own: with
+	// neither After nor Cursor. What such a listing leaves out is marked deleted, as with CompleteListing, and so it is after any other
+	// pass that was given neither. 1 second at least. It cannot be set together with CompleteListing.
+	//
+	// Defaults to 0: never.
+	FullListingInterval time.Duration
+
+	// CompleteListing says that the informer always lists all there is: it is given no After and no Cursor, and what a complete pass
 	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare. What is listed again stays deleted until it is
 	// informed explicitly, or until its row was removed.
 	CompleteListing bool

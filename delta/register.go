@@ -103,6 +103,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 			Listing: activities.Listing{
 				Overlap:          r.settings.InformOverlap,
 				Complete:         r.settings.CompleteListing,
+				Full:             r.settings.FullListingInterval > 0,
 				MostDeleted:      r.settings.MaxDeleted,
 				MostDeletedShare: r.settings.MaxDeletedShare,
 			},

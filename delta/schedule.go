@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -76,62 +77,86 @@ func prefixHeld(ctx context.Context, c client.Client, n names, installation stri
 	return true, nil
 }
 
-// scheduleInform makes the kind's schedule be what the interval says: created, changed, or removed. Unless it is known to be
-// ours, its note says whether it is.
-func scheduleInform(
-	ctx context.Context, c client.Client, n names, installation, kind string, interval time.Duration, paused, ours bool,
-) error {
-	handle := c.ScheduleClient().GetHandle(ctx, n.inform(kind))
-	if interval < 0 {
-		var notFound *serviceerror.NotFound
-		if err := handle.Delete(ctx); err != nil && !errors.As(err, &notFound) {
-			return fmt.Errorf("deleting the schedule %s: %w", n.inform(kind), err)
-		}
+// informSchedule is a Temporal Schedule of a kind's informer, as it is to be.
+type informSchedule struct {
+	id string
+	// spec is when it runs; nil where there is to be no schedule.
+	spec   *client.ScheduleSpec
+	action *client.ScheduleWorkflowAction
+	// atOnce has it run when it is made.
+	atOnce bool
+	note   string
+	// installation is the one that the note names.
+	installation string
+}
+
+// informSchedules are those of a kind: of its passes, and of its full listings.
+func (e *engine) informSchedules(c db.Controller) []informSchedule {
+	passes := informSchedule{
+		id: e.names.inform(c.Name), spec: every(c.InformInterval), atOnce: true, installation: e.installation,
+		note: "Lists the objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
+	}
+	full := informSchedule{
+		id: e.names.informFull(c.Name), spec: every(c.FullListingInterval), atOnce: passes.spec == nil, installation: e.installation,
+		note: "Lists all objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
+	}
+	if c.ListsNothing {
+		full.spec = nil
+	}
+	passes.action = e.informAction(passes.id, activities.InformInput{Installation: e.installation, Kind: c.Name})
+	full.action = e.informAction(full.id, activities.InformInput{Installation: e.installation, Kind: c.Name, FullListing: true})
+	return []informSchedule{passes, full}
+}
+
+func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
+	return &client.ScheduleWorkflowAction{ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in}}
+}
+
+// every is a schedule by an interval; nil for never.
+func every(interval time.Duration) *client.ScheduleSpec {
+	if interval <= 0 {
 		return nil
 	}
-	spec := client.ScheduleSpec{
+	return &client.ScheduleSpec{
 		Intervals: []client.ScheduleIntervalSpec{{Every: interval}},
 		Jitter:    min(interval/10, maxInformJitter),
 	}
-	action := &client.ScheduleWorkflowAction{
-		ID:        n.inform(kind),
-		Workflow:  workflows.InformName,
-		TaskQueue: n.informQueue(kind),
-		Args:      []any{activities.InformInput{Installation: installation, Kind: kind}},
+}
+
+// write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.
+func (s informSchedule) write(ctx context.Context, c client.Client, paused, ours bool) error {
+	handle := c.ScheduleClient().GetHandle(ctx, s.id)
+	if s.spec == nil {
+		var notFound *serviceerror.NotFound
+		if err := handle.Delete(ctx); err != nil && !errors.As(err, &notFound) {
+			return fmt.Errorf("deleting the schedule %s: %w", s.id, err)
+		}
+		return nil
 	}
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
-		ID:                 n.inform(kind),
-		Spec:               spec,
+		ID:                 s.id,
+		Spec:               *s.spec,
 		Overlap:            enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
 		CatchupWindow:      informCatchup,
-		TriggerImmediately: !paused,
+		TriggerImmediately: s.atOnce && !paused,
 		Paused:             paused,
-		Note:               "Lists the objects of kind " + kind + " for Delta installation " + installation + ".",
-		Action:             action,
+		Note:               s.note,
+		Action:             s.action,
 	})
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
-		return fmt.Errorf("creating the schedule %s: %w", n.inform(kind), err)
+		return fmt.Errorf("creating the schedule %s: %w", s.id, err)
 	}
 	// Spec, action and whether it is paused are Delta's to change; its note may be an operator's.
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{
 		DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 			there := &in.Description.Schedule
-			// The note says whose arguments they are: those are encoded as the user's data converter likes. Who pauses the
-			// schedule may replace it, so it is not asked again.
-			queue := ""
-			if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
-				queue = a.TaskQueue
-			}
-			// One that an operator paused stays so.
-			same := queue == action.TaskQueue && there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0].Every == interval &&
-				there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, installation))
-			if same {
+			if s.isWritten(there, paused, ours) {
 				return nil, temporal.ErrSkipScheduleUpdate
 			}
-			there.Spec, there.Action = &spec, action
+			there.Spec, there.Action = s.spec, s.action
 			if there.State != nil {
 				there.State.Paused = there.State.Paused || paused
 			}
@@ -139,9 +164,21 @@ func scheduleInform(
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("updating the schedule %s: %w", n.inform(kind), err)
+		return fmt.Errorf("updating the schedule %s: %w", s.id, err)
 	}
 	return nil
+}
+
+// isWritten reports whether the schedule that is there is as it is to be. One that an operator paused stays so.
+func (s informSchedule) isWritten(there *client.Schedule, paused, ours bool) bool {
+	// The note says whose arguments they are: those are encoded as the user's data converter likes. An operator who pauses the schedule
+	// may replace it, so it is not asked again.
+	queue := ""
+	if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
+		queue = a.TaskQueue
+	}
+	return queue == s.action.TaskQueue && there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0] == s.spec.Intervals[0] &&
+		there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, s.installation))
 }
 
 // pauseSchedule pauses a schedule or has it go on; one that is not there has nothing to pause.

@@ -36,6 +36,10 @@ type KindStatus struct {
 	Counts map[deltatype.ResourceState]int64
 	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
 	Paused, InformerPaused bool
+	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
+	// began that was complete and deletes what it leaves out; nil before one.
+	FullListingInterval time.Duration
+	LastFullListing     *time.Time
 	// ListsNothing reports that its controller has no informer ([NoInformer]).
 	ListsNothing bool
 	// InformInterval is how often its informer runs. Negative: never. 0: no client with the kind has started yet.
@@ -64,7 +68,11 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, there := range controllers {
 		k := kind(there.Name)
 		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
-		k.ListsNothing = there.ListsNothing
+		k.ListsNothing, k.FullListingInterval = there.ListsNothing, there.FullListingInterval
+		if there.LastFullListing != nil {
+			last := there.LastFullListing.UTC()
+			k.LastFullListing = &last
+		}
 		if last := there.LastInformTime.UTC(); last.Unix() > 0 {
 			k.LastInformTime = &last
 		}

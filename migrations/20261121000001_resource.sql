@@ -97,6 +97,12 @@ CREATE TABLE delta_controller (
     inform_paused boolean NOT NULL DEFAULT FALSE,
     -- Its controller has no informer: nothing may ask for a pass.
     lists_nothing boolean NOT NULL DEFAULT FALSE,
+    -- How often a complete listing runs beside the incremental ones ('0': there is none), and when the last one that was complete began.
+    full_listing_interval interval NOT NULL DEFAULT '0',
+    last_full_listing timestamptz,
+    -- The position that the informer keeps itself, of the latest complete pass that gave one, and when that pass began.
+    inform_cursor text NOT NULL DEFAULT '',
+    inform_cursor_at timestamptz,
     -- Where the kind is worked by workers of the user's own; null where clients run workers.
     task_queue text COLLATE "C",
     -- Where the calls of Work are limited in their rate: when the next one may begin.

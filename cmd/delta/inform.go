@@ -26,7 +26,7 @@ func informCommand(c *cli) *cobra.Command {
 		Short: "Run a kind's informer once, now, and wait for it",
 		Long: "inform has a client that runs list what exists outside, and shows how far it is. Without --foreground it ends when\n" +
 			"all is listed, with it when all that was listed has settled; it fails if some of that degraded.\n\n" +
-			"Without --after the run goes on from the kind's cursor. What --label and --order-by mean is the controller's to say.\n" +
+			"Without --after, --cursor and --full the run goes on from the kind's cursor. What --label and --order-by mean is the controller's to say.\n" +
 			"Ctrl-C, or --timeout, ends the waiting, not the run.",
 		Example: "  delta inform user --foreground\n" +
 			"  delta inform user --after 24h --label plan=pro",
@@ -44,7 +44,9 @@ func informCommand(c *cli) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync what did not change")
 	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all that is listed has settled")
+	flags.BoolVar(&f.params.FullListing, "full", false, "list everything, whatever the kind's cursor is")
 	flags.StringVar(&f.after, "after", "", "list what is newer than this `time`: RFC 3339, or how long ago, as 24h")
+	flags.StringVar(&f.options.Cursor, "cursor", "", "`position` of the informer's own to begin at")
 	flags.IntVar(&f.options.Limit, "limit", 0, "`most` objects to list; 0 for no limit")
 	flags.StringToStringVar(&f.options.Labels, "label", nil, "list objects with this label, `name=value`; can be repeated")
 	flags.StringVar(&f.options.OrderBy, "order-by", "", "`order`, such as \"created_at DESC\"")
@@ -58,6 +60,9 @@ func (f *informFlags) check(now time.Time) error {
 	}
 	if f.timeout < 0 {
 		return fmt.Errorf("--timeout %s: must be positive, or 0 for no limit", f.timeout)
+	}
+	if f.params.FullListing && (f.after != "" || f.options.Cursor != "") {
+		return errors.New("--full lists everything: it must not be given together with --after or --cursor")
 	}
 	if f.after == "" {
 		return nil

@@ -43,13 +43,16 @@ type kindJSON struct {
 // informerJSON is the informer of a kind. Interval is null where no client has
 // started with the kind, and negative where the informer never runs by itself.
 type informerJSON struct {
-	ListsNothing    bool       `json:"lists_nothing"`
-	IntervalSeconds *float64   `json:"interval_seconds"`
-	LastInformTime  *time.Time `json:"last_inform_time"`
-	LagSeconds      *float64   `json:"lag_seconds"`
-	Paused          bool       `json:"paused"`
-	NextRun         *time.Time `json:"next_run"`
-	LastRun         *time.Time `json:"last_run"`
+	ListsNothing    bool     `json:"lists_nothing"`
+	IntervalSeconds *float64 `json:"interval_seconds"`
+	// FullIntervalSeconds is null where there are no full listings beside the others.
+	FullIntervalSeconds *float64   `json:"full_listing_interval_seconds"`
+	LastFullListing     *time.Time `json:"last_full_listing"`
+	LastInformTime      *time.Time `json:"last_inform_time"`
+	LagSeconds          *float64   `json:"lag_seconds"`
+	Paused              bool       `json:"paused"`
+	NextRun             *time.Time `json:"next_run"`
+	LastRun             *time.Time `json:"last_run"`
 }
 
 type kindsJSON struct {
@@ -143,6 +146,11 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kin
 		seconds := k.InformInterval.Seconds()
 		out.Informer.IntervalSeconds = &seconds
 	}
+	out.Informer.LastFullListing = k.LastFullListing
+	if k.FullListingInterval > 0 {
+		seconds := k.FullListingInterval.Seconds()
+		out.Informer.FullIntervalSeconds = &seconds
+	}
 	if k.LastInformTime != nil {
 		lag := now.Sub(*k.LastInformTime).Round(time.Millisecond).Seconds()
 		out.Informer.LagSeconds = &lag
@@ -190,6 +198,9 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 			every = "never"
 		default:
 			every = short(time.Duration(*seconds * float64(time.Second)))
+		}
+		if full := k.Informer.FullIntervalSeconds; full != nil {
+			every += ", all " + short(time.Duration(*full*float64(time.Second)))
 		}
 		switch {
 		case k.Informer.Paused:

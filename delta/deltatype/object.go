@@ -33,6 +33,9 @@ type InformOptions struct {
 	Limit int
 	// OrderBy names a field and a direction, such as "created_at DESC".
 	OrderBy string
+	// Cursor is a position of the informer's own, opaque to Delta: the one that the latest complete pass has set with delta.SetCursor. Empty
+	// asks for all, or for what is newer than After.
+	Cursor string
 }
 
 // ObjectInformParams is one object as it is handed to Postgres.

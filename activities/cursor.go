@@ -1,0 +1,57 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// chooseOptions fills in the kind's cursor, unless the pass is asked for everything or for something else.
+func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time.Time) (deltatype.InformOptions, error) {
+	options := in.Options
+	if a.Listing.Complete || in.FullListing || options.After != nil || options.Cursor != "" {
+		return options, nil
+	}
+	controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return options, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
+	}
+	options.Cursor = controller.InformCursor
+	if last := controller.LastInformTime.UTC(); last.Unix() > 0 {
+		if last.After(now) {
+			last = now.UTC() // the clock of the database was set back, or another database took over
+		}
+		after := last.Add(-a.Listing.Overlap)
+		options.After = &after
+	}
+	return options, nil
+}
+
+// isComplete reports whether a listing with these options names all there is, so that what it leaves out is gone.
+func (a *Activities) isComplete(o deltatype.InformOptions) bool {
+	return (a.Listing.Complete || a.Listing.Full) && o.After == nil && o.Cursor == "" && o.Limit == 0 && len(o.Labels) == 0
+}
+
+// moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
+func (p *pass) moveCursor(ctx context.Context, complete bool) error {
+	if o := p.in.Options; len(o.Labels) > 0 || o.Limit > 0 || o.After != nil || o.Cursor != "" {
+		return nil
+	}
+	if p.position != nil && p.activities.Listing.Complete {
+		p.activities.Logger.Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything",
+			"kind", p.in.Kind)
+	}
+	_, err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
+		Name: p.in.Kind, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: complete,
+	})
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("moving the cursor of kind %s: %w", p.in.Kind, err)
+	}
+	return nil
+}

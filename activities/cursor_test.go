@@ -1,0 +1,104 @@
+package activities_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// setClock has the database's clock differ from this process's: its schema has functions of its own, which are found first.
+func (h *harness) setClock(ahead time.Duration) {
+	h.t.Helper()
+	config := h.env.Pool.Config()
+	path := config.ConnConfig.RuntimeParams["search_path"]
+	require.NotEmpty(h.t, path)
+	config.ConnConfig.RuntimeParams["search_path"] = path + ", pg_catalog"
+	pool, err := pgxpool.NewWithConfig(h.t.Context(), config)
+	require.NoError(h.t, err)
+	h.t.Cleanup(pool.Close)
+	for _, clock := range []string{"now", "clock_timestamp"} {
+		_, err = pool.Exec(h.t.Context(), "CREATE FUNCTION "+clock+"() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog."+clock+"() + interval '"+
+			ahead.String()+"'$$")
+		require.NoError(h.t, err)
+	}
+	h.Pool = pool
+}
+
+func (h *harness) controllerRow() db.Controller {
+	h.t.Helper()
+	row, err := db.New().GetController(context.Background(), h.Pool, kind)
+	require.NoError(h.t, err)
+	return row
+}
+
+// A worker whose clock is 26 h ahead of the database's must not hide what is created within them.
+func TestTheCursorIsByTheClockOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	for name, listed := range map[string]activities.Listed{
+		"without times of creation":        item(object("a", "1")),
+		"created in the database's future": createdAt(object("a", "1"), time.Now().Add(time.Hour)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newInformer(t, lists(listed))
+			h.setClock(-26 * time.Hour)
+			began := h.now()
+			_, err := h.pass()
+			require.NoError(t, err)
+			cursor, ended := h.controllerRow().LastInformTime, h.now()
+			require.False(t, cursor.Before(began), "%s, which is before the pass began at %s", cursor, began)
+			require.False(t, cursor.After(ended), "%s, which is after now, %s", cursor, ended)
+		})
+	}
+}
+
+// A cursor that is ahead of the database's clock, as after a restore, hides nothing that is created from now on.
+func TestACursorThatIsAheadComesBack(t *testing.T) {
+	t.Parallel()
+	var after *time.Time
+	h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		after = o.After
+		return lists()(ctx, o)
+	})
+	h.Listing.Overlap = time.Minute
+	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_controller SET last_inform_time = now() + interval '26 h'")
+	require.NoError(t, err)
+	_, err = h.pass()
+	require.NoError(t, err)
+	now := h.now()
+	require.True(t, after.Before(now.Add(-h.Listing.Overlap)), "%s", after)
+	require.False(t, h.controllerRow().LastInformTime.After(now))
+}
+
+// Of two passes side by side, the one that began later has the newer position, whichever ends first.
+func TestThePositionOfThePassThatBeganLastCounts(t *testing.T) {
+	t.Parallel()
+	at := func(p string) listing { return lists(activities.Listed{Cursor: &p}) }
+	var h *harness
+	h = newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		h.handler.inform = at("later")
+		_, err := h.pass()
+		require.NoError(t, err)
+		return at("earlier")(ctx, o)
+	})
+	_, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, "later", h.controllerRow().InformCursor)
+
+	h.handler.inform = lists()
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, "later", h.controllerRow().InformCursor, "a pass that gives none keeps it")
+
+	h.handler.inform = at("")
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Empty(t, h.controllerRow().InformCursor, "an empty one removes it")
+}
