@@ -113,6 +113,8 @@ type Activities struct {
 // Rest says how long resources rest. A negative retention keeps rows for ever; an expiry of 0 never expires.
 type Rest struct {
 	Expiry, SyncedRetention, DegradedRetention, DeletedRetention time.Duration
+	// DegradedRetry is after what time a resource is tried again whose attempts were used up: then it is not removed. 0 or less means never.
+	DegradedRetry time.Duration
 }
 
 // NamespaceLimit bounds concurrent Work in a namespace.

@@ -11,16 +11,18 @@ import (
 type RetryPolicy struct {
 	// InitialInterval is the wait after the first failure; 1 second by default.
 	InitialInterval time.Duration
-	// BackoffCoefficient is what each further wait is multiplied with; 2 by default.
+	// BackoffCoefficient is what each further wait is multiplied with; 3 by default.
 	BackoffCoefficient float64
-	// MaximumInterval bounds the wait; 10 minutes by default.
+	// MaximumInterval bounds the wait; 30 minutes by default.
 	MaximumInterval time.Duration
 }
 
+// Ten attempts, the default, last for 70 minutes at least: 1, 3, 9, 27, 81, 243 and 729 s, and twice 30 min. An upstream that is down for an
+// hour degrades nothing. With a coefficient of 2, ten attempts would be over after 9 minutes, or begin with waits of 8 s.
 const (
 	defaultInitialInterval    = time.Second
-	defaultBackoffCoefficient = 2
-	defaultMaximumInterval    = 10 * time.Minute
+	defaultBackoffCoefficient = 3
+	defaultMaximumInterval    = 30 * time.Minute
 )
 
 // Backoff is how long to wait after attempt n failed, give or take a tenth so that resources which failed together do

@@ -11,12 +11,12 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-func TestBackoffDoublesUpToTenMinutes(t *testing.T) {
+func TestBackoffTriplesUpToHalfAnHour(t *testing.T) {
 	t.Parallel()
 	for n, middle := range map[int]time.Duration{
-		1: time.Second, 2: 2 * time.Second, 3: 4 * time.Second, 4: 8 * time.Second, 9: 256 * time.Second, 10: 512 * time.Second,
-		11: 10 * time.Minute, 12: 10 * time.Minute, 21: 10 * time.Minute, 64: 10 * time.Minute, math.MaxInt16: 10 * time.Minute,
-		math.MaxInt: 10 * time.Minute,
+		1: time.Second, 2: 3 * time.Second, 3: 9 * time.Second, 4: 27 * time.Second, 6: 243 * time.Second, 7: 729 * time.Second,
+		8: 30 * time.Minute, 9: 30 * time.Minute, 21: 30 * time.Minute, 64: 30 * time.Minute, math.MaxInt16: 30 * time.Minute,
+		math.MaxInt: 30 * time.Minute,
 		// What is not an attempt counts as the first.
 		0: time.Second, -1: time.Second, math.MinInt: time.Second,
 	} {
@@ -33,5 +33,17 @@ func TestBackoffDoublesUpToTenMinutes(t *testing.T) {
 			require.Less(t, least, middle*92/100)
 			require.Greater(t, most, middle*108/100)
 		})
+	}
+}
+
+// The default number of attempts, ten, has nine waits.
+func TestTheDefaultAttemptsLastForMoreThanAnHour(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		var all time.Duration
+		for n := 1; n < 10; n++ {
+			all += activities.RetryPolicy{}.Backoff(n)
+		}
+		require.Greater(t, all, time.Hour)
 	}
 }

@@ -238,6 +238,9 @@ func (p *pass) write(ctx context.Context) error {
 		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
 	}
 	scheduled, waiting := 0, false
+	if err := p.noteListed(ctx, results); err != nil {
+		return err
+	}
 	for _, r := range results {
 		if r.Scheduled {
 			scheduled++

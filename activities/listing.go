@@ -60,6 +60,23 @@ func (p *pass) record(ctx context.Context) error {
 	return nil
 }
 
+// noteListed has degraded resources kept that are listed and are not tried again.
+func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInformResult) error {
+	var degraded []int64
+	for _, r := range results {
+		if r.Resource.State == deltatype.ResourceStateDegraded {
+			degraded = append(degraded, r.Resource.ID)
+		}
+	}
+	if len(degraded) == 0 {
+		return nil
+	}
+	if err := db.New().NoteListed(ctx, db.Planned(p.activities.Pool, len(degraded)), degraded); err != nil {
+		return fmt.Errorf("noting that %d degraded resources are listed: %w", len(degraded), err)
+	}
+	return nil
+}
+
 // deleteMissing marks deleted what a complete listing no longer had, unless that is suspiciously much.
 func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 	a, q := p.activities, db.New()

@@ -33,16 +33,20 @@ type outcomes struct {
 // workflow of its own.
 func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	state, delay, counted, snoozed, grace := deltatype.ResourceStateSynced, time.Duration(0), true, false, DueGrace
+	var cause deltatype.Cause
 	switch verdict := one.outcome.Verdict; {
 	case verdict == VerdictSynced:
 	case verdict == VerdictDeleted:
-		state = deltatype.ResourceStateDeleted
+		state, cause = deltatype.ResourceStateDeleted, deltatype.CauseWork
 	case verdict == VerdictReleased:
 		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
 	case verdict == VerdictDegraded || isLast(one.worked):
-		state = deltatype.ResourceStateDegraded
+		state, cause = deltatype.ResourceStateDegraded, deltatype.CauseExhausted
+		if verdict == VerdictDegraded {
+			cause = deltatype.CauseHopeless
+		}
 		if unbatched {
 			grace = atOnce
 		}
@@ -58,6 +62,7 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	o.Ids = append(o.Ids, one.worked.ID)
 	o.Generations = append(o.Generations, one.worked.Generation)
 	o.States = append(o.States, string(state))
+	o.Causes = append(o.Causes, string(cause))
 	o.Delays = append(o.Delays, delay)
 	o.Counted = append(o.Counted, counted)
 	o.Snoozed = append(o.Snoozed, snoozed)
@@ -87,7 +92,7 @@ func (e *execution) afterWait(unbatched bool) time.Duration {
 func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
 	o.Claim, o.Continues, o.Lease, o.MaxErrors = e.claim.id, e.single, DispatchLease, MaxErrors
-	o.DefaultExpiry, o.DefaultSyncedRetention = e.Rest.Expiry, e.Rest.SyncedRetention
+	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
 	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
 	o.Earlier = e.earlier(set)
 	for _, one := range set {
@@ -98,8 +103,8 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	return o, nil
 }
 
-// earlier is the share by which what is synced expires earlier, so that a million resources that were synced together do not
-// expire together. Members of a batch do: they are synced again as one.
+// earlier is the share by which what is synced expires earlier, and what degraded is tried again earlier, so that a million resources that
+// were synced together do not expire together. Members of a batch do: they are synced again as one.
 func (e *execution) earlier(set []*claimed) float64 {
 	h := fnv.New64a()
 	if e.single {
@@ -183,7 +188,8 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	return &db.WriteOutcomesRow{
 		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
-		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Attempt: r.Attempt, Snoozes: r.Snoozes, Paused: r.Paused, Now: r.Now,
+		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Cause: r.Cause, Attempt: r.Attempt, Snoozes: r.Snoozes,
+		Paused: r.Paused, Now: r.Now,
 	}
 }
 
@@ -200,7 +206,7 @@ func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
 	row := *one.worked
 	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
 	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
-	row.State, row.Attempt, row.Snoozes, row.Paused = w.State, w.Attempt, w.Snoozes, w.Paused
+	row.State, row.Cause, row.Attempt, row.Snoozes, row.Paused = w.State, w.Cause, w.Attempt, w.Snoozes, w.Paused
 	if one.encoded != nil {
 		row.Errors = append(slices.Clone(row.Errors), one.encoded)
 		row.Errors = row.Errors[max(len(row.Errors)-MaxErrors, 0):]

@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced,
-// otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
+// EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced, it is tried again
+// where it has degraded and may heal, and otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
 // its rest began with, it rests on. A row that is not due is left as it is.
 func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
@@ -40,7 +40,7 @@ func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	switch {
 	case err != nil:
 		return s, err
-	case ended.Expired > 0 && batched:
+	case ended.Expired+ended.Retried > 0 && batched:
 		s.Next, s.Wait = NextNone, 0
 	case s.Next == NextRetention:
 		s.Wait = max(s.Wait, hotLoop) // it was locked, perhaps
@@ -53,14 +53,21 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 	if batched {
 		in.DispatchAfter = 0
 	}
-	in.Grace = DueGrace
+	in.Grace, in.DegradedRetry, in.HashIds = DueGrace, a.Rest.DegradedRetry, a.HashObjectIDs
 	in.DefaultExpiry, in.DefaultSyncedRetention = a.Rest.Expiry, a.Rest.SyncedRetention
 	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Rest.DegradedRetention, a.Rest.DeletedRetention
 	ended, err := db.New().EndRetention(ctx, db.Planned(a.Pool, len(in.Ids)), in)
-	if err == nil && ended.Expired > 0 && batched {
+	if err != nil {
+		return ended, err
+	}
+	for i, id := range ended.GivenUp {
+		a.Logger.Warn("a degraded resource was kept for its retention and is removed without having been synced",
+			"kind", a.Handler.Kind(), "object_id", id, "last_error", bound(ended.LastErrors[i], maxShownError))
+	}
+	if ended.Expired+ended.Retried > 0 && batched {
 		a.dispatchSoon()
 	}
-	return ended, err
+	return ended, nil
 }
 
 const (
@@ -70,7 +77,7 @@ const (
 	maxSlack = 30 * time.Second
 )
 
-// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts expired members into other batches.
+// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into other batches.
 func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err

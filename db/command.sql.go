@@ -20,6 +20,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = 'deleted',
+    cause = 'command',
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,
@@ -29,7 +30,7 @@ SET state = 'deleted',
     dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteResourcesParams struct {
@@ -61,8 +62,10 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.ClaimedUntil,
+			&i.ListedAt,
 			&i.Claim,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -152,7 +155,7 @@ UPDATE delta_resource r
 SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -177,8 +180,10 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.ClaimedUntil,
+			&i.ListedAt,
 			&i.Claim,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -299,7 +304,7 @@ UPDATE delta_resource r
 SET paused = $1,
     dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type PauseResourceParams struct {
@@ -325,8 +330,10 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.DueAt,
 		&i.DispatchAt,
 		&i.ClaimedUntil,
+		&i.ListedAt,
 		&i.Claim,
 		&i.State,
+		&i.Cause,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
@@ -357,7 +364,7 @@ UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type RetryResourcesParams struct {
@@ -387,8 +394,10 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.ClaimedUntil,
+			&i.ListedAt,
 			&i.Claim,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -431,7 +440,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -457,8 +466,10 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.ClaimedUntil,
+			&i.ListedAt,
 			&i.Claim,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,

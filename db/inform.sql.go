@@ -29,7 +29,7 @@ WHERE NOT EXISTS (
           OR coalesce(k.metadata <> $6::jsonb, FALSE)
           OR coalesce(k.tags <> $7::text[], FALSE)
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR (k.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
+          OR delta_comes_back(k.state, k.cause, $12::boolean)
           OR (k.state NOT IN ('scheduled', 'pending') AND $13::boolean)))
 )
 ON CONFLICT (kind, object_id) DO UPDATE
@@ -53,10 +53,10 @@ WHERE (r.state <> 'deleted' OR $12::boolean)
     OR r.metadata <> $6::jsonb
     OR r.tags <> $7::text[]
     OR r.max_attempts <> $8
-    OR (r.state IN ('degraded', 'deleted', 'unknown') AND $12::boolean)
+    OR delta_comes_back(r.state, r.cause, $12::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND $13::boolean))
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+    r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
@@ -87,9 +87,11 @@ type InformResourceRow struct {
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
+	ListedAt          *time.Time
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	State             deltatype.ResourceState
+	Cause             *deltatype.Cause
 	Attempt           int32
 	Snoozes           int32
 	SyncCount         int64
@@ -144,9 +146,11 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
+			&i.ListedAt,
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.SyncCount,
@@ -216,7 +220,7 @@ LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (d.state <> 'deleted' OR $15::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
@@ -224,7 +228,7 @@ LEFT JOIN LATERAL (
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
         OR d.max_attempts <> i.max_attempts
-        OR (d.state IN ('degraded', 'deleted', 'unknown') AND $15::boolean)
+        OR delta_comes_back(d.state, d.cause, $15::boolean)
         OR (d.state NOT IN ('scheduled', 'pending') AND $16::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
@@ -249,8 +253,8 @@ SET object = excluded.object,
     workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+    r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN $17::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
@@ -287,9 +291,11 @@ type InformResourcesRow struct {
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
+	ListedAt          *time.Time
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	State             deltatype.ResourceState
+	Cause             *deltatype.Cause
 	Attempt           int32
 	Snoozes           int32
 	SyncCount         int64
@@ -361,9 +367,11 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
+			&i.ListedAt,
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.SyncCount,
@@ -391,7 +399,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.claim, r.state, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -403,7 +411,7 @@ FROM (
         nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
@@ -411,7 +419,7 @@ WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
     OR coalesce(r.metadata <> i.metadata, FALSE)
     OR coalesce(r.tags <> i.tags, FALSE)
     OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-    OR (r.state IN ('degraded', 'deleted', 'unknown') AND $8::boolean)
+    OR delta_comes_back(r.state, r.cause, $8::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND $9::boolean)))
 `
 
@@ -460,8 +468,10 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.DueAt,
 			&i.DispatchAt,
 			&i.ClaimedUntil,
+			&i.ListedAt,
 			&i.Claim,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -486,6 +496,19 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 		return nil, err
 	}
 	return items, nil
+}
+
+const noteListed = `-- name: NoteListed :exec
+UPDATE delta_resource r SET listed_at = now()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d WHERE d.id = ANY ($1::bigint[]) AND d.state = 'degraded' FOR NO KEY UPDATE SKIP LOCKED
+))
+`
+
+// An informer lists degraded resources that stay as they are: they are kept from now on for their retention. Locked rows are being changed.
+func (q *Queries) NoteListed(ctx context.Context, db DBTX, ids []int64) error {
+	_, err := db.Exec(ctx, noteListed, ids)
+	return err
 }
 
 const raisePriorities = `-- name: RaisePriorities :many

@@ -171,21 +171,23 @@ func whatAnInformSchedulesInEachState(t *testing.T, inform way) {
 	live := []how{changedByUser, changedByInformer, changedExisting}
 	for _, c := range []struct {
 		state     deltatype.ResourceState
+		cause     deltatype.Cause
 		scheduled []how
 	}{
-		{deltatype.ResourceStateScheduled, live},
-		{deltatype.ResourceStatePending, live},
-		{deltatype.ResourceStateSynced, append([]how{existing}, live...)},
-		{deltatype.ResourceStateFailed, append([]how{existing}, live...)},
-		{deltatype.ResourceStateExpired, append([]how{existing}, live...)},
-		{deltatype.ResourceStateDegraded, append([]how{existing, user}, live...)},
-		{deltatype.ResourceStateUnknown, append([]how{existing, user}, live...)},
-		{deltatype.ResourceStateDeleted, []how{user, changedByUser}},
+		{deltatype.ResourceStateScheduled, deltatype.CauseUnlisted, live},
+		{deltatype.ResourceStatePending, deltatype.CauseUnlisted, live},
+		{deltatype.ResourceStateSynced, deltatype.CauseUnlisted, append([]how{existing}, live...)},
+		{deltatype.ResourceStateFailed, deltatype.CauseUnlisted, append([]how{existing}, live...)},
+		{deltatype.ResourceStateExpired, deltatype.CauseUnlisted, append([]how{existing}, live...)},
+		{deltatype.ResourceStateDegraded, deltatype.CauseHopeless, append([]how{existing, user}, live...)},
+		{deltatype.ResourceStateDegraded, deltatype.CauseExhausted, append([]how{existing, user, informer}, live...)},
+		{deltatype.ResourceStateUnknown, deltatype.CauseUnlisted, append([]how{existing, user}, live...)},
+		{deltatype.ResourceStateDeleted, deltatype.CauseCommand, []how{user, changedByUser}},
 	} {
 		for _, h := range []how{user, informer, existing, changedByUser, changedByInformer, changedExisting} {
-			name := fmt.Sprintf("%s/%+v", c.state, h)
+			name := fmt.Sprintf("%s, %s/%+v", c.state, c.cause, h)
 			inform(t, env.Pool, object(name, "1"), plain)
-			set(t, env.Pool, name, fmt.Sprintf("state = '%s', attempt = 2, generation = 5, due_at = NULL", c.state))
+			set(t, env.Pool, name, fmt.Sprintf("state = '%s', cause = '%s', attempt = 2, generation = 5, due_at = NULL", c.state, c.cause))
 			before := read(t, env.Pool, name)
 
 			content := "1"

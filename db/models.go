@@ -61,8 +61,10 @@ type Resource struct {
 	DueAt             *time.Time
 	DispatchAt        *time.Time
 	ClaimedUntil      *time.Time
+	ListedAt          *time.Time
 	Claim             *string
 	State             deltatype.ResourceState
+	Cause             *deltatype.Cause
 	Attempt           int32
 	Snoozes           int32
 	MaxAttempts       int16

@@ -23,11 +23,11 @@ func (q *Queries) LockResource(ctx context.Context, db DBTX, id int64) error {
 }
 
 const standingOutcomes = `-- name: StandingOutcomes :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.attempt,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now,
     (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND r.state = 'pending')))::boolean AS open
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = $3::uuid
 `
 
@@ -47,6 +47,7 @@ type StandingOutcomesRow struct {
 	DispatchAt       *time.Time
 	ClaimedUntil     *time.Time
 	State            deltatype.ResourceState
+	Cause            *deltatype.Cause
 	Attempt          int32
 	Snoozes          int32
 	Paused           bool
@@ -75,6 +76,7 @@ func (q *Queries) StandingOutcomes(ctx context.Context, db DBTX, arg StandingOut
 			&i.DispatchAt,
 			&i.ClaimedUntil,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.Paused,
@@ -94,19 +96,20 @@ func (q *Queries) StandingOutcomes(ctx context.Context, db DBTX, arg StandingOut
 const writeOutcomes = `-- name: WriteOutcomes :many
 
 WITH o AS MATERIALIZED (
-    SELECT i.id, i.generation, i.state, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
+    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
-            ELSE delta_next_step(i.state, n, $5::interval, $6::double precision, $7::interval,
-                $8::interval, $9::interval) END AS period
+            ELSE delta_next_step(i.state, i.cause, n, $5::interval, $6::interval, $7::double precision,
+                $8::interval, $9::interval, $10::interval) END AS period
     FROM (
-        SELECT unnest($4::bigint[]) AS id, unnest($10::bigint[]) AS generation, unnest($11::text[])::delta_resource_state AS state,
-            unnest($12::interval[]) AS delay, unnest($13::boolean[]) AS counted, unnest($14::boolean[]) AS snoozed,
-            unnest($15::interval[]) AS grace, unnest($16::boolean[]) AS kept, nullif(unnest($17::text[]), '')::jsonb AS error
+        SELECT unnest($4::bigint[]) AS id, unnest($11::bigint[]) AS generation, unnest($12::text[])::delta_resource_state AS state,
+            nullif(unnest($13::text[]), '')::delta_cause AS cause,
+            unnest($14::interval[]) AS delay, unnest($15::boolean[]) AS counted, unnest($16::boolean[]) AS snoozed,
+            unnest($17::interval[]) AS grace, unnest($18::boolean[]) AS kept, nullif(unnest($19::text[]), '')::jsonb AS error
     ) i
     CROSS JOIN LATERAL (
         SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation FROM delta_resource d
-        WHERE d.id = i.id AND d.claim = $18::uuid AND d.claimed_until IS NOT NULL
+        WHERE d.id = i.id AND d.claim = $20::uuid AND d.claimed_until IS NOT NULL
           AND (d.generation > i.generation OR (d.generation = i.generation AND d.state = 'pending'))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
@@ -115,6 +118,7 @@ WITH o AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
+    cause = CASE WHEN o.current THEN coalesce(o.cause, r.cause) ELSE r.cause END,
     attempt = CASE WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
@@ -133,7 +137,7 @@ SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, $3) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($4::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.attempt,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now
 `
 
@@ -143,12 +147,14 @@ type WriteOutcomesParams struct {
 	MaxErrors                int32
 	Ids                      []int64
 	DefaultExpiry            time.Duration
+	DegradedRetry            time.Duration
 	Earlier                  float64
 	DefaultSyncedRetention   time.Duration
 	DefaultDegradedRetention time.Duration
 	DefaultDeletedRetention  time.Duration
 	Generations              []int64
 	States                   []string
+	Causes                   []string
 	Delays                   []time.Duration
 	Counted                  []bool
 	Snoozed                  []bool
@@ -168,6 +174,7 @@ type WriteOutcomesRow struct {
 	DispatchAt       *time.Time
 	ClaimedUntil     *time.Time
 	State            deltatype.ResourceState
+	Cause            *deltatype.Cause
 	Attempt          int32
 	Snoozes          int32
 	Paused           bool
@@ -191,12 +198,14 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 		arg.MaxErrors,
 		arg.Ids,
 		arg.DefaultExpiry,
+		arg.DegradedRetry,
 		arg.Earlier,
 		arg.DefaultSyncedRetention,
 		arg.DefaultDegradedRetention,
 		arg.DefaultDeletedRetention,
 		arg.Generations,
 		arg.States,
+		arg.Causes,
 		arg.Delays,
 		arg.Counted,
 		arg.Snoozed,
@@ -222,6 +231,7 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 			&i.DispatchAt,
 			&i.ClaimedUntil,
 			&i.State,
+			&i.Cause,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.Paused,

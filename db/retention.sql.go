@@ -13,14 +13,15 @@ import (
 const endRetention = `-- name: EndRetention :one
 
 WITH ended AS MATERIALIZED (
-    SELECT l.id, l.state, l.namespace, l.since, l.state = 'synced' AND coalesce(n.resource_expiry, $1::interval) > '0' AS expires,
-        l.since + delta_retention(l.state, n, $2::interval, $3::interval,
-            $4::interval) AS kept_until
-    FROM (SELECT unnest($5::bigint[]) AS id) m
+    SELECT l.id, l.state, l.cause, l.namespace, l.since, l.state = 'synced' AND coalesce(n.resource_expiry, $2::interval) > '0' AS expires,
+        delta_heals(l.state, l.cause) AND $3::interval > '0' AS heals,
+        l.since + delta_retention(l.state, n, $4::interval, $5::interval,
+            $6::interval) AS kept_until
+    FROM (SELECT unnest($7::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.state, d.namespace, CASE d.state WHEN 'degraded' THEN d.attempted_at ELSE d.synced_at END AS since
+        SELECT d.id, d.state, d.cause, d.namespace, CASE d.state WHEN 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since
         FROM delta_resource d
-        WHERE d.id = m.id AND ($6::boolean OR d.workflow_id = $7::text)
+        WHERE d.id = m.id AND ($8::boolean OR d.workflow_id = $9::text)
           AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
@@ -31,24 +32,37 @@ WITH ended AS MATERIALIZED (
 ),
 expired AS (
     UPDATE delta_resource r
-    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $8::interval
+    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $10::interval
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
     RETURNING r.id
 ),
-removed AS (
-    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND e.kept_until <= now()))
+retried AS (
+    UPDATE delta_resource r
+    SET state = 'failed', attempt = r.max_attempts - 1, due_at = now(), dispatch_at = now() + $10::interval
+    WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.heals))
     RETURNING r.id
 ),
+removed AS (
+    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND e.kept_until <= now()))
+    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.errors
+),
 prolonged AS (
-    UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + $9::interval
-    FROM ended e WHERE r.id = e.id AND r.id = ANY ($5::bigint[]) AND NOT e.expires AND coalesce(e.kept_until > now(), TRUE)
+    UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + $11::interval
+    FROM ended e WHERE r.id = e.id AND r.id = ANY ($7::bigint[]) AND NOT e.expires AND NOT e.heals AND coalesce(e.kept_until > now(), TRUE)
     RETURNING r.id
 )
-SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM prolonged) AS prolonged
+SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM retried) AS retried, (SELECT count(*) FROM removed) AS removed,
+    (SELECT count(*) FROM prolonged) AS prolonged,
+    -- Those that were removed without ever having been brought in line again, for the log.
+    ARRAY(SELECT CASE WHEN $1::boolean THEN '#' || coalesce(r.hashed_id, '') ELSE r.object_id END
+        FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
+    ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors
 `
 
 type EndRetentionParams struct {
+	HashIds                  bool
 	DefaultExpiry            time.Duration
+	DegradedRetry            time.Duration
 	DefaultSyncedRetention   time.Duration
 	DefaultDegradedRetention time.Duration
 	DefaultDeletedRetention  time.Duration
@@ -60,19 +74,25 @@ type EndRetentionParams struct {
 }
 
 type EndRetentionRow struct {
-	Expired   int64
-	Removed   int64
-	Prolonged int64
+	Expired    int64
+	Retried    int64
+	Removed    int64
+	Prolonged  int64
+	GivenUp    []string
+	LastErrors []string
 }
 
 // The end of a resource's rest.
-// Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what was kept for
-// long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch
-// ends only what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an
-// informer could bring it back, and it would be worked although nobody had resumed it.
+// Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what degraded and may
+// heal gets one more attempt of the same generation, what was kept for long enough is removed, and what is to be kept for longer, by
+// settings that were changed since, is due later, or never. A batch ends only what is still its own. A row whose Work still runs is left
+// alone, and so is one that is paused: if its row were removed, an informer could bring it back, and it would be worked although nobody
+// had resumed it.
 func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionParams) (EndRetentionRow, error) {
 	row := db.QueryRow(ctx, endRetention,
+		arg.HashIds,
 		arg.DefaultExpiry,
+		arg.DegradedRetry,
 		arg.DefaultSyncedRetention,
 		arg.DefaultDegradedRetention,
 		arg.DefaultDeletedRetention,
@@ -83,14 +103,21 @@ func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionPar
 		arg.Grace,
 	)
 	var i EndRetentionRow
-	err := row.Scan(&i.Expired, &i.Removed, &i.Prolonged)
+	err := row.Scan(
+		&i.Expired,
+		&i.Retried,
+		&i.Removed,
+		&i.Prolonged,
+		&i.GivenUp,
+		&i.LastErrors,
+	)
 	return i, err
 }
 
 const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.claim, d.state, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
 `
 

@@ -32,9 +32,13 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 		AttemptedAt:       utc(r.AttemptedAt),
 		SyncedAt:          utc(r.SyncedAt),
 		ExternalCreatedAt: utc(r.ExternalCreatedAt),
+		ListedAt:          utc(r.ListedAt),
 		DueAt:             utc(r.DueAt),
 		DispatchAt:        utc(r.DispatchAt),
 		ClaimedUntil:      utc(r.ClaimedUntil),
+	}
+	if r.Cause != nil {
+		row.Cause = *r.Cause
 	}
 	if r.WorkflowID != nil {
 		row.WorkflowID = *r.WorkflowID
@@ -72,9 +76,11 @@ func (r *InformResourceRow) resource() Resource {
 		AttemptedAt:       r.AttemptedAt,
 		SyncedAt:          r.SyncedAt,
 		ExternalCreatedAt: r.ExternalCreatedAt,
+		ListedAt:          r.ListedAt,
 		DueAt:             r.DueAt,
 		DispatchAt:        r.DispatchAt,
 		State:             r.State,
+		Cause:             r.Cause,
 		Attempt:           r.Attempt,
 		Snoozes:           r.Snoozes,
 		MaxAttempts:       r.MaxAttempts,

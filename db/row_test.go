@@ -67,7 +67,7 @@ func TestTimesOfThePublicRowAreInUTC(t *testing.T) {
 		times++
 		require.Equal(t, time.UTC, at.Location())
 	})
-	require.Equal(t, 8, times, "seven columns and one error have times")
+	require.Equal(t, 9, times, "eight columns and one error have times")
 }
 
 func TestWhatIsNullStaysNil(t *testing.T) {
@@ -133,6 +133,9 @@ func fill(t *testing.T, structure any) {
 			value = []string{text, "more"}
 		case [][]byte:
 			value = [][]byte{fmt.Appendf(nil, `{"at":%q,"attempt":%d,"error":"e","trace":"t"}`, at.Format(time.RFC3339Nano), n)}
+		case *deltatype.Cause:
+			cause := deltatype.CauseHopeless
+			value = &cause
 		case deltatype.ResourceState:
 			value = deltatype.ResourceStateFailed
 		default:

@@ -142,6 +142,13 @@ func (c *Client) wakeKind(kind string) {
 	}
 }
 
+// restOf is rest for a kind that the client has a controller for.
+func (c *Client) restOf(settings ObjectSettings) activities.Rest {
+	rest := c.rest()
+	rest.DegradedRetry = interval(settings.DegradedRetryInterval)
+	return rest
+}
+
 // rest is what holds for namespaces that no client has configured.
 func (c *Client) rest() activities.Rest {
 	return activities.Rest{

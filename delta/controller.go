@@ -14,7 +14,7 @@ import (
 // Worker brings one resource in line.
 type Worker[T Object] interface {
 	// Work makes the outside world and the resource agree. Nil means synced; an error means that it is tried again,
-	// after a second and then ever later, until the resource's MaxAttempts are used up; [ResourceDelete] means that the
+	// after a second and then ever later, until the resource's MaxAttempts are used up, and then slowly; [ResourceDelete] means that the
 	// object is gone outside. A panic counts as an error.
 	//
 	// It must be idempotent: it runs again after a crash, and when the object was informed anew meanwhile. It is called
@@ -165,6 +165,7 @@ const (
 	defaultInformOverlap   = 5 * time.Minute
 	defaultMaxDeleted      = 10
 	defaultMaxDeletedShare = 0.25
+	defaultDegradedRetry   = time.Hour
 )
 
 func settingsOf(object Object) (ObjectSettings, error) {
@@ -190,7 +191,7 @@ func settingsOf(object Object) (ObjectSettings, error) {
 		{"FullListingInterval", s.FullListingInterval, s.FullListingInterval == 0 || !s.CompleteListing, "must not be set together with CompleteListing, which lists everything each time"},
 		{"RetryPolicy.InitialInterval", s.RetryPolicy.InitialInterval, s.RetryPolicy.InitialInterval >= 0, "must not be negative"},
 		{"RetryPolicy.MaximumInterval", s.RetryPolicy.MaximumInterval, s.RetryPolicy.MaximumInterval >= 0, "must not be negative"},
-		{"RetryPolicy.BackoffCoefficient", s.RetryPolicy.BackoffCoefficient, s.RetryPolicy.BackoffCoefficient == 0 || s.RetryPolicy.BackoffCoefficient >= 1, "must be at least 1 (or 0, for the default of 2)"},
+		{"RetryPolicy.BackoffCoefficient", s.RetryPolicy.BackoffCoefficient, s.RetryPolicy.BackoffCoefficient == 0 || s.RetryPolicy.BackoffCoefficient >= 1, "must be at least 1 (or 0, for the default of 3)"},
 	} {
 		if !rule.holds {
 			return s, inputError(rule.field, rule.value, "%s", rule.rule)
@@ -201,12 +202,15 @@ func settingsOf(object Object) (ObjectSettings, error) {
 			}
 		}
 	}
-	if err := checkDuration("InformOverlap", s.InformOverlap); err != nil {
-		return s, err
+	for field, d := range map[string]time.Duration{"InformOverlap": s.InformOverlap, "DegradedRetryInterval": s.DegradedRetryInterval} {
+		if err := checkDuration(field, d); err != nil {
+			return s, err
+		}
 	}
 	setDefault(&s.Parallelism, 1)
 	setDefault(&s.BatchWait, defaultBatchWait)
 	setDefault(&s.InformOverlap, defaultInformOverlap)
+	setDefault(&s.DegradedRetryInterval, defaultDegradedRetry)
 	setDefault(&s.MaxDeleted, defaultMaxDeleted)
 	setDefault(&s.MaxDeletedShare, defaultMaxDeletedShare)
 	s.InformOverlap = max(s.InformOverlap, 0)

@@ -101,6 +101,13 @@ type ObjectSettings struct {
 	// RetryPolicy says how long to wait after a failed attempt.
 	RetryPolicy RetryPolicy
 
+	// DegradedRetryInterval is after what time a resource is tried again that has degraded because its attempts were used up, or up to 5 %
+	// less: one attempt, each time, until it is synced. Its row is not removed. Those that are many are tried in batches. What Work said is
+	// hopeless ([ResourceDegrade]) is not tried again. Negative: never.
+	//
+	// Defaults to 1 hour.
+	DegradedRetryInterval time.Duration
+
 	// RateLimit is how many calls of Work may begin a second, of all clients together, in batches too: Postgres has the time at which
 	// the next one may. Clients that differ in it each take what they have reserved.
 	//
@@ -129,8 +136,8 @@ type ObjectSettings struct {
 
 // RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts. It has
 // InitialInterval, the wait after the first failure, which defaults to 1 second; BackoffCoefficient, by which each further wait is
-// longer, 1 at least, which defaults to 2; and MaximumInterval, which defaults to 10 minutes and is InitialInterval at least. Waits
-// are up to a tenth shorter or longer.
+// longer, 1 at least, which defaults to 3; and MaximumInterval, which defaults to 30 minutes and is InitialInterval at least. Waits
+// are up to a tenth shorter or longer. With these defaults, ten attempts last for more than an hour.
 type RetryPolicy = activities.RetryPolicy
 
 // InformOpts are options of a resource. A zero field leaves the resource what it has; a new resource gets the default.

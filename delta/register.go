@@ -99,7 +99,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 			WorkTimeout:   c.config.ResourceWorkTimeout,
 			InformTimeout: c.config.ControllerInformTimeout,
 			Retry:         r.settings.RetryPolicy,
-			Rest:          c.rest(),
+			Rest:          c.restOf(r.settings),
 			Listing: activities.Listing{
 				Overlap:          r.settings.InformOverlap,
 				Complete:         r.settings.CompleteListing,

@@ -74,7 +74,7 @@ func TestRowsAreRemovedAfterTheirRetention(t *testing.T) {
 		case "delete":
 			return delta.ResourceDelete(nil)
 		case "degrade":
-			return errors.New("no")
+			return delta.ResourceDegrade(errors.New("no"))
 		}
 		return nil
 	}}))

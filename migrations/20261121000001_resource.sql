@@ -71,6 +71,10 @@ CREATE TYPE delta_resource_state AS ENUM (
     'unknown'
 );
 
+-- Why a resource degraded (its attempts were used up, or Work said that further ones are hopeless), or was deleted (a complete listing
+-- left it out, Work said that it is gone, or a command said so).
+CREATE TYPE delta_cause AS ENUM ('exhausted', 'hopeless', 'unlisted', 'work', 'command');
+
 -- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
 -- of zero or less never expires.
 --
@@ -129,6 +133,9 @@ CREATE TABLE delta_controller (
 --
 -- workflow_id names the batch that the row was leased to, or the workflow that claimed it last.
 --
+-- cause is written with each transition to degraded or deleted, and means nothing in other states. Null, as in rows that were taken over,
+-- is 'exhausted' or 'command'.
+--
 -- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page
 -- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
 -- pages 339,000 and 171 MB, at the same speed.
@@ -144,8 +151,11 @@ CREATE TABLE delta_resource (
     due_at timestamptz,
     dispatch_at timestamptz,
     claimed_until timestamptz,
+    -- When an informer has listed the resource last while it was degraded: it is kept for its retention after that.
+    listed_at timestamptz,
     claim uuid,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
+    cause delta_cause,
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
@@ -237,15 +247,28 @@ RETURN CASE state
     WHEN 'deleted' THEN CASE WHEN coalesce(n.deleted_retention, deleted) >= '0' THEN coalesce(n.deleted_retention, deleted) END
 END;
 
--- How long a resource that has just settled waits for its next step: a synced one expires, where its namespace has an expiry, and any
--- other is removed. earlier is the share of the expiry that is taken off, so that what was synced together does not expire
--- together.
+-- Whether a resource is one that degraded because its attempts were used up: it is tried again, slowly, and when an informer lists it.
+CREATE FUNCTION delta_heals(state delta_resource_state, cause delta_cause) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN state = 'degraded' AND cause IS DISTINCT FROM 'hopeless';
+
+-- Whether an inform has a settled resource synced again although its object did not change. revive is said by what a program or a person
+-- informs, and not by informers.
+CREATE FUNCTION delta_comes_back(state delta_resource_state, cause delta_cause, revive boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (revive AND state IN ('degraded', 'deleted', 'unknown')) OR delta_heals(state, cause);
+
+-- How long a resource that has just settled waits for its next step: a synced one expires, where its namespace has an expiry, a degraded
+-- one that may heal is tried again, where its kind says so (retry), and any other is removed. earlier is the share that is taken off, so
+-- that what settled together is not worked together again.
 CREATE FUNCTION delta_next_step(
-    state delta_resource_state, n delta_namespace, expiry interval, earlier double precision, synced interval, degraded interval, deleted interval
+    state delta_resource_state, cause delta_cause, n delta_namespace, expiry interval, retry interval, earlier double precision,
+    synced interval, degraded interval, deleted interval
 ) RETURNS interval
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN state = 'synced' AND coalesce(n.resource_expiry, expiry) > '0' THEN coalesce(n.resource_expiry, expiry) * (1 - earlier)
+    WHEN delta_heals(state, cause) AND retry > '0' THEN retry * (1 - earlier)
     ELSE delta_retention(state, n, synced, degraded, deleted)
 END;
 
@@ -397,6 +420,8 @@ $$;
 
 DROP FUNCTION delta_is_rivers;
 DROP FUNCTION delta_next_step;
+DROP FUNCTION delta_comes_back;
+DROP FUNCTION delta_heals;
 DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
@@ -406,6 +431,7 @@ DROP TABLE delta_claim;
 DROP TABLE delta_resource;
 DROP TABLE delta_controller;
 DROP TABLE delta_namespace;
+DROP TYPE delta_cause;
 DROP TYPE delta_resource_state;
 DROP TABLE delta_installation;
 

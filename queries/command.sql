@@ -74,6 +74,7 @@ WITH chosen AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = 'deleted',
+    cause = 'command',
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,

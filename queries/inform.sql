@@ -65,7 +65,7 @@ LEFT JOIN LATERAL (
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
         OR d.max_attempts <> i.max_attempts
-        OR (d.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+        OR delta_comes_back(d.state, d.cause, @revive::boolean)
         OR (d.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
@@ -90,8 +90,8 @@ SET object = excluded.object,
     workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
 WHERE r.generation = excluded.generation - 1
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+    r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -119,7 +119,7 @@ WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
     OR coalesce(r.metadata <> i.metadata, FALSE)
     OR coalesce(r.tags <> i.tags, FALSE)
     OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-    OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+    OR delta_comes_back(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)));
 
 -- name: InformResource :many
@@ -142,7 +142,7 @@ WHERE NOT EXISTS (
           OR coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
           OR coalesce(k.tags <> sqlc.narg(tags)::text[], FALSE)
           OR coalesce(k.max_attempts <> sqlc.narg(max_attempts), FALSE)
-          OR (k.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+          OR delta_comes_back(k.state, k.cause, @revive::boolean)
           OR (k.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)))
 )
 ON CONFLICT (kind, object_id) DO UPDATE
@@ -166,10 +166,10 @@ WHERE (r.state <> 'deleted' OR @revive::boolean)
     OR r.metadata <> sqlc.narg(metadata)::jsonb
     OR r.tags <> sqlc.narg(tags)::text[]
     OR r.max_attempts <> sqlc.narg(max_attempts)
-    OR (r.state IN ('degraded', 'deleted', 'unknown') AND @revive::boolean)
+    OR delta_comes_back(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at,
-    r.due_at, r.dispatch_at, r.state, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+    r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: RaisePriorities :many
@@ -188,3 +188,10 @@ UPDATE delta_resource r SET priority = o.priority
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.priority;
+
+-- name: NoteListed :exec
+-- An informer lists degraded resources that stay as they are: they are kept from now on for their retention. Locked rows are being changed.
+UPDATE delta_resource r SET listed_at = now()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'degraded' FOR NO KEY UPDATE SKIP LOCKED
+));

@@ -31,6 +31,7 @@ WITH missing AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = 'deleted',
+    cause = 'unlisted',
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,

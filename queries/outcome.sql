@@ -11,13 +11,14 @@
 -- at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 -- is said by a workflow that goes on with a newer generation by itself.
 WITH o AS MATERIALIZED (
-    SELECT i.id, i.generation, i.state, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
+    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
-            ELSE delta_next_step(i.state, n, @default_expiry::interval, @earlier::double precision, @default_synced_retention::interval,
-                @default_degraded_retention::interval, @default_deleted_retention::interval) END AS period
+            ELSE delta_next_step(i.state, i.cause, n, @default_expiry::interval, @degraded_retry::interval, @earlier::double precision,
+                @default_synced_retention::interval, @default_degraded_retention::interval, @default_deleted_retention::interval) END AS period
     FROM (
         SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation, unnest(@states::text[])::delta_resource_state AS state,
+            nullif(unnest(@causes::text[]), '')::delta_cause AS cause,
             unnest(@delays::interval[]) AS delay, unnest(@counted::boolean[]) AS counted, unnest(@snoozed::boolean[]) AS snoozed,
             unnest(@graces::interval[]) AS grace, unnest(@kept::boolean[]) AS kept, nullif(unnest(@errors::text[]), '')::jsonb AS error
     ) i
@@ -32,6 +33,7 @@ WITH o AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
+    cause = CASE WHEN o.current THEN coalesce(o.cause, r.cause) ELSE r.cause END,
     attempt = CASE WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
@@ -50,13 +52,13 @@ SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, @max_errors) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.attempt,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now;
 
 -- name: StandingOutcomes :many
 -- How rows stand whose outcomes a statement did not write, if their latest claim is this one: open is one that was locked, and can still be
 -- written. The others hold their outcome already: only the answer was lost.
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.attempt,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now,
     (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND r.state = 'pending')))::boolean AS open
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) i

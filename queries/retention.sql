@@ -1,17 +1,19 @@
 -- The end of a resource's rest.
 
 -- name: EndRetention :one
--- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what was kept for
--- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch
--- ends only what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an
--- informer could bring it back, and it would be worked although nobody had resumed it.
+-- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what degraded and may
+-- heal gets one more attempt of the same generation, what was kept for long enough is removed, and what is to be kept for longer, by
+-- settings that were changed since, is due later, or never. A batch ends only what is still its own. A row whose Work still runs is left
+-- alone, and so is one that is paused: if its row were removed, an informer could bring it back, and it would be worked although nobody
+-- had resumed it.
 WITH ended AS MATERIALIZED (
     SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
+        delta_heals(l.state, l.cause) AND @degraded_retry::interval > '0' AS heals,
         l.since + delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
             @default_deleted_retention::interval) AS kept_until
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.state, d.namespace, CASE d.state WHEN 'degraded' THEN d.attempted_at ELSE d.synced_at END AS since
+        SELECT d.id, d.state, d.cause, d.namespace, CASE d.state WHEN 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since
         FROM delta_resource d
         WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
           AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
@@ -28,16 +30,27 @@ expired AS (
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
     RETURNING r.id
 ),
-removed AS (
-    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND e.kept_until <= now()))
+retried AS (
+    UPDATE delta_resource r
+    SET state = 'failed', attempt = r.max_attempts - 1, due_at = now(), dispatch_at = now() + @dispatch_after::interval
+    WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.heals))
     RETURNING r.id
+),
+removed AS (
+    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND e.kept_until <= now()))
+    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.errors
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + @grace::interval
-    FROM ended e WHERE r.id = e.id AND r.id = ANY (@ids::bigint[]) AND NOT e.expires AND coalesce(e.kept_until > now(), TRUE)
+    FROM ended e WHERE r.id = e.id AND r.id = ANY (@ids::bigint[]) AND NOT e.expires AND NOT e.heals AND coalesce(e.kept_until > now(), TRUE)
     RETURNING r.id
 )
-SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM prolonged) AS prolonged;
+SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM retried) AS retried, (SELECT count(*) FROM removed) AS removed,
+    (SELECT count(*) FROM prolonged) AS prolonged,
+    -- Those that were removed without ever having been brought in line again, for the log.
+    ARRAY(SELECT CASE WHEN @hash_ids::boolean THEN '#' || coalesce(r.hashed_id, '') ELSE r.object_id END
+        FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
+    ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors;
 
 -- name: RestingMembers :many
 -- When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.

@@ -211,7 +211,7 @@ func TestRecord(t *testing.T) {
 		},
 		"degraded-removed": func(t *testing.T, name string) {
 			r := newRecorder(t, removed)
-			r.work = func(context.Context, *delta.Resource[account]) error { return errNotYet }
+			r.work = func(context.Context, *delta.Resource[account]) error { return delta.ResourceDegrade(errNotYet) }
 			r.start()
 			r.informs("free")
 			r.save(r.workflow(), name)

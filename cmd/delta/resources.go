@@ -94,6 +94,7 @@ type resourceJSON struct {
 	ObjectID          string          `json:"object_id"`
 	Namespace         string          `json:"namespace"`
 	State             string          `json:"state"`
+	Cause             string          `json:"cause,omitempty"`
 	Paused            bool            `json:"paused"`
 	Generation        int64           `json:"generation"`
 	SyncedGeneration  int64           `json:"synced_generation"`
@@ -106,6 +107,7 @@ type resourceJSON struct {
 	AttemptedAt       *time.Time      `json:"attempted_at"`
 	SyncedAt          *time.Time      `json:"synced_at"`
 	ExternalCreatedAt *time.Time      `json:"external_created_at"`
+	ListedAt          *time.Time      `json:"listed_at,omitempty"`
 	DueAt             *time.Time      `json:"due_at"`
 	DispatchAt        *time.Time      `json:"dispatch_at"`
 	WorkflowID        string          `json:"workflow_id"`
@@ -125,10 +127,10 @@ type errorJSON struct {
 
 func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
-		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Paused: r.Paused,
+		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
-		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt,
+		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,
 		Tags: append([]string{}, r.Tags...), Metadata: r.Metadata, Object: r.EncodedObject, Errors: []errorJSON{},
 	}

@@ -14,6 +14,8 @@ type ResourceRow struct {
 	Namespace string
 	// State is where the resource stands in its lifecycle.
 	State ResourceState
+	// Cause is why the resource degraded or was deleted, when it did so last; empty if it never did.
+	Cause Cause
 	// Generation counts sync episodes. It rises when the object or its options change, when the resource expires, and
 	// when it is asked for again.
 	Generation int64
@@ -50,6 +52,9 @@ type ResourceRow struct {
 	SyncedAt *time.Time
 	// ExternalCreatedAt is when the object was created outside; nil if unknown.
 	ExternalCreatedAt *time.Time
+	// ListedAt is when an informer listed the resource last while it was degraded; nil if none did. Its row is kept for the retention of
+	// degraded resources after that.
+	ListedAt *time.Time
 	// DueAt is when the lifecycle takes its next step by itself: the next attempt, expiry or removal. Nil while an
 	// attempt runs, and where there is no next step, as for one that is synced and kept for ever.
 	DueAt *time.Time
@@ -87,7 +92,7 @@ const (
 	ResourceStateSynced ResourceState = "synced"
 	// ResourceStateFailed waits to be tried again after a failed attempt.
 	ResourceStateFailed ResourceState = "failed"
-	// ResourceStateDegraded has used up its attempts.
+	// ResourceStateDegraded has used up its attempts, or is hopeless: Cause says which.
 	ResourceStateDegraded ResourceState = "degraded"
 	// ResourceStateExpired was synced too long ago and waits to be synced again.
 	ResourceStateExpired ResourceState = "expired"
@@ -95,6 +100,22 @@ const (
 	ResourceStateDeleted ResourceState = "deleted"
 	// ResourceStateUnknown is the state of a row that Delta did not write itself.
 	ResourceStateUnknown ResourceState = "unknown"
+)
+
+// Cause is why a resource is degraded or deleted.
+type Cause string
+
+const (
+	// CauseExhausted is that of a degraded resource whose attempts were used up. It is tried again, slowly, and when an informer lists it.
+	CauseExhausted Cause = "exhausted"
+	// CauseHopeless is that of a degraded resource whose Work said that further attempts are hopeless (ResourceDegrade).
+	CauseHopeless Cause = "hopeless"
+	// CauseUnlisted is that of a deleted resource which a complete listing no longer had.
+	CauseUnlisted Cause = "unlisted"
+	// CauseWork is that of a deleted resource whose Work said that it is gone outside (ResourceDelete).
+	CauseWork Cause = "work"
+	// CauseCommand is that of a resource which was deleted explicitly.
+	CauseCommand Cause = "command"
 )
 
 // ResourceStates returns all states.

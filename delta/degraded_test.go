@@ -1,0 +1,112 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func briefRetentions(c *delta.Config) {
+	c.DegradedResourceRetentionPeriod, c.DeletedResourceRetentionPeriod = 50*time.Millisecond, 50*time.Millisecond
+}
+
+// An upstream that is down for longer than all attempts take: the resources are there when it is back, and are synced.
+func TestWhatDegradedInAnOutageIsSyncedAfterIt(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		resources := 4
+		if g.isBatched() {
+			resources = 22 // more than go on in workflows of their own
+		}
+		var up atomic.Bool
+		var slow atomic.Int64 // resources that were tried again after they had degraded
+		var mu sync.Mutex
+		last := map[string]int{}
+		c := g.startListed(briefRetentions, func(_ context.Context, r job) error {
+			if up.Load() {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Attempt == 2 {
+				if last[r.ObjectID]++; last[r.ObjectID] == 2 {
+					slow.Add(1)
+				}
+			}
+			return errors.New("503 Service Unavailable")
+		})
+		g.inform(c, &delta.InformOpts{MaxAttempts: 2}, names("a", resources)...)
+		until(t, func() bool { return slow.Load() == int64(resources) }, shown[atomic.Int64]{&slow})
+		require.Zero(t, g.states(g.kind)[deltatype.ResourceStateSynced])
+		up.Store(true)
+		g.awaitAll(resources, deltatype.ResourceStateSynced)
+		row := g.row(g.kind, "a00")
+		require.EqualValues(t, 1, row.Generation, "slow retries are attempts of the same generation")
+		require.Equal(t, 2, row.Attempt)
+		if g.isBatched() {
+			require.Zero(t, g.ownWorkflows(), "what is retried slowly is batched")
+		}
+	})
+}
+
+// What Work says is hopeless is not tried again. Its row is removed after its retention, and the log says so.
+func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		var calls atomic.Int64
+		c := g.startListed(briefRetentions, func(context.Context, job) error {
+			calls.Add(1)
+			return delta.ResourceDegrade(errors.New("422 no such plan"))
+		})
+		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
+		defer cancel()
+		g.inform(c, nil, "ann", "bob")
+		require.Equal(t, deltatype.CauseHopeless, next(t, events).Resource.Cause)
+		g.await("ann", gone)
+		g.await("bob", gone)
+		require.EqualValues(t, 2, calls.Load())
+		until(t, func() bool { return g.logs.has("is removed without having been synced", "object_id=bob") })
+		require.True(t, g.logs.has("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan"), g.logs)
+	})
+}
+
+// A listing has what degraded tried again at once, with all attempts; a hopeless one is not, and is kept for as long as it is listed.
+func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		var up atomic.Bool
+		c := g.startListed(nil, func(_ context.Context, r job) error {
+			switch {
+			case r.Object.Name == "hopeless":
+				return delta.ResourceDegrade(errors.New("422"))
+			case !up.Load():
+				return errors.New("503")
+			}
+			return nil
+		})
+		g.lists("ann", "bob", "hopeless")
+		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind}, nil)
+		require.NoError(t, err)
+		g.await("hopeless", inState(deltatype.ResourceStateDegraded))
+		// Not by a slow retry: none is due for long.
+		_, err = g.Pool.Exec(t.Context(), `UPDATE delta_resource SET state = 'degraded', cause = 'exhausted', attempt = max_attempts, errors = '{}',
+			due_at = now() + interval '1 hour', dispatch_at = now() + interval '1 hour' WHERE object_id <> 'hopeless'`)
+		require.NoError(t, err)
+		up.Store(true)
+		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind, RunForeground: true}, nil)
+		require.ErrorContains(t, err, "1 of 3 resources degraded: hopeless")
+		require.Equal(t, 2, run.Scheduled)
+		for _, name := range []string{"ann", "bob"} {
+			g.await(name, synced(2))
+		}
+		hopeless := g.row(g.kind, "hopeless")
+		require.EqualValues(t, 1, hopeless.Generation)
+		require.NotNil(t, hopeless.ListedAt)
+		require.True(t, hopeless.ListedAt.After(*hopeless.AttemptedAt))
+	})
+}

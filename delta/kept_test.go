@@ -1,0 +1,132 @@
+package delta_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// keptEach and keptBatched are a kind with a complete listing, whose degraded resources are tried again soon, in the two gears.
+type keptEach struct{ account }
+
+func (keptEach) Kind() string                   { return "kept-each" }
+func (keptEach) Settings() delta.ObjectSettings { return keptSettings(1) }
+
+type keptBatched struct{ account }
+
+func (keptBatched) Kind() string                   { return "kept-batched" }
+func (keptBatched) Settings() delta.ObjectSettings { return keptSettings(50) }
+
+func keptSettings(size int) delta.ObjectSettings {
+	s := batchSettings(size)
+	s.CompleteListing, s.DegradedRetryInterval, s.MaxDeleted = true, 200*time.Millisecond, 3
+	s.RetryPolicy = delta.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumInterval: 20 * time.Millisecond}
+	return s
+}
+
+// listedGear is a gear whose kind has an informer, which lists what is upstream.
+type listedGear struct {
+	gear
+	upstream *upstream[account]
+	logs     *logBuffer
+	// add adds the controller.
+	add func(work func(context.Context, job) error) func(*delta.Controllers)
+}
+
+// inListedGears runs a test in both gears of the kept kind.
+func inListedGears(t *testing.T, test func(t *testing.T, g listedGear)) {
+	t.Helper()
+	t.Parallel()
+	for _, g := range []listedGear{
+		listedGearOf(func(a account) keptEach { return keptEach{a} }, func(o keptEach) account { return o.account }),
+		listedGearOf(func(a account) keptBatched { return keptBatched{a} }, func(o keptBatched) account { return o.account }),
+	} {
+		t.Run(g.kind, func(t *testing.T) {
+			t.Parallel()
+			g.harness, g.logs = newHarness(t), &logBuffer{}
+			test(t, g)
+		})
+	}
+}
+
+func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) account) listedGear {
+	up := &upstream[account]{}
+	g := listedGear{gear: gearOf(0, object, accountOf), upstream: up}
+	g.add = func(work func(context.Context, job) error) func(*delta.Controllers) {
+		return with(&controller[T]{
+			work: func(ctx context.Context, r *delta.Resource[T]) error {
+				return work(ctx, job{r.ResourceRow, accountOf(r.Object), r.CompleteTx})
+			},
+			inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan T, error) {
+				up.mu.Lock()
+				defer up.mu.Unlock()
+				all := make([]T, len(up.all))
+				for i, a := range up.all {
+					all[i] = object(a)
+				}
+				return send(ctx, all...), up.fail
+			},
+		})
+	}
+	return g
+}
+
+// startListed starts a client whose log the test can read. configure may be nil.
+func (g listedGear) startListed(configure func(*delta.Config), work func(context.Context, job) error) *delta.Client {
+	g.t.Helper()
+	config := g.config(g.add(work))
+	config.Logger = g.logs.logger()
+	if configure != nil {
+		configure(config)
+	}
+	return g.start(config)
+}
+
+// list runs the informer until all that it informed has settled.
+func (g listedGear) list(c *delta.Client) *delta.InformRun {
+	g.t.Helper()
+	run, err := c.RunInform(g.t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind, RunForeground: true}, nil)
+	require.NoError(g.t, err)
+	return run
+}
+
+// lists has accounts of these names upstream.
+func (g listedGear) lists(names ...string) {
+	all := make([]account, len(names))
+	for i, name := range names {
+		all[i] = account{Name: name}
+	}
+	g.upstream.set(all...)
+}
+
+// awaitAll waits until all resources of the kind are in a state.
+func (g listedGear) awaitAll(n int, state deltatype.ResourceState) {
+	g.t.Helper()
+	until(g.t, func() bool { return g.states(g.kind)[state] == n }, g.kind, state)
+}
+
+// ownWorkflows counts the resources that were given to workflows of their own last.
+func (g listedGear) ownWorkflows() (n int) {
+	g.t.Helper()
+	err := g.Pool.QueryRow(context.Background(), "SELECT count(*) FROM delta_resource WHERE NOT starts_with(workflow_id, $1)",
+		g.Prefix+"/"+g.kind+":batch/").Scan(&n)
+	require.NoError(g.t, err)
+	return n
+}
+
+// isBatched reports whether the gear is the one with batches.
+func (g listedGear) isBatched() bool { return slices.Contains([]string{"kept-batched"}, g.kind) }
+
+// has reports whether a line of the log has all of these texts.
+func (b *logBuffer) has(texts ...string) bool {
+	return slices.ContainsFunc(strings.Split(b.String(), "\n"), func(line string) bool {
+		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
+	})
+}
