@@ -253,7 +253,7 @@ func (h *harness) set(ref activities.Ref, assignments string) {
 func (h *harness) namespace(name string, rest activities.Rest) {
 	h.t.Helper()
 	_, err := db.New().UpsertNamespace(context.Background(), h.Pool, db.UpsertNamespaceParams{
-		Name: name, ResourceExpiry: rest.Expiry, SyncedRetention: rest.SyncedRetention,
+		Name: name, ResourceExpiry: rest.Expiry, SyncedRetention: &rest.SyncedRetention,
 		DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
 	})
 	require.NoError(h.t, err)

@@ -280,7 +280,7 @@ WITH before AS (
 ),
 written AS (
     INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES ($1, $2, $3, $4, $5)
+    VALUES ($1, $2, $3::interval, $4, $5)
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
@@ -291,13 +291,13 @@ written AS (
 )
 SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
 WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
-   <> (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention)
+   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention)
 `
 
 type UpsertNamespaceParams struct {
 	Name              string
 	ResourceExpiry    time.Duration
-	SyncedRetention   time.Duration
+	SyncedRetention   *time.Duration
 	DegradedRetention time.Duration
 	DeletedRetention  time.Duration
 }
@@ -305,7 +305,7 @@ type UpsertNamespaceParams struct {
 type UpsertNamespaceRow struct {
 	Name              string
 	ResourceExpiry    time.Duration
-	SyncedRetention   time.Duration
+	SyncedRetention   *time.Duration
 	DegradedRetention time.Duration
 	DeletedRetention  time.Duration
 	Metadata          []byte

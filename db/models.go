@@ -41,7 +41,7 @@ type Installation struct {
 type Namespace struct {
 	Name              string
 	ResourceExpiry    time.Duration
-	SyncedRetention   time.Duration
+	SyncedRetention   *time.Duration
 	DegradedRetention time.Duration
 	DeletedRetention  time.Duration
 	Metadata          []byte

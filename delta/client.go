@@ -21,8 +21,10 @@ import (
 // many, can share a database, each with its own controllers. All methods are safe for concurrent use. Any that takes input
 // returns an *[InputError] for what breaks a rule, and any that asks the database [ErrNoSchema] where the schema is missing or old.
 type Client struct {
-	pool     *pgxpool.Pool
-	config   Config
+	pool   *pgxpool.Pool
+	config Config
+	// retained says which retentions of synced resources the user has set.
+	retained syncedRetentions
 	notifier notifier
 	batcher  batcher
 	events   events
@@ -87,6 +89,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c := &Client{
 		pool:     pool,
 		config:   copied,
+		retained: config.syncedRetentions(),
 		notifier: notifier{pool: pool, log: copied.Logger},
 		timing: timing{
 			lease:           activities.DispatchLease,

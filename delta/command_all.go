@@ -14,7 +14,7 @@ import (
 // [deltatype.ResourceStateFailed] among the filter's states, also failed ones that wait. Other states in it match none. It
 // goes on in pages: if it fails, those before have been taken care of.
 func (c *Client) RetryAll(ctx context.Context, filter Filter) (int, error) {
-	if len(filter.States) == 0 {
+	if filter.States == nil {
 		filter.States = []deltatype.ResourceState{deltatype.ResourceStateDegraded}
 	}
 	return c.commandAll(ctx, activities.CommandRetry, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
@@ -31,11 +31,12 @@ func (c *Client) InvalidateAll(ctx context.Context, filter Filter) (int, error) 
 }
 
 // DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and says how many they were. Those that are
-// deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that is empty is refused: to delete
-// everything, name all kinds.
+// deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything, because no field is set, or only
+// States, and those to all that there are, is refused unless it says so with All.
 func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
-	if filter.isEmpty() {
-		return 0, fmt.Errorf("delta: delete: %w", inputError("filter", "{}", "must have a field: it would choose everything"))
+	states := slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
+	if filter.choosesAll(states) && !filter.All {
+		return 0, fmt.Errorf("delta: delete: %w", inputError("filter", "{}", "would choose everything: set a field, or All if that is meant"))
 	}
 	return c.commandAll(ctx, activities.CommandDelete, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 		rows, err := db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
@@ -49,7 +50,7 @@ func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
 			c.events.send(EventCategoryObjectDeleted, row)
 		}
 		return rows, err
-	}, slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })...)
+	}, states...)
 }
 
 // commandPage is how many resources one statement of commandAll changes.
@@ -63,12 +64,15 @@ func (c *Client) commandAll(ctx context.Context, command activities.Command, fil
 	if err := filter.check(); err != nil {
 		return 0, fmt.Errorf("delta: %s: %w", command, err)
 	}
+	if filter.choosesNothing() {
+		return 0, nil
+	}
 	labels, err := filter.labels()
 	if err != nil {
 		return 0, fmt.Errorf("delta: %s: %w", command, err)
 	}
 	states := slices.DeleteFunc(allowed, func(s deltatype.ResourceState) bool {
-		return len(filter.States) > 0 && !slices.Contains(filter.States, s)
+		return filter.States != nil && !slices.Contains(filter.States, s)
 	})
 	done, after := 0, int64(0)
 	for {

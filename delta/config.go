@@ -93,7 +93,8 @@ type Config struct {
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
 	// without an expiry. Negative: for ever.
 	//
-	// Defaults to 24 hours.
+	// Defaults to 24 hours, and to for ever for kinds with CompleteListing: what is no longer listed is found by its row, and what is
+	// listed without one would be synced as if it were new.
 	SyncedResourceRetentionPeriod time.Duration
 
 	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
@@ -125,7 +126,7 @@ type NamespaceConfig struct {
 
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed. Negative: for ever.
 	//
-	// Defaults to the client's.
+	// Defaults to the client's. If that is not set either, it differs by kind, as said there.
 	SyncedResourceRetentionPeriod time.Duration
 
 	// DegradedResourceRetentionPeriod is how long a degraded resource is kept before its row is removed. Negative: for
@@ -175,6 +176,20 @@ func (c Config) WithDefaults() Config {
 	}
 	c.Namespaces = namespaces
 	return c
+}
+
+// syncedRetentions are the retentions of synced resources that a user has set, before defaults.
+type syncedRetentions struct {
+	client     bool
+	namespaces map[string]bool
+}
+
+func (c *Config) syncedRetentions() syncedRetentions {
+	set := syncedRetentions{client: c.SyncedResourceRetentionPeriod != 0, namespaces: map[string]bool{}}
+	for name, n := range c.Namespaces {
+		set.namespaces[name] = set.client || n.SyncedResourceRetentionPeriod != 0
+	}
+	return set
 }
 
 // interval makes a duration one that Postgres keeps the sign of: an interval has microseconds, and -1 would become 0.

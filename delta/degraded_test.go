@@ -110,3 +110,34 @@ func TestAListingHasWhatDegradedTriedAgain(t *testing.T) {
 		require.True(t, hopeless.ListedAt.After(*hopeless.AttemptedAt))
 	})
 }
+
+// What is deleted upstream is found by its row: it is there for as long as nobody has said how long rows are kept.
+func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		const explicit, inNamespace = 5 * time.Hour, 6 * time.Hour
+		start := func(configure func(*delta.Config)) *delta.Client {
+			return g.startListed(func(c *delta.Config) {
+				c.Namespaces = map[string]delta.NamespaceConfig{"plain": {MaxWorkers: 2}, "own": {MaxWorkers: 2, SyncedResourceRetentionPeriod: inNamespace}}
+				configure(c)
+			}, func(context.Context, job) error { return nil })
+		}
+		kept := func(c *delta.Client, name, namespace string) (retention time.Duration) {
+			t.Helper()
+			g.inform(c, &delta.InformOpts{Namespace: namespace}, name)
+			row := g.await(name, synced(1))
+			if row.DueAt == nil {
+				return -1
+			}
+			return row.DueAt.Sub(*row.SyncedAt)
+		}
+		c := start(func(*delta.Config) {})
+		require.EqualValues(t, -1, kept(c, "a", "default"))
+		require.EqualValues(t, -1, kept(c, "b", "plain"))
+		require.Equal(t, inNamespace, kept(c, "c", "own"))
+		require.NoError(t, c.Stop(t.Context()))
+		c = start(func(config *delta.Config) { config.SyncedResourceRetentionPeriod = explicit })
+		require.Equal(t, explicit, kept(c, "d", "default"))
+		require.Equal(t, explicit, kept(c, "e", "plain"))
+		require.Equal(t, inNamespace, kept(c, "f", "own"))
+	})
+}

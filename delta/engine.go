@@ -166,10 +166,15 @@ func (e *engine) connect(ctx context.Context) error {
 func (e *engine) writeSettings(ctx context.Context) error {
 	q, c := db.New(), e.client
 	for name, n := range c.config.Namespaces {
+		var synced *time.Duration // none where nobody has set one: then it differs by kind
+		if c.retained.namespaces[name] {
+			d := interval(n.SyncedResourceRetentionPeriod)
+			synced = &d
+		}
 		before, err := q.UpsertNamespace(ctx, c.pool, db.UpsertNamespaceParams{
 			Name:              name,
 			ResourceExpiry:    interval(n.ResourceExpiry),
-			SyncedRetention:   interval(n.SyncedResourceRetentionPeriod),
+			SyncedRetention:   synced,
 			DegradedRetention: interval(n.DegradedResourceRetentionPeriod),
 			DeletedRetention:  interval(n.DeletedResourceRetentionPeriod),
 		})
@@ -180,7 +185,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			c.config.Logger.Warn("this client changes the settings of a namespace, for all clients",
 				"namespace", name,
 				"expiry", n.ResourceExpiry, "expiry_before", b.ResourceExpiry,
-				"synced_retention", n.SyncedResourceRetentionPeriod, "synced_retention_before", b.SyncedRetention,
+				"synced_retention", retentionShown(synced), "synced_retention_before", retentionShown(b.SyncedRetention),
 				"degraded_retention", n.DegradedResourceRetentionPeriod, "degraded_retention_before", b.DegradedRetention,
 				"deleted_retention", n.DeletedResourceRetentionPeriod, "deleted_retention_before", b.DeletedRetention)
 		}
@@ -199,6 +204,14 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// retentionShown is a retention for the log.
+func retentionShown(d *time.Duration) string {
+	if d == nil {
+		return "the default of each kind"
+	}
+	return d.String()
 }
 
 func (e *engine) informInterval(r registered) time.Duration {

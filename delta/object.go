@@ -81,7 +81,8 @@ type ObjectSettings struct {
 	FullListingInterval time.Duration
 
 	// CompleteListing says that the informer always lists all there is: it is given no After and no Cursor, and what a complete pass
-	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare. What is listed again stays deleted until it is
+	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare. Rows of synced resources are kept for ever, unless a
+	// retention is set. What is listed again stays deleted until it is
 	// informed explicitly, or until its row was removed.
 	CompleteListing bool
 

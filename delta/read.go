@@ -21,7 +21,7 @@ const (
 )
 
 // Filter chooses resources. Within a field any of the values matches, except for Tags and Labels, where all must. A field that
-// is empty matches everything.
+// is nil matches everything. One that is empty and not nil matches nothing: a list that was computed, and came out empty, chooses none.
 type Filter struct {
 	// Kinds, ObjectIDs, Namespaces and States are what a resource must be one of.
 	Kinds      []string
@@ -32,6 +32,8 @@ type Filter struct {
 	Tags []string
 	// Labels are members that its Metadata must have, by name and value.
 	Labels map[string]string
+	// All says that everything is meant, or everything in one of States, by a filter with no other field. [Client.DeleteAll] asks for it.
+	All bool
 }
 
 // Page is a part of a listing.
@@ -68,6 +70,9 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	}
 	if err := filter.check(); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
+	}
+	if filter.choosesNothing() {
+		return nil, nil
 	}
 	labels, err := filter.labels()
 	if err != nil {
@@ -117,6 +122,9 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 	if err := filter.check(); err != nil {
 		return nil, fmt.Errorf("delta: count: %w", err)
 	}
+	if filter.choosesNothing() {
+		return nil, nil
+	}
 	rows, err := db.New().CountResources(ctx, c.pool, db.CountResourcesParams{
 		Kinds: orEmpty(filter.Kinds), Namespaces: orEmpty(filter.Namespaces),
 	})
@@ -131,6 +139,9 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 }
 
 func (f Filter) check() error {
+	if f.All && f.narrows() {
+		return inputError("All", f.All, "must not be set together with fields that choose, other than States")
+	}
 	for _, state := range f.States {
 		if !slices.Contains(deltatype.ResourceStates(), state) {
 			var all []string
@@ -160,8 +171,25 @@ func (f Filter) labels() ([]byte, error) {
 	return json.Marshal(f.Labels)
 }
 
-func (f Filter) isEmpty() bool {
-	return len(f.Kinds)+len(f.ObjectIDs)+len(f.Namespaces)+len(f.States)+len(f.Tags)+len(f.Labels) == 0
+// choosesNothing reports whether there is a field that nothing matches.
+func (f Filter) choosesNothing() bool {
+	return isEmptyList(f.Kinds) || isEmptyList(f.ObjectIDs) || isEmptyList(f.Namespaces) || isEmptyList(f.States) || isEmptyList(f.Tags) ||
+		(f.Labels != nil && len(f.Labels) == 0)
+}
+
+func isEmptyList[T any](list []T) bool { return list != nil && len(list) == 0 }
+
+// choosesAll reports whether a filter chooses everything that is in some states.
+func (f Filter) choosesAll(states []deltatype.ResourceState) bool {
+	if f.narrows() {
+		return false
+	}
+	return f.States == nil || !slices.ContainsFunc(states, func(s deltatype.ResourceState) bool { return !slices.Contains(f.States, s) })
+}
+
+// narrows reports whether a field other than States is set.
+func (f Filter) narrows() bool {
+	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Tags != nil || f.Labels != nil
 }
 
 func texts[T ~string](values []T) []string {
@@ -191,12 +219,14 @@ func (c *Client) Namespaces(ctx context.Context) ([]deltatype.Namespace, error) 
 		all[i] = deltatype.Namespace{
 			Name:                            n.Name,
 			ResourceExpiry:                  n.ResourceExpiry,
-			SyncedResourceRetentionPeriod:   n.SyncedRetention,
 			DegradedResourceRetentionPeriod: n.DegradedRetention,
 			DeletedResourceRetentionPeriod:  n.DeletedRetention,
 			Metadata:                        n.Metadata,
 			CreatedAt:                       n.CreatedAt.UTC(),
 			UpdatedAt:                       n.UpdatedAt.UTC(),
+		}
+		if n.SyncedRetention != nil {
+			all[i].SyncedResourceRetentionPeriod = *n.SyncedRetention
 		}
 	}
 	return all, nil

@@ -106,15 +106,17 @@ func TestTheSettingsOfNamespacesCanBeRead(t *testing.T) {
 	config := h.config(with(&controller[account]{}))
 	config.Namespaces = map[string]delta.NamespaceConfig{
 		"red": {MaxWorkers: 1, ResourceExpiry: time.Hour}, "blue": {MaxWorkers: 1, DeletedResourceRetentionPeriod: -1},
+		"white": {MaxWorkers: 1, SyncedResourceRetentionPeriod: 3 * time.Hour},
 	}
 	before := h.now()
 	c := h.start(config)
 	all, err := c.Namespaces(t.Context())
 	require.NoError(t, err)
-	require.Len(t, all, 2)
+	require.Len(t, all, 3)
 	require.Equal(t, "blue", all[0].Name)
 	require.Negative(t, all[0].DeletedResourceRetentionPeriod)
-	require.Equal(t, 24*time.Hour, all[0].SyncedResourceRetentionPeriod)
+	require.Zero(t, all[0].SyncedResourceRetentionPeriod, "it differs by kind")
+	require.Equal(t, 3*time.Hour, all[2].SyncedResourceRetentionPeriod)
 	require.Equal(t, time.Hour, all[1].ResourceExpiry)
 	require.WithinRange(t, all[1].CreatedAt, before, h.now())
 }

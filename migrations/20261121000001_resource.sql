@@ -76,14 +76,15 @@ CREATE TYPE delta_resource_state AS ENUM (
 CREATE TYPE delta_cause AS ENUM ('exhausted', 'hopeless', 'unlisted', 'work', 'command');
 
 -- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
--- of zero or less never expires.
+-- of zero or less never expires. A synced_retention that is null was not set by anybody: it is a day, or without end for a kind whose
+-- listings are complete, and so differs by kind.
 --
 -- Keys have the collation "C" throughout: their indexes outlive an upgrade of the system's locales, serve prefixes, and are in
 -- the order in which clients sort.
 CREATE TABLE delta_namespace (
     name text COLLATE "C" PRIMARY KEY,
     resource_expiry interval NOT NULL,
-    synced_retention interval NOT NULL,
+    synced_retention interval,
     degraded_retention interval NOT NULL,
     deleted_retention interval NOT NULL,
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -295,7 +296,7 @@ BEGIN
     INSERT INTO delta_namespace (
         name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at
     )
-    SELECT name, make_interval(secs => greatest(expiry_ttl, 0)), '24 hours', '24 hours', '24 hours', metadata, created_at, updated_at
+    SELECT name, make_interval(secs => greatest(expiry_ttl, 0)), NULL, '24 hours', '24 hours', metadata, created_at, updated_at
     FROM delta_river_namespace;
 
     IF to_regclass(quote_ident(current_schema()) || '.delta_river_controller') IS NOT NULL THEN

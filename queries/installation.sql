@@ -19,7 +19,7 @@ WITH before AS (
 ),
 written AS (
     INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES (@name, @resource_expiry, @synced_retention, @degraded_retention, @deleted_retention)
+    VALUES (@name, @resource_expiry, sqlc.narg(synced_retention)::interval, @degraded_retention, @deleted_retention)
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
@@ -30,7 +30,7 @@ written AS (
 )
 SELECT b.* FROM before b CROSS JOIN written w
 WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
-   <> (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
+   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
 
 -- name: UpsertController :one
 INSERT INTO delta_controller (name, inform_interval, full_listing_interval, lists_nothing, task_queue)

@@ -59,6 +59,11 @@ func (f *filterFlags) any(cmd *cobra.Command) bool {
 	return false
 }
 
+// narrows reports whether a filter other than --state was given.
+func (f *filterFlags) narrows(cmd *cobra.Command) bool {
+	return slices.ContainsFunc(filterNames, func(name string) bool { return name != "state" && cmd.Flags().Changed(name) })
+}
+
 // empty names a flag that was given without a value, as by a variable of the shell that is not set: it would choose everything.
 func (f *filterFlags) empty(cmd *cobra.Command) string {
 	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "state": f.states, "tag": f.tags} {
@@ -74,6 +79,14 @@ func (f *filterFlags) empty(cmd *cobra.Command) string {
 
 func (f *filterFlags) filter() delta.Filter {
 	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Tags: f.tags, Labels: f.labels}
+	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Tags} {
+		if len(*list) == 0 {
+			*list = nil // a flag that was not given; one that was given empty is refused
+		}
+	}
+	if len(f.labels) == 0 {
+		filter.Labels = nil
+	}
 	for _, s := range f.states {
 		filter.States = append(filter.States, deltatype.ResourceState(s))
 	}

@@ -63,6 +63,8 @@ func (ch choosing) check(cmd *cobra.Command, f *chosenFlags, args []string) erro
 	switch byFilter := f.all || f.any(cmd); {
 	case byFilter && len(args) > 0:
 		return errors.New("give names or filters, not both")
+	case f.all && f.narrows(cmd):
+		return errors.New("give --all or filters, not both: --state is the only one that goes with it")
 	case len(args) == 1:
 		return errors.New("give the id of a resource too, or --kind " + args[0])
 	case !byFilter && len(args) == 0 && ch.everything:
@@ -99,6 +101,7 @@ func (c *cli) actNamed(ctx context.Context, s *session, ch choosing, f *chosenFl
 // actChosen does it to all that the filters choose.
 func (c *cli) actChosen(ctx context.Context, s *session, ch choosing, f *chosenFlags) error {
 	filter := f.filter()
+	filter.All = f.all
 	if len(filter.States) == 0 {
 		filter.States = ch.usual
 	}

@@ -13,7 +13,7 @@ import (
 func deleteCommand(c *cli) *cobra.Command {
 	states := slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
 	return choosing{
-		verb: "delete", doneOne: "is deleted", doneMany: "marked deleted", states: states, usual: states, asks: true,
+		verb: "delete", doneOne: "is deleted", doneMany: "marked deleted", states: states, usual: states, everything: true, asks: true,
 		one: func(s *session) func(context.Context, string, string) (*deltatype.ResourceRow, error) {
 			return s.Delete
 		},
@@ -24,6 +24,7 @@ func deleteCommand(c *cli) *cobra.Command {
 			"is left as it is. An informer does not bring them back, an explicit inform does; their rows are removed after the\n" +
 			"retention period of deleted resources.",
 		Example: "  delta resources delete user ann@example.com\n" +
-			"  delta resources delete --kind user --state degraded --dry-run",
+			"  delta resources delete --kind user --state degraded --dry-run\n" +
+			"  delta resources delete --all",
 	})
 }

@@ -34,12 +34,17 @@ func getCommand(c *cli) *cobra.Command {
 	}
 }
 
-// nextStep is what happens at the due time of a resource in a state.
-func nextStep(state deltatype.ResourceState) string {
-	switch state {
+// nextStep is what happens at the due time of a resource.
+func nextStep(r *deltatype.ResourceRow) string {
+	switch r.State {
 	case deltatype.ResourceStateSynced:
 		return "it expires, or its row is removed"
-	case deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
+	case deltatype.ResourceStateDegraded:
+		if r.Cause == deltatype.CauseHopeless {
+			return "its row is removed"
+		}
+		return "it is tried, or its row removed"
+	case deltatype.ResourceStateDeleted:
 		return "its row is removed"
 	default:
 		return "it is tried"
@@ -60,6 +65,9 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	line("resource", "%s/%s", r.ObjectKind, plain(r.ObjectID))
 	line("namespace", "%s", r.Namespace)
 	state := string(r.State)
+	if r.Cause != "" && (r.State == deltatype.ResourceStateDegraded || r.State == deltatype.ResourceStateDeleted) {
+		state += " (" + string(r.Cause) + ")"
+	}
 	if r.Paused {
 		state += ", paused"
 	}
@@ -80,7 +88,7 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	at("tried", r.AttemptedAt)
 	at("synced", r.SyncedAt)
 	if r.DueAt != nil {
-		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r.State))
+		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r))
 	}
 	if r.WorkflowID != "" {
 		line("workflow", "%s", plain(r.WorkflowID))

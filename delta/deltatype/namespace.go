@@ -9,7 +9,8 @@ type Namespace struct {
 	// ResourceExpiry is how long after it was synced a resource expires; 0 means never.
 	ResourceExpiry time.Duration
 	// SyncedResourceRetentionPeriod, DegradedResourceRetentionPeriod and DeletedResourceRetentionPeriod are how long rows are
-	// kept; negative means for ever.
+	// kept; negative means for ever. For synced ones 0 means that nobody has set it: 24 hours, or for ever for kinds with complete
+	// listings.
 	SyncedResourceRetentionPeriod, DegradedResourceRetentionPeriod, DeletedResourceRetentionPeriod time.Duration
 	// Metadata is a JSON object.
 	Metadata []byte
