@@ -145,6 +145,9 @@ func (a *Activities) commandInform(ctx context.Context, in CommandInput) (Comman
 	if err != nil {
 		return CommandResult{}, err
 	}
+	if refused := results[0].Refused; refused != nil {
+		return refuse(refused)
+	}
 	return CommandResult{Generation: results[0].Resource.Generation}, nil
 }
 

@@ -242,6 +242,9 @@ func (p *pass) write(ctx context.Context) error {
 		return err
 	}
 	for _, r := range results {
+		if r.Refused != nil {
+			p.refuse(r.Refused)
+		}
 		if r.Scheduled {
 			scheduled++
 			waiting = waiting || !db.IsLeased(r.Resource)

@@ -68,3 +68,17 @@ func TestTheErrorsOfAPassAreBounded(t *testing.T) {
 	_, err = newInformer(t, lists(slices.Repeat([]activities.Listed{{Err: long}}, 5)...)).pass()
 	require.Less(t, len(err.Error()), 10_000)
 }
+
+func TestAPassRefusesWhatWouldMoveToAnotherNamespace(t *testing.T) {
+	t.Parallel()
+	mine, theirs := object("1001", "mine"), object("1001", "theirs")
+	mine.Namespace, theirs.Namespace = "acme", "globex"
+	h := newInformer(t, lists(item(theirs), item(object("1002", "new"))))
+	h.inform(mine)
+	before := h.row(h.ref("1001"))
+	progress, err := h.pass()
+	require.ErrorContains(t, err, `the resource is in namespace "acme"`)
+	require.Equal(t, 1, progress.Refused)
+	require.Equal(t, before, h.row(h.ref("1001")))
+	require.NotNil(t, h.row(h.ref("1002")))
+}

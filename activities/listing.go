@@ -64,7 +64,7 @@ func (p *pass) record(ctx context.Context) error {
 func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInformResult) error {
 	var degraded []int64
 	for _, r := range results {
-		if r.Resource.State == deltatype.ResourceStateDegraded {
+		if r.Refused == nil && r.Resource.State == deltatype.ResourceStateDegraded {
 			degraded = append(degraded, r.Resource.ID)
 		}
 	}

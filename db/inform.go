@@ -146,10 +146,14 @@ func (a answers) add(set []*deltatype.ObjectInformParams, next int, r *Resource,
 	if err != nil {
 		return next, err
 	}
+	var refused error
+	if !written {
+		refused = refuse(r, set[next])
+	}
 	if sent := set[next]; written || bytes.Equal(sent.Hash, r.Hash) {
 		row.Hash, row.EncodedObject = sent.Hash, sent.EncodedObject // not as Postgres writes JSON
 	}
-	a[next] = &deltatype.ObjectInformResult{Resource: row, AlreadyExists: existed, Scheduled: written}
+	a[next] = &deltatype.ObjectInformResult{Resource: row, AlreadyExists: existed, Scheduled: written, Refused: refused}
 	return next, nil
 }
 
@@ -196,7 +200,7 @@ func raise(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, 
 	raised := map[int64]*deltatype.ResourceRow{}
 	for i, o := range set {
 		answer, wanted := found[i], priority(o, options)
-		if answer == nil || answer.Scheduled || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
+		if answer == nil || answer.Scheduled || answer.Refused != nil || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
 			continue
 		}
 		p.Ids, p.Priorities = append(p.Ids, answer.Resource.ID), append(p.Priorities, wanted)
@@ -298,6 +302,10 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	if err != nil {
 		return err
 	}
+	if refuse(&kept.Resource, object) != nil {
+		_, err = to.add(set, 0, &kept.Resource, true, false)
+		return err
+	}
 	left := kept.Resource.State == deltatype.ResourceStateDeleted && !options.Revive
 	if !left && !asGiven(kept.Resource, object) {
 		return nil // it changed between the two statements
@@ -306,6 +314,14 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		return err
 	}
 	return raise(ctx, conn, set, options, to)
+}
+
+// refuse is why a row keeps from an object what it asks for; nil where it does not.
+func refuse(r *Resource, o *deltatype.ObjectInformParams) error {
+	if o.Namespace == "" || o.Namespace == r.Namespace || o.MoveNamespace {
+		return nil
+	}
+	return &deltatype.NamespaceError{Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace, Given: o.Namespace}
 }
 
 // riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects

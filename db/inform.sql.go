@@ -23,14 +23,14 @@ SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND NOT ((k.state <> 'deleted' OR $12::boolean)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $12::boolean) OR NOT ((k.state <> 'deleted' OR $13::boolean)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
           OR coalesce(k.metadata <> $6::jsonb, FALSE)
           OR coalesce(k.tags <> $7::text[], FALSE)
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR delta_comes_back(k.state, k.cause, $12::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $13::boolean)))
+          OR delta_comes_back(k.state, k.cause, $13::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $14::boolean))))
 )
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -47,17 +47,18 @@ SET object = excluded.object,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now()
-WHERE (r.state <> 'deleted' OR $12::boolean)
+WHERE (r.state <> 'deleted' OR $13::boolean)
+  AND ($12::boolean OR coalesce(r.namespace = $5, TRUE))
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
     OR r.metadata <> $6::jsonb
     OR r.tags <> $7::text[]
     OR r.max_attempts <> $8
-    OR delta_comes_back(r.state, r.cause, $12::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $13::boolean))
+    OR delta_comes_back(r.state, r.cause, $13::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $14::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    CASE WHEN $14::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $15::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourceParams struct {
@@ -72,6 +73,7 @@ type InformResourceParams struct {
 	DefaultMaxAttempts int16
 	ExternalCreatedAt  *time.Time
 	Priority           int16
+	MoveNamespace      bool
 	Revive             bool
 	ProcessExisting    bool
 	Notify             bool
@@ -125,6 +127,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.DefaultMaxAttempts,
 		arg.ExternalCreatedAt,
 		arg.Priority,
+		arg.MoveNamespace,
 		arg.Revive,
 		arg.ProcessExisting,
 		arg.Notify,
@@ -180,7 +183,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $18::text <> '' THEN set_config('lock_timeout', $18::text, TRUE) END AS lock_timeout,
+    SELECT CASE WHEN $19::text <> '' THEN set_config('lock_timeout', $19::text, TRUE) END AS lock_timeout,
         ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused) AS paused
 )
 INSERT INTO delta_resource AS r (
@@ -209,11 +212,12 @@ FROM (
         unnest($7::jsonb[]) AS object,
         unnest($8::bytea[]) AS hash,
         nullif(unnest($9::text[]), '') AS namespace,
-        nullif(unnest($10::text[]), '')::jsonb AS metadata,
-        nullif(unnest($11::text[]), '')::text[] AS tags,
-        nullif(unnest($12::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest($13::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
-        unnest($14::smallint[]) AS priority
+        unnest($10::boolean[]) AS move_namespace,
+        nullif(unnest($11::text[]), '')::jsonb AS metadata,
+        nullif(unnest($12::text[]), '')::text[] AS tags,
+        nullif(unnest($13::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest($14::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
+        unnest($15::smallint[]) AS priority
     FROM settings
 ) i
 LEFT JOIN LATERAL (
@@ -222,14 +226,15 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
-      AND (d.state <> 'deleted' OR $15::boolean)
+      AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
+      AND (d.state <> 'deleted' OR $16::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
         OR d.tags <> i.tags
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $15::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $16::boolean))
+        OR delta_comes_back(d.state, d.cause, $16::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $17::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -257,7 +262,7 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     r.due_at, r.dispatch_at, r.state, r.cause, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $17::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $18::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
@@ -270,6 +275,7 @@ type InformResourcesParams struct {
 	Objects            [][]byte
 	Hashes             [][]byte
 	Namespaces         []string
+	MoveNamespaces     []bool
 	Metadatas          []string
 	Tags               []string
 	MaxAttempts        []int16
@@ -316,7 +322,8 @@ type InformResourcesRow struct {
 // The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 //
 // New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
-// are missing from the result: read them (KeptResources). An empty namespace, metadata or tags and a max_attempts of 0
+// are missing from the result: read them (KeptResources). So are those that would move a row to another namespace without
+// being allowed to: they may be another tenant's, with the same id. An empty namespace, metadata or tags and a max_attempts of 0
 // mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 // removes at the same moment is missing too: ask again.
 //
@@ -340,6 +347,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.Objects,
 		arg.Hashes,
 		arg.Namespaces,
+		arg.MoveNamespaces,
 		arg.Metadatas,
 		arg.Tags,
 		arg.MaxAttempts,
@@ -406,21 +414,22 @@ FROM (
         unnest($2::text[]) AS object_id,
         unnest($3::bytea[]) AS hash,
         nullif(unnest($4::text[]), '') AS namespace,
-        nullif(unnest($5::text[]), '')::jsonb AS metadata,
-        nullif(unnest($6::text[]), '')::text[] AS tags,
-        nullif(unnest($7::smallint[]), 0::smallint) AS max_attempts
+        unnest($5::boolean[]) AS move_namespace,
+        nullif(unnest($6::text[]), '')::jsonb AS metadata,
+        nullif(unnest($7::text[]), '')::text[] AS tags,
+        nullif(unnest($8::smallint[]), 0::smallint) AS max_attempts
 ) i
 CROSS JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE NOT ((r.state <> 'deleted' OR $8::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT ((r.state <> 'deleted' OR $9::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)
     OR coalesce(r.tags <> i.tags, FALSE)
     OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-    OR delta_comes_back(r.state, r.cause, $8::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $9::boolean)))
+    OR delta_comes_back(r.state, r.cause, $9::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $10::boolean)))
 `
 
 type KeptResourcesParams struct {
@@ -428,6 +437,7 @@ type KeptResourcesParams struct {
 	ObjectIds       []string
 	Hashes          [][]byte
 	Namespaces      []string
+	MoveNamespaces  []bool
 	Metadatas       []string
 	Tags            []string
 	MaxAttempts     []int16
@@ -435,7 +445,7 @@ type KeptResourcesParams struct {
 	ProcessExisting bool
 }
 
-// What InformResources left alone, of the same arrays: rows that are as they were given. A row that has the original's hash
+// What InformResources left alone, of the same arrays: rows that are as they were given, or in another namespace. A row that has the original's hash
 // still was found to be so: whatever changes its object replaces the hash.
 func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, keptResources,
@@ -443,6 +453,7 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 		arg.ObjectIds,
 		arg.Hashes,
 		arg.Namespaces,
+		arg.MoveNamespaces,
 		arg.Metadatas,
 		arg.Tags,
 		arg.MaxAttempts,

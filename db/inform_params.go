@@ -26,6 +26,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		Revive:             options.Revive,
 		ProcessExisting:    options.ProcessExisting,
 		Notify:             options.Notify,
+		MoveNamespace:      o.MoveNamespace,
 	}
 	if o.Namespace != "" {
 		p.Namespace = &o.Namespace
@@ -60,6 +61,7 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		p.Hashes[i] = o.Hash
 		p.Priorities[i] = priority(o, options)
 		give(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
+		give(&p.MoveNamespaces, n, i, true, o.MoveNamespace)
 		give(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
 		give(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
 		if o.Tags != nil {
@@ -92,6 +94,7 @@ func keptParams(p InformResourcesParams) KeptResourcesParams {
 		Metadatas:       p.Metadatas,
 		Tags:            p.Tags,
 		MaxAttempts:     p.MaxAttempts,
+		MoveNamespaces:  p.MoveNamespaces,
 		Revive:          p.Revive,
 		ProcessExisting: p.ProcessExisting,
 	}

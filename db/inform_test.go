@@ -69,7 +69,7 @@ func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) 
 		set  func(*deltatype.ObjectInformParams)
 		want func(*deltatype.ResourceRow)
 	}{
-		{"namespace", func(p *deltatype.ObjectInformParams) { p.Namespace = "other" }, func(r *deltatype.ResourceRow) { r.Namespace = "other" }},
+		{"namespace", func(p *deltatype.ObjectInformParams) { p.Namespace, p.MoveNamespace = "other", true }, func(r *deltatype.ResourceRow) { r.Namespace = "other" }},
 		{"metadata", func(p *deltatype.ObjectInformParams) { p.Metadata = []byte(`{"z":2}`) }, func(r *deltatype.ResourceRow) { r.Metadata = []byte(`{"z": 2}`) }},
 		{"tags", func(p *deltatype.ObjectInformParams) { p.Tags = []string{`odd "}{,\`} }, func(r *deltatype.ResourceRow) { r.Tags = []string{`odd "}{,\`} }},
 		{"no tags", func(p *deltatype.ObjectInformParams) { p.Tags = []string{} }, func(r *deltatype.ResourceRow) { r.Tags = []string{} }},

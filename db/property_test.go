@@ -137,6 +137,11 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 		}
 		r := w.result.Resource
 		require.True(t, w.result.AlreadyExists)
+		if w.result.Refused != nil {
+			require.False(t, w.sent.MoveNamespace)
+			require.NotEqual(t, w.sent.Namespace, r.Namespace, "%s: refused for no reason", row.ObjectID)
+			continue
+		}
 		require.Equal(t, content(started[r.Generation]), content(r), "%s: an answer that never was", row.ObjectID)
 		require.Equal(t, w.sent.Hash, r.Hash, "%s: a change was not written", row.ObjectID)
 		if w.sent.Namespace != "" {
@@ -159,7 +164,7 @@ func randomSet(random *rand.Rand) []deltatype.ObjectInformParams {
 	for range 1 + random.IntN(6) {
 		o := object(fmt.Sprintf("o%d", random.IntN(8)), fmt.Sprintf("%d", random.IntN(3)))
 		if random.IntN(4) == 0 {
-			o.Namespace = []string{"red", "blue"}[random.IntN(2)]
+			o.Namespace, o.MoveNamespace = []string{"red", "blue"}[random.IntN(2)], random.IntN(2) == 0
 		}
 		if random.IntN(4) == 0 {
 			o.MaxAttempts = int16(1 + random.IntN(2))

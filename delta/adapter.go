@@ -157,6 +157,7 @@ func (a *controllerAdapter[T]) object(encoded []byte) (object T, err error) {
 func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype.ObjectInformParams, err error) {
 	var opts struct {
 		Namespace   string          `json:"namespace"`
+		Move        bool            `json:"move_namespace"`
 		Metadata    json.RawMessage `json:"metadata"`
 		MaxAttempts int16           `json:"max_attempts"`
 		Priority    int16           `json:"priority"`
@@ -174,7 +175,7 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 		return params, fmt.Errorf("the object of the inform does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
 	params, err = encode(object, &InformOpts{
-		Namespace: opts.Namespace, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
+		Namespace: opts.Namespace, MoveNamespace: opts.Move, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
 	})
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)

@@ -16,6 +16,9 @@ import (
 // ErrNotFound is wrapped in errors of calls that name a resource which is not there.
 var ErrNotFound = deltatype.ErrNotFound
 
+// NamespaceError is returned for an object that names another namespace than its resource has. Match it with errors.As.
+type NamespaceError = deltatype.NamespaceError
+
 // StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
 type StateError = deltatype.StateError
 

@@ -68,6 +68,7 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		ResourceID:    id,
 		Kind:          kind,
 		Namespace:     merged.Namespace,
+		MoveNamespace: merged.MoveNamespace,
 		EncodedObject: encoded,
 		Hash:          hash,
 		Metadata:      merged.Metadata,

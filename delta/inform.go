@@ -29,7 +29,11 @@ func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*
 	if err != nil {
 		return nil, err
 	}
-	return c.batcher.inform(ctx, params[0])
+	result, err := c.batcher.inform(ctx, params[0])
+	if err == nil && result.Refused != nil {
+		return nil, informError(params, result.Refused)
+	}
+	return result, err
 }
 
 // InformTx is Inform in the caller's transaction: the resource is synced when the transaction commits, and nothing of
@@ -37,7 +41,7 @@ func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*
 func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *InformOpts) (*deltatype.ObjectInformResult, error) {
 	results, err := c.InformManyTx(ctx, tx, []Object{object}, opts)
 	if err != nil {
-		return nil, err
+		return nil, err // of a refused object too
 	}
 	return results[0], nil
 }
@@ -45,12 +49,44 @@ func (c *Client) InformTx(ctx context.Context, tx pgx.Tx, object Object, opts *I
 // InformMany is Inform for a set of objects, of one kind or several, all or nothing: a set with an object that breaks a rule is
 // refused as a whole. It is one statement for each 2048 objects, in one transaction if they are several. Where an object is given
 // twice the last one counts. Results are in the order of the objects.
+//
+// An object that would move its resource to another namespace is refused by itself, unless MoveNamespace is set: the others are written. Then
+// the results come with an error that has a *[NamespaceError] for the first of them, and the result of each says so (Refused).
 func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	params, err := c.encodeAll(objects, opts)
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	return c.inform(ctx, params, 0)
+	results, err := c.inform(ctx, params, 0)
+	if err != nil {
+		return nil, err
+	}
+	return results, refusals(params, results)
+}
+
+// maxRefusedNamed is how many refused objects an error names.
+const maxRefusedNamed = 5
+
+// refusals is an error for the objects that were refused; nil if none was.
+func refusals(params []deltatype.ObjectInformParams, results []*deltatype.ObjectInformResult) error {
+	var all []error
+	more := 0
+	for _, r := range results {
+		switch {
+		case r.Refused == nil:
+		case len(all) == maxRefusedNamed:
+			more++
+		default:
+			all = append(all, r.Refused)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	if more > 0 {
+		all = append(all, fmt.Errorf("and %d more are refused", more))
+	}
+	return informError(params, errors.Join(all...))
 }
 
 // informAlone and informTogether write what the batcher hands them.
@@ -88,7 +124,8 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 	return results, nil
 }
 
-// InformManyTx is InformMany in the caller's transaction; see InformTx.
+// InformManyTx is InformMany in the caller's transaction; see InformTx. Where objects are refused, the others are written: commit them, or roll
+// back.
 func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, opts *InformOpts) ([]*deltatype.ObjectInformResult, error) {
 	if tx == nil {
 		return nil, errors.New("delta: inform: tx is nil")
@@ -106,7 +143,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	if err != nil {
 		return nil, informError(params, err)
 	}
-	return results, nil
+	return results, refusals(params, results)
 }
 
 func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {

@@ -143,10 +143,14 @@ type RetryPolicy = activities.RetryPolicy
 
 // InformOpts are options of a resource. A zero field leaves the resource what it has; a new resource gets the default.
 type InformOpts struct {
-	// Namespace is where the resource belongs. Letters, digits, '_', '-' and '.', at most 127 bytes.
+	// Namespace is where the resource belongs. It is no part of what identifies the resource: kind and id are. Letters, digits, '_', '-' and '.', at most 127 bytes.
 	//
 	// Defaults to [NamespaceDefault].
 	Namespace string
+
+	// MoveNamespace lets the inform move a resource that is in another namespace. Otherwise such an object is refused, with a
+	// *[NamespaceError]: it may be another tenant's that has the same id.
+	MoveNamespace bool
 
 	// Metadata is a JSON object, stored with the resource. Valid UTF-8 without NUL characters.
 	//
@@ -174,6 +178,7 @@ func (o InformOpts) over(under InformOpts) InformOpts {
 	if o.Namespace == "" {
 		o.Namespace = under.Namespace
 	}
+	o.MoveNamespace = o.MoveNamespace || under.MoveNamespace
 	if o.Metadata == nil {
 		o.Metadata = under.Metadata
 	}

@@ -2,7 +2,8 @@
 -- The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 --
 -- New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
--- are missing from the result: read them (KeptResources). An empty namespace, metadata or tags and a max_attempts of 0
+-- are missing from the result: read them (KeptResources). So are those that would move a row to another namespace without
+-- being allowed to: they may be another tenant's, with the same id. An empty namespace, metadata or tags and a max_attempts of 0
 -- mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 -- removes at the same moment is missing too: ask again.
 --
@@ -46,6 +47,7 @@ FROM (
         unnest(@objects::jsonb[]) AS object,
         unnest(@hashes::bytea[]) AS hash,
         nullif(unnest(@namespaces::text[]), '') AS namespace,
+        unnest(@move_namespaces::boolean[]) AS move_namespace,
         nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata,
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts,
@@ -59,6 +61,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT d.* FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
+      AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
       AND (d.state <> 'deleted' OR @revive::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
@@ -97,7 +100,7 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: KeptResources :many
--- What InformResources left alone, of the same arrays: rows that are as they were given. A row that has the original's hash
+-- What InformResources left alone, of the same arrays: rows that are as they were given, or in another namespace. A row that has the original's hash
 -- still was found to be so: whatever changes its object replaces the hash.
 SELECT r.*
 FROM (
@@ -106,6 +109,7 @@ FROM (
         unnest(@object_ids::text[]) AS object_id,
         unnest(@hashes::bytea[]) AS hash,
         nullif(unnest(@namespaces::text[]), '') AS namespace,
+        unnest(@move_namespaces::boolean[]) AS move_namespace,
         nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata,
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts
@@ -113,7 +117,7 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE NOT ((r.state <> 'deleted' OR @revive::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT ((r.state <> 'deleted' OR @revive::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)
@@ -136,14 +140,14 @@ SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
-      AND NOT ((k.state <> 'deleted' OR @revive::boolean)
+      AND ((coalesce(k.namespace <> sqlc.narg(namespace), FALSE) AND NOT @move_namespace::boolean) OR NOT ((k.state <> 'deleted' OR @revive::boolean)
         AND ((k.hash <> @hash AND NOT (delta_is_rivers(k.hash) AND k.object = @object::jsonb))
           OR coalesce(k.namespace <> sqlc.narg(namespace), FALSE)
           OR coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
           OR coalesce(k.tags <> sqlc.narg(tags)::text[], FALSE)
           OR coalesce(k.max_attempts <> sqlc.narg(max_attempts), FALSE)
           OR delta_comes_back(k.state, k.cause, @revive::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)))
+          OR (k.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))))
 )
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -161,6 +165,7 @@ SET object = excluded.object,
     due_at = now(),
     dispatch_at = now()
 WHERE (r.state <> 'deleted' OR @revive::boolean)
+  AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> sqlc.narg(namespace)
     OR r.metadata <> sqlc.narg(metadata)::jsonb

@@ -46,6 +46,8 @@ type ObjectInformParams struct {
 	Kind string
 	// Namespace is where the resource belongs; empty keeps what the row has, or means "default" for a new one.
 	Namespace string
+	// MoveNamespace lets the inform move a resource that is in another namespace; otherwise such an object is refused.
+	MoveNamespace bool
 	// CreatedAt is when the object was created outside; nil if unknown.
 	CreatedAt *time.Time
 	// EncodedObject is the object as JSON.
@@ -71,4 +73,6 @@ type ObjectInformResult struct {
 	// Scheduled tells whether the call started a new generation, to be synced: true for an object that is new, changed,
 	// or asked for again; false for one left alone.
 	Scheduled bool
+	// Refused is why the object was not taken, a *[NamespaceError]; nil if it was. Resource is then the row that it was refused for.
+	Refused error
 }

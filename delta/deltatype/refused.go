@@ -8,6 +8,21 @@ import (
 // ErrNotFound is wrapped in errors of calls that name a resource which is not there.
 var ErrNotFound = errors.New("there is no such resource")
 
+// NamespaceError is returned for an object that names another namespace than its resource has: it may well be another tenant's, with the
+// same id. Match it with errors.As.
+type NamespaceError struct {
+	// Kind and ObjectID name the resource.
+	Kind, ObjectID string
+	// Namespace is the one that the resource has, Given the one that the object names.
+	Namespace, Given string
+}
+
+// Error names the resource and both namespaces, and what can be done.
+func (e *NamespaceError) Error() string {
+	return fmt.Sprintf("%s/%s: namespace %q: the resource is in namespace %q, and an inform does not move it unless MoveNamespace is set. "+
+		"If these are objects of two tenants, their ids must differ: begin them with the tenant's", e.Kind, e.ObjectID, e.Given, e.Namespace)
+}
+
 // StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
 type StateError struct {
 	// Action is what was asked for, such as "invalidate".
