@@ -26,11 +26,13 @@ const (
 	CommandDelete Command = "delete"
 	// CommandSync syncs the resource now, whatever it waits for.
 	CommandSync Command = "sync"
+	// CommandRevive has a deleted resource synced again.
+	CommandRevive Command = "revive"
 )
 
 // Commands returns those that signals are named for.
 func Commands() []Command {
-	return []Command{CommandInform, CommandInvalidate, CommandRetry, CommandDelete, CommandSync}
+	return []Command{CommandInform, CommandInvalidate, CommandRetry, CommandDelete, CommandSync, CommandRevive}
 }
 
 // Refused is the type of the error of a command that cannot be carried out: its payload is wrong, or the state does not allow it.
@@ -98,10 +100,12 @@ func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, comman
 		rows, err = q.SyncResources(ctx, conn, ids)
 	case CommandDelete:
 		rows, err = q.DeleteResources(ctx, conn, db.DeleteResourcesParams{Ids: ids, States: states, DefaultRetention: rest.DeletedRetention})
+	case CommandRevive:
+		rows, err = q.ReviveResources(ctx, conn, ids)
 	case CommandInform:
 		return found.Resource, errors.New("an inform needs an object")
 	default:
-		return found.Resource, fmt.Errorf("command %q is not one of inform, invalidate, retry, delete and sync", command)
+		return found.Resource, fmt.Errorf("command %q is not one of inform, invalidate, retry, delete, sync and revive", command)
 	}
 	if err != nil {
 		return found.Resource, fmt.Errorf("%s %s/%s: %w", command, kind, objectID, err)

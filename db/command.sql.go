@@ -424,6 +424,72 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 	return items, nil
 }
 
+const reviveResources = `-- name: ReviveResources :many
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY ($1::bigint[]) AND d.state = 'deleted'
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+`
+
+// deleted -> scheduled, at once: a new generation of the same object.
+func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]Resource, error) {
+	rows, err := db.Query(ctx, reviveResources, ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const syncResources = `-- name: SyncResources :many
 WITH chosen AS MATERIALIZED (
     SELECT d.id FROM delta_resource d

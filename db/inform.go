@@ -306,7 +306,7 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		_, err = to.add(set, 0, &kept.Resource, true, false)
 		return err
 	}
-	left := kept.Resource.State == deltatype.ResourceStateDeleted && !options.Revive
+	left := staysDeleted(&kept.Resource) && !options.Revive
 	if !left && !asGiven(kept.Resource, object) {
 		return nil // it changed between the two statements
 	}
@@ -327,6 +327,11 @@ func refuse(r *Resource, o *deltatype.ObjectInformParams) error {
 // riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects
 // of such rows, and whatever changes an object replaces its hash: a row that has it still is as it was found.
 var riversHash = []byte("river:")
+
+// staysDeleted reports whether an informer that lists a row's object leaves the row deleted (delta_stays_deleted).
+func staysDeleted(r *Resource) bool {
+	return r.State == deltatype.ResourceStateDeleted && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
+}
 
 // asGiven tells whether a row has the content and the options of an object, as far as they can be compared as they are.
 func asGiven(r Resource, o *deltatype.ObjectInformParams) bool {

@@ -23,7 +23,7 @@ SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $12::boolean) OR NOT ((k.state <> 'deleted' OR $13::boolean)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $12::boolean) OR NOT (NOT delta_stays_deleted(k.state, k.cause, $13::boolean)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
           OR coalesce(k.metadata <> $6::jsonb, FALSE)
@@ -47,7 +47,7 @@ SET object = excluded.object,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now()
-WHERE (r.state <> 'deleted' OR $13::boolean)
+WHERE NOT delta_stays_deleted(r.state, r.cause, $13::boolean)
   AND ($12::boolean OR coalesce(r.namespace = $5, TRUE))
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
@@ -227,7 +227,7 @@ LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND (d.state <> 'deleted' OR $16::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $16::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
@@ -422,7 +422,7 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT ((r.state <> 'deleted' OR $9::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT (NOT delta_stays_deleted(r.state, r.cause, $9::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)

@@ -183,6 +183,8 @@ func whatAnInformSchedulesInEachState(t *testing.T, inform way) {
 		{deltatype.ResourceStateDegraded, deltatype.CauseExhausted, append([]how{existing, user, informer}, live...)},
 		{deltatype.ResourceStateUnknown, deltatype.CauseUnlisted, append([]how{existing, user}, live...)},
 		{deltatype.ResourceStateDeleted, deltatype.CauseCommand, []how{user, changedByUser}},
+		{deltatype.ResourceStateDeleted, deltatype.CauseWork, []how{user, changedByUser}},
+		{deltatype.ResourceStateDeleted, deltatype.CauseUnlisted, append([]how{existing, user, informer}, live...)},
 	} {
 		for _, h := range []how{user, informer, existing, changedByUser, changedByInformer, changedExisting} {
 			name := fmt.Sprintf("%s, %s/%+v", c.state, c.cause, h)

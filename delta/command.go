@@ -39,7 +39,7 @@ func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.R
 }
 
 // Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
-// back, and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
+// back ([Client.Revive] and an explicit inform do), and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
 // [ErrNotFound], or a *[StateError] for a resource that is deleted already.
 func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	row, err := c.command(ctx, activities.CommandDelete, kind, objectID)
@@ -47,6 +47,12 @@ func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.
 		c.events.send(EventCategoryObjectDeleted, row)
 	}
 	return row, err
+}
+
+// Revive has a deleted resource synced again, as it was informed last: what Work or [Client.Delete] deleted stays so otherwise until it is
+// informed explicitly. It returns [ErrNotFound], or a *[StateError] for a resource that is not deleted.
+func (c *Client) Revive(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.command(ctx, activities.CommandRevive, kind, objectID)
 }
 
 // command carries out a command for one resource, and wakes the dispatchers of its kind.

@@ -30,6 +30,14 @@ func (c *Client) InvalidateAll(ctx context.Context, filter Filter) (int, error) 
 	}, deltatype.ResourceStateSynced)
 }
 
+// ReviveAll has the deleted resources that match a filter synced again, as [Client.Revive] does, and says how many they were. Other states
+// in it match none. It goes on in pages, as [Client.RetryAll] does.
+func (c *Client) ReviveAll(ctx context.Context, filter Filter) (int, error) {
+	return c.commandAll(ctx, activities.CommandRevive, filter, func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+		return db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids)
+	}, deltatype.ResourceStateDeleted)
+}
+
 // DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and says how many they were. Those that are
 // deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything, because no field is set, or only
 // States, and those to all that there are, is refused unless it says so with All.

@@ -82,8 +82,8 @@ type ObjectSettings struct {
 
 	// CompleteListing says that the informer always lists all there is: it is given no After and no Cursor, and what a complete pass
 	// leaves out is marked deleted, within the bounds of MaxDeleted and MaxDeletedShare. Rows of synced resources are kept for ever, unless a
-	// retention is set. What is listed again stays deleted until it is
-	// informed explicitly, or until its row was removed.
+	// retention is set. What such a
+	// pass had marked deleted, and is listed again, is live again; what Work or [Client.Delete] deleted is not.
 	CompleteListing bool
 
 	// MaxDeleted is how many resources one pass may mark deleted in any case. If more are missing, and they are more than

@@ -257,7 +257,13 @@ RETURN state = 'degraded' AND cause IS DISTINCT FROM 'hopeless';
 -- informs, and not by informers.
 CREATE FUNCTION delta_comes_back(state delta_resource_state, cause delta_cause, revive boolean) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (revive AND state IN ('degraded', 'deleted', 'unknown')) OR delta_heals(state, cause);
+RETURN (revive AND state IN ('degraded', 'deleted', 'unknown')) OR delta_heals(state, cause) OR (state = 'deleted' AND cause = 'unlisted');
+
+-- Whether a resource stays deleted, whatever an inform says of its object: what a complete listing left out is live again when it
+-- reappears, and what Work or a command deleted only when it is informed explicitly.
+CREATE FUNCTION delta_stays_deleted(state delta_resource_state, cause delta_cause, revive boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN state = 'deleted' AND NOT revive AND cause IS DISTINCT FROM 'unlisted';
 
 -- How long a resource that has just settled waits for its next step: a synced one expires, where its namespace has an expiry, a degraded
 -- one that may heal is tried again, where its kind says so (retry), and any other is removed. earlier is the share that is taken off, so
@@ -421,6 +427,7 @@ $$;
 
 DROP FUNCTION delta_is_rivers;
 DROP FUNCTION delta_next_step;
+DROP FUNCTION delta_stays_deleted;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
 DROP FUNCTION delta_retention;

@@ -86,6 +86,20 @@ FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
 
+-- name: ReviveResources :many
+-- deleted -> scheduled, at once: a new generation of the same object.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'deleted'
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
 -- name: PauseResource :one
 -- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is due, or was
 -- pending, may have lost its workflow meanwhile.

@@ -62,7 +62,7 @@ LEFT JOIN LATERAL (
     SELECT d.* FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND (d.state <> 'deleted' OR @revive::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, @revive::boolean)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR d.metadata <> i.metadata
@@ -117,7 +117,7 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT ((r.state <> 'deleted' OR @revive::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT (NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
     OR coalesce(r.metadata <> i.metadata, FALSE)
@@ -140,7 +140,7 @@ SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
-      AND ((coalesce(k.namespace <> sqlc.narg(namespace), FALSE) AND NOT @move_namespace::boolean) OR NOT ((k.state <> 'deleted' OR @revive::boolean)
+      AND ((coalesce(k.namespace <> sqlc.narg(namespace), FALSE) AND NOT @move_namespace::boolean) OR NOT (NOT delta_stays_deleted(k.state, k.cause, @revive::boolean)
         AND ((k.hash <> @hash AND NOT (delta_is_rivers(k.hash) AND k.object = @object::jsonb))
           OR coalesce(k.namespace <> sqlc.narg(namespace), FALSE)
           OR coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
@@ -164,7 +164,7 @@ SET object = excluded.object,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now()
-WHERE (r.state <> 'deleted' OR @revive::boolean)
+WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> sqlc.narg(namespace)

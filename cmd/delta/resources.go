@@ -24,7 +24,7 @@ func resourcesCommand(c *cli) *cobra.Command {
 		},
 	}
 	c.databaseFlags(cmd)
-	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), deleteCommand(c), workflowIDCommand(c))
+	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), deleteCommand(c), reviveCommand(c), workflowIDCommand(c))
 	return cmd
 }
 

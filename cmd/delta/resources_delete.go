@@ -21,8 +21,8 @@ func deleteCommand(c *cli) *cobra.Command {
 	}.command(c, &cobra.Command{
 		Short: "Mark resources deleted: they are not worked on any longer",
 		Long: "delete marks resources deleted, whatever state they are in: those by name, or all that match filters. What is outside\n" +
-			"is left as it is. An informer does not bring them back, an explicit inform does; their rows are removed after the\n" +
-			"retention period of deleted resources.",
+			"is left as it is. An informer does not bring them back, an explicit inform and revive do; their rows are removed after\n" +
+			"the retention period of deleted resources.",
 		Example: "  delta resources delete user ann@example.com\n" +
 			"  delta resources delete --kind user --state degraded --dry-run\n" +
 			"  delta resources delete --all",

@@ -233,6 +233,7 @@ func TestWrongUsageOfResources(t *testing.T) {
 		"retry both":     {[]string{"resources", "retry", "page", "a", "--kind", "page"}, exitUsage, "not both"},
 		"retry synced":   {[]string{"resources", "retry", "--state", "synced"}, exitUsage, "must be degraded or failed"},
 		"invalidate any": {[]string{"resources", "invalidate", "--state", "failed"}, exitUsage, "must be synced"},
+		"revive failed":  {[]string{"resources", "revive", "--state", "failed"}, exitUsage, "must be deleted"},
 		"delete both":    {[]string{"resources", "delete", "--all", "--kind", "user"}, exitUsage, "give --all or filters, not both"},
 		"delete deleted": {[]string{"resources", "delete", "--state", "deleted"}, exitUsage, "degraded, expired or unknown"},
 		"delete nothing": {[]string{"resources", "delete"}, exitUsage, "KIND ID, filters, or --all"},

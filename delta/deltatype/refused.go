@@ -41,6 +41,8 @@ func (e *StateError) Error() string {
 		return text + ", and must be synced"
 	case "retry":
 		return text + ", and must be degraded, or failed"
+	case "revive":
+		return text + ", and must be deleted"
 	case "delete":
 		return text + " already"
 	}
