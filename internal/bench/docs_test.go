@@ -66,3 +66,24 @@ func TestOnlyWhatIsBetweenTheMarksIsReplaced(t *testing.T) {
 	_, err = replaceBlock(text, "y", "new\n")
 	require.Error(t, err)
 }
+
+// A report that is written into the docs is what the test above then finds there.
+func TestTheDocsTakeWhatWasMeasuredAtSize(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "scaling.md"), []byte("a\n"+begin("large")+notMeasured+end+"\nb\n"), 0o600))
+	nothing, err := readLarge(folder)
+	require.NoError(t, err)
+	require.Nil(t, nothing)
+	r := largeReport{Rows: 7, Slices: []slicePart{{7, 7, 3}}}
+	require.NoError(t, writeLargeDocs(folder, r))
+	read, err := readLarge(folder)
+	require.NoError(t, err)
+	require.Equal(t, r, *read)
+	p, err := largePage(folder, read)
+	require.NoError(t, err)
+	there, err := os.ReadFile(filepath.Join(folder, "scaling.md"))
+	require.NoError(t, err)
+	require.Equal(t, p.content, string(there))
+	require.Contains(t, p.content, "| the first 7 | 7 | 3/s |")
+}
