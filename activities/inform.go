@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +25,7 @@ const (
 	largestPageBytes = 4 << 20
 	// informFlush is how long a page waits to fill.
 	informFlush = 250 * time.Millisecond
-	// maxRefusedShown is how many refused objects an error names.
-	maxRefusedShown = 5
 )
-
-// RefusedObjects is the type of the error of a pass that listed objects which cannot be taken.
-const RefusedObjects = "delta.RefusedObjects"
 
 // NoInformer is the type of the error of a pass of a kind that lists nothing.
 const NoInformer = "delta.NoInformer"
@@ -64,7 +60,7 @@ type Listing struct {
 
 // InformProgress counts what a pass has listed so far; it is what heartbeats carry and what the pass returns.
 type InformProgress struct {
-	// Listed counts objects, Scheduled those that started a new generation, Refused those that cannot be taken.
+	// Listed counts objects, Scheduled those that started a new generation, Refused those that break a rule and were not taken.
 	Listed    int `json:"listed"`
 	Scheduled int `json:"scheduled"`
 	Refused   int `json:"refused,omitempty"`
@@ -107,6 +103,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
 	p := pass{activities: a, in: in, began: began.UTC(), cursor: began.UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
+	if err := p.lookForRefused(passCtx); err != nil {
+		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+	}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
@@ -117,10 +116,8 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 		}
 		return p.progress, err
 	}
-	if p.progress.Refused > 0 {
-		return p.progress, temporal.NewNonRetryableApplicationError(
-			fmt.Sprintf("informing kind %s: %d of %d objects were refused, the cursor stays: %s",
-				in.Kind, p.progress.Refused, p.progress.Listed, strings.Join(p.refused, "; ")), RefusedObjects, nil, p.progress)
+	if err := p.endRefused(passCtx, complete); err != nil {
+		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	if complete && p.remember {
 		if err := p.deleteMissing(passCtx, began); err != nil {
@@ -138,7 +135,7 @@ type pass struct {
 	// bytes is how large the objects of the page are together.
 	bytes    int
 	progress InformProgress
-	refused  []string
+	refusals refusals
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
@@ -197,14 +194,17 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 	}
 	p.progress.Listed++
 	if item.Err != nil {
-		p.refuse(item.Err)
-		return nil
+		return p.refuse(ctx, item)
 	}
 	if at := item.Params.CreatedAt; at != nil && at.After(p.created) {
 		p.created = at.UTC()
 	}
-	p.page = append(p.page, item.Params)
-	p.bytes += len(item.Params.EncodedObject)
+	return p.addToPage(ctx, item.Params)
+}
+
+func (p *pass) addToPage(ctx context.Context, params deltatype.ObjectInformParams) error {
+	p.page = append(p.page, params)
+	p.bytes += len(params.EncodedObject)
 	if len(p.page) < max(informPage, min(p.activities.BatchSize, largestPage)) && p.bytes < largestPageBytes {
 		return nil
 	}
@@ -213,8 +213,8 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 
 // write writes the page.
 func (p *pass) write(ctx context.Context) error {
-	if len(p.page) == 0 {
-		return nil
+	if err := p.writeRefused(ctx); err != nil || len(p.page) == 0 {
+		return err
 	}
 	if err := p.compare(ctx); err != nil {
 		return err
@@ -237,14 +237,18 @@ func (p *pass) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing a page of %d: %w", len(p.page), err)
 	}
-	scheduled, waiting := 0, false
 	if err := p.noteListed(ctx, results); err != nil {
 		return err
 	}
+	scheduled, waiting, taken := 0, false, make([]string, 0, len(results))
 	for _, r := range results {
 		if r.Refused != nil {
-			p.refuse(r.Refused)
+			if err := p.refuse(ctx, Listed{Params: p.paged(r.Resource.ObjectID), Err: r.Refused}); err != nil {
+				return err
+			}
+			continue
 		}
+		taken = append(taken, r.Resource.ObjectID)
 		if r.Scheduled {
 			scheduled++
 			waiting = waiting || !db.IsLeased(r.Resource)
@@ -252,10 +256,18 @@ func (p *pass) write(ctx context.Context) error {
 	}
 	p.progress.Scheduled += scheduled
 	p.page, p.bytes = p.page[:0], 0
+	if err := p.forgetTaken(ctx, taken); err != nil {
+		return err
+	}
 	if waiting && p.activities.Informed != nil {
 		p.activities.Informed(p.in.Kind)
 	}
-	return nil
+	return p.writeRefused(ctx)
+}
+
+// paged is an object of the page.
+func (p *pass) paged(id string) deltatype.ObjectInformParams {
+	return p.page[slices.IndexFunc(p.page, func(o deltatype.ObjectInformParams) bool { return o.ResourceID == id })]
 }
 
 // inform writes some of the objects of a page. One that Postgres cannot store is refused, and the others are taken.
@@ -267,8 +279,8 @@ func (p *pass) inform(
 	case err == nil || !isUnstorable(err):
 		return results, err
 	case half == 0:
-		p.refuse(fmt.Errorf("%s/%s: %w", some[0].Kind, some[0].ResourceID, err))
-		return nil, nil
+		// Without its JSON: no version of the controller would make Postgres take that.
+		return nil, p.refuse(ctx, Listed{Params: deltatype.ObjectInformParams{ResourceID: some[0].ResourceID}, Err: fmt.Errorf("%s/%s: %w", some[0].Kind, some[0].ResourceID, err)})
 	default:
 		first, err := p.inform(ctx, some[:half], options)
 		if err != nil {
@@ -276,13 +288,6 @@ func (p *pass) inform(
 		}
 		second, err := p.inform(ctx, some[half:], options)
 		return append(first, second...), err
-	}
-}
-
-func (p *pass) refuse(why error) {
-	p.progress.Refused++
-	if len(p.refused) < maxRefusedShown {
-		p.refused = append(p.refused, bound(why.Error(), maxShownError))
 	}
 }
 

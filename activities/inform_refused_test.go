@@ -1,38 +1,57 @@
 package activities_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A listing that holds objects which cannot be taken is not better for being repeated at once.
-func TestAPassWithRefusedObjectsWritesTheOthersNamesSomeAndIsNotRepeated(t *testing.T) {
+// refused are the ids and rules of what is refused.
+func (h *harness) refused() map[string]string {
+	h.t.Helper()
+	rows, err := db.New().ListRefused(context.Background(), h.Pool, db.ListRefusedParams{Kind: kind, Most: 5000})
+	require.NoError(h.t, err)
+	all := map[string]string{}
+	for _, r := range rows {
+		all[r.ObjectID] = r.Rule
+	}
+	return all
+}
+
+// bad is an object that cannot be taken, as the adapter hands it on.
+func bad(id string) activities.Listed {
+	o := object(id, "1")
+	return activities.Listed{Params: deltatype.ObjectInformParams{ResourceID: id, EncodedObject: o.EncodedObject}, Err: errors.New("bad " + id)}
+}
+
+func TestAPassTakesWhatIsNotRefused(t *testing.T) {
 	t.Parallel()
 	items := []activities.Listed{item(object("good", "1"))}
 	for i := range 8 {
-		items = append(items, activities.Listed{Err: fmt.Errorf("bad %d", i)})
+		items = append(items, bad(fmt.Sprint(i)))
 	}
-	items = append(items, item(object("also good", "1")))
+	items = append(items, bad(""), bad("\xff\x00"), bad(strings.Repeat("x", 600)), item(object("also good", "1")))
 	h := newInformer(t, lists(items...))
 	progress, err := h.pass()
-	var final *temporal.ApplicationError
-	require.ErrorAs(t, err, &final)
-	require.Equal(t, activities.RefusedObjects, final.Type())
-	require.True(t, final.NonRetryable())
-	require.ErrorContains(t, err, "8 of 10")
-	require.ErrorContains(t, err, "bad 0; bad 1; bad 2; bad 3; bad 4")
-	require.NotContains(t, err.Error(), "bad 5")
-	require.Equal(t, activities.InformProgress{Listed: 10, Scheduled: 2, Refused: 8}, progress)
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: 13, Scheduled: 2, Refused: 11}, progress)
 	require.NotNil(t, h.row(h.ref("good")))
 	require.NotNil(t, h.row(h.ref("also good")))
+	require.Positive(t, h.cursor().Unix(), "the cursor moves")
+	refused := h.refused()
+	require.Len(t, refused, 11)
+	require.Equal(t, "bad 3", refused["3"])
+	require.Contains(t, refused, "")
+	require.Contains(t, refused, "\uFFFD\uFFFD")
 }
 
 // What only Postgres can tell, such as a number beyond its range, is no worse for its page than what Delta refuses.
@@ -47,16 +66,90 @@ func TestAPassRefusesWhatPostgresDoesAndTakesTheOthers(t *testing.T) {
 		items = append(items, item(o))
 	}
 	h := newInformer(t, lists(items...))
-	progress, err := h.pass()
-	var final *temporal.ApplicationError
-	require.ErrorAs(t, err, &final)
-	require.Equal(t, activities.RefusedObjects, final.Type())
-	require.ErrorContains(t, err, "2 of 100")
-	require.ErrorContains(t, err, "thing/30: ERROR: value overflows numeric format")
-	require.ErrorContains(t, err, "thing/99")
-	require.Equal(t, activities.InformProgress{Listed: 100, Scheduled: 98, Refused: 2}, progress)
+	for range 2 { // the second pass does not try them by itself
+		progress, err := h.pass()
+		require.NoError(t, err)
+		require.Equal(t, 100, progress.Listed)
+		require.Equal(t, 2, progress.Refused)
+	}
+	require.Contains(t, h.refused()["30"], "thing/30: ERROR: value overflows numeric format")
+	require.Contains(t, h.refused(), "99")
 	require.NotNil(t, h.row(h.ref("29")))
 	require.Nil(t, h.row(h.ref("30")))
+}
+
+func TestARefusedObjectStopsNoDeletionOfOthers(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists(item(object("a", "1")), item(object("b", "1")), item(object("c", "1"))))
+	h.handler.work = does(synced)
+	h.Listing = activities.Listing{Complete: true, MostDeleted: 10}
+	pass := func(items ...activities.Listed) activities.InformProgress {
+		h.handler.inform = lists(items...)
+		progress, err := h.pass(func(in *activities.InformInput) { in.Pass = uuid.NewString() })
+		require.NoError(t, err)
+		return progress
+	}
+	pass(item(object("a", "1")), item(object("b", "1")), item(object("c", "1")))
+	for _, id := range []string{"a", "b", "c"} {
+		h.attempt(h.ref(id))
+	}
+	require.Equal(t, 1, pass(item(object("a", "1")), bad("b"), bad("new"), bad("")).Deleted, "c is gone")
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(h.ref("b")).State, "what is refused is listed")
+	require.Equal(t, deltatype.ResourceStateDeleted, h.row(h.ref("c")).State)
+	require.Len(t, h.refused(), 3)
+
+	// One becomes valid, one is gone.
+	require.Zero(t, pass(item(object("a", "1")), item(object("b", "1")), bad("new")).Deleted)
+	require.Equal(t, map[string]string{"new": "bad new"}, h.refused())
+	require.Equal(t, 1, pass(item(object("a", "1")), bad("b")).Refused)
+	require.Equal(t, map[string]string{"b": "bad b"}, h.refused())
+	pass(item(object("a", "1")), item(object("b", "2")))
+	require.Empty(t, h.refused())
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row(h.ref("b")).State)
+}
+
+// An incremental listing does not name an object again whose rule was the controller's fault.
+func TestARefusedObjectIsTakenWhenItBecomesValid(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists(bad("a"), bad("b"), bad("c")))
+	h.inform(object("b", "older"))
+	_, err := h.pass()
+	require.NoError(t, err)
+	require.Nil(t, h.row(h.ref("a")))
+	h.handler.encode = func([]byte) error { return errors.New("still refused") }
+	h.handler.inform = lists()
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Len(t, h.refused(), 3)
+
+	// A new version of the controller takes them all. Meanwhile something newer was informed of one.
+	h.inform(object("c", "newer"))
+	h.handler.encode = nil
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Scheduled: 2}, progress)
+	require.JSONEq(t, `{"id": "a", "content": "1"}`, string(h.row(h.ref("a")).EncodedObject))
+	require.JSONEq(t, `{"id": "b", "content": "1"}`, string(h.row(h.ref("b")).EncodedObject))
+	require.JSONEq(t, `{"id": "c", "content": "newer"}`, string(h.row(h.ref("c")).EncodedObject))
+	require.Equal(t, map[string]string{"c": "bad c"}, h.refused())
+	h.handler.inform = lists(item(object("c", "newer")))
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Empty(t, h.refused())
+}
+
+func TestRefusedObjectsAreBounded(t *testing.T) {
+	t.Parallel()
+	var items []activities.Listed
+	for i := range 3000 {
+		items = append(items, bad(fmt.Sprint(i)))
+	}
+	h := newInformer(t, lists(items...))
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, 3000, progress.Refused)
+	require.LessOrEqual(t, len(h.refused()), 1100)
+	require.Contains(t, h.refused(), "0")
 }
 
 // Temporal does not take an error of any size, and a pass whose error cannot be told looks like a worker that is gone.
@@ -65,8 +158,10 @@ func TestTheErrorsOfAPassAreBounded(t *testing.T) {
 	long := errors.New(strings.Repeat("x", 5<<20))
 	_, err := newInformer(t, lists(activities.Listed{Err: long, Fatal: true})).pass()
 	require.Less(t, len(err.Error()), 10_000)
-	_, err = newInformer(t, lists(slices.Repeat([]activities.Listed{{Err: long}}, 5)...)).pass()
-	require.Less(t, len(err.Error()), 10_000)
+	h := newInformer(t, lists(activities.Listed{Err: long}))
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Less(t, len(h.refused()[""]), 10_000)
 }
 
 func TestAPassRefusesWhatWouldMoveToAnotherNamespace(t *testing.T) {

@@ -41,6 +41,7 @@ type handler struct {
 	workTimeout time.Duration
 	passTimeout time.Duration
 	same        func(stored, listed []byte) (same, ok bool)
+	encode      func(encoded []byte) error
 	worked      atomic.Int64
 }
 
@@ -56,6 +57,11 @@ func (h *handler) WorksBatches() bool { return false }
 func (h *handler) WorkBatch(context.Context, []*activities.Task) []activities.Outcome { return nil }
 
 func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error) {
+	if h.encode != nil {
+		if err := h.encode(encoded); err != nil {
+			return deltatype.ObjectInformParams{}, err
+		}
+	}
 	var content map[string]string
 	if err := json.Unmarshal(encoded, &content); err != nil {
 		return deltatype.ObjectInformParams{}, err

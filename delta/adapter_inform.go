@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -94,13 +95,24 @@ func (a *controllerAdapter[T]) takeChannel(ctx context.Context, objects <-chan T
 	}
 }
 
-// listed is an item of the listing.
+// listed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
 func (a *controllerAdapter[T]) listed(object T) activities.Listed {
 	params, err := encode(object, nil)
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
 	}
+	if err != nil {
+		params = describe(object)
+	}
 	return activities.Listed{Params: params, Err: err}
+}
+
+// describe is what can be said of an object that breaks a rule.
+func describe(object Object) (params deltatype.ObjectInformParams) {
+	defer func() { _ = recover() }()
+	params.ResourceID = object.ID()
+	params.EncodedObject, _ = json.Marshal(object)
+	return params
 }
 
 func send(ctx context.Context, out chan<- activities.Listed, item activities.Listed) {

@@ -36,6 +36,8 @@ type InformRun struct {
 	WorkflowID, RunID string
 	// Listed counts objects, Scheduled those that started a new generation.
 	Listed, Scheduled int
+	// Refused counts objects that break a rule: [Client.Refused] names them.
+	Refused int
 	// Deleted counts resources that a complete listing no longer had, Withheld those that were left because they were
 	// suspiciously many.
 	Deleted  int
@@ -69,7 +71,7 @@ func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*Inf
 	}
 	result := &InformRun{
 		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
-		Deleted: progress.Deleted, Withheld: progress.Withheld,
+		Refused: progress.Refused, Deleted: progress.Deleted, Withheld: progress.Withheld,
 	}
 	if err != nil {
 		return result, fmt.Errorf("delta: inform kind %s: %w", kind, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
@@ -164,21 +165,6 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 			}()
 			return out, nil
 		},
-		"an object that is refused": func(ctx context.Context, tried func()) (<-chan listed, error) {
-			out := make(chan listed)
-			go func() {
-				defer close(out)
-				for _, name := range []string{"some", ""} {
-					select {
-					case out <- listed{Name: name, Made: time.Now()}:
-					case <-ctx.Done():
-						return
-					}
-				}
-				tried()
-			}()
-			return out, nil
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -195,11 +181,56 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 			<-tried
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
 			require.Zero(t, h.cursor("listed").Unix())
-			if name == "an object that is refused" || name == "closed because the time is up" {
+			if name == "closed because the time is up" {
 				require.NotNil(t, h.row("listed", "some"), "what was listed is taken all the same")
 			}
 		})
 	}
+}
+
+// named is listed with tags, which have rules.
+type named struct{ mirror }
+
+func (named) Kind() string                       { return "named" }
+func (n named) InformOpts() delta.InformOpts     { return delta.InformOpts{Tags: []string{n.Note}} }
+func (n named) Compare(delta.Object) (int, bool) { return 0, false }
+
+func TestRefusedObjectsAreShownUntilTheyAreTaken(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := &upstream[named]{}
+	c := h.start(h.config(with(&controller[named]{inform: outside.inform})))
+	note := func(id, tag string) named { return named{mirror{Name: id, Note: tag}} }
+	run := func(all ...named) *delta.InformRun {
+		outside.set(all...)
+		run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "named", RunForeground: true}, nil)
+		require.NoError(t, err)
+		return run
+	}
+	require.Zero(t, run(note("a", "tagged"), note("b", "tagged"), note("c", "tagged")).Refused)
+	before := h.cursor("named")
+	got := run(note("a", "no"), note("b", "tagged"), note("", "tagged"))
+	require.Equal(t, 2, got.Refused)
+	require.Equal(t, 1, got.Deleted)
+	require.True(t, h.cursor("named").After(before))
+	require.Equal(t, deltatype.ResourceStateSynced, h.row("named", "a").State)
+	refused, err := c.Refused(t.Context(), "named")
+	require.NoError(t, err)
+	require.Len(t, refused, 2)
+	require.Empty(t, refused[0].ObjectID)
+	require.Contains(t, refused[0].Rule, "must not be empty")
+	require.Equal(t, "a", refused[1].ObjectID)
+	require.Contains(t, refused[1].Rule, `tags[0] "no": must match`)
+	require.WithinRange(t, refused[1].Since, before, h.now())
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, kinds[0].Refused)
+
+	require.Zero(t, run(note("a", "yes"), note("b", "tagged")).Refused)
+	require.Equal(t, []string{"yes"}, h.row("named", "a").Tags)
+	refused, err = c.Refused(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, refused)
 }
 
 func TestTheScheduleFollowsTheSettings(t *testing.T) {

@@ -57,7 +57,9 @@ func (n names) taskQueue(kind string) string {
 func (n names) inform(kind string) string { return shortened(n.prefix+"/inform:"+kind, maxStem) }
 
 // informFull is the id of the schedule of a kind's full listings.
-func (n names) informFull(kind string) string { return shortened(n.prefix+"/inform-full:"+kind, maxStem) }
+func (n names) informFull(kind string) string {
+	return shortened(n.prefix+"/inform-full:"+kind, maxStem)
+}
 
 // informQueue is where passes are worked: on a task queue of their own, so as not to wait behind attempts.
 func (n names) informQueue(kind string) string {

@@ -10,8 +10,8 @@ import (
 	"go.temporal.io/sdk/converter"
 )
 
-// named is what the input of a batch's workflow says of its members.
-type named struct {
+// namedMembers is what the input of a batch's workflow says of its members.
+type namedMembers struct {
 	ObjectIDs []string `json:"object_ids"`
 	LeftOut   int      `json:"left_out"`
 }
@@ -36,7 +36,7 @@ func TestTheInputOfABatchNamesItsMembers(t *testing.T) {
 		_, err := c.InformMany(t.Context(), manyBatched(ids...), nil)
 		require.NoError(t, err)
 	}
-	read := func(id string) (got named, size int) {
+	read := func(id string) (got namedMembers, size int) {
 		row := h.eventually("batched", id, synced(1))
 		require.Contains(t, row.WorkflowID, ":batch/")
 		input := h.input(row.WorkflowID)

@@ -36,6 +36,8 @@ type KindStatus struct {
 	Counts map[deltatype.ResourceState]int64
 	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
 	Paused, InformerPaused bool
+	// Refused is how many objects of its listings cannot be taken: [Client.Refused] names them.
+	Refused int64
 	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
 	// began that was complete and deletes what it leaves out; nil before one.
 	FullListingInterval time.Duration
@@ -83,6 +85,13 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	for _, count := range counts {
 		kind(count.Kind).Counts[count.State] = count.Count
+	}
+	refused, err := db.New().CountRefused(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, r := range refused {
+		kind(r.Kind).Refused = r.Count
 	}
 	late, err := db.New().CountLate(ctx, c.pool, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease})
 	if err != nil {

@@ -203,6 +203,21 @@ CREATE TABLE delta_listing (
     PRIMARY KEY (pass, object_id)
 );
 
+-- Objects that a listing named and that cannot be taken, each with the rule that it breaks. A row is gone when the object was taken, or when a
+-- complete listing no longer names it. The object is kept where it can be, and the hash that its resource had (null: there was none): a
+-- later version of the controller may take it, and an incremental listing does not name it again. If the hash is another by then, something
+-- newer was informed.
+CREATE TABLE delta_refused (
+    kind text COLLATE "C" NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
+    rule text NOT NULL,
+    object bytea,
+    resource_hash bytea,
+    refused_at timestamptz NOT NULL DEFAULT now(),
+    last_refused_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, object_id)
+);
+
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
 -- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
 -- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
@@ -434,6 +449,7 @@ DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
+DROP TABLE delta_refused;
 DROP TABLE delta_listing;
 DROP TABLE delta_claim;
 DROP TABLE delta_resource;

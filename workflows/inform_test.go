@@ -85,10 +85,10 @@ func TestAPassThatFailsIsRepeatedAFewTimes(t *testing.T) {
 func TestAPassWhoseErrorIsFinalIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	env, at, _ := informs(t, activities.InformInput{Kind: "account"}, func(int) (activities.InformProgress, error) {
-		return activities.InformProgress{}, temporal.NewNonRetryableApplicationError("8 of 10", activities.RefusedObjects, nil)
+		return activities.InformProgress{}, temporal.NewNonRetryableApplicationError("8 of 10", activities.NoInformer, nil)
 	})
 	var failure *temporal.ApplicationError
 	require.ErrorAs(t, env.GetWorkflowError(), &failure)
-	require.Equal(t, activities.RefusedObjects, failure.Type())
+	require.Equal(t, activities.NoInformer, failure.Type())
 	require.Len(t, at, 1)
 }

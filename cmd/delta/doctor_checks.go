@@ -32,6 +32,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 			if kinds, err = s.Kinds(ctx); err != nil {
 				found.add("kinds", healthFail, message(err), "")
 			}
+			found.refused(ctx, s, kinds)
 		}
 		found.temporal(ctx, s, schema, kinds)
 		return nil
@@ -251,6 +252,22 @@ func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
 		add(healthWarn, "nobody polls "+t.InformTaskQueue, start)
 	default:
 		add(healthOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
+	}
+}
+
+// refused looks at objects that listings named and that cannot be taken.
+func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Refused == 0 {
+			continue
+		}
+		detail := counted(k.Refused, "object") + " refused"
+		if objects, err := s.Refused(ctx, k.Kind); err == nil && len(objects) > 0 {
+			first := objects[0]
+			detail += fmt.Sprintf(", as %q since %s: %s", first.ObjectID, first.Since.Format(time.RFC3339), first.Rule)
+		}
+		f.addKind("refused", k.Kind, healthWarn, detail, "see all: delta kinds "+k.Kind+". Correct them outside, or have the controller leave out or correct what it lists. "+
+			"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused")
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -134,7 +135,7 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	i.start(&pages{list: []page{{Path: "bad\x00id"}}})
+	i.start(&pages{err: errors.New("upstream is down")})
 	require.Eventually(t, func() bool {
 		found := diagnosis(t, i.run("doctor", "-o", "json"))
 		return found["informer page"].Status == healthWarn
@@ -142,7 +143,32 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	require.Contains(t, i.run("doctor").stdout, "delta inform page")
 	r := i.run("inform", "page")
 	require.Equal(t, exitFailure, r.code)
-	require.Contains(t, r.stderr, "1 of 1 objects were refused")
+	require.Contains(t, r.stderr, "upstream is down")
+}
+
+func TestRefusedObjectsAreShown(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.start(&pages{list: []page{{Path: "bad\x00id"}, {Path: "good"}}})
+	r := i.run("inform", "page")
+	require.Equal(t, exitOK, r.code)
+	require.Contains(t, r.stderr, "1 object refused, which stops nothing else: delta kinds page shows which, and why")
+	out := decode[informJSON](t, i.run("inform", "page", "-o", "json"))
+	require.Equal(t, 1, out.Refused)
+
+	refused := diagnosis(t, i.run("doctor", "-o", "json"))["refused page"]
+	require.Equal(t, healthWarn, refused.Status)
+	require.Contains(t, refused.Detail, "1 object refused, as \"bad\uFFFDid\" since ")
+	require.Contains(t, refused.Detail, "must have no control characters")
+	require.Contains(t, refused.Remedy, "delta kinds page")
+
+	kinds := decode[kindsJSON](t, i.run("kinds", "-o", "json"))
+	require.EqualValues(t, 1, kinds.Kinds[0].Refused)
+	require.Equal(t, "bad\uFFFDid", kinds.Refused[0].ID)
+	require.Contains(t, kinds.Refused[0].Rule, "must have no control characters")
+	r = i.runWith(streams{width: 80}, "kinds")
+	requireNarrow(t, r.stdout)
+	require.Contains(t, r.stdout, "REFUSED KIND")
 }
 
 func TestDoctorNamesServerSettingsThatAreOff(t *testing.T) {

@@ -39,6 +39,7 @@ type pages struct {
 	delta.WorkerDefaults[page]
 	delta.InformerDefaults[page]
 	list    []page
+	err     error
 	release chan struct{}
 	asked   chan delta.InformOptions
 }
@@ -61,6 +62,9 @@ func (p *pages) Inform(_ context.Context, o *delta.InformOptions) (<-chan page, 
 	select {
 	case p.asked <- *o:
 	default:
+	}
+	if p.err != nil {
+		return nil, p.err
 	}
 	out := make(chan page, len(p.list))
 	for _, one := range p.list {

@@ -87,6 +87,7 @@ type informJSON struct {
 	RunID      string  `json:"run_id"`
 	Listed     int     `json:"listed"`
 	Scheduled  int     `json:"scheduled"`
+	Refused    int     `json:"refused"`
 	Deleted    int     `json:"deleted"`
 	Withheld   int64   `json:"withheld"`
 	Error      *string `json:"error"`
@@ -135,7 +136,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	}
 	out := informJSON{
 		Kind: kind, WorkflowID: run.WorkflowID, RunID: run.RunID, Listed: run.Listed, Scheduled: run.Scheduled,
-		Deleted: run.Deleted, Withheld: run.Withheld,
+		Refused: run.Refused, Deleted: run.Deleted, Withheld: run.Withheld,
 	}
 	if err != nil {
 		text := message(err)
@@ -144,6 +145,9 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	done, printErr := c.json(out)
 	if !done && err == nil {
 		_, printErr = fmt.Fprintln(c.out, out.summary(f.params.RunForeground))
+	}
+	if run.Refused > 0 {
+		c.tell(counted(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
 	}
 	if run.Withheld > 0 {
 		c.tell(counted(run.Withheld, "resource") + " gone from the listing: suspiciously many, so none was marked deleted (ObjectSettings.MaxDeleted).")

@@ -18,7 +18,7 @@ func kindsCommand(c *cli) *cobra.Command {
 		Short: "Count resources by kind and state, and show how informers stand",
 		Long: "kinds counts the resources of each kind by state, and shows how far each informer lags: the time since the\n" +
 			"point that its last complete pass had reached. Late are resources whose next step is more than a minute overdue, or whose\n" +
-			"worker was lost that long ago.\n" +
+			"worker was lost that long ago. Refused are objects that listings named and that break a rule; they are shown with it.\n" +
 			"When informers run next is known to Temporal: without it, that is left out.",
 		ValidArgsFunction: c.completeKinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -37,6 +37,7 @@ type kindJSON struct {
 	Paused     bool             `json:"paused"`
 	Late       int64            `json:"late"`
 	OldestLate *time.Time       `json:"oldest_late"`
+	Refused    int64            `json:"refused"`
 	Informer   informerJSON     `json:"informer"`
 }
 
@@ -55,8 +56,18 @@ type informerJSON struct {
 	LastRun             *time.Time `json:"last_run"`
 }
 
+// refusedJSON is an object that a listing named and that cannot be taken.
+type refusedJSON struct {
+	Kind  string    `json:"kind"`
+	ID    string    `json:"id"`
+	Rule  string    `json:"rule"`
+	Since time.Time `json:"since"`
+	Last  time.Time `json:"last"`
+}
+
 type kindsJSON struct {
-	Kinds []kindJSON `json:"kinds"`
+	Kinds   []kindJSON    `json:"kinds"`
+	Refused []refusedJSON `json:"refused"`
 	// TemporalError says why next_run and last_run are missing; null otherwise.
 	TemporalError *string `json:"temporal_error"`
 }
@@ -81,6 +92,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	for i, k := range all {
 		out.Kinds[i] = kindOf(k, status, now)
 	}
+	if out.Refused, err = refusedOf(ctx, s, all); err != nil {
+		return err
+	}
 	if temporalErr != nil {
 		text := message(temporalErr)
 		out.TemporalError = &text
@@ -99,8 +113,51 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	if err := c.informerTable(out.Kinds, now, temporalErr == nil); err != nil {
 		return err
 	}
+	if err := c.refusedTable(out.Refused, now); err != nil {
+		return err
+	}
 	if temporalErr != nil {
 		c.tell("When informers run next is not known: " + plain(*out.TemporalError))
+	}
+	return nil
+}
+
+// refusedOf reads the refused objects of kinds.
+func refusedOf(ctx context.Context, s *session, all []delta.KindStatus) ([]refusedJSON, error) {
+	found := []refusedJSON{}
+	for _, k := range all {
+		if k.Refused == 0 {
+			continue
+		}
+		objects, err := s.Refused(ctx, k.Kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			found = append(found, refusedJSON{Kind: o.Kind, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last})
+		}
+	}
+	return found, nil
+}
+
+// maxRefusedShown is how many refused objects the table has.
+const maxRefusedShown = 20
+
+func (c *cli) refusedTable(all []refusedJSON, now time.Time) error {
+	if len(all) == 0 {
+		return nil
+	}
+	shown := all[:min(len(all), maxRefusedShown)]
+	rows := make([][]string, len(shown))
+	for i, o := range shown {
+		rows[i] = []string{o.Kind, plain(o.ID), when(&o.Since, now), plain(o.Rule)}
+	}
+	_, _ = fmt.Fprintln(c.out)
+	if err := c.table([]string{"REFUSED KIND", "ID", "SINCE", "RULE"}, rows, 3); err != nil {
+		return err
+	}
+	if len(all) > len(shown) {
+		c.tell(fmt.Sprintf("%s more are refused: see -o json", number(len(all)-len(shown))))
 	}
 	return nil
 }
@@ -135,7 +192,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
-		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate,
+		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate, Refused: k.Refused,
 		Informer: informerJSON{ListsNothing: k.ListsNothing, LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
 	}
 	for _, state := range deltatype.ResourceStates() {
@@ -215,7 +272,7 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		if k.Paused {
 			work = "paused"
 		}
-		rows[i] = []string{k.Kind, work, number(k.Late), every, lag, when(k.Informer.LastRun, now), next}
+		rows[i] = []string{k.Kind, work, number(k.Late), number(k.Refused), every, lag, when(k.Informer.LastRun, now), next}
 	}
-	return c.table([]string{"KIND", "WORK", "LATE", "INFORMS EVERY", "LAG", "LAST RUN", "NEXT RUN"}, rows, 0)
+	return c.table([]string{"KIND", "WORK", "LATE", "REFUSED", "INFORMS EVERY", "LAG", "LAST RUN", "NEXT RUN"}, rows, 0)
 }

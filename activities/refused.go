@@ -1,0 +1,127 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// maxRefused is about how many refused objects of a kind are kept.
+	maxRefused = 1000
+	// refusedPage is how many are written at once.
+	refusedPage = 100
+	// maxRefusedBytes is how large the object of one may be to be kept with it.
+	maxRefusedBytes = 64 << 10
+	// maxRefusedShown is how many the log names.
+	maxRefusedShown = 5
+	// maxIDBytes is how long an id may be.
+	maxIDBytes = 512
+)
+
+// refusals are the objects of a pass that cannot be taken.
+type refusals struct {
+	// shown are the reasons of the first.
+	shown []string
+	// waiting are to be written.
+	waiting db.RecordRefusedParams
+	// listed are the ids among them that a resource may have: it is not gone.
+	listed []string
+	// known reports that the kind has some from before.
+	known bool
+}
+
+// refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
+func (p *pass) refuse(ctx context.Context, item Listed) error {
+	p.progress.Refused++
+	r, rule, id := &p.refusals, bound(item.Err.Error(), maxShownError), item.Params.ResourceID
+	if len(r.shown) < maxRefusedShown {
+		r.shown = append(r.shown, rule)
+	}
+	if id != "" && len(id) <= maxIDBytes && utf8.ValidString(id) && !strings.ContainsRune(id, 0) {
+		r.listed = append(r.listed, id)
+	}
+	object := item.Params.EncodedObject
+	if len(object) > maxRefusedBytes {
+		object = nil
+	}
+	r.waiting.ObjectIds = append(r.waiting.ObjectIds, bound(id, maxIDBytes))
+	r.waiting.Rules = append(r.waiting.Rules, rule)
+	r.waiting.Objects = append(r.waiting.Objects, object)
+	if len(r.waiting.Rules) < refusedPage {
+		return nil
+	}
+	return p.writeRefused(ctx)
+}
+
+func (p *pass) writeRefused(ctx context.Context) error {
+	r, q := &p.refusals, db.New()
+	if len(r.waiting.Rules) == 0 {
+		return nil
+	}
+	if p.remember && len(r.listed) > 0 {
+		if err := q.RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: r.listed}); err != nil {
+			return fmt.Errorf("recording refused objects as listed: %w", err)
+		}
+	}
+	r.waiting.Kind, r.waiting.Most = p.in.Kind, maxRefused
+	if err := q.RecordRefused(ctx, p.activities.Pool, r.waiting); err != nil {
+		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)
+	}
+	r.waiting, r.listed = db.RecordRefusedParams{}, nil
+	return nil
+}
+
+// lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them.
+func (p *pass) lookForRefused(ctx context.Context) (err error) {
+	if p.refusals.known, err = db.New().HasRefused(ctx, p.activities.Pool, p.in.Kind); err != nil {
+		return fmt.Errorf("looking for refused objects: %w", err)
+	}
+	return nil
+}
+
+// forgetTaken removes from the refused objects what a page has taken.
+func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
+	if !p.refusals.known || len(taken) == 0 {
+		return nil
+	}
+	if err := db.New().ForgetTaken(ctx, p.activities.Pool, db.ForgetTakenParams{Kind: p.in.Kind, ObjectIds: taken}); err != nil {
+		return fmt.Errorf("removing refused objects that were taken: %w", err)
+	}
+	return nil
+}
+
+// endRefused has the refused objects be those that are refused now. What an incremental listing did not name again is tried again: a new
+// version of the controller may take it.
+func (p *pass) endRefused(ctx context.Context, complete bool) error {
+	if n := p.progress.Refused; n > 0 {
+		p.activities.Logger.Warn("a listing names objects that cannot be taken; the others are", "kind", p.in.Kind, "refused", n, "of", p.progress.Listed,
+			"first", strings.Join(p.refusals.shown, "; "))
+	}
+	if complete {
+		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Began: p.began}); err != nil {
+			return fmt.Errorf("removing refused objects that are no longer listed: %w", err)
+		}
+		return nil
+	}
+	if !p.refusals.known {
+		return nil
+	}
+	kept, err := db.New().RefusedToRetry(ctx, p.activities.Pool, db.RefusedToRetryParams{Kind: p.in.Kind, Began: p.began})
+	if err != nil {
+		return fmt.Errorf("reading refused objects: %w", err)
+	}
+	for _, one := range kept {
+		params, err := p.activities.Handler.Encode(one.Object, nil)
+		if err != nil || params.ResourceID != one.ObjectID {
+			continue // still refused
+		}
+		if err := p.addToPage(ctx, params); err != nil {
+			return err
+		}
+	}
+	return p.write(ctx)
+}
