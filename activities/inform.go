@@ -38,6 +38,8 @@ type InformInput struct {
 	Options deltatype.InformOptions `json:"options,omitzero"`
 	// FullListing has everything listed: the kind's cursor is left out.
 	FullListing bool `json:"full_listing,omitempty"`
+	// Every is the interval of the schedule that started the run, where it has parts of a second; 0 otherwise.
+	Every time.Duration `json:"every,omitempty"`
 	// ProcessExisting also schedules objects that did not change.
 	ProcessExisting bool `json:"process_existing,omitempty"`
 	// RunForeground has the run wait until all that it informed has settled.

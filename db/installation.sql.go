@@ -10,6 +10,22 @@ import (
 	"time"
 )
 
+const addController = `-- name: AddController :exec
+INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES ($1, '0', $2)
+ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, updated_at = now()
+`
+
+type AddControllerParams struct {
+	Name      string
+	TaskQueue *string
+}
+
+// For a client that leaves informers to others: what they wrote stays.
+func (q *Queries) AddController(ctx context.Context, db DBTX, arg AddControllerParams) error {
+	_, err := db.Exec(ctx, addController, arg.Name, arg.TaskQueue)
+	return err
+}
+
 const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
@@ -77,7 +93,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -90,6 +106,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.InformSchedule,
 		&i.FullListingInterval,
 		&i.LastFullListing,
 		&i.InformCursor,
@@ -155,7 +172,7 @@ SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now())
     inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
     last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
     updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -184,6 +201,7 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.InformSchedule,
 		&i.FullListingInterval,
 		&i.LastFullListing,
 		&i.InformCursor,
@@ -229,17 +247,19 @@ func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsPar
 }
 
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, full_listing_interval, lists_nothing, task_queue)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO delta_controller (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = excluded.inform_interval, full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
+SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
+    full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
     task_queue = excluded.task_queue, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
 	Name                string
 	InformInterval      time.Duration
+	InformSchedule      []byte
 	FullListingInterval time.Duration
 	ListsNothing        bool
 	TaskQueue           *string
@@ -249,6 +269,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 	row := db.QueryRow(ctx, upsertController,
 		arg.Name,
 		arg.InformInterval,
+		arg.InformSchedule,
 		arg.FullListingInterval,
 		arg.ListsNothing,
 		arg.TaskQueue,
@@ -261,6 +282,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.Paused,
 		&i.InformPaused,
 		&i.ListsNothing,
+		&i.InformSchedule,
 		&i.FullListingInterval,
 		&i.LastFullListing,
 		&i.InformCursor,

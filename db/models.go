@@ -17,6 +17,7 @@ type Controller struct {
 	Paused              bool
 	InformPaused        bool
 	ListsNothing        bool
+	InformSchedule      []byte
 	FullListingInterval time.Duration
 	LastFullListing     *time.Time
 	InformCursor        string

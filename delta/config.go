@@ -73,8 +73,15 @@ type Config struct {
 	// Defaults to 1 minute.
 	ControllerInformTimeout time.Duration
 
-	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least.
-	// Negative: never. Of clients that differ in it the one that started last decides.
+	// DisableInformers has this client run no informers and leave their schedules, and what other clients have set for them, as they are:
+	// for tests, and for clients that only work. RunInform still asks for a run, which waits for another client. A worker of the
+	// user's own that the client is registered on ([Client.Register]) does run the passes that Temporal gives it.
+	//
+	// Defaults to false.
+	DisableInformers bool
+
+	// ResourceInformInterval is how often informers run, where the kind's InformInterval does not say: 1 second at least, in multiples of
+	// 10 milliseconds. Negative: never. Of clients that differ in it the one that started last decides.
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
@@ -244,6 +251,9 @@ func (c Config) validate() error {
 	}
 	if d := c.ResourceInformInterval; d > 0 && d < minInformInterval {
 		return inputError("Config.ResourceInformInterval", d, "must be at least %s, negative for never, or 0 for the default", minInformInterval)
+	}
+	if err := checkInterval("Config.ResourceInformInterval", c.ResourceInformInterval); err != nil {
+		return err
 	}
 	if len(c.Namespaces) > 0 && len(c.Controllers.kinds()) == 0 {
 		return errors.New("Config.Namespaces needs Config.Controllers: a client without controllers only informs")

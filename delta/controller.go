@@ -207,6 +207,22 @@ func settingsOf(object Object) (ObjectSettings, error) {
 			return s, err
 		}
 	}
+	if err := checkInterval("InformInterval", s.InformInterval); err != nil {
+		return s, err
+	}
+	if err := checkInterval("FullListingInterval", s.FullListingInterval); err != nil {
+		return s, err
+	}
+	if s.InformSchedule != nil {
+		if s.InformInterval != 0 {
+			return s, inputError("InformInterval", s.InformInterval, "must not be set together with InformSchedule")
+		}
+		spec, err := canonicalSpec("InformSchedule", *s.InformSchedule)
+		if err != nil {
+			return s, err
+		}
+		s.InformSchedule = spec
+	}
 	setDefault(&s.Parallelism, 1)
 	setDefault(&s.BatchWait, defaultBatchWait)
 	setDefault(&s.InformOverlap, defaultInformOverlap)

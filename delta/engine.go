@@ -195,9 +195,19 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		queue = &c.config.TaskQueue
 	}
 	for kind, r := range c.config.Controllers.byKind {
-		_, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
+		if c.config.DisableInformers {
+			if err := q.AddController(ctx, c.pool, db.AddControllerParams{Name: kind, TaskQueue: queue}); err != nil {
+				return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
+			}
+			continue
+		}
+		spec, err := encodeSpec(r.settings.InformSchedule)
+		if err != nil {
+			return fmt.Errorf("kind %q: %w", kind, err)
+		}
+		_, err = q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
 			Name: kind, InformInterval: interval(e.informInterval(r)), FullListingInterval: r.settings.FullListingInterval,
-			ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
+			InformSchedule: spec, ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
@@ -215,8 +225,11 @@ func retentionShown(d *time.Duration) string {
 }
 
 func (e *engine) informInterval(r registered) time.Duration {
-	if r.handler.ListsNothing() {
+	switch {
+	case r.handler.ListsNothing():
 		return -1
+	case r.settings.InformSchedule != nil:
+		return 0 // the schedule says when
 	}
 	if r.settings.InformInterval != 0 {
 		return r.settings.InformInterval
@@ -298,6 +311,9 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	if err := e.startWorker(resources); err != nil {
 		return err
 	}
+	if e.client.config.DisableInformers {
+		return nil
+	}
 	informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx))
 	workflows.RegisterInform(informs)
 	own.RegisterInform(informs)
@@ -307,11 +323,18 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 // schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
 // undo each other's, and what is made anew runs at once. ours tells that it is this installation's, if it is there.
 func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
+	if e.client.config.DisableInformers {
+		return nil
+	}
 	controller, err := db.New().GetController(ctx, e.client.pool, kind)
 	if err != nil {
 		return fmt.Errorf("reading the settings of kind %q: %w", kind, schemaError(err))
 	}
-	for _, s := range e.informSchedules(controller) {
+	schedules, err := e.informSchedules(controller)
+	if err != nil {
+		return fmt.Errorf("kind %q: %w", kind, err)
+	}
+	for _, s := range schedules {
 		if err := s.write(ctx, e.temporal, controller.InformPaused, ours); err != nil {
 			return err
 		}

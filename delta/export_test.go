@@ -35,3 +35,12 @@ func WatchListing(pool *pgxpool.Pool, kind, pass string, size int) (look func(co
 	u := &unsettled{kind: kind, pass: pass, size: size}
 	return func(ctx context.Context) (int, int, error) { return u.look(ctx, pool) }
 }
+
+// CheckSettings gives back settings as a kind has them that says these.
+func CheckSettings(s ObjectSettings) (ObjectSettings, error) { return settingsOf(saying{s}) }
+
+type saying struct{ settings ObjectSettings }
+
+func (saying) ID() string                 { return "" }
+func (saying) Kind() string               { return "saying" }
+func (s saying) Settings() ObjectSettings { return s.settings }

@@ -61,10 +61,18 @@ type ObjectSettings struct {
 	// Defaults to 1.
 	Parallelism int
 
-	// InformInterval is how often the informer runs, 1 second at least. Negative: never.
+	// InformInterval is how often the informer runs, 1 second at least, in multiples of 10 milliseconds. Negative: never.
 	//
 	// Defaults to the client's ResourceInformInterval.
 	InformInterval time.Duration
+
+	// InformSchedule is when the informer runs, where an interval does not say it: calendars or cron expressions, in a time zone, with
+	// times to skip. It cannot be set together with InformInterval.
+	//
+	//	&delta.ScheduleSpec{CronExpressions: []string{"30 6 * * MON-FRI"}, TimeZoneName: "Europe/Berlin"}
+	//
+	// Defaults to nil: InformInterval says when.
+	InformSchedule *ScheduleSpec
 
 	// InformOverlap is how far before its cursor a pass of the informer begins: the After that it is given is that much
 	// earlier. Objects that show up later than they were created, by less than this, are not missed; nor are any if the
@@ -75,7 +83,7 @@ type ObjectSettings struct {
 
 	// FullListingInterval is how often everything is listed, beside the incremental passes of InformInterval, on a schedule of its own: with
 	// neither After nor Cursor. What such a listing leaves out is marked deleted, as with CompleteListing, and so it is after any other
-	// pass that was given neither. 1 second at least. It cannot be set together with CompleteListing.
+	// pass that was given neither. 1 second at least, in multiples of 10 milliseconds. It cannot be set together with CompleteListing.
 	//
 	// Defaults to 0: never.
 	FullListingInterval time.Duration

@@ -91,9 +91,16 @@ type informSchedule struct {
 }
 
 // informSchedules are those of a kind: of its passes, and of its full listings.
-func (e *engine) informSchedules(c db.Controller) []informSchedule {
+func (e *engine) informSchedules(c db.Controller) ([]informSchedule, error) {
+	spec, err := decodeSpec(c.InformSchedule)
+	if err != nil {
+		return nil, err
+	}
+	if spec == nil {
+		spec = every(c.InformInterval)
+	}
 	passes := informSchedule{
-		id: e.names.inform(c.Name), spec: every(c.InformInterval), atOnce: true, installation: e.installation,
+		id: e.names.inform(c.Name), spec: spec, atOnce: true, installation: e.installation,
 		note: "Lists the objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	full := informSchedule{
@@ -103,24 +110,23 @@ func (e *engine) informSchedules(c db.Controller) []informSchedule {
 	if c.ListsNothing {
 		full.spec = nil
 	}
-	passes.action = e.informAction(passes.id, activities.InformInput{Installation: e.installation, Kind: c.Name})
-	full.action = e.informAction(full.id, activities.InformInput{Installation: e.installation, Kind: c.Name, FullListing: true})
-	return []informSchedule{passes, full}
+	passes.action = e.informAction(passes.id, activities.InformInput{Installation: e.installation, Kind: c.Name, Every: partOfSecond(c.InformInterval)})
+	full.action = e.informAction(full.id, activities.InformInput{
+		Installation: e.installation, Kind: c.Name, Every: partOfSecond(c.FullListingInterval), FullListing: true,
+	})
+	return []informSchedule{passes, full}, nil
+}
+
+// partOfSecond is an interval that runs have to keep, since Temporal's schedules do not; 0 for others.
+func partOfSecond(interval time.Duration) time.Duration {
+	if interval%time.Second == 0 {
+		return 0
+	}
+	return interval
 }
 
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
 	return &client.ScheduleWorkflowAction{ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in}}
-}
-
-// every is a schedule by an interval; nil for never.
-func every(interval time.Duration) *client.ScheduleSpec {
-	if interval <= 0 {
-		return nil
-	}
-	return &client.ScheduleSpec{
-		Intervals: []client.ScheduleIntervalSpec{{Every: interval}},
-		Jitter:    min(interval/10, maxInformJitter),
-	}
 }
 
 // write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.
@@ -177,7 +183,7 @@ func (s informSchedule) isWritten(there *client.Schedule, paused, ours bool) boo
 	if a, ok := there.Action.(*client.ScheduleWorkflowAction); ok {
 		queue = a.TaskQueue
 	}
-	return queue == s.action.TaskQueue && there.Spec != nil && len(there.Spec.Intervals) == 1 && there.Spec.Intervals[0] == s.spec.Intervals[0] &&
+	return queue == s.action.TaskQueue && isSameSpec(there.Spec, s.spec) &&
 		there.State != nil && (!paused || there.State.Paused) && (ours || strings.Contains(there.State.Note, s.installation))
 }
 

@@ -36,6 +36,8 @@ type KindStatus struct {
 	Counts map[deltatype.ResourceState]int64
 	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
 	Paused, InformerPaused bool
+	// InformSchedule is when its informer runs, where that is no interval; nil otherwise.
+	InformSchedule *ScheduleSpec
 	// Refused is how many objects of its listings cannot be taken: [Client.Refused] names them.
 	Refused int64
 	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
@@ -44,7 +46,8 @@ type KindStatus struct {
 	LastFullListing     *time.Time
 	// ListsNothing reports that its controller has no informer ([NoInformer]).
 	ListsNothing bool
-	// InformInterval is how often its informer runs. Negative: never. 0: no client with the kind has started yet.
+	// InformInterval is how often its informer runs. Negative: never. 0: InformSchedule says when, or no client with the kind
+	// has started yet that runs informers.
 	InformInterval time.Duration
 	// LastInformTime is the cursor of its informer; nil before its first complete pass.
 	LastInformTime *time.Time
@@ -71,6 +74,9 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		k := kind(there.Name)
 		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
 		k.ListsNothing, k.FullListingInterval = there.ListsNothing, there.FullListingInterval
+		if k.InformSchedule, err = decodeSpec(there.InformSchedule); err != nil {
+			return nil, fmt.Errorf("delta: kinds: kind %q: %w", there.Name, err)
+		}
 		if there.LastFullListing != nil {
 			last := there.LastFullListing.UTC()
 			k.LastFullListing = &last

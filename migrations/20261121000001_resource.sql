@@ -102,6 +102,8 @@ CREATE TABLE delta_controller (
     inform_paused boolean NOT NULL DEFAULT FALSE,
     -- Its controller has no informer: nothing may ask for a pass.
     lists_nothing boolean NOT NULL DEFAULT FALSE,
+    -- When the informer runs, where it is no interval: a spec of Temporal's schedules.
+    inform_schedule jsonb,
     -- How often a complete listing runs beside the incremental ones ('0': there is none), and when the last one that was complete began.
     full_listing_interval interval NOT NULL DEFAULT '0',
     last_full_listing timestamptz,

@@ -3,6 +3,7 @@ package workflows
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -16,6 +17,9 @@ const Degraded = "delta.Degraded"
 // Inform is one run of a kind's informer. In the foreground it ends when all that it informed has settled, and fails if
 // some of it degraded.
 func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformProgress, error) {
+	if err := awaitPartOfSecond(ctx, in.Every); err != nil {
+		return activities.InformProgress{}, err
+	}
 	in.Pass = workflow.GetInfo(ctx).WorkflowExecution.RunID
 	options := informOptions
 	options.Summary = "list " + in.Kind
@@ -36,4 +40,29 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded, progress)
 	}
 	return progress, nil
+}
+
+// scheduledStart is when Temporal's schedule was to start a run, in whole seconds and before jitter.
+var scheduledStart = temporal.NewSearchAttributeKeyTime("TemporalScheduledStartTime")
+
+// awaitPartOfSecond waits for the rest of an interval that has parts of a second: Temporal's schedules know whole ones. A run that was
+// asked for does not wait.
+func awaitPartOfSecond(ctx workflow.Context, every time.Duration) error {
+	if every <= 0 {
+		return nil
+	}
+	nominal, scheduled := workflow.GetTypedSearchAttributes(ctx).GetTime(scheduledStart)
+	if !scheduled {
+		return nil
+	}
+	return workflow.Sleep(ctx, partOfSecond(nominal, every)-workflow.Now(ctx).Sub(nominal))
+}
+
+// partOfSecond is how long after a whole second the next multiple of an interval is, counted from 1970 as Temporal does; 0 if that is not within
+// the second.
+func partOfSecond(second time.Time, every time.Duration) time.Duration {
+	if past := time.Duration(second.UnixNano() % int64(every)); past > 0 && every-past < time.Second {
+		return every - past
+	}
+	return 0
 }

@@ -92,3 +92,39 @@ func TestAPassWhoseErrorIsFinalIsNotRepeated(t *testing.T) {
 	require.Equal(t, activities.NoInformer, failure.Type())
 	require.Len(t, at, 1)
 }
+
+// Temporal's schedules know whole seconds: the run waits for the rest of an interval of 2.9 s.
+func TestAnInformWaitsForThePartOfASecond(t *testing.T) {
+	t.Parallel()
+	const every = 2900 * time.Millisecond
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var waits []time.Duration
+	for i := range 11 {
+		exact := time.Unix(0, (start.UnixNano()/int64(every)+int64(i)+1)*int64(every))
+		for name, nominal := range map[string]time.Time{"scheduled": exact.Truncate(time.Second), "asked for": {}} {
+			env := environment()
+			env.SetStartTime(exact.Truncate(time.Second))
+			if name == "scheduled" {
+				key := temporal.NewSearchAttributeKeyTime("TemporalScheduledStartTime")
+				require.NoError(t, env.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(key.ValueSet(nominal))))
+			}
+			workflows.RegisterInform(env)
+			var began time.Time
+			env.RegisterActivityWithOptions(func(context.Context, activities.InformInput) (activities.InformProgress, error) {
+				began = env.Now()
+				return activities.InformProgress{}, nil
+			}, activity.RegisterOptions{Name: activities.InformPassName})
+			env.ExecuteWorkflow(workflows.InformName, activities.InformInput{Kind: "account", Every: every})
+			require.NoError(t, env.GetWorkflowError())
+			if name == "asked for" {
+				require.Equal(t, exact.Truncate(time.Second).UTC(), began.UTC())
+				continue
+			}
+			require.Equal(t, exact.UTC(), began.UTC())
+			waits = append(waits, exact.Sub(nominal))
+		}
+	}
+	require.Len(t, waits, 11)
+	require.Contains(t, waits, 900*time.Millisecond)
+	require.Contains(t, waits, time.Duration(0))
+}

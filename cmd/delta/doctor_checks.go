@@ -219,9 +219,12 @@ func (f *findings) attributes(status *delta.TemporalStatus) {
 // informer looks at a kind's schedule, and at how far its informer lags.
 func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time.Time) {
 	add := func(status health, detail, remedy string) { f.addKind("informer", k.Kind, status, detail, remedy) }
-	every := "every " + short(k.InformInterval)
+	every := "every " + often(k.InformInterval)
+	if k.InformSchedule != nil {
+		every = "by calendar"
+	}
 	switch {
-	case k.InformInterval == 0:
+	case k.InformInterval == 0 && k.InformSchedule == nil:
 		add(healthWarn, "no client has started with this kind", "start a client that has its controller")
 	case k.ListsNothing:
 		add(healthOK, "its controller has none", "")

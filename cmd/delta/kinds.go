@@ -41,11 +41,13 @@ type kindJSON struct {
 	Informer   informerJSON     `json:"informer"`
 }
 
-// informerJSON is the informer of a kind. Interval is null where no client has
-// started with the kind, and negative where the informer never runs by itself.
+// informerJSON is the informer of a kind. Interval is null where it runs by a
+// schedule, or no client has started with the kind, and negative where the informer never runs by itself.
 type informerJSON struct {
 	ListsNothing    bool     `json:"lists_nothing"`
 	IntervalSeconds *float64 `json:"interval_seconds"`
+	// BySchedule reports that the informer runs by calendars or cron expressions.
+	BySchedule bool `json:"by_schedule"`
 	// FullIntervalSeconds is null where there are no full listings beside the others.
 	FullIntervalSeconds *float64   `json:"full_listing_interval_seconds"`
 	LastFullListing     *time.Time `json:"last_full_listing"`
@@ -193,7 +195,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate, Refused: k.Refused,
-		Informer: informerJSON{ListsNothing: k.ListsNothing, LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
+		Informer: informerJSON{ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
 	}
 	for _, state := range deltatype.ResourceStates() {
 		out.Counts[string(state)] = k.Counts[state]
@@ -248,16 +250,18 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 	for i, k := range all {
 		every, next, lag := "-", when(k.Informer.NextRun, now), "-"
 		switch seconds := k.Informer.IntervalSeconds; {
+		case k.Informer.BySchedule:
+			every = "by calendar"
 		case seconds == nil:
 		case k.Informer.ListsNothing:
 			every = "lists nothing"
 		case *seconds < 0:
 			every = "never"
 		default:
-			every = short(time.Duration(*seconds * float64(time.Second)))
+			every = often(time.Duration(*seconds * float64(time.Second)))
 		}
 		if full := k.Informer.FullIntervalSeconds; full != nil {
-			every += ", all " + short(time.Duration(*full*float64(time.Second)))
+			every += ", all " + often(time.Duration(*full*float64(time.Second)))
 		}
 		switch {
 		case k.Informer.Paused:

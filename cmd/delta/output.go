@@ -143,6 +143,14 @@ func counted[T int | int64](n T, what string) string {
 	return number(n) + " " + what + "s"
 }
 
+// often shows an interval: parts of a second of a short one count.
+func often(d time.Duration) string {
+	if d > 0 && d < time.Minute && d%time.Second != 0 {
+		return d.Round(time.Millisecond).String()
+	}
+	return short(d)
+}
+
 // short writes a duration in one or two units.
 func short(d time.Duration) string {
 	const day = 24 * time.Hour

@@ -1,0 +1,220 @@
+package delta
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/client"
+)
+
+// ScheduleSpec says when a Temporal Schedule runs: by calendars, intervals and cron expressions, in a time zone, with times to skip.
+type ScheduleSpec = client.ScheduleSpec
+
+// canonicalSpec is a spec as Temporal gives it back: with calendars in place of cron expressions, and nothing left to defaults. So it can be
+// compared with the schedule that is there. It refuses what Temporal would refuse.
+func canonicalSpec(field string, given ScheduleSpec) (*ScheduleSpec, error) {
+	spec := ScheduleSpec{
+		Calendars: slices.Clone(given.Calendars), Intervals: slices.Clone(given.Intervals), Skip: slices.Clone(given.Skip),
+		StartAt: utc(given.StartAt), EndAt: utc(given.EndAt), Jitter: given.Jitter, TimeZoneName: given.TimeZoneName,
+	}
+	for i, text := range given.CronExpressions {
+		at := fmt.Sprintf("%s.CronExpressions[%d]", field, i)
+		calendar, interval, zone, err := parseCron(text)
+		if err != nil {
+			return nil, inputError(at, text, "must be a cron expression: %s", err)
+		}
+		if zone != "" && spec.TimeZoneName != "" && zone != spec.TimeZoneName {
+			return nil, inputError(at, text, "must be in the time zone of the others, %q: a schedule has one", spec.TimeZoneName)
+		}
+		if zone != "" {
+			spec.TimeZoneName = zone
+		}
+		if calendar != nil {
+			spec.Calendars = append(spec.Calendars, *calendar)
+		}
+		if interval != nil {
+			spec.Intervals = append(spec.Intervals, *interval)
+		}
+	}
+	if len(spec.Calendars)+len(spec.Intervals) == 0 {
+		return nil, inputError(field, "{}", "must have a calendar, an interval or a cron expression: InformInterval -1 means never")
+	}
+	for i, interval := range spec.Intervals {
+		if err := checkScheduleInterval(fmt.Sprintf("%s.Intervals[%d]", field, i), interval); err != nil {
+			return nil, err
+		}
+	}
+	for name, calendars := range map[string][]client.ScheduleCalendarSpec{"Calendars": spec.Calendars, "Skip": spec.Skip} {
+		for i := range calendars {
+			if err := fillCalendar(fmt.Sprintf("%s.%s[%d]", field, name, i), &calendars[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !spec.EndAt.IsZero() && spec.EndAt.Before(spec.StartAt) {
+		return nil, inputError(field+".EndAt", spec.EndAt, "must not be before StartAt, %s", spec.StartAt)
+	}
+	if spec.Jitter < 0 {
+		return nil, inputError(field+".Jitter", spec.Jitter, "must not be negative")
+	}
+	return &spec, checkTimeZone(field+".TimeZoneName", spec.TimeZoneName)
+}
+
+// checkScheduleInterval refuses parts of a second, which Temporal would drop without a word.
+func checkScheduleInterval(field string, i client.ScheduleIntervalSpec) error {
+	switch {
+	case i.Every < time.Second || i.Every%time.Second != 0:
+		return inputError(field+".Every", i.Every, "must be whole seconds, 1s at least: InformInterval may have parts of a second")
+	case i.Offset < 0 || i.Offset >= i.Every || i.Offset%time.Second != 0:
+		return inputError(field+".Offset", i.Offset, "must be whole seconds, and less than Every, %s", i.Every)
+	}
+	return checkDuration(field+".Every", i.Every)
+}
+
+// fillCalendar writes out the defaults of a calendar.
+func fillCalendar(field string, c *client.ScheduleCalendarSpec) error {
+	const maxComment = 200 // Temporal's
+	if len(c.Comment) > maxComment {
+		return inputError(field+".Comment", c.Comment, "must be at most %d bytes", maxComment)
+	}
+	for _, part := range []struct {
+		name   string
+		bounds cronField
+		ranges *[]client.ScheduleRange
+		// first and last are the range of a field that is left out.
+		first, last int
+	}{
+		{"Second", cronSecond, &c.Second, 0, 0},
+		{"Minute", cronMinute, &c.Minute, 0, 0},
+		{"Hour", cronHour, &c.Hour, 0, 0},
+		{"DayOfMonth", cronDayOfMonth, &c.DayOfMonth, 1, 31},
+		{"Month", cronMonth, &c.Month, 1, 12},
+		{"DayOfWeek", cronField{last: 6}, &c.DayOfWeek, 0, 6},
+		{"Year", cronYear, &c.Year, 0, 0},
+	} {
+		if len(*part.ranges) == 0 {
+			if part.name != "Year" { // every year
+				*part.ranges = []client.ScheduleRange{{Start: part.first, End: part.last, Step: 1}}
+			}
+			continue
+		}
+		*part.ranges = slices.Clone(*part.ranges)
+		for i := range *part.ranges {
+			r := &(*part.ranges)[i]
+			if r.End == 0 {
+				r.End = r.Start
+			}
+			if r.Step == 0 {
+				r.Step = 1
+			}
+			if r.Start < part.bounds.first || r.End < r.Start || r.End > part.bounds.last || r.Step < 0 {
+				return inputError(fmt.Sprintf("%s.%s[%d]", field, part.name, i), fmt.Sprintf("%d-%d/%d", r.Start, r.End, r.Step),
+					"must be a range from %d to %d, with a step from 1", part.bounds.first, part.bounds.last)
+			}
+		}
+	}
+	return nil
+}
+
+// checkTimeZone refuses a time zone that is not known. Where this machine knows none, it is left to Temporal.
+func checkTimeZone(field, name string) error {
+	_, err := time.LoadLocation(name)
+	if err == nil {
+		return nil
+	}
+	if _, none := time.LoadLocation("America/New_York"); none != nil {
+		return nil //nolint:nilerr // there is no database of time zones here
+	}
+	return inputError(field, name, "must be the name of a time zone, such as Europe/Berlin")
+}
+
+func utc(at time.Time) time.Time {
+	if at.IsZero() {
+		return time.Time{}
+	}
+	return at.UTC()
+}
+
+// isSameSpec reports whether a schedule that is there runs as it is to.
+func isSameSpec(there *ScheduleSpec, wanted *ScheduleSpec) bool {
+	plain := func(s ScheduleSpec) ScheduleSpec {
+		s.CronExpressions, s.StartAt, s.EndAt = nil, utc(s.StartAt), utc(s.EndAt)
+		s.Calendars, s.Skip = plainCalendars(s.Calendars), plainCalendars(s.Skip)
+		s.Intervals = append([]client.ScheduleIntervalSpec{}, s.Intervals...)
+		if s.TimeZoneName == "UTC" {
+			s.TimeZoneName = ""
+		}
+		return s
+	}
+	return there != nil && reflect.DeepEqual(plain(*there), plain(*wanted))
+}
+
+// plainCalendars makes empty lists equal, whether they are nil or not.
+func plainCalendars(all []client.ScheduleCalendarSpec) []client.ScheduleCalendarSpec {
+	made := make([]client.ScheduleCalendarSpec, len(all))
+	for i, c := range all {
+		for _, ranges := range []*[]client.ScheduleRange{&c.Second, &c.Minute, &c.Hour, &c.DayOfMonth, &c.Month, &c.DayOfWeek, &c.Year} {
+			*ranges = append([]client.ScheduleRange{}, *ranges...)
+		}
+		made[i] = c
+	}
+	return made
+}
+
+// encodeSpec is the spec as the row of its kind has it; nil for none.
+func encodeSpec(spec *ScheduleSpec) ([]byte, error) {
+	if spec == nil {
+		return nil, nil
+	}
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		return nil, fmt.Errorf("the schedule of the informer: %w", err)
+	}
+	return encoded, nil
+}
+
+func decodeSpec(encoded []byte) (*ScheduleSpec, error) {
+	if encoded == nil {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	spec := new(ScheduleSpec)
+	if err := json.Unmarshal(encoded, spec); err != nil {
+		return nil, fmt.Errorf("the schedule of the informer, %s: %w", encoded, err)
+	}
+	return spec, nil
+}
+
+// intervalUnit is what an interval must be a multiple of: Temporal's schedules know whole seconds, so one with parts of a second is
+// made of up to a hundred intervals.
+const intervalUnit = 10 * time.Millisecond
+
+// every is a schedule by an interval; nil for never. Temporal's schedules drop parts of a second: an interval that has them is made of
+// several longer ones, each for one place among the whole seconds, and the run waits for the rest of its second.
+func every(interval time.Duration) *ScheduleSpec {
+	if interval <= 0 {
+		return nil
+	}
+	if interval%time.Second == 0 {
+		return &ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: interval}}, Jitter: min(interval/10, maxInformJitter)}
+	}
+	n := time.Duration(1)
+	for interval*n%time.Second != 0 {
+		n++
+	}
+	spec := &ScheduleSpec{}
+	for i := range n {
+		spec.Intervals = append(spec.Intervals, client.ScheduleIntervalSpec{Every: interval * n, Offset: (interval * i).Truncate(time.Second)})
+	}
+	return spec
+}
+
+// checkInterval refuses an interval that Temporal cannot keep.
+func checkInterval(field string, interval time.Duration) error {
+	if interval > 0 && interval%intervalUnit != 0 {
+		return inputError(field, interval, "must be a multiple of %s", intervalUnit)
+	}
+	return nil
+}
