@@ -7,11 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -54,17 +50,7 @@ func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
 		id := g.attended("ann")
-		first := int64(0)
-		for _, event := range g.history(id) {
-			if event.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED && first == 0 {
-				first = event.GetEventId()
-			}
-		}
-		_, err := g.Temporal.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
-			Namespace: g.TemporalNamespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id},
-			Reason: "an operator", WorkflowTaskFinishEventId: first, RequestId: uuid.NewString(),
-		})
-		require.NoError(t, err)
+		require.NoError(t, g.reset(id))
 		g.waits(id)
 		w.release()
 		row := g.await("ann", synced(1))

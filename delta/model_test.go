@@ -1,12 +1,11 @@
 package delta_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,123 +19,39 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
+// stormEach, stormBatched and stormAuto are a kind in each mode, with claims as short as a busy machine allows.
+type stormEach struct{ account }
+
+func (stormEach) Kind() string                   { return "storm-each" }
+func (stormEach) Settings() delta.ObjectSettings { return stormSettings(1) }
+
+type stormBatched struct{ account }
+
+func (stormBatched) Kind() string                   { return "storm-batched" }
+func (stormBatched) Settings() delta.ObjectSettings { return stormSettings(5) }
+
+type stormAuto struct{ account }
+
+func (stormAuto) Kind() string                   { return "storm-auto" }
+func (stormAuto) Settings() delta.ObjectSettings { return stormSettings(0) }
+
+func stormSettings(size int) delta.ObjectSettings {
+	s := briefSettings(size)
+	s.RetryPolicy = delta.RetryPolicy{InitialInterval: 50 * time.Millisecond, MaximumInterval: 500 * time.Millisecond}
+	return s
+}
+
 const (
-	modelResources = 8
-	modelAttempts  = 3
+	stormUsers    = 3
+	stormAttempts = 3
+	// stormRound is how long a storm of a long soak lasts, before it is looked at what became of the resources.
+	stormRound = 20 * time.Second
 )
 
-// model is what the test knows of the outside world: what Work wrote there last, for which generation.
-type model struct {
-	t      *testing.T
-	h      *harness
-	random *rand.Rand
-	calm   atomic.Bool
-
-	mu    sync.Mutex
-	world map[string]outcome
-	calls int
-}
-
-type outcome struct {
-	generation int64
-	plan       string
-}
-
-// work is the controller: while the storm lasts, anything may come of a call.
-func (m *model) work(ctx context.Context, r *delta.Resource[account]) error {
-	m.mu.Lock()
-	m.calls++
-	dice := m.random.IntN(12)
-	pause := time.Duration(m.random.IntN(30)) * time.Millisecond
-	before := m.world[r.ObjectID]
-	if r.Generation < before.generation {
-		m.t.Errorf("%s: generation %d is worked after %d", r.ObjectID, r.Generation, before.generation)
-	}
-	if r.Attempt > modelAttempts {
-		m.t.Errorf("%s: attempt %d of %d", r.ObjectID, r.Attempt, modelAttempts)
-	}
-	m.world[r.ObjectID] = outcome{r.Generation, r.Object.Plan}
-	m.mu.Unlock()
-	select {
-	case <-time.After(pause):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if m.calm.Load() {
-		return nil
-	}
-	switch dice {
-	case 0, 1:
-		return errors.New("no luck")
-	case 2:
-		return delta.ResourceSnooze(pause)
-	case 3:
-		return delta.ResourceDegrade(errors.New("hopeless"))
-	case 4:
-		return delta.ResourceDelete(nil)
-	case 5:
-		panic("out of order")
-	case 6, 7:
-		tx, err := m.h.Pool.Begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback(context.Background()) //nolint:errcheck // after a commit it does nothing
-		if err := r.CompleteTx(ctx, tx); err != nil || dice == 7 {
-			return err
-		}
-		return tx.Commit(ctx)
-	}
-	return nil
-}
-
-// act does one thing to one resource, as users, operators and time do.
-func (m *model) act(ctx context.Context, c *delta.Client, dice int, id string) error {
-	switch dice {
-	case 0:
-		_, err := c.Invalidate(ctx, account{Name: id})
-		return allowed(err)
-	case 1:
-		_, err := c.Retry(ctx, "account", id)
-		return allowed(err)
-	case 2:
-		_, err := c.Delete(ctx, "account", id)
-		return allowed(err)
-	case 3:
-		_, err := c.Pause(ctx, "account", id)
-		return allowed(err)
-	case 4:
-		_, err := c.Resume(ctx, "account", id)
-		return allowed(err)
-	case 5:
-		_ = m.h.Temporal.SignalWorkflow(ctx, m.h.Prefix+"/account/"+id, "", "wake", nil)
-	case 6:
-		_ = m.h.Temporal.SignalWorkflow(ctx, m.h.Prefix+"/account/"+id, "", "invalidate", nil)
-	case 7:
-		_ = m.h.Temporal.TerminateWorkflow(ctx, m.h.Prefix+"/account/"+id, "", "the storm")
-	case 8:
-		// It rests no longer.
-		_, err := m.h.Pool.Exec(ctx, "UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE object_id = $1 AND state = 'synced'", id)
-		return err
-	default:
-		_, err := c.Inform(ctx, account{Name: id, Plan: strconv.Itoa(dice)}, &delta.InformOpts{MaxAttempts: modelAttempts})
-		return err
-	}
-	return nil
-}
-
-// allowed lets pass what the state of a resource may forbid.
-func allowed(err error) error {
-	if errors.Is(err, delta.ErrNotFound) || errors.As(err, new(*delta.StateError)) {
-		return nil
-	}
-	return err
-}
-
-// Whatever happens to resources, and in whatever order: the latest that was informed is what ends up outside, no older write
-// comes after a newer one, attempts are bounded, and nothing is stuck.
+// Whatever happens to resources, processes, Postgres and Temporal, and in whatever order: Work runs for a resource by one at a time, each
+// attempt leaves a trace, no older write comes after a newer one, and when the storm is over each resource comes to rest as its model says.
 func TestSoakOfResources(t *testing.T) {
-	long := soak.Time(t, 12*time.Second)
+	long := soak.Time(t, 4*time.Second)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if given := os.Getenv("DELTA_TEST_SEED"); given != "" {
@@ -144,55 +59,202 @@ func TestSoakOfResources(t *testing.T) {
 		seed, err = strconv.ParseUint(given, 10, 64)
 		require.NoError(t, err)
 	}
-	t.Logf("DELTA_TEST_SEED=%d", seed)
-	h := newHarness(t)
-	m := &model{t: t, h: h, random: rand.New(rand.NewPCG(seed, 1)), world: map[string]outcome{}}
-	config := h.config(with(&controller[account]{work: m.work}))
-	config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 4, ResourceExpiry: 700 * time.Millisecond}}
-	start := func() *delta.Client {
-		c := h.client(config)
-		c.SetTiming(time.Second, 200*time.Millisecond, 0)
-		require.NoError(t, c.Start(context.Background()))
-		return c
+	for _, mode := range []struct {
+		resources int
+		gear
+	}{
+		{24, gearOf(-1, func(a account) stormEach { return stormEach{a} }, func(o stormEach) account { return o.account })},
+		{24, gearOf(-1, func(a account) stormBatched { return stormBatched{a} }, func(o stormBatched) account { return o.account })},
+		// More than may have workflows of their own at once.
+		{40, gearOf(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
+	} {
+		t.Run(mode.kind, func(t *testing.T) {
+			t.Parallel()
+			t.Logf("DELTA_TEST_SEED=%d", seed)
+			mode.harness = newHarness(t)
+			newStorm(mode.gear, seed, mode.resources).rage(long)
+		})
 	}
-	c := start()
-	own := rand.New(rand.NewPCG(seed, 2))
-	acts := 0
-	for deadline := time.Now().Add(long); time.Now().Before(deadline); acts++ {
-		id := fmt.Sprint("r", own.IntN(modelResources))
-		require.NoError(t, m.act(t.Context(), c, own.IntN(18), id))
-		if own.IntN(120) == 0 {
-			// A deploy that does not wait: calls of Work are cut off.
-			ended, cancel := context.WithCancel(t.Context())
-			cancel()
-			_ = c.Stop(ended)
-			c = start()
-		}
-		time.Sleep(time.Duration(own.IntN(15)) * time.Millisecond)
-	}
+}
 
-	m.calm.Store(true)
-	defer func() { require.NoError(t, c.Stop(context.Background())) }()
-	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_namespace SET resource_expiry = '0', synced_retention = '-1 hour'")
-	require.NoError(t, err)
-	for i := range modelResources {
-		id := fmt.Sprint("r", i)
-		_, err := c.Resume(t.Context(), "account", id)
-		require.NoError(t, allowed(err))
-		_, err = c.Inform(t.Context(), account{Name: id, Plan: "last"}, nil)
-		require.NoError(t, err)
+// storm is what happens to resources, and the model of them.
+type storm struct {
+	gear
+	seed uint64
+	ids  []string
+	*ledger
+	users []*user
+
+	processesMu sync.Mutex
+	processes   [2]*process
+	// faults are those that last for a while; ended are processes that are stopping.
+	faults, ended sync.WaitGroup
+	acts          atomic.Int64
+	plans         atomicCounter
+}
+
+func newStorm(g gear, seed uint64, resources int) *storm {
+	s := &storm{gear: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
+	for i := range stormUsers {
+		u := &user{storm: s, random: rand.New(rand.NewPCG(seed, uint64(10+i))), plans: map[string][]string{}}
+		u.deleted, u.removed = map[string]bool{}, map[string]bool{}
+		for n := i; n < resources; n += stormUsers {
+			u.ids = append(u.ids, s.ids[n])
+		}
+		u.client = g.client(g.config())
+		s.users = append(s.users, u)
 	}
-	for i := range modelResources {
-		id := fmt.Sprint("r", i)
-		row := h.eventually("account", id, func(r *deltatype.ResourceRow) bool {
+	return s
+}
+
+// rage lets storms pass one after the other, and sees each time that all is well afterwards.
+func (s *storm) rage(long time.Duration) {
+	for i := range s.processes {
+		s.processes[i] = s.startProcess()
+	}
+	defer func() {
+		for _, p := range s.processes {
+			s.stop(p)
+		}
+		s.ended.Wait()
+		for _, u := range s.users {
+			_ = u.client.Stop(s.t.Context())
+		}
+	}()
+	weather := &weather{storm: s, random: rand.New(rand.NewPCG(s.seed, 2)), counts: map[string]int{}}
+	end := time.Now().Add(long)
+	for round := 1; ; round++ {
+		s.calm.Store(false)
+		s.exec("UPDATE delta_namespace SET resource_expiry = '700 ms', synced_retention = '0'")
+		over := time.Now().Add(min(stormRound, time.Until(end)))
+		var all sync.WaitGroup
+		for _, u := range s.users {
+			all.Go(func() { u.act(over) })
+		}
+		all.Go(func() { s.watch(over) })
+		weather.change(over)
+		all.Wait()
+		s.faults.Wait()
+		if s.t.Failed() {
+			return
+		}
+		ended := time.Now()
+		s.settle(round%2 == 1 || !s.long)
+		s.requireModel()
+		s.requireLast(fmt.Sprint("last of round ", round))
+		s.t.Logf("round %d: %d acts, %d calls of Work, faults: %v; at rest after %s", round, s.acts.Load(), s.calls(), weather.counts,
+			time.Since(ended).Round(time.Millisecond))
+		if s.t.Failed() || time.Now().After(end) {
+			return
+		}
+	}
+}
+
+// watch looks at the rows all the while: what must never be is not seen for a moment either.
+func (s *storm) watch(until time.Time) {
+	for time.Now().Before(until) && !s.t.Failed() {
+		for _, id := range s.ids {
+			if row := s.row(s.kind, id); row != nil {
+				s.saw(row)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// settle ends all faults, and waits until nothing is due any more. With help, leases and the graces for timers of workflows that were ended are
+// not waited for.
+func (s *storm) settle(helps bool) {
+	s.calm.Store(true)
+	for _, p := range s.processes {
+		p.heal()
+	}
+	s.exec("UPDATE delta_namespace SET resource_expiry = '0', synced_retention = '-1 hour'")
+	for _, u := range s.users {
+		for _, id := range u.ids {
+			_, err := u.client.Resume(s.t.Context(), s.kind, id)
+			require.NoError(s.t, allowed(err))
+		}
+	}
+	if helps {
+		s.exec("UPDATE delta_resource SET dispatch_at = now() WHERE state IN ('scheduled', 'expired', 'failed', 'pending')")
+	}
+	restless := ""
+	until(s.t, func() bool {
+		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT coalesce(string_agg(r::text, E'\n'), '') FROM delta_resource r
+			WHERE state IN ('scheduled', 'expired', 'failed', 'pending') OR (state = 'synced' AND due_at IS NOT NULL)
+			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()`).Scan(&restless))
+		return restless == ""
+	}, shown[string]{&restless})
+}
+
+// requireModel compares each resource with its model, when all faults are over and nothing is due.
+func (s *storm) requireModel() {
+	for _, u := range s.users {
+		for _, id := range u.ids {
+			s.requireRow(u, id, s.row(s.kind, id))
+		}
+	}
+}
+
+func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
+	t := s.t
+	if row == nil {
+		require.True(t, u.removed[id] || len(u.plans[id]) == 0, "%s is gone", id)
+		return
+	}
+	last, done := s.of(id)
+	require.Contains(t, u.plans[id], planOf(t, row), "%s has another object than it was told", id)
+	switch row.State {
+	case deltatype.ResourceStateSynced:
+		require.Equal(t, row.Generation, row.SyncedGeneration, id)
+		require.Equal(t, deed{row.ID, row.Generation, planOf(t, row)}, done, "%s: synced is what Work has done last", id)
+		require.Equal(t, done, last.deed, "%s: an older generation was worked after the newest was synced", id)
+	case deltatype.ResourceStateDegraded:
+		if last.row == row.ID && last.generation == row.Generation && last.verdict == degrades {
+			return
+		}
+		require.Equal(t, stormAttempts, row.Attempt, "%s is degraded although it has attempts left: %+v", id, row)
+		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each attempt has left its error: %+v", id, row)
+	case deltatype.ResourceStateDeleted:
+		isWorks := last.row == row.ID && last.generation == row.Generation && last.verdict == deletes
+		require.True(t, isWorks || u.deleted[id], "%s was deleted by nobody", id)
+	default:
+		require.Fail(t, "it does not rest", "%s: %+v", id, row)
+	}
+}
+
+// requireLast informs all resources once more, and waits until they are synced.
+func (s *storm) requireLast(plan string) {
+	for _, u := range s.users {
+		for _, id := range u.ids {
+			_, err := u.client.Inform(s.t.Context(), s.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: stormAttempts})
+			require.NoError(s.t, err)
+			u.plans[id] = []string{plan}
+		}
+	}
+	for _, id := range s.ids {
+		row := s.await(id, func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
-		var object account
-		require.NoError(t, json.Unmarshal(row.EncodedObject, &object))
-		require.Equal(t, "last", object.Plan)
-		m.mu.Lock()
-		require.Equal(t, "last", m.world[id].plan, id)
-		m.mu.Unlock()
+		_, done := s.of(id)
+		require.Equal(s.t, deed{row.ID, row.Generation, plan}, done, id)
 	}
-	t.Logf("%d acts, %d calls of Work", acts, m.calls)
+}
+
+func planOf(t *testing.T, row *deltatype.ResourceRow) string {
+	t.Helper()
+	var object account
+	require.NoError(t, json.Unmarshal(row.EncodedObject, &object))
+	return object.Plan
+}
+
+// lastAttempts are those of the latest errors of a row, without those of starts that failed.
+func lastAttempts(row *deltatype.ResourceRow, n int) (all []int) {
+	for _, e := range row.Errors {
+		if e.Attempt > 0 {
+			all = append(all, e.Attempt)
+		}
+	}
+	return slices.Clone(all[max(len(all)-n, 0):])
 }

@@ -1,8 +1,10 @@
 package delta_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -11,13 +13,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -111,6 +116,25 @@ func (h *harness) triedAgain(workflowID string) {
 		}
 		return false
 	})
+}
+
+// reset starts the latest run of a workflow again from its first decision, as an operator can in the UI.
+func (h *harness) reset(workflowID string) error {
+	history, err := h.findHistory(workflowID)
+	if err != nil {
+		return err
+	}
+	first := slices.IndexFunc(history, func(e *historypb.HistoryEvent) bool {
+		return e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+	})
+	if first < 0 {
+		return fmt.Errorf("%s has decided nothing yet", workflowID)
+	}
+	_, err = h.Temporal.ResetWorkflowExecution(context.Background(), &workflowservice.ResetWorkflowExecutionRequest{
+		Namespace: h.TemporalNamespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: workflowID},
+		Reason: "an operator", WorkflowTaskFinishEventId: history[first].GetEventId(), RequestId: uuid.NewString(),
+	})
+	return err
 }
 
 // meter counts calls of Work by resource, and how many of them ran at once.
@@ -216,8 +240,12 @@ type cutProxy struct {
 	net.Listener
 	target     string
 	cut, stall atomic.Bool
-	mu         sync.Mutex
-	conns      []net.Conn
+	// refused ends connections as soon as they come.
+	refused atomic.Bool
+	// lose is how many of the next writes that Postgres confirms are to lose their answer, together with their connection.
+	lose  atomic.Int64
+	mu    sync.Mutex
+	conns []net.Conn
 }
 
 func newCutProxy(t *testing.T, target string) *cutProxy {
@@ -247,17 +275,35 @@ func (p *cutProxy) serve() {
 		p.mu.Lock()
 		p.conns = append(p.conns, in, out)
 		p.mu.Unlock()
-		go p.pipe(out, in)
-		go p.pipe(in, out)
+		if p.refused.Load() {
+			p.closeAll()
+			continue
+		}
+		go p.pipe(out, in, false)
+		go p.pipe(in, out, true)
 	}
 }
 
-func (p *cutProxy) pipe(to, from net.Conn) {
+// losesAnswer reports whether an answer is lost, and counts it.
+func (p *cutProxy) losesAnswer(answer []byte) bool {
+	isWrite := bytes.Contains(answer, []byte("UPDATE ")) || bytes.Contains(answer, []byte("COMMIT\x00"))
+	if !isWrite || p.lose.Load() <= 0 {
+		return false
+	}
+	return p.lose.Add(-1) >= 0
+}
+
+func (p *cutProxy) pipe(to, from net.Conn, answers bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
 		for p.stall.Load() {
 			time.Sleep(10 * time.Millisecond)
+		}
+		if answers && p.losesAnswer(buf[:n]) {
+			_ = from.Close()
+			_ = to.Close()
+			return
 		}
 		if n > 0 && !p.cut.Load() {
 			_, _ = to.Write(buf[:n])
@@ -271,14 +317,31 @@ func (p *cutProxy) pipe(to, from net.Conn) {
 
 // heal ends the connections that were cut, and forwards new ones.
 func (p *cutProxy) heal() {
+	p.closeAll()
+	p.cut.Store(false)
+	p.stall.Store(false)
+	p.refused.Store(false)
+}
+
+func (p *cutProxy) closeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range p.conns {
 		_ = conn.Close()
 	}
 	p.conns = nil
-	p.cut.Store(false)
-	p.stall.Store(false)
+}
+
+// refuse ends all connections, also those that come later, as a server does that is away.
+func (p *cutProxy) refuse() {
+	p.refused.Store(true)
+	p.closeAll()
+}
+
+// die ends the proxy for good, as the end of the process behind it does.
+func (p *cutProxy) die() {
+	_ = p.Close()
+	p.refuse()
 }
 
 // temporalBy dials Temporal through a proxy.

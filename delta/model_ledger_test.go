@@ -1,0 +1,223 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// ledger is the outside world of a storm: it has Work done, notes each call, and compares it with those before.
+type ledger struct {
+	t *testing.T
+	// long is true for a soak: then some faults and calls of Work last longer than a claim.
+	long bool
+	calm atomic.Bool
+
+	mu     sync.Mutex
+	random *rand.Rand
+	begun  int
+	// last are the latest calls of Work, done what was done last, and seen the rows as they were seen last, by object id.
+	last map[string]call
+	done map[string]deed
+	seen map[string]deltatype.ResourceRow
+}
+
+// deed is what a call of Work does outside.
+type deed struct {
+	row, generation int64
+	plan            string
+}
+
+// call is a call of Work.
+type call struct {
+	deed
+	attempt int
+	running bool
+	verdict verdict
+}
+
+// verdict is what came of a call of Work.
+type verdict string
+
+const (
+	done     verdict = "done"
+	fails    verdict = "fails"
+	snoozes  verdict = "snoozes"
+	degrades verdict = "degrades"
+	deletes  verdict = "deletes"
+	// released is a failure whose claim was lost meanwhile: the attempt does not count.
+	released verdict = "released"
+)
+
+func newLedger(t *testing.T, seed uint64) *ledger {
+	_, long := soak.Given(t)
+	return &ledger{
+		t: t, long: long, random: rand.New(rand.NewPCG(seed, 1)),
+		last: map[string]call{}, done: map[string]deed{}, seen: map[string]deltatype.ResourceRow{},
+	}
+}
+
+func (l *ledger) calls() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun
+}
+
+// of is the latest call for a resource, and what was done last.
+func (l *ledger) of(id string) (call, deed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last[id], l.done[id]
+}
+
+// workWith is Work, for a process with a pool: while the storm lasts, anything may come of a call.
+func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
+	return func(ctx context.Context, j job) (err error) {
+		dice, pause := l.enter(j)
+		what := fails
+		defer func() { l.leave(ctx, j, what) }()
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if l.calm.Load() {
+			dice = -1
+		}
+		switch dice {
+		case 0, 1:
+			return errors.New("no luck")
+		case 2:
+			what = snoozes
+			return delta.ResourceSnooze(pause)
+		case 3:
+			what = degrades
+			return delta.ResourceDegrade(errors.New("hopeless"))
+		case 4:
+			what = deletes
+			return delta.ResourceDelete(nil)
+		case 5:
+			panic("out of order")
+		case 6:
+			return completeInTx(ctx, pool, j, false)
+		case 7:
+			if err := completeInTx(ctx, pool, j, true); err != nil {
+				// The answer to the commit may be lost: the row tells.
+				l.did(j)
+				return err
+			}
+		}
+		what = done
+		return nil
+	}
+}
+
+// completeInTx completes a resource in a transaction of the user's, and commits it or not.
+func completeInTx(ctx context.Context, pool *pgxpool.Pool, j job, commits bool) error {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback(ctx) //nolint:errcheck // after a commit it does nothing
+	if err := j.CompleteTx(ctx, tx); err != nil || !commits {
+		return err
+	}
+	return tx.Commit(ctx)
+}
+
+// enter notes the beginning of a call, and says what is to come of it, and how long it takes.
+func (l *ledger) enter(j job) (dice int, pause time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun++
+	now := call{deed: deedOf(j), attempt: j.Attempt, running: true}
+	l.compare(j, l.last[j.ObjectID], now)
+	l.last[j.ObjectID] = now
+	dice, pause = l.random.IntN(14), time.Duration(l.random.IntN(30))*time.Millisecond
+	switch long := l.random.IntN(16); {
+	case l.calm.Load():
+	case long == 0 && l.long:
+		pause *= 300 // longer than a claim
+	case long < 2:
+		pause *= 100
+	case long < 7:
+		pause *= 30
+	}
+	return dice, pause
+}
+
+func deedOf(j job) deed { return deed{j.ID, j.Generation, j.Object.Plan} }
+
+// compare fails the test if a call may not follow the one before. The lock is held.
+func (l *ledger) compare(j job, before, now call) {
+	switch {
+	case before.running:
+		l.t.Errorf("%s: Work runs twice at once: %+v and %+v", j.ObjectID, before, now)
+	case j.Attempt < 1 || j.Attempt > stormAttempts:
+		l.t.Errorf("%s: attempt %d of %d", j.ObjectID, j.Attempt, stormAttempts)
+	case now.row < before.row || (now.row == before.row && now.generation < before.generation):
+		l.t.Errorf("%s: it is worked as it was before: %+v after %+v", j.ObjectID, now, before)
+	case before.deed == now.deed && now.attempt < before.attempt+1 && before.verdict != snoozes && before.verdict != released:
+		l.t.Errorf("%s: an attempt was not counted: %+v after %+v", j.ObjectID, now, before)
+	case before.row == now.row && before.generation == now.generation && before.plan != now.plan:
+		l.t.Errorf("%s: one generation has two objects: %+v after %+v", j.ObjectID, now, before)
+	}
+	var want []int
+	for n := 1; n < j.Attempt; n++ {
+		want = append(want, n)
+	}
+	if got := lastAttempts(j.ResourceRow, len(want)); !slices.Equal(got, want) {
+		l.t.Errorf("%s: attempts have left no trace: attempt %d comes after those of the errors %v: %+v", j.ObjectID, j.Attempt, got, j.Errors)
+	}
+}
+
+// did notes what a call has done outside.
+func (l *ledger) did(j job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done[j.ObjectID] = deedOf(j)
+}
+
+// leave notes what came of a call.
+func (l *ledger) leave(ctx context.Context, j job, what verdict) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cause := context.Cause(ctx); what == fails && cause != nil && strings.Contains(cause.Error(), "claim was lost") {
+		what = released
+	}
+	if what == done {
+		l.done[j.ObjectID] = deedOf(j)
+	}
+	last := l.last[j.ObjectID]
+	if last.deed != deedOf(j) || last.attempt != j.Attempt {
+		return // it has been told of: another one runs
+	}
+	last.running, last.verdict = false, what
+	l.last[j.ObjectID] = last
+}
+
+// saw compares a row with how it was seen before.
+func (l *ledger) saw(row *deltatype.ResourceRow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before, ok := l.seen[row.ObjectID]
+	l.seen[row.ObjectID] = *row
+	if row.Attempt < 0 || row.Attempt > row.MaxAttempts || row.SyncedGeneration > row.Generation {
+		l.t.Errorf("a row can not be like that: %+v", row)
+	}
+	if ok && before.ID == row.ID && (row.Generation < before.Generation || row.SyncedGeneration < before.SyncedGeneration || row.SyncCount < before.SyncCount) {
+		l.t.Errorf("a row goes back: %+v after %+v", row, before)
+	}
+}
