@@ -1,0 +1,91 @@
+package delta_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// lasting and lastingBatched are a kind in the two gears whose claims outlast what a test does.
+type lasting struct{ account }
+
+func (lasting) Kind() string                   { return "lasting" }
+func (lasting) Settings() delta.ObjectSettings { return lastingSettings(1) }
+
+type lastingBatched struct{ account }
+
+func (lastingBatched) Kind() string                   { return "lasting-batched" }
+func (lastingBatched) Settings() delta.ObjectSettings { return lastingSettings(50) }
+
+func lastingSettings(size int) delta.ObjectSettings {
+	s := batchSettings(size)
+	s.HeartbeatTimeout = patience
+	return s
+}
+
+func inLastingGears(t *testing.T, test func(t *testing.T, g gear)) {
+	t.Helper()
+	inGears(t, test,
+		gearOf(-1, func(a account) lasting { return lasting{a} }, func(o lasting) account { return o.account }),
+		gearOf(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
+}
+
+// Postgres is away for everybody when Work ends. When it is back, dispatchers look for the rows as soon as the worker writes its outcome.
+func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
+	inLastingGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		var logs logBuffer
+		var away []*cutProxy
+		for range 2 {
+			pool, p := g.poolByProxy()
+			config := g.config(g.controller(w.work))
+			config.Logger = logs.logger()
+			c, err := delta.NewClient(pool, config)
+			require.NoError(t, err)
+			c.SetTiming(time.Second, 50*time.Millisecond, 0)
+			require.NoError(t, c.Start(context.Background()))
+			t.Cleanup(func() { _ = c.Stop(context.Background()) })
+			away = append(away, p)
+		}
+		g.informHeld(g.client(g.config()), w, nil, "ann", "bob")
+		for _, p := range away {
+			p.refuse()
+		}
+		w.release()
+		until(t, func() bool { return strings.Contains(logs.String(), "an outcome cannot be written") })
+		// Their leases are over.
+		g.exec("UPDATE delta_resource SET dispatch_at = now()")
+		for _, p := range away {
+			p.heal()
+		}
+		for _, name := range []string{"ann", "bob"} {
+			row := g.await(name, func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
+			require.Equal(t, deltatype.ResourceStateSynced, row.State)
+			require.Equal(t, 1, row.Attempt)
+			require.Empty(t, row.Errors)
+			require.Equal(t, 1, w.callsOf(t, name))
+		}
+	})
+}
+
+// An UPDATE by hand raises the generation, as an inform does: outcomes do not compare names, and the old one would be that of the new object.
+func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
+	inLastingGears(t, func(t *testing.T, g gear) {
+		w := hold(t, &meter{})
+		c := g.startWorker(w.work)
+		g.informHeld(c, w, nil, "ann")
+		g.exec(`UPDATE delta_resource SET object_id = 'eve', object = jsonb_build_object('name', 'eve', 'plan', 'new'), state = 'scheduled',
+			generation = generation + 1, attempt = 0, due_at = now(), dispatch_at = now() WHERE object_id = 'ann'`)
+		w.release()
+		g.await("eve", synced(2))
+		require.Equal(t, 1, w.callsOf(t, "eve"))
+		require.Equal(t, 1, w.callsOf(t, "ann"))
+		require.Nil(t, g.row(g.kind, "ann"))
+	})
+}
