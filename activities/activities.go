@@ -95,6 +95,8 @@ type Activities struct {
 	AbandonAfter time.Duration
 	// DefaultMaxAttempts is given to resources that an informer finds first.
 	DefaultMaxAttempts int16
+	// Unanswered is called when Postgres did not take a statement of an attempt for a reason that may pass; nil for no call.
+	Unanswered func()
 	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
 	// context of the activity, which answers Temporal after Work was cancelled.
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
@@ -222,7 +224,7 @@ func (a *Activities) withoutIDs(err error) error {
 // Attempt is [Activities.Attempt] of the resource's kind.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
-	return step.shownTo(ref), err
+	return step.shownTo(ref), soonElsewhere(err)
 }
 
 // EndRetention is [Activities.EndRetention] of the resource's kind.
@@ -233,7 +235,8 @@ func (k Kinds) EndRetention(ctx context.Context, ref Ref) (Step, error) {
 
 // AttemptBatch is [Activities.AttemptBatch] of the batch's kind.
 func (k Kinds) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
+	step, err := on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
+	return step, soonElsewhere(err)
 }
 
 // EndBatchRetention is [Activities.EndBatchRetention] of the batch's kind.

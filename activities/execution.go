@@ -140,8 +140,10 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	}
 	var rows []db.ClaimResourcesRow
 	err := retry(ctx, claimTries, func(ctx context.Context) (err error) {
-		rows, err = db.New().ClaimResources(ctx, db.Planned(e.Pool, len(ids)), params)
-		return err
+		if rows, err = db.New().ClaimResources(ctx, db.Planned(e.Pool, len(ids)), params); err != nil {
+			return e.unanswered(err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -214,6 +216,32 @@ func (a *Activities) observe(verdict Verdict, row func() (*deltatype.ResourceRow
 	}
 }
 
+// errUnanswered marks a failure that may come from this client's connection to Postgres.
+var errUnanswered = errors.New("Postgres did not answer")
+
+// unanswered marks the failure of a statement, if it may come from the connection, and has the client look whether it reaches Postgres.
+func (a *Activities) unanswered(err error) error {
+	if !db.IsTransient(err) {
+		return err
+	}
+	if a.Unanswered != nil {
+		a.Unanswered()
+	}
+	return fmt.Errorf("%w: %w", errUnanswered, err)
+}
+
+// unansweredPause is the time after which another worker, which may reach Postgres, has an attempt. It does not grow: a client that does not
+// reach Postgres takes no tasks, so none fails for long.
+const unansweredPause = time.Second
+
+// soonElsewhere has Temporal give an attempt to another worker soon that this one could not begin.
+func soonElsewhere(err error) error {
+	if !errors.Is(err, errUnanswered) {
+		return err
+	}
+	return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Unanswered", temporal.ApplicationErrorOptions{NextRetryDelay: unansweredPause})
+}
+
 // get reads a resource; found is false where there is none.
 func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, found bool, err error) {
 	row, err = db.New().GetResource(ctx, a.Pool, db.GetResourceParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
@@ -221,7 +249,7 @@ func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, f
 		return row, false, nil
 	}
 	if err != nil {
-		return row, false, fmt.Errorf("reading %s: %w", ref, err)
+		return row, false, fmt.Errorf("reading %s: %w", ref, a.unanswered(err))
 	}
 	return row, true, nil
 }

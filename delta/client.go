@@ -38,6 +38,7 @@ type Client struct {
 	// paces are those of each kind.
 	paces   map[string]*pace
 	awaiter awaiter
+	gate    postgresGate
 
 	// life guards Start and Stop against each other.
 	life    sync.Mutex
@@ -108,6 +109,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
+	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
 	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
 	return c, nil
 }

@@ -379,8 +379,8 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, parallelis
 		return nil, err
 	}
 	tuner, err := worker.NewCompositeTuner(worker.CompositeTunerOptions{
-		WorkflowSlotSupplier:        workflowSupplier,
-		ActivitySlotSupplier:        activitySupplier,
+		WorkflowSlotSupplier:        gatedSlots{workflowSupplier, &e.client.gate},
+		ActivitySlotSupplier:        gatedSlots{activitySupplier, &e.client.gate},
 		LocalActivitySlotSupplier:   localSupplier,
 		NexusSlotSupplier:           none,
 		SessionActivitySlotSupplier: none,

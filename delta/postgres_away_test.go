@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	historypb "go.temporal.io/api/history/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -87,5 +88,47 @@ func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 		require.Equal(t, 1, w.callsOf(t, "eve"))
 		require.Equal(t, 1, w.callsOf(t, "ann"))
 		require.Nil(t, g.row(g.kind, "ann"))
+	})
+}
+
+// One of two workers is cut off from Postgres, and not from Temporal: it leaves tasks to the other, which has them at once.
+func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
+	inLastingGears(t, func(t *testing.T, g gear) {
+		work := func(context.Context, job) error { return nil }
+		var logs logBuffer
+		pool, p := g.poolByProxy()
+		config := g.config(g.controller(work))
+		config.Logger = logs.logger()
+		a, err := delta.NewClient(pool, config)
+		require.NoError(t, err)
+		require.NoError(t, a.Start(context.Background()))
+		t.Cleanup(func() {
+			ended, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = a.Stop(ended)
+		})
+		b := g.startWorker(work)
+		p.refuse()
+		// About every second one meets it.
+		for _, name := range names("before", 20) {
+			g.inform(b, nil, name)
+		}
+		until(t, func() bool { return strings.Contains(logs.String(), "this client takes no tasks") })
+		failed := 0
+		for _, name := range names("after", 30) {
+			g.inform(b, nil, name)
+			g.comes(g.await(name, synced(1)).WorkflowID, func(e *historypb.HistoryEvent) bool {
+				started := e.GetActivityTaskStartedEventAttributes()
+				if started.GetAttempt() > 1 {
+					failed++
+				}
+				return started != nil
+			})
+			// Each of its 4 pollers may bring a task by the poll that was under way when it noticed, and one by the slot kept for its next.
+			require.LessOrEqual(t, failed, 8)
+		}
+
+		p.heal()
+		until(t, func() bool { return strings.Contains(logs.String(), "this client takes tasks") })
 	})
 }

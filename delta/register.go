@@ -109,6 +109,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 			},
 			Limit:              c.limits,
 			Claims:             c.claims,
+			Unanswered:         c.gate.suspect,
 			HashObjectIDs:      c.config.HashObjectIDs,
 			Parallelism:        r.settings.Parallelism,
 			Parallel:           semaphore.NewWeighted(int64(r.settings.Parallelism)),

@@ -1,0 +1,108 @@
+package delta
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/worker"
+)
+
+const (
+	// gateTimeout is how long Postgres may take to answer the question whether it is there, and gatePause the time between two questions.
+	gateTimeout = 2 * time.Second
+	gatePause   = 500 * time.Millisecond
+	// gatePatience is how long Postgres has to be away before it is logged.
+	gatePatience = time.Second
+)
+
+// postgresGate keeps the workers of a client from taking tasks while the client does not reach Postgres. Other clients may reach it: each
+// task that this one takes fails, and Temporal waits ever longer before it gives the task to a worker again. A worker whose tasks fail
+// at once always has a free slot, so it would take more than its share.
+type postgresGate struct {
+	pool *pgxpool.Pool
+	log  *slog.Logger
+	// stopping ends with the client.
+	stopping context.Context //nolint:containedctx // it is the client's life, not a call's
+
+	mu sync.Mutex
+	// closed is nil while the gate is open, and is closed when it opens.
+	closed chan struct{}
+}
+
+// suspect closes the gate until Postgres answers: a statement failed for a reason that may be the connection.
+func (g *postgresGate) suspect() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed != nil {
+		return
+	}
+	g.closed = make(chan struct{})
+	go g.reopen(g.closed)
+}
+
+// reopen asks Postgres until it answers, and opens the gate.
+func (g *postgresGate) reopen(closed chan struct{}) {
+	began, told := time.Now(), false
+	for !g.answers() && g.stopping.Err() == nil {
+		if !told && time.Since(began) > gatePatience {
+			told = true
+			g.log.Warn("Postgres is not reached: this client takes no tasks until it is, and leaves them to others")
+		}
+		select {
+		case <-g.stopping.Done():
+		case <-time.After(gatePause):
+		}
+	}
+	if told && g.stopping.Err() == nil {
+		g.log.Info("Postgres is reached again: this client takes tasks", "away", time.Since(began))
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = nil
+	close(closed)
+}
+
+func (g *postgresGate) answers() bool {
+	ctx, cancel := context.WithTimeout(g.stopping, gateTimeout)
+	defer cancel()
+	return g.pool.Ping(ctx) == nil
+}
+
+// isOpen reports whether tasks may be taken; opened is closed when they may be again.
+func (g *postgresGate) isOpen() (opened <-chan struct{}, open bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed, g.closed == nil
+}
+
+// gatedSlots are the slots of a worker behind the gate. A poll that is under way when the gate closes may bring one more task.
+type gatedSlots struct {
+	worker.SlotSupplier
+	gate *postgresGate
+}
+
+// ReserveSlot waits until the gate is open, and for a slot.
+func (s gatedSlots) ReserveSlot(ctx context.Context, info worker.SlotReservationInfo) (*worker.SlotPermit, error) {
+	for {
+		opened, open := s.gate.isOpen()
+		if open {
+			return s.SlotSupplier.ReserveSlot(ctx, info)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-opened:
+		}
+	}
+}
+
+// TryReserveSlot gives no slot for an eager task while the gate is closed.
+func (s gatedSlots) TryReserveSlot(info worker.SlotReservationInfo) *worker.SlotPermit {
+	if _, open := s.gate.isOpen(); !open {
+		return nil
+	}
+	return s.SlotSupplier.TryReserveSlot(info)
+}
