@@ -155,7 +155,7 @@ func (c *Client) wakeKind(kind string) {
 func (c *Client) restOf(settings ObjectSettings) activities.Rest {
 	rest := c.rest()
 	rest.DegradedRetry = interval(settings.DegradedRetryInterval)
-	if settings.CompleteListing && !c.retained.client {
+	if (settings.CompleteListing || settings.FullListingInterval > 0) && !c.retained.client {
 		rest.SyncedRetention = interval(-1)
 	}
 	return rest

@@ -100,7 +100,7 @@ type Config struct {
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
 	// without an expiry. Negative: for ever.
 	//
-	// Defaults to 24 hours, and to for ever for kinds with CompleteListing: what is no longer listed is found by its row, and what is
+	// Defaults to 24 hours, and to for ever for kinds with CompleteListing or a FullListingInterval: what is no longer listed is found by its row, and what is
 	// listed without one would be synced as if it were new.
 	SyncedResourceRetentionPeriod time.Duration
 

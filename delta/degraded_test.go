@@ -141,3 +141,21 @@ func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testin
 		require.Equal(t, inNamespace, kept(c, "f", "own"))
 	})
 }
+
+type listedInFull struct{ account }
+
+func (listedInFull) Kind() string { return "listed-in-full" }
+func (listedInFull) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1, FullListingInterval: 24 * time.Hour}
+}
+
+func TestAKindWithFullListingsKeepsSyncedRows(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[listedInFull]{inform: func(context.Context, *delta.InformOptions) (<-chan listedInFull, error) {
+		return nil, errors.New("not now")
+	}})))
+	_, err := c.Inform(t.Context(), listedInFull{account{Name: "ann"}}, nil)
+	require.NoError(t, err)
+	require.Nil(t, h.eventually("listed-in-full", "ann", synced(1)).DueAt)
+}

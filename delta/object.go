@@ -83,7 +83,8 @@ type ObjectSettings struct {
 
 	// FullListingInterval is how often everything is listed, beside the incremental passes of InformInterval, on a schedule of its own: with
 	// neither After nor Cursor. What such a listing leaves out is marked deleted, as with CompleteListing, and so it is after any other
-	// pass that was given neither. 1 second at least, in multiples of 10 milliseconds. It cannot be set together with CompleteListing.
+	// pass that was given neither. Rows of synced resources are kept for ever, as with CompleteListing. 1 second at least, in multiples of
+	// 10 milliseconds. It cannot be set together with CompleteListing.
 	//
 	// Defaults to 0: never.
 	FullListingInterval time.Duration
