@@ -65,13 +65,13 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	line("resource", "%s/%s", r.ObjectKind, plain(r.ObjectID))
 	line("namespace", "%s", r.Namespace)
 	state := string(r.State)
-	if r.Cause != "" && (r.State == deltatype.ResourceStateDegraded || r.State == deltatype.ResourceStateDeleted) {
-		state += " (" + string(r.Cause) + ")"
-	}
 	if r.Paused {
 		state += ", paused"
 	}
 	line("state", "%s", state)
+	if r.Cause != "" && (r.State == deltatype.ResourceStateDegraded || r.State == deltatype.ResourceStateDeleted) {
+		line("cause", "%s", r.Cause)
+	}
 	synced := fmt.Sprintf("last synced: %d, of %s", r.SyncedGeneration, counted(r.SyncCount, "sync"))
 	if r.SyncCount == 0 {
 		synced = "never synced"

@@ -99,7 +99,7 @@ func TestGetShowsEverything(t *testing.T) {
 	require.Contains(t, one.Errors[0].Error, "404\nNot \x1b[31mFound", "JSON is true to the row")
 
 	require.Equal(t, exitOK, i.run("pause", "resource", "page", "broken").code)
-	require.Contains(t, i.run("resources", "get", "page", "broken").stdout, "degraded (hopeless), paused")
+	require.Contains(t, i.run("resources", "get", "page", "broken").stdout, "degraded, paused")
 }
 
 func TestRetryByNameAndByFilter(t *testing.T) {
