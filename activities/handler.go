@@ -33,8 +33,9 @@ type Handler interface {
 	Compares() bool
 	// Same tells whether two objects, as JSON, are the same to the kind; ok is false where it cannot tell.
 	Same(stored, listed []byte) (same, ok bool)
-	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound.
-	InformTimeout() time.Duration
+	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound. Its options are those that reach
+	// the informer.
+	InformTimeout(in InformInput) time.Duration
 }
 
 // CompleteTx marks the attempt that runs as synced, in a transaction of the caller's.

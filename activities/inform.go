@@ -36,6 +36,8 @@ type InformInput struct {
 	Kind         string `json:"kind"`
 	// Options reach the informer. Where they have neither After nor Cursor, those of the kind are filled in.
 	Options deltatype.InformOptions `json:"options,omitzero"`
+	// Trigger is what started the run: one of the Trigger constants; empty for a workflow that somebody started in Temporal.
+	Trigger string `json:"trigger,omitempty"`
 	// FullListing has everything listed: the kind's cursor is left out.
 	FullListing bool `json:"full_listing,omitempty"`
 	// Every is the interval of the schedule that started the run, where it has parts of a second; 0 otherwise.
@@ -75,7 +77,7 @@ type InformProgress struct {
 // InformPass lists once what exists outside and writes it in pages. The cursor moves only after a complete pass: one
 // that was cut off, by an error, a timeout or the death of the worker, is repeated from where the last complete one
 // left it, and finds what it wrote unchanged.
-func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
+func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress InformProgress, err error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return InformProgress{}, err
 	}
@@ -93,7 +95,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	}
 	complete := a.isComplete(options)
 
-	timeout := a.Handler.InformTimeout()
+	timed := in
+	timed.Options = options
+	timeout := a.Handler.InformTimeout(timed)
 	if timeout == 0 {
 		timeout = a.InformTimeout
 	}
@@ -105,6 +109,10 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (InformProg
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
 	p := pass{activities: a, in: in, began: began.UTC(), cursor: began.UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
+	if err := p.beginHistory(passCtx); err != nil {
+		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+	}
+	defer func() { p.endHistory(ctx, err) }()
 	if err := p.lookForRefused(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
@@ -137,7 +145,11 @@ type pass struct {
 	// bytes is how large the objects of the page are together.
 	bytes    int
 	progress InformProgress
-	refusals refusals
+	// added counts new resources, unchanged those that were left alone.
+	added, unchanged int
+	refusals         refusals
+	// history is the row that the pass has in it.
+	history int64
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
@@ -251,8 +263,14 @@ func (p *pass) write(ctx context.Context) error {
 			continue
 		}
 		taken = append(taken, r.Resource.ObjectID)
+		if !r.Scheduled {
+			p.unchanged++
+		}
 		if r.Scheduled {
 			scheduled++
+			if !r.AlreadyExists {
+				p.added++
+			}
 			waiting = waiting || !db.IsLeased(r.Resource)
 		}
 	}

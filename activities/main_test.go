@@ -81,7 +81,7 @@ func (h *handler) Inform(ctx context.Context, options deltatype.InformOptions) <
 
 func (h *handler) ListsNothing() bool { return false }
 
-func (h *handler) InformTimeout() time.Duration { return h.passTimeout }
+func (h *handler) InformTimeout(activities.InformInput) time.Duration { return h.passTimeout }
 
 // harness is an isolated database and the activities of one kind on it.
 type harness struct {

@@ -29,6 +29,26 @@ type Controller struct {
 	UpdatedAt           time.Time
 }
 
+type DeltaInform struct {
+	ID          int64
+	Kind        string
+	Trigger     string
+	FullListing bool
+	WorkflowID  string
+	RunID       string
+	Attempt     int32
+	StartedAt   time.Time
+	EndedAt     *time.Time
+	Listed      int64
+	New         int64
+	Changed     int64
+	Unchanged   int64
+	Refused     int64
+	Deleted     int64
+	Withheld    int64
+	Error       string
+}
+
 type Installation struct {
 	Singleton        bool
 	ID               string

@@ -122,7 +122,9 @@ func send(ctx context.Context, out chan<- activities.Listed, item activities.Lis
 	}
 }
 
-func (a *controllerAdapter[T]) InformTimeout() (timeout time.Duration) {
+func (a *controllerAdapter[T]) InformTimeout(in activities.InformInput) (timeout time.Duration) {
 	defer func() { _ = recover() }()
-	return a.controller.InformTimeout(&InformArgs[T]{ResourceKind: a.kind})
+	return a.controller.InformTimeout(&InformArgs[T]{
+		ResourceKind: in.Kind, FullListing: in.FullListing, ProcessExisting: in.ProcessExisting, RunForeground: in.RunForeground, Options: &in.Options,
+	})
 }

@@ -48,7 +48,7 @@ type Informer[T Object] interface {
 	// called and the context has not ended; only then does the next one ask for what is newer (options.After).
 	Inform(ctx context.Context, options *InformOptions) (<-chan T, error)
 
-	// InformTimeout bounds one pass. Zero leaves it to the client's ControllerInformTimeout, -1 means no bound.
+	// InformTimeout bounds one pass, which the arguments describe. Zero leaves it to the client's ControllerInformTimeout, -1 means no bound.
 	InformTimeout(args *InformArgs[T]) time.Duration
 }
 
@@ -68,11 +68,13 @@ type Controller[T Object] interface {
 type InformArgs[T Object] struct {
 	// ResourceKind is the kind of object.
 	ResourceKind string
+	// FullListing is set for a listing of everything: by the schedule of full listings, or where it was asked for.
+	FullListing bool
 	// ProcessExisting also syncs objects that did not change.
 	ProcessExisting bool
 	// RunForeground has the run wait until all that it informed has settled; it fails if some of it degraded.
 	RunForeground bool
-	// Options reach the informer.
+	// Options are those that reach the informer, the kind's cursor included.
 	Options *InformOptions
 }
 

@@ -94,7 +94,7 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 		return nil, err
 	}
 	in := activities.InformInput{
-		Installation: e.installation, Kind: params.ResourceKind,
+		Installation: e.installation, Kind: params.ResourceKind, Trigger: activities.TriggerRequest,
 		FullListing: params.FullListing, ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground,
 	}
 	if informOpts != nil {

@@ -188,6 +188,51 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 	}
 }
 
+// timing is a controller whose timeout depends on the run.
+type timing struct {
+	yields[mirror]
+	asked chan delta.InformArgs[mirror]
+}
+
+func (c *timing) InformTimeout(args *delta.InformArgs[mirror]) time.Duration {
+	c.asked <- *args
+	return 0
+}
+
+func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	controller := &timing{asked: make(chan delta.InformArgs[mirror], 10)}
+	controller.list = func(_ context.Context, _ *delta.InformOptions, yield func(mirror, error) bool) {
+		yield(mirror{Name: "a"}, nil)
+	}
+	c := h.start(h.config(add[mirror](controller)))
+	options := &delta.InformOptions{Labels: map[string]string{"team": "blue"}, Limit: 3}
+	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", ProcessExisting: true, RunForeground: true}, options)
+	require.NoError(t, err)
+	require.Equal(t, delta.InformArgs[mirror]{ResourceKind: "mirror", ProcessExisting: true, RunForeground: true, Options: options}, <-controller.asked)
+	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", FullListing: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, delta.InformArgs[mirror]{ResourceKind: "mirror", FullListing: true, Options: &delta.InformOptions{}}, <-controller.asked)
+
+	all, err := c.InformPasses(t.Context(), "mirror", 0)
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	first := all[1]
+	require.NotNil(t, first.EndedAt)
+	require.Equal(t, delta.InformPass{
+		ID: first.ID, Kind: "mirror", Trigger: "request", WorkflowID: run.WorkflowID, RunID: run.RunID, Attempt: 1,
+		StartedAt: first.StartedAt, EndedAt: first.EndedAt, Listed: 1, New: 1,
+	}, first)
+	require.True(t, all[0].FullListing)
+	require.EqualValues(t, 1, all[0].Unchanged)
+	latest, err := c.InformPasses(t.Context(), "", 1)
+	require.NoError(t, err)
+	require.Equal(t, all[:1], latest)
+	_, err = c.InformPasses(t.Context(), "mirror", -1)
+	require.ErrorAs(t, err, new(*delta.InputError))
+}
+
 // named is listed with tags, which have rules.
 type named struct{ mirror }
 

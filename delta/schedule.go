@@ -126,6 +126,7 @@ func partOfSecond(interval time.Duration) time.Duration {
 }
 
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
+	in.Trigger = activities.TriggerSchedule
 	return &client.ScheduleWorkflowAction{ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in}}
 }
 

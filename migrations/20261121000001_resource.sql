@@ -220,6 +220,31 @@ CREATE TABLE delta_refused (
     PRIMARY KEY (kind, object_id)
 );
 
+-- The latest passes of informers: a row for each try of a run. ended_at is null while it goes on; where its worker was lost, until the next
+-- try of the run begins. Each pass removes those of its kind that are too many.
+CREATE TABLE delta_inform (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind text COLLATE "C" NOT NULL,
+    -- schedule, request (RunInform, ScheduleInform, the command), or workflow, for a run that somebody started in Temporal.
+    trigger text NOT NULL,
+    full_listing boolean NOT NULL DEFAULT FALSE,
+    workflow_id text NOT NULL,
+    run_id text NOT NULL,
+    attempt integer NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    listed bigint NOT NULL DEFAULT 0,
+    new bigint NOT NULL DEFAULT 0,
+    changed bigint NOT NULL DEFAULT 0,
+    unchanged bigint NOT NULL DEFAULT 0,
+    refused bigint NOT NULL DEFAULT 0,
+    deleted bigint NOT NULL DEFAULT 0,
+    withheld bigint NOT NULL DEFAULT 0,
+    error text NOT NULL DEFAULT ''
+);
+
+CREATE INDEX delta_inform_kind_idx ON delta_inform (kind, id);
+
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
 -- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
 -- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
@@ -451,6 +476,7 @@ DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
+DROP TABLE delta_inform;
 DROP TABLE delta_refused;
 DROP TABLE delta_listing;
 DROP TABLE delta_claim;

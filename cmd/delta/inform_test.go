@@ -155,3 +155,28 @@ func TestWrongUsageOfInform(t *testing.T) {
 	require.Equal(t, exitUnreachable, r.code)
 	require.Contains(t, r.stderr, "Temporal at 127.0.0.1:1 cannot be reached")
 }
+
+func TestInformsShowsThePasses(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	require.Contains(t, i.run("informs").stderr, "There are no passes yet")
+	i.start(&pages{list: []page{{Path: "a"}, {Path: "bad\x00id"}}})
+	require.Equal(t, exitOK, i.run("inform", "page").code)
+	i.set(`insert into delta_inform (kind, trigger, workflow_id, run_id, attempt, started_at, ended_at, full_listing, error)
+		values ('page', 'schedule', '', '', 1, now() - interval '1 hour', now(), true, 'upstream is down')`)
+	out := decode[passesJSON](t, i.run("informs", "page", "-o", "json", "--limit", "2"))
+	require.Len(t, out.Passes, 2)
+	require.Equal(t, "upstream is down", *out.Passes[0].Error)
+	require.True(t, out.Passes[0].FullListing)
+	require.EqualValues(t, 1, out.Passes[1].Refused)
+	require.EqualValues(t, 1, out.Passes[1].New+out.Passes[1].Unchanged)
+	r := i.runWith(streams{width: 80}, "informs")
+	requireNarrow(t, r.stdout)
+	for _, part := range []string{"SAME", "REFUSED", "schedule, all", "1h ago", "failed", "request"} {
+		require.Contains(t, r.stdout, part)
+	}
+	require.NotContains(t, r.stdout, "WITHHELD", "what has not happened has no column")
+	require.Contains(t, r.stderr, "upstream is down")
+	require.Equal(t, exitUsage, i.run("informs", "--limit", "0").code)
+	require.Equal(t, exitNotFound, i.run("informs", "bogus").code)
+}

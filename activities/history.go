@@ -1,0 +1,59 @@
+package activities
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// What started a run.
+const (
+	TriggerSchedule = "schedule"
+	TriggerRequest  = "request"
+	// TriggerWorkflow is for a run that somebody started in Temporal.
+	TriggerWorkflow = "workflow"
+)
+
+const (
+	// informsKept is how many passes of a kind are kept.
+	informsKept = 1000
+	// historyPatience is how long the end of a pass that was cut off may take to be written.
+	historyPatience = 5 * time.Second
+)
+
+// beginHistory notes that a pass has begun.
+func (p *pass) beginHistory(ctx context.Context) (err error) {
+	params := db.BeginInformParams{
+		Kind: p.in.Kind, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
+	}
+	if activity.IsActivity(ctx) {
+		info := activity.GetInfo(ctx)
+		params.WorkflowID, params.RunID, params.Attempt = info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.Attempt
+	}
+	if p.history, err = db.New().BeginInform(ctx, p.activities.Pool, params); err != nil {
+		return fmt.Errorf("noting that a pass begins: %w", err)
+	}
+	return nil
+}
+
+// endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
+func (p *pass) endHistory(ctx context.Context, failure error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), historyPatience)
+	defer cancel()
+	progress := p.progress
+	params := db.EndInformParams{
+		ID: p.history, Listed: int64(progress.Listed), New: int64(p.added), Changed: int64(progress.Scheduled - p.added),
+		Unchanged: int64(p.unchanged), Refused: int64(progress.Refused), Deleted: int64(progress.Deleted), Withheld: progress.Withheld,
+	}
+	if failure != nil {
+		params.Error = bound(failure.Error(), maxErrorBytes)
+	}
+	if err := db.New().EndInform(ctx, p.activities.Pool, params); err != nil {
+		p.activities.Logger.Warn("the end of a pass could not be noted in its history", "kind", p.in.Kind, "error", err)
+	}
+}

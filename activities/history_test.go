@@ -1,0 +1,118 @@
+package activities_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// passes are those in the history, the latest first.
+func (h *harness) passes() []db.DeltaInform {
+	h.t.Helper()
+	all, err := db.New().ListInforms(context.Background(), h.Pool, db.ListInformsParams{Kind: kind, Most: 5000})
+	require.NoError(h.t, err)
+	return all
+}
+
+func TestEachPassIsInTheHistory(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists(item(object("a", "1")), item(object("b", "1")), item(object("c", "1"))))
+	h.handler.work = does(synced)
+	h.Listing = activities.Listing{Complete: true, MostDeleted: 1}
+	scheduled := func(in *activities.InformInput) {
+		in.Trigger, in.Pass = activities.TriggerSchedule, uuid.NewString()
+	}
+	_, err := h.pass(scheduled)
+	require.NoError(t, err)
+	for _, id := range []string{"a", "b", "c"} {
+		h.attempt(h.ref(id))
+	}
+	h.handler.inform = lists(item(object("a", "1")), item(object("b", "2")), item(object("new", "1")), bad("bad"))
+	_, err = h.pass(func(in *activities.InformInput) {
+		in.Trigger, in.Pass, in.FullListing = activities.TriggerRequest, uuid.NewString(), true
+	})
+	require.NoError(t, err)
+	h.handler.inform = lists(item(object("a", "1")), activities.Listed{Err: errors.New("503"), Fatal: true})
+	_, err = h.pass()
+	require.Error(t, err)
+	h.handler.inform = lists()
+	for _, id := range []string{"b", "new"} {
+		h.attempt(h.ref(id))
+	}
+	_, err = h.pass(scheduled)
+	require.NoError(t, err)
+
+	all := h.passes()
+	require.Len(t, all, 4)
+	for i := range all {
+		require.NotNil(t, all[i].EndedAt)
+		require.WithinRange(t, *all[i].EndedAt, all[i].StartedAt, h.now())
+		all[i] = db.DeltaInform{
+			Trigger: all[i].Trigger, FullListing: all[i].FullListing, Listed: all[i].Listed, New: all[i].New, Changed: all[i].Changed,
+			Unchanged: all[i].Unchanged, Refused: all[i].Refused, Deleted: all[i].Deleted, Withheld: all[i].Withheld, Error: all[i].Error,
+		}
+	}
+	require.Equal(t, []db.DeltaInform{
+		{Trigger: "schedule", Withheld: 3},
+		{Trigger: "workflow", Listed: 1, Error: "informing kind thing (1 listed so far): 503"},
+		{Trigger: "request", FullListing: true, Listed: 4, New: 1, Changed: 1, Unchanged: 1, Refused: 1, Deleted: 1},
+		{Trigger: "schedule", Listed: 3, New: 3},
+	}, all)
+}
+
+func TestAPassThatIsCutOffIsInTheHistory(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, func(context.Context, deltatype.InformOptions) <-chan activities.Listed {
+		return make(chan activities.Listed)
+	})
+	h.handler.passTimeout = 50 * time.Millisecond
+	_, err := h.pass()
+	require.Error(t, err)
+	all := h.passes()
+	require.Len(t, all, 1)
+	require.NotNil(t, all[0].EndedAt)
+	require.Contains(t, all[0].Error, "timed out after 50ms")
+}
+
+// A pass whose worker died is told from one that goes on when the run is tried again.
+func TestTheHistoryNamesPassesWhoseWorkerWasLost(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists())
+	begin := func(run string, attempt int32) {
+		_, err := db.New().BeginInform(t.Context(), h.Pool, db.BeginInformParams{Kind: kind, Trigger: "schedule", RunID: run, Attempt: attempt, Kept: 10})
+		require.NoError(t, err)
+	}
+	begin("one", 1)
+	begin("another", 1)
+	require.Nil(t, h.passes()[0].EndedAt)
+	begin("one", 2)
+	all := h.passes()
+	require.Nil(t, all[0].EndedAt)
+	require.Nil(t, all[1].EndedAt, "a pass of another run goes on")
+	require.NotNil(t, all[2].EndedAt)
+	require.Equal(t, "its worker was lost", all[2].Error)
+}
+
+func TestTheHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists())
+	_, err := h.Pool.Exec(t.Context(), `INSERT INTO delta_inform (kind, trigger, workflow_id, run_id, attempt)
+		SELECT k, 'schedule', '', '', 1 FROM generate_series(1, 1500), unnest(ARRAY[$1, 'other']) k`, kind)
+	require.NoError(t, err)
+	_, err = h.pass()
+	require.NoError(t, err)
+	all := h.passes()
+	require.Equal(t, 1000, len(all)) //nolint:testifylint // a thousand passes tell nothing
+	require.Equal(t, "workflow", all[0].Trigger, "the latest are kept")
+	var others int
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_inform WHERE kind = 'other'").Scan(&others))
+	require.Equal(t, 1500, others)
+}

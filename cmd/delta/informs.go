@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+func informsCommand(c *cli) *cobra.Command {
+	limit := 20
+	cmd := &cobra.Command{
+		Use:   "informs [KIND]",
+		Short: "Show the latest passes of informers, and what they came to",
+		Long: "informs shows what started each of the latest passes, how long it took, and what it came to. A run that fails is tried a few\n" +
+			"times: each try is a pass. The latest 1000 of each kind are kept.",
+		Example:           "  delta informs user --limit 100",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: c.completeKindFirst,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			kind := ""
+			if len(args) > 0 {
+				kind = args[0]
+			}
+			if limit < 1 || limit > 10_000 {
+				return fmt.Errorf("--limit %d: must be between 1 and 10000", limit)
+			}
+			return c.with(cmd, func(ctx context.Context, s *session) error { return c.informs(ctx, s, kind, limit) })
+		},
+	}
+	c.temporalFlags(cmd)
+	cmd.Flags().IntVar(&limit, "limit", limit, "`most` passes to show")
+	return cmd
+}
+
+// passJSON is a pass as --output json shows it.
+type passJSON struct {
+	ID          int64      `json:"id"`
+	Kind        string     `json:"kind"`
+	Trigger     string     `json:"trigger"`
+	FullListing bool       `json:"full_listing"`
+	WorkflowID  string     `json:"workflow_id"`
+	RunID       string     `json:"run_id"`
+	Attempt     int        `json:"attempt"`
+	StartedAt   time.Time  `json:"started_at"`
+	EndedAt     *time.Time `json:"ended_at"`
+	Listed      int64      `json:"listed"`
+	New         int64      `json:"new"`
+	Changed     int64      `json:"changed"`
+	Unchanged   int64      `json:"unchanged"`
+	Refused     int64      `json:"refused"`
+	Deleted     int64      `json:"deleted"`
+	Withheld    int64      `json:"withheld"`
+	Error       *string    `json:"error"`
+}
+
+type passesJSON struct {
+	Passes []passJSON `json:"passes"`
+}
+
+func (c *cli) informs(ctx context.Context, s *session, kind string, limit int) error {
+	if kind != "" {
+		if err := s.needKind(ctx, kind); err != nil {
+			return err
+		}
+	}
+	all, err := s.InformPasses(ctx, kind, limit)
+	if err != nil {
+		return err
+	}
+	out := passesJSON{Passes: make([]passJSON, len(all))}
+	for i, p := range all {
+		out.Passes[i] = passOf(p)
+	}
+	if done, err := c.json(out); done {
+		return err
+	}
+	if len(all) == 0 {
+		c.tell("There are no passes yet.")
+		return nil
+	}
+	return c.passTable(out.Passes, time.Now())
+}
+
+func passOf(p delta.InformPass) passJSON {
+	out := passJSON{
+		ID: p.ID, Kind: p.Kind, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
+		StartedAt: p.StartedAt, EndedAt: p.EndedAt, Listed: p.Listed, New: p.New, Changed: p.Changed, Unchanged: p.Unchanged,
+		Refused: p.Refused, Deleted: p.Deleted, Withheld: p.Withheld,
+	}
+	if p.Error != "" {
+		out.Error = &p.Error
+	}
+	return out
+}
+
+// passTable shows what is rare only where it has happened, and errors below.
+func (c *cli) passTable(all []passJSON, now time.Time) error {
+	headers := []string{"KIND", "STARTED", "BY", "TOOK", "LISTED", "NEW", "CHANGED", "SAME"}
+	rare := []struct {
+		header string
+		of     func(passJSON) int64
+		shown  bool
+	}{
+		{header: "REFUSED", of: func(p passJSON) int64 { return p.Refused }},
+		{header: "DELETED", of: func(p passJSON) int64 { return p.Deleted }},
+		{header: "WITHHELD", of: func(p passJSON) int64 { return p.Withheld }},
+	}
+	for i := range rare {
+		for _, p := range all {
+			rare[i].shown = rare[i].shown || rare[i].of(p) > 0
+		}
+		if rare[i].shown {
+			headers = append(headers, rare[i].header)
+		}
+	}
+	rows := make([][]string, len(all))
+	for i, p := range all {
+		took := "runs"
+		switch {
+		case p.Error != nil:
+			took = "failed"
+		case p.EndedAt != nil:
+			took = often(p.EndedAt.Sub(p.StartedAt))
+		}
+		by := p.Trigger
+		if p.FullListing {
+			by += ", all"
+		}
+		rows[i] = []string{p.Kind, when(&p.StartedAt, now), by, took, number(p.Listed), number(p.New), number(p.Changed), number(p.Unchanged)}
+		for _, r := range rare {
+			if r.shown {
+				rows[i] = append(rows[i], number(r.of(p)))
+			}
+		}
+	}
+	if err := c.table(headers, rows, 0); err != nil {
+		return err
+	}
+	for _, p := range all {
+		if p.Error != nil {
+			c.tell(fmt.Sprintf("%s, %s: %s", p.Kind, p.StartedAt.Format(time.RFC3339), plain(*p.Error)))
+		}
+	}
+	return nil
+}

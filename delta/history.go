@@ -1,0 +1,71 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// InformPass is one pass of an informer: one try of a run.
+type InformPass struct {
+	// ID rises with each pass.
+	ID int64
+	// Kind is the kind that was listed.
+	Kind string
+	// Trigger is what started the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or "workflow" for
+	// one that somebody started in Temporal.
+	Trigger string
+	// FullListing is set for a listing of everything, beside incremental ones.
+	FullListing bool
+	// WorkflowID and RunID name the workflow, Attempt is which try of the run this is.
+	WorkflowID, RunID string
+	Attempt           int
+	// StartedAt is when it began, EndedAt when it ended; nil while it goes on, or if its worker was lost.
+	StartedAt time.Time
+	EndedAt   *time.Time
+	// Listed counts objects: New made resources, Changed started another generation of one, Unchanged did neither, Refused break a rule. In a
+	// pass that failed, some were not looked at.
+	Listed, New, Changed, Unchanged, Refused int64
+	// Deleted and Withheld are those of [InformRun].
+	Deleted, Withheld int64
+	// Error is why it failed; empty otherwise.
+	Error string
+}
+
+const (
+	defaultPasses = 50
+	maxPasses     = 10_000
+)
+
+// InformPasses returns the latest passes of a kind's informer, or of all kinds for an empty one, the latest first. The limit is 10,000 at
+// most; 0 means 50. The latest 1000 are kept of each kind.
+func (c *Client) InformPasses(ctx context.Context, kind string, limit int) ([]InformPass, error) {
+	if kind != "" {
+		if err := checkName("kind", kind); err != nil {
+			return nil, fmt.Errorf("delta: passes: %w", err)
+		}
+	}
+	if limit < 0 || limit > maxPasses {
+		return nil, fmt.Errorf("delta: passes: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxPasses, defaultPasses))
+	}
+	setDefault(&limit, defaultPasses)
+	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Most: int32(limit)}) //nolint:gosec // it is bounded above
+	if err != nil {
+		return nil, fmt.Errorf("delta: passes: %w", schemaError(err))
+	}
+	all := make([]InformPass, len(rows))
+	for i, r := range rows {
+		all[i] = InformPass{
+			ID: r.ID, Kind: r.Kind, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
+			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Refused: r.Refused,
+			Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error,
+		}
+		if r.EndedAt != nil {
+			ended := r.EndedAt.UTC()
+			all[i].EndedAt = &ended
+		}
+	}
+	return all, nil
+}
