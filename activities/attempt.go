@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -118,6 +119,9 @@ func (a *Activities) attempt(ctx context.Context, ref Ref) (Step, error) {
 		}
 	}
 	if one == nil {
+		if got != nil && got.Resource.IsFinalizing() && isDue(got) && !a.Handler.Finalizes() {
+			return Step{}, temporal.NewApplicationError(fmt.Sprintf("this worker's controller for kind %q has no Finalizer", ref.Kind), UnknownKind)
+		}
 		return a.unclaimed(ctx, ref, got)
 	}
 	if a.Pace != nil {
@@ -146,7 +150,7 @@ func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.
 		return false, nil, err
 	}
 	isClaimed := row.Resource.ClaimedUntil != nil && row.Resource.ClaimedUntil.After(row.Now)
-	if r := &row.Resource; isClaimed || (r.State != deltatype.ResourceStatePending && !isDue(&row)) {
+	if r := &row.Resource; isClaimed || (!r.IsWorked() && !isDue(&row)) {
 		return false, &row, nil
 	}
 	if isLocal(ctx) {
@@ -170,8 +174,8 @@ func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.
 func isDue(got *db.GetResourceRow) bool {
 	r := &got.Resource
 	isWaiting := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStateExpired || r.State == deltatype.ResourceStateFailed
-	return isWaiting && r.DueAt != nil && !r.DueAt.After(got.Now) && !r.Paused && !got.KindPaused &&
-		r.Attempt < int32(r.MaxAttempts)
+	return (isWaiting || r.IsFinalizing()) && r.DueAt != nil && !r.DueAt.After(got.Now) && !r.Paused && !got.KindPaused &&
+		(r.Attempt < int32(r.MaxAttempts) || r.IsFinalizing())
 }
 
 // takeOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
@@ -232,7 +236,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		return Step{Next: NextNone}, err
 	}
 	if one.tx.committed {
-		e.observe(VerdictSynced, got.Resource.Row)
+		e.observe(one.outcome.Verdict, got.Resource.Row)
 	}
 	return e.unclaimed(ctx, ref, &got)
 }
@@ -333,7 +337,14 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
-		if r.DueAt == nil || r.Paused {
+		if r.Paused {
+			return s // it stays as it is until it is resumed
+		}
+		if r.IsFinalizing() {
+			s.Next = NextAttempt
+			break
+		}
+		if r.DueAt == nil {
 			return s
 		}
 		s.Next = NextRetention

@@ -267,7 +267,7 @@ func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 	one.counted = true
 	if one.tx.committed {
 		r.progress.Synced++
-		r.observe(VerdictSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) })
+		r.observe(one.outcome.Verdict, func() (*deltatype.ResourceRow, error) { return r.readRow(one) })
 		return true
 	}
 	if row == nil {
@@ -275,7 +275,8 @@ func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 		return true
 	}
 	r.count(one, row.State)
-	rests := row.State == deltatype.ResourceStateSynced || row.State == deltatype.ResourceStateDeleted || row.State == deltatype.ResourceStateDegraded
+	rests := row.State == deltatype.ResourceStateSynced || row.State == deltatype.ResourceStateDegraded ||
+		(row.State == deltatype.ResourceStateDeleted && (row.Finalized == nil || *row.Finalized))
 	if rests && row.Generation == one.worked.Generation && row.DueAt != nil && row.DispatchAt != nil && row.DispatchAt.After(row.Now) {
 		r.rests = append(r.rests, row.DueAt.Sub(row.Now))
 	}
@@ -297,7 +298,7 @@ func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
 		p.Synced++
 	case VerdictSnoozed:
 		p.Snoozed++
-	case VerdictDeleted:
+	case VerdictDeleted, VerdictFinalized:
 		p.Deleted++
 	case VerdictReleased:
 	case VerdictFailed, VerdictDegraded:

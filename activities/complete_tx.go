@@ -9,14 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // ErrSuperseded is returned by CompleteTx for an attempt that is no longer the resource's: it was given to another worker,
 // or the resource went on. The transaction should be rolled back.
 var ErrSuperseded = errors.New("the attempt is no longer the resource's current one")
 
-// txCompletion marks an attempt synced in a transaction of the user's.
+// txCompletion marks an attempt synced, or finalized, in a transaction of the user's.
 type txCompletion struct {
 	execution *execution
 	worked    *db.Resource
@@ -46,13 +45,21 @@ func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err 
 		return false, err
 	}
 	// Its own: the one of the call is Work's.
-	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: VerdictSynced}}
+	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.success()}}
 	o, err := c.execution.outcomesOf([]*claimed{one}, nil)
 	if err != nil {
 		return false, err
 	}
 	rows, err := db.New().WriteOutcomes(ctx, tx, o.WriteOutcomesParams)
 	return len(rows) == 1, err
+}
+
+// success is what the call comes to if all is well.
+func (c *txCompletion) success() Verdict {
+	if c.worked.IsFinalizing() {
+		return VerdictFinalized
+	}
+	return VerdictSynced
 }
 
 // judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever Work
@@ -63,12 +70,16 @@ func (c *txCompletion) judge(outcome *Outcome) {
 		return // fenced: nothing is written where the row is gone, or was completed
 	}
 	mine := r.Claim != nil && *r.Claim == c.execution.claim.id
-	if c.wrote.Load() && r.SyncedGeneration >= w.Generation && (!mine || r.ClaimedUntil == nil) {
-		*outcome, c.committed = Outcome{Verdict: VerdictSynced}, true
+	done := r.SyncedGeneration >= w.Generation
+	if w.IsFinalizing() {
+		done = r.Generation == w.Generation && r.Finalized != nil && *r.Finalized
+	}
+	if c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil) {
+		*outcome, c.committed = Outcome{Verdict: c.success()}, true
 		return
 	}
-	open := r.State == deltatype.ResourceStatePending && mine && r.ClaimedUntil != nil
-	if open && outcome.Verdict == VerdictSynced {
+	open := r.IsWorked() && mine && r.ClaimedUntil != nil
+	if open && outcome.Verdict == c.success() {
 		*outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
 	}
 }

@@ -136,7 +136,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	}
 	params := db.ClaimResourcesParams{
 		Claim: e.claim.id, ClaimFor: e.claim.period, WorkflowID: e.workflowID, WholeKind: e.single, Kind: kind, Ids: ids,
-		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most,
+		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(),
 	}
 	var rows []db.ClaimResourcesRow
 	err := retry(ctx, claimTries, func(ctx context.Context) (err error) {
@@ -175,7 +175,10 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 		tasks = append(tasks, &one.task)
 	}
 	do := e.workOne
-	if len(set) > 1 || (!e.single && e.takesMany()) {
+	switch {
+	case set[0].worked.IsFinalizing():
+		do = e.finalizeOne // by itself, also where the controller takes many
+	case len(set) > 1 || (!e.single && e.takesMany()):
 		do = e.Handler.WorkBatch
 	}
 	outcomes := e.call(set, tasks, do, spawn)

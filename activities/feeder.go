@@ -37,28 +37,33 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 			missing = append(missing, id)
 		}
 	}
-	byNamespace := map[string][]*claimed{}
+	type call struct {
+		namespace string
+		finalizes bool
+	}
+	byCall := map[call][]*claimed{}
 	for _, one := range taken {
 		if one.outcome.lost {
 			f.results <- one
 			continue
 		}
-		byNamespace[one.worked.Namespace] = append(byNamespace[one.worked.Namespace], one)
+		of := call{one.worked.Namespace, one.worked.IsFinalizing()}
+		byCall[of] = append(byCall[of], one)
 	}
 	var handed sync.WaitGroup
-	for namespace, members := range byNamespace {
+	for of, members := range byCall {
 		handed.Add(1)
-		f.hand(namespace, members, sync.OnceFunc(handed.Done))
+		f.hand(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
 	}
 	handed.Wait()
 	return missing, nil
 }
 
-// hand has members of one namespace worked. over is called when all have been handed over, or when they wait for a slot of the namespace:
+// hand has members of one namespace worked, in one call if together is true. over is called when all have been handed over, or when they wait for a slot of the namespace:
 // the others do not wait for them.
-func (f *feeder) hand(namespace string, members []*claimed, over func()) {
+func (f *feeder) hand(namespace string, members []*claimed, together bool, over func()) {
 	sets := len(members)
-	if f.takesMany() {
+	if together {
 		sets = 1
 	}
 	var next atomic.Int64
@@ -73,7 +78,7 @@ func (f *feeder) hand(namespace string, members []*claimed, over func()) {
 					return
 				}
 				set := members
-				if !f.takesMany() {
+				if !together {
 					set = members[i : i+1]
 				}
 				if f.Limit != nil && f.Limit.IsFull(namespace) {

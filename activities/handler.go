@@ -20,6 +20,10 @@ type Handler interface {
 	WorksBatches() bool
 	// WorkBatch brings many resources in line; it gives an outcome for each.
 	WorkBatch(ctx context.Context, tasks []*Task) []Outcome
+	// Finalizes reports whether the controller finalizes deleted resources.
+	Finalizes() bool
+	// Finalize clears up after a deleted resource. Success is VerdictFinalized.
+	Finalize(ctx context.Context, task *Task) Outcome
 	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound. It is called before Work.
 	WorkTimeout(task *Task) time.Duration
 	// ListsNothing reports whether the kind has no informer.
@@ -67,6 +71,8 @@ const (
 	VerdictDegraded
 	// VerdictReleased gives the resource back as if it had not been claimed: Work was not called, or was cut off through no fault of its own.
 	VerdictReleased
+	// VerdictFinalized is success of Finalize.
+	VerdictFinalized
 )
 
 // Outcome is what Work came to, and why.

@@ -36,13 +36,15 @@ var (
 
 // handler is a controller made of functions.
 type handler struct {
-	work        func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
-	inform      func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
-	workTimeout time.Duration
-	passTimeout time.Duration
-	same        func(stored, listed []byte) (same, ok bool)
-	encode      func(encoded []byte) error
-	worked      atomic.Int64
+	work         func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
+	inform       func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
+	finalize     func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
+	finalizeTask func(ctx context.Context, task *activities.Task) activities.Outcome
+	workTimeout  time.Duration
+	passTimeout  time.Duration
+	same         func(stored, listed []byte) (same, ok bool)
+	encode       func(encoded []byte) error
+	worked       atomic.Int64
 }
 
 func (h *handler) Kind() string { return kind }
@@ -50,6 +52,15 @@ func (h *handler) Kind() string { return kind }
 func (h *handler) Work(ctx context.Context, task *activities.Task) activities.Outcome {
 	h.worked.Add(1)
 	return h.work(ctx, task.Row)
+}
+
+func (h *handler) Finalizes() bool { return h.finalize != nil || h.finalizeTask != nil }
+
+func (h *handler) Finalize(ctx context.Context, task *activities.Task) activities.Outcome {
+	if h.finalizeTask != nil {
+		return h.finalizeTask(ctx, task)
+	}
+	return h.finalize(ctx, task.Row)
 }
 
 func (h *handler) WorksBatches() bool { return false }
@@ -160,10 +171,16 @@ func brief(s activities.Step) activities.Step {
 // claim claims a resource for another execution, as the activity does, and returns the claim, which is alive.
 func (h *harness) claim(ref activities.Ref) (claim string) {
 	h.t.Helper()
+	return h.claimAs(ref, false)
+}
+
+// claimAs claims for an execution whose controller finalizes, or does not.
+func (h *harness) claimAs(ref activities.Ref, finalizes bool) (claim string) {
+	h.t.Helper()
 	claim = uuid.NewString()
 	rows, err := db.New().ClaimResources(context.Background(), h.Pool, db.ClaimResourcesParams{
 		Claim: claim, ClaimFor: time.Hour, WholeKind: true, Kind: ref.Kind, Ids: []int64{h.row(ref).ID},
-		Lost: "lost", MaxErrors: activities.MaxErrors, MostLost: 1 << 15,
+		Lost: "lost", MaxErrors: activities.MaxErrors, MostLost: 1 << 15, Finalizes: finalizes,
 	})
 	require.NoError(h.t, err)
 	require.Len(h.t, rows, 1, "%s cannot be claimed", ref)

@@ -36,12 +36,16 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	var cause deltatype.Cause
 	switch verdict := one.outcome.Verdict; {
 	case verdict == VerdictSynced:
+	case verdict == VerdictFinalized:
+		state = deltatype.ResourceStateDeleted
 	case verdict == VerdictDeleted:
 		state, cause = deltatype.ResourceStateDeleted, deltatype.CauseWork
 	case verdict == VerdictReleased:
 		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
+	case one.worked.IsFinalizing():
+		state, delay, grace = deltatype.ResourceStateFailed, e.untilFinalized(one), e.afterWait(unbatched)
 	case verdict == VerdictDegraded || isLast(one.worked):
 		state, cause = deltatype.ResourceStateDegraded, deltatype.CauseExhausted
 		if verdict == VerdictDegraded {
@@ -53,7 +57,7 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	default:
 		state, delay, grace = deltatype.ResourceStateFailed, e.Retry.Backoff(int(one.worked.Attempt)), e.afterWait(unbatched)
 	}
-	if one.encoded == nil && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
+	if one.encoded == nil && one.outcome.Verdict != VerdictFinalized && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
 		var err error
 		if one.encoded, err = encodeError(int(one.worked.Attempt), one.outcome); err != nil {
 			return err
@@ -72,6 +76,16 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	o.Errors = append(o.Errors, string(one.encoded))
 	o.byID[one.worked.ID] = one
 	return nil
+}
+
+// untilFinalized is how long to wait after Finalize failed. It is tried until it succeeds: when as many attempts failed as Work has, or
+// it says that it is hopeless, as slowly as what degraded is.
+func (e *execution) untilFinalized(one *claimed) time.Duration {
+	r := one.worked
+	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Rest.DegradedRetry > 0 {
+		return e.Rest.DegradedRetry
+	}
+	return e.Retry.Backoff(int(r.Attempt))
 }
 
 // afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
@@ -188,7 +202,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	return &db.WriteOutcomesRow{
 		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
-		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Cause: r.Cause, Attempt: r.Attempt, Snoozes: r.Snoozes,
+		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Cause: r.Cause, Finalized: r.Finalized, Attempt: r.Attempt, Snoozes: r.Snoozes,
 		Paused: r.Paused, Now: r.Now,
 	}
 }
@@ -206,7 +220,8 @@ func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
 	row := *one.worked
 	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
 	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
-	row.State, row.Cause, row.Attempt, row.Snoozes, row.Paused = w.State, w.Cause, w.Attempt, w.Snoozes, w.Paused
+	row.State, row.Cause, row.Finalized = w.State, w.Cause, w.Finalized
+	row.Attempt, row.Snoozes, row.Paused = w.Attempt, w.Snoozes, w.Paused
 	if one.encoded != nil {
 		row.Errors = append(slices.Clone(row.Errors), one.encoded)
 		row.Errors = row.Errors[max(len(row.Errors)-MaxErrors, 0):]

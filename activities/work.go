@@ -63,6 +63,11 @@ func (a *Activities) workOne(ctx context.Context, tasks []*Task) []Outcome {
 	return []Outcome{a.Handler.Work(ctx, tasks[0])}
 }
 
+// finalizeOne calls Finalize for the one task.
+func (a *Activities) finalizeOne(ctx context.Context, tasks []*Task) []Outcome {
+	return []Outcome{a.Handler.Finalize(ctx, tasks[0])}
+}
+
 // call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
 // even if the call does not: that call then keeps its slots, and the claim of its resources, until it ends.
 // Where user code was not called, because the context ended while a slot was awaited, the resources are released.

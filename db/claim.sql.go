@@ -18,11 +18,13 @@ WITH o AS MATERIALIZED (
             ELSE l.pending AND l.attempt >= least(l.max_attempts, $7::integer) END AS exhausted
     FROM (SELECT unnest($6::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.state = 'pending' AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
-            d.state = 'pending' AND coalesce(d.claim = $1::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
+        SELECT d.id, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
+            delta_is_worked(d.state, d.finalized, d.due_at) AND coalesce(d.claim = $1::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
         FROM delta_resource d
         WHERE d.id = m.id AND d.kind = $8 AND NOT d.paused AND ($9::boolean OR d.workflow_id = $3::text)
-          AND (d.state = 'pending' OR (d.state IN ('scheduled', 'expired', 'failed') AND d.due_at <= now() AND d.attempt < d.max_attempts))
+          AND (delta_is_worked(d.state, d.finalized, d.due_at)
+            OR (delta_awaits_attempt(d.state, d.finalized) AND d.due_at <= now() AND (d.attempt < d.max_attempts OR d.state = 'deleted')))
+          AND (d.state <> 'deleted' OR $10::boolean)
           AND (d.claimed_until IS NULL OR d.claim = $1::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
         LIMIT 1
@@ -31,8 +33,9 @@ WITH o AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $8 AND c.paused)
 )
 UPDATE delta_resource r
-SET state = 'pending',
-    attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE r.attempt + 1 END,
+SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
+    -- Finalize is tried until it succeeds: its attempts are counted up to the most that Work has.
+    attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE least(r.attempt + 1, r.max_attempts) END,
     attempted_at = CASE WHEN o.repeated OR o.exhausted THEN r.attempted_at ELSE now() END,
     due_at = NULL,
     claim = $1::uuid,
@@ -43,7 +46,7 @@ SET state = 'pending',
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($6::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted
 `
 
 type ClaimResourcesParams struct {
@@ -56,6 +59,7 @@ type ClaimResourcesParams struct {
 	MostLost   int32
 	Kind       string
 	WholeKind  bool
+	Finalizes  bool
 }
 
 type ClaimResourcesRow struct {
@@ -67,7 +71,8 @@ type ClaimResourcesRow struct {
 // once for each: LIMIT 1 keeps the planner, which may believe of a table that is filling up that it has next to no rows, from comparing
 // each row with each. What is updated is bound to the ids, too, and what is joined to it is materialized: if the planner is that wrong,
 // members are compared with members, and not with the table.
-// scheduled, expired, failed (all of them due), or pending with a dead claim -> pending.
+// scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. What is deleted and has to be finalized stays
+// deleted, and is worked while its due_at is null; a worker whose controller cannot finalize leaves it.
 //
 // A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
 // repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
@@ -86,6 +91,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 		arg.MostLost,
 		arg.Kind,
 		arg.WholeKind,
+		arg.Finalizes,
 	)
 	if err != nil {
 		return nil, err
@@ -110,6 +116,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.Claim,
 			&i.Resource.State,
 			&i.Resource.Cause,
+			&i.Resource.Finalized,
 			&i.Resource.Attempt,
 			&i.Resource.Snoozes,
 			&i.Resource.MaxAttempts,
@@ -140,7 +147,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 const closeClaims = `-- name: CloseClaims :many
 UPDATE delta_resource r
 SET claimed_until = NULL,
-    dispatch_at = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN delta_awaits_attempt(r.state, r.finalized) AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY ($1::bigint[]) AND d.claim = $2::uuid AND d.claimed_until IS NOT NULL
@@ -178,8 +185,9 @@ func (q *Queries) CloseClaims(ctx context.Context, db DBTX, arg CloseClaimsParam
 const lostClaims = `-- name: LostClaims :many
 SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::uuid[]) AS claim) m
-LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
-WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL)
+LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
+WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL
+    AND NOT delta_is_worked(r.state, r.finalized, r.due_at))
 `
 
 type LostClaimsParams struct {
@@ -218,7 +226,7 @@ const openClaims = `-- name: OpenClaims :many
 SELECT r.id, r.claim, greatest(r.claimed_until, c.claimed_until)::timestamptz AS claimed_until, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE d.id = m.id AND ($2::boolean OR d.workflow_id = $3::text) AND d.claimed_until IS NOT NULL LIMIT 1
 ) r
 LEFT JOIN LATERAL (SELECT d.claimed_until FROM delta_claim d WHERE d.id = r.claim LIMIT 1) c ON TRUE

@@ -13,7 +13,7 @@ import (
 
 const deleteResources = `-- name: DeleteResources :many
 WITH chosen AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_unfinalized(d.kind) AS finalized FROM delta_resource d
     WHERE d.id = ANY ($2::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY ($3::text[])
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
@@ -21,16 +21,17 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = 'deleted',
     cause = 'command',
+    finalized = c.finalized,
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval),
+    due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
     dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteResourcesParams struct {
@@ -39,8 +40,8 @@ type DeleteResourcesParams struct {
 	States           []string
 }
 
-// Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is
-// removed when its retention has passed.
+// Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is finalized, if its kind
+// has that, and removed when its retention has passed.
 func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, deleteResources, arg.DefaultRetention, arg.Ids, arg.States)
 	if err != nil {
@@ -66,6 +67,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -97,7 +99,7 @@ UPDATE delta_resource r SET dispatch_at = now()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY ($1::bigint[]) AND d.dispatch_at > now()
-      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+      AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
     FOR NO KEY UPDATE SKIP LOCKED
 ))
 `
@@ -113,7 +115,7 @@ SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d
     WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at > now() AND d.dispatch_at <= now() + $2::interval AND NOT d.paused
-      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+      AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
 ) d
 ORDER BY d.id
 `
@@ -155,7 +157,7 @@ UPDATE delta_resource r
 SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -184,6 +186,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -302,9 +305,9 @@ func (q *Queries) PauseKind(ctx context.Context, db DBTX, arg PauseKindParams) e
 const pauseResource = `-- name: PauseResource :one
 UPDATE delta_resource r
 SET paused = $1,
-    dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type PauseResourceParams struct {
@@ -334,6 +337,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Claim,
 		&i.State,
 		&i.Cause,
+		&i.Finalized,
 		&i.Attempt,
 		&i.Snoozes,
 		&i.MaxAttempts,
@@ -364,7 +368,7 @@ UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type RetryResourcesParams struct {
@@ -398,6 +402,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -435,7 +440,7 @@ UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 // deleted -> scheduled, at once: a new generation of the same object.
@@ -464,6 +469,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -506,7 +512,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -536,6 +542,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,

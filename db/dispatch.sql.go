@@ -14,7 +14,7 @@ import (
 
 const dispatchSoon = `-- name: DispatchSoon :exec
 UPDATE delta_resource SET dispatch_at = now() + $1::interval
-WHERE kind = $2 AND object_id = $3 AND state IN ('scheduled', 'expired', 'failed', 'pending')
+WHERE kind = $2 AND object_id = $3 AND (state = 'pending' OR delta_awaits_attempt(state, finalized))
 `
 
 type DispatchSoonParams struct {
@@ -103,16 +103,16 @@ const leaseDue = `-- name: LeaseDue :many
 UPDATE delta_resource r
 SET dispatch_at = CASE
         WHEN r.due_at > now() THEN r.due_at + $1::interval
-        WHEN r.due_at IS NOT NULL OR r.state = 'pending'
+        WHEN r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)
             THEN now() + least(greatest($2::interval, 2 * (now() - coalesce(r.due_at, r.claimed_until, now()))), $3::interval)
         END,
     hashed_id = CASE WHEN $4::boolean THEN delta_hash_id(r.kind, r.object_id) END,
     workflow_id = CASE
         WHEN $5::text <> ''
-            AND (coalesce(r.due_at <= now(), r.state = 'pending')
+            AND (coalesce(r.due_at <= now(), delta_is_worked(r.state, r.finalized, r.due_at))
                 OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, $6::text)))
             AND pg_column_size(r.object) <= $7::integer
-            AND NOT (r.state = 'pending' AND r.attempt >= least(r.max_attempts, $8::integer)) THEN $5::text
+            AND NOT (delta_is_worked(r.state, r.finalized, r.due_at) AND r.attempt >= least(r.max_attempts, $8::integer)) THEN $5::text
         WHEN starts_with(r.workflow_id, $6::text) THEN NULL
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
@@ -123,19 +123,21 @@ WHERE r.id = ANY (ARRAY(
             SELECT d.id, d.namespace FROM delta_resource d
             WHERE d.kind = $10 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
               AND d.namespace <> ALL ($11::text[])
+              AND ($12::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
               AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
                 AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
             ORDER BY d.dispatch_at
-            LIMIT $12::integer
+            LIMIT $13::integer
             FOR NO KEY UPDATE SKIP LOCKED
         ) found
         WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $10 AND c.paused)
-        LIMIT $12::integer
+        LIMIT $13::integer
     ) taken
-    WHERE taken.n <= coalesce(($13::integer[])[array_position($14::text[], taken.namespace)], taken.n)
+    WHERE taken.n <= coalesce(($14::integer[])[array_position($15::text[], taken.namespace)], taken.n)
 ))
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
-    coalesce(r.workflow_id = $5::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed, now()::timestamptz AS now
+    coalesce(r.workflow_id = $5::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
+    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now
 `
 
 type LeaseDueParams struct {
@@ -150,6 +152,7 @@ type LeaseDueParams struct {
 	Priorities        []int16
 	Kind              string
 	FullNamespaces    []string
+	Finalizes         bool
 	Batch             int32
 	Rooms             []int32
 	LimitedNamespaces []string
@@ -167,6 +170,7 @@ type LeaseDueRow struct {
 	DispatchAt *time.Time
 	Batched    bool
 	Unnamed    bool
+	Worked     bool
 	Now        time.Time
 }
 
@@ -179,6 +183,8 @@ type LeaseDueRow struct {
 // or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
 //
 // Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
+//
+// A client whose controller cannot finalize leaves what is to be finalized to others.
 //
 // With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
 // itself, is large, or has lost attempts together with others: those it would take along once more.
@@ -195,6 +201,7 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 		arg.Priorities,
 		arg.Kind,
 		arg.FullNamespaces,
+		arg.Finalizes,
 		arg.Batch,
 		arg.Rooms,
 		arg.LimitedNamespaces,
@@ -218,6 +225,7 @@ func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]
 			&i.DispatchAt,
 			&i.Batched,
 			&i.Unnamed,
+			&i.Worked,
 			&i.Now,
 		); err != nil {
 			return nil, err

@@ -11,18 +11,19 @@ import (
 )
 
 const addController = `-- name: AddController :exec
-INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES ($1, '0', $2)
-ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, updated_at = now()
+INSERT INTO delta_controller AS c (name, inform_interval, task_queue, finalizes) VALUES ($1, '0', $2, $3)
+ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
 `
 
 type AddControllerParams struct {
 	Name      string
 	TaskQueue *string
+	Finalizes bool
 }
 
 // For a client that leaves informers to others: what they wrote stays.
 func (q *Queries) AddController(ctx context.Context, db DBTX, arg AddControllerParams) error {
-	_, err := db.Exec(ctx, addController, arg.Name, arg.TaskQueue)
+	_, err := db.Exec(ctx, addController, arg.Name, arg.TaskQueue, arg.Finalizes)
 	return err
 }
 
@@ -93,7 +94,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -112,6 +113,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.InformCursor,
 		&i.InformCursorAt,
 		&i.TaskQueue,
+		&i.Finalizes,
 		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,
@@ -172,7 +174,7 @@ SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now())
     inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
     last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
     updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -207,6 +209,7 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.InformCursor,
 		&i.InformCursorAt,
 		&i.TaskQueue,
+		&i.Finalizes,
 		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,
@@ -247,13 +250,13 @@ func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsPar
 }
 
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
     full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
-    task_queue = excluded.task_queue, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, next_call_at, metadata, created_at, updated_at
+    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -263,6 +266,7 @@ type UpsertControllerParams struct {
 	FullListingInterval time.Duration
 	ListsNothing        bool
 	TaskQueue           *string
+	Finalizes           bool
 }
 
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
@@ -273,6 +277,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.FullListingInterval,
 		arg.ListsNothing,
 		arg.TaskQueue,
+		arg.Finalizes,
 	)
 	var i Controller
 	err := row.Scan(
@@ -288,6 +293,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.InformCursor,
 		&i.InformCursorAt,
 		&i.TaskQueue,
+		&i.Finalizes,
 		&i.NextCallAt,
 		&i.Metadata,
 		&i.CreatedAt,

@@ -85,7 +85,7 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_unfinalized($2) AS finalized FROM delta_resource d
     WHERE d.kind = $2 AND d.created_at < $5 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < $5, TRUE) AND coalesce(d.synced_at < $5, TRUE)
       AND d.object_id > $3 AND d.object_id <= $4
@@ -96,16 +96,18 @@ WITH missing AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = 'deleted',
     cause = 'unlisted',
+    finalized = m.finalized,
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval),
+    due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
+        ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
     dispatch_at = now()
 FROM missing m
 WHERE r.id = m.id AND r.kind = $2 AND r.object_id > $3 AND r.object_id <= $4
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteMissingParams struct {
@@ -150,6 +152,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Claim,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.MaxAttempts,
@@ -178,7 +181,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 
 const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)

@@ -23,6 +23,7 @@ type Controller struct {
 	InformCursor        string
 	InformCursorAt      *time.Time
 	TaskQueue           *string
+	Finalizes           bool
 	NextCallAt          *time.Time
 	Metadata            []byte
 	CreatedAt           time.Time
@@ -86,6 +87,7 @@ type Resource struct {
 	Claim             *string
 	State             deltatype.ResourceState
 	Cause             *deltatype.Cause
+	Finalized         *bool
 	Attempt           int32
 	Snoozes           int32
 	MaxAttempts       int16

@@ -23,11 +23,11 @@ func (q *Queries) LockResource(ctx context.Context, db DBTX, id int64) error {
 }
 
 const standingOutcomes = `-- name: StandingOutcomes :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now,
-    (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND r.state = 'pending')))::boolean AS open
+    (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND delta_is_worked(r.state, r.finalized, r.due_at))))::boolean AS open
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = $3::uuid
 `
 
@@ -48,6 +48,7 @@ type StandingOutcomesRow struct {
 	ClaimedUntil     *time.Time
 	State            deltatype.ResourceState
 	Cause            *deltatype.Cause
+	Finalized        *bool
 	Attempt          int32
 	Snoozes          int32
 	Paused           bool
@@ -77,6 +78,7 @@ func (q *Queries) StandingOutcomes(ctx context.Context, db DBTX, arg StandingOut
 			&i.ClaimedUntil,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.Paused,
@@ -96,9 +98,10 @@ func (q *Queries) StandingOutcomes(ctx context.Context, db DBTX, arg StandingOut
 const writeOutcomes = `-- name: WriteOutcomes :many
 
 WITH o AS MATERIALIZED (
-    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
+    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
+            WHEN i.state = 'deleted' AND l.finalized IS FALSE THEN '0'
             ELSE delta_next_step(i.state, i.cause, n, $5::interval, $6::interval, $7::double precision,
                 $8::interval, $9::interval, $10::interval) END AS period
     FROM (
@@ -108,24 +111,28 @@ WITH o AS MATERIALIZED (
             unnest($17::interval[]) AS grace, unnest($18::boolean[]) AS kept, nullif(unnest($19::text[]), '')::jsonb AS error
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation FROM delta_resource d
+        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing,
+            CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
+        FROM delta_resource d
         WHERE d.id = i.id AND d.claim = $20::uuid AND d.claimed_until IS NOT NULL
-          AND (d.generation > i.generation OR (d.generation = i.generation AND d.state = 'pending'))
+          AND (d.generation > i.generation OR (d.generation = i.generation AND delta_is_worked(d.state, d.finalized, d.due_at)))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
     LEFT JOIN delta_namespace n ON n.name = l.namespace
 )
 UPDATE delta_resource r
-SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
-    cause = CASE WHEN o.current THEN coalesce(o.cause, r.cause) ELSE r.cause END,
-    attempt = CASE WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
+SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state END,
+    finalized = CASE WHEN o.current AND (o.finalizing OR o.state = 'deleted') THEN o.finalized ELSE r.finalized END,
+    cause = CASE WHEN o.current AND NOT o.finalizing THEN coalesce(o.cause, r.cause) ELSE r.cause END,
+    attempt = CASE WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE THEN 0 WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
     sync_count = CASE WHEN o.reached AND o.state = 'synced' THEN r.sync_count + 1 ELSE r.sync_count END,
     synced_at = CASE WHEN o.reached THEN now() ELSE r.synced_at END,
     due_at = CASE WHEN o.current THEN now() + o.period ELSE r.due_at END,
     dispatch_at = CASE
+        WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE AND NOT $1::boolean THEN now()
         WHEN o.current AND o.grace >= '0' THEN now() + o.period + o.grace
         WHEN o.current THEN now()
         WHEN r.dispatch_at IS NULL OR r.due_at > now() THEN r.dispatch_at
@@ -137,7 +144,7 @@ SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, $3) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($4::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now
 `
 
@@ -175,6 +182,7 @@ type WriteOutcomesRow struct {
 	ClaimedUntil     *time.Time
 	State            deltatype.ResourceState
 	Cause            *deltatype.Cause
+	Finalized        *bool
 	Attempt          int32
 	Snoozes          int32
 	Paused           bool
@@ -185,6 +193,9 @@ type WriteOutcomesRow struct {
 // pending -> synced, failed, degraded, deleted, or scheduled (put off, or given back), fenced by the claim. Where a row went on to a newer
 // generation it keeps what it has, and only what was synced, or the error, is recorded. Rows are named by their ids: one that was
 // removed and made anew has the same generations and attempts.
+//
+// Where it is what Finalize came to, the row stays deleted: it is finalized by 'deleted', and waits for the next attempt after 'failed' and
+// 'scheduled'. What becomes deleted is due at once where its kind has a Finalizer.
 //
 // Locked rows are skipped and repeated by the caller: no other outcome waits for them.
 //
@@ -232,6 +243,7 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 			&i.ClaimedUntil,
 			&i.State,
 			&i.Cause,
+			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
 			&i.Paused,

@@ -23,6 +23,7 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 		Snoozes:           int(r.Snoozes),
 		MaxAttempts:       int(r.MaxAttempts),
 		Priority:          int(r.Priority),
+		Finalized:         r.Finalized,
 		Paused:            r.Paused,
 		EncodedObject:     r.Object,
 		Hash:              r.Hash,
@@ -57,6 +58,16 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	return row, nil
 }
 
+// IsFinalizing reports whether Finalize has to succeed before the row may be removed.
+func (r *Resource) IsFinalizing() bool {
+	return r.State == deltatype.ResourceStateDeleted && r.Finalized != nil && !*r.Finalized
+}
+
+// IsWorked reports whether the current generation is being worked (delta_is_worked).
+func (r *Resource) IsWorked() bool {
+	return r.State == deltatype.ResourceStatePending || (r.IsFinalizing() && r.DueAt == nil)
+}
+
 func utc(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -81,6 +92,7 @@ func (r *InformResourceRow) resource() Resource {
 		DispatchAt:        r.DispatchAt,
 		State:             r.State,
 		Cause:             r.Cause,
+		Finalized:         r.Finalized,
 		Attempt:           r.Attempt,
 		Snoozes:           r.Snoozes,
 		MaxAttempts:       r.MaxAttempts,

@@ -133,6 +133,9 @@ func fill(t *testing.T, structure any) {
 			value = []string{text, "more"}
 		case [][]byte:
 			value = [][]byte{fmt.Appendf(nil, `{"at":%q,"attempt":%d,"error":"e","trace":"t"}`, at.Format(time.RFC3339Nano), n)}
+		case *bool:
+			is := true
+			value = &is
 		case *deltatype.Cause:
 			cause := deltatype.CauseHopeless
 			value = &cause

@@ -29,7 +29,12 @@ var _ handler = (*controllerAdapter[Object])(nil)
 
 func (a *controllerAdapter[T]) Kind() string { return a.kind }
 
-func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) (outcome activities.Outcome) {
+func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) activities.Outcome {
+	return a.recovered(task, func(resource *Resource[T]) error { return a.controller.Work(ctx, resource) })
+}
+
+// recovered calls user code for a task. A panic is a failure.
+func (a *controllerAdapter[T]) recovered(task *activities.Task, call func(*Resource[T]) error) (outcome activities.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
 			outcome = activities.Outcome{
@@ -43,7 +48,20 @@ func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) 
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
 	}
-	return outcomeOf(a.controller.Work(ctx, resource))
+	return outcomeOf(call(resource))
+}
+
+func (a *controllerAdapter[T]) Finalizes() bool {
+	_, ok := a.controller.(Finalizer[T])
+	return ok
+}
+
+func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Task) activities.Outcome {
+	outcome := a.recovered(task, func(resource *Resource[T]) error { return a.controller.(Finalizer[T]).Finalize(ctx, resource) })
+	if outcome.Verdict == activities.VerdictSynced || outcome.Verdict == activities.VerdictDeleted {
+		return activities.Outcome{Verdict: activities.VerdictFinalized}
+	}
+	return outcome
 }
 
 func (a *controllerAdapter[T]) WorksBatches() bool {

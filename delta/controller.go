@@ -38,6 +38,21 @@ type BatchWorker[T Object] interface {
 	WorkBatch(ctx context.Context, resources []*Resource[T]) []error
 }
 
+// Finalizer is for controllers that clear up after deleted resources.
+type Finalizer[T Object] interface {
+	// Finalize is called for a resource that was deleted, because a complete listing no longer had it, because Work said so, or explicitly:
+	// the resource's Cause tells which. It has the timeout, the limits, the attempts, the waits and CompleteTx of Work, may return what Work may
+	// return, and must be idempotent too. It is called at least once, and until it returns nil or a [ResourceDelete]: after MaxAttempts
+	// failures every DegradedRetryInterval, also if it says that it is hopeless. Only then is the row removed, by any client, after its
+	// retention. If the object is informed again before, the resource is live again and Finalize is not called any more, except for a call
+	// that runs: Work follows it.
+	//
+	// Once a client with a Finalizer has started, rows of deleted resources of the kind wait for it, also if later clients have none. A kind that
+	// is to do without one again needs: UPDATE delta_controller SET finalizes = FALSE WHERE name = '<kind>'; UPDATE delta_resource SET
+	// finalized = NULL WHERE kind = '<kind>'.
+	Finalize(ctx context.Context, resource *Resource[T]) error
+}
+
 // Informer lists what exists outside, on a channel. [Lister] does it with an iterator, whose errors cannot get lost.
 type Informer[T Object] interface {
 	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may

@@ -189,8 +189,8 @@ func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activi
 			return err
 		}
 	}
-	if d.isLate(row) || row.State == deltatype.ResourceStatePending {
-		if err := d.rehome(call, options, row.State); err != nil {
+	if d.isLate(row) || row.Worked {
+		if err := d.rehome(call, options, row.Worked); err != nil {
 			return err
 		}
 		if ref.SearchAttributes && !d.ref().SearchAttributes { // the workflow could not get on for them
@@ -220,7 +220,7 @@ func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWork
 // rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
 // for a worker that is cut off from Postgres, but not from Temporal, or it was started with search attributes that Temporal no longer has.
 // The row, which has no claim that is alive, says everything that the next one has to know.
-func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, state deltatype.ResourceState) error {
+func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, worked bool) error {
 	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil
@@ -234,7 +234,7 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 	case found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
 	case there != options.TaskQueue:
 		why = "its task queue is not the kind's any more"
-	case state == deltatype.ResourceStatePending && isExecuted(found):
+	case worked && isExecuted(found):
 		why = "its worker has no claim, and does not give up"
 	case found.GetPendingWorkflowTask().GetAttempt() > 1:
 		lacks, err := d.lacksAttributes(ctx, found.GetWorkflowExecutionInfo().GetExecution())

@@ -55,6 +55,8 @@ type dispatcher struct {
 
 	names   names
 	hashIDs bool
+	// finalizes is true where the client's controller of the kind has a Finalizer.
+	finalizes bool
 	// eager starts workflows on this client's own worker, without a way through Temporal's task queue.
 	eager bool
 	// ref is that of the kind: a resource's has its id too.
@@ -242,6 +244,7 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		BatchID:        batch,
 		BatchPrefix:    d.names.batches(d.kind),
 		HashIds:        d.hashIDs,
+		Finalizes:      d.finalizes,
 		Largest:        largestInBatch,
 		MostLost:       activities.MaxLost,
 		Priorities:     priorities,

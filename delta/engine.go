@@ -196,7 +196,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	for kind, r := range c.config.Controllers.byKind {
 		if c.config.DisableInformers {
-			if err := q.AddController(ctx, c.pool, db.AddControllerParams{Name: kind, TaskQueue: queue}); err != nil {
+			if err := q.AddController(ctx, c.pool, db.AddControllerParams{Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes()}); err != nil {
 				return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 			}
 			continue
@@ -205,12 +205,16 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)
 		}
-		_, err = q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
+		settings, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
 			Name: kind, InformInterval: interval(e.informInterval(r)), FullListingInterval: r.settings.FullListingInterval,
-			InformSchedule: spec, ListsNothing: r.handler.ListsNothing(), TaskQueue: queue,
+			InformSchedule: spec, ListsNothing: r.handler.ListsNothing(), TaskQueue: queue, Finalizes: r.handler.Finalizes(),
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
+		}
+		if settings.Finalizes && !r.handler.Finalizes() {
+			c.config.Logger.Warn("this client's controller has no Finalizer, and others of the kind had one: what is deleted is kept until a client "+
+				"that has one has finalized it", "kind", kind)
 		}
 	}
 	return nil
@@ -270,8 +274,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 
 		temporalNamespace: e.temporalNamespace(),
 
-		names:   e.names,
-		hashIDs: e.client.config.HashObjectIDs,
+		names:     e.names,
+		hashIDs:   e.client.config.HashObjectIDs,
+		finalizes: r.handler.Finalizes(),
 		// A worker of the user's may be versioned, which an eager start does not heed.
 		eager: e.client.config.TaskQueue == "",
 		ref: func() activities.Ref {

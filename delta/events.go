@@ -18,10 +18,12 @@ const (
 	// more where it was updated.
 	EventCategoryObjectSynced EventCategory = "object_synced"
 	// EventCategoryObjectFailed is an attempt that failed. The resource's State tells whether it is tried again (failed) or
-	// not (degraded).
+	// not (degraded), or that it was an attempt of Finalize (deleted).
 	EventCategoryObjectFailed EventCategory = "object_failed"
 	// EventCategoryObjectDeleted is a resource that became deleted: by Work, by a complete listing, or by Client.Delete.
 	EventCategoryObjectDeleted EventCategory = "object_deleted"
+	// EventCategoryObjectFinalized is a deleted resource whose Finalize has succeeded.
+	EventCategoryObjectFinalized EventCategory = "object_finalized"
 )
 
 // Event is something that this client did with a resource.
@@ -67,7 +69,7 @@ func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func())
 	if config.ChanSize < 0 {
 		panic("delta: subscribe: ChanSize must not be negative")
 	}
-	known := []EventCategory{EventCategoryObjectSynced, EventCategoryObjectFailed, EventCategoryObjectDeleted}
+	known := []EventCategory{EventCategoryObjectSynced, EventCategoryObjectFailed, EventCategoryObjectDeleted, EventCategoryObjectFinalized}
 	for _, category := range config.Categories {
 		if !slices.Contains(known, category) {
 			panic("delta: subscribe: there is no category " + string(category))
@@ -151,6 +153,8 @@ func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.Res
 		e.send(EventCategoryObjectSynced, row)
 	case activities.VerdictDeleted:
 		e.send(EventCategoryObjectDeleted, row)
+	case activities.VerdictFinalized:
+		e.send(EventCategoryObjectFinalized, row)
 	case activities.VerdictFailed, activities.VerdictDegraded:
 		e.send(EventCategoryObjectFailed, row)
 	case activities.VerdictSnoozed, activities.VerdictReleased:

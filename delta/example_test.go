@@ -58,6 +58,7 @@ type UserController struct {
 	delta.ListerDefaults[*User]
 	api interface {
 		Put(ctx context.Context, user *User, idempotencyKey string) (*http.Response, error)
+		Delete(ctx context.Context, user *User, idempotencyKey string) (*http.Response, error)
 		PutMany(ctx context.Context, users []*delta.Resource[*User]) (statuses []int, err error)
 		List(ctx context.Context, after *time.Time, page string) (users []*User, next string, err error)
 	}
@@ -95,6 +96,21 @@ func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[
 		}
 	}
 	return results
+}
+
+// What was deleted is cleared up before its row is removed.
+func (c *UserController) Finalize(ctx context.Context, r *delta.Resource[*User]) error {
+	if r.Cause != deltatype.CauseCommand {
+		return nil // a listing, or Work, has found it gone outside
+	}
+	response, err := c.api.Delete(ctx, r.Object, r.IdempotencyKey())
+	switch {
+	case err != nil:
+		return err // tried again later
+	case response.StatusCode == http.StatusNotFound, response.StatusCode == http.StatusOK:
+		return nil // done: the row may be removed after its retention
+	}
+	return errors.New(response.Status)
 }
 
 // All that exists, in pages. An error that is yielded fails the pass: the cursor stays, and nothing is marked deleted.

@@ -26,7 +26,8 @@ func (keptBatched) Settings() delta.ObjectSettings { return keptSettings(50) }
 
 func keptSettings(size int) delta.ObjectSettings {
 	s := batchSettings(size)
-	s.CompleteListing, s.DegradedRetryInterval, s.MaxDeleted = true, 200*time.Millisecond, 3
+	s.CompleteListing, s.DegradedRetryInterval, s.MaxDeleted, s.MaxDeletedShare = true, 200*time.Millisecond, 3, 0.97
+	s.HeartbeatTimeout = time.Second
 	s.RetryPolicy = delta.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumInterval: 20 * time.Millisecond}
 	return s
 }
@@ -36,8 +37,18 @@ type listedGear struct {
 	gear
 	upstream *upstream[account]
 	logs     *logBuffer
-	// add adds the controller.
-	add func(work func(context.Context, job) error) func(*delta.Controllers)
+	// add adds the controller, which has no Finalizer without the second function.
+	add func(work, finalize func(context.Context, job) error) func(*delta.Controllers)
+}
+
+// finalizing is a controller with a Finalizer.
+type finalizing[T delta.Object] struct {
+	*controller[T]
+	finalize worker[T]
+}
+
+func (f finalizing[T]) Finalize(ctx context.Context, r *delta.Resource[T]) error {
+	return f.finalize(ctx, r)
 }
 
 // inListedGears runs a test in both gears of the kept kind.
@@ -59,11 +70,14 @@ func inListedGears(t *testing.T, test func(t *testing.T, g listedGear)) {
 func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) account) listedGear {
 	up := &upstream[account]{}
 	g := listedGear{gear: gearOf(0, object, accountOf), upstream: up}
-	g.add = func(work func(context.Context, job) error) func(*delta.Controllers) {
-		return with(&controller[T]{
-			work: func(ctx context.Context, r *delta.Resource[T]) error {
-				return work(ctx, job{r.ResourceRow, accountOf(r.Object), r.CompleteTx})
-			},
+	of := func(do func(context.Context, job) error) worker[T] {
+		return func(ctx context.Context, r *delta.Resource[T]) error {
+			return do(ctx, job{r.ResourceRow, accountOf(r.Object), r.CompleteTx})
+		}
+	}
+	g.add = func(work, finalize func(context.Context, job) error) func(*delta.Controllers) {
+		c := &controller[T]{
+			work: of(work),
 			inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan T, error) {
 				up.mu.Lock()
 				defer up.mu.Unlock()
@@ -73,7 +87,11 @@ func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) acco
 				}
 				return send(ctx, all...), up.fail
 			},
-		})
+		}
+		if finalize == nil {
+			return with(c)
+		}
+		return func(cs *delta.Controllers) { delta.AddController(cs, finalizing[T]{c, of(finalize)}) }
 	}
 	return g
 }
@@ -81,7 +99,13 @@ func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) acco
 // startListed starts a client whose log the test can read. configure may be nil.
 func (g listedGear) startListed(configure func(*delta.Config), work func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
-	config := g.config(g.add(work))
+	return g.startFinalizing(configure, work, nil)
+}
+
+// startFinalizing does so with a Finalizer.
+func (g listedGear) startFinalizing(configure func(*delta.Config), work, finalize func(context.Context, job) error) *delta.Client {
+	g.t.Helper()
+	config := g.config(g.add(work, finalize))
 	config.Logger = g.logs.logger()
 	if configure != nil {
 		configure(config)

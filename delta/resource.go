@@ -47,9 +47,13 @@ func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
 }
 
 // IdempotencyKey is for calls upstream that take one. It is the same for all attempts of one generation, and another one
-// for each generation and resource. 32 hexadecimal digits.
+// for each generation and resource, and for Finalize. 32 hexadecimal digits.
 func (r *Resource[T]) IdempotencyKey() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.ObjectKind, r.ObjectID))
+	named := fmt.Appendf(nil, "%d/%d/%d/%s/%s", r.ID, r.CreatedAt.UnixMicro(), r.Generation, r.ObjectKind, r.ObjectID)
+	if r.State == deltatype.ResourceStateDeleted {
+		named = append(named, "/finalize"...) // it may be the generation in which Work found the object gone
+	}
+	sum := sha256.Sum256(named)
 	return hex.EncodeToString(sum[:16])
 }
 

@@ -112,6 +112,9 @@ CREATE TABLE delta_controller (
     inform_cursor_at timestamptz,
     -- Where the kind is worked by workers of the user's own; null where clients run workers.
     task_queue text COLLATE "C",
+    -- A client has started whose controller has a Finalizer: rows of deleted resources are kept until it has succeeded. It stays so when
+    -- clients without one start, which may be older.
+    finalizes boolean NOT NULL DEFAULT FALSE,
     -- Where the calls of Work are limited in their rate: when the next one may begin.
     next_call_at timestamptz,
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -159,6 +162,8 @@ CREATE TABLE delta_resource (
     claim uuid,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
     cause delta_cause,
+    -- Of a deleted resource whose kind has a Finalizer: whether that has succeeded. Null where it has none; without meaning in other states.
+    finalized boolean,
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
@@ -289,6 +294,21 @@ RETURN CASE state
     WHEN 'degraded' THEN CASE WHEN coalesce(n.degraded_retention, degraded) >= '0' THEN coalesce(n.degraded_retention, degraded) END
     WHEN 'deleted' THEN CASE WHEN coalesce(n.deleted_retention, deleted) >= '0' THEN coalesce(n.deleted_retention, deleted) END
 END;
+
+-- Whether the current generation of a resource is being worked: by Work, or, while it stays deleted, by Finalize.
+CREATE FUNCTION delta_is_worked(state delta_resource_state, finalized boolean, due_at timestamptz) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN state = 'pending' OR (state = 'deleted' AND finalized IS FALSE AND due_at IS NULL);
+
+-- Whether a resource waits for a call of Work or Finalize, which comes when it is due.
+CREATE FUNCTION delta_awaits_attempt(state delta_resource_state, finalized boolean) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN state IN ('scheduled', 'expired', 'failed') OR (state = 'deleted' AND finalized IS FALSE);
+
+-- The column finalized of a resource that becomes deleted.
+CREATE FUNCTION delta_unfinalized(kind text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (SELECT NOT c.finalizes FROM delta_controller c WHERE c.name = kind AND c.finalizes);
 
 -- Whether a resource is one that degraded because its attempts were used up: it is tried again, slowly, and when an informer lists it.
 CREATE FUNCTION delta_heals(state delta_resource_state, cause delta_cause) RETURNS boolean
@@ -470,6 +490,9 @@ $$;
 DROP FUNCTION delta_is_rivers;
 DROP FUNCTION delta_next_step;
 DROP FUNCTION delta_stays_deleted;
+DROP FUNCTION delta_unfinalized;
+DROP FUNCTION delta_awaits_attempt;
+DROP FUNCTION delta_is_worked;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
 DROP FUNCTION delta_retention;

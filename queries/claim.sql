@@ -4,7 +4,8 @@
 -- members are compared with members, and not with the table.
 
 -- name: ClaimResources :many
--- scheduled, expired, failed (all of them due), or pending with a dead claim -> pending.
+-- scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. What is deleted and has to be finalized stays
+-- deleted, and is worked while its due_at is null; a worker whose controller cannot finalize leaves it.
 --
 -- A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
 -- repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
@@ -18,11 +19,13 @@ WITH o AS MATERIALIZED (
             ELSE l.pending AND l.attempt >= least(l.max_attempts, @most_lost::integer) END AS exhausted
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.state = 'pending' AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
-            d.state = 'pending' AND coalesce(d.claim = @claim::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
+        SELECT d.id, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
+            delta_is_worked(d.state, d.finalized, d.due_at) AND coalesce(d.claim = @claim::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
         FROM delta_resource d
         WHERE d.id = m.id AND d.kind = @kind AND NOT d.paused AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
-          AND (d.state = 'pending' OR (d.state IN ('scheduled', 'expired', 'failed') AND d.due_at <= now() AND d.attempt < d.max_attempts))
+          AND (delta_is_worked(d.state, d.finalized, d.due_at)
+            OR (delta_awaits_attempt(d.state, d.finalized) AND d.due_at <= now() AND (d.attempt < d.max_attempts OR d.state = 'deleted')))
+          AND (d.state <> 'deleted' OR @finalizes::boolean)
           AND (d.claimed_until IS NULL OR d.claim = @claim::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
         LIMIT 1
@@ -31,8 +34,9 @@ WITH o AS MATERIALIZED (
     WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
 )
 UPDATE delta_resource r
-SET state = 'pending',
-    attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE r.attempt + 1 END,
+SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
+    -- Finalize is tried until it succeeds: its attempts are counted up to the most that Work has.
+    attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE least(r.attempt + 1, r.max_attempts) END,
     attempted_at = CASE WHEN o.repeated OR o.exhausted THEN r.attempted_at ELSE now() END,
     due_at = NULL,
     claim = @claim::uuid,
@@ -65,13 +69,14 @@ ON CONFLICT (id) DO UPDATE SET claimed_until = excluded.claimed_until;
 SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@claims::uuid[]) AS claim) m
 LEFT JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
-WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL);
+WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL
+    AND NOT delta_is_worked(r.state, r.finalized, r.due_at));
 
 -- name: CloseClaims :many
 -- Closes claims that were kept for calls of Work that went on after their outcome was written. What came due meanwhile is dispatched.
 UPDATE delta_resource r
 SET claimed_until = NULL,
-    dispatch_at = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN delta_awaits_attempt(r.state, r.finalized) AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.claim = @claim::uuid AND d.claimed_until IS NOT NULL

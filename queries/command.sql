@@ -64,10 +64,10 @@ WHERE r.id = c.id
 RETURNING r.*;
 
 -- name: DeleteResources :many
--- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is
--- removed when its retention has passed.
+-- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is finalized, if its kind
+-- has that, and removed when its retention has passed.
 WITH chosen AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_unfinalized(d.kind) AS finalized FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
@@ -75,12 +75,13 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = 'deleted',
     cause = 'command',
+    finalized = c.finalized,
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval),
+    due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
     dispatch_at = now()
 FROM chosen c
 WHERE r.id = c.id
@@ -105,7 +106,7 @@ RETURNING r.*;
 -- pending, may have lost its workflow meanwhile.
 UPDATE delta_resource r
 SET paused = @paused,
-    dispatch_at = CASE WHEN NOT @paused::boolean AND (r.due_at IS NOT NULL OR r.state = 'pending') THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
+    dispatch_at = CASE WHEN NOT @paused::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING r.*;
 
@@ -120,7 +121,7 @@ SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d
     WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at > now() AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
-      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+      AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
 ) d
 ORDER BY d.id;
 
@@ -130,7 +131,7 @@ UPDATE delta_resource r SET dispatch_at = now()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.dispatch_at > now()
-      AND (d.state = 'pending' OR (d.due_at <= now() AND d.state IN ('scheduled', 'expired', 'failed')))
+      AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
     FOR NO KEY UPDATE SKIP LOCKED
 ));
 

@@ -10,21 +10,23 @@
 --
 -- Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
 --
+-- A client whose controller cannot finalize leaves what is to be finalized to others.
+--
 -- With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
 -- itself, is large, or has lost attempts together with others: those it would take along once more.
 UPDATE delta_resource r
 SET dispatch_at = CASE
         WHEN r.due_at > now() THEN r.due_at + @grace::interval
-        WHEN r.due_at IS NOT NULL OR r.state = 'pending'
+        WHEN r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)
             THEN now() + least(greatest(@lease::interval, 2 * (now() - coalesce(r.due_at, r.claimed_until, now()))), @longest::interval)
         END,
     hashed_id = CASE WHEN @hash_ids::boolean THEN delta_hash_id(r.kind, r.object_id) END,
     workflow_id = CASE
         WHEN @batch_id::text <> ''
-            AND (coalesce(r.due_at <= now(), r.state = 'pending')
+            AND (coalesce(r.due_at <= now(), delta_is_worked(r.state, r.finalized, r.due_at))
                 OR (r.state IN ('synced', 'degraded', 'deleted') AND starts_with(r.workflow_id, @batch_prefix::text)))
             AND pg_column_size(r.object) <= @largest::integer
-            AND NOT (r.state = 'pending' AND r.attempt >= least(r.max_attempts, @most_lost::integer)) THEN @batch_id::text
+            AND NOT (delta_is_worked(r.state, r.finalized, r.due_at) AND r.attempt >= least(r.max_attempts, @most_lost::integer)) THEN @batch_id::text
         WHEN starts_with(r.workflow_id, @batch_prefix::text) THEN NULL
         ELSE r.workflow_id END
 WHERE r.id = ANY (ARRAY(
@@ -35,6 +37,7 @@ WHERE r.id = ANY (ARRAY(
             SELECT d.id, d.namespace FROM delta_resource d
             WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
               AND d.namespace <> ALL (@full_namespaces::text[])
+              AND (@finalizes::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
               AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
                 AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
             ORDER BY d.dispatch_at
@@ -47,7 +50,8 @@ WHERE r.id = ANY (ARRAY(
     WHERE taken.n <= coalesce((@rooms::integer[])[array_position(@limited_namespaces::text[], taken.namespace)], taken.n)
 ))
 RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.generation, r.due_at, r.dispatch_at,
-    coalesce(r.workflow_id = @batch_id::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed, now()::timestamptz AS now;
+    coalesce(r.workflow_id = @batch_id::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
+    delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now;
 
 -- name: NextDispatch :one
 -- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
@@ -112,7 +116,7 @@ WHERE id = ANY (ARRAY(
 -- name: DispatchSoon :exec
 -- A row whose workflow turned out to be another installation's is looked at again soon.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
-WHERE kind = @kind AND object_id = @object_id AND state IN ('scheduled', 'expired', 'failed', 'pending');
+WHERE kind = @kind AND object_id = @object_id AND (state = 'pending' OR delta_awaits_attempt(state, finalized));
 
 -- name: Notify :exec
 -- The channel is the installation's: schemas of one database do not wake each other.

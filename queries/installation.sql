@@ -33,18 +33,18 @@ WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_re
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
 
 -- name: UpsertController :one
-INSERT INTO delta_controller (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue)
-VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue))
+INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
+VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes)
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
     full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
-    task_queue = excluded.task_queue, updated_at = now()
+    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
 RETURNING *;
 
 -- name: AddController :exec
 -- For a client that leaves informers to others: what they wrote stays.
-INSERT INTO delta_controller (name, inform_interval, task_queue) VALUES (@name, '0', sqlc.narg(task_queue))
-ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, updated_at = now();
+INSERT INTO delta_controller AS c (name, inform_interval, task_queue, finalizes) VALUES (@name, '0', sqlc.narg(task_queue), @finalizes)
+ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now();
 
 -- name: GetController :one
 SELECT * FROM delta_controller WHERE name = @name;

@@ -21,7 +21,7 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 -- name: DeleteMissing :many
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_unfinalized(@kind) AS finalized FROM delta_resource d
     WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
       AND coalesce(d.attempted_at < @started, TRUE) AND coalesce(d.synced_at < @started, TRUE)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
@@ -32,12 +32,14 @@ WITH missing AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = 'deleted',
     cause = 'unlisted',
+    finalized = m.finalized,
     generation = r.generation + 1,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
-    due_at = now() + delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval),
+    due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
+        ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
     dispatch_at = now()
 FROM missing m
 WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id

@@ -5,15 +5,19 @@
 -- generation it keeps what it has, and only what was synced, or the error, is recorded. Rows are named by their ids: one that was
 -- removed and made anew has the same generations and attempts.
 --
+-- Where it is what Finalize came to, the row stays deleted: it is finalized by 'deleted', and waits for the next attempt after 'failed' and
+-- 'scheduled'. What becomes deleted is due at once where its kind has a Finalizer.
+--
 -- Locked rows are skipped and repeated by the caller: no other outcome waits for them.
 --
 -- delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after due_at a dispatcher looks
 -- at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 -- is said by a workflow that goes on with a newer generation by itself.
 WITH o AS MATERIALIZED (
-    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current,
+    SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
+            WHEN i.state = 'deleted' AND l.finalized IS FALSE THEN '0'
             ELSE delta_next_step(i.state, i.cause, n, @default_expiry::interval, @degraded_retry::interval, @earlier::double precision,
                 @default_synced_retention::interval, @default_degraded_retention::interval, @default_deleted_retention::interval) END AS period
     FROM (
@@ -23,24 +27,28 @@ WITH o AS MATERIALIZED (
             unnest(@graces::interval[]) AS grace, unnest(@kept::boolean[]) AS kept, nullif(unnest(@errors::text[]), '')::jsonb AS error
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation FROM delta_resource d
+        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing,
+            CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
+        FROM delta_resource d
         WHERE d.id = i.id AND d.claim = @claim::uuid AND d.claimed_until IS NOT NULL
-          AND (d.generation > i.generation OR (d.generation = i.generation AND d.state = 'pending'))
+          AND (d.generation > i.generation OR (d.generation = i.generation AND delta_is_worked(d.state, d.finalized, d.due_at)))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
     LEFT JOIN delta_namespace n ON n.name = l.namespace
 )
 UPDATE delta_resource r
-SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
-    cause = CASE WHEN o.current THEN coalesce(o.cause, r.cause) ELSE r.cause END,
-    attempt = CASE WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
+SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state END,
+    finalized = CASE WHEN o.current AND (o.finalizing OR o.state = 'deleted') THEN o.finalized ELSE r.finalized END,
+    cause = CASE WHEN o.current AND NOT o.finalizing THEN coalesce(o.cause, r.cause) ELSE r.cause END,
+    attempt = CASE WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE THEN 0 WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
     sync_count = CASE WHEN o.reached AND o.state = 'synced' THEN r.sync_count + 1 ELSE r.sync_count END,
     synced_at = CASE WHEN o.reached THEN now() ELSE r.synced_at END,
     due_at = CASE WHEN o.current THEN now() + o.period ELSE r.due_at END,
     dispatch_at = CASE
+        WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE AND NOT @continues::boolean THEN now()
         WHEN o.current AND o.grace >= '0' THEN now() + o.period + o.grace
         WHEN o.current THEN now()
         WHEN r.dispatch_at IS NULL OR r.due_at > now() THEN r.dispatch_at
@@ -52,15 +60,15 @@ SET state = CASE WHEN o.current THEN o.state ELSE r.state END,
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, @max_errors) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now;
 
 -- name: StandingOutcomes :many
 -- How rows stand whose outcomes a statement did not write, if their latest claim is this one: open is one that was locked, and can still be
 -- written. The others hold their outcome already: only the answer was lost.
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.attempt,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
     r.snoozes, r.paused, now()::timestamptz AS now,
-    (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND r.state = 'pending')))::boolean AS open
+    (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND delta_is_worked(r.state, r.finalized, r.due_at))))::boolean AS open
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation) i
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = @claim::uuid;

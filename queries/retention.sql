@@ -2,21 +2,23 @@
 
 -- name: EndRetention :one
 -- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what degraded and may
--- heal gets one more attempt of the same generation, what was kept for long enough is removed, and what is to be kept for longer, by
--- settings that were changed since, is due later, or never. A batch ends only what is still its own. A row whose Work still runs is left
--- alone, and so is one that is paused: if its row were removed, an informer could bring it back, and it would be worked although nobody
--- had resumed it.
+-- heal gets one more attempt of the same generation, what was deleted before its kind had a Finalizer is to be finalized, what was kept for
+-- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch ends only
+-- what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an informer could
+-- bring it back, and it would be worked although nobody had resumed it.
 WITH ended AS MATERIALIZED (
     SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
         delta_heals(l.state, l.cause) AND @degraded_retry::interval > '0' AS heals,
+        l.state = 'deleted' AND l.finalized IS NULL AND delta_unfinalized(l.kind) IS FALSE AS finalizes,
         l.since + delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
             @default_deleted_retention::interval) AS kept_until
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.state, d.cause, d.namespace, CASE d.state WHEN 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since
+        SELECT d.id, d.kind, d.state, d.cause, d.finalized, d.namespace, CASE d.state WHEN 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since
         FROM delta_resource d
         WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
           AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
+          AND NOT delta_awaits_attempt(d.state, d.finalized)
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
         LIMIT 1
@@ -36,16 +38,21 @@ retried AS (
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.heals))
     RETURNING r.id
 ),
+finalizing AS (
+    UPDATE delta_resource r SET finalized = FALSE, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + @dispatch_after::interval
+    WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.finalizes))
+    RETURNING r.id
+),
 removed AS (
-    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND e.kept_until <= now()))
+    DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND NOT e.finalizes AND e.kept_until <= now()))
     RETURNING r.id, r.state, r.object_id, r.hashed_id, r.errors
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + @grace::interval
-    FROM ended e WHERE r.id = e.id AND r.id = ANY (@ids::bigint[]) AND NOT e.expires AND NOT e.heals AND coalesce(e.kept_until > now(), TRUE)
+    FROM ended e WHERE r.id = e.id AND r.id = ANY (@ids::bigint[]) AND NOT e.expires AND NOT e.heals AND NOT e.finalizes AND coalesce(e.kept_until > now(), TRUE)
     RETURNING r.id
 )
-SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM retried) AS retried, (SELECT count(*) FROM removed) AS removed,
+SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
     (SELECT count(*) FROM prolonged) AS prolonged,
     -- Those that were removed without ever having been brought in line again, for the log.
     ARRAY(SELECT CASE WHEN @hash_ids::boolean THEN '#' || coalesce(r.hashed_id, '') ELSE r.object_id END
@@ -57,4 +64,5 @@ SELECT (SELECT count(*) FROM expired) AS expired, (SELECT count(*) FROM retried)
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
-WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused;
+WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
+  AND NOT delta_awaits_attempt(r.state, r.finalized);

@@ -108,6 +108,7 @@ type resourceJSON struct {
 	Namespace         string          `json:"namespace"`
 	State             string          `json:"state"`
 	Cause             string          `json:"cause,omitempty"`
+	Finalized         *bool           `json:"finalized,omitempty"`
 	Paused            bool            `json:"paused"`
 	Generation        int64           `json:"generation"`
 	SyncedGeneration  int64           `json:"synced_generation"`
@@ -140,7 +141,7 @@ type errorJSON struct {
 
 func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
-		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Paused: r.Paused,
+		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Finalized: r.Finalized, Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,

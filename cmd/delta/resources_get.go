@@ -45,6 +45,9 @@ func nextStep(r *deltatype.ResourceRow) string {
 		}
 		return "it is tried, or its row removed"
 	case deltatype.ResourceStateDeleted:
+		if r.Finalized != nil && !*r.Finalized {
+			return "it is finalized"
+		}
 		return "its row is removed"
 	default:
 		return "it is tried"

@@ -16,6 +16,9 @@ type ResourceRow struct {
 	State ResourceState
 	// Cause is why the resource degraded or was deleted, when it did so last; empty if it never did.
 	Cause Cause
+	// Finalized is for a deleted resource whose kind has a Finalizer: whether that has succeeded. Until then the row is kept. Nil where
+	// the kind has none, and without meaning in other states.
+	Finalized *bool
 	// Generation counts sync episodes. It rises when the object or its options change, when the resource expires, and
 	// when it is asked for again.
 	Generation int64

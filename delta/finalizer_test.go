@@ -1,0 +1,202 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// What is deleted, in whichever way, is finalized once it has succeeded, and only then removed, by a client that has no Finalizer.
+func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		const listed = 25 // more than go on in workflows of their own
+		var mu sync.Mutex
+		tries, causes := map[string]int{}, map[deltatype.Cause]int{}
+		down := true
+		work := func(_ context.Context, r job) error {
+			if r.Object.Name == "gone" {
+				return delta.ResourceDelete(errors.New("410"))
+			}
+			return nil
+		}
+		c := g.startFinalizing(briefRetentions, work, func(_ context.Context, r job) error {
+			mu.Lock()
+			defer mu.Unlock()
+			tries[r.ObjectID]++
+			if down {
+				return errors.New("503")
+			}
+			causes[r.Cause]++
+			return nil
+		})
+		events, cancel := c.SubscribeConfig(&delta.SubscribeConfig{
+			ChanSize: 1000, Categories: []delta.EventCategory{delta.EventCategoryObjectDeleted, delta.EventCategoryObjectFinalized},
+		})
+		defer cancel()
+		g.lists(append(names("m", listed), "stays")...)
+		g.list(c)
+		g.inform(c, nil, "gone", "command")
+		g.await("command", synced(1))
+		_, err := c.Delete(t.Context(), g.kind, "command")
+		require.NoError(t, err)
+		g.await("gone", inState(deltatype.ResourceStateDeleted))
+		g.lists("stays")
+		require.Equal(t, listed, g.list(c).Deleted)
+
+		// While Finalize fails, no row is removed, although their retention has passed.
+		until(t, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			all := 0
+			for _, n := range tries {
+				if n >= 2 {
+					all++
+				}
+			}
+			return all == listed+2
+		})
+		require.Equal(t, listed+2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		mu.Lock()
+		down = false
+		mu.Unlock()
+		until(t, func() bool { return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+		mu.Lock()
+		defer mu.Unlock()
+		require.Equal(t, map[deltatype.Cause]int{deltatype.CauseUnlisted: listed, deltatype.CauseWork: 1, deltatype.CauseCommand: 1}, causes, "each once")
+		require.Zero(t, tries["stays"])
+		sent := map[delta.EventCategory]int{}
+		for range 2 * (listed + 2) {
+			sent[next(t, events).EventCategory]++
+		}
+		require.Equal(t, map[delta.EventCategory]int{delta.EventCategoryObjectDeleted: listed + 2, delta.EventCategoryObjectFinalized: listed + 2}, sent)
+	})
+}
+
+// A client without a Finalizer, as an older one during a deploy, neither finalizes nor removes what is to be finalized.
+func TestAClientWithoutAFinalizerLeavesWhatIsToBeFinalized(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		work := func(context.Context, job) error { return nil }
+		finalize := make(chan string, 10)
+		finalizes := func(_ context.Context, r job) error {
+			finalize <- r.ObjectID
+			return nil
+		}
+		require.NoError(t, g.startFinalizing(briefRetentions, work, finalizes).Stop(t.Context()))
+		older := g.startListed(briefRetentions, work)
+		require.True(t, g.logs.has("has no Finalizer", "kind="+g.kind))
+		g.inform(older, nil, "ann", "bob")
+		g.await("bob", synced(1))
+		g.await("ann", synced(1))
+		n, err := older.DeleteAll(t.Context(), delta.Filter{Kinds: []string{g.kind}})
+		require.NoError(t, err)
+		require.Equal(t, 2, n)
+		// Others are worked meanwhile: the dispatcher has looked, and left them.
+		g.inform(older, nil, "eve")
+		g.await("eve", synced(1))
+		require.Equal(t, 2, g.states(g.kind)[deltatype.ResourceStateDeleted])
+		require.NoError(t, older.Stop(t.Context()))
+
+		g.startFinalizing(briefRetentions, work, finalizes)
+		g.await("ann", gone)
+		g.await("bob", gone)
+		require.Len(t, finalize, 2, "each once")
+	})
+}
+
+func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
+	t.Parallel()
+	row := deltatype.ResourceRow{ID: 1, ObjectKind: "account", ObjectID: "ann", Generation: 3, State: deltatype.ResourceStatePending}
+	r := &delta.Resource[account]{ResourceRow: &row}
+	work := r.IdempotencyKey()
+	row.State = deltatype.ResourceStateDeleted
+	require.NotEqual(t, work, r.IdempotencyKey())
+}
+
+// A Finalize that takes long keeps its claim: what ends the context of Work, a command delete, does not end it.
+func TestALongFinalizeKeepsItsClaim(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		ended := make(chan error, 10)
+		c := g.startFinalizing(nil, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
+			seen := map[string]bool{}
+			until(t, func() bool { // the second renewal comes after what the first one has found was acted on
+				var renewed *string
+				err := g.Pool.QueryRow(context.WithoutCancel(ctx), `SELECT max(c.claimed_until)::text FROM delta_claim c
+					JOIN delta_resource r ON r.claim = c.id`).Scan(&renewed)
+				if err == nil && renewed != nil {
+					seen[*renewed] = true
+				}
+				return len(seen) >= 3 || ctx.Err() != nil
+			})
+			ended <- context.Cause(ctx)
+			return nil
+		})
+		g.inform(c, nil, "ann")
+		g.await("ann", synced(1))
+		_, err := c.Delete(t.Context(), g.kind, "ann")
+		require.NoError(t, err)
+		require.NoError(t, <-ended)
+		g.await("ann", func(r *deltatype.ResourceRow) bool { return r != nil && *r.Finalized })
+		require.Empty(t, ended, "once")
+	})
+}
+
+// finalizingMany is given many resources in one call of Work, and one in each of Finalize.
+type finalizingMany struct {
+	finalizing[keptBatched]
+	worked chan int
+}
+
+func (f finalizingMany) WorkBatch(_ context.Context, all []*delta.Resource[keptBatched]) []error {
+	for _, r := range all {
+		if r.State == deltatype.ResourceStateDeleted {
+			return nil // it is not for Work
+		}
+	}
+	f.worked <- len(all)
+	return make([]error, len(all))
+}
+
+func TestABatchOfAKindWithWorkBatchFinalizesEachByItself(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	finalized := make(chan string, 100)
+	config := h.config(func(cs *delta.Controllers) {
+		delta.AddController(cs, finalizingMany{finalizing[keptBatched]{&controller[keptBatched]{}, func(_ context.Context, r *delta.Resource[keptBatched]) error {
+			finalized <- r.ObjectID
+			return nil
+		}}, make(chan int, 100)})
+	})
+	c := h.start(config)
+	object := func(name string) delta.Object { return keptBatched{account{Name: name}} }
+	old, fresh := names("old", 5), names("new", 5)
+	inform := func(names []string) {
+		var objects []delta.Object
+		for _, name := range names {
+			objects = append(objects, object(name))
+		}
+		_, err := c.InformMany(t.Context(), objects, nil)
+		require.NoError(t, err)
+	}
+	inform(old)
+	for _, name := range old {
+		h.eventually("kept-batched", name, synced(1))
+	}
+	require.NoError(t, c.PauseKind(t.Context(), "kept-batched")) // so that both are due together
+	_, err := c.DeleteAll(t.Context(), delta.Filter{ObjectIDs: old})
+	require.NoError(t, err)
+	inform(fresh)
+	require.NoError(t, c.ResumeKind(t.Context(), "kept-batched"))
+	for _, name := range fresh {
+		h.eventually("kept-batched", name, synced(1))
+	}
+	for _, name := range old {
+		h.eventually("kept-batched", name, func(r *deltatype.ResourceRow) bool { return r.Finalized != nil && *r.Finalized })
+	}
+	require.Len(t, finalized, len(old))
+}
