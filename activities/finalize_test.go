@@ -258,3 +258,49 @@ func TestFinalizeCompletesInATransactionOfTheUsers(t *testing.T) {
 		})
 	}
 }
+
+// A transaction that was rolled back counts for nothing, also if another worker has the resource by then.
+func TestARolledBackFinalizeThatLostItsClaimHasNotSucceeded(t *testing.T) {
+	t.Parallel()
+	h, ref := newFinalizer(t, nil)
+	var observed []activities.Verdict
+	h.Observed = func(verdict activities.Verdict, _ func() (*deltatype.ResourceRow, error)) {
+		observed = append(observed, verdict)
+	}
+	h.handler.finalizeTask = func(ctx context.Context, task *activities.Task) activities.Outcome {
+		tx, err := h.Pool.Begin(ctx)
+		require.NoError(t, err)
+		require.NoError(t, task.CompleteTx(ctx, tx))
+		require.NoError(t, tx.Rollback(ctx))
+		h.killClaim(ref)
+		h.claimAs(ref, true)
+		return finalized
+	}
+	h.delete(ref)
+	h.attempt(ref)
+	require.Empty(t, observed)
+	require.False(t, *h.row(ref).Finalized)
+}
+
+// What waits for its next Finalize is not the batch's any more: a dispatcher puts it into another one.
+func TestAMemberThatWaitsToBeFinalizedDoesNotRestWithItsBatch(t *testing.T) {
+	t.Parallel()
+	outcome := failed
+	h, ref := newFinalizer(t, func(context.Context, *deltatype.ResourceRow) activities.Outcome { return outcome })
+	h.delete(ref)
+	batch := activities.Batch{Installation: h.Installation, Kind: kind, WorkflowID: "batch", IDs: activities.PackNumbers([]int64{h.row(ref).ID})}
+	// Few that fail go on in workflows of their own, many do not.
+	h.set(ref, "workflow_id = 'batch'")
+	step, err := h.AttemptBatch(t.Context(), batch)
+	require.NoError(t, err)
+	require.Zero(t, step.Resting)
+	require.Equal(t, 1, step.Failed)
+	require.Nil(t, h.row(ref).ClaimedUntil)
+
+	h.set(ref, "workflow_id = 'batch', due_at = now()")
+	outcome = finalized
+	step, err = h.AttemptBatch(t.Context(), batch)
+	require.NoError(t, err)
+	require.Equal(t, 1, step.Resting)
+	require.Equal(t, 1, step.Deleted)
+}

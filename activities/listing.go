@@ -84,14 +84,17 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 	if err != nil {
 		return fmt.Errorf("counting what is no longer listed: %w", err)
 	}
-	l := a.Listing
+	l, withheld := a.Listing, false
 	if counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total) {
-		p.progress.Withheld = counted.Missing
-		a.Logger.Error("a listing leaves out suspiciously much: nothing is marked deleted",
-			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total,
-			"allowed", l.MostDeleted, "allowed_share", l.MostDeletedShare)
-	} else {
+		if withheld, err = p.withhold(ctx, counted); err != nil {
+			return err
+		}
+	}
+	if !withheld {
 		if err := p.deletePages(ctx, started); err != nil {
+			return err
+		}
+		if err := p.forgetWithheld(ctx); err != nil {
 			return err
 		}
 		if p.progress.Deleted > 0 && a.Informed != nil {

@@ -104,3 +104,14 @@ type Resource struct {
 	Tags              []string
 	Errors            [][]byte
 }
+
+type Withheld struct {
+	Kind           string
+	Missing        int64
+	Total          int64
+	Since          time.Time
+	SeenAt         time.Time
+	Decision       *string
+	DecidedMissing *int64
+	DecidedAt      *time.Time
+}

@@ -96,8 +96,8 @@ type ObjectSettings struct {
 	CompleteListing bool
 
 	// MaxDeleted is how many resources one pass may mark deleted in any case. If more are missing, and they are more than
-	// MaxDeletedShare of all, none is: the pass logs an error, says so in its result (withheld), and applies the rest.
-	// Negative: none.
+	// MaxDeletedShare of all, none is: the pass logs an error, says so in its result (withheld), and applies the rest. It is shown
+	// until somebody has decided ([Client.ApproveWithheld]). Negative: none.
 	//
 	// Defaults to 10.
 	MaxDeleted int

@@ -55,6 +55,9 @@ type KindStatus struct {
 	// OldestLate is when the first of them was due.
 	Late       int64
 	OldestLate *time.Time
+	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
+	// if its Decision is empty.
+	Withheld *Withheld
 }
 
 // Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
@@ -106,6 +109,13 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, l := range late {
 		k, oldest := kind(l.Kind), l.Oldest.UTC()
 		k.Late, k.OldestLate = l.Count, &oldest
+	}
+	withheld, err := c.Withheld(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range withheld {
+		kind(withheld[i].Kind).Withheld = &withheld[i]
 	}
 	all := make([]KindStatus, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {

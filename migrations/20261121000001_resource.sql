@@ -250,6 +250,19 @@ CREATE TABLE delta_inform (
 
 CREATE INDEX delta_inform_kind_idx ON delta_inform (kind, id);
 
+-- Deletions that were withheld because a complete listing left out suspiciously much, until a listing leaves out less, or they were
+-- carried out. A decision holds for listings that leave out no more than decided_missing.
+CREATE TABLE delta_withheld (
+    kind text COLLATE "C" PRIMARY KEY,
+    missing bigint NOT NULL,
+    total bigint NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    decision text CHECK (decision IN ('approved', 'dismissed')),
+    decided_missing bigint,
+    decided_at timestamptz
+);
+
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
 -- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
 -- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
@@ -501,6 +514,7 @@ DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_inform;
 DROP TABLE delta_refused;
+DROP TABLE delta_withheld;
 DROP TABLE delta_listing;
 DROP TABLE delta_claim;
 DROP TABLE delta_resource;

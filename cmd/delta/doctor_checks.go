@@ -53,7 +53,21 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 		found.add("late", healthSkip, "needs the schema", "")
 	}
 	found.late(kinds, time.Now())
+	found.withheld(kinds)
 	return found
+}
+
+// withheld looks for deletions that listings ask for, and that nobody has decided of.
+func (f *findings) withheld(kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Withheld == nil || k.Withheld.Decision != "" {
+			continue
+		}
+		w := withheldOf(k.Withheld)
+		f.addKind("deletions", k.Kind, healthWarn,
+			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
+			"see what upstream lists; then delta informs approve "+k.Kind+", or delta informs dismiss "+k.Kind)
+	}
 }
 
 func (f *findings) database(ctx context.Context, pool *pgxpool.Pool, host string) {

@@ -86,7 +86,7 @@ func codeOf(err error) int {
 		return exitInterrupted
 	case !isFailure(err), errors.As(err, &input), errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, delta.ErrNotFound):
+	case errors.Is(err, delta.ErrNotFound), errors.Is(err, delta.ErrNotWithheld):
 		return exitNotFound
 	case errors.As(err, &state):
 		return exitState

@@ -33,6 +33,7 @@ func informsCommand(c *cli) *cobra.Command {
 	}
 	c.temporalFlags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", limit, "`most` passes to show")
+	cmd.AddCommand(approveCommand(c), dismissCommand(c))
 	return cmd
 }
 

@@ -56,6 +56,8 @@ type informerJSON struct {
 	Paused              bool       `json:"paused"`
 	NextRun             *time.Time `json:"next_run"`
 	LastRun             *time.Time `json:"last_run"`
+	// Withheld is a deletion that complete listings ask for and that is not carried out; null where there is none.
+	Withheld *withheldJSON `json:"withheld"`
 }
 
 // refusedJSON is an object that a listing named and that cannot be taken.
@@ -114,6 +116,12 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	_, _ = fmt.Fprintln(c.out)
 	if err := c.informerTable(out.Kinds, now, temporalErr == nil); err != nil {
 		return err
+	}
+	for _, k := range out.Kinds {
+		if w := k.Informer.Withheld; w != nil && w.Decision == "" {
+			c.tell(fmt.Sprintf("%s: the listings leave out %s resources since %s, which is suspiciously much: none is marked deleted. "+
+				"Decide with delta informs approve %s, or dismiss.", k.Kind, w.missing(), w.Since.Format(time.RFC3339), k.Kind))
+		}
 	}
 	if err := c.refusedTable(out.Refused, now); err != nil {
 		return err
@@ -195,7 +203,10 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate, Refused: k.Refused,
-		Informer: informerJSON{ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused},
+		Informer: informerJSON{
+			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
+			Withheld: withheldOf(k.Withheld),
+		},
 	}
 	for _, state := range deltatype.ResourceStates() {
 		out.Counts[string(state)] = k.Counts[state]

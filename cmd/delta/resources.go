@@ -20,7 +20,7 @@ func resourcesCommand(c *cli) *cobra.Command {
 		Short:   "List resources, look at them, have them synced or deleted",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, retry, invalidate, delete or workflow-id")
+			return errors.New("say what to do: list, get, retry, invalidate, delete, revive or workflow-id")
 		},
 	}
 	c.databaseFlags(cmd)

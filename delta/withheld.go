@@ -1,0 +1,95 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+// Withheld is a deletion that complete listings of a kind have asked for, and that was not carried out because it is of suspiciously many
+// resources ([ObjectSettings].MaxDeleted). It is there until a listing leaves out less, or it was approved and carried out.
+type Withheld struct {
+	// Kind is the kind that was listed.
+	Kind string
+	// Missing is how many resources the latest listing left out, of Total.
+	Missing, Total int64
+	// Since is when a listing first left out so many, SeenAt when the latest one did.
+	Since, SeenAt time.Time
+	// Decision is [WithheldApproved] or [WithheldDismissed]; empty where nobody has decided. It holds for listings that leave out no more
+	// than DecidedMissing.
+	Decision string
+	// DecidedMissing is how many resources it was decided of, DecidedAt when; 0 and nil where nobody has.
+	DecidedMissing int64
+	DecidedAt      *time.Time
+}
+
+// Decisions of what was withheld.
+const (
+	// WithheldApproved has the next complete listing delete what it leaves out.
+	WithheldApproved = activities.Approved
+	// WithheldDismissed keeps the resources, and is no longer reported.
+	WithheldDismissed = activities.Dismissed
+)
+
+// ErrNotWithheld is wrapped in errors of calls that decide of a deletion which is not withheld, or is of more resources by now.
+var ErrNotWithheld = errors.New("there is no such withheld deletion")
+
+// Withheld reads the deletions that are withheld, by kind, decided or not.
+func (c *Client) Withheld(ctx context.Context) ([]Withheld, error) {
+	rows, err := db.New().ListWithheld(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: withheld: %w", schemaError(err))
+	}
+	all := make([]Withheld, len(rows))
+	for i := range rows {
+		all[i] = withheldOf(&rows[i])
+	}
+	return all, nil
+}
+
+// ApproveWithheld allows the next complete listing of a kind to mark deleted what it leaves out, if that is no more than missing: the
+// Missing that was looked at. Run one at once with [Client.RunInform]. It returns [ErrNotWithheld] where nothing is withheld, or more is by
+// now.
+func (c *Client) ApproveWithheld(ctx context.Context, kind string, missing int64) (*Withheld, error) {
+	return c.decideWithheld(ctx, WithheldApproved, kind, missing)
+}
+
+// DismissWithheld keeps what complete listings of a kind leave out, for as long as it is no more than missing: the Missing that was looked
+// at. Passes go on to say in their results what they withhold. It returns [ErrNotWithheld] where nothing is withheld, or more is by now.
+func (c *Client) DismissWithheld(ctx context.Context, kind string, missing int64) (*Withheld, error) {
+	return c.decideWithheld(ctx, WithheldDismissed, kind, missing)
+}
+
+func (c *Client) decideWithheld(ctx context.Context, decision, kind string, missing int64) (*Withheld, error) {
+	what := map[string]string{WithheldApproved: "approve", WithheldDismissed: "dismiss"}[decision]
+	if err := checkText("kind", kind); err != nil {
+		return nil, fmt.Errorf("delta: %s: %w", what, err)
+	}
+	if missing < 1 {
+		return nil, fmt.Errorf("delta: %s: %w", what, inputError("missing", missing, "must be the number of resources that was looked at, 1 at least"))
+	}
+	row, err := db.New().DecideWithheld(ctx, c.pool, db.DecideWithheldParams{Decision: decision, Kind: kind, Missing: &missing})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("delta: %s %d deletions of kind %s: %w, or it is of more resources by now", what, missing, kind, ErrNotWithheld)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: %s %d deletions of kind %s: %w", what, missing, kind, schemaError(err))
+	}
+	decided := withheldOf(&row)
+	return &decided, nil
+}
+
+func withheldOf(row *db.Withheld) Withheld {
+	w := Withheld{Kind: row.Kind, Missing: row.Missing, Total: row.Total, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
+	if row.Decision != nil {
+		at := row.DecidedAt.UTC()
+		w.Decision, w.DecidedMissing, w.DecidedAt = *row.Decision, *row.DecidedMissing, &at
+	}
+	return w
+}

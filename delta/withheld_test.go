@@ -1,0 +1,121 @@
+package delta_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// withheldIn is what is withheld of the gear's kind, as Kinds shows it too; nil if nothing is.
+func (g listedGear) withheldIn(c *delta.Client) *delta.Withheld {
+	g.t.Helper()
+	all, err := c.Withheld(g.t.Context())
+	require.NoError(g.t, err)
+	kinds, err := c.Kinds(g.t.Context())
+	require.NoError(g.t, err)
+	require.Len(g.t, kinds, 1)
+	if len(all) == 0 {
+		require.Nil(g.t, kinds[0].Withheld)
+		return nil
+	}
+	require.Len(g.t, all, 1)
+	require.Equal(g.t, &all[0], kinds[0].Withheld)
+	return &all[0]
+}
+
+// A deletion that is withheld is there until somebody has decided of it, or listings are complete again.
+func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		c := g.startListed(nil, func(context.Context, job) error { return nil })
+		all := names("m", 6)
+		g.lists(all...)
+		g.list(c)
+		require.Nil(t, g.withheldIn(c))
+		_, err := c.ApproveWithheld(t.Context(), g.kind, 6)
+		require.ErrorIs(t, err, delta.ErrNotWithheld)
+
+		g.lists()
+		before := g.now()
+		require.EqualValues(t, 6, g.list(c).Withheld)
+		w := g.withheldIn(c)
+		require.EqualValues(t, 6, w.Missing)
+		require.EqualValues(t, 6, w.Total)
+		require.Empty(t, w.Decision)
+		require.WithinRange(t, w.Since, before, g.now())
+		require.True(t, g.logs.has("level=ERROR", "suspiciously much", "delta informs approve", "missing=6"))
+		require.EqualValues(t, 6, g.list(c).Withheld)
+		again := g.withheldIn(c)
+		require.Equal(t, w.Since, again.Since)
+		require.True(t, again.SeenAt.After(w.SeenAt))
+
+		// A decision is of what was looked at.
+		_, err = c.ApproveWithheld(t.Context(), g.kind, 5)
+		require.ErrorIs(t, err, delta.ErrNotWithheld)
+		_, err = c.DismissWithheld(t.Context(), g.kind, 0)
+		require.ErrorContains(t, err, "missing 0: must be the number")
+
+		// What is complete again needs none.
+		g.lists(all...)
+		require.Zero(t, g.list(c).Withheld)
+		require.Nil(t, g.withheldIn(c))
+		require.Equal(t, 6, g.states(g.kind)[deltatype.ResourceStateSynced])
+	})
+}
+
+func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		c := g.startListed(nil, func(context.Context, job) error { return nil })
+		g.lists(names("m", 6)...)
+		g.list(c)
+		g.lists()
+		g.list(c)
+		decided, err := c.ApproveWithheld(t.Context(), g.kind, 6)
+		require.NoError(t, err)
+		require.Equal(t, delta.WithheldApproved, decided.Decision)
+		require.NotNil(t, decided.DecidedAt)
+
+		// More than was approved is withheld anew.
+		g.inform(c, nil, "later")
+		g.await("later", synced(1))
+		require.EqualValues(t, 7, g.list(c).Withheld)
+		require.Empty(t, g.withheldIn(c).Decision)
+		_, err = c.ApproveWithheld(t.Context(), g.kind, 7)
+		require.NoError(t, err)
+		run := g.list(c)
+		require.Equal(t, 7, run.Deleted)
+		require.Zero(t, run.Withheld)
+		require.Nil(t, g.withheldIn(c))
+		require.Equal(t, 7, g.states(g.kind)[deltatype.ResourceStateDeleted])
+
+		// The approval was for that one.
+		g.lists(names("n", 6)...)
+		g.list(c)
+		g.lists()
+		require.EqualValues(t, 6, g.list(c).Withheld)
+	})
+}
+
+func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		c := g.startListed(nil, func(context.Context, job) error { return nil })
+		g.lists(names("m", 6)...)
+		g.list(c)
+		g.lists()
+		g.list(c)
+		_, err := c.DismissWithheld(t.Context(), g.kind, 6)
+		require.NoError(t, err)
+		require.EqualValues(t, 6, g.list(c).Withheld, "the run says so")
+		require.Equal(t, delta.WithheldDismissed, g.withheldIn(c).Decision)
+		require.Equal(t, 6, g.states(g.kind)[deltatype.ResourceStateSynced])
+
+		// More than that is another question.
+		g.inform(c, nil, "later")
+		g.await("later", synced(1))
+		require.EqualValues(t, 7, g.list(c).Withheld)
+		require.Empty(t, g.withheldIn(c).Decision)
+	})
+}

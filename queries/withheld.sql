@@ -1,0 +1,25 @@
+-- Deletions that were withheld, and what was decided of them.
+
+-- name: Withhold :one
+-- Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
+INSERT INTO delta_withheld AS w (kind, missing, total) VALUES (@kind, @missing, @total)
+ON CONFLICT (kind) DO UPDATE
+SET missing = excluded.missing,
+    total = excluded.total,
+    seen_at = now(),
+    since = CASE WHEN w.decision IS NOT NULL AND excluded.missing > w.decided_missing THEN now() ELSE w.since END,
+    decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END
+RETURNING *;
+
+-- name: ForgetWithheld :exec
+-- A listing has left out no more than may be deleted, or the deletion was carried out.
+DELETE FROM delta_withheld WHERE kind = @kind;
+
+-- name: DecideWithheld :one
+-- Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.
+UPDATE delta_withheld SET decision = @decision::text, decided_missing = @missing, decided_at = now()
+WHERE kind = @kind AND missing <= @missing
+RETURNING *;
+
+-- name: ListWithheld :many
+SELECT * FROM delta_withheld ORDER BY kind;
