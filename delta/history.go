@@ -51,7 +51,7 @@ func (c *Client) InformPasses(ctx context.Context, kind string, limit int) ([]In
 		return nil, fmt.Errorf("delta: passes: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxPasses, defaultPasses))
 	}
 	setDefault(&limit, defaultPasses)
-	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Most: int32(limit)}) //nolint:gosec // it is bounded above
+	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Most: int32(limit)})
 	if err != nil {
 		return nil, fmt.Errorf("delta: passes: %w", schemaError(err))
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,6 +72,12 @@ func (r *recorder) InformTimeout(*delta.InformArgs[account]) time.Duration { ret
 
 func newRecorder(t *testing.T, namespace delta.NamespaceConfig) *recorder {
 	t.Helper()
+	return newRecorderInforming(t, namespace, 0)
+}
+
+// newRecorderInforming is newRecorder with an interval of the informer; 0 is the default.
+func newRecorderInforming(t *testing.T, namespace delta.NamespaceConfig, interval time.Duration) *recorder {
+	t.Helper()
 	r := &recorder{
 		// The identity is in most events; by default it names the machine.
 		Env:  deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) { o.Identity = "recorder" })),
@@ -91,6 +98,8 @@ func newRecorder(t *testing.T, namespace delta.NamespaceConfig) *recorder {
 		Temporal:         r.Temporal,
 		WorkflowIDPrefix: r.Prefix,
 		Logger:           slog.New(slog.NewTextHandler(io.Discard, nil)),
+
+		ResourceInformInterval: interval,
 	})
 	require.NoError(t, err)
 	r.client = c
@@ -304,6 +313,11 @@ func TestRecord(t *testing.T) {
 			r.start()
 			r.save(r.informRun(), name)
 		},
+		"inform-part-of-a-second": func(t *testing.T, name string) {
+			r := newRecorderInforming(t, removed, 1500*time.Millisecond)
+			r.start()
+			r.save(r.informRun(func(id string) bool { return r.has(id, enumspb.EVENT_TYPE_TIMER_FIRED, 1)() }), name)
+		},
 		"inform-failed-once": func(t *testing.T, name string) {
 			r := newRecorder(t, removed)
 			var runs atomic.Int64
@@ -352,19 +366,24 @@ func (r *recorder) has(workflowID string, event enumspb.EventType, n int) func()
 	}
 }
 
-// informRun is the id of the first run of the kind's informer.
-func (r *recorder) informRun() (id string) {
+// informRun is the id of a run of the kind's informer that is as the conditions say.
+func (r *recorder) informRun(is ...func(id string) bool) (id string) {
 	r.t.Helper()
 	r.wait("the informer runs", func() bool {
 		list, err := r.Temporal.ListWorkflow(r.t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
 			Namespace: r.TemporalNamespace,
 			Query:     fmt.Sprintf("WorkflowType = '%s' AND WorkflowId STARTS_WITH '%s'", workflows.InformName, r.Prefix),
 		})
-		if err != nil || len(list.GetExecutions()) == 0 {
+		if err != nil {
 			return false
 		}
-		id = list.GetExecutions()[0].GetExecution().GetWorkflowId()
-		return true
+		for _, run := range list.GetExecutions() {
+			id = run.GetExecution().GetWorkflowId()
+			if !slices.ContainsFunc(is, func(is func(id string) bool) bool { return !is(id) }) {
+				return true
+			}
+		}
+		return false
 	})
 	return id
 }
