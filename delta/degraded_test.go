@@ -131,11 +131,13 @@ func TestAKindWithCompleteListingsKeepsSyncedRowsUnlessARetentionIsSet(t *testin
 			return row.DueAt.Sub(*row.SyncedAt)
 		}
 		c := start(func(*delta.Config) {})
+		require.False(t, g.logs.has("is not noticed"))
 		require.EqualValues(t, -1, kept(c, "a", "default"))
 		require.EqualValues(t, -1, kept(c, "b", "plain"))
 		require.Equal(t, inNamespace, kept(c, "c", "own"))
 		require.NoError(t, c.Stop(t.Context()))
 		c = start(func(config *delta.Config) { config.SyncedResourceRetentionPeriod = explicit })
+		require.True(t, g.logs.has("level=WARN", "is not noticed", "kind="+g.kind))
 		require.Equal(t, explicit, kept(c, "d", "default"))
 		require.Equal(t, explicit, kept(c, "e", "plain"))
 		require.Equal(t, inNamespace, kept(c, "f", "own"))
