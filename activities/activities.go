@@ -74,6 +74,8 @@ type Activities struct {
 	OwnQueue bool
 	// Rate bounds how many calls of Work begin a second; nil for no bound.
 	Rate *RateLimit
+	// Snoozes are those that the client knows; nil for none.
+	Snoozes *Snoozes
 	// Pace measures attempts; nil for no measure, and no local activities.
 	Pace Pace
 	// HeartbeatTimeout is that of the kind's attempts; 0 for the default.

@@ -174,7 +174,7 @@ func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.
 func isDue(got *db.GetResourceRow) bool {
 	r := &got.Resource
 	isWaiting := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStateExpired || r.State == deltatype.ResourceStateFailed
-	return (isWaiting || r.IsFinalizing()) && r.DueAt != nil && !r.DueAt.After(got.Now) && !r.Paused && !got.KindPaused &&
+	return (isWaiting || r.IsFinalizing()) && r.DueAt != nil && !r.DueAt.After(got.Now) && !r.Paused && !got.KindPaused && got.SnoozedFor <= 0 &&
 		(r.Attempt < int32(r.MaxAttempts) || r.IsFinalizing())
 }
 
@@ -289,6 +289,7 @@ func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetReso
 		// A dispatcher wakes it when its kind is resumed.
 		s.Next, s.Paused = NextNone, true
 	}
+	s.Wait = max(s.Wait, got.SnoozedFor)
 	return s, nil
 }
 

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +45,8 @@ type Progress struct {
 	Degraded int `json:"degraded,omitempty"`
 	Snoozed  int `json:"snoozed,omitempty"`
 	Deleted  int `json:"deleted,omitempty"`
+	// Withheld is how many were not worked because their kind or their namespace was snoozed.
+	Withheld int `json:"withheld,omitempty"`
 	// Left is how many outcomes came too late: the resource went on, or was taken over, meanwhile.
 	Left int `json:"left,omitempty"`
 	// Failures has some of those that failed or degraded.
@@ -174,17 +177,43 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 		}
 		missing = append(missing, left...)
 	}
+	if missing, err = r.withhold(ctx, missing); err != nil {
+		return err
+	}
 	// Some of those were locked by other transactions, and may not be any more. The others went on. What is still locked when nothing else
 	// is worked is left to its lease.
 	giveBack()
 	for pause := 20 * time.Millisecond; len(missing) > 0 && !stopped(); pause = min(2*pause, time.Second) {
 		last := f.working.Load() == 0
-		if missing, err = f.takeAndWork(ctx, missing); err != nil || last {
+		if missing, err = f.takeAndWork(ctx, missing); err != nil {
+			return err
+		}
+		if missing, err = r.withhold(ctx, missing); err != nil || last {
 			return err
 		}
 		sleep(r.base, pause)
 	}
 	return nil
+}
+
+// withhold leaves members to a dispatcher that were not claimed because they are snoozed, and returns the others.
+func (r *batchRun) withhold(ctx context.Context, missing []int64) (others []int64, err error) {
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	params := db.WithholdMembersParams{Kind: r.in.Kind, Ids: missing, WorkflowID: r.in.WorkflowID}
+	var withheld []int64
+	err = retry(context.WithoutCancel(ctx), claimTries, func(ctx context.Context) (err error) {
+		withheld, err = db.New().WithholdMembers(ctx, db.Planned(r.Pool, len(missing)), params)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("leaving snoozed members of %s to a dispatcher: %w", r.in.WorkflowID, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.progress.Withheld += len(withheld)
+	return slices.DeleteFunc(missing, func(id int64) bool { return slices.Contains(withheld, id) }), nil
 }
 
 // collect writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep
@@ -300,6 +329,8 @@ func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
 		p.Snoozed++
 	case VerdictDeleted, VerdictFinalized:
 		p.Deleted++
+	case VerdictWithheld:
+		p.Withheld++
 	case VerdictReleased:
 	case VerdictFailed, VerdictDegraded:
 		if state == deltatype.ResourceStateDegraded {

@@ -110,9 +110,10 @@ func isOrdered(cause error) bool {
 
 // claimed is a row that was claimed, and what became of it.
 type claimed struct {
-	// worked is the row as it was claimed.
-	worked *db.Resource
-	task   Task
+	// worked is the row as it was claimed, at takenAt or later.
+	worked  *db.Resource
+	takenAt time.Time
+	task    Task
 	// alone has the task, for a call that is of this row only.
 	alone [1]*Task
 	tx    txCompletion
@@ -139,6 +140,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(),
 	}
 	var rows []db.ClaimResourcesRow
+	takenAt := time.Now()
 	err := retry(ctx, claimTries, func(ctx context.Context) (err error) {
 		if rows, err = db.New().ClaimResources(ctx, db.Planned(e.Pool, len(ids)), params); err != nil {
 			return e.unanswered(err)
@@ -151,7 +153,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	all, pointers := make([]claimed, len(rows)), make([]*claimed, len(rows))
 	for i := range rows {
 		one := &all[i]
-		one.worked = &rows[i].Resource
+		one.worked, one.takenAt = &rows[i].Resource, takenAt
 		one.tx = txCompletion{execution: e, worked: one.worked}
 		one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
 		if rows[i].Exhausted {
@@ -182,6 +184,7 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 		do = e.Handler.WorkBatch
 	}
 	outcomes := e.call(set, tasks, do, spawn)
+	e.snooze(set[0].worked.Kind, set[0].worked.Namespace, outcomes)
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {

@@ -73,6 +73,9 @@ const (
 	VerdictReleased
 	// VerdictFinalized is success of Finalize.
 	VerdictFinalized
+	// VerdictWithheld gives it back to dispatchers, which leave it while its kind or its namespace is snoozed: it was snoozed after the claim, so
+	// Work was not called.
+	VerdictWithheld
 )
 
 // Outcome is what Work came to, and why.
@@ -82,8 +85,9 @@ type Outcome struct {
 	Error string
 	// Trace is the stack of a panic.
 	Trace string
-	// SnoozeFor is how long a snoozed attempt is put off.
-	SnoozeFor time.Duration
+	// SnoozeFor is how long a snoozed attempt is put off, and SnoozeScope what else is.
+	SnoozeFor   time.Duration
+	SnoozeScope SnoozeScope
 	// lost is set for an attempt that a dead worker had claimed: Work is not called.
 	lost bool
 	// returned is set where the call goes on: it is closed when the call returns, and the claim is kept until then.

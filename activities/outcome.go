@@ -40,7 +40,7 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 		state = deltatype.ResourceStateDeleted
 	case verdict == VerdictDeleted:
 		state, cause = deltatype.ResourceStateDeleted, deltatype.CauseWork
-	case verdict == VerdictReleased:
+	case verdict == VerdictReleased, verdict == VerdictWithheld:
 		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
@@ -209,7 +209,7 @@ func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 
 // took reports an outcome that was written.
 func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
-	if one.counted || one.outcome.Verdict == VerdictReleased {
+	if one.counted || one.outcome.Verdict == VerdictReleased || one.outcome.Verdict == VerdictWithheld {
 		return
 	}
 	e.observe(one.outcome.Verdict, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() })

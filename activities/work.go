@@ -88,6 +88,10 @@ func (e *execution) call(
 		taken.leave()
 		return alike(tasks, Outcome{Verdict: VerdictReleased})
 	}
+	if e.Snoozes.hold(e.base, kind, row.Namespace, set[0].takenAt) {
+		taken.leave()
+		return alike(tasks, Outcome{Verdict: VerdictWithheld})
+	}
 
 	timeout := e.timeoutOf(tasks)
 	workCtx, cancel := withTimeout(e.base, timeout)

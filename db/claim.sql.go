@@ -27,6 +27,11 @@ WITH o AS MATERIALIZED (
           AND (d.state <> 'deleted' OR $10::boolean)
           AND (d.claimed_until IS NULL OR d.claim = $1::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+          AND (coalesce(d.claim = $1::uuid, FALSE)
+            OR (delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = $8),
+                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = $8), d.id) <= now()
+              AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+                OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
@@ -78,6 +83,8 @@ type ClaimResourcesRow struct {
 // repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
 // and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
 // the outcome can be written. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+//
+// What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
 //
 // A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResourcesParams) ([]ClaimResourcesRow, error) {
@@ -295,4 +302,50 @@ DELETE FROM delta_claim WHERE claimed_until < now() - $1::interval
 func (q *Queries) SweepClaims(ctx context.Context, db DBTX, older time.Duration) error {
 	_, err := db.Exec(ctx, sweepClaims, older)
 	return err
+}
+
+const withholdMembers = `-- name: WithholdMembers :many
+WITH o AS MATERIALIZED (
+    SELECT l.id, delta_snoozed_until($2, l.namespace, l.id) AS wakes_at
+    FROM (SELECT unnest($1::bigint[]) AS id) m
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.namespace FROM delta_resource d
+        WHERE d.id = m.id AND d.workflow_id = $3::text AND d.claimed_until IS NULL AND d.due_at <= now()
+          AND delta_awaits_attempt(d.state, d.finalized)
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET dispatch_at = now()
+FROM o
+WHERE r.id = o.id AND r.id = ANY ($1::bigint[]) AND o.wakes_at > now()
+RETURNING r.id
+`
+
+type WithholdMembersParams struct {
+	Ids        []int64
+	Kind       string
+	WorkflowID string
+}
+
+// Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them when they may be
+// worked, or when the snooze is ended. Their attempts are not counted.
+func (q *Queries) WithholdMembers(ctx context.Context, db DBTX, arg WithholdMembersParams) ([]int64, error) {
+	rows, err := db.Query(ctx, withholdMembers, arg.Ids, arg.Kind, arg.WorkflowID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

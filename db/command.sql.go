@@ -115,19 +115,21 @@ SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d
     WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at > now() AND d.dispatch_at <= now() + $2::interval AND NOT d.paused
+      AND ($3::text = '' OR d.namespace = $3::text)
       AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
 ) d
 ORDER BY d.id
 `
 
 type DueForDispatchParams struct {
-	Kind    string
-	Longest time.Duration
+	Kind      string
+	Longest   time.Duration
+	Namespace string
 }
 
-// What came due while its kind was paused, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
 func (q *Queries) DueForDispatch(ctx context.Context, db DBTX, arg DueForDispatchParams) ([]int64, error) {
-	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest)
+	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest, arg.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -287,8 +289,8 @@ func (q *Queries) PauseInformer(ctx context.Context, db DBTX, arg PauseInformerP
 }
 
 const pauseKind = `-- name: PauseKind :exec
-INSERT INTO delta_controller (name, inform_interval, paused) VALUES ($1, '0', $2)
-ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = now()
+INSERT INTO delta_controller AS c (name, inform_interval, paused) VALUES ($1, '0', $2)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, snoozed_until = CASE WHEN excluded.paused THEN c.snoozed_until END, updated_at = now()
 `
 
 type PauseKindParams struct {
@@ -296,7 +298,7 @@ type PauseKindParams struct {
 	Paused bool
 }
 
-// Pauses or resumes all Work of a kind.
+// Pauses or resumes all Work of a kind. What is resumed is not snoozed any longer either.
 func (q *Queries) PauseKind(ctx context.Context, db DBTX, arg PauseKindParams) error {
 	_, err := db.Exec(ctx, pauseKind, arg.Name, arg.Paused)
 	return err
@@ -496,6 +498,44 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 	return items, nil
 }
 
+const snoozeKind = `-- name: SnoozeKind :exec
+INSERT INTO delta_controller AS c (name, inform_interval, snoozed_until, snooze_spread)
+VALUES ($1, '0', now() + $2::interval, $3::interval)
+ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
+WHERE c.snoozed_until IS NULL OR c.snoozed_until < excluded.snoozed_until
+`
+
+type SnoozeKindParams struct {
+	Kind   string
+	For    time.Duration
+	Spread time.Duration
+}
+
+// No Work of a kind begins for some time, by order of an attempt. A shorter snooze does not cut a longer one short.
+func (q *Queries) SnoozeKind(ctx context.Context, db DBTX, arg SnoozeKindParams) error {
+	_, err := db.Exec(ctx, snoozeKind, arg.Kind, arg.For, arg.Spread)
+	return err
+}
+
+const snoozeNamespace = `-- name: SnoozeNamespace :exec
+INSERT INTO delta_namespace AS n (name, snoozed_until, snooze_spread)
+VALUES ($1, now() + $2::interval, $3::interval)
+ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
+WHERE n.snoozed_until IS NULL OR n.snoozed_until < excluded.snoozed_until
+`
+
+type SnoozeNamespaceParams struct {
+	Namespace string
+	For       time.Duration
+	Spread    time.Duration
+}
+
+// SnoozeKind for a namespace, across kinds.
+func (q *Queries) SnoozeNamespace(ctx context.Context, db DBTX, arg SnoozeNamespaceParams) error {
+	_, err := db.Exec(ctx, snoozeNamespace, arg.Namespace, arg.For, arg.Spread)
+	return err
+}
+
 const syncResources = `-- name: SyncResources :many
 WITH chosen AS MATERIALIZED (
     SELECT d.id FROM delta_resource d
@@ -567,4 +607,14 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 		return nil, err
 	}
 	return items, nil
+}
+
+const wakeNamespace = `-- name: WakeNamespace :exec
+UPDATE delta_namespace SET snoozed_until = NULL WHERE name = $1
+`
+
+// Ends the snooze of a namespace.
+func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) error {
+	_, err := db.Exec(ctx, wakeNamespace, namespace)
+	return err
 }

@@ -94,7 +94,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -106,6 +106,8 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.SnoozedUntil,
+		&i.SnoozeSpread,
 		&i.ListsNothing,
 		&i.InformSchedule,
 		&i.FullListingInterval,
@@ -174,7 +176,7 @@ SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now())
     inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
     last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
     updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -202,6 +204,8 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.SnoozedUntil,
+		&i.SnoozeSpread,
 		&i.ListsNothing,
 		&i.InformSchedule,
 		&i.FullListingInterval,
@@ -256,7 +260,7 @@ ON CONFLICT (name) DO UPDATE
 SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
     full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -286,6 +290,8 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
+		&i.SnoozedUntil,
+		&i.SnoozeSpread,
 		&i.ListsNothing,
 		&i.InformSchedule,
 		&i.FullListingInterval,
@@ -304,21 +310,22 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 
 const upsertNamespace = `-- name: UpsertNamespace :many
 WITH before AS (
-    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
+    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.snoozed_until, n.snooze_spread, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
 ),
 written AS (
     INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES ($1, $2, $3::interval, $4, $5)
+    VALUES ($1, $2::interval, $3::interval, $4::interval, $5::interval)
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
         degraded_retention = excluded.degraded_retention,
         deleted_retention = excluded.deleted_retention,
         updated_at = now()
-    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at
+    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, snoozed_until, snooze_spread, metadata, created_at, updated_at
 )
-SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
-WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
+SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.snoozed_until, b.snooze_spread, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
+WHERE b.degraded_retention IS NOT NULL -- it was configured
+  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention)
 `
 
@@ -332,10 +339,12 @@ type UpsertNamespaceParams struct {
 
 type UpsertNamespaceRow struct {
 	Name              string
-	ResourceExpiry    time.Duration
+	ResourceExpiry    *time.Duration
 	SyncedRetention   *time.Duration
-	DegradedRetention time.Duration
-	DeletedRetention  time.Duration
+	DegradedRetention *time.Duration
+	DeletedRetention  *time.Duration
+	SnoozedUntil      *time.Time
+	SnoozeSpread      time.Duration
 	Metadata          []byte
 	CreatedAt         time.Time
 	UpdatedAt         time.Time
@@ -363,6 +372,8 @@ func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamesp
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,
+			&i.SnoozedUntil,
+			&i.SnoozeSpread,
 			&i.Metadata,
 			&i.CreatedAt,
 			&i.UpdatedAt,

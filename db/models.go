@@ -16,6 +16,8 @@ type Controller struct {
 	InformInterval      time.Duration
 	Paused              bool
 	InformPaused        bool
+	SnoozedUntil        *time.Time
+	SnoozeSpread        time.Duration
 	ListsNothing        bool
 	InformSchedule      []byte
 	FullListingInterval time.Duration
@@ -62,10 +64,12 @@ type Installation struct {
 
 type Namespace struct {
 	Name              string
-	ResourceExpiry    time.Duration
+	ResourceExpiry    *time.Duration
 	SyncedRetention   *time.Duration
-	DegradedRetention time.Duration
-	DeletedRetention  time.Duration
+	DegradedRetention *time.Duration
+	DeletedRetention  *time.Duration
+	SnoozedUntil      *time.Time
+	SnoozeSpread      time.Duration
 	Metadata          []byte
 	CreatedAt         time.Time
 	UpdatedAt         time.Time

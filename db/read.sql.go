@@ -24,11 +24,12 @@ CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
     WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + $1::interval AND NOT d.paused
+      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
       AND coalesce(d.due_at, d.claimed_until) < now() - $2::interval
       AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
         AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $2::interval)))
 ) d
-WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND c.paused)
+WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
 GROUP BY k.kind ORDER BY k.kind
 `
 
@@ -105,7 +106,8 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 }
 
 const getResource = `-- name: GetResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused, now()::timestamptz AS now
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
+    (greatest(delta_snoozed_until(r.kind, r.namespace, r.id), now()) - now())::interval AS snoozed_for, now()::timestamptz AS now
 FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
 `
 
@@ -117,6 +119,7 @@ type GetResourceParams struct {
 type GetResourceRow struct {
 	Resource   Resource
 	KindPaused bool
+	SnoozedFor time.Duration
 	Now        time.Time
 }
 
@@ -156,13 +159,14 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.Tags,
 		&i.Resource.Errors,
 		&i.KindPaused,
+		&i.SnoozedFor,
 		&i.Now,
 	)
 	return i, err
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -180,6 +184,8 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.InformInterval,
 			&i.Paused,
 			&i.InformPaused,
+			&i.SnoozedUntil,
+			&i.SnoozeSpread,
 			&i.ListsNothing,
 			&i.InformSchedule,
 			&i.FullListingInterval,
@@ -204,7 +210,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 }
 
 const listNamespaces = `-- name: ListNamespaces :many
-SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
+SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
 `
 
 func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, error) {
@@ -222,6 +228,8 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,
+			&i.SnoozedUntil,
+			&i.SnoozeSpread,
 			&i.Metadata,
 			&i.CreatedAt,
 			&i.UpdatedAt,
@@ -311,6 +319,48 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listSnoozes = `-- name: ListSnoozes :many
+SELECT TRUE AS is_kind, c.name, c.snoozed_until::timestamptz AS until, (c.snoozed_until - now())::interval AS lasts
+FROM delta_controller c WHERE c.snoozed_until > now()
+UNION ALL
+SELECT FALSE, n.name, n.snoozed_until::timestamptz, (n.snoozed_until - now())::interval
+FROM delta_namespace n WHERE n.snoozed_until > now()
+ORDER BY 1 DESC, 2
+`
+
+type ListSnoozesRow struct {
+	IsKind bool
+	Name   string
+	Until  time.Time
+	Lasts  time.Duration
+}
+
+// The kinds and namespaces that are snoozed, and for how long still.
+func (q *Queries) ListSnoozes(ctx context.Context, db DBTX) ([]ListSnoozesRow, error) {
+	rows, err := db.Query(ctx, listSnoozes)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListSnoozesRow
+	for rows.Next() {
+		var i ListSnoozesRow
+		if err := rows.Scan(
+			&i.IsKind,
+			&i.Name,
+			&i.Until,
+			&i.Lasts,
 		); err != nil {
 			return nil, err
 		}

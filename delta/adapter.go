@@ -136,7 +136,7 @@ func outcomeOf(err error) (outcome activities.Outcome) {
 	case errors.As(err, &degraded):
 		outcome.Verdict = activities.VerdictDegraded
 	case errors.As(err, &snoozed):
-		outcome.Verdict, outcome.SnoozeFor = activities.VerdictSnoozed, snoozed.duration
+		outcome.Verdict, outcome.SnoozeFor, outcome.SnoozeScope = activities.VerdictSnoozed, snoozed.duration, snoozed.scope
 	}
 	return outcome
 }

@@ -32,9 +32,10 @@ type Client struct {
 	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
 	cancelWork context.CancelFunc
 	timing     timing
-	// limits and claims are those of all kinds, on this client's workers and on those that it was registered on.
-	limits *namespaceLimits
-	claims *activities.Claims
+	// limits, claims and snoozes are those of all kinds, on this client's workers and on those that it was registered on.
+	limits  *namespaceLimits
+	claims  *activities.Claims
+	snoozes *activities.Snoozes
 	// paces are those of each kind.
 	paces   map[string]*pace
 	awaiter awaiter
@@ -102,6 +103,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.limits = newNamespaceLimits(copied.Namespaces, c.wakeAll)
 	c.claims = activities.NewClaims(pool, copied.Logger)
+	c.snoozes = activities.NewSnoozes(pool, copied.Logger)
 	c.paces = map[string]*pace{}
 	for _, kind := range copied.Controllers.kinds() {
 		settings := copied.Controllers.byKind[kind].settings

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -109,7 +110,8 @@ func (c *Client) PauseKind(ctx context.Context, kind string) error {
 	return c.pauseKind(ctx, kind, true)
 }
 
-// ResumeKind has the resources of a kind go on where they stand.
+// ResumeKind has the resources of a kind go on where they stand. It ends a snooze of the kind ([SnoozeKind]) as well; a resource whose Work
+// has returned that itself waits for its own time.
 func (c *Client) ResumeKind(ctx context.Context, kind string) error {
 	return c.pauseKind(ctx, kind, false)
 }
@@ -120,7 +122,7 @@ func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error 
 	}
 	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
 	if err == nil && !paused {
-		err = c.dispatchDue(ctx, kind)
+		err = c.dispatchDue(ctx, kind, "")
 	}
 	if err != nil {
 		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
@@ -129,9 +131,64 @@ func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error 
 	return nil
 }
 
-// dispatchDue has what came due while a kind was paused looked at, page by page.
-func (c *Client) dispatchDue(ctx context.Context, kind string) error {
-	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Longest: activities.LongestLease})
+// ResumeNamespace ends a snooze of a namespace ([SnoozeNamespace]): its resources go on where they stand, but for one whose Work has
+// returned that itself. A namespace that is not snoozed is left as it is.
+func (c *Client) ResumeNamespace(ctx context.Context, namespace string) error {
+	if err := checkName("namespace", namespace); err != nil {
+		return fmt.Errorf("delta: resume: %w", err)
+	}
+	if err := c.wakeNamespace(ctx, namespace); err != nil {
+		return fmt.Errorf("delta: resume namespace %s: %w", namespace, schemaError(err))
+	}
+	return nil
+}
+
+func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
+	if err := db.New().WakeNamespace(ctx, c.pool, namespace); err != nil {
+		return err
+	}
+	controllers, err := db.New().ListControllers(ctx, c.pool)
+	if err != nil {
+		return err
+	}
+	for _, kind := range controllers {
+		if err := c.dispatchDue(ctx, kind.Name, namespace); err != nil {
+			return err
+		}
+		c.wakeKind(kind.Name)
+	}
+	return nil
+}
+
+// Snooze is a kind or a namespace in which no Work begins until a time, because its Work has returned [SnoozeKind] or [SnoozeNamespace].
+type Snooze struct {
+	// Kind or Namespace is what is snoozed; the other is empty.
+	Kind, Namespace string
+	// Until is when what waits begins to come back.
+	Until time.Time
+}
+
+// Snoozes reads what is snoozed: kinds first, by name.
+func (c *Client) Snoozes(ctx context.Context) ([]Snooze, error) {
+	rows, err := db.New().ListSnoozes(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: snoozes: %w", schemaError(err))
+	}
+	all := make([]Snooze, len(rows))
+	for i, row := range rows {
+		all[i].Until = row.Until.UTC()
+		if row.IsKind {
+			all[i].Kind = row.Name
+		} else {
+			all[i].Namespace = row.Name
+		}
+	}
+	return all, nil
+}
+
+// dispatchDue has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page.
+func (c *Client) dispatchDue(ctx context.Context, kind, namespace string) error {
+	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Namespace: namespace, Longest: activities.LongestLease})
 	if err != nil {
 		return err
 	}

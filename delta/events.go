@@ -157,7 +157,7 @@ func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.Res
 		e.send(EventCategoryObjectFinalized, row)
 	case activities.VerdictFailed, activities.VerdictDegraded:
 		e.send(EventCategoryObjectFailed, row)
-	case activities.VerdictSnoozed, activities.VerdictReleased:
+	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld:
 	}
 }
 

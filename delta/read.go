@@ -207,8 +207,15 @@ func orEmpty(values []string) []string {
 	return values
 }
 
-// Namespaces reads the namespaces that some client has configured, by name. Others have the defaults of the client that works
-// their resources.
+func orZero[T any](value *T) (v T) {
+	if value != nil {
+		v = *value
+	}
+	return v
+}
+
+// Namespaces reads the namespaces that some client has configured, or whose Work has snoozed them, by name. Others have the defaults of the
+// client that works their resources.
 func (c *Client) Namespaces(ctx context.Context) ([]deltatype.Namespace, error) {
 	rows, err := db.New().ListNamespaces(ctx, c.pool)
 	if err != nil {
@@ -218,15 +225,13 @@ func (c *Client) Namespaces(ctx context.Context) ([]deltatype.Namespace, error) 
 	for i, n := range rows {
 		all[i] = deltatype.Namespace{
 			Name:                            n.Name,
-			ResourceExpiry:                  n.ResourceExpiry,
-			DegradedResourceRetentionPeriod: n.DegradedRetention,
-			DeletedResourceRetentionPeriod:  n.DeletedRetention,
+			ResourceExpiry:                  orZero(n.ResourceExpiry),
+			SyncedResourceRetentionPeriod:   orZero(n.SyncedRetention),
+			DegradedResourceRetentionPeriod: orZero(n.DegradedRetention),
+			DeletedResourceRetentionPeriod:  orZero(n.DeletedRetention),
 			Metadata:                        n.Metadata,
 			CreatedAt:                       n.CreatedAt.UTC(),
 			UpdatedAt:                       n.UpdatedAt.UTC(),
-		}
-		if n.SyncedRetention != nil {
-			all[i].SyncedResourceRetentionPeriod = *n.SyncedRetention
 		}
 	}
 	return all, nil

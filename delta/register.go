@@ -110,6 +110,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 			Limit:              c.limits,
 			Claims:             c.claims,
 			Unanswered:         c.gate.suspect,
+			Snoozes:            c.snoozes,
 			HashObjectIDs:      c.config.HashObjectIDs,
 			Parallelism:        r.settings.Parallelism,
 			Parallel:           semaphore.NewWeighted(int64(r.settings.Parallelism)),

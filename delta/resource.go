@@ -59,18 +59,57 @@ func (r *Resource[T]) IdempotencyKey() string {
 
 // ResourceSnooze is what Work returns to be called again after d, such as an upstream's Retry-After. It does not count as an
 // attempt. A d of 0 or less means at once; 100 years are the most.
-func ResourceSnooze(d time.Duration) error {
-	return &ResourceSnoozeError{duration: min(max(d, 0), longest)}
+func ResourceSnooze(d time.Duration) error { return snooze(SnoozesResource, d) }
+
+// SnoozeKind is [ResourceSnooze] for an upstream that says "slow down" to all, as with a 429: besides the resource itself, nothing of its kind
+// begins Work for d, on any client. Work that runs already goes on. What waits comes back spread over a tenth of d, 1 second to 1 minute,
+// and loses no attempts. A shorter snooze does not cut a longer one short; [Client.ResumeKind] ends it.
+func SnoozeKind(d time.Duration) error { return snooze(SnoozesKind, d) }
+
+// SnoozeNamespace is [SnoozeKind] for all that is in the resource's namespace, of all kinds: for upstreams that count by account.
+// [Client.ResumeNamespace] ends it.
+func SnoozeNamespace(d time.Duration) error { return snooze(SnoozesNamespace, d) }
+
+func snooze(scope SnoozeScope, d time.Duration) error {
+	return &ResourceSnoozeError{scope: scope, duration: min(max(d, 0), longest)}
 }
 
-// ResourceSnoozeError is what [ResourceSnooze] returns. Match it with errors.As.
-type ResourceSnoozeError struct{ duration time.Duration }
+// SnoozeScope is what a [ResourceSnoozeError] puts off.
+type SnoozeScope = activities.SnoozeScope
 
-// Error says for how long.
-func (e *ResourceSnoozeError) Error() string { return "resource snoozed for " + e.duration.String() }
+const (
+	// SnoozesResource puts off the resource alone, as [ResourceSnooze] does.
+	SnoozesResource = activities.SnoozesResource
+	// SnoozesKind puts off all of its kind, as [SnoozeKind] does.
+	SnoozesKind = activities.SnoozesKind
+	// SnoozesNamespace puts off all in its namespace, as [SnoozeNamespace] does.
+	SnoozesNamespace = activities.SnoozesNamespace
+)
 
-// Duration is how long the attempt is put off.
+// ResourceSnoozeError is what [ResourceSnooze], [SnoozeKind] and [SnoozeNamespace] return. Match it with errors.As.
+type ResourceSnoozeError struct {
+	scope    SnoozeScope
+	duration time.Duration
+}
+
+// Error says what is put off, and for how long.
+func (e *ResourceSnoozeError) Error() string {
+	what := "resource"
+	switch e.scope {
+	case SnoozesResource:
+	case SnoozesKind:
+		what = "kind"
+	case SnoozesNamespace:
+		what = "namespace"
+	}
+	return what + " snoozed for " + e.duration.String()
+}
+
+// Duration is how long Work is put off.
 func (e *ResourceSnoozeError) Duration() time.Duration { return e.duration }
+
+// Scope is what is put off.
+func (e *ResourceSnoozeError) Scope() SnoozeScope { return e.scope }
 
 // ResourceDegrade wraps an error that Work returns to say that further attempts are hopeless: the resource becomes degraded
 // now. The error may be nil.

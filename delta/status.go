@@ -40,6 +40,8 @@ type KindStatus struct {
 	InformSchedule *ScheduleSpec
 	// Refused is how many objects of its listings cannot be taken: [Client.Refused] names them.
 	Refused int64
+	// SnoozedUntil is until when no Work of the kind begins ([SnoozeKind]); nil where it is not snoozed.
+	SnoozedUntil *time.Time
 	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
 	// began that was complete and deletes what it leaves out; nil before one.
 	FullListingInterval time.Duration
@@ -86,6 +88,15 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		}
 		if last := there.LastInformTime.UTC(); last.Unix() > 0 {
 			k.LastInformTime = &last
+		}
+	}
+	snoozes, err := c.Snoozes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, snooze := range snoozes {
+		if snooze.Kind != "" {
+			kind(snooze.Kind).SnoozedUntil = &snooze.Until
 		}
 	}
 	counts, err := c.Count(ctx, Filter{})

@@ -76,22 +76,30 @@ CREATE TYPE delta_resource_state AS ENUM (
 CREATE TYPE delta_cause AS ENUM ('exhausted', 'hopeless', 'unlisted', 'work', 'command');
 
 -- Settings of a namespace, written by the clients that work it. A negative retention keeps rows for ever; an expiry
--- of zero or less never expires. A synced_retention that is null was not set by anybody: it is a day, or without end for a kind whose
--- listings are complete, and so differs by kind.
+-- of zero or less never expires. A setting that is null was not set by anybody, and is that of the client that works a resource. A
+-- synced_retention of nobody is a day, or without end for a kind whose listings are complete, and so differs by kind.
+--
+-- snoozed_until is until when no Work begins in the namespace, as its Work has said, and snooze_spread over what time after that what waits
+-- comes back. A namespace that nobody has configured has a row if it was snoozed.
 --
 -- Keys have the collation "C" throughout: their indexes outlive an upgrade of the system's locales, serve prefixes, and are in
 -- the order in which clients sort.
 CREATE TABLE delta_namespace (
     name text COLLATE "C" PRIMARY KEY,
-    resource_expiry interval NOT NULL,
+    resource_expiry interval,
     synced_retention interval,
-    degraded_retention interval NOT NULL,
-    deleted_retention interval NOT NULL,
+    degraded_retention interval,
+    deleted_retention interval,
+    snoozed_until timestamptz,
+    snooze_spread interval NOT NULL DEFAULT '0',
     metadata jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT delta_namespace_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
 );
+
+-- Few namespaces are snoozed, and each lease asks for them.
+CREATE INDEX delta_namespace_snoozed_idx ON delta_namespace (snoozed_until) WHERE snoozed_until IS NOT NULL;
 
 -- One row a kind that a client has started with. The cursor moves only after a complete pass.
 CREATE TABLE delta_controller (
@@ -100,6 +108,9 @@ CREATE TABLE delta_controller (
     inform_interval interval NOT NULL,
     paused boolean NOT NULL DEFAULT FALSE,
     inform_paused boolean NOT NULL DEFAULT FALSE,
+    -- Until when no Work of the kind begins, as its Work has said, and over what time after that what waits comes back.
+    snoozed_until timestamptz,
+    snooze_spread interval NOT NULL DEFAULT '0',
     -- Its controller has no informer: nothing may ask for a pass.
     lists_nothing boolean NOT NULL DEFAULT FALSE,
     -- When the informer runs, where it is no interval: a spec of Temporal's schedules.
@@ -297,6 +308,30 @@ RETURN encode(sha256(convert_to((SELECT salt::text FROM delta_installation) || '
 CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RETURNS jsonb[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
+
+-- When a resource may be worked again whose kind or namespace is snoozed: each at a time of its own within the spread, so that what has
+-- waited together does not come back together. -infinity where nothing was snoozed.
+CREATE FUNCTION delta_wakes_at(until timestamptz, spread interval, id bigint) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce(until + spread * ((id % 64) / 64.0), '-infinity');
+
+-- The namespaces that are snoozed, or whose resources come back. No spread is longer than a minute.
+CREATE FUNCTION delta_snoozed_namespaces() RETURNS text[]
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN ARRAY(
+    SELECT n.name FROM delta_namespace n
+    WHERE n.snoozed_until > now() - interval '1 minute' AND n.snoozed_until + n.snooze_spread > now()
+);
+
+-- delta_wakes_at of one resource, by its kind and its namespace; null where neither has a row.
+CREATE FUNCTION delta_snoozed_until(kind text, namespace text, id bigint) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN greatest(
+    (SELECT delta_wakes_at(c.snoozed_until, c.snooze_spread, delta_snoozed_until.id) FROM delta_controller c
+     WHERE c.name = delta_snoozed_until.kind),
+    (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, delta_snoozed_until.id) FROM delta_namespace n
+     WHERE n.name = delta_snoozed_until.namespace)
+);
 
 -- How long a resource that has settled is kept before its row is removed; null for ever. Settings of its namespace come first; the
 -- others are for a namespace that no client has configured.
@@ -501,6 +536,9 @@ $$;
 -- +goose StatementEnd
 
 DROP FUNCTION delta_is_rivers;
+DROP FUNCTION delta_snoozed_until;
+DROP FUNCTION delta_snoozed_namespaces;
+DROP FUNCTION delta_wakes_at;
 DROP FUNCTION delta_next_step;
 DROP FUNCTION delta_stays_deleted;
 DROP FUNCTION delta_unfinalized;

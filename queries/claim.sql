@@ -12,6 +12,8 @@
 -- and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
 -- the outcome can be written. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
 --
+-- What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
+--
 -- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 WITH o AS MATERIALIZED (
     SELECT l.id, l.repeated, NOT l.repeated AND l.pending AS lost,
@@ -28,6 +30,11 @@ WITH o AS MATERIALIZED (
           AND (d.state <> 'deleted' OR @finalizes::boolean)
           AND (d.claimed_until IS NULL OR d.claim = @claim::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
+          AND (coalesce(d.claim = @claim::uuid, FALSE)
+            OR (delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = @kind),
+                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = @kind), d.id) <= now()
+              AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+                OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
@@ -87,3 +94,22 @@ RETURNING r.id;
 -- name: SweepClaims :exec
 -- Removes what was left by claims that are long over.
 DELETE FROM delta_claim WHERE claimed_until < now() - @older::interval;
+
+-- name: WithholdMembers :many
+-- Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them when they may be
+-- worked, or when the snooze is ended. Their attempts are not counted.
+WITH o AS MATERIALIZED (
+    SELECT l.id, delta_snoozed_until(@kind, l.namespace, l.id) AS wakes_at
+    FROM (SELECT unnest(@ids::bigint[]) AS id) m
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.namespace FROM delta_resource d
+        WHERE d.id = m.id AND d.workflow_id = @workflow_id::text AND d.claimed_until IS NULL AND d.due_at <= now()
+          AND delta_awaits_attempt(d.state, d.finalized)
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) l
+)
+UPDATE delta_resource r SET dispatch_at = now()
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]) AND o.wakes_at > now()
+RETURNING r.id;

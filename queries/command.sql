@@ -111,16 +111,35 @@ WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING r.*;
 
 -- name: PauseKind :exec
--- Pauses or resumes all Work of a kind.
-INSERT INTO delta_controller (name, inform_interval, paused) VALUES (@name, '0', @paused)
-ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = now();
+-- Pauses or resumes all Work of a kind. What is resumed is not snoozed any longer either.
+INSERT INTO delta_controller AS c (name, inform_interval, paused) VALUES (@name, '0', @paused)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, snoozed_until = CASE WHEN excluded.paused THEN c.snoozed_until END, updated_at = now();
+
+-- name: SnoozeKind :exec
+-- No Work of a kind begins for some time, by order of an attempt. A shorter snooze does not cut a longer one short.
+INSERT INTO delta_controller AS c (name, inform_interval, snoozed_until, snooze_spread)
+VALUES (@kind, '0', now() + sqlc.arg('for')::interval, @spread::interval)
+ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
+WHERE c.snoozed_until IS NULL OR c.snoozed_until < excluded.snoozed_until;
+
+-- name: SnoozeNamespace :exec
+-- SnoozeKind for a namespace, across kinds.
+INSERT INTO delta_namespace AS n (name, snoozed_until, snooze_spread)
+VALUES (@namespace, now() + sqlc.arg('for')::interval, @spread::interval)
+ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
+WHERE n.snoozed_until IS NULL OR n.snoozed_until < excluded.snoozed_until;
+
+-- name: WakeNamespace :exec
+-- Ends the snooze of a namespace.
+UPDATE delta_namespace SET snoozed_until = NULL WHERE name = @namespace;
 
 -- name: DueForDispatch :many
--- What came due while its kind was paused, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+-- What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
 SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d
     WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at > now() AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
+      AND (@namespace::text = '' OR d.namespace = @namespace::text)
       AND (delta_is_worked(d.state, d.finalized, d.due_at) OR (d.due_at <= now() AND delta_awaits_attempt(d.state, d.finalized)))
 ) d
 ORDER BY d.id;

@@ -3,7 +3,7 @@
 
 -- name: LeaseDue :many
 -- The most urgent first, and the oldest of those. Each priority is a range of the index of its own, in the order that is given. A
--- kind that is paused keeps its rows, and so does a claim that is alive.
+-- kind that is paused keeps its rows, and so does a claim that is alive. What is snoozed, by its kind or its namespace, is left as well.
 --
 -- A row that waits for its workflow's timer is not looked at before a grace after that. Any other is looked at again after the lease,
 -- or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
@@ -38,13 +38,17 @@ WHERE r.id = ANY (ARRAY(
             WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
               AND d.namespace <> ALL (@full_namespaces::text[])
               AND (@finalizes::boolean OR d.state <> 'deleted' OR d.finalized IS NOT FALSE)
+              AND delta_wakes_at((SELECT c.snoozed_until FROM delta_controller c WHERE c.name = @kind),
+                (SELECT c.snooze_spread FROM delta_controller c WHERE c.name = @kind), d.id) <= now()
+              AND (d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+                OR (SELECT delta_wakes_at(n.snoozed_until, n.snooze_spread, d.id) FROM delta_namespace n WHERE n.name = d.namespace) <= now())
               AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
                 AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
             ORDER BY d.dispatch_at
             LIMIT @batch::integer
             FOR NO KEY UPDATE SKIP LOCKED
         ) found
-        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.paused)
+        WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND (c.paused OR c.snoozed_until > now()))
         LIMIT @batch::integer
     ) taken
     WHERE taken.n <= coalesce((@rooms::integer[])[array_position(@limited_namespaces::text[], taken.namespace)], taken.n)
@@ -55,8 +59,14 @@ RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.ge
 
 -- name: NextDispatch :one
 -- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
--- while it started workflows, are due at once. Those that it has seen and left are not asked for again.
-SELECT coalesce(min(n.dispatch_at) - now(), '1 hour')::interval AS wait
+-- while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
+-- of a namespace: then it looks several times while what has waited comes back.
+SELECT least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
+    SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
+        SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = @kind
+        UNION ALL SELECT m.snoozed_until, m.snooze_spread FROM delta_namespace m WHERE m.snoozed_until > now() - interval '1 minute'
+    ) s WHERE s.until + s.spread > now()
+))::interval AS wait
 FROM unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT d.dispatch_at FROM delta_resource d

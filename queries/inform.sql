@@ -19,7 +19,7 @@
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout,
-        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused) AS paused
+        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,

@@ -19,7 +19,7 @@ WITH before AS (
 ),
 written AS (
     INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES (@name, @resource_expiry, sqlc.narg(synced_retention)::interval, @degraded_retention, @deleted_retention)
+    VALUES (@name, @resource_expiry::interval, sqlc.narg(synced_retention)::interval, @degraded_retention::interval, @deleted_retention::interval)
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
@@ -29,7 +29,8 @@ written AS (
     RETURNING *
 )
 SELECT b.* FROM before b CROSS JOIN written w
-WHERE (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
+WHERE b.degraded_retention IS NOT NULL -- it was configured
+  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
 
 -- name: UpsertController :one

@@ -22,7 +22,8 @@ ORDER BY r.kind, r.state;
 SELECT * FROM delta_controller ORDER BY name;
 
 -- name: GetResource :one
-SELECT sqlc.embed(r), EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused, now()::timestamptz AS now
+SELECT sqlc.embed(r), EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
+    (greatest(delta_snoozed_until(r.kind, r.namespace, r.id), now()) - now())::interval AS snoozed_for, now()::timestamptz AS now
 FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
 -- name: CountLate :many
@@ -39,11 +40,12 @@ CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
     WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
+      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
       AND coalesce(d.due_at, d.claimed_until) < now() - @grace::interval
       AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
         AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - @grace::interval)))
 ) d
-WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND c.paused)
+WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
 GROUP BY k.kind ORDER BY k.kind;
 
 -- name: ResourcesByID :many
@@ -64,3 +66,12 @@ SELECT r.id, r.state, r.generation, r.synced_generation,
     r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
 FROM (SELECT unnest(@ids::bigint[]) AS id) i
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = i.id LIMIT 1) r;
+
+-- name: ListSnoozes :many
+-- The kinds and namespaces that are snoozed, and for how long still.
+SELECT TRUE AS is_kind, c.name, c.snoozed_until::timestamptz AS until, (c.snoozed_until - now())::interval AS lasts
+FROM delta_controller c WHERE c.snoozed_until > now()
+UNION ALL
+SELECT FALSE, n.name, n.snoozed_until::timestamptz, (n.snoozed_until - now())::interval
+FROM delta_namespace n WHERE n.snoozed_until > now()
+ORDER BY 1 DESC, 2;

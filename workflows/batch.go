@@ -65,6 +65,7 @@ func sum(a, b activities.Progress) activities.Progress {
 	a.Degraded += b.Degraded
 	a.Snoozed += b.Snoozed
 	a.Deleted += b.Deleted
+	a.Withheld += b.Withheld
 	a.Left += b.Left
 	a.Failures = append(a.Failures[:len(a.Failures):len(a.Failures)], b.Failures...)
 	a.Failures = a.Failures[:min(len(a.Failures), maxFailures)]
@@ -109,6 +110,9 @@ func (b *batch) tell(ctx workflow.Context, doing string) {
 		fmt.Sprintf("The batch of %d %s.", b.in.IDs.Len(), doing),
 		fmt.Sprintf("Synced **%d**, failed %d, degraded %d, snoozed %d, deleted %d, went on meanwhile %d.",
 			s.Synced, s.Failed, s.Degraded, s.Snoozed, s.Deleted, s.Left),
+	}
+	if s.Withheld > 0 {
+		lines = append(lines, fmt.Sprintf("Not worked, because their kind or namespace was snoozed: %d.", s.Withheld))
 	}
 	if s.Failed+s.Degraded > 0 {
 		lines = append(lines, "Those that failed go on in workflows of their own:")

@@ -18,6 +18,7 @@ import (
 func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	var found findings
 	var kinds []delta.KindStatus
+	var snoozes []delta.Snooze
 	schema := false
 	err := withPool(ctx, config, func(ctx context.Context, pool *pgxpool.Pool) error {
 		found.database(ctx, pool, host(config))
@@ -33,6 +34,9 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 				found.add("kinds", healthFail, message(err), "")
 			}
 			found.refused(ctx, s, kinds)
+			if snoozes, err = s.Snoozes(ctx); err != nil {
+				found.add("snoozes", healthFail, message(err), "")
+			}
 		}
 		found.temporal(ctx, s, schema, kinds)
 		return nil
@@ -52,6 +56,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	if !schema {
 		found.add("late", healthSkip, "needs the schema", "")
 	}
+	found.snoozed(snoozes, time.Now())
 	found.late(kinds, time.Now())
 	found.withheld(kinds)
 	return found
@@ -67,6 +72,20 @@ func (f *findings) withheld(kinds []delta.KindStatus) {
 		f.addKind("deletions", k.Kind, healthWarn,
 			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
 			"see what upstream lists; then delta informs approve "+k.Kind+", or delta informs dismiss "+k.Kind)
+	}
+}
+
+// snoozed names what Work keeps from being worked for a while.
+func (f *findings) snoozed(snoozes []delta.Snooze, now time.Time) {
+	for _, snooze := range snoozes {
+		left := short(snooze.Until.Sub(now))
+		if snooze.Kind != "" {
+			f.addKind("kind", snooze.Kind, healthWarn, "snoozed for "+left+" more, as its Work has said",
+				"nothing; to end it now: delta resume kind "+snooze.Kind)
+			continue
+		}
+		f.add("namespace", healthWarn, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
+			"nothing; to end it now: delta resume namespace "+snooze.Namespace)
 	}
 }
 

@@ -31,14 +31,16 @@ func kindsCommand(c *cli) *cobra.Command {
 
 // kindJSON is a kind as --output json shows it.
 type kindJSON struct {
-	Kind       string           `json:"kind"`
-	Total      int64            `json:"total"`
-	Counts     map[string]int64 `json:"counts"`
-	Paused     bool             `json:"paused"`
-	Late       int64            `json:"late"`
-	OldestLate *time.Time       `json:"oldest_late"`
-	Refused    int64            `json:"refused"`
-	Informer   informerJSON     `json:"informer"`
+	Kind   string           `json:"kind"`
+	Total  int64            `json:"total"`
+	Counts map[string]int64 `json:"counts"`
+	Paused bool             `json:"paused"`
+	// SnoozedUntil is null where the kind is not snoozed.
+	SnoozedUntil *time.Time   `json:"snoozed_until"`
+	Late         int64        `json:"late"`
+	OldestLate   *time.Time   `json:"oldest_late"`
+	Refused      int64        `json:"refused"`
+	Informer     informerJSON `json:"informer"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where it runs by a
@@ -202,7 +204,8 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
-		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, Late: k.Late, OldestLate: k.OldestLate, Refused: k.Refused,
+		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
+		Refused: k.Refused,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld),
@@ -284,8 +287,11 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 			lag = short(now.Sub(*k.Informer.LastInformTime))
 		}
 		work := "runs"
-		if k.Paused {
+		switch {
+		case k.Paused:
 			work = "paused"
+		case k.SnoozedUntil != nil:
+			work = "snoozed " + short(k.SnoozedUntil.Sub(now))
 		}
 		rows[i] = []string{k.Kind, work, number(k.Late), number(k.Refused), every, lag, when(k.Informer.LastRun, now), next}
 	}

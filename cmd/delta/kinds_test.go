@@ -86,6 +86,24 @@ func TestPauseAndResume(t *testing.T) {
 	require.Equal(t, "kind page resumed\n", i.run("resume", "kind", "page").stdout)
 	i.inform(c, deltatype.ResourceStateSynced, nil, "later")
 
+	// A snooze is shown, and resume ends it.
+	i.set(`update delta_controller set snoozed_until = now() + interval '1 hour' where name = 'page';
+		insert into delta_namespace (name, snoozed_until) values ('default', now() + interval '2 hours')`)
+	require.NotNil(t, decode[kindsJSON](t, i.run("kinds", "-o", "json")).Kinds[0].SnoozedUntil)
+	require.Contains(t, i.run("kinds").stdout, "snoozed 59m")
+	shown := i.run("resources", "get", "page", "a").stdout
+	require.Regexp(t, `snoozed      its kind, until .* \(in 59m`, shown)
+	require.Regexp(t, `snoozed      its namespace, until .* \(in 1h59m`, shown)
+	sick := i.run("doctor").stdout
+	require.Contains(t, sick, "delta resume kind page")
+	require.Contains(t, sick, "delta resume namespace default")
+	require.Equal(t, "kind page resumed\n", i.run("resume", "kind", "page").stdout)
+	r = i.run("resume", "namespace", "default", "-o", "json")
+	require.Equal(t, pausedJSON{What: "namespace", Namespace: "default"}, decode[pausedJSON](t, r))
+	require.NotContains(t, i.run("kinds").stdout, "snoozed")
+	require.NotContains(t, i.run("resources", "get", "page", "a").stdout, "snoozed")
+	require.NotContains(t, i.run("doctor").stdout, "snoozed")
+
 	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform:page")
 	for verb, paused := range map[string]bool{"pause": true, "resume": false} {
 		r = i.run(verb, "informer", "page")

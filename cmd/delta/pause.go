@@ -19,9 +19,11 @@ func resumeCommand(c *cli) *cobra.Command {
 // pausedJSON says what was paused or resumed.
 type pausedJSON struct {
 	What     string `json:"what"`
-	Kind     string `json:"kind"`
+	Kind     string `json:"kind,omitempty"`
 	ObjectID string `json:"object_id,omitempty"`
 	Paused   bool   `json:"paused"`
+	// Namespace is set instead of Kind where it was a namespace's snooze that was ended.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // steeringCommand is pause or resume.
@@ -30,7 +32,8 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 		Use:   verb,
 		Short: short,
 		Long: short + ".\n\n" +
-			"What is informed meanwhile is kept, and attempts that run go on to their end. It holds for all clients.",
+			"What is informed meanwhile is kept, and attempts that run go on to their end. It holds for all clients.\n" +
+			"To resume a kind ends its snooze, too: Work says that an upstream wants less for a while (SnoozeKind).",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("say what: resource, kind or informer")
@@ -96,5 +99,28 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 			}
 			return say("informer", args[0], "")
 		})
+	if !paused {
+		cmd.AddCommand(c.resumeNamespaceCommand())
+	}
 	return cmd
+}
+
+// resumeNamespaceCommand ends a snooze. There is no pause of a namespace to end.
+func (c *cli) resumeNamespaceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "namespace NAME", Short: "What is in a namespace that was snoozed, of all kinds", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd, func(ctx context.Context, s *session) error {
+				if err := s.ResumeNamespace(ctx, args[0]); err != nil {
+					return err
+				}
+				if asked, err := c.json(pausedJSON{What: "namespace", Namespace: args[0]}); asked {
+					return err
+				}
+				_, err := fmt.Fprintf(c.out, "namespace %s resumed\n", args[0])
+				return err
+			})
+		},
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -28,7 +29,11 @@ func getCommand(c *cli) *cobra.Command {
 				if done, err := c.json(toJSON(row)); done {
 					return err
 				}
-				return c.show(row, time.Now())
+				snoozes, err := s.Snoozes(ctx)
+				if err != nil {
+					return err
+				}
+				return c.show(row, snoozes, time.Now())
 			})
 		},
 	}
@@ -55,7 +60,7 @@ func nextStep(r *deltatype.ResourceRow) string {
 }
 
 // show writes a resource as lines of a name and a value.
-func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
+func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, now time.Time) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
@@ -92,6 +97,15 @@ func (c *cli) show(r *deltatype.ResourceRow, now time.Time) error {
 	at("synced", r.SyncedAt)
 	if r.DueAt != nil {
 		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r))
+	}
+	for _, snooze := range snoozes {
+		if snooze.Kind == r.ObjectKind || snooze.Namespace == r.Namespace {
+			what := "namespace"
+			if snooze.Kind != "" {
+				what = "kind"
+			}
+			line("snoozed", "its %s, until %s (%s)", what, snooze.Until.Format(time.RFC3339), when(&snooze.Until, now))
+		}
 	}
 	if r.WorkflowID != "" {
 		line("workflow", "%s", plain(r.WorkflowID))
