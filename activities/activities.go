@@ -127,7 +127,12 @@ type NamespaceLimit interface {
 	Acquire(ctx context.Context, namespace string) (release func(), err error)
 	// TryAcquire takes a slot if one is free.
 	TryAcquire(namespace string) (release func(), ok bool)
-	// IsFull reports whether Acquire would wait.
+	// AwaitRate waits until the rate of a namespace lets a call of a kind begin. The function is called when it has its slots, or has given
+	// up: calls of one kind and namespace come one by one, so that no more than one of them is late for the time that it had reserved.
+	AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error)
+	// IsRated reports whether a namespace has a rate.
+	IsRated(namespace string) bool
+	// IsFull reports whether Acquire or AwaitRate would wait.
 	IsFull(namespace string) bool
 }
 

@@ -16,11 +16,12 @@ import (
 // when a client stops.
 const rateShare = 0.1
 
-// RateLimit bounds how many calls of Work of a kind begin a second, of all clients together: Postgres has the time at which the next
-// may begin. On nil nothing is bounded. Create it with [NewRateLimit].
+// RateLimit bounds how many calls of Work of a kind, or in a namespace, begin a second, of all clients together: Postgres has the time at which
+// the next may begin. On nil nothing is bounded. Create it with [NewRateLimit] or [NewNamespaceRateLimit].
 type RateLimit struct {
-	pool *pgxpool.Pool
-	kind string
+	// what is limited, for errors. ask reserves calls for some time, and returns how long it is until the first of them may begin.
+	what string
+	ask  func(ctx context.Context, d time.Duration) (time.Duration, error)
 	rate float64
 
 	mu sync.Mutex
@@ -29,12 +30,32 @@ type RateLimit struct {
 	next time.Time
 }
 
-// NewRateLimit returns a limit of rate calls a second, or nil where that is 0.
+// NewRateLimit returns a limit of rate calls a second for a kind, or nil where that is 0.
 func NewRateLimit(pool *pgxpool.Pool, kind string, rate float64) *RateLimit {
 	if rate <= 0 {
 		return nil
 	}
-	return &RateLimit{pool: pool, kind: kind, rate: rate}
+	return &RateLimit{what: "kind " + kind, rate: rate, ask: func(ctx context.Context, d time.Duration) (time.Duration, error) {
+		return db.New().ReserveCalls(ctx, pool, db.ReserveCallsParams{Kind: kind, For: d})
+	}}
+}
+
+// NewNamespaceRateLimit is [NewRateLimit] for a namespace.
+func NewNamespaceRateLimit(pool *pgxpool.Pool, namespace string, rate float64) *RateLimit {
+	if rate <= 0 {
+		return nil
+	}
+	return &RateLimit{what: "namespace " + namespace, rate: rate, ask: func(ctx context.Context, d time.Duration) (time.Duration, error) {
+		return db.New().ReserveNamespaceCalls(ctx, pool, db.ReserveNamespaceCallsParams{Namespace: namespace, For: d})
+	}}
+}
+
+// Rate is how many calls may begin a second; 0 for no bound.
+func (l *RateLimit) Rate() float64 {
+	if l == nil {
+		return 0
+	}
+	return l.rate
 }
 
 // Wait returns when a call may begin, or with the error of ctx. While Postgres cannot be reached no call begins.
@@ -62,11 +83,11 @@ func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
 		began := time.Now()
 		var wait time.Duration
 		err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
-			wait, err = db.New().ReserveCalls(ctx, l.pool, db.ReserveCallsParams{Kind: l.kind, For: time.Duration(n) * every})
+			wait, err = l.ask(ctx, time.Duration(n)*every)
 			return err
 		})
 		if err != nil {
-			return time.Time{}, fmt.Errorf("reserving calls of kind %s: %w", l.kind, err)
+			return time.Time{}, fmt.Errorf("reserving calls of %s: %w", l.what, err)
 		}
 		l.left, l.next = n, began.Add(wait)
 	}

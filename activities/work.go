@@ -254,6 +254,9 @@ func (s slots) leave() {
 // tryEnter takes the slots of a call if they are free.
 func (a *Activities) tryEnter(namespace string) (taken slots, ok bool) {
 	if a.Limit != nil {
+		if a.Limit.IsRated(namespace) {
+			return slots{}, false
+		}
 		if taken.free, ok = a.Limit.TryAcquire(namespace); !ok {
 			return slots{}, false
 		}
@@ -266,8 +269,16 @@ func (a *Activities) tryEnter(namespace string) (taken slots, ok bool) {
 	return taken, true
 }
 
-// enter waits for the slots of a call, and until its rate allows it, or until ctx ends.
+// enter waits for the slots of a call, and until its rates allow it, or until ctx ends. The rate of the namespace comes first: a call that
+// waits for it keeps no slot of the kind, which others could use.
 func (a *Activities) enter(ctx context.Context, namespace string) (taken slots, ok bool) {
+	if a.Limit != nil {
+		begun, err := a.Limit.AwaitRate(ctx, a.Handler.Kind(), namespace)
+		if err != nil {
+			return slots{}, false
+		}
+		defer begun()
+	}
 	if taken, ok = a.awaitSlots(ctx, namespace); !ok {
 		return taken, false
 	}

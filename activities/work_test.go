@@ -189,6 +189,10 @@ func newLimit() limit {
 	return limit{places: make(chan struct{}, 1), asked: make(chan string, 1)}
 }
 
+func (limit) AwaitRate(context.Context, string, string) (begun func(), err error) { return func() {}, nil }
+
+func (limit) IsRated(string) bool { return false }
+
 func (l limit) IsFull(string) bool { return len(l.places) == cap(l.places) }
 
 func (l limit) TryAcquire(string) (release func(), ok bool) {

@@ -253,6 +253,25 @@ func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsPar
 	return wait, err
 }
 
+const reserveNamespaceCalls = `-- name: ReserveNamespaceCalls :one
+INSERT INTO delta_namespace AS n (name, next_call_at) VALUES ($1, now() + $2::interval)
+ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(n.next_call_at, now()) + $2::interval
+RETURNING (next_call_at - $2::interval - now())::interval AS wait
+`
+
+type ReserveNamespaceCallsParams struct {
+	Namespace string
+	For       time.Duration
+}
+
+// ReserveCalls for a namespace, across kinds.
+func (q *Queries) ReserveNamespaceCalls(ctx context.Context, db DBTX, arg ReserveNamespaceCallsParams) (time.Duration, error) {
+	row := db.QueryRow(ctx, reserveNamespaceCalls, arg.Namespace, arg.For)
+	var wait time.Duration
+	err := row.Scan(&wait)
+	return wait, err
+}
+
 const upsertController = `-- name: UpsertController :one
 INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -310,23 +329,25 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 
 const upsertNamespace = `-- name: UpsertNamespace :many
 WITH before AS (
-    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.snoozed_until, n.snooze_spread, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
+    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.rate_limit, n.next_call_at, n.snoozed_until, n.snooze_spread, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
 ),
 written AS (
-    INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES ($1, $2::interval, $3::interval, $4::interval, $5::interval)
+    INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit)
+    VALUES ($1, $2::interval, $3::interval, $4::interval,
+        $5::interval, nullif($6::double precision, 0))
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
         degraded_retention = excluded.degraded_retention,
         deleted_retention = excluded.deleted_retention,
+        rate_limit = excluded.rate_limit,
         updated_at = now()
-    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, snoozed_until, snooze_spread, metadata, created_at, updated_at
+    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, snoozed_until, snooze_spread, metadata, created_at, updated_at
 )
-SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.snoozed_until, b.snooze_spread, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
+SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit, b.next_call_at, b.snoozed_until, b.snooze_spread, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
 WHERE b.degraded_retention IS NOT NULL -- it was configured
-  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
-   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention)
+  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit)
+   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit)
 `
 
 type UpsertNamespaceParams struct {
@@ -335,6 +356,7 @@ type UpsertNamespaceParams struct {
 	SyncedRetention   *time.Duration
 	DegradedRetention time.Duration
 	DeletedRetention  time.Duration
+	RateLimit         float64
 }
 
 type UpsertNamespaceRow struct {
@@ -343,6 +365,8 @@ type UpsertNamespaceRow struct {
 	SyncedRetention   *time.Duration
 	DegradedRetention *time.Duration
 	DeletedRetention  *time.Duration
+	RateLimit         *float64
+	NextCallAt        *time.Time
 	SnoozedUntil      *time.Time
 	SnoozeSpread      time.Duration
 	Metadata          []byte
@@ -358,6 +382,7 @@ func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamesp
 		arg.SyncedRetention,
 		arg.DegradedRetention,
 		arg.DeletedRetention,
+		arg.RateLimit,
 	)
 	if err != nil {
 		return nil, err
@@ -372,6 +397,8 @@ func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamesp
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,
+			&i.RateLimit,
+			&i.NextCallAt,
 			&i.SnoozedUntil,
 			&i.SnoozeSpread,
 			&i.Metadata,

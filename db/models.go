@@ -68,6 +68,8 @@ type Namespace struct {
 	SyncedRetention   *time.Duration
 	DegradedRetention *time.Duration
 	DeletedRetention  *time.Duration
+	RateLimit         *float64
+	NextCallAt        *time.Time
 	SnoozedUntil      *time.Time
 	SnoozeSpread      time.Duration
 	Metadata          []byte

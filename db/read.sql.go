@@ -210,7 +210,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 }
 
 const listNamespaces = `-- name: ListNamespaces :many
-SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
+SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
 `
 
 func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, error) {
@@ -228,6 +228,8 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,
+			&i.RateLimit,
+			&i.NextCallAt,
 			&i.SnoozedUntil,
 			&i.SnoozeSpread,
 			&i.Metadata,

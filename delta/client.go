@@ -101,7 +101,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		},
 	}
 	c.events.log, c.awaiter.pool = copied.Logger, pool
-	c.limits = newNamespaceLimits(copied.Namespaces, c.wakeAll)
+	c.limits = newNamespaceLimits(pool, c.wakeAll)
+	c.limits.set(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)
 	c.snoozes = activities.NewSnoozes(pool, copied.Logger)
 	c.paces = map[string]*pace{}

@@ -124,6 +124,12 @@ type NamespaceConfig struct {
 	// together. At least 1, at most 10,000.
 	MaxWorkers int
 
+	// RateLimit is how many calls of Work may begin a second for resources of the namespace, of all kinds and all clients together: Postgres has
+	// the time at which the next one may. A call that waits for it keeps no slot of its kind.
+	//
+	// Defaults to 0: no limit.
+	RateLimit float64
+
 	// ResourceExpiry is how long after it was synced a resource expires and is synced again, or up to 5 % less: the share differs between
 	// resources, or batches, so that those synced together do not expire together. It cannot be set together with
 	// SyncedResourceRetentionPeriod.
@@ -265,6 +271,9 @@ func (c Config) validate() error {
 		}
 		if n.MaxWorkers < 1 || n.MaxWorkers > maxMaxWorkers {
 			return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d", maxMaxWorkers)
+		}
+		if !(n.RateLimit >= 0 && n.RateLimit <= math.MaxFloat64) { // NaN breaks it
+			return inputError(field+".RateLimit", n.RateLimit, "must be positive, or 0 for no limit")
 		}
 		if n.ResourceExpiry < 0 {
 			return inputError(field+".ResourceExpiry", n.ResourceExpiry, "must be positive, or 0 for never")

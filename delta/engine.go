@@ -80,6 +80,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.writeSettings(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.readNamespaces(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.startWorkers(ctx, workCtx); err != nil {
 		return nil, err
 	}
@@ -177,6 +180,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			SyncedRetention:   synced,
 			DegradedRetention: interval(n.DegradedResourceRetentionPeriod),
 			DeletedRetention:  interval(n.DeletedResourceRetentionPeriod),
+			RateLimit:         n.RateLimit,
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of namespace %q: %w", name, schemaError(err))
@@ -184,10 +188,11 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		for _, b := range before {
 			c.config.Logger.Warn("this client changes the settings of a namespace, for all clients",
 				"namespace", name,
-				"expiry", n.ResourceExpiry, "expiry_before", b.ResourceExpiry,
+				"expiry", n.ResourceExpiry, "expiry_before", orZero(b.ResourceExpiry),
 				"synced_retention", retentionShown(synced), "synced_retention_before", retentionShown(b.SyncedRetention),
-				"degraded_retention", n.DegradedResourceRetentionPeriod, "degraded_retention_before", b.DegradedRetention,
-				"deleted_retention", n.DeletedResourceRetentionPeriod, "deleted_retention_before", b.DeletedRetention)
+				"degraded_retention", n.DegradedResourceRetentionPeriod, "degraded_retention_before", orZero(b.DegradedRetention),
+				"deleted_retention", n.DeletedResourceRetentionPeriod, "deleted_retention_before", orZero(b.DeletedRetention),
+				"rate_limit", n.RateLimit, "rate_limit_before", orZero(b.RateLimit))
 		}
 	}
 	var queue *string

@@ -2,132 +2,113 @@ package delta
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
 )
 
-// namespaceLimits bound concurrent Work by namespace, across kinds.
+// namespaceLimits bound Work by namespace, across kinds. The bounds may change while Work runs.
 type namespaceLimits struct {
-	byName map[string]*namespaceLimit
+	pool *pgxpool.Pool
 	// freed is called when there is room again in a namespace whose rows were not dispatched.
 	freed func()
+
+	mu sync.RWMutex
+	// byName are the namespaces that are limited, or were.
+	byName map[string]*namespaceLimit
 }
 
-type namespaceLimit struct {
-	slots *semaphore.Weighted
-	size  int
-
-	mu sync.Mutex
-	// used and waiting count calls of Work that have a slot, and resources that wait for one.
-	used, waiting int
-	// leased are the times at which rows were leased that have not come for a slot. One that comes to another client is forgotten after a
-	// lease.
-	leased []time.Time
-	// withheld is set while rows are not dispatched for want of room.
-	withheld bool
+// namespaceBound is what limits a namespace; its zero value is no limit.
+type namespaceBound struct {
+	maxWorkers int
+	rate       float64
 }
 
-func newNamespaceLimits(namespaces map[string]NamespaceConfig, freed func()) *namespaceLimits {
-	limits := &namespaceLimits{byName: map[string]*namespaceLimit{}, freed: freed}
-	for name, n := range namespaces {
-		limits.byName[name] = &namespaceLimit{slots: semaphore.NewWeighted(int64(n.MaxWorkers)), size: n.MaxWorkers}
+func newNamespaceLimits(pool *pgxpool.Pool, freed func()) *namespaceLimits {
+	return &namespaceLimits{pool: pool, freed: freed, byName: map[string]*namespaceLimit{}}
+}
+
+// set makes bounds those that hold. A namespace that is not among them has none.
+func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, bound := range bounds {
+		if l.byName[name] == nil && bound != (namespaceBound{}) {
+			l.byName[name] = &namespaceLimit{freed: l.freed, gates: map[string]chan struct{}{}}
+		}
 	}
-	return limits
+	for name, limit := range l.byName {
+		limit.bound(l.pool, name, bounds[name])
+	}
 }
 
-// Acquire waits for a slot of a namespace; one that is not configured has no bound.
+// of is the limit of a namespace; nil where it never had one.
+func (l *namespaceLimits) of(namespace string) *namespaceLimit {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.byName[namespace]
+}
+
+// Acquire waits for a slot of a namespace; one that is not limited has no bound.
 func (l *namespaceLimits) Acquire(ctx context.Context, namespace string) (release func(), err error) {
-	limit, ok := l.byName[namespace]
-	if !ok {
+	limit := l.of(namespace)
+	if limit == nil {
 		return func() {}, nil
 	}
-	limit.comes(1)
-	if err := limit.slots.Acquire(ctx, 1); err != nil {
-		limit.comes(-1)
-		return nil, err
-	}
-	return l.enter(limit, 1), nil
+	return limit.acquire(ctx)
 }
 
 // TryAcquire takes a slot of a namespace if one is free.
 func (l *namespaceLimits) TryAcquire(namespace string) (release func(), ok bool) {
-	limit, ok := l.byName[namespace]
-	if !ok {
+	limit := l.of(namespace)
+	if limit == nil {
 		return func() {}, true
 	}
-	if !limit.slots.TryAcquire(1) {
-		return nil, false
-	}
-	limit.comes(0)
-	return l.enter(limit, 0), true
+	return limit.tryAcquire()
 }
 
-// comes counts a resource that begins to wait for a slot, or has given up, and is no longer one that was leased and has not come.
-func (n *namespaceLimit) comes(waiting int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.waiting += waiting
-	if waiting >= 0 && len(n.leased) > 0 {
-		n.leased = n.leased[1:]
+// AwaitRate waits until the rate of a namespace lets a call begin.
+func (l *namespaceLimits) AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error) {
+	limit := l.of(namespace)
+	if limit == nil {
+		return func() {}, nil
 	}
+	return limit.awaitRate(ctx, kind)
 }
 
-// enter counts a slot that was taken, by one that had waited or not.
-func (l *namespaceLimits) enter(limit *namespaceLimit, waited int) (release func()) {
-	limit.mu.Lock()
-	defer limit.mu.Unlock()
-	limit.waiting -= waited
-	limit.used++
-	return func() {
-		limit.slots.Release(1)
-		limit.mu.Lock()
-		limit.used--
-		wake := limit.withheld
-		limit.withheld = false
-		limit.mu.Unlock()
-		if wake {
-			l.freed()
-		}
-	}
+// IsRated reports whether a namespace has a rate.
+func (l *namespaceLimits) IsRated(namespace string) bool {
+	limit := l.of(namespace)
+	return limit != nil && limit.rateLimit() != nil
 }
 
-// IsFull reports whether Acquire would wait.
+// IsFull reports whether a call would wait.
 func (l *namespaceLimits) IsFull(namespace string) bool {
-	limit, ok := l.byName[namespace]
-	if !ok {
-		return false
-	}
-	limit.mu.Lock()
-	defer limit.mu.Unlock()
-	return limit.used+limit.waiting >= limit.size
+	limit := l.of(namespace)
+	return limit != nil && limit.isFull()
 }
 
 // room is how many rows of each limited namespace may be leased: as many as can be worked, and as many again to wait for their slots, so
 // that none is idle. Those without room are full; freed is called when that is over for one of them.
 func (l *namespaceLimits) room() (limited []string, rooms []int32, full []string) {
 	limited, rooms, full = []string{}, []int32{}, []string{}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	for name, limit := range l.byName {
-		if room := limit.room(); room > 0 {
+		switch room, isLimited := limit.room(); {
+		case !isLimited:
+		case room > 0:
 			limited, rooms = append(limited, name), append(rooms, int32(room)) //nolint:gosec // at most 20,000
-		} else {
+		default:
 			full = append(full, name)
 		}
 	}
 	return limited, rooms, full
-}
-
-func (n *namespaceLimit) room() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.leased = since(n.leased, time.Now().Add(-activities.DispatchLease))
-	room := 2*n.size - n.used - n.waiting - len(n.leased)
-	n.withheld = n.withheld || room <= 0
-	return room
 }
 
 // lease counts rows that were leased for workflows of their own, and reports whether there may be more that there was no room for.
@@ -139,19 +120,217 @@ func (l *namespaceLimits) lease(namespaces []string) (more bool) {
 			n++
 		}
 		namespaces = namespaces[n:]
-		if limit, ok := l.byName[name]; ok {
+		if limit := l.of(name); limit != nil {
 			more = limit.lease(n) || more
 		}
 	}
 	return more
 }
 
+// namespaceLimit is that of one namespace.
+type namespaceLimit struct {
+	freed func()
+
+	mu sync.Mutex
+	// size is how many calls of Work may have a slot; 0 for no bound.
+	size int
+	// rate bounds how many begin a second; nil for no bound.
+	rate *activities.RateLimit
+	// gates let one call of a kind at a time wait for the rate, and for its slots after that.
+	gates map[string]chan struct{}
+	// used counts calls of Work that have a slot, waiting resources that wait for one, or for the rate.
+	used, waiting int
+	// queue are those that wait for a slot, in their order: each is closed when it has one.
+	queue []chan struct{}
+	// leased are the times at which rows were leased that have not come for a slot. One that comes to another client is forgotten after a
+	// lease.
+	leased []time.Time
+	// withheld is set while rows are not dispatched for want of room.
+	withheld bool
+}
+
+// bound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
+func (n *namespaceLimit) bound(pool *pgxpool.Pool, name string, to namespaceBound) {
+	n.mu.Lock()
+	n.size = to.maxWorkers
+	if n.rate.Rate() != to.rate {
+		n.rate = activities.NewNamespaceRateLimit(pool, name, to.rate)
+	}
+	n.grant()
+	wake := n.unhold()
+	n.mu.Unlock()
+	wake()
+}
+
+// grant gives free slots to those that wait. The lock is held.
+func (n *namespaceLimit) grant() {
+	for len(n.queue) > 0 && (n.size == 0 || n.used < n.size) {
+		n.used++
+		close(n.queue[0])
+		n.queue = n.queue[1:]
+	}
+}
+
+// unhold returns what wakes dispatchers that have left rows for want of room. The lock is held; it is not for the call.
+func (n *namespaceLimit) unhold() (wake func()) {
+	if !n.withheld {
+		return func() {}
+	}
+	n.withheld = false
+	return n.freed
+}
+
+// comes notes that a resource which was leased has come. The lock is held.
+func (n *namespaceLimit) comes() {
+	if len(n.leased) > 0 {
+		n.leased = n.leased[1:]
+	}
+}
+
+func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error) {
+	n.mu.Lock()
+	if n.rate == nil {
+		n.comes() // otherwise it came when it began to wait for the rate
+	}
+	mine := make(chan struct{})
+	n.queue = append(n.queue, mine)
+	n.waiting++
+	n.grant()
+	n.mu.Unlock()
+	select {
+	case <-mine:
+	case <-ctx.Done():
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.waiting--
+		if at := slices.Index(n.queue, mine); at >= 0 {
+			n.queue = slices.Delete(n.queue, at, at+1)
+		} else { // it was given one at the same moment
+			n.used--
+			n.grant()
+		}
+		return nil, context.Cause(ctx)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.waiting--
+	return n.release, nil
+}
+
+func (n *namespaceLimit) tryAcquire() (release func(), ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.size > 0 && (n.used >= n.size || len(n.queue) > 0) {
+		return nil, false
+	}
+	if n.rate == nil {
+		n.comes()
+	}
+	n.used++
+	return n.release, true
+}
+
+func (n *namespaceLimit) release() {
+	n.mu.Lock()
+	n.used--
+	n.grant()
+	wake := n.unhold()
+	n.mu.Unlock()
+	wake()
+}
+
+func (n *namespaceLimit) rateLimit() *activities.RateLimit {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rate
+}
+
+// awaitRate waits for its turn among the calls of a kind, and until the rate lets one begin.
+func (n *namespaceLimit) awaitRate(ctx context.Context, kind string) (begun func(), err error) {
+	n.mu.Lock()
+	if n.rate == nil {
+		n.mu.Unlock()
+		return func() {}, nil
+	}
+	n.comes()
+	n.waiting++
+	gate := n.gates[kind]
+	if gate == nil {
+		gate = make(chan struct{}, 1)
+		n.gates[kind] = gate
+	}
+	n.mu.Unlock()
+	leave := func() {
+		n.mu.Lock()
+		n.waiting--
+		wake := n.unhold()
+		n.mu.Unlock()
+		wake()
+	}
+	select {
+	case gate <- struct{}{}:
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
+	if err := n.rateLimit().Wait(ctx); err != nil {
+		<-gate
+		leave()
+		return nil, err
+	}
+	return func() {
+		<-gate
+		leave()
+	}, nil
+}
+
+func (n *namespaceLimit) isFull() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rate != nil || (n.size > 0 && n.used+n.waiting >= n.size)
+}
+
+func (n *namespaceLimit) room() (room int, isLimited bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.size == 0 && n.rate == nil {
+		return 0, false
+	}
+	room = n.roomLeft()
+	n.withheld = n.withheld || room <= 0
+	return room, true
+}
+
+const (
+	// What begins within a second may wait for the rate of a namespace, within these bounds.
+	fewRated  = 4
+	manyRated = 256
+)
+
+// roomLeft is how many more rows may be leased. The lock is held.
+func (n *namespaceLimit) roomLeft() int {
+	n.leased = since(n.leased, time.Now().Add(-activities.DispatchLease))
+	room := math.MaxInt16
+	if n.size > 0 {
+		room = 2*n.size - n.used - n.waiting - len(n.leased)
+	}
+	if n.rate != nil {
+		most := int(min(max(math.Ceil(n.rate.Rate()), fewRated), manyRated))
+		room = min(room, most-n.waiting-len(n.leased))
+	}
+	return room
+}
+
+// lease counts rows that were leased, and reports whether there is no room for more.
 func (n *namespaceLimit) lease(rows int) (isFull bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.size == 0 && n.rate == nil {
+		return false
+	}
 	now := time.Now()
 	for range rows {
 		n.leased = append(n.leased, now)
 	}
-	return 2*n.size-n.used-n.waiting-len(n.leased) <= 0
+	return n.roomLeft() <= 0
 }

@@ -90,6 +90,9 @@ CREATE TABLE delta_namespace (
     synced_retention interval,
     degraded_retention interval,
     deleted_retention interval,
+    -- How many calls of Work may begin a second, of all clients and kinds together (null: no limit), and when the next one may.
+    rate_limit double precision,
+    next_call_at timestamptz,
     snoozed_until timestamptz,
     snooze_spread interval NOT NULL DEFAULT '0',
     metadata jsonb NOT NULL DEFAULT '{}',

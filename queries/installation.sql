@@ -18,20 +18,22 @@ WITH before AS (
     SELECT n.* FROM delta_namespace n WHERE n.name = @name
 ),
 written AS (
-    INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention)
-    VALUES (@name, @resource_expiry::interval, sqlc.narg(synced_retention)::interval, @degraded_retention::interval, @deleted_retention::interval)
+    INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit)
+    VALUES (@name, @resource_expiry::interval, sqlc.narg(synced_retention)::interval, @degraded_retention::interval,
+        @deleted_retention::interval, nullif(@rate_limit::double precision, 0))
     ON CONFLICT (name) DO UPDATE
     SET resource_expiry = excluded.resource_expiry,
         synced_retention = excluded.synced_retention,
         degraded_retention = excluded.degraded_retention,
         deleted_retention = excluded.deleted_retention,
+        rate_limit = excluded.rate_limit,
         updated_at = now()
     RETURNING *
 )
 SELECT b.* FROM before b CROSS JOIN written w
 WHERE b.degraded_retention IS NOT NULL -- it was configured
-  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention)
-   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention);
+  AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit)
+   IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit);
 
 -- name: UpsertController :one
 INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
@@ -84,4 +86,10 @@ SELECT o.name FROM others o ORDER BY o.name;
 -- by any client.
 INSERT INTO delta_controller AS c (name, inform_interval, next_call_at) VALUES (@kind, '0', now() + sqlc.arg('for')::interval)
 ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(c.next_call_at, now()) + sqlc.arg('for')::interval
+RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;
+
+-- name: ReserveNamespaceCalls :one
+-- ReserveCalls for a namespace, across kinds.
+INSERT INTO delta_namespace AS n (name, next_call_at) VALUES (@namespace, now() + sqlc.arg('for')::interval)
+ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(n.next_call_at, now()) + sqlc.arg('for')::interval
 RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;

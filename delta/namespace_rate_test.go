@@ -1,0 +1,93 @@
+package delta_test
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
+	soak.Long(t)
+	inBothGears(t, func(t *testing.T, g gear) {
+		var mu sync.Mutex
+		var calls []time.Time
+		called := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			calls = append(calls, time.Now())
+		}
+		controllers := []func(*delta.Controllers){
+			g.controller(func(context.Context, job) error { called(); return nil }),
+			with(&controller[serial]{work: func(context.Context, *delta.Resource[serial]) error { called(); return nil }}),
+		}
+		// Two clients, of which one does not say the rate: it is the namespace's.
+		config := g.config(controllers...)
+		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 100, RateLimit: 10}}
+		c := g.start(config)
+		g.start(g.config(controllers...))
+		slow := &delta.InformOpts{Namespace: "slow"}
+		g.inform(c, slow, names("r", 30)...)
+		for _, name := range names("s", 10) {
+			_, err := c.Inform(t.Context(), serial{account{Name: name}}, slow)
+			require.NoError(t, err)
+		}
+		for _, name := range names("r", 30) {
+			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
+		}
+		for _, name := range names("s", 10) {
+			g.eventually("serial", name, synced(1))
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		slices.SortFunc(calls, time.Time.Compare)
+		took := calls[len(calls)-1].Sub(calls[0])
+		t.Logf("40 calls took %s", took)
+		// Ten a second. One call of each kind on each client may be late for its time, and what each client has reserved may come at once.
+		require.Greater(t, took, 3*time.Second)
+	})
+}
+
+// What waits for the rate of its namespace keeps no slot of its kind, and no place on the worker.
+func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
+	soak.Long(t)
+	inBothGears(t, func(t *testing.T, g gear) {
+		var slow atomic.Int64
+		config := g.config(g.controller(func(_ context.Context, j job) error {
+			if j.Namespace == "slow" {
+				slow.Add(1)
+			}
+			return nil
+		}))
+		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1000, RateLimit: 0.001}}
+		c := g.start(config)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("crowd", 300)...)
+		until(t, func() bool { return slow.Load() == 1 })
+		g.informEach(c, nil, names("free", 10)...)
+		g.inform(c, nil, names("wide", 60)...)
+		for _, name := range append(names("free", 10), names("wide", 60)...) {
+			g.await(name, synced(1))
+		}
+		require.EqualValues(t, 1, slow.Load())
+	})
+}
+
+func TestARateLimitThatBreaksTheRuleIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	for _, rate := range []float64{-1, math.NaN(), math.Inf(1)} {
+		config := h.config(with(&controller[account]{}))
+		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1, RateLimit: rate}}
+		_, err := delta.NewClient(h.Pool, config)
+		require.ErrorContains(t, err, `Config.Namespaces["slow"].RateLimit`)
+		require.ErrorContains(t, err, "must be positive, or 0 for no limit")
+	}
+}
