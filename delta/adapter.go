@@ -52,12 +52,13 @@ func (a *controllerAdapter[T]) recovered(task *activities.Task, call func(*Resou
 }
 
 func (a *controllerAdapter[T]) Finalizes() bool {
-	_, ok := a.controller.(Finalizer[T])
+	_, ok := optional[Finalizer[T]](a.controller)
 	return ok
 }
 
 func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Task) activities.Outcome {
-	outcome := a.recovered(task, func(resource *Resource[T]) error { return a.controller.(Finalizer[T]).Finalize(ctx, resource) })
+	finalizer, _ := optional[Finalizer[T]](a.controller)
+	outcome := a.recovered(task, func(resource *Resource[T]) error { return finalizer.Finalize(ctx, resource) })
 	if outcome.Verdict == activities.VerdictSynced || outcome.Verdict == activities.VerdictDeleted {
 		return activities.Outcome{Verdict: activities.VerdictFinalized}
 	}

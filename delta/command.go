@@ -208,11 +208,16 @@ func (c *Client) wakeKind(kind string) {
 	}
 }
 
+// detectsDeletions reports whether listings of the kind show what is gone, by the rows that they leave out.
+func (s ObjectSettings) detectsDeletions() bool {
+	return s.CompleteListing || s.FullListingInterval > 0
+}
+
 // restOf is rest for a kind that the client has a controller for.
 func (c *Client) restOf(settings ObjectSettings) activities.Rest {
 	rest := c.rest()
 	rest.DegradedRetry = interval(settings.DegradedRetryInterval)
-	if (settings.CompleteListing || settings.FullListingInterval > 0) && !c.retained.client {
+	if settings.detectsDeletions() && !c.retained.client {
 		rest.SyncedRetention = interval(-1)
 	}
 	return rest

@@ -67,8 +67,8 @@ type Informer[T Object] interface {
 	InformTimeout(args *InformArgs[T]) time.Duration
 }
 
-// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker] and
-// [Lister]. A decorator that embeds a Controller hides them; give it a method
+// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker], [Lister] and
+// [Finalizer]. A decorator that embeds a Controller hides them; give it a method
 //
 //	Unwrap() any
 //

@@ -217,7 +217,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
-		if r.settings.CompleteListing && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
+		if r.settings.detectsDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
 			c.config.Logger.Warn("rows of a kind with complete listings are removed after a retention that is set: what is deleted upstream after that is "+
 				"not noticed, and what is still listed is synced as if it were new", "kind", kind, "retention", c.config.SyncedResourceRetentionPeriod)
 		}

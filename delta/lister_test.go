@@ -396,7 +396,13 @@ func (bundled) Settings() delta.ObjectSettings {
 // batching is a lister that takes many in one call.
 type batching struct {
 	yields[bundled]
-	batched atomic.Int64
+	batched   atomic.Int64
+	finalized atomic.Int64
+}
+
+func (b *batching) Finalize(context.Context, *delta.Resource[bundled]) error {
+	b.finalized.Add(1)
+	return nil
 }
 
 func (b *batching) WorkBatch(_ context.Context, all []*delta.Resource[bundled]) []error {
@@ -418,6 +424,9 @@ func TestOptionalInterfacesAreFoundBehindDecorators(t *testing.T) {
 	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "bundled", RunForeground: true}, nil)
 	require.NoError(t, err)
 	require.Equal(t, 40, run.Listed)
+	_, err = c.Delete(t.Context(), "bundled", "7")
+	require.NoError(t, err)
+	until(t, func() bool { return inner.finalized.Load() > 0 })
 	require.EqualValues(t, 40, inner.batched.Load()+twice.calls.Load())
 	require.Positive(t, inner.batched.Load(), "WorkBatch is called past the decorators")
 
