@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -85,9 +84,11 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		return nil, fmt.Errorf("delta: %w", err)
 	}
 	copied := config.WithDefaults()
-	if config.Controllers != nil {
-		copied.Controllers = &Controllers{byKind: maps.Clone(config.Controllers.byKind)}
+	controllers, err := config.Controllers.withSettings(config.Kinds)
+	if err != nil {
+		return nil, fmt.Errorf("delta: %w", err)
 	}
+	copied.Controllers = controllers
 	c := &Client{
 		pool:     pool,
 		config:   copied,

@@ -21,6 +21,11 @@ type Config struct {
 	// client: the last one that starts decides. MaxWorkers is not: it holds in this client. Needs Controllers.
 	Namespaces map[string]NamespaceConfig
 
+	// Kinds has settings of kinds for this environment, such as a lower Parallelism in staging: each field that is set takes the place of the one
+	// that the kind's own Settings returned, and those of RetryPolicy each by itself. A field at zero leaves the kind its own, so a
+	// CompleteListing cannot be switched off here. A kind that Controllers does not have is refused.
+	Kinds map[string]ObjectSettings
+
 	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it.
 	//
 	// Defaults to a connection that Start makes, and Stop closes, from the Temporal SDK's environment configuration
@@ -121,7 +126,9 @@ type Config struct {
 // not wake what is kept for ever, as after a negative retention: [Client.InvalidateAll] has that synced anew.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
-	// together. At least 1, at most 10,000.
+	// together. At most 10,000.
+	//
+	// Defaults to 0: no bound but the Parallelism of the kinds.
 	MaxWorkers int
 
 	// RateLimit is how many calls of Work may begin a second for resources of the namespace, of all kinds and all clients together: Postgres has
@@ -269,8 +276,8 @@ func (c Config) validate() error {
 		if err := checkName(field, name); err != nil {
 			return err
 		}
-		if n.MaxWorkers < 1 || n.MaxWorkers > maxMaxWorkers {
-			return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d", maxMaxWorkers)
+		if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
+			return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
 		}
 		if !(n.RateLimit >= 0 && n.RateLimit <= math.MaxFloat64) { // NaN breaks it
 			return inputError(field+".RateLimit", n.RateLimit, "must be positive, or 0 for no limit")

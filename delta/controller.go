@@ -150,7 +150,8 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if there, ok := controllers.byKind[kind]; ok {
 		return fmt.Errorf("delta: kind %q has a controller already (for %s)", kind, there.objectType)
 	}
-	settings, err := settingsOf(zero)
+	own := settingsOf(zero)
+	settings, err := own.withDefaults()
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
@@ -160,6 +161,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	}
 	controllers.byKind[kind] = registered{
 		handler:    &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, kind: kind},
+		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
 	}
@@ -168,9 +170,10 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 
 // registered is one controller with its type erased.
 type registered struct {
-	handler    handler
-	settings   ObjectSettings
-	objectType reflect.Type
+	handler handler
+	// own are the settings that the kind says itself, settings those that hold.
+	own, settings ObjectSettings
+	objectType    reflect.Type
 }
 
 const (
@@ -185,11 +188,34 @@ const (
 	defaultDegradedRetry   = time.Hour
 )
 
-func settingsOf(object Object) (ObjectSettings, error) {
-	var s ObjectSettings
+// settingsOf are those that a kind says itself.
+func settingsOf(object Object) (s ObjectSettings) {
 	if with, ok := object.(ObjectWithSettings); ok {
 		s = with.Settings()
 	}
+	return s
+}
+
+// over returns the settings with what is not set taken from another set.
+func (s ObjectSettings) over(under ObjectSettings) ObjectSettings {
+	setFields(reflect.ValueOf(&under).Elem(), reflect.ValueOf(s))
+	return under
+}
+
+// setFields sets the fields of a struct that are not zero in another one, and those of the structs in it.
+func setFields(to, from reflect.Value) {
+	for i := range from.NumField() {
+		switch field := from.Field(i); {
+		case field.Kind() == reflect.Struct:
+			setFields(to.Field(i), field)
+		case !field.IsZero():
+			to.Field(i).Set(field)
+		}
+	}
+}
+
+// withDefaults checks settings, and returns them with every field set.
+func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 	// Each is written so that NaN breaks it.
 	for _, rule := range []struct {
 		field string
@@ -270,6 +296,30 @@ func (c *Controllers) find(kind string) (registered, bool) {
 	}
 	found, ok := c.byKind[kind]
 	return found, ok
+}
+
+// withSettings returns a copy in which kinds have the settings of a configuration over their own.
+func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controllers, error) {
+	var copied *Controllers
+	if c != nil {
+		copied = &Controllers{byKind: maps.Clone(c.byKind)}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		field := fmt.Sprintf("Config.Kinds[%q]", kind)
+		found, ok := copied.find(kind)
+		if !ok {
+			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kinds())
+		}
+		var err error
+		if found.settings, err = kinds[kind].over(found.own).withDefaults(); err != nil {
+			if input := new(InputError); errors.As(err, &input) {
+				input.Field = field + "." + input.Field
+			}
+			return nil, err
+		}
+		copied.byKind[kind] = found
+	}
+	return copied, nil
 }
 
 // kinds returns the kinds that have a controller, sorted.

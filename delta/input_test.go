@@ -201,9 +201,9 @@ func TestNewClientRefusesABadConfig(t *testing.T) {
 		"work timeout":               {delta.Config{ResourceWorkTimeout: -time.Second}, "Config.ResourceWorkTimeout -1s"},
 		"inform timeout":             {delta.Config{ControllerInformTimeout: -2}, "Config.ControllerInformTimeout -2ns"},
 		"namespaces, no controllers": {delta.Config{Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 1}}}, "Config.Controllers"},
-		"no MaxWorkers": {
-			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {}}},
-			`Config.Namespaces["a"].MaxWorkers 0: must be between 1 and 10000`,
+		"MaxWorkers below 0": {
+			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: -1}}},
+			`Config.Namespaces["a"].MaxWorkers -1: must be between 1 and 10000 (or 0, for no bound)`,
 		},
 		"many MaxWorkers":      {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 10_001}}}, "10001"},
 		"namespace name":       {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"": {MaxWorkers: 1}}}, "must not be empty"},
