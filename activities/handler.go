@@ -33,10 +33,6 @@ type Handler interface {
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed
 	// Encode takes an object, as JSON, and its options as they came from outside.
 	Encode(object, options []byte) (deltatype.ObjectInformParams, error)
-	// Compares tells whether objects of the kind compare themselves.
-	Compares() bool
-	// Same tells whether two objects, as JSON, are the same to the kind; ok is false where it cannot tell.
-	Same(stored, listed []byte) (same, ok bool)
 	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound. Its options are those that reach
 	// the informer.
 	InformTimeout(in InformInput) time.Duration

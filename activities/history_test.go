@@ -35,7 +35,8 @@ func TestEachPassIsInTheHistory(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		h.attempt(h.ref(id))
 	}
-	h.handler.inform = lists(item(object("a", "1")), item(object("b", "2")), item(object("new", "1")), bad("bad"))
+	h.inform(revised("d", 5))
+	h.handler.inform = lists(item(object("a", "1")), item(object("b", "2")), item(revised("d", 4)), item(object("new", "1")), bad("bad"))
 	_, err = h.pass(func(in *activities.InformInput) {
 		in.Trigger, in.Pass, in.FullListing = activities.TriggerRequest, uuid.NewString(), true
 	})
@@ -57,13 +58,13 @@ func TestEachPassIsInTheHistory(t *testing.T) {
 		require.WithinRange(t, *all[i].EndedAt, all[i].StartedAt, h.now())
 		all[i] = db.DeltaInform{
 			Trigger: all[i].Trigger, FullListing: all[i].FullListing, Listed: all[i].Listed, New: all[i].New, Changed: all[i].Changed,
-			Unchanged: all[i].Unchanged, Refused: all[i].Refused, Deleted: all[i].Deleted, Withheld: all[i].Withheld, Error: all[i].Error,
+			Unchanged: all[i].Unchanged, Stale: all[i].Stale, Refused: all[i].Refused, Deleted: all[i].Deleted, Withheld: all[i].Withheld, Error: all[i].Error,
 		}
 	}
 	require.Equal(t, []db.DeltaInform{
 		{Trigger: "schedule", Withheld: 3},
 		{Trigger: "workflow", Listed: 1, Error: "informing kind thing (1 listed so far): 503"},
-		{Trigger: "request", FullListing: true, Listed: 4, New: 1, Changed: 1, Unchanged: 1, Refused: 1, Deleted: 1},
+		{Trigger: "request", FullListing: true, Listed: 5, New: 1, Changed: 1, Unchanged: 1, Stale: 1, Refused: 1, Deleted: 1},
 		{Trigger: "schedule", Listed: 3, New: 3},
 	}, all)
 }

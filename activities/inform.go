@@ -46,6 +46,8 @@ type InformInput struct {
 	ProcessExisting bool `json:"process_existing,omitempty"`
 	// RunForeground has the run wait until all that it informed has settled.
 	RunForeground bool `json:"run_foreground,omitempty"`
+	// Force writes what is listed although it is older than what is stored.
+	Force bool `json:"force,omitempty"`
 	// Pass identifies the run, where what it lists has to be remembered.
 	Pass string `json:"pass,omitempty"`
 }
@@ -68,6 +70,8 @@ type InformProgress struct {
 	Listed    int `json:"listed"`
 	Scheduled int `json:"scheduled"`
 	Refused   int `json:"refused,omitempty"`
+	// Stale counts those that were older than what is stored, and changed nothing.
+	Stale int `json:"stale,omitempty"`
 	// Deleted counts resources that a complete listing no longer had.
 	Deleted int `json:"deleted,omitempty"`
 	// Withheld counts those that were not marked deleted, because they are suspiciously many.
@@ -113,6 +117,14 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	defer func() { p.endHistory(ctx, err) }()
+	if complete && p.remember {
+		reach, err := a.beginReach(ctx, in.Kind)
+		if err != nil {
+			return InformProgress{}, fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
+		}
+		defer reach.end()
+		p.reach = reach
+	}
 	if err := p.lookForRefused(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
@@ -129,8 +141,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if err := p.endRefused(passCtx, complete); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
-	if complete && p.remember {
-		if err := p.deleteMissing(passCtx, began); err != nil {
+	p.warnStale()
+	if p.reach != nil {
+		if err := p.deleteMissing(passCtx); err != nil {
 			return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 		}
 	}
@@ -159,6 +172,11 @@ type pass struct {
 	position *string
 	// remember has what is listed written down.
 	remember bool
+	// reach bounds what a complete listing may delete; nil for others.
+	reach *reach
+	// lagging are the first objects that several passes found stale, and laggards how many there are.
+	lagging  []string
+	laggards int
 }
 
 // drain takes the listing to its end.
@@ -213,6 +231,7 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 	if at := item.Params.CreatedAt; at != nil && at.After(p.created) {
 		p.created = at.UTC()
 	}
+	item.Params.Force = p.in.Force
 	return p.addToPage(ctx, item.Params)
 }
 
@@ -230,14 +249,12 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.writeRefused(ctx); err != nil || len(p.page) == 0 {
 		return err
 	}
-	if err := p.compare(ctx); err != nil {
-		return err
-	}
 	options := db.InformOptions{
 		DefaultMaxAttempts: p.activities.DefaultMaxAttempts,
 		DefaultPriority:    deltatype.PriorityPeriodic,
 		ProcessExisting:    p.in.ProcessExisting,
 		Outbox:             p.activities.Outbox,
+		Pass:               p.reach.claimID(),
 	}
 	if p.in.ProcessExisting {
 		options.DefaultPriority = deltatype.PriorityBackfill
@@ -254,16 +271,19 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.noteListed(ctx, results); err != nil {
 		return err
 	}
+	if err := p.countStale(ctx, results); err != nil {
+		return err
+	}
 	scheduled, waiting, taken := 0, false, make([]string, 0, len(results))
 	for _, r := range results {
 		if r.Refused != nil {
-			if err := p.refuse(ctx, Listed{Params: p.paged(r.Resource.ObjectID), Err: r.Refused}); err != nil {
+			if err := p.refuse(ctx, Listed{Params: p.refusedOfPage(r), Err: r.Refused}); err != nil {
 				return err
 			}
 			continue
 		}
 		taken = append(taken, r.Resource.ObjectID)
-		if !r.Scheduled {
+		if !r.Scheduled && !r.Stale {
 			p.unchanged++
 		}
 		if r.Scheduled {
@@ -285,9 +305,13 @@ func (p *pass) write(ctx context.Context) error {
 	return p.writeRefused(ctx)
 }
 
-// paged is an object of the page.
-func (p *pass) paged(id string) deltatype.ObjectInformParams {
-	return p.page[slices.IndexFunc(p.page, func(o deltatype.ObjectInformParams) bool { return o.ResourceID == id })]
+// refusedOfPage is the object of the page that was refused. An id that is listed twice may be there in two namespaces.
+func (p *pass) refusedOfPage(r *deltatype.ObjectInformResult) deltatype.ObjectInformParams {
+	isMeant := func(o deltatype.ObjectInformParams) bool {
+		moved := new(deltatype.NamespaceError)
+		return o.ResourceID == r.Resource.ObjectID && (!errors.As(r.Refused, &moved) || o.Namespace == moved.Given)
+	}
+	return p.page[slices.IndexFunc(p.page, isMeant)]
 }
 
 // inform writes some of the objects of a page. One that Postgres cannot store is refused, and the others are taken.

@@ -16,33 +16,6 @@ const (
 	forgetListings = 7 * 24 * time.Hour
 )
 
-// compare lets objects that compare themselves decide what is the same: those keep the hash that their row has, and so
-// count as unchanged.
-func (p *pass) compare(ctx context.Context) error {
-	a := p.activities
-	if !a.Handler.Compares() {
-		return nil
-	}
-	stored, err := db.New().ResourcesByID(ctx, a.Pool, db.ResourcesByIDParams{Kind: p.in.Kind, ObjectIds: ids(p.page)})
-	if err != nil {
-		return fmt.Errorf("reading a page of %d: %w", len(p.page), err)
-	}
-	rows := make(map[string]db.Resource, len(stored))
-	for _, row := range stored {
-		rows[row.ObjectID] = row
-	}
-	for i, listed := range p.page {
-		row, found := rows[listed.ResourceID]
-		if !found {
-			continue
-		}
-		if same, ok := a.Handler.Same(row.Object, listed.EncodedObject); ok && same {
-			p.page[i].Hash, p.page[i].EncodedObject = row.Hash, row.Object
-		}
-	}
-	return nil
-}
-
 func ids(page []deltatype.ObjectInformParams) []string {
 	all := make([]string, len(page))
 	for i, p := range page {
@@ -78,9 +51,9 @@ func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInform
 }
 
 // deleteMissing marks deleted what a complete listing no longer had, unless that is suspiciously much.
-func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
+func (p *pass) deleteMissing(ctx context.Context) error {
 	a, q := p.activities, db.New()
-	counted, err := q.CountMissing(ctx, a.Pool, db.CountMissingParams{Kind: p.in.Kind, Pass: p.in.Pass, Started: started})
+	counted, err := q.CountMissing(ctx, a.Pool, db.CountMissingParams{Kind: p.in.Kind, Pass: p.in.Pass, Began: p.reach.began})
 	if err != nil {
 		return fmt.Errorf("counting what is no longer listed: %w", err)
 	}
@@ -91,7 +64,7 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 		}
 	}
 	if !withheld {
-		if err := p.deletePages(ctx, started); err != nil {
+		if err := p.deletePages(ctx); err != nil {
 			return err
 		}
 		if err := p.forgetWithheld(ctx); err != nil {
@@ -108,7 +81,7 @@ func (p *pass) deleteMissing(ctx context.Context, started time.Time) error {
 }
 
 // deletePages goes through the kind's resources once, in pages.
-func (p *pass) deletePages(ctx context.Context, started time.Time) error {
+func (p *pass) deletePages(ctx context.Context) error {
 	a, q := p.activities, db.New()
 	for after := ""; ; {
 		to, err := q.PageEnd(ctx, a.Pool, db.PageEndParams{Kind: p.in.Kind, AfterObjectID: after, Page: deletePage})
@@ -118,8 +91,11 @@ func (p *pass) deletePages(ctx context.Context, started time.Time) error {
 		if to == "" {
 			return nil
 		}
+		if p.reach.claim.isLost() {
+			return errReachLost
+		}
 		deleted, err := q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
-			Kind: p.in.Kind, Pass: p.in.Pass, Started: started, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+			Kind: p.in.Kind, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 		})
 		if err != nil {
 			return fmt.Errorf("marking deleted what is no longer listed: %w", err)

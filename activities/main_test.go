@@ -42,7 +42,6 @@ type handler struct {
 	finalizeTask func(ctx context.Context, task *activities.Task) activities.Outcome
 	workTimeout  time.Duration
 	passTimeout  time.Duration
-	same         func(stored, listed []byte) (same, ok bool)
 	encode       func(encoded []byte) error
 	worked       atomic.Int64
 }
@@ -79,10 +78,6 @@ func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error
 	}
 	return object(content["id"], content["content"]), nil
 }
-
-func (h *handler) Compares() bool { return h.same != nil }
-
-func (h *handler) Same(stored, listed []byte) (same, ok bool) { return h.same(stored, listed) }
 
 func (h *handler) WorkTimeout(*activities.Task) time.Duration { return h.workTimeout }
 

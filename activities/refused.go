@@ -67,6 +67,12 @@ func (p *pass) writeRefused(ctx context.Context) error {
 			return fmt.Errorf("recording refused objects as listed: %w", err)
 		}
 	}
+	if len(r.listed) > 0 {
+		err := q.NoteNamed(ctx, p.activities.Pool, db.NoteNamedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.reach.claimID()})
+		if err != nil {
+			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
+		}
+	}
 	r.waiting.Kind, r.waiting.Most = p.in.Kind, maxRefused
 	if err := q.RecordRefused(ctx, p.activities.Pool, r.waiting); err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)

@@ -135,7 +135,7 @@ func TestSetsThatMeetOnTheSameRowsNeverDeadlock(t *testing.T) {
 			q := db.New()
 			if random.IntN(2) == 0 {
 				return ended(q.DeleteMissing(ctx, pool, db.DeleteMissingParams{
-					Kind: "thing", Pass: nobody, Started: time.Now().Add(-time.Second), ToObjectID: "z", DefaultRetention: time.Hour,
+					Kind: "thing", Pass: nobody, Began: farAhead, ToObjectID: "z", DefaultRetention: time.Hour,
 				}))
 			}
 			return ended(q.EndRetention(ctx, pool, db.EndRetentionParams{Ids: ids(), WholeKind: true, DefaultExpiry: time.Hour}))

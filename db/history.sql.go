@@ -53,9 +53,9 @@ func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParam
 
 const endInform = `-- name: EndInform :exec
 UPDATE delta_inform
-SET ended_at = now(), listed = $1, new = $2, changed = $3, unchanged = $4, refused = $5, deleted = $6,
-    withheld = $7, error = $8
-WHERE id = $9
+SET ended_at = now(), listed = $1, new = $2, changed = $3, unchanged = $4, stale = $5,
+    refused = $6, deleted = $7, withheld = $8, error = $9
+WHERE id = $10
 `
 
 type EndInformParams struct {
@@ -63,6 +63,7 @@ type EndInformParams struct {
 	New       int64
 	Changed   int64
 	Unchanged int64
+	Stale     int64
 	Refused   int64
 	Deleted   int64
 	Withheld  int64
@@ -76,6 +77,7 @@ func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) e
 		arg.New,
 		arg.Changed,
 		arg.Unchanged,
+		arg.Stale,
 		arg.Refused,
 		arg.Deleted,
 		arg.Withheld,
@@ -86,7 +88,7 @@ func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) e
 }
 
 const listInforms = `-- name: ListInforms :many
-SELECT id, kind, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, refused, deleted, withheld, error FROM delta_inform WHERE kind = $1 OR $1 = '' ORDER BY id DESC LIMIT $2::integer
+SELECT id, kind, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, deleted, withheld, error FROM delta_inform WHERE kind = $1 OR $1 = '' ORDER BY id DESC LIMIT $2::integer
 `
 
 type ListInformsParams struct {
@@ -118,6 +120,7 @@ func (q *Queries) ListInforms(ctx context.Context, db DBTX, arg ListInformsParam
 			&i.New,
 			&i.Changed,
 			&i.Unchanged,
+			&i.Stale,
 			&i.Refused,
 			&i.Deleted,
 			&i.Withheld,

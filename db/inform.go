@@ -32,6 +32,8 @@ type InformOptions struct {
 	LockTimeout time.Duration
 	// Outbox has rows leased as they are written. Only for a set outside a transaction; nil for none.
 	Outbox Outbox
+	// Pass is the claim of the complete listing that informs, if one does: it remembers by itself what it has listed.
+	Pass *string
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
@@ -42,14 +44,17 @@ var ErrInformContended = errors.New("rows kept changing under concurrent informs
 const maxInformRounds = 10
 
 // Inform writes a set of objects: one statement for each informPage of them, at most one write a row, and as many statements
-// that read the rows which needed no write, if there are any. Where an object is given twice the last one counts, and both get its result.
-// Results are in the order of params.
+// that read the rows which needed no write, if there are any. Where an object is given twice the last one counts, unless it is older, and both
+// get its result. Results are in the order of params.
+//
+// What compares itself is compared before, with what a statement of its own has read. If its row has changed by the time of the write, it is
+// compared again.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	return inform(ctx, conn, params, options, 1)
 }
 
 // InformRetrying is Inform outside a transaction: a statement that ends in a deadlock or a serialization failure, which leave
-// nothing behind, is tried again.
+// nothing behind, is tried again. With a LockTimeout, results are nil for objects whose rows were locked and had nothing but notes to be written.
 func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	return inform(ctx, conn, params, options, maxInformRounds)
 }
@@ -58,7 +63,7 @@ func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInf
 func inform(
 	ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions, tries int,
 ) ([]*deltatype.ObjectInformResult, error) {
-	set, places := unique(params)
+	set, places, older := unique(params)
 	found := make([]*deltatype.ObjectInformResult, len(set))
 	open := make([]int, len(set)) // places in the set
 	for i := range open {
@@ -73,18 +78,25 @@ func inform(
 		for i, place := range open {
 			asked[i] = set[place]
 		}
+		seen, err := look(ctx, conn, asked)
+		if err != nil {
+			return nil, err
+		}
+		if open, asked = seen.answer(found, open, asked); len(open) == 0 {
+			break
+		}
 		leases := lease(asked, options.Outbox)
 		options.Outbox = nil // what is written in later rounds are few
 		answers, err := informRows(ctx, conn, asked, options, &leases)
+		leases.start(answers)
 		if err != nil {
-			leases.start(nil)
 			if tries--; tries == 0 || !isRetryable(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
 				return nil, err
 			}
 			round--
+			open = answers.answerWritten(found, open)
 			continue
 		}
-		leases.start(answers)
 		left := open[:0]
 		for i, place := range open {
 			if found[place] = answers[i]; answers[i] == nil {
@@ -96,29 +108,40 @@ func inform(
 
 	results := make([]*deltatype.ObjectInformResult, len(params))
 	for i, place := range places {
-		results[i] = found[place]
+		switch results[i] = found[place]; {
+		case results[i] == unnoted:
+			results[i] = nil
+		case older[i]:
+			newer := found[place]
+			results[i] = &deltatype.ObjectInformResult{
+				Resource: newer.Resource, AlreadyExists: newer.AlreadyExists, Refused: newer.Refused, Stale: newer.Refused == nil,
+			}
+		}
 	}
 	return results, nil
 }
 
-// unique is a set in which each object is once, as it was given last, and where in it each of the given is. It is in one
+// unique is a set in which each object is once, as it was given last unless that is older, and where in it each of the given is. It is in one
 // order for all writers, so that two sets that overlap wait for each other instead of deadlocking.
-func unique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int) {
+func unique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int, older []bool) {
 	order := make([]int, len(params))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return compareKeys(&params[a], &params[b]) })
-	set, places = make([]*deltatype.ObjectInformParams, 0, len(params)), make([]int, len(params))
+	set, places, older = make([]*deltatype.ObjectInformParams, 0, len(params)), make([]int, len(params)), make([]bool, len(params))
 	for i, at := range order {
-		if i > 0 && compareKeys(&params[at], set[len(set)-1]) == 0 {
-			set[len(set)-1] = &params[at]
-		} else {
+		switch {
+		case i == 0 || compareKeys(&params[at], set[len(set)-1]) != 0:
 			set = append(set, &params[at])
+		case isOlder(&params[at], set[len(set)-1]):
+			older[at] = true
+		default:
+			set[len(set)-1] = &params[at]
 		}
 		places[at] = len(set) - 1
 	}
-	return set, places
+	return set, places, older
 }
 
 func compareKeys(a, b *deltatype.ObjectInformParams) int {
@@ -153,11 +176,32 @@ func (a answers) add(set []*deltatype.ObjectInformParams, next int, r *Resource,
 	if sent := set[next]; written || bytes.Equal(sent.Hash, r.Hash) {
 		row.Hash, row.EncodedObject = sent.Hash, sent.EncodedObject // not as Postgres writes JSON
 	}
-	a[next] = &deltatype.ObjectInformResult{Resource: row, AlreadyExists: existed, Scheduled: written, Refused: refused}
+	a[next] = &deltatype.ObjectInformResult{
+		Resource: row, AlreadyExists: existed, Scheduled: written, Refused: refused,
+		Stale: !written && refused == nil && isStale(set[next], r),
+	}
 	return next, nil
 }
 
-// informRows writes a set, and reads what there was nothing to write of.
+// answerWritten moves what was written, before a later statement failed, to what was found, and returns what is still to be asked for: asked for
+// again it would be found unchanged.
+func (a answers) answerWritten(found []*deltatype.ObjectInformResult, open []int) []int {
+	if a == nil {
+		return open
+	}
+	left := open[:0]
+	for i, place := range open {
+		if a[i] != nil && a[i].Scheduled {
+			found[place] = a[i]
+			continue
+		}
+		left = append(left, place)
+	}
+	return left
+}
+
+// informRows writes a set, and reads what there was nothing to write of. With an error its answers are those that were written all the same; nil
+// if nothing was.
 func informRows(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases,
 ) (answers, error) {
@@ -166,8 +210,11 @@ func informRows(
 		return all, informRow(ctx, conn, set[0], options, all)
 	}
 	written, err := writeSet(ctx, conn, set, options, leases, all)
-	if err != nil || written == len(set) {
-		return all, err
+	if err != nil {
+		return nil, err
+	}
+	if written == len(set) {
+		return all, nil
 	}
 	var left []*deltatype.ObjectInformParams
 	for i, o := range set {
@@ -178,16 +225,23 @@ func informRows(
 	for page := range slices.Chunk(left, informPage) {
 		kept, err := New().KeptResources(ctx, Planned(conn, len(page)), keptParams(informParams(page, options)))
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		next := 0
 		for i := range kept {
 			if next, err = all.add(set, next, &kept[i], true, false); err != nil {
-				return nil, err
+				return all, err
 			}
 		}
 	}
-	return all, raise(ctx, conn, set, options, all)
+	if err := raise(ctx, conn, set, options, all); err != nil {
+		return all, err
+	}
+	listed, err := findListed(ctx, conn, set, all, options)
+	if err != nil {
+		return all, err
+	}
+	return all, note(ctx, conn, set, options, all, listed)
 }
 
 // raise has rows that wait, and that a live inform left as they were, dispatched as urgently as the inform asks. It never lowers a
@@ -200,7 +254,8 @@ func raise(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, 
 	raised := map[int64]*deltatype.ResourceRow{}
 	for i, o := range set {
 		answer, wanted := found[i], priority(o, options)
-		if answer == nil || answer.Scheduled || answer.Refused != nil || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
+		left := answer == nil || answer.Scheduled || answer.Stale || answer.Refused != nil
+		if left || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
 			continue
 		}
 		p.Ids, p.Priorities = append(p.Ids, answer.Resource.ID), append(p.Priorities, wanted)
@@ -295,7 +350,7 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		_, err := to.add(set, 0, &row, row.Generation > 1, true)
 		return err
 	}
-	kept, err := New().GetResource(ctx, conn, GetResourceParams{Kind: object.Kind, ObjectID: object.ResourceID})
+	kept, err := New().KeptResource(ctx, conn, KeptResourceParams{Kind: object.Kind, ObjectID: object.ResourceID, OwnPass: options.Pass})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -306,14 +361,17 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		_, err = to.add(set, 0, &kept.Resource, true, false)
 		return err
 	}
-	left := staysDeleted(&kept.Resource) && !options.Revive
-	if !left && !asGiven(kept.Resource, object) {
+	isAsSeen := object.ExpectedHash == nil || bytes.Equal(object.ExpectedHash, kept.Resource.Hash)
+	if !isAsSeen || needsWrite(&kept.Resource, object, options) {
 		return nil // it changed between the two statements
 	}
 	if _, err = to.add(set, 0, &kept.Resource, true, false); err != nil {
 		return err
 	}
-	return raise(ctx, conn, set, options, to)
+	if err := raise(ctx, conn, set, options, to); err != nil {
+		return err
+	}
+	return note(ctx, conn, set, options, to, map[string]bool{object.Kind: kept.Listing})
 }
 
 // refuse is why a row keeps from an object what it asks for; nil where it does not.
@@ -328,17 +386,42 @@ func refuse(r *Resource, o *deltatype.ObjectInformParams) error {
 // of such rows, and whatever changes an object replaces its hash: a row that has it still is as it was found.
 var riversHash = []byte("river:")
 
-// staysDeleted reports whether an informer that lists a row's object leaves the row deleted (delta_stays_deleted).
-func staysDeleted(r *Resource) bool {
-	return r.State == deltatype.ResourceStateDeleted && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
+// staysDeleted reports whether an inform leaves a row deleted, whatever it says of the object (delta_stays_deleted).
+func staysDeleted(r *Resource, revive bool) bool {
+	return r.State == deltatype.ResourceStateDeleted && !revive && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
 }
 
-// asGiven tells whether a row has the content and the options of an object, as far as they can be compared as they are.
-func asGiven(r Resource, o *deltatype.ObjectInformParams) bool {
+// comesBack reports whether an inform has a settled row synced again, although its object did not change (delta_comes_back).
+func comesBack(r *Resource, revive bool) bool {
+	switch r.State {
+	case deltatype.ResourceStateDegraded:
+		return revive || r.Cause == nil || *r.Cause != deltatype.CauseHopeless
+	case deltatype.ResourceStateDeleted:
+		return revive || (r.Cause != nil && *r.Cause == deltatype.CauseUnlisted)
+	case deltatype.ResourceStateUnknown:
+		return revive
+	default:
+		return false
+	}
+}
+
+// needsWrite is the condition of InformResource, for a row that is in the object's namespace and as it was seen. If it is true of a row that
+// was left alone, the row changed between the two statements.
+func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOptions) bool {
+	if staysDeleted(r, options.Revive) || isStale(o, r) {
+		return false
+	}
+	isOnItsWay := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStatePending
+	return !asGiven(r, o) || comesBack(r, options.Revive) || (options.ProcessExisting && !isOnItsWay)
+}
+
+// asGiven tells whether a row has the content and the options of an object, as far as they can be compared as they are, and as they
+// are a reason to call Work.
+func asGiven(r *Resource, o *deltatype.ObjectInformParams) bool {
 	return (bytes.Equal(r.Hash, o.Hash) || bytes.HasPrefix(r.Hash, riversHash)) &&
 		(o.Namespace == "" || o.Namespace == r.Namespace) &&
 		(o.MaxAttempts == 0 || o.MaxAttempts == r.MaxAttempts) &&
-		(o.Tags == nil || slices.Equal(o.Tags, r.Tags))
+		(!o.SyncMetadata || o.Tags == nil || slices.Equal(o.Tags, r.Tags))
 }
 
 // pause waits, and tells whether ctx goes on.

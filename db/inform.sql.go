@@ -14,24 +14,31 @@ import (
 
 const informResource = `-- name: InformResource :many
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
+    revision, object_version
 )
 SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     coalesce($5::text, 'default') AS namespace, coalesce($6::jsonb, '{}') AS metadata,
     coalesce($7::text[], '{}') AS tags, coalesce($8::smallint, $9::smallint) AS max_attempts,
-    $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at
+    $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at,
+    $12::bigint AS revision, $13::integer AS object_version
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $12::boolean) OR NOT (NOT delta_stays_deleted(k.state, k.cause, $13::boolean)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $14::boolean)
+        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $15::boolean)
+        AND ($16::boolean OR coalesce($12 >= k.revision, TRUE))
+        AND coalesce(k.hash = $17::bytea, TRUE)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
-          OR coalesce(k.metadata <> $6::jsonb, FALSE)
-          OR coalesce(k.tags <> $7::text[], FALSE)
+          OR ($18::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
+            OR coalesce(k.tags <> $7::text[], FALSE)))
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR delta_comes_back(k.state, k.cause, $13::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $14::boolean))))
+          OR delta_comes_back(k.state, k.cause, $15::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $19::boolean))))
 )
+  AND (coalesce($17::bytea = '', TRUE)
+    OR EXISTS (SELECT FROM delta_resource k WHERE k.kind = $1 AND k.object_id = $2))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -46,19 +53,24 @@ SET object = excluded.object,
     snoozes = 0,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = now()
-WHERE NOT delta_stays_deleted(r.state, r.cause, $13::boolean)
-  AND ($12::boolean OR coalesce(r.namespace = $5, TRUE))
+    dispatch_at = now(),
+    revision = excluded.revision,
+    object_version = excluded.object_version,
+    written_by = pg_current_xact_id()
+WHERE NOT delta_stays_deleted(r.state, r.cause, $15::boolean)
+  AND ($14::boolean OR coalesce(r.namespace = $5, TRUE))
+  AND ($16::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
+  AND coalesce(r.hash = $17::bytea, TRUE)
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
-    OR r.metadata <> $6::jsonb
-    OR r.tags <> $7::text[]
+    OR ($18::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
     OR r.max_attempts <> $8
-    OR delta_comes_back(r.state, r.cause, $13::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $14::boolean))
+    OR delta_comes_back(r.state, r.cause, $15::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $19::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    CASE WHEN $15::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    r.revision, r.object_version, r.written_by,
+    CASE WHEN $20::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourceParams struct {
@@ -73,8 +85,13 @@ type InformResourceParams struct {
 	DefaultMaxAttempts int16
 	ExternalCreatedAt  *time.Time
 	Priority           int16
+	Revision           *int64
+	ObjectVersion      int32
 	MoveNamespace      bool
 	Revive             bool
+	Forced             bool
+	ExpectedHash       []byte
+	SyncMetadata       bool
 	ProcessExisting    bool
 	Notify             bool
 }
@@ -109,6 +126,9 @@ type InformResourceRow struct {
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
+	Revision          *int64
+	ObjectVersion     int32
+	WrittenBy         uint64
 	Notified          int64
 }
 
@@ -128,8 +148,13 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.DefaultMaxAttempts,
 		arg.ExternalCreatedAt,
 		arg.Priority,
+		arg.Revision,
+		arg.ObjectVersion,
 		arg.MoveNamespace,
 		arg.Revive,
+		arg.Forced,
+		arg.ExpectedHash,
+		arg.SyncMetadata,
 		arg.ProcessExisting,
 		arg.Notify,
 	)
@@ -170,6 +195,9 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Revision,
+			&i.ObjectVersion,
+			&i.WrittenBy,
 			&i.Notified,
 		); err != nil {
 			return nil, err
@@ -185,12 +213,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $19::text <> '' THEN set_config('lock_timeout', $19::text, TRUE) END AS lock_timeout,
+    SELECT CASE WHEN $24::text <> '' THEN set_config('lock_timeout', $24::text, TRUE) END AS lock_timeout,
         ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id
+    dispatch_at, workflow_id, hashed_id, revision, object_version
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -204,7 +232,8 @@ SELECT
     now() AS due_at,
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
-    CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id
+    CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
+    i.revision, coalesce(i.object_version, 0) AS object_version
 FROM (
     SELECT
         settings.paused,
@@ -219,28 +248,34 @@ FROM (
         nullif(unnest($12::text[]), '')::text[] AS tags,
         nullif(unnest($13::smallint[]), 0::smallint) AS max_attempts,
         nullif(unnest($14::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
-        unnest($15::smallint[]) AS priority
+        unnest($15::smallint[]) AS priority,
+        nullif(unnest($16::text[]), '')::bigint AS revision,
+        unnest($17::integer[]) AS object_version,
+        unnest($18::boolean[]) AS forced,
+        unnest($19::boolean[]) AS sync_metadata,
+        unnest($20::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND NOT delta_stays_deleted(d.state, d.cause, $16::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $21::boolean)
+      AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
+      AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
-        OR d.metadata <> i.metadata
-        OR d.tags <> i.tags
+        OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $16::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $17::boolean))
+        OR delta_comes_back(d.state, d.cause, $21::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $22::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
-WHERE p.there IS NULL OR k.id IS NOT NULL
+WHERE k.id IS NOT NULL OR (p.there IS NULL AND coalesce(i.expected_hash = '', TRUE))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -258,13 +293,17 @@ SET object = excluded.object,
     due_at = now(),
     dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
     workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
-    hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
+    hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
+    revision = excluded.revision,
+    object_version = excluded.object_version,
+    written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.revision, r.object_version, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $18::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
@@ -283,6 +322,11 @@ type InformResourcesParams struct {
 	MaxAttempts        []int16
 	ExternalCreatedAts []time.Time
 	Priorities         []int16
+	Revisions          []string
+	ObjectVersions     []int32
+	Forced             []bool
+	SyncMetadata       []bool
+	ExpectedHashes     [][]byte
 	Revive             bool
 	ProcessExisting    bool
 	Notify             bool
@@ -319,6 +363,9 @@ type InformResourcesRow struct {
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
+	Revision          *int64
+	ObjectVersion     int32
+	WrittenBy         uint64
 	Notified          int64
 }
 
@@ -329,6 +376,12 @@ type InformResourcesRow struct {
 // being allowed to: they may be another tenant's, with the same id. An empty namespace, metadata or tags and a max_attempts of 0
 // mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 // removes at the same moment is missing too: ask again.
+//
+// An object whose revision is lower than the row's is stale and left out, unless it is forced. Other metadata or tags start a new
+// generation only where that is asked for (sync_metadata); otherwise NoteResources writes them.
+//
+// expected_hash is what a caller found that has looked at the row before, to compare the objects: empty for no row, null where it did not
+// look. A row that changed since is left out: look again.
 //
 // Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 //
@@ -356,6 +409,11 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.MaxAttempts,
 		arg.ExternalCreatedAts,
 		arg.Priorities,
+		arg.Revisions,
+		arg.ObjectVersions,
+		arg.Forced,
+		arg.SyncMetadata,
+		arg.ExpectedHashes,
 		arg.Revive,
 		arg.ProcessExisting,
 		arg.Notify,
@@ -398,6 +456,9 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Revision,
+			&i.ObjectVersion,
+			&i.WrittenBy,
 			&i.Notified,
 		); err != nil {
 			return nil, err
@@ -410,8 +471,71 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 	return items, nil
 }
 
+const keptResource = `-- name: KeptResource :one
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (
+    SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+    WHERE p.kind = $1 AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
+) AS listing
+FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $3
+`
+
+type KeptResourceParams struct {
+	Kind     string
+	OwnPass  *string
+	ObjectID string
+}
+
+type KeptResourceRow struct {
+	Resource Resource
+	Listing  bool
+}
+
+// The row of an object that InformResource left alone, and whether a complete listing of its kind runs.
+func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourceParams) (KeptResourceRow, error) {
+	row := db.QueryRow(ctx, keptResource, arg.Kind, arg.OwnPass, arg.ObjectID)
+	var i KeptResourceRow
+	err := row.Scan(
+		&i.Resource.ID,
+		&i.Resource.Generation,
+		&i.Resource.SyncedGeneration,
+		&i.Resource.SyncCount,
+		&i.Resource.Revision,
+		&i.Resource.WrittenBy,
+		&i.Resource.CreatedAt,
+		&i.Resource.AttemptedAt,
+		&i.Resource.SyncedAt,
+		&i.Resource.ExternalCreatedAt,
+		&i.Resource.DueAt,
+		&i.Resource.DispatchAt,
+		&i.Resource.ClaimedUntil,
+		&i.Resource.ListedAt,
+		&i.Resource.Claim,
+		&i.Resource.State,
+		&i.Resource.Cause,
+		&i.Resource.Finalized,
+		&i.Resource.Attempt,
+		&i.Resource.Snoozes,
+		&i.Resource.ObjectVersion,
+		&i.Resource.MaxAttempts,
+		&i.Resource.Priority,
+		&i.Resource.Paused,
+		&i.Resource.Kind,
+		&i.Resource.ObjectID,
+		&i.Resource.Namespace,
+		&i.Resource.WorkflowID,
+		&i.Resource.HashedID,
+		&i.Resource.Hash,
+		&i.Resource.Object,
+		&i.Resource.Metadata,
+		&i.Resource.Tags,
+		&i.Resource.Errors,
+		&i.Listing,
+	)
+	return i, err
+}
+
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -421,19 +545,25 @@ FROM (
         unnest($5::boolean[]) AS move_namespace,
         nullif(unnest($6::text[]), '')::jsonb AS metadata,
         nullif(unnest($7::text[]), '')::text[] AS tags,
-        nullif(unnest($8::smallint[]), 0::smallint) AS max_attempts
+        nullif(unnest($8::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest($9::text[]), '')::bigint AS revision,
+        unnest($10::boolean[]) AS forced,
+        unnest($11::boolean[]) AS sync_metadata,
+        unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT (NOT delta_stays_deleted(r.state, r.cause, $9::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
+  OR (coalesce(r.hash = i.expected_hash, TRUE)
+  AND NOT (NOT delta_stays_deleted(r.state, r.cause, $13::boolean)
+  AND (i.forced IS TRUE OR coalesce(i.revision >= r.revision, TRUE))
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
-    OR coalesce(r.metadata <> i.metadata, FALSE)
-    OR coalesce(r.tags <> i.tags, FALSE)
+    OR (i.sync_metadata IS TRUE AND (coalesce(r.metadata <> i.metadata, FALSE) OR coalesce(r.tags <> i.tags, FALSE)))
     OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
-    OR delta_comes_back(r.state, r.cause, $9::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $10::boolean)))
+    OR delta_comes_back(r.state, r.cause, $13::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $14::boolean))))
 `
 
 type KeptResourcesParams struct {
@@ -445,12 +575,17 @@ type KeptResourcesParams struct {
 	Metadatas       []string
 	Tags            []string
 	MaxAttempts     []int16
+	Revisions       []string
+	Forced          []bool
+	SyncMetadata    []bool
+	ExpectedHashes  [][]byte
 	Revive          bool
 	ProcessExisting bool
 }
 
-// What InformResources left alone, of the same arrays: rows that are as they were given, or in another namespace. A row that has the original's hash
-// still was found to be so: whatever changes its object replaces the hash.
+// What InformResources left alone, of the same arrays: rows in another namespace, which their object is refused for, and rows that are as they
+// were given, but for metadata and tags, or that have a newer object. A row that has the original's hash still was found to be so: whatever
+// changes its object replaces the hash.
 func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, keptResources,
 		arg.Kinds,
@@ -461,6 +596,10 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 		arg.Metadatas,
 		arg.Tags,
 		arg.MaxAttempts,
+		arg.Revisions,
+		arg.Forced,
+		arg.SyncMetadata,
+		arg.ExpectedHashes,
 		arg.Revive,
 		arg.ProcessExisting,
 	)
@@ -476,6 +615,8 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Generation,
 			&i.SyncedGeneration,
 			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
 			&i.CreatedAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
@@ -490,6 +631,106 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
+			&i.ObjectVersion,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listedKinds = `-- name: ListedKinds :many
+SELECT DISTINCT p.kind FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+WHERE p.kind = ANY ($1::text[]) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
+`
+
+type ListedKindsParams struct {
+	Kinds   []string
+	OwnPass *string
+}
+
+// Those of some kinds of which a complete listing runs that is not the caller's own.
+func (q *Queries) ListedKinds(ctx context.Context, db DBTX, arg ListedKindsParams) ([]string, error) {
+	rows, err := db.Query(ctx, listedKinds, arg.Kinds, arg.OwnPass)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var kind string
+		if err := rows.Scan(&kind); err != nil {
+			return nil, err
+		}
+		items = append(items, kind)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lookedAtResources = `-- name: LookedAtResources :many
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+CROSS JOIN LATERAL (
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+) r
+`
+
+type LookedAtResourcesParams struct {
+	Kinds     []string
+	ObjectIds []string
+}
+
+// What objects that compare themselves are compared with.
+func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtResourcesParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, lookedAtResources, arg.Kinds, arg.ObjectIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Finalized,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.ObjectVersion,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
@@ -527,6 +768,140 @@ func (q *Queries) NoteListed(ctx context.Context, db DBTX, ids []int64) error {
 	return err
 }
 
+const noteNamed = `-- name: NoteNamed :exec
+UPDATE delta_resource r SET written_by = pg_current_xact_id()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = $1 AND d.object_id = ANY ($2::text[]) AND EXISTS (
+        SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+        WHERE p.kind = $1 AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $3::uuid
+    )
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+))
+`
+
+type NoteNamedParams struct {
+	Kind      string
+	ObjectIds []string
+	OwnPass   *string
+}
+
+// An informer names objects that it cannot take. Other complete listings of the kind that run are not to delete their resources, as they would
+// not those of objects that are taken.
+func (q *Queries) NoteNamed(ctx context.Context, db DBTX, arg NoteNamedParams) error {
+	_, err := db.Exec(ctx, noteNamed, arg.Kind, arg.ObjectIds, arg.OwnPass)
+	return err
+}
+
+const noteResources = `-- name: NoteResources :many
+WITH settings AS MATERIALIZED (
+    SELECT CASE WHEN $2::text <> '' THEN set_config('lock_timeout', $2::text, TRUE) END AS lock_timeout
+),
+o AS MATERIALIZED (
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.forced
+    FROM (
+        SELECT settings.lock_timeout, unnest($1::bigint[]) AS id, unnest($3::bigint[]) AS generation, unnest($4::bytea[]) AS hash,
+            nullif(unnest($5::text[]), '')::jsonb AS metadata, nullif(unnest($6::text[]), '')::text[] AS tags,
+            nullif(unnest($7::text[]), '')::bigint AS revision, unnest($8::integer[]) AS object_version,
+            unnest($9::boolean[]) AS forced
+        FROM settings
+    ) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.generation = i.generation AND d.hash = i.hash LIMIT 1 FOR NO KEY UPDATE
+    ) l
+)
+UPDATE delta_resource r
+SET metadata = coalesce(o.metadata, r.metadata),
+    tags = coalesce(o.tags, r.tags),
+    revision = CASE WHEN o.forced THEN o.revision ELSE greatest(r.revision, o.revision) END,
+    object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
+    written_by = pg_current_xact_id()
+FROM o
+WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+`
+
+type NoteResourcesParams struct {
+	Ids            []int64
+	LockTimeout    string
+	Generations    []int64
+	Hashes         [][]byte
+	Metadatas      []string
+	Tags           []string
+	Revisions      []string
+	ObjectVersions []int32
+	Forced         []bool
+}
+
+// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, and, while
+// a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
+// as by InformResources.
+func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, noteResources,
+		arg.Ids,
+		arg.LockTimeout,
+		arg.Generations,
+		arg.Hashes,
+		arg.Metadatas,
+		arg.Tags,
+		arg.Revisions,
+		arg.ObjectVersions,
+		arg.Forced,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Finalized,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.ObjectVersion,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const raisePriorities = `-- name: RaisePriorities :many
 WITH o AS MATERIALIZED (
     SELECT i.id, i.priority
@@ -537,7 +912,7 @@ WITH o AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
 )
-UPDATE delta_resource r SET priority = o.priority
+UPDATE delta_resource r SET priority = o.priority, written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
 RETURNING r.id, r.priority

@@ -2,6 +2,7 @@ package db
 
 import (
 	"cmp"
+	"strconv"
 	"strings"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -21,6 +22,11 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		Metadata:           o.Metadata,
 		Tags:               o.Tags,
 		ExternalCreatedAt:  o.CreatedAt,
+		Revision:           o.Revision,
+		ObjectVersion:      o.ObjectVersion,
+		Forced:             o.Force,
+		SyncMetadata:       o.SyncMetadata,
+		ExpectedHash:       o.ExpectedHash,
 		Priority:           priority(o, options),
 		DefaultMaxAttempts: options.DefaultMaxAttempts,
 		Revive:             options.Revive,
@@ -70,6 +76,11 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		if o.CreatedAt != nil {
 			give(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
 		}
+		give(&p.Revisions, n, i, revision(o.Revision), o.Revision != nil)
+		give(&p.ObjectVersions, n, i, o.ObjectVersion, o.ObjectVersion != 0)
+		give(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
+		give(&p.Forced, n, i, true, o.Force)
+		give(&p.SyncMetadata, n, i, true, o.SyncMetadata)
 	}
 	return p
 }
@@ -95,9 +106,21 @@ func keptParams(p InformResourcesParams) KeptResourcesParams {
 		Tags:            p.Tags,
 		MaxAttempts:     p.MaxAttempts,
 		MoveNamespaces:  p.MoveNamespaces,
+		Revisions:       p.Revisions,
+		Forced:          p.Forced,
+		SyncMetadata:    p.SyncMetadata,
+		ExpectedHashes:  p.ExpectedHashes,
 		Revive:          p.Revive,
 		ProcessExisting: p.ProcessExisting,
 	}
+}
+
+// revision is a revision in a column of texts, in which the empty one means none.
+func revision(r *int64) string {
+	if r == nil {
+		return ""
+	}
+	return strconv.FormatInt(*r, 10)
 }
 
 // arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because

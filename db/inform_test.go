@@ -63,28 +63,37 @@ func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) 
 	require.Equal(t, 3, kept.MaxAttempts)
 	require.Equal(t, created.UTC(), *kept.ExternalCreatedAt)
 
-	// Each option by itself is a change, and changes nothing else.
-	for i, change := range []struct {
-		name string
-		set  func(*deltatype.ObjectInformParams)
-		want func(*deltatype.ResourceRow)
+	// Each option by itself is a change, and changes nothing else. Metadata and tags are no reason to call Work, unless that is asked for.
+	generation := int64(2)
+	for _, change := range []struct {
+		name      string
+		scheduled bool
+		set       func(*deltatype.ObjectInformParams)
+		want      func(*deltatype.ResourceRow)
 	}{
-		{"namespace", func(p *deltatype.ObjectInformParams) { p.Namespace, p.MoveNamespace = "other", true }, func(r *deltatype.ResourceRow) { r.Namespace = "other" }},
-		{"metadata", func(p *deltatype.ObjectInformParams) { p.Metadata = []byte(`{"z":2}`) }, func(r *deltatype.ResourceRow) { r.Metadata = []byte(`{"z": 2}`) }},
-		{"tags", func(p *deltatype.ObjectInformParams) { p.Tags = []string{`odd "}{,\`} }, func(r *deltatype.ResourceRow) { r.Tags = []string{`odd "}{,\`} }},
-		{"no tags", func(p *deltatype.ObjectInformParams) { p.Tags = []string{} }, func(r *deltatype.ResourceRow) { r.Tags = []string{} }},
-		{"max attempts", func(p *deltatype.ObjectInformParams) { p.MaxAttempts = 9 }, func(r *deltatype.ResourceRow) { r.MaxAttempts = 9 }},
+		{"namespace", true, func(p *deltatype.ObjectInformParams) { p.Namespace, p.MoveNamespace = "other", true }, func(r *deltatype.ResourceRow) { r.Namespace = "other" }},
+		{"metadata", false, func(p *deltatype.ObjectInformParams) { p.Metadata = []byte(`{"z":2}`) }, func(r *deltatype.ResourceRow) { r.Metadata = []byte(`{"z": 2}`) }},
+		{"tags", false, func(p *deltatype.ObjectInformParams) { p.Tags = []string{`odd "}{,\`} }, func(r *deltatype.ResourceRow) { r.Tags = []string{`odd "}{,\`} }},
+		{"no tags", false, func(p *deltatype.ObjectInformParams) { p.Tags = []string{} }, func(r *deltatype.ResourceRow) { r.Tags = []string{} }},
+		{"metadata and Work", true, func(p *deltatype.ObjectInformParams) { p.Metadata, p.SyncMetadata = []byte(`{"z":3}`), true }, func(r *deltatype.ResourceRow) { r.Metadata = []byte(`{"z": 3}`) }},
+		{"tags and Work", true, func(p *deltatype.ObjectInformParams) { p.Tags, p.SyncMetadata = []string{"new"}, true }, func(r *deltatype.ResourceRow) { r.Tags = []string{"new"} }},
+		{"max attempts", true, func(p *deltatype.ObjectInformParams) { p.MaxAttempts = 9 }, func(r *deltatype.ResourceRow) { r.MaxAttempts = 9 }},
 	} {
 		want := read(t, env.Pool, "a")
 		change.want(want)
 		next := object("a", "2")
 		change.set(&next)
-		for _, scheduled := range []bool{true, false} {
+		for _, scheduled := range []bool{change.scheduled, false} {
 			result := inform(t, env.Pool, next, plain)
 			require.Equal(t, scheduled, result.Scheduled, change.name)
+			require.Equal(t, want.Tags, result.Resource.Tags, change.name)
+			require.JSONEq(t, string(want.Metadata), string(result.Resource.Metadata), change.name)
+		}
+		if change.scheduled {
+			generation++
 		}
 		got := read(t, env.Pool, "a")
-		require.EqualValues(t, 3+i, got.Generation, change.name)
+		require.Equal(t, generation, got.Generation, change.name)
 		want.Generation, want.DueAt, want.DispatchAt = got.Generation, got.DueAt, got.DispatchAt
 		require.Equal(t, want, got, change.name)
 	}

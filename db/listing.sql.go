@@ -10,18 +10,47 @@ import (
 	"time"
 )
 
+const adoptRestored = `-- name: AdoptRestored :execrows
+UPDATE delta_resource SET written_by = '3'
+WHERE kind = $1 AND written_by >= pg_snapshot_xmax(pg_current_snapshot())
+`
+
+// Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
+// A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
+func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, kind string) (int64, error) {
+	result, err := db.Exec(ctx, adoptRestored, kind)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const beginPass = `-- name: BeginPass :exec
+INSERT INTO delta_pass (claim, kind) VALUES ($1, $2)
+`
+
+type BeginPassParams struct {
+	Claim string
+	Kind  string
+}
+
+// From here on informs of the kind that change nothing say so on their rows.
+func (q *Queries) BeginPass(ctx context.Context, db DBTX, arg BeginPassParams) error {
+	_, err := db.Exec(ctx, beginPass, arg.Claim, arg.Kind)
+	return err
+}
+
 const countMissing = `-- name: CountMissing :one
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = $1 AND l.object_id = r.object_id
-WHERE r.kind = $2 AND r.created_at < $3 AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND coalesce(r.attempted_at < $3, TRUE) AND coalesce(r.synced_at < $3, TRUE)
+WHERE r.kind = $2 AND r.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(r.written_by, ($3::text)::pg_snapshot)
 `
 
 type CountMissingParams struct {
-	Pass    string
-	Kind    string
-	Started time.Time
+	Pass  string
+	Kind  string
+	Began string
 }
 
 type CountMissingRow struct {
@@ -29,13 +58,62 @@ type CountMissingRow struct {
 	Missing int64
 }
 
-// How many resources of a kind a pass did not list, of how many there are. Those that were made, informed or
-// worked since its start are not its to know: nor is one whose Work had begun before and has made the object since.
+// How many resources of a kind a pass did not list, of how many there are. What a transaction wrote that had not ended when the pass began
+// is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
-	row := db.QueryRow(ctx, countMissing, arg.Pass, arg.Kind, arg.Started)
+	row := db.QueryRow(ctx, countMissing, arg.Pass, arg.Kind, arg.Began)
 	var i CountMissingRow
 	err := row.Scan(&i.Total, &i.Missing)
 	return i, err
+}
+
+const countStale = `-- name: CountStale :many
+WITH counted AS (
+    INSERT INTO delta_stale AS s (kind, object_id, pass) SELECT $2, unnest($3::text[]), $4
+    ON CONFLICT (kind, object_id) DO UPDATE
+    SET passes = CASE WHEN s.pass = excluded.pass THEN s.passes ELSE s.passes + 1 END, pass = excluded.pass, seen_at = now()
+    RETURNING s.object_id, s.passes, s.since
+)
+SELECT c.object_id, c.passes, c.since FROM counted c WHERE c.passes >= $1::integer ORDER BY c.object_id
+`
+
+type CountStaleParams struct {
+	Several   int32
+	Kind      string
+	ObjectIds []string
+	Pass      string
+}
+
+type CountStaleRow struct {
+	ObjectID string
+	Passes   int32
+	Since    time.Time
+}
+
+// Notes which objects a pass found older than what is stored, and gives back those that were so in several passes in a row.
+func (q *Queries) CountStale(ctx context.Context, db DBTX, arg CountStaleParams) ([]CountStaleRow, error) {
+	rows, err := db.Query(ctx, countStale,
+		arg.Several,
+		arg.Kind,
+		arg.ObjectIds,
+		arg.Pass,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountStaleRow
+	for rows.Next() {
+		var i CountStaleRow
+		if err := rows.Scan(&i.ObjectID, &i.Passes, &i.Since); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const degradedOfListing = `-- name: DegradedOfListing :many
@@ -86,8 +164,7 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized($2) AS finalized FROM delta_resource d
-    WHERE d.kind = $2 AND d.created_at < $5 AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < $5, TRUE) AND coalesce(d.synced_at < $5, TRUE)
+    WHERE d.kind = $2 AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($5::text)::pg_snapshot)
       AND d.object_id > $3 AND d.object_id <= $4
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $6 AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -102,12 +179,13 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
     dispatch_at = now()
 FROM missing m
 WHERE r.id = m.id AND r.kind = $2 AND r.object_id > $3 AND r.object_id <= $4
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type DeleteMissingParams struct {
@@ -115,7 +193,7 @@ type DeleteMissingParams struct {
 	Kind             string
 	AfterObjectID    string
 	ToObjectID       string
-	Started          time.Time
+	Began            string
 	Pass             string
 }
 
@@ -126,7 +204,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 		arg.Kind,
 		arg.AfterObjectID,
 		arg.ToObjectID,
-		arg.Started,
+		arg.Began,
 		arg.Pass,
 	)
 	if err != nil {
@@ -141,6 +219,8 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Generation,
 			&i.SyncedGeneration,
 			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
 			&i.CreatedAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
@@ -155,6 +235,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Finalized,
 			&i.Attempt,
 			&i.Snoozes,
+			&i.ObjectVersion,
 			&i.MaxAttempts,
 			&i.Priority,
 			&i.Paused,
@@ -179,9 +260,19 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 	return items, nil
 }
 
+const endPass = `-- name: EndPass :exec
+DELETE FROM delta_pass p WHERE p.claim = $1 OR NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = p.claim AND c.claimed_until > now())
+`
+
+// Also of passes whose worker died.
+func (q *Queries) EndPass(ctx context.Context, db DBTX, claim string) error {
+	_, err := db.Exec(ctx, endPass, claim)
+	return err
+}
+
 const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
@@ -220,6 +311,22 @@ func (q *Queries) ForgetListing(ctx context.Context, db DBTX, arg ForgetListingP
 	return err
 }
 
+const forgetStale = `-- name: ForgetStale :exec
+DELETE FROM delta_stale WHERE kind = $1 AND (object_id = ANY ($2::text[]) OR seen_at < now() - $3::interval)
+`
+
+type ForgetStaleParams struct {
+	Kind      string
+	ObjectIds []string
+	Older     time.Duration
+}
+
+// Objects that a pass found up to date, and what no pass has listed for long.
+func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParams) error {
+	_, err := db.Exec(ctx, forgetStale, arg.Kind, arg.ObjectIds, arg.Older)
+	return err
+}
+
 const pageEnd = `-- name: PageEnd :one
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
     SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND d.object_id > $2 ORDER BY d.object_id LIMIT $3::integer
@@ -254,6 +361,48 @@ type RecordListedParams struct {
 func (q *Queries) RecordListed(ctx context.Context, db DBTX, arg RecordListedParams) error {
 	_, err := db.Exec(ctx, recordListed, arg.Pass, arg.ObjectIds)
 	return err
+}
+
+const snapshot = `-- name: Snapshot :one
+SELECT pg_current_snapshot()::text AS snapshot
+`
+
+// Which transactions have ended.
+func (q *Queries) Snapshot(ctx context.Context, db DBTX) (string, error) {
+	row := db.QueryRow(ctx, snapshot)
+	var snapshot string
+	err := row.Scan(&snapshot)
+	return snapshot, err
+}
+
+const staleKinds = `-- name: StaleKinds :many
+SELECT kind, count(*) AS count FROM delta_stale WHERE passes >= $1::integer GROUP BY kind
+`
+
+type StaleKindsRow struct {
+	Kind  string
+	Count int64
+}
+
+// How many objects of each kind several passes in a row found older than what is stored.
+func (q *Queries) StaleKinds(ctx context.Context, db DBTX, several int32) ([]StaleKindsRow, error) {
+	rows, err := db.Query(ctx, staleKinds, several)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []StaleKindsRow
+	for rows.Next() {
+		var i StaleKindsRow
+		if err := rows.Scan(&i.Kind, &i.Count); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const touchListing = `-- name: TouchListing :exec

@@ -26,6 +26,9 @@ func object(id, content string) deltatype.ObjectInformParams {
 
 var plain = db.InformOptions{DefaultMaxAttempts: 7}
 
+// farAhead is a snapshot in which all transactions have ended.
+const farAhead = "1000000000000:1000000000000:"
+
 // inform informs one object.
 func inform(t *testing.T, conn db.DBTX, o deltatype.ObjectInformParams, options db.InformOptions) *deltatype.ObjectInformResult {
 	t.Helper()

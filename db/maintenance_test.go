@@ -32,7 +32,7 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 		},
 		"DeleteMissing": func(ctx context.Context, conn db.DBTX, _ []int64) error {
 			_, err := db.New().DeleteMissing(ctx, conn, db.DeleteMissingParams{
-				Kind: "thing", Pass: "00000000-0000-0000-0000-000000000000", Started: time.Now().Add(time.Hour), ToObjectID: "z",
+				Kind: "thing", Pass: "00000000-0000-0000-0000-000000000000", Began: farAhead, ToObjectID: "z",
 			})
 			return err
 		},

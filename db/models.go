@@ -46,6 +46,7 @@ type DeltaInform struct {
 	New         int64
 	Changed     int64
 	Unchanged   int64
+	Stale       int64
 	Refused     int64
 	Deleted     int64
 	Withheld    int64
@@ -82,6 +83,8 @@ type Resource struct {
 	Generation        int64
 	SyncedGeneration  int64
 	SyncCount         int64
+	Revision          *int64
+	WrittenBy         uint64
 	CreatedAt         time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
@@ -96,6 +99,7 @@ type Resource struct {
 	Finalized         *bool
 	Attempt           int32
 	Snoozes           int32
+	ObjectVersion     int32
 	MaxAttempts       int16
 	Priority          int16
 	Paused            bool

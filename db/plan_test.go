@@ -131,7 +131,6 @@ type frequent struct {
 func frequentStatements(few int) map[string]frequent {
 	q := db.New()
 	claim, pass := uuid.NewString(), uuid.NewString()
-	long := time.Now().Add(-time.Hour)
 	return map[string]frequent{
 		"LeaseDue": {
 			before: "state = 'scheduled', due_at = now(), dispatch_at = now() - interval '1 s'",
@@ -329,7 +328,7 @@ func frequentStatements(few int) map[string]frequent {
 			before: "state = 'synced'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
 				rows, err := q.DeleteMissing(ctx, conn, db.DeleteMissingParams{
-					Kind: "thing", Pass: pass, Started: long, AfterObjectID: "010000", ToObjectID: fmt.Sprintf("%06d", 10000+few), DefaultRetention: time.Hour,
+					Kind: "thing", Pass: pass, Began: farAhead, AfterObjectID: "010000", ToObjectID: fmt.Sprintf("%06d", 10000+few), DefaultRetention: time.Hour,
 				})
 				return len(rows), err
 			},

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -130,6 +131,26 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 	// The row is what the last of them made it.
 	require.Equal(t, content(started[row.Generation]), content(row), "%s: the last change is lost", row.ObjectID)
 
+	// No revision is written over a newer one, and the newest is known, also where it changed nothing.
+	newest, last := int64(0), int64(0)
+	isForced := false
+	for _, w := range all {
+		isForced = isForced || w.sent.Force
+		if w.result.Refused == nil {
+			newest = max(newest, revisionOf(w.sent.Revision))
+		}
+	}
+	for g := int64(1); g <= row.Generation && !isForced; g++ {
+		require.LessOrEqual(t, last, revisionOf(started[g].Revision), "%s: generation %d is of an older revision than that before", row.ObjectID, g)
+		last = revisionOf(started[g].Revision)
+	}
+	if !isForced {
+		require.Equal(t, newest, revisionOf(row.Revision), "%s: the newest revision is lost", row.ObjectID)
+	}
+	for g := int64(2); g <= row.Generation && all[0].sent.Compare != nil; g++ {
+		require.GreaterOrEqual(t, numberOf(t, started[g].EncodedObject), numberOf(t, started[g-1].EncodedObject), "%s: generation %d is older", row.ObjectID, g)
+	}
+
 	// One that was left alone was answered with a generation that is what it asked for.
 	for _, w := range all {
 		if w.result.Scheduled {
@@ -142,6 +163,16 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 			require.NotEqual(t, w.sent.Namespace, r.Namespace, "%s: refused for no reason", row.ObjectID)
 			continue
 		}
+		if w.result.Stale && w.sent.Compare != nil {
+			require.Less(t, numberOf(t, w.sent.EncodedObject), numberOf(t, r.EncodedObject), "%s: it was not stale", row.ObjectID)
+			continue
+		}
+		require.False(t, w.sent.Force && w.result.Stale, "%s: what is forced is not stale", row.ObjectID)
+		if w.result.Stale {
+			require.Less(t, revisionOf(w.sent.Revision), revisionOf(r.Revision), "%s: it was not stale", row.ObjectID)
+			continue
+		}
+		require.LessOrEqual(t, revisionOf(w.sent.Revision), revisionOf(r.Revision), "%s: it was not noted", row.ObjectID)
 		require.Equal(t, content(started[r.Generation]), content(r), "%s: an answer that never was", row.ObjectID)
 		require.Equal(t, w.sent.Hash, r.Hash, "%s: a change was not written", row.ObjectID)
 		if w.sent.Namespace != "" {
@@ -155,14 +186,46 @@ func check(t *testing.T, row *deltatype.ResourceRow, all []written) {
 
 // content is what a generation is about.
 func content(r *deltatype.ResourceRow) string {
-	return fmt.Sprintf("%x %s %d %q", r.Hash, r.Namespace, r.MaxAttempts, r.Tags)
+	return fmt.Sprintf("%x %s %d", r.Hash, r.Namespace, r.MaxAttempts)
+}
+
+// numberOf is what an object compares itself by.
+func numberOf(t *testing.T, encoded []byte) int {
+	t.Helper()
+	var o struct {
+		Content int `json:"content,string"`
+	}
+	require.NoError(t, json.Unmarshal(encoded, &o))
+	return o.Content
+}
+
+func revisionOf(r *int64) int64 {
+	if r == nil {
+		return 0
+	}
+	return *r
 }
 
 // randomSet draws from few objects with few contents, so that writers meet and often have nothing to change.
 func randomSet(random *rand.Rand) []deltatype.ObjectInformParams {
 	var set []deltatype.ObjectInformParams
+	versioned := map[int]bool{}
 	for range 1 + random.IntN(6) {
-		o := object(fmt.Sprintf("o%d", random.IntN(8)), fmt.Sprintf("%d", random.IntN(3)))
+		n := random.IntN(16)
+		o := object(fmt.Sprintf("o%d", n), fmt.Sprintf("%d", random.IntN(3)))
+		if n >= 8 { // those have versions, and are in a set once, where the last one would count only if it is the newest
+			if versioned[n] {
+				continue
+			}
+			versioned[n] = true
+		}
+		switch {
+		case n >= 14:
+			o = compared(o.ResourceID, random.IntN(10), nil)
+		case n >= 8:
+			revision := 1 + random.Int64N(100)
+			o.Revision, o.Force = &revision, n >= 12 && random.IntN(3) == 0
+		}
 		if random.IntN(4) == 0 {
 			o.Namespace, o.MoveNamespace = []string{"red", "blue"}[random.IntN(2)], random.IntN(2) == 0
 		}
@@ -173,6 +236,9 @@ func randomSet(random *rand.Rand) []deltatype.ObjectInformParams {
 			o.Tags = [][]string{{}, {"tag"}, {"tag", "gat"}}[random.IntN(3)]
 		}
 		set = append(set, o)
+	}
+	if len(set) == 0 {
+		return randomSet(random)
 	}
 	return set
 }

@@ -33,7 +33,7 @@ func TestARowWithTheOriginalsHashIsTheSameIfItsObjectIs(t *testing.T) {
 		}
 
 		// With other options it is a change, and gets a hash of ours.
-		same.Tags = []string{"new"}
+		same.Namespace, same.MoveNamespace = "new", true
 		require.True(t, inform(t, env.Pool, same, plain).Scheduled)
 		require.Equal(t, same.Hash, read(t, env.Pool, "a").Hash)
 		require.False(t, inform(t, env.Pool, same, plain).Scheduled)

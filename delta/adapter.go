@@ -181,6 +181,9 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 		MaxAttempts int16           `json:"max_attempts"`
 		Priority    int16           `json:"priority"`
 		Tags        []string        `json:"tags"`
+
+		Force        bool `json:"force"`
+		SyncMetadata bool `json:"sync_metadata"`
 	}
 	if len(options) > 0 {
 		decoder := json.NewDecoder(bytes.NewReader(options))
@@ -195,32 +198,10 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 	}
 	params, err = encode(object, &InformOpts{
 		Namespace: opts.Namespace, MoveNamespace: opts.Move, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
+		Force: opts.Force, SyncMetadata: opts.SyncMetadata,
 	})
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
 	}
 	return params, err
-}
-
-func (a *controllerAdapter[T]) Compares() bool {
-	return reflect.TypeFor[T]().Implements(reflect.TypeFor[ComparableObject]())
-}
-
-func (a *controllerAdapter[T]) Same(stored, listed []byte) (same, ok bool) {
-	// What does not decode, or panics, is left to the hash.
-	defer func() {
-		if v := recover(); v != nil {
-			same, ok = false, false
-		}
-	}()
-	other, err := a.object(stored)
-	if err != nil {
-		return false, false
-	}
-	object, err := a.object(listed)
-	if err != nil {
-		return false, false
-	}
-	order, ok := any(object).(ComparableObject).Compare(other)
-	return order == 0, ok
 }

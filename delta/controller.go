@@ -150,6 +150,9 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if there, ok := controllers.byKind[kind]; ok {
 		return fmt.Errorf("delta: kind %q has a controller already (for %s)", kind, there.objectType)
 	}
+	if err := checkComparison(zero); err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
 	own := settingsOf(zero)
 	settings, err := own.withDefaults()
 	if err != nil {
@@ -164,6 +167,20 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
+	}
+	return nil
+}
+
+// checkComparison refuses a Compare that looks like that of [ComparableObject] and would be ignored.
+func checkComparison(object Object) error {
+	t := reflect.TypeOf(object)
+	if _, ok := object.(interface{ Compare(other Object) int }); ok {
+		return inputError("Compare", t, "returns int alone, as in the original: make it Compare(other delta.Object) (int, bool), "+
+			"with the sign of new minus stored, and false where the two cannot be compared")
+	}
+	comparable := reflect.TypeFor[ComparableObject]()
+	if t.Kind() != reflect.Pointer && reflect.PointerTo(t).Implements(comparable) && !t.Implements(comparable) {
+		return inputError("Compare", t, "has a pointer receiver, but the controller's objects are values: give it a value receiver")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -75,6 +76,15 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		Tags:          merged.Tags,
 		MaxAttempts:   merged.MaxAttempts,
 		Priority:      merged.Priority,
+		Force:         merged.Force,
+		SyncMetadata:  merged.SyncMetadata,
+	}
+	if with, ok := object.(ObjectWithRevision); ok {
+		revision := with.Revision()
+		params.Revision = &revision
+	}
+	if with, ok := object.(ComparableObject); ok {
+		params.Compare = comparison(with)
 	}
 	if with, ok := object.(ObjectWithCreatedAt); ok {
 		if at := with.CreatedAt(); !at.IsZero() {
@@ -85,6 +95,35 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		}
 	}
 	return params, nil
+}
+
+// comparison compares an object with one that is stored. It runs the object's own code: a panic, as a stored object that does not decode, leaves
+// the decision to the hash.
+func comparison(object ComparableObject) func(stored []byte, version int) (int, bool) {
+	return func(stored []byte, _ int) (order int, ok bool) {
+		defer func() {
+			if v := recover(); v != nil {
+				order, ok = 0, false
+			}
+		}()
+		other, err := decodeAs(reflect.TypeOf(object), stored)
+		if err != nil {
+			return 0, false
+		}
+		return object.Compare(other)
+	}
+}
+
+// decodeAs decodes a stored object into a new value of a type of object, which may be a pointer.
+func decodeAs(t reflect.Type, encoded []byte) (Object, error) {
+	to := reflect.New(t)
+	if t.Kind() == reflect.Pointer {
+		to.Elem().Set(reflect.New(t.Elem()))
+	}
+	if err := json.Unmarshal(encoded, to.Interface()); err != nil {
+		return nil, err
+	}
+	return to.Elem().Interface().(Object), nil
 }
 
 // canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the

@@ -24,6 +24,9 @@ const (
 	EventCategoryObjectDeleted EventCategory = "object_deleted"
 	// EventCategoryObjectFinalized is a deleted resource whose Finalize has succeeded.
 	EventCategoryObjectFinalized EventCategory = "object_finalized"
+	// EventCategoryObjectStale is an object that this client informed, and that was older than the stored one: it changed nothing. The
+	// event has the newer one. Passes of informers count theirs in [InformRun].
+	EventCategoryObjectStale EventCategory = "object_stale"
 )
 
 // Event is something that this client did with a resource.
@@ -69,7 +72,9 @@ func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func())
 	if config.ChanSize < 0 {
 		panic("delta: subscribe: ChanSize must not be negative")
 	}
-	known := []EventCategory{EventCategoryObjectSynced, EventCategoryObjectFailed, EventCategoryObjectDeleted, EventCategoryObjectFinalized}
+	known := []EventCategory{
+		EventCategoryObjectSynced, EventCategoryObjectFailed, EventCategoryObjectDeleted, EventCategoryObjectFinalized, EventCategoryObjectStale,
+	}
 	for _, category := range config.Categories {
 		if !slices.Contains(known, category) {
 			panic("delta: subscribe: there is no category " + string(category))

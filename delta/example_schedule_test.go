@@ -9,11 +9,6 @@ import (
 )
 
 // Invoices come in the morning of each working day, but not on New Year's Day.
-type Invoice struct{ Number string }
-
-func (i Invoice) ID() string   { return i.Number }
-func (i Invoice) Kind() string { return "invoice" }
-
 func (i Invoice) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{
 		InformSchedule: &delta.ScheduleSpec{

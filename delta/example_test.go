@@ -83,6 +83,19 @@ func (c *UserController) Work(ctx context.Context, r *delta.Resource[*User]) err
 	return errors.New(response.Status)
 }
 
+// Invoice carries its own version, as most providers' objects do.
+type Invoice struct {
+	Number    string
+	Amount    int
+	UpdatedAt time.Time
+}
+
+func (i Invoice) ID() string   { return i.Number }
+func (i Invoice) Kind() string { return "invoice" }
+
+// It rises with each change.
+func (i Invoice) Revision() int64 { return i.UpdatedAt.UnixMicro() }
+
 // An upstream that takes many in one call, where the kind has a BatchSize.
 func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[*User]) []error {
 	results := make([]error, len(users)) // nil means synced, as from Work

@@ -25,9 +25,9 @@ type InformPass struct {
 	// StartedAt is when it began, EndedAt when it ended; nil while it goes on, or if its worker was lost.
 	StartedAt time.Time
 	EndedAt   *time.Time
-	// Listed counts objects: New made resources, Changed started another generation of one, Unchanged did neither, Refused break a rule. In a
-	// pass that failed, some were not looked at.
-	Listed, New, Changed, Unchanged, Refused int64
+	// Listed counts objects: New made resources, Changed started another generation of one, Unchanged did neither, Stale are older than
+	// what is stored, Refused break a rule. In a pass that failed, some were not looked at.
+	Listed, New, Changed, Unchanged, Stale, Refused int64
 	// Deleted and Withheld are those of [InformRun].
 	Deleted, Withheld int64
 	// Error is why it failed; empty otherwise.
@@ -59,8 +59,8 @@ func (c *Client) InformPasses(ctx context.Context, kind string, limit int) ([]In
 	for i, r := range rows {
 		all[i] = InformPass{
 			ID: r.ID, Kind: r.Kind, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
-			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Refused: r.Refused,
-			Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error,
+			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Stale: r.Stale,
+			Refused: r.Refused, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error,
 		}
 		if r.EndedAt != nil {
 			ended := r.EndedAt.UTC()

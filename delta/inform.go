@@ -18,8 +18,8 @@ var ErrNoSchema = errors.New("the database has no up-to-date Delta schema in its
 	"apply it with `delta migrate up --database-url URL`, or with delta.Migrate")
 
 // Inform tells Delta that an object exists outside, as it is given. A new or changed object is scheduled to be synced;
-// an object that did not change is left alone, unless its resource is degraded, deleted or of unknown state. opts may
-// be nil.
+// an object that did not change is left alone, unless its resource is degraded, deleted or of unknown state. One that is older than
+// the stored object ([ObjectWithRevision], [ComparableObject]) changes nothing, and its result is Stale. opts may be nil.
 //
 // It is one statement, which calls that come together share, and needs no Temporal. When ctx ends before there is an
 // answer, the object may or may not have been written. It returns an *[InputError] for input that breaks a rule, and [ErrNoSchema]
@@ -117,6 +117,12 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		return nil, informError(params, err)
 	}
 	for _, r := range results {
+		if r == nil {
+			continue // its row is locked: whoever gathered it writes it by itself
+		}
+		if r.Stale {
+			c.events.send(EventCategoryObjectStale, r.Resource)
+		}
 		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.ObjectKind) && !lead {
 			c.notifier.follow(r.Resource.ObjectKind)
 		}
@@ -142,6 +148,11 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	})
 	if err != nil {
 		return nil, informError(params, err)
+	}
+	for _, r := range results {
+		if r.Stale {
+			c.events.send(EventCategoryObjectStale, r.Resource)
+		}
 	}
 	return results, refusals(params, results)
 }

@@ -73,10 +73,10 @@ func TestInformOptionsOfTheCallWinOverTheObjectsOverTheDefaults(t *testing.T) {
 	require.Equal(t, []string{"three"}, result.Resource.Tags)
 	require.JSONEq(t, `{"k": 1}`, string(result.Resource.Metadata))
 
-	// An empty slice is not nil: it removes them. Work sees the options, so it is called again.
+	// An empty slice is not nil: it removes them, which is no reason for a sync.
 	result, err = c.Inform(t.Context(), object, &delta.InformOpts{Tags: []string{}})
 	require.NoError(t, err)
-	require.True(t, result.Scheduled)
+	require.False(t, result.Scheduled)
 	require.Empty(t, result.Resource.Tags)
 }
 

@@ -28,6 +28,8 @@ type ScheduleInformParams struct {
 	// RunForeground has the run end when all that it informed has settled, and fail, naming them, if some of it degraded.
 	// ScheduleInform does not wait for it: [Client.RunInform] does.
 	RunForeground bool
+	// Force writes what is listed although it is older than what is stored, as InformOpts.Force does.
+	Force bool
 }
 
 // InformRun says what a run of an informer came to.
@@ -38,6 +40,8 @@ type InformRun struct {
 	Listed, Scheduled int
 	// Refused counts objects that break a rule: [Client.Refused] names them.
 	Refused int
+	// Stale counts objects that were older than what is stored, and changed nothing.
+	Stale int
 	// Deleted counts resources that a complete listing no longer had, Withheld those that were left because they were
 	// suspiciously many.
 	Deleted  int
@@ -71,7 +75,7 @@ func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*Inf
 	}
 	result := &InformRun{
 		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
-		Refused: progress.Refused, Deleted: progress.Deleted, Withheld: progress.Withheld,
+		Refused: progress.Refused, Stale: progress.Stale, Deleted: progress.Deleted, Withheld: progress.Withheld,
 	}
 	if err != nil {
 		return result, fmt.Errorf("delta: inform kind %s: %w", kind, err)
@@ -95,7 +99,7 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	}
 	in := activities.InformInput{
 		Installation: e.installation, Kind: params.ResourceKind, Trigger: activities.TriggerRequest,
-		FullListing: params.FullListing, ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground,
+		FullListing: params.FullListing, ProcessExisting: params.ProcessExisting, RunForeground: params.RunForeground, Force: params.Force,
 	}
 	if informOpts != nil {
 		in.Options = *informOpts

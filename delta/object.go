@@ -27,10 +27,26 @@ const (
 	PriorityBackfill = deltatype.PriorityBackfill
 )
 
-// ComparableObject is for objects that know better than a hash of their JSON whether they are the same. Informers then
-// leave a resource alone if its stored object compares to the listed one as 0. Compare is called on the listed object with
-// the stored one; it returns a negative number, 0 or a positive number, and whether the two can be compared at all: if not,
-// the hash decides.
+// ObjectWithRevision is for objects that carry their own version, such as a counter or the time of the last change in
+// microseconds, which rises with each change. An inform with a lower revision than the stored one is stale and changes nothing,
+// whichever way it comes: a listing that was read before a webhook, or two webhooks out of order. With the same revision, the hash
+// decides. Every value counts, 0 and negative ones too.
+//
+// The revision is a column, and is compared in the statement that writes.
+type ObjectWithRevision interface {
+	Revision() int64
+}
+
+// ComparableObject is for objects that know better than a hash of their JSON whether they are the same, and which of two is older. Compare
+// is called on the object that is informed, or listed, with the stored one; the sign is that of new minus stored:
+//
+//   - negative: the object is older than the stored one. It is stale, and changes nothing. Do not return it for "differs".
+//   - 0: they are the same, and the resource is left alone.
+//   - positive: the object is newer, and is written.
+//
+// The bool says whether the two can be compared at all: if not, the hash decides, as it does if Compare panics, or if the stored JSON does not
+// decode. An inform reads the row before it writes, and looks again if the row changed meanwhile: [ObjectWithRevision] costs less. Of an
+// object that has both, either can say that it is older.
 type ComparableObject interface {
 	Object
 	Compare(other Object) (int, bool)
@@ -176,6 +192,13 @@ type InformOpts struct {
 	// Defaults to [PriorityLive] for what is informed, [PriorityPeriodic] for what an informer lists.
 	Priority int16
 
+	// Force writes the object although the stored one is newer, by its revision or by Compare: after the upstream was restored from a
+	// backup, say.
+	Force bool
+
+	// SyncMetadata has Work called when nothing but Metadata or Tags changes. By default these are written, and the resource stays as it is.
+	SyncMetadata bool
+
 	// Tags group resources; they have no effect. Each is at least three characters and at most 255 long, letters,
 	// digits, '_' and '-', with no '-' at either end. They replace the resource's tags; an empty, non-nil slice removes
 	// them.
@@ -200,5 +223,7 @@ func (o InformOpts) over(under InformOpts) InformOpts {
 	if o.Tags == nil {
 		o.Tags = under.Tags
 	}
+	o.Force = o.Force || under.Force
+	o.SyncMetadata = o.SyncMetadata || under.SyncMetadata
 	return o
 }

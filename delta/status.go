@@ -60,6 +60,9 @@ type KindStatus struct {
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
 	// if its Decision is empty.
 	Withheld *Withheld
+	// Stale counts objects that the latest passes of the informer, three or more in a row, found older than what is stored. One that stays so is a
+	// wrong Compare or Revision: what is listed of it is never taken.
+	Stale int64
 }
 
 // Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
@@ -127,6 +130,13 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	for i := range withheld {
 		kind(withheld[i].Kind).Withheld = &withheld[i]
+	}
+	stale, err := db.New().StaleKinds(ctx, c.pool, activities.SeveralPasses)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, s := range stale {
+		kind(s.Kind).Stale = s.Count
 	}
 	all := make([]KindStatus, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {

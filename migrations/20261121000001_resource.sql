@@ -156,6 +156,15 @@ CREATE TABLE delta_controller (
 -- cause is written with each transition to degraded or deleted, and means nothing in other states. Null, as in rows that were taken over,
 -- is 'exhausted' or 'command'.
 --
+-- revision is what the object says of its own version (ObjectWithRevision); null where it says nothing. An inform with a lower one is
+-- stale and changes nothing. It is a column because the statement that writes has to compare it.
+--
+-- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
+--
+-- written_by is the transaction that last said something of the object: an inform, an outcome, a command. A complete listing deletes only
+-- what a transaction wrote that had ended before it began. A time cannot say that: now() is when a transaction began, and it may commit
+-- hours later. What only time did, such as an expiry or one more attempt at a degraded resource, leaves it as it is.
+--
 -- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page
 -- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
 -- pages 339,000 and 171 MB, at the same speed.
@@ -164,6 +173,8 @@ CREATE TABLE delta_resource (
     generation bigint NOT NULL DEFAULT 1,
     synced_generation bigint NOT NULL DEFAULT 0,
     sync_count bigint NOT NULL DEFAULT 0,
+    revision bigint,
+    written_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
     created_at timestamptz NOT NULL DEFAULT now(),
     attempted_at timestamptz,
     synced_at timestamptz,
@@ -180,6 +191,7 @@ CREATE TABLE delta_resource (
     finalized boolean,
     attempt integer NOT NULL DEFAULT 0,
     snoozes integer NOT NULL DEFAULT 0,
+    object_version integer NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
     priority smallint NOT NULL DEFAULT 3,
     paused boolean NOT NULL DEFAULT FALSE,
@@ -256,6 +268,7 @@ CREATE TABLE delta_inform (
     new bigint NOT NULL DEFAULT 0,
     changed bigint NOT NULL DEFAULT 0,
     unchanged bigint NOT NULL DEFAULT 0,
+    stale bigint NOT NULL DEFAULT 0,
     refused bigint NOT NULL DEFAULT 0,
     deleted bigint NOT NULL DEFAULT 0,
     withheld bigint NOT NULL DEFAULT 0,
@@ -275,6 +288,25 @@ CREATE TABLE delta_withheld (
     decision text CHECK (decision IN ('approved', 'dismissed')),
     decided_missing bigint,
     decided_at timestamptz
+);
+
+-- The complete listings that run, each with a claim that is alive while it does (delta_claim). While there is one, informs of its kind that
+-- change nothing write written_by all the same: the object exists, whatever the listing says.
+CREATE TABLE delta_pass (
+    claim uuid PRIMARY KEY,
+    kind text COLLATE "C" NOT NULL
+);
+
+-- Objects that the latest passes found older than what is stored, and in how many passes in a row. A few of these are normal: a
+-- webhook was faster. An object that is always older is a Compare, or a Revision, that is wrong.
+CREATE TABLE delta_stale (
+    kind text COLLATE "C" NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
+    pass uuid NOT NULL,
+    passes integer NOT NULL DEFAULT 1,
+    since timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, object_id)
 );
 
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
@@ -554,6 +586,8 @@ DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_inform;
+DROP TABLE delta_stale;
+DROP TABLE delta_pass;
 DROP TABLE delta_refused;
 DROP TABLE delta_withheld;
 DROP TABLE delta_listing;

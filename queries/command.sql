@@ -24,7 +24,8 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+    written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
@@ -38,7 +39,8 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+    written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
@@ -58,7 +60,8 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
-    dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END
+    dispatch_at = CASE WHEN r.state = 'pending' THEN r.dispatch_at ELSE now() END,
+    written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
@@ -81,6 +84,7 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
     dispatch_at = now()
 FROM chosen c
@@ -96,7 +100,8 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now()
+SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+    written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
@@ -106,6 +111,7 @@ RETURNING r.*;
 -- pending, may have lost its workflow meanwhile.
 UPDATE delta_resource r
 SET paused = @paused,
+    written_by = pg_current_xact_id(),
     dispatch_at = CASE WHEN NOT @paused::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING r.*;

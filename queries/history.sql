@@ -16,8 +16,8 @@ RETURNING id;
 
 -- name: EndInform :exec
 UPDATE delta_inform
-SET ended_at = now(), listed = @listed, new = @new, changed = @changed, unchanged = @unchanged, refused = @refused, deleted = @deleted,
-    withheld = @withheld, error = @error
+SET ended_at = now(), listed = @listed, new = @new, changed = @changed, unchanged = @unchanged, stale = @stale,
+    refused = @refused, deleted = @deleted, withheld = @withheld, error = @error
 WHERE id = @id;
 
 -- name: ListInforms :many

@@ -7,6 +7,12 @@
 -- mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
 -- removes at the same moment is missing too: ask again.
 --
+-- An object whose revision is lower than the row's is stale and left out, unless it is forced. Other metadata or tags start a new
+-- generation only where that is asked for (sync_metadata); otherwise NoteResources writes them.
+--
+-- expected_hash is what a caller found that has looked at the row before, to compare the objects: empty for no row, null where it did not
+-- look. A row that changed since is left out: look again.
+--
 -- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 --
 -- A row that has a batch named is leased to it as it is written (as LeaseDue does later), unless its claim is open.
@@ -23,7 +29,7 @@ WITH settings AS MATERIALIZED (
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id
+    dispatch_at, workflow_id, hashed_id, revision, object_version
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -37,7 +43,8 @@ SELECT
     now() AS due_at,
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
-    CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id
+    CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
+    i.revision, coalesce(i.object_version, 0) AS object_version
 FROM (
     SELECT
         settings.paused,
@@ -52,7 +59,12 @@ FROM (
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
         nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts,
         nullif(unnest(@external_created_ats::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
-        unnest(@priorities::smallint[]) AS priority
+        unnest(@priorities::smallint[]) AS priority,
+        nullif(unnest(@revisions::text[]), '')::bigint AS revision,
+        unnest(@object_versions::integer[]) AS object_version,
+        unnest(@forced::boolean[]) AS forced,
+        unnest(@sync_metadata::boolean[]) AS sync_metadata,
+        unnest(@expected_hashes::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
@@ -63,17 +75,18 @@ LEFT JOIN LATERAL (
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
       AND NOT delta_stays_deleted(d.state, d.cause, @revive::boolean)
+      AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
+      AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
-        OR d.metadata <> i.metadata
-        OR d.tags <> i.tags
+        OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
         OR delta_comes_back(d.state, d.cause, @revive::boolean)
         OR (d.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
-WHERE p.there IS NULL OR k.id IS NOT NULL
+WHERE k.id IS NOT NULL OR (p.there IS NULL AND coalesce(i.expected_hash = '', TRUE))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -91,17 +104,22 @@ SET object = excluded.object,
     due_at = now(),
     dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
     workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
-    hashed_id = coalesce(excluded.hashed_id, r.hashed_id)
+    hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
+    revision = excluded.revision,
+    object_version = excluded.object_version,
+    written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.revision, r.object_version, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: KeptResources :many
--- What InformResources left alone, of the same arrays: rows that are as they were given, or in another namespace. A row that has the original's hash
--- still was found to be so: whatever changes its object replaces the hash.
+-- What InformResources left alone, of the same arrays: rows in another namespace, which their object is refused for, and rows that are as they
+-- were given, but for metadata and tags, or that have a newer object. A row that has the original's hash still was found to be so: whatever
+-- changes its object replaces the hash.
 SELECT r.*
 FROM (
     SELECT
@@ -112,43 +130,56 @@ FROM (
         unnest(@move_namespaces::boolean[]) AS move_namespace,
         nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata,
         nullif(unnest(@tags::text[]), '')::text[] AS tags,
-        nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts
+        nullif(unnest(@max_attempts::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest(@revisions::text[]), '')::bigint AS revision,
+        unnest(@forced::boolean[]) AS forced,
+        unnest(@sync_metadata::boolean[]) AS sync_metadata,
+        unnest(@expected_hashes::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
-WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE)) OR NOT (NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
+WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
+  OR (coalesce(r.hash = i.expected_hash, TRUE)
+  AND NOT (NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
+  AND (i.forced IS TRUE OR coalesce(i.revision >= r.revision, TRUE))
   AND ((r.hash <> i.hash AND NOT delta_is_rivers(r.hash))
     OR coalesce(r.namespace <> i.namespace, FALSE)
-    OR coalesce(r.metadata <> i.metadata, FALSE)
-    OR coalesce(r.tags <> i.tags, FALSE)
+    OR (i.sync_metadata IS TRUE AND (coalesce(r.metadata <> i.metadata, FALSE) OR coalesce(r.tags <> i.tags, FALSE)))
     OR coalesce(r.max_attempts <> i.max_attempts, FALSE)
     OR delta_comes_back(r.state, r.cause, @revive::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean)));
+    OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))));
 
 -- name: InformResource :many
 -- InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three times
 -- as fast as arrays of one. A new or changed object gives back what the caller does not know of its row. An object that
 -- did not change is neither written nor locked, and gives back nothing: read it then.
 INSERT INTO delta_resource AS r (
-    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at
+    kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
+    revision, object_version
 )
 SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::bytea AS hash,
     coalesce(sqlc.narg(namespace)::text, 'default') AS namespace, coalesce(sqlc.narg(metadata)::jsonb, '{}') AS metadata,
     coalesce(sqlc.narg(tags)::text[], '{}') AS tags, coalesce(sqlc.narg(max_attempts)::smallint, @default_max_attempts::smallint) AS max_attempts,
-    sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at
+    sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at,
+    sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
-      AND ((coalesce(k.namespace <> sqlc.narg(namespace), FALSE) AND NOT @move_namespace::boolean) OR NOT (NOT delta_stays_deleted(k.state, k.cause, @revive::boolean)
+      AND ((coalesce(k.namespace <> sqlc.narg(namespace), FALSE) AND NOT @move_namespace::boolean)
+        OR NOT (NOT delta_stays_deleted(k.state, k.cause, @revive::boolean)
+        AND (@forced::boolean OR coalesce(sqlc.narg(revision) >= k.revision, TRUE))
+        AND coalesce(k.hash = sqlc.narg(expected_hash)::bytea, TRUE)
         AND ((k.hash <> @hash AND NOT (delta_is_rivers(k.hash) AND k.object = @object::jsonb))
           OR coalesce(k.namespace <> sqlc.narg(namespace), FALSE)
-          OR coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
-          OR coalesce(k.tags <> sqlc.narg(tags)::text[], FALSE)
+          OR (@sync_metadata::boolean AND (coalesce(k.metadata <> sqlc.narg(metadata)::jsonb, FALSE)
+            OR coalesce(k.tags <> sqlc.narg(tags)::text[], FALSE)))
           OR coalesce(k.max_attempts <> sqlc.narg(max_attempts), FALSE)
           OR delta_comes_back(k.state, k.cause, @revive::boolean)
           OR (k.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))))
 )
+  AND (coalesce(sqlc.narg(expected_hash)::bytea = '', TRUE)
+    OR EXISTS (SELECT FROM delta_resource k WHERE k.kind = @kind AND k.object_id = @object_id))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
     hash = excluded.hash,
@@ -163,18 +194,23 @@ SET object = excluded.object,
     snoozes = 0,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = now()
+    dispatch_at = now(),
+    revision = excluded.revision,
+    object_version = excluded.object_version,
+    written_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
+  AND (@forced::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
+  AND coalesce(r.hash = sqlc.narg(expected_hash)::bytea, TRUE)
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> sqlc.narg(namespace)
-    OR r.metadata <> sqlc.narg(metadata)::jsonb
-    OR r.tags <> sqlc.narg(tags)::text[]
+    OR (@sync_metadata::boolean AND (r.metadata <> sqlc.narg(metadata)::jsonb OR r.tags <> sqlc.narg(tags)::text[]))
     OR r.max_attempts <> sqlc.narg(max_attempts)
     OR delta_comes_back(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
+    r.revision, r.object_version, r.written_by,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: RaisePriorities :many
@@ -189,7 +225,7 @@ WITH o AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED
     ) l
 )
-UPDATE delta_resource r SET priority = o.priority
+UPDATE delta_resource r SET priority = o.priority, written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.priority;
@@ -200,3 +236,67 @@ UPDATE delta_resource r SET listed_at = now()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'degraded' FOR NO KEY UPDATE SKIP LOCKED
 ));
+
+-- name: NoteNamed :exec
+-- An informer names objects that it cannot take. Other complete listings of the kind that run are not to delete their resources, as they would
+-- not those of objects that are taken.
+UPDATE delta_resource r SET written_by = pg_current_xact_id()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND EXISTS (
+        SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+        WHERE p.kind = @kind AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
+    )
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+));
+
+-- name: KeptResource :one
+-- The row of an object that InformResource left alone, and whether a complete listing of its kind runs.
+SELECT sqlc.embed(r), EXISTS (
+    SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+    WHERE p.kind = @kind AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
+) AS listing
+FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
+
+-- name: ListedKinds :many
+-- Those of some kinds of which a complete listing runs that is not the caller's own.
+SELECT DISTINCT p.kind FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+WHERE p.kind = ANY (@kinds::text[]) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid;
+
+-- name: LookedAtResources :many
+-- What objects that compare themselves are compared with.
+SELECT r.* FROM (SELECT unnest(@kinds::text[]) AS kind, unnest(@object_ids::text[]) AS object_id) i
+CROSS JOIN LATERAL (
+    SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+) r;
+
+-- name: NoteResources :many
+-- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, and, while
+-- a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
+-- as by InformResources.
+WITH settings AS MATERIALIZED (
+    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
+),
+o AS MATERIALIZED (
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.forced
+    FROM (
+        SELECT settings.lock_timeout, unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation, unnest(@hashes::bytea[]) AS hash,
+            nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata, nullif(unnest(@tags::text[]), '')::text[] AS tags,
+            nullif(unnest(@revisions::text[]), '')::bigint AS revision, unnest(@object_versions::integer[]) AS object_version,
+            unnest(@forced::boolean[]) AS forced
+        FROM settings
+    ) i
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d WHERE d.id = i.id AND d.generation = i.generation AND d.hash = i.hash LIMIT 1 FOR NO KEY UPDATE
+    ) l
+)
+UPDATE delta_resource r
+SET metadata = coalesce(o.metadata, r.metadata),
+    tags = coalesce(o.tags, r.tags),
+    revision = CASE WHEN o.forced THEN o.revision ELSE greatest(r.revision, o.revision) END,
+    object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
+    written_by = pg_current_xact_id()
+FROM o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
+RETURNING r.*;

@@ -4,13 +4,12 @@
 INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::text[]) ON CONFLICT DO NOTHING;
 
 -- name: CountMissing :one
--- How many resources of a kind a pass did not list, of how many there are. Those that were made, informed or
--- worked since its start are not its to know: nor is one whose Work had begun before and has made the object since.
+-- How many resources of a kind a pass did not list, of how many there are. What a transaction wrote that had not ended when the pass began
+-- is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
-WHERE r.kind = @kind AND r.created_at < @started AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND coalesce(r.attempted_at < @started, TRUE) AND coalesce(r.synced_at < @started, TRUE);
+WHERE r.kind = @kind AND r.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
 
 -- name: PageEnd :one
 -- The last object id of the next page of a kind's resources; empty after the last page.
@@ -22,8 +21,7 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(@kind) AS finalized FROM delta_resource d
-    WHERE d.kind = @kind AND d.created_at < @started AND d.state NOT IN ('deleted', 'scheduled', 'pending')
-      AND coalesce(d.attempted_at < @started, TRUE) AND coalesce(d.synced_at < @started, TRUE)
+    WHERE d.kind = @kind AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -38,6 +36,7 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
     dispatch_at = now()
@@ -71,3 +70,39 @@ FROM delta_listing l JOIN delta_resource r ON r.kind = @kind AND r.object_id = l
 WHERE l.pass = @pass AND r.state = 'degraded'
 ORDER BY r.object_id
 LIMIT @most::integer;
+
+-- name: BeginPass :exec
+-- From here on informs of the kind that change nothing say so on their rows.
+INSERT INTO delta_pass (claim, kind) VALUES (@claim, @kind);
+
+-- name: EndPass :exec
+-- Also of passes whose worker died.
+DELETE FROM delta_pass p WHERE p.claim = @claim OR NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = p.claim AND c.claimed_until > now());
+
+-- name: AdoptRestored :execrows
+-- Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
+-- A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
+UPDATE delta_resource SET written_by = '3'
+WHERE kind = @kind AND written_by >= pg_snapshot_xmax(pg_current_snapshot());
+
+-- name: Snapshot :one
+-- Which transactions have ended.
+SELECT pg_current_snapshot()::text AS snapshot;
+
+-- name: CountStale :many
+-- Notes which objects a pass found older than what is stored, and gives back those that were so in several passes in a row.
+WITH counted AS (
+    INSERT INTO delta_stale AS s (kind, object_id, pass) SELECT @kind, unnest(@object_ids::text[]), @pass
+    ON CONFLICT (kind, object_id) DO UPDATE
+    SET passes = CASE WHEN s.pass = excluded.pass THEN s.passes ELSE s.passes + 1 END, pass = excluded.pass, seen_at = now()
+    RETURNING s.object_id, s.passes, s.since
+)
+SELECT c.object_id, c.passes, c.since FROM counted c WHERE c.passes >= @several::integer ORDER BY c.object_id;
+
+-- name: ForgetStale :exec
+-- Objects that a pass found up to date, and what no pass has listed for long.
+DELETE FROM delta_stale WHERE kind = @kind AND (object_id = ANY (@object_ids::text[]) OR seen_at < now() - @older::interval);
+
+-- name: StaleKinds :many
+-- How many objects of each kind several passes in a row found older than what is stored.
+SELECT kind, count(*) AS count FROM delta_stale WHERE passes >= @several::integer GROUP BY kind;

@@ -57,6 +57,7 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     -- A batch lets go of what a dispatcher is to give to another workflow.
     workflow_id = CASE WHEN o.current AND o.grace < '0' AND NOT @continues::boolean THEN NULL ELSE r.workflow_id END,
     claimed_until = CASE WHEN o.kept THEN r.claimed_until END,
+    written_by = pg_current_xact_id(),
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, @max_errors) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])

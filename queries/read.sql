@@ -48,12 +48,6 @@ CROSS JOIN LATERAL (
 WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
 GROUP BY k.kind ORDER BY k.kind;
 
--- name: ResourcesByID :many
-SELECT r.* FROM (SELECT unnest(@object_ids::text[]) AS object_id) i
-CROSS JOIN LATERAL (
-    SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = i.object_id LIMIT 1
-) r;
-
 -- name: ResourceOfHash :one
 SELECT id, object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @hashed_id;
 

@@ -45,6 +45,7 @@ func informCommand(c *cli) *cobra.Command {
 	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync what did not change")
 	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all that is listed has settled")
 	flags.BoolVar(&f.params.FullListing, "full", false, "list everything, whatever the kind's cursor is")
+	flags.BoolVar(&f.params.Force, "force", false, "also take what is older than what is stored")
 	flags.StringVar(&f.after, "after", "", "list what is newer than this `time`: RFC 3339, or how long ago, as 24h")
 	flags.StringVar(&f.options.Cursor, "cursor", "", "`position` of the informer's own to begin at")
 	flags.IntVar(&f.options.Limit, "limit", 0, "`most` objects to list; 0 for no limit")
@@ -88,6 +89,7 @@ type informJSON struct {
 	Listed     int     `json:"listed"`
 	Scheduled  int     `json:"scheduled"`
 	Refused    int     `json:"refused"`
+	Stale      int     `json:"stale"`
 	Deleted    int     `json:"deleted"`
 	Withheld   int64   `json:"withheld"`
 	Error      *string `json:"error"`
@@ -136,7 +138,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	}
 	out := informJSON{
 		Kind: kind, WorkflowID: run.WorkflowID, RunID: run.RunID, Listed: run.Listed, Scheduled: run.Scheduled,
-		Refused: run.Refused, Deleted: run.Deleted, Withheld: run.Withheld,
+		Refused: run.Refused, Stale: run.Stale, Deleted: run.Deleted, Withheld: run.Withheld,
 	}
 	if err != nil {
 		text := message(err)
@@ -161,6 +163,9 @@ func (r informJSON) summary(foreground bool) string {
 		text += ", none to sync"
 	} else {
 		text += fmt.Sprintf(", %s to sync", number(r.Scheduled))
+	}
+	if r.Stale > 0 {
+		text += fmt.Sprintf(", %s older than what is stored", number(r.Stale))
 	}
 	if r.Deleted > 0 {
 		text += fmt.Sprintf(", %s gone and marked deleted", number(r.Deleted))

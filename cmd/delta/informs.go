@@ -52,6 +52,7 @@ type passJSON struct {
 	New         int64      `json:"new"`
 	Changed     int64      `json:"changed"`
 	Unchanged   int64      `json:"unchanged"`
+	Stale       int64      `json:"stale"`
 	Refused     int64      `json:"refused"`
 	Deleted     int64      `json:"deleted"`
 	Withheld    int64      `json:"withheld"`
@@ -90,7 +91,7 @@ func passOf(p delta.InformPass) passJSON {
 	out := passJSON{
 		ID: p.ID, Kind: p.Kind, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
 		StartedAt: p.StartedAt, EndedAt: p.EndedAt, Listed: p.Listed, New: p.New, Changed: p.Changed, Unchanged: p.Unchanged,
-		Refused: p.Refused, Deleted: p.Deleted, Withheld: p.Withheld,
+		Stale: p.Stale, Refused: p.Refused, Deleted: p.Deleted, Withheld: p.Withheld,
 	}
 	if p.Error != "" {
 		out.Error = &p.Error
@@ -106,6 +107,7 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 		of     func(passJSON) int64
 		shown  bool
 	}{
+		{header: "STALE", of: func(p passJSON) int64 { return p.Stale }},
 		{header: "REFUSED", of: func(p passJSON) int64 { return p.Refused }},
 		{header: "DELETED", of: func(p passJSON) int64 { return p.Deleted }},
 		{header: "WITHHELD", of: func(p passJSON) int64 { return p.Withheld }},

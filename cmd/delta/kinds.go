@@ -40,6 +40,7 @@ type kindJSON struct {
 	Late         int64        `json:"late"`
 	OldestLate   *time.Time   `json:"oldest_late"`
 	Refused      int64        `json:"refused"`
+	Stale        int64        `json:"stale"`
 	Informer     informerJSON `json:"informer"`
 }
 
@@ -114,6 +115,12 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	}
 	if err := c.countTable(out.Kinds); err != nil {
 		return err
+	}
+	for _, k := range out.Kinds {
+		if k.Stale > 0 {
+			c.tell(fmt.Sprintf("%s: %s listed in an older version than the stored one, pass after pass, and not taken: "+
+				"is their Compare, or Revision, right? (delta inform %s --force takes them)", k.Kind, counted(k.Stale, "object"), k.Kind))
+		}
 	}
 	_, _ = fmt.Fprintln(c.out)
 	if err := c.informerTable(out.Kinds, now, temporalErr == nil); err != nil {
@@ -205,7 +212,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
-		Refused: k.Refused,
+		Refused: k.Refused, Stale: k.Stale,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld),

@@ -113,6 +113,8 @@ type resourceJSON struct {
 	Generation        int64           `json:"generation"`
 	SyncedGeneration  int64           `json:"synced_generation"`
 	SyncCount         int64           `json:"sync_count"`
+	Revision          *int64          `json:"revision"`
+	ObjectVersion     int             `json:"object_version"`
 	Attempt           int             `json:"attempt"`
 	MaxAttempts       int             `json:"max_attempts"`
 	Snoozes           int             `json:"snoozes"`
@@ -143,6 +145,7 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
 		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Finalized: r.Finalized, Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
+		Revision: r.Revision, ObjectVersion: r.ObjectVersion,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,

@@ -85,6 +85,9 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, now time.Ti
 		synced = "never synced"
 	}
 	line("generation", "%d (%s)", r.Generation, synced)
+	if r.Revision != nil {
+		line("revision", "%d", *r.Revision)
+	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {
 		tries += fmt.Sprintf(", and %s", counted(int64(r.Snoozes), "snooze"))

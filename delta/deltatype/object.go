@@ -62,6 +62,20 @@ type ObjectInformParams struct {
 	MaxAttempts int16
 	// Priority is how urgent the object is, from 1 to 5; 0 leaves it to the one who informs.
 	Priority int16
+	// Revision is the object's own version, for those that have one: an inform with a lower one than the row's is stale. Nil for none.
+	Revision *int64
+	// ObjectVersion is the version of the Go type that wrote EncodedObject; 0 where the type says none.
+	ObjectVersion int32
+	// Compare compares the object with one that is stored, which was written by a version of its type: negative means that it is older,
+	// 0 that they are the same. ok is false where they cannot be compared: then the hash decides. Nil for objects that do not
+	// compare themselves.
+	Compare func(stored []byte, version int) (order int, ok bool) `json:"-"`
+	// ExpectedHash is that of the row which Compare has decided by: another one is not written. Empty for no row; nil for any.
+	ExpectedHash []byte
+	// Force writes the object although the stored one may be newer.
+	Force bool
+	// SyncMetadata has other Metadata or Tags start a new generation.
+	SyncMetadata bool
 }
 
 // ObjectInformResult is what informing one object came to.
@@ -75,4 +89,7 @@ type ObjectInformResult struct {
 	Scheduled bool
 	// Refused is why the object was not taken, a *[NamespaceError]; nil if it was. Resource is then the row that it was refused for.
 	Refused error
+	// Stale tells that the stored object is newer than the one that was informed, which was not written. Resource has the newer one. An object
+	// that is refused is not stale: its versions are not those of the other one's.
+	Stale bool
 }

@@ -24,6 +24,10 @@ type ResourceRow struct {
 	Generation int64
 	// SyncedGeneration is the newest generation that was synced; 0 if none was.
 	SyncedGeneration int64
+	// Revision is what the object says of its own version, which orders informs; nil where it says nothing.
+	Revision *int64
+	// ObjectVersion is the version of the object's Go type that wrote EncodedObject; 0 where the type says none.
+	ObjectVersion int
 	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates.
 	SyncCount int64
 	// Attempt counts the tries within the generation: 0 before the first.

@@ -1,0 +1,65 @@
+package activities
+
+import (
+	"context"
+	"errors"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// reach bounds what a complete listing may delete: rows whose latest word is of a transaction that had ended when the listing began.
+//
+// A clock cannot say that. now() is when a transaction began: Work may begin one, make its object upstream after the listing was taken, and
+// commit with a time from before. Informs that change nothing are words too; they write nothing but while a complete listing of their
+// kind runs, for which it has a claim: whoever finds it alive writes. If the claim is lost, informs may have gone by without a trace,
+// and the pass deletes nothing.
+type reach struct {
+	activities *Activities
+	claim      *claim
+	// began is the database's snapshot at the beginning.
+	began string
+}
+
+// errReachLost has a pass repeated.
+var errReachLost = errors.New("Postgres was not reached in time: nothing is deleted, since informs in between may not have been noticed")
+
+// beginReach has informs of the kind leave their mark, and only then notes which transactions have ended: what was informed before
+// without a mark existed before the listing began.
+func (a *Activities) beginReach(ctx context.Context, kind string) (*reach, error) {
+	q := db.New()
+	if _, err := q.AdoptRestored(ctx, a.Pool, kind); err != nil {
+		return nil, err
+	}
+	r := &reach{activities: a, claim: a.Claims.begin(a.claimPeriod())}
+	err := q.RenewClaims(ctx, a.Pool, db.RenewClaimsParams{Claims: []string{r.claim.id}, ClaimFor: r.claim.period})
+	if err == nil {
+		err = q.BeginPass(ctx, a.Pool, db.BeginPassParams{Claim: r.claim.id, Kind: kind})
+	}
+	if err == nil {
+		r.began, err = q.Snapshot(ctx, a.Pool)
+	}
+	if err != nil {
+		r.end()
+		return nil, err
+	}
+	return r, nil
+}
+
+// end has informs leave no mark any more. Where Postgres cannot be reached they leave some until the claim has passed.
+func (r *reach) end() {
+	defer r.claim.release()
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	if err := db.New().EndPass(ctx, r.activities.Pool, r.claim.id); err != nil {
+		r.activities.Logger.Warn("the end of a complete listing could not be noted; unchanged informs write their rows until its claim has passed",
+			"kind", r.activities.Handler.Kind(), "error", err)
+	}
+}
+
+// claimID is that of its claim; nil for a listing that is not complete.
+func (r *reach) claimID() *string {
+	if r == nil {
+		return nil
+	}
+	return &r.claim.id
+}

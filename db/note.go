@@ -1,0 +1,147 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// unnoted stands for an object whose row was locked for longer than the LockTimeout when it was to be noted. The caller informs it by itself.
+var unnoted = &deltatype.ObjectInformResult{}
+
+// findListed finds the kinds of what was kept of a set, of which a complete listing runs beside the caller.
+func findListed(
+	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, found answers, options InformOptions,
+) (map[string]bool, error) {
+	var kinds []string
+	for i, o := range set { // sorted by kind
+		isKept := found[i] != nil && !found[i].Scheduled
+		if n := len(kinds); isKept && (n == 0 || kinds[n-1] != o.Kind) {
+			kinds = append(kinds, o.Kind)
+		}
+	}
+	if len(kinds) == 0 {
+		return nil, nil //nolint:nilnil // none is asked about
+	}
+	listed, err := New().ListedKinds(ctx, conn, ListedKindsParams{Kinds: kinds, OwnPass: options.Pass})
+	if err != nil || len(listed) == 0 {
+		return nil, err
+	}
+	is := map[string]bool{}
+	for _, kind := range listed {
+		is[kind] = true
+	}
+	return is, nil
+}
+
+// note writes what is new of objects that did not change, where that is no reason to call Work. Few informs have such news: most write nothing here.
+func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[string]bool) error {
+	var places []int
+	for i, o := range set {
+		if answer := found[i]; answer != nil && hasNews(o, answer, options, listed[o.Kind]) {
+			places = append(places, i)
+		}
+	}
+	for page := range slices.Chunk(places, informPage) {
+		if err := notePage(ctx, conn, set, options, found, page); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasNews reports whether something is to be noted of an object that did not change.
+func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, options InformOptions, listed bool) bool {
+	row := answer.Resource
+	switch {
+	case answer.Scheduled || answer.Stale || answer.Refused != nil:
+		return false
+	case row.State == deltatype.ResourceStateDeleted && !options.Revive:
+		return false
+	case listed:
+		return true
+	case o.Revision != nil && (row.Revision == nil || *o.Revision != *row.Revision):
+		return true
+	case int(o.ObjectVersion) > row.ObjectVersion || (o.Force && int(o.ObjectVersion) != row.ObjectVersion):
+		return true
+	case o.Tags != nil && !slices.Equal(o.Tags, row.Tags):
+		return true
+	}
+	return len(o.Metadata) > 0 && !sameJSON(o.Metadata, row.Metadata)
+}
+
+// sameJSON reports whether two texts have the same members. Numbers that are written differently are not the same to it: that costs a statement.
+func sameJSON(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	decoded := func(text []byte) (v any) {
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		decoder.UseNumber()
+		_ = decoder.Decode(&v) // both are JSON
+		return v
+	}
+	return reflect.DeepEqual(decoded(a), decoded(b))
+}
+
+// notePage is one statement of note, for objects at some places of the set. Those whose rows went on meanwhile have no answer afterwards.
+func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, places []int) error {
+	var p NoteResourcesParams
+	if options.LockTimeout > 0 {
+		p.LockTimeout = options.LockTimeout.String()
+	}
+	answered := make(map[int64]int, len(places))
+	hashes := make([][]byte, 0, len(places))
+	for _, i := range places {
+		o, row := set[i], found[i].Resource
+		answered[row.ID] = i
+		hashes = append(hashes, found[i].Resource.Hash)
+		p.Ids, p.Generations = append(p.Ids, row.ID), append(p.Generations, row.Generation)
+		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revision(o.Revision))
+		p.ObjectVersions, p.Forced = append(p.ObjectVersions, o.ObjectVersion), append(p.Forced, o.Force)
+		tags := ""
+		if o.Tags != nil {
+			tags = arrayLiteral(o.Tags)
+		}
+		p.Tags = append(p.Tags, tags)
+	}
+	p.Hashes = hashes
+	rows, err := New().NoteResources(ctx, Planned(conn, len(places)), p)
+	if options.LockTimeout > 0 && isLockTimeout(err) {
+		for _, i := range places {
+			found[i] = unnoted
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for r := range rows {
+		i := answered[rows[r].ID]
+		delete(answered, rows[r].ID)
+		row, err := rows[r].Row()
+		if err != nil {
+			return err
+		}
+		before := found[i].Resource
+		row.Hash, row.EncodedObject = before.Hash, before.EncodedObject // as it was sent
+		found[i].Resource = row
+	}
+	for _, i := range answered {
+		found[i] = nil
+	}
+	return nil
+}
+
+func isLockTimeout(err error) bool {
+	const lockNotAvailable = "55P03"
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == lockNotAvailable
+}

@@ -1,0 +1,108 @@
+package db
+
+import (
+	"context"
+	"slices"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// isStale reports whether the row has a newer revision of an object.
+func isStale(o *deltatype.ObjectInformParams, r *Resource) bool {
+	return !o.Force && o.Revision != nil && r.Revision != nil && *o.Revision < *r.Revision
+}
+
+// isOlder reports whether one of two objects that are given together, with the same id, is older than the other. Those of two tenants cannot be.
+func isOlder(o, than *deltatype.ObjectInformParams) bool {
+	areOfTwo := o.Namespace != "" && than.Namespace != "" && o.Namespace != than.Namespace && !o.MoveNamespace && !than.MoveNamespace
+	if o.Force || areOfTwo {
+		return false
+	}
+	if o.Revision != nil && than.Revision != nil && *o.Revision < *than.Revision {
+		return true
+	}
+	if o.Compare == nil {
+		return false
+	}
+	order, ok := o.Compare(than.EncodedObject, int(than.ObjectVersion))
+	return ok && order < 0
+}
+
+// look compares objects that compare themselves with their rows. An older one is answered; one that is the same is asked for as it is
+// stored, so that it counts as unchanged; and each is asked for on the condition that its row still is as it was looked at. It waits
+// for no lock and holds none: an object's own code runs between two statements.
+func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
+	var places []int
+	for i, o := range asked {
+		if o.Compare != nil && !o.Force {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		return nil, nil
+	}
+	seen := make(answers, len(asked))
+	for page := range slices.Chunk(places, informPage) {
+		var p LookedAtResourcesParams
+		for _, i := range page {
+			p.Kinds, p.ObjectIds = append(p.Kinds, asked[i].Kind), append(p.ObjectIds, asked[i].ResourceID)
+		}
+		rows, err := New().LookedAtResources(ctx, Planned(conn, len(page)), p)
+		if err != nil {
+			return nil, err
+		}
+		type key struct{ kind, id string }
+		there := make(map[key]*Resource, len(rows))
+		for i := range rows {
+			there[key{rows[i].Kind, rows[i].ObjectID}] = &rows[i]
+		}
+		for _, i := range page {
+			if asked[i], seen[i], err = compare(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return seen, nil
+}
+
+// compare decides what is asked for of an object whose row was looked at, if it has one. Otherwise answer says why nothing is. An object that is
+// refused is not compared: the row's may be another tenant's.
+func compare(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
+	decided := *o
+	if r == nil {
+		decided.ExpectedHash = []byte{}
+		return &decided, nil, nil
+	}
+	if refused := refuse(r, o); refused != nil {
+		row, err := r.Row()
+		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Refused: refused}, err
+	}
+	decided.ExpectedHash = r.Hash
+	order, ok := o.Compare(r.Object, int(r.ObjectVersion))
+	switch {
+	case ok && order < 0:
+		row, err := r.Row()
+		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Stale: true}, err
+	case ok && order == 0:
+		decided.Hash, decided.EncodedObject, decided.ObjectVersion = r.Hash, r.Object, r.ObjectVersion
+	}
+	return &decided, nil, nil
+}
+
+// answer moves what was answered by a look to what was found, and returns what is still to be asked for. On nil nothing was answered.
+func (a answers) answer(
+	found []*deltatype.ObjectInformResult, open []int, asked []*deltatype.ObjectInformParams,
+) ([]int, []*deltatype.ObjectInformParams) {
+	if a == nil {
+		return open, asked
+	}
+	left, leftOpen := asked[:0], open[:0]
+	for i, place := range open {
+		if a[i] != nil {
+			found[place] = a[i]
+			continue
+		}
+		left, leftOpen = append(left, asked[i]), append(leftOpen, place)
+	}
+	return leftOpen, left
+}
