@@ -37,7 +37,9 @@ func WatchListing(pool *pgxpool.Pool, kind, pass string, size int) (look func(co
 }
 
 // CheckSettings gives back settings as a kind has them that says these.
-func CheckSettings(s ObjectSettings) (ObjectSettings, error) { return settingsOf(saying{s}) }
+func CheckSettings(s ObjectSettings) (ObjectSettings, error) {
+	return settingsOf(saying{s}).withDefaults()
+}
 
 type saying struct{ settings ObjectSettings }
 
