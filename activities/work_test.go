@@ -189,7 +189,9 @@ func newLimit() limit {
 	return limit{places: make(chan struct{}, 1), asked: make(chan string, 1)}
 }
 
-func (limit) AwaitRate(context.Context, string, string) (begun func(), err error) { return func() {}, nil }
+func (limit) AwaitRate(context.Context, string, string) (begun func(), err error) {
+	return func() {}, nil
+}
 
 func (limit) IsRated(string) bool { return false }
 

@@ -11,19 +11,38 @@ import (
 )
 
 const addController = `-- name: AddController :exec
-INSERT INTO delta_controller AS c (name, inform_interval, task_queue, finalizes) VALUES ($1, '0', $2, $3)
-ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
+INSERT INTO delta_controller AS c (
+    name, inform_interval, task_queue, finalizes, synced_retention, degraded_retention, deleted_retention, degraded_retry
+)
+VALUES ($1, '0', $2, $3, $4::interval, $5::interval, $6::interval,
+    $7::interval)
+ON CONFLICT (name) DO UPDATE
+SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
+    updated_at = now()
 `
 
 type AddControllerParams struct {
-	Name      string
-	TaskQueue *string
-	Finalizes bool
+	Name              string
+	TaskQueue         *string
+	Finalizes         bool
+	SyncedRetention   time.Duration
+	DegradedRetention time.Duration
+	DeletedRetention  time.Duration
+	DegradedRetry     time.Duration
 }
 
 // For a client that leaves informers to others: what they wrote stays.
 func (q *Queries) AddController(ctx context.Context, db DBTX, arg AddControllerParams) error {
-	_, err := db.Exec(ctx, addController, arg.Name, arg.TaskQueue, arg.Finalizes)
+	_, err := db.Exec(ctx, addController,
+		arg.Name,
+		arg.TaskQueue,
+		arg.Finalizes,
+		arg.SyncedRetention,
+		arg.DegradedRetention,
+		arg.DeletedRetention,
+		arg.DegradedRetry,
+	)
 	return err
 }
 
@@ -94,7 +113,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -114,6 +133,10 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.LastFullListing,
 		&i.InformCursor,
 		&i.InformCursorAt,
+		&i.SyncedRetention,
+		&i.DegradedRetention,
+		&i.DeletedRetention,
+		&i.DegradedRetry,
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
@@ -176,7 +199,7 @@ SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now())
     inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
     last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
     updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -212,6 +235,10 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.LastFullListing,
 		&i.InformCursor,
 		&i.InformCursorAt,
+		&i.SyncedRetention,
+		&i.DegradedRetention,
+		&i.DeletedRetention,
+		&i.DegradedRetry,
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
@@ -272,14 +299,58 @@ func (q *Queries) ReserveNamespaceCalls(ctx context.Context, db DBTX, arg Reserv
 	return wait, err
 }
 
+const setNamespace = `-- name: SetNamespace :exec
+INSERT INTO delta_namespace (
+    name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, max_workers, overridden
+)
+VALUES ($1, nullif($2::interval, '0'), nullif($3::interval, '0'), nullif($4::interval, '0'),
+    nullif($5::interval, '0'), nullif($6::double precision, 0), nullif($7::integer, 0), $8::boolean)
+ON CONFLICT (name) DO UPDATE
+SET resource_expiry = excluded.resource_expiry, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention,
+    rate_limit = excluded.rate_limit, max_workers = excluded.max_workers, overridden = excluded.overridden, updated_at = now()
+`
+
+type SetNamespaceParams struct {
+	Name              string
+	ResourceExpiry    time.Duration
+	SyncedRetention   time.Duration
+	DegradedRetention time.Duration
+	DeletedRetention  time.Duration
+	RateLimit         float64
+	MaxWorkers        int32
+	Overridden        bool
+}
+
+// Sets a namespace while clients run. What is 0 is left to the defaults of clients.
+func (q *Queries) SetNamespace(ctx context.Context, db DBTX, arg SetNamespaceParams) error {
+	_, err := db.Exec(ctx, setNamespace,
+		arg.Name,
+		arg.ResourceExpiry,
+		arg.SyncedRetention,
+		arg.DegradedRetention,
+		arg.DeletedRetention,
+		arg.RateLimit,
+		arg.MaxWorkers,
+		arg.Overridden,
+	)
+	return err
+}
+
 const upsertController = `-- name: UpsertController :one
-INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO delta_controller AS c (
+    name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
+    deleted_retention, degraded_retry
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7,
+    $8::interval, $9::interval, $10::interval, $11::interval)
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
     full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
-    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
+    updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -290,6 +361,10 @@ type UpsertControllerParams struct {
 	ListsNothing        bool
 	TaskQueue           *string
 	Finalizes           bool
+	SyncedRetention     time.Duration
+	DegradedRetention   time.Duration
+	DeletedRetention    time.Duration
+	DegradedRetry       time.Duration
 }
 
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
@@ -301,6 +376,10 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.ListsNothing,
 		arg.TaskQueue,
 		arg.Finalizes,
+		arg.SyncedRetention,
+		arg.DegradedRetention,
+		arg.DeletedRetention,
+		arg.DegradedRetry,
 	)
 	var i Controller
 	err := row.Scan(
@@ -317,6 +396,10 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.LastFullListing,
 		&i.InformCursor,
 		&i.InformCursorAt,
+		&i.SyncedRetention,
+		&i.DegradedRetention,
+		&i.DeletedRetention,
+		&i.DegradedRetry,
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
@@ -329,7 +412,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 
 const upsertNamespace = `-- name: UpsertNamespace :many
 WITH before AS (
-    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.rate_limit, n.next_call_at, n.snoozed_until, n.snooze_spread, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
+    SELECT n.name, n.resource_expiry, n.synced_retention, n.degraded_retention, n.deleted_retention, n.rate_limit, n.next_call_at, n.max_workers, n.overridden, n.snoozed_until, n.snooze_spread, n.metadata, n.created_at, n.updated_at FROM delta_namespace n WHERE n.name = $1
 ),
 written AS (
     INSERT INTO delta_namespace (name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit)
@@ -342,9 +425,10 @@ written AS (
         deleted_retention = excluded.deleted_retention,
         rate_limit = excluded.rate_limit,
         updated_at = now()
-    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, snoozed_until, snooze_spread, metadata, created_at, updated_at
+    WHERE NOT delta_namespace.overridden
+    RETURNING name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, max_workers, overridden, snoozed_until, snooze_spread, metadata, created_at, updated_at
 )
-SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit, b.next_call_at, b.snoozed_until, b.snooze_spread, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
+SELECT b.name, b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit, b.next_call_at, b.max_workers, b.overridden, b.snoozed_until, b.snooze_spread, b.metadata, b.created_at, b.updated_at FROM before b CROSS JOIN written w
 WHERE b.degraded_retention IS NOT NULL -- it was configured
   AND (b.resource_expiry, b.synced_retention, b.degraded_retention, b.deleted_retention, b.rate_limit)
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit)
@@ -367,6 +451,8 @@ type UpsertNamespaceRow struct {
 	DeletedRetention  *time.Duration
 	RateLimit         *float64
 	NextCallAt        *time.Time
+	MaxWorkers        *int32
+	Overridden        bool
 	SnoozedUntil      *time.Time
 	SnoozeSpread      time.Duration
 	Metadata          []byte
@@ -374,7 +460,7 @@ type UpsertNamespaceRow struct {
 	UpdatedAt         time.Time
 }
 
-// The last client that starts decides. The answer is what was in force before, where that was different.
+// The last client that starts decides, unless the settings were set while clients ran (SetNamespace). The answer is what was in force before, where that was different.
 func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamespaceParams) ([]UpsertNamespaceRow, error) {
 	rows, err := db.Query(ctx, upsertNamespace,
 		arg.Name,
@@ -399,6 +485,8 @@ func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamesp
 			&i.DeletedRetention,
 			&i.RateLimit,
 			&i.NextCallAt,
+			&i.MaxWorkers,
+			&i.Overridden,
 			&i.SnoozedUntil,
 			&i.SnoozeSpread,
 			&i.Metadata,

@@ -24,6 +24,10 @@ type Controller struct {
 	LastFullListing     *time.Time
 	InformCursor        string
 	InformCursorAt      *time.Time
+	SyncedRetention     *time.Duration
+	DegradedRetention   *time.Duration
+	DeletedRetention    *time.Duration
+	DegradedRetry       *time.Duration
 	TaskQueue           *string
 	Finalizes           bool
 	NextCallAt          *time.Time
@@ -71,6 +75,8 @@ type Namespace struct {
 	DeletedRetention  *time.Duration
 	RateLimit         *float64
 	NextCallAt        *time.Time
+	MaxWorkers        *int32
+	Overridden        bool
 	SnoozedUntil      *time.Time
 	SnoozeSpread      time.Duration
 	Metadata          []byte

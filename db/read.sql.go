@@ -169,7 +169,7 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -195,6 +195,10 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.LastFullListing,
 			&i.InformCursor,
 			&i.InformCursorAt,
+			&i.SyncedRetention,
+			&i.DegradedRetention,
+			&i.DeletedRetention,
+			&i.DegradedRetry,
 			&i.TaskQueue,
 			&i.Finalizes,
 			&i.NextCallAt,
@@ -213,7 +217,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 }
 
 const listNamespaces = `-- name: ListNamespaces :many
-SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
+SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, max_workers, overridden, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
 `
 
 func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, error) {
@@ -233,6 +237,8 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 			&i.DeletedRetention,
 			&i.RateLimit,
 			&i.NextCallAt,
+			&i.MaxWorkers,
+			&i.Overridden,
 			&i.SnoozedUntil,
 			&i.SnoozeSpread,
 			&i.Metadata,

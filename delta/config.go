@@ -18,7 +18,8 @@ type Config struct {
 	Controllers *Controllers
 
 	// Namespaces configures namespaces by name. What is set here is written to the database at Start and holds for every
-	// client: the last one that starts decides. MaxWorkers is not: it holds in this client. Needs Controllers.
+	// client: the last one that starts decides. MaxWorkers is not: it holds in this client. What [Client.SetNamespace] has set goes before it.
+	// Needs Controllers.
 	Namespaces map[string]NamespaceConfig
 
 	// Kinds has settings of kinds for this environment, such as a lower Parallelism in staging: each field that is set takes the place of the one
@@ -122,8 +123,9 @@ type Config struct {
 	DeletedResourceRetentionPeriod time.Duration
 }
 
-// NamespaceConfig configures a namespace. A change applies the next time a resource is synced or its timer fires. It does
-// not wake what is kept for ever, as after a negative retention: [Client.InvalidateAll] has that synced anew.
+// NamespaceConfig configures a namespace; the zero value leaves everything to defaults. A change by [Config].Namespaces applies the next time a
+// resource is synced or its timer fires, and does not wake what is kept for ever, as after a negative retention. [Client.SetNamespace] changes a
+// namespace while clients run, wakes what rests, and goes before Config.
 type NamespaceConfig struct {
 	// MaxWorkers is how many calls of Work run at once in this client for resources of the namespace, of all kinds
 	// together. At most 10,000.
@@ -276,26 +278,34 @@ func (c Config) validate() error {
 		if err := checkName(field, name); err != nil {
 			return err
 		}
-		if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
-			return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
+		if err := n.check(field); err != nil {
+			return err
 		}
-		if !(n.RateLimit >= 0 && n.RateLimit <= math.MaxFloat64) { // NaN breaks it
-			return inputError(field+".RateLimit", n.RateLimit, "must be positive, or 0 for no limit")
-		}
-		if n.ResourceExpiry < 0 {
-			return inputError(field+".ResourceExpiry", n.ResourceExpiry, "must be positive, or 0 for never")
-		}
-		if n.ResourceExpiry > 0 && n.SyncedResourceRetentionPeriod != 0 {
-			return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
-				"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
-		}
-		for period, d := range map[string]time.Duration{
-			"ResourceExpiry": n.ResourceExpiry, "SyncedResourceRetentionPeriod": n.SyncedResourceRetentionPeriod,
-			"DegradedResourceRetentionPeriod": n.DegradedResourceRetentionPeriod, "DeletedResourceRetentionPeriod": n.DeletedResourceRetentionPeriod,
-		} {
-			if err := checkDuration(field+"."+period, d); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// check checks the settings of a namespace that a field names.
+func (n NamespaceConfig) check(field string) error {
+	if n.MaxWorkers < 0 || n.MaxWorkers > maxMaxWorkers {
+		return inputError(field+".MaxWorkers", n.MaxWorkers, "must be between 1 and %d (or 0, for no bound)", maxMaxWorkers)
+	}
+	if !(n.RateLimit >= 0 && n.RateLimit <= math.MaxFloat64) { // NaN breaks it
+		return inputError(field+".RateLimit", n.RateLimit, "must be positive, or 0 for no limit")
+	}
+	if n.ResourceExpiry < 0 {
+		return inputError(field+".ResourceExpiry", n.ResourceExpiry, "must be positive, or 0 for never")
+	}
+	if n.ResourceExpiry > 0 && n.SyncedResourceRetentionPeriod != 0 {
+		return inputError(field+".SyncedResourceRetentionPeriod", n.SyncedResourceRetentionPeriod,
+			"must not be set together with ResourceExpiry (%s): a resource that expires is synced again, not removed", n.ResourceExpiry)
+	}
+	for period, d := range map[string]time.Duration{
+		"ResourceExpiry": n.ResourceExpiry, "SyncedResourceRetentionPeriod": n.SyncedResourceRetentionPeriod,
+		"DegradedResourceRetentionPeriod": n.DegradedResourceRetentionPeriod, "DeletedResourceRetentionPeriod": n.DeletedResourceRetentionPeriod,
+	} {
+		if err := checkDuration(field+"."+period, d); err != nil {
+			return err
 		}
 	}
 	return nil

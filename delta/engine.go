@@ -90,7 +90,7 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	c.useDispatchers(e.dispatchers) // before the listener, which wakes them through the client
 	listener := listener{
 		pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger,
-		wake: func(kind string) { c.wakeOwn(kind) }, wakeAll: c.wakeAll,
+		wake: func(kind string) { e.heard(loopCtx, kind) }, wakeAll: func() { e.heard(loopCtx, namespacesChanged); c.wakeAll() },
 	}
 	e.loops.Go(func() { listener.run(loopCtx) })
 	for _, d := range e.dispatchers {
@@ -168,6 +168,16 @@ func (e *engine) connect(ctx context.Context) error {
 // writeSettings makes this client's settings those in force.
 func (e *engine) writeSettings(ctx context.Context) error {
 	q, c := db.New(), e.client
+	there, err := q.ListNamespaces(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
+	}
+	for _, n := range there {
+		if _, ok := c.config.Namespaces[n.Name]; ok && n.Overridden {
+			c.config.Logger.Warn("a namespace was set while clients ran, and Config.Namespaces does not change it; delta namespaces reset does",
+				"namespace", n.Name)
+		}
+	}
 	for name, n := range c.config.Namespaces {
 		var synced *time.Duration // none where nobody has set one: then it differs by kind
 		if c.retained.namespaces[name] {
@@ -200,8 +210,13 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		queue = &c.config.TaskQueue
 	}
 	for kind, r := range c.config.Controllers.byKind {
+		rest := c.restOf(r.settings)
 		if c.config.DisableInformers {
-			if err := q.AddController(ctx, c.pool, db.AddControllerParams{Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes()}); err != nil {
+			err := q.AddController(ctx, c.pool, db.AddControllerParams{
+				Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), SyncedRetention: rest.SyncedRetention,
+				DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention, DegradedRetry: rest.DegradedRetry,
+			})
+			if err != nil {
 				return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 			}
 			continue
@@ -213,6 +228,8 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		settings, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
 			Name: kind, InformInterval: interval(e.informInterval(r)), FullListingInterval: r.settings.FullListingInterval,
 			InformSchedule: spec, ListsNothing: r.handler.ListsNothing(), TaskQueue: queue, Finalizes: r.handler.Finalizes(),
+			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
+			DegradedRetry: rest.DegradedRetry,
 		})
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))

@@ -2,6 +2,7 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -9,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
-	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
@@ -40,16 +41,23 @@ func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
 }
 
 func TestTheRetryPolicyOfAnEnvironmentIsTakenFieldByField(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	config := h.config(with(&controller[tuned]{work: func(context.Context, *delta.Resource[tuned]) error { return context.Canceled }}))
-	// The kind's own has 20 ms at first and 50 ms at most: an hour at first alone would be refused.
-	config.Kinds = map[string]delta.ObjectSettings{"tuned": {RetryPolicy: delta.RetryPolicy{InitialInterval: time.Hour, MaximumInterval: 2 * time.Hour}}}
+	config := h.config(with(&controller[tuned]{work: func(_ context.Context, r *delta.Resource[tuned]) error {
+		if r.Attempt < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}}))
+	config.Kinds = map[string]delta.ObjectSettings{"tuned": {RetryPolicy: delta.RetryPolicy{BackoffCoefficient: 100, MaximumInterval: time.Second}}}
 	c := h.start(config)
 	_, err := c.Inform(t.Context(), tuned{account{Name: "a"}}, nil)
 	require.NoError(t, err)
-	row := h.eventually("tuned", "a", inState(deltatype.ResourceStateFailed))
-	require.Greater(t, row.DueAt.Sub(*row.AttemptedAt), 50*time.Minute)
+	waits := h.timers(h.eventually("tuned", "a", synced(1)).WorkflowID)
+	// The kind says 20 ms at first, and the configuration how it goes on.
+	require.InDelta(t, 20, waits[0].Seconds()*1000, 3, "%s", waits)
+	require.InDelta(t, 1000, waits[1].Seconds()*1000, 101, "%s", waits)
 }
 
 func TestKindsOfAConfigurationThatBreakARuleAreRefused(t *testing.T) {

@@ -3,7 +3,9 @@ package delta
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 )
 
@@ -17,7 +19,88 @@ func (c *Client) readNamespaces(ctx context.Context) error {
 	return nil
 }
 
-// boundsOf are the limits of all namespaces: MaxWorkers is the client's own, and RateLimit that of the database.
+// namespacesChanged is notified as if it were a kind, which has no '/' in its name.
+const namespacesChanged = "/namespaces"
+
+// heard takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
+func (e *engine) heard(ctx context.Context, what string) {
+	if what != namespacesChanged {
+		e.client.wakeOwn(what)
+		return
+	}
+	if err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
+		e.client.config.Logger.Warn("reading the settings of namespaces failed; maintenance tries again", "error", err)
+	}
+}
+
+// SetNamespace sets a namespace while clients run, for all of them, MaxWorkers too, and for those that start later, whatever their
+// Config.Namespaces says, until [Client.ResetNamespace]. A field at zero is left to each client: its MaxWorkers for the namespace, and its
+// retentions. What rests in the namespace is woken: its expiry and retention count from when its rest began. It returns when all of that is
+// written. If it fails on the way, call it again.
+func (c *Client) SetNamespace(ctx context.Context, name string, n NamespaceConfig) error {
+	if err := checkName("namespace", name); err != nil {
+		return fmt.Errorf("delta: set namespace: %w", err)
+	}
+	if err := n.check("namespace " + name); err != nil {
+		return fmt.Errorf("delta: set namespace: %w", err)
+	}
+	return c.writeNamespace(ctx, name, n, true)
+}
+
+// ResetNamespace leaves a namespace to the configuration of clients again: MaxWorkers at once, and the others when the next client starts that has the
+// namespace in its Config. Until then they are the defaults of clients.
+func (c *Client) ResetNamespace(ctx context.Context, name string) error {
+	if err := checkName("namespace", name); err != nil {
+		return fmt.Errorf("delta: reset namespace: %w", err)
+	}
+	return c.writeNamespace(ctx, name, NamespaceConfig{}, false)
+}
+
+func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceConfig, overridden bool) error {
+	err := db.New().SetNamespace(ctx, c.pool, db.SetNamespaceParams{
+		Name: name, ResourceExpiry: interval(n.ResourceExpiry), SyncedRetention: interval(n.SyncedResourceRetentionPeriod),
+		DegradedRetention: interval(n.DegradedResourceRetentionPeriod), DeletedRetention: interval(n.DeletedResourceRetentionPeriod),
+		RateLimit: n.RateLimit, MaxWorkers: int32(n.MaxWorkers), Overridden: overridden, //nolint:gosec // it has a bound
+	})
+	if err == nil {
+		err = c.readNamespaces(ctx)
+	}
+	if err == nil {
+		err = c.rescheduleResting(ctx, name)
+	}
+	if err != nil {
+		return fmt.Errorf("delta: setting namespace %s: %w", name, schemaError(err))
+	}
+	c.notifier.follow(namespacesChanged)
+	return nil
+}
+
+// rescheduleResting has what rests in a namespace rest for as long as its settings say, page by page.
+func (c *Client) rescheduleResting(ctx context.Context, namespace string) error {
+	page := db.MatchingResourcesParams{
+		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Kinds: []string{}, ObjectIds: []string{},
+		Tags: []string{}, Labels: []byte("{}"), Batch: forgetPage,
+	}
+	for {
+		ids, err := db.New().MatchingResources(ctx, c.pool, page)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		page.AfterID = ids[len(ids)-1]
+		kinds, err := db.New().RescheduleResting(ctx, db.Planned(c.pool, len(ids)), db.RescheduleRestingParams{
+			Ids: ids, Namespace: namespace, Earliest: activities.Earliest,
+		})
+		if err != nil {
+			return err
+		}
+		slices.Sort(kinds)
+		for _, kind := range slices.Compact(kinds) {
+			c.wakeKind(kind)
+		}
+	}
+}
+
+// boundsOf are the limits of all namespaces: MaxWorkers is the client's own, where the database does not say, and RateLimit that of the database.
 func (c *Client) boundsOf(rows []db.Namespace) map[string]namespaceBound {
 	bounds := map[string]namespaceBound{}
 	for name, n := range c.config.Namespaces {
@@ -26,6 +109,9 @@ func (c *Client) boundsOf(rows []db.Namespace) map[string]namespaceBound {
 	for _, row := range rows {
 		bound := bounds[row.Name]
 		bound.rate = orZero(row.RateLimit)
+		if row.MaxWorkers != nil {
+			bound.maxWorkers = int(*row.MaxWorkers)
+		}
 		bounds[row.Name] = bound
 	}
 	return bounds

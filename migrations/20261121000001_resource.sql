@@ -93,6 +93,10 @@ CREATE TABLE delta_namespace (
     -- How many calls of Work may begin a second, of all clients and kinds together (null: no limit), and when the next one may.
     rate_limit double precision,
     next_call_at timestamptz,
+    -- How many calls of Work each client runs at once; null is what the client says itself.
+    max_workers integer,
+    -- The settings were set while clients ran, and hold whatever clients say that start.
+    overridden boolean NOT NULL DEFAULT FALSE,
     snoozed_until timestamptz,
     snooze_spread interval NOT NULL DEFAULT '0',
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -124,6 +128,12 @@ CREATE TABLE delta_controller (
     -- The position that the informer keeps itself, of the latest complete pass that gave one, and when that pass began.
     inform_cursor text NOT NULL DEFAULT '',
     inform_cursor_at timestamptz,
+    -- How long resources of the kind rest where their namespace does not say, and after what time those are tried again whose attempts were
+    -- used up: what a change of a namespace leaves to the defaults of the kind.
+    synced_retention interval,
+    degraded_retention interval,
+    deleted_retention interval,
+    degraded_retry interval,
     -- Where the kind is worked by workers of the user's own; null where clients run workers.
     task_queue text COLLATE "C",
     -- A client has started whose controller has a Finalizer: rows of deleted resources are kept until it has succeeded. It stays so when

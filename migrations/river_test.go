@@ -302,7 +302,7 @@ func checkRiverSettings(t *testing.T, pool *pgxpool.Pool) {
 	require.Equal(t, strings.Join([]string{
 		`(quick,00:10:00,,24:00:00,24:00:00,"{""m"": 1}","2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 		`(still,00:00:00,,24:00:00,24:00:00,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
-	}, "\n"), contentOf(t, pool, "delta_namespace"))
+	}, "\n"), contentOf(t, pool, "(SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, metadata, created_at, updated_at FROM delta_namespace)"))
 	require.Equal(t, strings.Join([]string{
 		`(off,"1970-01-01 00:00:00+00",-00:00:01,f,f,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 		`(user,"2024-03-01 01:02:03.456789+00","1 day 02:00:00",f,f,"{""c"": 2}","2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,

@@ -13,7 +13,7 @@ RETURNING *;
 SELECT delta_hash_id(@kind, @object_id)::text AS hashed_id;
 
 -- name: UpsertNamespace :many
--- The last client that starts decides. The answer is what was in force before, where that was different.
+-- The last client that starts decides, unless the settings were set while clients ran (SetNamespace). The answer is what was in force before, where that was different.
 WITH before AS (
     SELECT n.* FROM delta_namespace n WHERE n.name = @name
 ),
@@ -28,6 +28,7 @@ written AS (
         deleted_retention = excluded.deleted_retention,
         rate_limit = excluded.rate_limit,
         updated_at = now()
+    WHERE NOT delta_namespace.overridden
     RETURNING *
 )
 SELECT b.* FROM before b CROSS JOIN written w
@@ -36,18 +37,31 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit);
 
 -- name: UpsertController :one
-INSERT INTO delta_controller AS c (name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes)
-VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes)
+INSERT INTO delta_controller AS c (
+    name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
+    deleted_retention, degraded_retry
+)
+VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes,
+    @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval)
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
     full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
-    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now()
+    task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
+    updated_at = now()
 RETURNING *;
 
 -- name: AddController :exec
 -- For a client that leaves informers to others: what they wrote stays.
-INSERT INTO delta_controller AS c (name, inform_interval, task_queue, finalizes) VALUES (@name, '0', sqlc.narg(task_queue), @finalizes)
-ON CONFLICT (name) DO UPDATE SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, updated_at = now();
+INSERT INTO delta_controller AS c (
+    name, inform_interval, task_queue, finalizes, synced_retention, degraded_retention, deleted_retention, degraded_retry
+)
+VALUES (@name, '0', sqlc.narg(task_queue), @finalizes, @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval,
+    @degraded_retry::interval)
+ON CONFLICT (name) DO UPDATE
+SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
+    updated_at = now();
 
 -- name: GetController :one
 SELECT * FROM delta_controller WHERE name = @name;
@@ -93,3 +107,15 @@ RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;
 INSERT INTO delta_namespace AS n (name, next_call_at) VALUES (@namespace, now() + sqlc.arg('for')::interval)
 ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(n.next_call_at, now()) + sqlc.arg('for')::interval
 RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;
+
+-- name: SetNamespace :exec
+-- Sets a namespace while clients run. What is 0 is left to the defaults of clients.
+INSERT INTO delta_namespace (
+    name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, max_workers, overridden
+)
+VALUES (@name, nullif(@resource_expiry::interval, '0'), nullif(@synced_retention::interval, '0'), nullif(@degraded_retention::interval, '0'),
+    nullif(@deleted_retention::interval, '0'), nullif(@rate_limit::double precision, 0), nullif(@max_workers::integer, 0), @overridden::boolean)
+ON CONFLICT (name) DO UPDATE
+SET resource_expiry = excluded.resource_expiry, synced_retention = excluded.synced_retention,
+    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention,
+    rate_limit = excluded.rate_limit, max_workers = excluded.max_workers, overridden = excluded.overridden, updated_at = now();

@@ -66,3 +66,28 @@ FROM (SELECT unnest(@ids::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
   AND NOT delta_awaits_attempt(r.state, r.finalized);
+
+-- name: RescheduleResting :many
+-- Has rows rest for as long as the settings of their namespace say now, counted from when their rest began, and a dispatcher wake their
+-- workflows. Those that differ by no more than what expiries are spread by are left as they are. What is locked is written by another, or
+-- takes the settings when its timer fires. Members of a batch are due together, as they were.
+UPDATE delta_resource r SET due_at = o.at, dispatch_at = now()
+FROM (
+    SELECT l.id, l.since + l.period AS at, l.period, l.due_at FROM (
+        SELECT d.id, d.due_at,
+            CASE WHEN d.state = 'degraded' AND delta_heals(d.state, d.cause) AND c.degraded_retry > '0' THEN d.attempted_at
+                WHEN d.state = 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since,
+            delta_next_step(d.state, d.cause, n, '0', coalesce(c.degraded_retry, '1 hour'),
+                sqlc.arg(earliest)::double precision * abs(hashtextextended(coalesce(d.workflow_id, d.id::text), 0) % 1024) / 1024,
+                coalesce(c.synced_retention, '1 day'), coalesce(c.degraded_retention, '1 day'), coalesce(c.deleted_retention, '1 day')) AS period
+        FROM delta_resource d
+        LEFT JOIN delta_namespace n ON n.name = d.namespace
+        LEFT JOIN delta_controller c ON c.name = d.kind
+        WHERE d.id = ANY (@ids::bigint[]) AND d.namespace = @namespace AND d.state IN ('synced', 'degraded', 'deleted') AND d.claimed_until IS NULL
+          AND NOT delta_awaits_attempt(d.state, d.finalized) AND NOT delta_is_worked(d.state, d.finalized, d.due_at)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    ) l
+) o
+WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
+  AND ((o.at IS NULL) <> (o.due_at IS NULL) OR abs(extract(epoch FROM o.at - o.due_at)) > 0.1 * extract(epoch FROM o.period))
+RETURNING r.kind;

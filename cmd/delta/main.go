@@ -56,7 +56,8 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetCompletionCommandGroupID(groupServe)
 	for id, commands := range map[string][]*cobra.Command{
 		groupLook: {
-			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), pauseCommand(c), resourcesCommand(c), resumeCommand(c),
+			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
+			resumeCommand(c),
 		},
 		groupServe: {devCommand(c), migrateCommand(c), streamCommand(c)},
 	} {
