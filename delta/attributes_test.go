@@ -68,7 +68,7 @@ func removeAttributes(t *testing.T, temporal client.Client) {
 }
 
 // A workflow that was started with search attributes writes them when the state changes. Where they were removed, and may not be created again,
-// Temporal refuses that for ever: then it is replaced by one without.
+// Temporal refuses that for ever: then it is replaced by one without. An attempt in a local activity would be repeated with the task that fails.
 func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -81,7 +81,7 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 			return invoke(ctx, method, in, out, cc, opts...)
 		}))
 	h.Temporal, h.TemporalNamespace = temporal, ""
-	config := h.config(with(&controller[each]{work: func(_ context.Context, r *delta.Resource[each]) error {
+	config := h.config(with(&controller[rated]{work: func(_ context.Context, r *delta.Resource[rated]) error {
 		if r.Object.Plan == "fails" && r.Attempt == 1 {
 			return errors.New("once") // so that its state is another one, which is an attribute
 		}
@@ -92,26 +92,26 @@ func TestAWorkflowWhoseSearchAttributesWereRemovedIsReplaced(t *testing.T) {
 	c.SetTiming(0, 200*time.Millisecond, 0)
 	require.NoError(t, c.Start(t.Context()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
-	_, err := c.Inform(t.Context(), each{account{Name: "ann"}}, nil)
+	_, err := c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
-	id := h.eventually("each", "ann", synced(1)).WorkflowID
+	id := h.eventually("rated", "ann", synced(1)).WorkflowID
 	h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
 	refused.Store(true)
 	removeAttributes(t, temporal)
 
-	_, err = c.Inform(t.Context(), each{account{Name: "ann", Plan: "fails"}}, nil)
+	_, err = c.Inform(t.Context(), rated{account{Name: "ann", Plan: "fails"}}, nil)
 	require.NoError(t, err)
 	failed := h.comes(id, func(e *historypb.HistoryEvent) bool { return e.GetWorkflowTaskFailedEventAttributes() != nil })
 	require.Equal(t, enumspb.WORKFLOW_TASK_FAILED_CAUSE_BAD_SEARCH_ATTRIBUTES, failed.GetWorkflowTaskFailedEventAttributes().GetCause())
 	h.exec("UPDATE delta_resource SET due_at = now() - interval '2 minutes', dispatch_at = now() WHERE state = 'failed'") // time passes
-	row := h.eventually("each", "ann", synced(2))
+	row := h.eventually("rated", "ann", synced(2))
 	require.Equal(t, 2, row.Attempt)
 	started := h.history(id)[0].GetWorkflowExecutionStartedEventAttributes()
 	require.Empty(t, started.GetSearchAttributes().GetIndexedFields())
 
 	// The new one gets on by itself.
-	_, err = c.Inform(t.Context(), each{account{Name: "ann"}}, nil)
+	_, err = c.Inform(t.Context(), rated{account{Name: "ann"}}, nil)
 	require.NoError(t, err)
-	h.eventually("each", "ann", synced(3))
+	h.eventually("rated", "ann", synced(3))
 	require.Equal(t, started.GetOriginalExecutionRunId(), h.history(id)[0].GetWorkflowExecutionStartedEventAttributes().GetOriginalExecutionRunId())
 }

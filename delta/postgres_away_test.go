@@ -91,9 +91,10 @@ func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 	})
 }
 
-// One of two workers is cut off from Postgres, and not from Temporal: it leaves tasks to the other, which has them at once.
+// One of two workers is cut off from Postgres, and not from Temporal: it leaves tasks to the other, which has them at once. Attempts are
+// ordinary activities, because of the rate: a local one never leaves its worker.
 func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
-	inLastingGears(t, func(t *testing.T, g gear) {
+	inGears(t, func(t *testing.T, g gear) {
 		work := func(context.Context, job) error { return nil }
 		var logs logBuffer
 		pool, p := g.poolByProxy()
@@ -130,5 +131,7 @@ func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 
 		p.heal()
 		until(t, func() bool { return strings.Contains(logs.String(), "this client takes tasks") })
-	})
+	},
+		gearOf(-1, func(a account) rated { return rated{a} }, func(o rated) account { return o.account }),
+		gearOf(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
 }
