@@ -184,7 +184,6 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 		do = e.Handler.WorkBatch
 	}
 	outcomes := e.call(set, tasks, do, spawn)
-	e.snooze(set[0].worked.Kind, set[0].worked.Namespace, outcomes)
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {

@@ -120,6 +120,7 @@ func (e *execution) call(
 		if e.Pace != nil {
 			e.Pace.Called(time.Since(began))
 		}
+		e.snooze(kind, row.Namespace, outcomes) // before a slot is free for another call
 	})
 
 	select {
