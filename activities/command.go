@@ -28,6 +28,8 @@ const (
 	CommandSync Command = "sync"
 	// CommandRevive has a deleted resource synced again.
 	CommandRevive Command = "revive"
+	// CommandTouch says that something has changed outside: the resource is synced by a call of Work that begins after that. It is no signal.
+	CommandTouch Command = "touch"
 )
 
 // Commands returns those that signals are named for.
@@ -98,6 +100,8 @@ func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, comman
 		rows, err = q.RetryResources(ctx, conn, db.RetryResourcesParams{Ids: ids, States: states})
 	case CommandSync:
 		rows, err = q.SyncResources(ctx, conn, ids)
+	case CommandTouch:
+		rows, err = q.TouchResources(ctx, conn, db.TouchResourcesParams{Ids: ids, States: states})
 	case CommandDelete:
 		rows, err = q.DeleteResources(ctx, conn, db.DeleteResourcesParams{Ids: ids, States: states, DefaultRetention: rest.DeletedRetention})
 	case CommandRevive:

@@ -633,6 +633,88 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 	return items, nil
 }
 
+const touchResources = `-- name: TouchResources :many
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY ($1::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY ($2::text[])
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
+    generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
+    snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
+    due_at = now(),
+    dispatch_at = now(),
+    written_by = pg_current_xact_id()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+`
+
+type TouchResourcesParams struct {
+	Ids    []int64
+	States []string
+}
+
+// Anything but deleted -> scheduled or expired, at once: something has changed outside, and what Work has read may be older than that. So one
+// that is being worked on gets a new generation, and is worked again after that. One that waits for Work keeps its own.
+func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResourcesParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, touchResources, arg.Ids, arg.States)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
+			&i.CreatedAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Finalized,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.ObjectVersion,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const wakeNamespace = `-- name: WakeNamespace :exec
 UPDATE delta_namespace SET snoozed_until = NULL WHERE name = $1
 `

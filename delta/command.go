@@ -39,6 +39,15 @@ func (c *Client) Retry(ctx context.Context, kind, objectID string) (*deltatype.R
 	return c.command(ctx, activities.CommandRetry, kind, objectID)
 }
 
+// Touch has a resource synced because something has changed outside, for a webhook that brings an id and no object: Work looks for
+// itself. A call of Work begins after Touch, also if one is under way: that one may have read what was there before. Many touches before that are
+// one sync. It returns [ErrNotFound] where there is no resource, and a *[StateError] for one that is deleted.
+//
+// Do not inform an object that has only its id for this: what is informed replaces the whole object.
+func (c *Client) Touch(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
+	return c.command(ctx, activities.CommandTouch, kind, objectID)
+}
+
 // Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
 // back ([Client.Revive] and an explicit inform do), and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
 // [ErrNotFound], or a *[StateError] for a resource that is deleted already.

@@ -38,13 +38,25 @@ func (c *Client) ReviveAll(ctx context.Context, filter Filter) (int, error) {
 	}, deltatype.ResourceStateDeleted)
 }
 
+// TouchAll touches the resources that match a filter, as [Client.Touch] does, and says how many they were. Those that are deleted match
+// not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything is refused, as by [Client.DeleteAll].
+func (c *Client) TouchAll(ctx context.Context, filter Filter) (int, error) {
+	states := undeleted()
+	if err := filter.checkAll(states); err != nil {
+		return 0, fmt.Errorf("delta: touch: %w", err)
+	}
+	return c.commandAll(ctx, activities.CommandTouch, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+		return db.New().TouchResources(ctx, db.Planned(c.pool, len(ids)), db.TouchResourcesParams{Ids: ids, States: states})
+	}, states...)
+}
+
 // DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and says how many they were. Those that are
 // deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything, because no field is set, or only
 // States, and those to all that there are, is refused unless it says so with All.
 func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
-	states := slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
-	if filter.choosesAll(states) && !filter.All {
-		return 0, fmt.Errorf("delta: delete: %w", inputError("filter", "{}", "would choose everything: set a field, or All if that is meant"))
+	states := undeleted()
+	if err := filter.checkAll(states); err != nil {
+		return 0, fmt.Errorf("delta: delete: %w", err)
 	}
 	return c.commandAll(ctx, activities.CommandDelete, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
 		rows, err := db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
@@ -59,6 +71,19 @@ func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
 		}
 		return rows, err
 	}, states...)
+}
+
+// undeleted are all states but deleted.
+func undeleted() []deltatype.ResourceState {
+	return slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
+}
+
+// checkAll refuses a filter that chooses everything in some states, and does not say so with All.
+func (f Filter) checkAll(states []deltatype.ResourceState) error {
+	if f.choosesAll(states) && !f.All {
+		return inputError("filter", "{}", "would choose everything: set a field, or All if that is meant")
+	}
+	return nil
 }
 
 // commandPage is how many resources one statement of commandAll changes.

@@ -205,6 +205,17 @@ func ExampleClient_InformTx() {
 	}
 }
 
+// A webhook that brings an id, and no object.
+func ExampleClient_Touch() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	switch _, err := deltaClient.Touch(ctx, "user", "ann@example.com"); {
+	case errors.Is(err, delta.ErrNotFound):
+		fmt.Println("never heard of it: the informer will list it")
+	case err != nil:
+		fmt.Println("answer 500, so that the webhook comes again:", err)
+	}
+}
+
 func ExampleClient_Sync() {
 	deltaClient, _ := delta.NewClient(pool, config)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

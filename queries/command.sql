@@ -66,6 +66,27 @@ FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
 
+-- name: TouchResources :many
+-- Anything but deleted -> scheduled or expired, at once: something has changed outside, and what Work has read may be older than that. So one
+-- that is being worked on gets a new generation, and is worked again after that. One that waits for Work keeps its own.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id FROM delta_resource d
+    WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
+    ORDER BY d.kind, d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
+    generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
+    snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
+    due_at = now(),
+    dispatch_at = now(),
+    written_by = pg_current_xact_id()
+FROM chosen c
+WHERE r.id = c.id
+RETURNING r.*;
+
 -- name: DeleteResources :many
 -- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is finalized, if its kind
 -- has that, and removed when its retention has passed.

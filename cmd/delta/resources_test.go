@@ -155,6 +155,10 @@ func TestInvalidateAndDelete(t *testing.T) {
 	require.Equal(t, "page/a is expired and will be synced again\n", r.stdout)
 	require.Contains(t, r.stderr, "invalidate page/b: its state is scheduled, and must be synced")
 
+	r = i.run("resources", "touch", "page", "c", "nobody")
+	require.Equal(t, exitNotFound, r.code)
+	require.Equal(t, "page/c will be synced\n", r.stdout)
+
 	require.Equal(t, exitUsage, i.run("resources", "delete", "page", "a").code)
 	r = i.runWith(streams{asks: true}, "resources", "delete", "page", "a", "b")
 	require.Equal(t, exitFailure, r.code, "no answer is no")
@@ -218,7 +222,7 @@ func TestWrongUsageOfResources(t *testing.T) {
 		code int
 		says string
 	}{
-		"nothing":        {[]string{"resources"}, exitUsage, "list, get, retry, invalidate, delete, revive or workflow-id"},
+		"nothing":        {[]string{"resources"}, exitUsage, "list, get, retry, invalidate, touch, delete, revive or workflow-id"},
 		"state":          {[]string{"resources", "list", "--state", "borken"}, exitUsage, `--state "borken": must be one of scheduled, pending, `},
 		"limit":          {[]string{"resources", "list", "--limit", "1001"}, exitUsage, "--limit 1001: must be between 1 and 1000"},
 		"no limit":       {[]string{"resources", "list", "--limit", "0"}, exitUsage, "between 1 and 1000"},

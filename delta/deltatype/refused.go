@@ -43,6 +43,8 @@ func (e *StateError) Error() string {
 		return text + ", and must be degraded, or failed"
 	case "revive":
 		return text + ", and must be deleted"
+	case "touch":
+		return text + ", and must be another: inform the object to have it back"
 	case "delete":
 		return text + " already"
 	}
