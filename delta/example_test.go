@@ -231,6 +231,24 @@ func ExampleClient_Sync() {
 	}
 }
 
+func ExampleListAs() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	ann, err := delta.GetAs[*User](ctx, deltaClient, "ann@example.com")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(ann.Object.Name, ann.State)
+	users, err := delta.ListAs[*User](ctx, deltaClient, delta.Filter{Tags: []string{"vip"}}, delta.Page{})
+	if unreadable := new(delta.UnreadableError); errors.As(err, &unreadable) {
+		fmt.Println("stored by another version of User:", unreadable.ObjectID)
+	} else if err != nil {
+		panic(err)
+	}
+	for _, user := range users {
+		fmt.Println(user.ObjectID, user.SyncedAt)
+	}
+}
+
 func ExampleClient_Subscribe() {
 	deltaClient, _ := delta.NewClient(pool, config)
 	events, cancel := deltaClient.Subscribe(delta.EventCategoryObjectSynced, delta.EventCategoryObjectFailed)

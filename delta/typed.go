@@ -1,0 +1,93 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// UnreadableError says that a stored object does not decode into the type that was asked for: another version of the type wrote it. Match it with
+// errors.As.
+type UnreadableError struct {
+	// Kind and ObjectID name the resource.
+	Kind, ObjectID string
+	err            error
+}
+
+// Error names the resource, and says why.
+func (e *UnreadableError) Error() string { return e.Kind + "/" + e.ObjectID + ": " + e.err.Error() }
+
+// Unwrap returns the reason.
+func (e *UnreadableError) Unwrap() error { return e.err }
+
+// GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It returns [ErrNotFound] where there is no
+// resource, and an *[UnreadableError] where its object does not decode.
+func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[T], error) {
+	kind, err := kindOf[T]()
+	if err != nil {
+		return nil, fmt.Errorf("delta: get: %w", err)
+	}
+	row, err := client.Get(ctx, kind, id)
+	if err != nil {
+		return nil, err
+	}
+	resource, err := asResource[T](row)
+	if err != nil {
+		return nil, fmt.Errorf("delta: get: %w", err)
+	}
+	return resource, nil
+}
+
+// ListAs is [Client.List] with the objects decoded into their type, which also names the kind: the filter must name no other. Objects that do not
+// decode do not hide the others: their resources are in the page, with an empty Object, and the error, which is returned beside the page,
+// has an *[UnreadableError] for each.
+func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page Page) ([]*Resource[T], error) {
+	kind, err := kindOf[T]()
+	if err != nil {
+		return nil, fmt.Errorf("delta: list: %w", err)
+	}
+	for _, other := range filter.Kinds {
+		if other != kind {
+			return nil, fmt.Errorf("delta: list: %w", inputError("Kinds", other, "must be empty, or the kind of %s, %q", reflect.TypeFor[T](), kind))
+		}
+	}
+	filter.Kinds = []string{kind}
+	rows, err := client.List(ctx, filter, page)
+	if err != nil {
+		return nil, err
+	}
+	all, unreadable := make([]*Resource[T], len(rows)), []error(nil)
+	for i, row := range rows {
+		if all[i], err = asResource[T](row); err != nil {
+			all[i], unreadable = &Resource[T]{ResourceRow: row}, append(unreadable, err)
+		}
+	}
+	if len(unreadable) > 0 {
+		return all, fmt.Errorf("delta: list: %w", errors.Join(unreadable...))
+	}
+	return all, nil
+}
+
+// kindOf is the kind of a type of object.
+func kindOf[T Object]() (kind string, err error) {
+	zero, err := zeroObject[T]()
+	if err != nil {
+		return "", err
+	}
+	defer recovered(zero, &err)
+	return zero.Kind(), nil
+}
+
+// asResource decodes a row as the controller of its kind does.
+func asResource[T Object](row *deltatype.ResourceRow) (*Resource[T], error) {
+	object, err := (&controllerAdapter[T]{kind: row.ObjectKind}).object(row.EncodedObject)
+	if err != nil {
+		return nil, &UnreadableError{
+			Kind: row.ObjectKind, ObjectID: row.ObjectID, err: fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err),
+		}
+	}
+	return &Resource[T]{ResourceRow: row, Object: object}, nil
+}
