@@ -366,7 +366,8 @@ func (e *engine) schedule(ctx context.Context, kind string, ours bool) error {
 		return fmt.Errorf("kind %q: %w", kind, err)
 	}
 	for _, s := range schedules {
-		if err := s.write(ctx, e.temporal, controller.InformPaused, ours); err != nil {
+		err := patiently(ctx, func() error { return s.write(ctx, e.temporal, controller.InformPaused, ours) })
+		if err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ func (e *engine) holdPrefix(ctx context.Context) error {
 			return fmt.Errorf("dispatching all lifecycles anew: %w", err)
 		}
 	}
-	return claimPrefix(ctx, e.temporal, e.names, e.installation)
+	return patiently(ctx, func() error { return claimPrefix(ctx, e.temporal, e.names, e.installation) })
 }
 
 // dispatchAnew has all lifecycles dispatched anew, page by page.

@@ -27,6 +27,22 @@ const (
 // namespace.
 var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
 
+// scheduleTries is how often a schedule is written where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
+const scheduleTries = 3
+
+// patiently repeats what writes a schedule while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
+// repeated.
+func patiently(ctx context.Context, write func() error) (err error) {
+	for range scheduleTries {
+		err = write()
+		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
+		if !isUnanswered || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
 // claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it is another's. The
 // mark is a schedule that never runs: Temporal creates it at most once, whoever asks.
 func claimPrefix(ctx context.Context, c client.Client, n names, installation string) error {

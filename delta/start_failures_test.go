@@ -185,3 +185,28 @@ func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 		}
 	})
 }
+
+// Temporal may be starting, or busy: a call that it does not answer in time is repeated.
+func TestStartRepeatsSchedulesThatTemporalDoesNotAnswerInTime(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refused sync.Map
+	config := h.config(with(&controller[listed]{}))
+	config.Temporal = h.refusingRequests(func(method string, request any) error {
+		create, ok := request.(*workflowservice.CreateScheduleRequest)
+		if !ok {
+			return nil
+		}
+		if _, again := refused.LoadOrStore(create.GetScheduleId(), true); again {
+			return nil
+		}
+		return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+	})
+	h.start(config)
+	for _, id := range []string{"/installation", "/inform:listed"} {
+		_, ok := refused.Load(h.Prefix + id)
+		require.True(t, ok, id)
+		_, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+id).Describe(t.Context())
+		require.NoError(t, err)
+	}
+}
