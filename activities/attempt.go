@@ -139,7 +139,7 @@ var errNoSlot = errors.New("no slot is free")
 // reserve takes the slots that Work needs before the row is claimed: one that waits for them is not being worked. Where it would have to wait, it
 // looks at the row first, and wanted is false for one that offers no attempt. A local activity does not wait.
 func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
-	if ref.Namespace != "" && e.Rate == nil {
+	if ref.Namespace != "" {
 		if taken, ok := e.tryEnter(ref.Namespace); ok {
 			e.reserved = &reservation{slots: taken, namespace: ref.Namespace}
 			return true, nil, nil
@@ -153,17 +153,13 @@ func (e *execution) reserve(ctx context.Context, ref Ref) (wanted bool, got *db.
 	if r := &row.Resource; isClaimed || (!r.IsWorked() && !isDue(&row)) {
 		return false, &row, nil
 	}
+	var taken slots
+	var ok bool
 	if isLocal(ctx) {
-		taken, ok := e.tryEnter(row.Resource.Namespace)
-		if !ok || e.Rate != nil {
-			taken.leave()
+		if taken, ok = e.tryEnter(row.Resource.Namespace); !ok {
 			return false, nil, errNoSlot
 		}
-		e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}
-		return true, nil, nil
-	}
-	taken, ok := e.enter(e.base, row.Resource.Namespace)
-	if !ok {
+	} else if taken, ok = e.enter(e.base, row.Resource.Namespace); !ok {
 		return false, &row, nil // the worker stops, and the workflow goes on elsewhere
 	}
 	e.reserved = &reservation{slots: taken, namespace: row.Resource.Namespace}

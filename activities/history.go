@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -19,12 +18,8 @@ const (
 	TriggerWorkflow = "workflow"
 )
 
-const (
-	// informsKept is how many passes of a kind are kept.
-	informsKept = 1000
-	// historyPatience is how long the end of a pass that was cut off may take to be written.
-	historyPatience = 5 * time.Second
-)
+// informsKept is how many passes of a kind are kept.
+const informsKept = 1000
 
 // beginHistory notes that a pass has begun.
 func (p *pass) beginHistory(ctx context.Context) (err error) {
@@ -43,7 +38,7 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 
 // endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
 func (p *pass) endHistory(ctx context.Context, failure error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), historyPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	progress := p.progress
 	params := db.EndInformParams{

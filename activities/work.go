@@ -252,8 +252,11 @@ func (s slots) leave() {
 	}
 }
 
-// tryEnter takes the slots of a call if they are free.
+// tryEnter takes the slots of a call if they are free, and no rate may have it wait.
 func (a *Activities) tryEnter(namespace string) (taken slots, ok bool) {
+	if a.Rate != nil {
+		return slots{}, false
+	}
 	if a.Limit != nil {
 		if a.Limit.IsRated(namespace) {
 			return slots{}, false

@@ -4,11 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"reflect"
 	"slices"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -138,10 +135,4 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 		found[i] = nil
 	}
 	return nil
-}
-
-func isLockTimeout(err error) bool {
-	const lockNotAvailable = "55P03"
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == lockNotAvailable
 }

@@ -7,6 +7,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
+const lockNotAvailable = "55P03"
+
+// isLockTimeout reports whether a statement waited for a lock for longer than it may.
+func isLockTimeout(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == lockNotAvailable
+}
+
 // IsTransient reports whether the database may well accept the same statement a little later: the connection broke, the server is
 // shutting down, starting, out of resources, or no longer the primary, or it had to choose a victim, or a lock was waited for in vain.
 func IsTransient(err error) bool {
@@ -17,7 +25,7 @@ func IsTransient(err error) bool {
 	if !errors.As(err, &pg) {
 		return true
 	}
-	const readOnly, lockNotAvailable = "25006", "55P03"
+	const readOnly = "25006"
 	class := pg.Code[:min(len(pg.Code), 2)]
 	return pg.Code == readOnly || pg.Code == lockNotAvailable || class == "08" || class == "40" || class == "53" || class == "57"
 }
