@@ -10,42 +10,6 @@ import (
 	"time"
 )
 
-const addController = `-- name: AddController :exec
-INSERT INTO delta_controller AS c (
-    name, inform_interval, task_queue, finalizes, synced_retention, degraded_retention, deleted_retention, degraded_retry
-)
-VALUES ($1, '0', $2, $3, $4::interval, $5::interval, $6::interval,
-    $7::interval)
-ON CONFLICT (name) DO UPDATE
-SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
-    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    updated_at = now()
-`
-
-type AddControllerParams struct {
-	Name              string
-	TaskQueue         *string
-	Finalizes         bool
-	SyncedRetention   time.Duration
-	DegradedRetention time.Duration
-	DeletedRetention  time.Duration
-	DegradedRetry     time.Duration
-}
-
-// For a client that leaves informers to others: what they wrote stays.
-func (q *Queries) AddController(ctx context.Context, db DBTX, arg AddControllerParams) error {
-	_, err := db.Exec(ctx, addController,
-		arg.Name,
-		arg.TaskQueue,
-		arg.Finalizes,
-		arg.SyncedRetention,
-		arg.DegradedRetention,
-		arg.DeletedRetention,
-		arg.DegradedRetry,
-	)
-	return err
-}
-
 const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
@@ -345,8 +309,10 @@ INSERT INTO delta_controller AS c (
 VALUES ($1, $2, $3, $4, $5, $6, $7,
     $8::interval, $9::interval, $10::interval, $11::interval)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
-    full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
+SET inform_interval = CASE WHEN $12::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
+    inform_schedule = CASE WHEN $12::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
+    full_listing_interval = CASE WHEN $12::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
+    lists_nothing = CASE WHEN $12::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     updated_at = now()
@@ -365,8 +331,10 @@ type UpsertControllerParams struct {
 	DegradedRetention   time.Duration
 	DeletedRetention    time.Duration
 	DegradedRetry       time.Duration
+	Informs             bool
 }
 
+// A client that leaves informers to others (informs is false) leaves what they wrote of them.
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
 	row := db.QueryRow(ctx, upsertController,
 		arg.Name,
@@ -380,6 +348,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.DegradedRetention,
 		arg.DeletedRetention,
 		arg.DegradedRetry,
+		arg.Informs,
 	)
 	var i Controller
 	err := row.Scan(

@@ -80,9 +80,11 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.writeSettings(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.readNamespaces(ctx); err != nil {
+	namespaces, err := c.readNamespaces(ctx)
+	if err != nil {
 		return nil, err
 	}
+	c.warnOverridden(namespaces)
 	if err := e.startWorkers(ctx, workCtx); err != nil {
 		return nil, err
 	}
@@ -168,16 +170,6 @@ func (e *engine) connect(ctx context.Context) error {
 // writeSettings makes this client's settings those in force.
 func (e *engine) writeSettings(ctx context.Context) error {
 	q, c := db.New(), e.client
-	there, err := q.ListNamespaces(ctx, c.pool)
-	if err != nil {
-		return fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
-	}
-	for _, n := range there {
-		if _, ok := c.config.Namespaces[n.Name]; ok && n.Overridden {
-			c.config.Logger.Warn("a namespace was set while clients ran, and Config.Namespaces does not change it; delta namespaces reset does",
-				"namespace", n.Name)
-		}
-	}
 	for name, n := range c.config.Namespaces {
 		var synced *time.Duration // none where nobody has set one: then it differs by kind
 		if c.retained.namespaces[name] {
@@ -211,28 +203,25 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	for kind, r := range c.config.Controllers.byKind {
 		rest := c.restOf(r.settings)
-		if c.config.DisableInformers {
-			err := q.AddController(ctx, c.pool, db.AddControllerParams{
-				Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), SyncedRetention: rest.SyncedRetention,
-				DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention, DegradedRetry: rest.DegradedRetry,
-			})
-			if err != nil {
-				return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
-			}
-			continue
-		}
-		spec, err := encodeSpec(r.settings.InformSchedule)
-		if err != nil {
-			return fmt.Errorf("kind %q: %w", kind, err)
-		}
-		settings, err := q.UpsertController(ctx, c.pool, db.UpsertControllerParams{
-			Name: kind, InformInterval: interval(e.informInterval(r)), FullListingInterval: r.settings.FullListingInterval,
-			InformSchedule: spec, ListsNothing: r.handler.ListsNothing(), TaskQueue: queue, Finalizes: r.handler.Finalizes(),
+		params := db.UpsertControllerParams{
+			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
 			DegradedRetry: rest.DegradedRetry,
-		})
+		}
+		if params.Informs {
+			spec, err := encodeSpec(r.settings.InformSchedule)
+			if err != nil {
+				return fmt.Errorf("kind %q: %w", kind, err)
+			}
+			params.InformInterval, params.InformSchedule = interval(e.informInterval(r)), spec
+			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
+		}
+		settings, err := q.UpsertController(ctx, c.pool, params)
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
+		}
+		if !params.Informs {
+			continue
 		}
 		if r.settings.detectsDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
 			c.config.Logger.Warn("rows of a kind with complete listings are removed after a retention that is set: what is deleted upstream after that is "+

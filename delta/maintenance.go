@@ -69,7 +69,7 @@ func (e *engine) maintain(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
+		if _, err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
 			e.client.config.Logger.Warn("reading the settings of namespaces failed; it is tried again", "error", err,
 				"retry_in", e.client.config.MaintenanceJobInterval)
 		}

@@ -9,14 +9,24 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// readNamespaces has the limits of namespaces hold on this client, as the database has them.
-func (c *Client) readNamespaces(ctx context.Context) error {
+// readNamespaces has the limits of namespaces hold on this client, as the database has them, and returns the namespaces.
+func (c *Client) readNamespaces(ctx context.Context) ([]db.Namespace, error) {
 	rows, err := db.New().ListNamespaces(ctx, c.pool)
 	if err != nil {
-		return fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
+		return nil, fmt.Errorf("reading the settings of namespaces: %w", schemaError(err))
 	}
 	c.limits.set(c.boundsOf(rows))
-	return nil
+	return rows, nil
+}
+
+// warnOverridden warns of namespaces for which this client's configuration has no effect.
+func (c *Client) warnOverridden(namespaces []db.Namespace) {
+	for _, n := range namespaces {
+		if _, ok := c.config.Namespaces[n.Name]; ok && n.Overridden {
+			c.config.Logger.Warn("a namespace was set while clients ran, and Config.Namespaces does not change it; delta namespaces reset does",
+				"namespace", n.Name)
+		}
+	}
 }
 
 // namespacesChanged is notified as if it were a kind, which has no '/' in its name.
@@ -28,7 +38,7 @@ func (e *engine) heard(ctx context.Context, what string) {
 		e.client.wakeOwn(what)
 		return
 	}
-	if err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
+	if _, err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
 		e.client.config.Logger.Warn("reading the settings of namespaces failed; maintenance tries again", "error", err)
 	}
 }
@@ -63,7 +73,7 @@ func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceCon
 		RateLimit: n.RateLimit, MaxWorkers: int32(n.MaxWorkers), Overridden: overridden, //nolint:gosec // it has a bound
 	})
 	if err == nil {
-		err = c.readNamespaces(ctx)
+		_, err = c.readNamespaces(ctx)
 	}
 	if err == nil {
 		err = c.rescheduleResting(ctx, name)

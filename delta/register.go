@@ -47,7 +47,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err := c.claimTaskQueue(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
-	if err := c.readNamespaces(ctx); err != nil {
+	if _, err := c.readNamespaces(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
 	kinds := c.activities(installation.ID, c.stopping)

@@ -37,6 +37,7 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit);
 
 -- name: UpsertController :one
+-- A client that leaves informers to others (informs is false) leaves what they wrote of them.
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
     deleted_retention, degraded_retry
@@ -44,24 +45,14 @@ INSERT INTO delta_controller AS c (
 VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes,
     @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = excluded.inform_interval, inform_schedule = excluded.inform_schedule,
-    full_listing_interval = excluded.full_listing_interval, lists_nothing = excluded.lists_nothing,
+SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
+    inform_schedule = CASE WHEN @informs::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
+    full_listing_interval = CASE WHEN @informs::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
+    lists_nothing = CASE WHEN @informs::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     updated_at = now()
 RETURNING *;
-
--- name: AddController :exec
--- For a client that leaves informers to others: what they wrote stays.
-INSERT INTO delta_controller AS c (
-    name, inform_interval, task_queue, finalizes, synced_retention, degraded_retention, deleted_retention, degraded_retry
-)
-VALUES (@name, '0', sqlc.narg(task_queue), @finalizes, @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval,
-    @degraded_retry::interval)
-ON CONFLICT (name) DO UPDATE
-SET task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
-    degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    updated_at = now();
 
 -- name: GetController :one
 SELECT * FROM delta_controller WHERE name = @name;
