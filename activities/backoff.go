@@ -11,7 +11,7 @@ import (
 type RetryPolicy struct {
 	// InitialInterval is the wait after the first failure; 1 second by default.
 	InitialInterval time.Duration
-	// BackoffCoefficient is what each further wait is multiplied with; 3 by default.
+	// BackoffCoefficient multiplies each further wait; 3 by default.
 	BackoffCoefficient float64
 	// MaximumInterval bounds the wait; 30 minutes by default.
 	MaximumInterval time.Duration

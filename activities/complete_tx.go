@@ -54,7 +54,7 @@ func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err 
 	return len(rows) == 1, err
 }
 
-// success is what the call comes to if all is well.
+// success is the verdict of a call that returned nil.
 func (c *txCompletion) success() Verdict {
 	if c.worked.IsFinalizing() {
 		return VerdictFinalized

@@ -36,7 +36,7 @@ type InformInput struct {
 	Kind         string `json:"kind"`
 	// Options reach the informer. Where they have neither After nor Cursor, those of the kind are filled in.
 	Options deltatype.InformOptions `json:"options,omitzero"`
-	// Trigger is what started the run: one of the Trigger constants; empty for a workflow that somebody started in Temporal.
+	// Trigger names the start of the run, by one of the Trigger constants; empty for a workflow that a person started in Temporal.
 	Trigger string `json:"trigger,omitempty"`
 	// FullListing has everything listed: the kind's cursor is left out.
 	FullListing bool `json:"full_listing,omitempty"`

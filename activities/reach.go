@@ -10,9 +10,9 @@ import (
 // reach bounds what a complete listing may delete: rows whose latest word is of a transaction that had ended when the listing began.
 //
 // A clock cannot say that. now() is when a transaction began: Work may begin one, make its object upstream after the listing was taken, and
-// commit with a time from before. Informs that change nothing are words too; they write nothing but while a complete listing of their
-// kind runs, for which it has a claim: whoever finds it alive writes. If the claim is lost, informs may have gone by without a trace,
-// and the pass deletes nothing.
+// commit with a time from before. Informs that change nothing are words too, although they write nothing as a rule. So a complete listing
+// has a claim while it runs, and informs of its kind that find the claim alive write their mark. If the claim is lost, informs may have gone
+// by without a trace, and the pass deletes nothing.
 type reach struct {
 	activities *Activities
 	claim      *claim

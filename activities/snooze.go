@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// SnoozeScope is what a snooze of Work puts off.
+// SnoozeScope says how much a snooze of Work puts off.
 type SnoozeScope int
 
 const (
@@ -114,7 +114,7 @@ func (s *Snoozes) know(scope SnoozeScope, name string, until time.Time) {
 }
 
 // snooze keeps other Work of the kind or the namespace from beginning, where outcomes say so: at once, and before they are written, which may have
-// to wait. It is no state of a row, and needs no claim: what the upstream has said is so, whoever has the resource by now.
+// to wait. It is no state of a row, and needs no claim: the upstream has said so, also if another execution has the resource by now.
 func (e *execution) snooze(kind, namespace string, outcomes []Outcome) {
 	var longest [SnoozesNamespace + 1]time.Duration
 	for i := range outcomes {

@@ -415,7 +415,7 @@ func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOpti
 	return !asGiven(r, o) || comesBack(r, options.Revive) || (options.ProcessExisting && !isOnItsWay)
 }
 
-// asGiven tells whether a row has the content and the options of an object, as far as they can be compared as they are, and as they
+// asGiven reports whether a row has the content and the options of an object, as far as they can be compared as they are, and as they
 // are a reason to call Work.
 func asGiven(r *Resource, o *deltatype.ObjectInformParams) bool {
 	return (bytes.Equal(r.Hash, o.Hash) || bytes.HasPrefix(r.Hash, riversHash)) &&

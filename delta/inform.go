@@ -118,7 +118,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 	}
 	for _, r := range results {
 		if r == nil {
-			continue // its row is locked: whoever gathered it writes it by itself
+			continue // its row is locked: the caller that gathered it writes it by itself
 		}
 		if r.Stale {
 			c.events.send(EventCategoryObjectStale, r.Resource)

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// decision is what a person can say of deletions that were withheld.
+// decision is one that a person makes about deletions that were withheld.
 type decision struct {
 	verb, short, long, done string
 	decide                  func(s *session) func(ctx context.Context, kind string, missing int64) (*delta.Withheld, error)

@@ -28,6 +28,11 @@ type choosing struct {
 	many             func(s *session) func(context.Context, delta.Filter) (int, error)
 }
 
+// undeleted are all states but deleted.
+func undeleted() []deltatype.ResourceState {
+	return slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
+}
+
 // chosenFlags are those of such a command.
 type chosenFlags struct {
 	filterFlags

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +10,7 @@ import (
 )
 
 func deleteCommand(c *cli) *cobra.Command {
-	states := slices.DeleteFunc(deltatype.ResourceStates(), func(s deltatype.ResourceState) bool { return s == deltatype.ResourceStateDeleted })
+	states := undeleted()
 	return choosing{
 		verb: "delete", doneOne: "is deleted", doneMany: "marked deleted", states: states, usual: states, everything: true, asks: true,
 		one: func(s *session) func(context.Context, string, string) (*deltatype.ResourceRow, error) {

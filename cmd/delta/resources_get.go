@@ -39,7 +39,7 @@ func getCommand(c *cli) *cobra.Command {
 	}
 }
 
-// nextStep is what happens at the due time of a resource.
+// nextStep names the step that follows at the due time of a resource.
 func nextStep(r *deltatype.ResourceRow) string {
 	switch r.State {
 	case deltatype.ResourceStateSynced:

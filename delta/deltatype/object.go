@@ -89,7 +89,7 @@ type ObjectInformResult struct {
 	Scheduled bool
 	// Refused is why the object was not taken, a *[NamespaceError]; nil if it was. Resource is then the row that it was refused for.
 	Refused error
-	// Stale tells that the stored object is newer than the one that was informed, which was not written. Resource has the newer one. An object
+	// Stale says that the stored object is newer than the one that was informed, which was not written. Resource has the newer one. An object
 	// that is refused is not stale: its versions are not those of the other one's.
 	Stale bool
 }
