@@ -48,6 +48,8 @@ type Step struct {
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
 	Local bool `json:"local,omitempty"`
+	// Elsewhere says that the object did not decode here: the next attempt is for any worker of the task queue.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
 	HandedOver bool `json:"handed_over,omitempty"`
 }
@@ -81,7 +83,7 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 		return Step{}, err
 	}
 	step, err := a.attemptAs(ctx, ref)
-	step.Local = a.Pace != nil && a.Pace.IsLocal()
+	step.Local = a.Pace != nil && a.Pace.IsLocal() && !step.Elsewhere
 	return step, err
 }
 
@@ -355,6 +357,7 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		var latest deltatype.AttemptError
 		if json.Unmarshal(r.Errors[n-1], &latest) == nil {
 			s.Error = bound(latest.Error, maxShownError)
+			s.Elsewhere = s.Next == NextAttempt && latest.Attempt == 0
 		}
 	}
 	return s

@@ -47,6 +47,8 @@ type Progress struct {
 	Deleted  int `json:"deleted,omitempty"`
 	// Withheld is how many were not worked because their kind or their namespace was snoozed.
 	Withheld int `json:"withheld,omitempty"`
+	// Unreadable is how many wait for a worker that understands their objects.
+	Unreadable int `json:"unreadable,omitempty"`
 	// Left is how many outcomes came too late: the resource went on, or was taken over, meanwhile.
 	Left int `json:"left,omitempty"`
 	// Failures has some of those that failed or degraded.
@@ -274,7 +276,7 @@ func (r *batchRun) collect(results <-chan *claimed) error {
 // isUnbatched reports whether a member goes on in a workflow of its own: where it can be seen waiting, or because it takes others along.
 func (r *batchRun) isUnbatched(one *claimed) bool {
 	switch one.outcome.Verdict {
-	case VerdictFailed, VerdictDegraded, VerdictSnoozed:
+	case VerdictFailed, VerdictDegraded, VerdictSnoozed, VerdictUnreadable:
 		if !one.failed { // a locked row is asked for again and again
 			one.failed = true
 			r.failed++
@@ -331,6 +333,8 @@ func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
 		p.Deleted++
 	case VerdictWithheld:
 		p.Withheld++
+	case VerdictUnreadable:
+		p.Unreadable++
 	case VerdictReleased:
 	case VerdictFailed, VerdictDegraded:
 		if state == deltatype.ResourceStateDegraded {

@@ -72,6 +72,9 @@ const (
 	// VerdictWithheld gives it back to dispatchers, which leave it while its kind or its namespace is snoozed: it was snoozed after the claim, so
 	// Work was not called.
 	VerdictWithheld
+	// VerdictUnreadable says that the stored object does not decode here: Work was not called, and the resource waits for a worker that
+	// understands it, as during a rolling deploy. It does not count as an attempt.
+	VerdictUnreadable
 )
 
 // Outcome is what Work came to, and why.

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,6 +45,14 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
+	case verdict == VerdictUnreadable:
+		if err := one.encodeUnreadable(); err != nil {
+			return err
+		}
+		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(time.Now()), e.afterWait(unbatched)
+		if one.worked.IsFinalizing() {
+			state = one.worked.State
+		}
 	case one.worked.IsFinalizing():
 		state, delay, grace = deltatype.ResourceStateFailed, e.untilFinalized(one), e.afterWait(unbatched)
 	case verdict == VerdictDegraded || isLast(one.worked):
@@ -114,6 +123,7 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 			return nil, err
 		}
 	}
+	e.warnUnreadable(set)
 	return o, nil
 }
 
@@ -222,7 +232,7 @@ func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
 	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
 	row.State, row.Cause, row.Finalized = w.State, w.Cause, w.Finalized
 	row.Attempt, row.Snoozes, row.Paused = w.Attempt, w.Snoozes, w.Paused
-	if one.encoded != nil {
+	if n := len(row.Errors); one.encoded != nil && (n == 0 || !bytes.Equal(row.Errors[n-1], one.encoded)) {
 		row.Errors = append(slices.Clone(row.Errors), one.encoded)
 		row.Errors = row.Errors[max(len(row.Errors)-MaxErrors, 0):]
 	}

@@ -23,6 +23,8 @@ type controllerAdapter[T Object] struct {
 	lister       Lister[T]
 	listsNothing bool
 	kind         string
+	// version is that of the type; 0 where it has none.
+	version int
 }
 
 var _ handler = (*controllerAdapter[Object])(nil)
@@ -46,7 +48,7 @@ func (a *controllerAdapter[T]) recovered(task *activities.Task, call func(*Resou
 	}()
 	resource, err := a.resource(task)
 	if err != nil {
-		return activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 	}
 	return outcomeOf(call(resource))
 }
@@ -91,7 +93,7 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 	for i, task := range tasks {
 		resource, err := a.resource(task)
 		if err != nil {
-			outcomes[i] = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+			outcomes[i] = activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 			continue
 		}
 		resources, at = append(resources, resource), append(at, i)
@@ -157,20 +159,47 @@ func (a *controllerAdapter[T]) resource(task *activities.Task) (*Resource[T], er
 	if made, ok := task.Decoded.(*Resource[T]); ok {
 		return made, nil
 	}
-	object, err := a.object(task.Row.EncodedObject)
+	object, err := a.stored(task.Row.ObjectVersion, task.Row.EncodedObject, task.Row.ObjectID)
 	if err != nil {
-		return nil, fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err)
+		return nil, err
 	}
 	resource := &Resource[T]{ResourceRow: task.Row, Object: object, completeTx: task.CompleteTx}
 	task.Decoded = resource
 	return resource, nil
 }
 
-func (a *controllerAdapter[T]) object(encoded []byte) (object T, err error) {
-	if object, err = zeroObject[T](); err != nil {
-		return object, err
+// stored decodes a stored object, of the version of its type that wrote it. What is not understood is an error, and so is an object that comes out with
+// another id: JSON of a type with other names decodes without one, into an object that is empty.
+func (a *controllerAdapter[T]) stored(version int, encoded []byte, objectID string) (object T, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("decoding the stored object into %s panics: %v", reflect.TypeFor[T](), v)
+		}
+	}()
+	switch {
+	case version > a.version:
+		return object, fmt.Errorf("the stored object is of version %d of its type, and %s here is of version %d", version, reflect.TypeFor[T](), a.version)
+	case version < a.version:
+		upgrader, ok := optional[Upgrader](a.controller)
+		if !ok {
+			break
+		}
+		if encoded, err = upgrader.Upgrade(version, encoded); err != nil {
+			return object, fmt.Errorf("upgrading the stored object from version %d to %d: %w", version, a.version, err)
+		}
 	}
-	return object, json.Unmarshal(encoded, &object)
+	if object, err = decodeObject[T](encoded); err != nil {
+		return object, fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err)
+	}
+	if id := object.ID(); id != objectID {
+		return object, fmt.Errorf("the stored object decodes into a %s with the id %q", reflect.TypeFor[T](), id)
+	}
+	return object, nil
+}
+
+// decode is stored for what is compared.
+func (a *controllerAdapter[T]) decode(version int, encoded []byte, objectID string) (Object, error) {
+	return a.stored(version, encoded, objectID)
 }
 
 func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype.ObjectInformParams, err error) {
@@ -192,14 +221,14 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 			return params, fmt.Errorf("the options of the inform: %w", err)
 		}
 	}
-	object, err := a.object(encoded)
+	object, err := decodeObject[T](encoded)
 	if err != nil {
 		return params, fmt.Errorf("the object of the inform does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
 	params, err = encode(object, &InformOpts{
 		Namespace: opts.Namespace, MoveNamespace: opts.Move, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
 		Force: opts.Force, SyncMetadata: opts.SyncMetadata,
-	})
+	}, a.decode)
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
 	}

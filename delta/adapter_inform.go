@@ -97,7 +97,7 @@ func (a *controllerAdapter[T]) takeChannel(ctx context.Context, objects <-chan T
 
 // listed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
 func (a *controllerAdapter[T]) listed(object T) activities.Listed {
-	params, err := encode(object, nil)
+	params, err := encode(object, nil, a.decode)
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
 	}

@@ -53,6 +53,14 @@ type Finalizer[T Object] interface {
 	Finalize(ctx context.Context, resource *Resource[T]) error
 }
 
+// Upgrader is for controllers of types with a version ([ObjectWithVersion]).
+type Upgrader interface {
+	// Upgrade turns the JSON of an object that was stored by an older version of its type into JSON of the current one. It is called
+	// whenever such an object is read; the row keeps the old one until the object is informed again. After an error, or a panic, the resource waits, as for
+	// an object that does not decode.
+	Upgrade(version int, object []byte) ([]byte, error)
+}
+
 // Informer lists what exists outside, on a channel. [Lister] does it with an iterator, whose errors cannot get lost.
 type Informer[T Object] interface {
 	// Inform sends every object that the options ask for, and closes the channel at the end of the listing. It may
@@ -158,12 +166,18 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
+	version, err := versionOf(zero)
+	if err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
 	lister, nothing, err := checkLister(controller)
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
+	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, kind: kind, version: version}
 	controllers.byKind[kind] = registered{
-		handler:    &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, kind: kind},
+		handler:    adapter,
+		decode:     adapter.decode,
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
@@ -188,6 +202,8 @@ func checkComparison(object Object) error {
 // registered is one controller with its type erased.
 type registered struct {
 	handler handler
+	// decode decodes a stored object, as the controller does.
+	decode decoder
 	// own are the settings that the kind says itself, settings those that hold.
 	own, settings ObjectSettings
 	objectType    reflect.Type

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"reflect"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -36,7 +35,8 @@ func recovered(object Object, err *error) {
 }
 
 // encode turns an object and its options into what is written. Panics of the object's methods become errors.
-func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParams, err error) {
+// stored decodes what it is compared with; nil does so without a controller.
+func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.ObjectInformParams, err error) {
 	defer recovered(object, &err)
 	kind, id, err := identify(object)
 	if err != nil {
@@ -59,6 +59,9 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		return params, fmt.Errorf("%s/%s: the object does not marshal to JSON: %w", kind, id, err)
 	}
 	if err := checkJSON("object", encoded); err != nil {
+		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
+	}
+	if err := checkRoundTrip(object, id, encoded); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}
 	hash, err := hashJSON(encoded)
@@ -84,8 +87,13 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		params.Revision = &revision
 	}
 	if with, ok := object.(ComparableObject); ok {
-		params.Compare = comparison(with)
+		params.Compare = comparison(with, id, stored)
 	}
+	version, err := versionOf(object)
+	if err != nil {
+		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
+	}
+	params.ObjectVersion = int32(version) //nolint:gosec // it was checked
 	if with, ok := object.(ObjectWithCreatedAt); ok {
 		if at := with.CreatedAt(); !at.IsZero() {
 			if year := at.UTC().Year(); year < 1 || year > 9999 {
@@ -95,35 +103,6 @@ func encode(object Object, opts *InformOpts) (params deltatype.ObjectInformParam
 		}
 	}
 	return params, nil
-}
-
-// comparison compares an object with one that is stored. It runs the object's own code: a panic, as a stored object that does not decode, leaves
-// the decision to the hash.
-func comparison(object ComparableObject) func(stored []byte, version int) (int, bool) {
-	return func(stored []byte, _ int) (order int, ok bool) {
-		defer func() {
-			if v := recover(); v != nil {
-				order, ok = 0, false
-			}
-		}()
-		other, err := decodeAs(reflect.TypeOf(object), stored)
-		if err != nil {
-			return 0, false
-		}
-		return object.Compare(other)
-	}
-}
-
-// decodeAs decodes a stored object into a new value of a type of object, which may be a pointer.
-func decodeAs(t reflect.Type, encoded []byte) (Object, error) {
-	to := reflect.New(t)
-	if t.Kind() == reflect.Pointer {
-		to.Elem().Set(reflect.New(t.Elem()))
-	}
-	if err := json.Unmarshal(encoded, to.Interface()); err != nil {
-		return nil, err
-	}
-	return to.Elem().Interface().(Object), nil
 }
 
 // canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the

@@ -162,7 +162,7 @@ func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.Res
 		e.send(EventCategoryObjectFinalized, row)
 	case activities.VerdictFailed, activities.VerdictDegraded:
 		e.send(EventCategoryObjectFailed, row)
-	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld:
+	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld, activities.VerdictUnreadable:
 	}
 }
 

@@ -2,6 +2,7 @@ package delta_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -95,6 +96,24 @@ func (i Invoice) Kind() string { return "invoice" }
 
 // It rises with each change.
 func (i Invoice) Revision() int64 { return i.UpdatedAt.UnixMicro() }
+
+// Version says that the amount is in cents by now.
+func (i Invoice) Version() int { return 2 }
+
+// InvoiceController upgrades what was stored before.
+type InvoiceController struct{}
+
+// It is called with what version 1, or none, of the type has stored.
+func (InvoiceController) Upgrade(_ int, object []byte) ([]byte, error) {
+	var old Invoice
+	if err := json.Unmarshal(object, &old); err != nil {
+		return nil, err
+	}
+	old.Amount *= 100
+	return json.Marshal(old)
+}
+
+var _ delta.Upgrader = InvoiceController{}
 
 // An upstream that takes many in one call, where the kind has a BatchSize.
 func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[*User]) []error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -160,7 +161,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {
 	params := make([]deltatype.ObjectInformParams, 0, len(objects))
 	for i, object := range objects {
-		p, err := encode(object, opts)
+		p, err := encode(object, opts, c.decoderOf(object))
 		if err == nil {
 			err = c.checkKind(p.Kind)
 		}
@@ -174,6 +175,19 @@ func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.Obje
 		params = append(params, p)
 	}
 	return params, nil
+}
+
+// decoderOf is how stored objects are decoded that an object is compared with: as its controller does, if there is one for its type.
+func (c *Client) decoderOf(object Object) decoder {
+	if _, compares := object.(ComparableObject); !compares || c.config.Controllers == nil {
+		return nil
+	}
+	for _, there := range c.config.Controllers.byKind {
+		if there.objectType == reflect.TypeOf(object) {
+			return there.decode
+		}
+	}
+	return nil
 }
 
 // checkKind refuses kinds that this client has no controller for, if it has any: the controller was forgotten.

@@ -32,6 +32,9 @@ func (a anything) ID() string {
 func (a anything) Kind() string                 { return a.kind }
 func (a anything) InformOpts() delta.InformOpts { return a.opts }
 
+// UnmarshalJSON keeps it from being compared with its JSON, which has no id: nothing works it.
+func (a *anything) UnmarshalJSON([]byte) error { return errors.New("it is only written") }
+
 // dated tells when it was created.
 type dated struct {
 	anything
@@ -39,6 +42,26 @@ type dated struct {
 }
 
 func (d dated) CreatedAt() time.Time { return d.at }
+
+// unexported has an id that its JSON has not.
+type unexported struct {
+	account
+	id string
+}
+
+func (u unexported) ID() string { return u.id }
+
+// renamed has another id in its JSON.
+type renamed struct{ Name string }
+
+func (r renamed) ID() string                 { return r.Name }
+func (renamed) Kind() string                 { return "account" }
+func (renamed) MarshalJSON() ([]byte, error) { return []byte(`{"Name": "b"}`), nil }
+
+// versionless has a version that means none.
+type versionless struct{ account }
+
+func (versionless) Version() int { return 0 }
 
 func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 	t.Parallel()
@@ -82,6 +105,9 @@ func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 		"short tag":            {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"good", "ab"}}, []string{"tags[1]", `"ab"`, "match"}, true},
 		"tag with a space":     {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"a b c"}}, []string{"tags[0]", `"a b c"`}, true},
 		"tag ends in a dash":   {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{"abc-"}}, []string{"tags[0]"}, true},
+		"id that is lost":      {unexported{account{Name: "plan"}, "a"}, nil, []string{"account/a", "ID", `"a"`, `""`, "exported"}, true},
+		"id that changes":      {renamed{"a"}, nil, []string{"account/a", "ID", `comes out as "b"`}, true},
+		"no version":           {versionless{account{Name: "a"}}, nil, []string{"account/a", "Version", "0", "at least 1"}, true},
 		"long tag":             {anything{id: "a", kind: "k"}, &delta.InformOpts{Tags: []string{long}}, []string{"tags[0]", "255"}, true},
 		"the object's options": {anything{id: "a", kind: "k", opts: delta.InformOpts{MaxAttempts: -2}}, nil, []string{"MaxAttempts", "-2"}, true},
 	}

@@ -37,6 +37,16 @@ type ObjectWithRevision interface {
 	Revision() int64
 }
 
+// ObjectWithVersion is for types whose JSON changes in a way that older programs would misread: the version is stored with it. It must be the same
+// for every value of the type, the zero value included, and rises with such a change; it is positive. What was stored before a type had a version
+// has version 0.
+//
+// A worker whose type is older than a stored object leaves its resource to one that understands it. A newer one is given what it stored
+// itself, or what the controller's [Upgrader] makes of an older object.
+type ObjectWithVersion interface {
+	Version() int
+}
+
 // ComparableObject is for objects that know better than a hash of their JSON whether they are the same, and which of two is older. Compare
 // is called on the object that is informed, or listed, with the stored one; the sign is that of new minus stored:
 //

@@ -12,19 +12,6 @@ import (
 )
 
 // A webhook brings an id alone, while Work runs that has read what was there before.
-// loose has a value of any type, and compares itself by it.
-type loose[M mode] struct {
-	Key   string
-	Value any
-}
-
-func (l loose[M]) ID() string   { return l.Key }
-func (l loose[M]) Kind() string { return "loose" }
-func (l loose[M]) Settings() delta.ObjectSettings {
-	var m M
-	return delta.ObjectSettings{InformInterval: -1, BatchSize: m.batchSize()}
-}
-
 func TestATouchIsFollowedByACallOfWorkThatBeginsAfterIt(t *testing.T) {
 	t.Parallel()
 	inBothModes(t, testTouch[single], testTouch[batches])

@@ -66,6 +66,7 @@ func sum(a, b activities.Progress) activities.Progress {
 	a.Snoozed += b.Snoozed
 	a.Deleted += b.Deleted
 	a.Withheld += b.Withheld
+	a.Unreadable += b.Unreadable
 	a.Left += b.Left
 	a.Failures = append(a.Failures[:len(a.Failures):len(a.Failures)], b.Failures...)
 	a.Failures = a.Failures[:min(len(a.Failures), maxFailures)]
@@ -113,6 +114,9 @@ func (b *batch) tell(ctx workflow.Context, doing string) {
 	}
 	if s.Withheld > 0 {
 		lines = append(lines, fmt.Sprintf("Not worked, because their kind or namespace was snoozed: %d.", s.Withheld))
+	}
+	if s.Unreadable > 0 {
+		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Unreadable))
 	}
 	if s.Failed+s.Degraded > 0 {
 		lines = append(lines, "Those that failed go on in workflows of their own:")

@@ -105,7 +105,9 @@ func (l *lifecycle) attempt(ctx workflow.Context) error {
 			return l.took(ctx, step)
 		}
 	}
-	step, err := attempt.run(ctx, l.options, l.ref)
+	options := l.options
+	options.DisableEagerExecution = l.last.Elsewhere // the worker of this workflow would get it again
+	step, err := attempt.run(ctx, options, l.ref)
 	if err != nil {
 		return err
 	}

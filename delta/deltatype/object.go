@@ -15,7 +15,7 @@ const (
 // Object is something outside that a resource stands for. It is stored as JSON, as encoding/json makes it: exported
 // fields only, under their json tags.
 type Object interface {
-	// ID identifies the object among those of its kind. Valid UTF-8 without control characters, at most 512 bytes.
+	// ID identifies the object among those of its kind. It must be the same after a round trip through JSON. Valid UTF-8 without control characters, at most 512 bytes.
 	ID() string
 	// Kind identifies the type of the object, and with it the controller. It must be the same for every value of the
 	// type, the zero value included. Letters, digits, '_', '-' and '.', at most 127 bytes, not starting with '-' or '.'.

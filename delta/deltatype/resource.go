@@ -79,7 +79,8 @@ type ResourceRow struct {
 type AttemptError struct {
 	// At is when it occurred.
 	At time.Time `json:"at"`
-	// Attempt is the attempt's number within its generation; 0 where the resource's workflow could not be started.
+	// Attempt is the attempt's number within its generation; 0 where the resource's workflow could not be started,
+	// or its object did not decode.
 	Attempt int `json:"attempt"`
 	// Error is the error's text, or the value of a panic.
 	Error string `json:"error"`

@@ -1,0 +1,64 @@
+package activities
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// A resource whose object does not decode is offered again after a share of the time that it has waited, within these bounds: often at first,
+	// because in a rolling deploy another worker understands it, and chance decides which one gets it; seldom later, because a million of them
+	// are as many claims.
+	unreadableShare    = 8
+	shortestUnreadable = time.Second
+	longestUnreadable  = 5 * time.Minute
+)
+
+// encodeUnreadable makes the entry for the row's errors that says why its object does not decode. One that says so already is kept, with the time since
+// which it is so. It has attempt 0: there was none.
+func (one *claimed) encodeUnreadable() (err error) {
+	if one.encoded != nil {
+		return nil
+	}
+	if n := len(one.worked.Errors); n > 0 {
+		var latest deltatype.AttemptError
+		if json.Unmarshal(one.worked.Errors[n-1], &latest) == nil && latest.Attempt == 0 && latest.Error == bound(one.outcome.Error, maxErrorBytes) {
+			one.encoded = one.worked.Errors[n-1]
+			return nil
+		}
+	}
+	one.encoded, err = encodeError(0, one.outcome)
+	return err
+}
+
+// isNews reports whether the row has said something else until now.
+func (one *claimed) isNews() bool {
+	n := len(one.worked.Errors)
+	return n == 0 || string(one.worked.Errors[n-1]) != string(one.encoded)
+}
+
+// unreadableWait is how long the resource waits for the next worker.
+func (one *claimed) unreadableWait(now time.Time) time.Duration {
+	var entry deltatype.AttemptError
+	_ = json.Unmarshal(one.encoded, &entry) // it was made, or read, a moment ago
+	return min(max(now.Sub(entry.At)/unreadableShare, shortestUnreadable), longestUnreadable)
+}
+
+// warnUnreadable says of a set whose outcomes are written which resources have begun to wait for a worker that understands them.
+func (e *execution) warnUnreadable(set []*claimed) {
+	var first *claimed
+	count := 0
+	for _, one := range set {
+		if one.outcome.Verdict == VerdictUnreadable && !one.counted && one.isNews() {
+			if count++; first == nil {
+				first = one
+			}
+		}
+	}
+	if first != nil {
+		e.Logger.Warn("stored objects do not decode; their resources wait for a worker that understands them, or for an inform that replaces them",
+			"kind", first.worked.Kind, "object_id", first.worked.ObjectID, "resources", count, "error", first.outcome.Error)
+	}
+}
