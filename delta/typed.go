@@ -23,8 +23,8 @@ func (e *UnreadableError) Error() string { return e.Kind + "/" + e.ObjectID + ":
 // Unwrap returns the reason.
 func (e *UnreadableError) Unwrap() error { return e.err }
 
-// GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It returns [ErrNotFound] where there is no
-// resource, and an *[UnreadableError] where its object does not decode.
+// GetAs is [Client.Get] with the object decoded into its type, which also names the kind. It decodes as the kind's controller does, if the client has
+// it. It returns [ErrNotFound] where there is no resource, and an *[UnreadableError] where its object does not decode.
 func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[T], error) {
 	kind, err := kindOf[T]()
 	if err != nil {
@@ -34,7 +34,7 @@ func GetAs[T Object](ctx context.Context, client *Client, id string) (*Resource[
 	if err != nil {
 		return nil, err
 	}
-	resource, err := asResource[T](row)
+	resource, err := asResource[T](client, row)
 	if err != nil {
 		return nil, fmt.Errorf("delta: get: %w", err)
 	}
@@ -61,7 +61,7 @@ func ListAs[T Object](ctx context.Context, client *Client, filter Filter, page P
 	}
 	all, unreadable := make([]*Resource[T], len(rows)), []error(nil)
 	for i, row := range rows {
-		if all[i], err = asResource[T](row); err != nil {
+		if all[i], err = asResource[T](client, row); err != nil {
 			all[i], unreadable = &Resource[T]{ResourceRow: row}, append(unreadable, err)
 		}
 	}
@@ -81,13 +81,29 @@ func kindOf[T Object]() (kind string, err error) {
 	return zero.Kind(), nil
 }
 
-// asResource decodes a row as the controller of its kind does.
-func asResource[T Object](row *deltatype.ResourceRow) (*Resource[T], error) {
-	object, err := (&controllerAdapter[T]{kind: row.ObjectKind}).object(row.EncodedObject)
+// asResource decodes a row as the controller of its kind does, or as one without an Upgrade would.
+func asResource[T Object](client *Client, row *deltatype.ResourceRow) (*Resource[T], error) {
+	adapter, err := adapterOf[T](client, row.ObjectKind)
 	if err != nil {
-		return nil, &UnreadableError{
-			Kind: row.ObjectKind, ObjectID: row.ObjectID, err: fmt.Errorf("the stored object does not decode into %s: %w", reflect.TypeFor[T](), err),
-		}
+		return nil, err
+	}
+	object, err := adapter.stored(row.ObjectVersion, row.EncodedObject, row.ObjectID)
+	if err != nil {
+		return nil, &UnreadableError{Kind: row.ObjectKind, ObjectID: row.ObjectID, err: err}
 	}
 	return &Resource[T]{ResourceRow: row, Object: object}, nil
+}
+
+func adapterOf[T Object](client *Client, kind string) (*controllerAdapter[T], error) {
+	if controllers := client.config.Controllers; controllers != nil {
+		if there, ok := controllers.byKind[kind].handler.(*controllerAdapter[T]); ok {
+			return there, nil
+		}
+	}
+	zero, err := zeroObject[T]()
+	if err != nil {
+		return nil, err
+	}
+	version, err := versionOf(zero)
+	return &controllerAdapter[T]{kind: kind, version: version}, err
 }
