@@ -15,29 +15,30 @@ import (
 const informResource = `-- name: InformResource :many
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version
+    revision, object_version, shard, limit_key
 )
 SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     coalesce($5::text, 'default') AS namespace, coalesce($6::jsonb, '{}') AS metadata,
     coalesce($7::text[], '{}') AS tags, coalesce($8::smallint, $9::smallint) AS max_attempts,
     $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at,
-    $12::bigint AS revision, $13::integer AS object_version
+    $12::bigint AS revision, $13::integer AS object_version,
+    nullif($14::text, '') AS shard, nullif($15::text, '') AS limit_key
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $14::boolean)
-        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $15::boolean)
-        AND ($16::boolean OR coalesce($12 >= k.revision, TRUE))
-        AND coalesce(k.hash = $17::bytea, TRUE)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $16::boolean)
+        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $17::boolean)
+        AND ($18::boolean OR coalesce($12 >= k.revision, TRUE))
+        AND coalesce(k.hash = $19::bytea, TRUE)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
-          OR ($18::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
+          OR ($20::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
             OR coalesce(k.tags <> $7::text[], FALSE)))
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR delta_comes_back(k.state, k.cause, $15::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $19::boolean))))
+          OR delta_comes_back(k.state, k.cause, $17::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $21::boolean))))
 )
-  AND (coalesce($17::bytea = '', TRUE)
+  AND (coalesce($19::bytea = '', TRUE)
     OR EXISTS (SELECT FROM delta_resource k WHERE k.kind = $1 AND k.object_id = $2))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -56,21 +57,23 @@ SET object = excluded.object,
     dispatch_at = now(),
     revision = excluded.revision,
     object_version = excluded.object_version,
+    shard = excluded.shard,
+    limit_key = excluded.limit_key,
     written_by = pg_current_xact_id()
-WHERE NOT delta_stays_deleted(r.state, r.cause, $15::boolean)
-  AND ($14::boolean OR coalesce(r.namespace = $5, TRUE))
-  AND ($16::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
-  AND coalesce(r.hash = $17::bytea, TRUE)
+WHERE NOT delta_stays_deleted(r.state, r.cause, $17::boolean)
+  AND ($16::boolean OR coalesce(r.namespace = $5, TRUE))
+  AND ($18::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
+  AND coalesce(r.hash = $19::bytea, TRUE)
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
-    OR ($18::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
+    OR ($20::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
     OR r.max_attempts <> $8
-    OR delta_comes_back(r.state, r.cause, $15::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $19::boolean))
+    OR delta_comes_back(r.state, r.cause, $17::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $21::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.written_by,
-    CASE WHEN $20::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
+    CASE WHEN $22::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourceParams struct {
@@ -87,6 +90,8 @@ type InformResourceParams struct {
 	Priority           int16
 	Revision           *int64
 	ObjectVersion      int32
+	Shard              string
+	LimitKey           string
 	MoveNamespace      bool
 	Revive             bool
 	Forced             bool
@@ -128,6 +133,8 @@ type InformResourceRow struct {
 	Errors            [][]byte
 	Revision          *int64
 	ObjectVersion     int32
+	Shard             *string
+	LimitKey          *string
 	WrittenBy         uint64
 	Notified          int64
 }
@@ -150,6 +157,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.Priority,
 		arg.Revision,
 		arg.ObjectVersion,
+		arg.Shard,
+		arg.LimitKey,
 		arg.MoveNamespace,
 		arg.Revive,
 		arg.Forced,
@@ -197,6 +206,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.Errors,
 			&i.Revision,
 			&i.ObjectVersion,
+			&i.Shard,
+			&i.LimitKey,
 			&i.WrittenBy,
 			&i.Notified,
 		); err != nil {
@@ -213,12 +224,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $24::text <> '' THEN set_config('lock_timeout', $24::text, TRUE) END AS lock_timeout,
+    SELECT CASE WHEN $26::text <> '' THEN set_config('lock_timeout', $26::text, TRUE) END AS lock_timeout,
         ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -233,7 +244,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key
 FROM (
     SELECT
         settings.paused,
@@ -251,27 +262,29 @@ FROM (
         unnest($15::smallint[]) AS priority,
         nullif(unnest($16::text[]), '')::bigint AS revision,
         unnest($17::integer[]) AS object_version,
-        unnest($18::boolean[]) AS forced,
-        unnest($19::boolean[]) AS sync_metadata,
-        unnest($20::bytea[]) AS expected_hash
+        nullif(unnest($18::text[]), '') AS shard,
+        nullif(unnest($19::text[]), '') AS limit_key,
+        unnest($20::boolean[]) AS forced,
+        unnest($21::boolean[]) AS sync_metadata,
+        unnest($22::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND NOT delta_stays_deleted(d.state, d.cause, $21::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $23::boolean)
       AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
       AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $21::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $22::boolean))
+        OR delta_comes_back(d.state, d.cause, $23::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $24::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -296,14 +309,16 @@ SET object = excluded.object,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
     revision = excluded.revision,
     object_version = excluded.object_version,
+    shard = excluded.shard,
+    limit_key = excluded.limit_key,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $25::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
@@ -324,6 +339,8 @@ type InformResourcesParams struct {
 	Priorities         []int16
 	Revisions          []string
 	ObjectVersions     []int32
+	Shards             []string
+	LimitKeys          []string
 	Forced             []bool
 	SyncMetadata       []bool
 	ExpectedHashes     [][]byte
@@ -365,6 +382,8 @@ type InformResourcesRow struct {
 	Errors            [][]byte
 	Revision          *int64
 	ObjectVersion     int32
+	Shard             *string
+	LimitKey          *string
 	WrittenBy         uint64
 	Notified          int64
 }
@@ -411,6 +430,8 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.Priorities,
 		arg.Revisions,
 		arg.ObjectVersions,
+		arg.Shards,
+		arg.LimitKeys,
 		arg.Forced,
 		arg.SyncMetadata,
 		arg.ExpectedHashes,
@@ -458,6 +479,8 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.Errors,
 			&i.Revision,
 			&i.ObjectVersion,
+			&i.Shard,
+			&i.LimitKey,
 			&i.WrittenBy,
 			&i.Notified,
 		); err != nil {
@@ -472,7 +495,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResource = `-- name: KeptResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = $1 AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
@@ -524,6 +547,8 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.Namespace,
 		&i.Resource.WorkflowID,
 		&i.Resource.HashedID,
+		&i.Resource.Shard,
+		&i.Resource.LimitKey,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -535,7 +560,7 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -552,7 +577,7 @@ FROM (
         unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
   OR (coalesce(r.hash = i.expected_hash, TRUE)
@@ -640,6 +665,8 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Namespace,
 			&i.WorkflowID,
 			&i.HashedID,
+			&i.Shard,
+			&i.LimitKey,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,
@@ -688,9 +715,9 @@ func (q *Queries) ListedKinds(ctx context.Context, db DBTX, arg ListedKindsParam
 }
 
 const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -739,6 +766,8 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.Namespace,
 			&i.WorkflowID,
 			&i.HashedID,
+			&i.Shard,
+			&i.LimitKey,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,
@@ -799,12 +828,13 @@ WITH settings AS MATERIALIZED (
     SELECT CASE WHEN $2::text <> '' THEN set_config('lock_timeout', $2::text, TRUE) END AS lock_timeout
 ),
 o AS MATERIALIZED (
-    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.forced
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.forced
     FROM (
         SELECT settings.lock_timeout, unnest($1::bigint[]) AS id, unnest($3::bigint[]) AS generation, unnest($4::bytea[]) AS hash,
             nullif(unnest($5::text[]), '')::jsonb AS metadata, nullif(unnest($6::text[]), '')::text[] AS tags,
             nullif(unnest($7::text[]), '')::bigint AS revision, unnest($8::integer[]) AS object_version,
-            unnest($9::boolean[]) AS forced
+            nullif(unnest($9::text[]), '') AS shard, nullif(unnest($10::text[]), '') AS limit_key,
+            unnest($11::boolean[]) AS forced
         FROM settings
     ) i
     CROSS JOIN LATERAL (
@@ -816,10 +846,12 @@ SET metadata = coalesce(o.metadata, r.metadata),
     tags = coalesce(o.tags, r.tags),
     revision = CASE WHEN o.forced THEN o.revision ELSE greatest(r.revision, o.revision) END,
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
+    shard = o.shard,
+    limit_key = o.limit_key,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors
 `
 
 type NoteResourcesParams struct {
@@ -831,10 +863,12 @@ type NoteResourcesParams struct {
 	Tags           []string
 	Revisions      []string
 	ObjectVersions []int32
+	Shards         []string
+	LimitKeys      []string
 	Forced         []bool
 }
 
-// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, and, while
+// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
 // a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
 // as by InformResources.
 func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesParams) ([]Resource, error) {
@@ -847,6 +881,8 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 		arg.Tags,
 		arg.Revisions,
 		arg.ObjectVersions,
+		arg.Shards,
+		arg.LimitKeys,
 		arg.Forced,
 	)
 	if err != nil {
@@ -886,6 +922,8 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.Namespace,
 			&i.WorkflowID,
 			&i.HashedID,
+			&i.Shard,
+			&i.LimitKey,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,

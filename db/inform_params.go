@@ -24,6 +24,8 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		ExternalCreatedAt:  o.CreatedAt,
 		Revision:           o.Revision,
 		ObjectVersion:      o.ObjectVersion,
+		Shard:              o.Shard,
+		LimitKey:           o.LimitKey,
 		Forced:             o.Force,
 		SyncMetadata:       o.SyncMetadata,
 		ExpectedHash:       o.ExpectedHash,
@@ -78,6 +80,8 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		}
 		give(&p.Revisions, n, i, revision(o.Revision), o.Revision != nil)
 		give(&p.ObjectVersions, n, i, o.ObjectVersion, o.ObjectVersion != 0)
+		give(&p.Shards, n, i, o.Shard, o.Shard != "")
+		give(&p.LimitKeys, n, i, o.LimitKey, o.LimitKey != "")
 		give(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
 		give(&p.Forced, n, i, true, o.Force)
 		give(&p.SyncMetadata, n, i, true, o.SyncMetadata)

@@ -114,6 +114,8 @@ type Resource struct {
 	Namespace         string
 	WorkflowID        *string
 	HashedID          *string
+	Shard             *string
+	LimitKey          *string
 	Hash              []byte
 	Object            []byte
 	Metadata          []byte

@@ -68,6 +68,8 @@ func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResu
 		return true
 	case int(o.ObjectVersion) > row.ObjectVersion || (o.Force && int(o.ObjectVersion) != row.ObjectVersion):
 		return true
+	case o.Shard != row.Shard || o.LimitKey != row.LimitKey:
+		return true
 	case o.Tags != nil && !slices.Equal(o.Tags, row.Tags):
 		return true
 	}
@@ -103,6 +105,7 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 		p.Ids, p.Generations = append(p.Ids, row.ID), append(p.Generations, row.Generation)
 		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revision(o.Revision))
 		p.ObjectVersions, p.Forced = append(p.ObjectVersions, o.ObjectVersion), append(p.Forced, o.Force)
+		p.Shards, p.LimitKeys = append(p.Shards, o.Shard), append(p.LimitKeys, o.LimitKey)
 		tags := ""
 		if o.Tags != nil {
 			tags = arrayLiteral(o.Tags)

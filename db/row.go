@@ -49,6 +49,12 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	if r.HashedID != nil {
 		row.HashedID = *r.HashedID
 	}
+	if r.Shard != nil {
+		row.Shard = *r.Shard
+	}
+	if r.LimitKey != nil {
+		row.LimitKey = *r.LimitKey
+	}
 	for i, encoded := range r.Errors {
 		var attempt deltatype.AttemptError
 		if err := json.Unmarshal(encoded, &attempt); err != nil {
@@ -87,6 +93,8 @@ func (r *InformResourceRow) resource() Resource {
 		SyncCount:         r.SyncCount,
 		Revision:          r.Revision,
 		ObjectVersion:     r.ObjectVersion,
+		Shard:             r.Shard,
+		LimitKey:          r.LimitKey,
 		WrittenBy:         r.WrittenBy,
 		CreatedAt:         r.CreatedAt,
 		AttemptedAt:       r.AttemptedAt,

@@ -86,6 +86,9 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		revision := with.Revision()
 		params.Revision = &revision
 	}
+	if params.Shard, params.LimitKey, err = keysOf(object); err != nil {
+		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
+	}
 	if with, ok := object.(ComparableObject); ok {
 		params.Compare = comparison(with, id, stored)
 	}
@@ -103,6 +106,20 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 		}
 	}
 	return params, nil
+}
+
+// keysOf are the shard and the limit key of an object, where it has them.
+func keysOf(object Object) (shard, limitKey string, err error) {
+	if with, ok := object.(ObjectWithShard); ok {
+		shard = with.Shard()
+	}
+	if with, ok := object.(ObjectWithLimitKey); ok {
+		limitKey = with.LimitKey()
+	}
+	if err := checkKey("Shard", shard); err != nil {
+		return "", "", err
+	}
+	return shard, limitKey, checkKey("LimitKey", limitKey)
 }
 
 // canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the

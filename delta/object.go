@@ -37,6 +37,24 @@ type ObjectWithRevision interface {
 	Revision() int64
 }
 
+// ObjectWithShard is for objects that are listed by the parts of the outside world that they belong to, such as the tenants, accounts or regions
+// of an upstream, which [Sharder] names: 255 bytes of UTF-8 at most, without control characters. Empty means none: then no listing of a shard
+// can find the object gone.
+//
+// The shard is a column. It is written when the object changes or is informed, also if nothing else changed, so whatever informs a kind has to
+// say it.
+type ObjectWithShard interface {
+	Shard() string
+}
+
+// ObjectWithLimitKey is for objects whose calls of Work are limited together with those of others, such as all of one account of the
+// upstream's: [ObjectSettings].KeyConcurrency and KeyRate say how. 255 bytes of UTF-8 at most, without control characters. Empty means none.
+//
+// The key is a column. It is written when the object changes or is informed, also if nothing else changed.
+type ObjectWithLimitKey interface {
+	LimitKey() string
+}
+
 // ObjectWithVersion is for types whose JSON changes in a way that older programs would misread: the version is stored with it. It must be the same
 // for every value of the type, the zero value included, and rises with such a change; it is positive. What was stored before a type had a version
 // has version 0.

@@ -18,6 +18,7 @@ const (
 	maxNameBytes       = 127
 	maxObjectIDBytes   = 512
 	maxTagBytes        = 255
+	maxKeyBytes        = 255
 	// maxTaskQueueBytes is Temporal's bound on its ids.
 	maxTaskQueueBytes = 1000
 	// longest bounds every duration that is given: what is added to it, and to the time, does not overflow.
@@ -87,6 +88,19 @@ func checkObjectID(id string) error {
 		return inputError("object id", id, "must be valid UTF-8")
 	case strings.ContainsFunc(id, unicode.IsControl):
 		return inputError("object id", id, "must have no control characters")
+	}
+	return nil
+}
+
+// checkKey checks a text by which objects are grouped; empty is none.
+func checkKey(field, value string) error {
+	switch {
+	case len(value) > maxKeyBytes:
+		return inputError(field, value, "must be at most %d bytes", maxKeyBytes)
+	case !utf8.ValidString(value):
+		return inputError(field, value, "must be valid UTF-8")
+	case strings.ContainsFunc(value, unicode.IsControl):
+		return inputError(field, value, "must have no control characters")
 	}
 	return nil
 }

@@ -169,6 +169,11 @@ CREATE TABLE delta_controller (
 -- revision is what the object says of its own version (ObjectWithRevision); null where it says nothing. An inform with a lower one is
 -- stale and changes nothing. It is a column because the statement that writes has to compare it.
 --
+-- shard is the part of the outside world that lists the object (ObjectWithShard), such as an account: null where it says none. Only a listing
+-- of that shard can find the object gone.
+--
+-- limit_key is what the object's calls of Work are limited by together with those of other objects (ObjectWithLimitKey); null where it says none.
+--
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
 --
 -- written_by is the transaction that last said something of the object: an inform, an outcome, a command. A complete listing deletes only
@@ -210,6 +215,8 @@ CREATE TABLE delta_resource (
     namespace text COLLATE "C" NOT NULL,
     workflow_id text COLLATE "C",
     hashed_id text COLLATE "C",
+    shard text COLLATE "C",
+    limit_key text COLLATE "C",
     hash bytea NOT NULL,
     object jsonb NOT NULL,
     metadata jsonb NOT NULL DEFAULT '{}',

@@ -29,7 +29,7 @@ WITH settings AS MATERIALIZED (
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -44,7 +44,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key
 FROM (
     SELECT
         settings.paused,
@@ -62,6 +62,8 @@ FROM (
         unnest(@priorities::smallint[]) AS priority,
         nullif(unnest(@revisions::text[]), '')::bigint AS revision,
         unnest(@object_versions::integer[]) AS object_version,
+        nullif(unnest(@shards::text[]), '') AS shard,
+        nullif(unnest(@limit_keys::text[]), '') AS limit_key,
         unnest(@forced::boolean[]) AS forced,
         unnest(@sync_metadata::boolean[]) AS sync_metadata,
         unnest(@expected_hashes::bytea[]) AS expected_hash
@@ -107,11 +109,13 @@ SET object = excluded.object,
     hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
     revision = excluded.revision,
     object_version = excluded.object_version,
+    shard = excluded.shard,
+    limit_key = excluded.limit_key,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -156,13 +160,14 @@ WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_names
 -- did not change is neither written nor locked, and gives back nothing: read it then.
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version
+    revision, object_version, shard, limit_key
 )
 SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::bytea AS hash,
     coalesce(sqlc.narg(namespace)::text, 'default') AS namespace, coalesce(sqlc.narg(metadata)::jsonb, '{}') AS metadata,
     coalesce(sqlc.narg(tags)::text[], '{}') AS tags, coalesce(sqlc.narg(max_attempts)::smallint, @default_max_attempts::smallint) AS max_attempts,
     sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at,
-    sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version
+    sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version,
+    nullif(@shard::text, '') AS shard, nullif(@limit_key::text, '') AS limit_key
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
@@ -197,6 +202,8 @@ SET object = excluded.object,
     dispatch_at = now(),
     revision = excluded.revision,
     object_version = excluded.object_version,
+    shard = excluded.shard,
+    limit_key = excluded.limit_key,
     written_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
@@ -210,7 +217,7 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
 
 -- name: RaisePriorities :many
@@ -272,18 +279,19 @@ CROSS JOIN LATERAL (
 ) r;
 
 -- name: NoteResources :many
--- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, and, while
+-- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
 -- a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
 -- as by InformResources.
 WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 ),
 o AS MATERIALIZED (
-    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.forced
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.forced
     FROM (
         SELECT settings.lock_timeout, unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation, unnest(@hashes::bytea[]) AS hash,
             nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata, nullif(unnest(@tags::text[]), '')::text[] AS tags,
             nullif(unnest(@revisions::text[]), '')::bigint AS revision, unnest(@object_versions::integer[]) AS object_version,
+            nullif(unnest(@shards::text[]), '') AS shard, nullif(unnest(@limit_keys::text[]), '') AS limit_key,
             unnest(@forced::boolean[]) AS forced
         FROM settings
     ) i
@@ -296,6 +304,8 @@ SET metadata = coalesce(o.metadata, r.metadata),
     tags = coalesce(o.tags, r.tags),
     revision = CASE WHEN o.forced THEN o.revision ELSE greatest(r.revision, o.revision) END,
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
+    shard = o.shard,
+    limit_key = o.limit_key,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])

@@ -116,6 +116,8 @@ type resourceJSON struct {
 	SyncCount         int64           `json:"sync_count"`
 	Revision          *int64          `json:"revision"`
 	ObjectVersion     int             `json:"object_version"`
+	Shard             string          `json:"shard,omitempty"`
+	LimitKey          string          `json:"limit_key,omitempty"`
 	Attempt           int             `json:"attempt"`
 	MaxAttempts       int             `json:"max_attempts"`
 	Snoozes           int             `json:"snoozes"`
@@ -146,7 +148,7 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
 		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Finalized: r.Finalized, Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
-		Revision: r.Revision, ObjectVersion: r.ObjectVersion,
+		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,

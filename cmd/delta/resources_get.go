@@ -88,6 +88,12 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, now time.Ti
 	if r.Revision != nil {
 		line("revision", "%d", *r.Revision)
 	}
+	if r.Shard != "" {
+		line("shard", "%s", r.Shard)
+	}
+	if r.LimitKey != "" {
+		line("limit key", "%s", r.LimitKey)
+	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {
 		tries += fmt.Sprintf(", and %s", counted(int64(r.Snoozes), "snooze"))

@@ -66,6 +66,10 @@ type ObjectInformParams struct {
 	Revision *int64
 	// ObjectVersion is the version of the Go type that wrote EncodedObject; 0 where the type says none.
 	ObjectVersion int32
+	// Shard is the part of the outside world that lists the object; empty for none.
+	Shard string
+	// LimitKey is what the object's calls of Work are limited by, together with those of others that have it; empty for none.
+	LimitKey string
 	// Compare compares the object with one that is stored, which was written by a version of its type: negative means that it is older,
 	// 0 that they are the same. ok is false where they cannot be compared: then the hash decides. Nil for objects that do not
 	// compare themselves.

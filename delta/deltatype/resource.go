@@ -28,6 +28,10 @@ type ResourceRow struct {
 	Revision *int64
 	// ObjectVersion is the version of the object's Go type that wrote EncodedObject; 0 where the type says none.
 	ObjectVersion int
+	// Shard is the part of the outside world that lists the object; empty for none.
+	Shard string
+	// LimitKey is what the object's calls of Work are limited by, together with those of others that have it; empty for none.
+	LimitKey string
 	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates.
 	SyncCount int64
 	// Attempt counts the tries within the generation: 0 before the first.
