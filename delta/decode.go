@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"sync"
 )
 
 // decoder decodes a stored object, which a version of its type wrote, of the id that its row has.
@@ -56,17 +57,43 @@ func decodeLike(object Object) decoder {
 	}
 }
 
+// keepsID are the types of which an object came out of its JSON with its id.
+var keepsID sync.Map // of reflect.Type
+
 // checkRoundTrip refuses an object whose JSON has another id, or none, as of a field that is not exported: Work would be given that one. JSON that
 // does not decode into its own type is taken: the type of the worker may be another one.
+//
+// Whether an id survives is a matter of the type. Once one object of a type has kept its id, the others are decoded only where their JSON does
+// not even have the text of the id: decoding each costs as much as all else that an inform does here. What a type with JSON
+// methods of its own may still slip by is found when it is worked, and waits, visibly.
 func checkRoundTrip(object Object, id string, encoded []byte) error {
-	other, err := decodeAs(reflect.TypeOf(object), encoded)
+	t := reflect.TypeOf(object)
+	if _, keeps := keepsID.Load(t); keeps && hasString(encoded, id) {
+		return nil
+	}
+	other, err := decodeAs(t, encoded)
 	if err != nil {
 		return nil //nolint:nilerr // see above
 	}
 	if got := other.ID(); got != id {
 		return inputError("ID", id, "must be the same after a round trip through JSON, but comes out as %q: encoding/json keeps exported fields only", got)
 	}
+	keepsID.Store(t, nil)
 	return nil
+}
+
+// hasString reports whether a JSON text has a string in it, as it is, without escapes.
+func hasString(encoded []byte, s string) bool {
+	for rest := encoded; ; {
+		at := bytes.Index(rest, []byte(s))
+		if at < 0 {
+			return false
+		}
+		if end := at + len(s); at > 0 && rest[at-1] == '"' && end < len(rest) && rest[end] == '"' {
+			return true
+		}
+		rest = rest[at+1:]
+	}
 }
 
 // decodeAs decodes JSON into a new value of a type of object, which may be a pointer.
@@ -91,6 +118,9 @@ func decodeObject[T Object](encoded []byte) (object T, err error) {
 
 // decodeJSON is json.Unmarshal, except that numbers in a field of type any are json.Number: as float64, an id of 20 digits would become another one.
 func decodeJSON(encoded []byte, to any) error {
+	if !mayHoldAny(reflect.TypeOf(to)) {
+		return json.Unmarshal(encoded, to)
+	}
 	decoder := json.NewDecoder(bytes.NewReader(encoded))
 	decoder.UseNumber()
 	if err := decoder.Decode(to); err != nil {
@@ -100,4 +130,42 @@ func decodeJSON(encoded []byte, to any) error {
 		return errors.New("there is more than one JSON value")
 	}
 	return nil
+}
+
+// holdsAny says of types whether decoding may fill a value of an interface type in them.
+var holdsAny sync.Map // of reflect.Type, bool
+
+// mayHoldAny reports whether decoding into a type may fill a value of an interface type. What decodes itself is not looked into: it is given
+// the text.
+func mayHoldAny(t reflect.Type) bool {
+	if known, ok := holdsAny.Load(t); ok {
+		return known.(bool) //nolint:forcetypeassert // nothing else is stored
+	}
+	holds := findAny(t, map[reflect.Type]struct{}{})
+	holdsAny.Store(t, holds)
+	return holds
+}
+
+func findAny(t reflect.Type, seen map[reflect.Type]struct{}) bool {
+	if _, again := seen[t]; again {
+		return false
+	}
+	seen[t] = struct{}{}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return false
+	}
+	switch t.Kind() {
+	case reflect.Interface:
+		return true
+	case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+		return findAny(t.Elem(), seen)
+	case reflect.Struct:
+		for field := range t.NumField() {
+			if findAny(t.Field(field).Type, seen) {
+				return true
+			}
+		}
+	default:
+	}
+	return false
 }

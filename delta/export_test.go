@@ -46,3 +46,6 @@ type saying struct{ settings ObjectSettings }
 func (saying) ID() string                 { return "" }
 func (saying) Kind() string               { return "saying" }
 func (s saying) Settings() ObjectSettings { return s.settings }
+
+// DecodeJSON decodes a stored object.
+func DecodeJSON(encoded []byte, to any) error { return decodeJSON(encoded, to) }

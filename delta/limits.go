@@ -39,7 +39,7 @@ func (l *namespaceLimits) set(bounds map[string]namespaceBound) {
 	defer l.mu.Unlock()
 	for name, bound := range bounds {
 		if l.byName[name] == nil && bound != (namespaceBound{}) {
-			l.byName[name] = &namespaceLimit{freed: l.freed, gates: map[string]chan struct{}{}}
+			l.byName[name] = newNamespaceLimit(l.freed)
 		}
 	}
 	for name, limit := range l.byName {
@@ -130,6 +130,8 @@ func (l *namespaceLimits) lease(namespaces []string) (more bool) {
 // namespaceLimit is that of one namespace.
 type namespaceLimit struct {
 	freed func()
+	// free is release, made once: each call of Work is given it.
+	free func()
 
 	mu sync.Mutex
 	// size is how many calls of Work may have a slot; 0 for no bound.
@@ -147,6 +149,12 @@ type namespaceLimit struct {
 	leased []time.Time
 	// withheld is set while rows are not dispatched for want of room.
 	withheld bool
+}
+
+func newNamespaceLimit(freed func()) *namespaceLimit {
+	n := &namespaceLimit{freed: freed, gates: map[string]chan struct{}{}}
+	n.free = n.release
+	return n
 }
 
 // bound changes the bounds. Slots that are taken stay so, also beyond a bound that is lower now.
@@ -192,6 +200,11 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 	if n.rate == nil {
 		n.comes() // otherwise it came when it began to wait for the rate
 	}
+	if n.isFree() {
+		n.used++
+		n.mu.Unlock()
+		return n.free, nil
+	}
 	mine := make(chan struct{})
 	n.queue = append(n.queue, mine)
 	n.waiting++
@@ -214,21 +227,24 @@ func (n *namespaceLimit) acquire(ctx context.Context) (release func(), err error
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.waiting--
-	return n.release, nil
+	return n.free, nil
 }
 
 func (n *namespaceLimit) tryAcquire() (release func(), ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.size > 0 && (n.used >= n.size || len(n.queue) > 0) {
+	if !n.isFree() {
 		return nil, false
 	}
 	if n.rate == nil {
 		n.comes()
 	}
 	n.used++
-	return n.release, true
+	return n.free, true
 }
+
+// isFree reports whether a call has a slot at once. The lock is held.
+func (n *namespaceLimit) isFree() bool { return n.size == 0 || (n.used < n.size && len(n.queue) == 0) }
 
 func (n *namespaceLimit) release() {
 	n.mu.Lock()
