@@ -29,11 +29,11 @@ var (
 )
 
 type User struct {
-	Email, Name string
-	UpdatedAt   time.Time
+	UserID, Name string
+	UpdatedAt    time.Time
 }
 
-func (u *User) ID() string           { return u.Email }
+func (u *User) ID() string           { return u.UserID }
 func (u *User) Kind() string         { return "user" }
 func (u *User) CreatedAt() time.Time { return u.UpdatedAt }
 
@@ -212,11 +212,11 @@ func ExampleClient_InformTx() {
 		panic(err)
 	}
 	defer tx.Rollback(ctx)
-	if _, err := tx.Exec(ctx, "INSERT INTO users (email) VALUES ($1)", "ann@example.com"); err != nil {
+	if _, err := tx.Exec(ctx, "INSERT INTO users (id) VALUES ($1)", "usr_3kd81mQa7Lp"); err != nil {
 		panic(err)
 	}
 	// Synced when the transaction commits; nothing of it is left when it rolls back.
-	if _, err := deltaClient.InformTx(ctx, tx, &User{Email: "ann@example.com"}, nil); err != nil {
+	if _, err := deltaClient.InformTx(ctx, tx, &User{UserID: "usr_3kd81mQa7Lp"}, nil); err != nil {
 		panic(err)
 	}
 	if err := tx.Commit(ctx); err != nil {
@@ -227,7 +227,7 @@ func ExampleClient_InformTx() {
 // A webhook that brings an id, and no object.
 func ExampleClient_Touch() {
 	deltaClient, _ := delta.NewClient(pool, config)
-	switch _, err := deltaClient.Touch(ctx, "user", "ann@example.com"); {
+	switch _, err := deltaClient.Touch(ctx, "user", "usr_3kd81mQa7Lp"); {
 	case errors.Is(err, delta.ErrNotFound):
 		fmt.Println("never heard of it: the informer will list it")
 	case err != nil:
@@ -239,7 +239,7 @@ func ExampleClient_Sync() {
 	deltaClient, _ := delta.NewClient(pool, config)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	row, err := deltaClient.Sync(ctx, &User{Email: "ann@example.com"}, nil)
+	row, err := deltaClient.Sync(ctx, &User{UserID: "usr_3kd81mQa7Lp"}, nil)
 	switch {
 	case errors.Is(err, delta.ErrNotSynced):
 		fmt.Println("it did not work out:", row.State, row.Errors)
@@ -252,7 +252,7 @@ func ExampleClient_Sync() {
 
 func ExampleListAs() {
 	deltaClient, _ := delta.NewClient(pool, config)
-	ann, err := delta.GetAs[*User](ctx, deltaClient, "ann@example.com")
+	ann, err := delta.GetAs[*User](ctx, deltaClient, "usr_3kd81mQa7Lp")
 	if err != nil {
 		panic(err)
 	}
@@ -292,7 +292,7 @@ func ExampleResource_CompleteTx() {
 			return err
 		}
 		defer tx.Rollback(ctx)
-		if _, err := tx.Exec(ctx, "UPDATE balances SET credit = credit + 10 WHERE email = $1", r.Object.Email); err != nil {
+		if _, err := tx.Exec(ctx, "UPDATE balances SET credit = credit + 10 WHERE user_id = $1", r.Object.UserID); err != nil {
 			return err
 		}
 		if err := r.CompleteTx(ctx, tx); err != nil {
@@ -365,7 +365,7 @@ func ExampleClient_Register() {
 func ExampleClientFromContext() {
 	// In Work or Inform: one object may lead to others.
 	work := func(ctx context.Context, r *delta.Resource[*User]) error {
-		_, err := delta.ClientFromContext(ctx).Inform(ctx, &User{Email: "team@example.com"}, nil)
+		_, err := delta.ClientFromContext(ctx).Inform(ctx, &User{UserID: "usr_8fT2xw0VbRc"}, nil)
 		return err
 	}
 	_ = work

@@ -152,9 +152,9 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(document), -1)
 	require.Len(t, blocks, 2)
 	run := func(script string) string {
-		id, err := c.WorkflowID(t.Context(), "user", "ann@example.com")
+		id, err := c.WorkflowID(t.Context(), "user", "usr_3kd81mQa7Lp")
 		require.NoError(t, err)
-		script = strings.ReplaceAll(script, "$(delta resources workflow-id user ann@example.com)", id)
+		script = strings.ReplaceAll(script, "$(delta resources workflow-id user usr_3kd81mQa7Lp)", id)
 		script = strings.ReplaceAll(script, "delta/user", h.Prefix+"/user")
 		command := exec.CommandContext(t.Context(), "sh", "-ec", "temporal() { \"$CLI\" \"$@\"; }\n"+script)
 		command.Env = append(os.Environ(), "CLI="+stack.TemporalCommand(), "TEMPORAL_ADDRESS="+h.TemporalAddress, "TEMPORAL_NAMESPACE="+h.TemporalNamespace)
@@ -163,9 +163,9 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 		return string(out)
 	}
 	run(blocks[0][1])
-	row := h.eventually("user", "ann@example.com", synced(1))
+	row := h.eventually("user", "usr_3kd81mQa7Lp", synced(1))
 	require.Equal(t, []string{"vip"}, row.Tags)
 	run(blocks[1][1])
-	h.eventually("user", "ann@example.com", func(r *deltatype.ResourceRow) bool { return r.SyncedGeneration == 2 })
-	require.EqualValues(t, 2, h.row("user", "ann@example.com").SyncedGeneration)
+	h.eventually("user", "usr_3kd81mQa7Lp", func(r *deltatype.ResourceRow) bool { return r.SyncedGeneration == 2 })
+	require.EqualValues(t, 2, h.row("user", "usr_3kd81mQa7Lp").SyncedGeneration)
 }

@@ -47,7 +47,7 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	defer temporal.Close()
 
 	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
-		if r.ObjectID == "broken@example.com" {
+		if r.ObjectID == "acc_Zp4Lk29vMxs" {
 			return delta.ResourceDegrade(errors.New("upstream says: account is closed"))
 		}
 		return nil
@@ -57,17 +57,17 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start(t.Context()))
 	defer c.Stop(context.Background()) //nolint:errcheck // the stack goes away with it
-	for _, name := range []string{"ann@example.com", "bob@example.com", "broken@example.com"} {
+	for _, name := range []string{"acc_3kd81mQa7Lp", "acc_8fT2xw0VbRc", "acc_Zp4Lk29vMxs"} {
 		_, _ = c.Sync(t.Context(), account{Name: name}, nil)
 	}
-	row, err := c.Get(t.Context(), "account", "broken@example.com")
+	row, err := c.Get(t.Context(), "account", "acc_Zp4Lk29vMxs")
 	require.NoError(t, err)
 	require.Equal(t, deltatype.ResourceStateDegraded, row.State)
 
 	b := browsertest.New(t)
 	b.Open(s.UIURL + "/namespaces/default/workflows?query=" + url.QueryEscape("`DeltaKind`=\"account\" AND `DeltaState`=\"degraded\""))
-	b.Shows("broken@example.com")
-	require.NotContains(t, b.Text(), "ann@example.com", "the list is filtered by state")
+	b.Shows("acc_Zp4Lk29vMxs")
+	require.NotContains(t, b.Text(), "acc_3kd81mQa7Lp", "the list is filtered by state")
 	if *screenshots {
 		require.NoError(t, os.MkdirAll("../docs/images", 0o755))
 		b.Picture("../docs/images/workflows.png")
@@ -77,7 +77,7 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 	require.NoError(t, err)
 	b.Open(s.UIURL + "/namespaces/default/workflows/" + url.PathEscape(row.WorkflowID) + "/" +
 		run.WorkflowExecution.RunID + "/user-metadata")
-	b.Shows("account broken@example.com")
+	b.Shows("account acc_Zp4Lk29vMxs")
 	b.Shows("State: degraded: resource degraded: upstream says: account is closed")
 	b.Shows("It rests until")
 	if *screenshots {

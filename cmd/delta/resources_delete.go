@@ -22,7 +22,7 @@ func deleteCommand(c *cli) *cobra.Command {
 		Long: "delete marks resources deleted, whatever state they are in: those by name, or all that match filters. What is outside\n" +
 			"is left as it is. An informer does not bring them back, an explicit inform and revive do; their rows are removed after\n" +
 			"the retention period of deleted resources.",
-		Example: "  delta resources delete user ann@example.com\n" +
+		Example: "  delta resources delete user usr_3kd81mQa7Lp\n" +
 			"  delta resources delete --kind user --state degraded --dry-run\n" +
 			"  delta resources delete --all",
 	})

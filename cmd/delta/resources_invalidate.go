@@ -24,7 +24,7 @@ func invalidateCommand(c *cli) *cobra.Command {
 	}.command(c, &cobra.Command{
 		Short: "Have synced resources synced again at once",
 		Long:  "invalidate takes resources by name, or all synced ones that match filters.",
-		Example: "  delta resources invalidate user ann@example.com\n" +
+		Example: "  delta resources invalidate user usr_3kd81mQa7Lp\n" +
 			"  delta resources invalidate --kind user --tag premium --dry-run",
 	})
 }

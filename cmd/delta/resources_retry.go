@@ -23,7 +23,7 @@ func retryCommand(c *cli) *cobra.Command {
 		Short: "Have degraded or failed resources tried again at once",
 		Long: "retry takes resources by name, or all that match filters. Those by name may be degraded, or failed and waiting.\n" +
 			"Filters take degraded ones, and failed ones with --state failed. All attempts are before them again.",
-		Example: "  delta resources retry user ann@example.com\n" +
+		Example: "  delta resources retry user usr_3kd81mQa7Lp\n" +
 			"  delta resources retry --kind user --state degraded,failed --yes",
 	})
 }

@@ -21,7 +21,7 @@ func reviveCommand(c *cli) *cobra.Command {
 		Short: "Have deleted resources synced again",
 		Long: "revive takes deleted resources by name, or all that match filters, and has them synced as they were informed last.\n" +
 			"What a complete listing left out comes back by itself when it is listed again; what Work or a person deleted does not.",
-		Example: "  delta resources revive user ann@example.com\n" +
+		Example: "  delta resources revive user usr_3kd81mQa7Lp\n" +
 			"  delta resources revive --kind user --dry-run",
 	})
 }

@@ -21,7 +21,7 @@ func touchCommand(c *cli) *cobra.Command {
 		Short: "Have resources synced because something has changed outside",
 		Long: "touch takes resources by name, or all that match filters, whatever state they are in, but for deleted ones. A call of\n" +
 			"Work begins after it, also for those that are being worked on: that call may have read what was there before.",
-		Example: "  delta resources touch user ann@example.com\n" +
+		Example: "  delta resources touch user usr_3kd81mQa7Lp\n" +
 			"  delta resources touch --kind user --tag premium --dry-run",
 	})
 }

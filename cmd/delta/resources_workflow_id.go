@@ -21,7 +21,7 @@ func workflowIDCommand(c *cli) *cobra.Command {
 		Long: "workflow-id prints the id under which Temporal knows the workflow of a resource, for signals and queries by hand.\n" +
 			"Bytes that are not printable ASCII, spaces, '%' and '~' are written as %XX, and long ids are cut and end in a hash.\n" +
 			"Where object ids are kept from Temporal, a hash stands for the object's. The resource need not be there.",
-		Example: "  temporal workflow query --type state --workflow-id \"$(delta resources workflow-id user ann@example.com)\"",
+		Example: "  temporal workflow query --type state --workflow-id \"$(delta resources workflow-id user usr_3kd81mQa7Lp)\"",
 		Args:    cobra.ExactArgs(2),
 
 		ValidArgsFunction: c.completeKindFirst,

@@ -13,9 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-type user struct{ Email, Name string }
+type user struct{ UserID, Name string }
 
-func (u user) ID() string   { return u.Email }
+func (u user) ID() string   { return u.UserID }
 func (u user) Kind() string { return "user" }
 
 type users struct {
@@ -25,14 +25,14 @@ type users struct {
 
 // Work is called for each user that is new or changed: call the other system here.
 func (users) Work(_ context.Context, r *delta.Resource[user]) error {
-	fmt.Printf("synced %s (%s), attempt %d\n", r.Object.Email, r.Object.Name, r.Attempt)
+	fmt.Printf("synced %s (%s), attempt %d\n", r.Object.UserID, r.Object.Name, r.Attempt)
 	return nil
 }
 
 // List is called every hour: list the other system here. An error that it yields fails the listing as a whole.
 func (users) List(context.Context, *delta.InformOptions) iter.Seq2[user, error] {
 	return func(yield func(user, error) bool) {
-		for _, u := range []user{{"ann@example.com", "Ann"}, {"bob@example.com", "Bob"}} {
+		for _, u := range []user{{"usr_3kd81mQa7Lp", "Ann"}, {"usr_8fT2xw0VbRc", "Bob"}} {
 			if !yield(u, nil) {
 				return
 			}
@@ -50,7 +50,7 @@ func main() {
 	delta.AddController(controllers, users{})
 	client := must(delta.NewClient(pool, &delta.Config{Controllers: controllers}))
 	check(client.Start(context.Background()))
-	must(client.Inform(ctx, user{"eve@example.com", "Eve"}, nil))
+	must(client.Inform(ctx, user{"usr_c5Nq7Jd1eYk", "Eve"}, nil))
 
 	<-ctx.Done() // Ctrl-C
 	check(client.Stop(context.Background()))

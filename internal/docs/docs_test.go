@@ -130,6 +130,22 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
+var address = regexp.MustCompile(`[\w.+-]+@[\w-]+\.[a-z]+`)
+
+// Ids are in logs and in Temporal, and readers copy examples.
+func TestExamplesHaveNoEMailAddresses(t *testing.T) {
+	files := append(documents(t), "delta/example_test.go", "examples/quickstart/main.go")
+	commands, err := filepath.Glob(root + "/cmd/delta/resources*.go")
+	require.NoError(t, err)
+	require.NotEmpty(t, commands)
+	for _, command := range commands {
+		files = append(files, "cmd/delta/"+filepath.Base(command))
+	}
+	for _, file := range files {
+		require.Empty(t, address.FindAllString(read(t, file), -1), file)
+	}
+}
+
 func TestMakeTargetsInDocumentsExist(t *testing.T) {
 	targets := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(read(t, "Makefile"), -1) {
@@ -179,8 +195,8 @@ func TestTheQuickstartRunsAsWritten(t *testing.T) {
 		for _, id := range []string{"delta/installation", "delta/inform:user"} {
 			_ = schedules.GetHandle(context.Background(), id).Delete(context.Background())
 		}
-		for _, name := range []string{"ann", "bob", "eve"} {
-			_ = env.Temporal.TerminateWorkflow(context.Background(), "delta/user/"+name+"@example.com", "", "the test is over")
+		for _, id := range []string{"usr_3kd81mQa7Lp", "usr_8fT2xw0VbRc", "usr_c5Nq7Jd1eYk"} {
+			_ = env.Temporal.TerminateWorkflow(context.Background(), "delta/user/"+id, "", "the test is over")
 		}
 	})
 
@@ -206,8 +222,8 @@ func TestTheQuickstartRunsAsWritten(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.NoError(t, cmd.Wait(), "Ctrl-C ends it in order")
 	require.Equal(t, map[string]bool{
-		"synced ann@example.com (Ann), attempt 1": true,
-		"synced bob@example.com (Bob), attempt 1": true,
-		"synced eve@example.com (Eve), attempt 1": true,
+		"synced usr_3kd81mQa7Lp (Ann), attempt 1": true,
+		"synced usr_8fT2xw0VbRc (Bob), attempt 1": true,
+		"synced usr_c5Nq7Jd1eYk (Eve), attempt 1": true,
 	}, synced)
 }
