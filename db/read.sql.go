@@ -18,36 +18,44 @@ WITH RECURSIVE kinds AS (
     UNION ALL
     SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
 )
-SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest
+SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest, count(*) FILTER (WHERE d.unfinalized) AS unfinalized,
+    coalesce(min(d.since) FILTER (WHERE d.unfinalized), now())::timestamptz AS oldest_unfinalized
 FROM kinds k
 CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
-    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + $1::interval AND NOT d.paused
+    SELECT coalesce(d.due_at, d.claimed_until) AS since,
+        d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - $1::interval AS unfinalized
+    FROM delta_resource d
+    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + $2::interval AND NOT d.paused
       AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
-      AND coalesce(d.due_at, d.claimed_until) < now() - $2::interval
+      AND coalesce(d.due_at, d.claimed_until) < now() - $1::interval
       AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
-        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $2::interval)))
+        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $1::interval)))
 ) d
 WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
 GROUP BY k.kind ORDER BY k.kind
 `
 
 type CountLateParams struct {
-	Longest time.Duration
 	Grace   time.Duration
+	Longest time.Duration
 }
 
 type CountLateRow struct {
-	Kind   string
-	Count  int64
-	Oldest time.Time
+	Kind              string
+	Count             int64
+	Oldest            time.Time
+	Unfinalized       int64
+	OldestUnfinalized time.Time
 }
 
 // Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
 // at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
+//
+// Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
+// Finalizer leases a due row within seconds, so there is none that runs.
 func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) ([]CountLateRow, error) {
-	rows, err := db.Query(ctx, countLate, arg.Longest, arg.Grace)
+	rows, err := db.Query(ctx, countLate, arg.Grace, arg.Longest)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +63,13 @@ func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) (
 	var items []CountLateRow
 	for rows.Next() {
 		var i CountLateRow
-		if err := rows.Scan(&i.Kind, &i.Count, &i.Oldest); err != nil {
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Count,
+			&i.Oldest,
+			&i.Unfinalized,
+			&i.OldestUnfinalized,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -57,6 +57,10 @@ type KindStatus struct {
 	// OldestLate is when the first of them was due.
 	Late       int64
 	OldestLate *time.Time
+	// Unfinalized counts those of them that are deleted, wait for Finalize, and are taken by no client: none that runs has a [Finalizer] for the
+	// kind. OldestUnfinalized is when the first of them was due.
+	Unfinalized       int64
+	OldestUnfinalized *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
 	// if its Decision is empty.
 	Withheld *Withheld
@@ -122,7 +126,11 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	for _, l := range late {
 		k, oldest := kind(l.Kind), l.Oldest.UTC()
-		k.Late, k.OldestLate = l.Count, &oldest
+		k.Late, k.OldestLate, k.Unfinalized = l.Count, &oldest, l.Unfinalized
+		if l.Unfinalized > 0 {
+			oldest := l.OldestUnfinalized.UTC()
+			k.OldestUnfinalized = &oldest
+		}
 	}
 	withheld, err := c.Withheld(ctx)
 	if err != nil {
@@ -166,8 +174,8 @@ type KindInTemporal struct {
 	TaskQueue, InformTaskQueue string
 	// Workers and InformWorkers are the identities of those that have polled them within the last 75 seconds.
 	Workers, InformWorkers []string
-	// Schedule is that of its informer; nil where there is none.
-	Schedule *InformSchedule
+	// Schedule is that of its informer, FullSchedule that of its full listings (FullListingInterval); nil where there is none.
+	Schedule, FullSchedule *InformSchedule
 }
 
 // InformSchedule is the Temporal Schedule of an informer.
@@ -222,7 +230,10 @@ func (e *engine) kindInTemporal(ctx context.Context, kind string) (k KindInTempo
 	if k.InformWorkers, err = e.pollers(ctx, k.InformTaskQueue); err != nil {
 		return k, err
 	}
-	k.Schedule, err = e.informSchedule(ctx, kind)
+	if k.Schedule, err = e.informSchedule(ctx, e.names.inform(kind)); err != nil {
+		return k, err
+	}
+	k.FullSchedule, err = e.informSchedule(ctx, e.names.informFull(kind))
 	return k, err
 }
 
@@ -243,15 +254,15 @@ func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
 	return slices.Sorted(maps.Keys(there)), nil
 }
 
-func (e *engine) informSchedule(ctx context.Context, kind string) (*InformSchedule, error) {
-	found, err := e.temporal.ScheduleClient().GetHandle(ctx, e.names.inform(kind)).Describe(ctx)
+func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule, error) {
+	found, err := e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil, nil //nolint:nilnil // there is none, and that is what was asked
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the schedule %s: %w", e.names.inform(kind), err)
+		return nil, fmt.Errorf("reading the schedule %s: %w", id, err)
 	}
-	s := &InformSchedule{ID: e.names.inform(kind), Paused: found.Schedule.State != nil && found.Schedule.State.Paused}
+	s := &InformSchedule{ID: id, Paused: found.Schedule.State != nil && found.Schedule.State.Paused}
 	if next := found.Info.NextActionTimes; len(next) > 0 && !s.Paused {
 		at := next[0].UTC()
 		s.NextRun = &at

@@ -29,16 +29,22 @@ FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 -- name: CountLate :many
 -- Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
 -- at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
+--
+-- Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
+-- Finalizer leases a due row within seconds, so there is none that runs.
 WITH RECURSIVE kinds AS (
     (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
     UNION ALL
     SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
 )
-SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest
+SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest, count(*) FILTER (WHERE d.unfinalized) AS unfinalized,
+    coalesce(min(d.since) FILTER (WHERE d.unfinalized), now())::timestamptz AS oldest_unfinalized
 FROM kinds k
 CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT coalesce(d.due_at, d.claimed_until) AS since FROM delta_resource d
+    SELECT coalesce(d.due_at, d.claimed_until) AS since,
+        d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - @grace::interval AS unfinalized
+    FROM delta_resource d
     WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
       AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
       AND coalesce(d.due_at, d.claimed_until) < now() - @grace::interval

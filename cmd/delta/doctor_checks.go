@@ -58,35 +58,10 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	}
 	found.snoozed(snoozes, time.Now())
 	found.late(kinds, time.Now())
+	found.unfinalized(kinds, time.Now())
 	found.withheld(kinds)
+	found.stale(kinds)
 	return found
-}
-
-// withheld looks for deletions that listings ask for, and that nobody has decided of.
-func (f *findings) withheld(kinds []delta.KindStatus) {
-	for _, k := range kinds {
-		if k.Withheld == nil || k.Withheld.Decision != "" {
-			continue
-		}
-		w := withheldOf(k.Withheld)
-		f.addKind("deletions", k.Kind, healthWarn,
-			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
-			"see what upstream lists; then delta informs approve "+k.Kind+", or delta informs dismiss "+k.Kind)
-	}
-}
-
-// snoozed names what Work keeps from being worked for a while.
-func (f *findings) snoozed(snoozes []delta.Snooze, now time.Time) {
-	for _, snooze := range snoozes {
-		left := short(snooze.Until.Sub(now))
-		if snooze.Kind != "" {
-			f.addKind("kind", snooze.Kind, healthWarn, "snoozed for "+left+" more, as its Work has said",
-				"nothing; to end it now: delta resume kind "+snooze.Kind)
-			continue
-		}
-		f.add("namespace", healthWarn, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
-			"nothing; to end it now: delta resume namespace "+snooze.Namespace)
-	}
 }
 
 func (f *findings) database(ctx context.Context, pool *pgxpool.Pool, host string) {
@@ -228,6 +203,7 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 			f.addKind("kind", k.Kind, healthWarn, "paused: its resources are not worked on", "when it is time: delta resume kind "+k.Kind)
 		}
 		f.informer(k, status.Kinds[k.Kind], now)
+		f.fullListing(k, status.Kinds[k.Kind], now)
 		f.workers(k, status.Kinds[k.Kind])
 	}
 }
@@ -263,16 +239,33 @@ func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time
 		add(healthOK, "its controller has none", "")
 	case k.InformInterval < 0:
 		add(healthOK, "never runs by itself, as it is set", "")
-	case t.Schedule == nil:
+	default:
+		f.schedule("informer", k, every, t.Schedule, now)
+	}
+}
+
+// fullListing looks at the schedule of a kind's full listings, which is one of its own.
+func (f *findings) fullListing(k delta.KindStatus, t delta.KindInTemporal, now time.Time) {
+	if k.FullListingInterval > 0 && !k.ListsNothing {
+		f.schedule("full listing", k, "every "+often(k.FullListingInterval), t.FullSchedule, now)
+	}
+}
+
+// schedule looks at a schedule in Temporal that must be there.
+func (f *findings) schedule(check string, k delta.KindStatus, every string, there *delta.InformSchedule, now time.Time) {
+	add := func(status health, detail, remedy string) { f.addKind(check, k.Kind, status, detail, remedy) }
+	resume := "when it is time: delta resume informer " + k.Kind
+	switch {
+	case there == nil:
 		add(healthWarn, "its schedule is missing in Temporal", "start a client that has its controller: it makes the schedule within a minute")
 	case k.InformerPaused:
-		add(healthWarn, every+", paused", "when it is time: delta resume informer "+k.Kind)
-	case t.Schedule.Paused:
-		add(healthWarn, every+", paused in Temporal by an operator", "when it is time: delta resume informer "+k.Kind)
-	case t.Schedule.LastRunFailed:
-		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(t.Schedule.LastRun, now)), "see why: delta inform "+k.Kind)
+		add(healthWarn, every+", paused", resume)
+	case there.Paused:
+		add(healthWarn, every+", paused in Temporal by an operator", resume)
+	case there.LastRunFailed:
+		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(there.LastRun, now)), "see why: delta informs "+k.Kind)
 	default:
-		add(healthOK, fmt.Sprintf("%s, next %s", every, when(t.Schedule.NextRun, now)), "")
+		add(healthOK, fmt.Sprintf("%s, next %s", every, when(there.NextRun, now)), "")
 	}
 }
 
@@ -288,37 +281,5 @@ func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
 		add(healthWarn, "nobody polls "+t.InformTaskQueue, start)
 	default:
 		add(healthOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
-	}
-}
-
-// refused looks at objects that listings named and that cannot be taken.
-func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindStatus) {
-	for _, k := range kinds {
-		if k.Refused == 0 {
-			continue
-		}
-		detail := counted(k.Refused, "object") + " refused"
-		if objects, err := s.Refused(ctx, k.Kind); err == nil && len(objects) > 0 {
-			first := objects[0]
-			detail += fmt.Sprintf(", as %q since %s: %s", first.ObjectID, first.Since.Format(time.RFC3339), first.Rule)
-		}
-		f.addKind("refused", k.Kind, healthWarn, detail, "see all: delta kinds "+k.Kind+". Correct them outside, or have the controller leave out or correct what it lists. "+
-			"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused")
-	}
-}
-
-func (f *findings) late(kinds []delta.KindStatus, now time.Time) {
-	const check = "late"
-	late := false
-	for _, k := range kinds {
-		if k.Late == 0 {
-			continue
-		}
-		late = true
-		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Late, "resource"), short(now.Sub(*k.OldestLate)))
-		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")
-	}
-	if !late && len(kinds) > 0 {
-		f.add(check, healthOK, "nothing is late", "")
 	}
 }

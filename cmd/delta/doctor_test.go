@@ -140,7 +140,8 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 		found := diagnosis(t, i.run("doctor", "-o", "json"))
 		return found["informer page"].Status == healthWarn
 	}, patience, 100*time.Millisecond)
-	require.Contains(t, i.run("doctor").stdout, "delta inform page")
+	require.Contains(t, i.run("doctor").stdout, "delta informs page")
+	require.Contains(t, i.run("informs", "page").stderr, "upstream is down")
 	r := i.run("inform", "page")
 	require.Equal(t, exitFailure, r.code)
 	require.Contains(t, r.stderr, "upstream is down")

@@ -88,9 +88,18 @@ func newInstallation(t *testing.T) *installation {
 // client makes one that is not started.
 func (i *installation) client(controller *pages) *delta.Client {
 	i.t.Helper()
+	if controller == nil {
+		return i.configured(nil, nil)
+	}
+	return i.configured(controller, nil)
+}
+
+// configured makes a client that is not started, of a controller, or none, and settings of kinds.
+func (i *installation) configured(controller delta.Controller[page], kinds map[string]delta.ObjectSettings) *delta.Client {
+	i.t.Helper()
 	config := &delta.Config{
 		Temporal: i.Temporal, TemporalNamespace: i.TemporalNamespace, WorkflowIDPrefix: i.Prefix,
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), Kinds: kinds,
 	}
 	if controller != nil {
 		config.Controllers = delta.NewControllers()
@@ -104,7 +113,12 @@ func (i *installation) client(controller *pages) *delta.Client {
 // start has a client run until the test ends.
 func (i *installation) start(controller *pages) *delta.Client {
 	i.t.Helper()
-	c := i.client(controller)
+	return i.begin(i.client(controller))
+}
+
+// begin has a client run until the test ends.
+func (i *installation) begin(c *delta.Client) *delta.Client {
+	i.t.Helper()
 	require.NoError(i.t, c.Start(context.Background()))
 	i.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

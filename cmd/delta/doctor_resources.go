@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// The checks in this file read the database only.
+
+func (f *findings) late(kinds []delta.KindStatus, now time.Time) {
+	const check = "late"
+	late := false
+	for _, k := range kinds {
+		if k.Late == 0 {
+			continue
+		}
+		late = true
+		if k.Late == k.Unfinalized {
+			continue // more workers do not help them: unfinalized says so
+		}
+		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Late, "resource"), short(now.Sub(*k.OldestLate)))
+		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")
+	}
+	if !late && len(kinds) > 0 {
+		f.add(check, healthOK, "nothing is late", "")
+	}
+}
+
+// unfinalized looks for deleted resources whose kind had a Finalizer, where no client that runs has it. Only a row that no dispatcher takes shows
+// that: the task queue of a kind does not say what the controllers of its workers can do.
+func (f *findings) unfinalized(kinds []delta.KindStatus, now time.Time) {
+	for _, k := range kinds {
+		if k.Unfinalized == 0 {
+			continue
+		}
+		f.addKind("finalizer", k.Kind, healthWarn,
+			fmt.Sprintf("%s deleted and not finalized, the first for %s: no client that runs has a Finalizer for the kind",
+				counted(k.Unfinalized, "resource"), short(now.Sub(*k.OldestUnfinalized))),
+			"start a client whose controller has the Finalizer. Or have the rows removed without: UPDATE delta_controller SET finalizes = FALSE "+
+				"WHERE name = "+quoted(k.Kind)+"; UPDATE delta_resource SET finalized = NULL WHERE kind = "+quoted(k.Kind))
+	}
+}
+
+// stale looks for objects that listings name in an older version than the stored one, pass after pass.
+func (f *findings) stale(kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Stale == 0 {
+			continue
+		}
+		f.addKind("stale", k.Kind, healthWarn,
+			counted(k.Stale, "object")+" listed in an older version than the stored one, pass after pass, and not taken",
+			"see that their Compare, or Revision, is right: SELECT * FROM delta_stale WHERE kind = "+quoted(k.Kind)+" names them. "+
+				"To take what is listed: delta inform "+k.Kind+" --force")
+	}
+}
+
+// quoted is a literal of SQL.
+func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// withheld looks for deletions that listings ask for, and that nobody has decided of.
+func (f *findings) withheld(kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Withheld == nil || k.Withheld.Decision != "" {
+			continue
+		}
+		w := withheldOf(k.Withheld)
+		f.addKind("deletions", k.Kind, healthWarn,
+			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
+			"see what upstream lists; then delta informs approve "+k.Kind+", or delta informs dismiss "+k.Kind)
+	}
+}
+
+// snoozed names what Work keeps from being worked for a while.
+func (f *findings) snoozed(snoozes []delta.Snooze, now time.Time) {
+	for _, snooze := range snoozes {
+		left := short(snooze.Until.Sub(now))
+		if snooze.Kind != "" {
+			f.addKind("kind", snooze.Kind, healthWarn, "snoozed for "+left+" more, as its Work has said",
+				"nothing; to end it now: delta resume kind "+snooze.Kind)
+			continue
+		}
+		f.add("namespace", healthWarn, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
+			"nothing; to end it now: delta resume namespace "+snooze.Namespace)
+	}
+}
+
+// refused looks at objects that listings named and that cannot be taken.
+func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Refused == 0 {
+			continue
+		}
+		detail := counted(k.Refused, "object") + " refused"
+		if objects, err := s.Refused(ctx, k.Kind); err == nil && len(objects) > 0 {
+			first := objects[0]
+			detail += fmt.Sprintf(", as %q since %s: %s", first.ObjectID, first.Since.Format(time.RFC3339), first.Rule)
+		}
+		f.addKind("refused", k.Kind, healthWarn, detail, "see all: delta kinds "+k.Kind+". Correct them outside, or have the controller leave out or correct what it lists. "+
+			"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused")
+	}
+}

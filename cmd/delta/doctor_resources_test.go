@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// finalizingPages also clears up after pages that are deleted.
+type finalizingPages struct{ *pages }
+
+func (finalizingPages) Finalize(context.Context, *delta.Resource[page]) error { return nil }
+
+func TestDoctorLooksAtFullListings(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	c := i.begin(i.configured(&pages{}, map[string]delta.ObjectSettings{"page": {FullListingInterval: 24 * time.Hour}}))
+	full := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["full listing page"] }
+	require.Equal(t, healthOK, full().Status)
+	require.Contains(t, full().Detail, "every 1d, next in ")
+
+	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform-full:page")
+	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
+	require.Equal(t, healthWarn, full().Status)
+	require.Contains(t, full().Detail, "paused in Temporal by an operator")
+	require.Equal(t, healthOK, diagnosis(t, i.run("doctor", "-o", "json"))["informer page"].Status, "that has a schedule of its own")
+	require.Equal(t, exitOK, i.run(strings.Fields(full().Remedy[strings.Index(full().Remedy, "delta ")+len("delta "):])...).code)
+	require.Equal(t, healthOK, full().Status)
+
+	require.NoError(t, c.Stop(t.Context()))
+	require.NoError(t, schedule.Delete(t.Context()))
+	require.Equal(t, healthWarn, full().Status)
+	require.Contains(t, full().Detail, "missing in Temporal")
+
+	i.set(`update delta_controller set full_listing_interval = '0'`)
+	require.Empty(t, full(), "nothing is missing where there are no full listings")
+}
+
+func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	first := i.configured(finalizingPages{&pages{}}, nil)
+	require.NoError(t, first.Start(t.Context()))
+	i.inform(first, deltatype.ResourceStateSynced, nil, "a", "b")
+	require.NoError(t, first.Stop(t.Context()))
+
+	later := i.start(&pages{})
+	for _, id := range []string{"a", "b"} {
+		_, err := later.Delete(t.Context(), "page", id)
+		require.NoError(t, err)
+	}
+	i.set(`update delta_resource set due_at = now() - interval '2 hours', dispatch_at = now() + interval '10 minutes'`)
+	found := diagnosis(t, i.run("doctor", "-o", "json"))
+	require.NotContains(t, found, "finalizer page", "a client has taken them, and is busy")
+	require.Equal(t, healthWarn, found["late page"].Status)
+
+	i.set(`update delta_resource set dispatch_at = now() - interval '2 hours'`)
+	found = diagnosis(t, i.run("doctor", "-o", "json"))
+	require.Equal(t, healthWarn, found["finalizer page"].Status)
+	require.Contains(t, found["finalizer page"].Detail, "2 resources deleted and not finalized, the first for 2h: no client that runs has a Finalizer")
+	require.NotContains(t, found, "late page", "more workers do not help")
+	require.NotContains(t, found, "late", "they are late")
+	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
+
+	_, statements, _ := strings.Cut(found["finalizer page"].Remedy, "without: ")
+	i.set(statements)
+	require.Eventually(t, func() bool {
+		found = diagnosis(t, i.run("doctor", "-o", "json"))
+		return found["finalizer page"].Status == "" && found["late"].Status == healthOK
+	}, patience, 100*time.Millisecond, "the rows are kept for their retention")
+}
+
+func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('o''k', '-1s')`)
+	i.set(`insert into delta_stale (kind, object_id, pass, passes) values
+		('page', 'once', gen_random_uuid(), 2), ('page', 'a', gen_random_uuid(), 3), ('page', 'b', gen_random_uuid(), 7), ('o''k', 'c', gen_random_uuid(), 3)`)
+	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	require.Equal(t, healthWarn, found["stale page"].Status)
+	require.Contains(t, found["stale page"].Detail, "2 objects listed in an older version than the stored one")
+	require.Contains(t, found["stale page"].Remedy, "delta inform page --force")
+	require.Contains(t, found["stale o'k"].Remedy, "kind = 'o''k'")
+}
