@@ -204,7 +204,7 @@ func (c *Claims) look(ctx context.Context, due map[time.Duration][]*claim) {
 			c.mu.Lock()
 			c.patient = time.Now().Add(period / (2 * claimShare))
 			c.mu.Unlock()
-			c.log.Warn("renewing claims failed; it is tried again until they are over, and then the context of Work ends",
+			c.log.Warn("renewing claims failed; it is tried again until they are over, and then the context of Work, or Finalize, ends",
 				"claims", len(due[period]), "error", err)
 		}
 	}

@@ -62,9 +62,9 @@ func (c *txCompletion) success() Verdict {
 	return VerdictSynced
 }
 
-// judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever Work
-// returned came too late. If it was not, what Work said without it stands, except that all is well.
-func (c *txCompletion) judge(outcome *Outcome) {
+// judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
+// returned came too late. If it was not, what it said without the transaction stands, except that all is well.
+func (c *txCompletion) judge(outcome *Outcome, function string) {
 	w, r := c.worked, c.execution.read(c.worked)
 	if r == nil {
 		return // fenced: nothing is written where the row is gone, or was completed
@@ -80,6 +80,6 @@ func (c *txCompletion) judge(outcome *Outcome) {
 	}
 	open := r.IsWorked() && mine && r.ClaimedUntil != nil
 	if open && outcome.Verdict == c.success() {
-		*outcome = Outcome{Verdict: VerdictFailed, Error: "Work returned nil after CompleteTx, but the transaction was not committed"}
+		*outcome = Outcome{Verdict: VerdictFailed, Error: function + " returned nil after CompleteTx, but the transaction was not committed"}
 	}
 }

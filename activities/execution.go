@@ -176,18 +176,18 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 	for _, one := range set[1:] {
 		tasks = append(tasks, &one.task)
 	}
-	do := e.workOne
+	user := userFunc{"Work", e.workOne}
 	switch {
 	case set[0].worked.IsFinalizing():
-		do = e.finalizeOne // by itself, also where the controller takes many
+		user = userFunc{"Finalize", e.finalizeOne} // by itself, also where the controller takes many
 	case len(set) > 1 || (!e.single && e.takesMany()):
-		do = e.Handler.WorkBatch
+		user = userFunc{"WorkBatch", e.Handler.WorkBatch}
 	}
-	outcomes := e.call(set, tasks, do, spawn)
+	outcomes := e.call(set, tasks, user, spawn)
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {
-			one.tx.judge(&one.outcome)
+			one.tx.judge(&one.outcome, user.name)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package activities_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
@@ -230,6 +231,29 @@ func TestALostFinalizeIsTriedAgain(t *testing.T) {
 	require.Empty(t, h.writeOutcome(row, claim, "deleted"))
 }
 
+// Errors and logs say that it was Finalize, not Work, which does not return, or ends in another way than by returning.
+func TestErrorsOfFinalizeNameIt(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	defer close(goOn)
+	h, ref := newFinalizer(t, func(context.Context, *deltatype.ResourceRow) activities.Outcome {
+		runtime.Goexit()
+		return finalized
+	})
+	h.delete(ref)
+	h.attempt(ref)
+	h.set(ref, "due_at = now()")
+	h.handler.finalize = func(context.Context, *deltatype.ResourceRow) activities.Outcome {
+		<-goOn
+		return finalized
+	}
+	h.handler.workTimeout, h.AbandonAfter = 20*time.Millisecond, 30*time.Millisecond
+	h.attempt(ref)
+	require.Equal(t, []string{
+		"Finalize ended its goroutine (runtime.Goexit)", "timed out after 20ms: Finalize did not return within 30ms of the end of its context",
+	}, errorsOf(h.row(ref)))
+}
+
 // What Finalize writes to the same database commits with the fact that it was done, or not at all.
 func TestFinalizeCompletesInATransactionOfTheUsers(t *testing.T) {
 	t.Parallel()
@@ -253,7 +277,7 @@ func TestFinalizeCompletesInATransactionOfTheUsers(t *testing.T) {
 			require.Equal(t, commits, isFinalized(row))
 			require.Equal(t, deltatype.ResourceStateDeleted, row.State)
 			if !commits {
-				require.Contains(t, errorsOf(row)[0], "the transaction was not committed")
+				require.Equal(t, []string{"Finalize returned nil after CompleteTx, but the transaction was not committed"}, errorsOf(row))
 			}
 		})
 	}

@@ -270,7 +270,7 @@ func (e *execution) leave(locked []*claimed) {
 		defer cancel()
 		defer e.claim.release()
 		if _, err := copied.repeat(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
-			e.Logger.Error("outcomes could not be written; Work runs again when the claim is over", "resources", len(locked), "error", err)
+			e.Logger.Error("outcomes could not be written; Work, or Finalize, runs again when the claim is over", "resources", len(locked), "error", err)
 			return
 		}
 		e.dispatchSoon()

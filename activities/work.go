@@ -68,12 +68,18 @@ func (a *Activities) finalizeOne(ctx context.Context, tasks []*Task) []Outcome {
 	return []Outcome{a.Handler.Finalize(ctx, tasks[0])}
 }
 
+// userFunc is a function of the user's controller, with the name that errors and logs give it.
+type userFunc struct {
+	name string
+	do   func(context.Context, []*Task) []Outcome
+}
+
 // call calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
 // even if the call does not: that call then keeps its slots, and the claim of its resources, until it ends.
 // Where user code was not called, because the context ended while a slot was awaited, the resources are released.
 // The tasks are the call's: what it has made of them is not looked at again.
 func (e *execution) call(
-	set []*claimed, tasks []*Task, do func(context.Context, []*Task) []Outcome, spawn func(call func()),
+	set []*claimed, tasks []*Task, user userFunc, spawn func(call func()),
 ) []Outcome {
 	row := tasks[0].Row
 	kind, objectID, attempt := row.ObjectKind, row.ObjectID, row.Attempt
@@ -110,13 +116,13 @@ func (e *execution) call(
 		defer func() {
 			taken.leave()
 			if outcomes == nil {
-				// Work has ended its goroutine, as a failing test assertion does.
-				outcomes = alike(tasks, Outcome{Verdict: VerdictFailed, Error: "Work ended its goroutine (runtime.Goexit)"})
+				// It has ended its goroutine, as a failing test assertion does.
+				outcomes = alike(tasks, Outcome{Verdict: VerdictFailed, Error: user.name + " ended its goroutine (runtime.Goexit)"})
 			}
 			done <- outcomes
 		}()
 		began := time.Now()
-		outcomes = do(workCtx, tasks)
+		outcomes = user.do(workCtx, tasks)
 		if e.Pace != nil {
 			e.Pace.Called(time.Since(began))
 		}
@@ -136,20 +142,20 @@ func (e *execution) call(
 	case <-grace.C:
 	}
 
-	e.Logger.Error("Work ignores the end of its context; its slots stay taken, and its resources claimed, until it returns",
+	e.Logger.Error(user.name+" ignores the end of its context; its slots stay taken, and its resources claimed, until it returns",
 		"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
 	returned := make(chan struct{})
 	e.claim.hold()
 	go func() {
 		defer e.claim.release()
 		<-done
-		e.Logger.Warn("Work returned after its attempt was closed; the result is not used",
+		e.Logger.Warn(user.name+" returned after its attempt was closed; the result is not used",
 			"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks))
 		close(returned)
 	}()
 	return e.explain(workCtx, alike(tasks, Outcome{
 		Verdict:  VerdictFailed,
-		Error:    fmt.Sprintf("Work did not return within %s of the end of its context", e.AbandonAfter),
+		Error:    fmt.Sprintf("%s did not return within %s of the end of its context", user.name, e.AbandonAfter),
 		returned: returned,
 	}), timeout)
 }

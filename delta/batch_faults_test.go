@@ -346,7 +346,7 @@ func TestABatchWorkerThatIsTooSlowFailsThatCallOnly(t *testing.T) {
 		defer cancel()
 		_ = c.Stop(ctx)
 	}()
-	reasons := map[string]string{"slow": "", "late": "timed out after 300ms", "stuck": "Work did not return within", "fine": ""}
+	reasons := map[string]string{"slow": "", "late": "timed out after 300ms", "stuck": "WorkBatch did not return within", "fine": ""}
 	for namespace := range reasons {
 		_, err := c.InformMany(t.Context(), manyBatched(names(namespace, 5)...), &delta.InformOpts{Namespace: namespace})
 		require.NoError(t, err)
