@@ -15,6 +15,8 @@ var ErrNotSynced = errors.New("the resource was not synced")
 // Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused, with its kind perhaps. An object that did
 // not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced.
 //
+// Once the object is informed, the row is never nil: with any other error, such as the end of ctx, it is the row as it was informed.
+//
 // It needs some client that has a controller for the kind and was started; it need not be this one. The object is informed in any
 // case. The resource goes on to be synced when ctx ends. Any number of callers share one statement that looks at their rows.
 func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*deltatype.ResourceRow, error) {
@@ -27,9 +29,11 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 		if kindPaused, err = c.awaiter.await(ctx, row.ID, row.Generation); err != nil {
 			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.ObjectKind, row.ObjectID, err)
 		}
-		if row, err = c.Get(ctx, row.ObjectKind, row.ObjectID); err != nil {
-			return nil, err
+		settled, err := c.Get(ctx, row.ObjectKind, row.ObjectID)
+		if err != nil {
+			return row, fmt.Errorf("delta: sync %s/%s: it has settled; reading it: %w", row.ObjectKind, row.ObjectID, err)
 		}
+		row = settled
 	}
 	if row.SyncedGeneration < result.Resource.Generation || row.State == deltatype.ResourceStateDeleted {
 		why := string(row.State)

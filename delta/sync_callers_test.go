@@ -3,9 +3,12 @@ package delta_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -100,4 +103,54 @@ func TestSyncEndsWhenItsResourceIsPausedOrItsContextEnds(t *testing.T) {
 	answered = start(t.Context(), "of-paused-kind")
 	require.NoError(t, c.PauseKind(t.Context(), "account"))
 	require.ErrorIs(t, got(t, answered).err, delta.ErrNotSynced)
+}
+
+// cancelAt ends a context when a query begins.
+type cancelAt struct {
+	query  string
+	cancel context.CancelFunc
+}
+
+func (c cancelAt) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, c.query) {
+		c.cancel()
+	}
+	return ctx
+}
+
+func (cancelAt) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// A caller whose context ends between the outcome and the row still has the row as it was informed, and so its id.
+func TestSyncThatIsCutOffAtItsLastReadReturnsTheRow(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	settings := h.Pool.Config()
+	settings.ConnConfig.Tracer = cancelAt{"-- name: GetResource :one", cancel}
+	pool, err := pgxpool.NewWithConfig(t.Context(), settings)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	c, err := delta.NewClient(pool, h.config())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+
+	type answer struct {
+		row *deltatype.ResourceRow
+		err error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		row, err := c.Sync(ctx, account{Name: "ann"}, nil)
+		answered <- answer{row, err}
+	}()
+	h.eventually("account", "ann", inState(deltatype.ResourceStateScheduled))
+	require.NoError(t, ctx.Err())
+	_, err = h.client(h.config()).Pause(t.Context(), "account", "ann")
+	require.NoError(t, err)
+	last := got(t, answered)
+	require.ErrorIs(t, last.err, context.Canceled)
+	require.ErrorContains(t, last.err, "sync account/ann: it has settled")
+	require.NotErrorIs(t, last.err, delta.ErrNotSynced)
+	require.NotNil(t, last.row)
+	require.Equal(t, "ann", last.row.ObjectID)
 }
