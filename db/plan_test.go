@@ -270,6 +270,25 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 2 * few,
 		},
+		"WithholdMembers": {
+			before: "state = 'scheduled', due_at = now(), workflow_id = 'batch/1'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				if _, err := conn.Exec(ctx, "INSERT INTO delta_controller (name, inform_interval, snoozed_until) VALUES ('thing', '1 hour', now() + interval '1 hour')"); err != nil {
+					return 0, err
+				}
+				withheld, err := q.WithholdMembers(ctx, conn, db.WithholdMembersParams{Ids: ids, Kind: "thing", WorkflowID: "batch/1"})
+				return len(withheld), err
+			},
+			does: few, most: 3 * few,
+		},
+		"RescheduleResting": {
+			before: "state = 'synced'", // two days ago, and rows are kept for one
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				kinds, err := q.RescheduleResting(ctx, conn, db.RescheduleRestingParams{Ids: ids, Namespace: "default", Earliest: 0.05})
+				return len(kinds), err
+			},
+			does: few, most: 3 * few,
+		},
 		"DispatchNow": {
 			before: "state = 'scheduled', due_at = now(), dispatch_at = now() + interval '1 minute'",
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {

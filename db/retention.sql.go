@@ -122,23 +122,30 @@ func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionPar
 }
 
 const rescheduleResting = `-- name: RescheduleResting :many
-UPDATE delta_resource r SET due_at = o.at, dispatch_at = now()
-FROM (
-    SELECT l.id, l.since + l.period AS at, l.period, l.due_at FROM (
-        SELECT d.id, d.due_at,
-            CASE WHEN d.state = 'degraded' AND delta_heals(d.state, d.cause) AND c.degraded_retry > '0' THEN d.attempted_at
-                WHEN d.state = 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since,
-            delta_next_step(d.state, d.cause, n, '0', coalesce(c.degraded_retry, '1 hour'),
-                $2::double precision * abs(hashtextextended(coalesce(d.workflow_id, d.id::text), 0) % 1024) / 1024,
-                coalesce(c.synced_retention, '1 day'), coalesce(c.degraded_retention, '1 day'), coalesce(c.deleted_retention, '1 day')) AS period
-        FROM delta_resource d
-        LEFT JOIN delta_namespace n ON n.name = d.namespace
-        LEFT JOIN delta_controller c ON c.name = d.kind
-        WHERE d.id = ANY ($1::bigint[]) AND d.namespace = $3 AND d.state IN ('synced', 'degraded', 'deleted') AND d.claimed_until IS NULL
+WITH l AS MATERIALIZED (
+    SELECT d.id, d.kind, d.namespace, d.state, d.cause, d.workflow_id, d.due_at, d.attempted_at, d.listed_at, d.synced_at FROM (SELECT unnest($1::bigint[]) AS id) m
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.kind, d.namespace, d.state, d.cause, d.workflow_id, d.due_at, d.attempted_at, d.listed_at, d.synced_at FROM delta_resource d
+        WHERE d.id = m.id AND d.namespace = $2 AND d.state IN ('synced', 'degraded', 'deleted') AND d.claimed_until IS NULL
           AND NOT delta_awaits_attempt(d.state, d.finalized) AND NOT delta_is_worked(d.state, d.finalized, d.due_at)
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    ) l
-) o
+        LIMIT 1
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) d
+), o AS MATERIALIZED (
+    SELECT p.id, p.since + p.period AS at, p.period, p.due_at FROM (
+        SELECT l.id, l.due_at,
+            CASE WHEN l.state = 'degraded' AND delta_heals(l.state, l.cause) AND c.degraded_retry > '0' THEN l.attempted_at
+                WHEN l.state = 'degraded' THEN greatest(l.attempted_at, l.listed_at) ELSE l.synced_at END AS since,
+            delta_next_step(l.state, l.cause, n, '0', coalesce(c.degraded_retry, '1 hour'),
+                $3::double precision * abs(hashtextextended(coalesce(l.workflow_id, l.id::text), 0) % 1024) / 1024,
+                coalesce(c.synced_retention, '1 day'), coalesce(c.degraded_retention, '1 day'), coalesce(c.deleted_retention, '1 day')) AS period
+        FROM l
+        LEFT JOIN delta_namespace n ON n.name = l.namespace
+        LEFT JOIN delta_controller c ON c.name = l.kind
+    ) p
+)
+UPDATE delta_resource r SET due_at = o.at, dispatch_at = now()
+FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
   AND ((o.at IS NULL) <> (o.due_at IS NULL) OR abs(extract(epoch FROM o.at - o.due_at)) > 0.1 * extract(epoch FROM o.period))
 RETURNING r.kind
@@ -146,15 +153,17 @@ RETURNING r.kind
 
 type RescheduleRestingParams struct {
 	Ids       []int64
-	Earliest  float64
 	Namespace string
+	Earliest  float64
 }
 
 // Has rows rest for as long as the settings of their namespace say now, counted from when their rest began, and a dispatcher wake their
 // workflows. Those that differ by no more than what expiries are spread by are left as they are. What is locked is written by another, or
 // takes the settings when its timer fires. Members of a batch are due together, as they were.
+//
+// The rows are looked up one by one, as in other statements: joined, a table that Postgres believes empty is read as a whole for each of them.
 func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg RescheduleRestingParams) ([]string, error) {
-	rows, err := db.Query(ctx, rescheduleResting, arg.Ids, arg.Earliest, arg.Namespace)
+	rows, err := db.Query(ctx, rescheduleResting, arg.Ids, arg.Namespace, arg.Earliest)
 	if err != nil {
 		return nil, err
 	}
