@@ -81,7 +81,8 @@ type Config struct {
 
 	// DisableInformers has this client run no informers and leave their schedules, and what other clients have set for them, as they are:
 	// for tests, and for clients that only work. RunInform still asks for a run, which waits for another client. A worker of the
-	// user's own that the client is registered on ([Client.Register]) does run the passes that Temporal gives it.
+	// user's own that the client is registered on ([Client.Register]) does run the passes that Temporal gives it. Start warns of kinds that
+	// have an informer, and with which no client has started yet that runs them.
 	//
 	// Defaults to false.
 	DisableInformers bool

@@ -201,6 +201,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	if c.config.TaskQueue != "" {
 		queue = &c.config.TaskQueue
 	}
+	var unlisted []string
 	for kind, r := range c.config.Controllers.byKind {
 		rest := c.restOf(r.settings)
 		params := db.UpsertControllerParams{
@@ -220,18 +221,12 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
-		if !params.Informs {
-			continue
-		}
-		if r.settings.detectsDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
-			c.config.Logger.Warn("rows of a kind with complete listings are removed after a retention that is set: what is deleted upstream after that is "+
-				"not noticed, and what is still listed is synced as if it were new", "kind", kind, "retention", c.config.SyncedResourceRetentionPeriod)
-		}
-		if settings.Finalizes && !r.handler.Finalizes() {
-			c.config.Logger.Warn("this client's controller has no Finalizer, and others of the kind had one: what is deleted is kept until a client "+
-				"that has one has finalized it", "kind", kind)
+		c.warnOfKind(kind, r, settings)
+		if c.config.DisableInformers && e.isUnlisted(r, settings) {
+			unlisted = append(unlisted, kind)
 		}
 	}
+	c.warnUnlisted(unlisted)
 	return nil
 }
 

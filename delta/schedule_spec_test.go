@@ -165,7 +165,11 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	h := newHarness(t)
 	off := h.config(with(&controller[hourly]{}))
 	off.DisableInformers, off.ResourceInformInterval, off.MaintenanceJobInterval = true, 2*time.Hour, 50*time.Millisecond
+	var alone, beside logBuffer
+	off.Logger = alone.logger()
 	c := h.start(off)
+	require.Contains(t, alone.String(), "no other has started with these kinds")
+	require.Contains(t, alone.String(), "kinds=[hourly]")
 	schedule := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:hourly")
 	_, err := schedule.Describe(t.Context())
 	require.ErrorAs(t, err, new(*serviceerror.NotFound))
@@ -183,6 +187,7 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	}}))
 	h.start(on)
 	<-passes
+	off.Logger = beside.logger()
 	h.start(off) // it starts last, and its interval does not count
 	require.Equal(t, time.Hour, h.described("inform:hourly").Schedule.Spec.Intervals[0].Every)
 	_, err = c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "hourly"}, nil)
@@ -191,4 +196,29 @@ func TestAClientWithoutInformersLeavesThemToOthers(t *testing.T) {
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, time.Hour, kinds[0].InformInterval)
+	require.NotContains(t, beside.String(), "no other has started")
+}
+
+// What a client without informers would not list anyway is not missed.
+func TestAClientWithoutInformersMissesNoneThatDoNotRun(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var logged logBuffer
+	config := h.config(add[blind](blindController{}), with(&controller[hourly]{}))
+	config.DisableInformers, config.Logger = true, logged.logger()
+	config.Kinds = map[string]delta.ObjectSettings{"hourly": {InformInterval: -1}}
+	h.start(config)
+	require.NotContains(t, logged.String(), "no other has started")
+}
+
+// A client without informers says, as others do, that it cannot finalize what others could.
+func TestAClientWithoutInformersSaysThatItHasNoFinalizer(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.exec("INSERT INTO delta_controller (name, inform_interval, finalizes) VALUES ('hourly', '1 hour', TRUE)")
+	var logged logBuffer
+	config := h.config(with(&controller[hourly]{}))
+	config.DisableInformers, config.Logger = true, logged.logger()
+	h.start(config)
+	require.Contains(t, logged.String(), "this client's controller has no Finalizer")
 }

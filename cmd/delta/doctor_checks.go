@@ -234,7 +234,7 @@ func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time
 	}
 	switch {
 	case k.InformInterval == 0 && k.InformSchedule == nil:
-		add(healthWarn, "no client has started with this kind", "start a client that has its controller")
+		add(healthWarn, "no client that runs informers has started with this kind", "start a client that has its controller, without Config.DisableInformers")
 	case k.ListsNothing:
 		add(healthOK, "its controller has none", "")
 	case k.InformInterval < 0:
