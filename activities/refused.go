@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/chariot-giving/delta/db"
 )
@@ -18,8 +17,6 @@ const (
 	maxRefusedBytes = 64 << 10
 	// maxRefusedShown is how many the log names.
 	maxRefusedShown = 5
-	// maxIDBytes is how long an id may be.
-	maxIDBytes = 512
 )
 
 // refusals are the objects of a pass that cannot be taken.
@@ -41,14 +38,14 @@ func (p *pass) refuse(ctx context.Context, item Listed) error {
 	if len(r.shown) < maxRefusedShown {
 		r.shown = append(r.shown, rule)
 	}
-	if id != "" && len(id) <= maxIDBytes && utf8.ValidString(id) && !strings.ContainsRune(id, 0) {
+	if db.MayBeStored(id) {
 		r.listed = append(r.listed, id)
 	}
 	object := item.Params.EncodedObject
 	if len(object) > maxRefusedBytes {
 		object = nil
 	}
-	r.waiting.ObjectIds = append(r.waiting.ObjectIds, bound(id, maxIDBytes))
+	r.waiting.ObjectIds = append(r.waiting.ObjectIds, bound(id, db.MaxObjectIDBytes))
 	r.waiting.Rules = append(r.waiting.Rules, rule)
 	r.waiting.Objects = append(r.waiting.Objects, object)
 	if len(r.waiting.Rules) < refusedPage {

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/db"
 )
 
 // The server starts the workflow of a schedule under its id and the time, and its own workflow of the schedule under a prefix.
@@ -27,9 +29,9 @@ var idPieces = []string{
 
 // anyID is a valid object id.
 func anyID(r *mathrand.Rand) string {
-	most := 1 + r.IntN(maxObjectIDBytes)
+	most := 1 + r.IntN(db.MaxObjectIDBytes)
 	if r.IntN(4) == 0 {
-		most = maxObjectIDBytes
+		most = db.MaxObjectIDBytes
 	}
 	var b strings.Builder
 	if r.IntN(4) == 0 {
@@ -55,7 +57,7 @@ func anyID(r *mathrand.Rand) string {
 	if id == "" {
 		return "x"
 	}
-	if r.IntN(4) == 0 && len(id) < maxObjectIDBytes {
+	if r.IntN(4) == 0 && len(id) < db.MaxObjectIDBytes {
 		id += " "
 	}
 	return id
@@ -182,7 +184,7 @@ func TestNamesHaveRoomForWhatIsAppended(t *testing.T) {
 			unique("informs of "+of, n.inform(kind))
 			unique("informs' task queue of "+of, "task queue "+n.informQueue(kind))
 			unique("task queue of "+of, "task queue "+n.taskQueue(kind)) // these are no workflows
-			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", maxObjectIDBytes)} {
+			for _, id := range []string{"x", "batch/x", "~", strings.Repeat("x", db.MaxObjectIDBytes)} {
 				resource := n.resource(kind, id)
 				unique(id+" of "+of, resource)
 				for _, other := range kinds {

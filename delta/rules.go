@@ -11,12 +11,13 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/chariot-giving/delta/db"
 )
 
 const (
 	defaultMaxAttempts = 10
 	maxNameBytes       = 127
-	maxObjectIDBytes   = 512
 	maxTagBytes        = 255
 	maxKeyBytes        = 255
 	// maxTaskQueueBytes is Temporal's bound on its ids.
@@ -79,15 +80,8 @@ func checkName(field, value string) error {
 }
 
 func checkObjectID(id string) error {
-	switch {
-	case id == "":
-		return inputError("object id", id, "must not be empty")
-	case len(id) > maxObjectIDBytes:
-		return inputError("object id", id, "must be at most %d bytes", maxObjectIDBytes)
-	case !utf8.ValidString(id):
-		return inputError("object id", id, "must be valid UTF-8")
-	case strings.ContainsFunc(id, unicode.IsControl):
-		return inputError("object id", id, "must have no control characters")
+	if rule := db.BrokenIDRule(id); rule != "" {
+		return inputError("object id", id, "%s", rule)
 	}
 	return nil
 }
