@@ -39,7 +39,7 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Stats().LagBytes == 0 }, cdctest.Patience, 10*time.Millisecond, "where nothing waits, it follows")
 
 	require.True(t, query[bool](d, `select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1`, d.name))
-	require.Eventually(t, func() bool { return s.Stats().Reconnects == 1 }, cdctest.Patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().Reconnects >= 1 }, cdctest.Patience, 10*time.Millisecond)
 	s.Close()
 	require.False(t, s.Stats().Connected)
 }

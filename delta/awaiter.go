@@ -66,7 +66,7 @@ func (a *awaiter) await(ctx context.Context, id, generation int64) (kindPaused b
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.calls, call)
-		return false, context.Cause(ctx)
+		return false, withCause(ctx, ctx.Err())
 	}
 }
 

@@ -57,7 +57,7 @@ func (b *batcher) inform(ctx context.Context, params deltatype.ObjectInformParam
 	b.mu.Unlock()
 	select {
 	case <-ctx.Done():
-		return nil, informError([]deltatype.ObjectInformParams{params}, ctx.Err())
+		return nil, informError([]deltatype.ObjectInformParams{params}, withCause(ctx, ctx.Err()))
 	case result := <-call.done:
 		if result == nil {
 			return b.alone(ctx, params)

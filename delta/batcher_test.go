@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -122,22 +123,23 @@ func TestACallerThatNoLongerWaitsLeavesTheOthers(t *testing.T) {
 	c := h.client(&delta.Config{})
 	defer c.Stop(t.Context()) //nolint:errcheck // nothing is running
 
+	leaves := errors.New("no longer waits")
 	var all sync.WaitGroup
 	for i := range 200 {
 		all.Go(func() {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
 			if i%2 == 0 {
 				go func() {
 					time.Sleep(time.Duration(i) * 50 * time.Microsecond)
-					cancel()
+					cancel(leaves)
 				}()
 			}
 			result, err := c.Inform(ctx, account{Name: fmt.Sprint("a-", i)}, nil)
 			switch {
 			case i%2 == 1 && (err != nil || result.Resource.ObjectID != fmt.Sprint("a-", i)):
 				t.Errorf("%d: %v", i, err)
-			case err != nil && ctx.Err() == nil:
+			case err != nil && !errors.Is(err, leaves):
 				t.Errorf("%d: %v", i, err)
 			}
 		})

@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 type clientKey struct{}
@@ -24,4 +25,13 @@ func ClientFromContextSafely(ctx context.Context) (*Client, error) {
 		return client, nil
 	}
 	return nil, errors.New("delta: no client in the context: it is only in those that Work and Inform are given")
+}
+
+// withCause adds to an error of a context that ended the cause that its owner gave: pgx reports only that it ended.
+func withCause(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause == nil || !errors.Is(err, ctx.Err()) || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }

@@ -20,6 +20,16 @@ func (h *harness) started(kind, id string) *historypb.WorkflowExecutionStartedEv
 	return events[0].GetWorkflowExecutionStartedEventAttributes()
 }
 
+// beganUnsignalled asserts that the first attempt of a resource's workflow ended without a signal before it. Later ones may come: a
+// dispatcher that did not learn in time that the workflow runs wakes it.
+func (h *harness) beganUnsignalled(kind, id string) {
+	h.t.Helper()
+	workflowID := h.Prefix + "/" + kind + "/" + id
+	h.comes(workflowID, endsAttempt) // the row has the outcome before the history does
+	events := h.history(workflowID)
+	require.False(h.t, slices.ContainsFunc(events[:slices.IndexFunc(events, endsAttempt)], isSignal))
+}
+
 // isFirstTask chooses what became of the first task of a workflow. Later ones may well time out: those that a worker was to have
 // which has been stopped meanwhile.
 func isFirstTask(became enumspb.EventType) func(*historypb.HistoryEvent) bool {
@@ -38,13 +48,15 @@ func TestTheWorkflowOfANewResourceBeginsWhereItIsStarted(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())
-	require.Equal(t, 1, h.wakeups("account", "ann"))
+	h.beganUnsignalled("account", "ann")
+	run := h.started("account", "ann").GetOriginalExecutionRunId()
 
 	// What is informed anew has a workflow that rests, and that is to hear of it.
 	_, err = c.Inform(t.Context(), account{Name: "ann", Plan: "new"}, nil)
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(2))
-	require.Equal(t, 2, h.wakeups("account", "ann"))
+	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId())
+	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
 // A row that is new to the table may have a workflow: that of one which was removed by hand, say.
@@ -69,7 +81,7 @@ func TestANewRowWhoseWorkflowRunsIsSynced(t *testing.T) {
 	h.eventually("account", "ann", synced(1))
 	require.Equal(t, "new", <-works)
 	require.Equal(t, run, h.started("account", "ann").GetOriginalExecutionRunId(), "it is the workflow that ran already")
-	require.Equal(t, 2, h.wakeups("account", "ann"))
+	require.True(t, slices.ContainsFunc(h.history(h.Prefix+"/account/ann"), isSignal))
 }
 
 // An eager start has the first task in its answer: one that was lost would come again after Temporal's timeout of 10 s.
@@ -83,7 +95,7 @@ func TestStopLeavesNoStartUnanswered(t *testing.T) {
 	temporal.late.Store(true)
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
-	until(t, func() bool { return temporal.begun.Load() == 1 })
+	until(t, func() bool { return temporal.begun.Load() > 0 })
 	require.NoError(t, c.Stop(t.Context()))
 	temporal.late.Store(false)
 	require.True(t, h.started("account", "ann").GetEagerExecutionAccepted())

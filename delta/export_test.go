@@ -30,6 +30,13 @@ func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities 
 // ResourceWorkflowID is the id of the workflow of a resource, by its object's id or, where these are kept from Temporal, its hash.
 func (c *Client) ResourceWorkflowID(kind, id string) string { return c.names().resource(kind, id) }
 
+// Awaiting is how many callers of Sync wait for their resource to settle.
+func (c *Client) Awaiting() int {
+	c.awaiter.mu.Lock()
+	defer c.awaiter.mu.Unlock()
+	return len(c.awaiter.calls)
+}
+
 // WatchListing looks at a listing as a watch of its run does, in pages of a size.
 func WatchListing(pool *pgxpool.Pool, kind, pass string, size int) (look func(context.Context) (listed, unsettled int, err error)) {
 	u := &unsettled{kind: kind, pass: pass, size: size}

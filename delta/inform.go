@@ -115,7 +115,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		Outbox:             outbox{c},
 	})
 	if err != nil {
-		return nil, informError(params, err)
+		return nil, informError(params, withCause(ctx, err))
 	}
 	for _, r := range results {
 		if r == nil {
@@ -148,7 +148,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 		Notify:             true,
 	})
 	if err != nil {
-		return nil, informError(params, err)
+		return nil, informError(params, withCause(ctx, err))
 	}
 	for _, r := range results {
 		if r.Stale {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
@@ -175,7 +176,7 @@ func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
 	require.NoError(t, tx.Commit(t.Context()))
 	h.eventually("account", "ann", synced(1))
 	h.eventually("account", "bob", synced(1))
-	require.Equal(t, 1, h.wakeups("account", "ann"))
+	h.beganUnsignalled("account", "ann")
 }
 
 func TestInformWorksWhileTemporalIsDown(t *testing.T) {
@@ -253,4 +254,32 @@ func TestConcurrentInformsOfOneNewObjectMakeOneRow(t *testing.T) {
 	wg.Wait()
 	require.NoError(t, errors.Join(errs...))
 	require.EqualValues(t, 1, h.row("account", "ann").Generation)
+}
+
+func TestAnInformWhoseContextEndedHasTheCause(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(&delta.Config{})
+	object := account{Name: "ann"}
+	cause := errors.New("the shop is closed")
+	for name, inform := range map[string]func(context.Context, pgx.Tx) error{
+		"Inform": func(ctx context.Context, _ pgx.Tx) error { _, err := c.Inform(ctx, object, nil); return err },
+		"InformMany": func(ctx context.Context, _ pgx.Tx) error {
+			_, err := c.InformMany(ctx, []delta.Object{object}, nil)
+			return err
+		},
+		"InformTx": func(ctx context.Context, tx pgx.Tx) error { _, err := c.InformTx(ctx, tx, object, nil); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tx, err := h.Pool.Begin(t.Context())
+			require.NoError(t, err)
+			defer tx.Rollback(t.Context()) //nolint:errcheck // its connection may be closed
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(cause)
+			err = inform(ctx, tx)
+			require.ErrorIs(t, err, cause)
+			require.ErrorIs(t, err, context.Canceled)
+			require.ErrorContains(t, err, "inform account/ann")
+		})
+	}
 }

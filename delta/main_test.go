@@ -188,6 +188,25 @@ func (h *harness) signal(kind, id string) {
 	require.NoError(h.t, h.Temporal.SignalWorkflow(context.Background(), h.Prefix+"/"+kind+"/"+id, "", workflows.WakeSignal, nil))
 }
 
+// wake does so, and waits until the workflow has looked at its row because of it. The number of wake-ups says nothing of that: the
+// dispatcher of a busy machine may send more of them.
+func (h *harness) wake(kind, id string) {
+	h.t.Helper()
+	workflowID := h.Prefix + "/" + kind + "/" + id
+	before := len(h.history(workflowID))
+	h.signal(kind, id)
+	until(h.t, func() bool {
+		since := h.history(workflowID)[before:]
+		signal := slices.IndexFunc(since, isSignal)
+		return signal >= 0 && slices.ContainsFunc(since[signal:], endsAttempt)
+	})
+}
+
+// isSignal chooses the wake-ups and commands that a workflow received.
+func isSignal(e *historypb.HistoryEvent) bool {
+	return e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
+}
+
 // signalIfRunning does so where the workflow may have ended by itself meanwhile.
 func (h *harness) signalIfRunning(kind, id string) {
 	h.t.Helper()

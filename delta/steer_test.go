@@ -213,5 +213,5 @@ func TestAPausedInformerDoesNotRunBySchedule(t *testing.T) {
 	require.False(t, paused())
 	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").
 		Trigger(t.Context(), client.ScheduleTriggerOptions{}))
-	until(t, func() bool { return passes.Load() == 2 })
+	until(t, func() bool { return passes.Load() >= 2 })
 }
