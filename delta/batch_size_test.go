@@ -26,12 +26,19 @@ import (
 type sized struct{ account }
 
 func (sized) Kind() string                   { return "sized" }
-func (sized) Settings() delta.ObjectSettings { return batchSettings(1) }
+func (sized) Settings() delta.ObjectSettings { return sizedSettings(1) }
 
 type bulky struct{ account }
 
 func (bulky) Kind() string                   { return "sized" }
-func (bulky) Settings() delta.ObjectSettings { return batchSettings(100) }
+func (bulky) Settings() delta.ObjectSettings { return sizedSettings(100) }
+
+// sizedSettings bound the backoff: a slow machine fails many attempts before the test goes on, and would then wait for minutes.
+func sizedSettings(size int) delta.ObjectSettings {
+	s := batchSettings(size)
+	s.RetryPolicy.MaximumInterval = 2 * time.Second
+	return s
+}
 
 // withSize is a controller of that kind.
 func withSize(batches bool, work func(ctx context.Context, row *deltatype.ResourceRow) error) func(*delta.Controllers) {
@@ -89,7 +96,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 		return config
 	}
 	inform := func(c *delta.Client, namespace, name string) {
-		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace})
+		_, err := c.InformMany(t.Context(), many(func(a account) sized { return sized{a} }, names(name, 10)...), &delta.InformOpts{Namespace: namespace, MaxAttempts: 1000})
 		require.NoError(t, err)
 	}
 	each := func(name string, is func(*deltatype.ResourceRow) bool) {

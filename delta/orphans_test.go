@@ -100,7 +100,7 @@ func (g gear) onTaskQueue(name string, work func(context.Context, job) error) (*
 	config.TaskQueue = g.Prefix + "-" + name
 	c := g.client(config)
 	c.SetTiming(0, 200*time.Millisecond, 0)
-	w := sdkworker.New(g.Temporal, config.TaskQueue, sdkworker.Options{})
+	w := sdkworker.New(g.Temporal, config.TaskQueue, ownWorker())
 	require.NoError(g.t, c.Register(w))
 	require.NoError(g.t, c.Start(g.t.Context()))
 	g.t.Cleanup(func() { _ = c.Stop(context.Background()) })

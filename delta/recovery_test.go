@@ -70,7 +70,7 @@ func (own *ownTemporal) dial(options ...grpc.DialOption) client.Client {
 
 // Wipe Temporal, and everything is rebuilt from the rows: lifecycles, timers and schedules. What is not due is not synced.
 func TestSoakOfAWipedTemporal(t *testing.T) {
-	resources := soak.Count(t, 300, 3000)
+	resources := soak.Count(t, 100, 3000)
 	t.Parallel()
 	h := newHarness(t)
 	server := startTemporal(t)

@@ -25,7 +25,7 @@ func TestClientsWithDifferentKindsOnOneTaskQueueAreRefused(t *testing.T) {
 		config := h.config(add...)
 		config.TaskQueue = queue
 		c := h.client(config)
-		w := sdkworker.New(h.Temporal, queue, sdkworker.Options{})
+		w := sdkworker.New(h.Temporal, queue, ownWorker())
 		return c, w, c.Register(w)
 	}
 	shared := h.Prefix + "-shared"

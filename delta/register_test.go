@@ -50,7 +50,7 @@ func TestControllersOnAWorkerOfTheUsersOwn(t *testing.T) {
 	c := h.client(config)
 
 	interceptor := &counting{}
-	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{Interceptors: []interceptorOf{interceptor}})
+	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{Interceptors: []interceptorOf{interceptor}, DeadlockDetectionTimeout: patience})
 	require.NoError(t, c.Register(w))
 	require.ErrorContains(t, c.Register(w), "already registered")
 	require.NoError(t, w.Start())
@@ -84,7 +84,7 @@ func TestRegisterSaysWhatItLacks(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))
-	w := sdkworker.New(h.Temporal, "q", sdkworker.Options{})
+	w := sdkworker.New(h.Temporal, "q", ownWorker())
 	require.ErrorContains(t, h.client(config).Register(w), "Config.TaskQueue")
 	config.TaskQueue = "q"
 	require.ErrorContains(t, h.client(config).Register(nil), "registry is nil")
@@ -116,7 +116,7 @@ func TestBatchesOnAWorkerOfTheUsersOwn(t *testing.T) {
 	}
 	c := h.client(config)
 	interceptor := &counting{}
-	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{Interceptors: []interceptorOf{interceptor}})
+	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{Interceptors: []interceptorOf{interceptor}, DeadlockDetectionTimeout: patience})
 	require.NoError(t, c.Register(w))
 	require.NoError(t, w.Start())
 	defer w.Stop()
@@ -158,7 +158,7 @@ func TestAWorkerOfTheUsersOwnThatStopsLeavesTheRestOfItsBatches(t *testing.T) {
 	config.TaskQueue = h.Prefix + "-mine"
 	c := h.client(config)
 	run := func() sdkworker.Worker {
-		w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{WorkerStopTimeout: patience})
+		w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{WorkerStopTimeout: patience, DeadlockDetectionTimeout: patience})
 		require.NoError(t, c.Register(w))
 		require.NoError(t, w.Start())
 		return w

@@ -169,6 +169,9 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if !stack.ExternalTemporal() {
+		opts.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{} // the server is on this machine
+	}
 	opts.Logger = log.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	for _, change := range o.temporal {
 		change(&opts)
