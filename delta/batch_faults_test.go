@@ -130,6 +130,7 @@ func TestBatchesOfAWipedTemporalAreRebuiltFromTheRows(t *testing.T) {
 		return nil
 	}}))
 	config.Temporal, config.TemporalNamespace = temporal, ""
+	config.ResourceWorkTimeout = 5 * time.Second // the end of Temporal does not end what runs
 	config.MaintenanceJobInterval = 200 * time.Millisecond
 	config.Namespaces = map[string]delta.NamespaceConfig{
 		"default": {MaxWorkers: 100}, "brief": {MaxWorkers: 100, ResourceExpiry: 10 * time.Second},

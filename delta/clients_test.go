@@ -430,7 +430,7 @@ func TestAWorkerThatDiesInWorkIsNoticedInSecondsAndReplaced(t *testing.T) {
 
 // Three processes sync hundreds of resources, and one of them is killed in the middle: all settle, none is lost.
 func TestSoakOfAFleetThatLosesAProcess(t *testing.T) {
-	resources := soak.Count(t, 400, 4000)
+	resources := soak.Count(t, 160, 4000)
 	t.Parallel()
 	h := newHarness(t)
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")

@@ -52,7 +52,9 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 	inBothGears(t, func(t *testing.T, g gear) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
-		g.inform(c, full, names("crowd", 200)...)
+		// More than may wait for a slot of their namespace in a worker.
+		crowd := names("crowd", 80)
+		g.inform(c, full, crowd...)
 		g.informEach(c, full, names("single", 20)...)
 		got(t, begun)
 
@@ -80,7 +82,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 		require.Empty(t, begun, "MaxWorkers holds")
 
 		release()
-		for _, name := range append(append(names("crowd", 200), names("single", 20)...), names("late", 5)...) {
+		for _, name := range append(append(crowd, names("single", 20)...), names("late", 5)...) {
 			require.Equal(t, 1, g.await(name, synced(1)).Attempt)
 		}
 	})

@@ -69,7 +69,7 @@ func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{"slow": {MaxWorkers: 1000, RateLimit: 0.001}}
 		c := g.start(config)
-		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("crowd", 300)...)
+		g.inform(c, &delta.InformOpts{Namespace: "slow"}, names("crowd", 100)...)
 		until(t, func() bool { return slow.Load() == 1 })
 		g.informEach(c, nil, names("free", 10)...)
 		g.inform(c, nil, names("wide", 60)...)
