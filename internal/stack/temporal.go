@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,13 +62,8 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	for _, value := range slices.Concat(dynamicConfig, s.opts.TemporalSettings) { // the last value of a key counts
 		args = append(args, "--dynamic-config-value", value)
 	}
-	// Without the user's configuration: it is for clients of other servers.
-	ending, env := temporalEnding, cleanEnv("TEMPORAL_")
+	ending := temporalEnding
 	if s.opts.Ephemeral {
-		// Tests give it much to do for some minutes: with a heap of some hundred MB more it takes an eighth less of the processors.
-		if os.Getenv("GOGC") == "" {
-			env = append(env, "GOGC=400")
-		}
 		// Draining takes two seconds and here serves nobody.
 		ending = killOnly
 	} else {
@@ -81,7 +75,8 @@ func (s *Stack) serveTemporal(ctx context.Context, program temporalProgram) erro
 	defer s.waiting(fmt.Sprintf("Temporal to serve on port %d", port))()
 	began := time.Now()
 	c, err := startChild(spec{
-		name: "Temporal", path: program.path, args: args, dir: s.home.dir, env: env,
+		// Without the user's configuration: it is for clients of other servers.
+		name: "Temporal", path: program.path, args: args, dir: s.home.dir, env: cleanEnv("TEMPORAL_"),
 		logPath: s.home.path("temporal.log"), pidPath: s.home.path("temporal.pid"),
 		orphan: syscall.SIGKILL, ending: ending,
 	})
