@@ -25,12 +25,16 @@ const (
 	defaultMaximumInterval    = 30 * time.Minute
 )
 
-// Backoff is how long to wait after attempt n failed, give or take a tenth so that resources which failed together do
-// not return together.
+// Backoff is [RetryPolicy.Wait], give or take a tenth so that resources which failed together do not return together.
 func (p RetryPolicy) Backoff(n int) time.Duration {
+	return time.Duration(float64(p.Wait(n)) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // spread, not secrecy
+}
+
+// Wait is how long to wait after attempt n failed, without a spread.
+func (p RetryPolicy) Wait(n int) time.Duration {
 	initial := cmp.Or(p.InitialInterval, defaultInitialInterval)
 	most := max(cmp.Or(p.MaximumInterval, defaultMaximumInterval), initial)
 	coefficient := cmp.Or(p.BackoffCoefficient, defaultBackoffCoefficient)
 	wait := float64(initial) * math.Pow(coefficient, float64(max(n, 1)-1))
-	return time.Duration(min(wait, float64(most)) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // spread, not secrecy
+	return time.Duration(min(wait, float64(most)))
 }

@@ -59,7 +59,7 @@ func TestAnErrorEntryIsBounded(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("\x00🙂", 1<<20)
 	began := time.Now().Round(0)
-	encoded, err := encodeError(3, Outcome{Verdict: VerdictFailed, Error: long, Trace: long})
+	encoded, err := encodeError(time.Now(), 3, Outcome{Verdict: VerdictFailed, Error: long, Trace: long})
 	require.NoError(t, err)
 	var entry deltatype.AttemptError
 	require.NoError(t, json.Unmarshal(encoded, &entry))

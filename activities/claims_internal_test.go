@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/soak"
 )
@@ -67,7 +66,7 @@ func due(k *claim) {
 func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	pool := deltatest.New(t).Pool
+	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
 	k := claims.begin(neverLost)
 	id := claimedRow(t, pool, k)
@@ -113,13 +112,12 @@ func TestWorkEndsWhenItsClaimCannotBeRenewed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			env := deltatest.New(t)
-			url := config
-			if url == "" {
-				url = env.DatabaseURL
+			c := TestDatabase(t).Config()
+			if config != "" {
+				var err error
+				c, err = pgxpool.ParseConfig(config)
+				require.NoError(t, err)
 			}
-			c, err := pgxpool.ParseConfig(url)
-			require.NoError(t, err)
 			c.MaxConns = 1
 			pool, err := pgxpool.NewWithConfig(t.Context(), c)
 			require.NoError(t, err)
@@ -154,7 +152,7 @@ func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := deltatest.New(t).Pool
+			pool := TestDatabase(t)
 			k := NewClaims(pool, silent).begin(neverLost)
 			defer k.release()
 			id := claimedRow(t, pool, k)
@@ -171,7 +169,7 @@ func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 // A failover has lost the claim, and the same client has claimed the row again: the old call ends, and the new one goes on.
 func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) {
 	t.Parallel()
-	pool := deltatest.New(t).Pool
+	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
 	var calls [8]context.Context
 	var last *claim
@@ -204,7 +202,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 
 func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.T) {
 	t.Parallel()
-	pool := deltatest.New(t).Pool
+	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
 	k := claims.begin(neverLost)
 	defer k.release()

@@ -23,6 +23,8 @@ type txCompletion struct {
 	used, wrote atomic.Bool
 	// committed is set when the row shows that the transaction was committed.
 	committed bool
+	// rehearsed says, in a rehearsal, which transaction it was; nil until it was called with one.
+	rehearsed atomic.Pointer[rehearsedTx]
 }
 
 // complete writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
@@ -41,6 +43,11 @@ func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err error) {
+	if r := c.execution.rehearsal; r != nil {
+		marked, err := r.complete(ctx, tx)
+		c.rehearsed.Store(marked)
+		return err == nil, err
+	}
 	if err := db.New().LockResource(ctx, tx, c.worked.ID); err != nil {
 		return false, err
 	}
@@ -65,6 +72,10 @@ func (c *txCompletion) success() Verdict {
 // judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
 // returned came too late. If it was not, what it said without the transaction stands, except that all is well.
 func (c *txCompletion) judge(outcome *Outcome, function string) {
+	if r := c.execution.rehearsal; r != nil {
+		c.rule(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
+		return
+	}
 	w, r := c.worked, c.execution.read(c.worked)
 	if r == nil {
 		return // fenced: nothing is written where the row is gone, or was completed
@@ -74,12 +85,15 @@ func (c *txCompletion) judge(outcome *Outcome, function string) {
 	if w.IsFinalizing() {
 		done = r.Generation == w.Generation && r.Finalized != nil && *r.Finalized
 	}
-	if c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil) {
+	c.rule(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), r.IsWorked() && mine && r.ClaimedUntil != nil)
+}
+
+// rule has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.
+func (c *txCompletion) rule(outcome *Outcome, function string, committed, open bool) {
+	switch {
+	case committed:
 		*outcome, c.committed = Outcome{Verdict: c.success()}, true
-		return
-	}
-	open := r.IsWorked() && mine && r.ClaimedUntil != nil
-	if open && outcome.Verdict == c.success() {
+	case open && outcome.Verdict == c.success():
 		*outcome = Outcome{Verdict: VerdictFailed, Error: function + " returned nil after CompleteTx, but the transaction was not committed"}
 	}
 }

@@ -22,15 +22,20 @@ func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return options, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
 	}
-	options.Cursor = controller.InformCursor
-	if last := controller.LastInformTime.UTC(); last.Unix() > 0 {
+	return a.withCursor(options, controller.InformCursor, controller.LastInformTime.UTC(), now), nil
+}
+
+// withCursor are options with the cursor of a kind, and the time of its latest complete pass; that may be zero, or before 1970, for none.
+func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, last, now time.Time) deltatype.InformOptions {
+	options.Cursor = cursor
+	if last.Unix() > 0 {
 		if last.After(now) {
 			last = now.UTC() // the clock of the database was set back, or another database took over
 		}
 		after := last.Add(-a.Listing.Overlap)
 		options.After = &after
 	}
-	return options, nil
+	return options
 }
 
 // isComplete reports whether a listing with these options names all there is, so that what it leaves out is gone.
@@ -38,15 +43,26 @@ func (a *Activities) isComplete(o deltatype.InformOptions) bool {
 	return (a.Listing.Complete || a.Listing.Full) && o.After == nil && o.Cursor == "" && o.Limit == 0 && len(o.Labels) == 0
 }
 
-// moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
-func (p *pass) moveCursor(ctx context.Context, complete bool) error {
-	if o := p.in.Options; len(o.Labels) > 0 || o.Limit > 0 || o.After != nil || o.Cursor != "" {
-		return nil
-	}
+// isNarrowed reports whether somebody asked for a part of what there is.
+func (p *pass) isNarrowed() bool {
+	o := p.in.Options
+	return len(o.Labels) > 0 || o.Limit > 0 || o.After != nil || o.Cursor != ""
+}
+
+// warnPosition says of an informer's own cursor that it has no effect, if it has none.
+func (p *pass) warnPosition() {
 	if p.position != nil && p.activities.Listing.Complete {
 		p.activities.Logger.Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything",
 			"kind", p.in.Kind)
 	}
+}
+
+// moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
+func (p *pass) moveCursor(ctx context.Context, complete bool) error {
+	if p.isNarrowed() {
+		return nil
+	}
+	p.warnPosition()
 	_, err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
 		Name: p.in.Kind, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: complete,
 	})

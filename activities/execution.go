@@ -38,6 +38,8 @@ type execution struct {
 	claim  *claim
 	// reserved are the slots of the call of Work, where they were taken before the claim.
 	reserved *reservation
+	// rehearsal is set where there are no rows: nothing is read or written. See [Activities.Rehearse].
+	rehearsal *rehearsal
 	// base is the context of user code: it does not end because Temporal is silent.
 	base context.Context //nolint:containedctx // of this one execution
 	// writes is the context of what is written after user code: it ends only some time after a hard stop.
@@ -129,6 +131,13 @@ type claimed struct {
 	counted bool
 }
 
+// begin makes the claimed row's task.
+func (one *claimed) begin(e *execution, row *db.Resource, takenAt time.Time) {
+	one.worked, one.takenAt = row, takenAt
+	one.tx = txCompletion{execution: e, worked: row}
+	one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+}
+
 // take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
 func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
 	most := int32(MaxLost)
@@ -153,9 +162,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	all, pointers := make([]claimed, len(rows)), make([]*claimed, len(rows))
 	for i := range rows {
 		one := &all[i]
-		one.worked, one.takenAt = &rows[i].Resource, takenAt
-		one.tx = txCompletion{execution: e, worked: one.worked}
-		one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+		one.begin(e, &rows[i].Resource, takenAt)
 		if rows[i].Exhausted {
 			why := workerLost
 			if isLast(one.worked) {

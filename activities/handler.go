@@ -84,6 +84,8 @@ type Outcome struct {
 	Error string
 	// Trace is the stack of a panic.
 	Trace string
+	// Err is the error as user code returned it; nil where it returned none, or panicked.
+	Err error
 	// SnoozeFor is how long a snoozed attempt is put off, and SnoozeScope what else is.
 	SnoozeFor   time.Duration
 	SnoozeScope SnoozeScope

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -85,9 +86,8 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if err := a.check(in.Installation, in.Kind); err != nil {
 		return InformProgress{}, err
 	}
-	if a.Handler.ListsNothing() {
-		return InformProgress{}, temporal.NewNonRetryableApplicationError(
-			fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", in.Kind), NoInformer, nil)
+	if err := a.checkLists(); err != nil {
+		return InformProgress{}, err
 	}
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
@@ -99,12 +99,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	}
 	complete := a.isComplete(options)
 
-	timed := in
-	timed.Options = options
-	timeout := a.Handler.InformTimeout(timed)
-	if timeout == 0 {
-		timeout = a.InformTimeout
-	}
+	timeout := a.passTimeout(in, options)
 	passCtx, unlink := a.untilStopped(ctx)
 	defer unlink()
 	passCtx, cancel := withTimeout(passCtx, timeout)
@@ -129,10 +124,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
-		if errors.Is(passCtx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
-		}
-		err = fmt.Errorf("informing kind %s (%d listed so far): %w", in.Kind, p.progress.Listed, err)
+		err = p.explain(passCtx, err, timeout)
 		if text := err.Error(); len(text) > maxErrorBytes {
 			err = errors.New(bound(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
 		}
@@ -148,6 +140,29 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 		}
 	}
 	return p.progress, p.moveCursor(ctx, complete)
+}
+
+// checkLists refuses passes of a kind without an informer.
+func (a *Activities) checkLists() error {
+	if !a.Handler.ListsNothing() {
+		return nil
+	}
+	return temporal.NewNonRetryableApplicationError(
+		fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", a.Handler.Kind()), NoInformer, nil)
+}
+
+// passTimeout bounds a pass whose informer is given these options; negative is no bound.
+func (a *Activities) passTimeout(in InformInput, options deltatype.InformOptions) time.Duration {
+	in.Options = options
+	return cmp.Or(a.Handler.InformTimeout(in), a.InformTimeout)
+}
+
+// explain adds to the error of a listing what the pass was.
+func (p *pass) explain(ctx context.Context, err error, timeout time.Duration) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
+	}
+	return fmt.Errorf("informing kind %s (%d listed so far): %w", p.in.Kind, p.progress.Listed, err)
 }
 
 // pass is one run of a kind's informer.
@@ -177,6 +192,8 @@ type pass struct {
 	// lagging are the first objects that several passes found stale, and laggards how many there are.
 	lagging  []string
 	laggards int
+	// rehearsed gets what is listed, and nothing is written; nil for a pass that writes.
+	rehearsed *[]Listed
 }
 
 // drain takes the listing to its end.
@@ -225,11 +242,15 @@ func (p *pass) take(ctx context.Context, item Listed) error {
 		return nil
 	}
 	p.progress.Listed++
-	if item.Err != nil {
-		return p.refuse(ctx, item)
-	}
-	if at := item.Params.CreatedAt; at != nil && at.After(p.created) {
+	if at := item.Params.CreatedAt; item.Err == nil && at != nil && at.After(p.created) {
 		p.created = at.UTC()
+	}
+	switch {
+	case p.rehearsed != nil:
+		*p.rehearsed = append(*p.rehearsed, item)
+		return nil
+	case item.Err != nil:
+		return p.refuse(ctx, item)
 	}
 	item.Params.Force = p.in.Force
 	return p.addToPage(ctx, item.Params)

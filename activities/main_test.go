@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/activities"
@@ -33,6 +34,10 @@ var (
 	failed  = activities.Outcome{Verdict: activities.VerdictFailed, Error: "boom", Trace: "main.go:1"}
 	deleted = activities.Outcome{Verdict: activities.VerdictDeleted, Error: "gone"}
 )
+
+func init() {
+	activities.TestDatabase = func(t *testing.T) *pgxpool.Pool { return deltatest.New(t).Pool }
+}
 
 // handler is a controller made of functions.
 type handler struct {

@@ -46,10 +46,10 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
 	case verdict == VerdictUnreadable:
-		if err := one.encodeUnreadable(); err != nil {
+		if err := one.encodeUnreadable(e.now()); err != nil {
 			return err
 		}
-		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(time.Now()), e.afterWait(unbatched)
+		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.now()), e.afterWait(unbatched)
 		if one.worked.IsFinalizing() {
 			state = one.worked.State
 		}
@@ -64,11 +64,11 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 			grace = atOnce
 		}
 	default:
-		state, delay, grace = deltatype.ResourceStateFailed, e.Retry.Backoff(int(one.worked.Attempt)), e.afterWait(unbatched)
+		state, delay, grace = deltatype.ResourceStateFailed, e.backoff(one.worked), e.afterWait(unbatched)
 	}
 	if one.encoded == nil && one.outcome.Verdict != VerdictFinalized && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
 		var err error
-		if one.encoded, err = encodeError(int(one.worked.Attempt), one.outcome); err != nil {
+		if one.encoded, err = encodeError(e.now(), int(one.worked.Attempt), one.outcome); err != nil {
 			return err
 		}
 	}
@@ -94,7 +94,7 @@ func (e *execution) untilFinalized(one *claimed) time.Duration {
 	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Rest.DegradedRetry > 0 {
 		return e.Rest.DegradedRetry
 	}
-	return e.Retry.Backoff(int(r.Attempt))
+	return e.backoff(r)
 }
 
 // afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
@@ -300,9 +300,9 @@ func (a *Activities) dispatchSoon() {
 func isLast(r *db.Resource) bool { return r.Attempt >= int32(r.MaxAttempts) }
 
 // encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
-func encodeError(attempt int, outcome Outcome) ([]byte, error) {
+func encodeError(at time.Time, attempt int, outcome Outcome) ([]byte, error) {
 	return json.Marshal(deltatype.AttemptError{
-		At:      time.Now().UTC(),
+		At:      at.UTC(),
 		Attempt: attempt,
 		Error:   bound(outcome.Error, maxErrorBytes),
 		Trace:   bound(outcome.Trace, maxTraceBytes),

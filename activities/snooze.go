@@ -116,6 +116,9 @@ func (s *Snoozes) know(scope SnoozeScope, name string, until time.Time) {
 // snooze keeps other Work of the kind or the namespace from beginning, where outcomes say so: at once, and before they are written, which may have
 // to wait. It is no state of a row, and needs no claim: the upstream has said so, also if another execution has the resource by now.
 func (e *execution) snooze(kind, namespace string, outcomes []Outcome) {
+	if e.rehearsal != nil {
+		return // the outcomes say so, and there is nothing else to snooze
+	}
 	var longest [SnoozesNamespace + 1]time.Duration
 	for i := range outcomes {
 		if one := &outcomes[i]; one.Verdict == VerdictSnoozed {

@@ -18,7 +18,7 @@ const (
 
 // encodeUnreadable makes the entry for the row's errors that says why its object does not decode. One that says so already is kept, with the time since
 // which it is so. It has attempt 0: there was none.
-func (one *claimed) encodeUnreadable() (err error) {
+func (one *claimed) encodeUnreadable(now time.Time) (err error) {
 	if one.encoded != nil {
 		return nil
 	}
@@ -29,7 +29,7 @@ func (one *claimed) encodeUnreadable() (err error) {
 			return nil
 		}
 	}
-	one.encoded, err = encodeError(0, one.outcome)
+	one.encoded, err = encodeError(now, 0, one.outcome)
 	return err
 }
 

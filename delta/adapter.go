@@ -62,7 +62,7 @@ func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Ta
 	finalizer, _ := optional[Finalizer[T]](a.controller)
 	outcome := a.recovered(task, func(resource *Resource[T]) error { return finalizer.Finalize(ctx, resource) })
 	if outcome.Verdict == activities.VerdictSynced || outcome.Verdict == activities.VerdictDeleted {
-		return activities.Outcome{Verdict: activities.VerdictFinalized}
+		return activities.Outcome{Verdict: activities.VerdictFinalized, Err: outcome.Err}
 	}
 	return outcome
 }
@@ -131,7 +131,7 @@ func outcomeOf(err error) (outcome activities.Outcome) {
 			}
 		}
 	}()
-	outcome = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error()}
+	outcome = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error(), Err: err}
 	deleted, degraded, snoozed := new(ResourceDeleteError), new(ResourceDegradeError), new(ResourceSnoozeError)
 	switch {
 	case errors.As(err, &deleted):

@@ -60,6 +60,9 @@ const (
 	stageStopped
 )
 
+// defaultAbandonAfter is how long Work may go on after its context ended.
+const defaultAbandonAfter = 3 * time.Second
+
 // timing is what tests shorten.
 type timing struct {
 	lease, poll, abandonAfter, temporalTimeout time.Duration
@@ -97,7 +100,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		timing: timing{
 			lease:           activities.DispatchLease,
 			poll:            dispatchPoll,
-			abandonAfter:    3 * time.Second,
+			abandonAfter:    defaultAbandonAfter,
 			temporalTimeout: 10 * time.Second,
 		},
 	}

@@ -8,6 +8,11 @@ import (
 
 type clientKey struct{}
 
+// inContext is the context of what the client calls.
+func (c *Client) inContext(ctx context.Context) context.Context {
+	return context.WithValue(ctx, clientKey{}, c)
+}
+
 // ClientFromContext returns the client from the context that a controller's Work or Inform was given. It panics on any
 // other context.
 func ClientFromContext(ctx context.Context) *Client {

@@ -93,42 +93,16 @@ func (c *Client) workflowKinds() workflows.Kinds {
 func (c *Client) activities(installation string, stopping context.Context) activities.Kinds {
 	kinds := activities.Kinds{}
 	for kind, r := range c.config.Controllers.byKind {
-		kinds[kind] = &activities.Activities{
-			Pool:          c.pool,
-			Installation:  installation,
-			Handler:       r.handler,
-			Logger:        c.config.Logger,
-			Context:       func(ctx context.Context) context.Context { return context.WithValue(ctx, clientKey{}, c) },
-			WorkTimeout:   c.config.ResourceWorkTimeout,
-			InformTimeout: c.config.ControllerInformTimeout,
-			Retry:         r.settings.RetryPolicy,
-			Rest:          c.restOf(r.settings),
-			Listing: activities.Listing{
-				Overlap:          r.settings.InformOverlap,
-				Complete:         r.settings.CompleteListing,
-				Full:             r.settings.FullListingInterval > 0,
-				MostDeleted:      r.settings.MaxDeleted,
-				MostDeletedShare: r.settings.MaxDeletedShare,
-			},
-			Limit:              c.limits,
-			Claims:             c.claims,
-			Unanswered:         c.gate.suspect,
-			Snoozes:            c.snoozes,
-			HashObjectIDs:      c.config.HashObjectIDs,
-			Parallelism:        r.settings.Parallelism,
-			Parallel:           semaphore.NewWeighted(int64(r.settings.Parallelism)),
-			Turns:              activities.NewTurns(batchSlots),
-			BatchSize:          r.settings.BatchSize,
-			Rate:               activities.NewRateLimit(c.pool, kind, r.settings.RateLimit),
-			Pace:               c.paces[kind],
-			HeartbeatTimeout:   r.settings.HeartbeatTimeout,
-			AbandonAfter:       c.timing.abandonAfter,
-			DefaultMaxAttempts: defaultMaxAttempts,
-			Observed:           c.events.observe,
-			Informed:           c.wakeKind,
-			Outbox:             outbox{c},
-			Stopping:           stopping,
-		}
+		a := c.configured(r)
+		a.Pool, a.Installation, a.Context = c.pool, installation, c.inContext
+		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.suspect, c.snoozes
+		a.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
+		a.Turns = activities.NewTurns(batchSlots)
+		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
+		a.AbandonAfter = c.timing.abandonAfter
+		a.Observed, a.Informed, a.Outbox = c.events.observe, c.wakeKind, outbox{c}
+		a.Stopping = stopping
+		kinds[kind] = a
 	}
 	return kinds
 }

@@ -1,6 +1,14 @@
-// Package deltatest gives a Go test a real Postgres and a real Temporal.
+// Package deltatest tests controllers, without servers or on real ones, and looks at what a program has informed.
 //
-// One call brings a fresh, migrated schema and a connected Temporal client:
+// [Work], [WorkBatch], [Finalize] and [List] call a controller as Delta does, with neither Postgres nor Temporal, and return what Delta would make
+// of it:
+//
+//	outcome, err := deltatest.Work(ctx, controller, order{Number: "17"}, &deltatest.WorkOpts{Attempt: 10})
+//	// outcome.State, outcome.Cause, outcome.NextAttemptAt, …
+//
+// [RequireInformed] and [RequireNotInformed] look at a database, or into a transaction.
+//
+// [New] gives a test a real Postgres and a real Temporal. One call brings a fresh, migrated schema and a connected Temporal client:
 //
 //	func TestOrders(t *testing.T) {
 //		t.Parallel()

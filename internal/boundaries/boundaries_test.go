@@ -18,9 +18,9 @@ import (
 
 const module = "github.com/chariot-giving/delta"
 
-// layers are the packages in the direction of imports: each may import those to its left, never back. cmd and examples
-// stand to the right of all.
-var layers = []string{"delta/deltatype", "db", "activities", "workflows", "delta"}
+// layers are the packages in the direction of imports: each may import those to its left, never back. deltatest, cmd and examples
+// stand to the right of all. delta/internal/kit is what delta shows to deltatest.
+var layers = []string{"delta/deltatype", "db", "activities", "delta/internal/kit", "workflows", "delta"}
 
 // leaves import nothing of this module but what is in their own folder.
 var leaves = []string{"migrations", "messagedb", "cdc"}
@@ -101,7 +101,9 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"migrations", "internal/stack", "migrations is a leaf: it must not import internal/stack"},
 		{"workflows", "internal/stack", "workflows must not import internal/stack, which is for tests"},
 		{"internal/stack", "delta", "internal/stack must not import delta"},
-		{"delta/deltatest", "delta", "delta/deltatest must not import delta"},
+		{"delta/internal/kit", "delta", "delta/internal/kit must not import delta"},
+		{"activities", "delta/internal/kit", "activities must not import delta/internal/kit"},
+		{"internal/testport", "delta", "internal/testport must not import delta"},
 		{"internal/other", "db", "internal/other must not import db"},
 	} {
 		found := violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{"fmt", module + "/" + c.to}}})
@@ -115,6 +117,8 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"cmd/delta", "delta"},
 		{"examples/modules", "delta/deltatest"},
 		{"delta/deltatest", "internal/stack"},
+		{"delta/deltatest", "delta"},
+		{"delta/deltatest", "activities"},
 		{"internal/bench", "delta/deltatest"},
 		{"internal/stack", "internal/flock"},
 		{"examples/modules", "examples/modules/proxy"},
@@ -155,7 +159,7 @@ func rank(path string) int {
 	if i := slices.Index(layers, path); i >= 0 {
 		return i + 1
 	}
-	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench"}, within(path)) {
+	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "delta/deltatest"}, within(path)) {
 		return len(layers) + 1
 	}
 	if slices.Contains(testOnly, path) {

@@ -1,0 +1,181 @@
+package activities
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// A rehearsal is an attempt for rows that are in no table, for tests of controllers: user code is called as in an attempt, and its outcome is decided
+// as in one. Only the claim and the statement that writes the outcome are missing. What that statement does to a row is in foresee, which a test
+// compares with it.
+type rehearsal struct {
+	now time.Time
+	// conn is where the transactions of CompleteTx are; nil where there are none.
+	conn db.DBTX
+	// failed is why it is unknown whether a transaction was committed.
+	failed error
+}
+
+// RehearseInput says what is rehearsed.
+type RehearseInput struct {
+	// Rows are of one namespace, as a claim would have left them. Their IDs differ.
+	Rows []*db.Resource
+	// Together calls WorkBatch. Otherwise there is one row, and Work is called, or Finalize if it is finalizing.
+	Together bool
+	// Now is the time of outcomes.
+	Now time.Time
+	// Conn is the database in which the transactions of CompleteTx begin; nil for none.
+	Conn db.DBTX
+}
+
+// Rehearsed is what a rehearsal came to, for one row.
+type Rehearsed struct {
+	// Outcome is that of user code.
+	Outcome Outcome
+	// Counted is false for an attempt that does not count.
+	Counted bool
+	// Row is the row as the outcome would leave it. DueAt is set for another attempt only: expiry and retention are settings that the database has.
+	Row *deltatype.ResourceRow
+	// Decoded is what the handler has made of the row; nil where it did not decode.
+	Decoded any
+}
+
+// Rehearse calls user code for rows that are in no table, and returns what would become of them. Waits are without their spread. It returns an
+// error where it cannot know: Conn does not say whether a transaction was committed.
+func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearsed, error) {
+	e := a.execute(ctx, !in.Together)
+	defer e.end()
+	e.rehearsal = &rehearsal{now: in.Now, conn: in.Conn}
+	set := make([]*claimed, len(in.Rows))
+	for i, row := range in.Rows {
+		set[i] = &claimed{}
+		set[i].begin(e, row, time.Now())
+		var err error
+		if set[i].task.Row, err = row.Row(); err != nil {
+			return nil, err
+		}
+	}
+	e.work(set, func(call func()) { go call() })
+	if e.rehearsal.failed != nil {
+		return nil, e.rehearsal.failed
+	}
+	o, err := e.outcomesOf(set, nil)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Rehearsed, len(set))
+	for i, one := range set {
+		all[i] = Rehearsed{Outcome: one.outcome, Counted: o.Counted[i], Decoded: one.task.Decoded}
+		if all[i].Row, err = one.after(e.foresee(o, i)).Row(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// now is the time of what is written.
+func (e *execution) now() time.Time {
+	if e.rehearsal != nil {
+		return e.rehearsal.now
+	}
+	return time.Now()
+}
+
+// backoff is how long to wait after the row's attempt failed.
+func (e *execution) backoff(r *db.Resource) time.Duration {
+	if e.rehearsal != nil {
+		return e.Retry.Wait(int(r.Attempt))
+	}
+	return e.Retry.Backoff(int(r.Attempt))
+}
+
+// foresee is what WriteOutcomes (queries/outcome.sql) would leave of a row of the current generation.
+func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
+	r, now := o.byID[o.Ids[i]].worked, e.rehearsal.now
+	state, finalizing := deltatype.ResourceState(o.States[i]), r.IsFinalizing()
+	w := &db.WriteOutcomesRow{
+		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt,
+		State: r.State, Cause: r.Cause, Attempt: r.Attempt, Snoozes: r.Snoozes, Paused: r.Paused, Now: now,
+	}
+	isDeleted := state == deltatype.ResourceStateDeleted
+	isToBeFinalized := isDeleted && !finalizing && e.Handler.Finalizes()
+	if finalizing || isToBeFinalized {
+		finalized := isDeleted && finalizing
+		w.Finalized = &finalized
+	}
+	if !finalizing {
+		w.State = state
+		if cause := deltatype.Cause(o.Causes[i]); cause != "" {
+			w.Cause = &cause
+		}
+	}
+	switch {
+	case isToBeFinalized:
+		w.Attempt = 0
+	case !o.Counted[i]:
+		w.Attempt = max(r.Attempt-1, 0)
+	}
+	if o.Snoozed[i] {
+		w.Snoozes++
+	}
+	if (isDeleted || state == deltatype.ResourceStateSynced) && r.SyncedGeneration < r.Generation {
+		w.SyncedGeneration, w.SyncedAt = r.Generation, &now
+		if !isDeleted {
+			w.SyncCount++
+		}
+	}
+	heals := state == deltatype.ResourceStateDegraded && *w.Cause != deltatype.CauseHopeless && o.DegradedRetry > 0
+	switch {
+	case state == deltatype.ResourceStateFailed, state == deltatype.ResourceStateScheduled:
+		due := now.Add(o.Delays[i])
+		w.DueAt = &due
+	case isToBeFinalized:
+		w.DueAt = &now
+	case heals:
+		due := now.Add(o.DegradedRetry)
+		w.DueAt = &due
+	}
+	return w
+}
+
+// rehearsedTx is a transaction in which CompleteTx was called.
+type rehearsedTx struct{ xid, mark string }
+
+var errNoRehearsedDatabase = errors.New("this is a rehearsal without a database: name the one in which Work begins its transactions, " +
+	"a pool, a connection or a transaction, in WorkOpts.DB")
+
+// complete marks a transaction, so that it can be told whether it was committed: by its id, and by a setting that a savepoint takes back.
+func (r *rehearsal) complete(ctx context.Context, tx pgx.Tx) (*rehearsedTx, error) {
+	if r.conn == nil {
+		return nil, errNoRehearsedDatabase
+	}
+	marked := &rehearsedTx{mark: "delta.rehearsed_" + rand.Text()}
+	err := tx.QueryRow(ctx, "SELECT pg_current_xact_id()::text FROM set_config($1, 'yes', TRUE)", marked.mark).Scan(&marked.xid)
+	if err != nil {
+		return nil, err
+	}
+	return marked, nil
+}
+
+// isCommitted reports whether a transaction was committed, or, within a transaction that goes on, its savepoint released.
+func (r *rehearsal) isCommitted(ctx context.Context, tx *rehearsedTx) (committed bool) {
+	if tx == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, afterTx)
+	defer cancel()
+	err := r.conn.QueryRow(ctx, `SELECT coalesce(pg_xact_status($1::text::xid8) = 'committed', FALSE)
+		OR coalesce(current_setting($2, TRUE) = 'yes', FALSE)`, tx.xid, tx.mark).Scan(&committed)
+	if err != nil {
+		r.failed = errors.Join(r.failed, fmt.Errorf("asking WorkOpts.DB whether the transaction of CompleteTx was committed: %w", err))
+	}
+	return committed
+}

@@ -1,0 +1,56 @@
+package activities
+
+import (
+	"context"
+	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// RehearsedListing is what a pass of an informer would have listed.
+type RehearsedListing struct {
+	// Items are what was listed, in its order; those with an error would be refused.
+	Items []Listed
+	// Next are the options that the next pass would be given.
+	Next deltatype.InformOptions
+}
+
+// RehearseListing takes a listing to its end as a pass does, and writes nothing. in.Options have no cursor; options have the one that the pass is
+// given. What was listed before an error is returned with it.
+func (a *Activities) RehearseListing(ctx context.Context, in InformInput, options deltatype.InformOptions, now time.Time) (RehearsedListing, error) {
+	result := RehearsedListing{Next: options}
+	if err := a.checkLists(); err != nil {
+		return result, err
+	}
+	timeout := a.passTimeout(in, options)
+	passCtx, unlink := a.untilStopped(ctx)
+	defer unlink()
+	passCtx, cancel := withTimeout(passCtx, timeout)
+	defer cancel()
+	p := pass{activities: a, in: in, began: now.UTC(), cursor: now.UTC(), rehearsed: &result.Items}
+	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
+		return result, p.explain(passCtx, err, timeout)
+	}
+	if !p.isNarrowed() {
+		p.warnPosition()
+		result.Next = p.next(options)
+	}
+	return result, nil
+}
+
+// next are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/installation.sql) keeps its cursor.
+func (p *pass) next(options deltatype.InformOptions) deltatype.InformOptions {
+	a, last, cursor := p.activities, p.cursor, options.Cursor
+	if p.position != nil {
+		cursor = *p.position
+	}
+	if a.Listing.Complete {
+		return options
+	}
+	if options.After != nil {
+		if before := options.After.Add(a.Listing.Overlap); before.After(last) {
+			last = before // a cursor never moves back
+		}
+	}
+	return a.withCursor(options, cursor, last, p.began)
+}

@@ -1,0 +1,67 @@
+package delta
+
+import (
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/delta/internal/kit"
+)
+
+func init() {
+	kit.Open = openKit
+	kit.CheckInformOptions = func(o *deltatype.InformOptions) error { return checkInformOptions(ScheduleInformParams{}, o) }
+	kit.Encode = func(object deltatype.Object) (deltatype.ObjectInformParams, error) { return encode(object, nil, nil) }
+	kit.InputError, kit.SchemaError = inputError, schemaError
+}
+
+// openKit has a controller called without a database: by the settings and the Config of a client, or by those of the kind and the defaults.
+func openKit(controllers, client any) *kit.Kind {
+	c := &Client{config: Config{}.WithDefaults()}
+	own, _ := client.(*Client)
+	if own != nil {
+		c.config, c.retained = own.config, own.retained
+	}
+	set := controllers.(*Controllers)
+	kind := set.kinds()[0]
+	r := set.byKind[kind]
+	if own != nil {
+		if there, ok := own.config.Controllers.find(kind); ok {
+			r.settings = there.settings
+		}
+	}
+	a := c.configured(r)
+	if own != nil {
+		a.Context = own.inContext
+	}
+	return &kit.Kind{Activities: a, Decode: r.decode, Encode: func(object deltatype.Object, opts any) (deltatype.ObjectInformParams, error) {
+		params, err := encode(object, opts.(*InformOpts), r.decode)
+		if err == nil && params.Kind != kind {
+			err = inputError("kind", params.Kind, "must be the controller's kind, %q", kind)
+		}
+		return params, err
+	}}
+}
+
+// configured are the activities of a kind, as far as its settings and the client's Config decide them.
+func (c *Client) configured(r registered) *activities.Activities {
+	return &activities.Activities{
+		Handler:       r.handler,
+		Logger:        c.config.Logger,
+		WorkTimeout:   c.config.ResourceWorkTimeout,
+		InformTimeout: c.config.ControllerInformTimeout,
+		Retry:         r.settings.RetryPolicy,
+		Rest:          c.restOf(r.settings),
+		Listing: activities.Listing{
+			Overlap:          r.settings.InformOverlap,
+			Complete:         r.settings.CompleteListing,
+			Full:             r.settings.FullListingInterval > 0,
+			MostDeleted:      r.settings.MaxDeleted,
+			MostDeletedShare: r.settings.MaxDeletedShare,
+		},
+		HashObjectIDs:      c.config.HashObjectIDs,
+		Parallelism:        r.settings.Parallelism,
+		BatchSize:          r.settings.BatchSize,
+		HeartbeatTimeout:   r.settings.HeartbeatTimeout,
+		AbandonAfter:       defaultAbandonAfter,
+		DefaultMaxAttempts: defaultMaxAttempts,
+	}
+}
