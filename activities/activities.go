@@ -102,8 +102,10 @@ type Activities struct {
 	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
 	// context of the activity, which answers Temporal after Work was cancelled.
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
-	// Observed is called after the outcome of an attempt was written, with what makes the row as it is then; nil for no call.
-	Observed func(verdict Verdict, row func() (*deltatype.ResourceRow, error))
+	// Observed is called after the outcome of an attempt was written; nil for no call.
+	Observed func(Attempted)
+	// Unlisted is called for each resource that a listing has marked deleted; nil for no call.
+	Unlisted func(row func() (*deltatype.ResourceRow, error))
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.

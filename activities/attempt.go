@@ -234,7 +234,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		return Step{Next: NextNone}, err
 	}
 	if one.tx.committed {
-		e.observe(one.outcome.Verdict, got.Resource.Row)
+		e.observe(one, got.Resource.Row)
 	}
 	return e.unclaimed(ctx, ref, &got)
 }

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 const (
@@ -115,7 +114,9 @@ type claimed struct {
 	// worked is the row as it was claimed, at takenAt or later.
 	worked  *db.Resource
 	takenAt time.Time
-	task    Task
+	// waited is for how long it had been due.
+	waited time.Duration
+	task   Task
 	// alone has the task, for a call that is of this row only.
 	alone [1]*Task
 	tx    txCompletion
@@ -163,6 +164,9 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	for i := range rows {
 		one := &all[i]
 		one.begin(e, &rows[i].Resource, takenAt)
+		if at := one.worked.AttemptedAt; at != nil {
+			one.waited = max(at.Sub(rows[i].WasDueAt), 0)
+		}
 		if rows[i].Exhausted {
 			why := workerLost
 			if isLast(one.worked) {
@@ -219,13 +223,6 @@ func (e *execution) read(worked *db.Resource) *db.Resource {
 		return nil
 	}
 	return &got.Resource
-}
-
-// observe reports what was written.
-func (a *Activities) observe(verdict Verdict, row func() (*deltatype.ResourceRow, error)) {
-	if a.Observed != nil {
-		a.Observed(verdict, row)
-	}
 }
 
 // errUnanswered marks a failure that may come from this client's connection to Postgres.

@@ -288,8 +288,8 @@ func TestARolledBackFinalizeThatLostItsClaimHasNotSucceeded(t *testing.T) {
 	t.Parallel()
 	h, ref := newFinalizer(t, nil)
 	var observed []activities.Verdict
-	h.Observed = func(verdict activities.Verdict, _ func() (*deltatype.ResourceRow, error)) {
-		observed = append(observed, verdict)
+	h.Observed = func(attempted activities.Attempted) {
+		observed = append(observed, attempted.Verdict)
 	}
 	h.handler.finalizeTask = func(ctx context.Context, task *activities.Task) activities.Outcome {
 		tx, err := h.Pool.Begin(ctx)

@@ -84,8 +84,10 @@ type Outcome struct {
 	Error string
 	// Trace is the stack of a panic.
 	Trace string
-	// Err is the error as user code returned it; nil where it returned none, or panicked.
+	// Err is the error as user code returned it; nil where it returned none.
 	Err error
+	// Took is how long the call of user code took, for all of the resources that it was given together; 0 where there was none.
+	Took time.Duration
 	// SnoozeFor is how long a snoozed attempt is put off, and SnoozeScope what else is.
 	SnoozeFor   time.Duration
 	SnoozeScope SnoozeScope

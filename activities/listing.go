@@ -103,7 +103,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 		after = to
 		p.progress.Deleted += len(deleted)
 		for i := range deleted {
-			a.observe(VerdictDeleted, deleted[i].Row)
+			a.observeUnlisted(&deleted[i])
 		}
 	}
 }

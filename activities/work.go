@@ -123,8 +123,12 @@ func (e *execution) call(
 		}()
 		began := time.Now()
 		outcomes = user.do(workCtx, tasks)
+		took := time.Since(began)
 		if e.Pace != nil {
-			e.Pace.Called(time.Since(began))
+			e.Pace.Called(took)
+		}
+		for i := range outcomes {
+			outcomes[i].Took = took
 		}
 		e.snooze(kind, row.Namespace, outcomes) // before a slot is free for another call
 	})

@@ -13,12 +13,12 @@ import (
 const claimResources = `-- name: ClaimResources :many
 
 WITH o AS MATERIALIZED (
-    SELECT l.id, l.repeated, NOT l.repeated AND l.pending AS lost,
+    SELECT l.id, l.due_at, l.repeated, NOT l.repeated AND l.pending AS lost,
         CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - $2::interval, TRUE)
             ELSE l.pending AND l.attempt >= least(l.max_attempts, $7::integer) END AS exhausted
     FROM (SELECT unnest($6::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
+        SELECT d.id, d.due_at, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
             delta_is_worked(d.state, d.finalized, d.due_at) AND coalesce(d.claim = $1::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
         FROM delta_resource d
         WHERE d.id = m.id AND d.kind = $8 AND NOT d.paused AND ($9::boolean OR d.workflow_id = $3::text)
@@ -51,7 +51,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($6::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
 `
 
 type ClaimResourcesParams struct {
@@ -70,6 +70,7 @@ type ClaimResourcesParams struct {
 type ClaimResourcesRow struct {
 	Resource  Resource
 	Exhausted bool
+	WasDueAt  time.Time
 }
 
 // The right to call Work, for one row or many; see docs/architecture.md. Rows are named by their ids. Each statement probes the table
@@ -145,6 +146,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.Tags,
 			&i.Resource.Errors,
 			&i.Exhausted,
+			&i.WasDueAt,
 		); err != nil {
 			return nil, err
 		}

@@ -32,25 +32,19 @@ var _ handler = (*controllerAdapter[Object])(nil)
 func (a *controllerAdapter[T]) Kind() string { return a.kind }
 
 func (a *controllerAdapter[T]) Work(ctx context.Context, task *activities.Task) activities.Outcome {
-	return a.recovered(task, func(resource *Resource[T]) error { return a.controller.Work(ctx, resource) })
+	return a.call(ctx, OperationWork, task, a.controller.Work)
 }
 
-// recovered calls user code for a task. A panic is a failure.
-func (a *controllerAdapter[T]) recovered(task *activities.Task, call func(*Resource[T]) error) (outcome activities.Outcome) {
-	defer func() {
-		if v := recover(); v != nil {
-			outcome = activities.Outcome{
-				Verdict: activities.VerdictFailed,
-				Error:   fmt.Sprintf("panic: %v", v),
-				Trace:   string(debug.Stack()),
-			}
-		}
-	}()
+// call calls a method of the controller for a task. A panic is a failure.
+func (a *controllerAdapter[T]) call(
+	ctx context.Context, operation Operation, task *activities.Task, method func(context.Context, *Resource[T]) error,
+) activities.Outcome {
 	resource, err := a.resource(task)
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 	}
-	return outcomeOf(call(resource))
+	call := &Call{Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}}
+	return outcomeOf(callAround(ctx, call, func(ctx context.Context) error { return method(ctx, resource) }))
 }
 
 func (a *controllerAdapter[T]) Finalizes() bool {
@@ -60,7 +54,7 @@ func (a *controllerAdapter[T]) Finalizes() bool {
 
 func (a *controllerAdapter[T]) Finalize(ctx context.Context, task *activities.Task) activities.Outcome {
 	finalizer, _ := optional[Finalizer[T]](a.controller)
-	outcome := a.recovered(task, func(resource *Resource[T]) error { return finalizer.Finalize(ctx, resource) })
+	outcome := a.call(ctx, OperationFinalize, task, finalizer.Finalize)
 	if outcome.Verdict == activities.VerdictSynced || outcome.Verdict == activities.VerdictDeleted {
 		return activities.Outcome{Verdict: activities.VerdictFinalized, Err: outcome.Err}
 	}
@@ -72,24 +66,11 @@ func (a *controllerAdapter[T]) WorksBatches() bool {
 	return ok
 }
 
-func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activities.Task) (outcomes []activities.Outcome) {
-	outcomes = make([]activities.Outcome, len(tasks))
+func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activities.Task) []activities.Outcome {
+	outcomes := make([]activities.Outcome, len(tasks))
+	call := &Call{Operation: OperationWorkBatch, Kind: a.kind}
 	var resources []*Resource[T]
 	var at []int
-	all := func(outcome activities.Outcome) {
-		for _, i := range at {
-			outcomes[i] = outcome
-		}
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			all(activities.Outcome{
-				Verdict: activities.VerdictFailed,
-				Error:   fmt.Sprintf("panic: %v", v),
-				Trace:   string(debug.Stack()),
-			})
-		}
-	}()
 	for i, task := range tasks {
 		resource, err := a.resource(task)
 		if err != nil {
@@ -97,21 +78,25 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 			continue
 		}
 		resources, at = append(resources, resource), append(at, i)
+		call.Resources = append(call.Resources, resource.ResourceRow)
 	}
 	if len(resources) == 0 {
 		return outcomes
 	}
 	worker, _ := optional[BatchWorker[T]](a.controller)
-	results := worker.WorkBatch(ctx, resources)
-	if len(results) != len(resources) {
-		all(activities.Outcome{
-			Verdict: activities.VerdictFailed,
-			Error:   fmt.Sprintf("WorkBatch was given %d resources and returned %d results", len(resources), len(results)),
-		})
-		return outcomes
+	err := callAround(ctx, call, func(ctx context.Context) error {
+		call.Results = worker.WorkBatch(ctx, resources)
+		return nil
+	})
+	if err == nil && len(call.Results) != len(resources) {
+		err = fmt.Errorf("WorkBatch was given %d resources and returned %d results", len(resources), len(call.Results))
 	}
-	for i, err := range results {
-		outcomes[at[i]] = outcomeOf(err)
+	for i := range at {
+		result := err
+		if err == nil {
+			result = call.Results[i]
+		}
+		outcomes[at[i]] = outcomeOf(result)
 	}
 	return outcomes
 }
@@ -132,6 +117,10 @@ func outcomeOf(err error) (outcome activities.Outcome) {
 		}
 	}()
 	outcome = activities.Outcome{Verdict: activities.VerdictFailed, Error: err.Error(), Err: err}
+	if panicked := new(PanicError); errors.As(err, &panicked) {
+		outcome.Trace = panicked.Stack
+		return outcome
+	}
 	deleted, degraded, snoozed := new(ResourceDeleteError), new(ResourceDegradeError), new(ResourceSnoozeError)
 	switch {
 	case errors.As(err, &deleted):

@@ -27,6 +27,7 @@ type Client struct {
 	notifier notifier
 	batcher  batcher
 	events   events
+	failures failures
 	// stopping ends when Stop does not wait for Work and Inform any longer.
 	stopping   context.Context //nolint:containedctx // it is the client's life, not a call's
 	cancelWork context.CancelFunc
@@ -105,6 +106,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		},
 	}
 	c.events.log, c.awaiter.pool = copied.Logger, pool
+	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)
 	c.limits.set(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)
@@ -166,6 +168,7 @@ func (c *Client) Stop(ctx context.Context) error {
 	defer c.life.Unlock()
 	defer c.waitForInforms(ctx)
 	defer c.events.close()
+	defer c.failures.close()
 	defer c.connection.close()
 	defer c.cancelWork()
 	before := c.stage

@@ -1,11 +1,13 @@
 package delta
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -37,6 +39,16 @@ type Config struct {
 	//
 	// Defaults to zap, at level warn and above, to standard output.
 	Logger *slog.Logger
+
+	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. Calls come
+	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, more are dropped, and counted in the log. Stop waits
+	// a second for what is left. A panic is logged.
+	//
+	// Defaults to nil: failures are in the log, on the row, and in the events.
+	ErrorHandler func(ctx context.Context, failure Failure)
+
+	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, the first one outermost.
+	Middleware []Middleware
 
 	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
 	// share a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and
@@ -180,6 +192,7 @@ func (c Config) WithDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = defaultLogger()
 	}
+	c.Middleware = slices.Clone(c.Middleware)
 	setDefault(&c.WorkflowIDPrefix, defaultPrefix)
 	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
@@ -242,6 +255,11 @@ func (c Config) validate() error {
 	}
 	if err := checkTaskQueue(c.TaskQueue); err != nil {
 		return err
+	}
+	for i, middleware := range c.Middleware {
+		if middleware == nil {
+			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
+		}
 	}
 	const anything = math.MinInt64
 	for _, d := range []struct {

@@ -27,16 +27,25 @@ const (
 	// EventCategoryObjectStale is an object that this client informed, and that was older than the stored one: it changed nothing. The
 	// event has the newer one. Passes of informers count theirs in [InformRun].
 	EventCategoryObjectStale EventCategory = "object_stale"
+	// EventCategoryObjectSkipped is an object that this client informed, and that was as it is stored: it was left alone. Passes of informers
+	// count theirs as unchanged.
+	EventCategoryObjectSkipped EventCategory = "object_skipped"
 )
 
 // Event is something that this client did with a resource.
 type Event struct {
-	// Resource is the row right after.
+	// Resource is the row right after. It is the subscriber's own.
 	Resource *deltatype.ResourceRow
 	// EventCategory says what happened.
 	EventCategory EventCategory
 	// Timestamp is when the client saw it written.
 	Timestamp time.Time
+	// Duration is how long Work or Finalize took, or WorkBatch for all of its resources together; 0 where none was called.
+	Duration time.Duration
+	// Wait is for how long the attempt had been due when it was claimed; 0 where there was none.
+	Wait time.Duration
+	// Err is the error of the attempt, as Work has returned it, or a *[PanicError]; nil where it succeeded.
+	Err error
 }
 
 // SubscribeConfig configures a subscription.
@@ -74,6 +83,7 @@ func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func())
 	}
 	known := []EventCategory{
 		EventCategoryObjectSynced, EventCategoryObjectFailed, EventCategoryObjectDeleted, EventCategoryObjectFinalized, EventCategoryObjectStale,
+		EventCategoryObjectSkipped,
 	}
 	for _, category := range config.Categories {
 		if !slices.Contains(known, category) {
@@ -143,46 +153,51 @@ func (e *events) end(s *subscription) {
 	close(s.channel)
 }
 
-// observe sends the event of an outcome.
-func (e *events) observe(verdict activities.Verdict, read func() (*deltatype.ResourceRow, error)) {
-	if !e.anybody() {
-		return // as a rule: the row is not even made
-	}
-	row, err := read()
-	if err != nil {
-		e.log.Error("a row cannot be read; no event is sent", "error", err)
-		return
-	}
+// categoryOf is the category of an attempt; empty where it is no event.
+func categoryOf(verdict activities.Verdict) EventCategory {
 	switch verdict {
 	case activities.VerdictSynced:
-		e.send(EventCategoryObjectSynced, row)
+		return EventCategoryObjectSynced
 	case activities.VerdictDeleted:
-		e.send(EventCategoryObjectDeleted, row)
+		return EventCategoryObjectDeleted
 	case activities.VerdictFinalized:
-		e.send(EventCategoryObjectFinalized, row)
+		return EventCategoryObjectFinalized
 	case activities.VerdictFailed, activities.VerdictDegraded:
-		e.send(EventCategoryObjectFailed, row)
+		return EventCategoryObjectFailed
 	case activities.VerdictSnoozed, activities.VerdictReleased, activities.VerdictWithheld, activities.VerdictUnreadable:
 	}
+	return ""
 }
 
-// anybody tells whether somebody has subscribed.
-func (e *events) anybody() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.subscriptions) > 0
-}
-
-func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
+// wants reports whether a subscription has the category.
+func (e *events) wants(category EventCategory) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s := range e.subscriptions {
-		if !slices.Contains(s.categories, category) {
+		if slices.Contains(s.categories, category) {
+			return true
+		}
+	}
+	return false
+}
+
+// send sends an event without more than its resource and its category.
+func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
+	e.publish(Event{EventCategory: category, Resource: row})
+}
+
+func (e *events) publish(event Event) {
+	event.Timestamp = time.Now().UTC()
+	row := event.Resource
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for s := range e.subscriptions {
+		if !slices.Contains(s.categories, event.EventCategory) {
 			continue
 		}
-		clone := *row
+		event.Resource = row.Clone()
 		select {
-		case s.channel <- Event{Resource: &clone, EventCategory: category, Timestamp: time.Now().UTC()}:
+		case s.channel <- event:
 		default:
 			s.dropped++
 			if time.Since(s.logged) >= logDroppedEvery {

@@ -51,6 +51,9 @@ func TestEventsTellWhatThisClientDid(t *testing.T) {
 	require.EqualValues(t, 1, e.Resource.SyncCount, "created")
 	require.WithinDuration(t, time.Now(), e.Timestamp, time.Minute)
 	require.Equal(t, h.row("account", "ann"), e.Resource)
+	require.Positive(t, e.Duration)
+	require.Positive(t, e.Wait)
+	require.NoError(t, e.Err)
 	inform(account{Name: "ann", Plan: "gold"}, 0)
 	require.EqualValues(t, 2, next(t, events).Resource.SyncCount, "updated")
 
@@ -58,6 +61,8 @@ func TestEventsTellWhatThisClientDid(t *testing.T) {
 	e = next(t, events)
 	require.Equal(t, delta.EventCategoryObjectFailed, e.EventCategory)
 	require.Equal(t, deltatype.ResourceStateFailed, e.Resource.State)
+	require.EqualError(t, e.Err, "boom")
+	require.Positive(t, e.Duration)
 	e = next(t, events)
 	require.Equal(t, delta.EventCategoryObjectSynced, e.EventCategory)
 	require.Equal(t, 2, e.Resource.Attempt)
@@ -102,4 +107,32 @@ func TestASubscriptionThatIsAMistakePanics(t *testing.T) {
 	} {
 		require.Panics(t, func() { c.SubscribeConfig(config) })
 	}
+}
+
+func TestSubscribersShareNothingAndSkippedInformsAreEvents(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	mine, cancel := c.Subscribe(delta.EventCategoryObjectSkipped)
+	defer cancel()
+	others, cancelOthers := c.Subscribe(delta.EventCategoryObjectSkipped)
+	defer cancelOthers()
+	for range 2 {
+		_, err := c.Inform(t.Context(), account{Name: "ann"}, &delta.InformOpts{Tags: []string{"one"}, Metadata: []byte(`{"a": 1}`)})
+		require.NoError(t, err)
+	}
+	_, err := c.InformMany(t.Context(), []delta.Object{account{Name: "ann"}, account{Name: "new"}}, nil)
+	require.NoError(t, err)
+	for range 2 {
+		e, other := next(t, mine), next(t, others)
+		require.Equal(t, "ann", e.Resource.ObjectID)
+		require.Equal(t, e.Resource, other.Resource)
+		e.Resource.Tags[0], e.Resource.Metadata[0], e.Resource.EncodedObject[0], e.Resource.Hash[0] = "mine", 'x', 'x', 0xFF
+		*e.Resource.DueAt = time.Time{}
+		require.Equal(t, []string{"one"}, other.Resource.Tags)
+		require.JSONEq(t, `{"a": 1}`, string(other.Resource.Metadata))
+		require.JSONEq(t, `{"name": "ann", "plan": ""}`, string(other.Resource.EncodedObject))
+		require.NotZero(t, *other.Resource.DueAt)
+	}
+	require.Empty(t, mine)
 }

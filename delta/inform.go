@@ -121,9 +121,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		if r == nil {
 			continue // its row is locked: the caller that gathered it writes it by itself
 		}
-		if r.Stale {
-			c.events.send(EventCategoryObjectStale, r.Resource)
-		}
+		c.observeInform(r)
 		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.ObjectKind) && !lead {
 			c.notifier.follow(r.Resource.ObjectKind)
 		}
@@ -151,9 +149,7 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 		return nil, informError(params, withCause(ctx, err))
 	}
 	for _, r := range results {
-		if r.Stale {
-			c.events.send(EventCategoryObjectStale, r.Resource)
-		}
+		c.observeInform(r)
 	}
 	return results, refusals(params, results)
 }

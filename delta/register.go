@@ -100,7 +100,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Turns = activities.NewTurns(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.AbandonAfter = c.timing.abandonAfter
-		a.Observed, a.Informed, a.Outbox = c.events.observe, c.wakeKind, outbox{c}
+		a.Observed, a.Unlisted, a.Informed, a.Outbox = c.observe, c.observeUnlisted, c.wakeKind, outbox{c}
 		a.Stopping = stopping
 		kinds[kind] = a
 	}

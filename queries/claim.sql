@@ -16,12 +16,12 @@
 --
 -- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 WITH o AS MATERIALIZED (
-    SELECT l.id, l.repeated, NOT l.repeated AND l.pending AS lost,
+    SELECT l.id, l.due_at, l.repeated, NOT l.repeated AND l.pending AS lost,
         CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - @claim_for::interval, TRUE)
             ELSE l.pending AND l.attempt >= least(l.max_attempts, @most_lost::integer) END AS exhausted
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
+        SELECT d.id, d.due_at, delta_is_worked(d.state, d.finalized, d.due_at) AS pending, d.attempt, d.max_attempts, d.attempted_at, d.claimed_until,
             delta_is_worked(d.state, d.finalized, d.due_at) AND coalesce(d.claim = @claim::uuid, FALSE) AND d.claimed_until IS NOT NULL AS repeated
         FROM delta_resource d
         WHERE d.id = m.id AND d.kind = @kind AND NOT d.paused AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
@@ -54,7 +54,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
-RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted;
+RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at;
 
 -- name: OpenClaims :many
 -- The claims that keep rows from being claimed, and when each passes if it is not renewed.

@@ -1,6 +1,10 @@
 package deltatype
 
-import "time"
+import (
+	"bytes"
+	"slices"
+	"time"
+)
 
 // ResourceRow is everything that Postgres keeps of one resource. Times are in UTC.
 type ResourceRow struct {
@@ -77,6 +81,25 @@ type ResourceRow struct {
 	WorkflowID string
 	// HashedID stands for ObjectID in Temporal, where object ids are kept from it; empty otherwise.
 	HashedID string
+}
+
+// Clone returns a copy that shares nothing with the row.
+func (r *ResourceRow) Clone() *ResourceRow {
+	c := *r
+	c.Finalized, c.Revision = cloned(r.Finalized), cloned(r.Revision)
+	c.EncodedObject, c.Hash, c.Metadata = bytes.Clone(r.EncodedObject), bytes.Clone(r.Hash), bytes.Clone(r.Metadata)
+	c.Tags, c.Errors = slices.Clone(r.Tags), slices.Clone(r.Errors)
+	c.AttemptedAt, c.SyncedAt, c.ExternalCreatedAt, c.ListedAt = cloned(r.AttemptedAt), cloned(r.SyncedAt), cloned(r.ExternalCreatedAt), cloned(r.ListedAt)
+	c.DueAt, c.DispatchAt, c.ClaimedUntil = cloned(r.DueAt), cloned(r.DispatchAt), cloned(r.ClaimedUntil)
+	return &c
+}
+
+func cloned[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 // AttemptError is the error of one attempt.

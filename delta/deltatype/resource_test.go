@@ -1,0 +1,49 @@
+package deltatype_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// fill gives a value to each field, so that one that Clone forgets, or shares, is seen.
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64, reflect.Int32:
+		v.SetInt(7)
+	case reflect.Uint8:
+		v.SetUint(7)
+	default:
+	}
+}
+
+func TestACloneIsEqualAndSharesNothing(t *testing.T) {
+	t.Parallel()
+	var row deltatype.ResourceRow
+	v := reflect.ValueOf(&row).Elem()
+	for i := range v.NumField() {
+		fill(v.Field(i))
+	}
+	clone := row.Clone()
+	require.Equal(t, &row, clone)
+	c := reflect.ValueOf(clone).Elem()
+	for i := range v.NumField() {
+		if kind := v.Field(i).Kind(); kind == reflect.Pointer || kind == reflect.Slice {
+			require.NotEqual(t, v.Field(i).Pointer(), c.Field(i).Pointer(), v.Type().Field(i).Name)
+		}
+	}
+	require.Equal(t, &deltatype.ResourceRow{}, (&deltatype.ResourceRow{}).Clone())
+}

@@ -1,0 +1,145 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Failure is an attempt, or a pass of an informer, that has failed.
+type Failure struct {
+	// Operation says which method failed. Members of a batch fail each by itself, as OperationWork.
+	Operation Operation
+	// Kind is that of the object.
+	Kind string
+	// Resource is the row after the failure was written; nil for a listing.
+	Resource *deltatype.ResourceRow
+	// Attempt is the attempt's number within its generation; 0 for a listing.
+	Attempt int
+	// Err is what the controller has returned, a *[PanicError], or what Delta says of an attempt that was cut off or lost. It is not nil.
+	Err error
+	// IsPanic reports whether the controller panicked; Stack is the stack of that.
+	IsPanic bool
+	Stack   string
+	// IsDegraded reports whether the resource has degraded by it.
+	IsDegraded bool
+	// RunID names the run of the informer, and Shard its shard, for a listing.
+	RunID, Shard string
+	// Duration is how long the call took, a WorkBatch for all of its resources together.
+	Duration time.Duration
+	// Time is when the client saw it written.
+	Time time.Time
+}
+
+func failureOf(attempted *activities.Attempted, row *deltatype.ResourceRow) Failure {
+	f := Failure{
+		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Attempt: row.Attempt, Err: attempted.Err, IsPanic: attempted.Trace != "",
+		Stack: attempted.Trace, IsDegraded: row.State == deltatype.ResourceStateDegraded, Duration: attempted.Took, Time: time.Now().UTC(),
+	}
+	if attempted.IsFinalizing {
+		f.Operation = OperationFinalize
+	}
+	if f.Err == nil {
+		f.Err = errors.New(attempted.Error)
+	}
+	return f
+}
+
+const (
+	// maxHandedFailures is how many failures wait for the ErrorHandler before others are dropped.
+	maxHandedFailures = 1000
+	// handlerPatience is how long Stop waits for the ErrorHandler.
+	handlerPatience = time.Second
+)
+
+// failures hands failures to the log and to the client's ErrorHandler. The handler is user code: no attempt waits for it.
+type failures struct {
+	client *Client
+	log    failureLog
+
+	start   sync.Once
+	mu      sync.Mutex
+	closed  bool
+	dropped int
+	queue   chan Failure
+	done    chan struct{}
+}
+
+// add takes in a failure.
+func (f *failures) add(failure Failure) {
+	f.log.add(failure)
+	if f.client.config.ErrorHandler == nil {
+		return
+	}
+	f.start.Do(func() {
+		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
+		go f.hand()
+	})
+	if failure.Resource != nil {
+		failure.Resource = failure.Resource.Clone()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	select {
+	case f.queue <- failure:
+	default:
+		f.dropped++
+	}
+}
+
+// hand calls the ErrorHandler for one failure after the other.
+func (f *failures) hand() {
+	defer close(f.done)
+	for failure := range f.queue {
+		f.handOne(failure)
+		f.mu.Lock()
+		dropped := f.dropped
+		f.dropped = 0
+		f.mu.Unlock()
+		if dropped > 0 {
+			f.client.config.Logger.Warn("the ErrorHandler is too slow: failures were not given to it", "failures", dropped)
+		}
+	}
+}
+
+func (f *failures) handOne(failure Failure) {
+	defer func() {
+		if v := recover(); v != nil {
+			f.client.config.Logger.Error("the ErrorHandler panicked", "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	ctx := context.WithValue(f.client.stopping, clientKey{}, f.client)
+	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
+	if failure.Resource != nil {
+		call.Resources = []*deltatype.ResourceRow{failure.Resource}
+	}
+	f.client.config.ErrorHandler(context.WithValue(ctx, callKey{}, call), failure)
+}
+
+// close logs what was not logged yet, and waits for the ErrorHandler, for a while.
+func (f *failures) close() {
+	f.log.flush()
+	f.mu.Lock()
+	closed := f.closed
+	f.closed = true
+	f.mu.Unlock()
+	started := true
+	f.start.Do(func() { started = false })
+	if closed || !started {
+		return
+	}
+	close(f.queue)
+	select {
+	case <-f.done:
+	case <-time.After(handlerPatience):
+		f.client.config.Logger.Warn("the ErrorHandler has not returned; the client has stopped without it")
+	}
+}

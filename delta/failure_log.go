@@ -1,0 +1,177 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// failureWindow is the time within which failures of a kind are in masses.
+	failureWindow = 10 * time.Second
+	// loggedFailures is how many of a window have lines of their own. The others are counted.
+	loggedFailures = 10
+	// maxCountedErrors bounds the different errors that are counted, and maxErrorText what is shown of each.
+	maxCountedErrors = 100
+	maxErrorText     = 200
+	// commonErrors is how many of them a summary has.
+	commonErrors = 3
+)
+
+// failureLog logs failures: each by itself, or, where a kind fails in masses, their number and the commonest errors.
+type failureLog struct {
+	client *Client
+	window time.Duration
+
+	mu      sync.Mutex
+	windows map[failureKey]*failureCounts
+}
+
+// failureKey is what failures are counted by.
+type failureKey struct {
+	kind  string
+	level slog.Level
+}
+
+// failureCounts are those of a window.
+type failureCounts struct {
+	logged, counted int
+	byError         map[string]int
+	timer           *time.Timer
+}
+
+// levelOf is the level of a failure: something to look at is a warning, and what the program has not expected an error.
+func levelOf(f Failure) slog.Level {
+	switch {
+	case f.IsPanic:
+		return slog.LevelError
+	case f.IsDegraded, f.Operation == OperationFinalize, f.Operation == OperationList:
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
+}
+
+func (l *failureLog) add(f Failure) {
+	key := failureKey{f.Kind, levelOf(f)}
+	if !l.client.config.Logger.Enabled(context.Background(), key.level) {
+		return
+	}
+	if l.count(key, f) {
+		l.line(key.level, f)
+	}
+}
+
+// count takes a failure into its window, and reports whether it has a line of its own.
+func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.windows[key]
+	if w == nil {
+		w = &failureCounts{byError: map[string]int{}}
+		if l.windows == nil {
+			l.windows = map[failureKey]*failureCounts{}
+		}
+		l.windows[key] = w
+		w.timer = time.AfterFunc(l.window, func() { l.end(key, w) })
+	}
+	if w.logged < loggedFailures {
+		w.logged++
+		return true
+	}
+	w.counted++
+	text := textOf(f.Err)
+	if _, known := w.byError[text]; known || len(w.byError) < maxCountedErrors {
+		w.byError[text]++
+	}
+	return false
+}
+
+// textOf is the beginning of the text of an error, whose methods may be user code.
+func textOf(err error) (text string) {
+	defer func() {
+		if v := recover(); v != nil {
+			text = fmt.Sprintf("an error of type %T, whose methods panic: %v", err, v)
+		}
+	}()
+	if text = err.Error(); len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+	}
+	return text
+}
+
+// end ends a window, and logs those that it has counted.
+func (l *failureLog) end(key failureKey, w *failureCounts) {
+	l.mu.Lock()
+	if l.windows[key] == w {
+		delete(l.windows, key)
+	}
+	counted := w.counted
+	w.counted = 0
+	w.timer.Stop()
+	common := commonest(w.byError)
+	l.mu.Unlock()
+	if counted > 0 {
+		l.client.config.Logger.Log(context.Background(), key.level, "more attempts of the kind have failed; they have no lines of their own",
+			"kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
+	}
+}
+
+// commonest are the errors that were counted most, each with its number.
+func commonest(byError map[string]int) []string {
+	texts := slices.SortedFunc(maps.Keys(byError), func(a, b string) int { return cmp.Or(byError[b]-byError[a], cmp.Compare(a, b)) })
+	texts = texts[:min(len(texts), commonErrors)]
+	for i, text := range texts {
+		texts[i] = fmt.Sprintf("%d × %s", byError[text], text)
+	}
+	return texts
+}
+
+// flush ends all windows.
+func (l *failureLog) flush() {
+	l.mu.Lock()
+	open := maps.Clone(l.windows)
+	l.mu.Unlock()
+	for key, w := range open {
+		l.end(key, w)
+	}
+}
+
+// line logs one failure.
+func (l *failureLog) line(level slog.Level, f Failure) {
+	fields := []any{"kind", f.Kind, "run_id", f.RunID}
+	if f.Resource != nil {
+		fields = append(l.client.fields(f.Resource), "max_attempts", f.Resource.MaxAttempts)
+		if f.Resource.DueAt != nil {
+			fields = append(fields, "due_at", *f.Resource.DueAt)
+		}
+	}
+	if f.Shard != "" {
+		fields = append(fields, "shard", f.Shard)
+	}
+	fields = append(fields, "error", textOf(f.Err))
+	if f.IsPanic {
+		fields = append(fields, "stack", f.Stack)
+	}
+	l.client.config.Logger.Log(context.Background(), level, messageOf(f), fields...)
+}
+
+// messageOf says what has failed, and what follows.
+func messageOf(f Failure) string {
+	switch {
+	case f.Operation == OperationList:
+		return "a pass of the informer failed; its cursor stays, and nothing is marked deleted"
+	case f.Operation == OperationFinalize:
+		return "Finalize failed; it is tried again"
+	case f.IsDegraded:
+		return "the last attempt failed: the resource is degraded"
+	case f.IsPanic:
+		return "Work panicked; it is tried again"
+	}
+	return "an attempt failed; it is tried again"
+}

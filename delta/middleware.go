@@ -1,0 +1,151 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Operation is a method of a controller that Delta calls.
+type Operation string
+
+const (
+	// OperationWork is Work, for one resource.
+	OperationWork Operation = "work"
+	// OperationWorkBatch is WorkBatch, for many.
+	OperationWorkBatch Operation = "work_batch"
+	// OperationFinalize is Finalize, for one deleted resource.
+	OperationFinalize Operation = "finalize"
+	// OperationList is a listing of an informer: List, or Inform until its channel is closed.
+	OperationList Operation = "list"
+)
+
+// Call is one call of a controller.
+type Call struct {
+	// Operation says which method is called.
+	Operation Operation
+	// Kind is the controller's.
+	Kind string
+	// Resources are the rows that are worked, as they were claimed: one, or many for a WorkBatch; none for a listing. They are the
+	// controller's own: what is changed in one, Work sees.
+	Resources []*deltatype.ResourceRow
+	// Results are those of a WorkBatch, one for each of Resources, set once next has returned. Middleware may replace them.
+	Results []error
+	// Pass is the pass that a listing is for; nil for other operations.
+	Pass *PassCall
+}
+
+// PassCall is what a listing is called for.
+type PassCall struct {
+	// RunID is that of the run of the informer, as in [Client.InformRuns].
+	RunID string
+	// Options are those that the informer is given.
+	Options InformOptions
+}
+
+// Middleware is called around the calls of controllers, on the goroutine of the call and with its context, which has a [Logger], the client
+// and the timeout. It calls next once, with the context that the controller is to have, and returns its error, or another one: what it
+// returns counts, as if the controller had returned it. A panic of the controller is a *[PanicError] by then. A Middleware that returns
+// without calling next takes the place of the controller.
+//
+// One that panics harms nothing: the panic is logged, next is called if it was not, and its error counts. It must be safe for concurrent use.
+type Middleware func(ctx context.Context, call *Call, next func(ctx context.Context) error) error
+
+// PanicError is a panic of a controller.
+type PanicError struct {
+	// Value is what was given to panic.
+	Value any
+	// Stack is that of the goroutine.
+	Stack string
+}
+
+// Error has the value.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Unwrap returns the value, if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+type callKey struct{}
+
+// Logger returns the client's logger, with the fields of the call whose context it is given: the kind, and of the resource that is worked its
+// id (unless object ids are hashed), namespace, generation, attempt and workflow. For a WorkBatch it has the number of resources instead.
+// Outside of a call it is the default logger.
+func Logger(ctx context.Context) *slog.Logger {
+	client, err := ClientFromContextSafely(ctx)
+	if err != nil {
+		return slog.Default()
+	}
+	logger := client.config.Logger
+	call, ok := ctx.Value(callKey{}).(*Call)
+	switch {
+	case !ok:
+		return logger
+	case len(call.Resources) == 1:
+		return logger.With(client.fields(call.Resources[0])...)
+	case len(call.Resources) > 1:
+		first := call.Resources[0]
+		return logger.With("kind", call.Kind, "namespace", first.Namespace, "resources", len(call.Resources), "workflow_id", first.WorkflowID)
+	case call.Pass != nil:
+		return logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+	}
+	return logger.With("kind", call.Kind)
+}
+
+// fields are those that a line of the log has of a resource.
+func (c *Client) fields(row *deltatype.ResourceRow) []any {
+	id := slog.String("object_id", row.ObjectID)
+	if c.config.HashObjectIDs {
+		id = slog.String("hashed_id", row.HashedID)
+	}
+	return []any{
+		"kind", row.ObjectKind, id, "namespace", row.Namespace, "generation", row.Generation, "attempt", row.Attempt, "workflow_id", row.WorkflowID,
+	}
+}
+
+// callAround has a controller called within the client's Middleware. Panics become errors.
+func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
+	next := func(ctx context.Context) (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = &PanicError{Value: v, Stack: string(debug.Stack())}
+			}
+		}()
+		return do(ctx)
+	}
+	ctx = context.WithValue(ctx, callKey{}, call)
+	if client, err := ClientFromContextSafely(ctx); err == nil {
+		for _, middleware := range slices.Backward(client.config.Middleware) {
+			next = middleware.around(call, next)
+		}
+	}
+	return next(ctx)
+}
+
+// around is next within the Middleware.
+func (m Middleware) around(call *Call, next func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) (err error) {
+		var called bool
+		var result error
+		once := func(ctx context.Context) error {
+			if !called {
+				called = true
+				result = next(ctx)
+			}
+			return result
+		}
+		defer func() {
+			if v := recover(); v != nil {
+				Logger(ctx).Error("a Middleware panicked; it is left out of this call", "operation", call.Operation, "panic", v, "stack", string(debug.Stack()))
+				err = once(ctx)
+			}
+		}()
+		return m(ctx, call, once)
+	}
+}
