@@ -74,6 +74,8 @@ type Activities struct {
 	OwnQueue bool
 	// Rate bounds how many calls of Work begin a second; nil for no bound.
 	Rate *RateLimit
+	// Keys say whether calls are limited by the keys of objects.
+	Keys KeyLimits
 	// Snoozes are those that the client knows; nil for none.
 	Snoozes *Snoozes
 	// Pace measures attempts; nil for no measure, and no local activities.

@@ -176,12 +176,22 @@ func isDue(got *db.GetResourceRow) bool {
 		(r.Attempt < int32(r.MaxAttempts) || r.IsFinalizing())
 }
 
+// awaitsSlot reports whether a row waits for a slot of its limit key: a dispatcher wakes it.
+func awaitsSlot(r *db.Resource) bool { return r.QueuedAt != nil && r.DispatchAt == nil }
+
 // takeOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
 func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetResourceRow, error) {
 	end := time.Now().Add(lockedPatience)
 	for id, pause := ref.ID, 20*time.Millisecond; ; pause = min(2*pause, time.Second) {
 		if id != 0 {
-			rows, err := e.take(ctx, ref.Kind, []int64{id})
+			ids, err := e.takeSlots(ctx, ref.Kind, []int64{id})
+			if err != nil {
+				return nil, nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
+			}
+			var rows []*claimed
+			if len(ids) > 0 {
+				rows, err = e.take(ctx, ref.Kind, ids)
+			}
 			if err != nil {
 				return nil, nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
 			}
@@ -197,7 +207,7 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 		if err != nil || !found {
 			return nil, nil, err
 		}
-		if got.Resource.ID == id && (!isDue(&got) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pause)) {
+		if got.Resource.ID == id && (!isDue(&got) || awaitsSlot(&got.Resource) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pause)) {
 			return nil, &got, nil
 		}
 		id = got.Resource.ID
@@ -234,6 +244,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		return Step{Next: NextNone}, err
 	}
 	if one.tx.committed {
+		e.wakeKeys([]*claimed{one})
 		e.observe(one, got.Resource.Row)
 	}
 	return e.unclaimed(ctx, ref, &got)
@@ -331,8 +342,8 @@ func stepOf(r *db.Resource, now time.Time) Step {
 	}
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
-		if r.Paused {
-			return s // a dispatcher wakes it when it is resumed
+		if r.Paused || awaitsSlot(r) {
+			return s // a dispatcher wakes it when it is resumed, or when the slot is its own
 		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:
@@ -340,6 +351,9 @@ func stepOf(r *db.Resource, now time.Time) Step {
 			return s // it stays as it is until it is resumed
 		}
 		if r.IsFinalizing() {
+			if awaitsSlot(r) {
+				return s
+			}
 			s.Next = NextAttempt
 			break
 		}

@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +44,7 @@ type Progress struct {
 	Degraded int `json:"degraded,omitempty"`
 	Snoozed  int `json:"snoozed,omitempty"`
 	Deleted  int `json:"deleted,omitempty"`
-	// Withheld is how many were not worked because their kind or their namespace was snoozed.
+	// Withheld is how many were not worked because their kind or their namespace was snoozed, or their limit key was full.
 	Withheld int `json:"withheld,omitempty"`
 	// Unreadable is how many wait for a worker that understands their objects.
 	Unreadable int `json:"unreadable,omitempty"`
@@ -212,10 +211,15 @@ func (r *batchRun) withhold(ctx context.Context, missing []int64) (others []int6
 	if err != nil {
 		return nil, fmt.Errorf("leaving snoozed members of %s to a dispatcher: %w", r.in.WorkflowID, err)
 	}
+	r.withholds(len(withheld))
+	return without(missing, withheld), nil
+}
+
+// withholds counts members that were left to a dispatcher.
+func (r *batchRun) withholds(members int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.progress.Withheld += len(withheld)
-	return slices.DeleteFunc(missing, func(id int64) bool { return slices.Contains(withheld, id) }), nil
+	r.progress.Withheld += members
 }
 
 // collect writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep

@@ -140,6 +140,7 @@ func (one *claimed) begin(e *execution, row *db.Resource, takenAt time.Time) {
 }
 
 // take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
+// What waits for a slot of its limit key is missing, too.
 func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
 	most := int32(MaxLost)
 	if e.single {
@@ -147,7 +148,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	}
 	params := db.ClaimResourcesParams{
 		Claim: e.claim.id, ClaimFor: e.claim.period, WorkflowID: e.workflowID, WholeKind: e.single, Kind: kind, Ids: ids,
-		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(),
+		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(), Keyed: e.Keys.Limited,
 	}
 	var rows []db.ClaimResourcesRow
 	takenAt := time.Now()

@@ -24,6 +24,14 @@ type feeder struct {
 // takeAndWork claims members and hands them to Work. It returns when all are handed over, but for those of namespaces that are full,
 // and what could not be claimed.
 func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
+	all := len(ids)
+	if ids, err = f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids); err != nil {
+		return nil, fmt.Errorf("taking slots of the limit keys of members of %s: %w", f.in.WorkflowID, err)
+	}
+	f.withholds(all - len(ids))
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	taken, err := f.take(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)

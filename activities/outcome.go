@@ -168,6 +168,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		took(one, &rows[i])
 	}
 	e.closeKept(kept)
+	e.wakeKeys(kept)
 	if len(o.byID) == 0 {
 		return nil, nil
 	}
@@ -205,6 +206,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		took(one, nil)
 	}
 	e.closeKept(kept)
+	e.wakeKeys(kept)
 	return locked, nil
 }
 

@@ -180,25 +180,29 @@ func (o *Outcome) isGoingOn() bool {
 // closeKept closes the claims that outcomes have left open, when their calls of Work return. It is called once the outcomes are
 // written: closed before, the claim would refuse them.
 func (e *execution) closeKept(written []*claimed) {
-	byCall := map[<-chan struct{}][]int64{}
+	byCall := map[<-chan struct{}][]*claimed{}
 	for _, one := range written {
 		if one.kept {
-			byCall[one.outcome.returned] = append(byCall[one.outcome.returned], one.worked.ID)
+			byCall[one.outcome.returned] = append(byCall[one.outcome.returned], one)
 		}
 	}
-	for returned, ids := range byCall {
+	for returned, kept := range byCall {
 		e.claim.hold()
 		go func() {
 			defer e.claim.release()
 			<-returned
-			e.closeClaims(ids)
+			e.closeClaims(kept)
 		}()
 	}
 }
 
 // closeClaims lets others have resources whose outcome was written before their call of Work returned. Those that are locked by other
 // transactions are repeated.
-func (e *execution) closeClaims(ids []int64) {
+func (e *execution) closeClaims(kept []*claimed) {
+	ids := make([]int64, len(kept))
+	for i, one := range kept {
+		ids[i] = one.worked.ID
+	}
 	ctx, cancel := e.untilAbandoned(context.WithoutCancel(e.writes))
 	defer cancel()
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -219,6 +223,10 @@ func (e *execution) closeClaims(ids []int64) {
 			return nil
 		})
 		if err == nil && len(ids) == 0 {
+			for _, one := range kept {
+				one.kept = false
+			}
+			e.wakeKeys(kept)
 			e.dispatchSoon()
 			return
 		}

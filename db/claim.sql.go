@@ -25,6 +25,7 @@ WITH o AS MATERIALIZED (
           AND (delta_is_worked(d.state, d.finalized, d.due_at)
             OR (delta_awaits_attempt(d.state, d.finalized) AND d.due_at <= now() AND (d.attempt < d.max_attempts OR d.state = 'deleted')))
           AND (d.state <> 'deleted' OR $10::boolean)
+          AND (NOT $11::boolean OR d.limit_key IS NULL OR coalesce(d.slot_key = d.limit_key, FALSE))
           AND (d.claimed_until IS NULL OR d.claim = $1::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
           AND (coalesce(d.claim = $1::uuid, FALSE)
@@ -45,13 +46,14 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     due_at = NULL,
     claim = $1::uuid,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + $2::interval END,
+    slot_until = NULL,
     workflow_id = coalesce(nullif($3::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', $4::text), $5)
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($6::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
 `
 
 type ClaimResourcesParams struct {
@@ -65,6 +67,7 @@ type ClaimResourcesParams struct {
 	Kind       string
 	WholeKind  bool
 	Finalizes  bool
+	Keyed      bool
 }
 
 type ClaimResourcesRow struct {
@@ -87,6 +90,8 @@ type ClaimResourcesRow struct {
 //
 // What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
 //
+// Where the kind limits keys, a row is claimed that has a slot of its key, or has no key. See TakeSlots.
+//
 // A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResourcesParams) ([]ClaimResourcesRow, error) {
 	rows, err := db.Query(ctx, claimResources,
@@ -100,6 +105,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 		arg.Kind,
 		arg.WholeKind,
 		arg.Finalizes,
+		arg.Keyed,
 	)
 	if err != nil {
 		return nil, err
@@ -140,6 +146,9 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.HashedID,
 			&i.Resource.Shard,
 			&i.Resource.LimitKey,
+			&i.Resource.SlotKey,
+			&i.Resource.SlotUntil,
+			&i.Resource.QueuedAt,
 			&i.Resource.Hash,
 			&i.Resource.Object,
 			&i.Resource.Metadata,
@@ -161,6 +170,8 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 const closeClaims = `-- name: CloseClaims :many
 UPDATE delta_resource r
 SET claimed_until = NULL,
+    slot_key = NULL,
+    slot_until = NULL,
     dispatch_at = CASE WHEN delta_awaits_attempt(r.state, r.finalized) AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
@@ -199,7 +210,7 @@ func (q *Queries) CloseClaims(ctx context.Context, db DBTX, arg CloseClaimsParam
 const lostClaims = `-- name: LostClaims :many
 SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::uuid[]) AS claim) m
-LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
+LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
 WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL
     AND NOT delta_is_worked(r.state, r.finalized, r.due_at))
 `
@@ -240,7 +251,7 @@ const openClaims = `-- name: OpenClaims :many
 SELECT r.id, r.claim, greatest(r.claimed_until, c.claimed_until)::timestamptz AS claimed_until, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
     WHERE d.id = m.id AND ($2::boolean OR d.workflow_id = $3::text) AND d.claimed_until IS NOT NULL LIMIT 1
 ) r
 LEFT JOIN LATERAL (SELECT d.claimed_until FROM delta_claim d WHERE d.id = r.claim LIMIT 1) c ON TRUE
@@ -286,6 +297,46 @@ func (q *Queries) OpenClaims(ctx context.Context, db DBTX, arg OpenClaimsParams)
 	return items, nil
 }
 
+const queueDue = `-- name: QueueDue :many
+SELECT w.id::bigint AS id FROM delta_take_slots($1, ARRAY(
+    SELECT found.id FROM unnest($2::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.kind = $1 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+        ORDER BY d.dispatch_at
+        LIMIT $3::integer
+    ) found
+    LIMIT $3::integer
+), FALSE, FALSE, '0') AS w (id)
+`
+
+type QueueDueParams struct {
+	Kind       string
+	Priorities []int16
+	Batch      int32
+}
+
+// The first rows that are due, of those that wait for a slot of their key from now on. The others stay due: no slot is given.
+func (q *Queries) QueueDue(ctx context.Context, db DBTX, arg QueueDueParams) ([]int64, error) {
+	rows, err := db.Query(ctx, queueDue, arg.Kind, arg.Priorities, arg.Batch)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const renewClaims = `-- name: RenewClaims :exec
 INSERT INTO delta_claim (id, claimed_until) SELECT unnest($1::uuid[]), now() + $2::interval
 ON CONFLICT (id) DO UPDATE SET claimed_until = excluded.claimed_until
@@ -309,6 +360,77 @@ DELETE FROM delta_claim WHERE claimed_until < now() - $1::interval
 func (q *Queries) SweepClaims(ctx context.Context, db DBTX, older time.Duration) error {
 	_, err := db.Exec(ctx, sweepClaims, older)
 	return err
+}
+
+const sweepKeys = `-- name: SweepKeys :exec
+DELETE FROM delta_key k
+WHERE (k.kind, k.limit_key) IN (
+    SELECT o.kind, o.limit_key FROM delta_key o
+    WHERE o.used_at < now() - $1::interval AND o.wake_at IS NULL AND coalesce(o.next_call_at <= now(), TRUE)
+      AND NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = o.kind AND d.slot_key = o.limit_key)
+    FOR UPDATE SKIP LOCKED
+)
+`
+
+// Removes limit keys that nothing has used for long.
+func (q *Queries) SweepKeys(ctx context.Context, db DBTX, older time.Duration) error {
+	_, err := db.Exec(ctx, sweepKeys, older)
+	return err
+}
+
+const takeSlots = `-- name: TakeSlots :many
+SELECT w.id::bigint AS id FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w (id)
+`
+
+type TakeSlotsParams struct {
+	Kind   string
+	Ids    []int64
+	Begins bool
+	Lease  time.Duration
+}
+
+// Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
+// on: a dispatcher looks at them when it is theirs.
+func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]int64, error) {
+	rows, err := db.Query(ctx, takeSlots,
+		arg.Kind,
+		arg.Ids,
+		arg.Begins,
+		arg.Lease,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const wakeKeys = `-- name: WakeKeys :one
+SELECT delta_wake_keys($1, $2::text[])::bigint AS woken
+`
+
+type WakeKeysParams struct {
+	Kind string
+	Keys []string
+}
+
+// Gives free slots of keys to rows that wait for them, which are due then, and gives back how many. No keys means those that are to be looked at.
+func (q *Queries) WakeKeys(ctx context.Context, db DBTX, arg WakeKeysParams) (int64, error) {
+	row := db.QueryRow(ctx, wakeKeys, arg.Kind, arg.Keys)
+	var woken int64
+	err := row.Scan(&woken)
+	return woken, err
 }
 
 const withholdMembers = `-- name: WithholdMembers :many

@@ -267,7 +267,7 @@ func (q *Queries) NameWorkflows(ctx context.Context, db DBTX, arg NameWorkflowsP
 }
 
 const nextDispatch = `-- name: NextDispatch :one
-SELECT least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
+SELECT coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = $1 AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
     SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
         SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = $1
         UNION ALL SELECT m.snoozed_until, m.snooze_spread FROM delta_namespace m WHERE m.snoozed_until > now() - interval '1 minute'
@@ -286,14 +286,20 @@ type NextDispatchParams struct {
 	Looked time.Duration
 }
 
+type NextDispatchRow struct {
+	KeysWait time.Duration
+	Wait     time.Duration
+}
+
 // How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
 // while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
-// of a namespace: then it looks several times while what has waited comes back.
-func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (time.Duration, error) {
+// of a namespace: then it looks several times while what has waited comes back. keys_wait is
+// how long it is until a limit key is to be looked at.
+func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (NextDispatchRow, error) {
 	row := db.QueryRow(ctx, nextDispatch, arg.Kind, arg.Looked)
-	var wait time.Duration
-	err := row.Scan(&wait)
-	return wait, err
+	var i NextDispatchRow
+	err := row.Scan(&i.KeysWait, &i.Wait)
+	return i, err
 }
 
 const notify = `-- name: Notify :exec

@@ -77,7 +77,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -104,6 +104,8 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
+		&i.KeyConcurrency,
+		&i.KeyRate,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -163,7 +165,7 @@ SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now())
     inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
     last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
     updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type MoveInformCursorParams struct {
@@ -206,6 +208,8 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
+		&i.KeyConcurrency,
+		&i.KeyRate,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -304,19 +308,20 @@ func (q *Queries) SetNamespace(ctx context.Context, db DBTX, arg SetNamespacePar
 const upsertController = `-- name: UpsertController :one
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
-    deleted_retention, degraded_retry
+    deleted_retention, degraded_retry, key_concurrency, key_rate
 )
 VALUES ($1, $2, $3, $4, $5, $6, $7,
-    $8::interval, $9::interval, $10::interval, $11::interval)
+    $8::interval, $9::interval, $10::interval, $11::interval,
+    $12, $13)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = CASE WHEN $12::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
-    inform_schedule = CASE WHEN $12::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
-    full_listing_interval = CASE WHEN $12::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
-    lists_nothing = CASE WHEN $12::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+SET inform_interval = CASE WHEN $14::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
+    inform_schedule = CASE WHEN $14::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
+    full_listing_interval = CASE WHEN $14::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
+    lists_nothing = CASE WHEN $14::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
+RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -331,6 +336,8 @@ type UpsertControllerParams struct {
 	DegradedRetention   time.Duration
 	DeletedRetention    time.Duration
 	DegradedRetry       time.Duration
+	KeyConcurrency      int32
+	KeyRate             float64
 	Informs             bool
 }
 
@@ -348,6 +355,8 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.DegradedRetention,
 		arg.DeletedRetention,
 		arg.DegradedRetry,
+		arg.KeyConcurrency,
+		arg.KeyRate,
 		arg.Informs,
 	)
 	var i Controller
@@ -372,6 +381,8 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.NextCallAt,
+		&i.KeyConcurrency,
+		&i.KeyRate,
 		&i.Metadata,
 		&i.CreatedAt,
 		&i.UpdatedAt,

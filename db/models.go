@@ -31,6 +31,8 @@ type Controller struct {
 	TaskQueue           *string
 	Finalizes           bool
 	NextCallAt          *time.Time
+	KeyConcurrency      int32
+	KeyRate             float64
 	Metadata            []byte
 	CreatedAt           time.Time
 	UpdatedAt           time.Time
@@ -116,6 +118,9 @@ type Resource struct {
 	HashedID          *string
 	Shard             *string
 	LimitKey          *string
+	SlotKey           *string
+	SlotUntil         *time.Time
+	QueuedAt          *time.Time
 	Hash              []byte
 	Object            []byte
 	Metadata          []byte

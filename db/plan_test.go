@@ -147,6 +147,39 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 0, most: 10,
 		},
+		"TakeSlots": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() + interval '1 minute', limit_key = 'key'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				if err := limitKeys(ctx, conn, 10); err != nil {
+					return 0, err
+				}
+				rows, err := q.TakeSlots(ctx, conn, db.TakeSlotsParams{Kind: "thing", Ids: ids, Begins: true, Lease: time.Minute})
+				return len(rows), err
+			},
+			does: few - 10, most: 6 * few,
+		},
+		"QueueDue": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() - interval '1 s', limit_key = 'key'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := limitKeys(ctx, conn, 10); err != nil {
+					return 0, err
+				}
+				rows, err := q.QueueDue(ctx, conn, db.QueueDueParams{Kind: "thing", Priorities: allPriorities, Batch: 1000})
+				return len(rows), err
+			},
+			does: few - 10, most: 6 * few,
+		},
+		"WakeKeys": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = NULL, queued_at = now(), limit_key = 'key'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := limitKeys(ctx, conn, 10); err != nil {
+					return 0, err
+				}
+				woken, err := q.WakeKeys(ctx, conn, db.WakeKeysParams{Kind: "thing"})
+				return int(woken), err
+			},
+			does: 10, most: 8 * 10,
+		},
 		"ClaimResources": {
 			before: "state = 'scheduled', due_at = now(), claim = gen_random_uuid(), claimed_until = now() - interval '1 s'",
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
@@ -354,6 +387,15 @@ func frequentStatements(few int) map[string]frequent {
 			does: few, most: 4 * few,
 		},
 	}
+}
+
+// limitKeys limits the keys of the tests' kind, of which one is to be looked at.
+func limitKeys(ctx context.Context, conn db.DBTX, concurrency int) error {
+	_, err := conn.Exec(ctx, "INSERT INTO delta_controller (name, inform_interval, key_concurrency) VALUES ('thing', '0', $1)", concurrency)
+	if err == nil {
+		_, err = conn.Exec(ctx, "INSERT INTO delta_key (kind, limit_key, wake_at) VALUES ('thing', 'key', now())")
+	}
+	return err
 }
 
 // read is what a statement has read of delta_resource: rows by reading all of it, and rows by index; and of delta_claim by reading all.

@@ -80,6 +80,46 @@ func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) (
 	return items, nil
 }
 
+const countQueued = `-- name: CountQueued :many
+SELECT d.kind, count(*) AS count, count(DISTINCT d.limit_key) AS keys, min(d.queued_at)::timestamptz AS oldest
+FROM delta_resource d
+WHERE d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+GROUP BY d.kind ORDER BY d.kind
+`
+
+type CountQueuedRow struct {
+	Kind   string
+	Count  int64
+	Keys   int64
+	Oldest time.Time
+}
+
+// How many rows wait for slots of their limit keys, by kind, how many keys they are of, and since when the first of them waits.
+func (q *Queries) CountQueued(ctx context.Context, db DBTX) ([]CountQueuedRow, error) {
+	rows, err := db.Query(ctx, countQueued)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountQueuedRow
+	for rows.Next() {
+		var i CountQueuedRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Count,
+			&i.Keys,
+			&i.Oldest,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const countResources = `-- name: CountResources :many
 SELECT r.kind, r.state, count(*) AS count FROM delta_resource r
 WHERE (cardinality($1::text[]) = 0 OR r.kind = ANY ($1::text[]))
@@ -120,7 +160,7 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 }
 
 const getResource = `-- name: GetResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
     (greatest(delta_snoozed_until(r.kind, r.namespace, r.id), now()) - now())::interval AS snoozed_for, now()::timestamptz AS now
 FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
 `
@@ -172,6 +212,9 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.HashedID,
 		&i.Resource.Shard,
 		&i.Resource.LimitKey,
+		&i.Resource.SlotKey,
+		&i.Resource.SlotUntil,
+		&i.Resource.QueuedAt,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -184,8 +227,52 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 	return i, err
 }
 
+const keyOf = `-- name: KeyOf :one
+SELECT r.limit_key, coalesce(c.key_concurrency, 0)::integer AS concurrency, coalesce(c.key_rate, 0)::double precision AS rate,
+    (SELECT count(*) FROM delta_resource d WHERE d.kind = r.kind AND d.slot_key = r.limit_key) AS running,
+    (SELECT count(*) FROM (
+        SELECT FROM delta_resource d WHERE d.kind = r.kind AND d.limit_key = r.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+        LIMIT 10000
+    ) w) AS waiting,
+    r.queued_at, (r.queued_at IS NOT NULL AND r.dispatch_at IS NULL)::boolean AS waits
+FROM delta_resource r LEFT JOIN delta_controller c ON c.name = r.kind
+WHERE r.kind = $1 AND r.object_id = $2 AND r.limit_key IS NOT NULL
+`
+
+type KeyOfParams struct {
+	Kind     string
+	ObjectID string
+}
+
+type KeyOfRow struct {
+	LimitKey    *string
+	Concurrency int32
+	Rate        float64
+	Running     int64
+	Waiting     int64
+	QueuedAt    *time.Time
+	Waits       bool
+}
+
+// How the limit key of a resource stands: how many rows have a slot of it, claimed or about to be, how many wait, of the first 10,000, and since
+// when this one waits. A limit of 0 is none.
+func (q *Queries) KeyOf(ctx context.Context, db DBTX, arg KeyOfParams) (KeyOfRow, error) {
+	row := db.QueryRow(ctx, keyOf, arg.Kind, arg.ObjectID)
+	var i KeyOfRow
+	err := row.Scan(
+		&i.LimitKey,
+		&i.Concurrency,
+		&i.Rate,
+		&i.Running,
+		&i.Waiting,
+		&i.QueuedAt,
+		&i.Waits,
+	)
+	return i, err
+}
+
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -218,6 +305,8 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.TaskQueue,
 			&i.Finalizes,
 			&i.NextCallAt,
+			&i.KeyConcurrency,
+			&i.KeyRate,
 			&i.Metadata,
 			&i.CreatedAt,
 			&i.UpdatedAt,
@@ -272,7 +361,7 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 }
 
 const listResources = `-- name: ListResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors FROM delta_resource r
 WHERE r.id > $1
   AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
   AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
@@ -346,6 +435,9 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 			&i.HashedID,
 			&i.Shard,
 			&i.LimitKey,
+			&i.SlotKey,
+			&i.SlotUntil,
+			&i.QueuedAt,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,
@@ -429,7 +521,7 @@ const resourcesAwaited = `-- name: ResourcesAwaited :many
 SELECT r.id, r.state, r.generation, r.synced_generation,
     r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
 FROM (SELECT unnest($1::bigint[]) AS id) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 `
 
 type ResourcesAwaitedRow struct {

@@ -301,6 +301,10 @@ func child(mode string) error {
 			fmt.Println("working")
 			select {}
 		}})
+		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(context.Context, *delta.Resource[singleTenant]) error {
+			fmt.Println("holding")
+			select {}
+		}})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/chariot-giving/delta/activities"
 )
 
 // Worker brings one resource in line.
@@ -247,6 +249,18 @@ func setFields(to, from reflect.Value) {
 	}
 }
 
+const (
+	// maxKeyConcurrency bounds what Postgres counts for each lease, minKeyRate and maxKeyRate what it can say as times.
+	maxKeyConcurrency = 10_000
+	minKeyRate        = 1e-5
+	maxKeyRate        = 1e5
+)
+
+// keyLimits say whether calls are limited by keys.
+func (s ObjectSettings) keyLimits() activities.KeyLimits {
+	return activities.KeyLimits{Limited: s.KeyConcurrency > 0 || s.KeyRate > 0, Rated: s.KeyRate > 0}
+}
+
 // withDefaults checks settings, and returns them with every field set.
 func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 	// Each is written so that NaN breaks it.
@@ -261,6 +275,8 @@ func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 		{"BatchWait", s.BatchWait, s.BatchWait <= maxBatchWait, fmt.Sprintf("must be at most %s", maxBatchWait)},
 		{"MaxDeletedShare", s.MaxDeletedShare, s.MaxDeletedShare >= 0 && s.MaxDeletedShare <= 1, "must be between 0 and 1 (0 is the default of 0.25)"},
 		{"RateLimit", s.RateLimit, s.RateLimit >= 0 && s.RateLimit <= math.MaxFloat64, "must be positive, or 0 for no limit"},
+		{"KeyConcurrency", s.KeyConcurrency, s.KeyConcurrency >= 0 && s.KeyConcurrency <= maxKeyConcurrency, fmt.Sprintf("must be between 1 and %d, or 0 for no limit", maxKeyConcurrency)},
+		{"KeyRate", s.KeyRate, s.KeyRate == 0 || (s.KeyRate >= minKeyRate && s.KeyRate <= maxKeyRate), fmt.Sprintf("must be between %g and %g, or 0 for no limit", minKeyRate, maxKeyRate)},
 		{"HeartbeatTimeout", s.HeartbeatTimeout, s.HeartbeatTimeout == 0 || s.HeartbeatTimeout >= time.Second, "must be at least 1s (or 0, for the default of 10s)"},
 		{"InformInterval", s.InformInterval, s.InformInterval <= 0 || s.InformInterval >= minInformInterval, "must be at least 1s, negative for never, or 0 for the client's"},
 		{"FullListingInterval", s.FullListingInterval, s.FullListingInterval == 0 || s.FullListingInterval >= minInformInterval, "must be at least 1s, or 0 for never"},

@@ -129,7 +129,7 @@ func (c *Client) lease(kind string, count int) *db.Lease {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	d := c.dispatchers[kind]
-	if d == nil || d.batchSize == 1 {
+	if d == nil || d.batchSize == 1 || d.keyed { // a lease looks whether keys have slots
 		return nil
 	}
 	size, fewest := d.batchSize, max(d.batchSize/2, 2)

@@ -72,6 +72,8 @@ type dispatcher struct {
 	batchSize int
 	pace      *pace
 	batchWait time.Duration
+	// keyed is true where calls are limited by keys of objects.
+	keyed bool
 	// leased are batches that informs of this client have leased.
 	leased *leasedBatches
 
@@ -79,6 +81,9 @@ type dispatcher struct {
 	// leases counts them, for leaseRounds. lookedAt is when the latest began.
 	leases   int
 	lookedAt time.Time
+	// keysWait is true while rows wait for slots of their limit keys, also where these are not limited any more. queueing is true while what is
+	// leased has to wait for such a slot: there may be much more of it.
+	keysWait, queueing bool
 	// failures counts how often the workflow of a row could not be started in a row.
 	failures map[int64]int
 }
@@ -146,7 +151,10 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	looked := time.Since(d.lookedAt) + slack
 	d.mu.Unlock()
 	if next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{Kind: d.kind, Looked: looked}); err == nil {
-		wait = min(wait, max(next, soonest))
+		wait = min(wait, max(next.Wait, soonest), max(next.KeysWait, soonest))
+		d.mu.Lock()
+		d.keysWait = next.KeysWait < time.Hour
+		d.mu.Unlock()
 	}
 	return wait
 }
@@ -169,13 +177,22 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			filled = true
 			d.fill(startCtx)
 		}
-		due, leaseErr := d.leaseDue(startCtx, batch, size)
+		if err = d.lookAfterKeys(startCtx); err != nil {
+			break
+		}
+		leased, leaseErr := d.leaseDue(startCtx, batch, size)
 		if leaseErr != nil {
 			err = leaseErr
 			break
 		}
-		// Where workflows for a few are not enough, there may be more for a batch.
-		full = len(due) == size
+		count := len(leased)
+		due, leaseErr := d.takeSlots(startCtx, leased)
+		if leaseErr != nil {
+			err = leaseErr
+			break
+		}
+		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, too.
+		full = count == size || len(due) < count
 		var members, singles []db.LeaseDueRow
 		var namespaces []string
 		for _, row := range due {
@@ -222,16 +239,23 @@ func (d *dispatcher) next() (batch string, size int) {
 	return d.names.batch(d.kind, rand.Text()), size
 }
 
+// nextPriorities are priorities in the order of the next lease.
+func (d *dispatcher) nextPriorities() []int16 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.leases%leaseRounds == 0 {
+		return []int16{5, 4, 3, 2, 1}
+	}
+	return []int16{1, 2, 3, 4, 5}
+}
+
 // leaseDue leases rows that are due, for a batch or for workflows of their own.
 func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
 	d.mu.Lock()
 	d.leases++
 	d.lookedAt = time.Now()
-	priorities := []int16{1, 2, 3, 4, 5}
-	if d.leases%leaseRounds == 0 {
-		priorities = []int16{5, 4, 3, 2, 1}
-	}
 	d.mu.Unlock()
+	priorities := d.nextPriorities()
 	limited, rooms, full := d.limits.room()
 	if batch != "" {
 		limited, rooms = []string{}, []int32{} // its members wait within it, and keep no slot of the kind

@@ -207,7 +207,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		params := db.UpsertControllerParams{
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
-			DegradedRetry: rest.DegradedRetry,
+			DegradedRetry: rest.DegradedRetry, KeyConcurrency: int32(r.settings.KeyConcurrency), KeyRate: r.settings.KeyRate, //nolint:gosec // it has a bound
 		}
 		if params.Informs {
 			spec, err := encodeSpec(r.settings.InformSchedule)
@@ -300,6 +300,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		lease: e.client.timing.lease,
 
 		batchSize: r.settings.BatchSize,
+		keyed:     r.settings.keyLimits().Limited,
 		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
 		leased:    newLeasedBatches(),

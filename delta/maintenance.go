@@ -13,6 +13,8 @@ const (
 	forgetPage = 2000
 	// claimsKept is how long the renewals of claims are kept that are over.
 	claimsKept = 10 * time.Minute
+	// keysKept is how long limit keys are kept that nothing uses.
+	keysKept = time.Hour
 )
 
 // holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
@@ -86,6 +88,9 @@ func (e *engine) restore(ctx context.Context) error {
 	e.started = true
 	if err := db.New().SweepClaims(ctx, e.client.pool, claimsKept); err != nil {
 		return fmt.Errorf("removing old renewals of claims: %w", err)
+	}
+	if err := db.New().SweepKeys(ctx, e.client.pool, keysKept); err != nil {
+		return fmt.Errorf("removing limit keys that nothing uses: %w", err)
 	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err

@@ -168,6 +168,22 @@ type ObjectSettings struct {
 	// Defaults to 0: no limit.
 	RateLimit float64
 
+	// KeyConcurrency is how many resources with one limit key ([ObjectWithLimitKey]) may be in calls of Work or Finalize at once, of all clients
+	// together: one that an upstream allows for an account, say. Each resource in a call of WorkBatch counts. A key is within its kind: those of
+	// other kinds have nothing to do with it. What has no key is not limited. A resource whose key is full waits in Postgres, and takes no slot
+	// of its kind, its namespace or a worker meanwhile. If a process dies, what it had claimed counts until the claims have passed.
+	//
+	// The limits are those of the client of the kind that has started last. Clients that set neither KeyConcurrency nor KeyRate do not ask.
+	//
+	// Defaults to 0: no limit.
+	KeyConcurrency int
+
+	// KeyRate is how many resources with one limit key may be claimed for a call of Work or Finalize a second, of all clients together. What a
+	// tenth of a second allows may begin at once.
+	//
+	// Defaults to 0: no limit.
+	KeyRate float64
+
 	// HeartbeatTimeout is how long a worker may be silent before Temporal gives its attempt to another one, which waits until the claim on
 	// the resource has passed: a claim lasts for twice this time, and is renewed in Postgres while Work runs. At least 1 second.
 	//

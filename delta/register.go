@@ -99,6 +99,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
 		a.Turns = activities.NewTurns(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
+		a.Keys = r.settings.keyLimits()
 		a.AbandonAfter = c.timing.abandonAfter
 		a.Observed, a.Unlisted, a.Informed, a.Outbox = c.observe, c.observeUnlisted, c.wakeKind, outbox{c}
 		a.Stopping = stopping

@@ -61,6 +61,10 @@ type KindStatus struct {
 	// kind. OldestUnfinalized is when the first of them was due.
 	Unfinalized       int64
 	OldestUnfinalized *time.Time
+	// Queued counts resources that wait because their limit keys are full ([ObjectWithLimitKey]), QueuedKeys these keys; OldestQueued is since when
+	// the first of them waits.
+	Queued, QueuedKeys int64
+	OldestQueued       *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
 	// if its Decision is empty.
 	Withheld *Withheld
@@ -131,6 +135,14 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 			oldest := l.OldestUnfinalized.UTC()
 			k.OldestUnfinalized = &oldest
 		}
+	}
+	queued, err := db.New().CountQueued(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, q := range queued {
+		k, oldest := kind(q.Kind), q.Oldest.UTC()
+		k.Queued, k.QueuedKeys, k.OldestQueued = q.Count, q.Keys, &oldest
 	}
 	withheld, err := c.Withheld(ctx)
 	if err != nil {

@@ -141,6 +141,9 @@ CREATE TABLE delta_controller (
     finalizes boolean NOT NULL DEFAULT FALSE,
     -- Where the calls of Work are limited in their rate: when the next one may begin.
     next_call_at timestamptz,
+    -- How many calls of Work run at once for each limit key, and how many begin a second; 0 for no limit. Of the client that started last.
+    key_concurrency integer NOT NULL DEFAULT 0,
+    key_rate double precision NOT NULL DEFAULT 0,
     metadata jsonb NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
@@ -173,6 +176,9 @@ CREATE TABLE delta_controller (
 -- of that shard can find the object gone.
 --
 -- limit_key is what the object's calls of Work are limited by together with those of other objects (ObjectWithLimitKey); null where it says none.
+--
+-- slot_key is the limit key in which the row has a slot: until slot_until, or, where that is null, for as long as its claim is alive. queued_at, where dispatch_at is null, says
+-- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
 --
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
 --
@@ -217,6 +223,9 @@ CREATE TABLE delta_resource (
     hashed_id text COLLATE "C",
     shard text COLLATE "C",
     limit_key text COLLATE "C",
+    slot_key text COLLATE "C",
+    slot_until timestamptz,
+    queued_at timestamptz,
     hash bytea NOT NULL,
     object jsonb NOT NULL,
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -233,6 +242,26 @@ CREATE TABLE delta_resource (
 -- The dispatcher asks, for one kind, for the rows that are due, by priority and oldest first. Rows at rest for ever are not in
 -- it, and paused ones neither: they would stand in front of the others each time.
 CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, priority, dispatch_at) WHERE dispatch_at IS NOT NULL AND NOT paused;
+
+-- The rows that have a slot of their limit key, and those that wait for one. Where a kind limits no keys, both are empty, and no statement
+-- touches them: the columns of which they are made stay as they are. What waits is in no other index, so a dispatcher never steps over it.
+CREATE INDEX delta_resource_slot_idx ON delta_resource (kind, slot_key) WHERE slot_key IS NOT NULL;
+CREATE INDEX delta_resource_queue_idx ON delta_resource (kind, limit_key, priority, queued_at)
+    WHERE queued_at IS NOT NULL AND dispatch_at IS NULL AND NOT paused;
+
+-- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
+-- is when the key's rate has room for one more call, less what may come at once. wake_at is when a dispatcher looks for rows to wake; null
+-- where none waits.
+CREATE TABLE delta_key (
+    kind text COLLATE "C" NOT NULL,
+    limit_key text COLLATE "C" NOT NULL,
+    next_call_at timestamptz,
+    wake_at timestamptz,
+    used_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, limit_key)
+) WITH (fillfactor = 50);
+
+CREATE INDEX delta_key_wake_idx ON delta_key (kind, wake_at) WHERE wake_at IS NOT NULL;
 
 -- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
 -- written anew each time, and may be locked by a transaction of the user's.
@@ -340,6 +369,10 @@ ALTER TABLE delta_claim SET (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
 );
 
+ALTER TABLE delta_key SET (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
+
 -- It is filled by a pass and emptied at its end. Before it is analyzed the planner knows nothing of the pass.
 ALTER TABLE delta_listing SET (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1
@@ -409,6 +442,214 @@ RETURN state IN ('scheduled', 'expired', 'failed') OR (state = 'deleted' AND fin
 CREATE FUNCTION delta_unfinalized(kind text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN (SELECT NOT c.finalizes FROM delta_controller c WHERE c.name = kind AND c.finalizes);
+
+-- Takes slots of keys back from rows that were given one and not claimed, and from dead claims. A row that is locked may be in the middle of its
+-- claim, so it keeps its slot; one that was not has none when its claim looks. So what is counted afterwards is never too few. The keys are
+-- locked.
+-- +goose StatementBegin
+CREATE FUNCTION delta_revoke_slots(of_kind text, keys text[], at timestamptz) RETURNS void
+LANGUAGE sql VOLATILE
+AS $$
+    UPDATE delta_resource r SET slot_key = NULL, slot_until = NULL
+    WHERE r.id = ANY (ARRAY(
+        SELECT d.id FROM delta_resource d
+        WHERE d.kind = of_kind AND d.slot_key = ANY (keys) AND coalesce(d.slot_until <= at, TRUE)
+          AND (d.claimed_until IS NULL OR (d.claimed_until <= at
+            AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > at)))
+        FOR NO KEY UPDATE SKIP LOCKED
+    ));
+$$;
+-- +goose StatementEnd
+
+-- What keys have room for: slots of their concurrency and calls of their rate, null for no limit; given is how many rows have a slot and no
+-- claim, queued whether rows wait, and opens_at when the rate has room for a call again. Calls of a tenth of a second may come together.
+-- +goose StatementBegin
+CREATE FUNCTION delta_key_room(c delta_controller, keys text[], at timestamptz)
+RETURNS TABLE (limit_key text, slots bigint, calls bigint, given bigint, queued boolean, opens_at timestamptz)
+LANGUAGE sql STABLE
+AS $$
+    SELECT k.limit_key, CASE WHEN c.key_concurrency > 0 THEN c.key_concurrency - s.taken END,
+        CASE WHEN c.key_rate > 0 THEN floor(b.burst - extract(epoch FROM greatest(k.next_call_at, at) - at) * c.key_rate + 1e-6)::bigint END,
+        s.given,
+        EXISTS (SELECT FROM delta_resource d WHERE d.kind = c.name AND d.limit_key = k.limit_key
+            AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused),
+        CASE WHEN c.key_rate > 0 THEN k.next_call_at - make_interval(secs => (b.burst - 1) / c.key_rate) END
+    FROM (SELECT greatest(floor(c.key_rate * 0.1), 1) AS burst) b
+    CROSS JOIN delta_key k
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS taken, count(d.slot_until) AS given
+        FROM delta_resource d WHERE d.kind = c.name AND d.slot_key = k.limit_key
+    ) s
+    WHERE k.kind = c.name AND k.limit_key = ANY (keys);
+$$;
+-- +goose StatementEnd
+
+-- Gives rows slots of their limit keys, and has those wait whose key is full: they are given back. Where others wait for a key already, rows
+-- join them, by priority and age. give is false for a dispatcher that only looks; begins is true right before a claim, when calls are counted
+-- against the rate. A row that is locked, or is not to have a call, is left alone.
+--
+-- The kind is compared as an expression: of a table that it believes empty, the planner may otherwise read the whole kind for each id.
+--
+-- Keys are locked in their order, and no row is waited for while they are: so this deadlocks with nothing. Each statement of the function sees
+-- what was committed before the locks were had. A subselect of one statement would count what had been when it began.
+-- +goose StatementBegin
+CREATE FUNCTION delta_take_slots(of_kind text, ids bigint[], give boolean, begins boolean, lease interval) RETURNS SETOF bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    c delta_controller;
+    keys text[];
+    at timestamptz;
+BEGIN
+    SELECT * INTO c FROM delta_controller WHERE name = of_kind;
+    -- What has a slot, for some seconds at least, needs no more than to be counted against the rate: no key is locked for it.
+    IF NOT begins OR coalesce(c.key_rate, 0) = 0 THEN
+        ids := ARRAY(
+            SELECT i.id FROM unnest(ids) AS i (id)
+            CROSS JOIN LATERAL (SELECT r.limit_key, r.slot_key, r.slot_until FROM delta_resource r WHERE r.id = i.id LIMIT 1) d
+            WHERE d.limit_key IS NOT NULL AND NOT coalesce(d.slot_key = d.limit_key AND d.slot_until > now() + interval '10 seconds', FALSE)
+        );
+    END IF;
+    keys := ARRAY(
+        SELECT DISTINCT d.limit_key FROM unnest(ids) AS i (id)
+        CROSS JOIN LATERAL (SELECT r.limit_key FROM delta_resource r WHERE r.id = i.id AND r.kind || '' = of_kind AND r.limit_key IS NOT NULL LIMIT 1) d
+    );
+    IF cardinality(keys) = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO delta_key AS k (kind, limit_key) SELECT of_kind, o.key FROM unnest(keys) AS o (key) ORDER BY o.key COLLATE "C"
+    ON CONFLICT (kind, limit_key) DO UPDATE SET used_at = now();
+    at := clock_timestamp();
+    SELECT * INTO c FROM delta_controller WHERE name = of_kind;
+    PERFORM delta_revoke_slots(of_kind, keys, at);
+    RETURN QUERY
+    WITH room AS MATERIALIZED (SELECT * FROM delta_key_room(c, keys, at)),
+    wanted AS MATERIALIZED (
+        SELECT d.id, d.limit_key, d.has, d.slot_until, d.since, row_number() OVER w AS n,
+            count(*) FILTER (WHERE d.has) OVER (PARTITION BY d.limit_key) AS have
+        FROM (
+            SELECT l.* FROM unnest(ids) AS i (id)
+            CROSS JOIN LATERAL (
+                SELECT r.id, r.limit_key, r.priority, r.slot_until, coalesce(r.slot_key = r.limit_key, FALSE) AS has,
+                    coalesce(r.queued_at, r.due_at, r.claimed_until, at) AS since
+                FROM delta_resource r
+                WHERE r.id = i.id AND r.kind || '' = of_kind AND r.limit_key = ANY (keys) AND NOT r.paused
+                  AND (delta_is_worked(r.state, r.finalized, r.due_at) OR (delta_awaits_attempt(r.state, r.finalized) AND r.due_at <= at))
+                  AND (r.claimed_until IS NULL OR (r.claimed_until <= at
+                    AND NOT EXISTS (SELECT FROM delta_claim o WHERE o.id = r.claim AND o.claimed_until > at)))
+                LIMIT 1
+                FOR NO KEY UPDATE SKIP LOCKED
+            ) l
+        ) d
+        WINDOW w AS (PARTITION BY d.limit_key ORDER BY d.has DESC, d.priority, d.since, d.id)
+    ),
+    judged AS MATERIALIZED (
+        SELECT w.*, CASE
+            WHEN w.has THEN NOT begins OR w.n <= coalesce(m.calls, w.n)
+            ELSE NOT m.queued AND w.n - w.have <= coalesce(m.slots, w.n)
+                AND CASE WHEN begins THEN w.n <= coalesce(m.calls, w.n) ELSE w.n - w.have <= coalesce(m.calls - m.given, w.n) END
+            END AS allowed
+        FROM wanted w JOIN room m ON m.limit_key = w.limit_key
+    ),
+    taken AS (
+        UPDATE delta_resource r
+        SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = coalesce(r.dispatch_at, at + lease)
+        WHERE r.id = ANY (ARRAY(
+            SELECT j.id FROM judged j WHERE j.allowed AND give AND (NOT j.has OR coalesce(j.slot_until < at + interval '10 seconds', TRUE))
+        ))
+    ),
+    waiting AS (
+        UPDATE delta_resource r
+        SET slot_key = NULL, slot_until = NULL, queued_at = coalesce(r.queued_at, r.due_at, r.claimed_until, at), dispatch_at = NULL
+        WHERE r.id = ANY (ARRAY(SELECT j.id FROM judged j WHERE NOT j.allowed))
+        RETURNING r.id
+    ),
+    noted AS (
+        UPDATE delta_key k
+        SET next_call_at = CASE WHEN m.begun > 0 THEN greatest(k.next_call_at, at) + make_interval(secs => m.begun / c.key_rate) ELSE k.next_call_at END,
+            wake_at = CASE
+                WHEN NOT m.queued THEN k.wake_at
+                WHEN m.calls - m.begun <= 0 THEN greatest(k.next_call_at, at)
+                    + make_interval(secs => (m.begun + 1 - greatest(floor(c.key_rate * 0.1), 1)) / c.key_rate)
+                WHEN m.begun > 0 OR (coalesce(m.slots - m.new, 1) > 0 AND coalesce(m.calls - m.given - m.new, 1) > 0) THEN at
+                ELSE least(k.wake_at, at + interval '5 seconds') END
+        FROM (
+            SELECT o.limit_key, o.slots, o.calls, o.given, o.queued OR bool_or(NOT j.allowed) AS queued,
+                count(*) FILTER (WHERE j.allowed AND NOT j.has AND give) AS new,
+                CASE WHEN begins AND c.key_rate > 0 THEN count(*) FILTER (WHERE j.allowed) ELSE 0 END AS begun
+            FROM judged j JOIN room o ON o.limit_key = j.limit_key
+            GROUP BY o.limit_key, o.slots, o.calls, o.given, o.queued
+        ) m
+        WHERE k.kind = of_kind AND k.limit_key = m.limit_key AND (m.queued OR m.begun > 0)
+    )
+    SELECT w.id FROM waiting w;
+END
+$$;
+-- +goose StatementEnd
+
+-- Gives slots that are free to rows that wait for them, and has a dispatcher look at these: of the keys that are named, or else of those that are
+-- to be looked at. It gives back how many. A row whose namespace is snoozed lets others pass.
+-- +goose StatementBegin
+CREATE FUNCTION delta_wake_keys(of_kind text, named text[]) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+#variable_conflict use_column
+DECLARE
+    c delta_controller;
+    keys text[];
+    at timestamptz;
+    woken bigint;
+BEGIN
+    IF named IS NULL THEN
+        keys := ARRAY(
+            SELECT k.limit_key FROM delta_key k WHERE k.kind = of_kind AND k.wake_at <= clock_timestamp()
+            ORDER BY k.wake_at LIMIT 256 FOR UPDATE SKIP LOCKED
+        );
+    ELSE
+        keys := ARRAY(SELECT k.limit_key FROM delta_key k WHERE k.kind = of_kind AND k.limit_key = ANY (named) ORDER BY k.limit_key FOR UPDATE);
+        -- What waited for the lock is read again: another transaction may have queued rows meanwhile.
+        keys := ARRAY(SELECT k.limit_key FROM delta_key k WHERE k.kind = of_kind AND k.limit_key = ANY (keys) AND k.wake_at IS NOT NULL);
+    END IF;
+    IF cardinality(keys) = 0 THEN
+        RETURN 0;
+    END IF;
+    at := clock_timestamp();
+    SELECT * INTO c FROM delta_controller WHERE name = of_kind;
+    IF c.paused OR c.snoozed_until > at THEN
+        UPDATE delta_key SET wake_at = at + interval '5 seconds' WHERE kind = of_kind AND limit_key = ANY (keys);
+        RETURN 0;
+    END IF;
+    PERFORM delta_revoke_slots(of_kind, keys, at);
+    WITH room AS MATERIALIZED (SELECT * FROM delta_key_room(c, keys, at)),
+    chosen AS MATERIALIZED (
+        SELECT q.id FROM room m
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM delta_resource d
+            WHERE d.kind = of_kind AND d.limit_key = m.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+              AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+            ORDER BY d.priority, d.queued_at
+            LIMIT greatest(least(m.slots, m.calls - m.given, 256), 0)
+            FOR NO KEY UPDATE SKIP LOCKED
+        ) q
+    )
+    UPDATE delta_resource r SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = at
+    FROM chosen o
+    WHERE r.id = o.id;
+    GET DIAGNOSTICS woken = ROW_COUNT;
+    UPDATE delta_key k
+    SET wake_at = CASE
+        WHEN NOT m.queued THEN NULL
+        WHEN m.calls <= 0 THEN greatest(m.opens_at, at)
+        WHEN coalesce(m.slots, 1) > 0 AND coalesce(m.calls - m.given, 1) > 0
+            THEN at + CASE WHEN woken > 0 THEN interval '100 milliseconds' ELSE interval '1 second' END
+        ELSE at + interval '5 seconds' END
+    FROM delta_key_room(c, keys, at) m
+    WHERE k.kind = of_kind AND k.limit_key = m.limit_key;
+    RETURN woken;
+END
+$$;
+-- +goose StatementEnd
 
 -- Whether a resource is one that degraded because its attempts were used up: it is tried again, slowly, and when an informer lists it.
 CREATE FUNCTION delta_heals(state delta_resource_state, cause delta_cause) RETURNS boolean
@@ -593,6 +834,10 @@ DROP FUNCTION delta_snoozed_namespaces;
 DROP FUNCTION delta_wakes_at;
 DROP FUNCTION delta_next_step;
 DROP FUNCTION delta_stays_deleted;
+DROP FUNCTION delta_wake_keys;
+DROP FUNCTION delta_take_slots;
+DROP FUNCTION delta_key_room;
+DROP FUNCTION delta_revoke_slots;
 DROP FUNCTION delta_unfinalized;
 DROP FUNCTION delta_awaits_attempt;
 DROP FUNCTION delta_is_worked;
@@ -609,6 +854,7 @@ DROP TABLE delta_refused;
 DROP TABLE delta_withheld;
 DROP TABLE delta_listing;
 DROP TABLE delta_claim;
+DROP TABLE delta_key;
 DROP TABLE delta_resource;
 DROP TABLE delta_controller;
 DROP TABLE delta_namespace;

@@ -14,6 +14,8 @@
 --
 -- What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
 --
+-- Where the kind limits keys, a row is claimed that has a slot of its key, or has no key. See TakeSlots.
+--
 -- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 WITH o AS MATERIALIZED (
     SELECT l.id, l.due_at, l.repeated, NOT l.repeated AND l.pending AS lost,
@@ -28,6 +30,7 @@ WITH o AS MATERIALIZED (
           AND (delta_is_worked(d.state, d.finalized, d.due_at)
             OR (delta_awaits_attempt(d.state, d.finalized) AND d.due_at <= now() AND (d.attempt < d.max_attempts OR d.state = 'deleted')))
           AND (d.state <> 'deleted' OR @finalizes::boolean)
+          AND (NOT @keyed::boolean OR d.limit_key IS NULL OR coalesce(d.slot_key = d.limit_key, FALSE))
           AND (d.claimed_until IS NULL OR d.claim = @claim::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
           AND (coalesce(d.claim = @claim::uuid, FALSE)
@@ -48,6 +51,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     due_at = NULL,
     claim = @claim::uuid,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + @claim_for::interval END,
+    slot_until = NULL,
     workflow_id = coalesce(nullif(@workflow_id::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', @lost::text), @max_errors)
@@ -83,6 +87,8 @@ WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' A
 -- Closes claims that were kept for calls of Work that went on after their outcome was written. What came due meanwhile is dispatched.
 UPDATE delta_resource r
 SET claimed_until = NULL,
+    slot_key = NULL,
+    slot_until = NULL,
     dispatch_at = CASE WHEN delta_awaits_attempt(r.state, r.finalized) AND r.due_at <= now() THEN now() ELSE r.dispatch_at END
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
@@ -113,3 +119,35 @@ UPDATE delta_resource r SET dispatch_at = now()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]) AND o.wakes_at > now()
 RETURNING r.id;
+
+-- name: TakeSlots :many
+-- Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
+-- on: a dispatcher looks at them when it is theirs.
+SELECT w.id::bigint AS id FROM delta_take_slots(@kind, @ids::bigint[], TRUE, @begins::boolean, @lease::interval) AS w (id);
+
+-- name: QueueDue :many
+-- The first rows that are due, of those that wait for a slot of their key from now on. The others stay due: no slot is given.
+SELECT w.id::bigint AS id FROM delta_take_slots(@kind, ARRAY(
+    SELECT found.id FROM unnest(@priorities::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT d.id FROM delta_resource d
+        WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+        ORDER BY d.dispatch_at
+        LIMIT @batch::integer
+    ) found
+    LIMIT @batch::integer
+), FALSE, FALSE, '0') AS w (id);
+
+-- name: WakeKeys :one
+-- Gives free slots of keys to rows that wait for them, which are due then, and gives back how many. No keys means those that are to be looked at.
+SELECT delta_wake_keys(@kind, sqlc.narg(keys)::text[])::bigint AS woken;
+
+-- name: SweepKeys :exec
+-- Removes limit keys that nothing has used for long.
+DELETE FROM delta_key k
+WHERE (k.kind, k.limit_key) IN (
+    SELECT o.kind, o.limit_key FROM delta_key o
+    WHERE o.used_at < now() - @older::interval AND o.wake_at IS NULL AND coalesce(o.next_call_at <= now(), TRUE)
+      AND NOT EXISTS (SELECT FROM delta_resource d WHERE d.kind = o.kind AND d.slot_key = o.limit_key)
+    FOR UPDATE SKIP LOCKED
+);

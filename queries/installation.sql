@@ -40,10 +40,11 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
 -- A client that leaves informers to others (informs is false) leaves what they wrote of them.
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
-    deleted_retention, degraded_retry
+    deleted_retention, degraded_retry, key_concurrency, key_rate
 )
 VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes,
-    @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval)
+    @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval,
+    @key_concurrency, @key_rate)
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
     inform_schedule = CASE WHEN @informs::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
@@ -51,7 +52,7 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
     lists_nothing = CASE WHEN @informs::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    updated_at = now()
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
 RETURNING *;
 
 -- name: GetController :one

@@ -57,6 +57,8 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     -- A batch lets go of what a dispatcher is to give to another workflow.
     workflow_id = CASE WHEN o.current AND o.grace < '0' AND NOT @continues::boolean THEN NULL ELSE r.workflow_id END,
     claimed_until = CASE WHEN o.kept THEN r.claimed_until END,
+    slot_key = CASE WHEN o.kept THEN r.slot_key END,
+    slot_until = NULL,
     written_by = pg_current_xact_id(),
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, @max_errors) END
 FROM o

@@ -75,3 +75,23 @@ UNION ALL
 SELECT FALSE, n.name, n.snoozed_until::timestamptz, (n.snoozed_until - now())::interval
 FROM delta_namespace n WHERE n.snoozed_until > now()
 ORDER BY 1 DESC, 2;
+
+-- name: KeyOf :one
+-- How the limit key of a resource stands: how many rows have a slot of it, claimed or about to be, how many wait, of the first 10,000, and since
+-- when this one waits. A limit of 0 is none.
+SELECT r.limit_key, coalesce(c.key_concurrency, 0)::integer AS concurrency, coalesce(c.key_rate, 0)::double precision AS rate,
+    (SELECT count(*) FROM delta_resource d WHERE d.kind = r.kind AND d.slot_key = r.limit_key) AS running,
+    (SELECT count(*) FROM (
+        SELECT FROM delta_resource d WHERE d.kind = r.kind AND d.limit_key = r.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+        LIMIT 10000
+    ) w) AS waiting,
+    r.queued_at, (r.queued_at IS NOT NULL AND r.dispatch_at IS NULL)::boolean AS waits
+FROM delta_resource r LEFT JOIN delta_controller c ON c.name = r.kind
+WHERE r.kind = @kind AND r.object_id = @object_id AND r.limit_key IS NOT NULL;
+
+-- name: CountQueued :many
+-- How many rows wait for slots of their limit keys, by kind, how many keys they are of, and since when the first of them waits.
+SELECT d.kind, count(*) AS count, count(DISTINCT d.limit_key) AS keys, min(d.queued_at)::timestamptz AS oldest
+FROM delta_resource d
+WHERE d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
+GROUP BY d.kind ORDER BY d.kind;

@@ -59,6 +59,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	found.snoozed(snoozes, time.Now())
 	found.late(kinds, time.Now())
 	found.unfinalized(kinds, time.Now())
+	found.queued(kinds, time.Now())
 	found.withheld(kinds)
 	found.stale(kinds)
 	return found

@@ -103,3 +103,18 @@ func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindSt
 			"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused")
 	}
 }
+
+// longQueued is how long a resource may wait for a slot of its limit key before that is worth a warning.
+const longQueued = 15 * time.Minute
+
+// queued looks for resources that wait long because their limit keys are full.
+func (f *findings) queued(kinds []delta.KindStatus, now time.Time) {
+	for _, k := range kinds {
+		if k.Queued == 0 || now.Sub(*k.OldestQueued) < longQueued {
+			continue
+		}
+		f.addKind("limit keys", k.Kind, healthWarn,
+			fmt.Sprintf("%s of %s wait for slots, the first for %s", counted(k.Queued, "resource"), counted(k.QueuedKeys, "limit key"), short(now.Sub(*k.OldestQueued))),
+			"see that KeyConcurrency and KeyRate of the kind are what the upstream allows, and how long its calls of Work take")
+	}
+}

@@ -36,9 +36,13 @@ type kindJSON struct {
 	Counts map[string]int64 `json:"counts"`
 	Paused bool             `json:"paused"`
 	// SnoozedUntil is null where the kind is not snoozed.
-	SnoozedUntil *time.Time   `json:"snoozed_until"`
-	Late         int64        `json:"late"`
-	OldestLate   *time.Time   `json:"oldest_late"`
+	SnoozedUntil *time.Time `json:"snoozed_until"`
+	Late         int64      `json:"late"`
+	OldestLate   *time.Time `json:"oldest_late"`
+	// Queued is how many wait because their limit keys are full, QueuedKeys how many keys these are.
+	Queued       int64        `json:"queued"`
+	QueuedKeys   int64        `json:"queued_keys"`
+	OldestQueued *time.Time   `json:"oldest_queued"`
 	Refused      int64        `json:"refused"`
 	Stale        int64        `json:"stale"`
 	Informer     informerJSON `json:"informer"`
@@ -117,6 +121,10 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	for _, k := range out.Kinds {
+		if k.Queued > 0 {
+			c.tell(fmt.Sprintf("%s: %s for slots of %s, the first %s", k.Kind, counted(k.Queued, "resource")+" waiting", counted(k.QueuedKeys, "limit key"),
+				when(k.OldestQueued, now)))
+		}
 		if k.Stale > 0 {
 			c.tell(fmt.Sprintf("%s: %s listed in an older version than the stored one, pass after pass, and not taken: "+
 				"is their Compare, or Revision, right? (delta inform %s --force takes them)", k.Kind, counted(k.Stale, "object"), k.Kind))
@@ -212,7 +220,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
-		Refused: k.Refused, Stale: k.Stale,
+		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Stale: k.Stale,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld),

@@ -33,7 +33,11 @@ func getCommand(c *cli) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.show(row, snoozes, time.Now())
+				key, err := s.LimitKey(ctx, args[0], args[1])
+				if err != nil {
+					return err
+				}
+				return c.show(row, snoozes, key, time.Now())
 			})
 		},
 	}
@@ -59,8 +63,26 @@ func nextStep(r *deltatype.ResourceRow) string {
 	}
 }
 
+// limitKeyShown is a limit key, and whether the resource waits for it.
+func limitKeyShown(name string, key *delta.LimitKeyStatus, now time.Time) string {
+	if key == nil || (key.Concurrency == 0 && key.Rate == 0) {
+		return name
+	}
+	running := fmt.Sprintf("%d running", key.Running)
+	if key.Concurrency > 0 {
+		running = fmt.Sprintf("%d of %d running", key.Running, key.Concurrency)
+	}
+	if key.Rate > 0 {
+		running += fmt.Sprintf(", %g/s", key.Rate)
+	}
+	if key.WaitsSince == nil {
+		return fmt.Sprintf("%s (%s)", name, running)
+	}
+	return fmt.Sprintf("%s: it waits for a slot, %s (%s, %s waiting)", name, when(key.WaitsSince, now), running, number(key.Waiting))
+}
+
 // show writes a resource as lines of a name and a value.
-func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, now time.Time) error {
+func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.LimitKeyStatus, now time.Time) error {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-12s %s\n", name, fmt.Sprintf(format, args...))
@@ -92,7 +114,7 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, now time.Ti
 		line("shard", "%s", r.Shard)
 	}
 	if r.LimitKey != "" {
-		line("limit key", "%s", r.LimitKey)
+		line("limit key", "%s", limitKeyShown(r.LimitKey, key, now))
 	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {

@@ -1,0 +1,69 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full.
+const queueSize = 1000
+
+// lookAfterKeys wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that
+// are due in greater numbers than leases have: they stand in front of those whose keys are free.
+func (d *dispatcher) lookAfterKeys(ctx context.Context) error {
+	d.mu.Lock()
+	waits, queueing := d.keyed || d.keysWait, d.queueing
+	d.mu.Unlock()
+	if !waits {
+		return nil
+	}
+	for queueing && ctx.Err() == nil {
+		queued, err := db.New().QueueDue(ctx, d.pool, db.QueueDueParams{Kind: d.kind, Priorities: d.nextPriorities(), Batch: queueSize})
+		if err != nil {
+			return fmt.Errorf("having rows wait for slots of limit keys: %w", err)
+		}
+		queueing = 2*len(queued) >= queueSize
+	}
+	if _, err := db.New().WakeKeys(ctx, d.pool, db.WakeKeysParams{Kind: d.kind}); err != nil {
+		return fmt.Errorf("waking what waits for slots of limit keys: %w", err)
+	}
+	return nil
+}
+
+// takeSlots gives rows that were leased slots of their limit keys, and returns those that are to be worked now. The others wait in Postgres.
+func (d *dispatcher) takeSlots(ctx context.Context, leased []db.LeaseDueRow) ([]db.LeaseDueRow, error) {
+	if !d.keyed {
+		return leased, nil
+	}
+	if len(leased) == 0 {
+		d.setQueueing(false)
+		return nil, nil
+	}
+	ids := make([]int64, len(leased))
+	for i, row := range leased {
+		ids[i] = row.ID
+	}
+	waiting, err := db.New().TakeSlots(ctx, d.pool, db.TakeSlotsParams{Kind: d.kind, Ids: ids, Lease: activities.DispatchLease})
+	if err != nil {
+		return nil, fmt.Errorf("taking slots of limit keys: %w", err)
+	}
+	d.setQueueing(2*len(waiting) >= len(leased))
+	if len(waiting) == 0 {
+		return leased, nil
+	}
+	slices.Sort(waiting)
+	return slices.DeleteFunc(leased, func(row db.LeaseDueRow) bool {
+		_, waits := slices.BinarySearch(waiting, row.ID)
+		return waits
+	}), nil
+}
+
+func (d *dispatcher) setQueueing(to bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queueing = to
+}
