@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // Next is what the lifecycle of a resource does after a step.
@@ -182,7 +183,7 @@ func awaitsSlot(r *db.Resource) bool { return r.QueuedAt != nil && r.DispatchAt 
 // takeOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
 func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetResourceRow, error) {
 	end := time.Now().Add(lockedPatience)
-	for id, pause := ref.ID, 20*time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for id, pauses := ref.ID, newLockedPauses(); ; {
 		if id != 0 {
 			ids, err := e.takeSlots(ctx, ref.Kind, []int64{id})
 			if err != nil {
@@ -207,7 +208,7 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 		if err != nil || !found {
 			return nil, nil, err
 		}
-		if got.Resource.ID == id && (!isDue(&got) || awaitsSlot(&got.Resource) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pause)) {
+		if got.Resource.ID == id && (!isDue(&got) || awaitsSlot(&got.Resource) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pauses.Delay())) {
 			return nil, &got, nil
 		}
 		id = got.Resource.ID
@@ -384,18 +385,24 @@ const (
 	claimTries = 3
 	// longestPause is between two tries. A worker whose outcome waits for Postgres is to be there before a dispatcher has found the row.
 	longestPause = time.Second
+	// shortestPause is before the second try.
+	shortestPause = time.Second / 4
 )
+
+// newLockedPauses are those between looks at rows that other transactions have locked.
+func newLockedPauses() *backoff.Backoff { return backoff.New(20*time.Millisecond, time.Second) }
 
 // retry repeats a write that failed for a passing reason, so often. The write is fenced, so one that
 // took effect although its answer was lost does no harm when it is repeated.
 func retry(ctx context.Context, tries int, do func(context.Context) error) error {
+	pauses := backoff.New(shortestPause, longestPause)
 	for try := 1; ; try++ {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 			defer cancel()
 			return do(ctx)
 		}()
-		if err == nil || try == tries || !db.IsTransient(err) || !sleep(ctx, min(time.Second<<(try-1)/4, longestPause)) {
+		if err == nil || try == tries || !db.IsTransient(err) || !sleep(ctx, pauses.Delay()) {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // AwaitInput names a run whose listing was recorded.
@@ -38,7 +39,7 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 	defer a.heartbeat(ctx)()
 	stopping := workerStop(ctx)
 	from := ""
-	for poll := firstAwaitPoll; ; poll = min(2*poll, maxAwaitPoll) {
+	for polls := backoff.New(firstAwaitPoll, maxAwaitPoll); ; {
 		unsettled, err := db.New().FirstUnsettled(ctx, a.Pool, db.FirstUnsettledParams{Kind: in.Kind, Pass: in.Pass, FromObjectID: from})
 		if isNoRows(err) {
 			break
@@ -56,7 +57,7 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 			return AwaitResult{}, ctx.Err()
 		case <-stopping:
 			return AwaitResult{}, errStopping("another one goes on waiting")
-		case <-time.After(poll):
+		case <-time.After(polls.Delay()):
 		}
 	}
 	degraded, err := db.New().DegradedOfListing(ctx, a.Pool, db.DegradedOfListingParams{Kind: in.Kind, Pass: in.Pass, Most: maxRefusedShown, HashIds: a.HashObjectIDs})

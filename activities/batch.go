@@ -184,7 +184,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 	// Some of those were locked by other transactions, and may not be any more. The others went on. What is still locked when nothing else
 	// is worked is left to its lease.
 	giveBack()
-	for pause := 20 * time.Millisecond; len(missing) > 0 && !stopped(); pause = min(2*pause, time.Second) {
+	for pauses := newLockedPauses(); len(missing) > 0 && !stopped(); {
 		last := f.working.Load() == 0
 		if missing, err = f.takeAndWork(ctx, missing); err != nil {
 			return err
@@ -192,7 +192,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 		if missing, err = r.withhold(ctx, missing); err != nil || last {
 			return err
 		}
-		sleep(r.base, pause)
+		sleep(r.base, pauses.Delay())
 	}
 	return nil
 }

@@ -246,11 +246,11 @@ func (e *execution) repeat(
 	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow),
 ) (locked []*claimed, err error) {
 	end := time.Now().Add(patience)
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pauses := newLockedPauses(); ; {
 		if set, err = e.write(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
 			return set, err
 		}
-		if !sleep(e.writes, pause) {
+		if !sleep(e.writes, pauses.Delay()) {
 			return set, context.Cause(e.writes)
 		}
 	}

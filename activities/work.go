@@ -205,7 +205,7 @@ func (e *execution) closeClaims(kept []*claimed) {
 	}
 	ctx, cancel := e.untilAbandoned(context.WithoutCancel(e.writes))
 	defer cancel()
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+	for pauses := newLockedPauses(); ; {
 		err := retry(ctx, writeTries, func(ctx context.Context) error {
 			if _, err := db.New().CloseClaims(ctx, db.Planned(e.Pool, len(ids)), db.CloseClaimsParams{Ids: ids, Claim: e.claim.id}); err != nil {
 				return err
@@ -230,7 +230,7 @@ func (e *execution) closeClaims(kept []*claimed) {
 			e.dispatchSoon()
 			return
 		}
-		if !sleep(ctx, pause) {
+		if !sleep(ctx, pauses.Delay()) {
 			return // the claim passes
 		}
 	}

@@ -182,7 +182,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 			AND relation IN (SELECT %d UNION SELECT relid FROM pg_partition_tree(%[1]d))
 			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
 	var waiting map[string]bool
-	for delay := time.Millisecond; ; delay = min(2*delay, 200*time.Millisecond) {
+	for looks := (&backoff{shortest: time.Millisecond, longest: 200 * time.Millisecond}); ; {
 		rows, err := conn.rows(ctx, ask)
 		if err != nil {
 			return err
@@ -196,7 +196,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 		if waiting = now; len(waiting) == 0 {
 			return nil
 		}
-		if err := pause(ctx, delay); err != nil {
+		if err := pause(ctx, looks.delay()); err != nil {
 			return err
 		}
 	}

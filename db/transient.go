@@ -5,6 +5,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const lockNotAvailable = "55P03"
@@ -25,7 +27,5 @@ func IsTransient(err error) bool {
 	if !errors.As(err, &pg) {
 		return true
 	}
-	const readOnly = "25006"
-	class := pg.Code[:min(len(pg.Code), 2)]
-	return pg.Code == readOnly || pg.Code == lockNotAvailable || class == "08" || class == "40" || class == "53" || class == "57"
+	return backoff.IsTransientCode(pg.Code)
 }

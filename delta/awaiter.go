@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
@@ -72,8 +73,8 @@ func (a *awaiter) await(ctx context.Context, id, generation int64) (kindPaused b
 
 // run polls until nobody waits.
 func (a *awaiter) run() {
-	for poll := firstAwaitPoll; ; poll = min(2*poll, maxAwaitPoll) {
-		time.Sleep(poll)
+	for polls := backoff.New(firstAwaitPoll, maxAwaitPoll); ; {
+		time.Sleep(polls.Delay())
 		a.mu.Lock()
 		if len(a.calls) == 0 {
 			a.polling = false
@@ -81,7 +82,8 @@ func (a *awaiter) run() {
 			return
 		}
 		if a.again {
-			a.again, poll = false, firstAwaitPoll
+			a.again = false
+			polls.Reset()
 		}
 		calls := slices.Collect(maps.Keys(a.calls))
 		a.mu.Unlock()

@@ -287,11 +287,7 @@ func IsTransient(err error) bool {
 	case err == nil, errors.Is(err, context.Canceled), isOurs(err):
 		return false
 	case errors.As(err, &pg):
-		switch pg.Code[:min(2, len(pg.Code))] {
-		case "08", "40", "53", "57", "58", "XX":
-			return true
-		}
-		return pg.Code == "25006" || pg.Code == "55P03" // read only after a failover; a lock not available
+		return isTransientCode(pg.Code)
 	default:
 		// Not from the server: it came from the network, the pool, or a time limit of one call.
 		return true

@@ -1,0 +1,67 @@
+package backoff_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+func TestDelaysDoubleUpToTheLongestAndAreSpread(t *testing.T) {
+	t.Parallel()
+	seen := map[time.Duration]bool{}
+	for range 50 {
+		b := backoff.New(time.Second, 5*time.Second)
+		for _, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second} {
+			delay := b.Delay()
+			require.GreaterOrEqual(t, delay, most/2)
+			require.LessOrEqual(t, delay, most)
+			seen[delay] = true
+		}
+		b.Reset()
+		require.LessOrEqual(t, b.Delay(), time.Second)
+	}
+	require.Greater(t, len(seen), 100, "clients that failed together do not come back together")
+}
+
+func TestAPauseEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, backoff.Pause(t.Context(), time.Millisecond))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, backoff.Pause(ctx, time.Hour), context.Canceled)
+	require.ErrorIs(t, backoff.Pause(ctx, 0), context.Canceled)
+}
+
+func TestWhichErrorsOfPostgresPass(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"08006", "40001", "40P01", "53300", "57014", "57P01", "58030", "25006", "55P03", "55006", "XX000"} {
+		require.True(t, backoff.IsTransientCode(code), code)
+	}
+	for _, code := range []string{"", "2", "23505", "42P01", "22P05", "25001", "55000", "XX001", "XX002", "P0001"} {
+		require.False(t, backoff.IsTransientCode(code), code)
+	}
+}
+
+// cdc and messagedb are leaves: each has a copy, and the copies do not differ.
+func TestTheCopiesOfTheLeavesAreTheSame(t *testing.T) {
+	t.Parallel()
+	ours := withoutPackage(t, "backoff.go")
+	for _, leaf := range []string{"cdc", "messagedb"} {
+		require.Equal(t, ours, withoutPackage(t, "../../"+leaf+"/backoff.go"), "%s/backoff.go differs from internal/backoff/backoff.go", leaf)
+	}
+}
+
+func withoutPackage(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	line, rest, found := strings.Cut(string(text), "\n")
+	require.True(t, found && strings.HasPrefix(line, "package "), file)
+	return rest
+}
