@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,8 +44,9 @@ type Client struct {
 
 	// life guards Start and Stop against each other.
 	life    sync.Mutex
-	stage   stage
 	running *engine
+	// condition is how the client stands, also while Start or Stop is under way.
+	condition condition
 	// connection is for calls that need Temporal, whether the client was started or not.
 	connection connection
 
@@ -53,20 +55,14 @@ type Client struct {
 	dispatchers   map[string]*dispatcher
 }
 
-type stage int
-
-const (
-	stageNew stage = iota
-	stageStarted
-	stageStopped
-)
-
 // defaultAbandonAfter is how long Work may go on after its context ended.
 const defaultAbandonAfter = 3 * time.Second
 
 // timing is what tests shorten.
 type timing struct {
 	lease, poll, abandonAfter, temporalTimeout time.Duration
+	// dispatch bounds a round of a dispatcher, and stuck is how long one takes that is given up.
+	dispatch, stuck time.Duration
 }
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
@@ -100,11 +96,14 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		notifier: notifier{pool: pool, log: copied.Logger},
 		timing: timing{
 			lease:           activities.DispatchLease,
-			poll:            dispatchPoll,
+			poll:            copied.DispatchPollInterval,
 			abandonAfter:    defaultAbandonAfter,
 			temporalTimeout: 10 * time.Second,
+			dispatch:        dispatchTimeout,
+			stuck:           dispatchStuck,
 		},
 	}
+	c.condition.done = make(chan struct{})
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)
@@ -132,24 +131,26 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 func (c *Client) Start(ctx context.Context) error {
 	c.life.Lock()
 	defer c.life.Unlock()
-	switch {
-	case c.stage == stageStarted:
+	switch now, _ := c.condition.now(); {
+	case now == stageStarted:
 		return errors.New("delta: start: the client has been started already")
-	case c.stage == stageStopped:
+	case now == stageStopped:
 		return errors.New("delta: start: the client has been stopped; make a new one")
 	case len(c.config.Controllers.kinds()) == 0:
 		return errors.New("delta: start: Config.Controllers is empty: a client without controllers only informs, and needs no start")
 	}
+	c.condition.enter(stageStarting)
 	running, err := startEngine(ctx, c)
+	c.condition.started(running, err)
 	if err != nil {
 		return fmt.Errorf("delta: start: %w", err)
 	}
-	c.running, c.stage = running, stageStarted
+	c.running = running
 	c.connection.use(running)
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
 		cancel()
-		_ = c.Stop(ended)
+		_ = c.stop(ended, fmt.Errorf("delta: the context of Start has ended: %w", context.Cause(ctx)))
 	})
 	return nil
 }
@@ -159,23 +160,26 @@ func (c *Client) Start(ctx context.Context) error {
 // cancel, and nil otherwise. A Stop that comes while another one waits has that one wait no longer than its own ctx. A client
 // that was never started has only to end its connection to Temporal, if it made one. Once stopped it cannot be started; it
 // still informs.
-func (c *Client) Stop(ctx context.Context) error {
+func (c *Client) Stop(ctx context.Context) error { return c.stop(ctx, nil) }
+
+// stop is Stop. Where nobody called that, unasked says why the client stops.
+func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 	if !c.life.TryLock() {
 		patient := context.AfterFunc(ctx, c.cancelWork)
 		c.life.Lock()
 		patient()
 	}
 	defer c.life.Unlock()
+	defer func() { c.condition.stopped(cmp.Or(unasked, err), unasked != nil) }()
 	defer c.waitForInforms(ctx)
 	defer c.events.close()
 	defer c.failures.close()
 	defer c.connection.close()
 	defer c.cancelWork()
-	before := c.stage
-	c.stage = stageStopped
-	if before != stageStarted {
+	if now, _ := c.condition.now(); now != stageStarted {
 		return nil
 	}
+	c.condition.enter(stageStopping)
 	c.useDispatchers(nil)
 	return c.running.stop(ctx)
 }

@@ -35,6 +35,14 @@ type Config struct {
 	// (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS and API keys, or a profile in temporal.toml).
 	Temporal client.Client
 
+	// TemporalOptions changes the options of the connection that the client makes, after the environment configuration and before it
+	// connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It may be called more than once, since Start can be
+	// tried again. It must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with
+	// Temporal, whose options are the caller's.
+	//
+	// Defaults to none: the options are those of the environment configuration.
+	TemporalOptions func(*client.Options)
+
 	// Logger is where the client logs.
 	//
 	// Defaults to zap, at level warn and above, to standard output.
@@ -71,6 +79,15 @@ type Config struct {
 	// Defaults to none: Start runs workers of its own, on task queues of their own.
 	TaskQueue string
 
+	// SharedWorker has Start run one worker for all kinds, on TaskQueue, which has to be set, instead of two a kind. A client keeps 12 polls
+	// of Temporal open for each kind (8 where it has no informer), and with SharedWorker 32 in all: a Temporal namespace has a limit of polls.
+	// All clients that name the task queue need the same kinds, as with [Client.Register]: Start refuses others. Kinds share one queue of
+	// tasks, so a kind that has many to do may hold up others. [Client.Register] is not used then. As there, DisableInformers does not keep the
+	// worker from passes that Temporal gives it.
+	//
+	// Defaults to false: a worker for each kind's resources, and one for its informer.
+	SharedWorker bool
+
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
 	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
 	//
@@ -104,6 +121,13 @@ type Config struct {
 	//
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
+
+	// DispatchPollInterval is how often a client asks Postgres for due resources of a kind that no notification named, give or take half: what
+	// other clients inform behind a pooler that keeps LISTEN from working, say. At least 10 milliseconds, at most 1 hour. Each client asks
+	// once for each kind.
+	//
+	// Defaults to 5 seconds.
+	DispatchPollInterval time.Duration
 
 	// MaintenanceJobInterval is how often a client looks whether Temporal still has its schedules, and whether a Temporal
 	// namespace that was wiped has to be filled again.
@@ -185,9 +209,11 @@ const (
 	defaultMaintenanceInterval = time.Minute
 	defaultCleanerTimeout      = 30 * time.Second
 	maxMaxWorkers              = 10_000
+	minDispatchPoll            = 10 * time.Millisecond
+	maxDispatchPoll            = time.Hour
 )
 
-// WithDefaults returns a copy with every field set that was left at zero, but Temporal and Controllers.
+// WithDefaults returns a copy with every field set that was left at zero, but those of Temporal, and Controllers.
 func (c Config) WithDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = defaultLogger()
@@ -197,6 +223,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
 	setDefault(&c.ResourceInformInterval, defaultInformInterval)
+	setDefault(&c.DispatchPollInterval, dispatchPoll)
 	setDefault(&c.MaintenanceJobInterval, defaultMaintenanceInterval)
 	setDefault(&c.ResourceCleanerTimeout, defaultCleanerTimeout)
 	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
@@ -260,6 +287,14 @@ func (c Config) validate() error {
 		if middleware == nil {
 			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
 		}
+	}
+	switch {
+	case c.TemporalOptions != nil && c.Temporal != nil:
+		return inputError("Config.TemporalOptions", "a function", "must not be set together with Config.Temporal: give the options to that client as it is dialled")
+	case c.SharedWorker && c.TaskQueue == "":
+		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
+	case c.DispatchPollInterval != 0 && (c.DispatchPollInterval < minDispatchPoll || c.DispatchPollInterval > maxDispatchPoll):
+		return inputError("Config.DispatchPollInterval", c.DispatchPollInterval, "must be between %s and %s, or 0 for the default", minDispatchPoll, maxDispatchPoll)
 	}
 	const anything = math.MinInt64
 	for _, d := range []struct {

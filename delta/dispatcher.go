@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
@@ -66,8 +68,11 @@ type dispatcher struct {
 	log            *slog.Logger
 	lease          time.Duration
 	poll           time.Duration
-	wakes          chan struct{}
-	limits         *namespaceLimits
+	// timeout bounds a round.
+	timeout time.Duration
+	health  dispatchHealth
+	wakes   chan struct{}
+	limits  *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -97,28 +102,25 @@ func (d *dispatcher) wake() {
 }
 
 func (d *dispatcher) run(ctx context.Context) {
-	backoff := time.Duration(0)
+	pauses := backoff.New(time.Second, maxDispatchBackoff)
 	if d.batchSize != 1 {
 		var leased sync.WaitGroup
 		leased.Go(func() { d.startLeased(ctx) })
 		defer leased.Wait()
 	}
 	for ctx.Err() == nil {
-		full, err := d.dispatch(ctx)
+		full, err := d.dispatchRound(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			backoff = min(max(2*backoff, time.Second), maxDispatchBackoff)
-			d.log.Warn("dispatching failed; nothing is lost, it is tried again", "kind", d.kind, "error", err, "retry_in", backoff)
-			select {
-			case <-ctx.Done():
-			case <-time.After(backoff):
-			}
+			wait := pauses.Delay()
+			d.log.Warn("dispatching failed; nothing is lost, it is tried again", "kind", d.kind, "error", err, "retry_in", wait)
+			_ = backoff.Pause(ctx, wait) // the loop looks at the context
 			continue
 		}
 		// Also after a start of what was leased has failed: its rows were due at once, and have been started by now.
-		backoff = 0
+		pauses.Reset()
 		d.leased.setOpen(true)
 		if full {
 			continue
@@ -129,6 +131,19 @@ func (d *dispatcher) run(ctx context.Context) {
 		case <-time.After(d.untilNext(ctx)):
 		}
 	}
+}
+
+// dispatchRound is dispatch within its timeout, and notes how it went.
+func (d *dispatcher) dispatchRound(ctx context.Context) (full bool, err error) {
+	d.health.begin()
+	round, cancel := context.WithTimeoutCause(ctx, d.timeout, fmt.Errorf("it took longer than %s", d.timeout))
+	defer cancel()
+	full, err = d.dispatch(round)
+	if ctx.Err() == nil && round.Err() != nil {
+		err = errors.Join(context.Cause(round), err) // what was not dispatched may have been released without an error
+	}
+	d.health.end(err)
+	return full, err
 }
 
 // fill waits a little, so that what is informed together comes into one batch.
@@ -150,6 +165,8 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	d.mu.Lock()
 	looked := time.Since(d.lookedAt) + slack
 	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, nextTimeout)
+	defer cancel()
 	if next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{Kind: d.kind, Looked: looked}); err == nil {
 		wait = min(wait, max(next.Wait, soonest), max(next.KeysWait, soonest))
 		d.mu.Lock()

@@ -19,7 +19,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// engine is what runs between Start and Stop: a worker a kind for its resources, one for its informer, a dispatcher a
+// engine is what runs between Start and Stop: a worker a kind for its resources, one for its informer (or one for all), a dispatcher a
 // kind, and the listener.
 type engine struct {
 	client       *Client
@@ -33,9 +33,11 @@ type engine struct {
 	names   names
 	kinds   activities.Kinds
 	// attributes tells that the Temporal namespace has Delta's search attributes.
-	attributes  atomic.Bool
-	workers     []worker.Worker
+	attributes atomic.Bool
+	// workers are the client's own; none where the user runs the worker.
+	workers     []*ownWorker
 	dispatchers map[string]*dispatcher
+	listener    *listener
 
 	// cancelLoops ends dispatchers and listener; cancelWork ends stopping, and with it the contexts of Work and Inform.
 	cancelLoops, cancelWork context.CancelFunc
@@ -77,6 +79,11 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.claimDatabase(ctx); err != nil {
 		return nil, err
 	}
+	if c.config.SharedWorker {
+		if err := c.claimTaskQueue(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.writeSettings(ctx); err != nil {
 		return nil, err
 	}
@@ -90,11 +97,14 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	}
 
 	c.useDispatchers(e.dispatchers) // before the listener, which wakes them through the client
-	listener := listener{
+	e.listener = &listener{
 		pool: c.pool, channel: "delta_" + e.installation, log: c.config.Logger,
 		wake: func(kind string) { e.heard(loopCtx, kind) }, wakeAll: func() { e.heard(loopCtx, namespacesChanged); c.wakeAll() },
 	}
-	e.loops.Go(func() { listener.run(loopCtx) })
+	e.loops.Go(func() { e.listener.run(loopCtx) })
+	for _, w := range e.workers {
+		e.loops.Go(func() { w.supervise(loopCtx) })
+	}
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
 	}
@@ -162,9 +172,29 @@ func (e *engine) connect(ctx context.Context) error {
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = log.NewStructuredLogger(e.client.config.Logger)
+	if err := e.changeOptions(&options); err != nil {
+		return err
+	}
 	e.temporal, err = dial(ctx, options)
 	e.ownsTemporal = err == nil
 	return err
+}
+
+// changeOptions has the user change how Temporal is dialled.
+func (e *engine) changeOptions(options *client.Options) error {
+	change := e.client.config.TemporalOptions
+	if change == nil {
+		return nil
+	}
+	namespace := options.Namespace
+	change(options)
+	switch {
+	case options.Namespace != namespace:
+		return inputError("Config.TemporalOptions", options.Namespace, "must leave Namespace at %q: set Config.TemporalNamespace", namespace)
+	case options.HostPort == "":
+		return inputError("Config.TemporalOptions", options.HostPort, "must not empty HostPort")
+	}
+	return nil
 }
 
 // writeSettings makes this client's settings those in force.
@@ -260,6 +290,11 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 		}
 	}()
 	e.kinds = e.client.activities(e.installation, e.stopping)
+	if e.client.config.SharedWorker {
+		if err := e.startSharedWorker(workCtx); err != nil {
+			return err
+		}
+	}
 	for _, kind := range e.client.config.Controllers.kinds() {
 		if err := e.startKind(ctx, workCtx, kind, e.client.config.Controllers.byKind[kind]); err != nil {
 			return fmt.Errorf("kind %q: %w", kind, err)
@@ -288,7 +323,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		hashIDs:   e.client.config.HashObjectIDs,
 		finalizes: r.handler.Finalizes(),
 		// A worker of the user's may be versioned, which an eager start does not heed.
-		eager: e.client.config.TaskQueue == "",
+		eager: e.client.config.TaskQueue == "" || e.client.config.SharedWorker,
 		ref: func() activities.Ref {
 			return activities.Ref{
 				Installation: e.installation, Kind: kind, SearchAttributes: e.attributes.Load(), Local: e.client.paces[kind].IsLocal(),
@@ -307,8 +342,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		limits:    e.client.limits,
 		failures:  map[int64]int{},
 
-		poll:  e.client.timing.poll,
-		wakes: make(chan struct{}, 1),
+		poll:    e.client.timing.poll,
+		timeout: e.client.timing.dispatch,
+		wakes:   make(chan struct{}, 1),
 	}
 	return nil
 }
@@ -318,22 +354,44 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	acts := e.kinds[kind]
 	acts.OwnQueue = true
 	own := activities.Kinds{kind: acts}
-	resources, err := e.resourceWorker(workCtx, kind, r.settings.Parallelism)
-	if err != nil {
+	err := e.startWorker(e.names.taskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+		resources, err := e.resourceWorker(workCtx, e.names.taskQueue(kind), r.settings.Parallelism+waitingSlots, pollers, gaveUp)
+		if err != nil {
+			return nil, err
+		}
+		e.client.workflowKinds().RegisterResource(resources)
+		own.RegisterResource(resources)
+		return resources, nil
+	})
+	if err != nil || e.client.config.DisableInformers {
 		return err
 	}
-	e.client.workflowKinds().RegisterResource(resources)
-	own.RegisterResource(resources)
-	if err := e.startWorker(resources); err != nil {
-		return err
+	return e.startWorker(e.names.informQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+		informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx, gaveUp))
+		workflows.RegisterInform(informs)
+		own.RegisterInform(informs)
+		return informs, nil
+	})
+}
+
+// startSharedWorker starts one worker for all kinds and their informers.
+func (e *engine) startSharedWorker(workCtx context.Context) error {
+	slots := 0
+	for _, r := range e.client.config.Controllers.byKind {
+		slots += r.settings.Parallelism + waitingSlots
 	}
-	if e.client.config.DisableInformers {
-		return nil
-	}
-	informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx))
-	workflows.RegisterInform(informs)
-	own.RegisterInform(informs)
-	return e.startWorker(informs)
+	queue := e.client.config.TaskQueue
+	return e.startWorker(queue, "", func(gaveUp func(error)) (worker.Worker, error) {
+		shared, err := e.resourceWorker(workCtx, queue, slots, sharedPollers, gaveUp)
+		if err != nil {
+			return nil, err
+		}
+		e.client.workflowKinds().RegisterResource(shared)
+		workflows.RegisterInform(shared)
+		e.kinds.RegisterResource(shared)
+		e.kinds.RegisterInform(shared)
+		return shared, nil
+	})
 }
 
 // schedule makes the kind's schedule what it is to be: as the client says that has started last, or clients that differ would
@@ -365,6 +423,8 @@ const (
 	localActivitySlots = 1000
 	// pollers is how many long polls of a sort a worker keeps open. The SDK's default of two holds back short tasks.
 	pollers = 4
+	// sharedPollers is the same where one worker has all kinds.
+	sharedPollers = 16
 	// maxHeartbeatThrottle bounds how long the SDK holds a heartbeat back, of its default four fifths of the timeout.
 	maxHeartbeatThrottle = 2 * time.Second
 	// deadlockPatience is for workflow code that does not yield. It is longer than the timeout of a workflow task, 10 s, after which Temporal
@@ -376,10 +436,10 @@ const (
 	waitingSlots = 64
 )
 
-// resourceWorker is the worker of a kind. Calls of Work are counted by themselves: activities have more slots, for what waits, for a
+// resourceWorker is a worker of resources. Calls of Work are counted by themselves: activities have more slots, for what waits, for a
 // slot of its namespace, say.
-func (e *engine) resourceWorker(workCtx context.Context, kind string, parallelism int) (worker.Worker, error) {
-	activitySupplier, err := worker.NewFixedSizeSlotSupplier(parallelism + waitingSlots)
+func (e *engine) resourceWorker(workCtx context.Context, queue string, slots, polls int, gaveUp func(error)) (worker.Worker, error) {
+	activitySupplier, err := worker.NewFixedSizeSlotSupplier(slots)
 	if err != nil {
 		return nil, err
 	}
@@ -405,14 +465,14 @@ func (e *engine) resourceWorker(workCtx context.Context, kind string, parallelis
 	if err != nil {
 		return nil, err
 	}
-	options := e.workerOptions(workCtx)
+	options := e.workerOptions(workCtx, gaveUp)
 	options.Tuner = tuner
-	options.MaxConcurrentWorkflowTaskPollers = pollers
-	options.MaxConcurrentActivityTaskPollers = pollers
-	return worker.New(e.temporal, e.names.taskQueue(kind), options), nil
+	options.MaxConcurrentWorkflowTaskPollers = polls
+	options.MaxConcurrentActivityTaskPollers = polls
+	return worker.New(e.temporal, queue, options), nil
 }
 
-func (e *engine) workerOptions(workCtx context.Context) worker.Options {
+func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) worker.Options {
 	return worker.Options{
 		BackgroundActivityContext: workCtx,
 		// Stop decides how long to wait, and then has Work cancelled.
@@ -424,15 +484,14 @@ func (e *engine) workerOptions(workCtx context.Context) worker.Options {
 		DeadlockDetectionTimeout: deadlockPatience,
 		// Several signs of life within a heartbeat's timeout: a machine that is busy for a moment is not a dead worker.
 		MaxHeartbeatThrottleInterval: maxHeartbeatThrottle,
-		OnFatalError: func(err error) {
-			e.client.config.Logger.Error("a Temporal worker gave up; restart the client", "error", err)
-		},
+		OnFatalError:                 gaveUp,
 	}
 }
 
-func (e *engine) startWorker(w worker.Worker) error {
-	if err := w.Start(); err != nil {
-		return fmt.Errorf("starting a Temporal worker: %w", err)
+func (e *engine) startWorker(queue, kind string, build func(gaveUp func(error)) (worker.Worker, error)) error {
+	w := newOwnWorker(queue, kind, e.client.config.Logger, build)
+	if err := w.start(); err != nil {
+		return err
 	}
 	e.workers = append(e.workers, w)
 	return nil
@@ -455,7 +514,7 @@ func (e *engine) stop(ctx context.Context) error {
 		e.loops.Wait()
 		var all sync.WaitGroup
 		for _, w := range e.workers {
-			all.Go(w.Stop)
+			all.Go(w.stop)
 		}
 		all.Wait()
 		e.client.claims.Wait()

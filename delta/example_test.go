@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/chariot-giving/delta/delta"
@@ -26,6 +27,9 @@ var (
 	ctx    = context.Background()
 	pool   *pgxpool.Pool
 	config = &delta.Config{}
+
+	metrics client.MetricsHandler
+	tracing interceptor.ClientInterceptor
 )
 
 type User struct {
@@ -203,6 +207,32 @@ func ExampleClient_Stop() {
 	if err := deltaClient.Stop(ctx); err != nil {
 		slog.Warn("Work was cut off, and is tried again by others", "error", err)
 	}
+}
+
+func ExampleConfig_temporalOptions() {
+	config := &delta.Config{
+		Controllers: delta.NewControllers(),
+		TemporalOptions: func(o *client.Options) {
+			o.MetricsHandler = metrics
+			o.Interceptors = append(o.Interceptors, tracing)
+		},
+	}
+	_ = config
+}
+
+func ExampleProbes() {
+	deltaClient, err := delta.NewClient(pool, config)
+	if err != nil {
+		panic(err)
+	}
+	probes := &http.Server{Addr: ":8081", Handler: delta.Probes(deltaClient), ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = probes.ListenAndServe() }() // before Start: a program that waits for Temporal is alive
+	defer probes.Close()
+	if err := deltaClient.Start(context.Background()); err != nil {
+		panic(err)
+	}
+	<-deltaClient.Done()
+	slog.Info("Delta has stopped", "error", deltaClient.Err())
 }
 
 func ExampleClient_InformTx() {

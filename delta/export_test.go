@@ -22,6 +22,11 @@ func (c *Client) SetTiming(lease, poll, abandonAfter time.Duration) {
 	}
 }
 
+// SetDispatchTimes shortens how long a round of a dispatcher may take, and after how long it is stuck.
+func (c *Client) SetDispatchTimes(timeout, stuck time.Duration) {
+	c.timing.dispatch, c.timing.stuck = timeout, stuck
+}
+
 // ActivitiesOf are those of a kind, as a worker calls them.
 func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
 	return c.activities(installation, c.stopping)[kind]

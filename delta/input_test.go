@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
@@ -219,6 +220,9 @@ func TestNewClientRefusesABadConfig(t *testing.T) {
 
 	controllers := delta.NewControllers()
 	delta.AddController(controllers, &controller[account]{})
+	temporal, err := client.NewLazyClient(client.Options{Logger: quiet{}})
+	require.NoError(t, err)
+	defer temporal.Close()
 	for name, tc := range map[string]struct {
 		config delta.Config
 		want   string
@@ -235,7 +239,15 @@ func TestNewClientRefusesABadConfig(t *testing.T) {
 		"namespace name":       {delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"": {MaxWorkers: 1}}}, "must not be empty"},
 		"task queue":           {delta.Config{TaskQueue: "a\xff"}, "Config.TaskQueue"},
 		"a retention too long": {delta.Config{DeletedResourceRetentionPeriod: math.MaxInt64}, "Config.DeletedResourceRetentionPeriod 2562047h47m16.854775807s: must be at most 876000h"},
-		"often":                {delta.Config{ResourceInformInterval: time.Millisecond}, "Config.ResourceInformInterval 1ms: must be at least 1s"},
+		"options of another's connection": {
+			delta.Config{Temporal: temporal, TemporalOptions: func(*client.Options) {}},
+			`Config.TemporalOptions "a function": must not be set together with Config.Temporal`,
+		},
+		"a shared worker without a name": {delta.Config{SharedWorker: true}, "Config.SharedWorker true: needs Config.TaskQueue"},
+		"polls too often":                {delta.Config{DispatchPollInterval: time.Millisecond}, "Config.DispatchPollInterval 1ms: must be between 10ms and 1h0m0s"},
+		"polls too seldom":               {delta.Config{DispatchPollInterval: 2 * time.Hour}, "Config.DispatchPollInterval 2h0m0s: must be between"},
+		"negative polls":                 {delta.Config{DispatchPollInterval: -1}, "Config.DispatchPollInterval -1ns: must be between"},
+		"often":                          {delta.Config{ResourceInformInterval: time.Millisecond}, "Config.ResourceInformInterval 1ms: must be at least 1s"},
 		"an expiry too long": {
 			delta.Config{Controllers: controllers, Namespaces: map[string]delta.NamespaceConfig{"a": {MaxWorkers: 1, ResourceExpiry: math.MaxInt64}}},
 			`Config.Namespaces["a"].ResourceExpiry`,

@@ -2,15 +2,22 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-const maxListenBackoff = 30 * time.Second
+const (
+	minListenBackoff = time.Second
+	maxListenBackoff = 30 * time.Second
+)
 
 // listener hears what other clients inform, on a connection of its own beside the pool.
 type listener struct {
@@ -20,26 +27,48 @@ type listener struct {
 	// wake is called with the kind that has something to dispatch, wakeAll where it is not known which kinds have.
 	wake    func(kind string)
 	wakeAll func()
+
+	mu sync.Mutex
+	// listening is true while it has a connection that listens, and failure is why it has lost the one before.
+	listening bool
+	failure   error
+}
+
+func (l *listener) setListening(listening bool, failure error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listening, l.failure = listening, failure
+}
+
+// check returns why nothing listens.
+func (l *listener) check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.listening:
+		return nil
+	case l.failure == nil:
+		return errors.New("it has no connection yet")
+	}
+	return fmt.Errorf("its connection is lost: %w", l.failure)
 }
 
 func (l *listener) run(ctx context.Context) {
-	backoff := time.Second
+	pauses := backoff.New(minListenBackoff, maxListenBackoff)
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := l.listen(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		l.setListening(false, err)
 		if time.Since(started) > maxListenBackoff {
-			backoff = time.Second
+			pauses.Reset()
 		}
+		wait := pauses.Delay()
 		l.log.Warn("listening for notifications failed; due resources are still found by polling",
-			"error", err, "retry_in", backoff)
-		select {
-		case <-ctx.Done():
-		case <-time.After(backoff):
-		}
-		backoff = min(2*backoff, maxListenBackoff)
+			"error", err, "retry_in", wait)
+		_ = backoff.Pause(ctx, wait) // the loop looks at the context
 	}
 }
 
@@ -64,6 +93,7 @@ func (l *listener) listen(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.channel}.Sanitize()); err != nil {
 		return err
 	}
+	l.setListening(true, nil)
 	// What was informed while nobody listened.
 	l.wakeAll()
 	for {

@@ -35,6 +35,8 @@ func (c *Client) Register(r worker.Registry) (err error) {
 		return errors.New("delta: register: the registry is nil")
 	case c.config.TaskQueue == "":
 		return fmt.Errorf("delta: register: %w", inputError("Config.TaskQueue", "", "must name the task queue that the worker polls"))
+	case c.config.SharedWorker:
+		return fmt.Errorf("delta: register: %w", inputError("Config.SharedWorker", true, "must be false: with it, Start runs the worker of the task queue"))
 	case len(c.config.Controllers.kinds()) == 0:
 		return errors.New("delta: register: Config.Controllers is empty: there is nothing to work")
 	}

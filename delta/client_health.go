@@ -1,0 +1,288 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+)
+
+// HealthPart names a part of a client.
+type HealthPart string
+
+// The parts that [Client.Health] looks at.
+const (
+	HealthClient     HealthPart = "client"
+	HealthPostgres   HealthPart = "Postgres"
+	HealthTemporal   HealthPart = "Temporal"
+	HealthWorker     HealthPart = "worker"
+	HealthDispatcher HealthPart = "dispatcher"
+	HealthListener   HealthPart = "listener"
+)
+
+// HealthError says what is wrong with one part of a client. [Client.Health] returns them joined.
+type HealthError struct {
+	// Part is the part, Kind the kind that it is for; empty where it is for all.
+	Part HealthPart
+	Kind string
+	// Err says what is wrong, Remedy what to do.
+	Err    error
+	Remedy string
+}
+
+// Error names the part, what is wrong, and what to do.
+func (e *HealthError) Error() string {
+	of := ""
+	if e.Kind != "" {
+		of = fmt.Sprintf(" of kind %q", e.Kind)
+	}
+	return fmt.Sprintf("delta: %s%s: %v. %s", e.Part, of, e.Err, e.Remedy)
+}
+
+// Unwrap returns what is wrong.
+func (e *HealthError) Unwrap() error { return e.Err }
+
+// healthTimeout bounds each question to Postgres and Temporal.
+const healthTimeout = 3 * time.Second
+
+// stage is how far a client has come.
+type stage int
+
+const (
+	stageNew stage = iota
+	stageStarting
+	stageStarted
+	stageStopping
+	stageStopped
+)
+
+// condition is how a client stands, for those who must not wait for Start or Stop.
+type condition struct {
+	mu      sync.Mutex
+	stage   stage
+	running *engine
+	// failure is that of the latest Start, while the client is new.
+	failure error
+	// err is why the client has stopped, and unasked is set where nobody called Stop.
+	err     error
+	unasked bool
+	done    chan struct{}
+}
+
+func (c *condition) now() (stage, *engine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stage, c.running
+}
+
+// enter takes in the next stage.
+func (c *condition) enter(next stage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stage = next
+}
+
+// started takes in how Start has ended.
+func (c *condition) started(running *engine, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running, c.failure, c.stage = running, err, stageStarted
+	if err != nil {
+		c.stage = stageNew
+	}
+}
+
+// stopped takes in why the client has stopped: the first time counts.
+func (c *condition) stopped(err error, unasked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	c.stage, c.err, c.unasked = stageStopped, err, unasked
+	close(c.done)
+}
+
+// Done returns a channel that is closed when the client has stopped: after [Client.Stop], or after the context of [Client.Start] has ended.
+// A Start that fails stops nothing; it can be tried again.
+func (c *Client) Done() <-chan struct{} { return c.condition.done }
+
+// Err returns nil until Done is closed, and then why the client has stopped: nil after a [Client.Stop] that everything ended in time for, the
+// error of that Stop otherwise, and an error that wraps the cause of the context of [Client.Start] if that has ended.
+func (c *Client) Err() error {
+	c.condition.mu.Lock()
+	defer c.condition.mu.Unlock()
+	return c.condition.err
+}
+
+// Health returns nil if the client is well, and otherwise a [*HealthError] for each part that is not, joined with [errors.Join]:
+//
+//   - the client itself, if it is not started, is starting, is stopping or has stopped; of a client without controllers only the last two
+//   - Postgres, which is asked for an answer by the pool
+//   - Temporal, which is asked for the task queue of one kind
+//   - its workers, where one gave up and no other has taken its place yet; on workers of the caller's ([Client.Register]), where nobody has
+//     polled [Config].TaskQueue for 75 seconds. That is about all processes which poll it: to know when your own worker gives up, set OnFatalError
+//     in its options
+//   - its dispatchers, where the latest round of one failed
+//   - the listener, where it has no connection: what other clients inform is then found by polling, a little later
+//
+// It asks Postgres and Temporal one question each, and waits for 3 seconds at most: call it every few seconds if you like. What is away heals by
+// itself when it is back, and so does the client; nothing of it needs a restart. See [Probes] for a program that is probed.
+func (c *Client) Health(ctx context.Context) error {
+	found := c.examine(ctx)
+	all := make([]error, len(found))
+	for i, f := range found {
+		all[i] = f
+	}
+	return errors.Join(all...)
+}
+
+// examine finds what is wrong, in the order of HealthPart's constants.
+func (c *Client) examine(ctx context.Context) []*HealthError {
+	stage, e := c.condition.now()
+	if wrong := c.checkStage(stage); wrong != nil {
+		return []*HealthError{wrong}
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	if e == nil { // it only informs
+		return present(c.checkPostgres(ctx))
+	}
+	var postgres *HealthError
+	var temporal []*HealthError
+	var asked sync.WaitGroup
+	asked.Go(func() { postgres = c.checkPostgres(ctx) })
+	asked.Go(func() { temporal = e.checkTemporal(ctx) })
+	asked.Wait()
+	return append(append(present(postgres), temporal...), e.checkParts()...)
+}
+
+func present(found *HealthError) []*HealthError {
+	if found == nil {
+		return nil
+	}
+	return []*HealthError{found}
+}
+
+// checkStage says what keeps the client from being well, whatever its parts do.
+func (c *Client) checkStage(now stage) *HealthError {
+	c.condition.mu.Lock()
+	failure, err := c.condition.failure, c.condition.err
+	c.condition.mu.Unlock()
+	wrong := func(err error, remedy string) *HealthError {
+		return &HealthError{Part: HealthClient, Err: err, Remedy: remedy}
+	}
+	switch now {
+	case stageNew:
+		switch {
+		case len(c.config.Controllers.kinds()) == 0:
+			return nil // it only informs, and is never started
+		case failure != nil:
+			return wrong(failure, "Call Start again")
+		}
+		return wrong(errors.New("it has not been started"), "Call Start")
+	case stageStarting:
+		return wrong(errors.New("it is starting"), "Wait until Start has returned")
+	case stageStopping:
+		return wrong(errors.New("it is stopping"), "Make a new client, if it should go on")
+	case stageStopped:
+		if err != nil {
+			return wrong(fmt.Errorf("it has stopped: %w", err), "Make a new client, or restart the program")
+		}
+		return wrong(errors.New("it has stopped"), "Make a new client, or restart the program")
+	case stageStarted:
+	}
+	return nil
+}
+
+func (c *Client) checkPostgres(ctx context.Context) *HealthError {
+	err := c.pool.Ping(ctx)
+	if err == nil {
+		return nil
+	}
+	return &HealthError{Part: HealthPostgres, Err: err, Remedy: "Look after Postgres, the way there, and whether all connections of the pool are in use. " +
+		"The client goes on by itself when it gets a connection"}
+}
+
+// checkTemporal asks Temporal for a task queue of the client's, by which it says also whether anybody polls it.
+func (e *engine) checkTemporal(ctx context.Context) []*HealthError {
+	kind := e.client.config.Controllers.kinds()[0]
+	queue := e.names.taskQueue(kind)
+	if len(e.workers) > 0 {
+		_, err := e.temporal.DescribeTaskQueue(ctx, queue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+		return present(temporalAway(err))
+	}
+	polled, err := e.pollers(ctx, queue)
+	if err != nil {
+		return present(temporalAway(err))
+	}
+	if len(polled) > 0 {
+		return nil
+	}
+	return present(&HealthError{
+		Part: HealthWorker, Err: fmt.Errorf("nobody has polled Config.TaskQueue %q for %s", queue, pollerGrace),
+		Remedy: "Start the worker that the client is registered on. If it gave up, make another one, register the client on it, and start it: " +
+			"OnFatalError in its options says when",
+	})
+}
+
+func temporalAway(err error) *HealthError {
+	if err == nil {
+		return nil
+	}
+	return &HealthError{
+		Part: HealthTemporal, Err: err,
+		Remedy: "Look after Temporal, the way there, its namespace and the rights of the client. The client goes on by itself when Temporal answers",
+	}
+}
+
+// checkParts asks nobody: each part knows how it stands.
+func (e *engine) checkParts() (all []*HealthError) {
+	for _, w := range e.workers {
+		if err := w.check(); err != nil {
+			all = append(all, &HealthError{Part: HealthWorker, Kind: w.kind, Err: err,
+				Remedy: "Look after Temporal, its namespace and the rights of the client. Another worker takes its place by itself"})
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
+		health := &e.dispatchers[kind].health
+		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.check()); err != nil {
+			all = append(all, &HealthError{Part: HealthDispatcher, Kind: kind, Err: err,
+				Remedy: "Nothing is lost, and it is tried again. Restart the program only if it stays stuck"})
+		}
+	}
+	if err := e.listener.check(); err != nil {
+		all = append(all, &HealthError{Part: HealthListener, Err: err,
+			Remedy: "What is due is found by polling. Give the pool a direct connection to Postgres, or one more connection there"})
+	}
+	return all
+}
+
+// checkAlive returns what only a restart of the program mends: a client that stopped although nobody asked it to, or a dispatcher that is stuck.
+func (c *Client) checkAlive() error {
+	stage, e := c.condition.now()
+	switch stage {
+	case stageStopped:
+		c.condition.mu.Lock()
+		defer c.condition.mu.Unlock()
+		if c.condition.unasked {
+			return c.condition.err
+		}
+	case stageStarted:
+		for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
+			if err := e.dispatchers[kind].health.checkStuck(c.timing.stuck); err != nil {
+				return &HealthError{Part: HealthDispatcher, Kind: kind, Err: err, Remedy: "Restart the program"}
+			}
+		}
+	case stageNew, stageStarting, stageStopping:
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/worker"
+
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+const (
+	// shortestWorkerPause and longestWorkerPause bound the wait before another worker takes the place of one that gave up.
+	shortestWorkerPause = time.Second
+	longestWorkerPause  = time.Minute
+)
+
+// ownWorker keeps one of the client's task queues polled for as long as the client runs.
+//
+// The SDK's worker gives up for good when its polls fail for two minutes with an error that the SDK takes for final, such as a Temporal
+// namespace that is gone. Then another worker takes its place. It has the same activities, so Parallelism bounds both together. The old one
+// polls no more, and its calls of Work go on: claims keep them from running twice, so they are not waited for.
+type ownWorker struct {
+	// queue is the task queue, kind the kind; empty where the worker has all kinds.
+	queue, kind string
+	// build makes a worker that is not started and that calls gaveUp when it gives up.
+	build func(gaveUp func(error)) (worker.Worker, error)
+	log   *slog.Logger
+	// lost gets the reason when the current worker gives up.
+	lost chan error
+	// retired are workers that gave up and whose last tasks have not ended.
+	retired sync.WaitGroup
+
+	mu      sync.Mutex
+	current worker.Worker
+	// failure is why nothing polls at the moment; nil while the current worker does.
+	failure error
+	failed  time.Time
+}
+
+func newOwnWorker(queue, kind string, log *slog.Logger, build func(gaveUp func(error)) (worker.Worker, error)) *ownWorker {
+	return &ownWorker{queue: queue, kind: kind, build: build, log: log, lost: make(chan error, 1)}
+}
+
+// start makes a worker and starts it.
+func (w *ownWorker) start() error {
+	made, err := w.build(w.reportLost)
+	if err != nil {
+		return fmt.Errorf("making a Temporal worker: %w", err)
+	}
+	if err := made.Start(); err != nil {
+		return fmt.Errorf("starting a Temporal worker: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.current, w.failure = made, nil
+	return nil
+}
+
+// reportLost is called when a worker gives up. It does not wait: the worker stops after it returns.
+func (w *ownWorker) reportLost(err error) {
+	w.setFailure(err)
+	select {
+	case w.lost <- err:
+	default: // that one gave up is known already
+	}
+}
+
+func (w *ownWorker) setFailure(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure == nil {
+		w.failed = time.Now()
+	}
+	w.failure = err
+}
+
+// supervise replaces workers that give up, until the context ends.
+func (w *ownWorker) supervise(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-w.lost:
+			w.log.Error("a Temporal worker gave up; another one takes its place", "task_queue", w.queue, "error", err)
+		}
+		w.retire()
+		if w.replace(ctx) != nil {
+			return
+		}
+		w.log.Warn("a Temporal worker polls again in place of one that gave up", "task_queue", w.queue)
+	}
+}
+
+// replace starts another worker, and tries until one has started. Its error is that of the context.
+func (w *ownWorker) replace(ctx context.Context) error {
+	for pauses := backoff.New(shortestWorkerPause, longestWorkerPause); ; {
+		wait := pauses.Delay()
+		if err := backoff.Pause(ctx, wait); err != nil {
+			return err
+		}
+		err := w.start()
+		if err == nil {
+			return nil
+		}
+		w.setFailure(err)
+		w.log.Warn("no Temporal worker could take the place of one that gave up; it is tried again", "task_queue", w.queue, "error", err)
+	}
+}
+
+// retire has the current worker end its last tasks, beside the one that takes its place.
+func (w *ownWorker) retire() {
+	w.mu.Lock()
+	old := w.current
+	w.current = nil
+	w.mu.Unlock()
+	if old != nil {
+		w.retired.Go(old.Stop)
+	}
+}
+
+// stop ends the current worker, and waits for the last tasks of those before it. Nothing may supervise it any more.
+func (w *ownWorker) stop() {
+	w.retire()
+	w.retired.Wait()
+}
+
+// check returns why the task queue is not polled.
+func (w *ownWorker) check() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure == nil {
+		return nil
+	}
+	return fmt.Errorf("nothing polls the task queue %s since %s: %w", w.queue, w.failed.UTC().Format(time.RFC3339), w.failure)
+}

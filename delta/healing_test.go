@@ -1,0 +1,256 @@
+package delta_test
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	_ "unsafe" // for go:linkname
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// setPollPatience sets how long the SDK's pollers bear an error that they take for final, before their worker gives up. The SDK has it for
+// tests, in a package that others cannot import.
+//
+//go:linkname setPollPatience go.temporal.io/sdk/internal.SetRetryLongPollGracePeriod
+func setPollPatience(patience time.Duration)
+
+// It holds for the process, and may not be changed while a worker runs. Soaks have the SDK's own, two minutes.
+func init() {
+	if os.Getenv("DELTA_SOAK") == "" {
+		setPollPatience(time.Second)
+	}
+}
+
+// absence makes all calls of Temporal by one client fail from some time on.
+type absence struct {
+	// err is what they fail with: a namespace that is gone, by default.
+	err   error
+	mu    sync.Mutex
+	gone  bool
+	calls map[*context.CancelFunc]struct{}
+}
+
+// begin ends what is under way, and refuses what follows.
+func (a *absence) begin() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = true
+	for cancel := range a.calls {
+		(*cancel)()
+	}
+}
+
+func (a *absence) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.gone = false
+}
+
+// enter takes in that a call begins, and reports whether the namespace is gone.
+func (a *absence) enter(cancel *context.CancelFunc) (gone bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls == nil {
+		a.calls = map[*context.CancelFunc]struct{}{}
+	}
+	a.calls[cancel] = struct{}{}
+	return a.gone
+}
+
+func (a *absence) leave(cancel *context.CancelFunc) (gone bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.calls, cancel)
+	return a.gone
+}
+
+func (a *absence) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := a.enter(&cancel)
+	var err error
+	if !gone {
+		err = invoke(ctx, method, req, reply, cc, opts...)
+	}
+	if a.leave(&cancel) || gone {
+		return serviceerror.ToStatus(cmp.Or(a.err, serviceerror.NewNamespaceNotFound("gone"))).Err()
+	}
+	return err
+}
+
+// temporalWith dials Temporal with an interceptor.
+func (h *harness) temporalWith(intercept grpc.UnaryClientInterceptor) client.Client {
+	h.t.Helper()
+	temporal, err := client.Dial(client.Options{
+		HostPort: h.TemporalAddress, Namespace: h.TemporalNamespace, Logger: quiet{},
+		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(intercept)}},
+	})
+	require.NoError(h.t, err)
+	h.t.Cleanup(temporal.Close)
+	return temporal
+}
+
+const (
+	gaveUp     = "a Temporal worker gave up"
+	pollsAgain = "a Temporal worker polls again"
+)
+
+// says waits until something was logged so many times.
+func (b *logBuffer) says(t *testing.T, text string, times int) {
+	t.Helper()
+	until(t, func() bool { return strings.Count(b.String(), text) >= times }, text)
+}
+
+// The namespace of Temporal is gone for longer than the SDK's workers bear, while Work runs. Others take their place; Work that runs on the old
+// one goes on, and is not called twice.
+func TestWorkersThatGaveUpAreReplaced(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	if _, given := soak.Given(t); given {
+		t.Skip("soaks have the SDK's patience, and a test of their own")
+	}
+	h := newHarness(t)
+	var away absence
+	var logs logBuffer
+	w := hold(t, &meter{})
+	config := h.config(with(&controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
+		return w.work(ctx, job{ResourceRow: r.ResourceRow, Object: r.Object.account})
+	}}), with(lister("a")))
+	config.Temporal, config.Logger = h.temporalWith(away.intercept), logs.logger()
+	c := h.start(config)
+	_, err := c.Sync(t.Context(), brief{account{Name: "before"}}, nil)
+	require.NoError(t, err)
+	_, err = c.Inform(t.Context(), brief{account{Name: "long", Plan: held}}, nil)
+	require.NoError(t, err)
+	receive(t, w.began)
+
+	away.begin()
+	logs.says(t, gaveUp, 4) // two kinds, each with a worker for resources and one for its informer
+	require.Contains(t, partsOf(c.Health(t.Context())), delta.HealthTemporal)
+	away.end()
+	logs.says(t, pollsAgain, 4)
+
+	_, err = c.Inform(t.Context(), brief{account{Name: "after"}}, nil)
+	require.NoError(t, err)
+	h.eventually("brief", "after", synced(1))
+	w.release()
+	row := h.eventually("brief", "long", synced(1))
+	require.Empty(t, row.Errors, "the old worker has ended what it began")
+	require.Equal(t, 1, w.callsOf(t, "long"))
+	run, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
+	require.NoError(t, err, "the informer's worker has been replaced too")
+	require.Equal(t, 1, run.Listed)
+	until(t, func() bool { return c.Health(t.Context()) == nil })
+}
+
+// Not parallel: it looks at the goroutines of the whole process.
+func TestStopDoesNotWaitForWorkersThatGaveUpNorLeaveAny(t *testing.T) {
+	soak.Long(t)
+	if _, given := soak.Given(t); given {
+		t.Skip("soaks have the SDK's patience")
+	}
+	h := newHarness(t)
+	_ = h.row("account", "nobody") // the harness's own connections are there before
+	before := goleak.IgnoreCurrent()
+	for _, isBack := range []bool{false, true} {
+		var away absence
+		var logs logBuffer
+		temporal := h.temporalWith(away.intercept)
+		config := h.config(with(&controller[account]{}))
+		config.Temporal, config.Logger = temporal, logs.logger()
+		c := h.client(config)
+		require.NoError(t, c.Start(context.Background()))
+		away.begin()
+		logs.says(t, gaveUp, 2)
+		if isBack {
+			away.end()
+			logs.says(t, pollsAgain, 2)
+		}
+		require.NoError(t, c.Stop(context.Background()))
+		temporal.Close()
+	}
+	h.Pool.Reset()
+	var left error // connections take a moment to close
+	until(t, func() bool { left = goleak.Find(before); return left == nil }, "%s", shown[error]{&left})
+}
+
+// What a right that was taken away costs: polls fail, no worker gives up, and all is well when it is given back.
+func TestWorkersOutliveThatTheirRightIsTakenAway(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	var logs logBuffer
+	denied := absence{err: serviceerror.NewPermissionDenied("the key was revoked", "")}
+	config := h.config(with(&controller[account]{}))
+	config.Temporal, config.Logger = h.temporalWith(denied.intercept), logs.logger()
+	c := h.start(config)
+	denied.begin()
+	until(t, func() bool {
+		err := c.Health(t.Context())
+		return err != nil && strings.Contains(err.Error(), "the key was revoked")
+	})
+	time.Sleep(3 * time.Second) // longer than pollers bear what they take for final
+	denied.end()
+	_, err := c.Inform(t.Context(), account{Name: "after"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "after", synced(1))
+	require.NotContains(t, logs.String(), gaveUp)
+	until(t, func() bool { return c.Health(t.Context()) == nil })
+}
+
+// The real thing: the namespace is deleted, and made again after four minutes.
+func TestSoakATemporalNamespaceThatIsGoneForMinutes(t *testing.T) {
+	soak.Only(t)
+	t.Parallel()
+	h := newHarness(t)
+	name := "gone-" + strings.ReplaceAll(h.Schema, "_", "-")
+	createNamespace := func() {
+		until(t, func() bool {
+			_, err := h.Temporal.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
+				Namespace: name, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
+			})
+			return err == nil
+		})
+	}
+	createNamespace()
+	temporal, err := client.Dial(client.Options{HostPort: h.TemporalAddress, Namespace: name, Logger: quiet{}})
+	require.NoError(t, err)
+	t.Cleanup(temporal.Close)
+	var logs logBuffer
+	config := h.config(with(&controller[account]{}), with(lister("a")))
+	config.Temporal, config.TemporalNamespace, config.Logger, config.MaintenanceJobInterval = temporal, name, logs.logger(), 5*time.Second
+	c := h.client(config)
+	until(t, func() bool { return c.Start(context.Background()) == nil }) // the server learns of a namespace within some seconds
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	row, err := c.Sync(t.Context(), account{Name: "before"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, deltatype.ResourceStateSynced, row.State)
+
+	_, err = h.Temporal.OperatorService().DeleteNamespace(t.Context(), &operatorservice.DeleteNamespaceRequest{Namespace: name})
+	require.NoError(t, err)
+	gone := time.Now()
+	logs.says(t, gaveUp, 4)
+	require.Error(t, c.Health(t.Context()))
+	time.Sleep(time.Until(gone.Add(4 * time.Minute)))
+	createNamespace()
+	_, err = c.Inform(t.Context(), account{Name: "after"}, nil)
+	require.NoError(t, err)
+	h.eventually("account", "after", synced(1))
+	until(t, func() bool { return c.Health(t.Context()) == nil })
+}

@@ -1,0 +1,315 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// partsOf are the parts that are not well.
+func partsOf(err error) (parts []delta.HealthPart) {
+	if err == nil {
+		return nil
+	}
+	joined, is := err.(interface{ Unwrap() []error })
+	if !is {
+		return nil
+	}
+	for _, one := range joined.Unwrap() {
+		if health := new(delta.HealthError); errors.As(one, &health) {
+			parts = append(parts, health.Part)
+		}
+	}
+	return parts
+}
+
+// probe asks a probe, and returns its answer.
+func probe(c *delta.Client, path string) (status int, body string) {
+	answer := httptest.NewRecorder()
+	delta.Probes(c).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+	return answer.Code, answer.Body.String()
+}
+
+// requireProbes checks both probes.
+func requireProbes(t *testing.T, c *delta.Client, live, ready int) {
+	t.Helper()
+	status, body := probe(c, "/livez")
+	require.Equal(t, live, status, body)
+	status, body = probe(c, "/readyz")
+	require.Equal(t, ready, status, body)
+}
+
+// becomes waits until exactly these parts are not well, in this order.
+func becomes(t *testing.T, c *delta.Client, parts ...delta.HealthPart) {
+	t.Helper()
+	var err error
+	until(t, func() bool {
+		err = c.Health(t.Context())
+		found := partsOf(err)
+		if len(found) != len(parts) {
+			return false
+		}
+		for i := range parts {
+			if found[i] != parts[i] {
+				return false
+			}
+		}
+		return true
+	}, "%s", shown[error]{&err})
+}
+
+const (
+	isUp   = http.StatusOK
+	isDown = http.StatusServiceUnavailable
+)
+
+// From its beginning to its end, with a Start that fails and one that takes long.
+func TestHealthOverTheLifeOfAClient(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	address := "127.0.0.1:1"
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = nil
+	config.TemporalOptions = func(o *client.Options) {
+		o.HostPort, o.Logger = address, quiet{}
+		entered <- struct{}{}
+		<-leave
+	}
+	c := h.client(config)
+	require.ErrorContains(t, c.Health(t.Context()), "delta: client: it has not been started. Call Start")
+	requireProbes(t, c, isUp, isDown)
+
+	started := make(chan error, 1)
+	start := func() { started <- c.Start(context.Background()) }
+	go start()
+	<-entered
+	require.ErrorContains(t, c.Health(t.Context()), "it is starting")
+	requireProbes(t, c, isUp, isDown)
+	leave <- struct{}{}
+	require.Error(t, receive(t, started))
+	require.ErrorContains(t, c.Health(t.Context()), "reaching Temporal at 127.0.0.1:1")
+	requireProbes(t, c, isUp, isDown)
+
+	address = h.TemporalAddress
+	go start()
+	<-entered
+	leave <- struct{}{}
+	require.NoError(t, receive(t, started))
+	becomes(t, c)
+	requireProbes(t, c, isUp, isUp)
+	require.NoError(t, c.Err())
+	select {
+	case <-c.Done():
+		t.Fatal("it is done, and runs")
+	default:
+	}
+
+	require.NoError(t, c.Stop(t.Context()))
+	<-c.Done()
+	require.NoError(t, c.Err())
+	require.ErrorContains(t, c.Health(t.Context()), "it has stopped")
+	requireProbes(t, c, isUp, isDown)
+}
+
+func TestAClientThatStopsByItselfIsNotAlive(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config(with(&controller[account]{})))
+	cause := errors.New("the program ends")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	require.NoError(t, c.Start(ctx))
+	cancel(cause)
+	receive(t, c.Done())
+	require.ErrorIs(t, c.Err(), cause)
+	require.ErrorIs(t, c.Health(t.Context()), cause)
+	requireProbes(t, c, isDown, isDown)
+	require.NoError(t, c.Stop(t.Context()))
+	require.ErrorIs(t, c.Err(), cause, "the first reason counts")
+}
+
+func TestErrIsThatOfAStopThatCutWorkOff(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startStuck()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- c.Stop(ctx) }()
+	becomes(t, c, delta.HealthClient) // it is stopping, or has stopped
+	require.ErrorIs(t, receive(t, stopped), context.DeadlineExceeded)
+	<-c.Done()
+	require.ErrorIs(t, c.Err(), context.DeadlineExceeded)
+	requireProbes(t, c, isUp, isDown)
+}
+
+// A client that only informs is never started, and needs Postgres alone.
+func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	pool, postgres := h.poolByProxy()
+	c, err := delta.NewClient(pool, h.config())
+	require.NoError(t, err)
+	requireProbes(t, c, isUp, isUp)
+	postgres.refuse()
+	becomes(t, c, delta.HealthPostgres)
+	requireProbes(t, c, isUp, isDown)
+	postgres.heal()
+	becomes(t, c)
+	require.NoError(t, c.Stop(t.Context()))
+	<-c.Done()
+	becomes(t, c, delta.HealthClient)
+}
+
+func TestHealthWhileTemporalIsAway(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	p := newCutProxy(t, h.TemporalAddress)
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = h.temporalBy(p)
+	c := h.start(config)
+	becomes(t, c)
+	p.refuse()
+	becomes(t, c, delta.HealthTemporal)
+	requireProbes(t, c, isUp, isDown)
+	_, err := c.Inform(t.Context(), account{Name: "a"}, nil)
+	require.NoError(t, err)
+	becomes(t, c, delta.HealthTemporal, delta.HealthDispatcher)
+	require.ErrorContains(t, c.Health(t.Context()), `dispatcher of kind "account": nothing was dispatched since`)
+	requireProbes(t, c, isUp, isDown)
+	p.heal()
+	becomes(t, c)
+	requireProbes(t, c, isUp, isUp)
+	h.eventually("account", "a", synced(1))
+}
+
+func TestHealthWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	pool, p := h.poolByProxy()
+	c, err := delta.NewClient(pool, h.config(with(&controller[account]{})))
+	require.NoError(t, err)
+	c.SetTiming(0, 50*time.Millisecond, 0)
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	becomes(t, c)
+	p.refuse()
+	becomes(t, c, delta.HealthPostgres, delta.HealthDispatcher, delta.HealthListener)
+	requireProbes(t, c, isUp, isDown)
+	p.heal()
+	becomes(t, c)
+	requireProbes(t, c, isUp, isUp)
+}
+
+// A Postgres that swallows everything makes rounds of a dispatcher fail, not get stuck.
+func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c, p := h.startBySilence(200*time.Millisecond, 5*patience)
+	p.cut.Store(true)
+	until(t, func() bool {
+		err := c.Health(t.Context())
+		return err != nil && strings.Contains(err.Error(), "it took longer than 200ms")
+	})
+	requireProbes(t, c, isUp, isDown)
+	p.heal()
+	becomes(t, c)
+}
+
+func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c, p := h.startBySilence(patience, 200*time.Millisecond)
+	p.cut.Store(true)
+	until(t, func() bool { status, _ := probe(c, "/livez"); return status == isDown })
+	_, body := probe(c, "/livez")
+	require.Contains(t, body, `dispatcher of kind "account": it is stuck since`)
+	p.heal()
+	until(t, func() bool { status, _ := probe(c, "/livez"); return status == isUp })
+}
+
+// startBySilence starts a client whose way to Postgres can be cut, and that looks for due rows all the time.
+func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *cutProxy) {
+	h.t.Helper()
+	pool, p := h.poolByProxy()
+	c, err := delta.NewClient(pool, h.config(with(&controller[account]{})))
+	require.NoError(h.t, err)
+	c.SetTiming(0, 20*time.Millisecond, 0)
+	c.SetDispatchTimes(timeout, stuck)
+	require.NoError(h.t, c.Start(context.Background()))
+	h.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = c.Stop(ctx)
+	})
+	becomes(h.t, c)
+	return c, p
+}
+
+// Without the listener the client is slower, and ready.
+func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config, err := pgxpool.ParseConfig(h.DatabaseURL)
+	require.NoError(t, err)
+	var isFull atomic.Bool
+	config.MinConns, config.MaxConns = 8, 8
+	config.BeforeConnect = func(context.Context, *pgx.ConnConfig) error {
+		if isFull.Load() {
+			return errors.New("too many connections")
+		}
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	c, err := delta.NewClient(pool, h.config(with(&controller[account]{})))
+	require.NoError(t, err)
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	becomes(t, c)
+	until(t, func() bool { return pool.Stat().TotalConns() == 8 })
+	isFull.Store(true)
+	var ended int
+	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity, delta_installation i
+		WHERE query = 'LISTEN "delta_' || i.id || '"'`).Scan(&ended))
+	require.Equal(t, 1, ended)
+	becomes(t, c, delta.HealthListener)
+	requireProbes(t, c, isUp, isUp)
+	until(t, func() bool { // when it has tried again
+		_, body := probe(c, "/readyz")
+		return strings.HasPrefix(body, "ready\n") && strings.Contains(body, "too many connections")
+	})
+	isFull.Store(false)
+	becomes(t, c)
+}
+
+// Start runs no worker where the caller's is named: Health says whether anybody polls.
+func TestHealthSaysThatNobodyPollsTheTaskQueueOfTheCaller(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.TaskQueue = h.Prefix + "-mine"
+	c := h.start(config)
+	becomes(t, c, delta.HealthWorker)
+	require.ErrorContains(t, c.Health(t.Context()), "nobody has polled Config.TaskQueue")
+	requireProbes(t, c, isUp, isDown)
+	w := sdkworker.New(h.Temporal, config.TaskQueue, sdkworker.Options{})
+	require.NoError(t, c.Register(w))
+	require.NoError(t, w.Start())
+	defer w.Stop()
+	becomes(t, c)
+}
