@@ -62,7 +62,7 @@ const (
 	stageStopped
 )
 
-// condition is how a client stands, for those who must not wait for Start or Stop.
+// condition is how a client stands, for calls that must not wait for Start or Stop.
 type condition struct {
 	mu      sync.Mutex
 	stage   stage
@@ -248,20 +248,26 @@ func temporalAway(err error) *HealthError {
 func (e *engine) checkParts() (all []*HealthError) {
 	for _, w := range e.workers {
 		if err := w.check(); err != nil {
-			all = append(all, &HealthError{Part: HealthWorker, Kind: w.kind, Err: err,
-				Remedy: "Look after Temporal, its namespace and the rights of the client. Another worker takes its place by itself"})
+			all = append(all, &HealthError{
+				Part: HealthWorker, Kind: w.kind, Err: err,
+				Remedy: "Look after Temporal, its namespace and the rights of the client. Another worker takes its place by itself",
+			})
 		}
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
 		health := &e.dispatchers[kind].health
 		if err := cmp.Or(health.checkStuck(e.client.timing.stuck), health.check()); err != nil {
-			all = append(all, &HealthError{Part: HealthDispatcher, Kind: kind, Err: err,
-				Remedy: "Nothing is lost, and it is tried again. Restart the program only if it stays stuck"})
+			all = append(all, &HealthError{
+				Part: HealthDispatcher, Kind: kind, Err: err,
+				Remedy: "Nothing is lost, and it is tried again. Restart the program only if it stays stuck",
+			})
 		}
 	}
 	if err := e.listener.check(); err != nil {
-		all = append(all, &HealthError{Part: HealthListener, Err: err,
-			Remedy: "What is due is found by polling. Give the pool a direct connection to Postgres, or one more connection there"})
+		all = append(all, &HealthError{
+			Part: HealthListener, Err: err,
+			Remedy: "What is due is found by polling. Give the pool a direct connection to Postgres, or one more connection there",
+		})
 	}
 	return all
 }

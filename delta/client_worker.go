@@ -52,6 +52,7 @@ func (w *ownWorker) start() error {
 		return fmt.Errorf("making a Temporal worker: %w", err)
 	}
 	if err := made.Start(); err != nil {
+		w.retired.Go(made.Stop) // it may have started in part
 		return fmt.Errorf("starting a Temporal worker: %w", err)
 	}
 	w.mu.Lock()

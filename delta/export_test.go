@@ -27,6 +27,9 @@ func (c *Client) SetDispatchTimes(timeout, stuck time.Duration) {
 	c.timing.dispatch, c.timing.stuck = timeout, stuck
 }
 
+// Poll is how often the client's dispatchers ask for due rows.
+func (c *Client) Poll() time.Duration { return c.timing.poll }
+
 // ActivitiesOf are those of a kind, as a worker calls them.
 func (c *Client) ActivitiesOf(installation, kind string) *activities.Activities {
 	return c.activities(installation, c.stopping)[kind]

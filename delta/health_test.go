@@ -13,8 +13,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
 )
@@ -295,6 +297,40 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 	})
 	isFull.Store(false)
 	becomes(t, c)
+}
+
+// A worker that does not start has Start fail, which leaves nothing behind and can be tried again.
+func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refuses atomic.Bool
+	refuses.Store(true)
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = h.temporalWith(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if refuses.Load() && strings.HasSuffix(method, "/DescribeNamespace") {
+			return serviceerror.ToStatus(serviceerror.NewPermissionDenied("not this one", "")).Err()
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	})
+	c := h.client(config)
+	require.ErrorContains(t, c.Start(t.Context()), "starting a Temporal worker")
+	require.ErrorContains(t, c.Health(t.Context()), "not this one")
+	refuses.Store(false)
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	row, err := c.Sync(t.Context(), account{Name: "a"}, nil)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, row.SyncedGeneration)
+	becomes(t, c)
+}
+
+func TestDispatchersPollAsConfigured(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	require.Equal(t, 5*time.Second, h.client(h.config()).Poll())
+	config := h.config()
+	config.DispatchPollInterval = time.Minute
+	require.Equal(t, time.Minute, h.client(config).Poll())
 }
 
 // Start runs no worker where the caller's is named: Health says whether anybody polls.
