@@ -28,3 +28,6 @@ func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 
 // Name is what the server calls a snapshot.
 func (s *Snapshot) Name() string { return s.name }
+
+// IsPassing reports whether a stream tries again after an error.
+func IsPassing(err error) bool { return passing(err) }

@@ -11,7 +11,8 @@ import (
 func passing(err error) bool {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
-		return isTransientCode(server.Code)
+		// A change that the server cannot decode is an internal error each time: to try it for ever would hide it.
+		return isTransientCode(server.Code) && server.Code != "XX000"
 	}
 	var invalid *InvalidError
 	var large *TooLargeError
