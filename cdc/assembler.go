@@ -18,7 +18,8 @@ type assembler struct {
 	emit     func(*Transaction) error
 	skip     func(end LSN) // a transaction without changes
 	// marked tells whether a mark is one of this stream's backfills, and not of another process.
-	marked func(mark) bool
+	marked    func(mark) bool
+	heartbeat func(heartbeat)
 }
 
 // inside tells whether the messages that follow belong to a transaction that is not complete.
@@ -57,12 +58,10 @@ func (a *assembler) message(at LSN, data []byte) error {
 		}
 	case messageLogical:
 		t := a.current()
-		m, own := ownMessage(data, t != nil && t.streamed)
+		own, content := ownMessage(data, t != nil && t.streamed)
 		switch {
-		case own:
-			if t != nil && m != nil && a.marked(*m) {
-				t.mark = m
-			}
+		case own != "":
+			a.own(t, own, content)
 			return nil
 		case t == nil:
 			return a.alone(at, data)
@@ -72,6 +71,20 @@ func (a *assembler) message(at LSN, data []byte) error {
 		return a.row(at, data, kind != messageRelation && kind != messageType)
 	}
 	return w.err
+}
+
+// own takes a message that this package has written, and which is not delivered.
+func (a *assembler) own(t *Transaction, prefix, content string) {
+	switch prefix {
+	case prefixMark:
+		if m, ok := parseMark(content); ok && t != nil && a.marked(m) {
+			t.mark = &m
+		}
+	case prefixHeartbeat:
+		if h, ok := parseHeartbeat(content); ok {
+			a.heartbeat(h)
+		}
+	}
 }
 
 func (a *assembler) current() *Transaction {

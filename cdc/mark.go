@@ -65,23 +65,20 @@ func (c *connection) emit(ctx context.Context, prefix, content string) error {
 	return nil
 }
 
-// ownMessage tells whether a logical message is one of this package's, and which mark it is, if it is one.
-func ownMessage(data []byte, streamed bool) (m *mark, own bool) {
+// ownMessage returns the prefix and the content of a logical message that is one of this package's; the prefix is empty otherwise.
+func ownMessage(data []byte, streamed bool) (prefix, content string) {
 	w := &wire{rest: data[1:]}
 	if streamed {
 		w.uint32()
 	}
 	w.byte()
 	w.lsn()
-	switch w.string() {
-	case prefixHeartbeat:
-		return nil, w.err == nil
-	case prefixMark:
-		content := string(w.take(int(w.uint32())))
-		if found, ok := parseMark(content); ok && w.err == nil {
-			return &found, true
-		}
-		return nil, w.err == nil
+	if prefix = w.string(); prefix != prefixHeartbeat && prefix != prefixMark {
+		return "", ""
 	}
-	return nil, false
+	content = string(w.take(int(w.uint32())))
+	if w.err != nil {
+		return "", ""
+	}
+	return prefix, content
 }

@@ -84,6 +84,23 @@ func (p *positions) deliver(t *Transaction) {
 	p.last = t.EndLSN
 }
 
+// undelivered is the end of the last transaction that came and waits for Next, zero where none does.
+func (p *positions) undelivered() LSN {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.delivered == len(p.waiting) {
+		return 0
+	}
+	return p.waiting[len(p.waiting)-1].end
+}
+
+// delivery is the end of the last transaction that Next has returned.
+func (p *positions) delivery() LSN {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
 // acknowledge confirms all that was delivered up to the end of a transaction.
 func (p *positions) acknowledge(lsn LSN) error {
 	p.mu.Lock()

@@ -71,6 +71,7 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 	stream := s.stream(d)
 	d.exec(`insert into t values (1)`)
 	next(t, stream) // and never acknowledged
+	require.NotNil(t, d.slot().SafeWALBytes)
 	for range 4 {
 		d.exec(`insert into t values ((select max(id) + 1 from t))`, `select pg_switch_wal()`)
 	}
@@ -87,6 +88,7 @@ func TestInvalidatedSlotsNeedAResync(t *testing.T) {
 	slots, err := cdc.Slots(t.Context(), d.pool)
 	require.NoError(t, err)
 	require.Equal(t, "lost", slots[0].Status)
+	require.Nil(t, slots[0].SafeWALBytes)
 }
 
 func TestHeartbeatsKeepTheRetainedWALSmall(t *testing.T) {

@@ -41,9 +41,16 @@ type Slot struct {
 	Confirmed, Restart LSN
 	// LagBytes is the WAL between Confirmed and the end of the log; RetainedBytes that between Restart and the end.
 	LagBytes, RetainedBytes int64
-	// LagTime is how long the last confirmations took from the server's flush of the WAL. It is measured by the server while
-	// somebody reads, and zero otherwise and where all is confirmed.
-	LagTime time.Duration
+	// LagTime is how long the last confirmations took from the server's flush of the WAL, as the server measures it. It is zero
+	// where a reader has confirmed everything, and nil where it is not known: nothing reads the slot, or its reader has not
+	// confirmed anything yet.
+	LagTime *time.Duration
+	// InactiveTime is for how long nothing has read the slot: nil while it is read, and before Postgres 17, which does not
+	// record it.
+	InactiveTime *time.Duration
+	// SafeWALBytes is how much WAL can still be written before the slot may be invalidated, by max_slot_wal_keep_size: negative
+	// where that has been exceeded. It is nil where there is no such limit, and for a slot that is lost.
+	SafeWALBytes *int64
 	// Status is the server's wal_status: reserved, extended, unreserved or lost.
 	Status string
 	// Temporary and Failover are as they were asked for. Failover needs Postgres 17.
@@ -84,7 +91,10 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 			coalesce(s.restart_lsn, '0/0')::text,
 			coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::bigint,
 			coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::bigint,
-			coalesce(extract(epoch FROM r.flush_lag), 0)::float8, coalesce(s.wal_status, ''), s.temporary,
+			CASE WHEN s.active THEN coalesce(extract(epoch FROM r.flush_lag),
+				CASE WHEN s.confirmed_flush_lsn >= here.lsn THEN 0 END) END::float8,
+			CASE WHEN NOT s.active THEN extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz) END::float8,
+			s.safe_wal_size, coalesce(s.wal_status, ''), s.temporary,
 			coalesce((to_jsonb(s) ->> 'failover')::boolean, false)
 		FROM pg_replication_slots s
 		LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
@@ -96,12 +106,13 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 	}
 	slots, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s Slot, err error) {
 		var confirmed, restart string
-		var lag float64
-		err = row.Scan(&s.Name, &s.Plugin, &s.Active, &s.PID, &confirmed, &restart, &s.LagBytes, &s.RetainedBytes, &lag, &s.Status, &s.Temporary, &s.Failover)
+		var lag, inactive *float64
+		err = row.Scan(&s.Name, &s.Plugin, &s.Active, &s.PID, &confirmed, &restart, &s.LagBytes, &s.RetainedBytes, &lag, &inactive,
+			&s.SafeWALBytes, &s.Status, &s.Temporary, &s.Failover)
 		if err != nil {
 			return s, err
 		}
-		s.LagTime = time.Duration(lag * float64(time.Second))
+		s.LagTime, s.InactiveTime = seconds(lag), seconds(inactive)
 		if s.Confirmed, err = ParseLSN(confirmed); err != nil {
 			return s, err
 		}
@@ -112,6 +123,15 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 		return nil, fmt.Errorf("cdc: listing slots: %w", err)
 	}
 	return slots, nil
+}
+
+// seconds makes a duration, never a negative one, of what the server has measured. nil stays nil.
+func seconds(n *float64) *time.Duration {
+	if n == nil {
+		return nil
+	}
+	d := time.Duration(max(0, *n) * float64(time.Second))
+	return &d
 }
 
 // LookupSlot finds the slot of exactly this name. It fails with [ErrNotFound].

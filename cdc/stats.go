@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Stats tells how a stream does. Counts begin with it.
+// Stats is a snapshot of how a stream does, for metrics of any kind: this package knows none. Counts begin with the stream and
+// never fall. Log positions and sizes are in bytes.
 type Stats struct {
 	// Connected tells whether there is a connection at the moment.
 	Connected bool
@@ -24,23 +25,29 @@ type Stats struct {
 	Waiting int
 	// Transactions and Bytes are what Next has returned, Bytes as the server sent them.
 	Transactions, Bytes int64
-	// SpilledBytes are in temporary files at the moment.
-	SpilledBytes int64
-	// Heartbeats is how many were written, Reconnects how often the connection was made anew.
+	// SpilledBytes are in temporary files at the moment. SpilledTransactions counts those that Next has returned from files.
+	SpilledBytes, SpilledTransactions int64
+	// Heartbeats is how many were written, Reconnects how often a lost connection was replaced.
 	Heartbeats, Reconnects int64
+	// HeartbeatDelay is how long the last heartbeat took from just before it was committed until Next had returned all
+	// transactions before it; or for how long one has been on its way, if that is longer, so that a stream that stands still
+	// has a growing delay. It is zero before the first heartbeat, and without Config.Heartbeat. It depends on one clock
+	// only, except for heartbeats that an earlier process has left in the log.
+	HeartbeatDelay time.Duration
 }
 
 type counters struct {
-	transactions, bytes, heartbeats, reconnects atomic.Int64
+	transactions, bytes, spilled, heartbeats, reconnects atomic.Int64
 }
 
-// Stats tells how the stream does. It can be called by any goroutine, also after Close.
+// Stats returns the figures of this moment, without a round trip. It can be called by any goroutine, also after Close.
 func (s *Stream) Stats() Stats {
 	stats := s.positions.stats(time.Now())
 	stats.Connected = s.conn.Load() != nil
 	stats.Transactions, stats.Bytes = s.counters.transactions.Load(), s.counters.bytes.Load()
 	stats.Heartbeats, stats.Reconnects = s.counters.heartbeats.Load(), s.counters.reconnects.Load()
-	stats.SpilledBytes = s.spilled.Load()
+	stats.SpilledBytes, stats.SpilledTransactions = s.spilled.Load(), s.counters.spilled.Load()
+	stats.HeartbeatDelay = s.heartbeats.current(time.Now())
 	return stats
 }
 

@@ -44,6 +44,42 @@ func TestStatsTellHowTheStreamDoes(t *testing.T) {
 	require.False(t, s.Stats().Connected)
 }
 
+// The delay of heartbeats covers the whole way: through the server and the queue, to the caller of Next.
+func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	s := d.stream(func(c *cdc.Config) { c.Heartbeat = 100 * time.Millisecond })
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond, "nothing waits: it is delivered at once")
+	d.exec(`insert into t values (1)`)
+	require.Eventually(t, func() bool { return s.Stats().Waiting == 1 }, cdctest.Patience, 10*time.Millisecond)
+	waits := s.Stats()
+	require.Eventually(t, func() bool {
+		now := s.Stats()
+		return now.Heartbeats >= waits.Heartbeats+5 && now.HeartbeatDelay > 300*time.Millisecond
+	}, cdctest.Patience, 10*time.Millisecond, "a transaction waits for Next, and heartbeats behind it")
+	next(t, s)
+	delivered := s.Stats()
+	require.Greater(t, delivered.HeartbeatDelay, 300*time.Millisecond, "as long as the oldest of them took")
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < 300*time.Millisecond }, cdctest.Patience, 10*time.Millisecond, "the next ones wait for nothing")
+}
+
+// A server that sends nothing more must not leave the last good delay in place.
+func TestTheDelayGrowsWhileNoHeartbeatComesBack(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	p := newProxy(t, d.config())
+	s := d.stream(func(c *cdc.Config) {
+		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Heartbeat, c.Timeout = 100*time.Millisecond, time.Hour
+	})
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond)
+	p.freeze()
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > time.Second }, cdctest.Patience, 10*time.Millisecond)
+	p.cut()
+	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < time.Second }, cdctest.Patience, 10*time.Millisecond, "new connections carry new ones")
+}
+
 // Where there are only acknowledgements to go by, there is something to acknowledge.
 func TestASlotThatFollowsAcknowledgementsAlone(t *testing.T) {
 	t.Parallel()

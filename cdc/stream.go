@@ -23,14 +23,15 @@ const (
 // Stream reads the transactions of a slot. It connects again by itself; within one Stream no transaction comes twice.
 // Next is for one goroutine at a time; all other methods can be called by any at any time.
 type Stream struct {
-	config    Config
-	positions positions
-	queue     chan *Transaction
-	memory    *semaphore.Weighted // for transactions that wait
-	spilled   atomic.Int64
-	decoded   *Transaction // what Next returned last
-	backfills backfills
-	timeline  int32 // of the server, as the last connection found it; zero where that was a standby
+	config     Config
+	positions  positions
+	queue      chan *Transaction
+	memory     *semaphore.Weighted // for transactions that wait
+	spilled    atomic.Int64
+	decoded    *Transaction // what Next returned last
+	backfills  backfills
+	heartbeats heartbeats
+	timeline   int32 // of the server, as the last connection found it; zero where that was a standby
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
@@ -115,6 +116,10 @@ func (s *Stream) Next(ctx context.Context) (*Transaction, error) {
 		s.backfills.pass(t)
 		if !t.hidden() {
 			s.positions.deliver(t)
+			s.heartbeats.deliver(t.EndLSN, time.Now())
+			if t.Spilled {
+				s.counters.spilled.Add(1)
+			}
 			s.counters.transactions.Add(1)
 			s.counters.bytes.Add(t.Size)
 			return t, nil
@@ -250,7 +255,7 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 		decoder: newDecoder(), after: s.positions.received, streams: map[uint32]*Transaction{},
 		spilled: s.spilled.Add, emit: r.emit,
 		skip:   func(end LSN) { s.positions.advance(end, false) },
-		marked: s.backfills.known,
+		marked: s.backfills.known, heartbeat: s.heartbeatArrived,
 	}
 	defer r.assembler.discard()
 	s.conn.Store(conn)

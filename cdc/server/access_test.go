@@ -34,7 +34,7 @@ func TestWhoMayCall(t *testing.T) {
 	}
 	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", right...).status)
 	require.Equal(t, http.StatusOK, h.do("GET", "/v2/slots", "", "Authorization", "bearer another-token-that-is-long").status)
-	for _, path := range []string{"/", "/page.css", "/page.js", "/healthz"} {
+	for _, path := range []string{"/", "/page.css", "/page.js", "/healthz", "/livez", "/readyz"} {
 		a := h.do("GET", path, "")
 		require.Equal(t, http.StatusOK, a.status, path)
 		require.Contains(t, a.header.Get("Content-Security-Policy"), "default-src 'none'")

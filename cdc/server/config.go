@@ -68,7 +68,8 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
 	WriteTimeout time.Duration
-	// Stream are further settings of the streams, such as SpillLimit. Conn, Slot, Temporary, Publications, Start, MemoryLimit
+	// Stream are further settings of the streams, such as SpillLimit, or Heartbeat, by which /metrics has the time from commit to
+	// delivery. Conn, Slot, Temporary, Publications, Start, MemoryLimit
 	// and Logger of it are not used.
 	Stream cdc.Config
 	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
@@ -166,6 +167,9 @@ func (c *Config) validate() error {
 	}
 	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
 		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")
+	}
+	if every := c.Stream.Heartbeat; every != 0 && every < 100*time.Millisecond {
+		return invalid("Stream.Heartbeat", every, "0, for none, or at least 100 milliseconds")
 	}
 	if c.ClientMemory < 64<<10 {
 		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")

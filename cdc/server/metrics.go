@@ -2,20 +2,26 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log"
 	"log/slog"
 	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/chariot-giving/delta/cdc"
 )
 
-// counters are what /metrics tells, besides the slots.
+// counters are the figures of /metrics that are counted as things happen. All others are asked for when it is read.
 type counters struct {
 	set                                         *metrics.Set
-	clients                                     *metrics.Gauge
 	transactions, changes, bytes, acks, badAcks *metrics.Counter
 	slow, refused, snapshotRows                 *metrics.Counter
 }
@@ -24,7 +30,6 @@ func newCounters() *counters {
 	set := metrics.NewSet()
 	return &counters{
 		set:          set,
-		clients:      set.NewGauge("delta_stream_clients", nil),
 		transactions: set.NewCounter("delta_stream_transactions_total"),
 		changes:      set.NewCounter("delta_stream_changes_total"),
 		bytes:        set.NewCounter("delta_stream_sent_bytes_total"),
@@ -36,36 +41,208 @@ func newCounters() *counters {
 	}
 }
 
+// durations are the upper bounds of the buckets of requests, in seconds. A new slot may wait half a minute for transactions.
+var durations = []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+
+// observe notes how long a request took. Streams are left out: they last as long as their clients want.
+func (c *counters) observe(route string, status int, took time.Duration) {
+	name := fmt.Sprintf(`delta_stream_request_duration_seconds{route=%q,code="%d"}`, route, status)
+	c.set.GetOrCreatePrometheusHistogramExt(name, durations).Update(took.Seconds())
+}
+
+// answered remembers the status of an answer.
+type answered struct {
+	http.ResponseWriter
+	status int
+}
+
+// Unwrap gives access to what the writer can do besides.
+func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// WriteHeader remembers the first status.
+func (a *answered) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write answers with 200 if nothing else was said before, as net/http does.
+func (a *answered) Write(data []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(data)
+}
+
+// streams reports whether the answer was the beginning of a stream.
+func (a *answered) streams() bool {
+	return a.status == http.StatusSwitchingProtocols || a.status == http.StatusOK && a.Header().Get("Content-Type") == "text/event-stream"
+}
+
+// registry knows the streams that are open, of both versions of the protocol.
+type registry struct {
+	mu   sync.Mutex
+	open map[*cdc.Stream]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
+	// ended are the counts of streams that have ended, so that sums over all streams never fall.
+	ended cdc.Stats
+}
+
+// add begins to count a stream. leave is called when it has ended.
+func (r *registry) add(slot string, stream *cdc.Stream) (leave func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open[stream] = slot
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.open, stream)
+		addCounts(&r.ended, stream.Stats())
+	}
+}
+
+func addCounts(sum *cdc.Stats, one cdc.Stats) {
+	sum.Reconnects += one.Reconnects
+	sum.Heartbeats += one.Heartbeats
+	sum.SpilledTransactions += one.SpilledTransactions
+}
+
+// figures are those of each named slot that is streamed, the sums over all streams, and how many streams there are.
+func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, streams int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	bySlot, sums = map[string]cdc.Stats{}, r.ended
+	for stream, slot := range r.open {
+		stats := stream.Stats()
+		addCounts(&sums, stats)
+		sums.SpilledBytes += stats.SpilledBytes
+		if slot != "" {
+			bySlot[slot] = stats
+		}
+	}
+	return bySlot, sums, len(r.open)
+}
+
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	var text bytes.Buffer
-	s.metrics.set.WritePrometheus(&text)
+	e := newExposition()
+	e.include(s.metrics.set.WritePrometheus)
+	e.include(metrics.WriteProcessMetrics)
+	e.include(metrics.WriteFDMetrics)
+	e.add("delta_stream_build_info", buildLabels(), 1)
 	s.mu.Lock()
-	snapshots := len(s.snapshots)
+	e.add("delta_stream_snapshots", "", float64(len(s.snapshots)))
 	s.mu.Unlock()
-	metrics.WriteGaugeUint64(&text, "delta_stream_snapshots", uint64(snapshots))
-	slots, err := s.slots(ctx)
-	up := uint64(1)
-	if err != nil { // what is known without the database is told all the same
-		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
-		up = 0
-	}
-	metrics.WriteGaugeUint64(&text, "delta_stream_database_up", up)
-	for _, one := range slots {
-		label := fmt.Sprintf("{slot=%q}", one.Name) // of a-z, 0-9 and _
-		active := uint64(0)
-		if one.Active {
-			active = 1
-		}
-		metrics.WriteGaugeUint64(&text, "delta_stream_slot_active"+label, active)
-		metrics.WriteGaugeFloat64(&text, "delta_stream_slot_lag_bytes"+label, float64(one.LagBytes))
-		metrics.WriteGaugeFloat64(&text, "delta_stream_slot_retained_bytes"+label, float64(one.RetainedBytes))
-		metrics.WriteGaugeFloat64(&text, "delta_stream_slot_lag_seconds"+label, one.LagSeconds)
-	}
+	s.exposeStreams(e)
+	s.exposeSpill(e)
+	s.exposeSlots(ctx, e)
+	var text bytes.Buffer
+	e.write(&text)
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(text.Bytes())
 }
+
+func (s *Server) exposeStreams(e *exposition) {
+	bySlot, sums, streams := s.streams.figures()
+	e.add("delta_stream_clients", "", float64(streams))
+	e.add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
+	e.add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
+	e.add("delta_stream_reconnects_total", "", float64(sums.Reconnects))
+	e.add("delta_stream_heartbeats_total", "", float64(sums.Heartbeats))
+	for slot, stats := range bySlot {
+		label := slotLabel(slot)
+		e.add("delta_stream_slot_unacknowledged", label, float64(stats.Waiting))
+		e.add("delta_stream_slot_unacknowledged_age_seconds", label, stats.Lag.Seconds())
+		if stats.HeartbeatDelay > 0 { // zero is no measurement
+			e.add("delta_stream_slot_delivery_seconds", label, stats.HeartbeatDelay.Seconds())
+		}
+	}
+}
+
+func (s *Server) exposeSpill(e *exposition) {
+	limit := s.config.Stream.WithDefaults().SpillLimit
+	e.add("delta_stream_spill_limit_bytes", "", float64(max(0, limit)))
+	if limit < 0 { // there are no files
+		return
+	}
+	free, size, err := diskSpace(spillFolder(&s.config.Stream))
+	switch {
+	case err != nil:
+		s.config.Logger.Warn("cdc/server: the disk of temporary files cannot be measured", "folder", spillFolder(&s.config.Stream), "error", err)
+	case size > 0:
+		e.add("delta_stream_spill_free_bytes", "", float64(free))
+		e.add("delta_stream_spill_size_bytes", "", float64(size))
+	}
+}
+
+// spillFolder is where the streams have their temporary files.
+func spillFolder(c *cdc.Config) string { return cmp.Or(c.SpillFolder, os.TempDir()) }
+
+// statuses are the values of the label status, wal_status of Postgres and our own word for a slot that somebody has dropped.
+var statuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
+
+func (s *Server) exposeSlots(ctx context.Context, e *exposition) {
+	slots, err := s.slots(ctx)
+	if err != nil { // what is known without the database is exposed all the same
+		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
+	}
+	e.add("delta_stream_database_up", "", number(err == nil))
+	for _, one := range slots {
+		if one.Temporary { // see registry
+			continue
+		}
+		label := slotLabel(one.Name)
+		for _, status := range statuses {
+			e.add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, number(one.Status == status))
+		}
+		if one.Status == statusMissing {
+			continue
+		}
+		e.add("delta_stream_slot_active", label, number(one.Active))
+		e.add("delta_stream_slot_lag_bytes", label, float64(one.LagBytes))
+		e.add("delta_stream_slot_retained_bytes", label, float64(one.RetainedBytes))
+		if one.LagSeconds != nil {
+			e.add("delta_stream_slot_lag_seconds", label, *one.LagSeconds)
+		}
+		if one.InactiveSeconds != nil {
+			e.add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
+		}
+		if one.SafeWALBytes != nil {
+			e.add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
+		}
+	}
+}
+
+// slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
+func slotLabel(slot string) string { return `{slot="` + slot + `"}` }
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+const modulePath = "github.com/chariot-giving/delta"
+
+// buildLabels are what is known of this build. A program that imports the server is another module than Delta.
+var buildLabels = sync.OnceValue(func() string {
+	version, revision := "unknown", "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range append(info.Deps, &info.Main) {
+			if m.Path == modulePath && m.Version != "" {
+				version = m.Version
+			}
+		}
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				revision = setting.Value
+			}
+		}
+	}
+	return fmt.Sprintf("{version=%q,revision=%q,goversion=%q}", version, revision, runtime.Version())
+})
 
 // quietLog has the web server's own complaints, such as of handshakes that failed, logged at a low level.
 func quietLog(logger *slog.Logger) *log.Logger {

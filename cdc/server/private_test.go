@@ -41,6 +41,8 @@ func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	h.confirmed("s", first.LSN)
 	p.Stop(syscall.SIGQUIT)
 	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/healthz", "").status)
+	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/readyz", "").status)
+	require.Equal(t, http.StatusOK, h.do("GET", "/livez", "").status, "to restart it would not bring the database back")
 	require.Contains(t, h.do("GET", "/metrics", "").body, "delta_stream_database_up 0\n")
 	require.Equal(t, http.StatusServiceUnavailable, h.do("GET", "/v2/slots", "").status)
 	p.Start()

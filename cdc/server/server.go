@@ -4,12 +4,13 @@
 //	/v1/…          what PGDeltaStream serves: package v1
 //	/v2/slots      many slots, each with a client and a position of its own, and a snapshot in pages
 //	/v2/tail       changes from now on, through a slot that ends with the connection
-//	/healthz, /metrics
+//	/livez, /readyz, /healthz, /metrics
 //
 // What it answers is in docs/stream.md.
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,7 @@ type Server struct {
 	pool    *pgxpool.Pool
 	mux     *http.ServeMux
 	metrics *counters
+	streams registry
 	v1      *v1.Handler
 
 	ctx    context.Context //nolint:containedctx // it ends with Close
@@ -62,9 +64,10 @@ type Server struct {
 	tails     int
 	sessions  map[string]*session // by slot; nil while one begins
 	snapshots map[string]*held
-	acked     map[string]position // by slot
-	tailing   sync.Mutex          // one keeps the publication of tails at a time
-	making    chan struct{}       // holds one for each slot that is being made
+	acked     map[string]position  // by slot
+	unread    map[string]time.Time // by slot: since when nothing has read it, as far as this server has seen
+	tailing   sync.Mutex           // one keeps the publication of tails at a time
+	making    chan struct{}        // holds one for each slot that is being made
 }
 
 // position is the last one that a client has acknowledged.
@@ -95,12 +98,13 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(),
+		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: registry{open: map[*cdc.Stream]string{}},
 		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
 	}
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
 		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: config.Stream, Logger: config.Logger,
+		Opened: s.streams.add,
 	})
 	if err != nil {
 		pool.Close()
@@ -144,6 +148,8 @@ func (s *Server) route() {
 	s.mux.HandleFunc("GET /v2/tail", s.tail)
 	s.mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.mux.HandleFunc("GET /healthz", s.health)
+	s.mux.HandleFunc("GET /livez", s.live)
+	s.mux.HandleFunc("GET /readyz", s.ready)
 	s.mux.Handle("/v1/", http.HandlerFunc(s.serveV1))
 	s.mux.HandleFunc("GET /{$}", servePage("page/index.html", "text/html; charset=utf-8"))
 	s.mux.HandleFunc("GET /page.css", servePage("page/page.css", "text/css; charset=utf-8"))
@@ -151,7 +157,7 @@ func (s *Server) route() {
 }
 
 // open are the paths that hold no secret.
-var open = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true}
+var open = map[string]bool{"/": true, "/page.css": true, "/page.js": true, "/healthz": true, "/livez": true, "/readyz": true}
 
 // ServeHTTP serves one request. Any number of them can be served at the same time.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -165,6 +171,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(s.ctx, func() { cancel(errClosing) })()
 	r = r.WithContext(ctx)
 
+	answer, began := &answered{ResponseWriter: w}, time.Now()
+	w = answer
+	defer func() {
+		if !answer.streams() {
+			s.metrics.observe(s.routeOf(r), cmp.Or(answer.status, http.StatusOK), time.Since(began))
+		}
+	}()
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "no-store")
@@ -186,6 +199,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mux.ServeHTTP(w, r)
+}
+
+// routeOf is the pattern of the endpoint that a request is for, of which there are few, whatever is asked for.
+func (s *Server) routeOf(r *http.Request) string {
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		return pattern
+	}
+	return "unknown"
 }
 
 // begin counts a request, unless the server is closed.
@@ -234,6 +255,28 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// live says that the process serves. It does not ask the database: to restart this server would not bring that back.
+func (s *Server) live(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// ready says whether clients can be served: the database answers, and is no standby, whose slots cannot be streamed.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	var standby bool
+	err := s.pool.QueryRow(ctx, `SELECT pg_is_in_recovery()`).Scan(&standby)
+	switch {
+	case err != nil:
+		s.config.Logger.Warn("cdc/server: the database does not answer", "error", err)
+		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database does not answer"})
+	case standby:
+		reply(w, http.StatusServiceUnavailable, map[string]string{"status": "the database is a standby"})
+	default:
+		reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	}
 }
 
 // Serve serves what comes until the context ends, then tells the clients and waits for them, and returns nil. It refuses

@@ -14,6 +14,9 @@ import (
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
+// statusMissing is the status of a slot of ours that is not there any more.
+const statusMissing = "missing"
+
 // slotJSON is a slot as it is answered.
 type slotJSON struct {
 	Name string `json:"name"`
@@ -27,9 +30,13 @@ type slotJSON struct {
 	Confirmed     cdc.LSN  `json:"confirmed"`
 	LagBytes      int64    `json:"lag_bytes"`
 	RetainedBytes int64    `json:"retained_bytes"`
-	LagSeconds    float64  `json:"lag_seconds"`
-	Temporary     bool     `json:"temporary"`
-	Failover      bool     `json:"failover"`
+	// LagSeconds is null where it is not known, such as where nothing reads the slot; InactiveSeconds while something does;
+	// SafeWALBytes where nothing limits the WAL that is kept.
+	LagSeconds      *float64 `json:"lag_seconds"`
+	InactiveSeconds *float64 `json:"inactive_seconds"`
+	SafeWALBytes    *int64   `json:"safe_wal_bytes"`
+	Temporary       bool     `json:"temporary"`
+	Failover        bool     `json:"failover"`
 	// Snapshot tells that this server holds its snapshot.
 	Snapshot bool `json:"snapshot"`
 }
@@ -48,22 +55,56 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	idle := s.idleTimes(found)
 	all := []slotJSON{}
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
-			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: f.LagTime.Seconds(), Temporary: f.Temporary,
-			Failover: f.Failover, Snapshot: s.holds(f.Name),
+			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: toSeconds(f.LagTime), InactiveSeconds: toSeconds(idle[f.Name]),
+			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: s.holds(f.Name),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {
 		if mine[name].Tail == nil {
-			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: "missing"})
+			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: statusMissing})
 		}
 	}
 	return all, nil
+}
+
+// idleTimes are for how long nothing has read each slot. Before Postgres 17, which records it, that is the time since this server
+// first saw the slot unread.
+func (s *Server) idleTimes(found []cdc.Slot) map[string]*time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since, idle := map[string]time.Time{}, map[string]*time.Duration{}
+	for _, f := range found {
+		switch {
+		case f.Active:
+		case f.InactiveTime != nil:
+			idle[f.Name] = f.InactiveTime
+		default:
+			first, seen := s.unread[f.Name]
+			if !seen {
+				first = time.Now()
+			}
+			since[f.Name] = first
+			passed := time.Since(first)
+			idle[f.Name] = &passed
+		}
+	}
+	s.unread = since // without those that were dropped
+	return idle
+}
+
+func toSeconds(d *time.Duration) *float64 {
+	if d == nil {
+		return nil
+	}
+	n := d.Seconds()
+	return &n
 }
 
 func (s *Server) listSlots(w http.ResponseWriter, r *http.Request) {

@@ -199,8 +199,11 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 	s.mu.Lock()
 	s.sessions[one.slot] = one
 	s.mu.Unlock()
-	s.metrics.clients.Inc()
-	defer s.metrics.clients.Dec()
+	named := one.slot
+	if one.auto {
+		named = ""
+	}
+	defer s.streams.add(named, one.stream)()
 	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot)
 	if c, ok := one.client.(*socket); ok {
 		// Its end closes the connection, over which the farewell is still to go.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -32,6 +33,7 @@ type streamFlags struct {
 	listen, serverHost, serverPort     string
 	tokens                             []string
 	tokenFile, tlsCert, tlsKey         string
+	logFormat                          string
 	verbose                            bool
 }
 
@@ -52,8 +54,8 @@ func streamCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			config.Logger = slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: f.level()}))
-			return fail(stream(cmd.Context(), config, address, c))
+			config.Logger = f.logger(c.err)
+			return fail(f.report(config.Logger, stream(cmd.Context(), config, address, f.announcer(config.Logger, c))))
 		},
 	}
 	f.define(cmd)
@@ -84,8 +86,10 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.IntVar(&f.config.MaxClients, "max-clients", f.config.MaxClients, "how many may stream at the same time")
 	flags.Int64Var(&f.config.ClientMemory, "client-memory", f.config.ClientMemory, "`bytes` that may wait for a client")
 	flags.DurationVar(&f.config.HeartbeatInterval, "heartbeat", f.config.HeartbeatInterval, "how often clients are told the position and pinged")
+	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
 	flags.DurationVar(&f.config.WriteTimeout, "write-timeout", f.config.WriteTimeout, "how long a client may take to read")
 	flags.DurationVar(&f.config.SnapshotIdle, "snapshot-idle", f.config.SnapshotIdle, "how long a snapshot is held that nobody reads")
+	flags.StringVar(&f.logFormat, "log-format", logText, "`format` of the log: text, or json with one object on each line")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log more; never data")
 	for _, name := range []string{"db", "user", "password", "pgHost", "pgPort"} {
 		cmd.MarkFlagsMutuallyExclusive("database-url", name)
@@ -93,6 +97,42 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("listen", "serverHost")
 	cmd.MarkFlagsMutuallyExclusive("listen", "serverPort")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+}
+
+// The values of --log-format.
+const (
+	logText = "text"
+	logJSON = "json"
+)
+
+func (f *streamFlags) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.level()}
+	if f.logFormat == logJSON {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// announcer says where the server listens: to a person on a line of its own, to a collector of logs as all else.
+func (f *streamFlags) announcer(logger *slog.Logger, c *cli) func(url string, conn *pgx.ConnConfig) {
+	return func(url string, conn *pgx.ConnConfig) {
+		if f.logFormat == logJSON {
+			logger.Info("serving", "url", url, "database", conn.Database, "host", conn.Host)
+			return
+		}
+		_, _ = fmt.Fprintf(c.err, "delta stream: %s (database %s on %s)\n", url, conn.Database, conn.Host)
+	}
+}
+
+// report logs the error that ends the command where the log is for programs: a line of another format would be lost there. The
+// exit code stays.
+func (f *streamFlags) report(logger *slog.Logger, err error) error {
+	if err == nil || f.logFormat != logJSON {
+		return err
+	}
+	code := codeOf(fail(err))
+	logger.Error("ended", "error", message(err), "exit_code", code)
+	return &silence{code}
 }
 
 func (f *streamFlags) level() slog.Level {
@@ -105,6 +145,9 @@ func (f *streamFlags) level() slog.Level {
 // read makes a configuration of the flags and the environment. Errors are of usage.
 func (f *streamFlags) read(cmd *cobra.Command) (config cdcserver.Config, address string, err error) {
 	config = f.config
+	if f.logFormat != logText && f.logFormat != logJSON {
+		return config, "", fmt.Errorf("--log-format %q: it must be %s or %s", f.logFormat, logText, logJSON)
+	}
 	if config.Conn, err = f.connection(cmd); err != nil {
 		return config, "", err
 	}
@@ -199,7 +242,7 @@ func (f *streamFlags) address() (string, error) {
 }
 
 // stream serves until a signal comes.
-func stream(ctx context.Context, config cdcserver.Config, address string, c *cli) error {
+func stream(ctx context.Context, config cdcserver.Config, address string, announce func(url string, conn *pgx.ConnConfig)) error {
 	ctx, stop := untilInterrupted(ctx)
 	defer stop()
 	starting, cancel := context.WithTimeout(ctx, 2*connectPatience)
@@ -226,7 +269,7 @@ func stream(ctx context.Context, config cdcserver.Config, address string, c *cli
 	if config.TLS != nil {
 		scheme = "https"
 	}
-	_, _ = fmt.Fprintf(c.err, "delta stream: %s://%s (database %s on %s)\n", scheme, listener.Addr(), config.Conn.Database, config.Conn.Host)
+	announce(scheme+"://"+listener.Addr().String(), config.Conn)
 	began := time.Now()
 	err = s.Serve(ctx, listener)
 	config.Logger.Info("stopped", "after", time.Since(began).Round(time.Second))
@@ -242,7 +285,7 @@ func wrongFlag(err error) error {
 	name, ok := map[cdc.Field]string{
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
-		"HeartbeatInterval": "--heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "listen": "--listen",
+		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "listen": "--listen",
 		"role": "the role", // of --database-url
 	}[wrong.Field]
 	if ok {

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -50,6 +51,9 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 		{exitUsage, "--listen", []string{"--database-url", url, "--listen", "8080"}},
 		{exitUsage, "is not a port", []string{"--database-url", url, "--serverPort", "70000"}},
 		{exitUsage, `--heartbeat "-1s": it must be more than zero`, []string{"--database-url", url, "--heartbeat", "-1s"}},
+		{exitUsage, `--slot-heartbeat "1ms": it must be 0, for none, or at least 100 milliseconds`, []string{"--database-url", url, "--slot-heartbeat", "1ms"}},
+		{exitUsage, `--log-format "xml": it must be text or json`, []string{"--database-url", url, "--log-format", "xml"}},
+		{exitUnreachable, `"level":"ERROR","msg":"ended","error":"Postgres at 127.0.0.1:1 cannot be reached`, []string{"--database-url", "postgres://127.0.0.1:1/x", "--log-format", "json"}},
 		{exitUsage, `--table "[a": it must be a pattern`, []string{"--database-url", url, "--table", "[a"}},
 		{exitUsage, `--publication "xxx`, []string{"--database-url", url, "--publication", strings.Repeat("x", 64)}},
 		{exitUsage, `--origin "example.com": it must be a scheme and a host`, []string{"--database-url", url, "--origin", "example.com"}},
@@ -105,6 +109,53 @@ func TestStreamServesUntilItIsTerminated(t *testing.T) {
 		require.NotContains(t, lines.Text(), "token-of-the-file")
 	}
 	require.NoError(t, cmd.Wait(), "it ends well")
+}
+
+// A collector of logs gets JSON from the first line to the last, and Prometheus and Kubernetes what they ask for.
+func TestStreamLogsInJSONAndServesItsProbes(t *testing.T) {
+	t.Parallel()
+	d := cdctest.New(t)
+	c := d.Config()
+	url := "postgres://" + c.User + ":" + c.Password + "@" + net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))) + "/" + d.Name
+	cmd := exec.Command(binary, "stream", "--database-url", url, "--listen", "127.0.0.1:0", "--log-format", "json", "-v")
+	stderr, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	defer func() { _ = cmd.Process.Kill() }()
+	lines := bufio.NewScanner(stderr)
+	read := func() (line struct{ Time, Level, Msg, URL string }) {
+		require.NoError(t, json.Unmarshal(lines.Bytes(), &line), lines.Text())
+		require.NotEmpty(t, line.Time)
+		require.NotEmpty(t, line.Level)
+		return line
+	}
+	require.True(t, lines.Scan())
+	served := read()
+	require.Equal(t, "serving", served.Msg)
+	transport := &http.Transport{}
+	get := func(path string) string {
+		request, err := http.NewRequestWithContext(t.Context(), "GET", served.URL+path, nil)
+		require.NoError(t, err)
+		response, err := (&http.Client{Transport: transport}).Do(request)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusOK, response.StatusCode, "%s: %s", path, body)
+		return string(body)
+	}
+	for _, path := range []string{"/livez", "/readyz", "/healthz"} {
+		require.JSONEq(t, `{"status":"ok"}`, get(path))
+	}
+	require.Contains(t, get("/metrics"), "# TYPE delta_stream_build_info gauge\n")
+	transport.CloseIdleConnections()
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	last := served
+	for lines.Scan() {
+		last = read()
+	}
+	require.Equal(t, "stopped", last.Msg)
+	require.NoError(t, cmd.Wait())
 }
 
 // certificate writes one for this machine.

@@ -41,6 +41,9 @@ type Config struct {
 	// Stream are the settings of the streams, such as MemoryLimit, which bounds what waits for one client. Conn, Slot,
 	// Publications, Start and Logger of it are not used.
 	Stream cdc.Config
+	// Opened is called with each stream that begins, for what looks at its Stats. What it returns is called when the stream has
+	// ended. Default: nothing looks.
+	Opened func(slot string, stream *cdc.Stream) (ended func())
 	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].
 	Logger *slog.Logger
 }
@@ -59,6 +62,9 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.Refresh, 5*time.Second)
 	setDefault(&c.PingInterval, 20*time.Second)
 	setDefault(&c.PingTimeout, 60*time.Second)
+	if c.Opened == nil {
+		c.Opened = func(string, *cdc.Stream) func() { return func() {} }
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -83,6 +83,7 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, text, "")
 		return
 	}
+	defer h.config.Opened(slot, s.stream)()
 	var err error
 	// The origin was checked.
 	s.conn, err = websocket.Accept(&upgrading{ResponseWriter: w}, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
