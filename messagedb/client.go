@@ -73,6 +73,8 @@ type Client struct {
 	pool   *pgxpool.Pool
 	tx     pgx.Tx // nil unless this client is bound to one
 	bell   *bell
+
+	counters *clientCounters // shared with the clients of InTx
 }
 
 // NewClient makes a client of the Message DB that a pool connects to. It asks the server nothing; call [Client.Version] to
@@ -98,6 +100,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		db:     pool,
 		pool:   pool,
 		bell:   newBell(pool, channel, full.Logger),
+
+		counters: &clientCounters{},
 	}, nil
 }
 

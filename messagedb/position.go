@@ -27,6 +27,8 @@ type ConsumerStats struct {
 	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the poison
 	// policy passed over, Retried the errors that were retried.
 	Handled, Ignored, Skipped, Retried int64
+	// Conflicts counts the runs that ended with a [*PositionConflictError]: another consumer has the same position stream.
+	Conflicts int64
 }
 
 // Stats returns the counts as they are now, without a round trip.
@@ -166,6 +168,9 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		}
 		if !adopted {
 			r.unsaved = 0 // it is not ours to save any more
+			c.mu.Lock()
+			c.stats.Conflicts++
+			c.mu.Unlock()
 			return &PositionConflictError{Stream: c.config.PositionStream, cause: err}
 		}
 	}

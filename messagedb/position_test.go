@@ -40,6 +40,7 @@ func TestTwoConsumersOfOnePositionFindOut(t *testing.T) {
 	conflict := new(messagedb.PositionConflictError)
 	require.ErrorAs(t, err, &conflict)
 	require.Equal(t, messagedb.StreamName("a:position"), conflict.Stream)
+	require.EqualValues(t, 1, one.Stats().Conflicts+two.Stats().Conflicts)
 }
 
 // A process that died may have sent a save that the server carries out when its successor has read the position.

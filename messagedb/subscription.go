@@ -32,6 +32,8 @@ type Subscription struct {
 	drop  func(error)
 	leave func()
 
+	counters subscriptionCounters
+
 	mu     sync.Mutex // held while it is decided whether a message is delivered
 	ending bool
 }
@@ -68,9 +70,12 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Subscription{stop: cancel, done: make(chan struct{}), drop: o.Dropped, leave: func() {}}
-	f.onError, f.onBatch = o.Retried, liveness(o.Liveness)
-	if f.onError == nil {
-		f.onError = func(error) {}
+	f.onBatch = liveness(o.Liveness)
+	f.onError = func(err error) {
+		s.counters.retried.Add(1)
+		if o.Retried != nil {
+			o.Retried(err)
+		}
 	}
 	if o.Notify {
 		f.woken, s.leave = c.bell.join(category)
@@ -121,6 +126,8 @@ func (s *Subscription) run(ctx context.Context, f *feed, from int64, handle Hand
 			}
 			return &HandlerError{Message: m, Attempts: 1, Err: err}
 		}
+		s.counters.position.Store(f.place(m))
+		s.counters.handled.Add(1)
 		return nil
 	})
 	s.leave()

@@ -52,6 +52,7 @@ func TestSubscriptionsDeliverWhatIsThereAndWhatComes(t *testing.T) {
 		require.Equal(t, id(1), take(t, got).ID)
 		stream.Stop()
 		require.NoError(t, stream.Err())
+		require.Equal(t, messagedb.SubscriptionStats{Position: 10, Handled: 7}, stream.Stats())
 
 		category, err := s.client.SubscribeToCategory(t.Context(), "a", into(got), messagedb.CategoryOptions{Group: &messagedb.Group{Size: 1}, Correlation: "from1", BatchSize: 3}, quick)
 		require.NoError(t, err)
@@ -199,6 +200,9 @@ func TestTransientErrorsAreRetriedAndReported(t *testing.T) {
 	require.True(t, messagedb.IsTransient(take(t, retried)))
 	sub.Stop()
 	require.NoError(t, sub.Err())
+	stats := sub.Stats()
+	require.EqualValues(t, 3, stats.Handled)
+	require.EqualValues(t, len(retried)+1, stats.Retried, "each that was told")
 }
 
 func TestAnErrorForGoodDropsTheSubscription(t *testing.T) {

@@ -46,7 +46,9 @@ func (c *Client) Write(ctx context.Context, stream StreamName, messages []Propos
 	if err := stream.validate(); err != nil {
 		return 0, err
 	}
-	return c.write(ctx, stream, messages, expected, opts...)
+	position, err = c.write(ctx, stream, messages, expected, opts...)
+	c.counters.count(len(messages), err)
+	return position, err
 }
 
 // write does not insist on an id, which the position stream of a consumer need not have.

@@ -1,0 +1,53 @@
+package messagedb
+
+import (
+	"errors"
+	"sync/atomic"
+)
+
+// ClientStats count what a client has written since it was made. The clients that [Client.InTx] makes of it count here too, when
+// they write: a transaction that is rolled back afterwards has been counted.
+type ClientStats struct {
+	// Written counts messages, those that [Idempotent] found in place among them.
+	Written int64
+	// Conflicts counts calls that failed with a [*VersionConflictError], Duplicates those with a [*DuplicateIDError].
+	Conflicts, Duplicates int64
+}
+
+type clientCounters struct {
+	written, conflicts, duplicates atomic.Int64
+}
+
+// count notes how a write has ended. What consumers write for themselves, their positions, does not count.
+func (c *clientCounters) count(messages int, err error) {
+	switch {
+	case err == nil:
+		c.written.Add(int64(messages))
+	case errors.As(err, new(*VersionConflictError)):
+		c.conflicts.Add(1)
+	case errors.As(err, new(*DuplicateIDError)):
+		c.duplicates.Add(1)
+	}
+}
+
+// Stats returns the counts as they are now, without a round trip. It is for metrics of any kind: this package knows none.
+func (c *Client) Stats() ClientStats {
+	return ClientStats{Written: c.counters.written.Load(), Conflicts: c.counters.conflicts.Load(), Duplicates: c.counters.duplicates.Load()}
+}
+
+// SubscriptionStats count what a subscription has done.
+type SubscriptionStats struct {
+	// Position is that of the last message that was handled, in the stream or, of a category, the global one; 0 before the first.
+	Position int64
+	// Handled counts messages whose handler succeeded, Retried the errors of reading that were retried.
+	Handled, Retried int64
+}
+
+type subscriptionCounters struct {
+	position, handled, retried atomic.Int64
+}
+
+// Stats returns the counts as they are now, without a round trip, also when the subscription has ended.
+func (s *Subscription) Stats() SubscriptionStats {
+	return SubscriptionStats{Position: s.counters.position.Load(), Handled: s.counters.handled.Load(), Retried: s.counters.retried.Load()}
+}
