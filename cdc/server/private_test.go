@@ -24,6 +24,21 @@ func TestAServerThatCannotDecode(t *testing.T) {
 	require.ErrorAs(t, err, &invalid)
 }
 
+// A standby answers, and cannot be streamed from: a load balancer has to send clients elsewhere.
+func TestAServerOnAStandbyIsNotReady(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	primary := cdctest.NewPrivate(t, "wal_level=logical")
+	standby := primary.Standby("wal_level=logical", "hot_standby=on")
+	h := &harness{Database: standby.Database, t: t, s: "s"}
+	h.start(nil)
+	ready := h.do("GET", "/readyz", "")
+	require.Equal(t, http.StatusServiceUnavailable, ready.status)
+	require.Contains(t, ready.body, "standby")
+	require.Equal(t, http.StatusOK, h.do("GET", "/healthz", "").status)
+	require.Equal(t, http.StatusOK, h.do("GET", "/livez", "").status)
+}
+
 // The client notices nothing but a pause, and nothing is lost or comes twice.
 func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	soak.Long(t)
