@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc/server"
@@ -132,7 +134,8 @@ func TestMetricsOfTheServer(t *testing.T) {
 	h := newHarness(t, nil)
 	h.do("GET", "/v2/slots/none", "")
 	h.do("GET", "/a/path/of/a/stranger", "")
-	require.Equal(t, 200, h.do("GET", "/v1/init", "").status)
+	init := h.do("GET", "/v1/init", "")
+	require.Equal(t, 200, init.status)
 	now := h.scrape()
 	for _, name := range []string{
 		`{route="GET /v2/slots/{name}",code="404"}`, `{route="unknown",code="404"}`, `{route="/v1/",code="200"}`,
@@ -146,6 +149,17 @@ func TestMetricsOfTheServer(t *testing.T) {
 	} {
 		require.Positive(t, now[name], name)
 	}
+	var made struct{ SlotName string }
+	require.NoError(t, json.Unmarshal([]byte(init.body), &made))
+	conn, _, err := websocket.Dial(t.Context(), h.url+"/v1/lr/stream?slotName="+made.SlotName, nil)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		now := h.scrape()
+		_, measured := now[`delta_stream_slot_unacknowledged{slot="`+made.SlotName+`"}`]
+		return measured && now["delta_stream_clients"] == 1
+	}, cdctest.Patience, 10*time.Millisecond, "streams of /v1 are measured as all others")
+	_ = conn.CloseNow()
+	require.Eventually(t, func() bool { return h.scrape()["delta_stream_clients"] == 0 }, cdctest.Patience, 10*time.Millisecond)
 	text := h.do("GET", "/metrics", "").body
 	require.Regexp(t, `(?m)^delta_stream_build_info\{version="[^"]+",revision="[^"]+",goversion="go1[^"]+"\} 1$`, text)
 }
