@@ -12,20 +12,20 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// chooseOptions fills in the kind's cursor, unless the pass is asked for everything or for something else.
+// chooseOptions fills in the cursor of the kind, or of its shard, unless the pass is asked for everything or for something else.
 func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time.Time) (deltatype.InformOptions, error) {
 	options := in.Options
 	if a.Listing.Complete || in.FullListing || options.After != nil || options.Cursor != "" {
 		return options, nil
 	}
-	controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
+	reached, err := db.New().GetShard(ctx, a.Pool, db.GetShardParams{Kind: in.Kind, Shard: options.Shard})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return options, fmt.Errorf("reading the cursor of kind %s: %w", in.Kind, err)
 	}
-	return a.withCursor(options, controller.InformCursor, controller.LastInformTime.UTC(), now), nil
+	return a.withCursor(options, reached.InformCursor, reached.LastInformTime.UTC(), now), nil
 }
 
-// withCursor are options with the cursor of a kind, and the time of its latest complete pass; that may be zero, or before 1970, for none.
+// withCursor are options with the cursor of a kind or a shard, and the time of its latest complete pass; that may be zero, or before 1970, for none.
 func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, last, now time.Time) deltatype.InformOptions {
 	options.Cursor = cursor
 	if last.Unix() > 0 {
@@ -43,30 +43,29 @@ func (a *Activities) isComplete(o deltatype.InformOptions) bool {
 	return (a.Listing.Complete || a.Listing.Full) && o.After == nil && o.Cursor == "" && o.Limit == 0 && len(o.Labels) == 0
 }
 
-// isNarrowed reports whether somebody asked for a part of what there is.
-func (p *pass) isNarrowed() bool {
-	o := p.in.Options
+// isNarrowed reports whether options of a caller leave out some of what there is since the cursor.
+func isNarrowed(o deltatype.InformOptions) bool {
 	return len(o.Labels) > 0 || o.Limit > 0 || o.After != nil || o.Cursor != ""
 }
 
 // warnPosition says of an informer's own cursor that it has no effect, if it has none.
 func (p *pass) warnPosition() {
 	if p.position != nil && p.activities.Listing.Complete {
-		p.activities.Logger.Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything",
+		p.log().Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything",
 			"kind", p.in.Kind)
 	}
 }
 
 // moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
 func (p *pass) moveCursor(ctx context.Context, complete bool) error {
-	if p.isNarrowed() {
+	if p.in.Gone || isNarrowed(p.in.Options) {
 		return nil
 	}
 	p.warnPosition()
-	_, err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
-		Name: p.in.Kind, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: complete,
+	err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: complete,
 	})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	if err != nil {
 		return fmt.Errorf("moving the cursor of kind %s: %w", p.in.Kind, err)
 	}
 	return nil

@@ -31,9 +31,10 @@ func (h *harness) setClock(ahead time.Duration) {
 	h.Pool = pool
 }
 
-func (h *harness) controllerRow() db.Controller {
+// reached is how far the listings of the whole kind have come.
+func (h *harness) reached() db.Shard {
 	h.t.Helper()
-	row, err := db.New().GetController(context.Background(), h.Pool, kind)
+	row, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
 	require.NoError(h.t, err)
 	return row
 }
@@ -52,7 +53,7 @@ func TestTheCursorIsByTheClockOfTheDatabase(t *testing.T) {
 			began := h.now()
 			_, err := h.pass()
 			require.NoError(t, err)
-			cursor, ended := h.controllerRow().LastInformTime, h.now()
+			cursor, ended := h.reached().LastInformTime, h.now()
 			require.False(t, cursor.Before(began), "%s, which is before the pass began at %s", cursor, began)
 			require.False(t, cursor.After(ended), "%s, which is after now, %s", cursor, ended)
 		})
@@ -68,13 +69,13 @@ func TestACursorThatIsAheadComesBack(t *testing.T) {
 		return lists()(ctx, o)
 	})
 	h.Listing.Overlap = time.Minute
-	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_controller SET last_inform_time = now() + interval '26 h'")
+	_, err := h.Pool.Exec(t.Context(), "INSERT INTO delta_shard (kind, shard, last_inform_time) VALUES ($1, '', now() + interval '26 h')", kind)
 	require.NoError(t, err)
 	_, err = h.pass()
 	require.NoError(t, err)
 	now := h.now()
 	require.True(t, after.Before(now.Add(-h.Listing.Overlap)), "%s", after)
-	require.False(t, h.controllerRow().LastInformTime.After(now))
+	require.False(t, h.reached().LastInformTime.After(now))
 }
 
 // Of two passes side by side, the one that began later has the newer position, whichever ends first.
@@ -90,15 +91,15 @@ func TestThePositionOfThePassThatBeganLastCounts(t *testing.T) {
 	})
 	_, err := h.pass()
 	require.NoError(t, err)
-	require.Equal(t, "later", h.controllerRow().InformCursor)
+	require.Equal(t, "later", h.reached().InformCursor)
 
 	h.handler.inform = lists()
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Equal(t, "later", h.controllerRow().InformCursor, "a pass that gives none keeps it")
+	require.Equal(t, "later", h.reached().InformCursor, "a pass that gives none keeps it")
 
 	h.handler.inform = at("")
 	_, err = h.pass()
 	require.NoError(t, err)
-	require.Empty(t, h.controllerRow().InformCursor, "an empty one removes it")
+	require.Empty(t, h.reached().InformCursor, "an empty one removes it")
 }

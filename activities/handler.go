@@ -28,6 +28,10 @@ type Handler interface {
 	WorkTimeout(task *Task) time.Duration
 	// ListsNothing reports whether the kind has no informer.
 	ListsNothing() bool
+	// NamesShards reports whether the kind is listed shard by shard.
+	NamesShards() bool
+	// Shards are the shards of the kind, sorted, each once.
+	Shards(ctx context.Context) ([]string, error)
 	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
 	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed

@@ -18,13 +18,19 @@ const (
 	TriggerWorkflow = "workflow"
 )
 
-// informsKept is how many passes of a kind are kept.
-const informsKept = 1000
+const (
+	// informsKept is how many passes of a kind are kept, shardInformsKept how many of each of its shards.
+	informsKept      = 1000
+	shardInformsKept = 100
+)
 
 // beginHistory notes that a pass has begun.
 func (p *pass) beginHistory(ctx context.Context) (err error) {
 	params := db.BeginInformParams{
-		Kind: p.in.Kind, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
+	}
+	if params.Shard != "" {
+		params.Kept = shardInformsKept - 1
 	}
 	if activity.IsActivity(ctx) {
 		info := activity.GetInfo(ctx)
@@ -49,6 +55,10 @@ func (p *pass) endHistory(ctx context.Context, failure error) {
 		params.Error = bound(failure.Error(), maxErrorBytes)
 	}
 	if err := db.New().EndInform(ctx, p.activities.Pool, params); err != nil {
-		p.activities.Logger.Warn("the end of a pass could not be noted in its history", "kind", p.in.Kind, "error", err)
+		p.log().Warn("the end of a pass could not be noted in its history", "kind", p.in.Kind, "error", err)
+		return
+	}
+	if p.in.Gone && failure == nil {
+		p.forgetShard(ctx)
 	}
 }

@@ -49,6 +49,10 @@ type InformInput struct {
 	RunForeground bool `json:"run_foreground,omitempty"`
 	// Force writes what is listed although it is older than what is stored.
 	Force bool `json:"force,omitempty"`
+	// Named says that the run has the pass list the shard in Options: the controller named it, or, with Gone, no longer does. Then nothing is
+	// listed, and what is left of the shard is withheld until somebody has decided.
+	Named bool `json:"named,omitempty"`
+	Gone  bool `json:"gone,omitempty"`
 	// Pass identifies the run, where what it lists has to be remembered.
 	Pass string `json:"pass,omitempty"`
 }
@@ -77,6 +81,16 @@ type InformProgress struct {
 	Deleted int `json:"deleted,omitempty"`
 	// Withheld counts those that were not marked deleted, because they are suspiciously many.
 	Withheld int64 `json:"withheld,omitempty"`
+	// Shards are what the run is to list, where the controller has named them instead.
+	Shards *ShardRun `json:"shards,omitempty"`
+}
+
+// Add returns the sum with what another pass of the run came to.
+func (p InformProgress) Add(o InformProgress) InformProgress {
+	return InformProgress{
+		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Stale: p.Stale + o.Stale,
+		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld,
+	}
 }
 
 // InformPass lists once what exists outside and writes it in pages. The cursor moves only after a complete pass: one
@@ -89,6 +103,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if err := a.checkLists(); err != nil {
 		return InformProgress{}, err
 	}
+	if a.needsShards(in) {
+		return a.nameShards(ctx, in)
+	}
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
 		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
@@ -97,13 +114,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if err != nil {
 		return InformProgress{}, err
 	}
-	complete := a.isComplete(options)
-
-	timeout := a.passTimeout(in, options)
-	passCtx, unlink := a.untilStopped(ctx)
+	complete := in.Gone || a.isComplete(options)
+	passCtx, timeout, unlink := a.boundPass(ctx, in, options)
 	defer unlink()
-	passCtx, cancel := withTimeout(passCtx, timeout)
-	defer cancel()
 
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
@@ -113,17 +126,22 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	}
 	defer func() { p.endHistory(ctx, err) }()
 	if complete && p.remember {
-		reach, err := a.beginReach(ctx, in.Kind)
+		reach, err := a.beginReach(ctx, in.Kind, options.Shard)
 		if err != nil {
 			return InformProgress{}, fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 		}
 		defer reach.end()
 		p.reach = reach
 	}
+	if in.Gone {
+		if gone, err := p.isGone(passCtx); err != nil || !gone {
+			return p.progress, err
+		}
+	}
 	if err := p.lookForRefused(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
-	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
+	if err := p.drain(passCtx, p.list(passCtx, options)); err != nil {
 		err = p.explain(passCtx, err, timeout)
 		if text := err.Error(); len(text) > maxErrorBytes {
 			err = errors.New(bound(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
@@ -151,6 +169,16 @@ func (a *Activities) checkLists() error {
 		fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", a.Handler.Kind()), NoInformer, nil)
 }
 
+// boundPass gives a pass its timeout, and has it end when the client stops.
+func (a *Activities) boundPass(
+	ctx context.Context, in InformInput, options deltatype.InformOptions,
+) (bounded context.Context, timeout time.Duration, end func()) {
+	timeout = a.passTimeout(in, options)
+	ctx, unlink := a.untilStopped(ctx)
+	ctx, cancel := withTimeout(ctx, timeout)
+	return ctx, timeout, func() { cancel(); unlink() }
+}
+
 // passTimeout bounds a pass whose informer is given these options; negative is no bound.
 func (a *Activities) passTimeout(in InformInput, options deltatype.InformOptions) time.Duration {
 	in.Options = options
@@ -163,6 +191,16 @@ func (p *pass) explain(ctx context.Context, err error, timeout time.Duration) er
 		err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
 	}
 	return fmt.Errorf("informing kind %s (%d listed so far): %w", p.in.Kind, p.progress.Listed, err)
+}
+
+// list lists what exists outside: nothing of a shard that is gone.
+func (p *pass) list(ctx context.Context, options deltatype.InformOptions) <-chan Listed {
+	if p.in.Gone {
+		none := make(chan Listed)
+		close(none)
+		return none
+	}
+	return p.activities.Handler.Inform(ctx, options)
 }
 
 // pass is one run of a kind's informer.

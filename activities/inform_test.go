@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/temporal"
 
@@ -64,9 +65,12 @@ func (h *harness) pass(change ...func(*activities.InformInput)) (activities.Info
 
 func (h *harness) cursor() time.Time {
 	h.t.Helper()
-	c, err := db.New().GetController(context.Background(), h.Pool, kind)
+	s, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Unix(0, 0).UTC()
+	}
 	require.NoError(h.t, err)
-	return c.LastInformTime.UTC()
+	return s.LastInformTime.UTC()
 }
 
 func (h *harness) ref(id string) activities.Ref {

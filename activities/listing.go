@@ -53,13 +53,13 @@ func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInform
 // deleteMissing marks deleted what a complete listing no longer had, unless that is suspiciously much.
 func (p *pass) deleteMissing(ctx context.Context) error {
 	a, q := p.activities, db.New()
-	counted, err := q.CountMissing(ctx, a.Pool, db.CountMissingParams{Kind: p.in.Kind, Pass: p.in.Pass, Began: p.reach.began})
+	counted, err := q.CountMissing(ctx, db.Planned(a.Pool, deletePage), db.CountMissingParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began})
 	if err != nil {
 		return fmt.Errorf("counting what is no longer listed: %w", err)
 	}
-	l, withheld := a.Listing, false
-	if counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total) {
-		if withheld, err = p.withhold(ctx, counted); err != nil {
+	withheld := false
+	if why := p.whyWithheld(counted); why != "" {
+		if withheld, err = p.withhold(ctx, counted, why); err != nil {
 			return err
 		}
 	}
@@ -80,11 +80,11 @@ func (p *pass) deleteMissing(ctx context.Context) error {
 	return a.forget(ctx, p.in.Pass)
 }
 
-// deletePages goes through the kind's resources once, in pages.
+// deletePages goes through the resources of the kind, or of its shard, once, in pages.
 func (p *pass) deletePages(ctx context.Context) error {
 	a, q := p.activities, db.New()
 	for after := ""; ; {
-		to, err := q.PageEnd(ctx, a.Pool, db.PageEndParams{Kind: p.in.Kind, AfterObjectID: after, Page: deletePage})
+		to, err := q.PageEnd(ctx, db.Planned(a.Pool, deletePage), db.PageEndParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, Page: deletePage})
 		if err != nil {
 			return fmt.Errorf("finding a page of what may no longer be listed: %w", err)
 		}
@@ -95,7 +95,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 			return errReachLost
 		}
 		deleted, err := q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
-			Kind: p.in.Kind, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 		})
 		if err != nil {
 			return fmt.Errorf("marking deleted what is no longer listed: %w", err)

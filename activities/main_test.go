@@ -43,6 +43,7 @@ func init() {
 type handler struct {
 	work         func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
 	inform       func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
+	shards       func() ([]string, error)
 	finalize     func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
 	finalizeTask func(ctx context.Context, task *activities.Task) activities.Outcome
 	workTimeout  time.Duration
@@ -91,6 +92,10 @@ func (h *handler) Inform(ctx context.Context, options deltatype.InformOptions) <
 }
 
 func (h *handler) ListsNothing() bool { return false }
+
+func (h *handler) NamesShards() bool { return h.shards != nil }
+
+func (h *handler) Shards(context.Context) ([]string, error) { return h.shards() }
 
 func (h *handler) InformTimeout(activities.InformInput) time.Duration { return h.passTimeout }
 

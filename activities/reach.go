@@ -23,17 +23,17 @@ type reach struct {
 // errReachLost has a pass repeated.
 var errReachLost = errors.New("Postgres was not reached in time: nothing is deleted, since informs in between may not have been noticed")
 
-// beginReach has informs of the kind leave their mark, and only then notes which transactions have ended: what was informed before
+// beginReach has informs of the kind, or of its shard, leave their mark, and only then notes which transactions have ended: what was informed before
 // without a mark existed before the listing began.
-func (a *Activities) beginReach(ctx context.Context, kind string) (*reach, error) {
+func (a *Activities) beginReach(ctx context.Context, kind, shard string) (*reach, error) {
 	q := db.New()
-	if _, err := q.AdoptRestored(ctx, a.Pool, kind); err != nil {
+	if _, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: kind, Shard: shard}); err != nil {
 		return nil, err
 	}
 	r := &reach{activities: a, claim: a.Claims.begin(a.claimPeriod())}
 	err := q.RenewClaims(ctx, a.Pool, db.RenewClaimsParams{Claims: []string{r.claim.id}, ClaimFor: r.claim.period})
 	if err == nil {
-		err = q.BeginPass(ctx, a.Pool, db.BeginPassParams{Claim: r.claim.id, Kind: kind})
+		err = q.BeginPass(ctx, a.Pool, db.BeginPassParams{Claim: r.claim.id, Kind: kind, Shard: shard})
 	}
 	if err == nil {
 		r.began, err = q.Snapshot(ctx, a.Pool)

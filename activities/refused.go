@@ -27,7 +27,7 @@ type refusals struct {
 	waiting db.RecordRefusedParams
 	// listed are the ids among them that a resource may have: it is not gone.
 	listed []string
-	// known reports that the kind has some from before.
+	// known reports that the kind, or its shard, has some from before.
 	known bool
 }
 
@@ -70,7 +70,7 @@ func (p *pass) writeRefused(ctx context.Context) error {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
 		}
 	}
-	r.waiting.Kind, r.waiting.Most = p.in.Kind, maxRefused
+	r.waiting.Kind, r.waiting.Shard, r.waiting.Most = p.in.Kind, p.in.Options.Shard, maxRefused
 	if err := q.RecordRefused(ctx, p.activities.Pool, r.waiting); err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)
 	}
@@ -80,7 +80,7 @@ func (p *pass) writeRefused(ctx context.Context) error {
 
 // lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them.
 func (p *pass) lookForRefused(ctx context.Context) (err error) {
-	if p.refusals.known, err = db.New().HasRefused(ctx, p.activities.Pool, p.in.Kind); err != nil {
+	if p.refusals.known, err = db.New().HasRefused(ctx, p.activities.Pool, db.HasRefusedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("looking for refused objects: %w", err)
 	}
 	return nil
@@ -91,7 +91,7 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 	if !p.refusals.known || len(taken) == 0 {
 		return nil
 	}
-	if err := db.New().ForgetTaken(ctx, p.activities.Pool, db.ForgetTakenParams{Kind: p.in.Kind, ObjectIds: taken}); err != nil {
+	if err := db.New().ForgetTaken(ctx, p.activities.Pool, db.ForgetTakenParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, ObjectIds: taken}); err != nil {
 		return fmt.Errorf("removing refused objects that were taken: %w", err)
 	}
 	return nil
@@ -101,11 +101,11 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 // version of the controller may take it.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if n := p.progress.Refused; n > 0 {
-		p.activities.Logger.Warn("a listing names objects that cannot be taken; the others are", "kind", p.in.Kind, "refused", n, "of", p.progress.Listed,
+		p.log().Warn("a listing names objects that cannot be taken; the others are", "kind", p.in.Kind, "refused", n, "of", p.progress.Listed,
 			"first", strings.Join(p.refusals.shown, "; "))
 	}
 	if complete {
-		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Began: p.began}); err != nil {
+		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Began: p.began}); err != nil {
 			return fmt.Errorf("removing refused objects that are no longer listed: %w", err)
 		}
 		return nil
@@ -113,13 +113,13 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if !p.refusals.known {
 		return nil
 	}
-	kept, err := db.New().RefusedToRetry(ctx, p.activities.Pool, db.RefusedToRetryParams{Kind: p.in.Kind, Began: p.began})
+	kept, err := db.New().RefusedToRetry(ctx, p.activities.Pool, db.RefusedToRetryParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Began: p.began})
 	if err != nil {
 		return fmt.Errorf("reading refused objects: %w", err)
 	}
 	for _, one := range kept {
 		params, err := p.activities.Handler.Encode(one.Object, nil)
-		if err != nil || params.ResourceID != one.ObjectID {
+		if err != nil || params.ResourceID != one.ObjectID || (p.in.Named && params.Shard != p.in.Options.Shard) {
 			continue // still refused
 		}
 		if err := p.addToPage(ctx, params); err != nil {

@@ -31,7 +31,7 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		return result, p.explain(passCtx, err, timeout)
 	}
-	if !p.isNarrowed() {
+	if !isNarrowed(p.in.Options) {
 		p.warnPosition()
 		result.Next = p.next(options)
 	}

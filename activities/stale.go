@@ -83,6 +83,6 @@ func (p *pass) warnStale() {
 	if p.laggards == 0 {
 		return
 	}
-	p.activities.Logger.Warn("objects are listed in an older version than the stored one, pass after pass, and are not taken: is their Compare, "+
+	p.log().Warn("objects are listed in an older version than the stored one, pass after pass, and are not taken: is their Compare, "+
 		"or their Revision, right? Force takes them", "kind", p.in.Kind, "objects", p.laggards, "some", p.lagging)
 }

@@ -16,11 +16,26 @@ const (
 	Dismissed = "dismissed"
 )
 
-// withhold notes that a listing leaves out suspiciously much, and reports whether it is withheld: somebody may have approved it. It stays
+// whyWithheld says why a listing may not delete what it leaves out before somebody has approved it; empty where it may.
+func (p *pass) whyWithheld(counted db.CountMissingRow) string {
+	l := p.activities.Listing
+	switch {
+	case p.in.Gone && counted.Missing > 0:
+		return "the controller no longer names a shard that has resources"
+	case p.in.Options.Shard == "" && counted.OfShards > 0:
+		// Another version of the controller may list it.
+		return "a listing without shards leaves out resources of shards"
+	case counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total):
+		return "a listing leaves out suspiciously much"
+	}
+	return ""
+}
+
+// withhold notes that a listing leaves out what it may not delete by itself, and reports whether it is withheld: somebody may have approved it. It stays
 // visible until it is decided, or a listing is complete again.
-func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow) (withheld bool, err error) {
+func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why string) (withheld bool, err error) {
 	a := p.activities
-	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Missing: counted.Missing, Total: counted.Total})
+	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: counted.Missing, Total: counted.Total})
 	if err != nil {
 		return false, fmt.Errorf("noting that %d deletions are withheld: %w", counted.Missing, err)
 	}
@@ -30,14 +45,14 @@ func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow) (withhe
 	}
 	switch decision {
 	case Approved:
-		a.Logger.Warn("a listing leaves out suspiciously much, which was approved: it is marked deleted",
+		p.log().Warn(why+", which was approved: it is marked deleted",
 			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "approved", *noted.DecidedMissing)
 		return false, nil
 	case Dismissed:
-		a.Logger.Info("a listing leaves out suspiciously much, which was dismissed: nothing is marked deleted",
+		p.log().Info(why+", which was dismissed: nothing is marked deleted",
 			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "dismissed", *noted.DecidedMissing)
 	default:
-		a.Logger.Error("a listing leaves out suspiciously much: nothing is marked deleted until it is approved (delta informs approve KIND)",
+		p.log().Error(why+": nothing is marked deleted until it is approved (delta informs approve KIND)",
 			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "since", noted.Since.UTC().Format(time.RFC3339),
 			"allowed", a.Listing.MostDeleted, "allowed_share", a.Listing.MostDeletedShare)
 	}
@@ -45,9 +60,9 @@ func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow) (withhe
 	return true, nil
 }
 
-// forgetWithheld ends what was withheld of the kind.
+// forgetWithheld ends what was withheld of the kind, or of its shard.
 func (p *pass) forgetWithheld(ctx context.Context) error {
-	if err := db.New().ForgetWithheld(ctx, p.activities.Pool, p.in.Kind); err != nil {
+	if err := db.New().ForgetWithheld(ctx, p.activities.Pool, db.ForgetWithheldParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("noting that nothing is withheld any more: %w", err)
 	}
 	return nil

@@ -19,8 +19,8 @@ const HeartbeatTimeout = 10 * time.Second
 
 // heartbeat reports that the worker lives until the function is called. The SDK sends no more of them than the timeout
 // needs.
-func (a *Activities) heartbeat(ctx context.Context, details ...any) (stop func()) {
-	return a.heartbeatWith(ctx, func() []any { return details })
+func (a *Activities) heartbeat(ctx context.Context) (stop func()) {
+	return a.heartbeatWith(ctx, func() []any { return nil })
 }
 
 // heartbeatWith is heartbeat with details that change. A heartbeat that is under way when the activity ends arrives before its

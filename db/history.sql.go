@@ -13,19 +13,20 @@ const beginInform = `-- name: BeginInform :one
 
 WITH lost AS (
     UPDATE delta_inform SET ended_at = now(), error = 'its worker was lost'
-    WHERE kind = $1 AND run_id = $5 AND ended_at IS NULL AND $5::text <> ''
+    WHERE kind = $1 AND run_id = $6 AND ended_at IS NULL AND $6::text <> ''
 ),
 trimmed AS (
-    DELETE FROM delta_inform WHERE kind = $1
-        AND id <= (SELECT o.id FROM delta_inform o WHERE o.kind = $1 ORDER BY o.id DESC LIMIT 1 OFFSET $7)
+    DELETE FROM delta_inform WHERE kind = $1 AND shard = $2
+        AND id <= (SELECT o.id FROM delta_inform o WHERE o.kind = $1 AND o.shard = $2 ORDER BY o.id DESC LIMIT 1 OFFSET $8)
 )
-INSERT INTO delta_inform (kind, trigger, full_listing, workflow_id, run_id, attempt)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO delta_inform (kind, shard, trigger, full_listing, workflow_id, run_id, attempt)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 RETURNING id
 `
 
 type BeginInformParams struct {
 	Kind        string
+	Shard       string
 	Trigger     string
 	FullListing bool
 	WorkflowID  string
@@ -39,6 +40,7 @@ type BeginInformParams struct {
 func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParams) (int64, error) {
 	row := db.QueryRow(ctx, beginInform,
 		arg.Kind,
+		arg.Shard,
 		arg.Trigger,
 		arg.FullListing,
 		arg.WorkflowID,
@@ -52,10 +54,18 @@ func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParam
 }
 
 const endInform = `-- name: EndInform :exec
-UPDATE delta_inform
-SET ended_at = now(), listed = $1, new = $2, changed = $3, unchanged = $4, stale = $5,
-    refused = $6, deleted = $7, withheld = $8, error = $9
-WHERE id = $10
+WITH ended AS (
+    UPDATE delta_inform
+    SET ended_at = now(), listed = $1, new = $2, changed = $3, unchanged = $4, stale = $5,
+        refused = $6, deleted = $7, withheld = $8, error = $9
+    WHERE id = $10
+    RETURNING kind, shard, ended_at, error
+)
+INSERT INTO delta_shard (kind, shard, succeeded_at, failed_at, error)
+SELECT kind, shard, CASE WHEN error = '' THEN ended_at END, CASE WHEN error <> '' THEN ended_at END, error FROM ended
+ON CONFLICT (kind, shard) DO UPDATE
+SET succeeded_at = coalesce(excluded.succeeded_at, delta_shard.succeeded_at), failed_at = coalesce(excluded.failed_at, delta_shard.failed_at),
+    error = excluded.error
 `
 
 type EndInformParams struct {
@@ -71,6 +81,7 @@ type EndInformParams struct {
 	ID        int64
 }
 
+// Also where its shard is shown.
 func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) error {
 	_, err := db.Exec(ctx, endInform,
 		arg.Listed,
@@ -88,17 +99,18 @@ func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) e
 }
 
 const listInforms = `-- name: ListInforms :many
-SELECT id, kind, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, deleted, withheld, error FROM delta_inform WHERE kind = $1 OR $1 = '' ORDER BY id DESC LIMIT $2::integer
+SELECT id, kind, shard, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, deleted, withheld, error FROM delta_inform WHERE (kind = $1 OR $1 = '') AND (shard = $2 OR $2 = '') ORDER BY id DESC LIMIT $3::integer
 `
 
 type ListInformsParams struct {
-	Kind string
-	Most int32
+	Kind  string
+	Shard string
+	Most  int32
 }
 
 // The latest first.
 func (q *Queries) ListInforms(ctx context.Context, db DBTX, arg ListInformsParams) ([]DeltaInform, error) {
-	rows, err := db.Query(ctx, listInforms, arg.Kind, arg.Most)
+	rows, err := db.Query(ctx, listInforms, arg.Kind, arg.Shard, arg.Most)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +121,7 @@ func (q *Queries) ListInforms(ctx context.Context, db DBTX, arg ListInformsParam
 		if err := rows.Scan(
 			&i.ID,
 			&i.Kind,
+			&i.Shard,
 			&i.Trigger,
 			&i.FullListing,
 			&i.WorkflowID,

@@ -371,7 +371,7 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	if err := raise(ctx, conn, set, options, to); err != nil {
 		return err
 	}
-	return note(ctx, conn, set, options, to, map[string]bool{object.Kind: kept.Listing})
+	return note(ctx, conn, set, options, to, map[listedShard]bool{{object.Kind, ""}: kept.Listing})
 }
 
 // refuse is why a row keeps from an object what it asks for; nil where it does not.

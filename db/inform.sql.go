@@ -497,7 +497,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 const keptResource = `-- name: KeptResource :one
 SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
-    WHERE p.kind = $1 AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
+    WHERE p.kind = $1 AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
 FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $3
 `
@@ -513,7 +513,7 @@ type KeptResourceRow struct {
 	Listing  bool
 }
 
-// The row of an object that InformResource left alone, and whether a complete listing of its kind runs.
+// The row of an object that InformResource left alone, and whether a complete listing of its kind or shard runs.
 func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourceParams) (KeptResourceRow, error) {
 	row := db.QueryRow(ctx, keptResource, arg.Kind, arg.OwnPass, arg.ObjectID)
 	var i KeptResourceRow
@@ -689,30 +689,35 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 	return items, nil
 }
 
-const listedKinds = `-- name: ListedKinds :many
-SELECT DISTINCT p.kind FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+const listedShards = `-- name: ListedShards :many
+SELECT DISTINCT p.kind, p.shard FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
 WHERE p.kind = ANY ($1::text[]) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 `
 
-type ListedKindsParams struct {
+type ListedShardsParams struct {
 	Kinds   []string
 	OwnPass *string
 }
 
+type ListedShardsRow struct {
+	Kind  string
+	Shard string
+}
+
 // Those of some kinds of which a complete listing runs that is not the caller's own.
-func (q *Queries) ListedKinds(ctx context.Context, db DBTX, arg ListedKindsParams) ([]string, error) {
-	rows, err := db.Query(ctx, listedKinds, arg.Kinds, arg.OwnPass)
+func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsParams) ([]ListedShardsRow, error) {
+	rows, err := db.Query(ctx, listedShards, arg.Kinds, arg.OwnPass)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []ListedShardsRow
 	for rows.Next() {
-		var kind string
-		if err := rows.Scan(&kind); err != nil {
+		var i ListedShardsRow
+		if err := rows.Scan(&i.Kind, &i.Shard); err != nil {
 			return nil, err
 		}
-		items = append(items, kind)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -812,7 +817,7 @@ WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.kind = $1 AND d.object_id = ANY ($2::text[]) AND EXISTS (
         SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
-        WHERE p.kind = $1 AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $3::uuid
+        WHERE p.kind = $1 AND p.shard IN ('', d.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $3::uuid
     )
     ORDER BY d.object_id
     FOR NO KEY UPDATE

@@ -77,7 +77,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -85,7 +85,6 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 	var i Controller
 	err := row.Scan(
 		&i.Name,
-		&i.LastInformTime,
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
@@ -94,9 +93,6 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.ListsNothing,
 		&i.InformSchedule,
 		&i.FullListingInterval,
-		&i.LastFullListing,
-		&i.InformCursor,
-		&i.InformCursorAt,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,
@@ -156,65 +152,6 @@ LOCK TABLE delta_controller IN SHARE ROW EXCLUSIVE MODE
 func (q *Queries) LockControllers(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, lockControllers)
 	return err
-}
-
-const moveInformCursor = `-- name: MoveInformCursor :one
-UPDATE delta_controller
-SET last_inform_time = least(greatest(last_inform_time, $1::timestamptz), now()),
-    inform_cursor = CASE WHEN $2::timestamptz >= coalesce(inform_cursor_at, '-infinity') THEN coalesce($3::text, inform_cursor) ELSE inform_cursor END,
-    inform_cursor_at = CASE WHEN $3::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, $2::timestamptz) END,
-    last_full_listing = CASE WHEN $4::boolean THEN greatest(last_full_listing, $2::timestamptz) ELSE last_full_listing END,
-    updated_at = now()
-WHERE name = $5 RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
-`
-
-type MoveInformCursorParams struct {
-	LastInformTime time.Time
-	Began          time.Time
-	Cursor         *string
-	Complete       bool
-	Name           string
-}
-
-// After a complete pass. The cursor of a kind never moves back, and is never later than now: a time ahead would hide what is created until
-// then. Of passes that ran side by side, the position of the one that began last counts.
-func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) (Controller, error) {
-	row := db.QueryRow(ctx, moveInformCursor,
-		arg.LastInformTime,
-		arg.Began,
-		arg.Cursor,
-		arg.Complete,
-		arg.Name,
-	)
-	var i Controller
-	err := row.Scan(
-		&i.Name,
-		&i.LastInformTime,
-		&i.InformInterval,
-		&i.Paused,
-		&i.InformPaused,
-		&i.SnoozedUntil,
-		&i.SnoozeSpread,
-		&i.ListsNothing,
-		&i.InformSchedule,
-		&i.FullListingInterval,
-		&i.LastFullListing,
-		&i.InformCursor,
-		&i.InformCursorAt,
-		&i.SyncedRetention,
-		&i.DegradedRetention,
-		&i.DeletedRetention,
-		&i.DegradedRetry,
-		&i.TaskQueue,
-		&i.Finalizes,
-		&i.NextCallAt,
-		&i.KeyConcurrency,
-		&i.KeyRate,
-		&i.Metadata,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-	)
-	return i, err
 }
 
 const now = `-- name: Now :one
@@ -321,7 +258,7 @@ SET inform_interval = CASE WHEN $14::boolean THEN excluded.inform_interval ELSE 
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
-RETURNING name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -362,7 +299,6 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 	var i Controller
 	err := row.Scan(
 		&i.Name,
-		&i.LastInformTime,
 		&i.InformInterval,
 		&i.Paused,
 		&i.InformPaused,
@@ -371,9 +307,6 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.ListsNothing,
 		&i.InformSchedule,
 		&i.FullListingInterval,
-		&i.LastFullListing,
-		&i.InformCursor,
-		&i.InformCursorAt,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,

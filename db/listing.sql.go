@@ -12,13 +12,18 @@ import (
 
 const adoptRestored = `-- name: AdoptRestored :execrows
 UPDATE delta_resource SET written_by = '3'
-WHERE kind = $1 AND written_by >= pg_snapshot_xmax(pg_current_snapshot())
+WHERE kind = $1 AND ($2::text = '' OR shard = $2) AND written_by >= pg_snapshot_xmax(pg_current_snapshot())
 `
+
+type AdoptRestoredParams struct {
+	Kind  string
+	Shard string
+}
 
 // Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
 // A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
-func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, kind string) (int64, error) {
-	result, err := db.Exec(ctx, adoptRestored, kind)
+func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, arg AdoptRestoredParams) (int64, error) {
+	result, err := db.Exec(ctx, adoptRestored, arg.Kind, arg.Shard)
 	if err != nil {
 		return 0, err
 	}
@@ -26,44 +31,55 @@ func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, kind string) (int6
 }
 
 const beginPass = `-- name: BeginPass :exec
-INSERT INTO delta_pass (claim, kind) VALUES ($1, $2)
+INSERT INTO delta_pass (claim, kind, shard) VALUES ($1, $2, $3)
 `
 
 type BeginPassParams struct {
 	Claim string
 	Kind  string
+	Shard string
 }
 
 // From here on informs of the kind that change nothing say so on their rows.
 func (q *Queries) BeginPass(ctx context.Context, db DBTX, arg BeginPassParams) error {
-	_, err := db.Exec(ctx, beginPass, arg.Claim, arg.Kind)
+	_, err := db.Exec(ctx, beginPass, arg.Claim, arg.Kind, arg.Shard)
 	return err
 }
 
 const countMissing = `-- name: CountMissing :one
-SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
+SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
+    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = $1 AND l.object_id = r.object_id
-WHERE r.kind = $2 AND r.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(r.written_by, ($3::text)::pg_snapshot)
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, ($4::text)::pg_snapshot)
 `
 
 type CountMissingParams struct {
 	Pass  string
 	Kind  string
+	Shard string
 	Began string
 }
 
 type CountMissingRow struct {
-	Total   int64
-	Missing int64
+	Total    int64
+	Missing  int64
+	OfShards int64
 }
 
-// How many resources of a kind a pass did not list, of how many there are. What a transaction wrote that had not ended when the pass began
+// How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
+// beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
 // is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
-	row := db.QueryRow(ctx, countMissing, arg.Pass, arg.Kind, arg.Began)
+	row := db.QueryRow(ctx, countMissing,
+		arg.Pass,
+		arg.Kind,
+		arg.Shard,
+		arg.Began,
+	)
 	var i CountMissingRow
-	err := row.Scan(&i.Total, &i.Missing)
+	err := row.Scan(&i.Total, &i.Missing, &i.OfShards)
 	return i, err
 }
 
@@ -164,9 +180,9 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized($2) AS finalized FROM delta_resource d
-    WHERE d.kind = $2 AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($5::text)::pg_snapshot)
+    WHERE d.kind = $2 AND ($5::text = '' OR d.shard = $5) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($6::text)::pg_snapshot)
       AND d.object_id > $3 AND d.object_id <= $4
-      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $6 AND l.object_id = d.object_id)
+      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $7 AND l.object_id = d.object_id)
     ORDER BY d.object_id
     FOR NO KEY UPDATE
 )
@@ -193,6 +209,7 @@ type DeleteMissingParams struct {
 	Kind             string
 	AfterObjectID    string
 	ToObjectID       string
+	Shard            string
 	Began            string
 	Pass             string
 }
@@ -204,6 +221,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 		arg.Kind,
 		arg.AfterObjectID,
 		arg.ToObjectID,
+		arg.Shard,
 		arg.Began,
 		arg.Pass,
 	)
@@ -334,19 +352,25 @@ func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParam
 
 const pageEnd = `-- name: PageEnd :one
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
-    SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND d.object_id > $2 ORDER BY d.object_id LIMIT $3::integer
+    SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND ($2::text = '' OR d.shard = $2) AND d.object_id > $3 ORDER BY d.object_id LIMIT $4::integer
 ) p
 `
 
 type PageEndParams struct {
 	Kind          string
+	Shard         string
 	AfterObjectID string
 	Page          int32
 }
 
-// The last object id of the next page of a kind's resources; empty after the last page.
+// The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
 func (q *Queries) PageEnd(ctx context.Context, db DBTX, arg PageEndParams) (string, error) {
-	row := db.QueryRow(ctx, pageEnd, arg.Kind, arg.AfterObjectID, arg.Page)
+	row := db.QueryRow(ctx, pageEnd,
+		arg.Kind,
+		arg.Shard,
+		arg.AfterObjectID,
+		arg.Page,
+	)
 	var object_id string
 	err := row.Scan(&object_id)
 	return object_id, err

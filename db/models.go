@@ -12,7 +12,6 @@ import (
 
 type Controller struct {
 	Name                string
-	LastInformTime      time.Time
 	InformInterval      time.Duration
 	Paused              bool
 	InformPaused        bool
@@ -21,9 +20,6 @@ type Controller struct {
 	ListsNothing        bool
 	InformSchedule      []byte
 	FullListingInterval time.Duration
-	LastFullListing     *time.Time
-	InformCursor        string
-	InformCursorAt      *time.Time
 	SyncedRetention     *time.Duration
 	DegradedRetention   *time.Duration
 	DeletedRetention    *time.Duration
@@ -41,6 +37,7 @@ type Controller struct {
 type DeltaInform struct {
 	ID          int64
 	Kind        string
+	Shard       string
 	Trigger     string
 	FullListing bool
 	WorkflowID  string
@@ -128,8 +125,23 @@ type Resource struct {
 	Errors            [][]byte
 }
 
+type Shard struct {
+	Kind            string
+	Shard           string
+	LastInformTime  time.Time
+	InformCursor    string
+	InformCursorAt  *time.Time
+	LastFullListing *time.Time
+	SucceededAt     *time.Time
+	FailedAt        *time.Time
+	Error           string
+	Paused          bool
+	GoneAt          *time.Time
+}
+
 type Withheld struct {
 	Kind           string
+	Shard          string
 	Missing        int64
 	Total          int64
 	Since          time.Time

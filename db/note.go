@@ -13,10 +13,18 @@ import (
 // unnoted stands for an object whose row was locked for longer than the LockTimeout when it was to be noted. The caller informs it by itself.
 var unnoted = &deltatype.ObjectInformResult{}
 
-// findListed finds the kinds of what was kept of a set, of which a complete listing runs beside the caller.
+// listedShard is a shard of which a complete listing runs: that of a whole kind has none.
+type listedShard struct{ kind, shard string }
+
+// isListed reports whether a complete listing runs that a row belongs to.
+func isListed(listed map[listedShard]bool, row *deltatype.ResourceRow) bool {
+	return listed[listedShard{row.ObjectKind, ""}] || listed[listedShard{row.ObjectKind, row.Shard}]
+}
+
+// findListed finds what of the kinds of what was kept of a set complete listings list that run beside the caller.
 func findListed(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, found answers, options InformOptions,
-) (map[string]bool, error) {
+) (map[listedShard]bool, error) {
 	var kinds []string
 	for i, o := range set { // sorted by kind
 		isKept := found[i] != nil && !found[i].Scheduled
@@ -27,22 +35,22 @@ func findListed(
 	if len(kinds) == 0 {
 		return nil, nil //nolint:nilnil // none is asked about
 	}
-	listed, err := New().ListedKinds(ctx, conn, ListedKindsParams{Kinds: kinds, OwnPass: options.Pass})
+	listed, err := New().ListedShards(ctx, conn, ListedShardsParams{Kinds: kinds, OwnPass: options.Pass})
 	if err != nil || len(listed) == 0 {
 		return nil, err
 	}
-	is := map[string]bool{}
-	for _, kind := range listed {
-		is[kind] = true
+	is := map[listedShard]bool{}
+	for _, l := range listed {
+		is[listedShard{l.Kind, l.Shard}] = true
 	}
 	return is, nil
 }
 
 // note writes what is new of objects that did not change, where that is no reason to call Work. Few informs have such news: most write nothing here.
-func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[string]bool) error {
+func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[listedShard]bool) error {
 	var places []int
 	for i, o := range set {
-		if answer := found[i]; answer != nil && hasNews(o, answer, options, listed[o.Kind]) {
+		if answer := found[i]; answer != nil && hasNews(o, answer, options, listed) {
 			places = append(places, i)
 		}
 	}
@@ -55,14 +63,14 @@ func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, o
 }
 
 // hasNews reports whether something is to be noted of an object that did not change.
-func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, options InformOptions, listed bool) bool {
+func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, options InformOptions, listed map[listedShard]bool) bool {
 	row := answer.Resource
 	switch {
 	case answer.Scheduled || answer.Stale || answer.Refused != nil:
 		return false
 	case row.State == deltatype.ResourceStateDeleted && !options.Revive:
 		return false
-	case listed:
+	case isListed(listed, row):
 		return true
 	case o.Revision != nil && (row.Revision == nil || *o.Revision != *row.Revision):
 		return true

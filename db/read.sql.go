@@ -272,7 +272,7 @@ func (q *Queries) KeyOf(ctx context.Context, db DBTX, arg KeyOfParams) (KeyOfRow
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, last_inform_time, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, last_full_listing, inform_cursor, inform_cursor_at, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, full_listing_interval, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -286,7 +286,6 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 		var i Controller
 		if err := rows.Scan(
 			&i.Name,
-			&i.LastInformTime,
 			&i.InformInterval,
 			&i.Paused,
 			&i.InformPaused,
@@ -295,9 +294,6 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.ListsNothing,
 			&i.InformSchedule,
 			&i.FullListingInterval,
-			&i.LastFullListing,
-			&i.InformCursor,
-			&i.InformCursorAt,
 			&i.SyncedRetention,
 			&i.DegradedRetention,
 			&i.DeletedRetention,

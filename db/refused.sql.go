@@ -40,48 +40,55 @@ func (q *Queries) CountRefused(ctx context.Context, db DBTX) ([]CountRefusedRow,
 }
 
 const forgetTaken = `-- name: ForgetTaken :exec
-DELETE FROM delta_refused WHERE kind = $1 AND object_id = ANY ($2::text[])
+DELETE FROM delta_refused WHERE kind = $1 AND shard = $2 AND object_id = ANY ($3::text[])
 `
 
 type ForgetTakenParams struct {
 	Kind      string
+	Shard     string
 	ObjectIds []string
 }
 
 func (q *Queries) ForgetTaken(ctx context.Context, db DBTX, arg ForgetTakenParams) error {
-	_, err := db.Exec(ctx, forgetTaken, arg.Kind, arg.ObjectIds)
+	_, err := db.Exec(ctx, forgetTaken, arg.Kind, arg.Shard, arg.ObjectIds)
 	return err
 }
 
 const forgetUnlisted = `-- name: ForgetUnlisted :exec
-DELETE FROM delta_refused WHERE kind = $1 AND last_refused_at < $2
+DELETE FROM delta_refused WHERE kind = $1 AND shard = $2 AND last_refused_at < $3
 `
 
 type ForgetUnlistedParams struct {
 	Kind  string
+	Shard string
 	Began time.Time
 }
 
 // After a complete listing: what it did not refuse it has taken, or did not name.
 func (q *Queries) ForgetUnlisted(ctx context.Context, db DBTX, arg ForgetUnlistedParams) error {
-	_, err := db.Exec(ctx, forgetUnlisted, arg.Kind, arg.Began)
+	_, err := db.Exec(ctx, forgetUnlisted, arg.Kind, arg.Shard, arg.Began)
 	return err
 }
 
 const hasRefused = `-- name: HasRefused :one
-SELECT EXISTS (SELECT FROM delta_refused WHERE kind = $1) AS refused
+SELECT EXISTS (SELECT FROM delta_refused WHERE kind = $1 AND shard = $2) AS refused
 `
 
-func (q *Queries) HasRefused(ctx context.Context, db DBTX, kind string) (bool, error) {
-	row := db.QueryRow(ctx, hasRefused, kind)
+type HasRefusedParams struct {
+	Kind  string
+	Shard string
+}
+
+func (q *Queries) HasRefused(ctx context.Context, db DBTX, arg HasRefusedParams) (bool, error) {
+	row := db.QueryRow(ctx, hasRefused, arg.Kind, arg.Shard)
 	var refused bool
 	err := row.Scan(&refused)
 	return refused, err
 }
 
 const listRefused = `-- name: ListRefused :many
-SELECT kind, object_id, rule, refused_at, last_refused_at FROM delta_refused WHERE kind = $1 OR $1 = ''
-ORDER BY kind, object_id LIMIT $2::integer
+SELECT kind, shard, object_id, rule, refused_at, last_refused_at FROM delta_refused WHERE kind = $1 OR $1 = ''
+ORDER BY kind, shard, object_id LIMIT $2::integer
 `
 
 type ListRefusedParams struct {
@@ -91,6 +98,7 @@ type ListRefusedParams struct {
 
 type ListRefusedRow struct {
 	Kind          string
+	Shard         string
 	ObjectID      string
 	Rule          string
 	RefusedAt     time.Time
@@ -108,6 +116,7 @@ func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParam
 		var i ListRefusedRow
 		if err := rows.Scan(
 			&i.Kind,
+			&i.Shard,
 			&i.ObjectID,
 			&i.Rule,
 			&i.RefusedAt,
@@ -125,22 +134,23 @@ func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParam
 
 const recordRefused = `-- name: RecordRefused :exec
 
-INSERT INTO delta_refused AS f (kind, object_id, rule, object, resource_hash)
-SELECT $1, i.object_id, i.rule, nullif(i.object, ''), r.hash
+INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
+SELECT $1, $2, i.object_id, i.rule, nullif(i.object, ''), r.hash
 FROM (
     SELECT DISTINCT ON (u.object_id) u.object_id, u.rule, u.object FROM (
-        SELECT unnest($2::text[]) AS object_id, unnest($3::text[]) AS rule, unnest($4::bytea[]) AS object
+        SELECT unnest($3::text[]) AS object_id, unnest($4::text[]) AS rule, unnest($5::bytea[]) AS object
     ) u
 ) i
 LEFT JOIN delta_resource r ON r.kind = $1 AND r.object_id = i.object_id
-WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = $1) < $5::bigint
-   OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = $1 AND c.object_id = i.object_id)
-ON CONFLICT (kind, object_id) DO UPDATE
+WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2) < $6::bigint
+   OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2 AND c.object_id = i.object_id)
+ON CONFLICT (kind, shard, object_id) DO UPDATE
 SET rule = excluded.rule, object = excluded.object, resource_hash = excluded.resource_hash, last_refused_at = now()
 `
 
 type RecordRefusedParams struct {
 	Kind      string
+	Shard     string
 	ObjectIds []string
 	Rules     []string
 	Objects   [][]byte
@@ -148,10 +158,11 @@ type RecordRefusedParams struct {
 }
 
 // Objects that listings named and that cannot be taken.
-// Up to so many of a kind, more or less: a listing in which all are refused must not fill the database.
+// Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database.
 func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) error {
 	_, err := db.Exec(ctx, recordRefused,
 		arg.Kind,
+		arg.Shard,
 		arg.ObjectIds,
 		arg.Rules,
 		arg.Objects,
@@ -162,12 +173,13 @@ func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedP
 
 const refusedToRetry = `-- name: RefusedToRetry :many
 SELECT f.object_id, f.object FROM delta_refused f LEFT JOIN delta_resource r ON r.kind = f.kind AND r.object_id = f.object_id
-WHERE f.kind = $1 AND f.last_refused_at < $2 AND f.object IS NOT NULL AND f.resource_hash IS NOT DISTINCT FROM r.hash
+WHERE f.kind = $1 AND f.shard = $2 AND f.last_refused_at < $3 AND f.object IS NOT NULL AND f.resource_hash IS NOT DISTINCT FROM r.hash
 ORDER BY f.object_id
 `
 
 type RefusedToRetryParams struct {
 	Kind  string
+	Shard string
 	Began time.Time
 }
 
@@ -178,7 +190,7 @@ type RefusedToRetryRow struct {
 
 // Those that a pass did not name, of whose objects nothing newer was informed.
 func (q *Queries) RefusedToRetry(ctx context.Context, db DBTX, arg RefusedToRetryParams) ([]RefusedToRetryRow, error) {
-	rows, err := db.Query(ctx, refusedToRetry, arg.Kind, arg.Began)
+	rows, err := db.Query(ctx, refusedToRetry, arg.Kind, arg.Shard, arg.Began)
 	if err != nil {
 		return nil, err
 	}

@@ -11,22 +11,29 @@ import (
 
 const decideWithheld = `-- name: DecideWithheld :one
 UPDATE delta_withheld SET decision = $1::text, decided_missing = $2, decided_at = now()
-WHERE kind = $3 AND missing <= $2
-RETURNING kind, missing, total, since, seen_at, decision, decided_missing, decided_at
+WHERE kind = $3 AND shard = $4 AND missing <= $2
+RETURNING kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at
 `
 
 type DecideWithheldParams struct {
 	Decision string
 	Missing  *int64
 	Kind     string
+	Shard    string
 }
 
 // Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.
 func (q *Queries) DecideWithheld(ctx context.Context, db DBTX, arg DecideWithheldParams) (Withheld, error) {
-	row := db.QueryRow(ctx, decideWithheld, arg.Decision, arg.Missing, arg.Kind)
+	row := db.QueryRow(ctx, decideWithheld,
+		arg.Decision,
+		arg.Missing,
+		arg.Kind,
+		arg.Shard,
+	)
 	var i Withheld
 	err := row.Scan(
 		&i.Kind,
+		&i.Shard,
 		&i.Missing,
 		&i.Total,
 		&i.Since,
@@ -39,17 +46,22 @@ func (q *Queries) DecideWithheld(ctx context.Context, db DBTX, arg DecideWithhel
 }
 
 const forgetWithheld = `-- name: ForgetWithheld :exec
-DELETE FROM delta_withheld WHERE kind = $1
+DELETE FROM delta_withheld WHERE kind = $1 AND shard = $2
 `
 
+type ForgetWithheldParams struct {
+	Kind  string
+	Shard string
+}
+
 // A listing has left out no more than may be deleted, or the deletion was carried out.
-func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, kind string) error {
-	_, err := db.Exec(ctx, forgetWithheld, kind)
+func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithheldParams) error {
+	_, err := db.Exec(ctx, forgetWithheld, arg.Kind, arg.Shard)
 	return err
 }
 
 const listWithheld = `-- name: ListWithheld :many
-SELECT kind, missing, total, since, seen_at, decision, decided_missing, decided_at FROM delta_withheld ORDER BY kind
+SELECT kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at FROM delta_withheld ORDER BY kind, shard
 `
 
 func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error) {
@@ -63,6 +75,7 @@ func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error)
 		var i Withheld
 		if err := rows.Scan(
 			&i.Kind,
+			&i.Shard,
 			&i.Missing,
 			&i.Total,
 			&i.Since,
@@ -83,18 +96,19 @@ func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error)
 
 const withhold = `-- name: Withhold :one
 
-INSERT INTO delta_withheld AS w (kind, missing, total) VALUES ($1, $2, $3)
-ON CONFLICT (kind) DO UPDATE
+INSERT INTO delta_withheld AS w (kind, shard, missing, total) VALUES ($1, $2, $3, $4)
+ON CONFLICT (kind, shard) DO UPDATE
 SET missing = excluded.missing,
     total = excluded.total,
     seen_at = now(),
     since = CASE WHEN w.decision IS NOT NULL AND excluded.missing > w.decided_missing THEN now() ELSE w.since END,
     decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END
-RETURNING kind, missing, total, since, seen_at, decision, decided_missing, decided_at
+RETURNING kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at
 `
 
 type WithholdParams struct {
 	Kind    string
+	Shard   string
 	Missing int64
 	Total   int64
 }
@@ -102,10 +116,16 @@ type WithholdParams struct {
 // Deletions that were withheld, and what was decided of them.
 // Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
 func (q *Queries) Withhold(ctx context.Context, db DBTX, arg WithholdParams) (Withheld, error) {
-	row := db.QueryRow(ctx, withhold, arg.Kind, arg.Missing, arg.Total)
+	row := db.QueryRow(ctx, withhold,
+		arg.Kind,
+		arg.Shard,
+		arg.Missing,
+		arg.Total,
+	)
 	var i Withheld
 	err := row.Scan(
 		&i.Kind,
+		&i.Shard,
 		&i.Missing,
 		&i.Total,
 		&i.Since,

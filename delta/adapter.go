@@ -22,7 +22,9 @@ type controllerAdapter[T Object] struct {
 	// lister and listsNothing say what the controller lists by: neither is set where that is its Inform.
 	lister       Lister[T]
 	listsNothing bool
-	kind         string
+	// sharder names the shards; nil for a kind that is listed as a whole.
+	sharder Sharder
+	kind    string
 	// version is that of the type; 0 where it has none.
 	version int
 }

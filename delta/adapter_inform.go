@@ -55,7 +55,7 @@ func (a *controllerAdapter[T]) list(
 	if objects == nil {
 		return errors.New("the informer returned neither a channel nor an error")
 	}
-	return a.takeChannel(ctx, objects, listing, out)
+	return a.takeChannel(ctx, objects, options.Shard, listing, out)
 }
 
 func (a *controllerAdapter[T]) takeIterator(
@@ -72,13 +72,15 @@ func (a *controllerAdapter[T]) takeIterator(
 		if ctx.Err() != nil || listing.hasFailed() {
 			break
 		}
-		send(ctx, out, a.listed(object))
+		send(ctx, out, a.listed(object, options.Shard))
 	}
 	// An iterator that stopped because its context ended has not listed everything.
 	return context.Cause(ctx)
 }
 
-func (a *controllerAdapter[T]) takeChannel(ctx context.Context, objects <-chan T, listing *listing, out chan<- activities.Listed) error {
+func (a *controllerAdapter[T]) takeChannel(
+	ctx context.Context, objects <-chan T, shard string, listing *listing, out chan<- activities.Listed,
+) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,16 +92,19 @@ func (a *controllerAdapter[T]) takeChannel(ctx context.Context, objects <-chan T
 				// An informer that closed its channel because the context ended has not listed everything.
 				return context.Cause(ctx)
 			}
-			send(ctx, out, a.listed(object))
+			send(ctx, out, a.listed(object, shard))
 		}
 	}
 }
 
 // listed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
-func (a *controllerAdapter[T]) listed(object T) activities.Listed {
+func (a *controllerAdapter[T]) listed(object T, shard string) activities.Listed {
 	params, err := encode(object, nil, a.decode)
 	if err == nil && params.Kind != a.kind {
 		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
+	}
+	if err == nil {
+		err = a.checkListedIn(shard, params.Shard)
 	}
 	if err != nil {
 		params = describe(object)

@@ -185,8 +185,9 @@ func TestKindsSayHowTheyStand(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), `update delta_resource
 		set due_at = now() + CASE WHEN object_id = 'a' THEN interval '-1 hour' ELSE interval '1 hour' END, dispatch_at = now() + interval '1 minute'`)
 	require.NoError(t, err)
-	_, err = h.Pool.Exec(t.Context(), `insert into delta_controller (name, inform_interval, last_inform_time, inform_paused)
-		values ('catalogued', '1h', '2026-01-02 03:04:05Z', true)`)
+	_, err = h.Pool.Exec(t.Context(), `insert into delta_controller (name, inform_interval, inform_paused) values ('catalogued', '1h', true)`)
+	require.NoError(t, err)
+	_, err = h.Pool.Exec(t.Context(), `insert into delta_shard (kind, shard, last_inform_time) values ('catalogued', '', '2026-01-02 03:04:05Z')`)
 	require.NoError(t, err)
 	kinds, err := c.Kinds(t.Context())
 	require.NoError(t, err)

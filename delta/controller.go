@@ -77,8 +77,24 @@ type Informer[T Object] interface {
 	InformTimeout(args *InformArgs[T]) time.Duration
 }
 
-// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker], [Lister] and
-// [Finalizer]. A decorator that embeds a Controller hides them; give it a method
+// Sharder is for controllers of kinds that are listed part by part, such as by the accounts, tenants or regions of an upstream. Each shard has
+// passes of its own, which begin at different times, with its own cursor, pause, error, and bounds of what may be deleted (MaxDeleted and
+// MaxDeletedShare are of the shard): one that fails, hangs or lists nothing touches no other. The objects must say their shard
+// ([ObjectWithShard]).
+//
+// A pass of a shard may mark deleted only resources of that shard, and an object in it that says another one is refused.
+type Sharder interface {
+	// Shards names the shards that there are now, 1000 at most, in any order; each is then listed with its name in [InformOptions].Shard. A name
+	// is 1 to 255 bytes of UTF-8 without control characters, and is shown in Temporal. It is called at the beginning of each run, with the timeout of
+	// a pass. After an error, or a panic, nothing is listed, and nothing else happens.
+	//
+	// A shard that is no longer named is not listed. Its resources stay as they are until somebody has decided ([Client.ApproveWithheld],
+	// [Client.DismissWithheld]), or it is named again.
+	Shards(ctx context.Context) ([]string, error)
+}
+
+// Controller keeps the objects of one type in line. Beside these methods it may have those of optional interfaces: [BatchWorker], [Lister],
+// [Sharder] and [Finalizer]. A decorator that embeds a Controller hides them; give it a method
 //
 //	Unwrap() any
 //
@@ -134,8 +150,8 @@ func AddController[T Object](controllers *Controllers, controller Controller[T])
 }
 
 // AddControllerSafely adds the controller of a type of object. It returns an error if the kind has one already, if the
-// kind or its settings break a rule, if T is an interface, or if the controller embeds [ListerDefaults] and has no List of the right
-// signature.
+// kind or its settings break a rule, if T is an interface, if the controller embeds [ListerDefaults] and has no List of the right
+// signature, or if it is a [Sharder] whose objects are no [ObjectWithShard].
 func AddControllerSafely[T Object](controllers *Controllers, controller Controller[T]) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -176,7 +192,11 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
-	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, kind: kind, version: version}
+	sharder, err := checkSharder(controller, nothing)
+	if err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
+	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, sharder: sharder, kind: kind, version: version}
 	controllers.byKind[kind] = registered{
 		handler:    adapter,
 		decode:     adapter.decode,

@@ -12,8 +12,8 @@ import (
 type InformPass struct {
 	// ID rises with each pass.
 	ID int64
-	// Kind is the kind that was listed.
-	Kind string
+	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole, and where its shards could not be named.
+	Kind, Shard string
 	// Trigger is what started the run: "schedule", "request" ([Client.RunInform], [Client.ScheduleInform], the command), or "workflow" for
 	// one that somebody started in Temporal.
 	Trigger string
@@ -39,26 +39,29 @@ const (
 	maxPasses     = 10_000
 )
 
-// InformPasses returns the latest passes of a kind's informer, or of all kinds for an empty one, the latest first. The limit is 10,000 at
-// most; 0 means 50. The latest 1000 are kept of each kind.
-func (c *Client) InformPasses(ctx context.Context, kind string, limit int) ([]InformPass, error) {
+// InformPasses returns the latest passes of a kind's informer, or of all kinds for an empty one, and of one shard, unless that is empty, the latest first. The limit is 10,000 at
+// most; 0 means 50. The latest 1000 are kept of each kind, and 100 of each shard.
+func (c *Client) InformPasses(ctx context.Context, kind, shard string, limit int) ([]InformPass, error) {
 	if kind != "" {
 		if err := checkName("kind", kind); err != nil {
 			return nil, fmt.Errorf("delta: passes: %w", err)
 		}
 	}
+	if err := checkKey("shard", shard); err != nil {
+		return nil, fmt.Errorf("delta: passes: %w", err)
+	}
 	if limit < 0 || limit > maxPasses {
 		return nil, fmt.Errorf("delta: passes: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxPasses, defaultPasses))
 	}
 	setDefault(&limit, defaultPasses)
-	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Most: int32(limit)})
+	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Shard: shard, Most: int32(limit)})
 	if err != nil {
 		return nil, fmt.Errorf("delta: passes: %w", schemaError(err))
 	}
 	all := make([]InformPass, len(rows))
 	for i, r := range rows {
 		all[i] = InformPass{
-			ID: r.ID, Kind: r.Kind, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
+			ID: r.ID, Kind: r.Kind, Shard: r.Shard, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
 			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Stale: r.Stale,
 			Refused: r.Refused, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error,
 		}

@@ -51,6 +51,9 @@ type InformRun struct {
 // ScheduleInform has a kind's informer run once, now, beside its schedule, with the options given: nil, or neither After
 // nor Cursor, goes on from where the kind's latest complete pass came to. It returns when the run has been started. The client need not be: the controller may be another
 // client's. Where no client that was started has the kind, the run waits for one. It needs a Temporal that can be reached.
+//
+// Of a kind with shards ([Sharder]) all are listed, ten at once, or the one that the options name, each from its own cursor. The run fails if one
+// of them does, when all have ended.
 func (c *Client) ScheduleInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions) error {
 	_, err := c.startInform(ctx, params, informOpts)
 	return err
@@ -93,6 +96,9 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if err := c.checkLists(ctx, params.ResourceKind); err != nil {
 		return nil, fmt.Errorf("delta: inform: %w", err)
 	}
+	if own, ok := c.config.Controllers.find(params.ResourceKind); ok && informOpts != nil && informOpts.Shard != "" && !own.handler.NamesShards() {
+		return nil, fmt.Errorf("delta: inform: %w", inputError("Shard", informOpts.Shard, "must be empty: the controller of kind %s names no shards", params.ResourceKind))
+	}
 	e, err := c.reachFor(ctx, "inform kind "+params.ResourceKind)
 	if err != nil {
 		return nil, err
@@ -120,6 +126,8 @@ func checkInformOptions(params ScheduleInformParams, o *InformOptions) error {
 	switch {
 	case o == nil:
 		return nil
+	case checkKey("Shard", o.Shard) != nil:
+		return checkKey("Shard", o.Shard)
 	case o.Limit < 0:
 		return inputError("Limit", o.Limit, "must be positive, or 0 for no limit")
 	case params.FullListing && o.After != nil:

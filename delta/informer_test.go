@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -62,9 +63,12 @@ func send[T any](ctx context.Context, objects ...T) <-chan T {
 
 func (h *harness) cursor(kind string) time.Time {
 	h.t.Helper()
-	c, err := db.New().GetController(context.Background(), h.Pool, kind)
+	s, err := db.New().GetShard(context.Background(), h.Pool, db.GetShardParams{Kind: kind})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return time.Unix(0, 0).UTC()
+	}
 	require.NoError(h.t, err)
-	return c.LastInformTime.UTC()
+	return s.LastInformTime.UTC()
 }
 
 func (h *harness) trigger(kind string) {
@@ -215,7 +219,7 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, delta.InformArgs[mirror]{ResourceKind: "mirror", FullListing: true, Options: &delta.InformOptions{}}, <-controller.asked)
 
-	all, err := c.InformPasses(t.Context(), "mirror", 0)
+	all, err := c.InformPasses(t.Context(), "mirror", "", 0)
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	first := all[1]
@@ -226,10 +230,10 @@ func TestTheTimeoutOfAPassKnowsItsArgumentsAndTheHistoryThePass(t *testing.T) {
 	}, first)
 	require.True(t, all[0].FullListing)
 	require.EqualValues(t, 1, all[0].Unchanged)
-	latest, err := c.InformPasses(t.Context(), "", 1)
+	latest, err := c.InformPasses(t.Context(), "", "", 1)
 	require.NoError(t, err)
 	require.Equal(t, all[:1], latest)
-	_, err = c.InformPasses(t.Context(), "mirror", -1)
+	_, err = c.InformPasses(t.Context(), "mirror", "", -1)
 	require.ErrorAs(t, err, new(*delta.InputError))
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/workflows"
 )
 
 // The server starts the workflow of a schedule under its id and the time, and its own workflow of the schedule under a prefix.
@@ -65,7 +66,7 @@ func anyID(r *mathrand.Rand) string {
 
 // near are ids that might be taken for this one.
 func near(id, name string) (all []string) {
-	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), escapeID(id), id + "\u0301"}
+	candidates := []string{id + " ", " " + id, strings.TrimSpace(id), id + "~", id + "/", url.PathEscape(id), workflows.EscapeID(id), id + "\u0301"}
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		candidates = append(candidates, name[i+1:]) // the name is an id itself
 	}
@@ -84,7 +85,7 @@ var notPrintable = regexp.MustCompile(`[^!-~]`)
 // requireName checks what is the same for all names: a gRPC header holds them, and a Temporal with SQL persistence keeps them whole.
 func requireName(t *testing.T, name string) {
 	t.Helper()
-	require.LessOrEqual(t, len(name), maxWorkflowID, name)
+	require.LessOrEqual(t, len(name), workflows.MaxID, name)
 	require.NotRegexp(t, notPrintable, name)
 }
 
@@ -121,10 +122,10 @@ func TestNamesOfResources(t *testing.T) {
 			shortenedNames++
 			require.Len(t, hash, 26)
 			require.NotContains(t, hash, "~")
-			whole := of.prefix + "/" + of.kind + "/" + escapeID(id)
-			require.Greater(t, len(whole), maxWorkflowID, "only what is too long is cut")
+			whole := of.prefix + "/" + of.kind + "/" + workflows.EscapeID(id)
+			require.Greater(t, len(whole), workflows.MaxID, "only what is too long is cut")
 			require.True(t, strings.HasPrefix(whole, readable), "%s begins %s", readable, whole)
-			require.Greater(t, len(readable), maxWorkflowID-1-26-len("%XX"), "no more is cut than has to be")
+			require.Greater(t, len(readable), workflows.MaxID-1-26-len("%XX"), "no more is cut than has to be")
 			_, err := url.PathUnescape(readable)
 			require.NoError(t, err, "it is not cut within a %%XX: %s", readable)
 		}

@@ -39,7 +39,7 @@ type ObjectWithRevision interface {
 
 // ObjectWithShard is for objects that are listed by the parts of the outside world that they belong to, such as the tenants, accounts or regions
 // of an upstream, which [Sharder] names: 255 bytes of UTF-8 at most, without control characters. Empty means none: then no listing of a shard
-// can find the object gone.
+// can find the object gone. In a listing of a shard, an object that says another one, or none, is refused.
 //
 // The shard is a column. It is written when the object changes or is informed, also if nothing else changed, so whatever informs a kind has to
 // say it.

@@ -15,6 +15,8 @@ type RefusedObject struct {
 	// Kind and ObjectID name it. The id is as the object says, and may be what breaks the rule, or be cut for that reason; objects without
 	// any are one here.
 	Kind, ObjectID string
+	// Shard is that of the listing; empty for a kind that is listed as a whole.
+	Shard string
 	// Rule says which one it breaks, and by what.
 	Rule string
 	// Since is when it was first refused, Last when it was last.
@@ -24,7 +26,7 @@ type RefusedObject struct {
 // refusedShown is how many refused objects are read at once: more than are kept of a kind.
 const refusedShown = 2000
 
-// Refused returns the objects of a kind that are refused, or of all kinds for an empty one, by kind and id. About 1000 are kept of a kind.
+// Refused returns the objects of a kind that are refused, or of all kinds for an empty one, by kind, shard and id. About 1000 are kept of a kind, or of a shard.
 func (c *Client) Refused(ctx context.Context, kind string) ([]RefusedObject, error) {
 	if kind != "" {
 		if err := checkName("kind", kind); err != nil {
@@ -37,7 +39,7 @@ func (c *Client) Refused(ctx context.Context, kind string) ([]RefusedObject, err
 	}
 	all := make([]RefusedObject, len(rows))
 	for i, r := range rows {
-		all[i] = RefusedObject{Kind: r.Kind, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC()}
+		all[i] = RefusedObject{Kind: r.Kind, Shard: r.Shard, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC()}
 	}
 	return all, nil
 }

@@ -51,8 +51,13 @@ type KindStatus struct {
 	// InformInterval is how often its informer runs. Negative: never. 0: InformSchedule says when, or no client with the kind
 	// has started yet that runs informers.
 	InformInterval time.Duration
-	// LastInformTime is the cursor of its informer; nil before its first complete pass.
+	// LastInformTime is the cursor of its informer; nil before its first complete pass. Of a kind with shards, it and LastFullListing are the
+	// earliest of those that are named.
 	LastInformTime *time.Time
+	// InformError is why the latest pass failed, or, of a kind with shards, why they could not be named; empty otherwise.
+	InformError string
+	// Shards are those of the kind, by name, where its controller names them ([Sharder]): also those that are gone and of which something is left.
+	Shards []ShardStatus
 	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whatever was dispatched;
 	// OldestLate is when the first of them was due.
 	Late       int64
@@ -66,7 +71,7 @@ type KindStatus struct {
 	Queued, QueuedKeys int64
 	OldestQueued       *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
-	// if its Decision is empty.
+	// if its Decision is empty. Those of shards are in Shards.
 	Withheld *Withheld
 	// Stale counts objects that the latest passes of the informer, three or more in a row, found older than what is stored. One that stays so is a
 	// wrong Compare or Revision: what is listed of it is never taken.
@@ -93,13 +98,9 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		if k.InformSchedule, err = decodeSpec(there.InformSchedule); err != nil {
 			return nil, fmt.Errorf("delta: kinds: kind %q: %w", there.Name, err)
 		}
-		if there.LastFullListing != nil {
-			last := there.LastFullListing.UTC()
-			k.LastFullListing = &last
-		}
-		if last := there.LastInformTime.UTC(); last.Unix() > 0 {
-			k.LastInformTime = &last
-		}
+	}
+	if err := c.addShards(ctx, kind); err != nil {
+		return nil, err
 	}
 	snoozes, err := c.Snoozes(ctx)
 	if err != nil {
@@ -149,7 +150,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		return nil, err
 	}
 	for i := range withheld {
-		kind(withheld[i].Kind).Withheld = &withheld[i]
+		kind(withheld[i].Kind).addWithheld(&withheld[i])
 	}
 	stale, err := db.New().StaleKinds(ctx, c.pool, activities.SeveralPasses)
 	if err != nil {

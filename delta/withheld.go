@@ -12,11 +12,11 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// Withheld is a deletion that complete listings of a kind have asked for, and that was not carried out because it is of suspiciously many
-// resources ([ObjectSettings].MaxDeleted). It is there until a listing leaves out less, or it was approved and carried out.
+// Withheld is a deletion that complete listings of a kind, or of a shard, have asked for, and that was not carried out because it is of
+// suspiciously many resources ([ObjectSettings].MaxDeleted), or because the controller no longer names the shard. It is there until a listing leaves out less, or it was approved and carried out.
 type Withheld struct {
-	// Kind is the kind that was listed.
-	Kind string
+	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole.
+	Kind, Shard string
 	// Missing is how many resources the latest listing left out, of Total.
 	Missing, Total int64
 	// Since is when a listing first left out so many, SeenAt when the latest one did.
@@ -40,7 +40,7 @@ const (
 // ErrNotWithheld is wrapped in errors of calls that decide of a deletion which is not withheld, or is of more resources by now.
 var ErrNotWithheld = errors.New("there is no such withheld deletion")
 
-// Withheld reads the deletions that are withheld, by kind, decided or not.
+// Withheld reads the deletions that are withheld, by kind and shard, decided or not.
 func (c *Client) Withheld(ctx context.Context) ([]Withheld, error) {
 	rows, err := db.New().ListWithheld(ctx, c.pool)
 	if err != nil {
@@ -53,28 +53,32 @@ func (c *Client) Withheld(ctx context.Context) ([]Withheld, error) {
 	return all, nil
 }
 
-// ApproveWithheld allows the next complete listing of a kind to mark deleted what it leaves out, if that is no more than missing: the
-// Missing that was looked at. Run one at once with [Client.RunInform]. It returns [ErrNotWithheld] where nothing is withheld, or more is by
+// ApproveWithheld allows the next complete listing of a kind, or of one of its shards (empty for a kind without), to mark deleted what it leaves out, if that is no more than missing: the
+// Missing that was looked at. Run one at once with [Client.RunInform]. What is left of a shard that is no longer
+// named is deleted by the next run. It returns [ErrNotWithheld] where nothing is withheld, or more is by
 // now.
-func (c *Client) ApproveWithheld(ctx context.Context, kind string, missing int64) (*Withheld, error) {
-	return c.decideWithheld(ctx, WithheldApproved, kind, missing)
+func (c *Client) ApproveWithheld(ctx context.Context, kind, shard string, missing int64) (*Withheld, error) {
+	return c.decideWithheld(ctx, WithheldApproved, kind, shard, missing)
 }
 
-// DismissWithheld keeps what complete listings of a kind leave out, for as long as it is no more than missing: the Missing that was looked
+// DismissWithheld keeps what complete listings of a kind, or of one of its shards, leave out, for as long as it is no more than missing: the Missing that was looked
 // at. Passes go on to say in their results what they withhold. It returns [ErrNotWithheld] where nothing is withheld, or more is by now.
-func (c *Client) DismissWithheld(ctx context.Context, kind string, missing int64) (*Withheld, error) {
-	return c.decideWithheld(ctx, WithheldDismissed, kind, missing)
+func (c *Client) DismissWithheld(ctx context.Context, kind, shard string, missing int64) (*Withheld, error) {
+	return c.decideWithheld(ctx, WithheldDismissed, kind, shard, missing)
 }
 
-func (c *Client) decideWithheld(ctx context.Context, decision, kind string, missing int64) (*Withheld, error) {
+func (c *Client) decideWithheld(ctx context.Context, decision, kind, shard string, missing int64) (*Withheld, error) {
 	what := map[string]string{WithheldApproved: "approve", WithheldDismissed: "dismiss"}[decision]
 	if err := checkText("kind", kind); err != nil {
+		return nil, fmt.Errorf("delta: %s: %w", what, err)
+	}
+	if err := checkKey("shard", shard); err != nil {
 		return nil, fmt.Errorf("delta: %s: %w", what, err)
 	}
 	if missing < 1 {
 		return nil, fmt.Errorf("delta: %s: %w", what, inputError("missing", missing, "must be the number of resources that was looked at, 1 at least"))
 	}
-	row, err := db.New().DecideWithheld(ctx, c.pool, db.DecideWithheldParams{Decision: decision, Kind: kind, Missing: &missing})
+	row, err := db.New().DecideWithheld(ctx, c.pool, db.DecideWithheldParams{Decision: decision, Kind: kind, Shard: shard, Missing: &missing})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, fmt.Errorf("delta: %s %d deletions of kind %s: %w, or it is of more resources by now", what, missing, kind, ErrNotWithheld)
 	}
@@ -86,7 +90,7 @@ func (c *Client) decideWithheld(ctx context.Context, decision, kind string, miss
 }
 
 func withheldOf(row *db.Withheld) Withheld {
-	w := Withheld{Kind: row.Kind, Missing: row.Missing, Total: row.Total, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
+	w := Withheld{Kind: row.Kind, Shard: row.Shard, Missing: row.Missing, Total: row.Total, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
 	if row.Decision != nil {
 		at := row.DecidedAt.UTC()
 		w.Decision, w.DecidedMissing, w.DecidedAt = *row.Decision, *row.DecidedMissing, &at

@@ -35,7 +35,7 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 		g.lists(all...)
 		g.list(c)
 		require.Nil(t, g.withheldIn(c))
-		_, err := c.ApproveWithheld(t.Context(), g.kind, 6)
+		_, err := c.ApproveWithheld(t.Context(), g.kind, "", 6)
 		require.ErrorIs(t, err, delta.ErrNotWithheld)
 
 		g.lists()
@@ -53,9 +53,9 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 		require.True(t, again.SeenAt.After(w.SeenAt))
 
 		// A decision is of what was looked at.
-		_, err = c.ApproveWithheld(t.Context(), g.kind, 5)
+		_, err = c.ApproveWithheld(t.Context(), g.kind, "", 5)
 		require.ErrorIs(t, err, delta.ErrNotWithheld)
-		_, err = c.DismissWithheld(t.Context(), g.kind, 0)
+		_, err = c.DismissWithheld(t.Context(), g.kind, "", 0)
 		require.ErrorContains(t, err, "missing 0: must be the number")
 
 		// What is complete again needs none.
@@ -73,7 +73,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 		g.list(c)
 		g.lists()
 		g.list(c)
-		decided, err := c.ApproveWithheld(t.Context(), g.kind, 6)
+		decided, err := c.ApproveWithheld(t.Context(), g.kind, "", 6)
 		require.NoError(t, err)
 		require.Equal(t, delta.WithheldApproved, decided.Decision)
 		require.NotNil(t, decided.DecidedAt)
@@ -83,7 +83,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 		g.await("later", synced(1))
 		require.EqualValues(t, 7, g.list(c).Withheld)
 		require.Empty(t, g.withheldIn(c).Decision)
-		_, err = c.ApproveWithheld(t.Context(), g.kind, 7)
+		_, err = c.ApproveWithheld(t.Context(), g.kind, "", 7)
 		require.NoError(t, err)
 		run := g.list(c)
 		require.Equal(t, 7, run.Deleted)
@@ -106,7 +106,7 @@ func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
 		g.list(c)
 		g.lists()
 		g.list(c)
-		_, err := c.DismissWithheld(t.Context(), g.kind, 6)
+		_, err := c.DismissWithheld(t.Context(), g.kind, "", 6)
 		require.NoError(t, err)
 		require.EqualValues(t, 6, g.list(c).Withheld, "the run says so")
 		require.Equal(t, delta.WithheldDismissed, g.withheldIn(c).Decision)

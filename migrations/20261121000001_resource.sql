@@ -108,10 +108,9 @@ CREATE TABLE delta_namespace (
 -- Few namespaces are snoozed, and each lease asks for them.
 CREATE INDEX delta_namespace_snoozed_idx ON delta_namespace (snoozed_until) WHERE snoozed_until IS NOT NULL;
 
--- One row a kind that a client has started with. The cursor moves only after a complete pass.
+-- One row a kind that a client has started with.
 CREATE TABLE delta_controller (
     name text COLLATE "C" PRIMARY KEY,
-    last_inform_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z',
     inform_interval interval NOT NULL,
     paused boolean NOT NULL DEFAULT FALSE,
     inform_paused boolean NOT NULL DEFAULT FALSE,
@@ -122,12 +121,8 @@ CREATE TABLE delta_controller (
     lists_nothing boolean NOT NULL DEFAULT FALSE,
     -- When the informer runs, where it is no interval: a spec of Temporal's schedules.
     inform_schedule jsonb,
-    -- How often a complete listing runs beside the incremental ones ('0': there is none), and when the last one that was complete began.
+    -- How often a complete listing runs beside the incremental ones ('0': there is none).
     full_listing_interval interval NOT NULL DEFAULT '0',
-    last_full_listing timestamptz,
-    -- The position that the informer keeps itself, of the latest complete pass that gave one, and when that pass began.
-    inform_cursor text NOT NULL DEFAULT '',
-    inform_cursor_at timestamptz,
     -- How long resources of the kind rest where their namespace does not say, and after what time those are tried again whose attempts were
     -- used up: what a change of a namespace leaves to the defaults of the kind.
     synced_retention interval,
@@ -148,6 +143,28 @@ CREATE TABLE delta_controller (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT delta_controller_name_length CHECK (octet_length(name) BETWEEN 1 AND 127)
+);
+
+-- How far the listings of a kind have come: a row for each shard that its controller has named (Sharder), and one with the shard '' for a
+-- kind that is listed as a whole. A row is made when it is needed.
+CREATE TABLE delta_shard (
+    kind text COLLATE "C" NOT NULL,
+    shard text COLLATE "C" NOT NULL,
+    -- The cursor, which moves only after a complete pass.
+    last_inform_time timestamptz NOT NULL DEFAULT '1970-01-01 00:00:00Z',
+    -- The position that the informer keeps itself, of the latest complete pass that gave one, and when that pass began.
+    inform_cursor text NOT NULL DEFAULT '',
+    inform_cursor_at timestamptz,
+    -- When the last listing of everything that was complete began.
+    last_full_listing timestamptz,
+    -- When a pass ended last without an error, and with one; the error is empty where the latest pass had none.
+    succeeded_at timestamptz,
+    failed_at timestamptz,
+    error text NOT NULL DEFAULT '',
+    paused boolean NOT NULL DEFAULT FALSE,
+    -- Since when the controller no longer names the shard; null while it does. Its resources are not deleted before somebody has decided.
+    gone_at timestamptz,
+    PRIMARY KEY (kind, shard)
 );
 
 -- The truth about each resource, and the outbox of its wake-ups. What each column means, who writes it, and what happens if a
@@ -262,6 +279,8 @@ CREATE TABLE delta_key (
 ) WITH (fillfactor = 50);
 
 CREATE INDEX delta_key_wake_idx ON delta_key (kind, wake_at) WHERE wake_at IS NOT NULL;
+-- What a pass of a shard looks at, and which shards there are. Kinds without shards are not in it, and a sync changes no column of it.
+CREATE INDEX delta_resource_shard_idx ON delta_resource (kind, shard, object_id) WHERE shard IS NOT NULL;
 
 -- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
 -- written anew each time, and may be locked by a transaction of the user's.
@@ -288,20 +307,23 @@ CREATE TABLE delta_listing (
 -- newer was informed.
 CREATE TABLE delta_refused (
     kind text COLLATE "C" NOT NULL,
+    -- Of the listing; '' for one of the whole kind.
+    shard text COLLATE "C" NOT NULL DEFAULT '',
     object_id text COLLATE "C" NOT NULL,
     rule text NOT NULL,
     object bytea,
     resource_hash bytea,
     refused_at timestamptz NOT NULL DEFAULT now(),
     last_refused_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (kind, object_id)
+    PRIMARY KEY (kind, shard, object_id)
 );
 
 -- The latest passes of informers: a row for each try of a run. ended_at is null while it goes on; where its worker was lost, until the next
--- try of the run begins. Each pass removes those of its kind that are too many.
+-- try of the run begins. Each pass removes those of its kind and shard that are too many.
 CREATE TABLE delta_inform (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text COLLATE "C" NOT NULL,
+    shard text COLLATE "C" NOT NULL DEFAULT '',
     -- schedule, request (RunInform, ScheduleInform, the command), or workflow, for a run that somebody started in Temporal.
     trigger text NOT NULL,
     full_listing boolean NOT NULL DEFAULT FALSE,
@@ -322,25 +344,29 @@ CREATE TABLE delta_inform (
 );
 
 CREATE INDEX delta_inform_kind_idx ON delta_inform (kind, id);
+CREATE INDEX delta_inform_shard_idx ON delta_inform (kind, shard, id);
 
 -- Deletions that were withheld because a complete listing left out suspiciously much, until a listing leaves out less, or they were
 -- carried out. A decision holds for listings that leave out no more than decided_missing.
 CREATE TABLE delta_withheld (
-    kind text COLLATE "C" PRIMARY KEY,
+    kind text COLLATE "C" NOT NULL,
+    shard text COLLATE "C" NOT NULL DEFAULT '',
     missing bigint NOT NULL,
     total bigint NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
     decision text CHECK (decision IN ('approved', 'dismissed')),
     decided_missing bigint,
-    decided_at timestamptz
+    decided_at timestamptz,
+    PRIMARY KEY (kind, shard)
 );
 
--- The complete listings that run, each with a claim that is alive while it does (delta_claim). While there is one, informs of its kind that
--- change nothing write written_by all the same: the object exists, whatever the listing says.
+-- The complete listings that run, each with a claim that is alive while it does (delta_claim). While there is one, informs of its kind and
+-- shard (all, where that is '') that change nothing write written_by all the same: the object exists, whatever the listing says.
 CREATE TABLE delta_pass (
     claim uuid PRIMARY KEY,
-    kind text COLLATE "C" NOT NULL
+    kind text COLLATE "C" NOT NULL,
+    shard text COLLATE "C" NOT NULL DEFAULT ''
 );
 
 -- Objects that the latest passes found older than what is stored, and in how many passes in a row. A few of these are normal: a
@@ -709,8 +735,9 @@ BEGIN
     FROM delta_river_namespace;
 
     IF to_regclass(quote_ident(current_schema()) || '.delta_river_controller') IS NOT NULL THEN
-        INSERT INTO delta_controller (name, last_inform_time, inform_interval, metadata, created_at, updated_at)
-        SELECT name, last_inform_time, inform_interval, metadata, created_at, updated_at FROM delta_river_controller;
+        INSERT INTO delta_controller (name, inform_interval, metadata, created_at, updated_at)
+        SELECT name, inform_interval, metadata, created_at, updated_at FROM delta_river_controller;
+        INSERT INTO delta_shard (kind, shard, last_inform_time) SELECT name, '', last_inform_time FROM delta_river_controller;
     END IF;
 
     INSERT INTO delta_resource (
@@ -796,7 +823,8 @@ BEGIN
 
     IF to_regclass(quote_ident(current_schema()) || '.delta_river_controller') IS NOT NULL THEN
         INSERT INTO delta_river_controller AS o (name, last_inform_time, inform_interval, created_at, updated_at, metadata)
-        SELECT name, last_inform_time, inform_interval, created_at, updated_at, metadata FROM delta_controller
+        SELECT c.name, coalesce(s.last_inform_time, '1970-01-01 00:00:00Z'), c.inform_interval, c.created_at, c.updated_at, c.metadata
+        FROM delta_controller c LEFT JOIN delta_shard s ON s.kind = c.name AND s.shard = ''
         ON CONFLICT (name) DO UPDATE
         SET last_inform_time = excluded.last_inform_time, inform_interval = excluded.inform_interval,
             updated_at = excluded.updated_at, metadata = excluded.metadata;
@@ -856,6 +884,7 @@ DROP TABLE delta_listing;
 DROP TABLE delta_claim;
 DROP TABLE delta_key;
 DROP TABLE delta_resource;
+DROP TABLE delta_shard;
 DROP TABLE delta_controller;
 DROP TABLE delta_namespace;
 DROP TYPE delta_cause;

@@ -307,7 +307,8 @@ func checkRiverSettings(t *testing.T, pool *pgxpool.Pool) {
 		`(off,"1970-01-01 00:00:00+00",-00:00:01,f,f,{},"2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 		`(user,"2024-03-01 01:02:03.456789+00","1 day 02:00:00",f,f,"{""c"": 2}","2024-01-01 00:00:00+00","2024-02-01 00:00:00+00")`,
 	}, "\n"), contentOf(t, pool,
-		"(SELECT name, last_inform_time, inform_interval, paused, inform_paused, metadata, created_at, updated_at FROM delta_controller)"))
+		"(SELECT c.name, s.last_inform_time, c.inform_interval, c.paused, c.inform_paused, c.metadata, c.created_at, c.updated_at "+
+			"FROM delta_controller c JOIN delta_shard s ON s.kind = c.name AND s.shard = '')"))
 	controller, err := db.New().GetController(t.Context(), pool, "user")
 	require.NoError(t, err)
 	require.Equal(t, 26*time.Hour, controller.InformInterval)

@@ -7,19 +7,28 @@ WITH lost AS (
     WHERE kind = @kind AND run_id = @run_id AND ended_at IS NULL AND @run_id::text <> ''
 ),
 trimmed AS (
-    DELETE FROM delta_inform WHERE kind = @kind
-        AND id <= (SELECT o.id FROM delta_inform o WHERE o.kind = @kind ORDER BY o.id DESC LIMIT 1 OFFSET @kept)
+    DELETE FROM delta_inform WHERE kind = @kind AND shard = @shard
+        AND id <= (SELECT o.id FROM delta_inform o WHERE o.kind = @kind AND o.shard = @shard ORDER BY o.id DESC LIMIT 1 OFFSET @kept)
 )
-INSERT INTO delta_inform (kind, trigger, full_listing, workflow_id, run_id, attempt)
-VALUES (@kind, @trigger, @full_listing, @workflow_id, @run_id, @attempt)
+INSERT INTO delta_inform (kind, shard, trigger, full_listing, workflow_id, run_id, attempt)
+VALUES (@kind, @shard, @trigger, @full_listing, @workflow_id, @run_id, @attempt)
 RETURNING id;
 
 -- name: EndInform :exec
-UPDATE delta_inform
-SET ended_at = now(), listed = @listed, new = @new, changed = @changed, unchanged = @unchanged, stale = @stale,
-    refused = @refused, deleted = @deleted, withheld = @withheld, error = @error
-WHERE id = @id;
+-- Also where its shard is shown.
+WITH ended AS (
+    UPDATE delta_inform
+    SET ended_at = now(), listed = @listed, new = @new, changed = @changed, unchanged = @unchanged, stale = @stale,
+        refused = @refused, deleted = @deleted, withheld = @withheld, error = @error
+    WHERE id = @id
+    RETURNING kind, shard, ended_at, error
+)
+INSERT INTO delta_shard (kind, shard, succeeded_at, failed_at, error)
+SELECT kind, shard, CASE WHEN error = '' THEN ended_at END, CASE WHEN error <> '' THEN ended_at END, error FROM ended
+ON CONFLICT (kind, shard) DO UPDATE
+SET succeeded_at = coalesce(excluded.succeeded_at, delta_shard.succeeded_at), failed_at = coalesce(excluded.failed_at, delta_shard.failed_at),
+    error = excluded.error;
 
 -- name: ListInforms :many
 -- The latest first.
-SELECT * FROM delta_inform WHERE kind = @kind OR @kind = '' ORDER BY id DESC LIMIT @most::integer;
+SELECT * FROM delta_inform WHERE (kind = @kind OR @kind = '') AND (shard = @shard OR @shard = '') ORDER BY id DESC LIMIT @most::integer;

@@ -252,23 +252,23 @@ WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
     WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND EXISTS (
         SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
-        WHERE p.kind = @kind AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
+        WHERE p.kind = @kind AND p.shard IN ('', d.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
     )
     ORDER BY d.object_id
     FOR NO KEY UPDATE
 ));
 
 -- name: KeptResource :one
--- The row of an object that InformResource left alone, and whether a complete listing of its kind runs.
+-- The row of an object that InformResource left alone, and whether a complete listing of its kind or shard runs.
 SELECT sqlc.embed(r), EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
-    WHERE p.kind = @kind AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
+    WHERE p.kind = @kind AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
 ) AS listing
 FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
--- name: ListedKinds :many
+-- name: ListedShards :many
 -- Those of some kinds of which a complete listing runs that is not the caller's own.
-SELECT DISTINCT p.kind FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
+SELECT DISTINCT p.kind, p.shard FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
 WHERE p.kind = ANY (@kinds::text[]) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid;
 
 -- name: LookedAtResources :many

@@ -58,17 +58,6 @@ RETURNING *;
 -- name: GetController :one
 SELECT * FROM delta_controller WHERE name = @name;
 
--- name: MoveInformCursor :one
--- After a complete pass. The cursor of a kind never moves back, and is never later than now: a time ahead would hide what is created until
--- then. Of passes that ran side by side, the position of the one that began last counts.
-UPDATE delta_controller
-SET last_inform_time = least(greatest(last_inform_time, @last_inform_time::timestamptz), now()),
-    inform_cursor = CASE WHEN @began::timestamptz >= coalesce(inform_cursor_at, '-infinity') THEN coalesce(sqlc.narg(cursor)::text, inform_cursor) ELSE inform_cursor END,
-    inform_cursor_at = CASE WHEN sqlc.narg(cursor)::text IS NULL THEN inform_cursor_at ELSE greatest(inform_cursor_at, @began::timestamptz) END,
-    last_full_listing = CASE WHEN @complete::boolean THEN greatest(last_full_listing, @began::timestamptz) ELSE last_full_listing END,
-    updated_at = now()
-WHERE name = @name RETURNING *;
-
 -- name: Now :one
 SELECT now()::timestamptz AS now;
 

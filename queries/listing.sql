@@ -4,24 +4,27 @@
 INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::text[]) ON CONFLICT DO NOTHING;
 
 -- name: CountMissing :one
--- How many resources of a kind a pass did not list, of how many there are. What a transaction wrote that had not ended when the pass began
+-- How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
+-- beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
 -- is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
-SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
+SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
+    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
-WHERE r.kind = @kind AND r.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
 
 -- name: PageEnd :one
--- The last object id of the next page of a kind's resources; empty after the last page.
+-- The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
-    SELECT d.object_id FROM delta_resource d WHERE d.kind = @kind AND d.object_id > @after_object_id ORDER BY d.object_id LIMIT @page::integer
+    SELECT d.object_id FROM delta_resource d WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.object_id > @after_object_id ORDER BY d.object_id LIMIT @page::integer
 ) p;
 
 -- name: DeleteMissing :many
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(@kind) AS finalized FROM delta_resource d
-    WHERE d.kind = @kind AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -73,7 +76,7 @@ LIMIT @most::integer;
 
 -- name: BeginPass :exec
 -- From here on informs of the kind that change nothing say so on their rows.
-INSERT INTO delta_pass (claim, kind) VALUES (@claim, @kind);
+INSERT INTO delta_pass (claim, kind, shard) VALUES (@claim, @kind, @shard);
 
 -- name: EndPass :exec
 -- Also of passes whose worker died.
@@ -83,7 +86,7 @@ DELETE FROM delta_pass p WHERE p.claim = @claim OR NOT EXISTS (SELECT FROM delta
 -- Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
 -- A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
 UPDATE delta_resource SET written_by = '3'
-WHERE kind = @kind AND written_by >= pg_snapshot_xmax(pg_current_snapshot());
+WHERE kind = @kind AND (@shard::text = '' OR shard = @shard) AND written_by >= pg_snapshot_xmax(pg_current_snapshot());
 
 -- name: Snapshot :one
 -- Which transactions have ended.

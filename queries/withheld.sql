@@ -2,8 +2,8 @@
 
 -- name: Withhold :one
 -- Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
-INSERT INTO delta_withheld AS w (kind, missing, total) VALUES (@kind, @missing, @total)
-ON CONFLICT (kind) DO UPDATE
+INSERT INTO delta_withheld AS w (kind, shard, missing, total) VALUES (@kind, @shard, @missing, @total)
+ON CONFLICT (kind, shard) DO UPDATE
 SET missing = excluded.missing,
     total = excluded.total,
     seen_at = now(),
@@ -13,13 +13,13 @@ RETURNING *;
 
 -- name: ForgetWithheld :exec
 -- A listing has left out no more than may be deleted, or the deletion was carried out.
-DELETE FROM delta_withheld WHERE kind = @kind;
+DELETE FROM delta_withheld WHERE kind = @kind AND shard = @shard;
 
 -- name: DecideWithheld :one
 -- Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.
 UPDATE delta_withheld SET decision = @decision::text, decided_missing = @missing, decided_at = now()
-WHERE kind = @kind AND missing <= @missing
+WHERE kind = @kind AND shard = @shard AND missing <= @missing
 RETURNING *;
 
 -- name: ListWithheld :many
-SELECT * FROM delta_withheld ORDER BY kind;
+SELECT * FROM delta_withheld ORDER BY kind, shard;

@@ -14,17 +14,20 @@ import (
 // Degraded is the type of the error of a run in the foreground, some of whose resources degraded.
 const Degraded = "delta.Degraded"
 
-// Inform is one run of a kind's informer. In the foreground it ends when all that it informed has settled, and fails if
-// some of it degraded.
+// Inform is one run of a kind's informer: a pass, or, where the controller has named shards instead, a run of each. In the foreground it ends
+// when all that it informed has settled, and fails if some of it degraded.
 func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformProgress, error) {
 	if err := awaitPartOfSecond(ctx, in.Every); err != nil {
 		return activities.InformProgress{}, err
 	}
 	in.Pass = workflow.GetInfo(ctx).WorkflowExecution.RunID
 	options := informOptions
-	options.Summary = "list " + in.Kind
+	options.Summary = listSummary(in)
 	progress, err := informPass.run(ctx, options, in)
-	if err != nil || !in.RunForeground {
+	switch {
+	case err == nil && progress.Shards != nil:
+		return informShards(ctx, in, *progress.Shards)
+	case err != nil || !in.RunForeground:
 		return progress, err
 	}
 	await := activities.AwaitInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass}
@@ -40,6 +43,13 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded, progress)
 	}
 	return progress, nil
+}
+
+func listSummary(in activities.InformInput) string {
+	if shard := in.Options.Shard; shard != "" {
+		return "list shard " + shard + " of " + in.Kind
+	}
+	return "list " + in.Kind
 }
 
 // scheduledStart is when Temporal's schedule was to start a run, in whole seconds and before jitter.

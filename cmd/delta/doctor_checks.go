@@ -61,6 +61,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	found.unfinalized(kinds, time.Now())
 	found.queued(kinds, time.Now())
 	found.withheld(kinds)
+	found.shards(kinds)
 	found.stale(kinds)
 	return found
 }

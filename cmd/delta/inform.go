@@ -26,7 +26,8 @@ func informCommand(c *cli) *cobra.Command {
 		Short: "Run a kind's informer once, now, and wait for it",
 		Long: "inform has a client that runs list what exists outside, and shows how far it is. Without --foreground it ends when\n" +
 			"all is listed, with it when all that was listed has settled; it fails if some of that degraded.\n\n" +
-			"Without --after, --cursor and --full the run goes on from the kind's cursor. What --label and --order-by mean is the controller's to say.\n" +
+			"Without --after, --cursor and --full the run goes on from the kind's cursor. Of a kind with shards all are listed, each from its own\n" +
+			"cursor, or the one of --shard. What --label and --order-by mean is the controller's to say.\n" +
 			"Ctrl-C, or --timeout, ends the waiting, not the run.",
 		Example: "  delta inform user --foreground\n" +
 			"  delta inform user --after 24h --label plan=pro",
@@ -44,6 +45,7 @@ func informCommand(c *cli) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.params.ProcessExisting, "process-existing", false, "also sync what did not change")
 	flags.BoolVar(&f.params.RunForeground, "foreground", false, "wait until all that is listed has settled")
+	shardFlag(cmd, &f.options.Shard, "list only this `shard` of the kind")
 	flags.BoolVar(&f.params.FullListing, "full", false, "list everything, whatever the kind's cursor is")
 	flags.BoolVar(&f.params.Force, "force", false, "also take what is older than what is stored")
 	flags.StringVar(&f.after, "after", "", "list what is newer than this `time`: RFC 3339, or how long ago, as 24h")

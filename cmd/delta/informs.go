@@ -11,12 +11,12 @@ import (
 )
 
 func informsCommand(c *cli) *cobra.Command {
-	limit := 20
+	limit, shard := 20, ""
 	cmd := &cobra.Command{
 		Use:   "informs [KIND]",
 		Short: "Show the latest passes of informers, and what they came to",
 		Long: "informs shows what started each of the latest passes, how long it took, and what it came to. A run that fails is tried a few\n" +
-			"times: each try is a pass. The latest 1000 of each kind are kept.",
+			"times: each try is a pass. The latest 1000 of each kind are kept, and 100 of each shard.",
 		Example:           "  delta informs user --limit 100",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeKindFirst,
@@ -28,11 +28,12 @@ func informsCommand(c *cli) *cobra.Command {
 			if limit < 1 || limit > 10_000 {
 				return fmt.Errorf("--limit %d: must be between 1 and 10000", limit)
 			}
-			return c.with(cmd, func(ctx context.Context, s *session) error { return c.informs(ctx, s, kind, limit) })
+			return c.with(cmd, func(ctx context.Context, s *session) error { return c.informs(ctx, s, kind, shard, limit) })
 		},
 	}
 	c.temporalFlags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", limit, "`most` passes to show")
+	shardFlag(cmd, &shard, "only passes of this `shard`")
 	cmd.AddCommand(approveCommand(c), dismissCommand(c))
 	return cmd
 }
@@ -41,6 +42,7 @@ func informsCommand(c *cli) *cobra.Command {
 type passJSON struct {
 	ID          int64      `json:"id"`
 	Kind        string     `json:"kind"`
+	Shard       string     `json:"shard"`
 	Trigger     string     `json:"trigger"`
 	FullListing bool       `json:"full_listing"`
 	WorkflowID  string     `json:"workflow_id"`
@@ -63,13 +65,13 @@ type passesJSON struct {
 	Passes []passJSON `json:"passes"`
 }
 
-func (c *cli) informs(ctx context.Context, s *session, kind string, limit int) error {
+func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit int) error {
 	if kind != "" {
 		if err := s.needKind(ctx, kind); err != nil {
 			return err
 		}
 	}
-	all, err := s.InformPasses(ctx, kind, limit)
+	all, err := s.InformPasses(ctx, kind, shard, limit)
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (c *cli) informs(ctx context.Context, s *session, kind string, limit int) e
 
 func passOf(p delta.InformPass) passJSON {
 	out := passJSON{
-		ID: p.ID, Kind: p.Kind, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
+		ID: p.ID, Kind: p.Kind, Shard: p.Shard, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
 		StartedAt: p.StartedAt, EndedAt: p.EndedAt, Listed: p.Listed, New: p.New, Changed: p.Changed, Unchanged: p.Unchanged,
 		Stale: p.Stale, Refused: p.Refused, Deleted: p.Deleted, Withheld: p.Withheld,
 	}
@@ -133,7 +135,7 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 		if p.FullListing {
 			by += ", all"
 		}
-		rows[i] = []string{p.Kind, when(&p.StartedAt, now), by, took, number(p.Listed), number(p.New), number(p.Changed), number(p.Unchanged)}
+		rows[i] = []string{inShard(p.Kind, p.Shard), when(&p.StartedAt, now), by, took, number(p.Listed), number(p.New), number(p.Changed), number(p.Unchanged)}
 		for _, r := range rare {
 			if r.shown {
 				rows[i] = append(rows[i], number(r.of(p)))
@@ -145,7 +147,7 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 	}
 	for _, p := range all {
 		if p.Error != nil {
-			c.tell(fmt.Sprintf("%s, %s: %s", p.Kind, p.StartedAt.Format(time.RFC3339), plain(*p.Error)))
+			c.tell(fmt.Sprintf("%s, %s: %s", inShard(p.Kind, p.Shard), p.StartedAt.Format(time.RFC3339), plain(*p.Error)))
 		}
 	}
 	return nil

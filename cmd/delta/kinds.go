@@ -65,11 +65,15 @@ type informerJSON struct {
 	LastRun             *time.Time `json:"last_run"`
 	// Withheld is a deletion that complete listings ask for and that is not carried out; null where there is none.
 	Withheld *withheldJSON `json:"withheld"`
+	// Error is why the latest pass failed, or why shards could not be named; null otherwise.
+	Error  *string     `json:"error"`
+	Shards []shardJSON `json:"shards"`
 }
 
 // refusedJSON is an object that a listing named and that cannot be taken.
 type refusedJSON struct {
 	Kind  string    `json:"kind"`
+	Shard string    `json:"shard"`
 	ID    string    `json:"id"`
 	Rule  string    `json:"rule"`
 	Since time.Time `json:"since"`
@@ -134,7 +138,11 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	if err := c.informerTable(out.Kinds, now, temporalErr == nil); err != nil {
 		return err
 	}
+	if err := c.shardTable(out.Kinds, now); err != nil {
+		return err
+	}
 	for _, k := range out.Kinds {
+		c.tellShards(k)
 		if w := k.Informer.Withheld; w != nil && w.Decision == "" {
 			c.tell(fmt.Sprintf("%s: the listings leave out %s resources since %s, which is suspiciously much: none is marked deleted. "+
 				"Decide with delta informs approve %s, or dismiss.", k.Kind, w.missing(), w.Since.Format(time.RFC3339), k.Kind))
@@ -161,7 +169,7 @@ func refusedOf(ctx context.Context, s *session, all []delta.KindStatus) ([]refus
 			return nil, err
 		}
 		for _, o := range objects {
-			found = append(found, refusedJSON{Kind: o.Kind, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last})
+			found = append(found, refusedJSON{Kind: o.Kind, Shard: o.Shard, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last})
 		}
 	}
 	return found, nil
@@ -177,7 +185,7 @@ func (c *cli) refusedTable(all []refusedJSON, now time.Time) error {
 	shown := all[:min(len(all), maxRefusedShown)]
 	rows := make([][]string, len(shown))
 	for i, o := range shown {
-		rows[i] = []string{o.Kind, plain(o.ID), when(&o.Since, now), plain(o.Rule)}
+		rows[i] = []string{inShard(o.Kind, o.Shard), plain(o.ID), when(&o.Since, now), plain(o.Rule)}
 	}
 	_, _ = fmt.Fprintln(c.out)
 	if err := c.table([]string{"REFUSED KIND", "ID", "SINCE", "RULE"}, rows, 3); err != nil {
@@ -223,7 +231,7 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kin
 		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Stale: k.Stale,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
-			Withheld: withheldOf(k.Withheld),
+			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),
 		},
 	}
 	for _, state := range deltatype.ResourceStates() {

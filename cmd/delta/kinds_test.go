@@ -22,7 +22,9 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	c := i.start(&pages{})
 	i.inform(c, deltatype.ResourceStateSynced, nil, "a", "b")
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
-	i.set(`insert into delta_controller (name, inform_interval, last_inform_time) values ('a-kind-that-has-a-name-longer-than-a-terminal-is-wide-because-somebody-wanted-it', '-1s', now() - interval '36h')`)
+	const long = "a-kind-that-has-a-name-longer-than-a-terminal-is-wide-because-somebody-wanted-it"
+	i.set(`insert into delta_controller (name, inform_interval) values ('` + long + `', '-1s')`)
+	i.set(`insert into delta_shard (kind, shard, last_inform_time) values ('` + long + `', '', now() - interval '36h')`)
 
 	var page kindJSON
 	require.Eventually(t, func() bool { // the first pass is done

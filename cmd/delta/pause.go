@@ -21,6 +21,7 @@ type pausedJSON struct {
 	What     string `json:"what"`
 	Kind     string `json:"kind,omitempty"`
 	ObjectID string `json:"object_id,omitempty"`
+	Shard    string `json:"shard,omitempty"`
 	Paused   bool   `json:"paused"`
 	// Namespace is set instead of Kind where it was a namespace's snooze that was ended.
 	Namespace string `json:"namespace,omitempty"`
@@ -51,13 +52,15 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 		_, err := fmt.Fprintf(c.out, "%s %s %s\n", what, name, done)
 		return err
 	}
-	add := func(use, short string, args int, do func(ctx context.Context, s *session, args []string) error) {
-		cmd.AddCommand(&cobra.Command{
+	add := func(use, short string, args int, do func(ctx context.Context, s *session, args []string) error) *cobra.Command {
+		added := &cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(args), ValidArgsFunction: c.completeKindFirst,
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return c.with(cmd, func(ctx context.Context, s *session) error { return do(ctx, s, args) })
 			},
-		})
+		}
+		cmd.AddCommand(added)
+		return added
 	}
 	add("resource KIND ID", "One resource", 2, func(ctx context.Context, s *session, args []string) error {
 		steer := s.Resume
@@ -82,10 +85,14 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 		}
 		return say("kind", args[0], "")
 	})
-	add("informer KIND", "The schedule of a kind's informer; runs that are asked for go on", 1,
+	var shard string
+	informer := add("informer KIND", "The schedule of a kind's informer, or one of its shards; runs that are asked for go on", 1,
 		func(ctx context.Context, s *session, args []string) error {
 			if err := s.needKind(ctx, args[0]); err != nil {
 				return err
+			}
+			if shard != "" {
+				return c.pauseShard(ctx, s, args[0], shard, paused)
 			}
 			if err := s.needTemporal(ctx); err != nil {
 				return err
@@ -99,10 +106,27 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 			}
 			return say("informer", args[0], "")
 		})
+	shardFlag(informer, &shard, "only this `shard` of the kind")
 	if !paused {
 		cmd.AddCommand(c.resumeNamespaceCommand())
 	}
 	return cmd
+}
+
+// pauseShard pauses or resumes one shard. Temporal is not needed: each run asks Postgres.
+func (c *cli) pauseShard(ctx context.Context, s *session, kind, shard string, paused bool) error {
+	steer, done := s.ResumeShard, "resumed"
+	if paused {
+		steer, done = s.PauseShard, "paused"
+	}
+	if err := steer(ctx, kind, shard); err != nil {
+		return err
+	}
+	if asked, err := c.json(pausedJSON{What: "informer", Kind: kind, Shard: shard, Paused: paused}); asked {
+		return err
+	}
+	_, err := fmt.Fprintf(c.out, "informer %s %s\n", inShard(kind, shard), done)
+	return err
 }
 
 // resumeNamespaceCommand ends a snooze. There is no pause of a namespace to end.

@@ -25,6 +25,9 @@ type Object interface {
 // InformOptions narrow what an informer lists. Delta hands them through; what Labels and OrderBy mean is the
 // controller's to say.
 type InformOptions struct {
+	// Shard is the one to list, for a controller that names shards (delta.Sharder); empty for others, and, in the options of a run, for all of
+	// its shards.
+	Shard string
 	// Labels select objects by key and value.
 	Labels map[string]string
 	// After asks for objects created or changed after this time; the time itself is excluded. Nil asks for all.

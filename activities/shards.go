@@ -1,0 +1,183 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// NoShards is the type of the error of a worker whose controller names no shards: another worker's may.
+	NoShards = "delta.NoShards"
+	// UnknownShard is the type of the error of a run of a shard that there is not.
+	UnknownShard = "delta.UnknownShard"
+)
+
+// calendarSpread is over what time the passes of shards begin where no interval says how long it is until the next run.
+const calendarSpread = time.Minute
+
+// ShardRun is what a run of a kind with shards is to list.
+type ShardRun struct {
+	Passes []ShardPass `json:"passes"`
+	// Spread is over what time the passes are to begin.
+	Spread time.Duration `json:"spread,omitempty"`
+}
+
+// ShardPass is one pass of such a run.
+type ShardPass struct {
+	Shard string `json:"shard"`
+	// Gone says that the controller no longer names the shard.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// needsShards reports whether the shards have to be named before anything can be listed.
+func (a *Activities) needsShards(in InformInput) bool {
+	if a.Handler.NamesShards() {
+		return !in.Named
+	}
+	return in.Options.Shard != ""
+}
+
+// nameShards has the controller name the shards, in place of a pass, and says which passes the run is to make of them. If that fails, nothing
+// else has happened.
+func (a *Activities) nameShards(ctx context.Context, in InformInput) (InformProgress, error) {
+	if !a.Handler.NamesShards() {
+		return InformProgress{}, temporal.NewApplicationError(fmt.Sprintf(
+			"informing shard %q of kind %s: the controller of this worker names no shards: it is another version, or Shards cannot be seen behind a decorator",
+			in.Options.Shard, in.Kind), NoShards)
+	}
+	defer a.heartbeat(ctx)()
+	bounded, _, end := a.boundPass(ctx, in, in.Options)
+	defer end()
+	shards, err := a.Handler.Shards(bounded)
+	if err != nil {
+		err = fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err)
+		a.noteFailedNaming(ctx, in, err)
+		return InformProgress{}, err
+	}
+	run, err := a.planShards(ctx, in, shards)
+	return InformProgress{Shards: run}, err
+}
+
+// noteFailedNaming has the history and the kind show why no shard was listed.
+func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, failure error) {
+	in.Options.Shard = ""
+	p := pass{activities: a, in: in}
+	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
+		a.Logger.Warn("a failed run could not be noted", "kind", in.Kind, "error", err)
+		return
+	}
+	p.endHistory(ctx, failure)
+}
+
+// planShards notes which shards there are, and chooses those that the run lists.
+func (a *Activities) planShards(ctx context.Context, in InformInput, shards []string) (*ShardRun, error) {
+	q := db.New()
+	there, err := q.NameShards(ctx, a.Pool, db.NameShardsParams{Kind: in.Kind, Shards: append([]string{}, shards...)}) // null would be none that is gone
+	if err == nil {
+		err = q.NoteNaming(ctx, a.Pool, in.Kind)
+	}
+	if err == nil { // a listing without shards may have withheld something, before there were any
+		err = q.ForgetWithheld(ctx, a.Pool, db.ForgetWithheldParams{Kind: in.Kind})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("noting the shards of kind %s: %w", in.Kind, err)
+	}
+	if len(shards) == 0 {
+		a.Logger.Warn("the controller names no shards: nothing is listed", "kind", in.Kind)
+	}
+	run := &ShardRun{Passes: []ShardPass{}}
+	for _, s := range there {
+		if in.asksFor(s) {
+			run.Passes = append(run.Passes, ShardPass{Shard: s.Shard, Gone: s.GoneAt != nil})
+		}
+	}
+	if wanted := in.Options.Shard; wanted != "" && len(run.Passes) == 0 {
+		return nil, temporal.NewNonRetryableApplicationError(
+			fmt.Sprintf("kind %s has no shard %q: its controller names %s", in.Kind, wanted, describeShards(shards)), UnknownShard, nil)
+	}
+	if in.Trigger == TriggerSchedule {
+		run.Spread, err = a.spread(ctx, in)
+	}
+	return run, err
+}
+
+// asksFor reports whether a run lists a shard. One that is paused is listed where that is asked for, and what is left of one that is gone is
+// not looked at by a run that lists only some.
+func (in InformInput) asksFor(s db.NameShardsRow) bool {
+	switch {
+	case in.Options.Shard != "" && in.Options.Shard != s.Shard:
+		return false
+	case s.Paused && in.Trigger == TriggerSchedule:
+		return false
+	}
+	return s.GoneAt == nil || !isNarrowed(in.Options)
+}
+
+// spread is over what time the passes of a scheduled run begin: they have all begun well before the next run.
+func (a *Activities) spread(ctx context.Context, in InformInput) (time.Duration, error) {
+	controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
+	if err != nil && !isNoRows(err) {
+		return 0, fmt.Errorf("reading the settings of kind %s: %w", in.Kind, err)
+	}
+	interval := controller.InformInterval
+	if in.FullListing {
+		interval = controller.FullListingInterval
+	}
+	if interval <= 0 {
+		return calendarSpread, nil
+	}
+	return interval / 4 * 3, nil
+}
+
+// describeShards shows the first of some shards.
+func describeShards(shards []string) string {
+	const most = 10
+	if len(shards) == 0 {
+		return "none"
+	}
+	shown := make([]string, 0, most)
+	for _, shard := range shards[:min(len(shards), most)] {
+		shown = append(shown, fmt.Sprintf("%q", shard))
+	}
+	if more := len(shards) - len(shown); more > 0 {
+		return fmt.Sprintf("%s, and %d more", strings.Join(shown, ", "), more)
+	}
+	return strings.Join(shown, ", ")
+}
+
+// isGone reports whether a shard is still gone: its controller may have named it since the run began.
+func (p *pass) isGone(ctx context.Context) (bool, error) {
+	shard, err := db.New().GetShard(ctx, p.activities.Pool, db.GetShardParams{Kind: p.in.Kind, Shard: p.in.Options.Shard})
+	if isNoRows(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading shard %s: %w", p.in.Options.Shard, err)
+	}
+	return shard.GoneAt != nil, nil
+}
+
+// forgetShard forgets a shard that is gone, if nothing of it is left.
+func (p *pass) forgetShard(ctx context.Context) {
+	switch n, err := db.New().ForgetShard(ctx, p.activities.Pool, db.ForgetShardParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); {
+	case err != nil:
+		p.log().Warn("a shard that is gone could not be forgotten", "kind", p.in.Kind, "error", err)
+	case n > 0:
+		p.log().Info("a shard is gone, and nothing of it is left", "kind", p.in.Kind)
+	}
+}
+
+// log is the logger of the pass.
+func (p *pass) log() *slog.Logger {
+	if shard := p.in.Options.Shard; shard != "" {
+		return p.activities.Logger.With("shard", shard)
+	}
+	return p.activities.Logger
+}

@@ -1,0 +1,121 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// ShardStatus is how a shard of a kind stands.
+type ShardStatus struct {
+	// Shard is its name, as [Sharder] says it.
+	Shard string
+	// Paused tells that its passes do not run by the kind's schedule ([Client.PauseShard]).
+	Paused bool
+	// GoneSince is since when the controller no longer names it; nil while it does. Then it is not listed, and what is left of it is withheld.
+	GoneSince *time.Time
+	// LastInformTime is its cursor, and LastFullListing when the latest complete listing of all of it began; nil before one.
+	LastInformTime, LastFullListing *time.Time
+	// LastSuccess is when a pass of it ended last without an error, LastFailure when one did with an error; nil before one.
+	LastSuccess, LastFailure *time.Time
+	// Error is why its latest pass failed; empty where it did not.
+	Error string
+	// Withheld is a deletion that is not carried out before somebody has decided; nil where there is none.
+	Withheld *Withheld
+}
+
+// addShards says of kinds how far their listings have come, with and without shards.
+func (c *Client) addShards(ctx context.Context, kind func(name string) *KindStatus) error {
+	rows, err := db.New().ListShards(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	live := map[string]bool{}
+	for i := range rows {
+		k, s := kind(rows[i].Kind), shardOf(&rows[i])
+		if s.Shard == "" { // sorted: it comes first
+			k.LastInformTime, k.LastFullListing, k.InformError = s.LastInformTime, s.LastFullListing, s.Error
+			continue
+		}
+		k.Shards = append(k.Shards, s)
+		if s.GoneSince != nil {
+			continue
+		}
+		if !live[k.Kind] {
+			live[k.Kind], k.LastInformTime, k.LastFullListing = true, s.LastInformTime, s.LastFullListing
+			continue
+		}
+		k.LastInformTime, k.LastFullListing = earlier(k.LastInformTime, s.LastInformTime), earlier(k.LastFullListing, s.LastFullListing)
+	}
+	return nil
+}
+
+// earlier is the earlier of two times; nil is before all.
+func earlier(a, b *time.Time) *time.Time {
+	if a == nil || (b != nil && a.Before(*b)) {
+		return a
+	}
+	return b
+}
+
+func shardOf(row *db.Shard) ShardStatus {
+	s := ShardStatus{
+		Shard: row.Shard, Paused: row.Paused, GoneSince: inUTC(row.GoneAt), LastFullListing: inUTC(row.LastFullListing),
+		LastSuccess: inUTC(row.SucceededAt), LastFailure: inUTC(row.FailedAt), Error: row.Error,
+	}
+	if last := row.LastInformTime.UTC(); last.Unix() > 0 {
+		s.LastInformTime = &last
+	}
+	return s
+}
+
+func inUTC(at *time.Time) *time.Time {
+	if at == nil {
+		return nil
+	}
+	utc := at.UTC()
+	return &utc
+}
+
+// addWithheld shows what is withheld of the kind, or of one of its shards.
+func (k *KindStatus) addWithheld(w *Withheld) {
+	if w.Shard == "" {
+		k.Withheld = w
+		return
+	}
+	for i := range k.Shards {
+		if k.Shards[i].Shard == w.Shard {
+			k.Shards[i].Withheld = w
+		}
+	}
+}
+
+// PauseShard keeps a shard of a kind from being listed by the kind's schedule until [Client.ResumeShard]; the others are, and runs that were asked
+// for list it all the same. A pass that runs goes on. It holds for all clients. It returns [ErrNotFound] for a shard that no run has named yet.
+func (c *Client) PauseShard(ctx context.Context, kind, shard string) error {
+	return c.pauseShard(ctx, kind, shard, true)
+}
+
+// ResumeShard has a shard listed by the schedule again, from where its cursor was.
+func (c *Client) ResumeShard(ctx context.Context, kind, shard string) error {
+	return c.pauseShard(ctx, kind, shard, false)
+}
+
+func (c *Client) pauseShard(ctx context.Context, kind, shard string, paused bool) error {
+	if err := checkName("kind", kind); err != nil {
+		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+	}
+	if err := checkShard("shard", shard); err != nil {
+		return fmt.Errorf("delta: %s shard: %w", pausing(paused), err)
+	}
+	n, err := db.New().PauseShard(ctx, c.pool, db.PauseShardParams{Kind: kind, Shard: shard, Paused: paused})
+	if err != nil {
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w", pausing(paused), shard, kind, schemaError(err))
+	}
+	if n == 0 {
+		return fmt.Errorf("delta: %s shard %q of kind %s: %w: no run has named it", pausing(paused), shard, kind, ErrNotFound)
+	}
+	return nil
+}

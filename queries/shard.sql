@@ -1,0 +1,68 @@
+-- How far the listings of a kind have come, shard by shard; the shard '' is the whole kind.
+
+-- name: GetShard :one
+SELECT * FROM delta_shard WHERE kind = @kind AND shard = @shard;
+
+-- name: ListShards :many
+SELECT * FROM delta_shard ORDER BY kind, shard;
+
+-- name: MoveInformCursor :exec
+-- After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
+-- then. Of passes that ran side by side, the position of the one that began last counts.
+INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing)
+VALUES (@kind, @shard, least(@last_inform_time::timestamptz, now()), coalesce(sqlc.narg(cursor)::text, ''),
+    CASE WHEN sqlc.narg(cursor)::text IS NOT NULL THEN @began::timestamptz END, CASE WHEN @complete::boolean THEN @began::timestamptz END)
+ON CONFLICT (kind, shard) DO UPDATE
+SET last_inform_time = least(greatest(s.last_inform_time, excluded.last_inform_time), now()),
+    inform_cursor = CASE WHEN @began::timestamptz >= coalesce(s.inform_cursor_at, '-infinity') THEN coalesce(sqlc.narg(cursor)::text, s.inform_cursor)
+        ELSE s.inform_cursor END,
+    inform_cursor_at = greatest(s.inform_cursor_at, excluded.inform_cursor_at),
+    last_full_listing = greatest(s.last_full_listing, excluded.last_full_listing);
+
+-- name: NameShards :many
+-- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
+-- resources say. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
+-- every shard of the kind.
+WITH RECURSIVE said AS (
+    (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard > s.shard ORDER BY r.shard LIMIT 1) FROM said s WHERE s.shard IS NOT NULL
+),
+kept AS (
+    SELECT s.shard FROM said s WHERE s.shard IS NOT NULL AND EXISTS (
+        SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = s.shard AND r.state <> 'deleted'
+    )
+),
+every AS (
+    SELECT unnest(@shards::text[]) AS shard
+    UNION SELECT k.shard FROM kept k
+    UNION SELECT s.shard FROM delta_shard s WHERE s.kind = @kind AND s.shard <> ''
+),
+written AS (
+    INSERT INTO delta_shard AS s (kind, shard, gone_at)
+    SELECT @kind, e.shard, CASE WHEN e.shard <> ALL (@shards::text[]) THEN now() END FROM every e ORDER BY e.shard
+    ON CONFLICT (kind, shard) DO UPDATE SET gone_at = CASE WHEN excluded.gone_at IS NOT NULL THEN coalesce(s.gone_at, now()) END
+    RETURNING *
+),
+-- As they were before this statement.
+turned AS (
+    DELETE FROM delta_withheld w USING written n
+    WHERE w.kind = @kind AND w.shard = n.shard AND (n.gone_at IS NULL) IS DISTINCT FROM (
+        SELECT b.gone_at IS NULL FROM delta_shard b WHERE b.kind = @kind AND b.shard = n.shard
+    )
+)
+SELECT w.shard, w.paused, w.gone_at FROM written w ORDER BY w.shard;
+
+-- name: NoteNaming :exec
+-- The controller has named the shards of a kind without an error.
+INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES (@kind, '', now())
+ON CONFLICT (kind, shard) DO UPDATE SET succeeded_at = excluded.succeeded_at, error = '';
+
+-- name: ForgetShard :execrows
+-- A shard that is gone, and of which nothing is left.
+DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
+    SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND r.state <> 'deleted'
+);
+
+-- name: PauseShard :execrows
+UPDATE delta_shard SET paused = @paused WHERE kind = @kind AND shard = @shard;

@@ -1,0 +1,129 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/chariot-giving/delta/activities"
+)
+
+// FailedShards is the type of the error of a run, the passes of some of whose shards failed.
+const FailedShards = "delta.FailedShards"
+
+const (
+	// requestedPasses is how many shards are listed at once by a run that was asked for.
+	requestedPasses = 10
+	// maxShardGap is the longest time between the starts of two shards: a few of them need not wait for most of an interval.
+	maxShardGap = time.Minute
+	// maxShardsNamed is how many shards an error names.
+	maxShardsNamed = 5
+)
+
+// scheduledByID is the id of the schedule that started a run.
+var scheduledByID = temporal.NewSearchAttributeKeyKeyword("TemporalScheduledById")
+
+// informShards has each shard listed by a child workflow.
+func informShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) (activities.InformProgress, error) {
+	if in.Trigger == activities.TriggerSchedule {
+		return activities.InformProgress{}, scheduleShards(ctx, in, run)
+	}
+	return awaitShards(ctx, in, run)
+}
+
+// scheduleShards starts the passes of a scheduled run one after the other, spread in time, and waits for none: a shard that hangs or fails delays
+// neither the others nor the next run. One that still goes on from an earlier run is left to it, as by the schedule of a kind without shards.
+func scheduleShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) error {
+	base := workflow.GetInfo(ctx).WorkflowExecution.ID
+	if schedule, ok := workflow.GetTypedSearchAttributes(ctx).GetKeyword(scheduledByID); ok {
+		base = schedule
+	}
+	gap := shardGap(run)
+	for i, pass := range run.Passes {
+		if i > 0 {
+			if err := workflow.Sleep(ctx, gap); err != nil {
+				return err
+			}
+		}
+		child := startShard(ctx, in, pass, base, enumspb.PARENT_CLOSE_POLICY_ABANDON)
+		err := child.GetChildWorkflowExecution().Get(ctx, nil)
+		if running := new(temporal.ChildWorkflowExecutionAlreadyStartedError); errors.As(err, &running) {
+			workflow.GetLogger(ctx).Warn("a shard is not listed: its pass of an earlier run still goes on", "kind", in.Kind, "shard", pass.Shard)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("starting the pass of shard %q: %w", pass.Shard, err)
+		}
+	}
+	return nil
+}
+
+// shardGap is the time between the starts of two shards.
+func shardGap(run activities.ShardRun) time.Duration {
+	return min(run.Spread/time.Duration(max(len(run.Passes), 1)), maxShardGap)
+}
+
+// awaitShards has the shards of a run that was asked for listed, some at once, and waits for all of them, also where some fail.
+func awaitShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) (sum activities.InformProgress, err error) {
+	slots, all := workflow.NewSemaphore(ctx, requestedPasses), workflow.NewWaitGroup(ctx)
+	base := workflow.GetInfo(ctx).WorkflowExecution.ID
+	var failed []string
+	for _, pass := range run.Passes {
+		if err := slots.Acquire(ctx, 1); err != nil {
+			failed = append(failed, fmt.Sprintf("%q: %s", pass.Shard, err))
+			continue
+		}
+		all.Add(1)
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			defer all.Done()
+			defer slots.Release(1)
+			progress, err := awaitShard(ctx, in, pass, base)
+			sum = sum.Add(progress)
+			if err != nil {
+				failed = append(failed, fmt.Sprintf("%q: %s", pass.Shard, err))
+			}
+		})
+	}
+	all.Wait(ctx)
+	if len(failed) == 0 {
+		return sum, nil
+	}
+	if ctx.Err() != nil {
+		return sum, ctx.Err()
+	}
+	return sum, temporal.NewApplicationError(fmt.Sprintf("%d of %d shards failed: %s", len(failed), len(run.Passes),
+		strings.Join(failed[:min(len(failed), maxShardsNamed)], "; ")), FailedShards, sum)
+}
+
+// awaitShard has one shard listed. A pass that failed says how far it came, where it can.
+func awaitShard(ctx workflow.Context, in activities.InformInput, pass activities.ShardPass, base string) (progress activities.InformProgress, err error) {
+	err = startShard(ctx, in, pass, base, enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL).Get(ctx, &progress)
+	if err == nil {
+		return progress, nil
+	}
+	application := new(temporal.ApplicationError)
+	if errors.As(err, &application) {
+		if application.HasDetails() {
+			_ = application.Details(&progress)
+		}
+		return progress, application // without the names of Temporal's ids around it
+	}
+	return progress, err
+}
+
+func startShard(
+	ctx workflow.Context, in activities.InformInput, pass activities.ShardPass, base string, policy enumspb.ParentClosePolicy,
+) workflow.ChildWorkflowFuture {
+	in.Options.Shard, in.Named, in.Gone, in.Every, in.Pass = pass.Shard, true, pass.Gone, 0, ""
+	ctx = workflow.WithChildOptions(ctx, workflow.ChildWorkflowOptions{
+		WorkflowID:        ShortenID(base+"/shard:"+EscapeID(pass.Shard), MaxID),
+		ParentClosePolicy: policy,
+		StaticSummary:     listSummary(in),
+	})
+	return workflow.ExecuteChildWorkflow(ctx, InformName, in)
+}
