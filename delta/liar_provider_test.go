@@ -1,0 +1,214 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// lied is a record as a provider tells of it, which may not be as it is.
+type lied struct {
+	Key, Account string
+	Rev          int64
+}
+
+func (l lied) ID() string      { return l.Key }
+func (l lied) Revision() int64 { return l.Rev }
+
+// truth is what there is.
+type truth struct {
+	lied
+	alive bool
+	// seq is that of its latest change: what incremental listings go by.
+	seq int64
+}
+
+// liar is a provider whose listings and webhooks lie until it is honest.
+type liar struct {
+	mu       sync.Mutex
+	rand     *rand.Rand
+	honest   bool
+	accounts []string
+	all      map[string]*truth
+	// late are changes that listings do not tell yet.
+	late map[string]bool
+	seq  int64
+	// omitted are records that a whole listing of everything has left out since Work was called for them last: they may be taken for gone.
+	omitted map[string]bool
+}
+
+func newLiar(seed uint64) *liar {
+	l := &liar{rand: rand.New(rand.NewPCG(seed, 0)), all: map[string]*truth{}, late: map[string]bool{}, omitted: map[string]bool{}}
+	for i := range 4 {
+		l.accounts = append(l.accounts, fmt.Sprint("acct_", i))
+	}
+	return l
+}
+
+// one reports true once in so many times, while it lies.
+func (l *liar) one(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
+
+// change changes, makes or removes a record, and returns what a webhook says of it; alive is false for one that was removed.
+func (l *liar) change() (told lied, alive bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	account := l.accounts[l.rand.IntN(len(l.accounts))]
+	id := fmt.Sprintf("%s/r%d", account, l.rand.IntN(15))
+	r := l.all[id]
+	if r == nil {
+		r = &truth{lied: lied{Key: id, Account: account}}
+		l.all[id] = r
+	}
+	l.seq++
+	r.Rev, r.seq = r.Rev+1, l.seq
+	r.alive = !r.alive || l.rand.IntN(3) > 0
+	l.late[id] = l.one(4)
+	return r.lied, r.alive
+}
+
+// get is the record as it is.
+func (l *liar) get(id string) (r truth, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := l.all[id]
+	if found == nil {
+		return truth{}, false
+	}
+	return *found, true
+}
+
+func (l *liar) tellTheTruth() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.honest, l.late = true, map[string]bool{}
+}
+
+// now are all records as they are.
+func (l *liar) now() (all []truth) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.all {
+		all = append(all, *r)
+	}
+	return all
+}
+
+// shards names the accounts, or fails, or leaves one out.
+func (l *liar) shards() ([]string, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	named := slices.Clone(l.accounts)
+	if l.one(8) {
+		return nil, errors.New("the accounts cannot be listed")
+	}
+	if l.one(8) {
+		at := l.rand.IntN(len(named))
+		named = slices.Delete(named, at, at+1)
+	}
+	return named, nil
+}
+
+// page is what a listing yields, with the position that it reaches; breaks says after how many records it breaks off.
+type page struct {
+	records  []lied
+	position int64
+	breaks   int
+	panics   bool
+}
+
+// list is what is listed after a position, of an account or of all.
+func (l *liar) list(account string, after int64) page {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := page{position: l.seq, breaks: -1}
+	if l.one(7) {
+		l.omit(account, after, p) // it is empty, or nothing is new
+		return p
+	}
+	forgetful := after == 0 && l.one(4)
+	for id, r := range l.all {
+		if (account != "" && r.Account != account) || !r.alive || r.seq <= after {
+			continue
+		}
+		if l.late[id] {
+			l.late[id] = !l.one(3)
+			continue
+		}
+		if forgetful && l.one(8) {
+			continue // it will appear again
+		}
+		told := r.lied
+		if told.Rev > 1 && l.one(6) {
+			told.Rev-- // by a replica that lags
+		}
+		p.records = append(p.records, told)
+		for l.one(5) {
+			p.records = append(p.records, told)
+		}
+	}
+	l.rand.Shuffle(len(p.records), func(i, j int) { p.records[i], p.records[j] = p.records[j], p.records[i] })
+	if l.one(5) {
+		p.breaks, p.panics = l.rand.IntN(len(p.records)+1), l.one(3)
+	}
+	l.omit(account, after, p)
+	return p
+}
+
+// omit notes what a listing of everything leaves out that does not break off.
+func (l *liar) omit(account string, after int64, p page) {
+	if after != 0 || (p.breaks >= 0 && p.breaks < len(p.records)) {
+		return
+	}
+	told := map[string]bool{}
+	for _, r := range p.records {
+		told[r.Key] = true
+	}
+	for id, r := range l.all {
+		if (account == "" || r.Account == account) && !told[id] {
+			l.omitted[id] = true
+		}
+	}
+}
+
+// worked notes that Work was called for a record.
+func (l *liar) worked(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.omitted[id] = false
+}
+
+// mayBeGone reports whether a listing has given reason to take a record for gone.
+func (l *liar) mayBeGone(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.omitted[id]
+}
+
+// listing yields what the options ask for as objects of a kind.
+func listing[T delta.Object](ctx context.Context, l *liar, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
+		after, _ := strconv.ParseInt(opts.Cursor, 10, 64)
+		p := l.list(opts.Shard, after)
+		for i, record := range p.records {
+			if i == p.breaks {
+				if p.panics {
+					panic("the page is broken")
+				}
+				yield(none, errors.New("the page fails"))
+				return
+			}
+			if !yield(as(record), nil) {
+				return
+			}
+		}
+		delta.SetCursor(ctx, strconv.FormatInt(p.position, 10))
+	}
+}
