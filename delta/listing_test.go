@@ -199,12 +199,15 @@ func TestOptionsReachTheInformer(t *testing.T) {
 func TestTheCursorMissesNothing(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	for name, dated := range map[string]bool{"dated": true, "undated": false} {
+	for name, one := range map[string]struct {
+		dated  bool
+		shards []string
+	}{"dated": {true, nil}, "undated": {false, nil}, "shards": {true, []string{"eu", "us", "asia pacific"}}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
-			newOutside(t, rand.New(rand.NewPCG(seed, 1)), dated).run()
+			newOutside(t, rand.New(rand.NewPCG(seed, 1)), one.dated, one.shards).run()
 		})
 	}
 }
@@ -217,20 +220,22 @@ type outside struct {
 	h      *harness
 	random *rand.Rand
 	dated  bool
-	skew   time.Duration
+	// shards are those that it is listed by; nil for as a whole.
+	shards []string
 
 	mu      sync.Mutex
-	objects map[string]struct{ created, visible time.Time }
+	objects map[string]outsider
 	failing bool
 }
 
-func newOutside(t *testing.T, random *rand.Rand, dated bool) *outside {
+type outsider struct {
+	created, visible time.Time
+	shard            string
+}
+
+func newOutside(t *testing.T, random *rand.Rand, dated bool, shards []string) *outside {
 	t.Helper()
-	return &outside{
-		h: newHarness(t), random: random, dated: dated,
-		skew:    time.Duration(random.Int64N(int64(cursedOverlap/4))) - cursedOverlap/8,
-		objects: map[string]struct{ created, visible time.Time }{},
-	}
+	return &outside{h: newHarness(t), random: random, dated: dated, shards: shards, objects: map[string]outsider{}}
 }
 
 func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-chan cursed, error) {
@@ -242,10 +247,10 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 	}
 	var all []cursed
 	for name, object := range o.objects {
-		if time.Now().Before(object.visible) || (options.After != nil && !object.created.After(*options.After)) {
+		if object.shard != options.Shard || time.Now().Before(object.visible) || (options.After != nil && !object.created.After(*options.After)) {
 			continue
 		}
-		c := cursed{Name: name}
+		c := cursed{Name: name, Region: object.shard}
 		if o.dated {
 			c.Made = object.created
 		}
@@ -257,20 +262,40 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 func (o *outside) create(round int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// The clock by which objects are created jumps, back and forth.
+	skew := time.Duration(o.random.Int64N(int64(cursedOverlap/4))) - cursedOverlap/8
 	for i := range o.random.IntN(6) {
 		now := time.Now()
 		late := time.Duration(o.random.Int64N(int64(cursedOverlap / 2)))
-		o.objects[fmt.Sprintf("o-%d-%d", round, i)] = struct{ created, visible time.Time }{now.Add(o.skew), now.Add(late)}
+		o.objects[fmt.Sprintf("o-%d-%d", round, i)] = outsider{now.Add(skew), now.Add(late), o.anyShard()}
 	}
 	if o.dated && round == 3 {
 		// A clock that is a year ahead.
-		o.objects["future"] = struct{ created, visible time.Time }{time.Now().Add(24 * 365 * time.Hour), time.Now()}
+		o.objects["future"] = outsider{time.Now().Add(24 * 365 * time.Hour), time.Now(), o.anyShard()}
 	}
 	o.failing = round%8 == 5
 }
 
+func (o *outside) anyShard() string {
+	if o.shards == nil {
+		return ""
+	}
+	return o.shards[o.random.IntN(len(o.shards))]
+}
+
+// cursedIn lists shards.
+type cursedIn struct {
+	controller[cursed]
+	shards []string
+}
+
+func (c *cursedIn) Shards(context.Context) ([]string, error) { return c.shards, nil }
+
 func (o *outside) run() {
 	t, config := o.h.t, o.h.config(with(&controller[cursed]{inform: o.inform}))
+	if o.shards != nil {
+		config = o.h.config(add(&cursedIn{controller[cursed]{inform: o.inform}, o.shards}))
+	}
 	c := o.h.start(config)
 	pass := func() {
 		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "cursed"}, nil)
@@ -294,13 +319,14 @@ func (o *outside) run() {
 
 // cursed is listed by hand, with a small overlap.
 type cursed struct {
-	Name string
-	Made time.Time
+	Name, Region string
+	Made         time.Time
 }
 
 func (c cursed) ID() string           { return c.Name }
 func (c cursed) Kind() string         { return "cursed" }
 func (c cursed) CreatedAt() time.Time { return c.Made }
+func (c cursed) Shard() string        { return c.Region }
 func (c cursed) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: 24 * time.Hour, InformOverlap: cursedOverlap}
 }
