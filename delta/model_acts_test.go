@@ -21,6 +21,8 @@ type user struct {
 	ids    []string
 	// plans are those that an object may have: the last that was informed, and those of which it is not known whether they were.
 	plans map[string][]string
+	// informed are resources of which an inform has succeeded: an object of which none has, because connections were cut, may have no row.
+	informed map[string]bool
 	// deleted and removed are resources that a command has deleted, and whose rows time may have removed.
 	deleted, removed map[string]bool
 }
@@ -116,7 +118,7 @@ func (u *user) plan(id string) string {
 // told notes a plan that was informed, or of which that is not known.
 func (u *user) told(id, plan string, err error) {
 	if err == nil {
-		u.plans[id], u.deleted[id], u.removed[id] = nil, false, false
+		u.plans[id], u.informed[id], u.deleted[id], u.removed[id] = nil, true, false, false
 	}
 	u.plans[id] = append(u.plans[id], plan)
 }

@@ -97,7 +97,7 @@ func newStorm(g gear, seed uint64, resources int) *storm {
 	s := &storm{gear: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
 	for i := range stormUsers {
 		u := &user{storm: s, random: rand.New(rand.NewPCG(seed, uint64(10+i))), plans: map[string][]string{}}
-		u.deleted, u.removed = map[string]bool{}, map[string]bool{}
+		u.informed, u.deleted, u.removed = map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for n := i; n < resources; n += stormUsers {
 			u.ids = append(u.ids, s.ids[n])
 		}
@@ -200,7 +200,7 @@ func (s *storm) requireModel() {
 func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 	t := s.t
 	if row == nil {
-		require.True(t, u.removed[id] || len(u.plans[id]) == 0, "%s is gone", id)
+		require.True(t, u.removed[id] || !u.informed[id], "%s is gone", id)
 		return
 	}
 	last, done := s.of(id)
@@ -230,7 +230,7 @@ func (s *storm) requireLast(plan string) {
 		for _, id := range u.ids {
 			_, err := u.client.Inform(s.t.Context(), s.object(account{Name: id, Plan: plan}), &delta.InformOpts{MaxAttempts: stormAttempts})
 			require.NoError(s.t, err)
-			u.plans[id] = []string{plan}
+			u.told(id, plan, nil)
 		}
 	}
 	for _, id := range s.ids {
