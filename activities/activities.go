@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -104,10 +103,8 @@ type Activities struct {
 	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
 	// context of the activity, which answers Temporal after Work was cancelled.
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
-	// Observed is called after the outcome of an attempt was written; nil for no call.
-	Observed func(Attempted)
-	// Unlisted is called for each resource that a listing has marked deleted; nil for no call.
-	Unlisted func(row func() (*deltatype.ResourceRow, error))
+	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
+	Observed func(Observation)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.

@@ -36,15 +36,11 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)
 	}
-	there := make(map[int64]struct{}, len(taken))
-	for _, one := range taken {
-		there[one.worked.ID] = struct{}{}
+	there := make([]int64, len(taken))
+	for i, one := range taken {
+		there[i] = one.worked.ID
 	}
-	for _, id := range ids {
-		if _, ok := there[id]; !ok {
-			missing = append(missing, id)
-		}
-	}
+	missing = without(ids, there)
 	type call struct {
 		namespace string
 		finalizes bool

@@ -288,8 +288,8 @@ func TestARolledBackFinalizeThatLostItsClaimHasNotSucceeded(t *testing.T) {
 	t.Parallel()
 	h, ref := newFinalizer(t, nil)
 	var observed []activities.Verdict
-	h.Observed = func(attempted activities.Attempted) {
-		observed = append(observed, attempted.Verdict)
+	h.Observed = func(o activities.Observation) {
+		observed = append(observed, o.Verdict)
 	}
 	h.handler.finalizeTask = func(ctx context.Context, task *activities.Task) activities.Outcome {
 		tx, err := h.Pool.Begin(ctx)

@@ -169,20 +169,15 @@ func (a *Activities) checkLists() error {
 		fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", a.Handler.Kind()), NoInformer, nil)
 }
 
-// boundPass gives a pass its timeout, and has it end when the client stops.
+// boundPass gives a pass whose informer is given these options its timeout, which is negative for none, and ends it when the client stops.
 func (a *Activities) boundPass(
 	ctx context.Context, in InformInput, options deltatype.InformOptions,
 ) (bounded context.Context, timeout time.Duration, end func()) {
-	timeout = a.passTimeout(in, options)
+	in.Options = options
+	timeout = cmp.Or(a.Handler.InformTimeout(in), a.InformTimeout)
 	ctx, unlink := a.untilStopped(ctx)
 	ctx, cancel := withTimeout(ctx, timeout)
 	return ctx, timeout, func() { cancel(); unlink() }
-}
-
-// passTimeout bounds a pass whose informer is given these options; negative is no bound.
-func (a *Activities) passTimeout(in InformInput, options deltatype.InformOptions) time.Duration {
-	in.Options = options
-	return cmp.Or(a.Handler.InformTimeout(in), a.InformTimeout)
 }
 
 // explain adds to the error of a listing what the pass was.

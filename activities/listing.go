@@ -103,7 +103,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 		after = to
 		p.progress.Deleted += len(deleted)
 		for i := range deleted {
-			a.observeUnlisted(&deleted[i])
+			a.observe(Observation{Outcome: Outcome{Verdict: VerdictDeleted}, Row: deleted[i].Row})
 		}
 	}
 }

@@ -3,12 +3,12 @@ package activities
 import (
 	"time"
 
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Attempted is what became of an attempt, once that is written.
-type Attempted struct {
+// Observation says how a resource has changed, by an attempt or by a complete listing. It is handed on once that is written.
+type Observation struct {
+	// Outcome is that of the attempt. A listing that no longer has the resource leaves a VerdictDeleted, and nothing else.
 	Outcome
 	// IsFinalizing is true where Finalize was called, rather than Work.
 	IsFinalizing bool
@@ -18,16 +18,13 @@ type Attempted struct {
 	Row func() (*deltatype.ResourceRow, error)
 }
 
-// observe reports an attempt whose outcome is written.
-func (a *Activities) observe(one *claimed, row func() (*deltatype.ResourceRow, error)) {
+func (a *Activities) observe(o Observation) {
 	if a.Observed != nil {
-		a.Observed(Attempted{Outcome: one.outcome, IsFinalizing: one.worked.IsFinalizing(), Waited: one.waited, Row: row})
+		a.Observed(o)
 	}
 }
 
-// observeUnlisted reports a resource that a listing has marked deleted.
-func (a *Activities) observeUnlisted(row *db.Resource) {
-	if a.Unlisted != nil {
-		a.Unlisted(row.Row)
-	}
+// observed is the observation of an attempt.
+func (one *claimed) observed(row func() (*deltatype.ResourceRow, error)) Observation {
+	return Observation{Outcome: one.outcome, IsFinalizing: one.worked.IsFinalizing(), Waited: one.waited, Row: row}
 }

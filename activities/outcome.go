@@ -224,7 +224,7 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 	if one.counted || one.outcome.Verdict == VerdictReleased || one.outcome.Verdict == VerdictWithheld {
 		return
 	}
-	e.observe(one, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() })
+	e.observe(one.observed(func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
 }
 
 // after is the row as the write has left it. What it does not give back is as it was claimed.

@@ -36,7 +36,7 @@ type RehearseInput struct {
 	Conn db.DBTX
 }
 
-// Rehearsed is what a rehearsal came to, for one row.
+// Rehearsed is the result of a rehearsal for one row.
 type Rehearsed struct {
 	// Outcome is that of user code.
 	Outcome Outcome
@@ -44,7 +44,7 @@ type Rehearsed struct {
 	Counted bool
 	// Row is the row as the outcome would leave it. DueAt is set for another attempt only: expiry and retention are settings that the database has.
 	Row *deltatype.ResourceRow
-	// Decoded is what the handler has made of the row; nil where it did not decode.
+	// Decoded is the handler's resource for the row; nil where the row did not decode.
 	Decoded any
 }
 
@@ -97,7 +97,7 @@ func (e *execution) backoff(r *db.Resource) time.Duration {
 	return e.Retry.Backoff(int(r.Attempt))
 }
 
-// foresee is what WriteOutcomes (queries/outcome.sql) would leave of a row of the current generation.
+// foresee returns a row of the current generation as WriteOutcomes (queries/outcome.sql) would write it.
 func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
 	r, now := o.byID[o.Ids[i]].worked, e.rehearsal.now
 	state, finalizing := deltatype.ResourceState(o.States[i]), r.IsFinalizing()

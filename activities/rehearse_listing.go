@@ -7,7 +7,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// RehearsedListing is what a pass of an informer would have listed.
+// RehearsedListing has the objects that a pass of an informer would have taken.
 type RehearsedListing struct {
 	// Items are what was listed, in its order; those with an error would be refused.
 	Items []Listed
@@ -22,11 +22,8 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	if err := a.checkLists(); err != nil {
 		return result, err
 	}
-	timeout := a.passTimeout(in, options)
-	passCtx, unlink := a.untilStopped(ctx)
-	defer unlink()
-	passCtx, cancel := withTimeout(passCtx, timeout)
-	defer cancel()
+	passCtx, timeout, end := a.boundPass(ctx, in, options)
+	defer end()
 	p := pass{activities: a, in: in, began: now.UTC(), cursor: now.UTC(), rehearsed: &result.Items}
 	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
 		return result, p.explain(passCtx, err, timeout)
@@ -38,7 +35,7 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	return result, nil
 }
 
-// next are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/installation.sql) keeps its cursor.
+// next are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/shard.sql) keeps its cursor.
 func (p *pass) next(options deltatype.InformOptions) deltatype.InformOptions {
 	a, last, cursor := p.activities, p.cursor, options.Cursor
 	if p.position != nil {

@@ -22,7 +22,7 @@ const (
 // calendarSpread is over what time the passes of shards begin where no interval says how long it is until the next run.
 const calendarSpread = time.Minute
 
-// ShardRun is what a run of a kind with shards is to list.
+// ShardRun is the plan of a run that lists shards.
 type ShardRun struct {
 	Passes []ShardPass `json:"passes"`
 	// Spread is over what time the passes are to begin.

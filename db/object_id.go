@@ -12,14 +12,20 @@ const MaxObjectIDBytes = 512
 
 // BrokenIDRule is the rule for ids of objects that an id breaks; empty where it breaks none.
 func BrokenIDRule(id string) string {
-	switch {
-	case id == "":
+	if id == "" {
 		return "must not be empty"
-	case len(id) > MaxObjectIDBytes:
-		return fmt.Sprintf("must be at most %d bytes", MaxObjectIDBytes)
-	case !utf8.ValidString(id):
+	}
+	return BrokenTextRule(id, MaxObjectIDBytes)
+}
+
+// BrokenTextRule is the rule that a text breaks by which resources are told apart, or grouped; empty where it breaks none.
+func BrokenTextRule(text string, maxBytes int) string {
+	switch {
+	case len(text) > maxBytes:
+		return fmt.Sprintf("must be at most %d bytes", maxBytes)
+	case !utf8.ValidString(text):
 		return "must be valid UTF-8"
-	case strings.ContainsFunc(id, unicode.IsControl):
+	case strings.ContainsFunc(text, unicode.IsControl):
 		return "must have no control characters"
 	}
 	return ""

@@ -32,13 +32,13 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 		Metadata:          r.Metadata,
 		Tags:              r.Tags,
 		CreatedAt:         r.CreatedAt.UTC(),
-		AttemptedAt:       utc(r.AttemptedAt),
-		SyncedAt:          utc(r.SyncedAt),
-		ExternalCreatedAt: utc(r.ExternalCreatedAt),
-		ListedAt:          utc(r.ListedAt),
-		DueAt:             utc(r.DueAt),
-		DispatchAt:        utc(r.DispatchAt),
-		ClaimedUntil:      utc(r.ClaimedUntil),
+		AttemptedAt:       UTC(r.AttemptedAt),
+		SyncedAt:          UTC(r.SyncedAt),
+		ExternalCreatedAt: UTC(r.ExternalCreatedAt),
+		ListedAt:          UTC(r.ListedAt),
+		DueAt:             UTC(r.DueAt),
+		DispatchAt:        UTC(r.DispatchAt),
+		ClaimedUntil:      UTC(r.ClaimedUntil),
 	}
 	if r.Cause != nil {
 		row.Cause = *r.Cause
@@ -76,7 +76,8 @@ func (r *Resource) IsWorked() bool {
 	return r.State == deltatype.ResourceStatePending || (r.IsFinalizing() && r.DueAt == nil)
 }
 
-func utc(t *time.Time) *time.Time {
+// UTC is a time in UTC; nil stays nil.
+func UTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
 	}

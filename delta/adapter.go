@@ -216,12 +216,8 @@ func (a *controllerAdapter[T]) Encode(encoded, options []byte) (params deltatype
 	if err != nil {
 		return params, fmt.Errorf("the object of the inform does not decode into %s: %w", reflect.TypeFor[T](), err)
 	}
-	params, err = encode(object, &InformOpts{
+	return encodeFor(a.kind, object, &InformOpts{
 		Namespace: opts.Namespace, MoveNamespace: opts.Move, Metadata: opts.Metadata, MaxAttempts: opts.MaxAttempts, Priority: opts.Priority, Tags: opts.Tags,
 		Force: opts.Force, SyncMetadata: opts.SyncMetadata,
 	}, a.decode)
-	if err == nil && params.Kind != a.kind {
-		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
-	}
-	return params, err
 }

@@ -99,10 +99,7 @@ func (a *controllerAdapter[T]) takeChannel(
 
 // listed is an item of the listing. An object that cannot be taken has its id and its JSON with it as far as they can be had.
 func (a *controllerAdapter[T]) listed(object T, shard string) activities.Listed {
-	params, err := encode(object, nil, a.decode)
-	if err == nil && params.Kind != a.kind {
-		err = inputError("kind", params.Kind, "must be the controller's kind, %q", a.kind)
-	}
+	params, err := encodeFor(a.kind, object, nil, a.decode)
 	if err == nil {
 		err = a.checkListedIn(shard, params.Shard)
 	}

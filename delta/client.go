@@ -43,8 +43,7 @@ type Client struct {
 	gate    postgresGate
 
 	// life guards Start and Stop against each other.
-	life    sync.Mutex
-	running *engine
+	life sync.Mutex
 	// condition is how the client stands, also while Start or Stop is under way.
 	condition condition
 	// connection is for calls that need Temporal, whether the client was started or not.
@@ -145,7 +144,6 @@ func (c *Client) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("delta: start: %w", err)
 	}
-	c.running = running
 	c.connection.use(running)
 	running.onEnd = context.AfterFunc(ctx, func() {
 		ended, cancel := context.WithCancel(context.Background())
@@ -176,12 +174,13 @@ func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 	defer c.failures.close()
 	defer c.connection.close()
 	defer c.cancelWork()
-	if now, _ := c.condition.now(); now != stageStarted {
+	now, running := c.condition.now()
+	if now != stageStarted {
 		return nil
 	}
 	c.condition.enter(stageStopping)
 	c.useDispatchers(nil)
-	return c.running.stop(ctx)
+	return running.stop(ctx)
 }
 
 // waitForInforms waits for informs and notifications that are under way. One that Postgres does not answer is not waited for longer than

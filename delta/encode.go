@@ -108,6 +108,15 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 	return params, nil
 }
 
+// encodeFor is encode for an object that a controller of a kind is given.
+func encodeFor(kind string, object Object, opts *InformOpts, stored decoder) (deltatype.ObjectInformParams, error) {
+	params, err := encode(object, opts, stored)
+	if err == nil && params.Kind != kind {
+		err = inputError("kind", params.Kind, "must be the controller's kind, %q", kind)
+	}
+	return params, err
+}
+
 // keysOf are the shard and the limit key of an object, where it has them.
 func keysOf(object Object) (shard, limitKey string, err error) {
 	if with, ok := object.(ObjectWithShard); ok {

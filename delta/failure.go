@@ -36,16 +36,16 @@ type Failure struct {
 	Time time.Time
 }
 
-func failureOf(attempted *activities.Attempted, row *deltatype.ResourceRow) Failure {
+func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 	f := Failure{
-		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Attempt: row.Attempt, Err: attempted.Err, IsPanic: attempted.Trace != "",
-		Stack: attempted.Trace, IsDegraded: row.State == deltatype.ResourceStateDegraded, Duration: attempted.Took, Time: time.Now().UTC(),
+		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Attempt: row.Attempt, Err: o.Err, IsPanic: o.Trace != "",
+		Stack: o.Trace, IsDegraded: row.State == deltatype.ResourceStateDegraded, Duration: o.Took, Time: time.Now().UTC(),
 	}
-	if attempted.IsFinalizing {
+	if o.IsFinalizing {
 		f.Operation = OperationFinalize
 	}
 	if f.Err == nil {
-		f.Err = errors.New(attempted.Error)
+		f.Err = errors.New(o.Error)
 	}
 	return f
 }
@@ -62,12 +62,12 @@ type failures struct {
 	client *Client
 	log    failureLog
 
-	start   sync.Once
 	mu      sync.Mutex
 	closed  bool
 	dropped int
-	queue   chan Failure
-	done    chan struct{}
+	// queue and done are made for the first failure.
+	queue chan Failure
+	done  chan struct{}
 }
 
 // add takes in a failure.
@@ -76,10 +76,6 @@ func (f *failures) add(failure Failure) {
 	if f.client.config.ErrorHandler == nil {
 		return
 	}
-	f.start.Do(func() {
-		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
-		go f.hand()
-	})
 	if failure.Resource != nil {
 		failure.Resource = failure.Resource.Clone()
 	}
@@ -87,6 +83,10 @@ func (f *failures) add(failure Failure) {
 	defer f.mu.Unlock()
 	if f.closed {
 		return
+	}
+	if f.queue == nil {
+		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
+		go f.hand()
 	}
 	select {
 	case f.queue <- failure:
@@ -116,7 +116,7 @@ func (f *failures) handOne(failure Failure) {
 			f.client.config.Logger.Error("the ErrorHandler panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	ctx := context.WithValue(f.client.stopping, clientKey{}, f.client)
+	ctx := f.client.inContext(f.client.stopping)
 	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
 	if failure.Resource != nil {
 		call.Resources = []*deltatype.ResourceRow{failure.Resource}
@@ -128,15 +128,15 @@ func (f *failures) handOne(failure Failure) {
 func (f *failures) close() {
 	f.log.flush()
 	f.mu.Lock()
-	closed := f.closed
+	isHanding := !f.closed && f.queue != nil
 	f.closed = true
+	if isHanding {
+		close(f.queue)
+	}
 	f.mu.Unlock()
-	started := true
-	f.start.Do(func() { started = false })
-	if closed || !started {
+	if !isHanding {
 		return
 	}
-	close(f.queue)
 	select {
 	case <-f.done:
 	case <-time.After(handlerPatience):

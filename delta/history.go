@@ -63,11 +63,7 @@ func (c *Client) InformPasses(ctx context.Context, kind, shard string, limit int
 		all[i] = InformPass{
 			ID: r.ID, Kind: r.Kind, Shard: r.Shard, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
 			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Stale: r.Stale,
-			Refused: r.Refused, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error,
-		}
-		if r.EndedAt != nil {
-			ended := r.EndedAt.UTC()
-			all[i].EndedAt = &ended
+			Refused: r.Refused, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error, EndedAt: db.UTC(r.EndedAt),
 		}
 	}
 	return all, nil

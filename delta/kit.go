@@ -33,11 +33,7 @@ func openKit(controllers, client any) *kit.Kind {
 		a.Context = own.inContext
 	}
 	return &kit.Kind{Activities: a, Decode: r.decode, Encode: func(object deltatype.Object, opts any) (deltatype.ObjectInformParams, error) {
-		params, err := encode(object, opts.(*InformOpts), r.decode)
-		if err == nil && params.Kind != kind {
-			err = inputError("kind", params.Kind, "must be the controller's kind, %q", kind)
-		}
-		return params, err
+		return encodeFor(kind, object, opts.(*InformOpts), r.decode)
 	}}
 }
 

@@ -36,8 +36,7 @@ func (c *Client) LimitKey(ctx context.Context, kind, objectID string) (*LimitKey
 		Key: *row.LimitKey, Concurrency: int(row.Concurrency), Rate: row.Rate, Running: row.Running, Waiting: row.Waiting,
 	}
 	if row.Waits {
-		since := row.QueuedAt.UTC()
-		status.WaitsSince = &since
+		status.WaitsSince = db.UTC(row.QueuedAt)
 	}
 	return status, nil
 }

@@ -88,13 +88,8 @@ func checkObjectID(id string) error {
 
 // checkKey checks a text by which objects are grouped; empty is none.
 func checkKey(field, value string) error {
-	switch {
-	case len(value) > maxKeyBytes:
-		return inputError(field, value, "must be at most %d bytes", maxKeyBytes)
-	case !utf8.ValidString(value):
-		return inputError(field, value, "must be valid UTF-8")
-	case strings.ContainsFunc(value, unicode.IsControl):
-		return inputError(field, value, "must have no control characters")
+	if rule := db.BrokenTextRule(value, maxKeyBytes); rule != "" {
+		return inputError(field, value, "%s", rule)
 	}
 	return nil
 }

@@ -62,21 +62,13 @@ func earlier(a, b *time.Time) *time.Time {
 
 func shardOf(row *db.Shard) ShardStatus {
 	s := ShardStatus{
-		Shard: row.Shard, Paused: row.Paused, GoneSince: inUTC(row.GoneAt), LastFullListing: inUTC(row.LastFullListing),
-		LastSuccess: inUTC(row.SucceededAt), LastFailure: inUTC(row.FailedAt), Error: row.Error,
+		Shard: row.Shard, Paused: row.Paused, GoneSince: db.UTC(row.GoneAt), LastFullListing: db.UTC(row.LastFullListing),
+		LastSuccess: db.UTC(row.SucceededAt), LastFailure: db.UTC(row.FailedAt), Error: row.Error,
 	}
 	if last := row.LastInformTime.UTC(); last.Unix() > 0 {
 		s.LastInformTime = &last
 	}
 	return s
-}
-
-func inUTC(at *time.Time) *time.Time {
-	if at == nil {
-		return nil
-	}
-	utc := at.UTC()
-	return &utc
 }
 
 // addWithheld shows what is withheld of the kind, or of one of its shards.

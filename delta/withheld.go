@@ -92,8 +92,7 @@ func (c *Client) decideWithheld(ctx context.Context, decision, kind, shard strin
 func withheldOf(row *db.Withheld) Withheld {
 	w := Withheld{Kind: row.Kind, Shard: row.Shard, Missing: row.Missing, Total: row.Total, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
 	if row.Decision != nil {
-		at := row.DecidedAt.UTC()
-		w.Decision, w.DecidedMissing, w.DecidedAt = *row.Decision, *row.DecidedMissing, &at
+		w.Decision, w.DecidedMissing, w.DecidedAt = *row.Decision, *row.DecidedMissing, db.UTC(row.DecidedAt)
 	}
 	return w
 }

@@ -61,7 +61,7 @@ func flagFor(shard string) string {
 	return fmt.Sprintf(" --shard %q", shard)
 }
 
-// state is what of a shard somebody should know first.
+// state is a word for how a shard stands: the first that applies.
 func (s shardJSON) state() string {
 	switch {
 	case s.GoneSince != nil:
@@ -148,7 +148,7 @@ func (f *findings) shards(kinds []delta.KindStatus) {
 		}
 		found := len(*f)
 		if k.InformError != "" {
-			f.addKind("shards", k.Kind, healthWarn, "the controller could not name them: "+k.InformError, "see why: delta inform "+k.Kind)
+			f.addKind("shards", k.Kind, healthWarn, "the controller could not name them: "+k.InformError, "see why: delta informs "+k.Kind)
 		}
 		for _, s := range k.Shards {
 			f.shard(k.Kind, s)
