@@ -47,9 +47,13 @@ func (d *dispatcher) takeSlots(ctx context.Context, leased []db.LeaseDueRow) ([]
 	for i, row := range leased {
 		ids[i] = row.ID
 	}
-	waiting, err := db.New().TakeSlots(ctx, d.pool, db.TakeSlotsParams{Kind: d.kind, Ids: ids, Lease: activities.DispatchLease})
+	rows, err := db.New().TakeSlots(ctx, d.pool, db.TakeSlotsParams{Kind: d.kind, Ids: ids, Lease: activities.DispatchLease})
 	if err != nil {
 		return nil, fmt.Errorf("taking slots of limit keys: %w", err)
+	}
+	waiting := make([]int64, len(rows)) // a lease counts no calls, so none is early
+	for i, row := range rows {
+		waiting[i] = row.ID
 	}
 	d.setQueueing(2*len(waiting) >= len(leased))
 	if len(waiting) == 0 {
