@@ -260,6 +260,25 @@ func TestWhatIsPausedSnoozedOrChangedWhileItWaitsLetsOthersPass(t *testing.T) {
 	require.Equal(t, 1, k.count("id = $1 AND slot_key = 'busy'", busy[3]))
 }
 
+func TestEachOutcomeTakesTheSlotBackAtOnce(t *testing.T) {
+	t.Parallel()
+	k := newKeys(t, 1, 0)
+	for _, state := range []deltatype.ResourceState{
+		deltatype.ResourceStateSynced, deltatype.ResourceStateFailed, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted,
+		deltatype.ResourceStateScheduled, // snoozed, or given back
+	} {
+		ids := k.due("key "+string(state), 2)
+		require.Equal(t, 1, k.take(ids, true))
+		claim := uuid.NewString()
+		rows := k.claim(claim, ids)
+		require.Len(t, rows, 1)
+		_, err := db.New().WriteOutcomes(t.Context(), k.pool, outcomeParams(claim, state, rows))
+		require.NoError(t, err)
+		require.Zero(t, k.count("slot_key = $1", "key "+string(state)), state)
+		require.EqualValues(t, 1, k.wake("key "+string(state)))
+	}
+}
+
 // Sets of three clients meet on a few keys, and some die with their claims. At no time are more claims of a key alive than it has slots.
 func TestLivingClaimsOfAKeyAreNeverMoreThanItsSlots(t *testing.T) {
 	t.Parallel()
