@@ -137,7 +137,8 @@ type DueForDispatchParams struct {
 	Namespace string
 }
 
-// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
+// longest from now.
 func (q *Queries) DueForDispatch(ctx context.Context, db DBTX, arg DueForDispatchParams) ([]int64, error) {
 	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest, arg.Namespace)
 	if err != nil {
@@ -751,12 +752,17 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 	return items, nil
 }
 
-const wakeNamespace = `-- name: WakeNamespace :exec
-UPDATE delta_namespace SET snoozed_until = NULL WHERE name = $1
+const wakeNamespace = `-- name: WakeNamespace :one
+UPDATE delta_namespace n SET snoozed_until = NULL
+FROM (SELECT o.name, o.snoozed_until, o.snooze_spread FROM delta_namespace o WHERE o.name = $1 FOR NO KEY UPDATE) o
+WHERE n.name = o.name
+RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts
 `
 
-// Ends the snooze of a namespace.
-func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) error {
-	_, err := db.Exec(ctx, wakeNamespace, namespace)
-	return err
+// Ends the snooze of a namespace, and says for how long it would have lasted.
+func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) (time.Duration, error) {
+	row := db.QueryRow(ctx, wakeNamespace, namespace)
+	var lasts time.Duration
+	err := row.Scan(&lasts)
+	return lasts, err
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full.
+// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full, or whose namespaces are snoozed.
 const queueSize = 1000
 
 // lookAfterKeys wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that

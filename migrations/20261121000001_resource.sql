@@ -660,6 +660,7 @@ DECLARE
     at timestamptz;
     woken bigint;
     asleep text[];
+    stays text[];
     put_off text[];
 BEGIN
     IF named IS NULL THEN
@@ -683,13 +684,15 @@ BEGIN
     END IF;
     PERFORM delta_revoke_slots(of_kind, keys, at);
     asleep := delta_snoozed_namespaces();
+    -- What ends a snooze waits for this, and finds all that was put off. A namespace that is locked is being changed.
+    stays := ARRAY(SELECT n.name FROM delta_namespace n WHERE n.name = ANY (asleep) FOR SHARE SKIP LOCKED);
     WITH room AS MATERIALIZED (
         SELECT m.limit_key, greatest(least(m.slots, delta_key_calls(m.first, m.apart, m.lead, m.given), 256), 0) AS free FROM delta_key_room(c, keys, at) m
     ),
     front AS MATERIALIZED (
         SELECT q.*, m.free FROM room m
         CROSS JOIN LATERAL (
-            SELECT d.id, d.limit_key, d.priority, d.queued_at,
+            SELECT d.id, d.limit_key, d.priority, d.queued_at, d.namespace,
                 CASE WHEN d.namespace = ANY (asleep) THEN delta_snoozed_until(of_kind, d.namespace, d.id) END AS wakes_at
             FROM delta_resource d
             WHERE d.kind = of_kind AND d.limit_key = m.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
@@ -699,7 +702,7 @@ BEGIN
         ) q
     ),
     snoozed AS (
-        UPDATE delta_resource r SET dispatch_at = f.wakes_at FROM front f WHERE r.id = f.id AND f.wakes_at > at
+        UPDATE delta_resource r SET dispatch_at = f.wakes_at FROM front f WHERE r.id = f.id AND f.wakes_at > at AND f.namespace = ANY (stays)
         RETURNING r.limit_key
     ),
     given AS (
