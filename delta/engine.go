@@ -289,7 +289,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 	}()
 	e.kinds = e.client.activities(e.installation, e.stopping)
 	if e.client.config.SharedWorker {
-		if err := e.startSharedWorker(workCtx); err != nil {
+		if err := e.startSharedWorker(ctx, workCtx); err != nil {
 			return err
 		}
 	}
@@ -303,7 +303,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 
 func (e *engine) startKind(ctx, workCtx context.Context, kind string, r registered) error {
 	if e.client.config.TaskQueue == "" {
-		if err := e.startOwnWorkers(workCtx, kind, r); err != nil {
+		if err := e.startOwnWorkers(ctx, workCtx, kind, r); err != nil {
 			return err
 		}
 	}
