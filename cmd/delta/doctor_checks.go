@@ -227,9 +227,11 @@ func (f *findings) attributes(status *delta.TemporalStatus) {
 	}
 }
 
+const checkInformer = "informer"
+
 // informer looks at a kind's schedule, and at how far its informer lags.
 func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time.Time) {
-	add := func(status health, detail, remedy string) { f.addKind("informer", k.Kind, status, detail, remedy) }
+	add := func(status health, detail, remedy string) { f.addKind(checkInformer, k.Kind, status, detail, remedy) }
 	every := "every " + often(k.InformInterval)
 	if k.InformSchedule != nil {
 		every = "by calendar"
@@ -242,7 +244,7 @@ func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time
 	case k.InformInterval < 0:
 		add(healthOK, "never runs by itself, as it is set", "")
 	default:
-		f.schedule("informer", k, every, t.Schedule, now)
+		f.schedule(checkInformer, k, every, t.Schedule, now)
 	}
 }
 
@@ -266,6 +268,8 @@ func (f *findings) schedule(check string, k delta.KindStatus, every string, ther
 		add(healthWarn, every+", paused in Temporal by an operator", resume)
 	case there.LastRunFailed:
 		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(there.LastRun, now)), "see why: delta informs "+k.Kind)
+	case check == checkInformer && k.Lag > 0:
+		add(healthWarn, fmt.Sprintf("%s, but no pass has succeeded for %s", every, short(k.Lag)), "see why: delta informs "+k.Kind)
 	default:
 		add(healthOK, fmt.Sprintf("%s, next %s", every, when(there.NextRun, now)), "")
 	}

@@ -18,6 +18,7 @@ type shardJSON struct {
 	LastFullListing *time.Time    `json:"last_full_listing"`
 	LastSuccess     *time.Time    `json:"last_success"`
 	LastFailure     *time.Time    `json:"last_failure"`
+	LagSeconds      *float64      `json:"lag_seconds"`
 	Error           *string       `json:"error"`
 	Withheld        *withheldJSON `json:"withheld"`
 }
@@ -27,7 +28,7 @@ func shardsOf(k delta.KindStatus) []shardJSON {
 	for i, s := range k.Shards {
 		all[i] = shardJSON{
 			Shard: s.Shard, Paused: s.Paused, GoneSince: s.GoneSince, LastInformTime: s.LastInformTime, LastFullListing: s.LastFullListing,
-			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, Error: textOf(s.Error), Withheld: withheldOf(s.Withheld),
+			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, LagSeconds: lagSeconds(s.Lag), Error: textOf(s.Error), Withheld: withheldOf(s.Withheld),
 		}
 	}
 	return all
@@ -100,7 +101,7 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 		return nil
 	}
 	_, _ = fmt.Fprintln(c.out)
-	if err := c.table([]string{"KIND", "SHARD", "LISTING", "LAG", "LAST SUCCESS", "WITHHELD"}, rows, 1); err != nil {
+	if err := c.table([]string{"KIND", "SHARD", "LISTING", "LAST SUCCESS", "LAG", "WITHHELD"}, rows, 1); err != nil {
 		return err
 	}
 	if hidden > 0 {
@@ -110,16 +111,13 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 }
 
 func (s shardJSON) row(kind string, now time.Time) []string {
-	lag, withheld := "-", "-"
-	if s.LastInformTime != nil {
-		lag = short(now.Sub(*s.LastInformTime))
-	}
+	withheld := "-"
 	if s.Withheld != nil {
 		if withheld = s.Withheld.missing(); s.Withheld.Decision != "" {
 			withheld += ", " + s.Withheld.Decision
 		}
 	}
-	return []string{kind, plain(s.Shard), s.state(), lag, when(s.LastSuccess, now), withheld}
+	return []string{kind, plain(s.Shard), s.state(), when(s.LastSuccess, now), lagShown(s.LagSeconds), withheld}
 }
 
 // tellShards says what is to be decided of shards, and which fail.
