@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/remedy"
 )
 
 // shardJSON is a shard of a kind as --output json shows it.
@@ -52,14 +53,6 @@ func inShard(kind, shard string) string {
 		return kind
 	}
 	return kind + " " + plain(shard)
-}
-
-// flagFor is the flag that names a shard.
-func flagFor(shard string) string {
-	if shard == "" {
-		return ""
-	}
-	return fmt.Sprintf(" --shard %q", shard)
 }
 
 // state is a word for how a shard stands: the first that applies.
@@ -134,7 +127,7 @@ func (c *cli) tellShards(k kindJSON) {
 		if s.GoneSince != nil {
 			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": its " + counted(w.Missing, "resource") + " stay as they are"
 		}
-		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, flagFor(s.Shard)))
+		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
 	}
 }
 
@@ -160,13 +153,13 @@ func (f *findings) shards(kinds []delta.KindStatus) {
 func (f *findings) shard(kind string, s delta.ShardStatus) {
 	add := func(detail, remedy string) { f.addKind("shards", kind, healthWarn, s.Shard+": "+detail, remedy) }
 	undecided := s.Withheld != nil && s.Withheld.Decision == ""
-	switch flag := flagFor(s.Shard); {
+	switch flag := remedy.ShardFlag(s.Shard); {
 	case s.GoneSince != nil && undecided:
 		add(fmt.Sprintf("no longer named by the controller since %s, and %s left", s.GoneSince.Format(time.RFC3339), counted(s.Withheld.Missing, "resource")),
-			"delete them: delta informs approve "+kind+flag+"; keep them: delta informs dismiss "+kind+flag)
+			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case undecided:
 		add(fmt.Sprintf("its listings leave out %s resources, so none is marked deleted", withheldOf(s.Withheld).missing()),
-			"delete them: delta informs approve "+kind+flag+"; keep them: delta informs dismiss "+kind+flag)
+			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case s.Error != "":
 		add("its latest pass failed: "+s.Error, "see its passes: delta informs "+kind+flag)
 	case s.Paused:
