@@ -105,6 +105,8 @@ type Activities struct {
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
 	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
 	Observed func(Observation)
+	// PassEnded is called after a pass of an informer has ended and that was noted, or could not be; nil for no call.
+	PassEnded func(EndedPass)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.

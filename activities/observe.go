@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"context"
 	"time"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -27,4 +28,29 @@ func (a *Activities) observe(o Observation) {
 // observed is the observation of an attempt.
 func (one *claimed) observed(row func() (*deltatype.ResourceRow, error)) Observation {
 	return Observation{Outcome: one.outcome, IsFinalizing: one.worked.IsFinalizing(), Waited: one.waited, Row: row}
+}
+
+// EndedPass says what a pass of an informer came to: one try of a run, or the failure to name its shards.
+type EndedPass struct {
+	Kind, Shard string
+	// RunID is that of the run in Temporal; empty outside of one.
+	RunID string
+	// Took is how long the pass took.
+	Took time.Duration
+	// Err is why it failed; nil if it did not.
+	Err error
+	InformProgress
+}
+
+// observeEnd hands on what a pass came to.
+func (p *pass) observeEnd(ctx context.Context, failure error) {
+	if p.activities.PassEnded == nil {
+		return
+	}
+	if failure != nil && p.cause != nil {
+		failure = p.cause
+	}
+	p.activities.PassEnded(EndedPass{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: runID(ctx), Took: time.Since(p.startedAt), Err: failure, InformProgress: p.progress,
+	})
 }

@@ -50,12 +50,12 @@ type Config struct {
 
 	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. Calls come
 	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, more are dropped, and counted in the log. Stop waits
-	// a second for what is left. A panic is logged.
+	// a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
 	//
 	// Defaults to nil: failures are in the log, on the row, and in the events.
 	ErrorHandler func(ctx context.Context, failure Failure)
 
-	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, the first one outermost.
+	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, and around every listing, the first one outermost.
 	Middleware []Middleware
 
 	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can

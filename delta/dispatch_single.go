@@ -25,6 +25,12 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
+// What the errors of a resource begin with whose workflow could not be started.
+const (
+	workflowNotStarted = "its workflow cannot be started: "
+	batchNotStarted    = "its batch cannot be started: "
+)
+
 // wakeSingles wakes the own workflows of rows that were leased together. A row whose workflow cannot be started waits by itself, ever
 // longer, and says why; only a failure that concerns Temporal as a whole is returned.
 func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) error {
@@ -67,7 +73,7 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 			"resources", len(atFault), "object_id", d.shown(first), "error", reasons[first.ID])
 	}
 	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
-		return d.startBackoff(row.ID), "its workflow cannot be started: " + reasons[row.ID].Error()
+		return d.startBackoff(row.ID), workflowNotStarted + reasons[row.ID].Error()
 	})
 	if releaseErr := d.releaseNow(ctx, unwoken); err == nil {
 		err = releaseErr

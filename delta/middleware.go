@@ -41,7 +41,7 @@ type Call struct {
 
 // PassCall is what a listing is called for.
 type PassCall struct {
-	// RunID is that of the run of the informer, as in [Client.InformRuns].
+	// RunID is that of the run of the informer, as in [InformPass].
 	RunID string
 	// Options are those that the informer is given.
 	Options InformOptions
@@ -51,6 +51,9 @@ type PassCall struct {
 // and the timeout. It calls next once, with the context that the controller is to have, and returns its error, or another one: what it
 // returns counts, as if the controller had returned it. A panic of the controller is a *[PanicError] by then. A Middleware that returns
 // without calling next takes the place of the controller.
+//
+// Around a listing, next returns when all was listed, with the reason if the informer has failed it ([FailInform]). An error fails the pass. No
+// error makes no listing complete that failed, or that next was not called for: what it leaves out would count as gone.
 //
 // One that panics harms nothing: the panic is logged, next is called if it was not, and its error counts. It must be safe for concurrent use.
 type Middleware func(ctx context.Context, call *Call, next func(ctx context.Context) error) error
@@ -93,7 +96,11 @@ func Logger(ctx context.Context) *slog.Logger {
 		first := call.Resources[0]
 		return logger.With("kind", call.Kind, "namespace", first.Namespace, "resources", len(call.Resources), "workflow_id", first.WorkflowID)
 	case call.Pass != nil:
-		return logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+		logger = logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+		if shard := call.Pass.Options.Shard; shard != "" {
+			logger = logger.With("shard", shard)
+		}
+		return logger
 	}
 	return logger.With("kind", call.Kind)
 }

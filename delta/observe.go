@@ -35,3 +35,10 @@ func (c *Client) observeInform(r *deltatype.ObjectInformResult) {
 		c.events.send(EventCategoryObjectSkipped, r.Resource)
 	}
 }
+
+// observePass hands on that a pass of an informer has ended, if it has failed.
+func (c *Client) observePass(p activities.EndedPass) {
+	if p.Err != nil {
+		c.failures.add(failureOfPass(&p))
+	}
+}
