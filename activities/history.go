@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -26,6 +27,7 @@ const (
 
 // beginHistory notes that a pass has begun.
 func (p *pass) beginHistory(ctx context.Context) (err error) {
+	p.started = time.Now()
 	params := db.BeginInformParams{
 		Kind: p.in.Kind, Shard: p.in.Options.Shard, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
 	}
@@ -44,6 +46,7 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 
 // endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
 func (p *pass) endHistory(ctx context.Context, failure error) {
+	p.observeEnd(failure)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	progress := p.progress

@@ -211,6 +211,8 @@ type pass struct {
 	refusals         refusals
 	// history is the row that the pass has in it.
 	history int64
+	// started is when this execution of the pass began, by the clock of this machine.
+	started time.Time
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
@@ -349,6 +351,9 @@ func (p *pass) write(ctx context.Context) error {
 		}
 	}
 	p.progress.Scheduled += scheduled
+	if p.activities.Listed != nil {
+		p.activities.Listed(results)
+	}
 	p.page, p.bytes = p.page[:0], 0
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err

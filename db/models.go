@@ -91,6 +91,7 @@ type Resource struct {
 	Revision          *int64
 	WrittenBy         uint64
 	CreatedAt         time.Time
+	GenerationAt      time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
@@ -123,6 +124,7 @@ type Resource struct {
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
+	Carrier           []byte
 }
 
 type Shard struct {

@@ -38,9 +38,11 @@ type Client struct {
 	claims  *activities.Claims
 	snoozes *activities.Snoozes
 	// paces are those of each kind.
-	paces   map[string]*pace
-	awaiter awaiter
-	gate    postgresGate
+	paces map[string]*pace
+	// telemetry is nil where there is none.
+	telemetry *telemetry
+	awaiter   awaiter
+	gate      postgresGate
 
 	// life guards Start and Stop against each other.
 	life sync.Mutex
@@ -102,7 +104,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			stuck:           dispatchStuck,
 		},
 	}
-	c.condition.done = make(chan struct{})
+	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)
+	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/workflow"
 )
 
 // Config configures a [Client]. Its zero value is a client that only informs. No duration is longer than 100 years.
@@ -57,6 +58,18 @@ type Config struct {
 
 	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, the first one outermost.
 	Middleware []Middleware
+
+	// Telemetry takes in what the client measures, and makes spans of informs and of calls of controllers: see the module deltaotel. Its spans are
+	// outside of Middleware. It is not called from any transaction but the caller's of [Client.InformTx].
+	//
+	// Defaults to nil: nothing is measured.
+	Telemetry Telemetry
+
+	// ContextPropagators have values of the context of an inform reach Work and Finalize, as those that are given to a Temporal client have them
+	// reach activities: give the same here. Inject is called by each inform, and Extract before Work, with what the inform of the generation
+	// has set: 16 KiB at most, in a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A
+	// WorkBatch gets the headers that all of its resources have alike, or none. An error, or a panic, fails the inform, or the attempt.
+	ContextPropagators []workflow.ContextPropagator
 
 	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
 	// share a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and
@@ -218,7 +231,7 @@ func (c Config) WithDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = defaultLogger()
 	}
-	c.Middleware = slices.Clone(c.Middleware)
+	c.Middleware, c.ContextPropagators = slices.Clone(c.Middleware), slices.Clone(c.ContextPropagators)
 	setDefault(&c.WorkflowIDPrefix, defaultPrefix)
 	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
@@ -286,6 +299,11 @@ func (c Config) validate() error {
 	for i, middleware := range c.Middleware {
 		if middleware == nil {
 			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
+		}
+	}
+	for i, propagator := range c.ContextPropagators {
+		if propagator == nil {
+			return inputError(fmt.Sprintf("Config.ContextPropagators[%d]", i), nil, "must not be nil")
 		}
 	}
 	switch {

@@ -92,6 +92,7 @@ func (f *failures) add(failure Failure) {
 	case f.queue <- failure:
 	default:
 		f.dropped++
+		f.client.telemetry.recordDropped("failures")
 	}
 }
 

@@ -123,6 +123,7 @@ type resourceJSON struct {
 	Snoozes           int             `json:"snoozes"`
 	Priority          int             `json:"priority"`
 	CreatedAt         time.Time       `json:"created_at"`
+	GenerationAt      time.Time       `json:"generation_at"`
 	AttemptedAt       *time.Time      `json:"attempted_at"`
 	SyncedAt          *time.Time      `json:"synced_at"`
 	ExternalCreatedAt *time.Time      `json:"external_created_at"`
@@ -150,7 +151,7 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
-		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
+		CreatedAt: r.CreatedAt, GenerationAt: r.GenerationAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,
 		Tags: append([]string{}, r.Tags...), Metadata: r.Metadata, Object: r.EncodedObject, Errors: []errorJSON{},
 	}
