@@ -63,6 +63,8 @@ type Installation struct {
 	HashObjectIds    *bool
 	Salt             string
 	SchemaVersion    int32
+	MeasuredBy       *string
+	MeasuredUntil    *time.Time
 	CreatedAt        time.Time
 }
 

@@ -64,6 +64,8 @@ type timing struct {
 	lease, poll, abandonAfter, temporalTimeout time.Duration
 	// dispatch bounds a round of a dispatcher, and stuck is how long one takes that is given up.
 	dispatch, stuck time.Duration
+	// measure is how often what Telemetry is told of client and database is measured.
+	measure time.Duration
 }
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
@@ -102,6 +104,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			temporalTimeout: 10 * time.Second,
 			dispatch:        dispatchTimeout,
 			stuck:           dispatchStuck,
+			measure:         measureEvery,
 		},
 	}
 	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)

@@ -65,6 +65,12 @@ type Config struct {
 	// Defaults to nil: nothing is measured.
 	Telemetry Telemetry
 
+	// CountResourcesInterval is how often resources are counted by kind, namespace and state for Telemetry, by one client for all. That reads the
+	// whole table: 2 seconds or so for ten million rows. At least 15 seconds; negative: never.
+	//
+	// Defaults to 5 minutes.
+	CountResourcesInterval time.Duration
+
 	// ContextPropagators have values of the context of an inform reach Work and Finalize, as those that are given to a Temporal client have them
 	// reach activities: give the same here. Inject is called by each inform, and Extract before Work, with what the inform of the generation
 	// has set: 16 KiB at most, in a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A
@@ -237,6 +243,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
 	setDefault(&c.ResourceInformInterval, defaultInformInterval)
 	setDefault(&c.DispatchPollInterval, dispatchPoll)
+	setDefault(&c.CountResourcesInterval, countEvery)
 	setDefault(&c.MaintenanceJobInterval, defaultMaintenanceInterval)
 	setDefault(&c.ResourceCleanerTimeout, defaultCleanerTimeout)
 	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
@@ -311,6 +318,8 @@ func (c Config) validate() error {
 		return inputError("Config.TemporalOptions", "a function", "must not be set together with Config.Temporal: give the options to that client as it is dialled")
 	case c.SharedWorker && c.TaskQueue == "":
 		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
+	case c.CountResourcesInterval > 0 && c.CountResourcesInterval < measureEvery:
+		return inputError("Config.CountResourcesInterval", c.CountResourcesInterval, "must be at least %s, negative for never, or 0 for the default", measureEvery)
 	case c.DispatchPollInterval != 0 && (c.DispatchPollInterval < minDispatchPoll || c.DispatchPollInterval > maxDispatchPoll):
 		return inputError("Config.DispatchPollInterval", c.DispatchPollInterval, "must be between %s and %s, or 0 for the default", minDispatchPoll, maxDispatchPoll)
 	}
@@ -324,6 +333,7 @@ func (c Config) validate() error {
 		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
 		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
 		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
+		{"CountResourcesInterval", c.CountResourcesInterval, anything, ""},
 		{"ResourceInformInterval", c.ResourceInformInterval, anything, ""},
 		{"SyncedResourceRetentionPeriod", c.SyncedResourceRetentionPeriod, anything, ""},
 		{"DegradedResourceRetentionPeriod", c.DegradedResourceRetentionPeriod, anything, ""},

@@ -55,6 +55,9 @@ CREATE TABLE delta_installation (
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
     -- Rises with each migration. A client that knows only lower ones does not start: it could write what the newer ones do not expect.
     schema_version integer NOT NULL DEFAULT 1,
+    -- Which client measures for all what telemetry says of the database, and until when it does if it says no more.
+    measured_by uuid,
+    measured_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
