@@ -10,4 +10,7 @@
 //
 // Metrics are in seconds. Their labels are kinds, namespaces, outcomes and the like, and never ids. docs/metrics.md in Delta's repository has a table
 // of them, with the alerts that use them.
+//
+// [ObserveConsumer], [ObserveSubscription], [ObserveMessages] and [ObserveStream] have metrics of the packages messagedb and cdc collected, also in
+// programs without a client of Delta.
 package deltaotel

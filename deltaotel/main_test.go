@@ -19,6 +19,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/deltaotel"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 // patience is how long a test waits for what must come; see delta/main_test.go.
@@ -171,6 +172,8 @@ func (o *observed) figure(name string, labels ...string) (float64, bool) {
 			continue
 		}
 		switch data := m.Data.(type) {
+		case metricdata.Sum[float64]:
+			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
 		case metricdata.Sum[int64]:
 			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
 		case metricdata.Gauge[int64]:
@@ -217,3 +220,5 @@ func (o *observed) becomes(wanted float64, name string, labels ...string) {
 		return there && last == wanted
 	}, name, labels, "wanted", wanted)
 }
+
+func TestMain(m *testing.M) { cdctest.Main(m) }
