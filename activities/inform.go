@@ -356,6 +356,9 @@ func (p *pass) write(ctx context.Context) error {
 		}
 	}
 	p.progress.Scheduled += scheduled
+	if p.activities.Listed != nil {
+		p.activities.Listed(results)
+	}
 	p.page, p.bytes = p.page[:0], 0
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err

@@ -36,6 +36,9 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 	if d.isWithoutAttributes(ref, err) {
 		_, err = d.client.ExecuteWorkflow(startCtx, batchOptions(d.names, batch, namespace, priority, false), workflows.BatchName, input...)
 	}
+	if ctx.Err() == nil || err == nil {
+		d.recordWoken(DispatchBatch, 1, len(members), err)
+	}
 	if err == nil {
 		return nil
 	}

@@ -66,9 +66,14 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		})
 	}
 	_ = group.Wait()
+	d.recordWoken(DispatchSingle, len(due)-len(atFault)-len(unwoken), 1, nil)
+	if failure != nil {
+		d.recordWoken(DispatchSingle, len(unwoken), 1, failure)
+	}
 	d.nameWorkflows(ctx, due)
 	if len(atFault) > 0 {
 		first := atFault[0]
+		d.recordWoken(DispatchSingle, len(atFault), 1, reasons[first.ID])
 		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them", "kind", d.kind,
 			"resources", len(atFault), "object_id", d.shown(first), "error", reasons[first.ID])
 	}

@@ -71,8 +71,10 @@ type dispatcher struct {
 	// timeout bounds a round.
 	timeout time.Duration
 	health  dispatchHealth
-	wakes   chan struct{}
-	limits  *namespaceLimits
+	// telemetry counts what is woken; nil for none.
+	telemetry *telemetry
+	wakes     chan struct{}
+	limits    *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace

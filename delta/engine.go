@@ -107,6 +107,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		e.loops.Go(func() { d.run(loopCtx) })
 	}
 	e.loops.Go(func() { e.maintain(loopCtx) })
+	if c.telemetry != nil {
+		e.loops.Go(func() { e.measure(loopCtx) })
+	}
 	return e, nil
 }
 
@@ -328,6 +331,8 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			}
 		},
 		dropAttributes: func() { e.attributes.Store(false) },
+
+		telemetry: e.client.telemetry,
 
 		log:   e.client.config.Logger,
 		lease: e.client.timing.lease,
