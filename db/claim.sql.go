@@ -47,6 +47,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     claim = $1::uuid,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + $2::interval END,
     slot_until = NULL,
+    queued_at = NULL,
     workflow_id = coalesce(nullif($3::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', $4::text), $5)
@@ -309,7 +310,7 @@ SELECT w.id::bigint AS id FROM delta_take_slots($1, ARRAY(
         LIMIT $3::integer
     ) found
     LIMIT $3::integer
-), FALSE, FALSE, '0') AS w (id)
+), FALSE, FALSE, '0') AS w
 `
 
 type QueueDueParams struct {
@@ -381,7 +382,8 @@ func (q *Queries) SweepKeys(ctx context.Context, db DBTX, older time.Duration) e
 }
 
 const takeSlots = `-- name: TakeSlots :many
-SELECT w.id::bigint AS id FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w (id)
+SELECT w.id::bigint AS id, w.queued::boolean AS queued, coalesce(w.wait, '0')::interval AS wait
+FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w
 `
 
 type TakeSlotsParams struct {
@@ -391,9 +393,15 @@ type TakeSlotsParams struct {
 	Lease  time.Duration
 }
 
+type TakeSlotsRow struct {
+	ID     int64
+	Queued bool
+	Wait   time.Duration
+}
+
 // Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
-// on: a dispatcher looks at them when it is theirs.
-func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]int64, error) {
+// on (a dispatcher looks at them when it is theirs), and those whose claim has to wait until their call may begin.
+func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]TakeSlotsRow, error) {
 	rows, err := db.Query(ctx, takeSlots,
 		arg.Kind,
 		arg.Ids,
@@ -404,13 +412,13 @@ func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) (
 		return nil, err
 	}
 	defer rows.Close()
-	var items []int64
+	var items []TakeSlotsRow
 	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var i TakeSlotsRow
+		if err := rows.Scan(&i.ID, &i.Queued, &i.Wait); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

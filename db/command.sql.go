@@ -31,7 +31,8 @@ SET state = 'deleted',
     synced_at = now(),
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
@@ -140,7 +141,8 @@ type DueForDispatchParams struct {
 	Namespace string
 }
 
-// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
+// longest from now.
 func (q *Queries) DueForDispatch(ctx context.Context, db DBTX, arg DueForDispatchParams) ([]int64, error) {
 	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest, arg.Namespace)
 	if err != nil {
@@ -770,12 +772,17 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 	return items, nil
 }
 
-const wakeNamespace = `-- name: WakeNamespace :exec
-UPDATE delta_namespace SET snoozed_until = NULL WHERE name = $1
+const wakeNamespace = `-- name: WakeNamespace :one
+UPDATE delta_namespace n SET snoozed_until = NULL
+FROM (SELECT o.name, o.snoozed_until, o.snooze_spread FROM delta_namespace o WHERE o.name = $1 FOR NO KEY UPDATE) o
+WHERE n.name = o.name
+RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts
 `
 
-// Ends the snooze of a namespace.
-func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) error {
-	_, err := db.Exec(ctx, wakeNamespace, namespace)
-	return err
+// Ends the snooze of a namespace, and says for how long it would have lasted.
+func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) (time.Duration, error) {
+	row := db.QueryRow(ctx, wakeNamespace, namespace)
+	var lasts time.Duration
+	err := row.Scan(&lasts)
+	return lasts, err
 }

@@ -287,7 +287,7 @@ CROSS JOIN LATERAL (
 -- name: NoteResources :many
 -- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
 -- a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
--- as by InformResources.
+-- as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key.
 WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 ),
@@ -312,6 +312,7 @@ SET metadata = coalesce(o.metadata, r.metadata),
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
     shard = o.shard,
     limit_key = o.limit_key,
+    dispatch_at = CASE WHEN r.queued_at IS NOT NULL AND r.dispatch_at IS NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now() ELSE r.dispatch_at END,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
