@@ -235,10 +235,15 @@ func (a *Activities) withoutIDs(err error) error {
 	return temporal.NewApplicationError(why, "delta.Failed")
 }
 
-// Attempt is [Activities.Attempt] of the resource's kind.
+// Attempt is [Activities.Attempt] of the resource's kind. An attempt that has failed is a failed activity in Temporal, whose error has the step
+// in its details.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
-	return step.shownTo(ref), soonElsewhere(err)
+	if err != nil {
+		return Step{}, soonElsewhere(err)
+	}
+	step = step.shownTo(ref)
+	return step, step.asError()
 }
 
 // EndRetention is [Activities.EndRetention] of the resource's kind.

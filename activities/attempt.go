@@ -51,12 +51,14 @@ type Step struct {
 	Elsewhere bool `json:"elsewhere,omitempty"`
 	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
 	HandedOver bool `json:"handed_over,omitempty"`
+	// failure is set where the attempt has failed: Temporal is to show that.
+	failure *failure
 }
 
 // shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
 func (s Step) shownTo(ref Ref) Step {
 	if ref.HashedID != "" {
-		s.Error = ""
+		s.Error, s.failure = "", s.failure.withoutText()
 	}
 	return s
 }
@@ -83,6 +85,9 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	}
 	step, err := a.attemptAs(ctx, ref)
 	step.Local = a.Pace != nil && a.Pace.IsLocal() && !step.Elsewhere
+	if a.HashObjectIDs {
+		step.failure = step.failure.withoutText()
+	}
 	return step, err
 }
 
@@ -247,7 +252,9 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		e.leave(locked)
 	}
 	if written != nil {
-		return stepOf(one.after(written), written.Now), nil
+		step := stepOf(one.after(written), written.Now)
+		step.failure = one.failure(written)
+		return step, nil
 	}
 	got, found, err := e.get(context.WithoutCancel(ctx), ref)
 	if err != nil || !found {
@@ -256,8 +263,11 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 	if one.tx.committed {
 		e.wakeKeys([]*claimed{one})
 		e.observe(one.observed(got.Resource.Row))
+		return e.unclaimed(ctx, ref, &got)
 	}
-	return e.unclaimed(ctx, ref, &got)
+	step, err := e.unclaimed(ctx, ref, &got)
+	step.failure = one.failure(nil)
+	return step, err
 }
 
 // unclaimed says what a row that offers no attempt waits for; nil is one that is not there.

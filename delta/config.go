@@ -30,7 +30,8 @@ type Config struct {
 	// CompleteListing cannot be switched off here. A kind that Controllers does not have is refused.
 	Kinds map[string]ObjectSettings
 
-	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it.
+	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it. Give it [TemporalLogger], or the SDK logs each failed
+	// attempt at level error.
 	//
 	// Defaults to a connection that Start makes, and Stop closes, from the Temporal SDK's environment configuration
 	// (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS and API keys, or a profile in temporal.toml).

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
-	"go.temporal.io/sdk/log"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -172,7 +171,7 @@ func (e *engine) connect(ctx context.Context) error {
 	}
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
-	options.Logger = log.NewStructuredLogger(e.client.config.Logger)
+	options.Logger = TemporalLogger(e.client.config.Logger)
 	if err := e.changeOptions(&options); err != nil {
 		return err
 	}
