@@ -83,13 +83,15 @@ type InformProgress struct {
 	Withheld int64 `json:"withheld,omitempty"`
 	// Shards are what the run is to list, where the controller has named them instead.
 	Shards *ShardRun `json:"shards,omitempty"`
+	// Pass says more of the pass, to people who look at it in Temporal; nil where there was none.
+	Pass *PassReport `json:"pass,omitempty"`
 }
 
 // Add returns the sum with what another pass of the run came to.
 func (p InformProgress) Add(o InformProgress) InformProgress {
 	return InformProgress{
 		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Stale: p.Stale + o.Stale,
-		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld,
+		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld, Pass: p.Pass.add(o.Pass),
 	}
 }
 
@@ -121,6 +123,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
 	p := pass{activities: a, in: in, began: began.UTC(), cursor: began.UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
+	p.progress.Pass = a.report(options, complete)
 	if err := p.beginHistory(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
@@ -349,6 +352,7 @@ func (p *pass) write(ctx context.Context) error {
 		}
 	}
 	p.progress.Scheduled += scheduled
+	p.progress.Pass.Pages++
 	p.page, p.bytes = p.page[:0], 0
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err

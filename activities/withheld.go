@@ -57,7 +57,7 @@ func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why str
 			"allowed", a.Listing.MostDeleted, "allowed_share", a.Listing.MostDeletedShare)
 	}
 	p.progress.Withheld = counted.Missing
-	return true, nil
+	return true, p.reportWithheld(ctx)
 }
 
 // forgetWithheld ends what was withheld of the kind, or of its shard.

@@ -205,7 +205,7 @@ func TestStartRepeatsSchedulesThatTemporalDoesNotAnswerInTime(t *testing.T) {
 		return status.Error(codes.DeadlineExceeded, "context deadline exceeded")
 	})
 	h.start(config)
-	for _, id := range []string{"/installation", "/inform:listed"} {
+	for _, id := range []string{"/installation:do-not-resume-or-delete", "/inform:listed"} {
 		_, ok := refused.Load(h.Prefix + id)
 		require.True(t, ok, id)
 		_, err := h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+id).Describe(t.Context())
