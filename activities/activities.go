@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -105,6 +106,11 @@ type Activities struct {
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
 	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
 	Observed func(Observation)
+	// PassEnded is called when a pass of an informer has ended and that was noted, or could not be, Listed after each page of it was written, and
+	// ClaimsLost when calls of user code were ended because others may have claimed their resources; nil for no call.
+	PassEnded  func(PassObservation)
+	Listed     func([]*deltatype.ObjectInformResult)
+	ClaimsLost func(kind, namespace string, resources int)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.

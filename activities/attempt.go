@@ -192,16 +192,9 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 	end := time.Now().Add(lockedPatience)
 	for id, pauses := ref.ID, newLockedPauses(); ; {
 		if id != 0 {
-			ids, err := e.takeSlots(ctx, ref.Kind, []int64{id})
+			rows, err := e.takeWithSlot(ctx, ref, id)
 			if err != nil {
-				return nil, nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
-			}
-			var rows []*claimed
-			if len(ids) > 0 {
-				rows, err = e.take(ctx, ref.Kind, ids)
-			}
-			if err != nil {
-				return nil, nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
+				return nil, nil, err
 			}
 			// The row that the dispatcher has seen may be gone, and its number may be another's since a failover.
 			if len(rows) == 1 && rows[0].worked.ObjectID == ref.ObjectID {
@@ -220,6 +213,24 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 		}
 		id = got.Resource.ID
 	}
+}
+
+// takeWithSlot claims a row, if it has a slot of its limit key, when its call may begin.
+func (e *execution) takeWithSlot(ctx context.Context, ref Ref, id int64) ([]*claimed, error) {
+	asked := time.Now()
+	sets, err := e.takeSlots(ctx, ref.Kind, []int64{id})
+	if err != nil {
+		return nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
+	}
+	last := sets[len(sets)-1]
+	if len(last.ids) == 0 || !e.awaitCall(last, asked) {
+		return nil, nil
+	}
+	rows, err := e.take(ctx, ref.Kind, last.ids)
+	if err != nil {
+		return nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
+	}
+	return rows, nil
 }
 
 // giveBack closes claims of resources that the execution is not for: their attempts do not count.

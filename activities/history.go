@@ -44,6 +44,7 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 
 // endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
 func (p *pass) endHistory(ctx context.Context, failure error) {
+	defer p.observeEnd(ctx, failure)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	progress := p.progress

@@ -122,7 +122,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
-	p := pass{activities: a, in: in, began: began.UTC(), cursor: began.UTC(), remember: in.Pass != "" && (complete || in.RunForeground)}
+	p := pass{
+		activities: a, in: in, began: began.UTC(), cursor: began.UTC(), startedAt: time.Now(), remember: in.Pass != "" && (complete || in.RunForeground),
+	}
 	p.progress.Pass = a.report(options, complete)
 	if err := p.beginHistory(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
@@ -146,6 +148,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	}
 	if err := p.drain(passCtx, p.list(passCtx, options)); err != nil {
 		err = p.explain(passCtx, err, timeout)
+		p.cause = err
 		if text := err.Error(); len(text) > maxErrorBytes {
 			err = errors.New(bound(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
 		}
@@ -214,6 +217,10 @@ type pass struct {
 	refusals         refusals
 	// history is the row that the pass has in it.
 	history int64
+	// startedAt is when the pass began, by the clock of this process.
+	startedAt time.Time
+	// cause is why the listing failed, with what its error wraps: Temporal is given a text.
+	cause error
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
@@ -353,6 +360,9 @@ func (p *pass) write(ctx context.Context) error {
 	}
 	p.progress.Scheduled += scheduled
 	p.progress.Pass.Pages++
+	if p.activities.Listed != nil {
+		p.activities.Listed(results)
+	}
 	p.page, p.bytes = p.page[:0], 0
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err

@@ -55,10 +55,11 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (InformProg
 	defer a.heartbeat(ctx)()
 	bounded, _, end := a.boundPass(ctx, in, in.Options)
 	defer end()
+	startedAt := time.Now()
 	shards, err := a.Handler.Shards(bounded)
 	if err != nil {
 		err = fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err)
-		a.noteFailedNaming(ctx, in, err)
+		a.noteFailedNaming(ctx, in, startedAt, err)
 		return InformProgress{}, err
 	}
 	run, err := a.planShards(ctx, in, shards)
@@ -66,9 +67,9 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (InformProg
 }
 
 // noteFailedNaming has the history and the kind show why no shard was listed.
-func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, failure error) {
+func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, startedAt time.Time, failure error) {
 	in.Options.Shard = ""
-	p := pass{activities: a, in: in}
+	p := pass{activities: a, in: in, startedAt: startedAt}
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
 		a.Logger.Warn("a failed run could not be noted", "kind", in.Kind, "error", err)
 		return

@@ -47,6 +47,7 @@ func (e *execution) call(
 		}
 	}
 	if e.claim.isLost() {
+		e.observeLost(errClaimLost, set[0].worked.Namespace, len(set))
 		taken.leave()
 		return alike(tasks, Outcome{Verdict: VerdictReleased})
 	}
@@ -60,6 +61,7 @@ func (e *execution) call(
 	defer cancel()
 	workCtx, end := context.WithCancelCause(workCtx)
 	defer end(nil)
+	defer func() { e.observeLost(context.Cause(workCtx), set[0].worked.Namespace, len(set)) }()
 	ids := make([]int64, len(set))
 	for i, one := range set {
 		ids[i] = one.worked.ID

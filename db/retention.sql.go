@@ -34,7 +34,7 @@ WITH ended AS MATERIALIZED (
 ),
 expired AS (
     UPDATE delta_resource r
-    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $10::interval
+    SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $10::interval
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
     RETURNING r.id
 ),
@@ -185,7 +185,7 @@ func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg Reschedule
 const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
   AND NOT delta_awaits_attempt(r.state, r.finalized)
 `

@@ -251,6 +251,11 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	if err != nil || id != "kills" {
 		return err
 	}
+	return killItself()
+}
+
+// killItself kills the process. It returns only if that fails.
+func killItself() error {
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
 		err = self.Kill() // nothing is cleaned up
@@ -259,6 +264,22 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 		select {}
 	}
 	return err
+}
+
+// completeAndDie kills the process right after it has written the outcome: nothing has woken what waits for the slot.
+func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
+	<-childStarted
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.CompleteTx(ctx, tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	return killItself()
 }
 
 // childOf names the connections of a test's children.
@@ -301,7 +322,10 @@ func child(mode string) error {
 			fmt.Println("working")
 			select {}
 		}})
-		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(context.Context, *delta.Resource[singleTenant]) error {
+		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(ctx context.Context, r *delta.Resource[singleTenant]) error {
+			if strings.HasPrefix(r.ObjectID, "completes") {
+				return completeAndDie(ctx, pool, r)
+			}
 			fmt.Println("holding")
 			select {}
 		}})

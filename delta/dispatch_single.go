@@ -25,6 +25,12 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
+// What the errors of a resource begin with whose workflow could not be started.
+const (
+	workflowNotStarted = "its workflow cannot be started: "
+	batchNotStarted    = "its batch cannot be started: "
+)
+
 // wakeSingles wakes the own workflows of rows that were leased together. A row whose workflow cannot be started waits by itself, ever
 // longer, and says why; only a failure that concerns Temporal as a whole is returned.
 func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) error {
@@ -60,14 +66,19 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		})
 	}
 	_ = group.Wait()
+	d.recordWoken(DispatchSingle, len(due)-len(atFault)-len(unwoken), 1, nil)
+	if failure != nil {
+		d.recordWoken(DispatchSingle, len(unwoken), 1, failure)
+	}
 	d.nameWorkflows(ctx, due)
 	if len(atFault) > 0 {
 		first := atFault[0]
+		d.recordWoken(DispatchSingle, len(atFault), 1, reasons[first.ID])
 		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them", "kind", d.kind,
 			"resources", len(atFault), "object_id", d.shown(first), "error", reasons[first.ID])
 	}
 	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
-		return d.startBackoff(row.ID), "its workflow cannot be started: " + reasons[row.ID].Error()
+		return d.startBackoff(row.ID), workflowNotStarted + reasons[row.ID].Error()
 	})
 	if releaseErr := d.releaseNow(ctx, unwoken); err == nil {
 		err = releaseErr

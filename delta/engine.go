@@ -106,6 +106,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		e.loops.Go(func() { d.run(loopCtx) })
 	}
 	e.loops.Go(func() { e.maintain(loopCtx) })
+	if c.telemetry != nil {
+		e.loops.Go(func() { e.measure(loopCtx) })
+	}
 	return e, nil
 }
 
@@ -288,7 +291,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 	}()
 	e.kinds = e.client.activities(e.installation, e.stopping)
 	if e.client.config.SharedWorker {
-		if err := e.startSharedWorker(workCtx); err != nil {
+		if err := e.startSharedWorker(ctx, workCtx); err != nil {
 			return err
 		}
 	}
@@ -302,7 +305,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 
 func (e *engine) startKind(ctx, workCtx context.Context, kind string, r registered) error {
 	if e.client.config.TaskQueue == "" {
-		if err := e.startOwnWorkers(workCtx, kind, r); err != nil {
+		if err := e.startOwnWorkers(ctx, workCtx, kind, r); err != nil {
 			return err
 		}
 	}
@@ -327,6 +330,8 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			}
 		},
 		dropAttributes: func() { e.attributes.Store(false) },
+
+		telemetry: e.client.telemetry,
 
 		log:   e.client.config.Logger,
 		lease: e.client.timing.lease,

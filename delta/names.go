@@ -2,6 +2,7 @@ package delta
 
 import (
 	"cmp"
+	"strings"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/workflows"
@@ -36,6 +37,11 @@ func (n names) batch(kind, id string) string { return n.batches(kind) + id }
 // batches begins the ids of a kind's batches, and of no other workflows.
 func (n names) batches(kind string) string {
 	return workflows.ShortenID(n.prefix+"/"+kind, maxStem) + ":batch/"
+}
+
+// isBatch reports whether a workflow is a batch of a kind.
+func (n names) isBatch(kind, workflowID string) bool {
+	return strings.HasPrefix(workflowID, n.batches(kind))
 }
 
 // taskQueue is where the workflows and attempts of a kind are worked.

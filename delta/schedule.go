@@ -27,14 +27,14 @@ const (
 // namespace.
 var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
 
-// scheduleTries is how often a schedule is written where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
-const scheduleTries = 3
+// startTries is how often a call of Start's is made where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
+const startTries = 3
 
-// patiently repeats what writes a schedule while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
+// patiently repeats a call of Start's while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
 // repeated.
-func patiently(ctx context.Context, write func() error) (err error) {
-	for range scheduleTries {
-		err = write()
+func patiently(ctx context.Context, call func() error) (err error) {
+	for range startTries {
+		err = call()
 		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
 		if !isUnanswered || ctx.Err() != nil {
 			return err

@@ -45,6 +45,8 @@ SET state = 'deleted',
     cause = 'unlisted',
     finalized = m.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
@@ -52,7 +54,8 @@ SET state = 'deleted',
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
 RETURNING r.*;

@@ -28,7 +28,7 @@ WITH ended AS MATERIALIZED (
 ),
 expired AS (
     UPDATE delta_resource r
-    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + @dispatch_after::interval
+    SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + @dispatch_after::interval
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
     RETURNING r.id
 ),
