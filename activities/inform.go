@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -125,7 +126,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	p := pass{
 		activities: a, in: in, began: began.UTC(), cursor: began.UTC(), startedAt: time.Now(), remember: in.Pass != "" && (complete || in.RunForeground),
 	}
-	p.progress.Pass = a.report(options, complete)
+	p.progress.Pass, p.logger = a.report(options, complete), a.passLogger(ctx, in)
 	if err := p.beginHistory(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
@@ -221,6 +222,8 @@ type pass struct {
 	startedAt time.Time
 	// cause is why the listing failed, with what its error wraps: Temporal is given a text.
 	cause error
+	// logger has the fields of the pass.
+	logger *slog.Logger
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
