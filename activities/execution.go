@@ -179,6 +179,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 		}
 		pointers[i] = one
 	}
+	e.logClaims(pointers)
 	return pointers, nil
 }
 
@@ -218,7 +219,7 @@ func (e *execution) read(worked *db.Resource) *db.Resource {
 		return err
 	})
 	if err != nil {
-		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", "kind", worked.Kind, "object_id", worked.ObjectID, "error", err)
+		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", append(e.fields(worked), "error", err)...)
 	}
 	if err != nil || !found || got.Resource.ID != worked.ID {
 		return nil
