@@ -45,7 +45,7 @@ func (f *facts) standing() []Reason {
 	case deltatype.ResourceStateSynced:
 		text := "it is synced, and kept so"
 		if r.DueAt != nil {
-			text = "it is synced; then it expires, or its row is removed"
+			text = "it is synced, until it expires or its row is removed"
 		}
 		return []Reason{{
 			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: "nothing; to sync it now: " + remedy.Resource("invalidate", kind, id),
@@ -57,7 +57,7 @@ func (f *facts) standing() []Reason {
 			return []Reason{{Code: ReasonFinalizing, Text: f.deletion() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
 		}
 		return []Reason{{
-			Code: ReasonDeleted, Text: f.deletion() + "; then its row is removed", Since: r.SyncedAt, Until: r.DueAt,
+			Code: ReasonDeleted, Text: f.deletion() + "; its row is removed after its retention", Since: r.SyncedAt, Until: r.DueAt,
 			Remedy: "if it exists: inform it, or " + remedy.Resource("revive", kind, id),
 		}}
 	case deltatype.ResourceStateUnknown:
@@ -74,14 +74,14 @@ func (f *facts) degraded() Reason {
 	r := f.row
 	reason := Reason{
 		Code: ReasonExhausted, Since: r.AttemptedAt, Until: r.DueAt,
-		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again then, and when an informer lists it", r.MaxAttempts),
+		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again slowly, and when an informer lists it", r.MaxAttempts),
 		Remedy: "when the reason is gone: " + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
 	}
 	switch {
 	case !f.Heals:
-		reason.Code, reason.Text = ReasonHopeless, "its Work has said that further attempts are hopeless; then its row is removed"
+		reason.Code, reason.Text = ReasonHopeless, "its Work has said that further attempts are hopeless; its row is removed after its retention"
 	case f.DegradedRetry != nil && *f.DegradedRetry <= 0:
-		reason.Text = fmt.Sprintf("all of its %d attempts have failed; then its row is removed, unless an informer lists it", r.MaxAttempts)
+		reason.Text = fmt.Sprintf("all of its %d attempts have failed; its row is removed after its retention, unless an informer lists it", r.MaxAttempts)
 	}
 	return reason
 }
@@ -171,12 +171,12 @@ func (f *facts) faults() (all []Reason) {
 		// What was claimed since then was started.
 		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
 			all = append(all, Reason{
-				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again then",
+				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again by itself",
 			})
 		}
 	case f.AwaitsAttempt && r.DueAt != nil && r.DueAt.After(f.Now) && r.State != deltatype.ResourceStateFailed && r.Snoozes == 0:
 		all = append(all, Reason{
-			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". Another one is asked then",
+			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". It is offered to workers again and again",
 			Since: &latest.At, Until: r.DueAt,
 			Remedy: "start a client whose controller understands it (Upgrade), or inform the object anew",
 		})
@@ -337,7 +337,7 @@ func (f *facts) due() Reason {
 // limitKey is for a row that waits for a slot of its limit key.
 func (f *facts) limitKey() Reason {
 	key := f.key
-	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: "nothing; or " + remedy.AskForLimits}
+	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: remedy.AskForLimits}
 	reason.Text = fmt.Sprintf("it waits for its limit key %q: %d in work", key.Key, key.Running)
 	if key.Concurrency > 0 {
 		reason.Text += fmt.Sprintf(" of %d", key.Concurrency)

@@ -240,6 +240,15 @@ func reasonCodes(t *testing.T) (all []delta.ReasonCode) {
 	return all
 }
 
+func TestTheDocumentationHasEachReason(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/command.md")
+	require.NoError(t, err)
+	for _, code := range reasonCodes(t) {
+		require.Contains(t, string(text), "`"+string(code)+"`")
+	}
+}
+
 func TestExplainNeedsAResource(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
