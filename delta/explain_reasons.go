@@ -1,7 +1,7 @@
 package delta
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -232,10 +232,17 @@ func (f *facts) waits() (all []Reason) {
 // troubles says what is wrong between Delta and Temporal.
 func (f *facts) troubles() (all []Reason) {
 	if f.temporalErr != nil {
-		all = append(all, Reason{
-			Code: ReasonTemporalUnreachable, Text: "Temporal cannot be asked, so this is without what only Temporal knows: " + strings.TrimPrefix(f.temporalErr.Error(), "delta: "),
-			Remedy: remedy.ReachTemporal,
-		})
+		reason := Reason{
+			Code: ReasonTemporalUnreachable, Remedy: remedy.ReachTemporal,
+			Text: "Temporal cannot be asked, so this is without what only Temporal knows: " + strings.TrimPrefix(f.temporalErr.Error(), "delta: "),
+		}
+		switch {
+		case errors.Is(f.temporalErr, ErrOtherInstallation):
+			reason.Remedy = remedy.MatchInstallation
+		case errors.Is(f.temporalErr, errStopped):
+			reason.Remedy = "ask another client, or delta resources explain"
+		}
+		all = append(all, reason)
 	}
 	if f.Worked {
 		all = append(all, Reason{
@@ -260,115 +267,23 @@ func (f *facts) troubles() (all []Reason) {
 // endedWorkflow says how the workflow has ended that the row was given to, and when; empty where it runs, has done its part, or is about to be
 // started.
 func (f *facts) endedWorkflow() (how string, at *time.Time) {
-	t := f.temporal
-	if t == nil || !f.isWaiting() || t.isRunning() {
+	t, r := f.temporal, f.row
+	if t == nil || t.isRunning() || !(f.Worked || f.isLeased()) {
 		return "", nil
 	}
 	if how, at = t.wasEnded(); how != "" {
 		return how, at
 	}
-	// A row that was claimed had a workflow of this name, and waits for its timer if a dispatcher is to look later.
-	if r := f.row; t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" && r.DispatchAt != nil && r.DueAt != nil && r.DispatchAt.After(*r.DueAt) {
+	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // what was claimed had a workflow of this name
 		return "is gone", nil
 	}
 	return "", nil
 }
 
-// limits says which limits it waits for, of its key or of rates.
-func (f *facts) limits() []Reason {
-	if !f.isDue() {
-		return nil
-	}
-	if key := f.key; key != nil && key.WaitsSince != nil {
-		return []Reason{f.limitKey()}
-	}
-	return f.rates()
-}
-
-// turns says what a row waits for that nothing else keeps from its next step. There is one reason at least.
-func (f *facts) turns() []Reason {
-	if all := f.limits(); len(all) > 0 {
-		return all
-	}
-	r, t := f.row, f.temporal
-	if f.isDue() && f.maxWorkers > 0 && f.claimed.OfNamespace >= int64(f.maxWorkers) {
-		return []Reason{{
-			Code: ReasonNamespaceSlots, Since: r.DueAt, Remedy: "nothing; or raise MaxWorkers: delta namespaces set " + r.Namespace + " --max-workers N",
-			Text: fmt.Sprintf("%d of its namespace %q are in work, and each client works %d of it at once", f.claimed.OfNamespace, r.Namespace, f.maxWorkers),
-		}}
-	}
-	if t != nil && t.isRunning() && t.isBatch {
-		return []Reason{{
-			Code: ReasonInBatch, Text: "it is in the batch " + t.workflowID + ", which has not claimed it yet: others of it, or other batches, come first", Since: r.DueAt,
-		}}
-	}
-	if t != nil && t.isRunning() && t.attempt() != nil {
-		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", counted(len(t.pollers), "client"), f.claimed.OfKind)
-		if t.isExecuted() {
-			text = fmt.Sprintf("client %s has it, where it waits for a slot: Parallelism of its kind, or MaxWorkers of its namespace; %d of its kind are in work",
-				t.worker, f.claimed.OfKind)
-		}
-		return []Reason{{Code: ReasonWorkerSlots, Text: text, Since: r.DueAt, Remedy: "nothing; or raise ObjectSettings.Parallelism, or start more clients"}}
-	}
-	return []Reason{f.due()}
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// due is for what is taken within seconds, or should have been.
-func (f *facts) due() Reason {
-	reason := Reason{Code: ReasonDue, Text: "it is due: a dispatcher takes it within seconds", Since: f.row.DueAt}
-	switch r := f.row; {
-	case f.isLate():
-		reason.Text, reason.Remedy = "it is late: its next step was due, and was not begun", remedy.FindLate+"; delta doctor looks at all of that"
-	case r.DueAt != nil && r.DueAt.After(f.Now):
-		reason.Text, reason.Since, reason.Until = "it is to be tried later", nil, r.DueAt
-	case r.DispatchAt != nil && r.DispatchAt.After(f.Now):
-		reason.Text = "it is due: a dispatcher has woken its workflow, which begins the attempt in a moment"
-	}
-	return reason
-}
-
-// limitKey is for a row that waits for a slot of its limit key.
-func (f *facts) limitKey() Reason {
-	key := f.key
-	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: remedy.AskForLimits}
-	reason.Text = fmt.Sprintf("it waits for its limit key %q: %d in work", key.Key, key.Running)
-	if key.Concurrency > 0 {
-		reason.Text += fmt.Sprintf(" of %d", key.Concurrency)
-	}
-	reason.Text += fmt.Sprintf(", %d waiting", key.Waiting)
-	if next := db.UTC(f.KeyNextCallAt); key.Rate > 0 && next != nil && next.After(f.Now) {
-		reason.Text += fmt.Sprintf("; %g calls a second may begin, and those until then are taken", key.Rate)
-		reason.Until = next
-	}
-	return reason
-}
-
-// rates says which rates have their next calls reserved for others.
-func (f *facts) rates() (all []Reason) {
-	for _, rate := range []struct {
-		code ReasonCode
-		of   string
-		next *time.Time
-	}{
-		{ReasonKindRate, "its kind", f.KindNextCallAt},
-		{ReasonNamespaceRate, fmt.Sprintf("its namespace %q", f.row.Namespace), f.NamespaceNextCallAt},
-	} {
-		if next := db.UTC(rate.next); next != nil && next.After(f.Now) {
-			all = append(all, Reason{
-				Code: rate.code, Since: f.row.DueAt, Until: next, Remedy: "nothing; or raise its RateLimit",
-				Text: "the RateLimit of " + rate.of + " lets no call begin at the moment: those until then are reserved, this one's among them or after them",
-			})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b Reason) int { return cmp.Compare(b.Until.UnixNano(), a.Until.UnixNano()) })
-	return all
+// isLeased reports whether a workflow was told to look at the row, or waits for its time: a dispatcher looks later than that.
+func (f *facts) isLeased() bool {
+	r := f.row
+	return r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.DueAt == nil || r.DispatchAt.After(*r.DueAt))
 }
 
 // remarks says what else is to be known, which does not decide.
