@@ -43,6 +43,10 @@ type Step struct {
 	MaxAttempts int    `json:"max_attempts,omitempty"`
 	SyncCount   int64  `json:"sync_count,omitempty"`
 	Paused      bool   `json:"paused,omitempty"`
+	// AwaitsSlot says that the row waits for a slot of its limit key.
+	AwaitsSlot bool `json:"awaits_slot,omitempty"`
+	// Heals says that the resource has degraded, and is tried again after Wait rather than removed.
+	Heals bool `json:"heals,omitempty"`
 	// Error is the beginning of the latest error of a row that is not synced.
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
@@ -51,12 +55,14 @@ type Step struct {
 	Elsewhere bool `json:"elsewhere,omitempty"`
 	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
 	HandedOver bool `json:"handed_over,omitempty"`
+	// failure is set where the attempt has failed: Temporal is to show that.
+	failure *failure
 }
 
 // shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
 func (s Step) shownTo(ref Ref) Step {
 	if ref.HashedID != "" {
-		s.Error = ""
+		s.Error, s.failure = "", s.failure.withoutText()
 	}
 	return s
 }
@@ -83,6 +89,9 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	}
 	step, err := a.attemptAs(ctx, ref)
 	step.Local = a.Pace != nil && a.Pace.IsLocal() && !step.Elsewhere
+	if a.HashObjectIDs {
+		step.failure = step.failure.withoutText()
+	}
 	return step, err
 }
 
@@ -247,7 +256,9 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		e.leave(locked)
 	}
 	if written != nil {
-		return stepOf(one.after(written), written.Now), nil
+		step := e.stepOf(one.after(written), written.Now)
+		step.failure = one.failure(written)
+		return step, nil
 	}
 	got, found, err := e.get(context.WithoutCancel(ctx), ref)
 	if err != nil || !found {
@@ -256,8 +267,11 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 	if one.tx.committed {
 		e.wakeKeys([]*claimed{one})
 		e.observe(one.observed(got.Resource.Row))
+		return e.unclaimed(ctx, ref, &got)
 	}
-	return e.unclaimed(ctx, ref, &got)
+	step, err := e.unclaimed(ctx, ref, &got)
+	step.failure = one.failure(nil)
+	return step, err
 }
 
 // unclaimed says what a row that offers no attempt waits for; nil is one that is not there.
@@ -285,7 +299,7 @@ const (
 // stepUnclaimed is stepOf for a row that this execution could not claim, or has let go of.
 func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
 	r := &got.Resource
-	s := stepOf(r, got.Now)
+	s := a.stepOf(r, got.Now)
 	if s.Next == NextNone {
 		return s, nil
 	}
@@ -338,7 +352,7 @@ func isOfBatch(ctx context.Context, r *db.Resource) bool {
 const maxShownError = 300
 
 // stepOf reads off a row how its lifecycle goes on.
-func stepOf(r *db.Resource, now time.Time) Step {
+func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	s := Step{
 		Next:             NextNone,
 		Generation:       r.Generation,
@@ -349,6 +363,7 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		MaxAttempts:      int(r.MaxAttempts),
 		SyncCount:        r.SyncCount,
 		Paused:           r.Paused,
+		AwaitsSlot:       awaitsSlot(r),
 	}
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
@@ -371,6 +386,8 @@ func stepOf(r *db.Resource, now time.Time) Step {
 			return s
 		}
 		s.Next = NextRetention
+		isHopeless := r.Cause != nil && *r.Cause == deltatype.CauseHopeless
+		s.Heals = r.State == deltatype.ResourceStateDegraded && !isHopeless && a.Rest.DegradedRetry > 0
 	case deltatype.ResourceStateUnknown:
 		return s
 	}

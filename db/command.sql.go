@@ -23,6 +23,8 @@ SET state = 'deleted',
     cause = 'command',
     finalized = c.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
@@ -33,7 +35,7 @@ SET state = 'deleted',
     queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type DeleteResourcesParams struct {
@@ -61,6 +63,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -93,6 +96,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -167,11 +171,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -192,6 +196,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -224,6 +229,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -333,7 +339,7 @@ SET paused = $1,
     written_by = pg_current_xact_id(),
     dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type PauseResourceParams struct {
@@ -355,6 +361,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Revision,
 		&i.WrittenBy,
 		&i.CreatedAt,
+		&i.GenerationAt,
 		&i.AttemptedAt,
 		&i.SyncedAt,
 		&i.ExternalCreatedAt,
@@ -387,6 +394,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Metadata,
 		&i.Tags,
 		&i.Errors,
+		&i.Carrier,
 	)
 	return i, err
 }
@@ -399,11 +407,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type RetryResourcesParams struct {
@@ -429,6 +437,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -461,6 +470,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -480,11 +490,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // deleted -> scheduled, at once: a new generation of the same object.
@@ -505,6 +515,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -537,6 +548,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -596,6 +608,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.state = 'synced' THEN 'expired' ELSE 'scheduled' END,
     generation = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
@@ -603,7 +617,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -625,6 +639,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -657,6 +672,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -678,6 +694,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
     generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = now(),
@@ -685,7 +703,7 @@ SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'sche
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type TouchResourcesParams struct {
@@ -712,6 +730,7 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -744,6 +763,7 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
+
+	"go.temporal.io/sdk/activity"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -31,18 +34,63 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 				send(ctx, out, activities.Listed{Cursor: cursor})
 			}
 		}()
-		err = a.list(ctx, options, listing, out)
+		err = a.listAround(ctx, options, listing, out)
+		if panicked := new(PanicError); errors.As(err, &panicked) {
+			err = fmt.Errorf("%w\n%s", err, panicked.Stack)
+		}
 	}()
 	return out
 }
 
-// list sends all that the controller lists. Nil means that the listing is complete.
+var (
+	errNotListed  = errors.New("a Middleware returned without calling next: nothing was listed")
+	errListedLate = errors.New("a Middleware called next after it had returned: nothing is listed any more")
+)
+
+// listAround is list within the client's Middleware. A Middleware can fail a listing, but not make one complete that failed or was not made:
+// what that leaves out would count as gone.
+func (a *controllerAdapter[T]) listAround(
+	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
+) error {
+	// A Middleware may return before next has, or call it later, on a goroutine of its own: nothing is sent after the end of the listing.
+	var lists sync.Mutex
+	isOver, listed := false, errNotListed
+	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{RunID: runIDOf(ctx), Options: options}}
+	err := callAround(ctx, call, func(ctx context.Context) error {
+		lists.Lock()
+		defer lists.Unlock()
+		if isOver {
+			return errListedLate
+		}
+		if listed = a.list(ctx, options, listing, out); listed == nil {
+			listed = listing.failure()
+		}
+		return listed
+	})
+	lists.Lock()
+	defer lists.Unlock()
+	isOver = true
+	if err != nil {
+		return err
+	}
+	return listed
+}
+
+// runIDOf is that of the run whose activity has the context; empty outside of one.
+func runIDOf(ctx context.Context) string {
+	if !activity.IsActivity(ctx) {
+		return ""
+	}
+	return activity.GetInfo(ctx).WorkflowExecution.RunID
+}
+
+// list sends all that the controller lists. Nil means that the listing is complete, unless the informer has failed it.
 func (a *controllerAdapter[T]) list(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			err = &PanicError{Value: v, Stack: string(debug.Stack())}
 		}
 	}()
 	if a.lister != nil {

@@ -120,7 +120,7 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.NoError(t, err)
 
 	// Or, when the other one is gone for good, the prefix can be freed.
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }
 
@@ -133,7 +133,7 @@ func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.NoError(t, old.Stop(t.Context()))
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
 	// The other database takes the prefix, with the workflow of the first still at rest there.
 	config := other.config(with(&controller[account]{}))

@@ -71,8 +71,10 @@ type dispatcher struct {
 	// timeout bounds a round.
 	timeout time.Duration
 	health  dispatchHealth
-	wakes   chan struct{}
-	limits  *namespaceLimits
+	// telemetry counts what is woken; nil for none.
+	telemetry *telemetry
+	wakes     chan struct{}
+	limits    *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -210,6 +212,9 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		if leaseErr != nil {
 			err = leaseErr
 			break
+		}
+		if count > 0 {
+			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting_for_slots", count-len(due))
 		}
 		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, too.
 		full = count == size || len(due) < count

@@ -220,6 +220,16 @@ func ExampleConfig_temporalOptions() {
 	_ = config
 }
 
+func ExampleTemporalLogger() {
+	temporal, err := client.Dial(client.Options{Logger: delta.TemporalLogger(slog.Default())})
+	if err != nil {
+		panic(err)
+	}
+	defer temporal.Close()
+	config := &delta.Config{Temporal: temporal}
+	_ = config
+}
+
 func ExampleProbes() {
 	deltaClient, err := delta.NewClient(pool, config)
 	if err != nil {
@@ -365,6 +375,17 @@ func ExampleClient_List() {
 	}
 	retried, err := deltaClient.RetryAll(ctx, filter)
 	fmt.Println(retried, err)
+}
+
+func ExampleClient_Explain() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	explained, err := deltaClient.Explain(ctx, "user", "usr_8fT2xw0VbRc")
+	if err != nil {
+		panic(err)
+	}
+	for _, reason := range explained.Reasons { // the first one decides
+		fmt.Println(reason.Code, reason.Text, reason.Until, reason.Remedy)
+	}
 }
 
 func ExampleClient_Register() {

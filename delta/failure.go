@@ -30,7 +30,7 @@ type Failure struct {
 	IsDegraded bool
 	// RunID names the run of the informer, and Shard its shard, for a listing.
 	RunID, Shard string
-	// Duration is how long the call took, a WorkBatch for all of its resources together.
+	// Duration is how long the call took, a WorkBatch for all of its resources together, or the pass.
 	Duration time.Duration
 	// Time is when the client saw it written.
 	Time time.Time
@@ -46,6 +46,17 @@ func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 	}
 	if f.Err == nil {
 		f.Err = errors.New(o.Error)
+	}
+	return f
+}
+
+// failureOfPass is that of a pass which has failed.
+func failureOfPass(p *activities.PassObservation) Failure {
+	f := Failure{
+		Operation: OperationList, Kind: p.Kind, Err: p.Err, RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
+	}
+	if panicked := new(PanicError); errors.As(p.Err, &panicked) {
+		f.IsPanic, f.Stack = true, panicked.Stack
 	}
 	return f
 }
@@ -92,6 +103,7 @@ func (f *failures) add(failure Failure) {
 	case f.queue <- failure:
 	default:
 		f.dropped++
+		f.client.telemetry.recordDropped("failures")
 	}
 }
 
@@ -120,6 +132,8 @@ func (f *failures) handOne(failure Failure) {
 	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
 	if failure.Resource != nil {
 		call.Resources = []*deltatype.ResourceRow{failure.Resource}
+	} else {
+		call.Pass = &PassCall{RunID: failure.RunID, Options: InformOptions{Shard: failure.Shard}}
 	}
 	f.client.config.ErrorHandler(context.WithValue(ctx, callKey{}, call), failure)
 }

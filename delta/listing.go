@@ -110,6 +110,13 @@ func (l *listing) fail(err error) (ended bool, before error) {
 	return l.ended, l.err
 }
 
+// failure is why the informer has failed the listing; nil if it has not.
+func (l *listing) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
 // end ends the listing with an error, or nil. It returns the one that counts, the informer's own, and the cursor.
 func (l *listing) end(err error) (cursor *string, failed error) {
 	l.mu.Lock()

@@ -37,11 +37,14 @@ type Call struct {
 	Results []error
 	// Pass is the pass that a listing is for; nil for other operations.
 	Pass *PassCall
+
+	// carriers are what the informs of Resources carry, in their order.
+	carriers []string
 }
 
 // PassCall is what a listing is called for.
 type PassCall struct {
-	// RunID is that of the run of the informer, as in [Client.InformRuns].
+	// RunID is that of the run of the informer, as in [InformPass].
 	RunID string
 	// Options are those that the informer is given.
 	Options InformOptions
@@ -51,6 +54,9 @@ type PassCall struct {
 // and the timeout. It calls next once, with the context that the controller is to have, and returns its error, or another one: what it
 // returns counts, as if the controller had returned it. A panic of the controller is a *[PanicError] by then. A Middleware that returns
 // without calling next takes the place of the controller.
+//
+// Around a listing, next returns when all was listed, with the reason if the informer has failed it ([FailInform]). An error fails the pass. No
+// error makes no listing complete that failed, or that next was not called for: what it leaves out would count as gone.
 //
 // One that panics harms nothing: the panic is logged, next is called if it was not, and its error counts. It must be safe for concurrent use.
 type Middleware func(ctx context.Context, call *Call, next func(ctx context.Context) error) error
@@ -93,7 +99,11 @@ func Logger(ctx context.Context) *slog.Logger {
 		first := call.Resources[0]
 		return logger.With("kind", call.Kind, "namespace", first.Namespace, "resources", len(call.Resources), "workflow_id", first.WorkflowID)
 	case call.Pass != nil:
-		return logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+		logger = logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+		if shard := call.Pass.Options.Shard; shard != "" {
+			logger = logger.With("shard", shard)
+		}
+		return logger
 	}
 	return logger.With("kind", call.Kind)
 }
@@ -109,7 +119,7 @@ func (c *Client) fields(row *deltatype.ResourceRow) []any {
 	}
 }
 
-// callAround has a controller called within the client's Middleware. Panics become errors.
+// callAround has a controller called within its span and the client's Middleware. Panics become errors.
 func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
 	next := func(ctx context.Context) (err error) {
 		defer func() {
@@ -120,12 +130,14 @@ func callAround(ctx context.Context, call *Call, do func(context.Context) error)
 		return do(ctx)
 	}
 	ctx = context.WithValue(ctx, callKey{}, call)
-	if client, err := ClientFromContextSafely(ctx); err == nil {
-		for _, middleware := range slices.Backward(client.config.Middleware) {
-			next = middleware.around(call, next)
-		}
+	client, err := ClientFromContextSafely(ctx)
+	if err != nil {
+		return next(ctx)
 	}
-	return next(ctx)
+	for _, middleware := range slices.Backward(client.config.Middleware) {
+		next = middleware.around(call, next)
+	}
+	return client.callWithin(ctx, call, next)
 }
 
 // around is next within the Middleware.

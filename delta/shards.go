@@ -22,6 +22,8 @@ type ShardStatus struct {
 	LastSuccess, LastFailure *time.Time
 	// Error is why its latest pass failed; empty where it did not.
 	Error string
+	// Lag is how far its listing is behind: see [KindStatus].
+	Lag time.Duration
 	// Withheld is a deletion that is not carried out before somebody has decided; nil where there is none.
 	Withheld *Withheld
 }
@@ -37,6 +39,7 @@ func (c *Client) addShards(ctx context.Context, kind func(name string) *KindStat
 		k, s := kind(rows[i].Kind), shardOf(&rows[i])
 		if s.Shard == "" { // sorted: it comes first
 			k.LastInformTime, k.LastFullListing, k.InformError = s.LastInformTime, s.LastFullListing, s.Error
+			k.LastSuccess, k.LastFailure = s.LastSuccess, s.LastFailure
 			continue
 		}
 		k.Shards = append(k.Shards, s)

@@ -54,6 +54,13 @@ type KindStatus struct {
 	// LastInformTime is the cursor of its informer; nil before its first complete pass. Of a kind with shards, it and LastFullListing are the
 	// earliest of those that are named.
 	LastInformTime *time.Time
+	// LastSuccess is when a pass ended last without an error, LastFailure when one did with an error; nil before one. Of a kind with shards they
+	// are the earliest success and the latest failure of those that are named.
+	LastSuccess, LastFailure *time.Time
+	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded for longer than half
+	// an interval above the InformInterval. 0 where it is not behind, also of a kind in which nothing changes, and before the first
+	// success. Of a kind with shards it is that of the shard which is furthest behind.
+	Lag time.Duration
 	// InformError is why the latest pass failed, or, of a kind with shards, why they could not be named; empty otherwise.
 	InformError string
 	// Shards are those of the kind, by name, where its controller names them ([Sharder]): also those that are gone and of which something is left.
@@ -161,6 +168,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	all := make([]KindStatus, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		byName[name].measureLag(time.Now())
 		all = append(all, *byName[name])
 	}
 	return all, nil
@@ -217,12 +225,20 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	missing, err := e.missingAttributes(ctx)
 	status.MissingAttributes, status.AttributesError = slices.Sorted(maps.Keys(missing)), err
 
+	controllers, err := db.New().ListControllers(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: status: %w", schemaError(err))
+	}
+	noted := map[string]*string{}
+	for _, there := range controllers {
+		noted[there.Name] = there.TaskQueue
+	}
 	var mu sync.Mutex
 	var all errgroup.Group
 	all.SetLimit(statusCalls)
 	for _, kind := range kinds {
 		all.Go(func() error {
-			k, err := e.kindInTemporal(ctx, kind)
+			k, err := e.kindInTemporal(ctx, kind, noted[kind])
 			if err != nil {
 				return fmt.Errorf("delta: status of kind %s: %w", kind, err)
 			}
@@ -235,8 +251,10 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	return status, all.Wait()
 }
 
-func (e *engine) kindInTemporal(ctx context.Context, kind string) (k KindInTemporal, err error) {
-	k.TaskQueue, k.InformTaskQueue = e.names.taskQueue(kind), e.names.informQueue(kind)
+// kindInTemporal is how a kind stands there. noted is the task queue of the user's that the database has for it; nil for none.
+func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string) (k KindInTemporal, err error) {
+	names := e.names.at(noted)
+	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informQueue(kind)
 	if k.Workers, err = e.pollers(ctx, k.TaskQueue); err != nil {
 		return k, err
 	}

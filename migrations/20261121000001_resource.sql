@@ -55,6 +55,9 @@ CREATE TABLE delta_installation (
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
     -- Rises with each migration. A client that knows only lower ones does not start: it could write what the newer ones do not expect.
     schema_version integer NOT NULL DEFAULT 1,
+    -- Which client measures for all what telemetry says of the database, and until when it does if it says no more.
+    measured_by uuid,
+    measured_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -197,6 +200,10 @@ CREATE TABLE delta_shard (
 -- slot_key is the limit key in which the row has a slot: until slot_until, or, where that is null, for as long as its claim is alive. queued_at, where dispatch_at is null, says
 -- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
 --
+-- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
+-- each: W3C's traceparent and tracestate, and headers of context propagators; null where it carries nothing, and where no inform made the generation. It is
+-- not in metadata, which the user owns and which may be a reason to call Work.
+--
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
 --
 -- written_by is the transaction that last said something of the object: an inform, an outcome, a command. A complete listing deletes only
@@ -214,6 +221,7 @@ CREATE TABLE delta_resource (
     revision bigint,
     written_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
     created_at timestamptz NOT NULL DEFAULT now(),
+    generation_at timestamptz NOT NULL DEFAULT now(),
     attempted_at timestamptz,
     synced_at timestamptz,
     external_created_at timestamptz,
@@ -248,6 +256,7 @@ CREATE TABLE delta_resource (
     metadata jsonb NOT NULL DEFAULT '{}',
     tags text[] NOT NULL DEFAULT '{}',
     errors jsonb[] NOT NULL DEFAULT '{}',
+    carrier text,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),

@@ -25,7 +25,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
@@ -40,7 +40,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
@@ -58,6 +58,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.state = 'synced' THEN 'expired' ELSE 'scheduled' END,
     generation = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
@@ -79,6 +81,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
     generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = now(),
@@ -102,6 +106,8 @@ SET state = 'deleted',
     cause = 'command',
     finalized = c.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
@@ -123,7 +129,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/remedy"
 	"github.com/chariot-giving/delta/migrations"
 )
 
@@ -112,8 +113,7 @@ func (f *findings) schema(ctx context.Context, pool *pgxpool.Pool) bool {
 const checkServerSettings = "server settings"
 
 func (f *findings) temporalAway(err error) {
-	f.add("temporal", healthFail, message(err),
-		"see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; informs are kept meanwhile, and worked when it is back")
+	f.add("temporal", healthFail, message(err), remedy.ReachTemporal)
 	f.add(checkServerSettings, healthSkip, "needs Temporal", "")
 }
 
@@ -181,7 +181,7 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 	var input *delta.InputError
 	switch {
 	case errors.Is(err, delta.ErrOtherInstallation):
-		f.add("prefix", healthFail, message(err), "see that the database and the Temporal namespace are those that belong together")
+		f.add("prefix", healthFail, message(err), remedy.MatchInstallation)
 		return
 	case errors.As(err, &input):
 		f.add("prefix", healthFail, message(err), "leave --prefix out")
@@ -202,7 +202,7 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 	now := time.Now()
 	for _, k := range kinds {
 		if k.Paused {
-			f.addKind("kind", k.Kind, healthWarn, "paused: its resources are not worked on", "when it is time: delta resume kind "+k.Kind)
+			f.addKind("kind", k.Kind, healthWarn, "paused: its resources are not worked on", remedy.ResumeKind(k.Kind))
 		}
 		f.informer(k, status.Kinds[k.Kind], now)
 		f.fullListing(k, status.Kinds[k.Kind], now)
@@ -227,9 +227,11 @@ func (f *findings) attributes(status *delta.TemporalStatus) {
 	}
 }
 
+const checkInformer = "informer"
+
 // informer looks at a kind's schedule, and at how far its informer lags.
 func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time.Time) {
-	add := func(status health, detail, remedy string) { f.addKind("informer", k.Kind, status, detail, remedy) }
+	add := func(status health, detail, remedy string) { f.addKind(checkInformer, k.Kind, status, detail, remedy) }
 	every := "every " + often(k.InformInterval)
 	if k.InformSchedule != nil {
 		every = "by calendar"
@@ -242,7 +244,7 @@ func (f *findings) informer(k delta.KindStatus, t delta.KindInTemporal, now time
 	case k.InformInterval < 0:
 		add(healthOK, "never runs by itself, as it is set", "")
 	default:
-		f.schedule("informer", k, every, t.Schedule, now)
+		f.schedule(checkInformer, k, every, t.Schedule, now)
 	}
 }
 
@@ -266,6 +268,8 @@ func (f *findings) schedule(check string, k delta.KindStatus, every string, ther
 		add(healthWarn, every+", paused in Temporal by an operator", resume)
 	case there.LastRunFailed:
 		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(there.LastRun, now)), "see why: delta informs "+k.Kind)
+	case check == checkInformer && k.Lag > 0:
+		add(healthWarn, fmt.Sprintf("%s, but no pass has succeeded for %s", every, short(k.Lag)), "see why: delta informs "+k.Kind)
 	default:
 		add(healthOK, fmt.Sprintf("%s, next %s", every, when(there.NextRun, now)), "")
 	}
@@ -273,14 +277,13 @@ func (f *findings) schedule(check string, k delta.KindStatus, every string, ther
 
 func (f *findings) workers(k delta.KindStatus, t delta.KindInTemporal) {
 	add := func(status health, detail, remedy string) { f.addKind("workers", k.Kind, status, detail, remedy) }
-	const start = "start a client that has its controller, or name its queue with --task-queue"
 	switch {
 	case len(t.Workers) == 0 && k.Late > 0:
-		add(healthFail, "nobody polls "+t.TaskQueue+", and resources are late", start)
+		add(healthFail, "nobody polls "+t.TaskQueue+", and resources are late", remedy.StartWorker)
 	case len(t.Workers) == 0:
-		add(healthWarn, "nobody polls "+t.TaskQueue, start)
+		add(healthWarn, "nobody polls "+t.TaskQueue, remedy.StartWorker)
 	case len(t.InformWorkers) == 0:
-		add(healthWarn, "nobody polls "+t.InformTaskQueue, start)
+		add(healthWarn, "nobody polls "+t.InformTaskQueue, remedy.StartWorker)
 	default:
 		add(healthOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
 	}

@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/remedy"
 )
 
 // The checks in this file read the database only.
@@ -23,7 +23,7 @@ func (f *findings) late(kinds []delta.KindStatus, now time.Time) {
 			continue // more workers do not help them: unfinalized says so
 		}
 		detail := fmt.Sprintf("%s late, the first by %s", counted(k.Late, "resource"), short(now.Sub(*k.OldestLate)))
-		f.addKind(check, k.Kind, healthWarn, detail, "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy")
+		f.addKind(check, k.Kind, healthWarn, detail, remedy.FindLate)
 	}
 	if !late && len(kinds) > 0 {
 		f.add(check, healthOK, "nothing is late", "")
@@ -40,8 +40,7 @@ func (f *findings) unfinalized(kinds []delta.KindStatus, now time.Time) {
 		f.addKind("finalizer", k.Kind, healthWarn,
 			fmt.Sprintf("%s deleted and not finalized, the first for %s: no client that runs has a Finalizer for the kind",
 				counted(k.Unfinalized, "resource"), short(now.Sub(*k.OldestUnfinalized))),
-			"start a client whose controller has the Finalizer. Or have the rows removed without: UPDATE delta_controller SET finalizes = FALSE "+
-				"WHERE name = "+quoted(k.Kind)+"; UPDATE delta_resource SET finalized = NULL WHERE kind = "+quoted(k.Kind))
+			remedy.StartFinalizer(k.Kind))
 	}
 }
 
@@ -53,13 +52,9 @@ func (f *findings) stale(kinds []delta.KindStatus) {
 		}
 		f.addKind("stale", k.Kind, healthWarn,
 			counted(k.Stale, "object")+" listed in an older version than the stored one, pass after pass, and not taken",
-			"see that their Compare, or Revision, is right: SELECT * FROM delta_stale WHERE kind = "+quoted(k.Kind)+" names them. "+
-				"To take what is listed: delta inform "+k.Kind+" --force")
+			remedy.CorrectStale(k.Kind))
 	}
 }
-
-// quoted is a literal of SQL.
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // withheld looks for deletions that listings ask for, and that nobody has decided of.
 func (f *findings) withheld(kinds []delta.KindStatus) {
@@ -70,7 +65,7 @@ func (f *findings) withheld(kinds []delta.KindStatus) {
 		w := withheldOf(k.Withheld)
 		f.addKind("deletions", k.Kind, healthWarn,
 			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
-			"see what upstream lists; then delta informs approve "+k.Kind+", or delta informs dismiss "+k.Kind)
+			remedy.DecideWithheld(k.Kind))
 	}
 }
 
@@ -79,12 +74,11 @@ func (f *findings) snoozed(snoozes []delta.Snooze, now time.Time) {
 	for _, snooze := range snoozes {
 		left := short(snooze.Until.Sub(now))
 		if snooze.Kind != "" {
-			f.addKind("kind", snooze.Kind, healthWarn, "snoozed for "+left+" more, as its Work has said",
-				"nothing; to end it now: delta resume kind "+snooze.Kind)
+			f.addKind("kind", snooze.Kind, healthWarn, "snoozed for "+left+" more, as its Work has said", remedy.EndSnoozeOfKind(snooze.Kind))
 			continue
 		}
 		f.add("namespace", healthWarn, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
-			"nothing; to end it now: delta resume namespace "+snooze.Namespace)
+			remedy.EndSnoozeOfNamespace(snooze.Namespace))
 	}
 }
 
@@ -99,8 +93,7 @@ func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindSt
 			first := objects[0]
 			detail += fmt.Sprintf(", as %q since %s: %s", first.ObjectID, first.Since.Format(time.RFC3339), first.Rule)
 		}
-		f.addKind("refused", k.Kind, healthWarn, detail, "see all: delta kinds "+k.Kind+". Correct them outside, or have the controller leave out or correct what it lists. "+
-			"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused")
+		f.addKind("refused", k.Kind, healthWarn, detail, remedy.CorrectRefused(k.Kind))
 	}
 }
 
@@ -115,6 +108,6 @@ func (f *findings) queued(kinds []delta.KindStatus, now time.Time) {
 		}
 		f.addKind("limit keys", k.Kind, healthWarn,
 			fmt.Sprintf("%s of %s wait for slots, the first for %s", counted(k.Queued, "resource"), counted(k.QueuedKeys, "limit key"), short(now.Sub(*k.OldestQueued))),
-			"see that KeyConcurrency and KeyRate of the kind are what the upstream allows, and how long its calls of Work take")
+			remedy.AskForLimits)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/remedy"
 )
 
 // decision is one that a person makes about deletions that were withheld.
@@ -104,7 +105,7 @@ func (c *cli) decide(ctx context.Context, s *session, d decision, kind, shard st
 	if done, err := c.json(withheldOf(decided)); done {
 		return err
 	}
-	_, err = fmt.Fprintf(c.out, "%s: "+d.done+"\n", looked.missing(), kind+flagFor(shard))
+	_, err = fmt.Fprintf(c.out, "%s: "+d.done+"\n", looked.missing(), kind+remedy.ShardFlag(shard))
 	return err
 }
 

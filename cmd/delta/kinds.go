@@ -16,8 +16,8 @@ func kindsCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kinds [KIND...]",
 		Short: "Count resources by kind and state, and show how informers stand",
-		Long: "kinds counts the resources of each kind by state, and shows how far each informer lags: the time since the\n" +
-			"point that its last complete pass had reached. Late are resources whose next step is more than a minute overdue, or whose\n" +
+		Long: "kinds counts the resources of each kind by state, and shows when a pass of each informer last succeeded, and how far\n" +
+			"the listing is behind: the time since then, if the latest pass failed or one was left out. Late are resources whose next step is more than a minute overdue, or whose\n" +
 			"worker was lost that long ago. Refused are objects that listings named and that break a rule; they are shown with it.\n" +
 			"When informers run next is known to Temporal: without it, that is left out.",
 		ValidArgsFunction: c.completeKinds,
@@ -59,10 +59,13 @@ type informerJSON struct {
 	FullIntervalSeconds *float64   `json:"full_listing_interval_seconds"`
 	LastFullListing     *time.Time `json:"last_full_listing"`
 	LastInformTime      *time.Time `json:"last_inform_time"`
-	LagSeconds          *float64   `json:"lag_seconds"`
-	Paused              bool       `json:"paused"`
-	NextRun             *time.Time `json:"next_run"`
-	LastRun             *time.Time `json:"last_run"`
+	LastSuccess         *time.Time `json:"last_success"`
+	LastFailure         *time.Time `json:"last_failure"`
+	// LagSeconds is null where the listing is not behind.
+	LagSeconds *float64   `json:"lag_seconds"`
+	Paused     bool       `json:"paused"`
+	NextRun    *time.Time `json:"next_run"`
+	LastRun    *time.Time `json:"last_run"`
 	// Withheld is a deletion that complete listings ask for and that is not carried out; null where there is none.
 	Withheld *withheldJSON `json:"withheld"`
 	// Error is why the latest pass failed, or why shards could not be named; null otherwise.
@@ -105,7 +108,7 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	now := time.Now()
 	out := kindsJSON{Kinds: make([]kindJSON, len(all))}
 	for i, k := range all {
-		out.Kinds[i] = kindOf(k, status, now)
+		out.Kinds[i] = kindOf(k, status)
 	}
 	if out.Refused, err = refusedOf(ctx, s, all); err != nil {
 		return err
@@ -142,6 +145,13 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	for _, k := range out.Kinds {
+		if e := k.Informer.Error; e != nil {
+			what := "the latest pass failed"
+			if len(k.Informer.Shards) > 0 {
+				what = "the shards could not be named"
+			}
+			c.tell(fmt.Sprintf("%s: %s: %s", k.Kind, what, plain(*e)))
+		}
 		c.tellShards(k)
 		if w := k.Informer.Withheld; w != nil && w.Decision == "" {
 			c.tell(fmt.Sprintf("%s: the listings leave out %s resources since %s, which is suspiciously much: none is marked deleted. "+
@@ -225,7 +235,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 	return s.TemporalStatus(ctx, names...)
 }
 
-func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kindJSON {
+func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
 		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Stale: k.Stale,
@@ -247,10 +257,7 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus, now time.Time) kin
 		seconds := k.FullListingInterval.Seconds()
 		out.Informer.FullIntervalSeconds = &seconds
 	}
-	if k.LastInformTime != nil {
-		lag := now.Sub(*k.LastInformTime).Round(time.Millisecond).Seconds()
-		out.Informer.LagSeconds = &lag
-	}
+	out.Informer.LastSuccess, out.Informer.LastFailure, out.Informer.LagSeconds = k.LastSuccess, k.LastFailure, lagSeconds(k.Lag)
 	if status != nil && status.Kinds[k.Kind].Schedule != nil {
 		schedule := status.Kinds[k.Kind].Schedule
 		out.Informer.NextRun, out.Informer.LastRun = schedule.NextRun, schedule.LastRun
@@ -285,7 +292,7 @@ func (c *cli) countTable(all []kindJSON) error {
 func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 	rows := make([][]string, len(all))
 	for i, k := range all {
-		every, next, lag := "-", when(k.Informer.NextRun, now), "-"
+		every, next := "-", when(k.Informer.NextRun, now)
 		switch seconds := k.Informer.IntervalSeconds; {
 		case k.Informer.BySchedule:
 			every = "by calendar"
@@ -306,9 +313,6 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		case !reached:
 			next = "?"
 		}
-		if k.Informer.LastInformTime != nil {
-			lag = short(now.Sub(*k.Informer.LastInformTime))
-		}
 		work := "runs"
 		switch {
 		case k.Paused:
@@ -316,7 +320,26 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		case k.SnoozedUntil != nil:
 			work = "snoozed " + short(k.SnoozedUntil.Sub(now))
 		}
-		rows[i] = []string{k.Kind, work, number(k.Late), number(k.Refused), every, lag, when(k.Informer.LastRun, now), next}
+		rows[i] = []string{
+			k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now),
+			lagShown(k.Informer.LagSeconds), next,
+		}
 	}
-	return c.table([]string{"KIND", "WORK", "LATE", "REFUSED", "INFORMS EVERY", "LAG", "LAST RUN", "NEXT RUN"}, rows, 0)
+	return c.table([]string{"KIND", "WORK", "LATE", "REFUSED", "INFORMS EVERY", "LAST SUCCESS", "LAG", "NEXT RUN"}, rows, 0)
+}
+
+// lagSeconds is null where a listing is not behind.
+func lagSeconds(lag time.Duration) *float64 {
+	if lag == 0 {
+		return nil
+	}
+	seconds := lag.Round(time.Millisecond).Seconds()
+	return &seconds
+}
+
+func lagShown(seconds *float64) string {
+	if seconds == nil {
+		return "-"
+	}
+	return short(time.Duration(*seconds * float64(time.Second)))
 }

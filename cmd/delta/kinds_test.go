@@ -24,7 +24,7 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	i.inform(c, deltatype.ResourceStateDegraded, nil, "broken")
 	const long = "a-kind-that-has-a-name-longer-than-a-terminal-is-wide-because-somebody-wanted-it"
 	i.set(`insert into delta_controller (name, inform_interval) values ('` + long + `', '-1s')`)
-	i.set(`insert into delta_shard (kind, shard, last_inform_time) values ('` + long + `', '', now() - interval '36h')`)
+	i.set(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error) values ('` + long + `', '', now() - interval '36h', now(), '503')`)
 
 	var page kindJSON
 	require.Eventually(t, func() bool { // the first pass is done
@@ -32,13 +32,14 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 		require.Nil(t, out.TemporalError)
 		require.Len(t, out.Kinds, 1)
 		page = out.Kinds[0]
-		return page.Informer.LagSeconds != nil
+		return page.Informer.LastSuccess != nil
 	}, patience, 50*time.Millisecond)
 	ended := time.Now()
 	require.EqualValues(t, 3, page.Total)
 	require.EqualValues(t, 2, page.Counts["synced"])
 	require.EqualValues(t, 1, page.Counts["degraded"])
 	require.Contains(t, page.Counts, "expired", "all states, also those without resources")
+	require.Nil(t, page.Informer.LagSeconds)
 	require.InDelta(t, 3600, *page.Informer.IntervalSeconds, 0)
 	// The servers may have clocks of their own.
 	require.WithinRange(t, *page.Informer.LastRun, began.Add(-time.Minute), ended.Add(time.Minute))
@@ -47,9 +48,10 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	r = i.runWith(streams{width: 80}, "kinds")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	requireNarrow(t, r.stdout)
-	for _, part := range []string{"SYNCED", "DEGRADED", "never", "1d12h", "in "} {
+	for _, part := range []string{"SYNCED", "DEGRADED", "never", "1d12h ago", "in "} {
 		require.Contains(t, r.stdout, part)
 	}
+	require.Contains(t, r.stderr, "the latest pass failed: 503")
 
 	r = i.run("kinds", "bogus")
 	require.Equal(t, exitNotFound, r.code)
@@ -63,7 +65,8 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	out := decode[kindsJSON](t, r)
 	require.Contains(t, *out.TemporalError, "Temporal at 127.0.0.1:1 cannot be reached")
 	require.Nil(t, out.Kinds[1].Informer.NextRun)
-	require.NotNil(t, out.Kinds[1].Informer.LagSeconds)
+	require.NotNil(t, out.Kinds[1].Informer.LastSuccess)
+	require.NotNil(t, out.Kinds[0].Informer.LagSeconds)
 	r = inProcess(t.Context(), streams{}, "kinds", "--database-url", i.DatabaseURL, "--temporal-address", "127.0.0.1:1")
 	require.Contains(t, r.stdout, "?")
 	require.Contains(t, r.stderr, "127.0.0.1:1 cannot be reached")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -20,11 +21,11 @@ func resourcesCommand(c *cli) *cobra.Command {
 		Short:   "List resources, look at them, have them synced or deleted",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, retry, invalidate, touch, delete, revive or workflow-id")
+			return errors.New("say what to do: list, get, explain, retry, invalidate, touch, delete, revive or workflow-id")
 		},
 	}
 	c.databaseFlags(cmd)
-	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
+	cmd.AddCommand(listCommand(c), getCommand(c), explainCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
 		workflowIDCommand(c))
 	return cmd
 }
@@ -124,17 +125,22 @@ type resourceJSON struct {
 	Snoozes           int             `json:"snoozes"`
 	Priority          int             `json:"priority"`
 	CreatedAt         time.Time       `json:"created_at"`
+	GenerationAt      time.Time       `json:"generation_at"`
 	AttemptedAt       *time.Time      `json:"attempted_at"`
 	SyncedAt          *time.Time      `json:"synced_at"`
 	ExternalCreatedAt *time.Time      `json:"external_created_at"`
 	ListedAt          *time.Time      `json:"listed_at,omitempty"`
 	DueAt             *time.Time      `json:"due_at"`
 	DispatchAt        *time.Time      `json:"dispatch_at"`
+	ClaimedUntil      *time.Time      `json:"claimed_until"`
 	WorkflowID        string          `json:"workflow_id"`
+	HashedID          string          `json:"hashed_id,omitempty"`
 	Tags              []string        `json:"tags"`
 	Metadata          json.RawMessage `json:"metadata"`
 	Object            json.RawMessage `json:"object"`
-	Errors            []errorJSON     `json:"errors"`
+	// Hash is that of the object, in hexadecimal digits.
+	Hash   string      `json:"hash"`
+	Errors []errorJSON `json:"errors"`
 }
 
 // errorJSON is the error of an attempt.
@@ -151,8 +157,9 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
-		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
-		DueAt: r.DueAt, DispatchAt: r.DispatchAt, WorkflowID: r.WorkflowID,
+		CreatedAt: r.CreatedAt, GenerationAt: r.GenerationAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
+		DueAt: r.DueAt, DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, WorkflowID: r.WorkflowID, HashedID: r.HashedID,
+		Hash: hex.EncodeToString(r.Hash),
 		Tags: append([]string{}, r.Tags...), Metadata: r.Metadata, Object: r.EncodedObject, Errors: []errorJSON{},
 	}
 	for _, e := range r.Errors {

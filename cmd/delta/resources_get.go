@@ -102,13 +102,19 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if r.Cause != "" && (r.State == deltatype.ResourceStateDegraded || r.State == deltatype.ResourceStateDeleted) {
 		line("cause", "%s", r.Cause)
 	}
+	if r.Finalized != nil && r.State == deltatype.ResourceStateDeleted {
+		line("finalized", "%s", map[bool]string{true: "yes", false: "not yet"}[*r.Finalized])
+	}
 	synced := fmt.Sprintf("last synced: %d, of %s", r.SyncedGeneration, counted(r.SyncCount, "sync"))
 	if r.SyncCount == 0 {
 		synced = "never synced"
 	}
-	line("generation", "%d (%s)", r.Generation, synced)
+	line("generation", "%d (%s), made %s (%s)", r.Generation, synced, r.GenerationAt.Format(time.RFC3339), when(&r.GenerationAt, now))
 	if r.Revision != nil {
 		line("revision", "%d", *r.Revision)
+	}
+	if r.ObjectVersion != 0 {
+		line("version", "%d of its Go type", r.ObjectVersion)
 	}
 	if r.Shard != "" {
 		line("shard", "%s", r.Shard)
@@ -126,8 +132,15 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	at("outside", r.ExternalCreatedAt)
 	at("tried", r.AttemptedAt)
 	at("synced", r.SyncedAt)
+	at("listed", r.ListedAt)
 	if r.DueAt != nil {
 		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r))
+	}
+	if r.DispatchAt != nil {
+		line("dispatch", "%s (%s): when a dispatcher looks at it", r.DispatchAt.Format(time.RFC3339), when(r.DispatchAt, now))
+	}
+	if r.ClaimedUntil != nil {
+		line("claimed", "until %s (%s), or longer if it was renewed", r.ClaimedUntil.Format(time.RFC3339), when(r.ClaimedUntil, now))
 	}
 	for _, snooze := range snoozes {
 		if snooze.Kind == r.ObjectKind || snooze.Namespace == r.Namespace {
@@ -144,7 +157,11 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if len(r.Tags) > 0 {
 		line("tags", "%s", strings.Join(r.Tags, ", "))
 	}
+	if r.HashedID != "" {
+		line("hashed id", "%s", r.HashedID)
+	}
 	line("row", "%d", r.ID)
+	line("hash", "%x", r.Hash)
 	block := func(name string, encoded []byte) {
 		var text bytes.Buffer
 		if json.Indent(&text, encoded, "  ", "  ") != nil {
@@ -161,11 +178,26 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		fmt.Fprint(&b, "\nerrors, oldest first\n")
 	}
 	for _, e := range r.Errors {
-		fmt.Fprintf(&b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
-		for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
-			fmt.Fprintf(&b, "    %s\n", text)
+		c.writeError(&b, e, now)
+	}
+	if n := len(r.Errors); n > 0 && r.Errors[n-1].Trace != "" {
+		fmt.Fprint(&b, "\nstack of the latest error\n")
+		for text := range strings.Lines(r.Errors[n-1].Trace) {
+			text = plain(text)
+			if c.width > 0 {
+				text = cut(text, max(c.width-2, leastShown))
+			}
+			fmt.Fprintf(&b, "  %s\n", text)
 		}
 	}
 	_, err := fmt.Fprint(c.out, b.String())
 	return err
+}
+
+// writeError writes the error of an attempt, or, as attempt 0, of something before one.
+func (c *cli) writeError(b *strings.Builder, e deltatype.AttemptError, now time.Time) {
+	fmt.Fprintf(b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
+	for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
+		fmt.Fprintf(b, "    %s\n", text)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/remedy"
 )
 
 // shardJSON is a shard of a kind as --output json shows it.
@@ -18,6 +19,7 @@ type shardJSON struct {
 	LastFullListing *time.Time    `json:"last_full_listing"`
 	LastSuccess     *time.Time    `json:"last_success"`
 	LastFailure     *time.Time    `json:"last_failure"`
+	LagSeconds      *float64      `json:"lag_seconds"`
 	Error           *string       `json:"error"`
 	Withheld        *withheldJSON `json:"withheld"`
 }
@@ -27,7 +29,7 @@ func shardsOf(k delta.KindStatus) []shardJSON {
 	for i, s := range k.Shards {
 		all[i] = shardJSON{
 			Shard: s.Shard, Paused: s.Paused, GoneSince: s.GoneSince, LastInformTime: s.LastInformTime, LastFullListing: s.LastFullListing,
-			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, Error: textOf(s.Error), Withheld: withheldOf(s.Withheld),
+			LastSuccess: s.LastSuccess, LastFailure: s.LastFailure, LagSeconds: lagSeconds(s.Lag), Error: textOf(s.Error), Withheld: withheldOf(s.Withheld),
 		}
 	}
 	return all
@@ -51,14 +53,6 @@ func inShard(kind, shard string) string {
 		return kind
 	}
 	return kind + " " + plain(shard)
-}
-
-// flagFor is the flag that names a shard.
-func flagFor(shard string) string {
-	if shard == "" {
-		return ""
-	}
-	return fmt.Sprintf(" --shard %q", shard)
 }
 
 // state is a word for how a shard stands: the first that applies.
@@ -100,7 +94,7 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 		return nil
 	}
 	_, _ = fmt.Fprintln(c.out)
-	if err := c.table([]string{"KIND", "SHARD", "LISTING", "LAG", "LAST SUCCESS", "WITHHELD"}, rows, 1); err != nil {
+	if err := c.table([]string{"KIND", "SHARD", "LISTING", "LAST SUCCESS", "LAG", "WITHHELD"}, rows, 1); err != nil {
 		return err
 	}
 	if hidden > 0 {
@@ -110,16 +104,13 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 }
 
 func (s shardJSON) row(kind string, now time.Time) []string {
-	lag, withheld := "-", "-"
-	if s.LastInformTime != nil {
-		lag = short(now.Sub(*s.LastInformTime))
-	}
+	withheld := "-"
 	if s.Withheld != nil {
 		if withheld = s.Withheld.missing(); s.Withheld.Decision != "" {
 			withheld += ", " + s.Withheld.Decision
 		}
 	}
-	return []string{kind, plain(s.Shard), s.state(), lag, when(s.LastSuccess, now), withheld}
+	return []string{kind, plain(s.Shard), s.state(), when(s.LastSuccess, now), lagShown(s.LagSeconds), withheld}
 }
 
 // tellShards says what is to be decided of shards, and which fail.
@@ -136,7 +127,7 @@ func (c *cli) tellShards(k kindJSON) {
 		if s.GoneSince != nil {
 			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + counted(w.Missing, "resource") + ") stays as it is"
 		}
-		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, flagFor(s.Shard)))
+		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
 	}
 }
 
@@ -162,13 +153,13 @@ func (f *findings) shards(kinds []delta.KindStatus) {
 func (f *findings) shard(kind string, s delta.ShardStatus) {
 	add := func(detail, remedy string) { f.addKind("shards", kind, healthWarn, s.Shard+": "+detail, remedy) }
 	undecided := s.Withheld != nil && s.Withheld.Decision == ""
-	switch flag := flagFor(s.Shard); {
+	switch flag := remedy.ShardFlag(s.Shard); {
 	case s.GoneSince != nil && undecided:
 		add(fmt.Sprintf("no longer named by the controller since %s, and %s left", s.GoneSince.Format(time.RFC3339), counted(s.Withheld.Missing, "resource")),
-			"delete them: delta informs approve "+kind+flag+"; keep them: delta informs dismiss "+kind+flag)
+			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case undecided:
 		add(fmt.Sprintf("its listings leave out %s resources, so none is marked deleted", withheldOf(s.Withheld).missing()),
-			"delete them: delta informs approve "+kind+flag+"; keep them: delta informs dismiss "+kind+flag)
+			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case s.Error != "":
 		add("its latest pass failed: "+s.Error, "see its passes: delta informs "+kind+flag)
 	case s.Paused:

@@ -1,0 +1,179 @@
+package delta_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	sdkworker "go.temporal.io/sdk/worker"
+	"google.golang.org/grpc/codes"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// These scenarios are of what is wrong outside of the resource: in Temporal, in workers, and in listings.
+
+func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
+	x := newExplaining[single](t, seen, nil)
+	x.exec(`insert into delta_controller (name, inform_interval) values ('explained', '-1 second')`)
+	x.inform("new")
+	// It takes connections, and says nothing.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	for name, address := range map[string]string{"silent": listener.Addr().String(), "nobody there": "127.0.0.1:1"} {
+		silent, err := client.NewLazyClient(client.Options{HostPort: address})
+		require.NoError(t, err)
+		config := x.config()
+		config.Temporal = silent
+		away := &explaining[single]{harness: x.harness, c: x.client(config), seen: seen}
+		e := away.explain("explained", "new")
+		require.Error(t, e.TemporalError, name)
+		require.Equal(t, delta.ReasonTemporalUnreachable, e.Reasons[0].Code, name)
+		seen.add(delta.ReasonTemporalUnreachable)
+		require.Contains(t, e.Reasons[0].Remedy, "TEMPORAL_ADDRESS")
+
+		// The rest is said, and what needs no Temporal does not wait for it.
+		x.exec(`update delta_controller set paused = true`)
+		e = away.explain("explained", "new")
+		require.Equal(t, delta.ReasonKindPaused, e.Reasons[0].Code)
+		x.exec(`update delta_controller set paused = false`)
+		x.exec(`insert into delta_resource (kind, object_id, namespace, max_attempts, hash, object, state, synced_generation, synced_at)
+			values ('explained', $1, 'default', 10, '', '{}', 'synced', 1, now())`, name)
+		e = away.explain("explained", name)
+		require.NoError(t, e.TemporalError)
+		require.True(t, e.IsSynced())
+		silent.Close()
+	}
+}
+
+func explainNotStarted[M mode](t *testing.T, seen *reasonsSeen) {
+	starts := &refusedStarts{}
+	x := newExplaining[M](t, seen, nil)
+	config := x.config(with(&controller[explained[M]]{}))
+	config.Temporal = x.refusingRequests(func(_ string, request any) error {
+		return starts.refuse(strings.Contains(startedWorkflow(request), "/explained"), codes.InvalidArgument)
+	})
+	x.c = x.client(config)
+	x.starts()
+	x.inform("new")
+	until(t, func() bool { return starts.count() > 3 }, "then it waits for seconds") // for a look before it is tried again
+	reason := x.decides("new", delta.ReasonNotStarted)
+	require.Contains(t, reason.Text, "cannot be started: not this one")
+	require.NotNil(t, reason.Until)
+}
+
+// A worker of the user's polls the task queue, and was not given Delta's workflows.
+func explainFailingWorkflow(t *testing.T, seen *reasonsSeen) {
+	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
+	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	x.starts()
+	x.inform("new")
+	reason := x.decides("new", delta.ReasonWorkflowFailing)
+	require.Contains(t, reason.Text, "tasks of its workflow "+x.Prefix+"/explained/new fail or time out")
+}
+
+// A worker of the user's works what nobody dispatches: its client is not started.
+func explainDue(t *testing.T, seen *reasonsSeen) {
+	x := newExplaining[single](t, seen, func(c *delta.Config) { c.TaskQueue = t.Name() })
+	w := sdkworker.New(x.Temporal, t.Name(), ownWorker())
+	require.NoError(t, x.c.Register(w))
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	x.inform("new")
+	reason := x.decides("new", delta.ReasonDue)
+	require.Contains(t, reason.Text, "a dispatcher takes it within seconds")
+	require.Equal(t, x.row("explained", "new").DueAt, reason.Since)
+
+	// A client that was not told of the task queue reads it in the database.
+	other := &explaining[single]{harness: x.harness, c: x.client(x.config()), seen: seen}
+	other.decides("new", delta.ReasonDue)
+	status, err := other.c.TemporalStatus(t.Context(), "explained")
+	require.NoError(t, err)
+	require.Equal(t, t.Name(), status.Kinds["explained"].TaskQueue)
+	require.NotEmpty(t, status.Kinds["explained"].Workers)
+	x.exec(`update delta_resource set due_at = now() - interval '5 minutes'`)
+	until(t, func() bool { return strings.Contains(x.decides("new", delta.ReasonDue).Text, "it is late") })
+}
+
+// ruled objects of which one breaks a rule.
+type ruled struct {
+	mirror
+	IsBad bool `json:"-"`
+}
+
+func (ruled) Kind() string { return "ruled" }
+func (o ruled) InformOpts() delta.InformOpts {
+	if o.IsBad {
+		return delta.InformOpts{Namespace: "no name!"}
+	}
+	return delta.InformOpts{}
+}
+
+func (o ruled) Compare(other delta.Object) (int, bool) {
+	r, ok := other.(ruled)
+	return o.Version - r.Version, ok
+}
+
+func explainListings(t *testing.T, seen *reasonsSeen) {
+	h := newHarness(t)
+	outside := &upstream[ruled]{all: []ruled{{mirror: mirror{Name: "old", Version: 1}}, {mirror: mirror{Name: "bad"}, IsBad: true}}}
+	c := h.client(h.config(with(&controller[ruled]{inform: outside.inform})))
+	x := &explaining[single]{harness: h, c: c, seen: seen}
+	_, err := c.InformMany(t.Context(), []delta.Object{ruled{mirror: mirror{Name: "old", Version: 2}}, ruled{mirror: mirror{Name: "bad"}}}, nil)
+	require.NoError(t, err)
+	for n := range activities.SeveralPasses {
+		_, err := h.pass(c, "ruled", activities.InformInput{Pass: uuidOf(n)})
+		require.NoError(t, err)
+	}
+	stale := x.says("ruled", "old", delta.ReasonStale)
+	require.Contains(t, stale.Text, "the latest 3 passes listed an older version")
+	require.NotNil(t, stale.Since)
+	require.Contains(t, x.says("ruled", "bad", delta.ReasonRefused).Text, `namespace "no name!"`)
+
+	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
+	outside.set(ruled{mirror: mirror{Name: "another"}})
+	for n := range 5 {
+		_, err := c.Inform(t.Context(), ruled{mirror: mirror{Name: "m" + string(rune('0'+n))}}, nil)
+		require.NoError(t, err)
+	}
+	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
+	progress, err := h.pass(c, "ruled", activities.InformInput{Pass: uuidOf(9)})
+	require.NoError(t, err)
+	require.Positive(t, progress.Withheld)
+	require.Contains(t, x.says("ruled", "m0", delta.ReasonWithheld).Remedy, "delta informs approve ruled")
+	_, err = c.DismissWithheld(t.Context(), "ruled", "", progress.Withheld)
+	require.NoError(t, err)
+	for _, reason := range x.explain("ruled", "m0").Reasons {
+		require.NotEqual(t, delta.ReasonWithheld, reason.Code, "it was decided")
+	}
+}
+
+func uuidOf(n int) string { return "00000000-0000-0000-0000-00000000000" + string(rune('0'+n)) }
+
+func explainShards(t *testing.T, seen *reasonsSeen) {
+	h := newHarness(t)
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	c := h.client(h.config(add[regional](outside)))
+	x := &explaining[single]{harness: h, c: c, seen: seen}
+	_, err := c.InformMany(t.Context(), []delta.Object{inRegion("eu", "e00"), inRegion("us", "u00")}, nil)
+	require.NoError(t, err)
+	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
+	outside.change(func() { delete(outside.all, "us") })
+	progress, err := h.pass(c, "regional", activities.InformInput{})
+	require.NoError(t, err)
+	require.Len(t, progress.Shards.Passes, 2)
+	gone := x.says("regional", "us/u00", delta.ReasonShardGone)
+	require.NotNil(t, gone.Since)
+	require.Empty(t, gone.Remedy, "there is nothing to decide yet")
+	_, err = h.pass(c, "regional", activities.InformInput{Pass: uuidOf(1), Named: true, Gone: true, Options: deltatype.InformOptions{Shard: "us"}})
+	require.NoError(t, err)
+	require.Contains(t, x.says("regional", "us/u00", delta.ReasonShardGone).Remedy, "delta informs approve regional --shard us")
+	require.Len(t, x.explain("regional", "eu/e00").Reasons, 1)
+}

@@ -1,0 +1,330 @@
+package delta
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/remedy"
+)
+
+// reasons are why the resource is not synced now, the one that decides first. What stands is said before what waits; what somebody has to end
+// before what ends by itself, and of the latter what ends last.
+func (f *facts) reasons() []Reason {
+	calls, pauses := f.calls(), f.pauses()
+	all := slices.Concat(f.standing(), calls, pauses)
+	if len(calls) == 0 && (f.isWaiting() || f.isLate()) {
+		waits := f.waits()
+		blocked := slices.Concat(f.faults(), waits, f.troubles())
+		all = append(all, blocked...)
+		switch isBlocked := len(blocked)+len(pauses) > 0; {
+		case !isBlocked:
+			all = append(all, f.turns()...)
+		case len(waits) == 0:
+			all = append(all, f.limits()...)
+		}
+	}
+	all = append(all, f.remarks()...)
+	for i := range all {
+		if until := all[i].Until; until != nil && !until.After(f.Now) {
+			all[i].Until = nil // it has passed, and what was to happen then has not happened yet
+		}
+	}
+	return all
+}
+
+// standing says how the resource stands, if it is not for a call of Work alone to change that.
+func (f *facts) standing() []Reason {
+	r := f.row
+	kind, id := r.ObjectKind, r.ObjectID
+	switch r.State {
+	case deltatype.ResourceStateSynced:
+		text := "it is synced, and kept so"
+		if r.DueAt != nil {
+			text = "it is synced, until it expires or its row is removed"
+		}
+		return []Reason{{
+			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: "nothing; to sync it now: " + remedy.Resource("invalidate", kind, id),
+		}}
+	case deltatype.ResourceStateDegraded:
+		return []Reason{f.degraded()}
+	case deltatype.ResourceStateDeleted:
+		if f.isWaiting() {
+			return []Reason{{Code: ReasonFinalizing, Text: f.deletion() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
+		}
+		return []Reason{{
+			Code: ReasonDeleted, Text: f.deletion() + "; its row is removed after its retention", Since: r.SyncedAt, Until: r.DueAt,
+			Remedy: "if it exists: inform it, or " + remedy.Resource("revive", kind, id),
+		}}
+	case deltatype.ResourceStateUnknown:
+		return []Reason{{
+			Code: ReasonUnknownState, Text: `its state is "unknown", which Delta does not write and does not work`,
+			Remedy: "inform its object, or " + remedy.Resource("touch", kind, id),
+		}}
+	default:
+		return nil
+	}
+}
+
+func (f *facts) degraded() Reason {
+	r := f.row
+	reason := Reason{
+		Code: ReasonExhausted, Since: r.AttemptedAt, Until: r.DueAt,
+		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again slowly, and when an informer lists it", r.MaxAttempts),
+		Remedy: "when the reason is gone: " + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
+	}
+	switch {
+	case !f.Heals:
+		reason.Code, reason.Text = ReasonHopeless, "its Work has said that further attempts are hopeless; its row is removed after its retention"
+	case f.DegradedRetry != nil && *f.DegradedRetry <= 0:
+		reason.Text = fmt.Sprintf("all of its %d attempts have failed; its row is removed after its retention, unless an informer lists it", r.MaxAttempts)
+	}
+	return reason
+}
+
+// deletion says why the resource was deleted.
+func (f *facts) deletion() string {
+	switch f.row.Cause {
+	case deltatype.CauseUnlisted:
+		return "it is deleted: a complete listing no longer had it"
+	case deltatype.CauseWork:
+		return "it is deleted: its Work has said that it is gone"
+	default:
+		return "it is deleted: a command has said so"
+	}
+}
+
+// calls says which call is under way.
+func (f *facts) calls() []Reason {
+	until := f.claimedUntil()
+	if until == nil {
+		return nil
+	}
+	what, by := "Work", "a client"
+	if f.row.State == deltatype.ResourceStateDeleted && f.isWaiting() {
+		what = "Finalize"
+	}
+	if t := f.temporal; t != nil && t.worker != "" {
+		by = "client " + t.worker
+	}
+	if !f.Worked {
+		return []Reason{{
+			Code: ReasonEarlierCall, Since: f.row.AttemptedAt, Until: until,
+			Text: by + " has claimed it for an earlier generation, or for a call that ignores the end of its context; the claim is renewed until that returns",
+		}}
+	}
+	text := fmt.Sprintf("%s has claimed it, and calls %s; the claim is renewed until that returns", by, what)
+	if f.temporal != nil && f.temporal.isBatch {
+		text = fmt.Sprintf("%s has claimed it with others of its batch: %s runs, or waits for a slot of that client; the claim is renewed until that returns",
+			by, what)
+	}
+	if how, _ := f.endedWorkflow(); how != "" {
+		text += ". Its workflow " + how + " meanwhile"
+	}
+	all := []Reason{{Code: ReasonInWork, Text: text, Since: f.row.AttemptedAt, Until: until}}
+	if f.temporal != nil && f.temporal.isBatch {
+		all = append(all, f.rates()...)
+	}
+	return all
+}
+
+// pauses says what is paused, which also keeps what rests from its next step.
+func (f *facts) pauses() (all []Reason) {
+	if f.row.Paused {
+		all = append(all, Reason{
+			Code: ReasonPaused, Text: "it is paused: it is not worked, does not expire, and its row is not removed, until it is resumed",
+			Remedy: remedy.ResumeResource(f.row.ObjectKind, f.row.ObjectID),
+		})
+	}
+	if f.KindPaused {
+		all = append(all, Reason{Code: ReasonKindPaused, Text: "its kind is paused: none of its resources is worked", Remedy: remedy.ResumeKind(f.row.ObjectKind)})
+	}
+	return all
+}
+
+// faults says what somebody has to mend.
+func (f *facts) faults() (all []Reason) {
+	r, t := f.row, f.temporal
+	switch {
+	case !f.KindKnown:
+		all = append(all, Reason{Code: ReasonKindUnknown, Text: fmt.Sprintf("no client has started with the kind %q yet", r.ObjectKind), Remedy: remedy.StartWorker})
+	case t != nil && len(t.pollers) == 0:
+		all = append(all, Reason{
+			Code: ReasonNoWorker, Text: fmt.Sprintf("nobody has polled its task queue %s for %s", t.taskQueue, pollerGrace), Remedy: remedy.StartWorker,
+		})
+	case f.isUnfinalized():
+		all = append(all, Reason{
+			Code: ReasonNoFinalizer, Text: "no client that runs has a Finalizer for its kind: none takes it", Since: r.DueAt,
+			Remedy: remedy.StartFinalizer(r.ObjectKind),
+		})
+	}
+	latest := f.lastError()
+	if latest == nil {
+		return all
+	}
+	switch {
+	case strings.HasPrefix(latest.Error, workflowNotStarted), strings.HasPrefix(latest.Error, batchNotStarted):
+		// What was claimed since then was started.
+		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
+			all = append(all, Reason{
+				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again by itself",
+			})
+		}
+	case f.AwaitsAttempt && r.DueAt != nil && r.DueAt.After(f.Now) && r.State != deltatype.ResourceStateFailed && r.Snoozes == 0:
+		all = append(all, Reason{
+			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". It is offered to workers again and again",
+			Since: &latest.At, Until: r.DueAt,
+			Remedy: "start a client whose controller understands it (Upgrade), or inform the object anew",
+		})
+	}
+	return all
+}
+
+// isUnfinalized reports whether the row waits for Finalize and no dispatcher takes it (CountLate, queries/read.sql).
+func (f *facts) isUnfinalized() bool {
+	return f.row.State == deltatype.ResourceStateDeleted && f.isDue() && !f.row.Paused && !f.KindPaused &&
+		f.row.DispatchAt != nil && f.Now.Sub(*f.row.DispatchAt) > lateGrace
+}
+
+// waits says what time is to pass: what ends last comes first.
+func (f *facts) waits() (all []Reason) {
+	r := f.row
+	until := func(d time.Duration) *time.Time {
+		at := f.Now.Add(d).UTC()
+		return &at
+	}
+	if d := f.KindSnoozedFor; d > 0 {
+		all = append(all, Reason{
+			Code: ReasonKindSnoozed, Text: "Work of its kind has put off all of the kind", Until: until(d), Remedy: remedy.EndSnoozeOfKind(r.ObjectKind),
+		})
+	}
+	if d := f.NamespaceSnoozedFor; d > 0 {
+		all = append(all, Reason{
+			Code: ReasonNamespaceSnoozed, Text: fmt.Sprintf("Work has put off all of its namespace %q", r.Namespace), Until: until(d),
+			Remedy: remedy.EndSnoozeOfNamespace(r.Namespace),
+		})
+	}
+	if isAhead := r.DueAt != nil && r.DueAt.After(f.Now); isAhead && f.AwaitsAttempt {
+		now := "nothing; to try it now: "
+		switch {
+		case r.State == deltatype.ResourceStateFailed:
+			all = append(all, Reason{
+				Code: ReasonBackoff, Text: fmt.Sprintf("attempt %d of %d has failed, and the next one waits", r.Attempt, r.MaxAttempts), Since: r.AttemptedAt,
+				Until: r.DueAt, Remedy: now + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
+			})
+		case r.State == deltatype.ResourceStateDeleted && r.Attempt > 0 && r.Snoozes == 0:
+			all = append(all, Reason{Code: ReasonBackoff, Text: "Finalize has failed, and is tried again", Since: r.AttemptedAt, Until: r.DueAt})
+		case r.Snoozes > 0:
+			all = append(all, Reason{
+				Code: ReasonSnoozed, Text: "its Work has put it off", Since: r.AttemptedAt, Until: r.DueAt,
+				Remedy: now + remedy.Resource("touch", r.ObjectKind, r.ObjectID),
+			})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Reason) int { return b.Until.Compare(*a.Until) })
+	return all
+}
+
+// troubles says what is wrong between Delta and Temporal.
+func (f *facts) troubles() (all []Reason) {
+	if f.temporalErr != nil {
+		reason := Reason{
+			Code: ReasonTemporalUnreachable, Remedy: remedy.ReachTemporal,
+			Text: "Temporal cannot be asked, so this is without what only Temporal knows: " + strings.TrimPrefix(f.temporalErr.Error(), "delta: "),
+		}
+		switch {
+		case errors.Is(f.temporalErr, ErrOtherInstallation):
+			reason.Remedy = remedy.MatchInstallation
+		case errors.Is(f.temporalErr, errStopped):
+			reason.Remedy = "ask another client, or delta resources explain"
+		}
+		all = append(all, reason)
+	}
+	if f.Worked {
+		all = append(all, Reason{
+			Code: ReasonWorkerLost, Since: f.row.ClaimedUntil, Until: f.row.DispatchAt,
+			Text: fmt.Sprintf("the worker of attempt %d was lost; the attempt counts, and another worker takes it over", f.row.Attempt),
+		})
+	}
+	if how, at := f.endedWorkflow(); how != "" {
+		all = append(all, Reason{
+			Code: ReasonWorkflowGone, Text: fmt.Sprintf("its workflow %s %s; a dispatcher starts another one", f.temporal.workflowID, how),
+			Since: at, Until: f.row.DispatchAt, Remedy: "nothing; to have it started now: " + remedy.Resource("touch", f.row.ObjectKind, f.row.ObjectID),
+		})
+	}
+	if f.temporal != nil {
+		if text := f.temporal.failing(); text != "" {
+			all = append(all, Reason{Code: ReasonWorkflowFailing, Text: text, Remedy: "see the workflow in Temporal's UI, and the logs of the workers"})
+		}
+	}
+	return all
+}
+
+// endedWorkflow says how the workflow has ended that the row was given to, and when; empty where it runs, has done its part, or is about to be
+// started.
+func (f *facts) endedWorkflow() (how string, at *time.Time) {
+	t, r := f.temporal, f.row
+	if t == nil || t.isRunning() || !(f.Worked || f.isLeased()) {
+		return "", nil
+	}
+	if how, at = t.wasEnded(); how != "" {
+		return how, at
+	}
+	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // what was claimed had a workflow of this name
+		return "is gone", nil
+	}
+	return "", nil
+}
+
+// isLeased reports whether a workflow was told to look at the row, or waits for its time: a dispatcher looks later than that.
+func (f *facts) isLeased() bool {
+	r := f.row
+	return r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.DueAt == nil || r.DispatchAt.After(*r.DueAt))
+}
+
+// remarks says what else is to be known, which does not decide.
+func (f *facts) remarks() (all []Reason) {
+	r := f.row
+	kind := r.ObjectKind
+	if f.StalePasses != nil {
+		all = append(all, Reason{
+			Code: ReasonStale, Since: db.UTC(f.StaleSince), Remedy: remedy.CorrectStale(kind),
+			Text: fmt.Sprintf("the latest %d passes listed an older version of it than the stored one, which was not taken", *f.StalePasses),
+		})
+	}
+	if f.RefusedRule != nil {
+		all = append(all, Reason{
+			Code: ReasonRefused, Text: "what a listing named breaks a rule, and was not taken: " + *f.RefusedRule, Since: db.UTC(f.RefusedSince),
+			Remedy: remedy.CorrectRefused(kind),
+		})
+	}
+	if r.State == deltatype.ResourceStateDeleted {
+		return all
+	}
+	decide := remedy.DecideWithheld(kind)
+	if r.Shard != "" {
+		decide = remedy.DecideWithheldOfShard(kind, r.Shard)
+	}
+	switch {
+	case f.ShardGoneAt != nil:
+		reason := Reason{
+			Code: ReasonShardGone, Since: db.UTC(f.ShardGoneAt),
+			Text: fmt.Sprintf("the controller no longer names its shard %q: nothing lists it, and it is not deleted before somebody has decided", r.Shard),
+		}
+		if f.WithheldMissing != nil {
+			reason.Remedy = decide
+		}
+		all = append(all, reason)
+	case f.WithheldMissing != nil:
+		all = append(all, Reason{
+			Code: ReasonWithheld, Since: db.UTC(f.WithheldSince), Remedy: decide,
+			Text: fmt.Sprintf("the listings leave out %d of %d resources, of which it may be one: suspiciously many, so none is marked deleted",
+				*f.WithheldMissing, *f.WithheldTotal),
+		})
+	}
+	return all
+}

@@ -1,0 +1,157 @@
+package delta
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// temporalFacts are what Temporal knows of a resource.
+type temporalFacts struct {
+	// taskQueue is where it is worked, pollers who have polled that lately.
+	taskQueue string
+	pollers   []string
+	// workflowID names the workflow that attends to it, and isBatch says that this is a batch.
+	workflowID string
+	isBatch    bool
+	// described is that workflow; nil where Temporal has none of the name.
+	described *workflowservice.DescribeWorkflowExecutionResponse
+	// worker is who has the workflow's task, or executes its activity; empty where nobody does.
+	worker string
+}
+
+// readTemporalFacts asks Temporal, for a while.
+func (c *Client) readTemporalFacts(ctx context.Context, f *facts) (*temporalFacts, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, explainPatience, fmt.Errorf("it did not answer within %s", explainPatience))
+	defer cancel()
+	e, err := c.reach(ctx)
+	if err != nil {
+		return nil, temporalError(ctx, err)
+	}
+	t := &temporalFacts{taskQueue: e.names.at(f.TaskQueue).taskQueue(f.row.ObjectKind), workflowID: f.row.WorkflowID}
+	if t.workflowID == "" {
+		if t.workflowID, err = c.WorkflowID(ctx, f.row.ObjectKind, f.row.ObjectID); err != nil {
+			return nil, temporalError(ctx, err)
+		}
+	}
+	t.isBatch = e.names.isBatch(f.row.ObjectKind, t.workflowID)
+	var both errgroup.Group
+	both.Go(func() (err error) {
+		t.pollers, err = e.pollers(ctx, t.taskQueue)
+		return err
+	})
+	both.Go(func() error { return t.describe(ctx, e) })
+	if err := both.Wait(); err != nil {
+		return nil, temporalError(ctx, err)
+	}
+	return t, nil
+}
+
+// temporalError is the error of a question to Temporal: that the time is up says more than what the SDK makes of it.
+func temporalError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// describe reads the workflow.
+func (t *temporalFacts) describe(ctx context.Context, e *engine) error {
+	found, err := e.temporal.DescribeWorkflow(ctx, t.workflowID, "")
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("describing the workflow %s: %w", t.workflowID, err)
+	}
+	t.described = found.RawResponse
+	for _, pending := range t.described.GetPendingActivities() {
+		if pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED {
+			t.worker = pending.GetLastWorkerIdentity()
+		}
+	}
+	if t.worker != "" || t.described.GetPendingWorkflowTask().GetState() != enumspb.PENDING_WORKFLOW_TASK_STATE_STARTED {
+		return nil
+	}
+	t.worker, err = e.taskWorker(ctx, t.described)
+	return err
+}
+
+// taskWorker is who has the task of a workflow: a local activity is a part of it.
+func (e *engine) taskWorker(ctx context.Context, described *workflowservice.DescribeWorkflowExecutionResponse) (string, error) {
+	const latest = 10
+	history, err := e.temporal.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
+		Namespace: e.temporalNamespace(), Execution: described.GetWorkflowExecutionInfo().GetExecution(), MaximumPageSize: latest,
+	})
+	if err != nil {
+		return "", fmt.Errorf("reading the history of the workflow %s: %w", described.GetWorkflowExecutionInfo().GetExecution().GetWorkflowId(), err)
+	}
+	for _, event := range history.GetHistory().GetEvents() {
+		if started := event.GetWorkflowTaskStartedEventAttributes(); started != nil {
+			return started.GetIdentity(), nil
+		}
+	}
+	return "", nil
+}
+
+// status is that of the workflow; unspecified where there is none.
+func (t *temporalFacts) status() enumspb.WorkflowExecutionStatus {
+	return t.described.GetWorkflowExecutionInfo().GetStatus()
+}
+
+func (t *temporalFacts) isRunning() bool {
+	return t.status() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+}
+
+// wasEnded reports whether somebody, or something, has ended the workflow before it was done, and when.
+func (t *temporalFacts) wasEnded() (how string, at *time.Time) {
+	switch t.status() {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		how = "was terminated"
+	case enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		how = "was cancelled"
+	case enumspb.WORKFLOW_EXECUTION_STATUS_FAILED:
+		how = "has failed"
+	case enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		how = "has timed out"
+	default:
+		return "", nil
+	}
+	if closed := t.described.GetWorkflowExecutionInfo().GetCloseTime(); closed != nil {
+		ended := closed.AsTime().UTC()
+		at = &ended
+	}
+	return how, at
+}
+
+// attempt is the activity that works the resource; nil where none is pending.
+func (t *temporalFacts) attempt() *workflowpb.PendingActivityInfo {
+	if all := t.described.GetPendingActivities(); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// isExecuted reports whether a worker executes the activity, or the task with the local activity.
+func (t *temporalFacts) isExecuted() bool { return t.worker != "" }
+
+// failing says how tasks of the workflow fail; empty where they do not.
+func (t *temporalFacts) failing() string {
+	if task := t.described.GetPendingWorkflowTask(); task.GetAttempt() > 1 {
+		return fmt.Sprintf("tasks of its workflow %s fail or time out: this is try %d", t.workflowID, task.GetAttempt())
+	}
+	pending := t.attempt()
+	if pending == nil || pending.GetAttempt() <= 1 || pending.GetLastFailure() == nil {
+		return ""
+	}
+	return fmt.Sprintf("the attempt activity of its workflow %s fails, before Work is called or after: %s",
+		t.workflowID, cmp.Or(pending.GetLastFailure().GetMessage(), "without a message"))
+}

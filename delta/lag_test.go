@@ -1,0 +1,89 @@
+package delta_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+)
+
+// kindStatus is how a kind stands.
+func (h *harness) kindStatus(c *delta.Client, kind string) delta.KindStatus {
+	h.t.Helper()
+	kinds, err := c.Kinds(h.t.Context())
+	require.NoError(h.t, err)
+	for _, k := range kinds {
+		if k.Kind == kind {
+			return k
+		}
+	}
+	require.Fail(h.t, "there is no such kind", kind)
+	return delta.KindStatus{}
+}
+
+// A kind in which nothing was created for long is not behind, as long as its passes succeed.
+func TestAQuietKindHasNoLag(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := &upstream[listed]{all: []listed{{Name: "old", Made: time.Now().Add(-28 * 24 * time.Hour)}}}
+	c := h.client(h.config(with(&controller[listed]{inform: outside.inform})))
+	h.exec(`insert into delta_controller (name, inform_interval) values ('listed', '1 hour')`)
+	status := h.kindStatus(c, "listed")
+	require.Nil(t, status.LastSuccess)
+	require.Zero(t, status.Lag)
+
+	_, err := h.pass(c, "listed", activities.InformInput{})
+	require.NoError(t, err)
+	status = h.kindStatus(c, "listed")
+	require.Less(t, *status.LastInformTime, h.now().Add(-27*24*time.Hour), "the cursor is the latest creation")
+	require.NotNil(t, status.LastSuccess)
+	require.Nil(t, status.LastFailure)
+	require.Zero(t, status.Lag)
+
+	outside.fail = errBoom
+	_, err = h.pass(c, "listed", activities.InformInput{})
+	require.ErrorIs(t, err, errBoom)
+	failed := h.kindStatus(c, "listed")
+	require.Equal(t, status.LastSuccess, failed.LastSuccess)
+	require.True(t, failed.LastFailure.After(*failed.LastSuccess))
+	require.Positive(t, failed.Lag)
+
+	outside.fail = nil
+	_, err = h.pass(c, "listed", activities.InformInput{})
+	require.NoError(t, err)
+	require.Zero(t, h.kindStatus(c, "listed").Lag)
+}
+
+func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	h.exec(`insert into delta_controller (name, inform_interval, lists_nothing) values
+		('late', '1 hour', false), ('slow', '1 hour', false), ('asked', '-1 second', false), ('calendar', '0', false), ('nothing', '1 hour', true)`)
+	h.exec(`insert into delta_shard (kind, shard, succeeded_at) values
+		('late', '', now() - interval '95 minutes'), ('slow', '', now() - interval '80 minutes'),
+		('asked', '', now() - interval '1 year'), ('calendar', '', now() - interval '1 year'), ('nothing', '', now() - interval '1 year')`)
+	require.GreaterOrEqual(t, h.kindStatus(c, "late").Lag, 95*time.Minute-time.Second)
+	for _, kind := range []string{"slow", "asked", "calendar", "nothing"} {
+		require.Zero(t, h.kindStatus(c, kind).Lag, kind)
+	}
+
+	// A kind with shards is as far behind as the worst of those that are named.
+	h.exec(`insert into delta_controller (name, inform_interval) values ('sharded', '1 hour')`)
+	h.exec(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error, gone_at) values
+		('sharded', '', now(), null, '', null), ('sharded', 'a', now() - interval '5 minutes', null, '', null),
+		('sharded', 'b', now() - interval '30 minutes', now(), '503', null), ('sharded', 'gone', now() - interval '1 year', null, '', now())`)
+	status := h.kindStatus(c, "sharded")
+	require.GreaterOrEqual(t, status.Lag, 30*time.Minute-time.Second)
+	require.Less(t, status.Lag, 24*time.Hour)
+	require.Equal(t, status.Lag, status.Shards[1].Lag)
+	require.Equal(t, status.Shards[1].LastSuccess, status.LastSuccess)
+	require.Equal(t, status.Shards[1].LastFailure, status.LastFailure)
+	require.Zero(t, status.Shards[0].Lag)
+	require.Zero(t, status.Shards[2].Lag)
+	h.exec(`update delta_shard set succeeded_at = null where shard = 'a'`)
+	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one has never succeeded")
+}

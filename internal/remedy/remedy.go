@@ -1,0 +1,97 @@
+// Package remedy says what a person can do about what the command's doctor and the explanation of a resource find, so that both say the same.
+package remedy
+
+import (
+	"regexp"
+	"strings"
+)
+
+// plainWord is a word that a shell takes as it is.
+var plainWord = regexp.MustCompile(`\A[\w@%+=:,./-]+\z`)
+
+// quote makes a text one word of a shell.
+func quote(s string) string {
+	if plainWord.MatchString(s) && !strings.HasPrefix(s, "-") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// literal is a text in SQL.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// ShardFlag is the flag that names a shard; empty for a kind that is listed as a whole.
+func ShardFlag(shard string) string {
+	if shard == "" {
+		return ""
+	}
+	return " --shard " + quote(shard)
+}
+
+// Resource is a command for one resource.
+func Resource(command, kind, objectID string) string {
+	return "delta resources " + command + " " + quote(kind) + " " + quote(objectID)
+}
+
+// ResumeResource ends the pause of a resource.
+func ResumeResource(kind, objectID string) string {
+	return "when it is time: delta resume resource " + quote(kind) + " " + quote(objectID)
+}
+
+// ResumeKind ends the pause of a kind.
+func ResumeKind(kind string) string { return "when it is time: delta resume kind " + kind }
+
+// EndSnoozeOfKind ends a snooze of a kind.
+func EndSnoozeOfKind(kind string) string {
+	return "nothing; to end it now: delta resume kind " + kind
+}
+
+// EndSnoozeOfNamespace ends a snooze of a namespace.
+func EndSnoozeOfNamespace(namespace string) string {
+	return "nothing; to end it now: delta resume namespace " + namespace
+}
+
+// StartWorker is for a task queue that nobody polls.
+const StartWorker = "start a client that has its controller, or name its queue with --task-queue"
+
+// FindLate is for resources that are late.
+const FindLate = "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy"
+
+// ReachTemporal is for a Temporal that does not answer.
+const ReachTemporal = "see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; " +
+	"informs are kept meanwhile, and worked when it is back"
+
+// MatchInstallation is for a Temporal in which the prefix is another installation's.
+const MatchInstallation = "see that the database and the Temporal namespace are those that belong together"
+
+// AskForLimits is for resources that wait long for slots of their limit keys.
+const AskForLimits = "see that KeyConcurrency and KeyRate of the kind are what the upstream allows, and how long its calls of Work take"
+
+// StartFinalizer is for deleted resources that no client finalizes.
+func StartFinalizer(kind string) string {
+	return "start a client whose controller has the Finalizer. Or have the rows removed without: UPDATE delta_controller SET finalizes = FALSE " +
+		"WHERE name = " + literal(kind) + "; UPDATE delta_resource SET finalized = NULL WHERE kind = " + literal(kind)
+}
+
+// CorrectStale is for objects that are listed in an older version than the stored one.
+func CorrectStale(kind string) string {
+	return "see that their Compare, or Revision, is right: SELECT * FROM delta_stale WHERE kind = " + literal(kind) + " names them. " +
+		"To take what is listed: delta inform " + kind + " --force"
+}
+
+// CorrectRefused is for objects that listings name and that break a rule.
+func CorrectRefused(kind string) string {
+	return "see all: delta kinds " + kind + ". Correct them outside, or have the controller leave out or correct what it lists. " +
+		"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused"
+}
+
+// DecideWithheld is for a listing that leaves out suspiciously many resources.
+func DecideWithheld(kind string) string {
+	return "see what upstream lists; then delta informs approve " + kind + ", or delta informs dismiss " + kind
+}
+
+// DecideWithheldOfShard is for what a listing of a shard leaves out, or what is left of a shard that is gone.
+func DecideWithheldOfShard(kind, shard string) string {
+	flag := ShardFlag(shard)
+	return "delete them: delta informs approve " + kind + flag + "; keep them: delta informs dismiss " + kind + flag
+}
