@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -105,8 +106,11 @@ type Activities struct {
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
 	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
 	Observed func(Observation)
-	// PassEnded is called after a pass of an informer has ended and that was noted, or could not be; nil for no call.
-	PassEnded func(EndedPass)
+	// PassEnded is called when a pass of an informer has ended and that was noted, or could not be, Listed after each page of it was written, and
+	// ClaimsLost when calls of user code were ended because others may have claimed their resources; nil for no call.
+	PassEnded  func(PassObservation)
+	Listed     func([]*deltatype.ObjectInformResult)
+	ClaimsLost func(kind, namespace string, resources int)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
@@ -154,6 +158,9 @@ type Ref struct {
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Local has the first attempt made by a local activity.
 	Local bool `json:"local,omitempty"`
+	// Encoded says that a data converter of the user's encodes what Temporal stores of the workflow. Errors of activities are not encoded, unless
+	// there is a failure converter, too.
+	Encoded bool `json:"encoded,omitempty"`
 }
 
 // String names the resource as Temporal may know it.
@@ -215,14 +222,15 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 	}
 	out, err = do(a, ctx, in)
 	if err != nil && a.HashObjectIDs {
-		err = a.withoutIDs(err)
+		err = a.withoutIDs(ctx, err)
 	}
 	return out, err
 }
 
 // withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object.
-func (a *Activities) withoutIDs(err error) error {
-	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it", "kind", a.Handler.Kind(), "error", err)
+func (a *Activities) withoutIDs(ctx context.Context, err error) error {
+	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it",
+		"kind", a.Handler.Kind(), "workflow_id", workflowID(ctx), "run_id", runID(ctx), "error", err)
 	const why = "it failed; the log of the client says why: object ids are kept from Temporal"
 	application := new(temporal.ApplicationError)
 	if errors.As(err, &application) {
@@ -231,10 +239,15 @@ func (a *Activities) withoutIDs(err error) error {
 	return temporal.NewApplicationError(why, "delta.Failed")
 }
 
-// Attempt is [Activities.Attempt] of the resource's kind.
+// Attempt is [Activities.Attempt] of the resource's kind. An attempt that has failed is a failed activity in Temporal, whose error has the step
+// in its details.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
-	return step.shownTo(ref), soonElsewhere(err)
+	if err != nil {
+		return Step{}, soonElsewhere(err)
+	}
+	step = step.shownTo(ref)
+	return step, step.asError()
 }
 
 // EndRetention is [Activities.EndRetention] of the resource's kind.

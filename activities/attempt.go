@@ -43,6 +43,10 @@ type Step struct {
 	MaxAttempts int    `json:"max_attempts,omitempty"`
 	SyncCount   int64  `json:"sync_count,omitempty"`
 	Paused      bool   `json:"paused,omitempty"`
+	// AwaitsSlot says that the row waits for a slot of its limit key.
+	AwaitsSlot bool `json:"awaits_slot,omitempty"`
+	// Heals says that the resource has degraded, and is tried again after Wait rather than removed.
+	Heals bool `json:"heals,omitempty"`
 	// Error is the beginning of the latest error of a row that is not synced.
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
@@ -51,12 +55,15 @@ type Step struct {
 	Elsewhere bool `json:"elsewhere,omitempty"`
 	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
 	HandedOver bool `json:"handed_over,omitempty"`
+	// failure is set where the attempt has failed: Temporal is to show that.
+	failure *failure
 }
 
-// shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
+// shownTo leaves the error out where object ids are kept from Temporal: it may well name one. A failed activity has no text where payloads are
+// encoded, either: its message and its step would be stored as they are.
 func (s Step) shownTo(ref Ref) Step {
-	if ref.HashedID != "" {
-		s.Error = ""
+	if ref.HashedID != "" || (ref.Encoded && s.failure != nil) {
+		s.Error, s.failure = "", s.failure.withoutText()
 	}
 	return s
 }
@@ -83,6 +90,9 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	}
 	step, err := a.attemptAs(ctx, ref)
 	step.Local = a.Pace != nil && a.Pace.IsLocal() && !step.Elsewhere
+	if a.HashObjectIDs {
+		step.failure = step.failure.withoutText()
+	}
 	return step, err
 }
 
@@ -183,16 +193,9 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 	end := time.Now().Add(lockedPatience)
 	for id, pauses := ref.ID, newLockedPauses(); ; {
 		if id != 0 {
-			ids, err := e.takeSlots(ctx, ref.Kind, []int64{id})
+			rows, err := e.takeWithSlot(ctx, ref, id)
 			if err != nil {
-				return nil, nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
-			}
-			var rows []*claimed
-			if len(ids) > 0 {
-				rows, err = e.take(ctx, ref.Kind, ids)
-			}
-			if err != nil {
-				return nil, nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
+				return nil, nil, err
 			}
 			// The row that the dispatcher has seen may be gone, and its number may be another's since a failover.
 			if len(rows) == 1 && rows[0].worked.ObjectID == ref.ObjectID {
@@ -211,6 +214,24 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 		}
 		id = got.Resource.ID
 	}
+}
+
+// takeWithSlot claims a row, if it has a slot of its limit key, when its call may begin.
+func (e *execution) takeWithSlot(ctx context.Context, ref Ref, id int64) ([]*claimed, error) {
+	asked := time.Now()
+	sets, err := e.takeSlots(ctx, ref.Kind, []int64{id})
+	if err != nil {
+		return nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
+	}
+	last := sets[len(sets)-1]
+	if len(last.ids) == 0 || !e.awaitCall(last, asked) {
+		return nil, nil
+	}
+	rows, err := e.take(ctx, ref.Kind, last.ids)
+	if err != nil {
+		return nil, fmt.Errorf("claiming an attempt of %s: %w", ref, err)
+	}
+	return rows, nil
 }
 
 // giveBack closes claims of resources that the execution is not for: their attempts do not count.
@@ -236,7 +257,9 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		e.leave(locked)
 	}
 	if written != nil {
-		return stepOf(one.after(written), written.Now), nil
+		step := e.stepOf(one.after(written), written.Now)
+		step.failure = one.failure(written)
+		return step, nil
 	}
 	got, found, err := e.get(context.WithoutCancel(ctx), ref)
 	if err != nil || !found {
@@ -245,8 +268,11 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 	if one.tx.committed {
 		e.wakeKeys([]*claimed{one})
 		e.observe(one.observed(got.Resource.Row))
+		return e.unclaimed(ctx, ref, &got)
 	}
-	return e.unclaimed(ctx, ref, &got)
+	step, err := e.unclaimed(ctx, ref, &got)
+	step.failure = one.failure(nil)
+	return step, err
 }
 
 // unclaimed says what a row that offers no attempt waits for; nil is one that is not there.
@@ -274,7 +300,7 @@ const (
 // stepUnclaimed is stepOf for a row that this execution could not claim, or has let go of.
 func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
 	r := &got.Resource
-	s := stepOf(r, got.Now)
+	s := a.stepOf(r, got.Now)
 	if s.Next == NextNone {
 		return s, nil
 	}
@@ -327,7 +353,7 @@ func isOfBatch(ctx context.Context, r *db.Resource) bool {
 const maxShownError = 300
 
 // stepOf reads off a row how its lifecycle goes on.
-func stepOf(r *db.Resource, now time.Time) Step {
+func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	s := Step{
 		Next:             NextNone,
 		Generation:       r.Generation,
@@ -338,6 +364,7 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		MaxAttempts:      int(r.MaxAttempts),
 		SyncCount:        r.SyncCount,
 		Paused:           r.Paused,
+		AwaitsSlot:       awaitsSlot(r),
 	}
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
@@ -360,6 +387,8 @@ func stepOf(r *db.Resource, now time.Time) Step {
 			return s
 		}
 		s.Next = NextRetention
+		isHopeless := r.Cause != nil && *r.Cause == deltatype.CauseHopeless
+		s.Heals = r.State == deltatype.ResourceStateDegraded && !isHopeless && a.Rest.DegradedRetry > 0
 	case deltatype.ResourceStateUnknown:
 		return s
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // feeder hands what was claimed to Work.
@@ -21,17 +22,38 @@ type feeder struct {
 	released atomic.Bool
 }
 
-// takeAndWork claims members and hands them to Work. It returns when all are handed over, but for those of namespaces that are full,
-// and what could not be claimed.
+// takeAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
+// but for those of namespaces that are full, and what could not be claimed.
 func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
-	all := len(ids)
-	if ids, err = f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids); err != nil {
+	asked, withheld := time.Now(), len(ids)
+	sets, err := f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids)
+	if err != nil {
 		return nil, fmt.Errorf("taking slots of the limit keys of members of %s: %w", f.in.WorkflowID, err)
 	}
-	f.withholds(all - len(ids))
-	if len(ids) == 0 {
-		return nil, nil
+	for _, one := range sets {
+		withheld -= len(one.ids)
 	}
+	f.withholds(withheld)
+	var handed sync.WaitGroup
+	defer handed.Wait()
+	for _, one := range sets {
+		if len(one.ids) == 0 {
+			continue
+		}
+		if !f.awaitCall(one, asked) {
+			return missing, errLeft
+		}
+		left, err := f.claimAndHand(ctx, one.ids, &handed)
+		if err != nil {
+			return nil, err
+		}
+		missing = append(missing, left...)
+	}
+	return missing, nil
+}
+
+// claimAndHand claims members and has them handed to Work, which handed waits for. It returns those that could not be claimed.
+func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.WaitGroup) (missing []int64, err error) {
 	taken, err := f.take(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)
@@ -54,12 +76,10 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 		of := call{one.worked.Namespace, one.worked.IsFinalizing()}
 		byCall[of] = append(byCall[of], one)
 	}
-	var handed sync.WaitGroup
 	for of, members := range byCall {
 		handed.Add(1)
 		f.hand(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
 	}
-	handed.Wait()
 	return missing, nil
 }
 

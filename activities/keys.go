@@ -1,9 +1,11 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/chariot-giving/delta/db"
 )
@@ -14,16 +16,26 @@ type KeyLimits struct {
 	Limited, Rated bool
 }
 
-// takeSlots gives rows that are about to be claimed slots of their limit keys, and returns those that may be claimed. The others wait for a slot,
-// and a dispatcher looks at them when it is theirs: they are in no batch and no workflow.
-func (e *execution) takeSlots(ctx context.Context, kind string, ids []int64) (taken []int64, err error) {
+// callStep is within what time claims may come together that wait for the rates of their limit keys.
+const callStep = 10 * time.Millisecond
+
+// claimSet is a set of rows that may be claimed after a while.
+type claimSet struct {
+	ids   []int64
+	after time.Duration
+}
+
+// takeSlots gives rows that are about to be claimed slots of their limit keys, and returns those that may be claimed, in the order of their sets:
+// at once, or when the rates of their keys allow it, a quarter of a second later at most. The others wait for a slot, and a dispatcher looks at them
+// when it is theirs: they are in no batch and no workflow.
+func (e *execution) takeSlots(ctx context.Context, kind string, ids []int64) (sets []claimSet, err error) {
 	if !e.Keys.Limited || len(ids) == 0 {
-		return ids, nil
+		return []claimSet{{ids: ids}}, nil
 	}
 	params := db.TakeSlotsParams{Kind: kind, Ids: ids, Begins: true, Lease: DispatchLease}
-	var waiting []int64
+	var rows []db.TakeSlotsRow
 	err = retry(ctx, claimTries, func(ctx context.Context) (err error) {
-		if waiting, err = db.New().TakeSlots(ctx, e.Pool, params); err != nil {
+		if rows, err = db.New().TakeSlots(ctx, e.Pool, params); err != nil {
 			return e.unanswered(err)
 		}
 		return nil
@@ -31,10 +43,41 @@ func (e *execution) takeSlots(ctx context.Context, kind string, ids []int64) (ta
 	if err != nil {
 		return nil, err
 	}
-	if e.Keys.Rated || len(waiting) > 0 {
+	if e.Keys.Rated || len(rows) > 0 {
 		e.dispatchSoon() // it reads when the next row of a key may be called
 	}
-	return without(ids, waiting), nil
+	return claimSets(ids, rows), nil
+}
+
+// claimSets orders rows by when they may be claimed, and leaves those out that wait for a slot. What is not among them may be claimed at once.
+func claimSets(ids []int64, rows []db.TakeSlotsRow) []claimSet {
+	late := make([]int64, len(rows))
+	for i, row := range rows {
+		late[i] = row.ID
+	}
+	sets := []claimSet{{ids: without(ids, late)}}
+	slices.SortFunc(rows, func(a, b db.TakeSlotsRow) int { return cmp.Compare(a.Wait, b.Wait) })
+	for _, row := range rows {
+		if row.Queued {
+			continue
+		}
+		// None is claimed before its time.
+		after := (row.Wait + callStep - 1).Truncate(callStep)
+		if last := &sets[len(sets)-1]; last.after == after {
+			last.ids = append(last.ids, row.ID)
+			continue
+		}
+		sets = append(sets, claimSet{[]int64{row.ID}, after})
+	}
+	return sets
+}
+
+// awaitCall waits until rows may be claimed, counted from since. It is false where the worker stops before.
+func (e *execution) awaitCall(one claimSet, since time.Time) bool {
+	if one.after == 0 {
+		return true
+	}
+	return sleep(e.base, time.Until(since.Add(one.after)))
 }
 
 // without are ids that are not among others.
@@ -71,7 +114,7 @@ func (e *execution) wakeKeys(done []*claimed) {
 		return err
 	})
 	if err != nil {
-		e.Logger.Info("waking what waits for slots of limit keys failed; a dispatcher does within seconds", "kind", params.Kind, "keys", len(params.Keys),
+		e.Logger.Info("waking what waits for slots of limit keys failed; a dispatcher does within seconds", "kind", params.Kind, "workflow_id", e.workflowID, "keys", len(params.Keys),
 			"error", fmt.Errorf("waking keys: %w", err))
 		return
 	}

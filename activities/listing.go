@@ -102,8 +102,9 @@ func (p *pass) deletePages(ctx context.Context) error {
 		}
 		after = to
 		p.progress.Deleted += len(deleted)
+		p.reportDeleted(deleted)
 		for i := range deleted {
-			a.observe(Observation{Outcome: Outcome{Verdict: VerdictDeleted}, Row: deleted[i].Row})
+			a.observe(observedDeletion(&deleted[i]))
 		}
 	}
 }

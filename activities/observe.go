@@ -2,8 +2,10 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -11,10 +13,16 @@ import (
 type Observation struct {
 	// Outcome is that of the attempt. A listing that no longer has the resource leaves a VerdictDeleted, and nothing else.
 	Outcome
+	// Kind and Namespace are those of the resource.
+	Kind, Namespace string
+	// Attempt is the attempt's number; 0 where a listing has deleted the resource.
+	Attempt int
 	// IsFinalizing is true where Finalize was called, rather than Work.
 	IsFinalizing bool
-	// Waited is for how long the resource had been due when it was claimed.
-	Waited time.Duration
+	// IsDegraded reports whether the resource has degraded by the attempt.
+	IsDegraded bool
+	// Waited is for how long the resource had been due when it was claimed, and Lag how long ago its generation was made.
+	Waited, Lag time.Duration
 	// Row makes the row as it is then.
 	Row func() (*deltatype.ResourceRow, error)
 }
@@ -27,19 +35,41 @@ func (a *Activities) observe(o Observation) {
 
 // observed is the observation of an attempt.
 func (one *claimed) observed(row func() (*deltatype.ResourceRow, error)) Observation {
-	return Observation{Outcome: one.outcome, IsFinalizing: one.worked.IsFinalizing(), Waited: one.waited, Row: row}
+	r := one.worked
+	isFinalizing := r.IsFinalizing()
+	failed := one.outcome.Verdict == VerdictDegraded || (one.outcome.Verdict == VerdictFailed && isLast(r))
+	return Observation{
+		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Attempt: int(r.Attempt), IsFinalizing: isFinalizing,
+		IsDegraded: failed && !isFinalizing, Waited: one.waited, Lag: one.lag(), Row: row,
+	}
 }
 
-// EndedPass says what a pass of an informer came to: one try of a run, or the failure to name its shards.
-type EndedPass struct {
+// lag is how long ago the generation was made: until the claim by the clock of the database, and since then by this machine's, so that a
+// difference between them does not count.
+func (one *claimed) lag() time.Duration {
+	if one.worked.AttemptedAt == nil {
+		return 0
+	}
+	return max(one.worked.AttemptedAt.Sub(one.worked.GenerationAt), 0) + time.Since(one.takenAt)
+}
+
+// observedDeletion is the observation of a resource that a listing no longer has.
+func observedDeletion(r *db.Resource) Observation {
+	return Observation{Outcome: Outcome{Verdict: VerdictDeleted}, Kind: r.Kind, Namespace: r.Namespace, Row: r.Row}
+}
+
+// PassObservation says what a pass of an informer came to: one try of a run, or the failure to name its shards.
+type PassObservation struct {
 	Kind, Shard string
 	// RunID is that of the run in Temporal; empty outside of one.
 	RunID string
-	// Took is how long the pass took.
+	// Took is how long it took.
 	Took time.Duration
+	// Progress has its counts, New is how many of Scheduled were new, Unchanged how many objects were left alone.
+	Progress       InformProgress
+	New, Unchanged int
 	// Err is why it failed; nil if it did not.
 	Err error
-	InformProgress
 }
 
 // observeEnd hands on what a pass came to.
@@ -50,7 +80,15 @@ func (p *pass) observeEnd(ctx context.Context, failure error) {
 	if failure != nil && p.cause != nil {
 		failure = p.cause
 	}
-	p.activities.PassEnded(EndedPass{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: runID(ctx), Took: time.Since(p.startedAt), Err: failure, InformProgress: p.progress,
+	p.activities.PassEnded(PassObservation{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: runID(ctx), Took: time.Since(p.startedAt),
+		Progress: p.progress, New: p.added, Unchanged: p.unchanged, Err: failure,
 	})
+}
+
+// observeLost reports a call of user code that was ended because its claim was lost.
+func (a *Activities) observeLost(cause error, namespace string, resources int) {
+	if a.ClaimsLost != nil && errors.Is(cause, errClaimLost) {
+		a.ClaimsLost(a.Handler.Kind(), namespace, resources)
+	}
 }

@@ -47,13 +47,14 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     claim = $1::uuid,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + $2::interval END,
     slot_until = NULL,
+    queued_at = NULL,
     workflow_id = coalesce(nullif($3::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', $4::text), $5)
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($6::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
 `
 
 type ClaimResourcesParams struct {
@@ -122,6 +123,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.Revision,
 			&i.Resource.WrittenBy,
 			&i.Resource.CreatedAt,
+			&i.Resource.GenerationAt,
 			&i.Resource.AttemptedAt,
 			&i.Resource.SyncedAt,
 			&i.Resource.ExternalCreatedAt,
@@ -154,6 +156,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.Metadata,
 			&i.Resource.Tags,
 			&i.Resource.Errors,
+			&i.Resource.Carrier,
 			&i.Exhausted,
 			&i.WasDueAt,
 		); err != nil {
@@ -210,7 +213,7 @@ func (q *Queries) CloseClaims(ctx context.Context, db DBTX, arg CloseClaimsParam
 const lostClaims = `-- name: LostClaims :many
 SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::uuid[]) AS claim) m
-LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
+LEFT JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
 WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' AND r.claimed_until IS NOT NULL
     AND NOT delta_is_worked(r.state, r.finalized, r.due_at))
 `
@@ -251,7 +254,7 @@ const openClaims = `-- name: OpenClaims :many
 SELECT r.id, r.claim, greatest(r.claimed_until, c.claimed_until)::timestamptz AS claimed_until, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d
     WHERE d.id = m.id AND ($2::boolean OR d.workflow_id = $3::text) AND d.claimed_until IS NOT NULL LIMIT 1
 ) r
 LEFT JOIN LATERAL (SELECT d.claimed_until FROM delta_claim d WHERE d.id = r.claim LIMIT 1) c ON TRUE
@@ -307,7 +310,7 @@ SELECT w.id::bigint AS id FROM delta_take_slots($1, ARRAY(
         LIMIT $3::integer
     ) found
     LIMIT $3::integer
-), FALSE, FALSE, '0') AS w (id)
+), FALSE, FALSE, '0') AS w
 `
 
 type QueueDueParams struct {
@@ -379,7 +382,8 @@ func (q *Queries) SweepKeys(ctx context.Context, db DBTX, older time.Duration) e
 }
 
 const takeSlots = `-- name: TakeSlots :many
-SELECT w.id::bigint AS id FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w (id)
+SELECT w.id::bigint AS id, w.queued::boolean AS queued, coalesce(w.wait, '0')::interval AS wait
+FROM delta_take_slots($1, $2::bigint[], TRUE, $3::boolean, $4::interval) AS w
 `
 
 type TakeSlotsParams struct {
@@ -389,9 +393,15 @@ type TakeSlotsParams struct {
 	Lease  time.Duration
 }
 
+type TakeSlotsRow struct {
+	ID     int64
+	Queued bool
+	Wait   time.Duration
+}
+
 // Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
-// on: a dispatcher looks at them when it is theirs.
-func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]int64, error) {
+// on (a dispatcher looks at them when it is theirs), and those whose claim has to wait until their call may begin.
+func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]TakeSlotsRow, error) {
 	rows, err := db.Query(ctx, takeSlots,
 		arg.Kind,
 		arg.Ids,
@@ -402,13 +412,13 @@ func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) (
 		return nil, err
 	}
 	defer rows.Close()
-	var items []int64
+	var items []TakeSlotsRow
 	for rows.Next() {
-		var id int64
-		if err := rows.Scan(&id); err != nil {
+		var i TakeSlotsRow
+		if err := rows.Scan(&i.ID, &i.Queued, &i.Wait); err != nil {
 			return nil, err
 		}
-		items = append(items, id)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

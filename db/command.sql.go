@@ -23,16 +23,19 @@ SET state = 'deleted',
     cause = 'command',
     finalized = c.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type DeleteResourcesParams struct {
@@ -60,6 +63,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -92,6 +96,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -136,7 +141,8 @@ type DueForDispatchParams struct {
 	Namespace string
 }
 
-// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
+// longest from now.
 func (q *Queries) DueForDispatch(ctx context.Context, db DBTX, arg DueForDispatchParams) ([]int64, error) {
 	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest, arg.Namespace)
 	if err != nil {
@@ -165,11 +171,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -190,6 +196,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -222,6 +229,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -241,10 +249,11 @@ WHERE d.id > $1
   AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
   AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
   AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
-  AND d.tags @> $6::text[]
-  AND d.metadata @> $7::jsonb
+  AND (cardinality($6::text[]) = 0 OR d.shard = ANY ($6::text[]))
+  AND d.tags @> $7::text[]
+  AND d.metadata @> $8::jsonb
 ORDER BY d.id
-LIMIT $8::integer
+LIMIT $9::integer
 `
 
 type MatchingResourcesParams struct {
@@ -253,6 +262,7 @@ type MatchingResourcesParams struct {
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
+	Shards     []string
 	Tags       []string
 	Labels     []byte
 	Batch      int32
@@ -269,6 +279,7 @@ func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingRe
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
+		arg.Shards,
 		arg.Tags,
 		arg.Labels,
 		arg.Batch,
@@ -328,7 +339,7 @@ SET paused = $1,
     written_by = pg_current_xact_id(),
     dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type PauseResourceParams struct {
@@ -350,6 +361,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Revision,
 		&i.WrittenBy,
 		&i.CreatedAt,
+		&i.GenerationAt,
 		&i.AttemptedAt,
 		&i.SyncedAt,
 		&i.ExternalCreatedAt,
@@ -382,6 +394,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Metadata,
 		&i.Tags,
 		&i.Errors,
+		&i.Carrier,
 	)
 	return i, err
 }
@@ -394,11 +407,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type RetryResourcesParams struct {
@@ -424,6 +437,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -456,6 +470,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -475,11 +490,11 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // deleted -> scheduled, at once: a new generation of the same object.
@@ -500,6 +515,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -532,6 +548,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -591,6 +608,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.state = 'synced' THEN 'expired' ELSE 'scheduled' END,
     generation = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
@@ -598,7 +617,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -620,6 +639,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -652,6 +672,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -673,6 +694,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
     generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = now(),
@@ -680,7 +703,7 @@ SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'sche
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type TouchResourcesParams struct {
@@ -707,6 +730,7 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -739,6 +763,7 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -750,12 +775,17 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 	return items, nil
 }
 
-const wakeNamespace = `-- name: WakeNamespace :exec
-UPDATE delta_namespace SET snoozed_until = NULL WHERE name = $1
+const wakeNamespace = `-- name: WakeNamespace :one
+UPDATE delta_namespace n SET snoozed_until = NULL
+FROM (SELECT o.name, o.snoozed_until, o.snooze_spread FROM delta_namespace o WHERE o.name = $1 FOR NO KEY UPDATE) o
+WHERE n.name = o.name
+RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts
 `
 
-// Ends the snooze of a namespace.
-func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) error {
-	_, err := db.Exec(ctx, wakeNamespace, namespace)
-	return err
+// Ends the snooze of a namespace, and says for how long it would have lasted.
+func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) (time.Duration, error) {
+	row := db.QueryRow(ctx, wakeNamespace, namespace)
+	var lasts time.Duration
+	err := row.Scan(&lasts)
+	return lasts, err
 }

@@ -312,6 +312,54 @@ func (q *Queries) Notify(ctx context.Context, db DBTX, kinds []string) error {
 	return err
 }
 
+const putOffSnoozed = `-- name: PutOffSnoozed :one
+WITH asleep AS MATERIALIZED (
+    SELECT n.name, n.snoozed_until, n.snooze_spread FROM delta_namespace n WHERE n.name = ANY (delta_snoozed_namespaces())
+    FOR SHARE SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT found.id, (SELECT delta_wakes_at(a.snoozed_until, a.snooze_spread, found.id) FROM asleep a WHERE a.name = found.namespace) AS wakes_at
+    FROM unnest($1::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.namespace FROM delta_resource d
+        WHERE d.kind = $2 AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+        ORDER BY d.dispatch_at
+        LIMIT $3::integer
+    ) found
+    WHERE EXISTS (SELECT FROM asleep)
+    LIMIT $3::integer
+),
+written AS (
+    UPDATE delta_resource r SET dispatch_at = (SELECT delta_wakes_at(a.snoozed_until, a.snooze_spread, r.id) FROM asleep a WHERE a.name = r.namespace)
+    WHERE r.id = ANY (ARRAY(
+        SELECT l.id FROM due u
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM delta_resource d
+            WHERE d.id = u.id AND d.dispatch_at <= now() AND d.namespace IN (SELECT a.name FROM asleep a) LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+        ) l
+        WHERE u.wakes_at > now()
+    ))
+    RETURNING r.id
+)
+SELECT count(*) FROM written
+`
+
+type PutOffSnoozedParams struct {
+	Priorities []int16
+	Kind       string
+	Batch      int32
+}
+
+// Of the first rows that are due, those whose namespace is snoozed are looked at when it is over, each at its time: a lease would step over them each
+// time. It gives back how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that is written: what ends a snooze
+// finds all that was put off. One that is locked is being changed.
+func (q *Queries) PutOffSnoozed(ctx context.Context, db DBTX, arg PutOffSnoozedParams) (int64, error) {
+	row := db.QueryRow(ctx, putOffSnoozed, arg.Priorities, arg.Kind, arg.Batch)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const releaseLeases = `-- name: ReleaseLeases :exec
 WITH o AS MATERIALIZED (
     SELECT i.id, i.after, i.error

@@ -15,30 +15,31 @@ import (
 const informResource = `-- name: InformResource :many
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version, shard, limit_key
+    revision, object_version, shard, limit_key, carrier
 )
 SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     coalesce($5::text, 'default') AS namespace, coalesce($6::jsonb, '{}') AS metadata,
     coalesce($7::text[], '{}') AS tags, coalesce($8::smallint, $9::smallint) AS max_attempts,
     $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     $12::bigint AS revision, $13::integer AS object_version,
-    nullif($14::text, '') AS shard, nullif($15::text, '') AS limit_key
+    nullif($14::text, '') AS shard, nullif($15::text, '') AS limit_key,
+    nullif($16::text, '') AS carrier
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $16::boolean)
-        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $17::boolean)
-        AND ($18::boolean OR coalesce($12 >= k.revision, TRUE))
-        AND coalesce(k.hash = $19::bytea, TRUE)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $17::boolean)
+        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $18::boolean)
+        AND ($19::boolean OR coalesce($12 >= k.revision, TRUE))
+        AND coalesce(k.hash = $20::bytea, TRUE)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
-          OR ($20::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
+          OR ($21::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
             OR coalesce(k.tags <> $7::text[], FALSE)))
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR delta_comes_back(k.state, k.cause, $17::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $21::boolean))))
+          OR delta_comes_back(k.state, k.cause, $18::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $22::boolean))))
 )
-  AND (coalesce($19::bytea = '', TRUE)
+  AND (coalesce($20::bytea = '', TRUE)
     OR EXISTS (SELECT FROM delta_resource k WHERE k.kind = $1 AND k.object_id = $2))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -50,6 +51,7 @@ SET object = excluded.object,
     external_created_at = coalesce(excluded.external_created_at, r.external_created_at),
     state = 'scheduled',
     generation = r.generation + 1,
+    generation_at = now(),
     attempt = 0,
     snoozes = 0,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
@@ -59,21 +61,22 @@ SET object = excluded.object,
     object_version = excluded.object_version,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
+    carrier = excluded.carrier,
     written_by = pg_current_xact_id()
-WHERE NOT delta_stays_deleted(r.state, r.cause, $17::boolean)
-  AND ($16::boolean OR coalesce(r.namespace = $5, TRUE))
-  AND ($18::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
-  AND coalesce(r.hash = $19::bytea, TRUE)
+WHERE NOT delta_stays_deleted(r.state, r.cause, $18::boolean)
+  AND ($17::boolean OR coalesce(r.namespace = $5, TRUE))
+  AND ($19::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
+  AND coalesce(r.hash = $20::bytea, TRUE)
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
-    OR ($20::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
+    OR ($21::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
     OR r.max_attempts <> $8
-    OR delta_comes_back(r.state, r.cause, $17::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $21::boolean))
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+    OR delta_comes_back(r.state, r.cause, $18::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $22::boolean))
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
-    CASE WHEN $22::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourceParams struct {
@@ -92,6 +95,7 @@ type InformResourceParams struct {
 	ObjectVersion      int32
 	Shard              string
 	LimitKey           string
+	Carrier            string
 	MoveNamespace      bool
 	Revive             bool
 	Forced             bool
@@ -108,6 +112,7 @@ type InformResourceRow struct {
 	Generation        int64
 	SyncedGeneration  int64
 	CreatedAt         time.Time
+	GenerationAt      time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
@@ -159,6 +164,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.ObjectVersion,
 		arg.Shard,
 		arg.LimitKey,
+		arg.Carrier,
 		arg.MoveNamespace,
 		arg.Revive,
 		arg.Forced,
@@ -181,6 +187,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.Generation,
 			&i.SyncedGeneration,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -224,12 +231,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $26::text <> '' THEN set_config('lock_timeout', $26::text, TRUE) END AS lock_timeout,
+    SELECT CASE WHEN $27::text <> '' THEN set_config('lock_timeout', $27::text, TRUE) END AS lock_timeout,
         ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -244,7 +251,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier
 FROM (
     SELECT
         settings.paused,
@@ -264,27 +271,28 @@ FROM (
         unnest($17::integer[]) AS object_version,
         nullif(unnest($18::text[]), '') AS shard,
         nullif(unnest($19::text[]), '') AS limit_key,
-        unnest($20::boolean[]) AS forced,
-        unnest($21::boolean[]) AS sync_metadata,
-        unnest($22::bytea[]) AS expected_hash
+        nullif(unnest($20::text[]), '') AS carrier,
+        unnest($21::boolean[]) AS forced,
+        unnest($22::boolean[]) AS sync_metadata,
+        unnest($23::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND NOT delta_stays_deleted(d.state, d.cause, $23::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $24::boolean)
       AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
       AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $23::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $24::boolean))
+        OR delta_comes_back(d.state, d.cause, $24::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $25::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -299,6 +307,7 @@ SET object = excluded.object,
     external_created_at = excluded.external_created_at,
     state = 'scheduled',
     generation = excluded.generation,
+    generation_at = now(),
     attempt = 0,
     snoozes = 0,
     -- What waits already is not put off by an inform that is less urgent.
@@ -311,14 +320,15 @@ SET object = excluded.object,
     object_version = excluded.object_version,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
+    carrier = excluded.carrier,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $25::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $26::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
 `
 
 type InformResourcesParams struct {
@@ -341,6 +351,7 @@ type InformResourcesParams struct {
 	ObjectVersions     []int32
 	Shards             []string
 	LimitKeys          []string
+	Carriers           []string
 	Forced             []bool
 	SyncMetadata       []bool
 	ExpectedHashes     [][]byte
@@ -357,6 +368,7 @@ type InformResourcesRow struct {
 	Generation        int64
 	SyncedGeneration  int64
 	CreatedAt         time.Time
+	GenerationAt      time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
@@ -432,6 +444,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.ObjectVersions,
 		arg.Shards,
 		arg.LimitKeys,
+		arg.Carriers,
 		arg.Forced,
 		arg.SyncMetadata,
 		arg.ExpectedHashes,
@@ -454,6 +467,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.Generation,
 			&i.SyncedGeneration,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -495,7 +509,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResource = `-- name: KeptResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, EXISTS (
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = $1 AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
@@ -525,6 +539,7 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.Revision,
 		&i.Resource.WrittenBy,
 		&i.Resource.CreatedAt,
+		&i.Resource.GenerationAt,
 		&i.Resource.AttemptedAt,
 		&i.Resource.SyncedAt,
 		&i.Resource.ExternalCreatedAt,
@@ -557,13 +572,14 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.Metadata,
 		&i.Resource.Tags,
 		&i.Resource.Errors,
+		&i.Resource.Carrier,
 		&i.Listing,
 	)
 	return i, err
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -580,7 +596,7 @@ FROM (
         unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
   OR (coalesce(r.hash = i.expected_hash, TRUE)
@@ -646,6 +662,7 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -678,6 +695,7 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -726,9 +744,9 @@ func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsPar
 }
 
 const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -755,6 +773,7 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -787,6 +806,7 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -862,10 +882,11 @@ SET metadata = coalesce(o.metadata, r.metadata),
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
     shard = o.shard,
     limit_key = o.limit_key,
+    dispatch_at = CASE WHEN r.queued_at IS NOT NULL AND r.dispatch_at IS NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now() ELSE r.dispatch_at END,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type NoteResourcesParams struct {
@@ -884,7 +905,7 @@ type NoteResourcesParams struct {
 
 // What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
 // a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
-// as by InformResources.
+// as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key.
 func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, noteResources,
 		arg.Ids,
@@ -914,6 +935,7 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -946,6 +968,7 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}

@@ -14,7 +14,7 @@ const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
     hash_object_ids = coalesce(hash_object_ids, $2::boolean)
-RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, created_at
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, created_at
 `
 
 type ClaimInstallationParams struct {
@@ -33,6 +33,8 @@ func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInsta
 		&i.HashObjectIds,
 		&i.Salt,
 		&i.SchemaVersion,
+		&i.MeasuredBy,
+		&i.MeasuredUntil,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -110,7 +112,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -123,6 +125,8 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.HashObjectIds,
 		&i.Salt,
 		&i.SchemaVersion,
+		&i.MeasuredBy,
+		&i.MeasuredUntil,
 		&i.CreatedAt,
 	)
 	return i, err

@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,9 +69,19 @@ func (k keys) due(key string, n int) (ids []int64) {
 // take gives rows slots, and returns how many wait for one.
 func (k keys) take(ids []int64, begins bool) (waiting int) {
 	k.Helper()
+	for _, row := range k.takeRows(ids, begins) {
+		if row.Queued {
+			waiting++
+		}
+	}
+	return waiting
+}
+
+func (k keys) takeRows(ids []int64, begins bool) []db.TakeSlotsRow {
+	k.Helper()
 	rows, err := db.New().TakeSlots(k.Context(), k.pool, db.TakeSlotsParams{Kind: "thing", Ids: ids, Begins: begins, Lease: time.Minute})
 	require.NoError(k, err)
-	return len(rows)
+	return rows
 }
 
 func (k keys) claim(claim string, ids []int64) []db.ClaimResourcesRow {
@@ -184,13 +195,24 @@ func TestTheRateOfAKeySpacesItsCallsAndSaysWhenTheNextIs(t *testing.T) {
 	k.wakeAt()
 	require.Zero(t, k.wake(), "the call is given")
 
-	// A rate of 50 lets 5 calls begin together.
+	// A rate of 50 lets 5 calls begin together, and those that are early by a quarter of a second at most wait for theirs.
 	k.limit(0, 50)
 	fast := k.due("fast", 20)
-	require.Equal(t, 15, k.take(fast, true))
-	var ahead float64
-	require.NoError(t, k.pool.QueryRow(t.Context(), "SELECT extract(epoch FROM next_call_at - clock_timestamp()) FROM delta_key WHERE limit_key = 'fast'").Scan(&ahead))
-	require.LessOrEqual(t, ahead, 0.1)
+	var waits []time.Duration
+	var queued int
+	for _, row := range k.takeRows(fast, true) {
+		if row.Queued {
+			queued++
+		} else {
+			waits = append(waits, row.Wait)
+		}
+	}
+	slices.Sort(waits)
+	require.Equal(t, 3, queued)
+	require.Len(t, waits, 12)
+	for i, wait := range waits {
+		require.Equal(t, time.Duration(i+1)*20*time.Millisecond, wait)
+	}
 }
 
 func TestLimitsThatChangeHoldForWhatWaits(t *testing.T) {
@@ -236,6 +258,25 @@ func TestWhatIsPausedSnoozedOrChangedWhileItWaitsLetsOthersPass(t *testing.T) {
 	k.exec("UPDATE delta_controller SET paused = FALSE")
 	require.EqualValues(t, 1, k.wake("busy"))
 	require.Equal(t, 1, k.count("id = $1 AND slot_key = 'busy'", busy[3]))
+}
+
+func TestEachOutcomeTakesTheSlotBackAtOnce(t *testing.T) {
+	t.Parallel()
+	k := newKeys(t, 1, 0)
+	for _, state := range []deltatype.ResourceState{
+		deltatype.ResourceStateSynced, deltatype.ResourceStateFailed, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted,
+		deltatype.ResourceStateScheduled, // snoozed, or given back
+	} {
+		ids := k.due("key "+string(state), 2)
+		require.Equal(t, 1, k.take(ids, true))
+		claim := uuid.NewString()
+		rows := k.claim(claim, ids)
+		require.Len(t, rows, 1)
+		_, err := db.New().WriteOutcomes(t.Context(), k.pool, outcomeParams(claim, state, rows))
+		require.NoError(t, err)
+		require.Zero(t, k.count("slot_key = $1", "key "+string(state)), state)
+		require.EqualValues(t, 1, k.wake("key "+string(state)))
+	}
 }
 
 // Sets of three clients meet on a few keys, and some die with their claims. At no time are more claims of a key alive than it has slots.
@@ -389,4 +430,104 @@ func TestTheLastSlotOfAKeyIsGivenToOneOfTwoClients(t *testing.T) {
 	require.NoError(t, tx.Commit(t.Context()))
 	require.Equal(t, 1, <-second)
 	require.Equal(t, 1, k.count("slot_key = 'busy'"))
+}
+
+// However many rows of a snoozed namespace are due, or wait for a key, they are put off once, and read by no lease and no look at the key after that.
+func TestRowsOfASnoozedNamespaceAreReadOnceAndNotByEachLease(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	const many = 20_000
+	k := newKeys(t, 2, 0)
+	k.exec("ALTER TABLE delta_resource SET (autovacuum_enabled = FALSE)")
+	k.due("", many)
+	k.due("busy", many)
+	k.exec("UPDATE delta_resource SET namespace = 'asleep'")
+	k.exec("UPDATE delta_resource SET dispatch_at = NULL, queued_at = due_at WHERE limit_key = 'busy'")
+	due, waits := k.due("", 10), k.due("busy", 2)
+	k.exec("UPDATE delta_resource SET dispatch_at = NULL, queued_at = now() WHERE id = ANY ($1)", waits)
+	k.exec("UPDATE delta_resource SET dispatch_at = now() WHERE id = ANY ($1)", due) // behind all others
+	k.exec("INSERT INTO delta_namespace (name, snoozed_until, snooze_spread) VALUES ('asleep', now() + interval '1 hour', interval '1 minute')")
+	k.exec("INSERT INTO delta_key (kind, limit_key, wake_at) VALUES ('thing', 'busy', now())")
+	q := db.New()
+	var put int64
+	for n := int64(1000); n > 0; put += n {
+		var err error
+		n, err = q.PutOffSnoozed(t.Context(), k.pool, db.PutOffSnoozedParams{Kind: "thing", Priorities: allPriorities, Batch: 1000})
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, many, put)
+	looks := 0
+	for ; k.count("slot_key = 'busy'") < 2; looks++ {
+		require.Less(t, looks, many/100, "each look puts some off")
+		k.wakeAt()
+		k.wake()
+	}
+	require.Equal(t, 2, k.count("slot_key = 'busy' AND id = ANY ($1)", waits))
+	require.Equal(t, 2*many, k.count("namespace = 'asleep' AND dispatch_at BETWEEN now() + interval '59 minutes' AND now() + interval '61 minutes'"))
+
+	k.exec("VACUUM ANALYZE delta_resource") // the index leads to what was there before until then
+	tx, err := k.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is to be rolled back
+	counted := &countedReads{Tx: tx}
+	_, err = q.PutOffSnoozed(t.Context(), counted, db.PutOffSnoozedParams{Kind: "thing", Priorities: allPriorities, Batch: 1000})
+	require.NoError(t, err)
+	leased, err := q.LeaseDue(t.Context(), counted, leaseParams(""))
+	require.NoError(t, err)
+	require.Len(t, leased, len(due)+len(waits))
+	require.LessOrEqual(t, counted.read.fetched, 80)
+	counted.read = rowsRead{}
+	_, err = tx.Exec(t.Context(), "UPDATE delta_key SET wake_at = now()")
+	require.NoError(t, err)
+	_, err = q.WakeKeys(t.Context(), counted, db.WakeKeysParams{Kind: "thing"})
+	require.NoError(t, err)
+	require.NoError(t, counted.err)
+	require.LessOrEqual(t, counted.read.fetched, 40)
+	require.Zero(t, counted.read.sequential)
+}
+
+// A snooze that is ended while rows are put off leaves none of them behind.
+func TestWhatIsPutOffWhileASnoozeEndsComesBackWithIt(t *testing.T) {
+	t.Parallel()
+	k := newKeys(t, 1, 0)
+	ids := k.due("", 3)
+	k.exec("INSERT INTO delta_namespace (name, snoozed_until) VALUES ('default', now() + interval '1 hour')")
+	q := db.New()
+	putOff := func(conn db.DBTX) int64 {
+		n, err := q.PutOffSnoozed(context.Background(), conn, db.PutOffSnoozedParams{Kind: "thing", Priorities: allPriorities, Batch: 1000})
+		require.NoError(t, err)
+		return n
+	}
+	tx, err := k.pool.Begin(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 3, putOff(tx))
+	ended := make(chan time.Duration, 1)
+	go func() {
+		lasts, err := q.WakeNamespace(context.Background(), k.pool, "default")
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- lasts
+	}()
+	for waits := 0; waits == 0; {
+		require.NoError(t, k.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() <> pid AND $1 = ANY (pg_blocking_pids(pid))",
+			tx.Conn().PgConn().PID()).Scan(&waits))
+		require.Empty(t, ended, "it has to wait for what is put off")
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	lasts := <-ended
+	require.Greater(t, lasts, 59*time.Minute)
+	due, err := q.DueForDispatch(t.Context(), k.pool, db.DueForDispatchParams{Kind: "thing", Namespace: "default", Longest: lasts})
+	require.NoError(t, err)
+	require.ElementsMatch(t, ids, due)
+
+	// One that is being ended puts nothing off.
+	k.exec("UPDATE delta_resource SET dispatch_at = now() - interval '1 s'")
+	k.exec("UPDATE delta_namespace SET snoozed_until = now() + interval '1 hour'")
+	tx, err = k.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is to be rolled back
+	_, err = q.WakeNamespace(t.Context(), tx, "default")
+	require.NoError(t, err)
+	require.Zero(t, putOff(k.pool))
 }

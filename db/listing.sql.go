@@ -191,6 +191,8 @@ SET state = 'deleted',
     cause = 'unlisted',
     finalized = m.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
@@ -198,10 +200,11 @@ SET state = 'deleted',
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = $2 AND r.object_id > $3 AND r.object_id <= $4
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
 `
 
 type DeleteMissingParams struct {
@@ -240,6 +243,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Revision,
 			&i.WrittenBy,
 			&i.CreatedAt,
+			&i.GenerationAt,
 			&i.AttemptedAt,
 			&i.SyncedAt,
 			&i.ExternalCreatedAt,
@@ -272,6 +276,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Metadata,
 			&i.Tags,
 			&i.Errors,
+			&i.Carrier,
 		); err != nil {
 			return nil, err
 		}
@@ -295,7 +300,7 @@ func (q *Queries) EndPass(ctx context.Context, db DBTX, claim string) error {
 
 const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
@@ -348,6 +353,53 @@ type ForgetStaleParams struct {
 func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParams) error {
 	_, err := db.Exec(ctx, forgetStale, arg.Kind, arg.ObjectIds, arg.Older)
 	return err
+}
+
+const nameMissing = `-- name: NameMissing :many
+SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
+FROM delta_resource r
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, ($4::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $5 AND l.object_id = r.object_id)
+ORDER BY r.object_id
+LIMIT $6::integer
+`
+
+type NameMissingParams struct {
+	HashIds bool
+	Kind    string
+	Shard   string
+	Began   string
+	Pass    string
+	Most    int32
+}
+
+// The first of what CountMissing counts as missing.
+func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParams) ([]string, error) {
+	rows, err := db.Query(ctx, nameMissing,
+		arg.HashIds,
+		arg.Kind,
+		arg.Shard,
+		arg.Began,
+		arg.Pass,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const pageEnd = `-- name: PageEnd :one

@@ -63,6 +63,8 @@ type Installation struct {
 	HashObjectIds    *bool
 	Salt             string
 	SchemaVersion    int32
+	MeasuredBy       *string
+	MeasuredUntil    *time.Time
 	CreatedAt        time.Time
 }
 
@@ -91,6 +93,7 @@ type Resource struct {
 	Revision          *int64
 	WrittenBy         uint64
 	CreatedAt         time.Time
+	GenerationAt      time.Time
 	AttemptedAt       *time.Time
 	SyncedAt          *time.Time
 	ExternalCreatedAt *time.Time
@@ -123,6 +126,7 @@ type Resource struct {
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
+	Carrier           *string
 }
 
 type Shard struct {

@@ -169,6 +169,18 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few - 10, most: 6 * few,
 		},
+		"PutOffSnoozed": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() - interval '1 s', namespace = 'asleep'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				_, err := conn.Exec(ctx, "INSERT INTO delta_namespace (name, snoozed_until) VALUES ('asleep', now() + interval '1 hour')")
+				if err != nil {
+					return 0, err
+				}
+				n, err := q.PutOffSnoozed(ctx, conn, db.PutOffSnoozedParams{Kind: "thing", Priorities: allPriorities, Batch: 1000})
+				return int(n), err
+			},
+			does: few, most: 4 * few,
+		},
 		"WakeKeys": {
 			before: "state = 'scheduled', due_at = now(), dispatch_at = NULL, queued_at = now(), limit_key = 'key'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

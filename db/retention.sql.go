@@ -34,7 +34,7 @@ WITH ended AS MATERIALIZED (
 ),
 expired AS (
     UPDATE delta_resource r
-    SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $10::interval
+    SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now() + $10::interval
     WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE e.expires))
     RETURNING r.id
 ),
@@ -51,7 +51,7 @@ finalizing AS (
 ),
 removed AS (
     DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND NOT e.finalizes AND e.kept_until <= now()))
-    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.errors
+    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.namespace, r.generation, r.errors
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + $11::interval
@@ -61,8 +61,10 @@ prolonged AS (
 SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
     (SELECT count(*) FROM prolonged) AS prolonged,
     -- Those that were removed without ever having been brought in line again, for the log.
-    ARRAY(SELECT CASE WHEN $1::boolean THEN '#' || coalesce(r.hashed_id, '') ELSE r.object_id END
+    ARRAY(SELECT CASE WHEN $1::boolean THEN coalesce(r.hashed_id, '') ELSE r.object_id END
         FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
+    ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
+    ARRAY(SELECT r.generation FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::bigint[] AS generations,
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors
 `
 
@@ -81,12 +83,14 @@ type EndRetentionParams struct {
 }
 
 type EndRetentionRow struct {
-	Expired    int64
-	Retried    int64
-	Removed    int64
-	Prolonged  int64
-	GivenUp    []string
-	LastErrors []string
+	Expired     int64
+	Retried     int64
+	Removed     int64
+	Prolonged   int64
+	GivenUp     []string
+	Namespaces  []string
+	Generations []int64
+	LastErrors  []string
 }
 
 // The end of a resource's rest.
@@ -116,6 +120,8 @@ func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionPar
 		&i.Removed,
 		&i.Prolonged,
 		&i.GivenUp,
+		&i.Namespaces,
+		&i.Generations,
 		&i.LastErrors,
 	)
 	return i, err
@@ -185,7 +191,7 @@ func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg Reschedule
 const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
   AND NOT delta_awaits_attempt(r.state, r.finalized)
 `

@@ -45,7 +45,9 @@ func (a *controllerAdapter[T]) call(
 	if err != nil {
 		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 	}
-	call := &Call{Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}}
+	call := &Call{
+		Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}, carriers: []string{task.Carrier},
+	}
 	return outcomeOf(callAround(ctx, call, func(ctx context.Context) error { return method(ctx, resource) }))
 }
 
@@ -80,7 +82,7 @@ func (a *controllerAdapter[T]) WorkBatch(ctx context.Context, tasks []*activitie
 			continue
 		}
 		resources, at = append(resources, resource), append(at, i)
-		call.Resources = append(call.Resources, resource.ResourceRow)
+		call.Resources, call.carriers = append(call.Resources, resource.ResourceRow), append(call.carriers, task.Carrier)
 	}
 	if len(resources) == 0 {
 		return outcomes

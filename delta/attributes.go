@@ -24,7 +24,11 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 	namespace := e.temporalNamespace()
 	left, err := e.missingAttributes(ctx)
 	if err == nil && len(left) > 0 {
-		_, err = e.temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
+		err = patiently(ctx, func() error {
+			_, err := e.temporal.OperatorService().AddSearchAttributes(ctx,
+				&operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: left})
+			return err
+		})
 		for try := 0; err == nil && len(left) > 0 && try < attributesTries; try++ {
 			time.Sleep(attributesPoll)
 			left, err = e.missingAttributes(ctx)
@@ -41,8 +45,12 @@ func (e *engine) ensureAttributes(ctx context.Context) bool {
 
 // missingAttributes are those of Delta's search attributes that the Temporal namespace has not.
 func (e *engine) missingAttributes(ctx context.Context) (map[string]enumspb.IndexedValueType, error) {
-	there, err := e.temporal.OperatorService().ListSearchAttributes(ctx,
-		&operatorservice.ListSearchAttributesRequest{Namespace: e.temporalNamespace()})
+	var there *operatorservice.ListSearchAttributesResponse
+	err := patiently(ctx, func() (err error) {
+		there, err = e.temporal.OperatorService().ListSearchAttributes(ctx,
+			&operatorservice.ListSearchAttributesRequest{Namespace: e.temporalNamespace()})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -70,11 +71,15 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
-		require.NoError(t, g.Temporal.CancelWorkflow(t.Context(), g.attended("ann"), ""))
+		id := g.attended("ann")
+		require.NoError(t, g.Temporal.CancelWorkflow(t.Context(), id, ""))
 		require.Error(t, receive(t, w.ended))
 		row := g.await("ann", inState(deltatype.ResourceStateFailed))
 		require.Contains(t, row.Errors[0].Error, "cancelled in Temporal")
 		require.NotNil(t, row.DispatchAt)
+		if !g.isBatched() { // a batch attends to the others
+			g.cancelled(id)
+		}
 
 		w.release()
 		// The grace for its workflow's timer is not waited for.
@@ -83,6 +88,15 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 		require.Equal(t, 2, g.await("ann", synced(1)).Attempt)
 		require.Equal(t, 2, w.callsOf(t, "ann"))
 	})
+}
+
+// cancelled waits until a workflow has ended as cancelled.
+func (g gear) cancelled(workflowID string) {
+	g.t.Helper()
+	until(g.t, func() bool {
+		described, err := g.Temporal.DescribeWorkflow(context.Background(), workflowID, "")
+		return err == nil && described.Status == enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED
+	}, workflowID)
 }
 
 func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {

@@ -38,9 +38,11 @@ type Client struct {
 	claims  *activities.Claims
 	snoozes *activities.Snoozes
 	// paces are those of each kind.
-	paces   map[string]*pace
-	awaiter awaiter
-	gate    postgresGate
+	paces map[string]*pace
+	// telemetry is nil where there is none.
+	telemetry *telemetry
+	awaiter   awaiter
+	gate      postgresGate
 
 	// life guards Start and Stop against each other.
 	life sync.Mutex
@@ -62,6 +64,8 @@ type timing struct {
 	lease, poll, abandonAfter, temporalTimeout time.Duration
 	// dispatch bounds a round of a dispatcher, and stuck is how long one takes that is given up.
 	dispatch, stuck time.Duration
+	// measure is how often what Telemetry is told of client and database is measured.
+	measure time.Duration
 }
 
 // NewClient makes a client on a pool, which stays the caller's. It connects to nothing yet. The config is copied.
@@ -100,9 +104,11 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			temporalTimeout: 10 * time.Second,
 			dispatch:        dispatchTimeout,
 			stuck:           dispatchStuck,
+			measure:         measureEvery,
 		},
 	}
-	c.condition.done = make(chan struct{})
+	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)
+	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
 	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)

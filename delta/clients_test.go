@@ -120,7 +120,7 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.NoError(t, err)
 
 	// Or, when the other one is gone for good, the prefix can be freed.
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }
 
@@ -133,7 +133,7 @@ func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.NoError(t, old.Stop(t.Context()))
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
 	// The other database takes the prefix, with the workflow of the first still at rest there.
 	config := other.config(with(&controller[account]{}))
@@ -251,6 +251,17 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	if err != nil || id != "kills" {
 		return err
 	}
+	return killItself()
+}
+
+// notePID notes which process has called Work.
+func notePID(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
+	return err
+}
+
+// killItself kills the process. It returns only if that fails.
+func killItself() error {
 	self, err := os.FindProcess(os.Getpid())
 	if err == nil {
 		err = self.Kill() // nothing is cleaned up
@@ -259,6 +270,22 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 		select {}
 	}
 	return err
+}
+
+// completeAndDie kills the process right after it has written the outcome: nothing has woken what waits for the slot.
+func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
+	<-childStarted
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.CompleteTx(ctx, tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return err
+	}
+	return killItself()
 }
 
 // childOf names the connections of a test's children.
@@ -301,10 +328,20 @@ func child(mode string) error {
 			fmt.Println("working")
 			select {}
 		}})
-		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(context.Context, *delta.Resource[singleTenant]) error {
+		delta.AddController(config.Controllers, &controller[singleTenant]{work: func(ctx context.Context, r *delta.Resource[singleTenant]) error {
+			if strings.HasPrefix(r.ObjectID, "completes") {
+				return completeAndDie(ctx, pool, r)
+			}
+			if strings.HasPrefix(r.ObjectID, "short") {
+				return notePID(ctx, pool, r.ObjectID)
+			}
 			fmt.Println("holding")
 			select {}
 		}})
+		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
+			return notePID(ctx, pool, r.ObjectID)
+		}})
+		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err

@@ -131,7 +131,7 @@ func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error 
 	}
 	err := db.New().PauseKind(ctx, c.pool, db.PauseKindParams{Name: kind, Paused: paused})
 	if err == nil && !paused {
-		err = c.dispatchDue(ctx, kind, "")
+		err = c.dispatchDue(ctx, kind, "", activities.LongestLease)
 	}
 	if err != nil {
 		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
@@ -153,15 +153,17 @@ func (c *Client) ResumeNamespace(ctx context.Context, namespace string) error {
 }
 
 func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
-	if err := db.New().WakeNamespace(ctx, c.pool, namespace); err != nil {
+	lasts, err := db.New().WakeNamespace(ctx, c.pool, namespace)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
+	longest := max(lasts, activities.LongestLease) // dispatchers have put off what was due until its end
 	controllers, err := db.New().ListControllers(ctx, c.pool)
 	if err != nil {
 		return err
 	}
 	for _, kind := range controllers {
-		if err := c.dispatchDue(ctx, kind.Name, namespace); err != nil {
+		if err := c.dispatchDue(ctx, kind.Name, namespace, longest); err != nil {
 			return err
 		}
 		c.wakeKind(kind.Name)
@@ -195,9 +197,10 @@ func (c *Client) Snoozes(ctx context.Context) ([]Snooze, error) {
 	return all, nil
 }
 
-// dispatchDue has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page.
-func (c *Client) dispatchDue(ctx context.Context, kind, namespace string) error {
-	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Namespace: namespace, Longest: activities.LongestLease})
+// dispatchDue has what came due while a kind was paused or snoozed, or a namespace (empty for all of them), looked at, page by page. None was to be
+// looked at later than longest from now.
+func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longest time.Duration) error {
+	due, err := db.New().DueForDispatch(ctx, c.pool, db.DueForDispatchParams{Kind: kind, Namespace: namespace, Longest: longest})
 	if err != nil {
 		return err
 	}

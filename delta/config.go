@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/workflow"
 )
 
 // Config configures a [Client]. Its zero value is a client that only informs. No duration is longer than 100 years.
@@ -29,7 +30,8 @@ type Config struct {
 	// CompleteListing cannot be switched off here. A kind that Controllers does not have is refused.
 	Kinds map[string]ObjectSettings
 
-	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it.
+	// Temporal is the connection to Temporal. It stays the caller's: Stop does not close it. Give it [TemporalLogger], or the SDK logs each failed
+	// attempt at level error.
 	//
 	// Defaults to a connection that Start makes, and Stop closes, from the Temporal SDK's environment configuration
 	// (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS and API keys, or a profile in temporal.toml).
@@ -57,6 +59,24 @@ type Config struct {
 
 	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, and around every listing, the first one outermost.
 	Middleware []Middleware
+
+	// Telemetry takes in what the client measures, and makes spans of informs and of calls of controllers: see the module deltaotel. Its spans are
+	// outside of Middleware. It is not called from any transaction but the caller's of [Client.InformTx].
+	//
+	// Defaults to nil: nothing is measured.
+	Telemetry Telemetry
+
+	// CountResourcesInterval is how often resources are counted by kind, namespace and state for Telemetry, by one client for all. That reads the
+	// whole table: 2 seconds or so for ten million rows. At least 15 seconds; negative: never.
+	//
+	// Defaults to 5 minutes.
+	CountResourcesInterval time.Duration
+
+	// ContextPropagators have values of the context of an inform reach Work and Finalize, as those that are given to a Temporal client have them
+	// reach activities: give the same here. Inject is called by each inform, and Extract before Work, with what the inform of the generation
+	// has set: 16 KiB at most, in a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A
+	// WorkBatch gets the headers that all of its resources have alike, or none. An error, or a panic, fails the inform, or the attempt.
+	ContextPropagators []workflow.ContextPropagator
 
 	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
 	// share a Temporal namespace. The first client that starts fixes it for the database. Letters, digits, '_', '-' and
@@ -218,12 +238,13 @@ func (c Config) WithDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = defaultLogger()
 	}
-	c.Middleware = slices.Clone(c.Middleware)
+	c.Middleware, c.ContextPropagators = slices.Clone(c.Middleware), slices.Clone(c.ContextPropagators)
 	setDefault(&c.WorkflowIDPrefix, defaultPrefix)
 	setDefault(&c.ResourceWorkTimeout, defaultTimeout)
 	setDefault(&c.ControllerInformTimeout, defaultTimeout)
 	setDefault(&c.ResourceInformInterval, defaultInformInterval)
 	setDefault(&c.DispatchPollInterval, dispatchPoll)
+	setDefault(&c.CountResourcesInterval, countEvery)
 	setDefault(&c.MaintenanceJobInterval, defaultMaintenanceInterval)
 	setDefault(&c.ResourceCleanerTimeout, defaultCleanerTimeout)
 	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
@@ -288,11 +309,18 @@ func (c Config) validate() error {
 			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
 		}
 	}
+	for i, propagator := range c.ContextPropagators {
+		if propagator == nil {
+			return inputError(fmt.Sprintf("Config.ContextPropagators[%d]", i), nil, "must not be nil")
+		}
+	}
 	switch {
 	case c.TemporalOptions != nil && c.Temporal != nil:
 		return inputError("Config.TemporalOptions", "a function", "must not be set together with Config.Temporal: give the options to that client as it is dialled")
 	case c.SharedWorker && c.TaskQueue == "":
 		return inputError("Config.SharedWorker", true, "needs Config.TaskQueue, the name of the task queue that all kinds share")
+	case c.CountResourcesInterval > 0 && c.CountResourcesInterval < measureEvery:
+		return inputError("Config.CountResourcesInterval", c.CountResourcesInterval, "must be at least %s, negative for never, or 0 for the default", measureEvery)
 	case c.DispatchPollInterval != 0 && (c.DispatchPollInterval < minDispatchPoll || c.DispatchPollInterval > maxDispatchPoll):
 		return inputError("Config.DispatchPollInterval", c.DispatchPollInterval, "must be between %s and %s, or 0 for the default", minDispatchPoll, maxDispatchPoll)
 	}
@@ -306,6 +334,7 @@ func (c Config) validate() error {
 		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
 		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
 		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
+		{"CountResourcesInterval", c.CountResourcesInterval, anything, ""},
 		{"ResourceInformInterval", c.ResourceInformInterval, anything, ""},
 		{"SyncedResourceRetentionPeriod", c.SyncedResourceRetentionPeriod, anything, ""},
 		{"DegradedResourceRetentionPeriod", c.DegradedResourceRetentionPeriod, anything, ""},

@@ -9,7 +9,7 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full.
+// queueSize is how many rows that are due one statement looks at to have those wait whose limit keys are full, or whose namespaces are snoozed.
 const queueSize = 1000
 
 // lookAfterKeys wakes what waits for slots that are free by now. While most of what is leased has to wait for a slot, it also has rows wait that
@@ -47,9 +47,13 @@ func (d *dispatcher) takeSlots(ctx context.Context, leased []db.LeaseDueRow) ([]
 	for i, row := range leased {
 		ids[i] = row.ID
 	}
-	waiting, err := db.New().TakeSlots(ctx, d.pool, db.TakeSlotsParams{Kind: d.kind, Ids: ids, Lease: activities.DispatchLease})
+	rows, err := db.New().TakeSlots(ctx, d.pool, db.TakeSlotsParams{Kind: d.kind, Ids: ids, Lease: activities.DispatchLease})
 	if err != nil {
 		return nil, fmt.Errorf("taking slots of limit keys: %w", err)
+	}
+	waiting := make([]int64, len(rows)) // a lease counts no calls, so none is early
+	for i, row := range rows {
+		waiting[i] = row.ID
 	}
 	d.setQueueing(2*len(waiting) >= len(leased))
 	if len(waiting) == 0 {

@@ -71,8 +71,10 @@ type dispatcher struct {
 	// timeout bounds a round.
 	timeout time.Duration
 	health  dispatchHealth
-	wakes   chan struct{}
-	limits  *namespaceLimits
+	// telemetry counts what is woken; nil for none.
+	telemetry *telemetry
+	wakes     chan struct{}
+	limits    *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -83,9 +85,9 @@ type dispatcher struct {
 	leased *leasedBatches
 
 	mu sync.Mutex
-	// leases counts them, for leaseRounds. lookedAt is when the latest began.
-	leases   int
-	lookedAt time.Time
+	// leases counts them, for leaseRounds. lookedAt is when the latest began, and putOffAt when it was last looked for rows of snoozed namespaces.
+	leases             int
+	lookedAt, putOffAt time.Time
 	// keysWait is true while rows wait for slots of their limit keys, also where these are not limited any more. queueing is true while what is
 	// leased has to wait for such a slot: there may be much more of it.
 	keysWait, queueing bool
@@ -181,6 +183,9 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 	if err := d.freeLost(ctx, lostLook); err != nil {
 		return false, err
 	}
+	if err := d.putOffSnoozed(ctx); err != nil {
+		return false, err
+	}
 	const turn = time.Second // after which it looks for what was lost, and at its context
 	began, filled := time.Now(), false
 	starts, startCtx := errgroup.WithContext(ctx)
@@ -207,6 +212,9 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		if leaseErr != nil {
 			err = leaseErr
 			break
+		}
+		if count > 0 {
+			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting_for_slots", count-len(due))
 		}
 		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, too.
 		full = count == size || len(due) < count
@@ -292,6 +300,26 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		FullNamespaces: full, LimitedNamespaces: limited, Rooms: rooms,
 		Batch: int32(size), //nolint:gosec // it has a bound
 	})
+}
+
+// putOffSnoozed has rows of snoozed namespaces that are due looked at when they may be worked, so that leases do not step over them each time. Once
+// in a while is enough: they are put off in sets, and only the first lease after a snooze has begun reads more.
+func (d *dispatcher) putOffSnoozed(ctx context.Context) error {
+	const every = time.Second
+	if time.Since(d.putOffAt) < every {
+		return nil
+	}
+	d.putOffAt = time.Now()
+	for ctx.Err() == nil {
+		n, err := db.New().PutOffSnoozed(ctx, d.pool, db.PutOffSnoozedParams{Kind: d.kind, Priorities: d.nextPriorities(), Batch: queueSize})
+		if err != nil {
+			return fmt.Errorf("putting off resources of snoozed namespaces: %w", err)
+		}
+		if 2*n < queueSize {
+			return nil
+		}
+	}
+	return nil
 }
 
 // release makes leased rows due again, each after its time; why is for the rows themselves, empty where they are not at fault.

@@ -11,7 +11,6 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
-	"go.temporal.io/sdk/log"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -107,6 +106,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 		e.loops.Go(func() { d.run(loopCtx) })
 	}
 	e.loops.Go(func() { e.maintain(loopCtx) })
+	if c.telemetry != nil {
+		e.loops.Go(func() { e.measure(loopCtx) })
+	}
 	return e, nil
 }
 
@@ -169,7 +171,7 @@ func (e *engine) connect(ctx context.Context) error {
 	}
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
-	options.Logger = log.NewStructuredLogger(e.client.config.Logger)
+	options.Logger = TemporalLogger(e.client.config.Logger)
 	if err := e.changeOptions(&options); err != nil {
 		return err
 	}
@@ -289,7 +291,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 	}()
 	e.kinds = e.client.activities(e.installation, e.stopping)
 	if e.client.config.SharedWorker {
-		if err := e.startSharedWorker(workCtx); err != nil {
+		if err := e.startSharedWorker(ctx, workCtx); err != nil {
 			return err
 		}
 	}
@@ -303,7 +305,7 @@ func (e *engine) startWorkers(ctx, workCtx context.Context) (err error) {
 
 func (e *engine) startKind(ctx, workCtx context.Context, kind string, r registered) error {
 	if e.client.config.TaskQueue == "" {
-		if err := e.startOwnWorkers(workCtx, kind, r); err != nil {
+		if err := e.startOwnWorkers(ctx, workCtx, kind, r); err != nil {
 			return err
 		}
 	}
@@ -328,6 +330,8 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 			}
 		},
 		dropAttributes: func() { e.attributes.Store(false) },
+
+		telemetry: e.client.telemetry,
 
 		log:   e.client.config.Logger,
 		lease: e.client.timing.lease,

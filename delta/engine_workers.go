@@ -81,9 +81,9 @@ func (e *engine) workerOptions(workCtx context.Context, gaveUp func(error)) work
 	}
 }
 
-func (e *engine) startWorker(queue, kind string, build func(gaveUp func(error)) (worker.Worker, error)) error {
+func (e *engine) startWorker(ctx context.Context, queue, kind string, build func(gaveUp func(error)) (worker.Worker, error)) error {
 	w := newOwnWorker(queue, kind, e.client.config.Logger, build)
-	if err := w.start(); err != nil {
+	if err := patiently(ctx, w.start); err != nil {
 		return err
 	}
 	e.workers = append(e.workers, w)
@@ -91,11 +91,11 @@ func (e *engine) startWorker(queue, kind string, build func(gaveUp func(error)) 
 }
 
 // startOwnWorkers starts a kind's worker, and the one of its informer.
-func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registered) error {
+func (e *engine) startOwnWorkers(ctx, workCtx context.Context, kind string, r registered) error {
 	acts := e.kinds[kind]
 	acts.OwnQueue = true
 	own := activities.Kinds{kind: acts}
-	err := e.startWorker(e.names.taskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+	err := e.startWorker(ctx, e.names.taskQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
 		resources, err := e.resourceWorker(workCtx, e.names.taskQueue(kind), r.settings.Parallelism+waitingSlots, pollers, gaveUp)
 		if err != nil {
 			return nil, err
@@ -107,7 +107,7 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 	if err != nil || e.client.config.DisableInformers {
 		return err
 	}
-	return e.startWorker(e.names.informQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
+	return e.startWorker(ctx, e.names.informQueue(kind), kind, func(gaveUp func(error)) (worker.Worker, error) {
 		informs := worker.New(e.temporal, e.names.informQueue(kind), e.workerOptions(workCtx, gaveUp))
 		workflows.RegisterInform(informs)
 		own.RegisterInform(informs)
@@ -116,13 +116,13 @@ func (e *engine) startOwnWorkers(workCtx context.Context, kind string, r registe
 }
 
 // startSharedWorker starts one worker for all kinds and their informers.
-func (e *engine) startSharedWorker(workCtx context.Context) error {
+func (e *engine) startSharedWorker(ctx, workCtx context.Context) error {
 	slots := 0
 	for _, r := range e.client.config.Controllers.byKind {
 		slots += r.settings.Parallelism + waitingSlots
 	}
 	queue := e.client.config.TaskQueue
-	return e.startWorker(queue, "", func(gaveUp func(error)) (worker.Worker, error) {
+	return e.startWorker(ctx, queue, "", func(gaveUp func(error)) (worker.Worker, error) {
 		shared, err := e.resourceWorker(workCtx, queue, slots, sharedPollers, gaveUp)
 		if err != nil {
 			return nil, err

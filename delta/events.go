@@ -98,6 +98,8 @@ func (c *Client) SubscribeConfig(config *SubscribeConfig) (<-chan Event, func())
 // events hands out what happens to those who subscribed.
 type events struct {
 	log *slog.Logger
+	// telemetry counts what was dropped; nil for none.
+	telemetry *telemetry
 
 	mu            sync.Mutex
 	closed        bool
@@ -200,6 +202,7 @@ func (e *events) publish(event Event) {
 		case s.channel <- event:
 		default:
 			s.dropped++
+			e.telemetry.recordDropped("events")
 			if time.Since(s.logged) >= logDroppedEvery {
 				s.logged = time.Now()
 				e.log.Warn("a subscription is full: events are dropped", "dropped", s.dropped, "chan_size", cap(s.channel))

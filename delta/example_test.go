@@ -220,6 +220,16 @@ func ExampleConfig_temporalOptions() {
 	_ = config
 }
 
+func ExampleTemporalLogger() {
+	temporal, err := client.Dial(client.Options{Logger: delta.TemporalLogger(slog.Default())})
+	if err != nil {
+		panic(err)
+	}
+	defer temporal.Close()
+	config := &delta.Config{Temporal: temporal}
+	_ = config
+}
+
 func ExampleProbes() {
 	deltaClient, err := delta.NewClient(pool, config)
 	if err != nil {

@@ -27,6 +27,9 @@ func (c *Client) SetDispatchTimes(timeout, stuck time.Duration) {
 	c.timing.dispatch, c.timing.stuck = timeout, stuck
 }
 
+// SetMeasureInterval shortens how often client and database are measured.
+func (c *Client) SetMeasureInterval(every time.Duration) { c.timing.measure = every }
+
 // Poll is how often the client's dispatchers ask for due rows.
 func (c *Client) Poll() time.Duration { return c.timing.poll }
 

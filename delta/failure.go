@@ -51,7 +51,7 @@ func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 }
 
 // failureOfPass is that of a pass which has failed.
-func failureOfPass(p *activities.EndedPass) Failure {
+func failureOfPass(p *activities.PassObservation) Failure {
 	f := Failure{
 		Operation: OperationList, Kind: p.Kind, Err: p.Err, RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
 	}
@@ -103,6 +103,7 @@ func (f *failures) add(failure Failure) {
 	case f.queue <- failure:
 	default:
 		f.dropped++
+		f.client.telemetry.recordDropped("failures")
 	}
 }
 

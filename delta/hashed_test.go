@@ -2,6 +2,7 @@ package delta_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -164,6 +166,13 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		until(t, func() bool { return strings.Contains(h.details(row.WorkflowID), says) }, "%s", row.WorkflowID)
 	}
 
+	// A run that no longer lists what there is, and says which that is.
+	outside.set(list("-ok")...)
+	r, err = run()
+	require.NoError(t, err)
+	require.Equal(t, 3, r.Deleted)
+	require.Contains(t, h.details(r.WorkflowID), "because they are not listed any more: 3. #")
+
 	var found map[string]string
 	until(t, func() bool {
 		found = h.all()
@@ -180,6 +189,7 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		}
 		return true
 	}, "visibility has them all")
+	failures := 0
 	for runID, id := range found {
 		require.NotContains(t, id, secret)
 		require.NotContains(t, h.details(id), secret, id)
@@ -187,6 +197,10 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		for events.HasNext() {
 			event, err := events.Next()
 			require.NoError(t, err)
+			if f := cmp.Or(event.GetActivityTaskFailedEventAttributes().GetFailure(), event.GetMarkerRecordedEventAttributes().GetFailure()); f != nil &&
+				activities.HasStep(f.GetApplicationFailureInfo().GetType()) {
+				failures++
+			}
 			encoded, err := event.Marshal()
 			require.NoError(t, err)
 			require.NotContains(t, string(encoded), secret, "event %d of %s: %s", event.GetEventId(), id, event)
@@ -203,4 +217,5 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		}
 	}
 	require.Greater(t, len(found), 5)
+	require.GreaterOrEqual(t, failures, 3, "failed attempts are among them")
 }

@@ -30,11 +30,17 @@ func (c *Client) Inform(ctx context.Context, object Object, opts *InformOpts) (*
 	if err != nil {
 		return nil, err
 	}
-	result, err := c.batcher.inform(ctx, params[0])
-	if err == nil && result.Refused != nil {
-		return nil, informError(params, result.Refused)
+	results, err := c.informWithin(ctx, OperationInform, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		result, err := c.batcher.inform(ctx, params[0])
+		if err != nil {
+			return nil, err
+		}
+		return []*deltatype.ObjectInformResult{result}, refusals(params, []*deltatype.ObjectInformResult{result})
+	})
+	if err != nil {
+		return nil, err // of a refused object too
 	}
-	return result, err
+	return results[0], nil
 }
 
 // InformTx is Inform in the caller's transaction: the resource is synced when the transaction commits, and nothing of
@@ -58,11 +64,13 @@ func (c *Client) InformMany(ctx context.Context, objects []Object, opts *InformO
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	results, err := c.inform(ctx, params, 0)
-	if err != nil {
-		return nil, err
-	}
-	return results, refusals(params, results)
+	return c.informWithin(ctx, OperationInformMany, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		results, err := c.inform(ctx, params, 0)
+		if err != nil {
+			return nil, err
+		}
+		return results, refusals(params, results)
+	})
 }
 
 // maxRefusedNamed is how many refused objects an error names.
@@ -139,19 +147,21 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 	if err != nil || len(params) == 0 {
 		return nil, err
 	}
-	results, err := db.Inform(ctx, tx, params, db.InformOptions{
-		DefaultMaxAttempts: defaultMaxAttempts,
-		DefaultPriority:    PriorityLive,
-		Revive:             true,
-		Notify:             true,
+	return c.informWithin(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		results, err := db.Inform(ctx, tx, params, db.InformOptions{
+			DefaultMaxAttempts: defaultMaxAttempts,
+			DefaultPriority:    PriorityLive,
+			Revive:             true,
+			Notify:             true,
+		})
+		if err != nil {
+			return nil, informError(params, withCause(ctx, err))
+		}
+		for _, r := range results {
+			c.observeInform(r)
+		}
+		return results, refusals(params, results)
 	})
-	if err != nil {
-		return nil, informError(params, withCause(ctx, err))
-	}
-	for _, r := range results {
-		c.observeInform(r)
-	}
-	return results, refusals(params, results)
 }
 
 func (c *Client) encodeAll(objects []Object, opts *InformOpts) ([]deltatype.ObjectInformParams, error) {

@@ -13,6 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
+// liedRecords is how many records an account may have.
+const liedRecords = 15
+
 // lied is a record as a provider tells of it, which may not be as it is.
 type lied struct {
 	Key, Account string
@@ -55,12 +58,26 @@ func newLiar(seed uint64) *liar {
 // one reports true once in so many times, while it lies.
 func (l *liar) one(in int) bool { return !l.honest && l.rand.IntN(in) == 0 }
 
+// draw is a number below most, for what calls at the same time.
+func (l *liar) draw(most int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rand.IntN(most)
+}
+
+// lies reports whether it lies still.
+func (l *liar) lies() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.honest
+}
+
 // change changes, makes or removes a record, and returns what a webhook says of it; alive is false for one that was removed.
 func (l *liar) change() (told lied, alive bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	account := l.accounts[l.rand.IntN(len(l.accounts))]
-	id := fmt.Sprintf("%s/r%d", account, l.rand.IntN(15))
+	id := fmt.Sprintf("%s/r%d", account, l.rand.IntN(liedRecords))
 	r := l.all[id]
 	if r == nil {
 		r = &truth{lied: lied{Key: id, Account: account}}
@@ -115,13 +132,20 @@ func (l *liar) shards() ([]string, error) {
 	return named, nil
 }
 
-// page is what a listing yields, with the position that it reaches; breaks says after how many records it breaks off.
+// page is what a listing yields, with the position that it reaches; breaks says after how many records it breaks off, and how.
 type page struct {
 	records  []lied
 	position int64
 	breaks   int
-	panics   bool
+	how      int
 }
+
+// How a listing breaks off. One that hangs ends with its context, and returns as if it were complete, as a careless List does.
+const (
+	breaksFailing = iota
+	breaksPanicking
+	breaksHanging
+)
 
 // list is what is listed after a position, of an account or of all.
 func (l *liar) list(account string, after int64) page {
@@ -154,11 +178,20 @@ func (l *liar) list(account string, after int64) page {
 		}
 	}
 	l.rand.Shuffle(len(p.records), func(i, j int) { p.records[i], p.records[j] = p.records[j], p.records[i] })
-	if l.one(5) {
-		p.breaks, p.panics = l.rand.IntN(len(p.records)+1), l.one(3)
+	if l.one(4) {
+		p.breaks, p.how = l.breakOff(len(p.records)), []int{breaksFailing, breaksFailing, breaksPanicking, breaksHanging}[l.rand.IntN(4)]
 	}
 	l.omit(account, after, p)
 	return p
+}
+
+// breakOff is after how many of some records a listing breaks off. Half of them break off near the end: what those leave out is few enough to be
+// deleted without an approval, if they were taken for complete.
+func (l *liar) breakOff(records int) int {
+	if l.one(2) {
+		return max(records-1-l.rand.IntN(liedMaxDeleted), 0)
+	}
+	return l.rand.IntN(records + 1)
 }
 
 // omit notes what a listing of everything leaves out that does not break off.
@@ -199,10 +232,14 @@ func listing[T delta.Object](ctx context.Context, l *liar, opts *delta.InformOpt
 		p := l.list(opts.Shard, after)
 		for i, record := range p.records {
 			if i == p.breaks {
-				if p.panics {
+				switch p.how {
+				case breaksPanicking:
 					panic("the page is broken")
+				case breaksHanging:
+					<-ctx.Done()
+				default:
+					yield(none, errors.New("the page fails"))
 				}
-				yield(none, errors.New("the page fails"))
 				return
 			}
 			if !yield(as(record), nil) {

@@ -3,8 +3,6 @@ package delta_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"iter"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -17,243 +15,307 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-func liedSettings() delta.ObjectSettings {
-	return delta.ObjectSettings{
-		Parallelism: 8, InformInterval: time.Second, FullListingInterval: 2 * time.Second, MaxDeleted: 3, MaxDeletedShare: 0.2,
-		RetryPolicy: delta.RetryPolicy{InitialInterval: 20 * time.Millisecond, MaximumInterval: 100 * time.Millisecond},
-	}
-}
-
-// liedWhole is listed as a whole, liedSharded account by account.
-type (
-	liedWhole   struct{ lied }
-	liedSharded struct{ lied }
-)
-
-func (liedWhole) Kind() string                     { return "lied_whole" }
-func (liedWhole) Settings() delta.ObjectSettings   { return liedSettings() }
-func (liedSharded) Kind() string                   { return "lied_sharded" }
-func (liedSharded) Settings() delta.ObjectSettings { return liedSettings() }
-func (l liedSharded) Shard() string                { return l.Account }
-
-// mirrored is what the controllers have made of what they were given: the revision of each record.
-type mirrored struct {
-	mu  sync.Mutex
-	all map[string]int64
-	// newest is the newest revision of each record that Work was given.
-	newest map[string]int64
-	// wrong says which records were finalized without a reason, or given to Work in an older version than before.
-	wrong []string
-}
-
-func (m *mirrored) set(id string, revision int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.all[id] = revision
-	if revision < m.newest[id] {
-		m.wrong = append(m.wrong, fmt.Sprintf("%s: revision %d after %d", id, revision, m.newest[id]))
-	}
-	m.newest[id] = max(m.newest[id], revision)
-}
-
-func (m *mirrored) remove(id string, isRight bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.all, id)
-	if !isRight {
-		m.wrong = append(m.wrong, id+": finalized although no whole listing has left it out")
-	}
-}
-
-func (m *mirrored) get(id string) (revision int64, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	revision, ok = m.all[id]
-	return revision, ok
-}
-
-// lies is a controller of what a liar tells.
-type lies[T delta.Object] struct {
-	delta.WorkerDefaults[T]
-	delta.ListerDefaults[T]
-	liar   *liar
-	mirror *mirrored
-	as     func(lied) T
-	of     func(T) lied
-}
-
-func (c *lies[T]) Work(_ context.Context, r *delta.Resource[T]) error {
-	switch rand.IntN(12) {
-	case 0:
-		return errors.New("503")
-	case 1:
-		return delta.ResourceSnooze(10 * time.Millisecond)
-	}
-	if there, _ := c.liar.get(r.ObjectID); !there.alive {
-		return delta.ResourceDelete(errors.New("404"))
-	}
-	c.liar.worked(r.ObjectID)
-	c.mirror.set(r.ObjectID, c.of(r.Object).Rev)
-	return nil
-}
-
-func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
-	if rand.IntN(6) == 0 {
-		return errors.New("503")
-	}
-	c.mirror.remove(r.ObjectID, r.Cause != deltatype.CauseUnlisted || c.liar.mayBeGone(r.ObjectID))
-	return nil
-}
-
-func (c *lies[T]) List(ctx context.Context, opts *delta.InformOptions) iter.Seq2[T, error] {
-	return listing(ctx, c.liar, opts, c.as)
-}
-
-type shardedLies struct{ lies[liedSharded] }
-
-func (c *shardedLies) Shards(context.Context) ([]string, error) { return c.liar.shards() }
-
 // A provider lies in its listings and its webhooks, its listings break off, and clients die. When the lies end, what is live is synced in its
-// newest version, what is gone was finalized, and nothing else was deleted.
+// newest version, what is gone was finalized, what a command deleted stays so, and nothing else was deleted.
 func TestSoakOfAProviderThatLies(t *testing.T) {
+	long := soak.Time(t, 10*time.Second)
 	t.Parallel()
+	seed := soakSeed(t)
 	t.Run("whole", func(t *testing.T) {
 		t.Parallel()
-		as := func(l lied) liedWhole { return liedWhole{l} }
-		soakLies(t, as, func(l *liar, m *mirrored) func(*delta.Controllers) {
-			return add(&lies[liedWhole]{liar: l, mirror: m, as: as, of: func(o liedWhole) lied { return o.lied }})
-		})
+		d := newDeceit(t, seed, func(l lied) liedWhole { return liedWhole{l} }, func(o liedWhole) lied { return o.lied })
+		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
+		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
 	})
 	t.Run("shards", func(t *testing.T) {
 		t.Parallel()
-		as := func(l lied) liedSharded { return liedSharded{l} }
-		soakLies(t, as, func(l *liar, m *mirrored) func(*delta.Controllers) {
-			return add(&shardedLies{lies[liedSharded]{liar: l, mirror: m, as: as, of: func(o liedSharded) lied { return o.lied }}})
-		})
+		d := newDeceit(t, seed+1, func(l lied) liedSharded { return liedSharded{l} }, func(o liedSharded) lied { return o.lied })
+		d.most = int64(liedMaxDeletedShare * liedRecords)
+		d.run(long, func() func(*delta.Controllers) { return add(&shardedLies{*d.controller()}) })
 	})
 }
 
-func soakLies[T delta.Object](t *testing.T, as func(lied) T, controller func(*liar, *mirrored) func(*delta.Controllers)) {
-	end := time.Now().Add(soak.Time(t, 10*time.Second))
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	h := newHarness(t)
-	outside, inside := newLiar(seed), &mirrored{all: map[string]int64{}, newest: map[string]int64{}}
-	kind := as(lied{}).Kind()
-	start := func() *delta.Client {
-		c := h.client(h.config(controller(outside, inside)))
-		require.NoError(t, c.Start(context.Background()))
+// deceit is a run of the test for one kind.
+type deceit[T delta.Object] struct {
+	*harness
+	random  *rand.Rand
+	kind    string
+	as      func(lied) T
+	of      func(T) lied
+	outside *liar
+	inside  *mirrored
+	clients []*delta.Client
+	start   func() *delta.Client
+	// hooks are webhooks on their way, late those that come once more when the lies are over.
+	hooks, late []func(*delta.Client)
+	// dropped are records that a command has deleted: no explicit inform may bring them back, so nothing does.
+	dropped map[string]bool
+	// most is how many resources a listing deletes at most without an approval: more than it are beyond MaxDeleted and MaxDeletedShare, however
+	// many rows there are. approves tells that a person approves what is withheld although it may be a lie.
+	most     int64
+	approves bool
+	counts   map[string]int
+}
+
+func newDeceit[T delta.Object](t *testing.T, seed uint64, as func(lied) T, of func(T) lied) *deceit[T] {
+	t.Helper()
+	t.Logf("DELTA_TEST_SEED=%d (one more for shards)", seed)
+	d := &deceit[T]{
+		harness: newHarness(t), random: rand.New(rand.NewPCG(seed, 1)), kind: as(lied{}).Kind(), as: as, of: of,
+		outside: newLiar(seed), inside: newMirrored(), dropped: map[string]bool{}, counts: map[string]int{},
+	}
+	d.approves = d.one(2)
+	return d
+}
+
+func (d *deceit[T]) controller() *lies[T] {
+	return &lies[T]{liar: d.outside, mirror: d.inside, as: d.as, of: d.of}
+}
+
+func (d *deceit[T]) one(in int) bool { return d.random.IntN(in) == 0 }
+
+func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Controllers)) {
+	d.start = func() *delta.Client {
+		c := d.client(d.config(controllers()))
+		require.NoError(d.t, c.Start(context.Background()))
 		return c
 	}
-	clients := []*delta.Client{start(), start()}
+	d.clients = []*delta.Client{d.start(), d.start()}
+	defer func() {
+		for _, c := range d.clients {
+			stopHard(c)
+		}
+	}()
+	d.lie(time.Now().Add(long))
+	d.outside.tellTheTruth()
+	c := d.clients[0]
+	d.deliver(c, len(d.hooks)/2)
+	d.requireBounds()
+	d.decideAll(c)
+	for d.hooks = append(d.hooks, d.late...); len(d.hooks) > 0; {
+		d.deliver(c, 100)
+	}
+	d.hurry()
+	d.bringBack(c)
+	d.hurry()
+	d.requireTruth()
+}
+
+// hurry has a short run not wait for the leases that clients took which were stopped: those take a minute to pass. A long run waits for them.
+func (d *deceit[T]) hurry() {
+	if _, isLong := soak.Given(d.t); isLong {
+		return
+	}
+	_, err := d.Pool.Exec(d.t.Context(), `UPDATE delta_resource SET dispatch_at = now() WHERE kind = $1
+		AND (state IN ('scheduled', 'expired', 'failed', 'pending') OR (state = 'deleted' AND finalized IS FALSE))`, d.kind)
+	require.NoError(d.t, err)
+}
+
+// stopHard ends a client without waiting for what it does.
+func stopHard(c *delta.Client) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	stop := func(c *delta.Client) { _ = c.Stop(ended) }
-	t.Cleanup(func() {
-		for _, c := range clients {
-			stop(c)
-		}
-	})
+	_ = c.Stop(ended)
+}
 
-	// What webhooks have still to say, in any order, and some of it twice. A record that comes to be is told by one at least: what Work has
-	// found gone stays deleted until it is informed explicitly. That of a record that is gone may be lost.
-	var hooks, late []func(*delta.Client)
-	deliver := func(c *delta.Client, most int) {
-		for ; len(hooks) > 0 && most > 0; most-- {
-			at := rand.IntN(len(hooks))
-			hooks[at](c)
-			if rand.IntN(4) > 0 {
-				hooks[at] = hooks[len(hooks)-1]
-				hooks = hooks[:len(hooks)-1]
-			}
+// lie changes records, and has the provider lie of them, while persons give orders and clients die.
+func (d *deceit[T]) lie(until time.Time) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var runs sync.WaitGroup
+	defer runs.Wait()
+	defer cancel()
+	for i := 0; time.Now().Before(until); i++ {
+		d.change()
+		c := d.clients[i%2]
+		if d.one(3) {
+			d.deliver(c, 4)
+		}
+		if d.one(15) {
+			d.drop(c)
+		}
+		if d.one(30) {
+			d.decide(c)
+		}
+		if d.one(40) {
+			params := delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: d.one(2), ProcessExisting: d.one(2)}
+			runs.Go(func() { _, _ = c.RunInform(ctx, params, nil) }) // it may fail, as the listing does
+		}
+		if d.one(60) {
+			d.counts["stops"]++
+			stopHard(c)
+			d.clients[i%2] = d.start()
+		}
+		if d.one(100) {
+			d.requireBounds()
+		}
+		time.Sleep(time.Duration(d.random.IntN(60)) * time.Millisecond)
+	}
+}
+
+// change changes a record, and has a webhook tell of it. A record that comes to be is told by one at least: what Work has found gone stays
+// deleted until it is informed explicitly. That of a record that is gone may be lost.
+func (d *deceit[T]) change() {
+	told, alive := d.outside.change()
+	if !alive && d.one(2) {
+		return
+	}
+	hook := func(c *delta.Client) { d.touch(c, told.Key) }
+	if alive {
+		hook = func(c *delta.Client) { d.inform(c, told) }
+	}
+	d.hooks = append(d.hooks, hook)
+	if d.one(5) {
+		d.late = append(d.late, hook)
+	}
+}
+
+// deliver delivers webhooks in any order, and some of them twice.
+func (d *deceit[T]) deliver(c *delta.Client, most int) {
+	for ; len(d.hooks) > 0 && most > 0; most-- {
+		at := d.random.IntN(len(d.hooks))
+		d.hooks[at](c)
+		if !d.one(4) {
+			d.hooks[at] = d.hooks[len(d.hooks)-1]
+			d.hooks = d.hooks[:len(d.hooks)-1]
 		}
 	}
-	for i := 0; time.Now().Before(end); i++ {
-		told, alive := outside.change()
-		if !alive && rand.IntN(2) == 0 {
-			continue
-		}
-		hooks = append(hooks, func(c *delta.Client) {
-			var err error
-			if alive {
-				_, err = c.Inform(context.Background(), as(told), nil)
-			} else if _, err = c.Touch(context.Background(), kind, told.Key); errors.Is(err, delta.ErrNotFound) || errors.As(err, new(*delta.StateError)) {
-				err = nil // it is not there, or deleted already
-			}
-			require.NoError(t, err)
-		})
-		if rand.IntN(5) == 0 {
-			late = append(late, hooks[len(hooks)-1]) // once more, when all is over
-		}
-		c := clients[i%2]
-		if rand.IntN(3) == 0 {
-			deliver(c, 4)
-		}
-		if rand.IntN(60) == 0 {
-			stop(c)
-			clients[i%2] = start()
-		}
-		time.Sleep(time.Duration(rand.IntN(60)) * time.Millisecond)
+}
+
+func (d *deceit[T]) inform(c *delta.Client, told lied) {
+	if d.dropped[told.Key] {
+		return
 	}
-	outside.tellTheTruth()
-	c := clients[0]
-	deliver(c, len(hooks)/2)
-	decideAll(t, c, kind)
-	for hooks = append(hooks, late...); len(hooks) > 0; {
-		deliver(c, 100)
+	_, err := c.Inform(context.Background(), d.as(told), nil)
+	require.NoError(d.t, err)
+}
+
+func (d *deceit[T]) touch(c *delta.Client, id string) {
+	_, err := c.Touch(context.Background(), d.kind, id)
+	require.NoError(d.t, allowed(err)) // it is not there, or deleted already
+}
+
+// drop deletes a resource by a command, whether its record is live or not.
+func (d *deceit[T]) drop(c *delta.Client) {
+	all := d.outside.now()
+	id := all[d.random.IntN(len(all))].Key
+	_, err := c.Delete(context.Background(), d.kind, id)
+	require.NoError(d.t, allowed(err))
+	if err == nil {
+		d.dropped[id] = true
+		d.counts["drops"]++
 	}
-	checkLies(t, h, kind, outside, inside)
+}
+
+// decide has a person decide of what is withheld. In half of the runs nothing is approved, so that the bounds can be checked. What is left of a
+// shard that is not named is not approved: then it would be deleted although no listing has left it out.
+func (d *deceit[T]) decide(c *delta.Client) {
+	withheld, err := c.Withheld(context.Background())
+	require.NoError(d.t, err)
+	for _, w := range withheld {
+		if d.approves && w.Shard == "" && d.one(2) {
+			d.counts["approvals"]++
+			_, err = c.ApproveWithheld(context.Background(), w.Kind, w.Shard, w.Missing)
+		} else {
+			d.counts["dismissals"]++
+			_, err = c.DismissWithheld(context.Background(), w.Kind, w.Shard, w.Missing)
+		}
+		if !errors.Is(err, delta.ErrNotWithheld) {
+			require.NoError(d.t, err)
+		}
+	}
+}
+
+// requireBounds looks at the passes that are kept: before anything was approved, none has deleted more than it may.
+func (d *deceit[T]) requireBounds() {
+	if d.counts["approvals"] > 0 {
+		return
+	}
+	passes, err := d.clients[0].InformPasses(context.Background(), d.kind, "", 1000)
+	require.NoError(d.t, err)
+	for _, p := range passes {
+		require.LessOrEqual(d.t, p.Deleted, d.most, "a pass deleted suspiciously much, and nobody approved it: %+v", p)
+	}
 }
 
 // decideAll lists everything until nothing is withheld: what an honest listing leaves out is gone.
-func decideAll(t *testing.T, c *delta.Client, kind string) {
-	t.Helper()
+func (d *deceit[T]) decideAll(c *delta.Client) {
 	for {
-		_, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: kind, FullListing: true}, nil)
-		require.NoError(t, err)
-		withheld, err := c.Withheld(t.Context())
-		require.NoError(t, err)
+		_, err := c.RunInform(d.t.Context(), delta.ScheduleInformParams{ResourceKind: d.kind, FullListing: true}, nil)
+		require.NoError(d.t, err)
+		withheld, err := c.Withheld(d.t.Context())
+		require.NoError(d.t, err)
 		if len(withheld) == 0 {
 			return
 		}
 		for _, w := range withheld {
-			_, err := c.ApproveWithheld(t.Context(), w.Kind, w.Shard, w.Missing)
+			_, err := c.ApproveWithheld(d.t.Context(), w.Kind, w.Shard, w.Missing)
 			if !errors.Is(err, delta.ErrNotWithheld) {
-				require.NoError(t, err)
+				require.NoError(d.t, err)
 			}
 		}
 	}
 }
 
-// checkLies waits until all is as it should be.
-func checkLies(t *testing.T, h *harness, kind string, outside *liar, inside *mirrored) {
-	t.Helper()
-	known := map[string]bool{}
-	live := 0
-	for _, r := range outside.now() {
-		known[r.Key] = true
-		if r.alive {
-			live++
-			h.eventually(kind, r.Key, func(row *deltatype.ResourceRow) bool {
-				revision, ok := inside.get(r.Key)
-				return row != nil && row.State == deltatype.ResourceStateSynced && *row.Revision == r.Rev && ok && revision == r.Rev
-			})
+// bringBack sees that what a command deleted has stayed so, whatever was listed since, and has some of it synced again.
+func (d *deceit[T]) bringBack(c *delta.Client) {
+	for _, r := range d.outside.now() {
+		if !d.dropped[r.Key] {
 			continue
 		}
-		h.eventually(kind, r.Key, func(row *deltatype.ResourceRow) bool {
-			_, ok := inside.get(r.Key)
-			return !ok && (row == nil || (row.State == deltatype.ResourceStateDeleted && row.Finalized != nil && *row.Finalized))
-		})
+		d.requireDropped(r.Key)
+		switch d.random.IntN(3) {
+		case 0:
+			delete(d.dropped, r.Key)
+			_, err := c.Revive(d.t.Context(), d.kind, r.Key)
+			require.NoError(d.t, err)
+		case 1:
+			delete(d.dropped, r.Key)
+			d.inform(c, r.lied)
+		}
 	}
-	require.Empty(t, inside.wrong)
-	rows, err := h.Pool.Query(t.Context(), "SELECT object_id FROM delta_resource WHERE kind = $1", kind)
-	require.NoError(t, err)
+}
+
+func (d *deceit[T]) requireDropped(id string) {
+	row := d.eventually(d.kind, id, func(row *deltatype.ResourceRow) bool { return row != nil && isFinalized(row) })
+	require.Equal(d.t, deltatype.CauseCommand, row.Cause, id)
+	_, ok := d.inside.get(id)
+	require.False(d.t, ok, "%s was worked after a command had deleted it", id)
+}
+
+func isFinalized(row *deltatype.ResourceRow) bool {
+	return row.State == deltatype.ResourceStateDeleted && row.Finalized != nil && *row.Finalized
+}
+
+// requireTruth waits until each record is as it should be.
+func (d *deceit[T]) requireTruth() {
+	known, live := map[string]bool{}, 0
+	for _, r := range d.outside.now() {
+		known[r.Key] = true
+		switch {
+		case d.dropped[r.Key]:
+			d.requireDropped(r.Key)
+		case r.alive:
+			live++
+			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool {
+				revision, ok := d.inside.get(r.Key)
+				return row != nil && row.State == deltatype.ResourceStateSynced && *row.Revision == r.Rev && ok && revision == r.Rev
+			})
+		default:
+			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool {
+				_, ok := d.inside.get(r.Key)
+				return !ok && (row == nil || isFinalized(row))
+			})
+		}
+	}
+	require.Empty(d.t, d.inside.faults())
+	rows, err := d.Pool.Query(d.t.Context(), "SELECT object_id FROM delta_resource WHERE kind = $1", d.kind)
+	require.NoError(d.t, err)
 	defer rows.Close()
 	for rows.Next() {
 		var id string
-		require.NoError(t, rows.Scan(&id))
-		require.True(t, known[id], id)
+		require.NoError(d.t, rows.Scan(&id))
+		require.True(d.t, known[id], id)
 	}
-	require.NoError(t, rows.Err())
-	t.Logf("%d records, %d of them live", len(known), live)
+	require.NoError(d.t, rows.Err())
+	d.t.Logf("%d records, %d of them live, %d deleted by command; %v", len(known), live, len(d.dropped), d.counts)
 }

@@ -49,8 +49,13 @@ func ordinaryAttempts(history []*historypb.HistoryEvent) (n int) {
 // endsAttempt reports whether an event is the end of an attempt.
 func endsAttempt(e *historypb.HistoryEvent) bool {
 	marker := e.GetMarkerRecordedEventAttributes()
-	return e.GetActivityTaskCompletedEventAttributes() != nil ||
-		(namesActivity(marker, activities.AttemptName) && !bytes.Contains(marker.GetDetails()["result"].GetPayloads()[0].GetData(), []byte("handed_over")))
+	return e.GetActivityTaskCompletedEventAttributes() != nil || e.GetActivityTaskFailedEventAttributes() != nil ||
+		(namesActivity(marker, activities.AttemptName) && !isHandedOver(marker))
+}
+
+// isHandedOver reports whether a local activity has left its attempt to an ordinary one. One that has failed has no result.
+func isHandedOver(marker *historypb.MarkerRecordedEventAttributes) bool {
+	return marker.GetFailure() == nil && bytes.Contains(marker.GetDetails()["result"].GetPayloads()[0].GetData(), []byte("handed_over"))
 }
 
 // A busy machine may take long for what is short: some resource's attempt is local as a whole.

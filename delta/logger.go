@@ -1,12 +1,18 @@
 package delta
 
 import (
+	"errors"
 	"log/slog"
 	"os"
+	"slices"
 
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/chariot-giving/delta/activities"
 )
 
 // neverTrace is above all levels: an error says what was being done, and where it was logged helps nobody who reads it.
@@ -20,4 +26,39 @@ func defaultLogger() *slog.Logger {
 		zapcore.WarnLevel,
 	)
 	return slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(neverTrace)))
+}
+
+// TemporalLogger is a logger for the connection to Temporal that is given as [Config].Temporal. It is as the SDK's log.NewStructuredLogger, but
+// that a failed attempt, which is a failed activity in Temporal, has no line at level error: it is at level debug, since the client logs each failed
+// attempt itself, with the resource, or the number of those that fail in masses. The connection that a client makes itself has such a logger.
+func TemporalLogger(logger *slog.Logger) log.Logger {
+	return temporalLogger{log.NewStructuredLogger(logger)}
+}
+
+type temporalLogger struct{ log.Logger }
+
+// Error implements log.Logger.
+func (l temporalLogger) Error(msg string, keyvals ...any) {
+	if slices.ContainsFunc(keyvals, isFailedAttempt) {
+		l.Debug(msg, keyvals...)
+		return
+	}
+	log.Skip(l.Logger, 1).Error(msg, keyvals...)
+}
+
+// With implements log.WithLogger.
+func (l temporalLogger) With(keyvals ...any) log.Logger {
+	return temporalLogger{log.With(l.Logger, keyvals...)}
+}
+
+// WithCallerSkip implements log.WithSkipCallers.
+func (l temporalLogger) WithCallerSkip(depth int) log.Logger {
+	return temporalLogger{log.Skip(l.Logger, depth)}
+}
+
+// isFailedAttempt reports whether a value of a line is the error of an attempt.
+func isFailedAttempt(value any) bool {
+	err, isError := value.(error)
+	application := new(temporal.ApplicationError)
+	return isError && errors.As(err, &application) && activities.HasStep(application.Type())
 }

@@ -37,6 +37,9 @@ type Call struct {
 	Results []error
 	// Pass is the pass that a listing is for; nil for other operations.
 	Pass *PassCall
+
+	// carriers are what the informs of Resources carry, in their order.
+	carriers []string
 }
 
 // PassCall is what a listing is called for.
@@ -116,7 +119,7 @@ func (c *Client) fields(row *deltatype.ResourceRow) []any {
 	}
 }
 
-// callAround has a controller called within the client's Middleware. Panics become errors.
+// callAround has a controller called within its span and the client's Middleware. Panics become errors.
 func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
 	next := func(ctx context.Context) (err error) {
 		defer func() {
@@ -127,12 +130,14 @@ func callAround(ctx context.Context, call *Call, do func(context.Context) error)
 		return do(ctx)
 	}
 	ctx = context.WithValue(ctx, callKey{}, call)
-	if client, err := ClientFromContextSafely(ctx); err == nil {
-		for _, middleware := range slices.Backward(client.config.Middleware) {
-			next = middleware.around(call, next)
-		}
+	client, err := ClientFromContextSafely(ctx)
+	if err != nil {
+		return next(ctx)
 	}
-	return next(ctx)
+	for _, middleware := range slices.Backward(client.config.Middleware) {
+		next = middleware.around(call, next)
+	}
+	return client.callWithin(ctx, call, next)
 }
 
 // around is next within the Middleware.

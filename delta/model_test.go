@@ -53,12 +53,7 @@ const (
 func TestSoakOfResources(t *testing.T) {
 	long := soak.Time(t, 4*time.Second)
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("DELTA_TEST_SEED"); given != "" {
-		var err error
-		seed, err = strconv.ParseUint(given, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := soakSeed(t)
 	for _, mode := range []struct {
 		resources int
 		gear
@@ -75,6 +70,19 @@ func TestSoakOfResources(t *testing.T) {
 			newStorm(mode.gear, seed, mode.resources).rage(long)
 		})
 	}
+}
+
+// soakSeed is what a soak draws its faults from: DELTA_TEST_SEED, or another one each time. Log it: it repeats what the test does, not how
+// processes and servers interleave.
+func soakSeed(t *testing.T) uint64 {
+	t.Helper()
+	given := os.Getenv("DELTA_TEST_SEED")
+	if given == "" {
+		return uint64(time.Now().UnixNano())
+	}
+	seed, err := strconv.ParseUint(given, 10, 64)
+	require.NoError(t, err)
+	return seed
 }
 
 // storm is what happens to resources, and the model of them.

@@ -78,5 +78,6 @@ func (n names) informQueue(kind string) string {
 	return n.inform(kind)
 }
 
-// anchor is the id of the schedule that marks the prefix as taken by an installation.
-func (n names) anchor() string { return n.prefix + "/installation" }
+// anchor is the id of the schedule that marks the prefix as taken by an installation. The list of schedules in Temporal's UI shows nothing else that would
+// keep a person from tidying it up.
+func (n names) anchor() string { return n.prefix + "/installation:do-not-resume-or-delete" }

@@ -7,6 +7,7 @@ import (
 
 // observe hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
 func (c *Client) observe(o activities.Observation) {
+	c.recordAttempt(&o)
 	category := categoryOf(o.Verdict)
 	hasFailed := category == EventCategoryObjectFailed
 	if !hasFailed && !c.events.wants(category) {
@@ -36,9 +37,10 @@ func (c *Client) observeInform(r *deltatype.ObjectInformResult) {
 	}
 }
 
-// observePass hands on that a pass of an informer has ended, if it has failed.
-func (c *Client) observePass(p activities.EndedPass) {
+// observePass hands on that a pass of an informer has ended.
+func (c *Client) observePass(p activities.PassObservation) {
 	if p.Err != nil {
 		c.failures.add(failureOfPass(&p))
 	}
+	c.measurePass(&p)
 }

@@ -103,7 +103,8 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.Keys = r.settings.keyLimits()
 		a.AbandonAfter = c.timing.abandonAfter
-		a.Observed, a.PassEnded, a.Informed, a.Outbox = c.observe, c.observePass, c.wakeKind, outbox{c}
+		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
+		a.PassEnded, a.Listed, a.ClaimsLost = c.observePass, c.observeListed, c.observeLost
 		a.Stopping = stopping
 		kinds[kind] = a
 	}

@@ -27,14 +27,14 @@ const (
 // namespace.
 var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
 
-// scheduleTries is how often a schedule is written where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
-const scheduleTries = 3
+// startTries is how often a call of Start's is made where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
+const startTries = 3
 
-// patiently repeats what writes a schedule while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
+// patiently repeats a call of Start's while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
 // repeated.
-func patiently(ctx context.Context, write func() error) (err error) {
-	for range scheduleTries {
-		err = write()
+func patiently(ctx context.Context, call func() error) (err error) {
+	for range startTries {
+		err = call()
 		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
 		if !isUnanswered || ctx.Err() != nil {
 			return err
@@ -49,7 +49,8 @@ func claimPrefix(ctx context.Context, c client.Client, n names, installation str
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:     n.anchor(),
 		Paused: true,
-		Note:   "Marks the prefix " + n.prefix + " as that of Delta installation " + installation + ". It never runs.",
+		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
+			", so that no other database takes it.",
 		Action: &client.ScheduleWorkflowAction{
 			// The only field that is stored as it is, whatever data converter is in use.
 			ID:        installation,
@@ -143,7 +144,10 @@ func partOfSecond(interval time.Duration) time.Duration {
 
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
 	in.Trigger = activities.TriggerSchedule
-	return &client.ScheduleWorkflowAction{ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in}}
+	return &client.ScheduleWorkflowAction{
+		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in},
+		StaticSummary: informSummary(in), StaticDetails: informDetails,
+	}
 }
 
 // write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.

@@ -55,6 +55,9 @@ CREATE TABLE delta_installation (
     salt uuid NOT NULL DEFAULT gen_random_uuid(),
     -- Rises with each migration. A client that knows only lower ones does not start: it could write what the newer ones do not expect.
     schema_version integer NOT NULL DEFAULT 1,
+    -- Which client measures for all what telemetry says of the database, and until when it does if it says no more.
+    measured_by uuid,
+    measured_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -197,6 +200,10 @@ CREATE TABLE delta_shard (
 -- slot_key is the limit key in which the row has a slot: until slot_until, or, where that is null, for as long as its claim is alive. queued_at, where dispatch_at is null, says
 -- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
 --
+-- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
+-- each: W3C's traceparent and tracestate, and headers of context propagators; null where it carries nothing, and where no inform made the generation. It is
+-- not in metadata, which the user owns and which may be a reason to call Work.
+--
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
 --
 -- written_by is the transaction that last said something of the object: an inform, an outcome, a command. A complete listing deletes only
@@ -214,6 +221,7 @@ CREATE TABLE delta_resource (
     revision bigint,
     written_by xid8 NOT NULL DEFAULT pg_current_xact_id(),
     created_at timestamptz NOT NULL DEFAULT now(),
+    generation_at timestamptz NOT NULL DEFAULT now(),
     attempted_at timestamptz,
     synced_at timestamptz,
     external_created_at timestamptz,
@@ -248,6 +256,7 @@ CREATE TABLE delta_resource (
     metadata jsonb NOT NULL DEFAULT '{}',
     tags text[] NOT NULL DEFAULT '{}',
     errors jsonb[] NOT NULL DEFAULT '{}',
+    carrier text,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
@@ -267,12 +276,13 @@ CREATE INDEX delta_resource_queue_idx ON delta_resource (kind, limit_key, priori
     WHERE queued_at IS NOT NULL AND dispatch_at IS NULL AND NOT paused;
 
 -- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
--- is when the key's rate has room for one more call, less what may come at once. wake_at is when a dispatcher looks for rows to wake; null
--- where none waits.
+-- is when the key's rate has room for one more call, less what may come at once. lead is how many seconds before their calls rows are woken: what
+-- they lately took from there to their claims, so that the rate is used up. wake_at is when a dispatcher looks for rows to wake; null where none waits.
 CREATE TABLE delta_key (
     kind text COLLATE "C" NOT NULL,
     limit_key text COLLATE "C" NOT NULL,
     next_call_at timestamptz,
+    lead double precision NOT NULL DEFAULT 0,
     wake_at timestamptz,
     used_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (kind, limit_key)
@@ -487,39 +497,63 @@ AS $$
 $$;
 -- +goose StatementEnd
 
--- What keys have room for: slots of their concurrency and calls of their rate, null for no limit; given is how many rows have a slot and no
--- claim, queued whether rows wait, and opens_at when the rate has room for a call again. Calls of a tenth of a second may come together.
+-- What keys have room for. slots is how many more rows may have one, null for no limit. Where calls have a rate, the nth call from now on may begin
+-- first + (n - 1) * apart seconds after at; null where they have none. Calls of a tenth of a second may come together. given is how many rows
+-- have a slot whose call was not counted yet; one that takes much longer than others is not waited for. queued is whether rows wait.
 -- +goose StatementBegin
 CREATE FUNCTION delta_key_room(c delta_controller, keys text[], at timestamptz)
-RETURNS TABLE (limit_key text, slots bigint, calls bigint, given bigint, queued boolean, opens_at timestamptz)
+RETURNS TABLE (limit_key text, slots bigint, given bigint, queued boolean, first double precision, apart double precision, lead double precision)
 LANGUAGE sql STABLE
 AS $$
-    SELECT k.limit_key, CASE WHEN c.key_concurrency > 0 THEN c.key_concurrency - s.taken END,
-        CASE WHEN c.key_rate > 0 THEN floor(b.burst - extract(epoch FROM greatest(k.next_call_at, at) - at) * c.key_rate + 1e-6)::bigint END,
-        s.given,
+    SELECT k.limit_key, CASE WHEN c.key_concurrency > 0 THEN c.key_concurrency - s.taken END, s.given,
         EXISTS (SELECT FROM delta_resource d WHERE d.kind = c.name AND d.limit_key = k.limit_key
             AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused),
-        CASE WHEN c.key_rate > 0 THEN k.next_call_at - make_interval(secs => (b.burst - 1) / c.key_rate) END
-    FROM (SELECT greatest(floor(c.key_rate * 0.1), 1) AS burst) b
-    CROSS JOIN delta_key k
+        CASE WHEN c.key_rate > 0
+            THEN extract(epoch FROM greatest(k.next_call_at, at) - at) - (greatest(floor(c.key_rate * 0.1), 1) - 1) / c.key_rate END,
+        CASE WHEN c.key_rate > 0 THEN 1 / c.key_rate END, k.lead
+    FROM delta_key k
     CROSS JOIN LATERAL (
-        SELECT count(*) AS taken, count(d.slot_until) AS given
+        SELECT count(*) AS taken, count(*) FILTER (WHERE d.slot_until > at + make_interval(secs => 29 - 3 * k.lead)) AS given
         FROM delta_resource d WHERE d.kind = c.name AND d.slot_key = k.limit_key
     ) s
     WHERE k.kind = c.name AND k.limit_key = ANY (keys);
 $$;
 -- +goose StatementEnd
 
--- Gives rows slots of their limit keys, and has those wait whose key is full: they are given back. Where others wait for a key already, rows
--- join them, by priority and age. give is false for a dispatcher that only looks; begins is true right before a claim, when calls are counted
--- against the rate. A row that is locked, or is not to have a call, is left alone.
+-- How many more rows of a key may be given slots because its rate has room for their calls; null where it has none. The calls of those that were
+-- given some come before.
+CREATE FUNCTION delta_key_calls(first double precision, apart double precision, lead double precision, given bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN apart IS NOT NULL THEN greatest(floor((lead - first + 1e-3) / apart)::bigint + 1 - given, 0) END;
+
+-- When a dispatcher looks at a key next for which rows wait: soon if there is room, and when its rate has room for one more. Where its slots are
+-- taken, outcomes wake what waits; where all calls that there is room for were given and have not begun, their claims do. Looks every few seconds
+-- are for processes that die before.
+CREATE FUNCTION delta_key_looks(
+    at timestamptz, slots bigint, given bigint, first double precision, apart double precision, lead double precision, soon interval
+)
+RETURNS timestamptz
+LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN slots <= 0 THEN at + interval '5 seconds'
+    WHEN delta_key_calls(first, apart, lead, given) > 0 OR apart IS NULL THEN at + soon
+    WHEN first + (greatest(floor(0.1 / apart + 1e-6), 1) - 1) * apart > 1e-6 THEN at + make_interval(secs => first + given * apart - lead)
+    ELSE at + interval '1 second' END;
+
+-- Gives rows slots of their limit keys, and has those wait whose key is full: they are given back as queued. Where others wait for a key already,
+-- rows join them, by priority and age. give is false for a dispatcher that only looks; begins is true right before a claim, when calls are
+-- counted against the rate. A call that is early, by a quarter of a second at most, is counted and given back with the time that its claim has
+-- to wait. A row that is locked, or is not to have a call, is left alone.
+--
+-- A slot is kept for 30 seconds, and for 20 once its call was counted: so slot_until tells the two apart, for lead is two seconds at most.
 --
 -- The kind is compared as an expression: of a table that it believes empty, the planner may otherwise read the whole kind for each id.
 --
 -- Keys are locked in their order, and no row is waited for while they are: so this deadlocks with nothing. Each statement of the function sees
 -- what was committed before the locks were had. A subselect of one statement would count what had been when it began.
 -- +goose StatementBegin
-CREATE FUNCTION delta_take_slots(of_kind text, ids bigint[], give boolean, begins boolean, lease interval) RETURNS SETOF bigint
+CREATE FUNCTION delta_take_slots(of_kind text, ids bigint[], give boolean, begins boolean, lease interval)
+RETURNS TABLE (id bigint, queued boolean, wait interval)
 LANGUAGE plpgsql VOLATILE
 AS $$
 #variable_conflict use_column
@@ -527,6 +561,7 @@ DECLARE
     c delta_controller;
     keys text[];
     at timestamptz;
+    rated boolean;
 BEGIN
     SELECT * INTO c FROM delta_controller WHERE name = of_kind;
     -- What has a slot, for some seconds at least, needs no more than to be counted against the rate: no key is locked for it.
@@ -548,6 +583,7 @@ BEGIN
     ON CONFLICT (kind, limit_key) DO UPDATE SET used_at = now();
     at := clock_timestamp();
     SELECT * INTO c FROM delta_controller WHERE name = of_kind;
+    rated := begins AND coalesce(c.key_rate, 0) > 0;
     PERFORM delta_revoke_slots(of_kind, keys, at);
     RETURN QUERY
     WITH room AS MATERIALIZED (SELECT * FROM delta_key_room(c, keys, at)),
@@ -571,18 +607,18 @@ BEGIN
         WINDOW w AS (PARTITION BY d.limit_key ORDER BY d.has DESC, d.priority, d.since, d.id)
     ),
     judged AS MATERIALIZED (
-        SELECT w.*, CASE
-            WHEN w.has THEN NOT begins OR w.n <= coalesce(m.calls, w.n)
-            ELSE NOT m.queued AND w.n - w.have <= coalesce(m.slots, w.n)
-                AND CASE WHEN begins THEN w.n <= coalesce(m.calls, w.n) ELSE w.n - w.have <= coalesce(m.calls - m.given, w.n) END
-            END AS allowed
+        SELECT w.*, CASE WHEN rated THEN greatest(m.first + (w.n - 1) * m.apart, 0) ELSE 0 END AS early,
+            CASE WHEN rated THEN m.first + (w.n - 1) * m.apart <= 0.25
+                ELSE w.has OR w.n - w.have <= coalesce(delta_key_calls(m.first, m.apart, m.lead, m.given), w.n) END
+            AND (w.has OR (NOT m.queued AND w.n - w.have <= coalesce(m.slots, w.n))) AS allowed
         FROM wanted w JOIN room m ON m.limit_key = w.limit_key
     ),
     taken AS (
         UPDATE delta_resource r
-        SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = coalesce(r.dispatch_at, at + lease)
+        SET slot_key = r.limit_key, slot_until = at + CASE WHEN rated THEN interval '20 seconds' ELSE interval '30 seconds' END,
+            queued_at = NULL, dispatch_at = coalesce(r.dispatch_at, at + lease)
         WHERE r.id = ANY (ARRAY(
-            SELECT j.id FROM judged j WHERE j.allowed AND give AND (NOT j.has OR coalesce(j.slot_until < at + interval '10 seconds', TRUE))
+            SELECT j.id FROM judged j WHERE j.allowed AND give AND (NOT j.has OR rated OR coalesce(j.slot_until < at + interval '10 seconds', TRUE))
         ))
     ),
     waiting AS (
@@ -593,29 +629,35 @@ BEGIN
     ),
     noted AS (
         UPDATE delta_key k
-        SET next_call_at = CASE WHEN m.begun > 0 THEN greatest(k.next_call_at, at) + make_interval(secs => m.begun / c.key_rate) ELSE k.next_call_at END,
-            wake_at = CASE
-                WHEN NOT m.queued THEN k.wake_at
-                WHEN m.calls - m.begun <= 0 THEN greatest(k.next_call_at, at)
-                    + make_interval(secs => (m.begun + 1 - greatest(floor(c.key_rate * 0.1), 1)) / c.key_rate)
-                WHEN m.begun > 0 OR (coalesce(m.slots - m.new, 1) > 0 AND coalesce(m.calls - m.given - m.new, 1) > 0) THEN at
-                ELSE least(k.wake_at, at + interval '5 seconds') END
+        SET next_call_at = CASE WHEN m.begun > 0 THEN greatest(k.next_call_at, at) + make_interval(secs => m.begun * m.apart) ELSE k.next_call_at END,
+            -- Up faster than down: a row that is early waits for some milliseconds, one that is late leaves a call unused. Each call adds one more
+            -- at most, so that rows do not come in swarms.
+            lead = CASE WHEN m.took IS NULL THEN k.lead
+                WHEN m.took > k.lead THEN least(k.lead + least((m.took - k.lead) / 4, m.begun * m.apart), 2)
+                ELSE least(k.lead + (m.took - k.lead) / 16, m.took + 0.2) END,
+            wake_at = CASE WHEN m.queued
+                THEN least(k.wake_at, delta_key_looks(at, m.slots - m.new, m.given, m.first + m.begun * m.apart, m.apart, m.lead, '0')) ELSE k.wake_at END
         FROM (
-            SELECT o.limit_key, o.slots, o.calls, o.given, o.queued OR bool_or(NOT j.allowed) AS queued,
+            SELECT o.limit_key, o.slots, o.first, o.apart, o.lead, o.queued OR bool_or(NOT j.allowed) AS queued,
                 count(*) FILTER (WHERE j.allowed AND NOT j.has AND give) AS new,
-                CASE WHEN begins AND c.key_rate > 0 THEN count(*) FILTER (WHERE j.allowed) ELSE 0 END AS begun
+                CASE WHEN rated THEN count(*) FILTER (WHERE j.allowed) ELSE 0 END AS begun,
+                CASE WHEN rated THEN o.given - count(*) FILTER (WHERE j.has AND j.slot_until > at + make_interval(secs => 29 - 3 * o.lead))
+                    ELSE o.given + count(*) FILTER (WHERE j.allowed AND NOT j.has AND give) END AS given,
+                avg(extract(epoch FROM at - j.slot_until) + 30) FILTER (WHERE rated AND j.has AND j.slot_until > at + interval '20 seconds') AS took
             FROM judged j JOIN room o ON o.limit_key = j.limit_key
-            GROUP BY o.limit_key, o.slots, o.calls, o.given, o.queued
+            GROUP BY o.limit_key, o.slots, o.given, o.first, o.apart, o.lead, o.queued
         ) m
         WHERE k.kind = of_kind AND k.limit_key = m.limit_key AND (m.queued OR m.begun > 0)
     )
-    SELECT w.id FROM waiting w;
+    SELECT w.id, TRUE, NULL::interval FROM waiting w
+    UNION ALL SELECT j.id, FALSE, make_interval(secs => j.early) FROM judged j WHERE j.allowed AND j.early > 0;
 END
 $$;
 -- +goose StatementEnd
 
 -- Gives slots that are free to rows that wait for them, and has a dispatcher look at these: of the keys that are named, or else of those that are
--- to be looked at. It gives back how many. A row whose namespace is snoozed lets others pass.
+-- to be looked at. It gives back how many. Rows whose namespace is snoozed are put off until that is over, as many as are in the way: they come
+-- back with the age that they have.
 -- +goose StatementBegin
 CREATE FUNCTION delta_wake_keys(of_kind text, named text[]) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -626,6 +668,9 @@ DECLARE
     keys text[];
     at timestamptz;
     woken bigint;
+    asleep text[];
+    stays text[];
+    put_off text[];
 BEGIN
     IF named IS NULL THEN
         keys := ARRAY(
@@ -647,29 +692,44 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM delta_revoke_slots(of_kind, keys, at);
-    WITH room AS MATERIALIZED (SELECT * FROM delta_key_room(c, keys, at)),
-    chosen AS MATERIALIZED (
-        SELECT q.id FROM room m
+    asleep := delta_snoozed_namespaces();
+    -- What ends a snooze waits for this, and finds all that was put off. A namespace that is locked is being changed.
+    stays := ARRAY(SELECT n.name FROM delta_namespace n WHERE n.name = ANY (asleep) FOR SHARE SKIP LOCKED);
+    WITH room AS MATERIALIZED (
+        SELECT m.limit_key, greatest(least(m.slots, delta_key_calls(m.first, m.apart, m.lead, m.given), 256), 0) AS free FROM delta_key_room(c, keys, at) m
+    ),
+    front AS MATERIALIZED (
+        SELECT q.*, m.free FROM room m
         CROSS JOIN LATERAL (
-            SELECT d.id FROM delta_resource d
+            SELECT d.id, d.limit_key, d.priority, d.queued_at, d.namespace,
+                CASE WHEN d.namespace = ANY (asleep) THEN delta_snoozed_until(of_kind, d.namespace, d.id) END AS wakes_at
+            FROM delta_resource d
             WHERE d.kind = of_kind AND d.limit_key = m.limit_key AND d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
-              AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
             ORDER BY d.priority, d.queued_at
-            LIMIT greatest(least(m.slots, m.calls - m.given, 256), 0)
+            LIMIT CASE WHEN m.free = 0 THEN 0 WHEN cardinality(asleep) > 0 THEN 256 ELSE m.free END
             FOR NO KEY UPDATE SKIP LOCKED
         ) q
+    ),
+    snoozed AS (
+        UPDATE delta_resource r SET dispatch_at = f.wakes_at FROM front f WHERE r.id = f.id AND f.wakes_at > at AND f.namespace = ANY (stays)
+        RETURNING r.limit_key
+    ),
+    given AS (
+        UPDATE delta_resource r SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = at
+        FROM (
+            SELECT f.id, f.free, row_number() OVER (PARTITION BY f.limit_key ORDER BY f.priority, f.queued_at) AS n
+            FROM front f WHERE coalesce(f.wakes_at <= at, TRUE)
+        ) o
+        WHERE r.id = o.id AND o.n <= o.free
+        RETURNING r.id
     )
-    UPDATE delta_resource r SET slot_key = r.limit_key, slot_until = at + interval '30 seconds', queued_at = NULL, dispatch_at = at
-    FROM chosen o
-    WHERE r.id = o.id;
-    GET DIAGNOSTICS woken = ROW_COUNT;
+    SELECT (SELECT count(*) FROM given), ARRAY(SELECT DISTINCT s.limit_key FROM snoozed s) INTO woken, put_off;
     UPDATE delta_key k
     SET wake_at = CASE
         WHEN NOT m.queued THEN NULL
-        WHEN m.calls <= 0 THEN greatest(m.opens_at, at)
-        WHEN coalesce(m.slots, 1) > 0 AND coalesce(m.calls - m.given, 1) > 0
-            THEN at + CASE WHEN woken > 0 THEN interval '100 milliseconds' ELSE interval '1 second' END
-        ELSE at + interval '5 seconds' END
+        WHEN k.limit_key = ANY (put_off) THEN at
+        ELSE delta_key_looks(at, m.slots, m.given, m.first, m.apart, m.lead,
+            CASE WHEN woken > 0 THEN interval '100 milliseconds' ELSE interval '1 second' END) END
     FROM delta_key_room(c, keys, at) m
     WHERE k.kind = of_kind AND k.limit_key = m.limit_key;
     RETURN woken;
@@ -864,6 +924,8 @@ DROP FUNCTION delta_next_step;
 DROP FUNCTION delta_stays_deleted;
 DROP FUNCTION delta_wake_keys;
 DROP FUNCTION delta_take_slots;
+DROP FUNCTION delta_key_looks;
+DROP FUNCTION delta_key_calls;
 DROP FUNCTION delta_key_room;
 DROP FUNCTION delta_revoke_slots;
 DROP FUNCTION delta_unfinalized;

@@ -275,6 +275,7 @@ func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began, ende
 		require.WithinRange(t, *row.DueAt, began, ended, c.row.id)
 		due = row.DueAt
 	}
+	require.WithinRange(t, row.GenerationAt, began, ended, "%s: its generation begins with the migration", c.row.id)
 	var hash []byte
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT 'river:'::bytea || sha256($1::text::bytea)`, c.row.id).Scan(&hash))
 	external := time.Date(2023, 2, 1, 0, 0, 0, 0, time.UTC)
@@ -285,7 +286,7 @@ func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began, ende
 		EncodedObject: row.EncodedObject, Hash: hash, Metadata: []byte(or(c.want.metadata, "{}")),
 		Tags: append([]string{}, c.want.tags...), Errors: c.want.errors,
 		CreatedAt: time.Date(2024, 5, 6, 7, 8, 9, 123456000, time.UTC), AttemptedAt: c.row.attempted, SyncedAt: c.row.synced,
-		ExternalCreatedAt: &external, DueAt: due, DispatchAt: due,
+		GenerationAt: row.GenerationAt, ExternalCreatedAt: &external, DueAt: due, DispatchAt: due,
 	}, row, c.row.id)
 	require.JSONEq(t, fmt.Sprintf(`{"id": %q}`, c.row.id), string(row.EncodedObject))
 }

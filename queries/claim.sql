@@ -52,6 +52,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     claim = @claim::uuid,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + @claim_for::interval END,
     slot_until = NULL,
+    queued_at = NULL,
     workflow_id = coalesce(nullif(@workflow_id::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', @lost::text), @max_errors)
@@ -122,8 +123,9 @@ RETURNING r.id;
 
 -- name: TakeSlots :many
 -- Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
--- on: a dispatcher looks at them when it is theirs.
-SELECT w.id::bigint AS id FROM delta_take_slots(@kind, @ids::bigint[], TRUE, @begins::boolean, @lease::interval) AS w (id);
+-- on (a dispatcher looks at them when it is theirs), and those whose claim has to wait until their call may begin.
+SELECT w.id::bigint AS id, w.queued::boolean AS queued, coalesce(w.wait, '0')::interval AS wait
+FROM delta_take_slots(@kind, @ids::bigint[], TRUE, @begins::boolean, @lease::interval) AS w;
 
 -- name: QueueDue :many
 -- The first rows that are due, of those that wait for a slot of their key from now on. The others stay due: no slot is given.
@@ -136,7 +138,7 @@ SELECT w.id::bigint AS id FROM delta_take_slots(@kind, ARRAY(
         LIMIT @batch::integer
     ) found
     LIMIT @batch::integer
-), FALSE, FALSE, '0') AS w (id);
+), FALSE, FALSE, '0') AS w;
 
 -- name: WakeKeys :one
 -- Gives free slots of keys to rows that wait for them, which are due then, and gives back how many. No keys means those that are to be looked at.

@@ -10,6 +10,7 @@ WHERE d.id > @after_id
   AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
   AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
   AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
+  AND (cardinality(@shards::text[]) = 0 OR d.shard = ANY (@shards::text[]))
   AND d.tags @> @tags::text[]
   AND d.metadata @> @labels::jsonb
 ORDER BY d.id
@@ -24,7 +25,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
@@ -39,7 +40,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'expired', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'expired', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
@@ -57,6 +58,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.state = 'synced' THEN 'expired' ELSE 'scheduled' END,
     generation = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'pending', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = CASE WHEN r.state = 'pending' THEN r.due_at ELSE now() END,
@@ -78,6 +81,8 @@ WITH chosen AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'scheduled' END::delta_resource_state,
     generation = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation ELSE r.generation + 1 END,
+    generation_at = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.generation_at ELSE now() END,
+    carrier = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.carrier END,
     attempt = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.attempt ELSE 0 END,
     snoozes = CASE WHEN r.state IN ('scheduled', 'expired') THEN r.snoozes ELSE 0 END,
     due_at = now(),
@@ -101,13 +106,16 @@ SET state = 'deleted',
     cause = 'command',
     finalized = c.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
 RETURNING r.*;
@@ -121,7 +129,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
-SET state = 'scheduled', generation = r.generation + 1, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
@@ -156,12 +164,16 @@ VALUES (@namespace, now() + sqlc.arg('for')::interval, @spread::interval)
 ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
 WHERE n.snoozed_until IS NULL OR n.snoozed_until < excluded.snoozed_until;
 
--- name: WakeNamespace :exec
--- Ends the snooze of a namespace.
-UPDATE delta_namespace SET snoozed_until = NULL WHERE name = @namespace;
+-- name: WakeNamespace :one
+-- Ends the snooze of a namespace, and says for how long it would have lasted.
+UPDATE delta_namespace n SET snoozed_until = NULL
+FROM (SELECT o.name, o.snoozed_until, o.snooze_spread FROM delta_namespace o WHERE o.name = @namespace FOR NO KEY UPDATE) o
+WHERE n.name = o.name
+RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts;
 
 -- name: DueForDispatch :many
--- What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than longest after it was leased.
+-- What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
+-- longest from now.
 SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d

@@ -57,6 +57,40 @@ RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.ge
     coalesce(r.workflow_id = @batch_id::text, FALSE)::boolean AS batched, (r.workflow_id IS NULL)::boolean AS unnamed,
     delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now;
 
+-- name: PutOffSnoozed :one
+-- Of the first rows that are due, those whose namespace is snoozed are looked at when it is over, each at its time: a lease would step over them each
+-- time. It gives back how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that is written: what ends a snooze
+-- finds all that was put off. One that is locked is being changed.
+WITH asleep AS MATERIALIZED (
+    SELECT n.name, n.snoozed_until, n.snooze_spread FROM delta_namespace n WHERE n.name = ANY (delta_snoozed_namespaces())
+    FOR SHARE SKIP LOCKED
+),
+due AS MATERIALIZED (
+    SELECT found.id, (SELECT delta_wakes_at(a.snoozed_until, a.snooze_spread, found.id) FROM asleep a WHERE a.name = found.namespace) AS wakes_at
+    FROM unnest(@priorities::smallint[]) AS p (priority)
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.namespace FROM delta_resource d
+        WHERE d.kind = @kind AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+        ORDER BY d.dispatch_at
+        LIMIT @batch::integer
+    ) found
+    WHERE EXISTS (SELECT FROM asleep)
+    LIMIT @batch::integer
+),
+written AS (
+    UPDATE delta_resource r SET dispatch_at = (SELECT delta_wakes_at(a.snoozed_until, a.snooze_spread, r.id) FROM asleep a WHERE a.name = r.namespace)
+    WHERE r.id = ANY (ARRAY(
+        SELECT l.id FROM due u
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM delta_resource d
+            WHERE d.id = u.id AND d.dispatch_at <= now() AND d.namespace IN (SELECT a.name FROM asleep a) LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+        ) l
+        WHERE u.wakes_at > now()
+    ))
+    RETURNING r.id
+)
+SELECT count(*) FROM written;
+
 -- name: NextDispatch :one
 -- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
 -- while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or

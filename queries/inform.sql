@@ -29,7 +29,7 @@ WITH settings AS MATERIALIZED (
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -44,7 +44,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier
 FROM (
     SELECT
         settings.paused,
@@ -64,6 +64,7 @@ FROM (
         unnest(@object_versions::integer[]) AS object_version,
         nullif(unnest(@shards::text[]), '') AS shard,
         nullif(unnest(@limit_keys::text[]), '') AS limit_key,
+        nullif(unnest(@carriers::text[]), '') AS carrier,
         unnest(@forced::boolean[]) AS forced,
         unnest(@sync_metadata::boolean[]) AS sync_metadata,
         unnest(@expected_hashes::bytea[]) AS expected_hash
@@ -99,6 +100,7 @@ SET object = excluded.object,
     external_created_at = excluded.external_created_at,
     state = 'scheduled',
     generation = excluded.generation,
+    generation_at = now(),
     attempt = 0,
     snoozes = 0,
     -- What waits already is not put off by an inform that is less urgent.
@@ -111,9 +113,10 @@ SET object = excluded.object,
     object_version = excluded.object_version,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
+    carrier = excluded.carrier,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
@@ -160,14 +163,15 @@ WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_names
 -- did not change is neither written nor locked, and gives back nothing: read it then.
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version, shard, limit_key
+    revision, object_version, shard, limit_key, carrier
 )
 SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::bytea AS hash,
     coalesce(sqlc.narg(namespace)::text, 'default') AS namespace, coalesce(sqlc.narg(metadata)::jsonb, '{}') AS metadata,
     coalesce(sqlc.narg(tags)::text[], '{}') AS tags, coalesce(sqlc.narg(max_attempts)::smallint, @default_max_attempts::smallint) AS max_attempts,
     sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version,
-    nullif(@shard::text, '') AS shard, nullif(@limit_key::text, '') AS limit_key
+    nullif(@shard::text, '') AS shard, nullif(@limit_key::text, '') AS limit_key,
+    nullif(@carrier::text, '') AS carrier
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
@@ -195,6 +199,7 @@ SET object = excluded.object,
     external_created_at = coalesce(excluded.external_created_at, r.external_created_at),
     state = 'scheduled',
     generation = r.generation + 1,
+    generation_at = now(),
     attempt = 0,
     snoozes = 0,
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
@@ -204,6 +209,7 @@ SET object = excluded.object,
     object_version = excluded.object_version,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
+    carrier = excluded.carrier,
     written_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
@@ -215,7 +221,7 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
     OR r.max_attempts <> sqlc.narg(max_attempts)
     OR delta_comes_back(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
-RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
+RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
@@ -281,7 +287,7 @@ CROSS JOIN LATERAL (
 -- name: NoteResources :many
 -- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
 -- a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
--- as by InformResources.
+-- as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key.
 WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 ),
@@ -306,6 +312,7 @@ SET metadata = coalesce(o.metadata, r.metadata),
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
     shard = o.shard,
     limit_key = o.limit_key,
+    dispatch_at = CASE WHEN r.queued_at IS NOT NULL AND r.dispatch_at IS NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now() ELSE r.dispatch_at END,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])

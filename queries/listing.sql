@@ -14,6 +14,16 @@ LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
 WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
   AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
 
+-- name: NameMissing :many
+-- The first of what CountMissing counts as missing.
+SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
+FROM delta_resource r
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = r.object_id)
+ORDER BY r.object_id
+LIMIT @most::integer;
+
 -- name: PageEnd :one
 -- The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
@@ -35,6 +45,8 @@ SET state = 'deleted',
     cause = 'unlisted',
     finalized = m.finalized,
     generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
     synced_generation = r.generation + 1,
     attempt = 0,
     snoozes = 0,
@@ -42,7 +54,8 @@ SET state = 'deleted',
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
-    dispatch_at = now()
+    dispatch_at = now(),
+    queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
 RETURNING r.*;

@@ -2,6 +2,8 @@ package workflows
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -16,7 +18,7 @@ const unbounded = 10 * 365 * 24 * time.Hour
 
 const attemptSummary = "attempt"
 
-// attemptOptions repeat the activity only when it could not do its part: a failure of the user's Work is a result. A workflow that is
+// attemptOptions repeat the activity only when it could not do its part: the error of an attempt that failed cannot be retried. A workflow that is
 // cancelled waits for it: of one that has ended, the worker would only be told that it is gone, as after a termination, and Work would go on.
 func attemptOptions(kind Kind) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
@@ -112,10 +114,23 @@ var (
 
 func (c call[In, Out]) run(ctx workflow.Context, options workflow.ActivityOptions, in In) (out Out, err error) {
 	err = workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), c.name, in).Get(ctx, &out)
-	return out, err
+	return resultOf(out, err)
 }
 
 func (c call[In, Out]) runLocal(ctx workflow.Context, options workflow.LocalActivityOptions, in In) (out Out, err error) {
 	err = workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, options), c.name, in).Get(ctx, &out)
-	return out, err
+	return resultOf(out, err)
+}
+
+// resultOf is what an activity came to. An attempt that has failed is a failed activity, so that people and metrics see it, and yet has a result, in the
+// details of its error. Temporal decides nothing by such a failure: the result says what follows, as that of a success does.
+func resultOf[Out any](out Out, err error) (Out, error) {
+	failed := new(temporal.ApplicationError)
+	if !errors.As(err, &failed) || !activities.HasStep(failed.Type()) {
+		return out, err
+	}
+	if err := failed.Details(&out); err != nil {
+		return out, fmt.Errorf("reading the result of a failed attempt: %w", err)
+	}
+	return out, nil
 }

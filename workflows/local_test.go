@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/activities"
 )
@@ -49,7 +50,25 @@ func TestAnAttemptThatIsHandedOverIsFollowedByAnOrdinaryActivityAtOnce(t *testin
 	).run())
 }
 
-func TestALocalAttemptThatFailsIsTriedOnceAndFollowedByAnOrdinaryActivity(t *testing.T) {
+// failed is the error of an attempt that has failed, with its step.
+func failed(s activities.Step) error {
+	return temporal.NewApplicationErrorWithOptions("attempt 1 of 10: not yet", activities.AttemptFailed,
+		temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{s}})
+}
+
+func TestAnAttemptThatFailedGoesOnAsItsStepSays(t *testing.T) {
+	t.Parallel()
+	require.NoError(t, newLocalPlay(
+		t,
+		scene{local: true, err: failed(local(again(time.Second)))},
+		scene{at: time.Second, local: true, err: failed(again(time.Second))}, // attempts have become long
+		scene{at: 2 * time.Second, err: failed(local(again(time.Second)))},
+		scene{at: 3 * time.Second, local: true, err: failed(rest(1, day))}, // degraded
+		scene{at: 3*time.Second + day, retention: true, step: none},
+	).run())
+}
+
+func TestALocalActivityThatFailsIsTriedOnceAndFollowedByAnOrdinaryActivity(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, newLocalPlay(
 		t,

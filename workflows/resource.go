@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -18,6 +21,8 @@ const (
 	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
 	// so it does no harm to send it twice. Signals named for [activities.Commands] order something.
 	WakeSignal = "wake"
+	// KindMemo is the kind, in the memo of a resource's workflow.
+	KindMemo = "delta_kind"
 	// StateQuery answers with the latest [activities.Step].
 	StateQuery = "state"
 )
@@ -80,6 +85,7 @@ type lifecycle struct {
 }
 
 func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycle {
+	ref.Encoded = !isPlain(workflow.GetInfo(ctx).Memo)
 	return &lifecycle{
 		ref:      ref,
 		options:  attemptOptions(kind),
@@ -87,6 +93,12 @@ func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycl
 		local:    ref.Local,
 		commands: newCommands(ctx),
 	}
+}
+
+// isPlain reports whether payloads are stored as they are: a data converter of the user's encodes the memo as it does other payloads. A workflow
+// that has none was not started by Delta, and is taken for encoded.
+func isPlain(memo *commonpb.Memo) bool {
+	return string(memo.GetFields()[KindMemo].GetMetadata()[converter.MetadataEncoding]) == converter.MetadataEncodingJSON
 }
 
 // isLong reports whether a run is to be continued as a new one.
@@ -163,21 +175,35 @@ func waiting(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
 	case s.Next == activities.NextRetention:
-		return fmt.Sprintf("rests until %s", until)
+		return fmt.Sprintf("rests until %s, when it %s", until, restEnds(s))
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
 	case s.Next == activities.NextAttempt:
 		return "waits for its next attempt"
 	case s.Paused:
 		return "is paused"
+	case s.AwaitsSlot:
+		return "waits for a slot of its limit key"
 	default:
 		return "waits for nothing"
 	}
 }
 
+// restEnds says in words what a resource rests for. Whether one that is synced expires is for settings to say, when its rest ends.
+func restEnds(s activities.Step) string {
+	switch {
+	case s.Heals:
+		return "is tried again"
+	case s.State == deltatype.ResourceStateDegraded, s.State == deltatype.ResourceStateDeleted:
+		return "is removed"
+	default:
+		return "expires or is removed"
+	}
+}
+
 func timerSummary(s activities.Step) string {
 	if s.Next == activities.NextRetention {
-		return string(s.State) + ": until it expires or is removed"
+		return string(s.State) + ": until it " + restEnds(s)
 	}
 	return string(s.State) + ": until the next attempt"
 }

@@ -321,7 +321,8 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 			work = "snoozed " + short(k.SnoozedUntil.Sub(now))
 		}
 		rows[i] = []string{
-			k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now), lagShown(k.Informer.LagSeconds), next,
+			k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now),
+			lagShown(k.Informer.LagSeconds), next,
 		}
 	}
 	return c.table([]string{"KIND", "WORK", "LATE", "REFUSED", "INFORMS EVERY", "LAST SUCCESS", "LAG", "NEXT RUN"}, rows, 0)

@@ -32,18 +32,19 @@ func resourcesCommand(c *cli) *cobra.Command {
 
 // filterFlags are what chooses resources.
 type filterFlags struct {
-	kinds, ids, namespaces, states, tags []string
-	labels                               map[string]string
+	kinds, ids, namespaces, shards, states, tags []string
+	labels                                       map[string]string
 }
 
 // names of the flags that chooses.
-var filterNames = []string{"kind", "id", "namespace", "state", "tag", "label"}
+var filterNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label"}
 
 func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.kinds, "kind", nil, "of this `kind`; can be repeated, as the others can")
 	flags.StringArrayVar(&f.ids, "id", nil, "of the object with this `id`")
 	flags.StringSliceVar(&f.namespaces, "namespace", nil, "in this `namespace` of Delta")
+	flags.StringArrayVar(&f.shards, "shard", nil, "in this `shard` of its kind")
 	flags.StringSliceVar(&f.states, "state", nil, "in this `state`: "+strings.Join(states(), ", "))
 	flags.StringSliceVar(&f.tags, "tag", nil, "with this `tag`, and all others that are given")
 	flags.StringToStringVar(&f.labels, "label", nil, "with this member in its metadata, `name=value`, and all others that are given")
@@ -68,7 +69,7 @@ func (f *filterFlags) narrows(cmd *cobra.Command) bool {
 
 // empty names a flag that was given without a value, as by a variable of the shell that is not set: it would choose everything.
 func (f *filterFlags) empty(cmd *cobra.Command) string {
-	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "state": f.states, "tag": f.tags} {
+	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "shard": f.shards, "state": f.states, "tag": f.tags} {
 		if cmd.Flags().Changed(name) && (len(values) == 0 || slices.Contains(values, "")) {
 			return name
 		}
@@ -80,8 +81,8 @@ func (f *filterFlags) empty(cmd *cobra.Command) string {
 }
 
 func (f *filterFlags) filter() delta.Filter {
-	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Tags: f.tags, Labels: f.labels}
-	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Tags} {
+	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Shards: f.shards, Tags: f.tags, Labels: f.labels}
+	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Shards, &filter.Tags} {
 		if len(*list) == 0 {
 			*list = nil // a flag that was not given; one that was given empty is refused
 		}
@@ -124,6 +125,7 @@ type resourceJSON struct {
 	Snoozes           int             `json:"snoozes"`
 	Priority          int             `json:"priority"`
 	CreatedAt         time.Time       `json:"created_at"`
+	GenerationAt      time.Time       `json:"generation_at"`
 	AttemptedAt       *time.Time      `json:"attempted_at"`
 	SyncedAt          *time.Time      `json:"synced_at"`
 	ExternalCreatedAt *time.Time      `json:"external_created_at"`
@@ -155,7 +157,7 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
 		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey,
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
-		CreatedAt: r.CreatedAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
+		CreatedAt: r.CreatedAt, GenerationAt: r.GenerationAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, WorkflowID: r.WorkflowID, HashedID: r.HashedID,
 		Hash: hex.EncodeToString(r.Hash),
 		Tags: append([]string{}, r.Tags...), Metadata: r.Metadata, Object: r.EncodedObject, Errors: []errorJSON{},

@@ -109,7 +109,7 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if r.SyncCount == 0 {
 		synced = "never synced"
 	}
-	line("generation", "%d (%s)", r.Generation, synced)
+	line("generation", "%d (%s), made %s (%s)", r.Generation, synced, r.GenerationAt.Format(time.RFC3339), when(&r.GenerationAt, now))
 	if r.Revision != nil {
 		line("revision", "%d", *r.Revision)
 	}

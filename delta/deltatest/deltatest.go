@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/log"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/stack"
 	"github.com/chariot-giving/delta/migrations"
 )
@@ -172,7 +172,7 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	if !stack.ExternalTemporal() {
 		opts.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{} // the server is on this machine
 	}
-	opts.Logger = log.NewStructuredLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	opts.Logger = delta.TemporalLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	for _, change := range o.temporal {
 		change(&opts)
 	}

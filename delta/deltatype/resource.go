@@ -61,6 +61,8 @@ type ResourceRow struct {
 	Errors []AttemptError
 	// CreatedAt is when the row was made.
 	CreatedAt time.Time
+	// GenerationAt is when the transaction began that made the generation: the inform, the expiry or the command.
+	GenerationAt time.Time
 	// AttemptedAt is when the latest attempt began; nil before the first.
 	AttemptedAt *time.Time
 	// SyncedAt is when the resource was last synced; nil if it never was.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/log"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/examples/modules/proxy"
@@ -164,7 +163,7 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 	if err != nil {
 		return err
 	}
-	dial.Logger = log.NewStructuredLogger(logger)
+	dial.Logger = delta.TemporalLogger(logger)
 	temporal, err := client.DialContext(ctx, dial)
 	if err != nil {
 		return fmt.Errorf("reaching Temporal at %s: %w", d.servers.TemporalAddress, err)

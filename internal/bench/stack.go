@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/log"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/stack"
@@ -74,7 +73,7 @@ func start(ctx context.Context, o options) (_ *bench, err error) {
 	if err != nil {
 		return b, err
 	}
-	dial.Logger = log.NewStructuredLogger(b.logger)
+	dial.Logger = delta.TemporalLogger(b.logger)
 	b.temporal, err = client.DialContext(ctx, dial)
 	return b, err
 }

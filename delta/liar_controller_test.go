@@ -1,0 +1,142 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	liedMaxDeleted      = 3
+	liedMaxDeletedShare = 0.2
+)
+
+func liedSettings() delta.ObjectSettings {
+	return delta.ObjectSettings{
+		Parallelism: 8, InformInterval: time.Second, FullListingInterval: 2 * time.Second,
+		MaxDeleted: liedMaxDeleted, MaxDeletedShare: liedMaxDeletedShare,
+		RetryPolicy: delta.RetryPolicy{InitialInterval: 20 * time.Millisecond, MaximumInterval: 100 * time.Millisecond},
+	}
+}
+
+// liedWhole is listed as a whole, liedSharded account by account.
+type (
+	liedWhole   struct{ lied }
+	liedSharded struct{ lied }
+)
+
+func (liedWhole) Kind() string                     { return "lied_whole" }
+func (liedWhole) Settings() delta.ObjectSettings   { return liedSettings() }
+func (liedSharded) Kind() string                   { return "lied_sharded" }
+func (liedSharded) Settings() delta.ObjectSettings { return liedSettings() }
+func (l liedSharded) Shard() string                { return l.Account }
+
+// mirrored is what the controllers have made of what they were given: the revision of each record.
+type mirrored struct {
+	mu  sync.Mutex
+	all map[string]int64
+	// newest is the newest revision of each record that Work was given.
+	newest map[string]int64
+	// wrong says which records were finalized without a reason, or given to Work in an older version than before.
+	wrong []string
+}
+
+func newMirrored() *mirrored { return &mirrored{all: map[string]int64{}, newest: map[string]int64{}} }
+
+func (m *mirrored) set(id string, revision int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all[id] = revision
+	if revision < m.newest[id] {
+		m.wrong = append(m.wrong, fmt.Sprintf("%s: revision %d after %d", id, revision, m.newest[id]))
+	}
+	m.newest[id] = max(m.newest[id], revision)
+}
+
+func (m *mirrored) remove(id string, isRight bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.all, id)
+	if !isRight {
+		m.wrong = append(m.wrong, id+": finalized although no whole listing has left it out")
+	}
+}
+
+func (m *mirrored) get(id string) (revision int64, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	revision, ok = m.all[id]
+	return revision, ok
+}
+
+func (m *mirrored) faults() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]string(nil), m.wrong...)
+}
+
+// lies is a controller of what a liar tells.
+type lies[T delta.Object] struct {
+	delta.ListerDefaults[T]
+	liar   *liar
+	mirror *mirrored
+	as     func(lied) T
+	of     func(T) lied
+}
+
+// ResourceTimeout and InformTimeout end what hangs, which nothing does once the liar is honest.
+func (c *lies[T]) ResourceTimeout(*delta.Resource[T]) time.Duration {
+	if c.liar.lies() {
+		return 300 * time.Millisecond
+	}
+	return 0
+}
+
+func (c *lies[T]) InformTimeout(*delta.InformArgs[T]) time.Duration {
+	if c.liar.lies() {
+		return time.Second
+	}
+	return 0
+}
+
+func (c *lies[T]) Work(ctx context.Context, r *delta.Resource[T]) error {
+	switch c.liar.draw(24) {
+	case 0, 1:
+		return errors.New("503")
+	case 2, 3:
+		return delta.ResourceSnooze(10 * time.Millisecond)
+	case 4:
+		if c.liar.lies() {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	if there, _ := c.liar.get(r.ObjectID); !there.alive {
+		return delta.ResourceDelete(errors.New("404"))
+	}
+	c.liar.worked(r.ObjectID)
+	c.mirror.set(r.ObjectID, c.of(r.Object).Rev)
+	return nil
+}
+
+func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
+	if c.liar.draw(6) == 0 {
+		return errors.New("503")
+	}
+	c.mirror.remove(r.ObjectID, r.Cause != deltatype.CauseUnlisted || c.liar.mayBeGone(r.ObjectID))
+	return nil
+}
+
+func (c *lies[T]) List(ctx context.Context, opts *delta.InformOptions) iter.Seq2[T, error] {
+	return listing(ctx, c.liar, opts, c.as)
+}
+
+type shardedLies struct{ lies[liedSharded] }
+
+func (c *shardedLies) Shards(context.Context) ([]string, error) { return c.liar.shards() }

@@ -1,0 +1,258 @@
+package delta
+
+import (
+	"context"
+	"time"
+
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Telemetry takes in what a client measures, and makes spans of what it calls. The module github.com/chariot-giving/delta/deltaotel has one for
+// OpenTelemetry.
+//
+// Its methods are called on the way of informs and attempts, by many goroutines at once: they must be safe for concurrent use, return quickly and
+// never wait. A panic harms nothing: it is logged, at most once a minute, and the client goes on as if the method had done nothing. A method that
+// blocks cannot be kept from holding up what it is called for.
+//
+// Later versions may add types of [Measurement], operations, and fields: leave alone what you do not know.
+type Telemetry interface {
+	// StartSpan begins the span of an inform, or of a call of a controller. It returns the context that this is to have, and a function that is
+	// called once, with what it came to. Both may be nil: then the context stays as it is, and nothing is called.
+	StartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd))
+	// Inject returns what of a context with a span, or of a caller's, travels with the object to its Work, such as W3C's traceparent and tracestate.
+	// Names and values are printable ASCII, names without ' ' and ':', and 4 KiB at most together; others are dropped, which is logged. Nil is for
+	// nothing.
+	Inject(ctx context.Context) map[string]string
+	// Record takes in a measurement: a value of one of the types that have Measurement in their names.
+	Record(ctx context.Context, measurement Measurement)
+}
+
+// Span says what a span is for.
+type Span struct {
+	// Operation is one of an inform, or the method of a controller that is called.
+	Operation Operation
+	// Kind and Namespace are those of all objects; empty where they differ, and Namespace also where an inform names none.
+	Kind, Namespace string
+	// Objects is how many objects are informed, or how many resources worked.
+	Objects int
+	// Resources are those that are worked, in the order of the call; none for an inform and a listing.
+	Resources []SpanResource
+}
+
+// SpanResource is a resource that is worked within a span.
+type SpanResource struct {
+	// ObjectID is the object's id, or its hash where Config.HashObjectIDs is set. It belongs in no label of a metric.
+	ObjectID string
+	// Generation and Attempt are those of the call, and IsFirst reports whether it is the generation's first.
+	Generation int64
+	Attempt    int
+	IsFirst    bool
+	// Carrier is what Inject has returned for the inform that made the generation; nil where there is nothing.
+	Carrier map[string]string
+}
+
+// SpanEnd says what the operation of a span came to.
+type SpanEnd struct {
+	// Outcome is that of the resources; [OutcomeMixed] where they differ. It is empty for an inform and for a listing.
+	Outcome Outcome
+	// Failed is how many resources failed or degraded.
+	Failed int
+	// Err is the error of the operation, or of the first resource that failed. A snooze is none, and neither is a resource that is deleted.
+	Err error
+	// Duration is how long it took.
+	Duration time.Duration
+}
+
+// The operations of informs, for [Telemetry].
+const (
+	// OperationInform is [Client.Inform], also within [Client.Sync].
+	OperationInform Operation = "inform"
+	// OperationInformMany is [Client.InformMany].
+	OperationInformMany Operation = "inform_many"
+	// OperationInformTx is [Client.InformTx] or [Client.InformManyTx].
+	OperationInformTx Operation = "inform_tx"
+)
+
+// Outcome is what an attempt came to, for [Telemetry].
+type Outcome string
+
+const (
+	// OutcomeSynced is success of Work.
+	OutcomeSynced Outcome = "synced"
+	// OutcomeFinalized is success of Finalize.
+	OutcomeFinalized Outcome = "finalized"
+	// OutcomeFailed is a failure that is tried again.
+	OutcomeFailed Outcome = "failed"
+	// OutcomeDegraded is the last failure of a generation, or one that Work called hopeless.
+	OutcomeDegraded Outcome = "degraded"
+	// OutcomeDeleted is that of an object that Work found gone.
+	OutcomeDeleted Outcome = "deleted"
+	// OutcomeSnoozed is that of an attempt that Work has put off.
+	OutcomeSnoozed Outcome = "snoozed"
+	// OutcomeUnreadable is that of a stored object that this client does not understand: Work was not called.
+	OutcomeUnreadable Outcome = "unreadable"
+	// OutcomeMixed is that of a WorkBatch whose resources had different ones.
+	OutcomeMixed Outcome = "mixed"
+)
+
+// Measurement is one of the types of this package that have Measurement in their names.
+type Measurement interface{ isMeasurement() }
+
+// AttemptMeasurement is an attempt whose outcome was written, of one resource.
+type AttemptMeasurement struct {
+	// Operation is OperationFinalize, or OperationWork, also for a resource that was worked by a WorkBatch.
+	Operation       Operation
+	Kind, Namespace string
+	Outcome         Outcome
+	// Duration is how long Work took, a WorkBatch for all of its resources together; 0 where none was called.
+	Duration time.Duration
+	// Wait is for how long the attempt had been due when it was claimed.
+	Wait time.Duration
+	// Lag is the time from when the generation was made, such as by an inform, until the outcome was written. The transaction of an inform
+	// counts from its beginning.
+	Lag time.Duration
+}
+
+// InformResult is what an inform came to, for [Telemetry].
+type InformResult string
+
+const (
+	// InformNew is that of an object that had no resource.
+	InformNew InformResult = "new"
+	// InformChanged is that of one that is to be synced again.
+	InformChanged InformResult = "changed"
+	// InformUnchanged is that of one that was left alone.
+	InformUnchanged InformResult = "unchanged"
+	// InformStale is that of one that is older than what is stored.
+	InformStale InformResult = "stale"
+	// InformRefused is that of one that would move its resource to another namespace.
+	InformRefused InformResult = "refused"
+)
+
+// InformMeasurement counts objects that were informed, or listed by an informer. What a caller's transaction takes back later is counted all the same.
+type InformMeasurement struct {
+	Kind, Namespace string
+	// Operation is that of an inform, or OperationList.
+	Operation Operation
+	Result    InformResult
+	Objects   int
+}
+
+// InformCallMeasurement is one call that informs.
+type InformCallMeasurement struct {
+	// Kind is that of all objects; empty where they differ.
+	Kind      string
+	Operation Operation
+	Duration  time.Duration
+	// Err is the error that the call returned.
+	Err error
+}
+
+// PassMeasurement is a pass of an informer that has ended.
+type PassMeasurement struct {
+	Kind     string
+	Duration time.Duration
+	// Listed counts the objects of the listing, by what they came to in New, Changed, Unchanged, Stale and Refused. Deleted counts resources that a
+	// complete listing no longer had, Withheld those that it did not mark deleted because they are suspiciously many.
+	Listed, New, Changed, Unchanged, Stale, Refused, Deleted, Withheld int64
+	// Err is why it failed; nil if it was complete.
+	Err error
+}
+
+// DispatchWay is how a dispatcher wakes workflows.
+type DispatchWay string
+
+const (
+	// DispatchSingle starts or signals the workflow of one resource.
+	DispatchSingle DispatchWay = "single"
+	// DispatchBatch starts the workflow of a batch.
+	DispatchBatch DispatchWay = "batch"
+)
+
+// DispatchMeasurement counts workflows that were woken, or that could not be.
+type DispatchMeasurement struct {
+	Kind string
+	Way  DispatchWay
+	// Workflows is how many, Resources how many resources they are of.
+	Workflows, Resources int
+	// Err is why Temporal took none of them; nil if it did.
+	Err error
+}
+
+// ClaimsLostMeasurement counts resources whose calls were ended because their claim was lost.
+type ClaimsLostMeasurement struct {
+	Kind, Namespace string
+	Resources       int
+}
+
+// DroppedMeasurement counts what was not handed on because a reader is too slow.
+type DroppedMeasurement struct {
+	// What is "events" for those of subscriptions, and "failures" for those of the ErrorHandler.
+	What  string
+	Count int
+}
+
+// ClientMeasurement says how the client stands. It takes the place of the one before. It comes every 15 seconds while the client runs, and when
+// it stops, with no parts.
+type ClientMeasurement struct {
+	Parts []PartMeasurement
+	// Slots is how many calls of Work of each kind the client runs at once at most.
+	Slots map[string]int
+}
+
+// PartMeasurement is a part of the client.
+type PartMeasurement struct {
+	Part HealthPart
+	// Kind is the kind that the part is for; empty where it is for all.
+	Kind string
+	// IsUp reports whether it is as [Client.Health] wants it.
+	IsUp bool
+}
+
+// DatabaseMeasurement is what one client at a time measures in the database, for all of them, every 15 seconds. It takes the place of the one
+// before. An empty one comes when another client does it.
+type DatabaseMeasurement struct {
+	// Due has each kind that a client was started with.
+	Due []DueMeasurement
+	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval).
+	States []StateMeasurement
+	// Passes has each kind with an informer of which a pass has succeeded.
+	Passes []LastPassMeasurement
+}
+
+// DueMeasurement is the outbox of a kind.
+type DueMeasurement struct {
+	Kind string
+	// Count is how many resources wait for a dispatcher, at most MaxDueCounted, and Oldest for how long the first of them has.
+	Count  int64
+	Oldest time.Duration
+}
+
+// MaxDueCounted bounds how many resources are counted that wait for a dispatcher, so that a long outbox costs no more to be measured.
+const MaxDueCounted = 100_000
+
+// StateMeasurement counts resources.
+type StateMeasurement struct {
+	Kind, Namespace string
+	State           deltatype.ResourceState
+	Count           int64
+}
+
+// LastPassMeasurement says when the informer of a kind did its work last: of a kind with shards, that of the shard for which it is longest ago.
+type LastPassMeasurement struct {
+	Kind string
+	// Age is how long ago a pass has succeeded.
+	Age time.Duration
+	// Withheld is how many deletions wait for somebody to decide.
+	Withheld int64
+}
+
+func (AttemptMeasurement) isMeasurement()    {}
+func (InformMeasurement) isMeasurement()     {}
+func (InformCallMeasurement) isMeasurement() {}
+func (PassMeasurement) isMeasurement()       {}
+func (DispatchMeasurement) isMeasurement()   {}
+func (ClaimsLostMeasurement) isMeasurement() {}
+func (DroppedMeasurement) isMeasurement()    {}
+func (ClientMeasurement) isMeasurement()     {}
+func (DatabaseMeasurement) isMeasurement()   {}

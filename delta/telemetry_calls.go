@@ -1,0 +1,302 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// telemetry calls a Telemetry so that it can harm nothing. It is nil where there is none.
+type telemetry struct {
+	to  Telemetry
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged time.Time
+}
+
+// logTelemetryEvery is how often what is wrong with a Telemetry is logged, so that it does not flood the log.
+const logTelemetryEvery = time.Minute
+
+func newTelemetry(to Telemetry, log *slog.Logger) *telemetry {
+	if to == nil {
+		return nil
+	}
+	return &telemetry{to: to, log: log}
+}
+
+func (t *telemetry) record(ctx context.Context, m Measurement) {
+	defer t.recovered("Record")
+	t.to.Record(ctx, m)
+}
+
+// startSpan returns the context of a span, and its end.
+func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
+	within, end := t.callStartSpan(ctx, span)
+	if within == nil {
+		within = ctx
+	}
+	return within, func(e SpanEnd) {
+		if end != nil {
+			defer t.recovered("the end of a span")
+			end(e)
+		}
+	}
+}
+
+func (t *telemetry) callStartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
+	defer t.recovered("StartSpan")
+	return t.to.StartSpan(ctx, span)
+}
+
+func (t *telemetry) inject(ctx context.Context) map[string]string {
+	defer t.recovered("Inject")
+	return t.to.Inject(ctx)
+}
+
+// recovered keeps a panic from what the Telemetry was called for.
+func (t *telemetry) recovered(method string) {
+	if v := recover(); v != nil {
+		t.warn("Config.Telemetry panicked; it is left out", "method", method, "panic", v, "stack", string(debug.Stack()))
+	}
+}
+
+// warn logs, from time to time.
+func (t *telemetry) warn(text string, args ...any) {
+	t.mu.Lock()
+	due := t.logged.IsZero() || time.Since(t.logged) >= logTelemetryEvery
+	if due {
+		t.logged = time.Now()
+	}
+	t.mu.Unlock()
+	if due {
+		t.log.Error(text, args...)
+	}
+}
+
+// informWithin has objects informed within a span, and gives them what of it travels with them.
+func (c *Client) informWithin(
+	ctx context.Context, operation Operation, params []deltatype.ObjectInformParams,
+	do func(ctx context.Context) ([]*deltatype.ObjectInformResult, error),
+) (results []*deltatype.ObjectInformResult, err error) {
+	if c.telemetry == nil {
+		if err := c.carry(ctx, params); err != nil {
+			return nil, informError(params, err)
+		}
+		return do(ctx)
+	}
+	kind, namespace := common(params)
+	within, end := c.telemetry.startSpan(ctx, Span{Operation: operation, Kind: kind, Namespace: namespace, Objects: len(params)})
+	began := time.Now()
+	defer func() {
+		took := time.Since(began)
+		c.telemetry.record(within, InformCallMeasurement{Kind: kind, Operation: operation, Duration: took, Err: err})
+		c.recordInforms(within, operation, results)
+		end(SpanEnd{Err: err, Duration: took})
+	}()
+	if err := c.carry(within, params); err != nil {
+		return nil, informError(params, err)
+	}
+	return do(within)
+}
+
+// common are the kind and the namespace that all objects have; empty where they differ.
+func common(params []deltatype.ObjectInformParams) (kind, namespace string) {
+	kind, namespace = params[0].Kind, params[0].Namespace
+	for i := range params {
+		if params[i].Kind != kind {
+			kind = ""
+		}
+		if params[i].Namespace != namespace {
+			namespace = ""
+		}
+	}
+	return kind, namespace
+}
+
+// recordInforms counts what informs, or a page of a listing, came to.
+func (c *Client) recordInforms(ctx context.Context, operation Operation, results []*deltatype.ObjectInformResult) {
+	if len(results) == 1 && results[0] != nil {
+		m := informMeasurement(operation, results[0])
+		m.Objects = 1
+		c.telemetry.record(ctx, m)
+		return
+	}
+	counts := map[InformMeasurement]int{}
+	for _, r := range results {
+		if r != nil {
+			counts[informMeasurement(operation, r)]++
+		}
+	}
+	for m, n := range counts {
+		m.Objects = n
+		c.telemetry.record(ctx, m)
+	}
+}
+
+func informMeasurement(operation Operation, r *deltatype.ObjectInformResult) InformMeasurement {
+	m := InformMeasurement{Kind: r.Resource.ObjectKind, Namespace: r.Resource.Namespace, Operation: operation, Result: InformUnchanged}
+	switch {
+	case r.Refused != nil:
+		m.Result = InformRefused
+	case r.Stale:
+		m.Result = InformStale
+	case r.Scheduled && r.AlreadyExists:
+		m.Result = InformChanged
+	case r.Scheduled:
+		m.Result = InformNew
+	}
+	return m
+}
+
+// recordAttempt counts an attempt whose outcome was written.
+func (c *Client) recordAttempt(o *activities.Observation) {
+	if c.telemetry == nil || o.Attempt == 0 {
+		return // a listing has deleted it
+	}
+	operation := OperationWork
+	if o.IsFinalizing {
+		operation = OperationFinalize
+	}
+	c.telemetry.record(context.Background(), AttemptMeasurement{
+		Operation: operation, Kind: o.Kind, Namespace: o.Namespace, Outcome: outcomeName(o.Verdict, o.IsDegraded), Duration: o.Took, Wait: o.Waited, Lag: o.Lag,
+	})
+}
+
+// outcomeName is how an outcome is called for Telemetry.
+func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
+	switch verdict {
+	case activities.VerdictSynced:
+		return OutcomeSynced
+	case activities.VerdictFinalized:
+		return OutcomeFinalized
+	case activities.VerdictDeleted:
+		return OutcomeDeleted
+	case activities.VerdictSnoozed:
+		return OutcomeSnoozed
+	case activities.VerdictUnreadable:
+		return OutcomeUnreadable
+	case activities.VerdictFailed, activities.VerdictDegraded, activities.VerdictReleased, activities.VerdictWithheld:
+	}
+	if isDegraded {
+		return OutcomeDegraded
+	}
+	return OutcomeFailed
+}
+
+// measurePass measures a pass that has ended.
+func (c *Client) measurePass(o *activities.PassObservation) {
+	if c.telemetry == nil {
+		return
+	}
+	p := o.Progress
+	c.telemetry.record(context.Background(), PassMeasurement{
+		Kind: o.Kind, Duration: o.Took, Err: o.Err,
+		Listed: int64(p.Listed), New: int64(o.New), Changed: int64(p.Scheduled - o.New), Unchanged: int64(o.Unchanged),
+		Stale: int64(p.Stale), Refused: int64(p.Refused), Deleted: int64(p.Deleted), Withheld: p.Withheld,
+	})
+}
+
+// observeListed takes in a page of a listing that was written.
+func (c *Client) observeListed(results []*deltatype.ObjectInformResult) {
+	if c.telemetry != nil {
+		c.recordInforms(context.Background(), OperationList, results)
+	}
+}
+
+// observeLost takes in that calls were ended because their claims were lost.
+func (c *Client) observeLost(kind, namespace string, resources int) {
+	if c.telemetry != nil {
+		c.telemetry.record(context.Background(), ClaimsLostMeasurement{Kind: kind, Namespace: namespace, Resources: resources})
+	}
+}
+
+// recordDropped counts what a slow reader has not got.
+func (t *telemetry) recordDropped(what string) {
+	if t != nil {
+		t.record(context.Background(), DroppedMeasurement{What: what, Count: 1})
+	}
+}
+
+// callWithin has a controller called in the context that the inform of its resources carries, and within a span.
+func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
+	if c.telemetry == nil && len(c.config.ContextPropagators) == 0 {
+		return do(ctx)
+	}
+	carriers, err := readCarriers(call.carriers)
+	if err != nil {
+		return err
+	}
+	if ctx, err = c.extract(ctx, carriers); err != nil {
+		return err
+	}
+	if c.telemetry == nil {
+		return do(ctx)
+	}
+	ctx, end := c.telemetry.startSpan(ctx, c.spanOf(call, carriers))
+	began := time.Now()
+	ended := SpanEnd{Outcome: OutcomeFailed, Failed: len(call.Resources), Err: errors.New("the call ended its goroutine (runtime.Goexit)")}
+	defer func() {
+		ended.Duration = time.Since(began)
+		end(ended)
+	}()
+	err = do(ctx)
+	ended = call.spanEnd(err)
+	return err
+}
+
+func (c *Client) spanOf(call *Call, carriers []carrier) Span {
+	span := Span{Operation: call.Operation, Kind: call.Kind, Objects: len(call.Resources), Resources: make([]SpanResource, len(call.Resources))}
+	for i, row := range call.Resources {
+		id := row.ObjectID
+		if c.config.HashObjectIDs {
+			id = row.HashedID
+		}
+		span.Namespace = row.Namespace // a call has resources of one namespace
+		span.Resources[i] = SpanResource{ObjectID: id, Generation: row.Generation, Attempt: row.Attempt, IsFirst: row.Attempt <= 1 && row.Snoozes == 0}
+		if i < len(carriers) {
+			span.Resources[i].Carrier = carriers[i].span
+		}
+	}
+	return span
+}
+
+// spanEnd is what a call came to that returned err.
+func (c *Call) spanEnd(err error) (end SpanEnd) {
+	if len(c.Resources) == 0 { // a listing
+		return SpanEnd{Err: err}
+	}
+	for i, row := range c.Resources {
+		result := err
+		if err == nil && c.Operation == OperationWorkBatch && i < len(c.Results) {
+			result = c.Results[i]
+		}
+		outcome := c.outcomeOf(result, row)
+		if outcome == OutcomeFailed || outcome == OutcomeDegraded {
+			if end.Failed++; end.Err == nil {
+				end.Err = result
+			}
+		}
+		if i == 0 {
+			end.Outcome = outcome
+		} else if end.Outcome != outcome {
+			end.Outcome = OutcomeMixed
+		}
+	}
+	return end
+}
+
+func (c *Call) outcomeOf(err error, row *deltatype.ResourceRow) Outcome {
+	verdict, isFinalize := outcomeOf(err).Verdict, c.Operation == OperationFinalize
+	if isFinalize && (verdict == activities.VerdictSynced || verdict == activities.VerdictDeleted) {
+		verdict = activities.VerdictFinalized
+	}
+	isLast := verdict == activities.VerdictDegraded || row.Attempt >= row.MaxAttempts
+	return outcomeName(verdict, isLast && !isFinalize)
+}

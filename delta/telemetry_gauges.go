@@ -1,0 +1,195 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// measureEvery is how often client and database are measured, and countEvery how often resources are counted where Config does not say.
+	measureEvery = 15 * time.Second
+	countEvery   = 5 * time.Minute
+	// firstMeasure is when it is done first: a listener and dispatchers that have just started are not down.
+	firstMeasure = time.Second
+	// measureLeases is how many intervals another client waits for the one that measures the database.
+	measureLeases = 3
+)
+
+// recordWoken counts workflows that were woken, of so many resources each, or that could not be.
+func (d *dispatcher) recordWoken(way DispatchWay, workflows, resources int, err error) {
+	if d.telemetry != nil && workflows > 0 {
+		d.telemetry.record(context.Background(), DispatchMeasurement{Kind: d.kind, Way: way, Workflows: workflows, Resources: workflows * resources, Err: err})
+	}
+}
+
+// measure tells Telemetry from time to time how the client stands, and, if no other client does, the database.
+func (e *engine) measure(ctx context.Context) {
+	m := databaseMeter{client: e.client, id: uuid.NewString()}
+	every := e.client.timing.measure
+	tick := time.NewTicker(min(firstMeasure, every))
+	defer tick.Stop()
+	defer func() {
+		e.client.telemetry.record(context.Background(), ClientMeasurement{})
+		m.end()
+	}()
+	for first := true; ; first = false {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if first {
+			tick.Reset(every)
+		}
+		e.client.telemetry.record(ctx, e.measureClient(ctx))
+		m.measure(ctx)
+	}
+}
+
+// measureClient says which parts of the client are as Health wants them.
+func (e *engine) measureClient(ctx context.Context) ClientMeasurement {
+	m := ClientMeasurement{Slots: map[string]int{}}
+	up := map[PartMeasurement]bool{}
+	for _, part := range e.parts() {
+		up[part] = true
+	}
+	for _, wrong := range e.client.examine(ctx) {
+		up[PartMeasurement{Part: wrong.Part, Kind: wrong.Kind}] = false
+	}
+	for part, isUp := range up {
+		part.IsUp = isUp
+		m.Parts = append(m.Parts, part)
+	}
+	for kind, r := range e.client.config.Controllers.byKind {
+		m.Slots[kind] = r.settings.Parallelism
+	}
+	return m
+}
+
+// parts are those that Health looks at.
+func (e *engine) parts() []PartMeasurement {
+	all := []PartMeasurement{{Part: HealthClient}, {Part: HealthPostgres}, {Part: HealthTemporal}, {Part: HealthListener}}
+	if len(e.workers) == 0 {
+		all = append(all, PartMeasurement{Part: HealthWorker})
+	}
+	for _, w := range e.workers {
+		all = append(all, PartMeasurement{Part: HealthWorker, Kind: w.kind})
+	}
+	for _, kind := range slices.Sorted(maps.Keys(e.dispatchers)) {
+		all = append(all, PartMeasurement{Part: HealthDispatcher, Kind: kind})
+	}
+	return all
+}
+
+// databaseMeter measures the database for all clients, while it has the lease.
+type databaseMeter struct {
+	client *Client
+	// id is that of this client's run.
+	id string
+	// until is when the lease passes; zero where another client has it.
+	until time.Time
+	// states are the resources as they were counted last, at counted.
+	states  []StateMeasurement
+	counted time.Time
+}
+
+// measure measures the database, unless another client does.
+func (m *databaseMeter) measure(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
+	defer cancel()
+	lease, began := measureLeases*m.client.timing.measure, time.Now()
+	rows, err := db.New().LeaseMeasuring(ctx, m.client.pool, db.LeaseMeasuringParams{Client: m.id, Lease: lease})
+	if err != nil {
+		m.warn(ctx, fmt.Errorf("leasing it: %w", err))
+		if time.Now().After(m.until) {
+			m.leave() // another client may measure it by now
+		}
+		return
+	}
+	if rows == 0 {
+		m.leave()
+		return
+	}
+	m.until = began.Add(lease)
+	measured, err := m.read(ctx)
+	if err != nil {
+		m.warn(ctx, err)
+		return
+	}
+	m.client.telemetry.record(ctx, measured)
+}
+
+func (m *databaseMeter) warn(ctx context.Context, err error) {
+	if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // it is the context's own
+		m.client.config.Logger.Warn("measuring the database for telemetry failed; it is tried again", "error", err, "retry_in", m.client.timing.measure)
+	}
+}
+
+func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement, err error) {
+	pool, q := m.client.pool, db.New()
+	due, err := q.MeasureDue(ctx, pool, MaxDueCounted)
+	if err != nil {
+		return measured, fmt.Errorf("counting what is due: %w", err)
+	}
+	for _, d := range due {
+		measured.Due = append(measured.Due, DueMeasurement{Kind: d.Kind, Count: d.Count, Oldest: d.Oldest})
+	}
+	passes, err := q.MeasurePasses(ctx, pool)
+	if err != nil {
+		return measured, fmt.Errorf("reading the latest passes: %w", err)
+	}
+	for _, p := range passes {
+		measured.Passes = append(measured.Passes, LastPassMeasurement{Kind: p.Kind, Age: p.Age, Withheld: p.Withheld})
+	}
+	if err := m.countStates(ctx); err != nil {
+		m.warn(ctx, err) // the others are measured all the same
+	}
+	measured.States = m.states
+	return measured, nil
+}
+
+// countStates counts resources, if that was not done lately.
+func (m *databaseMeter) countStates(ctx context.Context) error {
+	every := m.client.config.CountResourcesInterval
+	if every < 0 || (!m.counted.IsZero() && time.Since(m.counted) < every) {
+		return nil
+	}
+	m.counted = time.Now() // a table that is too large for the timeout is not read again at once
+	counts, err := db.New().CountStates(ctx, m.client.pool)
+	if err != nil {
+		return fmt.Errorf("counting resources: %w", err)
+	}
+	m.states = nil
+	for _, c := range counts {
+		m.states = append(m.states, StateMeasurement{Kind: c.Kind, Namespace: c.Namespace, State: c.State, Count: c.Count})
+	}
+	return nil
+}
+
+// leave has Telemetry forget what this client measured: another one does it.
+func (m *databaseMeter) leave() {
+	if !m.until.IsZero() {
+		m.until, m.states, m.counted = time.Time{}, nil, time.Time{}
+		m.client.telemetry.record(context.Background(), DatabaseMeasurement{})
+	}
+}
+
+// end lets another client measure at once.
+func (m *databaseMeter) end() {
+	if m.until.IsZero() {
+		return
+	}
+	m.leave()
+	ctx, cancel := context.WithTimeout(context.Background(), dispatchGrace)
+	defer cancel()
+	if err := db.New().EndMeasuring(ctx, m.client.pool, m.id); err != nil {
+		m.client.config.Logger.Info("another client measures the database when the lease has passed", "error", err)
+	}
+}

@@ -1,0 +1,280 @@
+package delta_test
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/serviceerror"
+	"google.golang.org/grpc"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// recorder is a Telemetry that keeps what was measured.
+type recorder struct {
+	mu  sync.Mutex
+	all []delta.Measurement
+}
+
+func (*recorder) StartSpan(ctx context.Context, _ delta.Span) (context.Context, func(delta.SpanEnd)) {
+	return ctx, nil
+}
+func (*recorder) Inject(context.Context) map[string]string { return nil }
+func (r *recorder) Record(_ context.Context, m delta.Measurement) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, m)
+}
+
+// recorded are the measurements of a type so far.
+func recorded[M delta.Measurement](r *recorder) (all []M) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.all {
+		if one, ok := m.(M); ok {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// comesNow waits for a measurement, of those that follow, that is as wanted.
+func comesNow[M delta.Measurement](t *testing.T, r *recorder, is func(M) bool) (found M) {
+	t.Helper()
+	before := len(recorded[M](r))
+	until(t, func() bool {
+		for _, m := range recorded[M](r)[before:] {
+			if is(m) {
+				found = m
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// measured starts a client that measures often.
+func (h *harness) measured(config *delta.Config) (*delta.Client, *recorder) {
+	h.t.Helper()
+	telemetry := &recorder{}
+	config.Telemetry = telemetry
+	c := h.client(config)
+	c.SetMeasureInterval(20 * time.Millisecond)
+	require.NoError(h.t, c.Start(context.Background()))
+	h.t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	return c, telemetry
+}
+
+func isMeasured(m delta.DatabaseMeasurement) bool { return len(m.Due) > 0 }
+
+func TestOneClientMeasuresTheDatabaseAndAnotherTakesOver(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	first, ofFirst := h.measured(h.config(with(&controller[account]{})))
+	comesNow(t, ofFirst, isMeasured)
+	second, ofSecond := h.measured(h.config(with(&controller[account]{})))
+	for range 5 {
+		comesNow(t, ofSecond, func(delta.ClientMeasurement) bool { return true })
+	}
+	require.Empty(t, recorded[delta.DatabaseMeasurement](ofSecond), "the first one has the lease")
+	require.NoError(t, first.Stop(t.Context()))
+	all := recorded[delta.DatabaseMeasurement](ofFirst)
+	require.Equal(t, delta.DatabaseMeasurement{}, all[len(all)-1], "what it had measured is forgotten")
+	clients := recorded[delta.ClientMeasurement](ofFirst)
+	require.Equal(t, delta.ClientMeasurement{}, clients[len(clients)-1])
+	comesNow(t, ofSecond, isMeasured)
+	require.NoError(t, second.Stop(t.Context()))
+
+	// One that dies leaves the lease behind, and it passes.
+	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_installation SET measured_by = gen_random_uuid(), measured_until = now() + interval '300 milliseconds'")
+	require.NoError(t, err)
+	_, ofThird := h.measured(h.config(with(&controller[account]{})))
+	comesNow(t, ofThird, func(delta.ClientMeasurement) bool { return true })
+	comesNow(t, ofThird, isMeasured)
+}
+
+// measuredKind has settings of its own.
+type measuredKind struct{ account }
+
+func (measuredKind) Kind() string { return "measured" }
+func (measuredKind) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, Parallelism: 7}
+}
+
+func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[measuredKind]{}))
+	config.CountResourcesInterval = 15 * time.Second
+	c := h.client(h.config())
+	starter, err := delta.NewClient(h.Pool, config)
+	require.NoError(t, err)
+	require.NoError(t, starter.Start(context.Background())) // the kind is known
+	_, err = starter.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
+	require.NoError(t, err)
+	require.NoError(t, starter.PauseKind(t.Context(), "measured"))
+	require.NoError(t, starter.Stop(t.Context()))
+	for _, name := range []string{"a", "b"} {
+		_, err := c.Inform(t.Context(), measuredKind{account{Name: name}}, &delta.InformOpts{Namespace: "tenant"})
+		require.NoError(t, err)
+	}
+	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET dispatch_at = now() - interval '1 hour' WHERE object_id = 'a'`)
+	require.NoError(t, err)
+	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_shard SET succeeded_at = now() - interval '2 hours'`)
+	require.NoError(t, err)
+	_, err = h.Pool.Exec(t.Context(), `INSERT INTO delta_withheld (kind, missing, total) VALUES ('measured', 12, 20)`)
+	require.NoError(t, err)
+
+	_, telemetry := h.measured(config)
+	m := comesNow(t, telemetry, isMeasured)
+	require.Len(t, m.Due, 1)
+	require.Equal(t, "measured", m.Due[0].Kind)
+	require.EqualValues(t, 2, m.Due[0].Count)
+	require.GreaterOrEqual(t, m.Due[0].Oldest, time.Hour)
+	require.Equal(t, []delta.StateMeasurement{{Kind: "measured", Namespace: "tenant", State: deltatype.ResourceStateScheduled, Count: 2}}, m.States)
+	require.Len(t, m.Passes, 1)
+	require.GreaterOrEqual(t, m.Passes[0].Age, 2*time.Hour)
+	require.EqualValues(t, 12, m.Passes[0].Withheld)
+	require.Equal(t, map[string]int{"measured": 7}, recorded[delta.ClientMeasurement](telemetry)[0].Slots)
+
+	// Resources are counted less often than the others are measured.
+	_, err = c.Inform(t.Context(), measuredKind{account{Name: "c"}}, &delta.InformOpts{Namespace: "tenant"})
+	require.NoError(t, err)
+	m = comesNow(t, telemetry, func(m delta.DatabaseMeasurement) bool { return m.Due[0].Count == 3 })
+	require.EqualValues(t, 2, m.States[0].Count)
+}
+
+func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	config := h.config(with(&controller[account]{}))
+	config.CountResourcesInterval = -1
+	c, telemetry := h.measured(config)
+	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	for range 3 {
+		require.Empty(t, comesNow(t, telemetry, isMeasured).States)
+	}
+	config.CountResourcesInterval = time.Second
+	_, err = delta.NewClient(h.Pool, config)
+	require.ErrorContains(t, err, "Config.CountResourcesInterval")
+}
+
+func TestPartsThatAreDownAreMeasured(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	p := newCutProxy(t, h.TemporalAddress)
+	config := h.config(with(&controller[account]{}))
+	config.Temporal = h.temporalBy(p)
+	_, telemetry := h.measured(config)
+	parts := func(m delta.ClientMeasurement) map[delta.HealthPart]bool {
+		all := map[delta.HealthPart]bool{}
+		for _, part := range m.Parts {
+			all[part.Part] = part.IsUp
+		}
+		return all
+	}
+	up := map[delta.HealthPart]bool{
+		delta.HealthClient: true, delta.HealthPostgres: true, delta.HealthTemporal: true, delta.HealthWorker: true, delta.HealthDispatcher: true,
+		delta.HealthListener: true,
+	}
+	comesNow(t, telemetry, func(m delta.ClientMeasurement) bool { return maps.Equal(up, parts(m)) })
+	p.refuse()
+	comesNow(t, telemetry, func(m delta.ClientMeasurement) bool {
+		return !parts(m)[delta.HealthTemporal] && parts(m)[delta.HealthPostgres]
+	})
+	p.heal()
+	comesNow(t, telemetry, func(m delta.ClientMeasurement) bool { return maps.Equal(up, parts(m)) })
+}
+
+func TestWakeUpsAndTheirFailuresAreCounted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var refuses atomic.Bool
+	config := h.config(with(&controller[account]{}), with(&controller[together]{}))
+	config.Temporal = h.temporalWith(func(
+		ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		if refuses.Load() && strings.Contains(method, "StartWorkflowExecution") {
+			return serviceerror.NewInvalidArgument("refused")
+		}
+		return invoke(ctx, method, request, reply, conn, options...)
+	})
+	c, telemetry := h.measured(config)
+	sum := func(kind string, way delta.DispatchWay, failed bool) (workflows int) {
+		for _, m := range recorded[delta.DispatchMeasurement](telemetry) {
+			if m.Kind == kind && m.Way == way && (m.Err != nil) == failed {
+				workflows += m.Workflows
+			}
+		}
+		return workflows
+	}
+	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	_, err = c.Sync(t.Context(), together{account{Name: "ann"}}, nil)
+	require.NoError(t, err)
+	require.Positive(t, sum("account", delta.DispatchSingle, false))
+	require.Positive(t, sum("together", delta.DispatchBatch, false))
+	require.Zero(t, sum("account", delta.DispatchSingle, true))
+	refuses.Store(true)
+	_, err = c.Inform(t.Context(), account{Name: "bob"}, nil)
+	require.NoError(t, err)
+	until(t, func() bool { return sum("account", delta.DispatchSingle, true) > 0 })
+}
+
+func TestEventsThatAreDroppedAreCounted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c, telemetry := h.measured(h.config(with(&controller[account]{})))
+	_, cancel := c.SubscribeConfig(&delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{delta.EventCategoryObjectSynced}})
+	defer cancel()
+	for _, name := range []string{"a", "b", "c"} {
+		_, err := c.Sync(t.Context(), account{Name: name}, nil)
+		require.NoError(t, err)
+	}
+	until(t, func() bool {
+		dropped := 0
+		for _, m := range recorded[delta.DroppedMeasurement](telemetry) {
+			require.Equal(t, "events", m.What)
+			dropped += m.Count
+		}
+		return dropped == 2
+	})
+}
+
+type briefly struct{ account }
+
+func (briefly) Kind() string { return "briefly" }
+func (briefly) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: time.Second}
+}
+
+func TestClaimsThatAreLostAreCounted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var calls atomic.Int64
+	began := make(chan struct{})
+	c, telemetry := h.measured(h.config(with(&controller[briefly]{work: func(ctx context.Context, _ *delta.Resource[briefly]) error {
+		if calls.Add(1) == 1 {
+			close(began)
+			<-ctx.Done()
+		}
+		return ctx.Err()
+	}})))
+	_, err := c.Inform(t.Context(), briefly{account{Name: "ann"}}, &delta.InformOpts{Namespace: "tenant"})
+	require.NoError(t, err)
+	<-began
+	// As after a failover that has lost the claim, and another client has claimed the row.
+	_, err = h.Pool.Exec(t.Context(), "UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + interval '1 second'")
+	require.NoError(t, err)
+	until(t, func() bool { return len(recorded[delta.ClaimsLostMeasurement](telemetry)) > 0 })
+	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recorded[delta.ClaimsLostMeasurement](telemetry))
+}

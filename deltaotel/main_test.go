@@ -1,0 +1,224 @@
+package deltaotel_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/deltaotel"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// patience is how long a test waits for what must come; see delta/main_test.go.
+const patience = 3 * time.Minute
+
+type account struct {
+	Name string `json:"name"`
+	Plan string `json:"plan"`
+}
+
+func (a account) ID() string   { return a.Name }
+func (a account) Kind() string { return "account" }
+
+// accounts are worked, listed and finalized by functions; those that are nil do nothing.
+type accounts struct {
+	delta.WorkerDefaults[account]
+	delta.InformerDefaults[account]
+	work func(ctx context.Context, r *delta.Resource[account]) error
+	list []account
+	// broken has listings fail.
+	broken atomic.Bool
+}
+
+func (c *accounts) Work(ctx context.Context, r *delta.Resource[account]) error {
+	if c.work == nil {
+		return nil
+	}
+	return c.work(ctx, r)
+}
+
+func (c *accounts) Inform(context.Context, *delta.InformOptions) (<-chan account, error) {
+	if c.broken.Load() {
+		return nil, errors.New("the provider is down")
+	}
+	objects := make(chan account, len(c.list))
+	for _, object := range c.list {
+		objects <- object
+	}
+	close(objects)
+	return objects, nil
+}
+
+// observed is a client with telemetry, and what came of that.
+type observed struct {
+	*deltatest.Env
+	*delta.Client
+	t      *testing.T
+	spans  *tracetest.SpanRecorder
+	tracer *trace.TracerProvider
+	reader *metric.ManualReader
+}
+
+// observe makes a client with telemetry and starts it. change changes its Config; nil for no change.
+func observe(t *testing.T, add func(*delta.Controllers), change func(*delta.Config)) *observed {
+	t.Helper()
+	o := &observed{Env: deltatest.New(t), t: t, spans: tracetest.NewSpanRecorder(), reader: metric.NewManualReader()}
+	o.tracer = trace.NewTracerProvider(trace.WithSpanProcessor(o.spans))
+	o.Client = o.client(add, change)
+	return o
+}
+
+// client makes another client of the same database and telemetry, and starts it.
+func (o *observed) client(add func(*delta.Controllers), change func(*delta.Config)) *delta.Client {
+	o.t.Helper()
+	telemetry, err := deltaotel.New(&deltaotel.Config{
+		TracerProvider: o.tracer, MeterProvider: metric.NewMeterProvider(metric.WithReader(o.reader)), ObjectIDs: true,
+	})
+	require.NoError(o.t, err)
+	controllers := delta.NewControllers()
+	add(controllers)
+	config := &delta.Config{
+		Controllers: controllers, Temporal: o.Temporal, TemporalNamespace: o.TemporalNamespace, WorkflowIDPrefix: o.Prefix, Telemetry: telemetry,
+		Logger: slog.New(slog.NewTextHandler(o.t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
+	}
+	if change != nil {
+		change(config)
+	}
+	client, err := delta.NewClient(o.Pool, config)
+	require.NoError(o.t, err)
+	require.NoError(o.t, client.Start(context.Background()))
+	o.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := client.Stop(ctx); err != nil {
+			o.t.Logf("stop: %v", err)
+		}
+	})
+	return client
+}
+
+// until waits until something is so.
+func until(t *testing.T, is func() bool, why ...any) {
+	t.Helper()
+	for began := time.Now(); !is(); time.Sleep(min(max(time.Since(began)/10, 5*time.Millisecond), 250*time.Millisecond)) {
+		if time.Since(began) > patience {
+			require.Fail(t, "what must come did not come", why...)
+		}
+	}
+}
+
+// span waits for the nth span of a name that has ended.
+func (o *observed) span(name string, nth int) (found trace.ReadOnlySpan) {
+	o.t.Helper()
+	until(o.t, func() bool {
+		all := o.named(name)
+		if len(all) >= nth {
+			found = all[nth-1]
+		}
+		return found != nil
+	}, name)
+	return found
+}
+
+func (o *observed) named(name string) (all []trace.ReadOnlySpan) {
+	for _, span := range o.spans.Ended() {
+		if span.Name() == name {
+			all = append(all, span)
+		}
+	}
+	return all
+}
+
+// value is an attribute of a span.
+func value(span trace.ReadOnlySpan, name string) any {
+	for _, a := range span.Attributes() {
+		if string(a.Key) == name {
+			return a.Value.AsInterface()
+		}
+	}
+	return nil
+}
+
+// collect reads all metrics.
+func (o *observed) collect() (all []metricdata.Metrics) {
+	o.t.Helper()
+	var collected metricdata.ResourceMetrics
+	require.NoError(o.t, o.reader.Collect(context.Background(), &collected))
+	for _, scope := range collected.ScopeMetrics {
+		all = append(all, scope.Metrics...)
+	}
+	return all
+}
+
+// figure is the value of a metric with these labels, by name and value: its sum, the last value of a gauge, or the count of a histogram.
+func (o *observed) figure(name string, labels ...string) (float64, bool) {
+	o.t.Helper()
+	wanted := attribute.NewSet(pairs(labels)...)
+	for _, m := range o.collect() {
+		if m.Name != name {
+			continue
+		}
+		switch data := m.Data.(type) {
+		case metricdata.Sum[float64]:
+			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
+		case metricdata.Sum[int64]:
+			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
+		case metricdata.Gauge[int64]:
+			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[int64]) (attribute.Set, float64) { return p.Attributes, float64(p.Value) })
+		case metricdata.Gauge[float64]:
+			return point(data.DataPoints, wanted, func(p metricdata.DataPoint[float64]) (attribute.Set, float64) { return p.Attributes, p.Value })
+		case metricdata.Histogram[float64]:
+			return point(data.DataPoints, wanted, func(p metricdata.HistogramDataPoint[float64]) (attribute.Set, float64) {
+				return p.Attributes, float64(p.Count)
+			})
+		default:
+			o.t.Fatalf("%s is a %T", name, m.Data)
+		}
+	}
+	return 0, false
+}
+
+func point[P any](points []P, wanted attribute.Set, of func(P) (attribute.Set, float64)) (float64, bool) {
+	at := slices.IndexFunc(points, func(p P) bool {
+		labels, _ := of(p)
+		return labels.Equals(&wanted)
+	})
+	if at < 0 {
+		return 0, false
+	}
+	_, value := of(points[at])
+	return value, true
+}
+
+func pairs(labels []string) (all []attribute.KeyValue) {
+	for i := 0; i < len(labels); i += 2 {
+		all = append(all, attribute.String(labels[i], labels[i+1]))
+	}
+	return all
+}
+
+// becomes waits until a metric has a value.
+func (o *observed) becomes(wanted float64, name string, labels ...string) {
+	o.t.Helper()
+	var last float64
+	var there bool
+	until(o.t, func() bool {
+		last, there = o.figure(name, labels...)
+		return there && last == wanted
+	}, name, labels, "wanted", wanted)
+}
+
+func TestMain(m *testing.M) { cdctest.Main(m) }

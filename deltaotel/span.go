@@ -1,0 +1,138 @@
+package deltaotel
+
+import (
+	"context"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+const (
+	// maxErrorBytes bounds the text of an error in a span.
+	maxErrorBytes = 4 << 10
+	// maxLinks bounds the links of a span: as many as the SDK keeps.
+	maxLinks = 128
+)
+
+// StartSpan is for Delta.
+func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
+	isCall := len(s.Resources) > 0
+	options := []trace.SpanStartOption{trace.WithSpanKind(kindOf(s))}
+	var callEnds func(context.Context, delta.SpanEnd)
+	if isCall {
+		var links []trace.Link
+		ctx, links = t.parentOf(ctx, s.Resources)
+		if len(links) > 0 {
+			options = append(options, trace.WithLinks(links...))
+		}
+		callEnds = t.instruments.callBegins(s)
+	}
+	ctx, span := t.tracer.Start(ctx, string(nameOf(s.Operation))+" "+s.Kind, options...)
+	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
+		span.SetAttributes(t.attributesOf(s)...)
+	}
+	return ctx, func(end delta.SpanEnd) {
+		if callEnds != nil {
+			callEnds(ctx, end)
+		}
+		endSpan(span, end)
+	}
+}
+
+func endSpan(span trace.Span, end delta.SpanEnd) {
+	defer span.End()
+	if !span.IsRecording() {
+		return
+	}
+	if end.Outcome != "" {
+		span.SetAttributes(attribute.String("delta.outcome", string(end.Outcome)))
+	}
+	if end.Failed > 1 || end.Outcome == delta.OutcomeMixed {
+		span.SetAttributes(attribute.Int("delta.failed", end.Failed))
+	}
+	if end.Err != nil {
+		span.SetStatus(codes.Error, errorText(end.Err))
+	}
+}
+
+// errorText is the text of an error as every exporter takes it. One whose method panics has none.
+func errorText(err error) (text string) {
+	defer func() {
+		if recover() != nil {
+			text = "the error's method panicked"
+		}
+	}()
+	text = err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
+}
+
+// nameOf is how spans of an operation begin: all informs alike.
+func nameOf(operation delta.Operation) delta.Operation {
+	if kindOf(delta.Span{Operation: operation}) == trace.SpanKindProducer {
+		return delta.OperationInform
+	}
+	return operation
+}
+
+func kindOf(s delta.Span) trace.SpanKind {
+	switch s.Operation {
+	case delta.OperationInform, delta.OperationInformMany, delta.OperationInformTx:
+		return trace.SpanKindProducer
+	case delta.OperationWork, delta.OperationWorkBatch, delta.OperationFinalize:
+		return trace.SpanKindConsumer
+	default:
+		return trace.SpanKindInternal
+	}
+}
+
+func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {
+	attributes := []attribute.KeyValue{
+		attribute.String("delta.operation", string(s.Operation)), attribute.String("delta.kind", s.Kind), attribute.Int("delta.objects", s.Objects),
+	}
+	if s.Namespace != "" {
+		attributes = append(attributes, attribute.String("delta.namespace", s.Namespace))
+	}
+	if len(s.Resources) != 1 {
+		return attributes
+	}
+	r := s.Resources[0]
+	attributes = append(attributes, attribute.Int64("delta.generation", r.Generation), attribute.Int("delta.attempt", r.Attempt))
+	if t.objectIDs {
+		attributes = append(attributes, attribute.String("delta.object_id", r.ObjectID))
+	}
+	return attributes
+}
+
+// parentOf has the span of the first call for one resource be a child of that of its inform, with a link to the span around it, such as one of
+// Temporal's interceptor for the activity. Other calls have links to the informs: a trace that goes on for as long as retries do would never end.
+func (t *Telemetry) parentOf(ctx context.Context, resources []delta.SpanResource) (context.Context, []trace.Link) {
+	if len(resources) == 1 && resources[0].IsFirst && len(resources[0].Carrier) > 0 {
+		around := trace.SpanContextFromContext(ctx)
+		ctx = t.propagator.Extract(ctx, propagation.MapCarrier(resources[0].Carrier))
+		if around.IsValid() && !around.Equal(trace.SpanContextFromContext(ctx)) {
+			return ctx, []trace.Link{{SpanContext: around}}
+		}
+		return ctx, nil
+	}
+	var links []trace.Link
+	linked := map[trace.SpanID]bool{}
+	for _, r := range resources {
+		if len(r.Carrier) == 0 {
+			continue
+		}
+		informed := trace.SpanContextFromContext(t.propagator.Extract(context.Background(), propagation.MapCarrier(r.Carrier)))
+		if !informed.IsValid() || linked[informed.SpanID()] {
+			continue
+		}
+		linked[informed.SpanID()] = true
+		if links = append(links, trace.Link{SpanContext: informed}); len(links) == maxLinks {
+			break
+		}
+	}
+	return ctx, links
+}

@@ -1,0 +1,186 @@
+package deltaotel
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+const (
+	// lagEvery is how often the database is asked for the lag of a consumer at most, and lagTimeout how long that may take.
+	lagEvery   = 15 * time.Second
+	lagTimeout = 3 * time.Second
+)
+
+// figure is a metric that is read off statistics when metrics are collected.
+type figure[S any] struct {
+	name, unit, description string
+	// isCounter is true for what only grows.
+	isCounter bool
+	of        func(S) float64
+	// labels are those beside the name of what is observed.
+	labels []attribute.KeyValue
+}
+
+// observeStats has figures read off statistics, under a name, until the function that it returns is called. read gives back false where there are
+// none at the moment.
+func observeStats[S any](provider metric.MeterProvider, label, name string, figures []figure[S], read func(context.Context) (S, bool)) (stop func(), err error) {
+	if provider == nil {
+		provider = otel.GetMeterProvider()
+	}
+	meter := provider.Meter(scope)
+	var errs []error
+	instruments, all := make([]metric.Float64Observable, len(figures)), make([]metric.Observable, len(figures))
+	options := make([]metric.ObserveOption, len(figures))
+	for i, f := range figures {
+		var err error
+		if f.isCounter {
+			instruments[i], err = meter.Float64ObservableCounter(f.name, metric.WithUnit(f.unit), metric.WithDescription(f.description))
+		} else {
+			instruments[i], err = meter.Float64ObservableGauge(f.name, metric.WithUnit(f.unit), metric.WithDescription(f.description))
+		}
+		errs = append(errs, err)
+		all[i] = instruments[i]
+		options[i] = metric.WithAttributes(append([]attribute.KeyValue{attribute.String(label, name)}, f.labels...)...)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	registration, err := meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		stats, there := read(ctx)
+		if !there {
+			return nil
+		}
+		for i, f := range figures {
+			o.ObserveFloat64(instruments[i], f.of(stats), options[i])
+		}
+		return nil
+	}, all...)
+	if err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { _ = registration.Unregister() }), nil // the SDK's returns nil
+}
+
+// ObserveConsumer has the metrics of a consumer of messagedb collected, with the label consumer: its name, or, where that is empty, its position
+// stream. Its lag is asked for every 15 seconds at most, when metrics are collected, and that may take 3 seconds. A nil provider is the
+// global one. It ends when the function is called that it returns.
+func ObserveConsumer(provider metric.MeterProvider, name string, consumer *messagedb.Consumer) (stop func(), err error) {
+	if name == "" {
+		name = consumer.PositionStream().String()
+	}
+	endStats, err := observeStats(provider, "consumer", name, consumerFigures, func(context.Context) (messagedb.ConsumerStats, bool) {
+		return consumer.Stats(), true
+	})
+	if err != nil {
+		return nil, err
+	}
+	lag := &lagMeter{ask: consumer.Lag}
+	endLag, err := observeStats(provider, "consumer", name, lagFigures, lag.read)
+	if err != nil {
+		endStats()
+		return nil, err
+	}
+	return func() { endStats(); endLag() }, nil
+}
+
+func outcome(value string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("outcome", value)}
+}
+
+var (
+	consumerFigures = []figure[messagedb.ConsumerStats]{
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Handled) }, outcome("handled")},
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Ignored) }, outcome("ignored")},
+		{"messagedb.consumer.messages", "{message}", consumerMessages, true, func(s messagedb.ConsumerStats) float64 { return float64(s.Skipped) }, outcome("skipped")},
+		{"messagedb.consumer.retries", "{error}", "Errors of a consumer that were retried.", true, func(s messagedb.ConsumerStats) float64 { return float64(s.Retried) }, nil},
+		{
+			"messagedb.consumer.conflicts", "{run}", "Runs that ended because another consumer has the same position stream.", true,
+			func(s messagedb.ConsumerStats) float64 { return float64(s.Conflicts) }, nil,
+		},
+	}
+	lagFigures = []figure[messagedb.Lag]{
+		{"messagedb.consumer.lag", "{message}", "Messages that a consumer has before it.", false, func(l messagedb.Lag) float64 { return float64(l.Messages) }, nil},
+		{"messagedb.consumer.age", "s", "For how long the oldest of them has been waiting.", false, func(l messagedb.Lag) float64 { return l.Age.Seconds() }, nil},
+	}
+	subscriptionFigures = []figure[messagedb.SubscriptionStats]{
+		{"messagedb.subscription.messages", "{message}", "Messages that a subscription has handled.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Handled) }, nil},
+		{"messagedb.subscription.retries", "{error}", "Errors of reading that were retried.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Retried) }, nil},
+	}
+	clientFigures = []figure[messagedb.ClientStats]{
+		{"messagedb.client.messages", "{message}", "Messages that were written.", true, func(s messagedb.ClientStats) float64 { return float64(s.Written) }, nil},
+		{"messagedb.client.conflicts", "{call}", "Writes that were refused because of the expected version.", true, func(s messagedb.ClientStats) float64 { return float64(s.Conflicts) }, nil},
+		{"messagedb.client.duplicates", "{call}", "Writes that were refused because of an id that is there.", true, func(s messagedb.ClientStats) float64 { return float64(s.Duplicates) }, nil},
+	}
+	streamFigures = []figure[cdc.Stats]{
+		{"cdc.stream.up", "1", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 {
+			if s.Connected {
+				return 1
+			}
+			return 0
+		}, nil},
+		{"cdc.stream.lag", "s", "How long ago the oldest transaction was committed that came and is not acknowledged.", false, func(s cdc.Stats) float64 { return s.Lag.Seconds() }, nil},
+		{"cdc.stream.delay", "s", "From the commit of a heartbeat until it was delivered.", false, func(s cdc.Stats) float64 { return s.HeartbeatDelay.Seconds() }, nil},
+		{"cdc.stream.unacknowledged", "{transaction}", "Transactions that came and are not acknowledged.", false, func(s cdc.Stats) float64 { return float64(s.Waiting) }, nil},
+		{"cdc.stream.retained", "By", "The log that the server keeps for the stream, as far as it has read it.", false, func(s cdc.Stats) float64 { return float64(s.LagBytes) }, nil},
+		{"cdc.stream.spilled", "By", "What is in temporary files at the moment.", false, func(s cdc.Stats) float64 { return float64(s.SpilledBytes) }, nil},
+		{"cdc.stream.spilled.transactions", "{transaction}", "Transactions that were delivered from files.", true, func(s cdc.Stats) float64 { return float64(s.SpilledTransactions) }, nil},
+		{"cdc.stream.transactions", "{transaction}", "Transactions that were delivered.", true, func(s cdc.Stats) float64 { return float64(s.Transactions) }, nil},
+		{"cdc.stream.io", "By", "The size of what was delivered, as the server sent it.", true, func(s cdc.Stats) float64 { return float64(s.Bytes) }, nil},
+		{"cdc.stream.reconnects", "{connection}", "How often a lost connection was replaced.", true, func(s cdc.Stats) float64 { return float64(s.Reconnects) }, nil},
+		{"cdc.stream.heartbeats", "{heartbeat}", "Heartbeats that were written.", true, func(s cdc.Stats) float64 { return float64(s.Heartbeats) }, nil},
+	}
+)
+
+const consumerMessages = "Messages of a consumer, by what became of them."
+
+// lagMeter asks for a lag from time to time.
+type lagMeter struct {
+	ask func(context.Context) (messagedb.Lag, error)
+
+	mu      sync.Mutex
+	asked   time.Time
+	latest  messagedb.Lag
+	isKnown bool
+}
+
+// read gives back the latest lag. One that could not be asked for is none.
+func (l *lagMeter) read(ctx context.Context) (messagedb.Lag, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked.IsZero() || time.Since(l.asked) >= lagEvery {
+		ctx, cancel := context.WithTimeout(ctx, lagTimeout)
+		defer cancel()
+		lag, err := l.ask(ctx)
+		l.asked, l.latest, l.isKnown = time.Now(), lag, err == nil
+	}
+	return l.latest, l.isKnown
+}
+
+// ObserveSubscription has the metrics of a subscription of messagedb collected, with the label subscription, until the function is called that
+// it returns. A nil provider is the global one.
+func ObserveSubscription(provider metric.MeterProvider, name string, subscription *messagedb.Subscription) (stop func(), err error) {
+	return observeStats(provider, "subscription", name, subscriptionFigures, func(context.Context) (messagedb.SubscriptionStats, bool) {
+		return subscription.Stats(), true
+	})
+}
+
+// ObserveMessages has the metrics of what a client of messagedb writes collected, with the label client, until the function is called that it
+// returns. A nil provider is the global one.
+func ObserveMessages(provider metric.MeterProvider, name string, client *messagedb.Client) (stop func(), err error) {
+	return observeStats(provider, "client", name, clientFigures, func(context.Context) (messagedb.ClientStats, bool) { return client.Stats(), true })
+}
+
+// ObserveStream has the metrics of a stream of cdc collected, with the label stream, such as the name of its slot, until the function is called
+// that it returns. A nil provider is the global one. What the server has not read of its log yet, it does not know: see cdc.Slot.
+func ObserveStream(provider metric.MeterProvider, name string, stream *cdc.Stream) (stop func(), err error) {
+	return observeStats(provider, "stream", name, streamFigures, func(context.Context) (cdc.Stats, bool) { return stream.Stats(), true })
+}

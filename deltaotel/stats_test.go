@@ -1,0 +1,143 @@
+package deltaotel_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/deltaotel"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+// meter is a provider whose metrics a test reads.
+func meter(t *testing.T) (*metric.MeterProvider, *observed) {
+	t.Helper()
+	o := &observed{t: t, reader: metric.NewManualReader()}
+	return metric.NewMeterProvider(metric.WithReader(o.reader)), o
+}
+
+// absent sees that a metric has no value.
+func (o *observed) absent(name string, labels ...string) {
+	o.t.Helper()
+	_, there := o.figure(name, labels...)
+	require.False(o.t, there, name)
+}
+
+type opened struct {
+	Account string `json:"account"`
+}
+
+func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
+	t.Parallel()
+	d := cdctest.New(t)
+	require.NoError(t, messagedb.Migrate(t.Context(), d.Pool, messagedb.DefaultSchema))
+	client, err := messagedb.NewClient(d.Pool, &messagedb.Config{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	provider, o := meter(t)
+	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{
+		Category: "account", Identifier: "billing", Polling: messagedb.IdlePolling(5 * time.Millisecond),
+		Poison: messagedb.Poison{Skip: true, Retries: 1, Delay: time.Millisecond},
+	})
+	require.NoError(t, err)
+	bad := errors.New("no such account")
+	messagedb.Handle(consumer, "Opened", func(_ context.Context, data opened, _ *messagedb.Message) error {
+		if data.Account == "bad" {
+			return bad
+		}
+		return nil
+	})
+	stop, err := deltaotel.ObserveConsumer(provider, "", consumer)
+	require.NoError(t, err)
+	stopMessages, err := deltaotel.ObserveMessages(provider, "ledger", client)
+	require.NoError(t, err)
+	write := func(stream messagedb.StreamName, messageType, account string, expected int64) error {
+		message := messagedb.ProposedMessage{ID: messagedb.NewID(), Type: messageType, Data: opened{account}}
+		_, err := client.Write(t.Context(), stream, []messagedb.ProposedMessage{message}, expected)
+		return err
+	}
+	require.NoError(t, write("account-1", "Opened", "good", messagedb.NoStreamVersion))
+	require.NoError(t, write("account-2", "Opened", "bad", messagedb.NoStreamVersion))
+	require.NoError(t, write("account-2", "Closed", "bad", messagedb.AnyVersion))
+	require.Error(t, write("account-2", "Opened", "bad", messagedb.NoStreamVersion))
+	name := consumer.PositionStream().String()
+	o.becomes(3, "messagedb.consumer.lag", "consumer", name)
+	o.becomes(3, "messagedb.client.messages", "client", "ledger")
+	o.becomes(1, "messagedb.client.conflicts", "client", "ledger")
+
+	ran := make(chan error, 1)
+	go func() { ran <- consumer.Run(context.WithoutCancel(t.Context())) }()
+	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "handled")
+	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "skipped")
+	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "ignored")
+	o.becomes(1, "messagedb.consumer.retries", "consumer", name)
+	o.becomes(0, "messagedb.consumer.conflicts", "consumer", name)
+	o.becomes(3, "messagedb.consumer.lag", "consumer", name) // it is not asked for again at once
+	require.NoError(t, consumer.Stop(t.Context()))
+	require.NoError(t, <-ran)
+
+	subscription, err := client.SubscribeToCategory(t.Context(), "account", func(context.Context, *messagedb.Message) error { return nil },
+		messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{})
+	require.NoError(t, err)
+	stopSubscription, err := deltaotel.ObserveSubscription(provider, "audit", subscription)
+	require.NoError(t, err)
+	o.becomes(3, "messagedb.subscription.messages", "subscription", "audit")
+	subscription.Stop()
+	require.NoError(t, subscription.Err())
+
+	for _, end := range []func(){stop, stopMessages, stopSubscription, stop} {
+		end()
+	}
+	o.absent("messagedb.consumer.messages", "consumer", name, "outcome", "handled")
+	o.absent("messagedb.consumer.lag", "consumer", name)
+	o.absent("messagedb.client.messages", "client", "ledger")
+	o.absent("messagedb.subscription.messages", "subscription", "audit")
+}
+
+func TestStreamsOfChanges(t *testing.T) {
+	t.Parallel()
+	d := cdctest.New(t)
+	d.Exec("CREATE TABLE account (id int PRIMARY KEY)", "CREATE PUBLICATION accounts FOR TABLE account")
+	conn, err := d.Pool.Acquire(t.Context())
+	require.NoError(t, err)
+	_, err = conn.Exec(t.Context(), "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", d.Name)
+	conn.Release()
+	require.NoError(t, err)
+	stream, err := cdc.Open(t.Context(), cdc.Config{Conn: d.Config(), Slot: d.Name, Publications: []string{"accounts"}, Heartbeat: 100 * time.Millisecond})
+	require.NoError(t, err)
+	t.Cleanup(stream.Close)
+	provider, o := meter(t)
+	stop, err := deltaotel.ObserveStream(provider, "accounts", stream)
+	require.NoError(t, err)
+	d.Exec("INSERT INTO account VALUES (1)")
+	transaction, err := stream.Next(t.Context())
+	require.NoError(t, err)
+	o.becomes(1, "cdc.stream.up", "stream", "accounts")
+	o.becomes(1, "cdc.stream.unacknowledged", "stream", "accounts")
+	o.becomes(1, "cdc.stream.transactions", "stream", "accounts")
+	positive := func(name string) {
+		t.Helper()
+		until(t, func() bool {
+			value, there := o.figure(name, "stream", "accounts")
+			return there && value > 0
+		}, name)
+	}
+	for _, name := range []string{"cdc.stream.lag", "cdc.stream.retained", "cdc.stream.io", "cdc.stream.heartbeats", "cdc.stream.delay"} {
+		positive(name)
+	}
+	require.NoError(t, stream.Ack(transaction.EndLSN))
+	o.becomes(0, "cdc.stream.unacknowledged", "stream", "accounts")
+	o.becomes(0, "cdc.stream.lag", "stream", "accounts")
+	o.becomes(0, "cdc.stream.spilled", "stream", "accounts")
+	o.becomes(0, "cdc.stream.spilled.transactions", "stream", "accounts")
+	cdctest.Administer(t, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '"+d.Name+"'")
+	positive("cdc.stream.reconnects")
+	stop()
+	o.absent("cdc.stream.up", "stream", "accounts")
+}

@@ -1,0 +1,89 @@
+package deltaotel
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// scope names what the instruments and spans are of.
+const scope = "github.com/chariot-giving/delta/deltaotel"
+
+// Config configures a [Telemetry]. Its zero value uses OpenTelemetry's global providers.
+type Config struct {
+	// TracerProvider makes the spans.
+	//
+	// Defaults to the global one; without an SDK that does nothing.
+	TracerProvider trace.TracerProvider
+
+	// MeterProvider makes the instruments.
+	//
+	// Defaults to the global one; without an SDK that does nothing.
+	MeterProvider metric.MeterProvider
+
+	// Propagator has the context of an inform's span travel with the object: 4 KiB at most.
+	//
+	// Defaults to W3C's traceparent and tracestate.
+	Propagator propagation.TextMapPropagator
+
+	// ObjectIDs has spans of single resources carry the object's id, as delta.object_id: its hash where delta.Config.HashObjectIDs is set. It is for
+	// tracing backends that may know them. Metrics never have ids.
+	//
+	// Defaults to false.
+	ObjectIDs bool
+}
+
+// Telemetry is a [delta.Telemetry] for OpenTelemetry. Make one for each client: what it says of the client, such as whether its parts are up, is of
+// the latest one that it was given to.
+type Telemetry struct {
+	tracer      trace.Tracer
+	propagator  propagation.TextMapPropagator
+	objectIDs   bool
+	instruments *instruments
+}
+
+var _ delta.Telemetry = (*Telemetry)(nil)
+
+// New makes a Telemetry for the Config of a client. A nil config is the zero value. It returns an error where the MeterProvider refuses an
+// instrument.
+//
+// The span of an inform is called "inform" and the kind, and is a producer's. That of a call of a controller is called by its method and
+// the kind, such as "work account", and is a consumer's. Spans have delta.operation, delta.kind, delta.namespace and delta.objects; those of
+// single resources also delta.generation, delta.attempt and delta.outcome. The status of what failed is Error, with the error's text.
+func New(config *Config) (*Telemetry, error) {
+	var c Config
+	if config != nil {
+		c = *config
+	}
+	if c.TracerProvider == nil {
+		c.TracerProvider = otel.GetTracerProvider()
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = otel.GetMeterProvider()
+	}
+	if c.Propagator == nil {
+		c.Propagator = propagation.TraceContext{}
+	}
+	made, err := newInstruments(c.MeterProvider.Meter(scope))
+	if err != nil {
+		return nil, err
+	}
+	return &Telemetry{tracer: c.TracerProvider.Tracer(scope), propagator: c.Propagator, objectIDs: c.ObjectIDs, instruments: made}, nil
+}
+
+// Inject is for Delta.
+func (t *Telemetry) Inject(ctx context.Context) map[string]string {
+	carrier := propagation.MapCarrier{}
+	t.propagator.Inject(ctx, carrier)
+	return carrier
+}
+
+// Record is for Delta.
+func (t *Telemetry) Record(ctx context.Context, measurement delta.Measurement) {
+	t.instruments.record(ctx, measurement)
+}
