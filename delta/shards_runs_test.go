@@ -115,7 +115,9 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	config := h.config(add[regionalOften](outside))
 	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
 	c := h.start(config)
-	until(t, func() bool { return len(outside.listed("b")) == 1 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4 })
+	until(t, func() bool {
+		return len(outside.listed("b")) == 1 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
+	})
 	require.Len(t, outside.listed("b"), 1, "no run lists it beside itself")
 	require.Nil(t, shards(t, c, "regional-often")["b"].LastSuccess)
 	require.NotNil(t, shards(t, c, "regional-often")["a"].LastSuccess)

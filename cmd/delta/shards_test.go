@@ -149,21 +149,21 @@ func TestShardsAreListedShownAndDecidedOneByOne(t *testing.T) {
 		require.Contains(t, r.stdout, part)
 	}
 	require.Contains(t, r.stderr, "invoice acct_2: the listings leave out 3 of 4 resources")
-	require.Contains(t, r.stderr, `delta informs approve invoice --shard "the third", or dismiss`)
+	require.Contains(t, r.stderr, `delta informs approve invoice --shard 'the third', or dismiss`)
 	requireNarrow(t, i.runWith(streams{width: 80}, "kinds").stdout)
 	now := shardsNow()
 	require.NotNil(t, now["the third"].GoneSince)
 	require.EqualValues(t, 3, now["acct_2"].Withheld.Missing)
 	require.Contains(t, *now["acct_1"].Error, "503")
 	r = i.run("doctor")
-	for _, part := range []string{"shards invoice", "acct_1: its latest pass failed", "the third: no longer named", `delta informs approve invoice --shard "acct_2"`} {
+	for _, part := range []string{"shards invoice", "acct_1: its latest pass failed", "the third: no longer named", `delta informs approve invoice --shard acct_2`} {
 		require.Contains(t, r.stdout, part)
 	}
 
 	// Each is decided by itself.
 	require.Equal(t, exitNotFound, i.run("informs", "approve", "invoice", "--yes").code, "not of the whole kind")
-	require.Contains(t, ok("informs", "approve", "invoice", "--shard", "the third", "--yes").stdout, `delta inform invoice --shard "the third" runs one`)
-	require.Equal(t, "3 of 4: what the listings of invoice --shard \"acct_2\" leave out is kept\n", ok("informs", "dismiss", "invoice", "--shard", "acct_2", "--yes").stdout)
+	require.Contains(t, ok("informs", "approve", "invoice", "--shard", "the third", "--yes").stdout, `delta inform invoice --shard 'the third' runs one`)
+	require.Equal(t, "3 of 4: what the listings of invoice --shard acct_2 leave out is kept\n", ok("informs", "dismiss", "invoice", "--shard", "acct_2", "--yes").stdout)
 	upstream.change(func() { upstream.down = map[string]bool{} })
 	require.Contains(t, ok("inform", "invoice").stdout, "1 gone and marked deleted")
 	now = shardsNow()
