@@ -136,7 +136,10 @@ type claimed struct {
 func (one *claimed) begin(e *execution, row *db.Resource, takenAt time.Time) {
 	one.worked, one.takenAt = row, takenAt
 	one.tx = txCompletion{execution: e, worked: row}
-	one.task.CompleteTx, one.task.Carrier, one.alone[0] = one.tx.complete, row.Carrier, &one.task
+	one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+	if row.Carrier != nil {
+		one.task.Carrier = *row.Carrier
+	}
 }
 
 // take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.

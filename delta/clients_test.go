@@ -254,6 +254,12 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	return killItself()
 }
 
+// notePID notes which process has called Work.
+func notePID(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
+	return err
+}
+
 // killItself kills the process. It returns only if that fails.
 func killItself() error {
 	self, err := os.FindProcess(os.Getpid())
@@ -326,9 +332,16 @@ func child(mode string) error {
 			if strings.HasPrefix(r.ObjectID, "completes") {
 				return completeAndDie(ctx, pool, r)
 			}
+			if strings.HasPrefix(r.ObjectID, "short") {
+				return notePID(ctx, pool, r.ObjectID)
+			}
 			fmt.Println("holding")
 			select {}
 		}})
+		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
+			return notePID(ctx, pool, r.ObjectID)
+		}})
+		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err

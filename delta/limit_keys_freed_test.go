@@ -121,7 +121,7 @@ func TestCompleteTxFreesTheSlotOfAKeyWhenItCommits(t *testing.T) {
 	h := newHarness(t)
 	mode := tenantModes()[0]
 	written, goOn := make(chan string, keySlots), make(chan struct{})
-	var meter = newKeyMeter()
+	meter := newKeyMeter()
 	c := h.client(h.config(with(&controller[singleTenant]{work: func(ctx context.Context, r *delta.Resource[singleTenant]) error {
 		defer meter.enter("key")()
 		tx, err := h.Pool.Begin(ctx)

@@ -320,8 +320,10 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		case k.SnoozedUntil != nil:
 			work = "snoozed " + short(k.SnoozedUntil.Sub(now))
 		}
-		rows[i] = []string{k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now),
-			lagShown(k.Informer.LagSeconds), next}
+		rows[i] = []string{
+			k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now),
+			lagShown(k.Informer.LagSeconds), next,
+		}
 	}
 	return c.table([]string{"KIND", "WORK", "LATE", "REFUSED", "INFORMS EVERY", "LAST SUCCESS", "LAG", "NEXT RUN"}, rows, 0)
 }
