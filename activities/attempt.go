@@ -105,7 +105,8 @@ func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 	if one := a.local.join(runID(ctx)); one != nil {
 		return one.await(ctx)
 	}
-	return a.attempt(ctx, ref)
+	step, err := a.attempt(ctx, ref)
+	return a.local.withMissed(runID(ctx), step), err
 }
 
 func (a *Activities) attempt(ctx context.Context, ref Ref) (Step, error) {

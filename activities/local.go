@@ -38,7 +38,12 @@ func isLocal(ctx context.Context) bool {
 type localAttempts struct {
 	mu    sync.Mutex
 	byRun map[string]*localAttempt
+	// missed are the steps of attempts that have failed after they were handed over, and before the ordinary activity came, by the run of their workflow.
+	missed map[string]Step
 }
+
+// maxMissed bounds missed: an activity that comes to another worker never asks for its step.
+const maxMissed = 1000
 
 // localAttempt is one of them. It goes on when its activity has ended, and an ordinary one waits for it.
 type localAttempt struct {
@@ -72,7 +77,26 @@ func (l *localAttempts) end(runID string, one *localAttempt) (missed bool) {
 	defer l.mu.Unlock()
 	delete(l.byRun, runID)
 	close(one.done)
-	return one.handedOver && !one.joined
+	missed = one.handedOver && !one.joined
+	if missed && one.step.failure != nil {
+		if l.missed == nil || len(l.missed) >= maxMissed {
+			l.missed = map[string]Step{}
+		}
+		l.missed[runID] = one.step
+	}
+	return missed
+}
+
+// withMissed is the step of an ordinary activity, with the failure of the attempt that it has missed, if nothing was attempted since.
+func (l *localAttempts) withMissed(runID string, step Step) Step {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	missed, ok := l.missed[runID]
+	delete(l.missed, runID)
+	if ok && step.failure == nil && step.Generation == missed.Generation && step.Attempt == missed.Attempt && step.State == missed.State {
+		step.failure = missed.failure
+	}
+	return step
 }
 
 // handOver leaves an attempt to an ordinary activity. It is false if the attempt has ended meanwhile.

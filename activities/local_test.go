@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/chariot-giving/delta/activities"
@@ -93,6 +94,30 @@ func TestALocalAttemptThatTakesLongHasItsWorkflowWokenWhereTheOrdinaryOneIsElsew
 	row := h.row(ref)
 	require.False(t, row.DispatchAt.After(h.now()), "a dispatcher wakes the workflow for its next attempt, which is due at %s", row.DueAt)
 	require.EqualValues(t, 1, h.handler.worked.Load())
+}
+
+// The ordinary activity comes when the attempt has ended: it makes no other one, and shows its failure.
+func TestALocalAttemptThatFailedBeforeTheOrdinaryActivityCameIsAFailedActivityStill(t *testing.T) {
+	t.Parallel()
+	h, l, ref, proceed := startLong(t, failed)
+	close(proceed)
+	h.become(ref, deltatype.ResourceStateFailed)
+	h.Claims.Wait()
+	h.set(ref, "due_at = now() + interval '1 hour'")
+	l.RegisterActivityWithOptions(activities.Kinds{kind: h.Activities}.Attempt, activity.RegisterOptions{Name: activities.AttemptName})
+	_, err := l.ExecuteActivity(activities.AttemptName, ref)
+	application := new(temporal.ApplicationError)
+	require.ErrorAs(t, err, &application)
+	require.Equal(t, activities.AttemptFailed, application.Type())
+	var step activities.Step
+	require.NoError(t, application.Details(&step))
+	require.Equal(t, activities.NextAttempt, step.Next)
+	require.Greater(t, step.Wait, time.Minute, "the step is that of the row as it is")
+	require.EqualValues(t, 1, h.handler.worked.Load())
+
+	value, err := l.ExecuteActivity(activities.AttemptName, ref)
+	require.NoError(t, err, "it is shown once")
+	require.NoError(t, value.Get(&step))
 }
 
 func TestALocalAttemptDoesNotWaitForASlot(t *testing.T) {

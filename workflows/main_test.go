@@ -68,6 +68,7 @@ func newPlay(t *testing.T, scenes ...scene) *play {
 		carriedOut:              make(chan struct{}, 10),
 	}
 	p.SetStartTime(p.start)
+	require.NoError(t, p.SetMemoOnStart(map[string]any{workflows.KindMemo: ref.Kind})) // as a dispatcher does
 	workflows.Kinds{}.RegisterResource(p)
 	p.RegisterActivityWithOptions(func(ctx context.Context, got activities.Ref) (activities.Step, error) {
 		return p.enter(ctx, got, false)

@@ -19,6 +19,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -251,7 +252,8 @@ func TestRecord(t *testing.T) {
 			r := newRecorder(t, removed)
 			r.work = func(_ context.Context, resource *delta.Resource[account]) error {
 				if resource.Attempt == 1 {
-					time.Sleep(2 * activities.LocalFor)
+					r.wait("an ordinary activity waits for it", r.isExecuted)
+					time.Sleep(activities.LocalFor)
 					return errNotYet
 				}
 				return nil
@@ -260,6 +262,7 @@ func TestRecord(t *testing.T) {
 			r.informs("free")
 			r.save(r.workflow(), name)
 			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_MARKER_RECORDED, 1)(), "it was not local")
+			require.True(t, r.has(r.workflow(), enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED, 1)(), "the ordinary activity did not fail")
 		},
 		"woken-twice": func(t *testing.T, name string) {
 			r := newRecorder(t, delta.NamespaceConfig{SyncedResourceRetentionPeriod: 2 * time.Second})
@@ -346,6 +349,14 @@ func (r *recorder) claim(objectID string, period time.Duration) error {
 	_, err := r.Pool.Exec(context.Background(),
 		"UPDATE delta_resource SET claim = gen_random_uuid(), claimed_until = now() + $2::interval WHERE object_id = $1", objectID, period)
 	return err
+}
+
+// isExecuted reports whether a worker executes an activity of the resource's workflow.
+func (r *recorder) isExecuted() bool {
+	d, err := r.Temporal.DescribeWorkflow(r.t.Context(), r.workflow(), "")
+	return err == nil && slices.ContainsFunc(d.RawResponse.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
+		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
+	})
 }
 
 // has reports whether a workflow's history has at least n events of a type.

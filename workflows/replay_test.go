@@ -25,7 +25,7 @@ func TestHistoriesReplay(t *testing.T) {
 	for _, file := range histories(t) {
 		t.Run(name(file), func(t *testing.T) {
 			t.Parallel()
-			require.NoError(t, replayer(t).ReplayWorkflowHistoryFromJSONFile(quiet(), file))
+			require.NoError(t, replay(t, read(t, file)))
 		})
 	}
 }
@@ -52,7 +52,7 @@ func TestAHistoryOfOtherCallsDoesNotReplay(t *testing.T) {
 				}
 			}
 			require.True(t, other, "there is no activity in the history")
-			require.Error(t, replayer(t).ReplayWorkflowHistory(quiet(), history))
+			require.Error(t, replay(t, history))
 		})
 	}
 }
@@ -120,6 +120,14 @@ func replayer(t *testing.T) worker.WorkflowReplayer {
 	workflows.Kinds{}.RegisterResource(r)
 	workflows.RegisterInform(r)
 	return r
+}
+
+// replay replays a history under the id that its workflow had: children are named by that.
+func replay(t *testing.T, history *historypb.History) error {
+	t.Helper()
+	options := worker.ReplayWorkflowHistoryOptions{}
+	options.OriginalExecution.ID = history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowId()
+	return replayer(t).ReplayWorkflowHistoryWithOptions(quiet(), history, options)
 }
 
 func quiet() log.Logger {
