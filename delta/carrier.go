@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	commonpb "go.temporal.io/api/common/v1"
 	"google.golang.org/protobuf/proto"
@@ -172,19 +173,31 @@ func guarded(method string, i int, do func() error) (err error) {
 	return nil
 }
 
-// readCarriers decodes what the resources of a call carry.
-func readCarriers(stored []string) (_ []carrier, err error) {
+// carrierReader reads carriers. Resources that were informed together carry the same, and are often worked one after the other: it is read once.
+type carrierReader struct{ latest atomic.Pointer[readBefore] }
+
+type readBefore struct {
+	stored string
+	carrier
+}
+
+// read decodes what the resources of a call carry.
+func (r *carrierReader) read(stored []string) ([]carrier, error) {
 	all := make([]carrier, len(stored))
+	latest := r.latest.Load()
 	for i, one := range stored {
-		switch {
-		case one == "":
-		case i > 0 && one == stored[i-1]:
-			all[i] = all[i-1] // informed together
-		default:
-			if all[i], err = readCarrier(one); err != nil {
+		if one == "" {
+			continue
+		}
+		if latest == nil || latest.stored != one {
+			read, err := readCarrier(one)
+			if err != nil {
 				return nil, err
 			}
+			latest = &readBefore{one, read}
+			r.latest.Store(latest)
 		}
+		all[i] = latest.carrier
 	}
 	return all, nil
 }

@@ -41,6 +41,7 @@ type Client struct {
 	paces map[string]*pace
 	// telemetry is nil where there is none.
 	telemetry *telemetry
+	carriers  carrierReader
 	awaiter   awaiter
 	gate      postgresGate
 

@@ -47,7 +47,8 @@ type SpanResource struct {
 	Generation int64
 	Attempt    int
 	IsFirst    bool
-	// Carrier is what Inject has returned for the inform that made the generation; nil where there is nothing.
+	// Carrier is what Inject has returned for the inform that made the generation; nil where there is nothing. Others read it too: it must not be
+	// changed.
 	Carrier map[string]string
 }
 

@@ -229,7 +229,7 @@ func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Con
 	if c.telemetry == nil && len(c.config.ContextPropagators) == 0 {
 		return do(ctx)
 	}
-	carriers, err := readCarriers(call.carriers)
+	carriers, err := c.carriers.read(call.carriers)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package deltaotel
 
 import (
 	"context"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
@@ -66,14 +67,42 @@ func New(config *Config) (*Telemetry, error) {
 	if c.MeterProvider == nil {
 		c.MeterProvider = otel.GetMeterProvider()
 	}
+	t := &Telemetry{tracer: c.TracerProvider.Tracer(scope), propagator: c.Propagator, objectIDs: c.ObjectIDs}
 	if c.Propagator == nil {
-		c.Propagator = propagation.TraceContext{}
+		t.propagator = &traceContext{}
 	}
 	made, err := newInstruments(c.MeterProvider.Meter(scope))
 	if err != nil {
 		return nil, err
 	}
-	return &Telemetry{tracer: c.TracerProvider.Tracer(scope), propagator: c.Propagator, objectIDs: c.ObjectIDs, instruments: made}, nil
+	t.instruments = made
+	return t, nil
+}
+
+// traceContext is W3C's propagator, which remembers the latest context that it has read: objects that were informed together carry the same.
+type traceContext struct {
+	propagation.TraceContext
+	latest atomic.Pointer[extracted]
+}
+
+type extracted struct {
+	parent, state string
+	context       trace.SpanContext
+}
+
+// Extract is as the propagator's own.
+func (p *traceContext) Extract(ctx context.Context, carrier propagation.TextMapCarrier) context.Context {
+	parent, state := carrier.Get("traceparent"), carrier.Get("tracestate")
+	latest := p.latest.Load()
+	if latest == nil || latest.parent != parent || latest.state != state {
+		read := trace.SpanContextFromContext(p.TraceContext.Extract(context.Background(), carrier))
+		latest = &extracted{parent, state, read}
+		p.latest.Store(latest)
+	}
+	if !latest.context.IsValid() {
+		return ctx
+	}
+	return trace.ContextWithRemoteSpanContext(ctx, latest.context)
 }
 
 // Inject is for Delta.
