@@ -94,6 +94,10 @@ func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) 
 		}
 		got := read(t, env.Pool, "a")
 		require.Equal(t, generation, got.Generation, change.name)
+		if change.scheduled {
+			require.Equal(t, *got.DueAt, got.GenerationAt, "%s: a new generation begins with the inform", change.name)
+			want.GenerationAt = got.GenerationAt
+		}
 		want.Generation, want.DueAt, want.DispatchAt = got.Generation, got.DueAt, got.DispatchAt
 		require.Equal(t, want, got, change.name)
 	}
