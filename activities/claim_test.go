@@ -218,7 +218,7 @@ func (h *harness) all() []db.Resource {
 	h.t.Helper()
 	none := []string{}
 	rows, err := db.New().ListResources(context.Background(), h.env.Pool, db.ListResourcesParams{
-		Kinds: none, ObjectIds: none, Namespaces: none, States: none, Tags: none, Labels: []byte("{}"), Batch: 100,
+		Kinds: none, ObjectIds: none, Namespaces: none, Shards: none, States: none, Tags: none, Labels: []byte("{}"), Batch: 100,
 	})
 	require.NoError(h.t, err)
 	return rows
