@@ -2,6 +2,7 @@ package delta_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -42,10 +43,17 @@ func (fraction) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{InformInterval: 2900 * time.Millisecond}
 }
 
-func (h *harness) described(name string) *client.ScheduleDescription {
+func (h *harness) described(name string) (found *client.ScheduleDescription) {
 	h.t.Helper()
-	found, err := h.Temporal.ScheduleClient().GetHandle(h.t.Context(), h.Prefix+"/"+name).Describe(h.t.Context())
-	require.NoError(h.t, err)
+	until(h.t, func() (ok bool) {
+		var err error
+		found, err = h.Temporal.ScheduleClient().GetHandle(h.t.Context(), h.Prefix+"/"+name).Describe(h.t.Context())
+		if errors.Is(err, context.DeadlineExceeded) {
+			return false // the machine is busy
+		}
+		require.NoError(h.t, err)
+		return true
+	})
 	return found
 }
 

@@ -112,7 +112,8 @@ const mostDescribed = 10
 // describeOthers says what else of a kind there is, which often shows the mistake.
 func describeOthers(ctx context.Context, conn DB, kind string) string {
 	rows, err := db.New().ListResources(ctx, conn, db.ListResourcesParams{
-		Kinds: []string{kind}, ObjectIds: []string{}, Namespaces: []string{}, States: []string{}, Tags: []string{}, Labels: []byte("{}"), Batch: mostDescribed + 1,
+		Kinds: []string{kind}, ObjectIds: []string{}, Namespaces: []string{}, Shards: []string{}, States: []string{}, Tags: []string{},
+		Labels: []byte("{}"), Batch: mostDescribed + 1,
 	})
 	switch {
 	case err != nil:
