@@ -43,6 +43,10 @@ type Step struct {
 	MaxAttempts int    `json:"max_attempts,omitempty"`
 	SyncCount   int64  `json:"sync_count,omitempty"`
 	Paused      bool   `json:"paused,omitempty"`
+	// AwaitsSlot says that the row waits for a slot of its limit key.
+	AwaitsSlot bool `json:"awaits_slot,omitempty"`
+	// Heals says that the resource has degraded, and is tried again after Wait rather than removed.
+	Heals bool `json:"heals,omitempty"`
 	// Error is the beginning of the latest error of a row that is not synced.
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
@@ -252,7 +256,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 		e.leave(locked)
 	}
 	if written != nil {
-		step := stepOf(one.after(written), written.Now)
+		step := e.stepOf(one.after(written), written.Now)
 		step.failure = one.failure(written)
 		return step, nil
 	}
@@ -295,7 +299,7 @@ const (
 // stepUnclaimed is stepOf for a row that this execution could not claim, or has let go of.
 func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
 	r := &got.Resource
-	s := stepOf(r, got.Now)
+	s := a.stepOf(r, got.Now)
 	if s.Next == NextNone {
 		return s, nil
 	}
@@ -348,7 +352,7 @@ func isOfBatch(ctx context.Context, r *db.Resource) bool {
 const maxShownError = 300
 
 // stepOf reads off a row how its lifecycle goes on.
-func stepOf(r *db.Resource, now time.Time) Step {
+func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	s := Step{
 		Next:             NextNone,
 		Generation:       r.Generation,
@@ -359,6 +363,7 @@ func stepOf(r *db.Resource, now time.Time) Step {
 		MaxAttempts:      int(r.MaxAttempts),
 		SyncCount:        r.SyncCount,
 		Paused:           r.Paused,
+		AwaitsSlot:       awaitsSlot(r),
 	}
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
@@ -381,6 +386,8 @@ func stepOf(r *db.Resource, now time.Time) Step {
 			return s
 		}
 		s.Next = NextRetention
+		isHopeless := r.Cause != nil && *r.Cause == deltatype.CauseHopeless
+		s.Heals = r.State == deltatype.ResourceStateDegraded && !isHopeless && a.Rest.DegradedRetry > 0
 	case deltatype.ResourceStateUnknown:
 		return s
 	}

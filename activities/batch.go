@@ -71,9 +71,9 @@ const (
 	// flushMost and flushEvery say when outcomes are written: there are so many of them, or the first of them has waited.
 	flushMost  = 1000
 	flushEvery = 200 * time.Millisecond
-	// fewFailures is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
+	// FewFailures is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
 	// failed, and as many workflows would be started again at each retry.
-	fewFailures = 20
+	FewFailures = 20
 )
 
 // AttemptBatch brings the members of a batch one step on: it claims them in sets, calls Work for each, and writes outcomes in
@@ -118,7 +118,7 @@ type batchRun struct {
 	// rests says of the members that this execution has written when they are due, counted from their outcomes: where all members
 	// rest, the rows need not be read. One that goes on meanwhile finds its own way.
 	rests []time.Duration
-	// failed counts members that failed, for fewFailures.
+	// failed counts members that failed, for FewFailures.
 	failed int
 }
 
@@ -284,7 +284,7 @@ func (r *batchRun) isUnbatched(one *claimed) bool {
 		if !one.failed { // a locked row is asked for again and again
 			one.failed = true
 			r.failed++
-			one.unbatched = one.outcome.lost || r.failed <= fewFailures
+			one.unbatched = one.outcome.lost || r.failed <= FewFailures
 		}
 		return one.unbatched
 	default:

@@ -51,8 +51,7 @@ func isNarrowed(o deltatype.InformOptions) bool {
 // warnPosition says of an informer's own cursor that it has no effect, if it has none.
 func (p *pass) warnPosition() {
 	if p.position != nil && p.activities.Listing.Complete {
-		p.log().Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything",
-			"kind", p.in.Kind)
+		p.log().Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything")
 	}
 }
 

@@ -136,7 +136,10 @@ type claimed struct {
 func (one *claimed) begin(e *execution, row *db.Resource, takenAt time.Time) {
 	one.worked, one.takenAt = row, takenAt
 	one.tx = txCompletion{execution: e, worked: row}
-	one.task.CompleteTx, one.task.Carrier, one.alone[0] = one.tx.complete, row.Carrier, &one.task
+	one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+	if row.Carrier != nil {
+		one.task.Carrier = *row.Carrier
+	}
 }
 
 // take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
@@ -179,6 +182,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 		}
 		pointers[i] = one
 	}
+	e.logClaims(pointers)
 	return pointers, nil
 }
 
@@ -218,7 +222,7 @@ func (e *execution) read(worked *db.Resource) *db.Resource {
 		return err
 	})
 	if err != nil {
-		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", "kind", worked.Kind, "object_id", worked.ObjectID, "error", err)
+		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", append(e.fields(worked), "error", err)...)
 	}
 	if err != nil || !found || got.Resource.ID != worked.ID {
 		return nil

@@ -45,6 +45,9 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 // endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
 func (p *pass) endHistory(ctx context.Context, failure error) {
 	defer p.observeEnd(ctx, failure)
+	if failure == nil {
+		p.logEnd()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
 	progress := p.progress
@@ -56,7 +59,7 @@ func (p *pass) endHistory(ctx context.Context, failure error) {
 		params.Error = bound(failure.Error(), maxErrorBytes)
 	}
 	if err := db.New().EndInform(ctx, p.activities.Pool, params); err != nil {
-		p.log().Warn("the end of a pass could not be noted in its history", "kind", p.in.Kind, "error", err)
+		p.log().Warn("the end of a pass could not be noted in its history", "error", err)
 		return
 	}
 	if p.in.Gone && failure == nil {

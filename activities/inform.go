@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -83,13 +84,15 @@ type InformProgress struct {
 	Withheld int64 `json:"withheld,omitempty"`
 	// Shards are what the run is to list, where the controller has named them instead.
 	Shards *ShardRun `json:"shards,omitempty"`
+	// Pass says more of the pass, to people who look at it in Temporal; nil where there was none.
+	Pass *PassReport `json:"pass,omitempty"`
 }
 
 // Add returns the sum with what another pass of the run came to.
 func (p InformProgress) Add(o InformProgress) InformProgress {
 	return InformProgress{
 		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Stale: p.Stale + o.Stale,
-		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld,
+		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld, Pass: p.Pass.add(o.Pass),
 	}
 }
 
@@ -123,6 +126,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	p := pass{
 		activities: a, in: in, began: began.UTC(), cursor: began.UTC(), startedAt: time.Now(), remember: in.Pass != "" && (complete || in.RunForeground),
 	}
+	p.progress.Pass, p.logger = a.report(options, complete), a.passLogger(ctx, in)
 	if err := p.beginHistory(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
@@ -218,6 +222,8 @@ type pass struct {
 	startedAt time.Time
 	// cause is why the listing failed, with what its error wraps: Temporal is given a text.
 	cause error
+	// logger has the fields of the pass.
+	logger *slog.Logger
 	// began is when the pass began, by the clock of the database.
 	began time.Time
 	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
@@ -356,6 +362,7 @@ func (p *pass) write(ctx context.Context) error {
 		}
 	}
 	p.progress.Scheduled += scheduled
+	p.progress.Pass.Pages++
 	if p.activities.Listed != nil {
 		p.activities.Listed(results)
 	}

@@ -54,8 +54,15 @@ func newInformer(t *testing.T, inform listing) *harness {
 	return h
 }
 
-// pass runs a pass, as it is or with changes to its input.
+// pass runs a pass, as it is or with changes to its input, and returns what it counted.
 func (h *harness) pass(change ...func(*activities.InformInput)) (activities.InformProgress, error) {
+	progress, err := h.reportedPass(change...)
+	progress.Pass = nil
+	return progress, err
+}
+
+// reportedPass is pass with the report.
+func (h *harness) reportedPass(change ...func(*activities.InformInput)) (activities.InformProgress, error) {
 	in := activities.InformInput{Installation: h.Installation, Kind: kind}
 	for _, c := range change {
 		c(&in)

@@ -114,7 +114,7 @@ func (e *execution) wakeKeys(done []*claimed) {
 		return err
 	})
 	if err != nil {
-		e.Logger.Info("waking what waits for slots of limit keys failed; a dispatcher does within seconds", "kind", params.Kind, "keys", len(params.Keys),
+		e.Logger.Info("waking what waits for slots of limit keys failed; a dispatcher does within seconds", "kind", params.Kind, "workflow_id", e.workflowID, "keys", len(params.Keys),
 			"error", fmt.Errorf("waking keys: %w", err))
 		return
 	}

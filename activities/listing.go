@@ -102,6 +102,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 		}
 		after = to
 		p.progress.Deleted += len(deleted)
+		p.reportDeleted(deleted)
 		for i := range deleted {
 			a.observe(observedDeletion(&deleted[i]))
 		}

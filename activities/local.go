@@ -149,7 +149,7 @@ func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) 
 func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.Logger.Error("an attempt panicked", "kind", ref.Kind, "panic", v, "stack", string(debug.Stack()))
+			a.Logger.Error("an attempt panicked", append(refFields(ctx, ref), "panic", v, "stack", string(debug.Stack()))...)
 			err = temporal.NewApplicationError(fmt.Sprintf("panic: %v", v), "delta.Panic")
 		}
 	}()
@@ -160,7 +160,7 @@ func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, 
 // here: that of another worker has found the claim, and waits for its end.
 func (a *Activities) wakeMissed(ctx context.Context, ref Ref, failure error) {
 	if failure != nil {
-		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", "kind", ref.Kind, "error", failure)
+		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", append(refFields(ctx, ref), "error", failure)...)
 		return
 	}
 	ref, err := a.resolve(ctx, ref)
@@ -168,7 +168,7 @@ func (a *Activities) wakeMissed(ctx context.Context, ref Ref, failure error) {
 		err = db.New().DispatchSoon(ctx, a.Pool, db.DispatchSoonParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
 	}
 	if err != nil {
-		a.Logger.Info("waking the workflow of an attempt failed; it wakes up when it sees the end of the claim", "kind", ref.Kind, "error", err)
+		a.Logger.Info("waking the workflow of an attempt failed; it wakes up when it sees the end of the claim", append(refFields(ctx, ref), "error", err)...)
 		return
 	}
 	a.dispatchSoon()

@@ -224,6 +224,7 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 	if one.counted || one.outcome.Verdict == VerdictReleased || one.outcome.Verdict == VerdictWithheld {
 		return
 	}
+	e.logOutcome(one, row)
 	e.observe(one.observed(func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
 }
 
@@ -262,8 +263,8 @@ func (e *execution) leave(locked []*claimed) {
 	if len(locked) == 0 {
 		return
 	}
-	e.Logger.Warn("rows are locked by other transactions; their outcomes are written when they are not", "kind", locked[0].worked.Kind,
-		"object_id", locked[0].worked.ObjectID, "resources", len(locked))
+	e.Logger.Warn("rows are locked by other transactions; their outcomes are written when they are not",
+		append(e.fields(locked[0].worked), "resources", len(locked))...)
 	beside, cancel := e.untilAbandoned(e.writes)
 	copied := *e
 	copied.writes, copied.single = beside, false // nobody goes on with a newer generation, or has a timer
@@ -272,7 +273,8 @@ func (e *execution) leave(locked []*claimed) {
 		defer cancel()
 		defer e.claim.release()
 		if _, err := copied.repeat(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
-			e.Logger.Error("outcomes could not be written; Work, or Finalize, runs again when the claim is over", "resources", len(locked), "error", err)
+			e.Logger.Error("outcomes could not be written; Work, or Finalize, runs again when the claim is over",
+				append(e.fields(locked[0].worked), "resources", len(locked), "error", err)...)
 			return
 		}
 		e.dispatchSoon()
@@ -287,7 +289,7 @@ func (e *execution) persist(do func(context.Context) error) error {
 		if err == nil || !db.IsTransient(err) || e.writes.Err() != nil {
 			return err
 		}
-		e.Logger.Warn("an outcome cannot be written; it is tried again", "kind", e.Handler.Kind(), "error", err)
+		e.Logger.Warn("an outcome cannot be written; it is tried again", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "error", err)
 	}
 }
 

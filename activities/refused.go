@@ -101,7 +101,7 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 // version of the controller may take it.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if n := p.progress.Refused; n > 0 {
-		p.log().Warn("a listing names objects that cannot be taken; the others are", "kind", p.in.Kind, "refused", n, "of", p.progress.Listed,
+		p.log().Warn("a listing names objects that cannot be taken; the others are", "refused", n, "of", p.progress.Listed,
 			"first", strings.Join(p.refusals.shown, "; "))
 	}
 	if complete {

@@ -3,7 +3,6 @@ package activities
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -69,9 +68,9 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (InformProg
 // noteFailedNaming has the history and the kind show why no shard was listed.
 func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, startedAt time.Time, failure error) {
 	in.Options.Shard = ""
-	p := pass{activities: a, in: in, startedAt: startedAt}
+	p := pass{activities: a, in: in, logger: a.passLogger(ctx, in), startedAt: startedAt}
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
-		a.Logger.Warn("a failed run could not be noted", "kind", in.Kind, "error", err)
+		p.log().Warn("a failed run could not be noted", "error", err)
 		return
 	}
 	p.endHistory(ctx, failure)
@@ -91,7 +90,7 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 		return nil, fmt.Errorf("noting the shards of kind %s: %w", in.Kind, err)
 	}
 	if len(shards) == 0 {
-		a.Logger.Warn("the controller names no shards: nothing is listed", "kind", in.Kind)
+		a.passLogger(ctx, in).Warn("the controller names no shards: nothing is listed")
 	}
 	run := &ShardRun{Passes: []ShardPass{}}
 	for _, s := range there {
@@ -169,16 +168,8 @@ func (p *pass) isGone(ctx context.Context) (bool, error) {
 func (p *pass) forgetShard(ctx context.Context) {
 	switch n, err := db.New().ForgetShard(ctx, p.activities.Pool, db.ForgetShardParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); {
 	case err != nil:
-		p.log().Warn("a shard that is gone could not be forgotten", "kind", p.in.Kind, "error", err)
+		p.log().Warn("a shard that is gone could not be forgotten", "error", err)
 	case n > 0:
-		p.log().Info("a shard is gone, and nothing of it is left", "kind", p.in.Kind)
+		p.log().Info("a shard is gone, and nothing of it is left")
 	}
-}
-
-// log is the logger of the pass.
-func (p *pass) log() *slog.Logger {
-	if shard := p.in.Options.Shard; shard != "" {
-		return p.activities.Logger.With("shard", shard)
-	}
-	return p.activities.Logger
 }

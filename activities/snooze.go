@@ -145,7 +145,7 @@ func (e *execution) writeSnooze(scope SnoozeScope, name string, d time.Duration)
 		return db.New().SnoozeNamespace(ctx, e.Pool, db.SnoozeNamespaceParams{Namespace: name, For: d, Spread: spread})
 	})
 	if err != nil {
-		e.Logger.Error("a snooze could not be written; other clients go on", "name", name, "for", d, "error", err)
+		e.Logger.Error("a snooze could not be written; other clients go on", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "name", name, "for", d, "error", err)
 	}
 	e.Snoozes.know(scope, name, until) // also for what was claimed while it was written
 }

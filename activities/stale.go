@@ -83,6 +83,10 @@ func (p *pass) warnStale() {
 	if p.laggards == 0 {
 		return
 	}
+	some := p.lagging
+	if p.activities.HashObjectIDs {
+		some = nil
+	}
 	p.log().Warn("objects are listed in an older version than the stored one, pass after pass, and are not taken: is their Compare, "+
-		"or their Revision, right? Force takes them", "kind", p.in.Kind, "objects", p.laggards, "some", p.lagging)
+		"or their Revision, right? Force takes them", "objects", p.laggards, "some", some)
 }

@@ -59,6 +59,6 @@ func (e *execution) warnUnreadable(set []*claimed) {
 	}
 	if first != nil {
 		e.Logger.Warn("stored objects do not decode; their resources wait for a worker that understands them, or for an inform that replaces them",
-			"kind", first.worked.Kind, "object_id", first.worked.ObjectID, "resources", count, "error", first.outcome.Error)
+			append(e.fields(first.worked), "resources", count, "error", first.outcome.Error)...)
 	}
 }

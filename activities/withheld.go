@@ -46,18 +46,18 @@ func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why str
 	switch decision {
 	case Approved:
 		p.log().Warn(why+", which was approved: it is marked deleted",
-			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "approved", *noted.DecidedMissing)
+			"missing", counted.Missing, "of", counted.Total, "approved", *noted.DecidedMissing)
 		return false, nil
 	case Dismissed:
 		p.log().Info(why+", which was dismissed: nothing is marked deleted",
-			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "dismissed", *noted.DecidedMissing)
+			"missing", counted.Missing, "of", counted.Total, "dismissed", *noted.DecidedMissing)
 	default:
 		p.log().Error(why+": nothing is marked deleted until it is approved (delta informs approve KIND)",
-			"kind", p.in.Kind, "missing", counted.Missing, "of", counted.Total, "since", noted.Since.UTC().Format(time.RFC3339),
+			"missing", counted.Missing, "of", counted.Total, "since", noted.Since.UTC().Format(time.RFC3339),
 			"allowed", a.Listing.MostDeleted, "allowed_share", a.Listing.MostDeletedShare)
 	}
 	p.progress.Withheld = counted.Missing
-	return true, nil
+	return true, p.reportWithheld(ctx)
 }
 
 // forgetWithheld ends what was withheld of the kind, or of its shard.

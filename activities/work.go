@@ -38,7 +38,7 @@ func (e *execution) call(
 	set []*claimed, tasks []*Task, user userFunc, spawn func(call func()),
 ) []Outcome {
 	row := tasks[0].Row
-	kind, objectID, attempt := row.ObjectKind, row.ObjectID, row.Attempt
+	kind := row.ObjectKind
 	taken, ok := e.reserved.take(row.Namespace)
 	if !ok {
 		e.reserved.leave()
@@ -104,15 +104,14 @@ func (e *execution) call(
 	case <-grace.C:
 	}
 
-	e.Logger.Error(user.name+" ignores the end of its context; its slots stay taken, and its resources claimed, until it returns",
-		"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks), "reason", context.Cause(workCtx))
+	fields := append(e.fields(set[0].worked), "resources", len(tasks), "reason", context.Cause(workCtx))
+	e.Logger.Error(user.name+" ignores the end of its context; its slots stay taken, and its resources claimed, until it returns", fields...)
 	returned := make(chan struct{})
 	e.claim.hold()
 	go func() {
 		defer e.claim.release()
 		<-done
-		e.Logger.Warn(user.name+" returned after its attempt was closed; the result is not used",
-			"kind", kind, "object_id", objectID, "attempt", attempt, "resources", len(tasks))
+		e.Logger.Warn(user.name+" returned after its attempt was closed; the result is not used", fields...)
 		close(returned)
 	}()
 	return e.explain(workCtx, alike(tasks, Outcome{

@@ -249,10 +249,11 @@ WHERE d.id > $1
   AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
   AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
   AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
-  AND d.tags @> $6::text[]
-  AND d.metadata @> $7::jsonb
+  AND (cardinality($6::text[]) = 0 OR d.shard = ANY ($6::text[]))
+  AND d.tags @> $7::text[]
+  AND d.metadata @> $8::jsonb
 ORDER BY d.id
-LIMIT $8::integer
+LIMIT $9::integer
 `
 
 type MatchingResourcesParams struct {
@@ -261,6 +262,7 @@ type MatchingResourcesParams struct {
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
+	Shards     []string
 	Tags       []string
 	Labels     []byte
 	Batch      int32
@@ -277,6 +279,7 @@ func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingRe
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
+		arg.Shards,
 		arg.Tags,
 		arg.Labels,
 		arg.Batch,

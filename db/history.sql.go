@@ -98,6 +98,18 @@ func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) e
 	return err
 }
 
+const latestInform = `-- name: LatestInform :one
+SELECT coalesce(max(i.id), 0)::bigint AS id FROM delta_inform i WHERE i.kind = $1
+`
+
+// The latest pass of a kind; 0 where there was none.
+func (q *Queries) LatestInform(ctx context.Context, db DBTX, kind string) (int64, error) {
+	row := db.QueryRow(ctx, latestInform, kind)
+	var id int64
+	err := row.Scan(&id)
+	return id, err
+}
+
 const listInforms = `-- name: ListInforms :many
 SELECT id, kind, shard, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, deleted, withheld, error FROM delta_inform WHERE (kind = $1 OR $1 = '') AND (shard = $2 OR $2 = '') ORDER BY id DESC LIMIT $3::integer
 `
@@ -139,6 +151,45 @@ func (q *Queries) ListInforms(ctx context.Context, db DBTX, arg ListInformsParam
 			&i.Withheld,
 			&i.Error,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const passesOfRun = `-- name: PassesOfRun :many
+SELECT i.run_id, max(i.listed)::bigint AS listed, max(i.new + i.changed)::bigint AS scheduled FROM delta_inform i
+WHERE i.kind = $1 AND i.id > $2 AND starts_with(i.workflow_id, $3::text)
+GROUP BY i.run_id
+`
+
+type PassesOfRunParams struct {
+	Kind       string
+	After      int64
+	WorkflowID string
+}
+
+type PassesOfRunRow struct {
+	RunID     string
+	Listed    int64
+	Scheduled int64
+}
+
+// What the passes of the shards of a run have come to that have ended, each with its best try. None of them began before another pass.
+func (q *Queries) PassesOfRun(ctx context.Context, db DBTX, arg PassesOfRunParams) ([]PassesOfRunRow, error) {
+	rows, err := db.Query(ctx, passesOfRun, arg.Kind, arg.After, arg.WorkflowID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PassesOfRunRow
+	for rows.Next() {
+		var i PassesOfRunRow
+		if err := rows.Scan(&i.RunID, &i.Listed, &i.Scheduled); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

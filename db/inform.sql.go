@@ -23,7 +23,7 @@ SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     $12::bigint AS revision, $13::integer AS object_version,
     nullif($14::text, '') AS shard, nullif($15::text, '') AS limit_key,
-    $16::jsonb AS carrier
+    nullif($16::text, '') AS carrier
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
@@ -95,7 +95,7 @@ type InformResourceParams struct {
 	ObjectVersion      int32
 	Shard              string
 	LimitKey           string
-	Carrier            []byte
+	Carrier            string
 	MoveNamespace      bool
 	Revive             bool
 	Forced             bool
@@ -271,7 +271,7 @@ FROM (
         unnest($17::integer[]) AS object_version,
         nullif(unnest($18::text[]), '') AS shard,
         nullif(unnest($19::text[]), '') AS limit_key,
-        nullif(unnest($20::text[]), '')::jsonb AS carrier,
+        nullif(unnest($20::text[]), '') AS carrier,
         unnest($21::boolean[]) AS forced,
         unnest($22::boolean[]) AS sync_metadata,
         unnest($23::bytea[]) AS expected_hash

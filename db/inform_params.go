@@ -83,7 +83,7 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		give(&p.ObjectVersions, n, i, o.ObjectVersion, o.ObjectVersion != 0)
 		give(&p.Shards, n, i, o.Shard, o.Shard != "")
 		give(&p.LimitKeys, n, i, o.LimitKey, o.LimitKey != "")
-		give(&p.Carriers, n, i, string(o.Carrier), len(o.Carrier) > 0)
+		give(&p.Carriers, n, i, o.Carrier, o.Carrier != "")
 		give(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
 		give(&p.Forced, n, i, true, o.Force)
 		give(&p.SyncMetadata, n, i, true, o.SyncMetadata)

@@ -355,6 +355,53 @@ func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParam
 	return err
 }
 
+const nameMissing = `-- name: NameMissing :many
+SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
+FROM delta_resource r
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, ($4::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $5 AND l.object_id = r.object_id)
+ORDER BY r.object_id
+LIMIT $6::integer
+`
+
+type NameMissingParams struct {
+	HashIds bool
+	Kind    string
+	Shard   string
+	Began   string
+	Pass    string
+	Most    int32
+}
+
+// The first of what CountMissing counts as missing.
+func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParams) ([]string, error) {
+	rows, err := db.Query(ctx, nameMissing,
+		arg.HashIds,
+		arg.Kind,
+		arg.Shard,
+		arg.Began,
+		arg.Pass,
+		arg.Most,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		items = append(items, name)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const pageEnd = `-- name: PageEnd :one
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
     SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND ($2::text = '' OR d.shard = $2) AND d.object_id > $3 ORDER BY d.object_id LIMIT $4::integer

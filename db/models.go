@@ -140,7 +140,7 @@ type Resource struct {
 	Metadata          []byte
 	Tags              []string
 	Errors            [][]byte
-	Carrier           []byte
+	Carrier           *string
 }
 
 type Shard struct {

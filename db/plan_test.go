@@ -352,6 +352,28 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 3 * few,
 		},
+		"ExplainResource": {
+			before: "state = 'failed'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				found, err := q.ExplainResource(ctx, conn, db.ExplainResourceParams{Kind: "thing", ObjectID: "000500", Several: 3})
+				if found.Resource.ObjectID != "000500" {
+					err = errors.Join(err, fmt.Errorf("it is %q", found.Resource.ObjectID))
+				}
+				return 1, err
+			},
+			does: 1, most: few,
+		},
+		"CountClaimed": {
+			before: "state = 'pending', claim = gen_random_uuid(), claimed_until = now() + interval '1 minute', dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := limitKeys(ctx, conn, 1); err != nil {
+					return 0, err
+				}
+				counted, err := q.CountClaimed(ctx, conn, db.CountClaimedParams{Kind: "thing", Namespace: "default", Longest: 15 * time.Minute})
+				return int(counted.OfKind), err
+			},
+			does: few, most: 3 * few,
+		},
 		"FirstUnsettled": {
 			before: "state = 'failed'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

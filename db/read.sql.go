@@ -364,11 +364,12 @@ WHERE r.id > $1
   AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
   AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
   AND (cardinality($4::text[]) = 0 OR r.namespace = ANY ($4::text[]))
-  AND (cardinality($5::text[]) = 0 OR r.state::text = ANY ($5::text[]))
-  AND r.tags @> $6::text[]
-  AND r.metadata @> $7::jsonb
+  AND (cardinality($5::text[]) = 0 OR r.shard = ANY ($5::text[]))
+  AND (cardinality($6::text[]) = 0 OR r.state::text = ANY ($6::text[]))
+  AND r.tags @> $7::text[]
+  AND r.metadata @> $8::jsonb
 ORDER BY r.id
-LIMIT $8::integer
+LIMIT $9::integer
 `
 
 type ListResourcesParams struct {
@@ -376,6 +377,7 @@ type ListResourcesParams struct {
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
+	Shards     []string
 	States     []string
 	Tags       []string
 	Labels     []byte
@@ -389,6 +391,7 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
+		arg.Shards,
 		arg.States,
 		arg.Tags,
 		arg.Labels,

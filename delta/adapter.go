@@ -46,7 +46,7 @@ func (a *controllerAdapter[T]) call(
 		return activities.Outcome{Verdict: activities.VerdictUnreadable, Error: err.Error()}
 	}
 	call := &Call{
-		Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}, carriers: [][]byte{task.Carrier},
+		Operation: operation, Kind: a.kind, Resources: []*deltatype.ResourceRow{resource.ResourceRow}, carriers: []string{task.Carrier},
 	}
 	return outcomeOf(callAround(ctx, call, func(ctx context.Context) error { return method(ctx, resource) }))
 }

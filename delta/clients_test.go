@@ -120,7 +120,7 @@ func TestAnotherDatabaseWithTheSamePrefixIsRefused(t *testing.T) {
 	require.NoError(t, err)
 
 	// Or, when the other one is gone for good, the prefix can be freed.
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 	require.NoError(t, other.client(config).Start(t.Context()))
 }
 
@@ -133,7 +133,7 @@ func TestAWorkflowOfAnotherDatabaseIsEndedAndTheRowGetsItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	h.eventually("account", "ann", synced(1))
 	require.NoError(t, old.Stop(t.Context()))
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
 	// The other database takes the prefix, with the workflow of the first still at rest there.
 	config := other.config(with(&controller[account]{}))
@@ -254,6 +254,12 @@ func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	return killItself()
 }
 
+// notePID notes which process has called Work.
+func notePID(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
+	return err
+}
+
 // killItself kills the process. It returns only if that fails.
 func killItself() error {
 	self, err := os.FindProcess(os.Getpid())
@@ -326,9 +332,16 @@ func child(mode string) error {
 			if strings.HasPrefix(r.ObjectID, "completes") {
 				return completeAndDie(ctx, pool, r)
 			}
+			if strings.HasPrefix(r.ObjectID, "short") {
+				return notePID(ctx, pool, r.ObjectID)
+			}
 			fmt.Println("holding")
 			select {}
 		}})
+		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
+			return notePID(ctx, pool, r.ObjectID)
+		}})
+		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {
 			_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", r.ObjectID, os.Getpid())
 			return err

@@ -111,7 +111,7 @@ func (c *Client) commandAll(ctx context.Context, command activities.Command, fil
 	for {
 		ids, err := db.New().MatchingResources(ctx, c.pool, db.MatchingResourcesParams{
 			AfterID: after, States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
-			Namespaces: orEmpty(filter.Namespaces), Tags: orEmpty(filter.Tags), Labels: labels, Batch: commandPage,
+			Namespaces: orEmpty(filter.Namespaces), Shards: orEmpty(filter.Shards), Tags: orEmpty(filter.Tags), Labels: labels, Batch: commandPage,
 		})
 		if err != nil {
 			return done, fmt.Errorf("delta: %s: %w", command, schemaError(err))

@@ -21,6 +21,9 @@ type connection struct {
 	end   context.CancelFunc
 }
 
+// errStopped is that of calls which need Temporal, of a client that was stopped.
+var errStopped = errors.New("the client has been stopped")
+
 func newConnection() connection {
 	c := connection{turn: semaphore.NewWeighted(1)}
 	c.ended, c.end = context.WithCancel(context.Background())
@@ -38,7 +41,7 @@ func (c *Client) reach(ctx context.Context) (*engine, error) {
 	case c.connection.running != nil:
 		return c.connection.running, nil
 	case c.connection.ended.Err() != nil:
-		return nil, errors.New("the client has been stopped")
+		return nil, errStopped
 	case c.connection.idle != nil:
 		return c.connection.idle, nil
 	}

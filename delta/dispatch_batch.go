@@ -40,10 +40,11 @@ func (d *dispatcher) startBatch(ctx context.Context, id string, members []db.Lea
 		d.recordWoken(DispatchBatch, 1, len(members), err)
 	}
 	if err == nil {
+		d.log.Debug("a batch was started", "kind", d.kind, "namespace", namespace, "workflow_id", id, "resources", len(members))
 		return nil
 	}
 	if ctx.Err() == nil && !isTemporalDown(err) {
-		d.log.Warn("a batch cannot be started; its members wait, and no others", "kind", d.kind, "resources", len(members), "error", err)
+		d.log.Warn("a batch cannot be started; its members wait, and no others", "kind", d.kind, "namespace", namespace, "workflow_id", id, "resources", len(members), "error", err)
 		return d.release(ctx, members, func(row db.LeaseDueRow) (time.Duration, string) {
 			return d.startBackoff(row.ID), batchNotStarted + err.Error()
 		})

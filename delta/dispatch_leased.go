@@ -222,7 +222,7 @@ func (d *dispatcher) leaveLeased(ctx context.Context) {
 		case batch := <-d.leased.queue:
 			d.leased.give(1)
 			if err := d.releaseNow(ctx, batch.members); err != nil {
-				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "error", err)
+				d.log.Warn("leaving a batch to others failed; it is started when its lease runs out", "kind", d.kind, "workflow_id", batch.id, "error", err)
 			}
 		default:
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,7 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 			err := d.wakeWorkflow(calls, row)
 			if err == nil {
 				d.started(row.ID)
+				d.debug("a workflow was started or woken", row)
 				return nil
 			}
 			mu.Lock()
@@ -74,8 +76,8 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 	if len(atFault) > 0 {
 		first := atFault[0]
 		d.recordWoken(DispatchSingle, len(atFault), 1, reasons[first.ID])
-		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them", "kind", d.kind,
-			"resources", len(atFault), "object_id", d.shown(first), "error", reasons[first.ID])
+		d.log.Warn("the workflows of some resources cannot be started; the others do not wait for them",
+			append(d.fields(first), "resources", len(atFault), "error", reasons[first.ID])...)
 	}
 	err := d.release(ctx, atFault, func(row db.LeaseDueRow) (time.Duration, string) {
 		return d.startBackoff(row.ID), workflowNotStarted + reasons[row.ID].Error()
@@ -105,12 +107,20 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 	}
 }
 
-// shown is what the log may have of a row.
-func (d *dispatcher) shown(row db.LeaseDueRow) string {
+// fields are those that a line of the log has of a row.
+func (d *dispatcher) fields(row db.LeaseDueRow) []any {
+	id := slog.String("object_id", row.ObjectID)
 	if row.HashedID != nil {
-		return "#" + *row.HashedID
+		id = slog.String("hashed_id", *row.HashedID)
 	}
-	return row.ObjectID
+	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflow(refTo(d.ref(), row))}
+}
+
+// debug logs what was done for a row.
+func (d *dispatcher) debug(message string, row db.LeaseDueRow) {
+	if d.log.Enabled(context.Background(), slog.LevelDebug) {
+		d.log.Debug(message, d.fields(row)...)
+	}
 }
 
 // started forgets the failures of a row.
@@ -201,7 +211,7 @@ func (d *dispatcher) wakeAs(call context.Context, row db.LeaseDueRow, ref activi
 		}
 	}
 	if d.isLate(row) || row.Worked {
-		if err := d.rehome(call, options, row.Worked); err != nil {
+		if err := d.rehome(call, options, row); err != nil {
 			return err
 		}
 		if ref.SearchAttributes && !d.ref().SearchAttributes { // the workflow could not get on for them
@@ -231,7 +241,7 @@ func (d *dispatcher) startWorkflow(ctx context.Context, options client.StartWork
 // rehome terminates a workflow that cannot get on: it waits on a task queue which is not the kind's any more, and may never be polled, or
 // for a worker that is cut off from Postgres, but not from Temporal, or it was started with search attributes that Temporal no longer has.
 // The row, which has no claim that is alive, says everything that the next one has to know.
-func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, worked bool) error {
+func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOptions, row db.LeaseDueRow) error {
 	described, err := d.client.DescribeWorkflow(ctx, options.ID, "")
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil
@@ -245,7 +255,7 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 	case found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING:
 	case there != options.TaskQueue:
 		why = "its task queue is not the kind's any more"
-	case worked && isExecuted(found):
+	case row.Worked && isExecuted(found):
 		why = "its worker has no claim, and does not give up"
 	case found.GetPendingWorkflowTask().GetAttempt() > 1:
 		lacks, err := d.lacksAttributes(ctx, found.GetWorkflowExecutionInfo().GetExecution())
@@ -260,8 +270,8 @@ func (d *dispatcher) rehome(ctx context.Context, options client.StartWorkflowOpt
 	if why == "" {
 		return nil
 	}
-	d.log.Warn("a resource was late because its workflow does not get on; it is started anew", "kind", d.kind,
-		"workflow_id", options.ID, "reason", why, "task_queue", there, "instead", options.TaskQueue)
+	d.log.Warn("a resource was late because its workflow does not get on; it is started anew",
+		append(d.fields(row), "reason", why, "task_queue", there, "instead", options.TaskQueue)...)
 	return d.client.TerminateWorkflow(ctx, options.ID, found.GetWorkflowExecutionInfo().GetExecution().GetRunId(), why)
 }
 

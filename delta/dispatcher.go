@@ -213,6 +213,9 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			err = leaseErr
 			break
 		}
+		if count > 0 {
+			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting_for_slots", count-len(due))
+		}
 		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, too.
 		full = count == size || len(due) < count
 		var members, singles []db.LeaseDueRow

@@ -377,6 +377,17 @@ func ExampleClient_List() {
 	fmt.Println(retried, err)
 }
 
+func ExampleClient_Explain() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	explained, err := deltaClient.Explain(ctx, "user", "usr_8fT2xw0VbRc")
+	if err != nil {
+		panic(err)
+	}
+	for _, reason := range explained.Reasons { // the first one decides
+		fmt.Println(reason.Code, reason.Text, reason.Until, reason.Remedy)
+	}
+}
+
 func ExampleClient_Register() {
 	temporal, err := client.Dial(client.Options{})
 	if err != nil {

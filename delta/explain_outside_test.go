@@ -90,6 +90,14 @@ func explainDue(t *testing.T, seen *reasonsSeen) {
 	reason := x.decides("new", delta.ReasonDue)
 	require.Contains(t, reason.Text, "a dispatcher takes it within seconds")
 	require.Equal(t, x.row("explained", "new").DueAt, reason.Since)
+
+	// A client that was not told of the task queue reads it in the database.
+	other := &explaining[single]{harness: x.harness, c: x.client(x.config()), seen: seen}
+	other.decides("new", delta.ReasonDue)
+	status, err := other.c.TemporalStatus(t.Context(), "explained")
+	require.NoError(t, err)
+	require.Equal(t, t.Name(), status.Kinds["explained"].TaskQueue)
+	require.NotEmpty(t, status.Kinds["explained"].Workers)
 	x.exec(`update delta_resource set due_at = now() - interval '5 minutes'`)
 	until(t, func() bool { return strings.Contains(x.decides("new", delta.ReasonDue).Text, "it is late") })
 }

@@ -1,7 +1,7 @@
 package delta
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,7 +45,7 @@ func (f *facts) standing() []Reason {
 	case deltatype.ResourceStateSynced:
 		text := "it is synced, and kept so"
 		if r.DueAt != nil {
-			text = "it is synced; then it expires, or its row is removed"
+			text = "it is synced, until it expires or its row is removed"
 		}
 		return []Reason{{
 			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: "nothing; to sync it now: " + remedy.Resource("invalidate", kind, id),
@@ -57,7 +57,7 @@ func (f *facts) standing() []Reason {
 			return []Reason{{Code: ReasonFinalizing, Text: f.deletion() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
 		}
 		return []Reason{{
-			Code: ReasonDeleted, Text: f.deletion() + "; then its row is removed", Since: r.SyncedAt, Until: r.DueAt,
+			Code: ReasonDeleted, Text: f.deletion() + "; its row is removed after its retention", Since: r.SyncedAt, Until: r.DueAt,
 			Remedy: "if it exists: inform it, or " + remedy.Resource("revive", kind, id),
 		}}
 	case deltatype.ResourceStateUnknown:
@@ -74,14 +74,14 @@ func (f *facts) degraded() Reason {
 	r := f.row
 	reason := Reason{
 		Code: ReasonExhausted, Since: r.AttemptedAt, Until: r.DueAt,
-		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again then, and when an informer lists it", r.MaxAttempts),
+		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again slowly, and when an informer lists it", r.MaxAttempts),
 		Remedy: "when the reason is gone: " + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
 	}
 	switch {
 	case !f.Heals:
-		reason.Code, reason.Text = ReasonHopeless, "its Work has said that further attempts are hopeless; then its row is removed"
+		reason.Code, reason.Text = ReasonHopeless, "its Work has said that further attempts are hopeless; its row is removed after its retention"
 	case f.DegradedRetry != nil && *f.DegradedRetry <= 0:
-		reason.Text = fmt.Sprintf("all of its %d attempts have failed; then its row is removed, unless an informer lists it", r.MaxAttempts)
+		reason.Text = fmt.Sprintf("all of its %d attempts have failed; its row is removed after its retention, unless an informer lists it", r.MaxAttempts)
 	}
 	return reason
 }
@@ -171,12 +171,12 @@ func (f *facts) faults() (all []Reason) {
 		// What was claimed since then was started.
 		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
 			all = append(all, Reason{
-				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again then",
+				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again by itself",
 			})
 		}
 	case f.AwaitsAttempt && r.DueAt != nil && r.DueAt.After(f.Now) && r.State != deltatype.ResourceStateFailed && r.Snoozes == 0:
 		all = append(all, Reason{
-			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". Another one is asked then",
+			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". It is offered to workers again and again",
 			Since: &latest.At, Until: r.DueAt,
 			Remedy: "start a client whose controller understands it (Upgrade), or inform the object anew",
 		})
@@ -232,10 +232,17 @@ func (f *facts) waits() (all []Reason) {
 // troubles says what is wrong between Delta and Temporal.
 func (f *facts) troubles() (all []Reason) {
 	if f.temporalErr != nil {
-		all = append(all, Reason{
-			Code: ReasonTemporalUnreachable, Text: "Temporal cannot be asked, so this is without what only Temporal knows: " + strings.TrimPrefix(f.temporalErr.Error(), "delta: "),
-			Remedy: remedy.ReachTemporal,
-		})
+		reason := Reason{
+			Code: ReasonTemporalUnreachable, Remedy: remedy.ReachTemporal,
+			Text: "Temporal cannot be asked, so this is without what only Temporal knows: " + strings.TrimPrefix(f.temporalErr.Error(), "delta: "),
+		}
+		switch {
+		case errors.Is(f.temporalErr, ErrOtherInstallation):
+			reason.Remedy = remedy.MatchInstallation
+		case errors.Is(f.temporalErr, errStopped):
+			reason.Remedy = "ask another client, or delta resources explain"
+		}
+		all = append(all, reason)
 	}
 	if f.Worked {
 		all = append(all, Reason{
@@ -260,115 +267,23 @@ func (f *facts) troubles() (all []Reason) {
 // endedWorkflow says how the workflow has ended that the row was given to, and when; empty where it runs, has done its part, or is about to be
 // started.
 func (f *facts) endedWorkflow() (how string, at *time.Time) {
-	t := f.temporal
-	if t == nil || !f.isWaiting() || t.isRunning() {
+	t, r := f.temporal, f.row
+	if t == nil || t.isRunning() || !(f.Worked || f.isLeased()) {
 		return "", nil
 	}
 	if how, at = t.wasEnded(); how != "" {
 		return how, at
 	}
-	// A row that was claimed had a workflow of this name, and waits for its timer if a dispatcher is to look later.
-	if r := f.row; t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" && r.DispatchAt != nil && r.DueAt != nil && r.DispatchAt.After(*r.DueAt) {
+	if t.described == nil && r.AttemptedAt != nil && r.WorkflowID != "" { // what was claimed had a workflow of this name
 		return "is gone", nil
 	}
 	return "", nil
 }
 
-// limits says which limits it waits for, of its key or of rates.
-func (f *facts) limits() []Reason {
-	if !f.isDue() {
-		return nil
-	}
-	if key := f.key; key != nil && key.WaitsSince != nil {
-		return []Reason{f.limitKey()}
-	}
-	return f.rates()
-}
-
-// turns says what a row waits for that nothing else keeps from its next step. There is one reason at least.
-func (f *facts) turns() []Reason {
-	if all := f.limits(); len(all) > 0 {
-		return all
-	}
-	r, t := f.row, f.temporal
-	if f.isDue() && f.maxWorkers > 0 && f.claimed.OfNamespace >= int64(f.maxWorkers) {
-		return []Reason{{
-			Code: ReasonNamespaceSlots, Since: r.DueAt, Remedy: "nothing; or raise MaxWorkers: delta namespaces set " + r.Namespace + " --max-workers N",
-			Text: fmt.Sprintf("%d of its namespace %q are in work, and each client works %d of it at once", f.claimed.OfNamespace, r.Namespace, f.maxWorkers),
-		}}
-	}
-	if t != nil && t.isRunning() && t.isBatch {
-		return []Reason{{
-			Code: ReasonInBatch, Text: "it is in the batch " + t.workflowID + ", which has not claimed it yet: others of it, or other batches, come first", Since: r.DueAt,
-		}}
-	}
-	if t != nil && t.isRunning() && t.attempt() != nil {
-		text := fmt.Sprintf("it waits for a slot of a worker, of which %s poll its task queue; %d of its kind are in work", counted(len(t.pollers), "client"), f.claimed.OfKind)
-		if t.isExecuted() {
-			text = fmt.Sprintf("client %s has it, where it waits for a slot: Parallelism of its kind, or MaxWorkers of its namespace; %d of its kind are in work",
-				t.worker, f.claimed.OfKind)
-		}
-		return []Reason{{Code: ReasonWorkerSlots, Text: text, Since: r.DueAt, Remedy: "nothing; or raise ObjectSettings.Parallelism, or start more clients"}}
-	}
-	return []Reason{f.due()}
-}
-
-func counted(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// due is for what is taken within seconds, or should have been.
-func (f *facts) due() Reason {
-	reason := Reason{Code: ReasonDue, Text: "it is due: a dispatcher takes it within seconds", Since: f.row.DueAt}
-	switch r := f.row; {
-	case f.isLate():
-		reason.Text, reason.Remedy = "it is late: its next step was due, and was not begun", remedy.FindLate+"; delta doctor looks at all of that"
-	case r.DueAt != nil && r.DueAt.After(f.Now):
-		reason.Text, reason.Since, reason.Until = "it is to be tried later", nil, r.DueAt
-	case r.DispatchAt != nil && r.DispatchAt.After(f.Now):
-		reason.Text = "it is due: a dispatcher has woken its workflow, which begins the attempt in a moment"
-	}
-	return reason
-}
-
-// limitKey is for a row that waits for a slot of its limit key.
-func (f *facts) limitKey() Reason {
-	key := f.key
-	reason := Reason{Code: ReasonLimitKey, Since: key.WaitsSince, Remedy: "nothing; or " + remedy.AskForLimits}
-	reason.Text = fmt.Sprintf("it waits for its limit key %q: %d in work", key.Key, key.Running)
-	if key.Concurrency > 0 {
-		reason.Text += fmt.Sprintf(" of %d", key.Concurrency)
-	}
-	reason.Text += fmt.Sprintf(", %d waiting", key.Waiting)
-	if next := db.UTC(f.KeyNextCallAt); key.Rate > 0 && next != nil && next.After(f.Now) {
-		reason.Text += fmt.Sprintf("; %g calls a second may begin, and those until then are taken", key.Rate)
-		reason.Until = next
-	}
-	return reason
-}
-
-// rates says which rates have their next calls reserved for others.
-func (f *facts) rates() (all []Reason) {
-	for _, rate := range []struct {
-		code ReasonCode
-		of   string
-		next *time.Time
-	}{
-		{ReasonKindRate, "its kind", f.KindNextCallAt},
-		{ReasonNamespaceRate, fmt.Sprintf("its namespace %q", f.row.Namespace), f.NamespaceNextCallAt},
-	} {
-		if next := db.UTC(rate.next); next != nil && next.After(f.Now) {
-			all = append(all, Reason{
-				Code: rate.code, Since: f.row.DueAt, Until: next, Remedy: "nothing; or raise its RateLimit",
-				Text: "the RateLimit of " + rate.of + " lets no call begin at the moment: those until then are reserved, this one's among them or after them",
-			})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b Reason) int { return cmp.Compare(b.Until.UnixNano(), a.Until.UnixNano()) })
-	return all
+// isLeased reports whether a workflow was told to look at the row, or waits for its time: a dispatcher looks later than that.
+func (f *facts) isLeased() bool {
+	r := f.row
+	return r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.DueAt == nil || r.DispatchAt.After(*r.DueAt))
 }
 
 // remarks says what else is to be known, which does not decide.

@@ -36,10 +36,7 @@ func (c *Client) readTemporalFacts(ctx context.Context, f *facts) (*temporalFact
 	if err != nil {
 		return nil, temporalError(ctx, err)
 	}
-	t := &temporalFacts{taskQueue: e.names.taskQueue(f.row.ObjectKind), workflowID: f.row.WorkflowID}
-	if f.TaskQueue != nil {
-		t.taskQueue = *f.TaskQueue
-	}
+	t := &temporalFacts{taskQueue: e.names.at(f.TaskQueue).taskQueue(f.row.ObjectKind), workflowID: f.row.WorkflowID}
 	if t.workflowID == "" {
 		if t.workflowID, err = c.WorkflowID(ctx, f.row.ObjectKind, f.row.ObjectID); err != nil {
 			return nil, temporalError(ctx, err)

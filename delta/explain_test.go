@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -199,6 +200,7 @@ func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 			"listings":        {explainListings, nil},
 			"shards":          {explainShards, nil},
 			"hashed":          {explainHashed, nil},
+			"next generation": {explainNextGeneration[single], explainNextGeneration[batches]},
 			"unknown to Work": {explainUnknownState, nil},
 		} {
 			for i, mode := range []string{"single", "batches"} {
@@ -238,6 +240,15 @@ func reasonCodes(t *testing.T) (all []delta.ReasonCode) {
 	})
 	require.NotEmpty(t, all)
 	return all
+}
+
+func TestTheDocumentationHasEachReason(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/command.md")
+	require.NoError(t, err)
+	for _, code := range reasonCodes(t) {
+		require.Contains(t, string(text), "`"+string(code)+"`")
+	}
 }
 
 func TestExplainNeedsAResource(t *testing.T) {
@@ -475,6 +486,30 @@ func explainNoFinalizer[M mode](t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, x.says("explained", "old", delta.ReasonNoFinalizer).Remedy, "whose controller has the Finalizer")
 	x.exec(`update delta_resource set finalized = null, due_at = now() + interval '1 hour'`)
 	require.Contains(t, x.decides("old", delta.ReasonDeleted).Text, "a command has said so")
+}
+
+// What was worked once, and is due again, does not wait for the workflow that it had.
+func explainNextGeneration[M mode](t *testing.T, seen *reasonsSeen) {
+	x := newExplaining[M](t, seen, nil).starts()
+	x.inform("ok")
+	x.decides("ok", delta.ReasonSynced)
+	before := x.row("explained", "ok").WorkflowID
+	require.NotEmpty(t, before)
+	require.NoError(t, x.c.Stop(t.Context()))
+	require.NoError(t, x.Temporal.TerminateWorkflow(t.Context(), before, "", "by the test"))
+	require.True(t, x.explain("explained", "ok").IsSynced(), "a client that was stopped explains what needs no Temporal")
+	x.c = x.client(x.config())
+	w := sdkworker.New(x.Temporal, x.Prefix+"/explained", ownWorker()) // somebody polls, and nobody dispatches
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	_, err := x.c.Inform(t.Context(), explained[M]{Name: "ok", Key: "changed"}, nil)
+	require.NoError(t, err)
+	x.exec(`update delta_resource set workflow_id = $1`, before)
+	require.Contains(t, x.decides("ok", delta.ReasonDue).Text, "a dispatcher takes it within seconds")
+	require.Len(t, x.explain("explained", "ok").Reasons, 1)
+	// Leased to it, it does.
+	x.exec(`update delta_resource set dispatch_at = now() + interval '1 minute'`)
+	require.Contains(t, x.decides("ok", delta.ReasonWorkflowGone).Text, before+" was terminated")
 }
 
 func explainHashed(t *testing.T, seen *reasonsSeen) {

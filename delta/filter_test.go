@@ -22,6 +22,7 @@ func TestAFilterWithAnEmptyListMatchesNothing(t *testing.T) {
 		"Kinds":      {Kinds: []string{}},
 		"ObjectIDs":  {Kinds: []string{"account"}, ObjectIDs: []string{}},
 		"Namespaces": {Namespaces: []string{}},
+		"Shards":     {Kinds: []string{"account"}, Shards: []string{}},
 		"States":     {States: []deltatype.ResourceState{}},
 		"Tags":       {Kinds: []string{"account"}, Tags: []string{}},
 		"Labels":     {Kinds: []string{"account"}, Labels: map[string]string{}},

@@ -166,6 +166,13 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		until(t, func() bool { return strings.Contains(h.details(row.WorkflowID), says) }, "%s", row.WorkflowID)
 	}
 
+	// A run that no longer lists what there is, and says which that is.
+	outside.set(list("-ok")...)
+	r, err = run()
+	require.NoError(t, err)
+	require.Equal(t, 3, r.Deleted)
+	require.Contains(t, h.details(r.WorkflowID), "because they are not listed any more: 3. #")
+
 	var found map[string]string
 	until(t, func() bool {
 		found = h.all()

@@ -114,7 +114,8 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 		ID:                    e.names.inform(params.ResourceKind) + "/" + rand.Text(),
 		TaskQueue:             e.names.informQueue(params.ResourceKind),
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-		StaticSummary:         "inform " + params.ResourceKind,
+		StaticSummary:         informSummary(in),
+		StaticDetails:         informDetails,
 	}, workflows.InformName, in)
 	if err != nil {
 		return nil, fmt.Errorf("delta: inform kind %s: starting the workflow: %w", params.ResourceKind, err)

@@ -329,7 +329,7 @@ func TestAScheduleThatAnotherInstallationLeftIsTakenOver(t *testing.T) {
 	h, other := newHarness(t), newHarness(t)
 	old := h.start(h.config(with(&controller[listed]{})))
 	require.NoError(t, old.Stop(t.Context()))
-	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation").Delete(t.Context()))
+	require.NoError(t, h.Temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/installation:do-not-resume-or-delete").Delete(t.Context()))
 
 	passed := make(chan struct{}, 10)
 	config := other.config(with(&controller[listed]{inform: func(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
@@ -379,7 +379,7 @@ func (l *looking) count(o *client.Options) {
 	o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(
 		func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			err := invoke(ctx, method, in, out, cc, opts...)
-			if asked, ok := in.(*workflowservice.DescribeScheduleRequest); ok && strings.HasSuffix(asked.GetScheduleId(), "/installation") {
+			if asked, ok := in.(*workflowservice.DescribeScheduleRequest); ok && strings.HasSuffix(asked.GetScheduleId(), "/installation:do-not-resume-or-delete") {
 				l.n.Add(1)
 			}
 			return err

@@ -302,11 +302,11 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
+	h.exec("CREATE TABLE calls (id text, pid integer)")
 	mode := modeOf(func(o tenant) ratedTenant { return ratedTenant{o} })
-	controller := mode.controller(func(context.Context, *deltatype.ResourceRow) error { return nil })
-	var c *delta.Client
-	for range 3 {
-		c = h.startWithPool(h.config(controller))
+	c := h.start(h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error { return notePID(ctx, h.Pool, r.ObjectID) })))
+	for range 2 {
+		h.startChild("keys", "started")
 	}
 	var objects []delta.Object
 	for i := range 24 {
@@ -317,6 +317,7 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	for i := range objects {
 		h.eventually(mode.kind, fmt.Sprint(i), synced(1))
 	}
+	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
 	var took float64
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT min(took) FROM (SELECT extract(epoch FROM max(attempted_at) - min(attempted_at)) AS took
 		FROM delta_resource GROUP BY limit_key) m`).Scan(&took))
@@ -326,6 +327,36 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 		SELECT attempted_at, lag(attempted_at, 2) OVER (PARTITION BY limit_key ORDER BY attempted_at) AS before FROM delta_resource) m`).Scan(&closest))
 	t.Logf("12 calls of a key took %.2f s; three took %.2f s at least", took, closest)
 	require.Greater(t, closest, 1/4., "a claim is written some time after its call was counted")
+}
+
+// Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.
+func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	h.exec("CREATE TABLE calls (id text, pid integer)")
+	mode := tenantModes()[0]
+	c := h.client(h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error { return notePID(ctx, h.Pool, r.ObjectID) })))
+	dies := h.startChild("keys", "started")
+	h.startChild("keys", "started")
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	most := h.watchKeys(mode.kind)
+	all := names("short", 120)
+	var objects []delta.Object
+	for i, name := range all {
+		objects = append(objects, mode.object(tenant{Name: name, Key: fmt.Sprint("key", i%3)}))
+	}
+	_, err := c.InformMany(t.Context(), objects, nil)
+	require.NoError(t, err)
+	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced'") >= 20 })
+	dies()
+	for _, name := range all {
+		h.eventually(mode.kind, name, synced(1))
+	}
+	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
+	require.LessOrEqual(t, most(), keySlots)
+	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE slot_key IS NOT NULL"))
 }
 
 func TestAKilledClientFreesItsKeys(t *testing.T) {

@@ -39,7 +39,7 @@ type Call struct {
 	Pass *PassCall
 
 	// carriers are what the informs of Resources carry, in their order.
-	carriers [][]byte
+	carriers []string
 }
 
 // PassCall is what a listing is called for.

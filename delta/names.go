@@ -39,6 +39,14 @@ func (n names) batches(kind string) string {
 	return workflows.ShortenID(n.prefix+"/"+kind, maxStem) + ":batch/"
 }
 
+// at are the names of a kind that is worked on a task queue of the user's, as the database says; a queue of the client's own goes first.
+func (n names) at(noted *string) names {
+	if n.queue == "" && noted != nil {
+		n.queue = *noted
+	}
+	return n
+}
+
 // isBatch reports whether a workflow is a batch of a kind.
 func (n names) isBatch(kind, workflowID string) bool {
 	return strings.HasPrefix(workflowID, n.batches(kind))
@@ -70,5 +78,6 @@ func (n names) informQueue(kind string) string {
 	return n.inform(kind)
 }
 
-// anchor is the id of the schedule that marks the prefix as taken by an installation.
-func (n names) anchor() string { return n.prefix + "/installation" }
+// anchor is the id of the schedule that marks the prefix as taken by an installation. The list of schedules in Temporal's UI shows nothing else that would
+// keep a person from tidying it up.
+func (n names) anchor() string { return n.prefix + "/installation:do-not-resume-or-delete" }

@@ -148,9 +148,9 @@ func TestNamesStayAsTheyAre(t *testing.T) {
 		"delta/user:batch/X":                                                     n.batch("user", "X"),
 		"delta/user":                                                             n.taskQueue("user"),
 		"delta/inform:user":                                                      n.inform("user"),
-		"delta/installation":                                                     n.anchor(),
-		"mine":                                                                   names{prefix: "delta", queue: "mine"}.informQueue("user"),
-		long + "/" + long:                                                        names{prefix: long}.taskQueue(long),
+		"delta/installation:do-not-resume-or-delete":                             n.anchor(),
+		"mine":            names{prefix: "delta", queue: "mine"}.informQueue("user"),
+		long + "/" + long: names{prefix: long}.taskQueue(long),
 		long + "/inform:" + long[:58] + "~2tld2gn7ancdr4zhc7gk7pue2i": names{prefix: long}.inform(long),
 	} {
 		require.Equal(t, want, got)

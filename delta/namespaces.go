@@ -88,7 +88,7 @@ func (c *Client) writeNamespace(ctx context.Context, name string, n NamespaceCon
 // rescheduleResting has what rests in a namespace rest for as long as its settings say, page by page.
 func (c *Client) rescheduleResting(ctx context.Context, namespace string) error {
 	page := db.MatchingResourcesParams{
-		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Kinds: []string{}, ObjectIds: []string{},
+		States: []string{"synced", "degraded", "deleted"}, Namespaces: []string{namespace}, Shards: []string{}, Kinds: []string{}, ObjectIds: []string{},
 		Tags: []string{}, Labels: []byte("{}"), Batch: forgetPage,
 	}
 	for {

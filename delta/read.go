@@ -23,10 +23,11 @@ const (
 // Filter chooses resources. Within a field any of the values matches, except for Tags and Labels, where all must. A field that
 // is nil matches everything. One that is empty and not nil matches nothing: a list that was computed, and came out empty, chooses none.
 type Filter struct {
-	// Kinds, ObjectIDs, Namespaces and States are what a resource must be one of.
+	// Kinds, ObjectIDs, Namespaces, Shards ([ObjectWithShard]) and States are what a resource must be one of. No shard matches a resource without one.
 	Kinds      []string
 	ObjectIDs  []string
 	Namespaces []string
+	Shards     []string
 	States     []deltatype.ResourceState
 	// Tags are those that it must have.
 	Tags []string
@@ -80,7 +81,7 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	}
 	rows, err := db.New().ListResources(ctx, c.pool, db.ListResourcesParams{
 		AfterID: page.After, Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs), Namespaces: orEmpty(filter.Namespaces),
-		States: texts(filter.States), Tags: orEmpty(filter.Tags), Labels: labels,
+		Shards: orEmpty(filter.Shards), States: texts(filter.States), Tags: orEmpty(filter.Tags), Labels: labels,
 		Batch: int32(page.Limit),
 	})
 	if err != nil {
@@ -111,6 +112,7 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 		empty bool
 	}{
 		{"ObjectIDs", filter.ObjectIDs, len(filter.ObjectIDs) == 0},
+		{"Shards", filter.Shards, len(filter.Shards) == 0},
 		{"States", filter.States, len(filter.States) == 0},
 		{"Tags", filter.Tags, len(filter.Tags) == 0},
 		{"Labels", filter.Labels, len(filter.Labels) == 0},
@@ -151,6 +153,11 @@ func (f Filter) check() error {
 			return inputError("States", string(state), "must be one of %s", strings.Join(all, ", "))
 		}
 	}
+	for _, shard := range f.Shards {
+		if err := checkShard("Shards", shard); err != nil {
+			return err
+		}
+	}
 	labels := slices.Concat(slices.Collect(maps.Keys(f.Labels)), slices.Collect(maps.Values(f.Labels)))
 	for field, values := range map[string][]string{
 		"Kinds": f.Kinds, "ObjectIDs": f.ObjectIDs, "Namespaces": f.Namespaces, "Tags": f.Tags, "Labels": labels,
@@ -173,7 +180,7 @@ func (f Filter) labels() ([]byte, error) {
 
 // choosesNothing reports whether there is a field that nothing matches.
 func (f Filter) choosesNothing() bool {
-	return isEmptyList(f.Kinds) || isEmptyList(f.ObjectIDs) || isEmptyList(f.Namespaces) || isEmptyList(f.States) || isEmptyList(f.Tags) ||
+	return isEmptyList(f.Kinds) || isEmptyList(f.ObjectIDs) || isEmptyList(f.Namespaces) || isEmptyList(f.Shards) || isEmptyList(f.States) || isEmptyList(f.Tags) ||
 		(f.Labels != nil && len(f.Labels) == 0)
 }
 
@@ -189,7 +196,7 @@ func (f Filter) choosesAll(states []deltatype.ResourceState) bool {
 
 // narrows reports whether a field other than States is set.
 func (f Filter) narrows() bool {
-	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Tags != nil || f.Labels != nil
+	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Shards != nil || f.Tags != nil || f.Labels != nil
 }
 
 func texts[T ~string](values []T) []string {

@@ -49,7 +49,8 @@ func claimPrefix(ctx context.Context, c client.Client, n names, installation str
 	_, err := c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 		ID:     n.anchor(),
 		Paused: true,
-		Note:   "Marks the prefix " + n.prefix + " as that of Delta installation " + installation + ". It never runs.",
+		Note: "Do not resume or delete: it never runs. It marks the prefix " + n.prefix + " as that of Delta installation " + installation +
+			", so that no other database takes it.",
 		Action: &client.ScheduleWorkflowAction{
 			// The only field that is stored as it is, whatever data converter is in use.
 			ID:        installation,
@@ -143,7 +144,10 @@ func partOfSecond(interval time.Duration) time.Duration {
 
 func (e *engine) informAction(id string, in activities.InformInput) *client.ScheduleWorkflowAction {
 	in.Trigger = activities.TriggerSchedule
-	return &client.ScheduleWorkflowAction{ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in}}
+	return &client.ScheduleWorkflowAction{
+		ID: id, Workflow: workflows.InformName, TaskQueue: e.names.informQueue(in.Kind), Args: []any{in},
+		StaticSummary: informSummary(in), StaticDetails: informDetails,
+	}
 }
 
 // write creates, changes or removes the schedule. Unless it is known to be ours, its note says whether it is.

@@ -212,7 +212,7 @@ func TestStartRepeatsCallsThatTemporalDoesNotAnswerInTime(t *testing.T) {
 		h.start(config)
 	}
 	for _, call := range []string{"CreateSchedule", "DescribeSchedule"} {
-		for _, id := range []string{"/installation", "/inform:listed"} {
+		for _, id := range []string{"/installation:do-not-resume-or-delete", "/inform:listed"} {
 			_, ok := refused.Load(call + " " + h.Prefix + id)
 			require.True(t, ok, "%s %s", call, id)
 		}

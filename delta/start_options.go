@@ -20,6 +20,26 @@ const (
 	maxFairnessKey = 64
 )
 
+// Details that the server keeps, so that nobody has to ask a worker for them. A resource's workflow has none: there may be millions.
+const (
+	informDetails = "How the run stands is in the Current Details, for which a worker is asked. What it came to, and which resources it has marked deleted or withheld, is in its result, " +
+		"or in its failure."
+	batchDetails = "Members are named by their object ids in the second argument of the input, unless ids are kept from Temporal. " +
+		"Their states are in the Current Details, for which a worker is asked, and in Postgres: `delta resources get KIND ID`."
+)
+
+// informSummary names a run of an informer.
+func informSummary(in activities.InformInput) string {
+	what := "inform "
+	if in.FullListing {
+		what = "inform, a full listing: "
+	}
+	if in.Options.Shard != "" {
+		return bounded(what+in.Kind+", shard "+in.Options.Shard, maxSummary)
+	}
+	return bounded(what+in.Kind, maxSummary)
+}
+
 // startOptions are those that the workflow of a resource is started with, whoever starts it.
 func startOptions(n names, ref activities.Ref, namespace string, state deltatype.ResourceState, priority int) client.StartWorkflowOptions {
 	id := cmp.Or(ref.HashedID, ref.ObjectID)
@@ -51,6 +71,7 @@ func batchOptions(n names, batch activities.Batch, namespace string, priority in
 		TaskQueue:                n.taskQueue(batch.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            bounded(fmt.Sprintf("%s, a batch of %d", batch.Kind, batch.IDs.Len()), maxSummary),
+		StaticDetails:            batchDetails,
 		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
 	}
 	if attributes {

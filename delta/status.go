@@ -225,12 +225,20 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	missing, err := e.missingAttributes(ctx)
 	status.MissingAttributes, status.AttributesError = slices.Sorted(maps.Keys(missing)), err
 
+	controllers, err := db.New().ListControllers(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: status: %w", schemaError(err))
+	}
+	noted := map[string]*string{}
+	for _, there := range controllers {
+		noted[there.Name] = there.TaskQueue
+	}
 	var mu sync.Mutex
 	var all errgroup.Group
 	all.SetLimit(statusCalls)
 	for _, kind := range kinds {
 		all.Go(func() error {
-			k, err := e.kindInTemporal(ctx, kind)
+			k, err := e.kindInTemporal(ctx, kind, noted[kind])
 			if err != nil {
 				return fmt.Errorf("delta: status of kind %s: %w", kind, err)
 			}
@@ -243,8 +251,10 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	return status, all.Wait()
 }
 
-func (e *engine) kindInTemporal(ctx context.Context, kind string) (k KindInTemporal, err error) {
-	k.TaskQueue, k.InformTaskQueue = e.names.taskQueue(kind), e.names.informQueue(kind)
+// kindInTemporal is how a kind stands there. noted is the task queue of the user's that the database has for it; nil for none.
+func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string) (k KindInTemporal, err error) {
+	names := e.names.at(noted)
+	k.TaskQueue, k.InformTaskQueue = names.taskQueue(kind), names.informQueue(kind)
 	if k.Workers, err = e.pollers(ctx, k.TaskQueue); err != nil {
 		return k, err
 	}

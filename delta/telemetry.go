@@ -20,7 +20,8 @@ type Telemetry interface {
 	// called once, with what it came to. Both may be nil: then the context stays as it is, and nothing is called.
 	StartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd))
 	// Inject returns what of a context with a span, or of a caller's, travels with the object to its Work, such as W3C's traceparent and tracestate.
-	// Names and values are printable ASCII, and 4 KiB at most together; others are dropped, which is logged. Nil is for nothing.
+	// Names and values are printable ASCII, names without ' ' and ':', and 4 KiB at most together; others are dropped, which is logged. Nil is for
+	// nothing.
 	Inject(ctx context.Context) map[string]string
 	// Record takes in a measurement: a value of one of the types that have Measurement in their names.
 	Record(ctx context.Context, measurement Measurement)

@@ -261,7 +261,7 @@ func (c *Client) spanOf(call *Call, carriers []carrier) Span {
 		span.Namespace = row.Namespace // a call has resources of one namespace
 		span.Resources[i] = SpanResource{ObjectID: id, Generation: row.Generation, Attempt: row.Attempt, IsFirst: row.Attempt <= 1 && row.Snoozes == 0}
 		if i < len(carriers) {
-			span.Resources[i].Carrier = carriers[i].Span
+			span.Resources[i].Carrier = carriers[i].span
 		}
 	}
 	return span

@@ -79,7 +79,7 @@ func TestAResourceIsFoundInTheTemporalUI(t *testing.T) {
 		run.WorkflowExecution.RunID + "/user-metadata")
 	b.Shows("account acc_Zp4Lk29vMxs")
 	b.Shows("State: degraded: resource degraded: upstream says: account is closed")
-	b.Shows("It rests until")
+	b.Shows("when it is removed")
 	if *screenshots {
 		b.Picture("../docs/images/resource.png")
 	}

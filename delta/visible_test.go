@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -245,4 +247,192 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 	require.Equal(t, 3, *n.(*int), "Work is called once for each attempt")
 	failed, _ := failuresOf(h.history(row.WorkflowID))
 	require.LessOrEqual(t, len(failed), 1)
+}
+
+// summaryOf is what the UI shows of an event.
+func summaryOf(t *testing.T, e *historypb.HistoryEvent) (summary string) {
+	t.Helper()
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayload(e.GetUserMetadata().GetSummary(), &summary))
+	return summary
+}
+
+// The summary of a timer is in the history: nobody has to ask a worker for it.
+func TestTemporalSaysInWordsWhatAResourceRestsFor(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.startWorker(func(_ context.Context, r *delta.Resource[account]) error {
+		switch r.ObjectID {
+		case "hopeless":
+			return delta.ResourceDegrade(errBoom)
+		case "exhausted":
+			return errBoom
+		case "gone":
+			return delta.ResourceDelete(nil)
+		case "failed":
+			return delta.ResourceSnooze(time.Hour)
+		}
+		return nil
+	})
+	for id, says := range map[string]struct{ timer, details string }{
+		"good":      {"synced: until it expires or is removed", "when it expires or is removed"},
+		"hopeless":  {"degraded: until it is removed", "when it is removed"},
+		"exhausted": {"degraded: until it is tried again", "when it is tried again"},
+		"gone":      {"deleted: until it is removed", "when it is removed"},
+		"failed":    {"scheduled: until the next attempt", "It waits for its next attempt, until"},
+	} {
+		_, err := c.Inform(t.Context(), account{Name: id}, &delta.InformOpts{MaxAttempts: 1})
+		require.NoError(t, err)
+		workflowID := h.Prefix + "/account/" + id
+		timer := h.comes(workflowID, func(e *historypb.HistoryEvent) bool { return e.GetTimerStartedEventAttributes() != nil })
+		require.Equal(t, says.timer, summaryOf(t, timer), id)
+		require.Contains(t, h.details(workflowID), says.details, id)
+	}
+}
+
+func TestTheDetailsOfABatchNameItsFailures(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
+		if strings.HasPrefix(r.ObjectID, "fails") {
+			return fmt.Errorf("calling for %s: %w", r.ObjectID, errBoom)
+		}
+		return nil
+	}})))
+	_, err := c.InformMany(t.Context(), manyBatched(append(names("good", 40), names("fails", 25)...)...), nil)
+	require.NoError(t, err)
+	row := h.eventually("batched", "good00", synced(1))
+	h.waits(row.WorkflowID)
+	details := h.details(row.WorkflowID)
+	require.Contains(t, details, "failed 25")
+	require.Contains(t, details, "20 of those that failed go on in workflows of their own, the others in other batches")
+	require.Equal(t, 20, strings.Count(details, errBoom.Error()))
+	require.Contains(t, details, "and 5 more")
+	require.Contains(t, h.staticDetails(row.WorkflowID, ""), "second argument of the input")
+}
+
+// staticDetails are what Temporal's server keeps for people who look at a workflow.
+func (h *harness) staticDetails(workflowID, runID string) (details string) {
+	h.t.Helper()
+	described, err := h.Temporal.DescribeWorkflow(context.Background(), workflowID, runID)
+	require.NoError(h.t, err)
+	payload := described.RawResponse.GetExecutionConfig().GetUserMetadata().GetDetails()
+	require.NoError(h.t, converter.GetDefaultDataConverter().FromPayload(payload, &details))
+	return details
+}
+
+func TestARunOfAnInformerSaysWhatItListedAndDeleted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := &upstream[mirror]{all: mirrors(10)}
+	c := h.start(h.config(with(&controller[mirror]{inform: outside.inform})))
+	run := func() *delta.InformRun {
+		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+		require.NoError(t, err)
+		return r
+	}
+	listed := run()
+	require.Contains(t, h.details(listed.WorkflowID), "(started by request) has ended")
+	require.Contains(t, h.details(listed.WorkflowID), "Listed **10** in 1 pages, of all there is. New or changed 10, refused 0")
+	outside.set(mirrors(9)...)
+	deleted := run()
+	require.Contains(t, h.details(deleted.WorkflowID), "Marked deleted, because they are not listed any more: 1. m009")
+	outside.set(mirrors(1)...)
+	withheld := run()
+	require.Contains(t, h.details(withheld.WorkflowID), "(delta informs approve mirror, or dismiss): 8. m001, m002")
+
+	// The server has it, too, where no worker answers.
+	require.NoError(t, c.Stop(context.Background()))
+	result := func(r *delta.InformRun) *activities.PassReport {
+		var progress activities.InformProgress
+		require.NoError(t, h.Temporal.GetWorkflow(t.Context(), r.WorkflowID, r.RunID).Get(t.Context(), &progress))
+		return progress.Pass
+	}
+	require.Equal(t, &activities.PassReport{Complete: true, Pages: 1}, result(listed))
+	require.Equal(t, []string{"m009"}, result(deleted).Deleted)
+	require.Len(t, result(withheld).Withheld, 8)
+	require.Contains(t, h.staticDetails(listed.WorkflowID, listed.RunID), "is in its result")
+}
+
+// lines are those of a log that say something and have all of some fields.
+func (b *logBuffer) lines(message string, fields ...string) (n int) {
+	for line := range strings.Lines(b.String()) {
+		has := strings.Contains(line, fmt.Sprintf("msg=%q", message))
+		for _, field := range fields {
+			has = has && strings.Contains(line, " "+field)
+		}
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
+func TestTheLogSaysWhatBecomesOfAResource(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var logs logBuffer
+	config := h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error { return nil }}))
+	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c := h.start(config)
+	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "ann", synced(1))
+	of := []string{"kind=account", "object_id=ann", "namespace=default", "generation=1", "workflow_id=" + row.WorkflowID}
+	until(t, func() bool {
+		return logs.lines("an outcome was written", append(of, "attempt=1", "state=synced")...) == 1
+	}, shown[logBuffer]{&logs})
+	require.Equal(t, 1, logs.lines("rows were leased", "level=DEBUG", "kind=account", "resources=1"))
+	require.Equal(t, 1, logs.lines("a workflow was started or woken", of...))
+	require.Equal(t, 1, logs.lines("an attempt was claimed", append(of, "attempt=1", "claim=")...))
+}
+
+func TestTheLogSaysWhatAPassCameTo(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var logs logBuffer
+	outside := &upstream[mirror]{all: mirrors(10)}
+	config := h.config(with(&controller[mirror]{inform: outside.inform}))
+	config.Logger = logs.logger()
+	c := h.start(config)
+	run := func() *delta.InformRun {
+		r, err := c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "mirror", RunForeground: true}, nil)
+		require.NoError(t, err)
+		return r
+	}
+	r := run()
+	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "level=INFO", "kind=mirror", "workflow_id="+r.WorkflowID, "run_id="+r.RunID, "trigger=request",
+		"listed=10", "new=10", "changed=0", "unchanged=0", "deleted=0", "withheld=0", "pages=1", "complete=true"), logs.String())
+	outside.set(mirrors(9)...)
+	run()
+	require.Equal(t, 1, logs.lines("a pass of the informer has ended", "listed=9", "new=0", "unchanged=9", "deleted=1"))
+}
+
+func TestTheLogHasNoIDThatIsHashed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var logs logBuffer
+	config := h.config(
+		with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+			if r.Attempt == 1 {
+				return errBoom
+			}
+			return nil
+		}}),
+		with(&controller[batched]{}),
+	)
+	config.HashObjectIDs = true
+	config.Logger = slog.New(slog.NewTextHandler(&logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	c := h.start(config)
+	_, err := c.Inform(t.Context(), account{Name: "classified"}, nil)
+	require.NoError(t, err)
+	_, err = c.InformMany(t.Context(), manyBatched(names("classified", 40)...), nil)
+	require.NoError(t, err)
+	row := h.eventually("account", "classified", synced(1))
+	h.eventually("batched", "classified00", synced(1))
+	until(t, func() bool {
+		return logs.lines("an outcome was written", "hashed_id="+row.HashedID, "state=synced") == 1
+	})
+	require.Positive(t, logs.lines("an attempt was claimed", "hashed_id="+row.HashedID))
+	require.Positive(t, logs.lines("members of a batch were claimed"))
+	require.NotContains(t, logs.String(), "classified")
 }

@@ -1,13 +1,17 @@
 package delta
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
 )
 
 // watchPoll is how often a run that is watched is looked at.
@@ -25,8 +29,13 @@ type InformProgress struct {
 }
 
 // WatchInform is RunInform that reports how far the run is: once it is started, and several times a second as it goes on. It
-// goes on in Temporal when ctx ends. What a run that failed has come to is the latest that was seen of it.
+// goes on in Temporal when ctx ends. What a run that failed has come to is the latest that was seen of it. Of a run that lists shards, counts are
+// the sum of those that have begun, and Settling is never set.
 func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, informOpts *InformOptions, report func(InformProgress)) (*InformRun, error) {
+	before, err := db.New().LatestInform(ctx, c.pool, params.ResourceKind)
+	if err != nil {
+		return nil, fmt.Errorf("delta: inform kind %s: %w", params.ResourceKind, schemaError(err))
+	}
 	run, err := c.startInform(ctx, params, informOpts)
 	if err != nil {
 		return nil, err
@@ -46,7 +55,10 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 	}()
 	seen := InformProgress{InformRun: InformRun{WorkflowID: run.GetID(), RunID: run.GetRunID()}}
 	report(seen)
-	waits := &unsettled{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage}
+	w := &informWatch{
+		engine: e, run: run, kind: params.ResourceKind, before: before, counts: map[string]listedCounts{},
+		waits: &unsettled{kind: params.ResourceKind, pass: run.GetRunID(), size: unsettledPage},
+	}
 	tick := time.NewTicker(watchPoll)
 	defer tick.Stop()
 	for {
@@ -57,16 +69,36 @@ func (c *Client) WatchInform(ctx context.Context, params ScheduleInformParams, i
 			}
 			return end.result, end.err
 		case <-tick.C:
-			e.watch(ctx, run, waits, &seen)
+			w.look(ctx, &seen)
 			report(seen)
 		}
 	}
 }
 
-// watch brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
-func (e *engine) watch(ctx context.Context, run client.WorkflowRun, waits *unsettled, seen *InformProgress) {
-	found, err := e.temporal.DescribeWorkflow(ctx, run.GetID(), run.GetRunID())
+// informWatch looks at a run of an informer.
+type informWatch struct {
+	*engine
+	run   client.WorkflowRun
+	kind  string
+	waits *unsettled
+	// before is the latest pass that began before the run. counts are those of the run's shards, by the run ids of their passes, as they were
+	// looked at last.
+	before   int64
+	counts   map[string]listedCounts
+	lookedAt time.Time
+}
+
+// listedCounts are how many objects a pass has listed, and how many of them are to be synced.
+type listedCounts struct{ listed, scheduled int }
+
+// look brings what was seen of a run up to date. What cannot be read stays as it was: the run's end tells.
+func (w *informWatch) look(ctx context.Context, seen *InformProgress) {
+	found, err := w.temporal.DescribeWorkflow(ctx, w.run.GetID(), w.run.GetRunID())
 	if err != nil {
+		return
+	}
+	if shards := found.RawResponse.GetPendingChildren(); len(shards) > 0 {
+		w.lookAtShards(ctx, shards, seen)
 		return
 	}
 	for _, a := range found.RawResponse.GetPendingActivities() {
@@ -75,15 +107,62 @@ func (e *engine) watch(ctx context.Context, run client.WorkflowRun, waits *unset
 			seen.Settling = true
 			continue
 		}
-		var beat activities.InformProgress
-		if converter.GetDefaultDataConverter().FromPayloads(a.GetHeartbeatDetails(), &beat) == nil {
-			seen.Listed, seen.Scheduled = max(seen.Listed, beat.Listed), max(seen.Scheduled, beat.Scheduled)
-		}
+		beat := countsOf(a)
+		seen.Listed, seen.Scheduled = max(seen.Listed, beat.listed), max(seen.Scheduled, beat.scheduled)
 	}
 	if !seen.Settling {
 		return // what was listed so far is known from heartbeats, which come every few seconds
 	}
-	if listed, left, err := waits.look(ctx, e.client.pool); err == nil && listed > 0 {
+	if listed, left, err := w.waits.look(ctx, w.client.pool); err == nil && listed > 0 {
 		seen.Listed, seen.Unsettled = max(seen.Listed, listed), left
 	}
+}
+
+// countsOf are what an activity has last reported; none where it has not.
+func countsOf(a *workflowpb.PendingActivityInfo) listedCounts {
+	var beat activities.InformProgress
+	if converter.GetDefaultDataConverter().FromPayloads(a.GetHeartbeatDetails(), &beat) != nil {
+		return listedCounts{}
+	}
+	return listedCounts{beat.Listed, beat.Scheduled}
+}
+
+// shardsPoll is how often the shards of a run are looked at: each of those that run is asked for.
+const shardsPoll = time.Second
+
+// lookAtShards adds up the passes of shards: those that run by their heartbeats, those that have ended by the history of passes.
+func (w *informWatch) lookAtShards(ctx context.Context, shards []*workflowpb.PendingChildExecutionInfo, seen *InformProgress) {
+	if time.Since(w.lookedAt) < shardsPoll {
+		return
+	}
+	w.lookedAt = time.Now()
+	seen.LastFailure = ""
+	for _, shard := range shards {
+		found, err := w.temporal.DescribeWorkflow(ctx, shard.GetWorkflowId(), shard.GetRunId())
+		if err != nil {
+			continue
+		}
+		for _, a := range found.RawResponse.GetPendingActivities() {
+			seen.LastFailure = cmp.Or(seen.LastFailure, a.GetLastFailure().GetMessage())
+			w.count(shard.GetRunId(), countsOf(a))
+		}
+	}
+	ended, err := db.New().PassesOfRun(ctx, w.client.pool, db.PassesOfRunParams{Kind: w.kind, After: w.before, WorkflowID: w.run.GetID()})
+	if err != nil {
+		return
+	}
+	for _, pass := range ended {
+		w.count(pass.RunID, listedCounts{int(pass.Listed), int(pass.Scheduled)})
+	}
+	sum := listedCounts{}
+	for _, one := range w.counts {
+		sum.listed, sum.scheduled = sum.listed+one.listed, sum.scheduled+one.scheduled
+	}
+	seen.Listed, seen.Scheduled = max(seen.Listed, sum.listed), max(seen.Scheduled, sum.scheduled)
+}
+
+// count takes in how far a pass is.
+func (w *informWatch) count(runID string, now listedCounts) {
+	known := w.counts[runID]
+	w.counts[runID] = listedCounts{max(known.listed, now.listed), max(known.scheduled, now.scheduled)}
 }

@@ -8,8 +8,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// observe registers the gauges, which are read when metrics are collected.
-func (i *instruments) observe(meter metric.Meter) error {
+// observeGauges registers the gauges, which are read when metrics are collected.
+func (i *instruments) observeGauges(meter metric.Meter) error {
 	m := maker{meter: meter}
 	up := m.count("delta.up", "1", "1 where a part of the client is as Health wants it, 0 where it is not.")
 	slots := m.count("delta.work.slots", "{call}", "How many calls of Work this client runs at once at most.")

@@ -48,7 +48,6 @@ func TestAttemptsInformsAndPassesAreCounted(t *testing.T) {
 	o.becomes(1, "delta.work.duration", "kind", kind, "namespace", tenant, "operation", "work", "outcome", "degraded")
 	o.becomes(3, "delta.sync.lag", "kind", kind, "namespace", namespace)
 	o.becomes(1, "delta.sync.lag", "kind", kind, "namespace", tenant)
-	o.becomes(3, "delta.work.wait", "kind", kind, "namespace", tenant)
 	o.becomes(0, "delta.work.active", "kind", kind, "namespace", tenant, "operation", "work")
 
 	_, err = o.Inform(ctx, account{Name: "id-fine 0"}, nil)

@@ -22,17 +22,23 @@ const (
 // StartSpan is for Delta.
 func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
 	isCall := len(s.Resources) > 0
-	options := []trace.SpanStartOption{trace.WithSpanKind(kindOf(s)), trace.WithAttributes(t.attributesOf(s)...)}
+	options := []trace.SpanStartOption{trace.WithSpanKind(kindOf(s))}
+	var callEnds func(context.Context, delta.SpanEnd)
 	if isCall {
 		var links []trace.Link
 		ctx, links = t.parentOf(ctx, s.Resources)
-		options = append(options, trace.WithLinks(links...))
-		t.instruments.callBegins(ctx, s)
+		if len(links) > 0 {
+			options = append(options, trace.WithLinks(links...))
+		}
+		callEnds = t.instruments.callBegins(s)
 	}
 	ctx, span := t.tracer.Start(ctx, string(nameOf(s.Operation))+" "+s.Kind, options...)
+	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
+		span.SetAttributes(t.attributesOf(s)...)
+	}
 	return ctx, func(end delta.SpanEnd) {
-		if isCall {
-			t.instruments.callEnds(ctx, s, end)
+		if callEnds != nil {
+			callEnds(ctx, end)
 		}
 		endSpan(span, end)
 	}

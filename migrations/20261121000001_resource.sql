@@ -200,8 +200,8 @@ CREATE TABLE delta_shard (
 -- slot_key is the limit key in which the row has a slot: until slot_until, or, where that is null, for as long as its claim is alive. queued_at, where dispatch_at is null, says
 -- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
 --
--- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work: W3C's
--- traceparent and tracestate, and headers of context propagators; null where it carries nothing, and where no inform made the generation. It is
+-- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
+-- each: W3C's traceparent and tracestate, and headers of context propagators; null where it carries nothing, and where no inform made the generation. It is
 -- not in metadata, which the user owns and which may be a reason to call Work.
 --
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
@@ -256,7 +256,7 @@ CREATE TABLE delta_resource (
     metadata jsonb NOT NULL DEFAULT '{}',
     tags text[] NOT NULL DEFAULT '{}',
     errors jsonb[] NOT NULL DEFAULT '{}',
-    carrier jsonb,
+    carrier text,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),

@@ -10,6 +10,7 @@ WHERE d.id > @after_id
   AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
   AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
   AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
+  AND (cardinality(@shards::text[]) = 0 OR d.shard = ANY (@shards::text[]))
   AND d.tags @> @tags::text[]
   AND d.metadata @> @labels::jsonb
 ORDER BY d.id

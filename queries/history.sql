@@ -29,6 +29,16 @@ ON CONFLICT (kind, shard) DO UPDATE
 SET succeeded_at = coalesce(excluded.succeeded_at, delta_shard.succeeded_at), failed_at = coalesce(excluded.failed_at, delta_shard.failed_at),
     error = excluded.error;
 
+-- name: LatestInform :one
+-- The latest pass of a kind; 0 where there was none.
+SELECT coalesce(max(i.id), 0)::bigint AS id FROM delta_inform i WHERE i.kind = @kind;
+
+-- name: PassesOfRun :many
+-- What the passes of the shards of a run have come to that have ended, each with its best try. None of them began before another pass.
+SELECT i.run_id, max(i.listed)::bigint AS listed, max(i.new + i.changed)::bigint AS scheduled FROM delta_inform i
+WHERE i.kind = @kind AND i.id > @after AND starts_with(i.workflow_id, @workflow_id::text)
+GROUP BY i.run_id;
+
 -- name: ListInforms :many
 -- The latest first.
 SELECT * FROM delta_inform WHERE (kind = @kind OR @kind = '') AND (shard = @shard OR @shard = '') ORDER BY id DESC LIMIT @most::integer;

@@ -64,7 +64,7 @@ FROM (
         unnest(@object_versions::integer[]) AS object_version,
         nullif(unnest(@shards::text[]), '') AS shard,
         nullif(unnest(@limit_keys::text[]), '') AS limit_key,
-        nullif(unnest(@carriers::text[]), '')::jsonb AS carrier,
+        nullif(unnest(@carriers::text[]), '') AS carrier,
         unnest(@forced::boolean[]) AS forced,
         unnest(@sync_metadata::boolean[]) AS sync_metadata,
         unnest(@expected_hashes::bytea[]) AS expected_hash
@@ -171,7 +171,7 @@ SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::
     sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version,
     nullif(@shard::text, '') AS shard, nullif(@limit_key::text, '') AS limit_key,
-    sqlc.narg(carrier)::jsonb AS carrier
+    nullif(@carrier::text, '') AS carrier
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id

@@ -14,6 +14,16 @@ LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
 WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
   AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
 
+-- name: NameMissing :many
+-- The first of what CountMissing counts as missing.
+SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
+FROM delta_resource r
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+  AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = r.object_id)
+ORDER BY r.object_id
+LIMIT @most::integer;
+
 -- name: PageEnd :one
 -- The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (

@@ -5,6 +5,7 @@ WHERE r.id > @after_id
   AND (cardinality(@kinds::text[]) = 0 OR r.kind = ANY (@kinds::text[]))
   AND (cardinality(@object_ids::text[]) = 0 OR r.object_id = ANY (@object_ids::text[]))
   AND (cardinality(@namespaces::text[]) = 0 OR r.namespace = ANY (@namespaces::text[]))
+  AND (cardinality(@shards::text[]) = 0 OR r.shard = ANY (@shards::text[]))
   AND (cardinality(@states::text[]) = 0 OR r.state::text = ANY (@states::text[]))
   AND r.tags @> @tags::text[]
   AND r.metadata @> @labels::jsonb

@@ -45,7 +45,7 @@ finalizing AS (
 ),
 removed AS (
     DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND NOT e.finalizes AND e.kept_until <= now()))
-    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.errors
+    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.namespace, r.generation, r.errors
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + @grace::interval
@@ -55,8 +55,10 @@ prolonged AS (
 SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
     (SELECT count(*) FROM prolonged) AS prolonged,
     -- Those that were removed without ever having been brought in line again, for the log.
-    ARRAY(SELECT CASE WHEN @hash_ids::boolean THEN '#' || coalesce(r.hashed_id, '') ELSE r.object_id END
+    ARRAY(SELECT CASE WHEN @hash_ids::boolean THEN coalesce(r.hashed_id, '') ELSE r.object_id END
         FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
+    ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
+    ARRAY(SELECT r.generation FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::bigint[] AS generations,
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors;
 
 -- name: RestingMembers :many

@@ -24,7 +24,7 @@ func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 		}
 	}
 	if err == nil {
-		b.tell(ctx, "has no members any more")
+		b.tell(ctx, "has no members any more: each goes on elsewhere, or is removed")
 	}
 	return err
 }
@@ -81,7 +81,7 @@ func (b *batch) timer(ctx workflow.Context) workflow.Future {
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
 	b.tell(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
-	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until they expire or are removed", b.last.Resting)}
+	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until the next of them expires, is tried again or is removed", b.last.Resting)}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 
@@ -118,7 +118,10 @@ func (b *batch) tell(ctx workflow.Context, doing string) {
 	if s.Unreadable > 0 {
 		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Unreadable))
 	}
-	if s.Failed+s.Degraded > 0 {
+	switch failed := s.Failed + s.Degraded; {
+	case failed > activities.FewFailures:
+		lines = append(lines, fmt.Sprintf("%d of those that failed go on in workflows of their own, the others in other batches. The first errors:", activities.FewFailures))
+	case failed > 0:
 		lines = append(lines, "Those that failed go on in workflows of their own:")
 	}
 	for _, failure := range s.Failures {

@@ -77,7 +77,7 @@ func (l *lifecycle) command(ctx workflow.Context, command activities.Command, pa
 	options := commandOptions
 	options.Summary = string(command)
 	if _, err := runCommand.runLocal(ctx, options, in); err != nil {
-		l.refused = append(l.refused, fmt.Sprintf("%s: %s", command, err.Error()))
+		l.refused = append(l.refused, fmt.Sprintf("Refused: %s: %s", command, err.Error()))
 		l.refused = l.refused[max(len(l.refused)-maxRefused, 0):]
 		l.tell(ctx, waiting(l.last, workflow.Now(ctx)))
 		return
@@ -95,23 +95,28 @@ func (l *lifecycle) isQuiet() bool {
 	return l.running == 0
 }
 
-// tell writes what a person sees in the workflow's details: the UI shows the first lines of it.
+// tell writes what a person sees in the workflow's details: the UI shows the first lines of it. The server does not keep them, so a worker is asked for them.
 func (l *lifecycle) tell(ctx workflow.Context, doing string) {
+	lines := append(l.describe(doing), l.refused...)
+	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
+}
+
+// describe says how the resource stands after the last step.
+func (l *lifecycle) describe(doing string) []string {
 	s := l.last
-	state := string(s.State)
-	if state == "" {
-		state = "no row yet"
+	switch {
+	case s.Next == "":
+		return []string{fmt.Sprintf("It %s for the first time in this run.", doing)}
+	case s.State == "":
+		return []string{"State: **removed**", fmt.Sprintf("There is no row of it any more. It %s.", doing)}
 	}
+	state := string(s.State)
 	if s.Error != "" {
 		state += ": " + s.Error
 	}
-	lines := []string{
+	return []string{
 		fmt.Sprintf("State: **%s**", state),
 		fmt.Sprintf("It %s. Attempt %d of %d, generation %d (%d synced), synced %d times.",
 			doing, s.Attempt, s.MaxAttempts, s.Generation, s.SyncedGeneration, s.SyncCount),
 	}
-	for _, refused := range l.refused {
-		lines = append(lines, "Refused: "+refused)
-	}
-	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }

@@ -23,13 +23,21 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	in.Pass = workflow.GetInfo(ctx).WorkflowExecution.RunID
 	options := informOptions
 	options.Summary = listSummary(in)
+	tellInform(ctx, in, "is listing")
 	progress, err := informPass.run(ctx, options, in)
-	switch {
-	case err == nil && progress.Shards != nil:
-		return informShards(ctx, in, *progress.Shards)
-	case err != nil || !in.RunForeground:
+	if err != nil {
+		tellInform(ctx, in, "failed: its cursor stays, and nothing more is marked deleted")
 		return progress, err
 	}
+	if progress.Shards != nil {
+		return informShards(ctx, in, *progress.Shards)
+	}
+	done := describeProgress(in.Kind, progress)
+	if !in.RunForeground {
+		tellInform(ctx, in, "has ended", done...)
+		return progress, nil
+	}
+	tellInform(ctx, in, "waits until all that it listed has settled", done...)
 	await := activities.AwaitInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass}
 	result, err := awaitSettled.run(ctx, awaitOptions, await)
 	if err != nil {
@@ -38,6 +46,7 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	if _, err := forgetListing.runLocal(ctx, retentionOptions, await); err != nil {
 		return progress, err
 	}
+	tellInform(ctx, in, fmt.Sprintf("has ended, and %d of what it listed are degraded", result.Degraded), done...)
 	if result.Degraded > 0 {
 		return progress, temporal.NewApplicationError(
 			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded, progress)

@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // Registered names. They are in histories: never change one.
@@ -163,21 +164,35 @@ func waiting(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
 	case s.Next == activities.NextRetention:
-		return fmt.Sprintf("rests until %s", until)
+		return fmt.Sprintf("rests until %s, when it %s", until, restEnds(s))
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
 	case s.Next == activities.NextAttempt:
 		return "waits for its next attempt"
 	case s.Paused:
 		return "is paused"
+	case s.AwaitsSlot:
+		return "waits for a slot of its limit key"
 	default:
 		return "waits for nothing"
 	}
 }
 
+// restEnds says in words what a resource rests for. Whether one that is synced expires is for settings to say, when its rest ends.
+func restEnds(s activities.Step) string {
+	switch {
+	case s.Heals:
+		return "is tried again"
+	case s.State == deltatype.ResourceStateDegraded, s.State == deltatype.ResourceStateDeleted:
+		return "is removed"
+	default:
+		return "expires or is removed"
+	}
+}
+
 func timerSummary(s activities.Step) string {
 	if s.Next == activities.NextRetention {
-		return string(s.State) + ": until it expires or is removed"
+		return string(s.State) + ": until it " + restEnds(s)
 	}
 	return string(s.State) + ": until the next attempt"
 }

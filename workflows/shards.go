@@ -21,8 +21,9 @@ const (
 	requestedPasses = 10
 	// maxShardGap is the longest time between the starts of two shards: a few of them need not wait for most of an interval.
 	maxShardGap = time.Minute
-	// maxShardsNamed is how many shards an error names.
+	// maxShardsNamed is how many shards an error names, maxShardsTold how many the details do.
 	maxShardsNamed = 5
+	maxShardsTold  = 20
 )
 
 // scheduledByID is the id of the schedule that started a run.
@@ -44,7 +45,16 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 		base = schedule
 	}
 	gap := shardGap(run)
+	var running []string
+	tell := func(started int) {
+		more := ""
+		if len(running) > 0 {
+			more = "Not started, because their pass of an earlier run still goes on: " + describeFirst(running[:min(len(running), maxShardsTold)], int64(len(running)))
+		}
+		tellInform(ctx, in, fmt.Sprintf("has begun the passes of %d of %d shards, each a workflow of its own", started-len(running), len(run.Passes)), more)
+	}
 	for i, pass := range run.Passes {
+		tell(i)
 		if i > 0 {
 			if err := workflow.Sleep(ctx, gap); err != nil {
 				return err
@@ -52,7 +62,8 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 		}
 		child := startShard(ctx, in, pass, base, enumspb.PARENT_CLOSE_POLICY_ABANDON)
 		err := child.GetChildWorkflowExecution().Get(ctx, nil)
-		if running := new(temporal.ChildWorkflowExecutionAlreadyStartedError); errors.As(err, &running) {
+		if isRunning := new(temporal.ChildWorkflowExecutionAlreadyStartedError); errors.As(err, &isRunning) {
+			running = append(running, fmt.Sprintf("%q", pass.Shard))
 			workflow.GetLogger(ctx).Warn("a shard is not listed: its pass of an earlier run still goes on", "kind", in.Kind, "shard", pass.Shard)
 			continue
 		}
@@ -60,6 +71,7 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 			return fmt.Errorf("starting the pass of shard %q: %w", pass.Shard, err)
 		}
 	}
+	tell(len(run.Passes))
 	return nil
 }
 
@@ -73,6 +85,12 @@ func awaitShards(ctx workflow.Context, in activities.InformInput, run activities
 	slots, all := workflow.NewSemaphore(ctx, requestedPasses), workflow.NewWaitGroup(ctx)
 	base := workflow.GetInfo(ctx).WorkflowExecution.ID
 	var failed []string
+	ended := 0
+	tell := func() {
+		tellInform(ctx, in, fmt.Sprintf("has listed %d of %d shards, each in a workflow of its own; %d failed", ended, len(run.Passes), len(failed)),
+			describeProgress(in.Kind, sum)...)
+	}
+	tell()
 	for _, pass := range run.Passes {
 		if err := slots.Acquire(ctx, 1); err != nil {
 			failed = append(failed, fmt.Sprintf("%q: %s", pass.Shard, err))
@@ -84,9 +102,11 @@ func awaitShards(ctx workflow.Context, in activities.InformInput, run activities
 			defer slots.Release(1)
 			progress, err := awaitShard(ctx, in, pass, base)
 			sum = sum.Add(progress)
+			ended++
 			if err != nil {
 				failed = append(failed, fmt.Sprintf("%q: %s", pass.Shard, err))
 			}
+			tell()
 		})
 	}
 	all.Wait(ctx)

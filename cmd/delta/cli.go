@@ -56,6 +56,11 @@ func (c *cli) outputFlag(cmd *cobra.Command) {
 // temporalFlags are for those that need Temporal too.
 func (c *cli) temporalFlags(cmd *cobra.Command) {
 	c.databaseFlags(cmd)
+	c.connectionFlags(cmd)
+}
+
+// connectionFlags name Temporal, and what there is the installation's.
+func (c *cli) connectionFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&c.temporalAddress, "temporal-address", "", "`host:port` of Temporal (default $TEMPORAL_ADDRESS, temporal.toml or "+client.DefaultHostPort+")")
 	flags.StringVar(&c.temporalNamespace, "temporal-namespace", "", "`namespace` of Temporal (default $TEMPORAL_NAMESPACE, temporal.toml or default)")

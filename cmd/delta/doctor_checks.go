@@ -181,7 +181,7 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 	var input *delta.InputError
 	switch {
 	case errors.Is(err, delta.ErrOtherInstallation):
-		f.add("prefix", healthFail, message(err), "see that the database and the Temporal namespace are those that belong together")
+		f.add("prefix", healthFail, message(err), remedy.MatchInstallation)
 		return
 	case errors.As(err, &input):
 		f.add("prefix", healthFail, message(err), "leave --prefix out")

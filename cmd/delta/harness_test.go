@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,7 +169,7 @@ func (i *installation) run(args ...string) result {
 // runWith is run with a terminal, or what else the streams say.
 func (i *installation) runWith(s streams, args ...string) result {
 	i.t.Helper()
-	if args[0] == "resources" || args[0] == "migrate" {
+	if (args[0] == "resources" && !slices.Contains(args, "explain")) || args[0] == "migrate" {
 		return inProcess(i.t.Context(), s, append(args, "--database-url", i.DatabaseURL)...)
 	}
 	return inProcess(i.t.Context(), s, i.onBoth(args...)...)

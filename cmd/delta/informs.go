@@ -83,7 +83,11 @@ func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit
 		return err
 	}
 	if len(all) == 0 {
-		c.tell("There are no passes yet.")
+		of := ""
+		if shard != "" {
+			of = " of shard " + plain(shard)
+		}
+		c.tell("There are no passes" + of + " yet.")
 		return nil
 	}
 	return c.passTable(out.Passes, time.Now())

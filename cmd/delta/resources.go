@@ -21,29 +21,30 @@ func resourcesCommand(c *cli) *cobra.Command {
 		Short:   "List resources, look at them, have them synced or deleted",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, retry, invalidate, touch, delete, revive or workflow-id")
+			return errors.New("say what to do: list, get, explain, retry, invalidate, touch, delete, revive or workflow-id")
 		},
 	}
 	c.databaseFlags(cmd)
-	cmd.AddCommand(listCommand(c), getCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
+	cmd.AddCommand(listCommand(c), getCommand(c), explainCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
 		workflowIDCommand(c))
 	return cmd
 }
 
 // filterFlags are what chooses resources.
 type filterFlags struct {
-	kinds, ids, namespaces, states, tags []string
-	labels                               map[string]string
+	kinds, ids, namespaces, shards, states, tags []string
+	labels                                       map[string]string
 }
 
 // names of the flags that chooses.
-var filterNames = []string{"kind", "id", "namespace", "state", "tag", "label"}
+var filterNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label"}
 
 func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.kinds, "kind", nil, "of this `kind`; can be repeated, as the others can")
 	flags.StringArrayVar(&f.ids, "id", nil, "of the object with this `id`")
 	flags.StringSliceVar(&f.namespaces, "namespace", nil, "in this `namespace` of Delta")
+	flags.StringArrayVar(&f.shards, "shard", nil, "in this `shard` of its kind")
 	flags.StringSliceVar(&f.states, "state", nil, "in this `state`: "+strings.Join(states(), ", "))
 	flags.StringSliceVar(&f.tags, "tag", nil, "with this `tag`, and all others that are given")
 	flags.StringToStringVar(&f.labels, "label", nil, "with this member in its metadata, `name=value`, and all others that are given")
@@ -68,7 +69,7 @@ func (f *filterFlags) narrows(cmd *cobra.Command) bool {
 
 // empty names a flag that was given without a value, as by a variable of the shell that is not set: it would choose everything.
 func (f *filterFlags) empty(cmd *cobra.Command) string {
-	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "state": f.states, "tag": f.tags} {
+	for name, values := range map[string][]string{"kind": f.kinds, "id": f.ids, "namespace": f.namespaces, "shard": f.shards, "state": f.states, "tag": f.tags} {
 		if cmd.Flags().Changed(name) && (len(values) == 0 || slices.Contains(values, "")) {
 			return name
 		}
@@ -80,8 +81,8 @@ func (f *filterFlags) empty(cmd *cobra.Command) string {
 }
 
 func (f *filterFlags) filter() delta.Filter {
-	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Tags: f.tags, Labels: f.labels}
-	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Tags} {
+	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Shards: f.shards, Tags: f.tags, Labels: f.labels}
+	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Shards, &filter.Tags} {
 		if len(*list) == 0 {
 			*list = nil // a flag that was not given; one that was given empty is refused
 		}

@@ -137,10 +137,10 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r))
 	}
 	if r.DispatchAt != nil {
-		line("dispatch", "%s (%s): a dispatcher looks at it", r.DispatchAt.Format(time.RFC3339), when(r.DispatchAt, now))
+		line("dispatch", "%s (%s): when a dispatcher looks at it", r.DispatchAt.Format(time.RFC3339), when(r.DispatchAt, now))
 	}
 	if r.ClaimedUntil != nil {
-		line("claimed", "until %s (%s), if the claim is not renewed", r.ClaimedUntil.Format(time.RFC3339), when(r.ClaimedUntil, now))
+		line("claimed", "until %s (%s), or longer if it was renewed", r.ClaimedUntil.Format(time.RFC3339), when(r.ClaimedUntil, now))
 	}
 	for _, snooze := range snoozes {
 		if snooze.Kind == r.ObjectKind || snooze.Namespace == r.Namespace {
@@ -178,14 +178,26 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		fmt.Fprint(&b, "\nerrors, oldest first\n")
 	}
 	for _, e := range r.Errors {
-		fmt.Fprintf(&b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
-		for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
-			fmt.Fprintf(&b, "    %s\n", text)
-		}
-		for text := range strings.Lines(e.Trace) {
-			fmt.Fprintf(&b, "      %s\n", plain(text))
+		c.writeError(&b, e, now)
+	}
+	if n := len(r.Errors); n > 0 && r.Errors[n-1].Trace != "" {
+		fmt.Fprint(&b, "\nstack of the latest error\n")
+		for text := range strings.Lines(r.Errors[n-1].Trace) {
+			text = plain(text)
+			if c.width > 0 {
+				text = cut(text, max(c.width-2, leastShown))
+			}
+			fmt.Fprintf(&b, "  %s\n", text)
 		}
 	}
 	_, err := fmt.Fprint(c.out, b.String())
 	return err
+}
+
+// writeError writes the error of an attempt, or, as attempt 0, of something before one.
+func (c *cli) writeError(b *strings.Builder, e deltatype.AttemptError, now time.Time) {
+	fmt.Fprintf(b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
+	for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
+		fmt.Fprintf(b, "    %s\n", text)
+	}
 }

@@ -125,7 +125,7 @@ func (c *cli) tellShards(k kindJSON) {
 		}
 		why := "the listings leave out " + w.missing() + " resources since " + w.Since.Format(time.RFC3339) + ", which is suspiciously much: none is marked deleted"
 		if s.GoneSince != nil {
-			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": its " + counted(w.Missing, "resource") + " stay as they are"
+			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + counted(w.Missing, "resource") + ") stays as it is"
 		}
 		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
 	}

@@ -83,9 +83,9 @@ type ObjectInformParams struct {
 	Force bool
 	// SyncMetadata has other Metadata or Tags start a new generation.
 	SyncMetadata bool
-	// Carrier is what a new generation carries to its Work, as JSON: a span's context, and headers of context propagators. It is no part of the
-	// object: another one is no reason to call Work. Nil carries nothing.
-	Carrier []byte
+	// Carrier is what a new generation carries to its Work: a span's context, and headers of context propagators. It is no part of the object:
+	// another one is no reason to call Work. Empty carries nothing.
+	Carrier string
 }
 
 // ObjectInformResult is what informing one object came to.

@@ -49,6 +49,7 @@ var benchmarks = []benchmark{
 	{"batches", batchFigures},
 	{"river", riverFigures},
 	{"dbos", dbosFigures},
+	{"telemetry", telemetryFigures},
 	{"latency", latencyFigures},
 	{"load", loadFigures},
 	{"cdc", cdcFigures},

@@ -24,6 +24,9 @@ import (
 const (
 	besideRiverName = "in batches, beside River's raw jobs"
 	besideDBOSName  = "single informs, beside DBOS"
+	// The cost of telemetry has Delta on both sides.
+	telemetryInformName  = "Inform with telemetry, beside without"
+	telemetryBatchesName = "in batches with telemetry, beside without"
 )
 
 // peer is a process that runs what Delta is compared with. It is built from a module of its own.
@@ -35,8 +38,19 @@ type peer struct {
 	folder  string
 }
 
+// The programs, by the folders of their sources.
+const (
+	peersFolder    = "internal/bench/peers"
+	overheadFolder = "deltaotel/internal/overhead"
+)
+
 // startPeer builds the peers' program and starts it with an empty database on the same Postgres.
-func (b *bench) startPeer(ctx context.Context, name string) (_ *peer, err error) {
+func (b *bench) startPeer(ctx context.Context, name string) (*peer, error) {
+	return b.startProgram(ctx, peersFolder, name, "-peer", name)
+}
+
+// startProgram builds a program and starts it with an empty database on the same Postgres.
+func (b *bench) startProgram(ctx context.Context, folder, name string, flags ...string) (_ *peer, err error) {
 	p := &peer{}
 	defer func() {
 		if err != nil {
@@ -47,14 +61,15 @@ func (b *bench) startPeer(ctx context.Context, name string) (_ *peer, err error)
 		return p, err
 	}
 	program := filepath.Join(p.folder, "peers")
-	if err := buildPeers(ctx, program); err != nil {
+	if err := buildProgram(ctx, folder, program); err != nil {
 		return p, err
 	}
 	database, err := b.createDatabase(ctx, "bench_"+name)
 	if err != nil {
 		return p, err
 	}
-	p.command = exec.CommandContext(ctx, program, "-peer", name, "-database-url", database, "-connections", strconv.Itoa(b.options.pool))
+	flags = append(flags, "-database-url", database, "-connections", strconv.Itoa(b.options.pool))
+	p.command = exec.CommandContext(ctx, program, flags...)
 	p.command.Stderr = os.Stderr
 	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
 	p.command.WaitDelay = 20 * time.Second
@@ -76,13 +91,13 @@ func (b *bench) startPeer(ctx context.Context, name string) (_ *peer, err error)
 	return p, nil
 }
 
-// buildPeers builds the program from its sources, which lie beside those of this one.
-func buildPeers(ctx context.Context, program string) error {
+// buildProgram builds a program of another module of the repository.
+func buildProgram(ctx context.Context, folder, program string) error {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/chariot-giving/delta").Output()
 	if err != nil {
-		return fmt.Errorf("looking for the sources of the peers; run this in the repository: %w", err)
+		return fmt.Errorf("looking for the sources of %s; run this in the repository: %w", folder, err)
 	}
-	folder := filepath.Join(strings.TrimSpace(string(root)), "internal", "bench", "peers")
+	folder = filepath.Join(strings.TrimSpace(string(root)), filepath.FromSlash(folder))
 	build := exec.CommandContext(ctx, "go", "build", "-o", program, ".")
 	build.Dir = folder
 	if out, err := build.CombinedOutput(); err != nil {

@@ -192,7 +192,7 @@ func TestTheQuickstartRunsAsWritten(t *testing.T) {
 	t.Cleanup(func() {
 		// It uses the default prefix, as a reader would, on a server that tests share.
 		schedules := env.Temporal.ScheduleClient()
-		for _, id := range []string{"delta/installation", "delta/inform:user"} {
+		for _, id := range []string{"delta/installation:do-not-resume-or-delete", "delta/inform:user"} {
 			_ = schedules.GetHandle(context.Background(), id).Delete(context.Background())
 		}
 		for _, id := range []string{"usr_3kd81mQa7Lp", "usr_8fT2xw0VbRc", "usr_c5Nq7Jd1eYk"} {

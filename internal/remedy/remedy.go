@@ -61,6 +61,9 @@ const FindLate = "see that its workers run and Temporal answers; raise ObjectSet
 const ReachTemporal = "see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; " +
 	"informs are kept meanwhile, and worked when it is back"
 
+// MatchInstallation is for a Temporal in which the prefix is another installation's.
+const MatchInstallation = "see that the database and the Temporal namespace are those that belong together"
+
 // AskForLimits is for resources that wait long for slots of their limit keys.
 const AskForLimits = "see that KeyConcurrency and KeyRate of the kind are what the upstream allows, and how long its calls of Work take"
 

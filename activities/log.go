@@ -1,0 +1,95 @@
+package activities
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// fields are those that a line of the log has of a resource that was claimed, or read.
+func (a *Activities) fields(r *db.Resource) []any {
+	workflowID, hashed := "", ""
+	if r.WorkflowID != nil {
+		workflowID = *r.WorkflowID
+	}
+	if r.HashedID != nil {
+		hashed = *r.HashedID
+	}
+	id := slog.String("object_id", r.ObjectID)
+	if a.HashObjectIDs {
+		id = slog.String("hashed_id", hashed)
+	}
+	return []any{"kind", r.Kind, id, "namespace", r.Namespace, "generation", r.Generation, "attempt", r.Attempt, "workflow_id", workflowID}
+}
+
+// refFields are those of a resource of which only its name is known.
+func refFields(ctx context.Context, ref Ref) []any {
+	id := slog.String("object_id", ref.ObjectID)
+	if ref.HashedID != "" {
+		id = slog.String("hashed_id", ref.HashedID)
+	}
+	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", workflowID(ctx), "run_id", runID(ctx)}
+}
+
+// logClaims says which rows an execution has claimed: each of a single workflow, and how many of a batch.
+func (e *execution) logClaims(rows []*claimed) {
+	switch {
+	case len(rows) == 0 || !e.Logger.Enabled(context.Background(), slog.LevelDebug):
+	case e.single:
+		for _, one := range rows {
+			e.Logger.Debug("an attempt was claimed", append(e.fields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
+		}
+	default:
+		e.Logger.Debug("members of a batch were claimed", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "resources", len(rows), "claim", e.claim.id)
+	}
+}
+
+// logOutcome says what was written of an attempt. The row is as the write has left it.
+func (e *execution) logOutcome(one *claimed, written *db.WriteOutcomesRow) {
+	if written == nil || !e.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	row := one.after(written)
+	e.Logger.Debug("an outcome was written", append(e.fields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
+}
+
+// passLogger is the logger of a pass.
+func (a *Activities) passLogger(ctx context.Context, in InformInput) *slog.Logger {
+	fields := []any{"kind", in.Kind}
+	if shard := in.Options.Shard; shard != "" {
+		fields = append(fields, "shard", shard)
+	}
+	if activity.IsActivity(ctx) {
+		fields = append(fields, "workflow_id", workflowID(ctx), "run_id", runID(ctx), "attempt", activity.GetInfo(ctx).Attempt)
+	}
+	return a.Logger.With(fields...)
+}
+
+// log is the logger of the pass.
+func (p *pass) log() *slog.Logger {
+	if p.logger == nil {
+		p.logger = p.activities.passLogger(context.Background(), p.in)
+	}
+	return p.logger
+}
+
+// logEnd says what a pass came to that has not failed. One that has is a failure, which the client logs.
+func (p *pass) logEnd() {
+	fields := []any{
+		"trigger", cmp.Or(p.in.Trigger, TriggerWorkflow), "listed", p.progress.Listed, "new", p.added, "changed", p.progress.Scheduled - p.added,
+		"unchanged", p.unchanged, "stale", p.progress.Stale, "refused", p.progress.Refused, "deleted", p.progress.Deleted, "withheld", p.progress.Withheld,
+		"took", time.Since(p.startedAt),
+	}
+	if report := p.progress.Pass; report != nil {
+		fields = append(fields, "pages", report.Pages, "complete", report.Complete)
+		if report.After != nil {
+			fields = append(fields, "after", *report.After)
+		}
+	}
+	p.log().Info("a pass of the informer has ended", fields...)
+}

@@ -1,0 +1,92 @@
+package activities
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// maxReported is how many ids of resources a report has of a sort.
+	maxReported = 20
+	// maxReportedBytes bounds an id, a shard or a cursor in a report.
+	maxReportedBytes = 200
+)
+
+// PassReport says what a pass listed, and which resources were missing in it. It is a part of the result of the run, which Temporal keeps: nobody has to ask a
+// worker for it. Ids are hashes where object ids are kept from Temporal.
+type PassReport struct {
+	Shard string `json:"shard,omitempty"`
+	// After and Cursor are where the listing went on from; neither for a listing of everything. A cursor may be cut, and is left out where object ids are
+	// kept from Temporal, since an informer may have put one into it.
+	After  *time.Time `json:"after,omitempty"`
+	Cursor string     `json:"cursor,omitempty"`
+	// Complete says that the listing names all there is, so that what it leaves out is gone.
+	Complete bool `json:"complete,omitempty"`
+	// Pages counts the pages that were written.
+	Pages int `json:"pages,omitempty"`
+	// Deleted are the first resources that were marked deleted, Withheld the first that were not, because they are suspiciously many.
+	Deleted  []string `json:"deleted_ids,omitempty"`
+	Withheld []string `json:"withheld_ids,omitempty"`
+}
+
+// report begins the report of a pass with these options.
+func (a *Activities) report(options deltatype.InformOptions, complete bool) *PassReport {
+	r := &PassReport{Shard: bound(options.Shard, maxReportedBytes), After: options.After, Complete: complete}
+	if !a.HashObjectIDs {
+		r.Cursor = bound(options.Cursor, maxReportedBytes)
+	}
+	return r
+}
+
+// add is the report of passes of several shards.
+func (r *PassReport) add(o *PassReport) *PassReport {
+	if r == nil || o == nil {
+		return cmp.Or(r, o)
+	}
+	return &PassReport{
+		Complete: r.Complete && o.Complete, Pages: r.Pages + o.Pages,
+		Deleted: joinReported(r.Deleted, o.Deleted), Withheld: joinReported(r.Withheld, o.Withheld),
+	}
+}
+
+func joinReported(some, more []string) []string {
+	all := slices.Concat(some, more)
+	return all[:min(len(all), maxReported)]
+}
+
+// reportDeleted notes resources that were marked deleted.
+func (p *pass) reportDeleted(rows []db.Resource) {
+	r := p.progress.Pass
+	for i := range rows {
+		if len(r.Deleted) == maxReported {
+			return
+		}
+		switch hashed := rows[i].HashedID; {
+		case !p.activities.HashObjectIDs:
+			r.Deleted = append(r.Deleted, bound(rows[i].ObjectID, maxReportedBytes))
+		case hashed != nil:
+			r.Deleted = append(r.Deleted, "#"+*hashed)
+		}
+	}
+}
+
+// reportWithheld notes resources that a listing has left out, and that were not marked deleted.
+func (p *pass) reportWithheld(ctx context.Context) error {
+	names, err := db.New().NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs, Most: maxReported,
+	})
+	if err != nil {
+		return fmt.Errorf("naming what is withheld: %w", err)
+	}
+	for i := range names {
+		names[i] = bound(names[i], maxReportedBytes)
+	}
+	p.progress.Pass.Withheld = names
+	return nil
+}

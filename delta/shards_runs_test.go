@@ -1,0 +1,202 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// stuckRegions hang in the listing of "eu" when half of it is listed. They are a child's, which is killed then.
+type stuckRegions struct{ *regions[regional] }
+
+func (r *stuckRegions) Inform(ctx context.Context, o *delta.InformOptions) (<-chan regional, error) {
+	if o.Shard != "eu" {
+		return r.regions.Inform(ctx, o)
+	}
+	all := make(chan regional)
+	go func() {
+		names := r.all["eu"]
+		for _, name := range names[:len(names)/2] {
+			all <- inRegion("eu", name)
+		}
+		fmt.Println("half listed")
+	}()
+	return all, nil
+}
+
+type informEnd struct {
+	run *delta.InformRun
+	err error
+}
+
+// runInform has a run made meanwhile.
+func runInform(c *delta.Client, params delta.ScheduleInformParams, report func(delta.InformProgress)) <-chan informEnd {
+	ended := make(chan informEnd, 1)
+	go func() {
+		run, err := c.WatchInform(context.Background(), params, nil, report)
+		ended <- informEnd{run, err}
+	}()
+	return ended
+}
+
+func quietly(delta.InformProgress) {}
+
+// The pass of a shard is made again by another worker. What the first one had not come to is neither lost nor deleted, and the other shards are
+// not listed again.
+func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})
+	params := delta.ScheduleInformParams{ResourceKind: "regional", RunForeground: true}
+	c := h.client(h.config(add[regional](outside)))
+	require.NoError(t, c.Start(context.Background()))
+	first, err := c.RunInform(t.Context(), params, nil)
+	require.NoError(t, err)
+	require.Equal(t, 7, first.Listed)
+	require.NoError(t, c.Stop(context.Background()))
+
+	kill := h.startChild("shards", "started")
+	observer := h.client(h.config())
+	ended := runInform(observer, params, quietly)
+	passes := func(shard string) []delta.InformPass {
+		t.Helper()
+		all, err := observer.InformPasses(t.Context(), "regional", shard, 0)
+		require.NoError(t, err)
+		return all
+	}
+	until(t, func() bool { return len(passes("us")) == 2 && passes("us")[0].EndedAt != nil && len(passes("eu")) == 2 })
+	kill()
+	h.awaitEnd()
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.states("regional"), "half a listing finds nothing gone")
+
+	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
+	h.start(h.config(add[regional](outside)))
+	end := <-ended
+	require.NoError(t, end.err)
+	require.Equal(t, 7, end.run.Listed, "four and three")
+	require.Equal(t, 1, end.run.Deleted)
+	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.states("regional"))
+	require.Equal(t, deltatype.ResourceStateDeleted, h.row("regional", "eu/e03").State)
+	require.Equal(t, deltatype.ResourceStateSynced, h.row("regional", "eu/new").State)
+	require.Equal(t, []string{"eu"}, outside.given, "the other shard has ended before")
+	eu := passes("eu")
+	require.Len(t, eu, 3)
+	require.Equal(t, "its worker was lost", eu[1].Error)
+	require.Empty(t, eu[0].Error)
+	require.Equal(t, eu[1].RunID, eu[0].RunID, "another try of the same run")
+}
+
+// regionalOften is listed by its schedule every few seconds.
+type regionalOften struct{ regional }
+
+func (r regionalOften) Kind() string { return "regional-often" }
+func (r regionalOften) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 8, InformInterval: 2 * time.Second, CompleteListing: true}
+}
+
+// A shard that hangs is left to its pass by the runs that follow, which list the others.
+func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	outside := newRegions(func(region, name string) regionalOften { return regionalOften{regional{region, name}} },
+		map[string][]string{"a": {"1"}, "b": {"1"}, "c": {"1"}})
+	release := make(chan struct{})
+	outside.hangs["b"] = release
+	config := h.config(add[regionalOften](outside))
+	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
+	c := h.start(config)
+	until(t, func() bool { return len(outside.listed("b")) == 1 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4 })
+	require.Len(t, outside.listed("b"), 1, "no run lists it beside itself")
+	require.Nil(t, shards(t, c, "regional-often")["b"].LastSuccess)
+	require.NotNil(t, shards(t, c, "regional-often")["a"].LastSuccess)
+	close(release)
+	h.eventually("regional-often", "b/1", synced(1))
+	until(t, func() bool { return len(outside.listed("b")) >= 2 })
+}
+
+// latest keeps the latest report of a run.
+func latest() (reports chan delta.InformProgress, report func(delta.InformProgress)) {
+	reports = make(chan delta.InformProgress, 1)
+	return reports, func(p delta.InformProgress) {
+		select {
+		case <-reports:
+		default:
+		}
+		reports <- p
+	}
+}
+
+// What is reported of a run is the sum of its shards, those that have ended and those that go on.
+func TestWatchInformAddsUpTheShardsOfARun(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := newRegions(inRegion, map[string][]string{"a": names("a", 5), "b": names("b", 3), "c": names("c", 2)})
+	release := make(chan struct{})
+	outside.hangs["b"] = release
+	c := h.start(h.config(add[regional](outside)))
+	params := delta.ScheduleInformParams{ResourceKind: "regional"}
+	reports, report := latest()
+	ended := runInform(c, params, report)
+	until(t, func() bool {
+		p := <-reports
+		require.LessOrEqual(t, p.Listed, 7)
+		return p.Listed == 7 && p.Scheduled == 7
+	})
+	close(release)
+	end := <-ended
+	require.NoError(t, end.err)
+	require.Equal(t, 10, end.run.Listed)
+	require.Equal(t, 10, end.run.Scheduled)
+
+	// Counts are those of the run alone, and a failure is that of one of its shards.
+	release = make(chan struct{})
+	outside.change(func() { outside.hangs["b"], outside.failed["c"] = release, errors.New("c is down") })
+	reports, report = latest()
+	ended = runInform(c, params, report)
+	until(t, func() bool {
+		p := <-reports
+		require.LessOrEqual(t, p.Listed, 5)
+		return p.Listed == 5 && p.Scheduled == 0 && p.LastFailure != ""
+	})
+	close(release)
+	end = <-ended
+	require.ErrorContains(t, end.err, "c is down")
+	require.Equal(t, 8, end.run.Listed)
+}
+
+func TestAFilterChoosesShards(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	for i, shard := range []string{"eu", "eu", "us", ""} {
+		_, err := c.Inform(t.Context(), keyed{Key: fmt.Sprint(i), shard: shard}, nil)
+		require.NoError(t, err)
+	}
+	for want, filter := range map[int]delta.Filter{
+		2: {Shards: []string{"eu"}}, 3: {Shards: []string{"eu", "us"}}, 1: {Shards: []string{"eu"}, ObjectIDs: []string{"1"}}, 0: {Shards: []string{"mars"}},
+	} {
+		rows, err := c.List(t.Context(), filter, delta.Page{})
+		require.NoError(t, err)
+		require.Len(t, rows, want)
+	}
+	_, err := c.List(t.Context(), delta.Filter{Shards: []string{""}}, delta.Page{})
+	require.ErrorContains(t, err, `Shards "": must not be empty`)
+	_, err = c.Count(t.Context(), delta.Filter{Shards: []string{"eu"}})
+	require.ErrorContains(t, err, "Shards")
+	_, err = c.DeleteAll(t.Context(), delta.Filter{All: true, Shards: []string{"eu"}})
+	require.ErrorContains(t, err, "All true: must not be set together")
+	n, err := c.DeleteAll(t.Context(), delta.Filter{Shards: []string{"us"}})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Equal(t, map[deltatype.ResourceState]int{"scheduled": 3, "deleted": 1}, h.states("keyed"))
+}
