@@ -108,6 +108,59 @@ func (q *Queries) ListFigures(ctx context.Context, db DBTX, arg ListFiguresParam
 	return items, nil
 }
 
+const sumFigures = `-- name: SumFigures :many
+SELECT c.name AS kind, coalesce(f.synced, 0)::bigint AS synced, coalesce(f.finalized, 0)::bigint AS finalized, coalesce(f.failed, 0)::bigint AS failed,
+    coalesce(f.degraded, 0)::bigint AS degraded, coalesce(f.deleted, 0)::bigint AS deleted, coalesce(f.snoozed, 0)::bigint AS snoozed,
+    coalesce(f.unreadable, 0)::bigint AS unreadable, coalesce(f.seconds, 0)::double precision AS seconds, coalesce(f.durations, '{}')::bigint[] AS durations
+FROM delta_controller c LEFT JOIN delta_figure f ON f.kind = c.name AND f.minute = '-infinity'
+ORDER BY c.name
+`
+
+type SumFiguresRow struct {
+	Kind       string
+	Synced     int64
+	Finalized  int64
+	Failed     int64
+	Degraded   int64
+	Deleted    int64
+	Snoozed    int64
+	Unreadable int64
+	Seconds    float64
+	Durations  []int64
+}
+
+// All attempts of each kind that a client was started with, since the first.
+func (q *Queries) SumFigures(ctx context.Context, db DBTX) ([]SumFiguresRow, error) {
+	rows, err := db.Query(ctx, sumFigures)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SumFiguresRow
+	for rows.Next() {
+		var i SumFiguresRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Synced,
+			&i.Finalized,
+			&i.Failed,
+			&i.Degraded,
+			&i.Deleted,
+			&i.Snoozed,
+			&i.Unreadable,
+			&i.Seconds,
+			&i.Durations,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const sweepFigures = `-- name: SweepFigures :exec
 DELETE FROM delta_figure f
 WHERE (f.kind, f.minute) IN (

@@ -42,6 +42,7 @@ type Client struct {
 	// telemetry is nil where there is none.
 	telemetry *telemetry
 	figures   *figures
+	metrics   *metrics
 	awaiter   awaiter
 	gate      postgresGate
 
@@ -122,6 +123,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		c.paces[kind] = newPace(settings.Parallelism, settings.RateLimit > 0)
 	}
 	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kinds())
+	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}

@@ -34,3 +34,11 @@ WHERE (f.kind, f.minute) IN (
     WHERE o.minute > '-infinity' AND o.minute < now() - @kept::interval
     FOR UPDATE OF o SKIP LOCKED
 );
+
+-- name: SumFigures :many
+-- All attempts of each kind that a client was started with, since the first.
+SELECT c.name AS kind, coalesce(f.synced, 0)::bigint AS synced, coalesce(f.finalized, 0)::bigint AS finalized, coalesce(f.failed, 0)::bigint AS failed,
+    coalesce(f.degraded, 0)::bigint AS degraded, coalesce(f.deleted, 0)::bigint AS deleted, coalesce(f.snoozed, 0)::bigint AS snoozed,
+    coalesce(f.unreadable, 0)::bigint AS unreadable, coalesce(f.seconds, 0)::double precision AS seconds, coalesce(f.durations, '{}')::bigint[] AS durations
+FROM delta_controller c LEFT JOIN delta_figure f ON f.kind = c.name AND f.minute = '-infinity'
+ORDER BY c.name;
