@@ -158,6 +158,9 @@ type Ref struct {
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Local has the first attempt made by a local activity.
 	Local bool `json:"local,omitempty"`
+	// Encoded says that a data converter of the user's encodes what Temporal stores of the workflow. Errors of activities are not encoded, unless
+	// there is a failure converter, too.
+	Encoded bool `json:"encoded,omitempty"`
 }
 
 // String names the resource as Temporal may know it.

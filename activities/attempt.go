@@ -59,9 +59,10 @@ type Step struct {
 	failure *failure
 }
 
-// shownTo leaves the error out where object ids are kept from Temporal: it may well name one.
+// shownTo leaves the error out where object ids are kept from Temporal: it may well name one. A failed activity has no text where payloads are
+// encoded, either: its message and its step would be stored as they are.
 func (s Step) shownTo(ref Ref) Step {
-	if ref.HashedID != "" {
+	if ref.HashedID != "" || (ref.Encoded && s.failure != nil) {
 		s.Error, s.failure = "", s.failure.withoutText()
 	}
 	return s

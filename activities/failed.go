@@ -34,7 +34,7 @@ type failure struct {
 	errorType string
 	// what says it without the text of an error, which may name the object.
 	what, text string
-	// isTextHidden is true where object ids are kept from Temporal.
+	// isTextHidden is true where object ids, or what is encoded elsewhere, are kept from Temporal.
 	isTextHidden bool
 }
 
@@ -83,7 +83,7 @@ func (s Step) asError() error {
 	}
 	message := f.what + ": " + bound(f.text, maxShownFailure)
 	if f.isTextHidden {
-		message = f.what + "; the row and the log of the client say more: object ids are kept from Temporal"
+		message = f.what + "; the row and the log of the client say why: its text is kept from Temporal"
 	}
 	options := temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{s}}
 	if f.errorType != AttemptFailed {

@@ -94,7 +94,8 @@ func optionsNotGivenAreKeptAndOptionsGivenAreReplaced(t *testing.T, inform way) 
 		}
 		got := read(t, env.Pool, "a")
 		require.Equal(t, generation, got.Generation, change.name)
-		want.Generation, want.DueAt, want.DispatchAt = got.Generation, got.DueAt, got.DispatchAt
+		require.Equal(t, change.scheduled, got.GenerationAt.After(want.GenerationAt), change.name)
+		want.Generation, want.GenerationAt, want.DueAt, want.DispatchAt = got.Generation, got.GenerationAt, got.DueAt, got.DispatchAt
 		require.Equal(t, want, got, change.name)
 	}
 }

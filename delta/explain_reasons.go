@@ -268,7 +268,7 @@ func (f *facts) troubles() (all []Reason) {
 // started.
 func (f *facts) endedWorkflow() (how string, at *time.Time) {
 	t, r := f.temporal, f.row
-	if t == nil || t.isRunning() || !(f.Worked || f.isLeased()) {
+	if t == nil || t.isRunning() || (!f.Worked && !f.isLeased()) {
 		return "", nil
 	}
 	if how, at = t.wasEnded(); how != "" {

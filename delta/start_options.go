@@ -48,7 +48,7 @@ func startOptions(n names, ref activities.Ref, namespace string, state deltatype
 		TaskQueue:                n.taskQueue(ref.Kind),
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            ref.Kind + " " + bounded(id, maxSummary),
-		Memo:                     map[string]any{"delta_installation": ref.Installation, "delta_kind": ref.Kind},
+		Memo:                     map[string]any{"delta_installation": ref.Installation, workflows.KindMemo: ref.Kind},
 		Priority:                 temporal.Priority{PriorityKey: priority, FairnessKey: bounded(namespace, maxFairnessKey)},
 	}
 	if ref.HashedID == "" {

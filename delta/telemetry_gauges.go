@@ -18,8 +18,8 @@ const (
 	countEvery   = 5 * time.Minute
 	// firstMeasure is when it is done first: a listener and dispatchers that have just started are not down.
 	firstMeasure = time.Second
-	// measureLeases is how many intervals another client waits for the one that measures the database.
-	measureLeases = 3
+	// measureLease is how long other clients wait for the one that measures the database: three intervals.
+	measureLease = 3 * measureEvery
 )
 
 // recordWoken counts workflows that were woken, of so many resources each, or that could not be.
@@ -104,8 +104,8 @@ type databaseMeter struct {
 func (m *databaseMeter) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
 	defer cancel()
-	lease, began := measureLeases*m.client.timing.measure, time.Now()
-	rows, err := db.New().LeaseMeasuring(ctx, m.client.pool, db.LeaseMeasuringParams{Client: m.id, Lease: lease})
+	began := time.Now()
+	rows, err := db.New().LeaseMeasuring(ctx, m.client.pool, db.LeaseMeasuringParams{Client: m.id, Lease: measureLease})
 	if err != nil {
 		m.warn(ctx, fmt.Errorf("leasing it: %w", err))
 		if time.Now().After(m.until) {
@@ -117,7 +117,7 @@ func (m *databaseMeter) measure(ctx context.Context) {
 		m.leave()
 		return
 	}
-	m.until = began.Add(lease)
+	m.until = began.Add(measureLease)
 	measured, err := m.read(ctx)
 	if err != nil {
 		m.warn(ctx, err)

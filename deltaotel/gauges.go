@@ -11,7 +11,7 @@ import (
 // observeGauges registers the gauges, which are read when metrics are collected.
 func (i *instruments) observeGauges(meter metric.Meter) error {
 	m := maker{meter: meter}
-	up := m.count("delta.up", "1", "1 where a part of the client is as Health wants it, 0 where it is not.")
+	up := m.count("delta.up", "", "1 where a part of the client is as Health wants it, 0 where it is not.")
 	slots := m.count("delta.work.slots", "{call}", "How many calls of Work this client runs at once at most.")
 	due := m.count("delta.outbox.due", "{resource}", "Resources that wait for a dispatcher, at most 100,000. One client measures it for all.")
 	age := m.seconds("delta.outbox.age", "For how long the first of them has waited; 0 where none does.")

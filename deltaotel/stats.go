@@ -121,7 +121,7 @@ var (
 		{"messagedb.client.duplicates", "{call}", "Writes that were refused because of an id that is there.", true, func(s messagedb.ClientStats) float64 { return float64(s.Duplicates) }, nil},
 	}
 	streamFigures = []figure[cdc.Stats]{
-		{"cdc.stream.up", "1", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 {
+		{"cdc.stream.up", "", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 {
 			if s.Connected {
 				return 1
 			}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
@@ -19,6 +21,8 @@ const (
 	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
 	// so it does no harm to send it twice. Signals named for [activities.Commands] order something.
 	WakeSignal = "wake"
+	// KindMemo is the kind, in the memo of a resource's workflow.
+	KindMemo = "delta_kind"
 	// StateQuery answers with the latest [activities.Step].
 	StateQuery = "state"
 )
@@ -81,6 +85,7 @@ type lifecycle struct {
 }
 
 func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycle {
+	ref.Encoded = !isPlain(workflow.GetInfo(ctx).Memo)
 	return &lifecycle{
 		ref:      ref,
 		options:  attemptOptions(kind),
@@ -88,6 +93,12 @@ func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycl
 		local:    ref.Local,
 		commands: newCommands(ctx),
 	}
+}
+
+// isPlain reports whether payloads are stored as they are: a data converter of the user's encodes the memo as it does other payloads. A workflow
+// that has none was not started by Delta, and is taken for encoded.
+func isPlain(memo *commonpb.Memo) bool {
+	return string(memo.GetFields()[KindMemo].GetMetadata()[converter.MetadataEncoding]) == converter.MetadataEncodingJSON
 }
 
 // isLong reports whether a run is to be continued as a new one.

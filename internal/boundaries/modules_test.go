@@ -13,7 +13,7 @@ import (
 	"golang.org/x/mod/modfile"
 )
 
-// Every module of the repository is checked by `make verify`, is named by its folder, and replaces the root module where it requires it.
+// Every module of the repository is checked by `make verify`, is named by its folder, and replaces those of them that it requires.
 func TestModulesFollowTheRules(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -46,12 +46,17 @@ func TestModulesFollowTheRules(t *testing.T) {
 		mod, err := modfile.Parse(file, text, nil)
 		require.NoError(t, err)
 		require.Equal(t, path.Join(module, folder), mod.Module.Mod.Path)
+		var ours, replaced []string
 		for _, required := range mod.Require {
-			if required.Mod.Path == module {
-				require.Len(t, mod.Replace, 1, folder)
-				require.Equal(t, module, mod.Replace[0].Old.Path, folder)
+			if required.Mod.Path == module || strings.HasPrefix(required.Mod.Path, module+"/") {
+				ours = append(ours, required.Mod.Path)
 			}
 		}
+		for _, replace := range mod.Replace {
+			replaced = append(replaced, replace.Old.Path)
+			require.Equal(t, filepath.Join(root, strings.TrimPrefix(replace.Old.Path, module)), filepath.Join(filepath.Dir(file), replace.New.Path), folder)
+		}
+		require.ElementsMatch(t, ours, replaced, folder)
 		return nil
 	})
 	require.NoError(t, err)
