@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -61,6 +62,14 @@ func (h *harness) pooled(config *delta.Config, change func(*pgxpool.Config)) *de
 	return c
 }
 
+// listeners waits until so many clients listen: a started one does a moment later, and the session of a stopped one takes a moment to end.
+func (h *harness) listeners(n int) {
+	h.t.Helper()
+	until(h.t, func() bool {
+		return h.count(`SELECT count(*)::int FROM pg_stat_activity WHERE query = 'LISTEN "' || delta_channel() || '"' AND datname = current_database()`) == n
+	})
+}
+
 func readsOnly(settings *pgxpool.Config) {
 	settings.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 }
@@ -83,11 +92,13 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 	})
 	require.NoError(t, worker.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil))
 	until(t, func() bool { return h.count("SELECT count(*)::int FROM delta_shard WHERE failed_at IS NOT NULL") == 1 })
+	h.listeners(1)
 	first := scrape(t, h.pooled(h.config(), readsOnly))
 	require.InDelta(t, 1, first["delta_clients"], 0)
 	require.Contains(t, first, `delta_work_attempts_total{kind="measured",outcome="synced"}`, "what was not counted yet is 0")
 	require.NoError(t, worker.Stop(t.Context()))
 
+	h.listeners(0)
 	informer := h.client(h.config())
 	for _, name := range []string{"a", "b"} {
 		_, err := informer.Inform(t.Context(), measuredKind{account{Name: name}}, nil)
@@ -136,6 +147,34 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 	} {
 		require.Greater(t, found[name], least, name)
 	}
+}
+
+func TestMetricsNeedNoRightToWrite(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.startWorker(nil)
+	h.listeners(1)
+	role := pgx.Identifier{h.Schema + "_reader"}.Sanitize()
+	for _, sql := range []string{"CREATE ROLE %[1]s", "GRANT USAGE ON SCHEMA %[2]s TO %[1]s", "GRANT SELECT ON ALL TABLES IN SCHEMA %[2]s TO %[1]s"} {
+		_, err := h.Pool.Exec(t.Context(), fmt.Sprintf(sql, role, pgx.Identifier{h.Schema}.Sanitize()))
+		require.NoError(t, err)
+	}
+	t.Cleanup(func() {
+		_, _ = h.Pool.Exec(context.Background(), fmt.Sprintf("DROP OWNED BY %[1]s; DROP ROLE %[1]s", role))
+	})
+	asReader := func(settings *pgxpool.Config) {
+		settings.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, "SET ROLE "+role)
+			return err
+		}
+	}
+	found := scrape(t, h.pooled(h.config(), asReader))
+	require.InDelta(t, 1, found["delta_database_up"], 0)
+	require.Contains(t, found, `delta_late{kind="account"}`, "resources are counted")
+	require.NotContains(t, found, "delta_clients", "it does not see the sessions of others")
+	_, err := h.Pool.Exec(t.Context(), "GRANT pg_read_all_stats TO "+role)
+	require.NoError(t, err)
+	require.InDelta(t, 1, scrape(t, h.pooled(h.config(), asReader))["delta_clients"], 0)
 }
 
 func TestMetricsAreReadOnceForManyScrapes(t *testing.T) {
