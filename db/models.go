@@ -56,6 +56,20 @@ type DeltaInform struct {
 	Error       string
 }
 
+type Figure struct {
+	Kind       string
+	Minute     time.Time
+	Synced     int64
+	Finalized  int64
+	Failed     int64
+	Degraded   int64
+	Deleted    int64
+	Snoozed    int64
+	Unreadable int64
+	Seconds    float64
+	Durations  []int64
+}
+
 type Installation struct {
 	Singleton        bool
 	ID               string

@@ -122,6 +122,41 @@ func (q *Queries) MeasureDue(ctx context.Context, db DBTX, most int64) ([]Measur
 	return items, nil
 }
 
+const measureFailing = `-- name: MeasureFailing :many
+SELECT c.name AS kind, count(*) FILTER (WHERE s.error <> '') AS failing
+FROM delta_controller c
+JOIN delta_shard s ON s.kind = c.name
+WHERE NOT c.lists_nothing AND s.gone_at IS NULL AND (s.succeeded_at IS NOT NULL OR s.failed_at IS NOT NULL)
+GROUP BY c.name
+ORDER BY c.name
+`
+
+type MeasureFailingRow struct {
+	Kind    string
+	Failing int64
+}
+
+// Of how many shards the latest pass has failed, of each kind with an informer of which a pass has ended. A kind without shards has one.
+func (q *Queries) MeasureFailing(ctx context.Context, db DBTX) ([]MeasureFailingRow, error) {
+	rows, err := db.Query(ctx, measureFailing)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MeasureFailingRow
+	for rows.Next() {
+		var i MeasureFailingRow
+		if err := rows.Scan(&i.Kind, &i.Failing); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const measurePasses = `-- name: MeasurePasses :many
 SELECT c.name AS kind, (now() - min(s.succeeded_at))::interval AS age,
     (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = c.name AND w.decision IS NULL)::bigint AS withheld

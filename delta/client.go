@@ -42,6 +42,8 @@ type Client struct {
 	// telemetry is nil where there is none.
 	telemetry *telemetry
 	carriers  carrierReader
+	figures   *figures
+	metrics   *metrics
 	awaiter   awaiter
 	gate      postgresGate
 
@@ -121,6 +123,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		settings := copied.Controllers.byKind[kind].settings
 		c.paces[kind] = newPace(settings.Parallelism, settings.RateLimit > 0)
 	}
+	c.figures = newFigures(pool, copied.Logger, copied.Controllers.kinds())
+	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
@@ -177,6 +181,7 @@ func (c *Client) stop(ctx context.Context, unasked error) (err error) {
 	defer c.life.Unlock()
 	defer func() { c.condition.stopped(cmp.Or(unasked, err), unasked != nil) }()
 	defer c.waitForInforms(ctx)
+	defer c.figures.close(ctx)
 	defer c.events.close()
 	defer c.failures.close()
 	defer c.connection.close()

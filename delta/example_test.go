@@ -245,6 +245,25 @@ func ExampleProbes() {
 	slog.Info("Delta has stopped", "error", deltaClient.Err())
 }
 
+func ExampleMetrics() {
+	deltaClient, err := delta.NewClient(pool, config) // it need not be started
+	if err != nil {
+		panic(err)
+	}
+	http.Handle("GET /metrics", delta.Metrics(deltaClient))
+}
+
+func ExampleClient_Figures() {
+	deltaClient, _ := delta.NewClient(pool, config)
+	figures, err := deltaClient.Figures(ctx, "user", time.Now().Add(-3*time.Hour))
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range figures { // a minute each; those without attempts are left out
+		fmt.Println(f.Minute, f.Attempts[delta.OutcomeSynced], f.Attempts[delta.OutcomeFailed], f.P50, f.P95)
+	}
+}
+
 func ExampleClient_InformTx() {
 	deltaClient, _ := delta.NewClient(pool, config)
 	tx, err := pool.Begin(ctx)

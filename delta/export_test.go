@@ -30,6 +30,9 @@ func (c *Client) SetDispatchTimes(timeout, stuck time.Duration) {
 // SetMeasureInterval shortens how often client and database are measured.
 func (c *Client) SetMeasureInterval(every time.Duration) { c.timing.measure = every }
 
+// SetFiguresInterval shortens how often figures are written.
+func (c *Client) SetFiguresInterval(every time.Duration) { c.figures.every = every }
+
 // Poll is how often the client's dispatchers ask for due rows.
 func (c *Client) Poll() time.Duration { return c.timing.poll }
 
@@ -67,3 +70,17 @@ func (s saying) Settings() ObjectSettings { return s.settings }
 
 // DecodeJSON decodes a stored object.
 func DecodeJSON(encoded []byte, to any) error { return decodeJSON(encoded, to) }
+
+// BucketOf is the bucket of a duration, BoundOf the upper bound of one, and Quantile the duration that a share of those counted took at most.
+func BucketOf(took time.Duration) int { return bucketOf(took) }
+
+// BoundOf is described there.
+func BoundOf(bucket int) time.Duration { return boundOf(bucket) }
+
+// Quantile is described there.
+func Quantile(durations []int64, share float64) time.Duration { return quantile(durations, share) }
+
+// CountAttempt counts an attempt that was synced.
+func (c *Client) CountAttempt(kind string, took time.Duration) {
+	c.figures.count(&activities.Observation{Outcome: activities.Outcome{Verdict: activities.VerdictSynced, Took: took}, Kind: kind, Attempt: 1})
+}

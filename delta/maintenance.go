@@ -96,6 +96,9 @@ func (e *engine) restore(ctx context.Context) error {
 	if err := db.New().SweepKeys(ctx, e.client.pool, keysKept); err != nil {
 		return fmt.Errorf("removing limit keys that nothing uses: %w", err)
 	}
+	if err := db.New().SweepFigures(ctx, e.client.pool, figuresKept); err != nil {
+		return fmt.Errorf("removing old figures: %w", err)
+	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}

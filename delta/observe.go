@@ -7,6 +7,7 @@ import (
 
 // observe hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
 func (c *Client) observe(o activities.Observation) {
+	c.figures.count(&o)
 	c.recordAttempt(&o)
 	category := categoryOf(o.Verdict)
 	hasFailed := category == EventCategoryObjectFailed

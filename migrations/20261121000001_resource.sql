@@ -391,6 +391,25 @@ CREATE TABLE delta_stale (
     PRIMARY KEY (kind, object_id)
 );
 
+-- Attempts of a kind by minute, for two days, and in a row whose minute is '-infinity' all of them since the first, which is what a counter needs: a
+-- sum over minutes would fall when the old ones are removed. Each client adds what it has counted, once a minute: only it knows its attempts.
+CREATE TABLE delta_figure (
+    kind text COLLATE "C" NOT NULL,
+    minute timestamptz NOT NULL,
+    synced bigint NOT NULL,
+    finalized bigint NOT NULL,
+    failed bigint NOT NULL,
+    degraded bigint NOT NULL,
+    deleted bigint NOT NULL,
+    snoozed bigint NOT NULL,
+    unreadable bigint NOT NULL,
+    -- How long calls took: the sum, and how many took up to 1, 2, 4, 8 ms and so on, the last of them longer than all bounds. Quantiles of several
+    -- clients cannot be added, but these can.
+    seconds double precision NOT NULL,
+    durations bigint[] NOT NULL,
+    PRIMARY KEY (kind, minute)
+) WITH (fillfactor = 50);
+
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
 -- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
 -- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
@@ -937,6 +956,7 @@ DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
+DROP TABLE delta_figure;
 DROP TABLE delta_inform;
 DROP TABLE delta_stale;
 DROP TABLE delta_pass;

@@ -38,3 +38,12 @@ ORDER BY c.name;
 -- name: CountStates :many
 -- All resources. It reads the whole table.
 SELECT r.kind, r.namespace, r.state, count(*) AS count FROM delta_resource r GROUP BY r.kind, r.namespace, r.state ORDER BY r.kind, r.namespace, r.state;
+
+-- name: MeasureFailing :many
+-- Of how many shards the latest pass has failed, of each kind with an informer of which a pass has ended. A kind without shards has one.
+SELECT c.name AS kind, count(*) FILTER (WHERE s.error <> '') AS failing
+FROM delta_controller c
+JOIN delta_shard s ON s.kind = c.name
+WHERE NOT c.lists_nothing AND s.gone_at IS NULL AND (s.succeeded_at IS NOT NULL OR s.failed_at IS NOT NULL)
+GROUP BY c.name
+ORDER BY c.name;

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/exposition"
 )
 
 // counters are the figures of /metrics that are counted as things happen. All others are asked for when it is read.
@@ -126,43 +126,41 @@ func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, strea
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
-	e := newExposition()
-	e.include(s.metrics.set.WritePrometheus)
-	e.include(metrics.WriteProcessMetrics)
-	e.include(metrics.WriteFDMetrics)
-	e.add("delta_stream_build_info", buildLabels(), 1)
+	e := exposed.New()
+	e.Include(s.metrics.set.WritePrometheus)
+	e.Include(metrics.WriteProcessMetrics)
+	e.Include(metrics.WriteFDMetrics)
+	e.Add("delta_stream_build_info", buildLabels(), 1)
 	s.mu.Lock()
-	e.add("delta_stream_snapshots", "", float64(len(s.snapshots)))
+	e.Add("delta_stream_snapshots", "", float64(len(s.snapshots)))
 	s.mu.Unlock()
 	s.exposeStreams(e)
 	s.exposeSpill(e)
 	s.exposeSlots(ctx, e)
-	var text bytes.Buffer
-	e.write(&text)
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	_, _ = w.Write(text.Bytes())
+	w.Header().Set("Content-Type", exposition.ContentType)
+	_, _ = e.WriteTo(w)
 }
 
-func (s *Server) exposeStreams(e *exposition) {
+func (s *Server) exposeStreams(e *exposition.Text) {
 	bySlot, sums, streams := s.streams.figures()
-	e.add("delta_stream_clients", "", float64(streams))
-	e.add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
-	e.add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
-	e.add("delta_stream_reconnects_total", "", float64(sums.Reconnects))
-	e.add("delta_stream_heartbeats_total", "", float64(sums.Heartbeats))
+	e.Add("delta_stream_clients", "", float64(streams))
+	e.Add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
+	e.Add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
+	e.Add("delta_stream_reconnects_total", "", float64(sums.Reconnects))
+	e.Add("delta_stream_heartbeats_total", "", float64(sums.Heartbeats))
 	for slot, stats := range bySlot {
 		label := slotLabel(slot)
-		e.add("delta_stream_slot_unacknowledged", label, float64(stats.Waiting))
-		e.add("delta_stream_slot_unacknowledged_age_seconds", label, stats.Lag.Seconds())
+		e.Add("delta_stream_slot_unacknowledged", label, float64(stats.Waiting))
+		e.Add("delta_stream_slot_unacknowledged_age_seconds", label, stats.Lag.Seconds())
 		if stats.HeartbeatDelay > 0 { // zero is no measurement
-			e.add("delta_stream_slot_delivery_seconds", label, stats.HeartbeatDelay.Seconds())
+			e.Add("delta_stream_slot_delivery_seconds", label, stats.HeartbeatDelay.Seconds())
 		}
 	}
 }
 
-func (s *Server) exposeSpill(e *exposition) {
+func (s *Server) exposeSpill(e *exposition.Text) {
 	limit := s.config.Stream.WithDefaults().SpillLimit
-	e.add("delta_stream_spill_limit_bytes", "", float64(max(0, limit)))
+	e.Add("delta_stream_spill_limit_bytes", "", float64(max(0, limit)))
 	if limit < 0 { // there are no files
 		return
 	}
@@ -171,8 +169,8 @@ func (s *Server) exposeSpill(e *exposition) {
 	case err != nil:
 		s.config.Logger.Warn("cdc/server: the disk of temporary files cannot be measured", "folder", spillFolder(&s.config.Stream), "error", err)
 	case size > 0:
-		e.add("delta_stream_spill_free_bytes", "", float64(free))
-		e.add("delta_stream_spill_size_bytes", "", float64(size))
+		e.Add("delta_stream_spill_free_bytes", "", float64(free))
+		e.Add("delta_stream_spill_size_bytes", "", float64(size))
 	}
 }
 
@@ -182,34 +180,34 @@ func spillFolder(c *cdc.Config) string { return cmp.Or(c.SpillFolder, os.TempDir
 // statuses are the values of the label status, wal_status of Postgres and our own word for a slot that somebody has dropped.
 var statuses = []string{"reserved", "extended", "unreserved", "lost", statusMissing}
 
-func (s *Server) exposeSlots(ctx context.Context, e *exposition) {
+func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 	slots, err := s.slots(ctx)
 	if err != nil { // what is known without the database is exposed all the same
 		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
 	}
-	e.add("delta_stream_database_up", "", number(err == nil))
+	e.Add("delta_stream_database_up", "", number(err == nil))
 	for _, one := range slots {
 		if one.Temporary { // see registry
 			continue
 		}
 		label := slotLabel(one.Name)
 		for _, status := range statuses {
-			e.add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, number(one.Status == status))
+			e.Add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, number(one.Status == status))
 		}
 		if one.Status == statusMissing {
 			continue
 		}
-		e.add("delta_stream_slot_active", label, number(one.Active))
-		e.add("delta_stream_slot_lag_bytes", label, float64(one.LagBytes))
-		e.add("delta_stream_slot_retained_bytes", label, float64(one.RetainedBytes))
+		e.Add("delta_stream_slot_active", label, number(one.Active))
+		e.Add("delta_stream_slot_lag_bytes", label, float64(one.LagBytes))
+		e.Add("delta_stream_slot_retained_bytes", label, float64(one.RetainedBytes))
 		if one.LagSeconds != nil {
-			e.add("delta_stream_slot_lag_seconds", label, *one.LagSeconds)
+			e.Add("delta_stream_slot_lag_seconds", label, *one.LagSeconds)
 		}
 		if one.InactiveSeconds != nil {
-			e.add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
+			e.Add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
 		}
 		if one.SafeWALBytes != nil {
-			e.add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
+			e.Add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
 		}
 	}
 }

@@ -38,13 +38,18 @@ type cli struct {
 	temporalAddress, temporalNamespace string
 	prefix, taskQueue                  string
 	output                             outputFormat
+	// countEvery is Config.CountResourcesInterval; 0 for the default.
+	countEvery time.Duration
 }
 
 // databaseFlags are for commands that need the database only.
 func (c *cli) databaseFlags(cmd *cobra.Command) {
-	flags := cmd.PersistentFlags()
-	flags.StringVar(&c.databaseURL, "database-url", "", "`URL` of the database (default $"+databaseVariable+")")
+	c.databaseFlag(cmd)
 	c.outputFlag(cmd)
+}
+
+func (c *cli) databaseFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&c.databaseURL, "database-url", "", "`URL` of the database (default $"+databaseVariable+")")
 }
 
 func (c *cli) outputFlag(cmd *cobra.Command) {
@@ -166,6 +171,7 @@ func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
 	var err error
 	s.Client, err = delta.NewClient(pool, &delta.Config{
 		Temporal: s.temporal, TemporalNamespace: s.namespace, WorkflowIDPrefix: prefix, TaskQueue: c.taskQueue, Logger: logger,
+		CountResourcesInterval: c.countEvery,
 	})
 	return s, err
 }

@@ -99,6 +99,7 @@ func codeOf(err error) int {
 // flagOf has the flags that set what the library has another name for.
 var flagOf = map[string]string{
 	"States": "--state", "Limit": "--limit", "Config.WorkflowIDPrefix": "--prefix", "Config.TaskQueue": "--task-queue",
+	"Config.CountResourcesInterval": "--count-every",
 }
 
 // message is an error as a person reads it.

@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, s streams) int {
 			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
 			resumeCommand(c),
 		},
-		groupServe: {devCommand(c), migrateCommand(c), streamCommand(c)},
+		groupServe: {devCommand(c), metricsCommand(c), migrateCommand(c), streamCommand(c)},
 	} {
 		for _, cmd := range commands {
 			cmd.GroupID = id

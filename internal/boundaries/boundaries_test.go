@@ -22,8 +22,11 @@ const module = "github.com/chariot-giving/delta"
 // stand to the right of all. delta/internal/kit is what delta shows to deltatest.
 var layers = []string{"delta/deltatype", "db", "activities", "delta/internal/kit", "workflows", "delta"}
 
-// leaves import nothing of this module but what is in their own folder.
+// leaves import nothing of this module but what is in their own folder, or shared.
 var leaves = []string{"migrations", "messagedb", "cdc"}
+
+// shared import nothing of this module, so everything may import them, leaves too.
+var shared = []string{"internal/exposition"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.
@@ -104,6 +107,7 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"delta/internal/kit", "delta", "delta/internal/kit must not import delta"},
 		{"activities", "delta/internal/kit", "activities must not import delta/internal/kit"},
 		{"internal/testport", "delta", "internal/testport must not import delta"},
+		{"internal/exposition", "cdc", "internal/exposition is shared by all: it must not import cdc"},
 		{"internal/other", "db", "internal/other must not import db"},
 	} {
 		found := violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{"fmt", module + "/" + c.to}}})
@@ -123,6 +127,8 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"internal/stack", "internal/flock"},
 		{"examples/modules", "examples/modules/proxy"},
 		{"cdc/wal", "cdc"},
+		{"cdc/server", "internal/exposition"},
+		{"delta", "internal/exposition"},
 		{"internal/cdctest", "delta/deltatest"},
 	} {
 		require.Empty(t, violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{module + "/" + c.to}}}), "%v", c)
@@ -141,6 +147,9 @@ func violations(pkgs []pkg) (found []string) {
 			switch {
 			case !ours:
 			case slices.ContainsFunc(leaves, func(leaf string) bool { return within(from)(leaf) && within(to)(leaf) }):
+			case slices.Contains(shared, from):
+				found = append(found, fmt.Sprintf("%s is shared by all: it must not import %s", from, to))
+			case slices.Contains(shared, to):
 			case slices.ContainsFunc(leaves, within(from)):
 				found = append(found, fmt.Sprintf("%s is a leaf: it must not import %s", from, to))
 			case slices.Contains(testOnly, to) && !slices.ContainsFunc(mayImportTestOnly, within(from)):

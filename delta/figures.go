@@ -1,0 +1,252 @@
+package delta
+
+import (
+	"context"
+	"log/slog"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// figuresEvery is how often a client writes what it has counted.
+	figuresEvery = time.Minute
+	// figuresKept is how long minutes are kept.
+	figuresKept = 48 * time.Hour
+	// figuresTimeout bounds a write, and figuresGrace the last one, where the context of Stop has ended.
+	figuresTimeout = 30 * time.Second
+	figuresGrace   = time.Second
+	// figuresStopTimeout is how long Stop waits for the last write, where its own context has time.
+	figuresStopTimeout = 5 * time.Second
+	// durationBuckets are those of the durations of calls: up to 1 ms, 2 ms, 4 ms, and so on up to 2.3 hours, and one for what took longer.
+	durationBuckets = 25
+)
+
+// countedOutcomes are those of attempts, in the order in which they are counted.
+var countedOutcomes = [...]Outcome{OutcomeSynced, OutcomeFinalized, OutcomeFailed, OutcomeDegraded, OutcomeDeleted, OutcomeSnoozed, OutcomeUnreadable}
+
+// figures counts this client's attempts by kind, and adds them to the table once a minute, for all kinds in one statement. Each client writes its own,
+// because nobody else knows them: a single writer would have to be told of each attempt. A client in which nothing is worked writes nothing.
+//
+// Counting takes no lock and no memory. A client that dies loses what it has counted since its last write. A write whose answer is lost is
+// repeated, so it may count twice.
+type figures struct {
+	pool   *pgxpool.Pool
+	log    *slog.Logger
+	every  time.Duration
+	byKind map[string]*attemptCounts
+	// armed is true while a write is to come.
+	armed   atomic.Bool
+	closing chan struct{}
+	writes  sync.WaitGroup
+
+	mu sync.Mutex
+	// timer is for the next write; nil before the first. since is when what it writes began to be counted.
+	timer  *time.Timer
+	since  time.Time
+	closed bool
+}
+
+// attemptCounts are those of a kind.
+type attemptCounts struct {
+	outcomes  [len(countedOutcomes)]atomic.Int64
+	nanos     atomic.Int64
+	durations [durationBuckets]atomic.Int64
+}
+
+func newFigures(pool *pgxpool.Pool, log *slog.Logger, kinds []string) *figures {
+	f := &figures{pool: pool, log: log, every: figuresEvery, byKind: map[string]*attemptCounts{}, closing: make(chan struct{})}
+	for _, kind := range kinds {
+		f.byKind[kind] = &attemptCounts{}
+	}
+	return f
+}
+
+// count counts an attempt whose outcome was written.
+func (f *figures) count(o *activities.Observation) {
+	counts := f.byKind[o.Kind]
+	if counts == nil || o.Attempt == 0 {
+		return // a listing has deleted it
+	}
+	counts.outcomes[slices.Index(countedOutcomes[:], outcomeName(o.Verdict, o.IsDegraded))].Add(1)
+	if o.Took > 0 { // otherwise nothing was called
+		counts.nanos.Add(int64(o.Took))
+		counts.durations[bucketOf(o.Took)].Add(1)
+	}
+	if !f.armed.Load() && f.armed.CompareAndSwap(false, true) {
+		f.arm()
+	}
+}
+
+// bucketOf is the bucket of a duration.
+func bucketOf(took time.Duration) int {
+	return min(bits.Len64(uint64(max(took-1, 0)/time.Millisecond)), durationBuckets-1)
+}
+
+// arm has what is counted written at the end of the minute.
+func (f *figures) arm() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.since = time.Now()
+	f.timer = time.AfterFunc(f.since.Truncate(f.every).Add(f.every).Sub(f.since), f.writeMinute)
+}
+
+// writeMinute takes what was counted in a minute that has ended, and writes it within the next seconds: not all clients at the same moment.
+func (f *figures) writeMinute() {
+	taken, ok := f.begin()
+	if !ok {
+		return
+	}
+	defer f.writes.Done()
+	select {
+	case <-f.closing:
+	case <-time.After(rand.N(f.every/6 + 1)): //nolint:gosec // it spreads writes
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), figuresTimeout)
+	defer cancel()
+	if err := taken.write(ctx, f.pool); err != nil {
+		f.log.Warn("writing figures of attempts failed; they are written with those of the next minute", "error", err)
+		f.putBack(taken)
+	}
+}
+
+// begin takes what was counted, unless the client has stopped. It is followed by writes.Done.
+func (f *figures) begin() (takenFigures, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return takenFigures{}, false // close takes it
+	}
+	f.writes.Add(1)
+	f.armed.Store(false) // before it is taken: what is counted from here on arms again
+	return f.take(), true
+}
+
+// putBack has figures written again that could not be.
+func (f *figures) putBack(taken takenFigures) {
+	for i, kind := range taken.Kinds {
+		counts := f.byKind[kind]
+		for o, column := range taken.outcomes() {
+			counts.outcomes[o].Add((*column)[i])
+		}
+		counts.nanos.Add(taken.nanos[i])
+		for b, n := range taken.durations[i] {
+			counts.durations[b].Add(n)
+		}
+	}
+	if f.armed.CompareAndSwap(false, true) {
+		f.arm()
+	}
+}
+
+// close writes what was counted last. What is counted after it, by calls that Stop did not wait for, is lost.
+func (f *figures) close(ctx context.Context) {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.closed = true
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	close(f.closing)
+	f.mu.Unlock()
+	ctx, cancel := patientFor(ctx, figuresGrace, figuresStopTimeout)
+	defer cancel()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		f.writes.Wait()
+		if err := f.take().write(ctx, f.pool); err != nil {
+			f.log.Warn("figures of the last attempts are lost: they could not be written while the client stopped", "error", err)
+		}
+	}()
+	select {
+	case <-written:
+	case <-ctx.Done():
+	}
+}
+
+// patientFor is a context that ends a grace after another one, and at the latest after a time.
+func patientFor(ctx context.Context, grace, most time.Duration) (context.Context, context.CancelFunc) {
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), most)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return patient, func() { stop(); cancel() }
+}
+
+// takenFigures are those of the kinds of which something was counted.
+type takenFigures struct {
+	db.AddFiguresParams
+	nanos     []int64
+	durations [][durationBuckets]int64
+	// middle is between when the first and the last of it may have been counted.
+	middle time.Time
+}
+
+// outcomes are the columns of countedOutcomes.
+func (t *takenFigures) outcomes() [len(countedOutcomes)]*[]int64 {
+	return [...]*[]int64{&t.Synced, &t.Finalized, &t.Failed, &t.Degraded, &t.Deleted, &t.Snoozed, &t.Unreadable}
+}
+
+// take takes what was counted.
+func (f *figures) take() (t takenFigures) {
+	now := time.Now()
+	t.middle = now.Add(-now.Sub(f.since) / 2)
+	for kind, counts := range f.byKind {
+		var outcomes [len(countedOutcomes)]int64
+		sum := int64(0)
+		for o := range outcomes {
+			outcomes[o] = counts.outcomes[o].Swap(0)
+			sum += outcomes[o]
+		}
+		if sum == 0 {
+			continue
+		}
+		t.Kinds = append(t.Kinds, kind)
+		for o, column := range t.outcomes() {
+			*column = append(*column, outcomes[o])
+		}
+		nanos := counts.nanos.Swap(0)
+		t.nanos, t.Seconds = append(t.nanos, nanos), append(t.Seconds, time.Duration(nanos).Seconds())
+		var durations [durationBuckets]int64
+		for b := range durations {
+			durations[b] = counts.durations[b].Swap(0)
+		}
+		t.durations, t.Durations = append(t.durations, durations), append(t.Durations, arrayText(durations[:]))
+	}
+	return t
+}
+
+// arrayText is an array as Postgres reads it.
+func arrayText(numbers []int64) string {
+	text := []byte{'{'}
+	for i, n := range numbers {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, n, 10)
+	}
+	return string(append(text, '}'))
+}
+
+// write adds what was taken to the minute in which it was counted, by the clock of the database, as all times of Delta's tables are.
+func (t takenFigures) write(ctx context.Context, pool *pgxpool.Pool) error {
+	if len(t.Kinds) == 0 {
+		return nil
+	}
+	t.Age = time.Since(t.middle)
+	return db.New().AddFigures(ctx, pool, t.AddFiguresParams)
+}

@@ -1,0 +1,95 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// Figure is what the attempts of a kind came to in a minute, of all clients together.
+type Figure struct {
+	// Kind is the kind, Minute when the minute began.
+	Kind   string
+	Minute time.Time
+	// Attempts counts those whose outcome was written in the minute, by outcome; one that none had is left out. Attempts of Finalize are among them:
+	// those that succeeded have an outcome of their own.
+	Attempts map[Outcome]int64
+	// P50 and P95 are how long half of the calls of Work and Finalize took at most, and 95 of 100, a WorkBatch counting once for each of its resources;
+	// 0 where nothing was called. They are estimates: durations are counted in ranges whose ends are apart by a factor of 2, from 1 ms to 2.3 hours.
+	// What took longer counts as 2.3 hours.
+	P50, P95 time.Duration
+}
+
+// Figures returns the minutes of a kind, or of all kinds for an empty one, that began at since or later, the earliest first. They are kept for two
+// days. Minutes in which no attempt ended are left out.
+//
+// Each client adds what it has counted a few seconds after the end of a minute, and when it stops. So the latest minutes are not complete yet, and a
+// client whose process dies leaves out up to a minute.
+func (c *Client) Figures(ctx context.Context, kind string, since time.Time) ([]Figure, error) {
+	if kind != "" {
+		if err := checkName("kind", kind); err != nil {
+			return nil, fmt.Errorf("delta: figures: %w", err)
+		}
+	}
+	if earliest := time.Now().Add(-figuresKept); since.Before(earliest) {
+		since = earliest // earlier ones are about to be removed, and Postgres takes no time before the year 4713 BC
+	}
+	rows, err := db.New().ListFigures(ctx, c.pool, db.ListFiguresParams{Kind: kind, Since: since})
+	if err != nil {
+		return nil, fmt.Errorf("delta: figures: %w", schemaError(err))
+	}
+	all := make([]Figure, len(rows))
+	for i := range rows {
+		all[i] = figureOf(&rows[i])
+	}
+	return all, nil
+}
+
+func figureOf(r *db.Figure) Figure {
+	f := Figure{Kind: r.Kind, Minute: r.Minute.UTC(), Attempts: map[Outcome]int64{}, P50: quantile(r.Durations, 0.5), P95: quantile(r.Durations, 0.95)}
+	for o, n := range attemptsOf(r) {
+		if n > 0 {
+			f.Attempts[countedOutcomes[o]] = n
+		}
+	}
+	return f
+}
+
+// attemptsOf are the counts of a row, in the order of countedOutcomes.
+func attemptsOf(r *db.Figure) [len(countedOutcomes)]int64 {
+	return [...]int64{r.Synced, r.Finalized, r.Failed, r.Degraded, r.Deleted, r.Snoozed, r.Unreadable}
+}
+
+// boundOf is the upper bound of a bucket of durations.
+func boundOf(bucket int) time.Duration { return time.Millisecond << bucket }
+
+// quantile is the duration that a share of calls took at most, as if those of a bucket were spread evenly over it.
+func quantile(durations []int64, share float64) time.Duration {
+	total := int64(0)
+	for _, n := range durations {
+		total += n
+	}
+	if total == 0 {
+		return 0
+	}
+	rank, below := share*float64(total), int64(0)
+	for b, n := range durations {
+		if float64(below+n) < rank {
+			below += n
+			continue
+		}
+		lower := time.Duration(0)
+		if b > 0 {
+			lower = boundOf(b - 1)
+		}
+		if b == durationBuckets-1 {
+			return lower
+		}
+		within := (rank - float64(below)) / float64(n)
+		return lower + time.Duration(math.Round(within*float64(boundOf(b)-lower)))
+	}
+	return boundOf(durationBuckets - 2)
+}

@@ -1,0 +1,161 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/exposition"
+)
+
+// metricFamilies are in the order in which they are exposed. What a client measures too has the names, labels and units of deltaotel.
+var metricFamilies = exposition.NewTable([]exposition.Family{
+	{Name: "delta_database_up", Type: "gauge", Help: "1 if the figures could be read."},
+	{Name: "delta_clients", Type: "gauge", Help: "Clients that are started, by their listeners. None where the role may not see the sessions of others."},
+	{Name: "delta_work_attempts_total", Type: "counter", Help: "Attempts whose outcome was written, by resource, of all clients, a minute late."},
+	{
+		Name: "delta_work_attempt_duration_seconds", Type: "histogram",
+		Help: "How long calls of Work and Finalize took, a WorkBatch once for each resource, of all clients, a minute late.",
+	},
+	{Name: "delta_outbox_due", Type: "gauge", Help: "Resources that wait for a dispatcher, at most 100,000."},
+	{Name: "delta_outbox_age_seconds", Type: "gauge", Help: "For how long the first of them has waited; 0 where none does."},
+	{Name: "delta_pass_age_seconds", Type: "gauge", Help: "How long ago a pass of the informer succeeded, of the shard for which it is longest ago."},
+	{Name: "delta_pass_failing", Type: "gauge", Help: "Shards whose latest pass has failed; a kind without shards has one."},
+	{Name: "delta_deletions_withheld", Type: "gauge", Help: "Deletions by listings that wait for somebody to decide."},
+	{Name: "delta_resources", Type: "gauge", Help: "Resources by state, counted from time to time."},
+	{Name: "delta_late", Type: "gauge", Help: "Resources whose next step is more than a minute overdue, counted from time to time."},
+	{Name: "delta_late_age_seconds", Type: "gauge", Help: "For how long the first of them had been due; 0 where none is late."},
+})
+
+// Metrics returns a handler that answers every request with the figures of the installation, read from Postgres, as text for Prometheus: those of all
+// clients, so one process serves them, and needs neither a started client nor a collector of metrics. `delta metrics` is a server of it. docs/metrics.md
+// has a table.
+//
+// It reads in a transaction that writes nothing, and at most every 10 seconds, however often it is asked. Resources are counted, which reads the whole
+// table, every [Config].CountResourcesInterval; where that takes longer than 5 seconds, they are in a later answer. Where the database does not
+// answer, delta_database_up is 0, and there is nothing else.
+//
+// It panics if the client is nil.
+func Metrics(c *Client) http.Handler {
+	if c == nil {
+		panic("delta: Metrics: the client is nil: give one that NewClient has made")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := c.metrics.read(r.Context(), metricsTimeout)
+		if err != nil {
+			c.config.Logger.Warn("metrics cannot be read", "error", err)
+		}
+		w.Header().Set("Content-Type", exposition.ContentType)
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = w.Write(text)
+	})
+}
+
+// WriteMetrics writes once what [Metrics] serves. It waits until resources are counted.
+func (c *Client) WriteMetrics(ctx context.Context, w io.Writer) error {
+	text, err := c.metrics.read(ctx, c.config.ResourceCleanerTimeout)
+	if err != nil {
+		return fmt.Errorf("delta: metrics: %w", err)
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// read reads the metrics, as text. It waits some time for resources that are being counted. The text is whole also where there is an error, which
+// takes the place of what could not be read.
+func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, error) {
+	e := metricFamilies.New()
+	var counted resourceCounts
+	read, err := m.readFigures(ctx)
+	if err == nil {
+		counted, err = m.countResources(ctx, patience)
+		read.expose(e)
+		counted.expose(e, read.attempts)
+	}
+	e.Add("delta_database_up", "", oneIf(read != nil))
+	var text bytes.Buffer
+	_, _ = e.WriteTo(&text) // to memory
+	return text.Bytes(), err
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// expose adds what was read at once.
+func (r *latestFigures) expose(e *exposition.Text) {
+	if r.hidden == 0 {
+		e.Add("delta_clients", "", float64(r.listeners))
+	}
+	for i := range r.attempts {
+		exposeAttempts(e, &r.attempts[i])
+	}
+	for _, d := range r.due {
+		kind := exposition.Labels("kind", d.Kind)
+		e.Add("delta_outbox_due", kind, float64(d.Count))
+		e.Add("delta_outbox_age_seconds", kind, d.Oldest.Seconds())
+	}
+	for _, p := range r.passes {
+		kind := exposition.Labels("kind", p.Kind)
+		e.Add("delta_pass_age_seconds", kind, p.Age.Seconds())
+		e.Add("delta_deletions_withheld", kind, float64(p.Withheld))
+	}
+	for _, f := range r.failing {
+		e.Add("delta_pass_failing", exposition.Labels("kind", f.Kind), float64(f.Failing))
+	}
+}
+
+// exposeAttempts adds the attempts of a kind. What was not counted yet is 0, so that Prometheus sees it rise.
+func exposeAttempts(e *exposition.Text, s *db.SumFiguresRow) {
+	counts := attemptsOf(&db.Figure{
+		Synced: s.Synced, Finalized: s.Finalized, Failed: s.Failed, Degraded: s.Degraded, Deleted: s.Deleted, Snoozed: s.Snoozed, Unreadable: s.Unreadable,
+	})
+	for o, n := range counts {
+		e.Add("delta_work_attempts_total", exposition.Labels("kind", s.Kind, "outcome", string(countedOutcomes[o])), float64(n))
+	}
+	const histogram = "delta_work_attempt_duration_seconds"
+	sum := int64(0)
+	for b := range durationBuckets {
+		if b < len(s.Durations) {
+			sum += s.Durations[b]
+		}
+		bound := "+Inf"
+		if b < durationBuckets-1 {
+			bound = strconv.FormatFloat(boundOf(b).Seconds(), 'g', -1, 64)
+		}
+		e.Add(histogram+"_bucket", exposition.Labels("kind", s.Kind, "le", bound), float64(sum))
+	}
+	kind := exposition.Labels("kind", s.Kind)
+	e.Add(histogram+"_sum", kind, s.Seconds)
+	e.Add(histogram+"_count", kind, float64(sum))
+}
+
+// expose adds what was counted, of late resources for all kinds.
+func (r *resourceCounts) expose(e *exposition.Text, kinds []db.SumFiguresRow) {
+	if !r.isKnown {
+		return
+	}
+	for _, s := range r.states {
+		e.Add("delta_resources", exposition.Labels("kind", s.Kind, "namespace", s.Namespace, "state", string(s.State)), float64(s.Count))
+	}
+	late := map[string]db.CountLateRow{}
+	for _, k := range kinds {
+		late[k.Kind] = db.CountLateRow{Oldest: r.now}
+	}
+	for _, l := range r.late {
+		late[l.Kind] = l
+	}
+	for kind, l := range late {
+		of := exposition.Labels("kind", kind)
+		e.Add("delta_late", of, float64(l.Count))
+		e.Add("delta_late_age_seconds", of, r.now.Sub(l.Oldest).Seconds())
+	}
+}

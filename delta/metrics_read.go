@@ -1,0 +1,167 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// metricsKept is how long what was read is given to others who ask, and failureKept how long a failure is: those who have waited get it too.
+	metricsKept = 10 * time.Second
+	failureKept = time.Second
+	// metricsTimeout bounds reading, and is how long an answer waits for resources to be counted.
+	metricsTimeout = 5 * time.Second
+)
+
+// metrics reads the figures of the installation for Metrics.
+type metrics struct {
+	client *Client
+
+	// mu is held while figures are read: others who ask meanwhile get the same.
+	mu     sync.Mutex
+	latest *latestFigures
+	err    error
+	readAt time.Time
+
+	countMu sync.Mutex
+	counted resourceCounts
+	// countErr is why the latest count failed, begun is when it began, and running is closed at its end; nil where none runs.
+	countErr error
+	begun    time.Time
+	running  chan struct{}
+}
+
+// latestFigures are those that a few statements read, each of a bounded number of rows.
+type latestFigures struct {
+	attempts          []db.SumFiguresRow
+	due               []db.MeasureDueRow
+	passes            []db.MeasurePassesRow
+	failing           []db.MeasureFailingRow
+	listeners, hidden int64
+}
+
+// readFigures reads figures, unless that was done lately.
+func (m *metrics) readFigures(ctx context.Context) (*latestFigures, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := metricsKept
+	if m.err != nil {
+		kept = failureKept
+	}
+	if m.readAt.IsZero() || time.Since(m.readAt) >= kept {
+		m.latest, m.err = m.askFigures(ctx)
+		m.readAt = time.Now()
+	}
+	return m.latest, m.err
+}
+
+func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsTimeout) // it is read for others too
+	defer cancel()
+	r := &latestFigures{}
+	err := m.readOnly(ctx, func(tx pgx.Tx) (err error) {
+		q := db.New()
+		if r.attempts, err = q.SumFigures(ctx, tx); err != nil {
+			return fmt.Errorf("reading attempts: %w", err)
+		}
+		if r.due, err = q.MeasureDue(ctx, tx, MaxDueCounted); err != nil {
+			return fmt.Errorf("counting what is due: %w", err)
+		}
+		if r.passes, err = q.MeasurePasses(ctx, tx); err != nil {
+			return fmt.Errorf("reading the latest passes: %w", err)
+		}
+		if r.failing, err = q.MeasureFailing(ctx, tx); err != nil {
+			return fmt.Errorf("reading passes that failed: %w", err)
+		}
+		if r.listeners, r.hidden, err = q.CountListeners(ctx, tx); err != nil {
+			return fmt.Errorf("counting clients: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// readOnly does something in a transaction that cannot write.
+func (m *metrics) readOnly(ctx context.Context, do func(pgx.Tx) error) error {
+	return schemaError(pgx.BeginTxFunc(ctx, m.client.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, do))
+}
+
+// resourceCounts are what reads many rows.
+type resourceCounts struct {
+	// isKnown is false where nothing was counted, or that failed.
+	isKnown bool
+	states  []db.CountStatesRow
+	late    []db.CountLateRow
+	// now is when they were counted, by the clock of the database.
+	now time.Time
+}
+
+// countResources returns the latest counts. Where they are old, it begins to count, and waits for that as long as it is patient: a large table
+// takes longer than those who collect metrics wait.
+func (m *metrics) countResources(ctx context.Context, patience time.Duration) (resourceCounts, error) {
+	if running := m.beginCount(ctx); running != nil {
+		select {
+		case <-running:
+		case <-ctx.Done():
+		case <-time.After(patience):
+		}
+	}
+	m.countMu.Lock()
+	defer m.countMu.Unlock()
+	return m.counted, m.countErr
+}
+
+// beginCount begins to count, if that is due. It returns the end of the count that runs; nil where none does.
+func (m *metrics) beginCount(ctx context.Context) <-chan struct{} {
+	every := m.client.config.CountResourcesInterval
+	m.countMu.Lock()
+	defer m.countMu.Unlock()
+	if every < 0 || m.running != nil || (!m.begun.IsZero() && time.Since(m.begun) < every) {
+		return m.running
+	}
+	m.begun, m.running = time.Now(), make(chan struct{})
+	go m.count(context.WithoutCancel(ctx))
+	return m.running
+}
+
+func (m *metrics) count(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, m.client.config.ResourceCleanerTimeout)
+	defer cancel()
+	counted, err := m.askCounts(ctx)
+	m.countMu.Lock()
+	defer m.countMu.Unlock()
+	m.counted, m.countErr = counted, err
+	close(m.running)
+	m.running = nil
+}
+
+func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
+	err = m.readOnly(ctx, func(tx pgx.Tx) (err error) {
+		q := db.New()
+		if r.now, err = q.Now(ctx, tx); err != nil {
+			return err
+		}
+		if r.states, err = q.CountStates(ctx, tx); err != nil {
+			return fmt.Errorf("counting resources: %w", err)
+		}
+		if r.late, err = q.CountLate(ctx, tx, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease}); err != nil {
+			return fmt.Errorf("counting late resources: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return resourceCounts{}, err
+	}
+	r.isKnown = true
+	return r, nil
+}
