@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,20 +88,33 @@ func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
 			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandInvalidate, h.Rest)
 			return err
 		},
+		"touched": func(h *harness, conn db.DBTX) error {
+			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandSync, h.Rest)
+			return err
+		},
 	} {
-		for when, before := range map[string]bool{"in a transaction from before": true, "by itself": false} {
+		for when, is := range map[string]struct{ begun, written bool }{
+			"by itself":                                {},
+			"in a transaction from before":             {begun: true},
+			"before the pass, and committed meanwhile": {begun: true, written: true},
+		} {
+			if is.written && strings.HasPrefix(name, "unchanged") {
+				continue // before the pass it writes nothing, and the listing is newer
+			}
 			t.Run(name+"/"+when, func(t *testing.T) {
 				t.Parallel()
-				write, before := write, before
+				write, is := write, is
 				var h *harness
 				var tx pgx.Tx
 				h = newMirror(t, func() []activities.Listed {
 					var conn db.DBTX = h.Pool
-					if before {
+					if is.begun {
 						conn = tx
 					}
-					require.NoError(t, write(h, conn))
-					if before {
+					if !is.written {
+						require.NoError(t, write(h, conn))
+					}
+					if is.begun {
 						require.NoError(t, tx.Commit(context.Background()))
 					}
 					// What is due is synced meanwhile: what waits for Work is not deleted in any case.
@@ -110,19 +124,22 @@ func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
 				})
 				ref := h.inform(object("a", "1"))
 				h.set(ref, "state = 'synced', synced_at = now(), attempted_at = now(), due_at = NULL")
-				if before {
+				if is.begun {
 					var err error
 					tx, err = h.Pool.Begin(t.Context())
 					require.NoError(t, err)
 					_, err = tx.Exec(t.Context(), "SELECT 1") // its now() is from before the pass
 					require.NoError(t, err)
 				}
+				if is.written {
+					require.NoError(t, write(h, tx))
+				}
 				require.Zero(t, h.completePass().Deleted)
 				require.Equal(t, deltatype.ResourceStateSynced, h.row(ref).State)
 
 				// The next pass has seen all of it, and may say that it is gone.
 				write = func(*harness, db.DBTX) error { return nil }
-				before = false
+				is = struct{ begun, written bool }{}
 				require.Positive(t, h.completePass().Deleted)
 				require.Equal(t, deltatype.ResourceStateDeleted, h.row(ref).State)
 			})
