@@ -56,8 +56,14 @@ func (p *pass) warnPosition() {
 }
 
 // moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
+//
+// It stays where more objects were refused than are kept: an incremental listing would not name the others again, once the controller takes them.
 func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 	if p.in.Gone || isNarrowed(p.in.Options) {
+		return nil
+	}
+	if left := p.refusals.left; left > 0 && !complete {
+		p.log().Warn("more objects were refused than are kept; the cursor stays, so that the next pass lists the others again", "not_kept", left)
 		return nil
 	}
 	p.warnPosition()

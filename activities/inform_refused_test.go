@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -138,18 +139,39 @@ func TestARefusedObjectIsTakenWhenItBecomesValid(t *testing.T) {
 	require.Empty(t, h.refused())
 }
 
+// What is not kept is listed again: the cursor stays.
 func TestRefusedObjectsAreBounded(t *testing.T) {
 	t.Parallel()
-	var items []activities.Listed
-	for i := range 3000 {
-		items = append(items, bad(fmt.Sprint(i)))
+	const all = 3000
+	var refused, taken []activities.Listed
+	for i := range all {
+		refused, taken = append(refused, bad(fmt.Sprint(i))), append(taken, item(object(fmt.Sprint(i), "1")))
 	}
-	h := newInformer(t, lists(items...))
+	// As a provider that names what has changed since.
+	var since []*time.Time
+	named := refused
+	h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		since = append(since, o.After)
+		if o.After != nil {
+			return lists()(ctx, o)
+		}
+		return lists(named...)(ctx, o)
+	})
 	progress, err := h.pass()
 	require.NoError(t, err)
-	require.Equal(t, 3000, progress.Refused)
+	require.Equal(t, all, progress.Refused)
 	require.LessOrEqual(t, len(h.refused()), 1100)
 	require.Contains(t, h.refused(), "0")
+
+	named = taken
+	progress, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, all, progress.Scheduled)
+	require.Empty(t, h.refused())
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.Nil(t, since[1])
+	require.NotNil(t, since[2], "all were taken: the cursor moves")
 }
 
 // Temporal does not take an error of any size, and a pass whose error cannot be told looks like a worker that is gone.

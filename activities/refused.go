@@ -29,6 +29,8 @@ type refusals struct {
 	listed []string
 	// known reports that the kind, or its shard, has some from before.
 	known bool
+	// left is how many were not kept, because there are too many.
+	left int
 }
 
 // refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
@@ -71,11 +73,21 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	r.waiting.Kind, r.waiting.Shard, r.waiting.Most = p.in.Kind, p.in.Options.Shard, maxRefused
-	if err := q.RecordRefused(ctx, p.activities.Pool, r.waiting); err != nil {
+	kept, err := q.RecordRefused(ctx, p.activities.Pool, r.waiting)
+	if err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)
 	}
+	r.left += countDistinct(r.waiting.ObjectIds) - int(kept)
 	r.waiting, r.listed = db.RecordRefusedParams{}, nil
 	return nil
+}
+
+func countDistinct(ids []string) int {
+	seen := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		seen[id] = true
+	}
+	return len(seen)
 }
 
 // lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them.

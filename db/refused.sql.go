@@ -132,7 +132,7 @@ func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParam
 	return items, nil
 }
 
-const recordRefused = `-- name: RecordRefused :exec
+const recordRefused = `-- name: RecordRefused :execrows
 
 INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
 SELECT $1, $2, i.object_id, i.rule, nullif(i.object, ''), r.hash
@@ -159,8 +159,8 @@ type RecordRefusedParams struct {
 
 // Objects that listings named and that cannot be taken.
 // Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database.
-func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) error {
-	_, err := db.Exec(ctx, recordRefused,
+func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) (int64, error) {
+	result, err := db.Exec(ctx, recordRefused,
 		arg.Kind,
 		arg.Shard,
 		arg.ObjectIds,
@@ -168,7 +168,10 @@ func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedP
 		arg.Objects,
 		arg.Most,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const refusedToRetry = `-- name: RefusedToRetry :many

@@ -1,6 +1,6 @@
 -- Objects that listings named and that cannot be taken.
 
--- name: RecordRefused :exec
+-- name: RecordRefused :execrows
 -- Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database.
 INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
 SELECT @kind, @shard, i.object_id, i.rule, nullif(i.object, ''), r.hash
