@@ -268,7 +268,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 	}
 	if one.tx.committed {
 		e.wakeKeys([]*claimed{one})
-		e.observe(one.observed(got.Resource.Row))
+		e.observe(one.observed(got.Resource.State, got.Resource.Row))
 		return e.unclaimed(ctx, ref, &got)
 	}
 	step, err := e.unclaimed(ctx, ref, &got)

@@ -302,7 +302,7 @@ func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 	one.counted = true
 	if one.tx.committed {
 		r.progress.Synced++
-		r.observe(one.observed(func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
+		r.observe(one.observed(deltatype.ResourceStateSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
 		return true
 	}
 	if row == nil {

@@ -1,8 +1,11 @@
 package activities_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,6 +225,41 @@ func (h *harness) all() []db.Resource {
 	})
 	require.NoError(h.t, err)
 	return rows
+}
+
+// What metrics and hooks are told goes by the row: nothing has degraded where a newer generation, or nothing, is left to sync.
+func TestALastAttemptThatIsSupersededDegradesNothing(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[string]struct {
+		during   func(h *harness, ref activities.Ref)
+		degraded []bool
+	}{
+		"alone":    {func(*harness, activities.Ref) {}, []bool{true}},
+		"informed": {func(h *harness, _ activities.Ref) { h.inform(object("a", "2")) }, []bool{false}},
+		"withdrawn": {func(h *harness, ref activities.Ref) {
+			h.set(ref, "claimed_until = NULL, claim = NULL, state = 'deleted'")
+		}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			singleAndBatch(t, func(t *testing.T, batched bool) {
+				h := newHarness(t, nil)
+				ref := h.inform(object("a", "1"))
+				h.set(ref, "max_attempts = 1")
+				h.handler.work = func(context.Context, *deltatype.ResourceRow) activities.Outcome {
+					act.during(h, ref)
+					return activities.Outcome{Verdict: activities.VerdictFailed, Error: "no"}
+				}
+				var log bytes.Buffer
+				h.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				var degraded []bool
+				h.Observed = func(o activities.Observation) { degraded = append(degraded, o.IsDegraded) }
+				h.attemptIn(batched, ref)
+				require.Equal(t, act.degraded, degraded)
+				require.Equal(t, act.degraded == nil, strings.Contains(log.String(), "gone on without them"), log.String())
+			})
+		})
+	}
 }
 
 // As after an answer that was lost.

@@ -51,11 +51,27 @@ func (e *execution) logClaims(rows []*claimed) {
 
 // logOutcome says what was written of an attempt. The row is as the write has left it.
 func (e *execution) logOutcome(one *claimed, written *db.WriteOutcomesRow) {
-	if written == nil || !e.Logger.Enabled(context.Background(), slog.LevelDebug) {
+	if !e.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
 	row := one.after(written)
 	e.Logger.Debug("an outcome was written", append(e.fields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
+}
+
+// logSuperseded says of attempts whose rows went on without them how many have failed: neither row nor event has their errors.
+func (e *execution) logSuperseded(gone map[int64]*claimed) {
+	var first *claimed
+	failed := 0
+	for _, one := range gone {
+		if one.outcome.Verdict == VerdictFailed || one.outcome.Verdict == VerdictDegraded {
+			first = one
+			failed++
+		}
+	}
+	if failed > 0 {
+		e.Logger.Info("attempts failed of resources that had gone on without them, by a deletion or another claim; their outcomes are not written",
+			append(e.fields(first.worked), "failed", failed, "error", first.outcome.Error)...)
+	}
 }
 
 // passLogger is the logger of a pass.

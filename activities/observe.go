@@ -33,14 +33,13 @@ func (a *Activities) observe(o Observation) {
 	}
 }
 
-// observed is the observation of an attempt.
-func (one *claimed) observed(row func() (*deltatype.ResourceRow, error)) Observation {
+// observed is the observation of an attempt. state is that of the row after it: a last attempt that failed does not degrade what went on to a newer
+// generation meanwhile.
+func (one *claimed) observed(state deltatype.ResourceState, row func() (*deltatype.ResourceRow, error)) Observation {
 	r := one.worked
-	isFinalizing := r.IsFinalizing()
-	failed := one.outcome.Verdict == VerdictDegraded || (one.outcome.Verdict == VerdictFailed && isLast(r))
 	return Observation{
-		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Attempt: int(r.Attempt), IsFinalizing: isFinalizing,
-		IsDegraded: failed && !isFinalizing, Waited: one.waited, Lag: one.lag(), Row: row,
+		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Attempt: int(r.Attempt), IsFinalizing: r.IsFinalizing(),
+		IsDegraded: state == deltatype.ResourceStateDegraded, Waited: one.waited, Lag: one.lag(), Row: row,
 	}
 }
 

@@ -201,6 +201,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		delete(o.byID, standing[i].ID)
 	}
 	// The others went on without us.
+	e.logSuperseded(o.byID)
 	for _, one := range o.byID {
 		kept = append(kept, one)
 		took(one, nil)
@@ -225,7 +226,7 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 		return
 	}
 	e.logOutcome(one, row)
-	e.observe(one.observed(func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
+	e.observe(one.observed(row.State, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
 }
 
 // after is the row as the write has left it. What it does not give back is as it was claimed.

@@ -39,7 +39,7 @@ type Failure struct {
 func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 	f := Failure{
 		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Attempt: row.Attempt, Err: o.Err, IsPanic: o.Trace != "",
-		Stack: o.Trace, IsDegraded: row.State == deltatype.ResourceStateDegraded, Duration: o.Took, Time: time.Now().UTC(),
+		Stack: o.Trace, IsDegraded: o.IsDegraded, Duration: o.Took, Time: time.Now().UTC(),
 	}
 	if o.IsFinalizing {
 		f.Operation = OperationFinalize
