@@ -79,7 +79,7 @@ func (c *UserController) Work(ctx context.Context, r *delta.Resource[*User]) err
 	case http.StatusOK:
 		return nil // synced
 	case http.StatusTooManyRequests:
-		return delta.ResourceSnooze(30 * time.Second) // later, and not counted
+		return delta.SnoozeKind(30 * time.Second) // the limit is that of all resources: the kind waits, and nothing is counted
 	case http.StatusGone:
 		return delta.ResourceDelete(errors.New(response.Status)) // deleted
 	case http.StatusBadRequest:

@@ -83,7 +83,7 @@ func (d *driver) Work(ctx context.Context, r *delta.Resource[subscription]) erro
 	case err != nil:
 		return err // tried again later
 	case status == http.StatusTooManyRequests:
-		return delta.ResourceSnooze(30 * time.Second)
+		return delta.SnoozeKind(30 * time.Second) // the limit is that of all subscriptions
 	case status == http.StatusUnprocessableEntity:
 		return delta.ResourceDegrade(errors.New("the provider refuses this subscription")) // until somebody changes it
 	case status >= 300:

@@ -67,7 +67,7 @@ func (m *mirror) Work(ctx context.Context, r *delta.Resource[customer]) error {
 	case status == http.StatusNotFound:
 		return delta.ResourceDelete(errors.New("the provider has no such customer")) // Finalize follows
 	case status == http.StatusTooManyRequests:
-		return delta.ResourceSnooze(time.Minute)
+		return delta.SnoozeKind(time.Minute) // the limit is that of all customers
 	case status != http.StatusOK:
 		return fmt.Errorf("the provider answers %d", status)
 	}
