@@ -65,7 +65,7 @@ type Listing struct {
 	// Complete says that every listing names all there is, Full that those do which have no cursor: what they leave out is gone.
 	Complete, Full bool
 	// MostDeleted is how many resources one listing may mark deleted in any case; more than that only up to MostDeletedShare
-	// of all of the kind.
+	// of all of the kind. A share of 1 lets a listing delete everything, also one that names nothing.
 	MostDeleted      int
 	MostDeletedShare float64
 }
@@ -80,7 +80,7 @@ type InformProgress struct {
 	Stale int `json:"stale,omitempty"`
 	// Deleted counts resources that a complete listing no longer had.
 	Deleted int `json:"deleted,omitempty"`
-	// Withheld counts those that were not marked deleted, because they are suspiciously many.
+	// Withheld counts those that were not marked deleted, because somebody has to decide of them first.
 	Withheld int64 `json:"withheld,omitempty"`
 	// Shards are what the run is to list, where the controller has named them instead.
 	Shards *ShardRun `json:"shards,omitempty"`

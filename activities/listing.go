@@ -50,7 +50,7 @@ func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInform
 	return nil
 }
 
-// deleteMissing marks deleted what a complete listing no longer had, unless that is suspiciously much.
+// deleteMissing marks deleted what a complete listing no longer had, unless somebody has to decide of that first.
 func (p *pass) deleteMissing(ctx context.Context) error {
 	a, q := p.activities, db.New()
 	counted, err := q.CountMissing(ctx, db.Planned(a.Pool, deletePage), db.CountMissingParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began})

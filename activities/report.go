@@ -30,7 +30,7 @@ type PassReport struct {
 	Complete bool `json:"complete,omitempty"`
 	// Pages counts the pages that were written.
 	Pages int `json:"pages,omitempty"`
-	// Deleted are the first resources that were marked deleted, Withheld the first that were not, because they are suspiciously many.
+	// Deleted are the first resources that were marked deleted, Withheld the first that were not, because somebody has to decide of them first.
 	Deleted  []string `json:"deleted_ids,omitempty"`
 	Withheld []string `json:"withheld_ids,omitempty"`
 }

@@ -225,6 +225,13 @@ func TestAShardThatIsNoLongerNamedIsWithheldUntilItIsDecided(t *testing.T) {
 		require.Empty(t, s.live("b"))
 		require.Len(t, s.live("a"), 2)
 		require.Empty(t, s.withheld())
+		passes := func(shard string) []db.DeltaInform {
+			all, err := db.New().ListInforms(t.Context(), s.env.Pool, db.ListInformsParams{Kind: kind, Shard: shard, Most: 10})
+			require.NoError(t, err)
+			return all
+		}
+		require.Empty(t, passes("b"), "its history goes with it")
+		require.Len(t, passes("a"), 3)
 		require.NotContains(t, s.run(), "b", "nothing is left of it")
 	})
 	t.Run("and kept when it is dismissed", func(t *testing.T) {

@@ -25,6 +25,10 @@ func (p *pass) whyWithheld(counted db.CountMissingRow) string {
 	case p.in.Options.Shard == "" && counted.OfShards > 0:
 		// Another version of the controller may list it.
 		return "a listing without shards leaves out resources of shards"
+	case p.progress.Listed == 0 && counted.Missing > 1 && l.MostDeletedShare < 1:
+		// MostDeleted is of a kind, or of each of its shards: without this rule, an upstream that answers empty lists while it is broken would
+		// empty all that are no larger.
+		return "a listing names nothing at all"
 	case counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total):
 		return "a listing leaves out suspiciously much"
 	}
@@ -35,7 +39,7 @@ func (p *pass) whyWithheld(counted db.CountMissingRow) string {
 // visible until it is decided, or a listing is complete again.
 func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why string) (withheld bool, err error) {
 	a := p.activities
-	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: counted.Missing, Total: counted.Total})
+	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: counted.Missing, Total: counted.Total, Reason: why})
 	if err != nil {
 		return false, fmt.Errorf("noting that %d deletions are withheld: %w", counted.Missing, err)
 	}

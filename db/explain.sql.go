@@ -57,7 +57,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.writ
     s.passes AS stale_passes, s.since AS stale_since,
     f.rule AS refused_rule, f.refused_at AS refused_since,
     h.gone_at AS shard_gone_at,
-    w.missing AS withheld_missing, w.total AS withheld_total, w.since AS withheld_since
+    w.missing AS withheld_missing, w.total AS withheld_total, w.reason AS withheld_reason, w.since AS withheld_since
 FROM delta_resource r
 LEFT JOIN delta_controller c ON c.name = r.kind
 LEFT JOIN delta_namespace n ON n.name = r.namespace
@@ -103,6 +103,7 @@ type ExplainResourceRow struct {
 	ShardGoneAt         *time.Time
 	WithheldMissing     *int64
 	WithheldTotal       *int64
+	WithheldReason      *string
 	WithheldSince       *time.Time
 }
 
@@ -176,6 +177,7 @@ func (q *Queries) ExplainResource(ctx context.Context, db DBTX, arg ExplainResou
 		&i.ShardGoneAt,
 		&i.WithheldMissing,
 		&i.WithheldTotal,
+		&i.WithheldReason,
 		&i.WithheldSince,
 	)
 	return i, err

@@ -162,6 +162,7 @@ type Withheld struct {
 	Shard          string
 	Missing        int64
 	Total          int64
+	Reason         string
 	Since          time.Time
 	SeenAt         time.Time
 	Decision       *string

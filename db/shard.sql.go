@@ -11,9 +11,16 @@ import (
 )
 
 const forgetShard = `-- name: ForgetShard :execrows
-DELETE FROM delta_shard s WHERE s.kind = $1 AND s.shard = $2 AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
-    SELECT FROM delta_resource r WHERE r.kind = $1 AND r.shard = $2::text AND r.state <> 'deleted'
+WITH forgotten AS (
+    DELETE FROM delta_shard s WHERE s.kind = $1 AND s.shard = $2 AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
+        SELECT FROM delta_resource r WHERE r.kind = $1 AND r.shard = $2::text AND r.state <> 'deleted'
+    )
+    RETURNING s.kind, s.shard
+),
+passes AS (
+    DELETE FROM delta_inform i USING forgotten f WHERE i.kind = f.kind AND i.shard = f.shard
 )
+SELECT f.shard FROM forgotten f
 `
 
 type ForgetShardParams struct {
@@ -21,7 +28,7 @@ type ForgetShardParams struct {
 	Shard string
 }
 
-// A shard that is gone, and of which nothing is left.
+// A shard that is gone, and of which nothing is left, with the history of its passes: no later pass of it would trim that.
 func (q *Queries) ForgetShard(ctx context.Context, db DBTX, arg ForgetShardParams) (int64, error) {
 	result, err := db.Exec(ctx, forgetShard, arg.Kind, arg.Shard)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 const decideWithheld = `-- name: DecideWithheld :one
 UPDATE delta_withheld SET decision = $1::text, decided_missing = $2, decided_at = now()
 WHERE kind = $3 AND shard = $4 AND missing <= $2
-RETURNING kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at
+RETURNING kind, shard, missing, total, reason, since, seen_at, decision, decided_missing, decided_at
 `
 
 type DecideWithheldParams struct {
@@ -36,6 +36,7 @@ func (q *Queries) DecideWithheld(ctx context.Context, db DBTX, arg DecideWithhel
 		&i.Shard,
 		&i.Missing,
 		&i.Total,
+		&i.Reason,
 		&i.Since,
 		&i.SeenAt,
 		&i.Decision,
@@ -61,7 +62,7 @@ func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithhel
 }
 
 const listWithheld = `-- name: ListWithheld :many
-SELECT kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at FROM delta_withheld ORDER BY kind, shard
+SELECT kind, shard, missing, total, reason, since, seen_at, decision, decided_missing, decided_at FROM delta_withheld ORDER BY kind, shard
 `
 
 func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error) {
@@ -78,6 +79,7 @@ func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error)
 			&i.Shard,
 			&i.Missing,
 			&i.Total,
+			&i.Reason,
 			&i.Since,
 			&i.SeenAt,
 			&i.Decision,
@@ -96,14 +98,15 @@ func (q *Queries) ListWithheld(ctx context.Context, db DBTX) ([]Withheld, error)
 
 const withhold = `-- name: Withhold :one
 
-INSERT INTO delta_withheld AS w (kind, shard, missing, total) VALUES ($1, $2, $3, $4)
+INSERT INTO delta_withheld AS w (kind, shard, missing, total, reason) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (kind, shard) DO UPDATE
 SET missing = excluded.missing,
     total = excluded.total,
+    reason = excluded.reason,
     seen_at = now(),
     since = CASE WHEN w.decision IS NOT NULL AND excluded.missing > w.decided_missing THEN now() ELSE w.since END,
     decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END
-RETURNING kind, shard, missing, total, since, seen_at, decision, decided_missing, decided_at
+RETURNING kind, shard, missing, total, reason, since, seen_at, decision, decided_missing, decided_at
 `
 
 type WithholdParams struct {
@@ -111,6 +114,7 @@ type WithholdParams struct {
 	Shard   string
 	Missing int64
 	Total   int64
+	Reason  string
 }
 
 // Deletions that were withheld, and what was decided of them.
@@ -121,6 +125,7 @@ func (q *Queries) Withhold(ctx context.Context, db DBTX, arg WithholdParams) (Wi
 		arg.Shard,
 		arg.Missing,
 		arg.Total,
+		arg.Reason,
 	)
 	var i Withheld
 	err := row.Scan(
@@ -128,6 +133,7 @@ func (q *Queries) Withhold(ctx context.Context, db DBTX, arg WithholdParams) (Wi
 		&i.Shard,
 		&i.Missing,
 		&i.Total,
+		&i.Reason,
 		&i.Since,
 		&i.SeenAt,
 		&i.Decision,

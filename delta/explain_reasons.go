@@ -322,8 +322,8 @@ func (f *facts) remarks() (all []Reason) {
 	case f.WithheldMissing != nil:
 		all = append(all, Reason{
 			Code: ReasonWithheld, Since: db.UTC(f.WithheldSince), Remedy: decide,
-			Text: fmt.Sprintf("the listings leave out %d of %d resources, of which it may be one: suspiciously many, so none is marked deleted",
-				*f.WithheldMissing, *f.WithheldTotal),
+			Text: fmt.Sprintf("the listings leave out %d of %d resources, of which it may be one (%s): none is marked deleted",
+				*f.WithheldMissing, *f.WithheldTotal, *f.WithheldReason),
 		})
 	}
 	return all

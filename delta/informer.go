@@ -42,8 +42,8 @@ type InformRun struct {
 	Refused int
 	// Stale counts objects that were older than what is stored, and changed nothing.
 	Stale int
-	// Deleted counts resources that a complete listing no longer had, Withheld those that were left because they were
-	// suspiciously many.
+	// Deleted counts resources that a complete listing no longer had, Withheld those that were left until
+	// somebody has decided of them ([Client.Withheld]).
 	Deleted  int
 	Withheld int64
 }

@@ -107,7 +107,7 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 	for _, sql := range []string{
 		`UPDATE delta_resource SET dispatch_at = now() - interval '1 hour', due_at = now() - interval '1 hour' WHERE object_id = 'a'`,
 		`UPDATE delta_shard SET succeeded_at = now() - interval '2 hours' WHERE kind = 'measured'`,
-		`INSERT INTO delta_withheld (kind, missing, total) VALUES ('measured', 12, 20)`,
+		`INSERT INTO delta_withheld (kind, missing, total, reason) VALUES ('measured', 12, 20, 'a test')`,
 	} {
 		_, err := h.Pool.Exec(t.Context(), sql)
 		require.NoError(t, err)

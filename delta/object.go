@@ -141,13 +141,14 @@ type ObjectSettings struct {
 
 	// MaxDeleted is how many resources one pass may mark deleted in any case. If more are missing, and they are more than
 	// MaxDeletedShare of all, none is: the pass logs an error, says so in its result (withheld), and applies the rest. It is shown
-	// until somebody has decided ([Client.ApproveWithheld]). Negative: none.
+	// until somebody has decided ([Client.ApproveWithheld]). A pass that named no object at all marks one deleted at most, whatever
+	// MaxDeleted says, unless MaxDeletedShare is 1: an upstream that answers an empty list is more often broken than empty. Negative: none.
 	//
 	// Defaults to 10.
 	MaxDeleted int
 
 	// MaxDeletedShare is the share of a kind's resources, from 0 to 1, that one pass may mark deleted. A very small one, such as
-	// 1e-9, leaves MaxDeleted alone to decide.
+	// 1e-9, leaves MaxDeleted alone to decide. 1 lets a pass delete everything, also one that named no object at all.
 	//
 	// Defaults to 0.25.
 	MaxDeletedShare float64

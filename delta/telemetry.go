@@ -154,7 +154,7 @@ type PassMeasurement struct {
 	Kind     string
 	Duration time.Duration
 	// Listed counts the objects of the listing, by what they came to in New, Changed, Unchanged, Stale and Refused. Deleted counts resources that a
-	// complete listing no longer had, Withheld those that it did not mark deleted because they are suspiciously many.
+	// complete listing no longer had, Withheld those that it did not mark deleted because somebody has to decide of them first.
 	Listed, New, Changed, Unchanged, Stale, Refused, Deleted, Withheld int64
 	// Err is why it failed; nil if it was complete.
 	Err error

@@ -130,7 +130,7 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_shard SET succeeded_at = now() - interval '2 hours'`)
 	require.NoError(t, err)
-	_, err = h.Pool.Exec(t.Context(), `INSERT INTO delta_withheld (kind, missing, total) VALUES ('measured', 12, 20)`)
+	_, err = h.Pool.Exec(t.Context(), `INSERT INTO delta_withheld (kind, missing, total, reason) VALUES ('measured', 12, 20, 'a test')`)
 	require.NoError(t, err)
 
 	_, telemetry := h.measured(config)

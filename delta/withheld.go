@@ -13,12 +13,15 @@ import (
 )
 
 // Withheld is a deletion that complete listings of a kind, or of a shard, have asked for, and that was not carried out because it is of
-// suspiciously many resources ([ObjectSettings].MaxDeleted), or because the controller no longer names the shard. It is there until a listing leaves out less, or it was approved and carried out.
+// suspiciously many resources ([ObjectSettings].MaxDeleted), because the listing named nothing at all, or because the controller no longer names
+// the shard. It is there until a listing leaves out less, or it was approved and carried out.
 type Withheld struct {
 	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole.
 	Kind, Shard string
 	// Missing is how many resources the latest listing left out, of Total.
 	Missing, Total int64
+	// Reason says in words why the latest listing may not delete them by itself.
+	Reason string
 	// Since is when a listing first left out so many, SeenAt when the latest one did.
 	Since, SeenAt time.Time
 	// Decision is [WithheldApproved] or [WithheldDismissed]; empty where nobody has decided. It holds for listings that leave out no more
@@ -90,7 +93,7 @@ func (c *Client) decideWithheld(ctx context.Context, decision, kind, shard strin
 }
 
 func withheldOf(row *db.Withheld) Withheld {
-	w := Withheld{Kind: row.Kind, Shard: row.Shard, Missing: row.Missing, Total: row.Total, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
+	w := Withheld{Kind: row.Kind, Shard: row.Shard, Missing: row.Missing, Total: row.Total, Reason: row.Reason, Since: row.Since.UTC(), SeenAt: row.SeenAt.UTC()}
 	if row.Decision != nil {
 		w.Decision, w.DecidedMissing, w.DecidedAt = *row.Decision, *row.DecidedMissing, db.UTC(row.DecidedAt)
 	}

@@ -46,7 +46,7 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 		require.EqualValues(t, 6, w.Total)
 		require.Empty(t, w.Decision)
 		require.WithinRange(t, w.Since, before, g.now())
-		require.True(t, g.logs.has("level=ERROR", "suspiciously much", "delta informs approve", "missing=6"))
+		require.True(t, g.logs.has("level=ERROR", "names nothing at all", "delta informs approve", "missing=6"))
 		require.EqualValues(t, 6, g.list(c).Withheld)
 		again := g.withheldIn(c)
 		require.Equal(t, w.Since, again.Since)

@@ -356,13 +356,14 @@ CREATE TABLE delta_inform (
 CREATE INDEX delta_inform_kind_idx ON delta_inform (kind, id);
 CREATE INDEX delta_inform_shard_idx ON delta_inform (kind, shard, id);
 
--- Deletions that were withheld because a complete listing left out suspiciously much, until a listing leaves out less, or they were
--- carried out. A decision holds for listings that leave out no more than decided_missing.
+-- Deletions that were withheld because a complete listing left out suspiciously much, or named nothing at all, until a listing leaves out less,
+-- or they were carried out. The reason is that of the latest listing. A decision holds for listings that leave out no more than decided_missing.
 CREATE TABLE delta_withheld (
     kind text COLLATE "C" NOT NULL,
     shard text COLLATE "C" NOT NULL DEFAULT '',
     missing bigint NOT NULL,
     total bigint NOT NULL,
+    reason text NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
     seen_at timestamptz NOT NULL DEFAULT now(),
     decision text CHECK (decision IN ('approved', 'dismissed')),

@@ -14,7 +14,7 @@ SELECT sqlc.embed(r), now()::timestamptz AS now,
     s.passes AS stale_passes, s.since AS stale_since,
     f.rule AS refused_rule, f.refused_at AS refused_since,
     h.gone_at AS shard_gone_at,
-    w.missing AS withheld_missing, w.total AS withheld_total, w.since AS withheld_since
+    w.missing AS withheld_missing, w.total AS withheld_total, w.reason AS withheld_reason, w.since AS withheld_since
 FROM delta_resource r
 LEFT JOIN delta_controller c ON c.name = r.kind
 LEFT JOIN delta_namespace n ON n.name = r.namespace

@@ -59,10 +59,17 @@ INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES (@kind, '', now())
 ON CONFLICT (kind, shard) DO UPDATE SET succeeded_at = excluded.succeeded_at, error = '';
 
 -- name: ForgetShard :execrows
--- A shard that is gone, and of which nothing is left.
-DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
-    SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND r.state <> 'deleted'
-);
+-- A shard that is gone, and of which nothing is left, with the history of its passes: no later pass of it would trim that.
+WITH forgotten AS (
+    DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
+        SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND r.state <> 'deleted'
+    )
+    RETURNING s.kind, s.shard
+),
+passes AS (
+    DELETE FROM delta_inform i USING forgotten f WHERE i.kind = f.kind AND i.shard = f.shard
+)
+SELECT f.shard FROM forgotten f;
 
 -- name: PauseShard :execrows
 UPDATE delta_shard SET paused = @paused WHERE kind = @kind AND shard = @shard;

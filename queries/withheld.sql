@@ -2,10 +2,11 @@
 
 -- name: Withhold :one
 -- Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
-INSERT INTO delta_withheld AS w (kind, shard, missing, total) VALUES (@kind, @shard, @missing, @total)
+INSERT INTO delta_withheld AS w (kind, shard, missing, total, reason) VALUES (@kind, @shard, @missing, @total, @reason)
 ON CONFLICT (kind, shard) DO UPDATE
 SET missing = excluded.missing,
     total = excluded.total,
+    reason = excluded.reason,
     seen_at = now(),
     since = CASE WHEN w.decision IS NOT NULL AND excluded.missing > w.decided_missing THEN now() ELSE w.since END,
     decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END

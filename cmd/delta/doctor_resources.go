@@ -64,7 +64,7 @@ func (f *findings) withheld(kinds []delta.KindStatus) {
 		}
 		w := withheldOf(k.Withheld)
 		f.addKind("deletions", k.Kind, healthWarn,
-			fmt.Sprintf("the listings leave out %s resources since %s, suspiciously many: none is marked deleted", w.missing(), w.Since.Format(time.RFC3339)),
+			fmt.Sprintf("the listings leave out %s resources since %s (%s): none is marked deleted", w.missing(), w.Since.Format(time.RFC3339), w.Reason),
 			remedy.DecideWithheld(k.Kind))
 	}
 }

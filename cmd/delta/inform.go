@@ -154,7 +154,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		c.tell(counted(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
 	}
 	if run.Withheld > 0 {
-		c.tell(counted(run.Withheld, "resource") + " gone from the listing: suspiciously many, so none was marked deleted (ObjectSettings.MaxDeleted).")
+		c.tell(counted(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")
 	}
 	return errors.Join(err, printErr)
 }

@@ -21,7 +21,7 @@ type decision struct {
 // approveCommand and dismissCommand are subcommands of informs.
 func approveCommand(c *cli) *cobra.Command {
 	return decision{
-		verb: "approve", short: "Have what a complete listing no longer has deleted, although it is suspiciously much",
+		verb: "approve", short: "Have what a complete listing no longer has deleted, although it is suspiciously much, or all",
 		long: "approve allows the next complete listing of a kind to mark deleted what it leaves out, up to as many resources as are\n" +
 			"withheld now. It asks before. Run the informer at once with delta inform KIND. With --shard it is about one shard, also about\n" +
 			"one that the controller no longer names.",
@@ -64,6 +64,7 @@ func (d decision) command(c *cli) *cobra.Command {
 type withheldJSON struct {
 	Missing   int64      `json:"missing"`
 	Total     int64      `json:"total"`
+	Reason    string     `json:"reason"`
 	Since     time.Time  `json:"since"`
 	SeenAt    time.Time  `json:"seen_at"`
 	Decision  string     `json:"decision"`
@@ -74,7 +75,7 @@ func withheldOf(w *delta.Withheld) *withheldJSON {
 	if w == nil {
 		return nil
 	}
-	return &withheldJSON{Missing: w.Missing, Total: w.Total, Since: w.Since, SeenAt: w.SeenAt, Decision: w.Decision, DecidedAt: w.DecidedAt}
+	return &withheldJSON{Missing: w.Missing, Total: w.Total, Reason: w.Reason, Since: w.Since, SeenAt: w.SeenAt, Decision: w.Decision, DecidedAt: w.DecidedAt}
 }
 
 // missing says how much is withheld.

@@ -154,8 +154,8 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		}
 		c.tellShards(k)
 		if w := k.Informer.Withheld; w != nil && w.Decision == "" {
-			c.tell(fmt.Sprintf("%s: the listings leave out %s resources since %s, which is suspiciously much: none is marked deleted. "+
-				"Decide with delta informs approve %s, or dismiss.", k.Kind, w.missing(), w.Since.Format(time.RFC3339), k.Kind))
+			c.tell(fmt.Sprintf("%s: the listings leave out %s resources since %s (%s): none is marked deleted. "+
+				"Decide with delta informs approve %s, or dismiss.", k.Kind, w.missing(), w.Since.Format(time.RFC3339), w.Reason, k.Kind))
 		}
 	}
 	if err := c.refusedTable(out.Refused, now); err != nil {

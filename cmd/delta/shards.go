@@ -123,7 +123,7 @@ func (c *cli) tellShards(k kindJSON) {
 		if w == nil || w.Decision != "" {
 			continue
 		}
-		why := "the listings leave out " + w.missing() + " resources since " + w.Since.Format(time.RFC3339) + ", which is suspiciously much: none is marked deleted"
+		why := "the listings leave out " + w.missing() + " resources since " + w.Since.Format(time.RFC3339) + " (" + w.Reason + "): none is marked deleted"
 		if s.GoneSince != nil {
 			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + counted(w.Missing, "resource") + ") stays as it is"
 		}
@@ -158,7 +158,7 @@ func (f *findings) shard(kind string, s delta.ShardStatus) {
 		add(fmt.Sprintf("no longer named by the controller since %s, and %s left", s.GoneSince.Format(time.RFC3339), counted(s.Withheld.Missing, "resource")),
 			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case undecided:
-		add(fmt.Sprintf("its listings leave out %s resources, so none is marked deleted", withheldOf(s.Withheld).missing()),
+		add(fmt.Sprintf("its listings leave out %s resources (%s): none is marked deleted", withheldOf(s.Withheld).missing(), s.Withheld.Reason),
 			remedy.DecideWithheldOfShard(kind, s.Shard))
 	case s.Error != "":
 		add("its latest pass failed: "+s.Error, "see its passes: delta informs "+kind+flag)

@@ -85,7 +85,7 @@ func CorrectRefused(kind string) string {
 		"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused"
 }
 
-// DecideWithheld is for a listing that leaves out suspiciously many resources.
+// DecideWithheld is for a listing that leaves out more than it may delete by itself.
 func DecideWithheld(kind string) string {
 	return "see what upstream lists; then delta informs approve " + kind + ", or delta informs dismiss " + kind
 }
