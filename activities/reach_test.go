@@ -31,7 +31,7 @@ func newMirror(t *testing.T, listed func() []activities.Listed) *harness {
 		}()
 		return all
 	})
-	h.Listing = activities.Listing{Complete: true, MostDeleted: 100}
+	h.Listing = activities.Listing{Complete: true, MostDeleted: 100, MostDeletedShare: 1}
 	return h
 }
 
