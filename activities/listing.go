@@ -33,19 +33,23 @@ func (p *pass) record(ctx context.Context) error {
 	return nil
 }
 
-// noteListed has degraded resources kept that are listed and are not tried again.
+// noteListed has resources kept that are listed, and stay degraded or deleted.
 func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInformResult) error {
-	var degraded []int64
+	var stay []int64
 	for _, r := range results {
-		if r.Refused == nil && r.Resource.State == deltatype.ResourceStateDegraded {
-			degraded = append(degraded, r.Resource.ID)
+		if r.Refused == nil && (r.Resource.State == deltatype.ResourceStateDegraded || r.Resource.State == deltatype.ResourceStateDeleted) {
+			stay = append(stay, r.Resource.ID)
 		}
 	}
-	if len(degraded) == 0 {
+	if len(stay) == 0 {
 		return nil
 	}
-	if err := db.New().NoteListed(ctx, db.Planned(p.activities.Pool, len(degraded)), degraded); err != nil {
-		return fmt.Errorf("noting that %d degraded resources are listed: %w", len(degraded), err)
+	rest := p.activities.Rest
+	err := db.New().NoteListed(ctx, db.Planned(p.activities.Pool, len(stay)), db.NoteListedParams{
+		Ids: stay, DefaultDegradedRetention: rest.DegradedRetention, DefaultDeletedRetention: rest.DeletedRetention,
+	})
+	if err != nil {
+		return fmt.Errorf("noting that %d degraded or deleted resources are listed: %w", len(stay), err)
 	}
 	return nil
 }

@@ -236,3 +236,46 @@ func TestTheRetentionOfAPausedResourceDoesNotEnd(t *testing.T) {
 		})
 	}
 }
+
+// What Work or a command deleted is kept for as long as informers list it. It is not written each time.
+func TestADeletedResourceIsKeptForAsLongAsItIsListed(t *testing.T) {
+	t.Parallel()
+	for cause, isKept := range map[deltatype.Cause]bool{deltatype.CauseWork: true, deltatype.CauseCommand: true, deltatype.CauseUnlisted: false} {
+		t.Run(string(cause), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, does(deleted))
+			h.handler.inform = lists(item(object("a", "1")))
+			list := func() *deltatype.ResourceRow {
+				_, err := h.pass()
+				require.NoError(t, err)
+				return h.row(h.ref("a"))
+			}
+			list()
+			ref := h.ref("a")
+			h.attempt(ref)
+			h.set(ref, "cause = '"+string(cause)+"'")
+			if !isKept {
+				row := list()
+				require.Equal(t, deltatype.ResourceStateScheduled, row.State, "it is live again")
+				require.Nil(t, row.ListedAt)
+				return
+			}
+			h.passRetention(ref)
+			first := list()
+			require.NotNil(t, first.ListedAt)
+			require.Equal(t, first, list(), "it was noted a moment ago")
+			require.Equal(t, activities.NextRetention, h.endRetention(ref).Next)
+			row := h.row(ref)
+			require.NotNil(t, row, "it is removed")
+			require.Equal(t, h.Rest.DeletedRetention, row.DueAt.Sub(*row.ListedAt))
+
+			h.set(ref, "listed_at = listed_at - interval '7 hours'")
+			require.Equal(t, h.row(ref), list(), "a tenth of 72 hours has not passed")
+			h.set(ref, "listed_at = listed_at - interval '1 hour'")
+			require.True(t, list().ListedAt.After(*first.ListedAt))
+			h.set(ref, "listed_at = listed_at - interval '73 hours', due_at = now()")
+			require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
+			require.Nil(t, h.row(ref))
+		})
+	}
+}

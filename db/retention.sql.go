@@ -20,7 +20,8 @@ WITH ended AS MATERIALIZED (
             $6::interval) AS kept_until
     FROM (SELECT unnest($7::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.kind, d.state, d.cause, d.finalized, d.namespace, CASE d.state WHEN 'degraded' THEN greatest(d.attempted_at, d.listed_at) ELSE d.synced_at END AS since
+        SELECT d.id, d.kind, d.state, d.cause, d.finalized, d.namespace,
+            delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since
         FROM delta_resource d
         WHERE d.id = m.id AND ($8::boolean OR d.workflow_id = $9::text)
           AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
@@ -141,7 +142,7 @@ WITH l AS MATERIALIZED (
     SELECT p.id, p.since + p.period AS at, p.period, p.due_at FROM (
         SELECT l.id, l.due_at,
             CASE WHEN l.state = 'degraded' AND delta_heals(l.state, l.cause) AND c.degraded_retry > '0' THEN l.attempted_at
-                WHEN l.state = 'degraded' THEN greatest(l.attempted_at, l.listed_at) ELSE l.synced_at END AS since,
+                ELSE delta_kept_since(l.state, l.attempted_at, l.synced_at, l.listed_at) END AS since,
             delta_next_step(l.state, l.cause, n, '0', coalesce(c.degraded_retry, '1 hour'),
                 $3::double precision * abs(hashtextextended(coalesce(l.workflow_id, l.id::text), 0) % 1024) / 1024,
                 coalesce(c.synced_retention, '1 day'), coalesce(c.degraded_retention, '1 day'), coalesce(c.deleted_retention, '1 day')) AS period

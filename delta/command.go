@@ -49,7 +49,8 @@ func (c *Client) Touch(ctx context.Context, kind, objectID string) (*deltatype.R
 }
 
 // Delete marks a resource deleted, whatever state it is in: it is not worked on any longer, an informer does not bring it
-// back ([Client.Revive] and an explicit inform do), and its row is removed after the retention period of deleted resources. What is outside is left as it is. It returns
+// back ([Client.Revive] and an explicit inform do), and its row is removed after the retention period of deleted resources, counted from when an
+// informer listed it last ([Config].DeletedResourceRetentionPeriod). What is outside is left as it is. It returns
 // [ErrNotFound], or a *[StateError] for a resource that is deleted already.
 func (c *Client) Delete(ctx context.Context, kind, objectID string) (*deltatype.ResourceRow, error) {
 	row, err := c.command(ctx, activities.CommandDelete, kind, objectID)

@@ -174,7 +174,9 @@ type Config struct {
 	DegradedResourceRetentionPeriod time.Duration
 
 	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
-	// ever.
+	// ever. What Work or [Client.Delete] deleted and informers still list is kept for that long, or a tenth less, after it was listed last. An
+	// object that is listed after its row was removed is new: the period is to be longer than it takes until an object is listed once more.
+	// An incremental listing may name an object only when it changes.
 	//
 	// Defaults to 24 hours.
 	DeletedResourceRetentionPeriod time.Duration

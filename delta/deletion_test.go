@@ -3,7 +3,9 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -77,4 +79,69 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 		_, err = c.Revive(t.Context(), g.kind, "nobody")
 		require.ErrorIs(t, err, delta.ErrNotFound)
 	})
+}
+
+// Its row is not removed while it is listed: the next listing would have it synced as if it were new.
+func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		const retention = 20 * time.Hour
+		var worked atomic.Int64
+		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
+			worked.Add(1)
+			if r.Object.Name == "gone" {
+				return delta.ResourceDelete(errors.New("410"))
+			}
+			return nil
+		})
+		g.lists("gone", "deleted", "ann")
+		g.list(c)
+		_, err := c.Delete(t.Context(), g.kind, "deleted")
+		require.NoError(t, err)
+		passRetention := func() {
+			t.Helper()
+			g.exec("UPDATE delta_resource SET synced_at = synced_at - $1::interval, listed_at = listed_at - $1::interval WHERE state = 'deleted'", retention)
+		}
+		endRetention := func() {
+			t.Helper()
+			g.exec("UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE state = 'deleted'")
+		}
+		for range 2 {
+			passRetention()
+			require.Zero(t, g.list(c).Scheduled)
+			endRetention()
+			for _, name := range []string{"gone", "deleted"} {
+				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || (r.DueAt != nil && r.DueAt.After(g.now())) })
+				require.NotNil(t, row, "it is removed: %s", name)
+				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
+				require.Equal(t, retention, row.DueAt.Sub(*row.ListedAt), name)
+			}
+		}
+		require.EqualValues(t, 3, worked.Load())
+
+		g.lists("ann")
+		require.Zero(t, g.list(c).Deleted)
+		passRetention()
+		endRetention()
+		g.await("gone", gone)
+		g.await("deleted", gone)
+		g.lists("gone", "deleted", "ann")
+		require.Equal(t, 2, g.list(c).Scheduled, "it is new")
+	})
+}
+
+// What is listed more seldom than it is kept is removed before the next listing.
+func TestAClientWarnsOfAFullListingThatIsTooSeldomForWhatIsDeleted(t *testing.T) {
+	t.Parallel()
+	for retention, warns := range map[time.Duration]bool{0: true, 26 * time.Hour: true, 27 * time.Hour: false, -1: false} {
+		t.Run(retention.String(), func(t *testing.T) {
+			t.Parallel()
+			h, logs := newHarness(t), &logBuffer{}
+			config := h.config(with(&controller[listedInFull]{inform: func(context.Context, *delta.InformOptions) (<-chan listedInFull, error) {
+				return nil, errors.New("not now")
+			}}))
+			config.Logger, config.DeletedResourceRetentionPeriod = logs.logger(), retention
+			h.start(config)
+			require.Equal(t, warns, logs.has("level=WARN", "is listed again as if it were new", "kind=listed-in-full", "listed_every=24h0m0s"), logs)
+		})
+	}
 }

@@ -251,7 +251,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
-		c.warnOfKind(kind, r, settings)
+		e.warnOfKind(kind, r, settings)
 		if c.config.DisableInformers && e.isUnlisted(r, settings) {
 			unlisted = append(unlisted, kind)
 		}

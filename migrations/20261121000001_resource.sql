@@ -228,7 +228,8 @@ CREATE TABLE delta_resource (
     due_at timestamptz,
     dispatch_at timestamptz,
     claimed_until timestamptz,
-    -- When an informer has listed the resource last while it was degraded: it is kept for its retention after that.
+    -- When an informer has listed the resource last while it was degraded, or deleted by Work or a command: it is kept for its retention after
+    -- that. It may be a tenth of the retention old (NoteListed).
     listed_at timestamptz,
     claim uuid,
     state delta_resource_state NOT NULL DEFAULT 'scheduled',
@@ -482,6 +483,16 @@ RETURN CASE state
     WHEN 'synced' THEN CASE WHEN coalesce(n.synced_retention, synced) >= '0' THEN coalesce(n.synced_retention, synced) END
     WHEN 'degraded' THEN CASE WHEN coalesce(n.degraded_retention, degraded) >= '0' THEN coalesce(n.degraded_retention, degraded) END
     WHEN 'deleted' THEN CASE WHEN coalesce(n.deleted_retention, deleted) >= '0' THEN coalesce(n.deleted_retention, deleted) END
+END;
+
+-- Since when the retention of a settled resource counts. What is degraded or deleted and still listed is kept: if its row were removed, the
+-- next listing would have it synced as if it were new.
+CREATE FUNCTION delta_kept_since(state delta_resource_state, attempted_at timestamptz, synced_at timestamptz, listed_at timestamptz) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE state
+    WHEN 'degraded' THEN greatest(attempted_at, listed_at)
+    WHEN 'deleted' THEN greatest(synced_at, listed_at)
+    ELSE synced_at
 END;
 
 -- Whether the current generation of a resource is being worked: by Work, or, while it stays deleted, by Finalize.
@@ -953,6 +964,7 @@ DROP FUNCTION delta_awaits_attempt;
 DROP FUNCTION delta_is_worked;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
+DROP FUNCTION delta_kept_since;
 DROP FUNCTION delta_retention;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;

@@ -244,10 +244,17 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.priority;
 
 -- name: NoteListed :exec
--- An informer lists degraded resources that stay as they are: they are kept from now on for their retention. Locked rows are being changed.
+-- An informer lists resources that stay degraded or deleted: they are kept from now on for their retention. One that was noted less than a
+-- tenth of its retention ago is not written again, however often it is listed; where it is kept for ever, which may change, a tenth of a day
+-- ago. Locked rows are being changed.
 UPDATE delta_resource r SET listed_at = now()
 WHERE r.id = ANY (ARRAY(
-    SELECT d.id FROM delta_resource d WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'degraded' FOR NO KEY UPDATE SKIP LOCKED
+    SELECT d.id FROM delta_resource d
+    LEFT JOIN delta_namespace n ON n.name = d.namespace
+    WHERE d.id = ANY (@ids::bigint[]) AND (d.state = 'degraded' OR delta_stays_deleted(d.state, d.cause, FALSE))
+      AND coalesce(d.listed_at <= now() - 0.1 * coalesce(
+        delta_retention(d.state, n, NULL, @default_degraded_retention::interval, @default_deleted_retention::interval), '1 day'), TRUE)
+    FOR NO KEY UPDATE OF d SKIP LOCKED
 ));
 
 -- name: NoteNamed :exec

@@ -214,6 +214,39 @@ func TestInvalidateAndDeleteByFilter(t *testing.T) {
 	require.Equal(t, "abcd", in(deltatype.ResourceStateDeleted))
 }
 
+func TestRevive(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	require.Equal(t, exitOK, i.run("resources", "delete", "page", "a", "b", "c", "-y").code)
+	state := func(id string) deltatype.ResourceState {
+		return i.eventually(id, func(*deltatype.ResourceRow) bool { return true }).State
+	}
+
+	r := i.run("resources", "revive", "page", "a", "d")
+	require.Equal(t, exitState, r.code)
+	require.Equal(t, "page/a is not deleted any longer and will be synced\n", r.stdout)
+	require.Contains(t, r.stderr, "revive page/d: its state is scheduled, and must be deleted")
+	row := i.eventually("a", func(*deltatype.ResourceRow) bool { return true })
+	require.Equal(t, deltatype.ResourceStateScheduled, row.State)
+	require.EqualValues(t, 3, row.Generation)
+
+	r = i.run("resources", "revive", "--kind", "page", "--dry-run")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "2 resources: nothing was done\n", r.stdout)
+	require.Equal(t, deltatype.ResourceStateDeleted, state("b"))
+	r = i.run("resources", "revive", "page", "b", "-o", "json")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	out := decode[actionJSON](t, r)
+	require.Equal(t, "revive", out.Action)
+	require.Equal(t, 1, out.Count)
+	require.Equal(t, "scheduled", out.Resources[0].State)
+	r = i.run("resources", "revive", "--kind", "page", "--yes")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	require.Equal(t, "1 resource will be synced\n", r.stdout)
+	require.Equal(t, deltatype.ResourceStateScheduled, state("c"))
+}
+
 func TestWrongUsageOfResources(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)

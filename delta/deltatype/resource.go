@@ -69,8 +69,8 @@ type ResourceRow struct {
 	SyncedAt *time.Time
 	// ExternalCreatedAt is when the object was created outside; nil if unknown.
 	ExternalCreatedAt *time.Time
-	// ListedAt is when an informer listed the resource last while it was degraded; nil if none did. Its row is kept for the retention of
-	// degraded resources after that.
+	// ListedAt is when an informer listed the resource last while it was degraded, or deleted by Work or a command; nil if none did. Its row
+	// is kept for its retention after that. It is not written again before a tenth of that has passed.
 	ListedAt *time.Time
 	// DueAt is when the lifecycle takes its next step by itself: the next attempt, expiry or removal. Nil while an
 	// attempt runs, and where there is no next step, as for one that is synced and kept for ever.
