@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -29,47 +28,41 @@ func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.Inf
 			cursor, err := listing.end(err)
 			switch {
 			case err != nil:
-				send(ctx, out, activities.Listed{Err: err, Fatal: true})
+				send(ctx, out, activities.Listed{Err: describeListingError(err), Fatal: true})
 			case cursor != nil:
 				send(ctx, out, activities.Listed{Cursor: cursor})
 			}
 		}()
 		err = a.listAround(ctx, options, listing, out)
-		if panicked := new(PanicError); errors.As(err, &panicked) {
-			err = fmt.Errorf("%w\n%s", err, panicked.Stack)
-		}
 	}()
 	return out
 }
 
-var (
-	errNotListed  = errors.New("a Middleware returned without calling next: nothing was listed")
-	errListedLate = errors.New("a Middleware called next after it had returned: nothing is listed any more")
-)
+// describeListingError adds the stack of a panic to err, so that Temporal shows it. The methods of the result do not panic.
+func describeListingError(err error) error {
+	err = guardError(err)
+	if panicked := new(PanicError); errors.As(err, &panicked) {
+		return fmt.Errorf("%w\n%s", err, panicked.Stack)
+	}
+	return err
+}
+
+var errNotListed = errors.New("a Middleware returned without calling next: nothing was listed")
 
 // listAround is list within the client's Middleware. A Middleware can fail a listing, but not make one complete that failed or was not made:
 // what that leaves out would count as gone.
 func (a *controllerAdapter[T]) listAround(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
-	// A Middleware may return before next has, or call it later, on a goroutine of its own: nothing is sent after the end of the listing.
-	var lists sync.Mutex
-	isOver, listed := false, errNotListed
+	listed := errNotListed
 	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{RunID: runIDOf(ctx), Options: options}}
 	err := callAround(ctx, call, func(ctx context.Context) error {
-		lists.Lock()
-		defer lists.Unlock()
-		if isOver {
-			return errListedLate
-		}
+		listed = errNextExited // unless the controller returns
 		if listed = a.list(ctx, options, listing, out); listed == nil {
 			listed = listing.failure()
 		}
 		return listed
 	})
-	lists.Lock()
-	defer lists.Unlock()
-	isOver = true
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -53,13 +54,30 @@ func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 // failureOfPass is that of a pass which has failed.
 func failureOfPass(p *activities.PassObservation) Failure {
 	f := Failure{
-		Operation: OperationList, Kind: p.Kind, Err: p.Err, RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
+		Operation: OperationList, Kind: p.Kind, Err: guardError(p.Err), RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
 	}
-	if panicked := new(PanicError); errors.As(p.Err, &panicked) {
+	if panicked := new(PanicError); errors.As(f.Err, &panicked) {
 		f.IsPanic, f.Stack = true, panicked.Stack
 	}
 	return f
 }
+
+// guardError returns err, or a *PanicError in its place if its methods panic. They may be user code, such as an Unwrap of a nil pointer, and would
+// end the process: a pass is observed on goroutines of ours.
+func guardError(err error) (guarded error) {
+	defer func() {
+		if v := recover(); v != nil {
+			guarded = &PanicError{Value: fmt.Sprintf("in the methods of the error that was returned, a %T: %v", err, v), Stack: string(debug.Stack())}
+		}
+	}()
+	_ = err.Error()
+	_, _ = errors.Is(err, errNoMatch), errors.As(err, new(*noMatchError)) // neither matches, so that both go through all that err wraps
+	return err
+}
+
+type noMatchError struct{ error }
+
+var errNoMatch = errors.New("no match")
 
 const (
 	// maxHandedFailures is how many failures wait for the ErrorHandler before others are dropped.

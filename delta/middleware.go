@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
-	"slices"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -54,6 +52,12 @@ type PassCall struct {
 // and the timeout. It calls next once, with the context that the controller is to have, and returns its error, or another one: what it
 // returns counts, as if the controller had returned it. A panic of the controller is a *[PanicError] by then. A Middleware that returns
 // without calling next takes the place of the controller.
+//
+// The call ends when both the Middleware and next have returned, because two calls of Work for one resource must not overlap. If a Middleware returns
+// first, such as after a time of its own, the context that next was given is canceled, and the call goes on until next returns: a controller that
+// ignores its context keeps its slot and its claim. The error of such a Middleware counts, but its nil does not: next's error takes its place.
+// A second call of next, and one after the Middleware has returned, calls nothing and returns an error. To have a failed call tried again,
+// return its error.
 //
 // Around a listing, next returns when all was listed, with the reason if the informer has failed it ([FailInform]). An error fails the pass. No
 // error makes no listing complete that failed, or that next was not called for: what it leaves out would count as gone.
@@ -116,48 +120,5 @@ func (c *Client) fields(row *deltatype.ResourceRow) []any {
 	}
 	return []any{
 		"kind", row.ObjectKind, id, "namespace", row.Namespace, "generation", row.Generation, "attempt", row.Attempt, "workflow_id", row.WorkflowID,
-	}
-}
-
-// callAround has a controller called within its span and the client's Middleware. Panics become errors.
-func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
-	next := func(ctx context.Context) (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				err = &PanicError{Value: v, Stack: string(debug.Stack())}
-			}
-		}()
-		return do(ctx)
-	}
-	ctx = context.WithValue(ctx, callKey{}, call)
-	client, err := ClientFromContextSafely(ctx)
-	if err != nil {
-		return next(ctx)
-	}
-	for _, middleware := range slices.Backward(client.config.Middleware) {
-		next = middleware.around(call, next)
-	}
-	return client.callWithin(ctx, call, next)
-}
-
-// around is next within the Middleware.
-func (m Middleware) around(call *Call, next func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) (err error) {
-		var called bool
-		var result error
-		once := func(ctx context.Context) error {
-			if !called {
-				called = true
-				result = next(ctx)
-			}
-			return result
-		}
-		defer func() {
-			if v := recover(); v != nil {
-				Logger(ctx).Error("a Middleware panicked; it is left out of this call", "operation", call.Operation, "panic", v, "stack", string(debug.Stack()))
-				err = once(ctx)
-			}
-		}()
-		return m(ctx, call, once)
 	}
 }

@@ -1,0 +1,129 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+)
+
+var (
+	errNextAgain     = errors.New("a Middleware called next a second time: nothing was called")
+	errNextLate      = errors.New("a Middleware called next after it had returned: nothing was called")
+	errReturnedEarly = errors.New("a Middleware returned before next had returned")
+	errNextExited    = errors.New("the call ended its goroutine (runtime.Goexit)")
+)
+
+// callAround calls a controller within its span and the client's Middleware. Panics become errors. When it returns, do is not running and will not
+// be called any more, whatever a Middleware does.
+func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
+	next := func(ctx context.Context) (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = &PanicError{Value: v, Stack: string(debug.Stack())}
+			}
+		}()
+		return do(ctx)
+	}
+	ctx = context.WithValue(ctx, callKey{}, call)
+	client, err := ClientFromContextSafely(ctx)
+	if err != nil {
+		return next(ctx)
+	}
+	for _, middleware := range slices.Backward(client.config.Middleware) {
+		next = middleware.around(call, next)
+	}
+	return client.callWithin(ctx, call, next)
+}
+
+// around is next within the Middleware.
+func (m Middleware) around(call *Call, next func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) (err error) {
+		inner := &nextCall{next: next, ended: make(chan struct{})}
+		// It also runs if the Middleware ends its goroutine.
+		defer func() {
+			v := recover()
+			if v == nil {
+				err = inner.end(err)
+				return
+			}
+			Logger(ctx).Error("a Middleware panicked; it is left out of this call", "operation", call.Operation, "panic", v, "stack", string(debug.Stack()))
+			err = inner.replace(ctx)
+		}()
+		return m(ctx, call, inner.do)
+	}
+}
+
+// nextCall calls next for a Middleware: once, and only while the Middleware runs. The outcome of a call is written, and its slot and claim are freed,
+// when the Middleware has returned. If next still ran then, another client could call Work for the same resource.
+type nextCall struct {
+	next func(context.Context) error
+	// ended is closed when a call of next has ended.
+	ended chan struct{}
+
+	mu sync.Mutex
+	// isOver reports whether the Middleware has returned.
+	isOver bool
+	// cancel ends the context of next; nil until next is called.
+	cancel context.CancelCauseFunc
+	// hasReturned reports whether next has returned err. It has not if it ended its goroutine.
+	hasReturned bool
+	err         error
+}
+
+// do is the function that the Middleware calls. No lock is held while next runs, so that a second call is refused at once.
+func (c *nextCall) do(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	if err := c.start(cancel); err != nil {
+		cancel(err)
+		return err
+	}
+	defer close(c.ended)
+	err := c.next(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hasReturned, c.err = true, err
+	return err
+}
+
+func (c *nextCall) start(cancel context.CancelCauseFunc) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.isOver:
+		return errNextLate
+	case c.cancel != nil:
+		return errNextAgain
+	}
+	c.cancel, c.err = cancel, errNextExited
+	return nil
+}
+
+// end refuses calls of next from now on, waits for one that has started, and returns the error of the whole, where err is that of the Middleware. A nil
+// that was returned before next had returned is not a success: the Middleware could not know what the call came to.
+func (c *nextCall) end(err error) error {
+	c.mu.Lock()
+	c.isOver = true
+	cancel, hadReturned := c.cancel, c.hasReturned
+	c.mu.Unlock()
+	if cancel == nil {
+		return err
+	}
+	cancel(errReturnedEarly)
+	<-c.ended
+	if err != nil || hadReturned || c.err == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errReturnedEarly, c.err)
+}
+
+// replace calls next in place of a Middleware that panicked. If the Middleware has called next, replace waits for that call and does not cancel it:
+// a Middleware that panics harms nothing.
+func (c *nextCall) replace(ctx context.Context) error {
+	_ = c.do(ctx) // refused if next was called; the error of that call counts
+	<-c.ended
+	c.cancel(nil)
+	return c.err
+}
