@@ -84,9 +84,13 @@ SELECT c.name AS kind, least(sum(w.count), $1::bigint)::bigint AS count, coalesc
 FROM delta_controller c
 CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
-    SELECT count(*) AS count, min(f.dispatch_at) AS oldest FROM (
+    SELECT count(*) AS count, min(greatest(f.dispatch_at, c.snoozed_until + c.snooze_spread)) AS oldest FROM (
         SELECT d.dispatch_at FROM delta_resource d
         WHERE d.kind = c.name AND d.priority = p.priority AND d.dispatch_at <= now() AND NOT d.paused
+          AND NOT c.paused AND coalesce(c.snoozed_until + c.snooze_spread <= now(), TRUE)
+          AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+          AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+            AND NOT EXISTS (SELECT FROM delta_claim o WHERE o.id = d.claim AND o.claimed_until > now())))
         ORDER BY d.dispatch_at
         LIMIT $1::bigint
     ) f
@@ -102,6 +106,9 @@ type MeasureDueRow struct {
 }
 
 // What waits for dispatchers, by the index that they use. Counting ends at a bound, so that a long outbox costs no more to be measured.
+//
+// It leaves out what dispatchers leave on purpose: what is paused or snoozed, by itself, its kind or its namespace, and what has a claim that is
+// alive. What a snoozed kind has kept waits since the end of the snooze. Rows of snoozed namespaces are put off by dispatchers, so few are read in vain.
 func (q *Queries) MeasureDue(ctx context.Context, db DBTX, most int64) ([]MeasureDueRow, error) {
 	rows, err := db.Query(ctx, measureDue, most)
 	if err != nil {
@@ -122,59 +129,42 @@ func (q *Queries) MeasureDue(ctx context.Context, db DBTX, most int64) ([]Measur
 	return items, nil
 }
 
-const measureFailing = `-- name: MeasureFailing :many
-SELECT c.name AS kind, count(*) FILTER (WHERE s.error <> '') AS failing
-FROM delta_controller c
-JOIN delta_shard s ON s.kind = c.name
-WHERE NOT c.lists_nothing AND s.gone_at IS NULL AND (s.succeeded_at IS NOT NULL OR s.failed_at IS NOT NULL)
-GROUP BY c.name
-ORDER BY c.name
-`
-
-type MeasureFailingRow struct {
-	Kind    string
-	Failing int64
-}
-
-// Of how many shards the latest pass has failed, of each kind with an informer of which a pass has ended. A kind without shards has one.
-func (q *Queries) MeasureFailing(ctx context.Context, db DBTX) ([]MeasureFailingRow, error) {
-	rows, err := db.Query(ctx, measureFailing)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []MeasureFailingRow
-	for rows.Next() {
-		var i MeasureFailingRow
-		if err := rows.Scan(&i.Kind, &i.Failing); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const measurePasses = `-- name: MeasurePasses :many
-SELECT c.name AS kind, (now() - min(s.succeeded_at))::interval AS age,
+SELECT c.name AS kind, c.inform_interval,
+    coalesce(max(s.age) FILTER (WHERE s.is_listed), '-1 second')::interval AS age,
+    coalesce(max(s.age) FILTER (WHERE s.runs), '-1 second')::interval AS oldest,
+    coalesce(max(s.age) FILTER (WHERE s.runs AND s.error <> ''), '-1 second')::interval AS oldest_failing,
+    count(*) FILTER (WHERE s.runs AND s.error <> '') AS failing,
     (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = c.name AND w.decision IS NULL)::bigint AS withheld
 FROM delta_controller c
-JOIN delta_shard s ON s.kind = c.name
-WHERE NOT c.lists_nothing AND s.succeeded_at IS NOT NULL AND s.gone_at IS NULL
-  AND (s.shard <> '' OR NOT EXISTS (SELECT FROM delta_shard o WHERE o.kind = c.name AND o.shard <> '' AND o.gone_at IS NULL))
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN o.succeeded_at IS NOT NULL THEN greatest(now() - o.succeeded_at, '0') END AS age, o.failed_at, o.error,
+        NOT (c.inform_paused OR o.paused) AS runs,
+        o.shard <> '' OR NOT bool_or(o.shard <> '') OVER () AS is_listed
+    FROM delta_shard o
+    WHERE o.kind = c.name AND o.gone_at IS NULL
+) s
+WHERE NOT c.lists_nothing
 GROUP BY c.name
+HAVING count(s.age) + count(s.failed_at) > 0
 ORDER BY c.name
 `
 
 type MeasurePassesRow struct {
-	Kind     string
-	Age      time.Duration
-	Withheld int64
+	Kind           string
+	InformInterval time.Duration
+	Age            time.Duration
+	Oldest         time.Duration
+	OldestFailing  time.Duration
+	Failing        int64
+	Withheld       int64
 }
 
-// How long ago the informer of each kind succeeded, of a kind with shards in the shard for which it is longest ago, and what is withheld of it.
+// How the listings stand of each kind with an informer of which a pass has ended: how long ago one succeeded, in the shard for which it is longest
+// ago, what their lag is computed from, in how many shards the latest pass has failed, and what is withheld. A kind without shards has one, ”; of
+// a kind with shards that one is about naming them.
+//
+// Ages are negative where no pass has succeeded. What is paused is neither behind nor failing: it was stopped on purpose.
 func (q *Queries) MeasurePasses(ctx context.Context, db DBTX) ([]MeasurePassesRow, error) {
 	rows, err := db.Query(ctx, measurePasses)
 	if err != nil {
@@ -184,7 +174,15 @@ func (q *Queries) MeasurePasses(ctx context.Context, db DBTX) ([]MeasurePassesRo
 	var items []MeasurePassesRow
 	for rows.Next() {
 		var i MeasurePassesRow
-		if err := rows.Scan(&i.Kind, &i.Age, &i.Withheld); err != nil {
+		if err := rows.Scan(
+			&i.Kind,
+			&i.InformInterval,
+			&i.Age,
+			&i.Oldest,
+			&i.OldestFailing,
+			&i.Failing,
+			&i.Withheld,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -19,8 +19,8 @@ type HealthPart string
 // The parts that [Client.Health] looks at.
 const (
 	HealthClient     HealthPart = "client"
-	HealthPostgres   HealthPart = "Postgres"
-	HealthTemporal   HealthPart = "Temporal"
+	HealthPostgres   HealthPart = "postgres"
+	HealthTemporal   HealthPart = "temporal"
 	HealthWorker     HealthPart = "worker"
 	HealthDispatcher HealthPart = "dispatcher"
 	HealthListener   HealthPart = "listener"

@@ -25,6 +25,7 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_outbox_due", Type: "gauge", Help: "Resources that wait for a dispatcher, at most 100,000."},
 	{Name: "delta_outbox_age_seconds", Type: "gauge", Help: "For how long the first of them has waited; 0 where none does."},
 	{Name: "delta_pass_age_seconds", Type: "gauge", Help: "How long ago a pass of the informer succeeded, of the shard for which it is longest ago."},
+	{Name: "delta_pass_lag_seconds", Type: "gauge", Help: "How far the listing is behind, because passes fail or are left out; 0 where it is not."},
 	{Name: "delta_pass_failing", Type: "gauge", Help: "Shards whose latest pass has failed; a kind without shards has one."},
 	{Name: "delta_deletions_withheld", Type: "gauge", Help: "Deletions by listings that wait for somebody to decide."},
 	{Name: "delta_resources", Type: "gauge", Help: "Resources by state, counted from time to time."},
@@ -103,13 +104,14 @@ func (r *latestFigures) expose(e *exposition.Text) {
 		e.Add("delta_outbox_due", kind, float64(d.Count))
 		e.Add("delta_outbox_age_seconds", kind, d.Oldest.Seconds())
 	}
-	for _, p := range r.passes {
-		kind := exposition.Labels("kind", p.Kind)
-		e.Add("delta_pass_age_seconds", kind, p.Age.Seconds())
+	for i := range r.passes {
+		p, kind := measurePass(&r.passes[i]), exposition.Labels("kind", r.passes[i].Kind)
+		if p.Age != nil {
+			e.Add("delta_pass_age_seconds", kind, p.Age.Seconds())
+		}
+		e.Add("delta_pass_lag_seconds", kind, p.Lag.Seconds())
+		e.Add("delta_pass_failing", kind, float64(p.Failing))
 		e.Add("delta_deletions_withheld", kind, float64(p.Withheld))
-	}
-	for _, f := range r.failing {
-		e.Add("delta_pass_failing", exposition.Labels("kind", f.Kind), float64(f.Failing))
 	}
 }
 

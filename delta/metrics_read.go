@@ -43,7 +43,6 @@ type latestFigures struct {
 	attempts          []db.SumFiguresRow
 	due               []db.MeasureDueRow
 	passes            []db.MeasurePassesRow
-	failing           []db.MeasureFailingRow
 	listeners, hidden int64
 }
 
@@ -76,9 +75,6 @@ func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
 		}
 		if r.passes, err = q.MeasurePasses(ctx, tx); err != nil {
 			return fmt.Errorf("reading the latest passes: %w", err)
-		}
-		if r.failing, err = q.MeasureFailing(ctx, tx); err != nil {
-			return fmt.Errorf("reading passes that failed: %w", err)
 		}
 		if r.listeners, r.hidden, err = q.CountListeners(ctx, tx); err != nil {
 			return fmt.Errorf("counting clients: %w", err)

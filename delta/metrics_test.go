@@ -143,6 +143,7 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 		`delta_work_attempt_duration_seconds_sum{kind="figured"}`: 0,
 		`delta_outbox_age_seconds{kind="measured"}`:               3600,
 		`delta_pass_age_seconds{kind="measured"}`:                 7200,
+		`delta_pass_lag_seconds{kind="measured"}`:                 7200,
 		`delta_late_age_seconds{kind="measured"}`:                 3600,
 	} {
 		require.Greater(t, found[name], least, name)

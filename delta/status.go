@@ -59,7 +59,7 @@ type KindStatus struct {
 	LastSuccess, LastFailure *time.Time
 	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded for longer than half
 	// an interval above the InformInterval. 0 where it is not behind, also of a kind in which nothing changes, and before the first
-	// success. Of a kind with shards it is that of the shard which is furthest behind.
+	// success, and while the informer is paused. Of a kind with shards it is that of the shard which is furthest behind.
 	Lag time.Duration
 	// InformError is why the latest pass failed, or, of a kind with shards, why they could not be named; empty otherwise.
 	InformError string

@@ -217,7 +217,7 @@ type DatabaseMeasurement struct {
 	Due []DueMeasurement
 	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval).
 	States []StateMeasurement
-	// Passes has each kind with an informer of which a pass has succeeded.
+	// Passes has each kind with an informer of which a pass has ended.
 	Passes []LastPassMeasurement
 }
 
@@ -239,11 +239,15 @@ type StateMeasurement struct {
 	Count           int64
 }
 
-// LastPassMeasurement says when the informer of a kind did its work last: of a kind with shards, that of the shard for which it is longest ago.
+// LastPassMeasurement says how the listings of a kind stand, of a kind with shards those of the shard for which it is worst.
 type LastPassMeasurement struct {
 	Kind string
-	// Age is how long ago a pass has succeeded.
-	Age time.Duration
+	// Age is how long ago a pass has succeeded; nil where none has.
+	Age *time.Duration
+	// Lag is how far the listing is behind: that of [KindStatus].
+	Lag time.Duration
+	// Failing counts the shards whose latest pass has failed, without those that are paused. A kind without shards has one.
+	Failing int64
 	// Withheld is how many deletions wait for somebody to decide.
 	Withheld int64
 }

@@ -145,8 +145,8 @@ func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement,
 	if err != nil {
 		return measured, fmt.Errorf("reading the latest passes: %w", err)
 	}
-	for _, p := range passes {
-		measured.Passes = append(measured.Passes, LastPassMeasurement{Kind: p.Kind, Age: p.Age, Withheld: p.Withheld})
+	for i := range passes {
+		measured.Passes = append(measured.Passes, measurePass(&passes[i]))
 	}
 	if err := m.countStates(ctx); err != nil {
 		m.warn(ctx, err) // the others are measured all the same

@@ -115,15 +115,14 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 	config := h.config(with(&controller[measuredKind]{}))
 	config.CountResourcesInterval = 15 * time.Second
 	c := h.client(h.config())
-	starter, err := delta.NewClient(h.Pool, config)
+	starter, err := delta.NewClient(h.Pool, h.config(with(&controller[measuredKind]{}), with(&controller[account]{})))
 	require.NoError(t, err)
 	require.NoError(t, starter.Start(context.Background())) // the kind is known
 	_, err = starter.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
 	require.NoError(t, err)
-	require.NoError(t, starter.PauseKind(t.Context(), "measured"))
 	require.NoError(t, starter.Stop(t.Context()))
-	for _, name := range []string{"a", "b"} {
-		_, err := c.Inform(t.Context(), measuredKind{account{Name: name}}, &delta.InformOpts{Namespace: "tenant"})
+	for _, name := range []string{"a", "b"} { // of a kind that the client which measures does not have
+		_, err := c.Inform(t.Context(), account{Name: name}, &delta.InformOpts{Namespace: "tenant"})
 		require.NoError(t, err)
 	}
 	_, err = h.Pool.Exec(t.Context(), `UPDATE delta_resource SET dispatch_at = now() - interval '1 hour' WHERE object_id = 'a'`)
@@ -135,21 +134,116 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 
 	_, telemetry := h.measured(config)
 	m := comesNow(t, telemetry, isMeasured)
-	require.Len(t, m.Due, 1)
-	require.Equal(t, "measured", m.Due[0].Kind)
+	require.Len(t, m.Due, 2)
+	require.Equal(t, "account", m.Due[0].Kind)
+	require.Equal(t, delta.DueMeasurement{Kind: "measured"}, m.Due[1])
 	require.EqualValues(t, 2, m.Due[0].Count)
 	require.GreaterOrEqual(t, m.Due[0].Oldest, time.Hour)
-	require.Equal(t, []delta.StateMeasurement{{Kind: "measured", Namespace: "tenant", State: deltatype.ResourceStateScheduled, Count: 2}}, m.States)
+	require.Equal(t, []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateScheduled, Count: 2}}, m.States)
 	require.Len(t, m.Passes, 1)
-	require.GreaterOrEqual(t, m.Passes[0].Age, 2*time.Hour)
+	require.GreaterOrEqual(t, *m.Passes[0].Age, 2*time.Hour)
+	require.Zero(t, m.Passes[0].Lag, "it is listed on request only")
 	require.EqualValues(t, 12, m.Passes[0].Withheld)
 	require.Equal(t, map[string]int{"measured": 7}, recorded[delta.ClientMeasurement](telemetry)[0].Slots)
 
 	// Resources are counted less often than the others are measured.
-	_, err = c.Inform(t.Context(), measuredKind{account{Name: "c"}}, &delta.InformOpts{Namespace: "tenant"})
+	_, err = c.Inform(t.Context(), account{Name: "c"}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	m = comesNow(t, telemetry, func(m delta.DatabaseMeasurement) bool { return m.Due[0].Count == 3 })
 	require.EqualValues(t, 2, m.States[0].Count)
+}
+
+// What dispatchers leave on purpose does not wait for them: an alert on the age of the outbox would be false.
+func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config())
+	for _, o := range []delta.Object{
+		account{Name: "waits"}, account{Name: "paused"}, account{Name: "worked"}, account{Name: "ended"},
+		together{account{Name: "kind paused"}}, briefly{account{Name: "kind snoozed"}}, measuredKind{account{Name: "kind woken"}},
+	} {
+		_, err := c.Inform(t.Context(), o, nil)
+		require.NoError(t, err)
+	}
+	_, err := c.Inform(t.Context(), account{Name: "namespace snoozed"}, &delta.InformOpts{Namespace: "asleep"})
+	require.NoError(t, err)
+	h.exec(`insert into delta_controller (name, inform_interval, paused, snoozed_until, snooze_spread) values
+		('account', '1 hour', false, null, '0'), ('together', '1 hour', true, null, '0'),
+		('briefly', '1 hour', false, now() - interval '10 seconds', '10 minutes'),
+		('measured', '1 hour', false, now() - interval '2 minutes', '1 minute')`)
+	h.exec(`insert into delta_namespace (name, snoozed_until) values ('asleep', now() + interval '10 minutes')`)
+	h.exec(`update delta_resource set dispatch_at = now() - interval '1 hour'`)
+	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', paused = true where object_id = 'paused'`)
+	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours' where namespace = 'asleep'`)
+	h.exec(`update delta_resource set dispatch_at = now() - interval '2 hours', claim = gen_random_uuid(), claimed_until = now() + interval '20 seconds'
+		where object_id = 'worked'`)
+	h.exec(`update delta_resource set claim = gen_random_uuid(), claimed_until = now() - interval '1 minute' where object_id = 'ended'`)
+	found := scrape(t, h.pooled(h.config(), readsOnly))
+	for kind, wanted := range map[string]struct{ due, least, most float64 }{
+		"account": {2, 3600, 5400}, "together": {0, 0, 0}, "briefly": {0, 0, 0}, "measured": {1, 60, 1800},
+	} {
+		require.InDelta(t, wanted.due, found[`delta_outbox_due{kind="`+kind+`"}`], 0, kind)
+		require.GreaterOrEqual(t, found[`delta_outbox_age_seconds{kind="`+kind+`"}`], wanted.least, kind)
+		require.LessOrEqual(t, found[`delta_outbox_age_seconds{kind="`+kind+`"}`], wanted.most, kind)
+	}
+}
+
+// What a client measures, what `delta metrics` serves and what Client.Kinds says is one lag. What was stopped on purpose has none.
+func TestTheLagOfListingsIsMeasured(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.exec(`insert into delta_controller (name, inform_interval, lists_nothing, inform_paused) values
+		('never', '1 hour', false, false), ('unlisted', '1 hour', false, false), ('daily', '1 day', false, false), ('late', '1 hour', false, false),
+		('asked', '-1 second', false, false), ('calendar', '0', false, false), ('broken', '0', false, false), ('stopped', '1 hour', false, true),
+		('nothing', '1 hour', true, false), ('sharded', '1 hour', false, false), ('parted', '1 hour', false, false)`)
+	h.exec(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error, paused, gone_at) values
+		('never', '', null, now(), '503', false, null), ('unlisted', '', null, null, '', false, null),
+		('daily', '', now() - interval '20 hours', null, '', false, null), ('late', '', now() - interval '3 hours', null, '', false, null),
+		('asked', '', now() - interval '90 days', null, '', false, null), ('calendar', '', now() - interval '90 days', null, '', false, null),
+		('broken', '', now() - interval '90 days', now(), '503', false, null), ('stopped', '', now() - interval '90 days', now(), '503', false, null),
+		('nothing', '', now() - interval '90 days', null, '', false, null),
+		('sharded', '', now(), null, '', false, null), ('sharded', 'a', now() - interval '10 minutes', now(), '503', false, null),
+		('sharded', 'new', null, now(), '503', false, null), ('sharded', 'paused', now() - interval '90 days', now(), '503', true, null),
+		('sharded', 'gone', now() - interval '180 days', now(), '503', false, now()),
+		('parted', '', now(), null, '', false, null), ('parted', 'a', null, null, '', false, null)`)
+	type measured struct {
+		age, lag time.Duration // age is negative where there is none
+		failing  int64
+	}
+	const day = 24 * time.Hour
+	wanted := map[string]measured{
+		"never": {-1, 0, 1}, "daily": {20 * time.Hour, 0, 0}, "late": {3 * time.Hour, 3 * time.Hour, 0}, "asked": {90 * day, 0, 0},
+		"calendar": {90 * day, 0, 0}, "broken": {90 * day, 90 * day, 1}, "stopped": {90 * day, 0, 0}, "sharded": {90 * day, 10 * time.Minute, 2},
+		"parted": {-1, 0, 0},
+	}
+	near := func(wanted, is time.Duration, of string) {
+		t.Helper()
+		require.InDelta(t, wanted.Seconds(), is.Seconds(), patience.Seconds(), of)
+	}
+
+	c, telemetry := h.measured(h.config(with(&controller[measuredKind]{})))
+	passes := comesNow(t, telemetry, isMeasured).Passes
+	found := scrape(t, h.pooled(h.config(), readsOnly))
+	require.Len(t, passes, len(wanted), "those of which a pass has ended")
+	for _, p := range passes {
+		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)
+		of := `{kind="` + p.Kind + `"}`
+		near(w.lag, p.Lag, p.Kind)
+		near(w.lag, is.Lag, p.Kind)
+		near(w.lag, time.Duration(found["delta_pass_lag_seconds"+of]*float64(time.Second)), p.Kind)
+		require.Contains(t, found, "delta_pass_lag_seconds"+of)
+		require.Equal(t, w.failing, p.Failing, p.Kind)
+		require.InDelta(t, float64(w.failing), found["delta_pass_failing"+of], 0, p.Kind)
+		if w.age < 0 {
+			require.Nil(t, p.Age, p.Kind)
+			require.NotContains(t, found, "delta_pass_age_seconds"+of)
+			continue
+		}
+		near(w.age, *p.Age, p.Kind)
+		near(w.age, time.Duration(found["delta_pass_age_seconds"+of]*float64(time.Second)), p.Kind)
+	}
+	require.NotContains(t, found, `delta_pass_lag_seconds{kind="unlisted"}`)
+	require.NotContains(t, found, `delta_pass_lag_seconds{kind="nothing"}`)
 }
 
 func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {

@@ -17,6 +17,8 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 	age := m.seconds("delta.outbox.age", "For how long the first of them has waited; 0 where none does.")
 	resources := m.count("delta.resources", "{resource}", "Resources by state, counted from time to time. One client measures it for all.")
 	passAge := m.seconds("delta.pass.age", "How long ago a pass of the informer succeeded, of the shard for which it is longest ago.")
+	passLag := m.seconds("delta.pass.lag", "How far the listing is behind, because passes fail or are left out; 0 where it is not.")
+	failing := m.count("delta.pass.failing", "{shard}", "Shards whose latest pass has failed; a kind without shards has one.")
 	withheld := m.count("delta.deletions.withheld", "{resource}", "Deletions by listings that wait for somebody to decide.")
 	if err := errors.Join(m.errs...); err != nil {
 		return err
@@ -49,10 +51,14 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 		}
 		for _, p := range database.Passes {
 			of := metric.WithAttributes(attribute.String("kind", p.Kind))
-			o.ObserveFloat64(passAge, p.Age.Seconds(), of)
+			if p.Age != nil {
+				o.ObserveFloat64(passAge, p.Age.Seconds(), of)
+			}
+			o.ObserveFloat64(passLag, p.Lag.Seconds(), of)
+			o.ObserveInt64(failing, p.Failing, of)
 			o.ObserveInt64(withheld, p.Withheld, of)
 		}
 		return nil
-	}, up, slots, due, age, resources, passAge, withheld)
+	}, up, slots, due, age, resources, passAge, passLag, failing, withheld)
 	return err
 }

@@ -102,7 +102,7 @@ func unstarted(t *testing.T) (*deltaotel.Telemetry, *observed) {
 func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 	t.Parallel()
 	telemetry, o := unstarted(t)
-	ctx := context.Background()
+	ctx, age := context.Background(), 2*time.Hour
 	telemetry.Record(ctx, delta.ClientMeasurement{
 		Parts: []delta.PartMeasurement{{Part: delta.HealthListener}, {Part: delta.HealthWorker, Kind: "account", IsUp: true}},
 		Slots: map[string]int{"account": 20},
@@ -110,7 +110,7 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 	telemetry.Record(ctx, delta.DatabaseMeasurement{
 		Due:    []delta.DueMeasurement{{Kind: "account", Count: 7, Oldest: 90 * time.Second}},
 		States: []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateDegraded, Count: 3}},
-		Passes: []delta.LastPassMeasurement{{Kind: "account", Age: 2 * time.Hour, Withheld: 5}},
+		Passes: []delta.LastPassMeasurement{{Kind: "account", Age: &age, Lag: time.Hour, Failing: 3, Withheld: 5}, {Kind: "new", Failing: 1}},
 	})
 	for _, wanted := range []struct {
 		value  float64
@@ -124,12 +124,18 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 		{90, "delta.outbox.age", []string{"kind", "account"}},
 		{3, "delta.resources", []string{"kind", "account", "namespace", "tenant", "state", "degraded"}},
 		{7200, "delta.pass.age", []string{"kind", "account"}},
+		{3600, "delta.pass.lag", []string{"kind", "account"}},
+		{3, "delta.pass.failing", []string{"kind", "account"}},
+		{0, "delta.pass.lag", []string{"kind", "new"}},
+		{1, "delta.pass.failing", []string{"kind", "new"}},
 		{5, "delta.deletions.withheld", []string{"kind", "account"}},
 	} {
 		value, there := o.figure(wanted.name, wanted.labels...)
 		require.True(t, there, wanted.name)
 		require.InDelta(t, wanted.value, value, 0, wanted.name)
 	}
+	_, there := o.figure("delta.pass.age", "kind", "new")
+	require.False(t, there, "none has succeeded")
 	telemetry.Record(ctx, delta.DispatchMeasurement{Kind: "account", Way: delta.DispatchBatch, Workflows: 2, Resources: 20})
 	telemetry.Record(ctx, delta.DispatchMeasurement{Kind: "account", Way: delta.DispatchSingle, Workflows: 1, Resources: 1, Err: errors.New("down")})
 	telemetry.Record(ctx, delta.ClaimsLostMeasurement{Kind: "account", Namespace: "tenant", Resources: 4})
@@ -144,7 +150,7 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 	telemetry.Record(ctx, delta.ClientMeasurement{})
 	telemetry.Record(ctx, delta.DatabaseMeasurement{})
 	for _, m := range o.collect() {
-		require.NotContains(t, []string{"delta.up", "delta.work.slots", "delta.outbox.due", "delta.resources", "delta.pass.age"}, m.Name,
+		require.NotContains(t, []string{"delta.up", "delta.work.slots", "delta.outbox.due", "delta.resources", "delta.pass.age", "delta.pass.lag", "delta.pass.failing"}, m.Name,
 			"another client measures, or none runs")
 	}
 }

@@ -53,7 +53,7 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 		delta.DatabaseMeasurement{
 			Due:    []delta.DueMeasurement{{Kind: kind}},
 			States: []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
-			Passes: []delta.LastPassMeasurement{{Kind: kind}},
+			Passes: []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
 		},
 	} {
 		telemetry.Record(ctx, measurement)

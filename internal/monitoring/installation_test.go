@@ -63,6 +63,6 @@ func onlyOfInstallation(t *testing.T, ofClients []*dto.MetricFamily) []*dto.Metr
 		}
 		delete(all, family.GetName())
 	}
-	require.Equal(t, 6, shared, "docs/metrics.md names them")
+	require.Equal(t, 8, shared, "docs/metrics.md names them")
 	return slices.Collect(maps.Values(all))
 }
