@@ -39,7 +39,7 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 
 .PHONY: test
 test: delta-temporal temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
-	go test -race -parallel $(PARALLEL) -timeout 15m $(PACKAGES)
+	go test -race -parallel $(PARALLEL) -timeout 25m $(PACKAGES)
 
 .PHONY: test-short
 test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work

@@ -102,6 +102,7 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	}
 	until(t, func() bool { return open() == 0 })
 	require.EqualValues(t, resources, calls.Load())
+	until(t, func() bool { return passes.Load() >= 1 }, "the first pass, which counts beside that of the schedule made again")
 
 	server.end()
 	_, err = c.Inform(t.Context(), wide{account{Name: "meanwhile"}}, nil)
