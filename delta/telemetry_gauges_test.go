@@ -159,8 +159,13 @@ func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(h.config())
 	for _, o := range []delta.Object{
-		account{Name: "waits"}, account{Name: "paused"}, account{Name: "worked"}, account{Name: "ended"},
-		together{account{Name: "kind paused"}}, briefly{account{Name: "kind snoozed"}}, measuredKind{account{Name: "kind woken"}},
+		account{Name: "waits"},
+		account{Name: "paused"},
+		account{Name: "worked"},
+		account{Name: "ended"},
+		together{account{Name: "kind paused"}},
+		briefly{account{Name: "kind snoozed"}},
+		measuredKind{account{Name: "kind woken"}},
 	} {
 		_, err := c.Inform(t.Context(), o, nil)
 		require.NoError(t, err)
