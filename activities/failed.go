@@ -29,7 +29,7 @@ func HasStep(errorType string) bool { return strings.HasPrefix(errorType, stepEr
 // maxShownFailure bounds the text of an attempt's error in a history. The row has more of it.
 const maxShownFailure = 1 << 10
 
-// failure is what Temporal shows of an attempt that has not synced its resource.
+// failure describes to Temporal an attempt that has not synced its resource.
 type failure struct {
 	errorType string
 	// what says it without the text of an error, which may name the object.

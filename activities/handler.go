@@ -51,7 +51,7 @@ type Task struct {
 	Row *deltatype.ResourceRow
 	// CompleteTx has the attempt marked synced by a transaction of the user's own.
 	CompleteTx CompleteTx
-	// Carrier is what the inform of the generation carries; empty for nothing.
+	// Carrier has the values that the inform of the generation carries; empty for none.
 	Carrier string
 	// Decoded is for the handler: what it made of the row, so that it is made once.
 	Decoded any

@@ -65,7 +65,7 @@ const never = time.Duration(math.MaxInt64)
 // fleet are clients that wake, dispatch and claim rows of a key, as events of a clock.
 type fleet struct {
 	*clocked
-	// latency is what a row takes from its lease to its claim; negative for one whose process dies meanwhile.
+	// latency is the time from the lease of a row to its claim; negative for one whose process dies meanwhile.
 	latency func() time.Duration
 	// arrivals and claims are when rows come for a slot, and may be claimed.
 	arrivals, claims map[int64]time.Duration

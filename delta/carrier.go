@@ -23,10 +23,10 @@ const (
 	maxCarriedHeaders = 16 << 10
 )
 
-// carrier is what an inform carries to the Work of the generation that it makes. It is in a column of its own, a line for each of its values: JSON
+// carrier has the values that an inform carries to the Work of the generation that it makes. It is in a column of its own, a line for each of its values: JSON
 // was larger, and took longer to write and to read than all else that is done for a span.
 type carrier struct {
-	// span is what Telemetry.Inject has returned, such as "traceparent: 00-...".
+	// span has the values that Telemetry.Inject has returned, such as "traceparent: 00-...".
 	span map[string]string
 	// headers are what Config.ContextPropagators have set: payloads of Temporal's, by name. Their lines begin with headerLine, and names and
 	// payloads are base64.
@@ -101,7 +101,7 @@ func (c *Client) carry(ctx context.Context, params []deltatype.ObjectInformParam
 	return nil
 }
 
-// injected is what Inject returns, without what cannot be stored: an inform does not fail for it.
+// injected returns the values of Inject, without those that cannot be stored: an inform does not fail for them.
 func (t *telemetry) injected(ctx context.Context) map[string]string {
 	injected, size := t.inject(ctx), 0
 	for name, value := range injected {

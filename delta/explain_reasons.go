@@ -23,7 +23,7 @@ func (f *facts) reasons() []Reason {
 		all = append(all, blocked...)
 		switch isBlocked := len(blocked)+len(pauses) > 0; {
 		case !isBlocked:
-			all = append(all, f.turns()...)
+			all = append(all, f.slots()...)
 		case len(waits) == 0:
 			all = append(all, f.limits()...)
 		}
@@ -178,7 +178,7 @@ func (f *facts) faults() (all []Reason) {
 		all = append(all, Reason{
 			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". It is offered to workers again and again",
 			Since: &latest.At, Until: r.DueAt,
-			Remedy: "start a client whose controller understands it (Upgrade), or inform the object anew",
+			Remedy: "start a client whose controller understands it (Upgrade), or inform the object again",
 		})
 	}
 	return all

@@ -16,7 +16,7 @@ import (
 
 // temporalFacts are what Temporal knows of a resource.
 type temporalFacts struct {
-	// taskQueue is where it is worked, pollers who have polled that lately.
+	// taskQueue is where it is worked, pollers are the clients that have polled it lately.
 	taskQueue string
 	pollers   []string
 	// workflowID names the workflow that attends to it, and isBatch says that this is a batch.
@@ -24,7 +24,7 @@ type temporalFacts struct {
 	isBatch    bool
 	// described is that workflow; nil where Temporal has none of the name.
 	described *workflowservice.DescribeWorkflowExecutionResponse
-	// worker is who has the workflow's task, or executes its activity; empty where nobody does.
+	// worker is the client that has the workflow's task, or executes its activity; empty where none does.
 	worker string
 }
 
@@ -85,7 +85,7 @@ func (t *temporalFacts) describe(ctx context.Context, e *engine) error {
 	return err
 }
 
-// taskWorker is who has the task of a workflow: a local activity is a part of it.
+// taskWorker is the client that has the task of a workflow: a local activity is a part of it.
 func (e *engine) taskWorker(ctx context.Context, described *workflowservice.DescribeWorkflowExecutionResponse) (string, error) {
 	const latest = 10
 	history, err := e.temporal.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{

@@ -16,7 +16,7 @@ type Explanation struct {
 	// LastErrors are the latest of Resource.Errors, the latest first: 3 at most.
 	LastErrors []deltatype.AttemptError
 	// TemporalError is why Temporal was not asked, or did not answer within 4 seconds; nil if it did, and where it was not needed. What only Temporal knows is
-	// missing then: who works the resource, whether anybody polls its task queue, and how its workflow stands.
+	// missing then: which client works the resource, whether any polls its task queue, and how its workflow stands.
 	TemporalError error
 }
 
@@ -97,7 +97,7 @@ const (
 	ReasonWorkflowGone ReasonCode = "workflow_gone"
 )
 
-// It waits for its turn.
+// It waits for a slot, or for a call that a rate allows.
 const (
 	// ReasonLimitKey says that its limit key has no slot, or no call, left.
 	ReasonLimitKey ReasonCode = "limit_key"

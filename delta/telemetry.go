@@ -47,7 +47,7 @@ type SpanResource struct {
 	Generation int64
 	Attempt    int
 	IsFirst    bool
-	// Carrier is what Inject has returned for the inform that made the generation; nil where there is nothing. Others read it too: it must not be
+	// Carrier has the values that Inject returned for the inform that made the generation; nil where there is nothing. Others read it too: it must not be
 	// changed.
 	Carrier map[string]string
 }

@@ -1,5 +1,5 @@
-// Package deltaotel gives Delta's metrics and spans to OpenTelemetry. It is a module of its own, so that who does not use it links nothing of
-// OpenTelemetry:
+// Package deltaotel gives Delta's metrics and spans to OpenTelemetry. It is a module of its own, so that a program without
+// it links nothing of OpenTelemetry:
 //
 //	telemetry, err := deltaotel.New(nil) // the global providers
 //	...

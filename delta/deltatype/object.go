@@ -83,7 +83,7 @@ type ObjectInformParams struct {
 	Force bool
 	// SyncMetadata has other Metadata or Tags start a new generation.
 	SyncMetadata bool
-	// Carrier is what a new generation carries to its Work: a span's context, and headers of context propagators. It is no part of the object:
+	// Carrier has the values that a new generation carries to its Work: a span's context, and headers of context propagators. It is no part of the object:
 	// another one is no reason to call Work. Empty carries nothing.
 	Carrier string
 }

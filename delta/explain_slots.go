@@ -21,8 +21,8 @@ func (f *facts) limits() []Reason {
 	return f.rates()
 }
 
-// turns says what a row waits for that nothing else keeps from its next step. There is one reason at least.
-func (f *facts) turns() []Reason {
+// slots says what a row waits for that nothing else keeps from its next step: a limit, a slot, a dispatcher. There is one reason at least.
+func (f *facts) slots() []Reason {
 	if all := f.limits(); len(all) > 0 {
 		return all
 	}
