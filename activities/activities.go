@@ -230,7 +230,7 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 // withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object.
 func (a *Activities) withoutIDs(ctx context.Context, err error) error {
 	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it",
-		"kind", a.Handler.Kind(), "workflow_id", workflowID(ctx), "run_id", runID(ctx), "error", err)
+		"kind", a.Handler.Kind(), "workflow_id", workflowID(ctx), "run_id", RunID(ctx), "error", err)
 	const why = "it failed; the log of the client says why: object ids are kept from Temporal"
 	application := new(temporal.ApplicationError)
 	if errors.As(err, &application) {

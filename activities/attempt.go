@@ -102,11 +102,11 @@ func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 		return a.attemptLocally(ctx, ref)
 	}
 	defer a.heartbeat(ctx)()
-	if one := a.local.join(runID(ctx)); one != nil {
+	if one := a.local.join(RunID(ctx)); one != nil {
 		return one.await(ctx)
 	}
 	step, err := a.attempt(ctx, ref)
-	return a.local.withMissed(runID(ctx), step), err
+	return a.local.withMissed(RunID(ctx), step), err
 }
 
 func (a *Activities) attempt(ctx context.Context, ref Ref) (Step, error) {
@@ -336,8 +336,8 @@ func workflowID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.ID
 }
 
-// runID is that of the run of the workflow that the activity is of; empty outside of one.
-func runID(ctx context.Context) string {
+// RunID is that of the run of the workflow that the activity is of; empty outside of one.
+func RunID(ctx context.Context) string {
 	if !activity.IsActivity(ctx) {
 		return ""
 	}
@@ -352,6 +352,12 @@ func isOfBatch(ctx context.Context, r *db.Resource) bool {
 
 // maxShownError bounds what of an error enters a history.
 const maxShownError = 300
+
+// heals reports whether a resource is tried again after retry because it has degraded, rather than removed: delta_heals in SQL.
+func heals(state deltatype.ResourceState, cause *deltatype.Cause, retry time.Duration) bool {
+	isHopeless := cause != nil && *cause == deltatype.CauseHopeless
+	return state == deltatype.ResourceStateDegraded && !isHopeless && retry > 0
+}
 
 // stepOf reads off a row how its lifecycle goes on.
 func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
@@ -388,8 +394,7 @@ func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 			return s
 		}
 		s.Next = NextRetention
-		isHopeless := r.Cause != nil && *r.Cause == deltatype.CauseHopeless
-		s.Heals = r.State == deltatype.ResourceStateDegraded && !isHopeless && a.Rest.DegradedRetry > 0
+		s.Heals = heals(r.State, r.Cause, a.Rest.DegradedRetry)
 	case deltatype.ResourceStateUnknown:
 		return s
 	}

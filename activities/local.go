@@ -140,7 +140,7 @@ var handedOver = Step{Next: NextAttempt, HandedOver: true}
 // attemptLocally makes an attempt within a local activity, for as long as it is short. After that the attempt goes on beside the activity,
 // and the ordinary one that follows waits for it: most likely on this worker, because the SDK asks for that.
 func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) {
-	id := runID(ctx)
+	id := RunID(ctx)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	one := a.local.begin(id, cancel)
 	if one == nil {

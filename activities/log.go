@@ -11,29 +11,32 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
+// IDField names an object in the log: by its id, or by the hash of that where object ids are kept from Temporal and from the log. A row that was
+// informed before they were has no hash.
+func IDField(objectID string, hashedID *string, isHashed bool) slog.Attr {
+	switch {
+	case !isHashed:
+		return slog.String("object_id", objectID)
+	case hashedID == nil:
+		return slog.String("hashed_id", "")
+	}
+	return slog.String("hashed_id", *hashedID)
+}
+
 // fields are those that a line of the log has of a resource that was claimed, or read.
 func (a *Activities) fields(r *db.Resource) []any {
-	workflowID, hashed := "", ""
+	workflowID := ""
 	if r.WorkflowID != nil {
 		workflowID = *r.WorkflowID
 	}
-	if r.HashedID != nil {
-		hashed = *r.HashedID
-	}
-	id := slog.String("object_id", r.ObjectID)
-	if a.HashObjectIDs {
-		id = slog.String("hashed_id", hashed)
-	}
+	id := IDField(r.ObjectID, r.HashedID, a.HashObjectIDs)
 	return []any{"kind", r.Kind, id, "namespace", r.Namespace, "generation", r.Generation, "attempt", r.Attempt, "workflow_id", workflowID}
 }
 
 // refFields are those of a resource of which only its name is known.
 func refFields(ctx context.Context, ref Ref) []any {
-	id := slog.String("object_id", ref.ObjectID)
-	if ref.HashedID != "" {
-		id = slog.String("hashed_id", ref.HashedID)
-	}
-	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", workflowID(ctx), "run_id", runID(ctx)}
+	id := IDField(ref.ObjectID, &ref.HashedID, ref.HashedID != "")
+	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", workflowID(ctx), "run_id", RunID(ctx)}
 }
 
 // logClaims says which rows an execution has claimed: each of a single workflow, and how many of a batch.
@@ -81,7 +84,7 @@ func (a *Activities) passLogger(ctx context.Context, in InformInput) *slog.Logge
 		fields = append(fields, "shard", shard)
 	}
 	if activity.IsActivity(ctx) {
-		fields = append(fields, "workflow_id", workflowID(ctx), "run_id", runID(ctx), "attempt", activity.GetInfo(ctx).Attempt)
+		fields = append(fields, "workflow_id", workflowID(ctx), "run_id", RunID(ctx), "attempt", activity.GetInfo(ctx).Attempt)
 	}
 	return a.Logger.With(fields...)
 }

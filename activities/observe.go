@@ -80,7 +80,7 @@ func (p *pass) observeEnd(ctx context.Context, failure error) {
 		failure = p.cause
 	}
 	p.activities.PassEnded(PassObservation{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: runID(ctx), Took: time.Since(p.startedAt),
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: RunID(ctx), Took: time.Since(p.startedAt),
 		Progress: p.progress, New: p.added, Unchanged: p.unchanged, Err: failure,
 	})
 }

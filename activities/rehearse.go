@@ -132,14 +132,13 @@ func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
 			w.SyncCount++
 		}
 	}
-	heals := state == deltatype.ResourceStateDegraded && *w.Cause != deltatype.CauseHopeless && o.DegradedRetry > 0
 	switch {
 	case state == deltatype.ResourceStateFailed, state == deltatype.ResourceStateScheduled:
 		due := now.Add(o.Delays[i])
 		w.DueAt = &due
 	case isToBeFinalized:
 		w.DueAt = &now
-	case heals:
+	case heals(state, w.Cause, o.DegradedRetry):
 		due := now.Add(o.DegradedRetry)
 		w.DueAt = &due
 	}

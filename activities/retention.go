@@ -60,13 +60,9 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 	if err != nil {
 		return ended, err
 	}
-	idField := "object_id"
-	if a.HashObjectIDs {
-		idField = "hashed_id"
-	}
 	for i, id := range ended.GivenUp {
 		a.Logger.Warn("a degraded resource was kept for its retention and is removed without having been synced",
-			"kind", a.Handler.Kind(), idField, id, "namespace", ended.Namespaces[i], "generation", ended.Generations[i], "workflow_id", workflowID(ctx),
+			"kind", a.Handler.Kind(), IDField(id, &id, a.HashObjectIDs), "namespace", ended.Namespaces[i], "generation", ended.Generations[i], "workflow_id", workflowID(ctx),
 			"last_error", bound(ended.LastErrors[i], maxShownError))
 	}
 	if ended.Expired+ended.Retried > 0 && batched {

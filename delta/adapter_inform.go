@@ -8,8 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"go.temporal.io/sdk/activity"
-
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -55,7 +53,7 @@ func (a *controllerAdapter[T]) listAround(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
 	listed := errNotListed
-	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{RunID: runIDOf(ctx), Options: options}}
+	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{RunID: activities.RunID(ctx), Options: options}}
 	err := callAround(ctx, call, func(ctx context.Context) error {
 		listed = errNextExited // unless the controller returns
 		if listed = a.list(ctx, options, listing, out); listed == nil {
@@ -67,14 +65,6 @@ func (a *controllerAdapter[T]) listAround(
 		return err
 	}
 	return listed
-}
-
-// runIDOf is that of the run whose activity has the context; empty outside of one.
-func runIDOf(ctx context.Context) string {
-	if !activity.IsActivity(ctx) {
-		return ""
-	}
-	return activity.GetInfo(ctx).WorkflowExecution.RunID
 }
 
 // list sends all that the controller lists. Nil means that the listing is complete, unless the informer has failed it.

@@ -109,10 +109,7 @@ func (d *dispatcher) nameWorkflows(ctx context.Context, rows []db.LeaseDueRow) {
 
 // fields are those that a line of the log has of a row.
 func (d *dispatcher) fields(row db.LeaseDueRow) []any {
-	id := slog.String("object_id", row.ObjectID)
-	if row.HashedID != nil {
-		id = slog.String("hashed_id", *row.HashedID)
-	}
+	id := activities.IDField(row.ObjectID, row.HashedID, row.HashedID != nil)
 	return []any{"kind", d.kind, id, "namespace", row.Namespace, "generation", row.Generation, "workflow_id", d.names.workflow(refTo(d.ref(), row))}
 }
 
@@ -163,10 +160,8 @@ func (d *dispatcher) wakeWorkflow(ctx context.Context, row db.LeaseDueRow) error
 		return context.Cause(ctx)
 	}
 	// What is under way may end: an eager start whose answer is lost leaves its workflow waiting for a timeout.
-	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), dispatchRPCTimeout)
+	call, cancel := patientFor(ctx, dispatchGrace, dispatchRPCTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(dispatchGrace, cancel) })
-	defer stop()
 	ref := d.ref()
 	err := d.wakeAs(call, row, ref)
 	if d.isWithoutAttributes(ref, err) {

@@ -104,8 +104,8 @@ func (r *latestFigures) expose(e *exposition.Text) {
 		e.Add("delta_outbox_due", kind, float64(d.Count))
 		e.Add("delta_outbox_age_seconds", kind, d.Oldest.Seconds())
 	}
-	for i := range r.passes {
-		p, kind := measurePass(&r.passes[i]), exposition.Labels("kind", r.passes[i].Kind)
+	for _, p := range r.passes {
+		kind := exposition.Labels("kind", p.Kind)
 		if p.Age != nil {
 			e.Add("delta_pass_age_seconds", kind, p.Age.Seconds())
 		}

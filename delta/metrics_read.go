@@ -41,8 +41,8 @@ type metrics struct {
 // latestFigures are those that a few statements read, each of a bounded number of rows.
 type latestFigures struct {
 	attempts          []db.SumFiguresRow
-	due               []db.MeasureDueRow
-	passes            []db.MeasurePassesRow
+	due               []DueMeasurement
+	passes            []LastPassMeasurement
 	listeners, hidden int64
 }
 
@@ -70,11 +70,8 @@ func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
 		if r.attempts, err = q.SumFigures(ctx, tx); err != nil {
 			return fmt.Errorf("reading attempts: %w", err)
 		}
-		if r.due, err = q.MeasureDue(ctx, tx, MaxDueCounted); err != nil {
-			return fmt.Errorf("counting what is due: %w", err)
-		}
-		if r.passes, err = q.MeasurePasses(ctx, tx); err != nil {
-			return fmt.Errorf("reading the latest passes: %w", err)
+		if r.due, r.passes, err = measureKinds(ctx, tx); err != nil {
+			return err
 		}
 		if r.listeners, r.hidden, err = q.CountListeners(ctx, tx); err != nil {
 			return fmt.Errorf("counting clients: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -114,10 +115,7 @@ func Logger(ctx context.Context) *slog.Logger {
 
 // fields are those that a line of the log has of a resource.
 func (c *Client) fields(row *deltatype.ResourceRow) []any {
-	id := slog.String("object_id", row.ObjectID)
-	if c.config.HashObjectIDs {
-		id = slog.String("hashed_id", row.HashedID)
-	}
+	id := activities.IDField(row.ObjectID, &row.HashedID, c.config.HashObjectIDs)
 	return []any{
 		"kind", row.ObjectKind, id, "namespace", row.Namespace, "generation", row.Generation, "attempt", row.Attempt, "workflow_id", row.WorkflowID,
 	}

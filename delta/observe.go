@@ -43,5 +43,5 @@ func (c *Client) observePass(p activities.PassObservation) {
 	if p.Err != nil {
 		c.failures.add(failureOfPass(&p))
 	}
-	c.measurePass(&p)
+	c.recordPass(&p)
 }

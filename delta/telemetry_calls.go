@@ -190,8 +190,8 @@ func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
 	return OutcomeFailed
 }
 
-// measurePass measures a pass that has ended.
-func (c *Client) measurePass(o *activities.PassObservation) {
+// recordPass counts a pass that has ended.
+func (c *Client) recordPass(o *activities.PassObservation) {
 	if c.telemetry == nil {
 		return
 	}

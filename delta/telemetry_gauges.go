@@ -133,26 +133,34 @@ func (m *databaseMeter) warn(ctx context.Context, err error) {
 }
 
 func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement, err error) {
-	pool, q := m.client.pool, db.New()
-	due, err := q.MeasureDue(ctx, pool, MaxDueCounted)
-	if err != nil {
-		return measured, fmt.Errorf("counting what is due: %w", err)
-	}
-	for _, d := range due {
-		measured.Due = append(measured.Due, DueMeasurement{Kind: d.Kind, Count: d.Count, Oldest: d.Oldest})
-	}
-	passes, err := q.MeasurePasses(ctx, pool)
-	if err != nil {
-		return measured, fmt.Errorf("reading the latest passes: %w", err)
-	}
-	for i := range passes {
-		measured.Passes = append(measured.Passes, measurePass(&passes[i]))
+	if measured.Due, measured.Passes, err = measureKinds(ctx, m.client.pool); err != nil {
+		return measured, err
 	}
 	if err := m.countStates(ctx); err != nil {
 		m.warn(ctx, err) // the others are measured all the same
 	}
 	measured.States = m.states
 	return measured, nil
+}
+
+// measureKinds measures what of each kind waits for dispatchers, and how its listings stand.
+func measureKinds(ctx context.Context, conn db.DBTX) (due []DueMeasurement, passes []LastPassMeasurement, err error) {
+	q := db.New()
+	rows, err := q.MeasureDue(ctx, conn, MaxDueCounted)
+	if err != nil {
+		return nil, nil, fmt.Errorf("counting what is due: %w", err)
+	}
+	for _, d := range rows {
+		due = append(due, DueMeasurement{Kind: d.Kind, Count: d.Count, Oldest: d.Oldest})
+	}
+	latest, err := q.MeasurePasses(ctx, conn)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the latest passes: %w", err)
+	}
+	for i := range latest {
+		passes = append(passes, measurePass(&latest[i]))
+	}
+	return due, passes, nil
 }
 
 // countStates counts resources, if that was not done lately.
