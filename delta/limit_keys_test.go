@@ -298,13 +298,29 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 	}
 }
 
+// workTogether notes the process and waits for a call of another one, because a quick process might do everything by itself.
+func (h *harness) workTogether(ctx context.Context, r *deltatype.ResourceRow) error {
+	if err := notePID(ctx, h.Pool, r.ObjectID); err != nil {
+		return err
+	}
+	for {
+		var several bool
+		if err := h.Pool.QueryRow(ctx, "SELECT count(DISTINCT pid) > 1 FROM calls").Scan(&several); err != nil || several {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
 	h.exec("CREATE TABLE calls (id text, pid integer)")
 	mode := modeOf(func(o tenant) ratedTenant { return ratedTenant{o} })
-	c := h.start(h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error { return notePID(ctx, h.Pool, r.ObjectID) })))
+	config := h.config(mode.controller(h.workTogether))
+	config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
+	c := h.start(config)
 	for range 2 {
 		h.startChild("keys", "started")
 	}
@@ -336,7 +352,9 @@ func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	h := newHarness(t)
 	h.exec("CREATE TABLE calls (id text, pid integer)")
 	mode := tenantModes()[0]
-	c := h.client(h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error { return notePID(ctx, h.Pool, r.ObjectID) })))
+	config := h.config(mode.controller(h.workTogether))
+	config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}} // the keys have slots for more
+	c := h.client(config)
 	dies := h.startChild("keys", "started")
 	h.startChild("keys", "started")
 	require.NoError(t, c.Start(context.Background()))
