@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -124,7 +121,7 @@ func (h *harness) config(add ...func(*delta.Controllers)) *delta.Config {
 		Temporal:          h.Temporal,
 		TemporalNamespace: h.TemporalNamespace,
 		WorkflowIDPrefix:  h.Prefix,
-		Logger:            slog.New(slog.NewTextHandler(testWriter{h.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:            h.Logger,
 	}
 }
 
@@ -302,19 +299,4 @@ func synced(generation int64) func(*deltatype.ResourceRow) bool {
 	return func(r *deltatype.ResourceRow) bool {
 		return r != nil && r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == generation
 	}
-}
-
-// testWriter logs through the test, and not after its end.
-type testWriter struct{ t *testing.T }
-
-var ended sync.Map
-
-func (w testWriter) Write(p []byte) (int, error) {
-	if _, over := ended.LoadOrStore(w.t.Name(), false); !over {
-		w.t.Cleanup(func() { ended.Store(w.t.Name(), true) })
-	}
-	if over, _ := ended.Load(w.t.Name()); over == false {
-		w.t.Log(strings.TrimSpace(string(p)))
-	}
-	return len(p), nil
 }

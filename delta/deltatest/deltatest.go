@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -39,6 +38,9 @@ type Env struct {
 	Schema string
 	// Prefix is unique to this test. Use it as the prefix of workflow ids.
 	Prefix string
+	// Logger writes warnings and errors to the log of this test, which is shown if it fails. Give it to [delta.Config]. It drops what comes after
+	// the end of the test. The connection to Temporal writes its errors there.
+	Logger *slog.Logger
 }
 
 // Option changes what [New] makes.
@@ -107,6 +109,7 @@ func connectTo(ctx context.Context, tb testing.TB, srv server, o options) (*Env,
 		Prefix:            prefix(tb.Name(), id),
 		TemporalAddress:   srv.TemporalAddress,
 		TemporalNamespace: srv.TemporalNamespace,
+		Logger:            slog.New(slog.NewTextHandler(newTestLog(tb), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	var err error
 	if env.DatabaseURL, err = withSchema(srv.DatabaseURL, env.Schema); err != nil {
@@ -172,7 +175,7 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	if !stack.ExternalTemporal() {
 		opts.ConnectionOptions.GrpcCompression = &client.GrpcCompressionNone{} // the server is on this machine
 	}
-	opts.Logger = delta.TemporalLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	opts.Logger = delta.TemporalLogger(slog.New(errorsOnly{env.Logger.Handler()}))
 	for _, change := range o.temporal {
 		change(&opts)
 	}

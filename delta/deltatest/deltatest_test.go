@@ -3,6 +3,7 @@ package deltatest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -140,6 +141,7 @@ type recorder struct {
 	testing.TB
 	mu      sync.Mutex
 	errors  []string
+	lines   []string
 	cleanup []func()
 }
 
@@ -151,6 +153,12 @@ func (r *recorder) Errorf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Log(args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = append(r.lines, fmt.Sprint(args...))
 }
 
 func (r *recorder) finish() {
@@ -179,6 +187,27 @@ func TestConnectionsLeftInATransaction(t *testing.T) {
 	require.Error(t, left.Ping(t.Context()), "the connection in the way was not ended")
 	require.NoError(t, held.Rollback(t.Context()), "a connection of another test was ended")
 	require.Equal(t, 0, count(t, bystander.Pool, `select count(*) from pg_namespace where nspname = $1`, env.Schema))
+}
+
+func TestWhatIsLoggedIsInTheLogOfItsTest(t *testing.T) {
+	t.Parallel()
+	inner := &recorder{TB: t}
+	env, err := open(inner, nil)
+	require.NoError(t, err)
+	sdk := slog.New(errorsOnly{env.Logger.Handler()}).With("of", "the SDK").WithGroup("g")
+
+	env.Logger.Warn("is shown", "n", 1)
+	env.Logger.Info("is not")
+	sdk.Error("is shown")
+	sdk.Warn("is not")
+	require.Len(t, inner.lines, 2)
+	require.Contains(t, inner.lines[0], `level=WARN msg="is shown" n=1`)
+	require.Contains(t, inner.lines[1], `level=ERROR msg="is shown" of="the SDK"`)
+	require.NotContains(t, inner.lines[1], "\n")
+
+	inner.finish()
+	env.Logger.Error("comes after the end")
+	require.Len(t, inner.lines, 2)
 }
 
 func TestOptionsAreApplied(t *testing.T) {
