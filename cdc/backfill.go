@@ -26,6 +26,8 @@ type BackfillConfig struct {
 	Interval time.Duration
 	// Conn connects to the server that is written to, for a stream that comes from a standby. Default: the stream's.
 	Conn *pgx.ConnConfig
+
+	consumer string // of a [Fanout], that it is for; empty for all
 }
 
 // Backfill reads a table beside the stream, in the order of its key, chunk by chunk, while others write into it. The rows come

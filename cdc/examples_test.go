@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -63,4 +64,24 @@ func TestTheExampleOfABackfillGoesOn(t *testing.T) {
 	require.NoError(t, run(12000))
 	require.Equal(t, 12000, rows)
 	require.Contains(t, token, `"done":true`)
+}
+
+func TestTheExampleOfConsumersThatShareASlot(t *testing.T) {
+	d := newDatabase(t)
+	d.exec(`create table account (id int primary key)`, `create publication accounts for all tables`,
+		`select pg_create_logical_replication_slot('accounts', 'pgoutput')`, `insert into account values (1)`, `insert into account values (2)`)
+	stop := errors.New("stop")
+	var mu sync.Mutex
+	got := map[string][]string{}
+	err := shareSlot(t.Context(), d.config(), func(consumer string, change *cdc.Change) error {
+		mu.Lock()
+		defer mu.Unlock()
+		got[consumer] = append(got[consumer], change.New[0].Text)
+		if len(got[consumer]) == 2 {
+			return stop
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, map[string][]string{"search": {"1", "2"}, "cache": {"1", "2"}}, got)
 }

@@ -38,7 +38,9 @@ type Transaction struct {
 	mark      *mark
 	observe   func(*Change) // nil while there is no backfill
 	weight    int64         // what it holds of the memory for transactions that wait
-	err       error
+	// more are the next changes of one that a [Fanout] has decoded already, io.EOF after the last; nil otherwise.
+	more func() ([]*Change, error)
+	err  error
 }
 
 // Changes reads the changes in the order in which they were made, once: where a loop was left, the next goes on. What is
@@ -58,6 +60,10 @@ func (t *Transaction) next() (*Change, error) {
 	for len(t.pending) == 0 {
 		if t.err != nil {
 			return nil, t.err
+		}
+		if t.more != nil {
+			t.pending, t.err = t.more()
+			continue
 		}
 		if e, err := t.described.next(); err == nil {
 			_, t.err = t.decoder.decode(nil, e.data, e.at, 0, false)

@@ -1,0 +1,430 @@
+package cdc_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// fanout makes a publication of all tables and a slot, both named as the database, and opens a fan-out for consumers a and b.
+func (d *database) fanout(change ...func(*cdc.FanoutConfig)) *cdc.Fanout {
+	d.tb.Helper()
+	ctx := d.tb.Context()
+	if err := cdc.CreatePublication(ctx, d.pool, cdc.Publication{Name: d.name, AllTables: true}); !errors.Is(err, cdc.ErrExists) {
+		require.NoError(d.tb, err)
+	}
+	if _, err := cdc.CreateSlot(ctx, d.pool, d.name, cdc.SlotOptions{}); !errors.Is(err, cdc.ErrExists) {
+		require.NoError(d.tb, err)
+	}
+	config := cdc.FanoutConfig{Config: d.streamConfig(), Consumers: []string{"a", "b"}}
+	for _, c := range change {
+		c(&config)
+	}
+	f, err := cdc.OpenFanout(ctx, config)
+	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
+		f, err = cdc.OpenFanout(ctx, config)
+	}
+	require.NoError(d.tb, err)
+	d.tb.Cleanup(f.Close)
+	return f
+}
+
+// smallBuffer has a consumer cut as soon as another one waits.
+func smallBuffer(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 64<<10, -1 }
+
+func attach(tb testing.TB, f *cdc.Fanout, name string, after cdc.LSN) *cdc.Consumer {
+	tb.Helper()
+	c, err := f.Attach(name, after)
+	require.NoError(tb, err)
+	tb.Cleanup(c.Close)
+	return c
+}
+
+// take is the next transaction that has changes, and these as text. Those without are acknowledged.
+func take(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), cdctest.Patience)
+	defer cancel()
+	for {
+		t, err := c.Next(ctx)
+		require.NoError(tb, err)
+		changes := texts(tb, t)
+		if len(changes) > 0 {
+			return t, changes
+		}
+		require.NoError(tb, c.Ack(t.EndLSN))
+	}
+}
+
+func texts(tb testing.TB, t *cdc.Transaction) (all []string) {
+	tb.Helper()
+	for change, err := range t.Changes() {
+		require.NoError(tb, err)
+		all = append(all, fmt.Sprint(change.Kind, " ", change.New))
+	}
+	return all
+}
+
+// confirmed waits until Postgres may forget what ends there.
+func (d *database) confirmed(lsn cdc.LSN) {
+	d.tb.Helper()
+	for began := time.Now(); query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, lsn.String(), d.name); {
+		require.Less(d.tb, time.Since(began), cdctest.Patience, "the slot stays behind %s", lsn)
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func statusOf(tb testing.TB, f *cdc.Fanout, name string) cdc.ConsumerStatus {
+	tb.Helper()
+	for _, s := range f.Consumers() {
+		if s.Name == name {
+			return s
+		}
+	}
+	require.FailNow(tb, "there is no consumer "+name)
+	return cdc.ConsumerStatus{}
+}
+
+func TestConsumersOfOneSlotHavePositionsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	f := d.fanout()
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	d.exec(`insert into t values (1)`, `insert into t values (2)`, `insert into t values (3)`)
+	var ends []cdc.LSN
+	for i := range 3 {
+		transaction, changes := take(t, a)
+		require.Equal(t, []string{fmt.Sprintf("insert [%d]", i+1)}, changes)
+		ends = append(ends, transaction.EndLSN)
+	}
+	require.NoError(t, a.Ack(ends[2]))
+	first, changes := take(t, b)
+	require.Equal(t, []string{"insert [1]"}, changes)
+	require.NoError(t, b.Ack(first.EndLSN))
+	take(t, b) // not acknowledged
+	d.confirmed(ends[0])
+	require.True(t, query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, ends[1].String(), d.name),
+		"b may need it")
+
+	b.Close()
+	b = attach(t, f, "b", 0)
+	_, changes = take(t, b)
+	require.Equal(t, []string{"insert [2]"}, changes, "what was not acknowledged comes again")
+	b.Close()
+	b = attach(t, f, "b", ends[1])
+	_, changes = take(t, b)
+	require.Equal(t, []string{"insert [3]"}, changes, "what it has does not")
+
+	f.Close()
+	_, err := a.Next(t.Context())
+	require.ErrorIs(t, err, cdc.ErrClosed)
+	f = d.fanout()
+	a, b = attach(t, f, "a", ends[2]), attach(t, f, "b", 0)
+	d.exec(`insert into t values (4)`)
+	_, changes = take(t, a)
+	require.Equal(t, []string{"insert [4]"}, changes)
+	_, changes = take(t, b)
+	require.Equal(t, []string{"insert [3]"}, changes, "the slot has kept it")
+}
+
+func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`)
+	f := d.fanout(smallBuffer)
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	var last *cdc.Transaction
+	for i := range 100 {
+		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
+		last, _ = take(t, a)
+		require.NoError(t, a.Ack(last.EndLSN))
+	}
+	_, err := b.Next(t.Context())
+	var resync *cdc.ResyncError
+	require.ErrorAs(t, err, &resync)
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+	require.Equal(t, cdc.ConsumerCut, resync.Reason)
+	require.ErrorIs(t, b.Ack(last.EndLSN), cdc.ErrResyncNeeded)
+	require.True(t, statusOf(t, f, "b").Lost)
+	d.confirmed(last.EndLSN) // nothing is kept for b
+	b.Close()
+	_, err = f.Attach("b", 0)
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+
+	// The buffer has room for all that comes from here on, whoever reads it first.
+	d.exec(`update t set v = 'short'`)
+	last, changes := take(t, a)
+	require.Len(t, changes, 100)
+	require.NoError(t, a.Ack(last.EndLSN))
+	b, err = f.Join("b")
+	require.NoError(t, err)
+	defer b.Close()
+	backfill, err := f.Backfill(t.Context(), "b", cdc.BackfillConfig{Table: "t"})
+	require.NoError(t, err)
+	go func() { // what marks the end for both
+		<-backfill.Done()
+		_, _ = d.pool.Exec(context.Background(), `insert into t values (1000, 'end')`)
+	}()
+	reads := 0
+	for ended := false; !ended; {
+		transaction, changes := take(t, b)
+		require.NoError(t, b.Ack(transaction.EndLSN))
+		for _, change := range changes {
+			ended = ended || change == "insert [1000 end]"
+			if strings.HasPrefix(change, "read") {
+				reads++
+			}
+		}
+	}
+	require.Equal(t, 100, reads)
+	_, changes = take(t, a)
+	require.Equal(t, []string{"insert [1000 end]"}, changes, "a has nothing of the backfill")
+}
+
+func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`)
+	f := d.fanout(smallBuffer)
+	for i := range 100 {
+		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
+	}
+	for began := time.Now(); statusOf(t, f, "a").Waiting < 20; { // there is room for some 25
+		require.Less(t, time.Since(began), cdctest.Patience)
+		time.Sleep(10 * time.Millisecond)
+	}
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	for i := range 100 {
+		for _, c := range []*cdc.Consumer{a, b} {
+			transaction, changes := take(t, c)
+			require.True(t, strings.HasPrefix(changes[0], fmt.Sprintf("insert [%d ", i)))
+			require.NoError(t, c.Ack(transaction.EndLSN))
+		}
+	}
+}
+
+func TestAConsumerThatDoesNotAcknowledgeGoesOnAndCannotComeBack(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`)
+	f := d.fanout(smallBuffer, func(c *cdc.FanoutConfig) { c.Consumers = []string{"a"} })
+	a := attach(t, f, "a", 0)
+	for i := range 100 {
+		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 2000))`, i))
+		_, changes := take(t, a)
+		require.True(t, strings.HasPrefix(changes[0], fmt.Sprintf("insert [%d ", i)))
+	}
+	a.Close()
+	_, err := f.Attach("a", 0)
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "the buffer has forgotten what comes next")
+	f.Close()
+	f = d.fanout()
+	_, changes := take(t, attach(t, f, "a", 0))
+	require.True(t, strings.HasPrefix(changes[0], "insert [0 "), "the slot has not")
+}
+
+func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`)
+	f := d.fanout(func(c *cdc.FanoutConfig) { c.BufferLimit, c.Patience = 1<<20, time.Hour })
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	d.exec(`insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i`, `insert into t values (0, 'after')`)
+	read := make(chan error, 1)
+	go func() {
+		read <- func() error {
+			for large := true; ; {
+				transaction, err := b.Next(context.WithoutCancel(t.Context()))
+				if err != nil {
+					return err
+				}
+				for change, err := range transaction.Changes() {
+					switch {
+					case err != nil:
+						return err
+					case change.New[1].Text == "after":
+						return nil
+					case !large:
+						return fmt.Errorf("%s of %v came after the large transaction", change.Kind, change.New[0])
+					}
+					large = false
+					break // what is left of it is passed over
+				}
+				if err := b.Ack(transaction.EndLSN); err != nil {
+					return err
+				}
+			}
+		}()
+	}()
+	transaction, changes := take(t, a)
+	require.Len(t, changes, 5000)
+	require.Empty(t, texts(t, transaction), "changes are read once")
+	require.NoError(t, <-read)
+	_, changes = take(t, a)
+	require.Equal(t, []string{"insert [0 after]"}, changes)
+}
+
+func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	f := d.fanout()
+	refusedField := func(err error, field cdc.Field) {
+		t.Helper()
+		var wrong *cdc.InvalidError
+		require.ErrorAs(t, err, &wrong)
+		require.Equal(t, field, wrong.Field)
+	}
+	for field, change := range map[cdc.Field]func(*cdc.FanoutConfig){
+		cdc.FieldConsumers:   func(c *cdc.FanoutConfig) { c.Consumers = []string{"a", "a"} },
+		cdc.FieldBufferLimit: func(c *cdc.FanoutConfig) { c.BufferLimit = 1 },
+		cdc.FieldSlot:        func(c *cdc.FanoutConfig) { c.Temporary = true },
+	} {
+		config := cdc.FanoutConfig{Config: d.streamConfig(), Consumers: []string{"a"}}
+		change(&config)
+		_, err := cdc.OpenFanout(t.Context(), config)
+		refusedField(err, field)
+	}
+	_, err := f.Attach("c", 0)
+	refusedField(err, cdc.FieldConsumers)
+	_, err = f.Backfill(t.Context(), "c", cdc.BackfillConfig{Table: "t"})
+	refusedField(err, cdc.FieldConsumers)
+	_, err = f.Backfill(t.Context(), "a", cdc.BackfillConfig{Table: "t", Token: "x"})
+	refusedField(err, cdc.FieldToken)
+
+	a := attach(t, f, "a", 0)
+	_, err = f.Attach("a", 0)
+	require.ErrorIs(t, err, cdc.ErrConsumerBusy)
+	d.exec(`insert into t values (1)`, `insert into t values (2)`)
+	first, _ := take(t, a)
+	var ack *cdc.AckError
+	require.ErrorAs(t, a.Ack(first.EndLSN+1), &ack)
+	require.NoError(t, a.Ack(first.EndLSN))
+	require.NoError(t, a.Ack(first.EndLSN), "again")
+	require.ErrorAs(t, a.Ack(first.EndLSN-1), &ack)
+	second, _ := take(t, a)
+	a.Close()
+	require.ErrorIs(t, a.Ack(second.EndLSN), cdc.ErrClosed)
+	_, err = a.Next(t.Context())
+	require.ErrorIs(t, err, cdc.ErrClosed)
+	_, err = f.Attach("a", first.EndLSN-1)
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
+	nowhere := attach(t, f, "a", second.EndLSN-1)
+	_, err = nowhere.Next(t.Context())
+	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "no transaction ends there")
+	nowhere.Close()
+	_, changes := take(t, attach(t, f, "a", 0))
+	require.Equal(t, []string{"insert [2]"}, changes, "nothing was confirmed by it")
+}
+
+// rowsOf are the rows of two columns, in the order of the first.
+func rowsOf(r *replica) (all []string) {
+	for _, row := range r.rows {
+		all = append(all, row[0].Text+" "+row[1].Text)
+	}
+	slices.SortFunc(all, func(a, b string) int {
+		var i, j int
+		_, _ = fmt.Sscan(a, &i)
+		_, _ = fmt.Sscan(b, &j)
+		return cmp.Compare(i, j)
+	})
+	return all
+}
+
+// Consumers read, acknowledge, go away and come back at random, and the process restarts. Each keeps a copy of the table, together with its
+// position: nothing is missing in it, and nothing came twice.
+func TestSoakOfConsumersThatShareASlot(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v int)`)
+	names := []string{"a", "b", "c"}
+	open := func() *cdc.Fanout { return d.fanout(func(c *cdc.FanoutConfig) { c.Consumers = names }) }
+	f := open()
+	type kept struct {
+		copied *replica
+		at     cdc.LSN
+	}
+	all := map[string]*kept{}
+	for _, name := range names {
+		all[name] = &kept{copied: newReplica("id")}
+	}
+	consume := func(ctx context.Context, f *cdc.Fanout, name string, turns int) error {
+		c, err := f.Attach(name, all[name].at)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range turns {
+			transaction, err := c.Next(ctx)
+			if err != nil {
+				return err
+			}
+			for change, err := range transaction.Changes() {
+				if err != nil {
+					return err
+				}
+				if err := all[name].copied.apply(change); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+			}
+			all[name].at = transaction.EndLSN
+			if rand.IntN(3) > 0 {
+				if err := c.Ack(transaction.EndLSN); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	rounds := 0
+	for end := time.Now().Add(soak.Time(t, 5*time.Second)); time.Now().Before(end) || rounds < 5; rounds++ {
+		statements := make([]string, 0, 50)
+		for range 50 {
+			id := rand.IntN(40)
+			statements = append(statements,
+				fmt.Sprintf(`insert into t values (%d, %d) on conflict (id) do update set v = excluded.v + 1`, id, rand.IntN(1000)),
+				fmt.Sprintf(`delete from t where id = %d`, rand.IntN(40)))
+		}
+		d.exec(statements...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		errs := make(chan error, len(names))
+		for _, name := range names {
+			turns := rand.IntN(60)
+			go func() { errs <- consume(ctx, f, name, turns) }()
+		}
+		for range names {
+			if err := <-errs; !errors.Is(err, context.DeadlineExceeded) {
+				require.NoError(t, err)
+			}
+		}
+		cancel()
+		if rand.IntN(4) == 0 {
+			f.Close()
+			f = open()
+		}
+	}
+	d.exec(`insert into t values (-1, 0)`)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+	defer cancel()
+	for _, name := range names {
+		for all[name].copied.rows[`"-1"`] == nil {
+			require.NoError(t, consume(ctx, f, name, 1))
+		}
+		require.Equal(t, query[[]string](d, `select array_agg(id || ' ' || v order by id) from t`), rowsOf(all[name].copied), name)
+	}
+	t.Logf("%d rounds", rounds)
+}
