@@ -53,6 +53,7 @@ type ConsumerConfig struct {
 
 // WithDefaults returns the configuration with its defaults filled in.
 func (c ConsumerConfig) WithDefaults() ConsumerConfig {
+	c.Group = c.Group.orNone()
 	if c.PositionInterval == 0 {
 		c.PositionInterval = DefaultPositionInterval
 	}
