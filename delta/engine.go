@@ -245,6 +245,9 @@ func (e *engine) writeSettings(ctx context.Context) error {
 				return fmt.Errorf("kind %q: %w", kind, err)
 			}
 			params.InformInterval, params.InformSchedule = interval(e.informInterval(r)), spec
+			if jitter := interval(c.config.ResourceInformJitter); jitter != 0 {
+				params.InformJitter = &jitter
+			}
 			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
 		}
 		settings, err := q.UpsertController(ctx, c.pool, params)

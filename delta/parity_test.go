@@ -53,6 +53,7 @@ var (
 		ResourceWorkTimeout: time.Minute, ControllerInformTimeout: -1, MaintenanceJobInterval: time.Minute,
 		ResourceInformInterval: time.Hour, ResourceCleanerTimeout: time.Second, DeletedResourceRetentionPeriod: time.Hour,
 		SyncedResourceRetentionPeriod: time.Hour, DegradedResourceRetentionPeriod: time.Hour,
+		ResourceInformJitter: time.Minute, ResourceCleanerInterval: time.Minute, StuckScheduledThreshold: time.Hour, // of v0.4.0
 	}
 	_ = delta.NamespaceConfig{
 		MaxWorkers: 1, ResourceExpiry: time.Hour, DeletedResourceRetentionPeriod: time.Hour,
