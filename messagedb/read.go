@@ -22,7 +22,7 @@ type StreamOptions struct {
 type Group struct {
 	// Member is the number of this member, from 0 to Size-1.
 	Member int
-	// Size is the number of members, from 1 to [MaxGroupSize]. With 0, and Member 0, there is no group.
+	// Size is the number of members, from 1 to [MaxGroupSize]. For a reader with 0, and Member 0, there is no group.
 	Size int
 }
 
