@@ -95,6 +95,8 @@ type Activities struct {
 	Context func(context.Context) context.Context
 	// HashObjectIDs keeps object ids from Temporal.
 	HashObjectIDs bool
+	// HasAttributes reports whether the Temporal namespace has Delta's search attributes; nil for no.
+	HasAttributes func() bool
 	// AbandonAfter is how long Work may go on after its context ended before the attempt is closed without it.
 	AbandonAfter time.Duration
 	// DefaultMaxAttempts is given to resources that an informer finds first.
@@ -154,7 +156,8 @@ type Ref struct {
 	Namespace string `json:"namespace,omitempty"`
 	// HashedID stands for ObjectID, where object ids are kept from Temporal.
 	HashedID string `json:"hashed_id,omitempty"`
-	// SearchAttributes tells that the Temporal namespace has Delta's.
+	// SearchAttributes tells that the Temporal namespace has Delta's. It counts where Delta has started the workflow: others may start one with a
+	// signal, and do not know.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Local has the first attempt made by a local activity.
 	Local bool `json:"local,omitempty"`

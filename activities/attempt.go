@@ -51,6 +51,8 @@ type Step struct {
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
 	Local bool `json:"local,omitempty"`
+	// SearchAttributes says that the Temporal namespace has Delta's, where the ref does not: whoever started the workflow may not know.
+	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Elsewhere says that the object did not decode here: the next attempt is for any worker of the task queue.
 	Elsewhere bool `json:"elsewhere,omitempty"`
 	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
@@ -90,6 +92,7 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	}
 	step, err := a.attemptAs(ctx, ref)
 	step.Local = a.Pace != nil && a.Pace.IsLocal() && !step.Elsewhere
+	step.SearchAttributes = !ref.SearchAttributes && a.HasAttributes != nil && a.HasAttributes()
 	if a.HashObjectIDs {
 		step.failure = step.failure.withoutText()
 	}

@@ -38,6 +38,17 @@ func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, 
 	return options
 }
 
+// withEpoch are options as the informer is given them: where it is asked for everything, After is 1970, as it is in Delta on River, whose informers
+// need not look whether it is nil. Where what is left out may count as gone it stays nil: a filter by time, however early, leaves out what has no time.
+// So it does beside a Cursor, which that version has not.
+func (a *Activities) withEpoch(options deltatype.InformOptions) deltatype.InformOptions {
+	if options.After == nil && options.Cursor == "" && !a.Listing.Complete && !a.Listing.Full {
+		epoch := time.Unix(0, 0).UTC()
+		options.After = &epoch
+	}
+	return options
+}
+
 // isComplete reports whether a listing with these options names all there is, so that what it leaves out is gone.
 func (a *Activities) isComplete(o deltatype.InformOptions) bool {
 	return (a.Listing.Complete || a.Listing.Full) && o.After == nil && o.Cursor == "" && o.Limit == 0 && len(o.Labels) == 0

@@ -180,7 +180,7 @@ func (a *Activities) checkLists() error {
 func (a *Activities) boundPass(
 	ctx context.Context, in InformInput, options deltatype.InformOptions,
 ) (bounded context.Context, timeout time.Duration, end func()) {
-	in.Options = options
+	in.Options = a.withEpoch(options)
 	timeout = cmp.Or(a.Handler.InformTimeout(in), a.InformTimeout)
 	ctx, unlink := a.untilStopped(ctx)
 	ctx, cancel := withTimeout(ctx, timeout)
@@ -202,7 +202,7 @@ func (p *pass) list(ctx context.Context, options deltatype.InformOptions) <-chan
 		close(none)
 		return none
 	}
-	return p.activities.Handler.Inform(ctx, options)
+	return p.activities.Handler.Inform(ctx, p.activities.withEpoch(options))
 }
 
 // pass is one run of a kind's informer.

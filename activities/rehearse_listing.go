@@ -25,7 +25,7 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	passCtx, timeout, end := a.boundPass(ctx, in, options)
 	defer end()
 	p := pass{activities: a, in: in, began: now.UTC(), cursor: now.UTC(), rehearsed: &result.Items}
-	if err := p.drain(passCtx, a.Handler.Inform(passCtx, options)); err != nil {
+	if err := p.drain(passCtx, a.Handler.Inform(passCtx, a.withEpoch(options))); err != nil {
 		return result, p.explain(passCtx, err, timeout)
 	}
 	if !isNarrowed(p.in.Options) {

@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,62 @@ func TestWithoutSearchAttributesAllElseWorks(t *testing.T) {
 	described, err := h.Temporal.DescribeWorkflow(t.Context(), row.WorkflowID, "")
 	require.NoError(t, err)
 	require.NotContains(t, described.RawResponse.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields(), "DeltaState")
+
+	h.startBySignal("bob", map[string]any{"kind": "account", "object_id": "bob", "search_attributes": true})
+	h.eventually("account", "bob", synced(1))
+	require.Empty(t, h.attributesOf("bob"), "the input of a workflow is the caller's, who cannot know")
+}
+
+// startBySignal has the workflow of an account started by others than Delta, with a signal that informs it.
+func (h *harness) startBySignal(name string, input map[string]any) {
+	h.t.Helper()
+	_, err := h.Temporal.SignalWithStartWorkflow(h.t.Context(), h.Prefix+"/account/"+name, "inform",
+		map[string]any{"object": map[string]any{"name": name, "plan": "free"}},
+		client.StartWorkflowOptions{TaskQueue: h.Prefix + "/account"}, workflows.ResourceName, input)
+	require.NoError(h.t, err)
+}
+
+// attributesOf are Delta's search attributes of the workflow of an account.
+func (h *harness) attributesOf(name string) map[string]string {
+	h.t.Helper()
+	described, err := h.Temporal.DescribeWorkflow(h.t.Context(), h.Prefix+"/account/"+name, "")
+	require.NoError(h.t, err)
+	found := map[string]string{}
+	for _, key := range []sdktemporal.SearchAttributeKeyKeyword{workflows.KindAttribute, workflows.NamespaceAttribute, workflows.StateAttribute} {
+		if value, ok := described.TypedSearchAttributes.GetKeyword(key); ok {
+			found[key.GetName()] = value
+		}
+	}
+	return found
+}
+
+// A workflow that a signal starts is found by kind, namespace and state like any other, whatever its caller says of search attributes, and
+// also in the run that follows it.
+func TestAWorkflowThatASignalStartsHasAllSearchAttributes(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.start(h.config(with(&controller[account]{work: func(_ context.Context, r *delta.Resource[account]) error {
+		if r.Object.Plan == "fails" {
+			return errors.New("always")
+		}
+		return nil
+	}})))
+	wanted := func(state string) map[string]string {
+		return map[string]string{"DeltaKind": "account", "DeltaNamespace": "default", "DeltaState": state}
+	}
+	for name, input := range map[string]map[string]any{
+		"ann": {"kind": "account", "object_id": "ann"},
+		"bob": {"kind": "account", "object_id": "bob", "search_attributes": true},
+		"cem": {"kind": "account", "object_id": "cem", "search_attributes": false},
+	} {
+		h.startBySignal(name, input)
+		h.eventually("account", name, synced(1))
+		until(t, func() bool { return maps.Equal(h.attributesOf(name), wanted("synced")) }, "the attributes of", name)
+	}
+
+	_, err := c.Inform(t.Context(), account{Name: "ann", Plan: "fails"}, nil)
+	require.NoError(t, err)
+	until(t, func() bool { return maps.Equal(h.attributesOf("ann"), wanted("failed")) }, "the attributes follow the state")
 }
 
 // removeAttributes removes Delta's search attributes from a Temporal namespace, and waits until Temporal has noticed: it keeps what it knows of

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,6 +47,8 @@ type Client struct {
 	metrics   *metrics
 	awaiter   awaiter
 	gate      postgresGate
+	// attributes tells that the Temporal namespace has Delta's search attributes, as the engine knows that was started last.
+	attributes atomic.Bool
 
 	// life guards Start and Stop against each other.
 	life sync.Mutex

@@ -142,6 +142,13 @@ type Config struct {
 	// Defaults to 1 hour.
 	ResourceInformInterval time.Duration
 
+	// ResourceInformJitter is the longest random delay of a pass that an interval of whole seconds asks for, so that kinds with equal intervals do
+	// not all list at once. Negative: none. An InformSchedule has a Jitter of its own. Of clients that differ in it the one that started
+	// last decides.
+	//
+	// Defaults to a tenth of the interval, and to 30 seconds at most.
+	ResourceInformJitter time.Duration
+
 	// DispatchPollInterval is how often a client asks Postgres for due resources of a kind that no notification named, give or take half: what
 	// other clients inform behind a pooler that keeps LISTEN from working, say. At least 10 milliseconds, at most 1 hour. Each client asks
 	// once for each kind.
@@ -159,6 +166,14 @@ type Config struct {
 	//
 	// Defaults to 30 seconds.
 	ResourceCleanerTimeout time.Duration
+
+	// ResourceCleanerInterval has no effect. It is here for ports from Delta on River, whose cleaner looks for rows to remove at that interval;
+	// here each row has the time at which it is removed. Zero or positive.
+	ResourceCleanerInterval time.Duration
+
+	// StuckScheduledThreshold has no effect. It is here for ports from Delta on River, which may lose the job of a scheduled resource; here
+	// such a row is leased again when its lease has passed, after a minute. Zero or positive.
+	StuckScheduledThreshold time.Duration
 
 	// SyncedResourceRetentionPeriod is how long a synced resource is kept before its row is removed, in namespaces
 	// without an expiry. Negative: for ever.
@@ -336,6 +351,9 @@ func (c Config) validate() error {
 		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
 		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
 		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
+		{"ResourceCleanerInterval", c.ResourceCleanerInterval, 0, "must be positive, or 0: it has no effect"},
+		{"StuckScheduledThreshold", c.StuckScheduledThreshold, 0, "must be positive, or 0: it has no effect"},
+		{"ResourceInformJitter", c.ResourceInformJitter, anything, ""},
 		{"CountResourcesInterval", c.CountResourcesInterval, anything, ""},
 		{"ResourceInformInterval", c.ResourceInformInterval, anything, ""},
 		{"SyncedResourceRetentionPeriod", c.SyncedResourceRetentionPeriod, anything, ""},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -49,7 +50,7 @@ func (c *Client) reach(ctx context.Context) (*engine, error) {
 	defer cancel()
 	defer context.AfterFunc(c.connection.ended, cancel)()
 
-	e := &engine{client: c, names: c.names()}
+	e := &engine{client: c, names: c.names(), attributes: new(atomic.Bool)}
 	if err := e.learn(ctx); err != nil {
 		if e.ownsTemporal {
 			e.temporal.Close()

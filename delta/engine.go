@@ -29,8 +29,8 @@ type engine struct {
 	hashIDs atomic.Pointer[bool]
 	names   names
 	kinds   activities.Kinds
-	// attributes tells that the Temporal namespace has Delta's search attributes.
-	attributes atomic.Bool
+	// attributes tells that the Temporal namespace has Delta's search attributes. That of an engine which was started is the client's.
+	attributes *atomic.Bool
 	// workers are the client's own; none where the user runs the worker.
 	workers     []*ownWorker
 	dispatchers map[string]*dispatcher
@@ -45,7 +45,7 @@ type engine struct {
 
 // startEngine starts everything, or nothing.
 func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
-	e := &engine{client: c, names: c.names(), dispatchers: map[string]*dispatcher{}}
+	e := &engine{client: c, names: c.names(), attributes: &c.attributes, dispatchers: map[string]*dispatcher{}}
 	loopCtx, cancelLoops := context.WithCancel(ctx)
 	// What activities inherit. It is never cancelled itself, because they answer Temporal with it: the end of ctx reaches
 	// Work through Stop, when the workers have stopped taking tasks.
@@ -245,6 +245,9 @@ func (e *engine) writeSettings(ctx context.Context) error {
 				return fmt.Errorf("kind %q: %w", kind, err)
 			}
 			params.InformInterval, params.InformSchedule = interval(e.informInterval(r)), spec
+			if jitter := interval(c.config.ResourceInformJitter); jitter != 0 {
+				params.InformJitter = &jitter
+			}
 			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
 		}
 		settings, err := q.UpsertController(ctx, c.pool, params)

@@ -95,7 +95,7 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 		}
 		return send(ctx, objects...), nil
 	}})))
-	require.Nil(t, (<-options).After, "the first pass asks for everything")
+	require.Equal(t, time.Unix(0, 0).UTC(), *(<-options).After, "the first pass asks for everything, as Delta on River does")
 	for _, i := range []int{0, 10, 19} {
 		h.eventually("listed", fmt.Sprint(i), synced(1))
 	}
@@ -120,17 +120,13 @@ func TestTheScheduleRepeatsAndUnchangedObjectsAreLeftAlone(t *testing.T) {
 			return nil
 		},
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan undated, error) {
-			at := time.Time{}
-			if o.After != nil {
-				at = *o.After
-			}
-			passes <- at
+			passes <- *o.After
 			return send(ctx, undated{account{Name: "ann"}}), nil
 		},
 	})))
-	require.True(t, (<-passes).IsZero())
+	require.Zero(t, (<-passes).Unix())
 	second, third := <-passes, <-passes
-	require.False(t, second.IsZero(), "without times of creation the start of a pass counts")
+	require.NotZero(t, second.Unix(), "without times of creation the start of a pass counts")
 	require.True(t, third.After(second))
 	h.eventually("undated", "ann", synced(1))
 	require.EqualValues(t, 1, calls.Load())
@@ -291,6 +287,11 @@ func TestTheScheduleFollowsTheSettings(t *testing.T) {
 		require.NoError(t, err)
 		return found.Schedule.Spec.Intervals[0].Every
 	}
+	jitter := func() time.Duration {
+		found, err := handle.Describe(t.Context())
+		require.NoError(t, err)
+		return found.Schedule.Spec.Jitter
+	}
 	for _, interval := range []time.Duration{time.Hour, time.Hour, 2 * time.Hour} {
 		config := h.config(with(&controller[hourly]{}))
 		config.ResourceInformInterval = interval
@@ -298,10 +299,19 @@ func TestTheScheduleFollowsTheSettings(t *testing.T) {
 		require.NoError(t, c.Start(t.Context()))
 		require.NoError(t, c.Stop(t.Context()))
 		require.Equal(t, interval, every())
+		require.Equal(t, 30*time.Second, jitter(), "a tenth of the interval, but not more")
 		// An operator's pause holds.
 		if interval == time.Hour {
 			require.NoError(t, handle.Pause(t.Context(), client.SchedulePauseOptions{Note: "maintenance"}))
 		}
+	}
+	for given, want := range map[time.Duration]time.Duration{5 * time.Minute: 5 * time.Minute, -1: 0} {
+		config := h.config(with(&controller[hourly]{}))
+		config.ResourceInformJitter = given
+		c := h.client(config)
+		require.NoError(t, c.Start(t.Context()))
+		require.NoError(t, c.Stop(t.Context()))
+		require.Equal(t, want, jitter())
 	}
 	found, err := handle.Describe(t.Context())
 	require.NoError(t, err)

@@ -53,6 +53,7 @@ var (
 		ResourceWorkTimeout: time.Minute, ControllerInformTimeout: -1, MaintenanceJobInterval: time.Minute,
 		ResourceInformInterval: time.Hour, ResourceCleanerTimeout: time.Second, DeletedResourceRetentionPeriod: time.Hour,
 		SyncedResourceRetentionPeriod: time.Hour, DegradedResourceRetentionPeriod: time.Hour,
+		ResourceInformJitter: time.Minute, ResourceCleanerInterval: time.Minute, StuckScheduledThreshold: time.Hour, // of v0.4.0
 	}
 	_ = delta.NamespaceConfig{
 		MaxWorkers: 1, ResourceExpiry: time.Hour, DeletedResourceRetentionPeriod: time.Hour,
@@ -64,6 +65,13 @@ var (
 	_ = delta.InformArgs[*User]{ResourceKind: "user", ProcessExisting: true, RunForeground: true, Options: &delta.InformOptions{}}
 	_ = delta.ScheduleInformParams{ResourceKind: "user", ProcessExisting: true, RunForeground: true}
 	_ = delta.SubscribeConfig{ChanSize: 1, Categories: []delta.EventCategory{}}
+	_ = deltatype.ResourceRow{
+		ID: 1, ObjectID: "id", ObjectKind: "user", Namespace: "n", EncodedObject: []byte("{}"), Hash: []byte{0}, Metadata: []byte("{}"), CreatedAt: time.Time{},
+		SyncedAt: new(time.Time), Attempt: 1, MaxAttempts: 1, State: deltatype.ResourceStateSynced, Tags: []string{"tag"}, Errors: []deltatype.AttemptError{{
+			At: time.Time{}, Attempt: 1, Error: "error", Trace: "trace",
+		}},
+	}
+	_ = deltatype.ObjectInformResult{Resource: &deltatype.ResourceRow{}, AlreadyExists: true}
 	_ = delta.Event{Resource: &deltatype.ResourceRow{}, EventCategory: "", Timestamp: time.Time{}}
 )
 

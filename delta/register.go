@@ -106,6 +106,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
 		a.PassEnded, a.Listed, a.ClaimsLost = c.observePass, c.observeListed, c.observeLost
 		a.Stopping = stopping
+		a.HasAttributes = c.attributes.Load
 		kinds[kind] = a
 	}
 	return kinds

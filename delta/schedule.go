@@ -114,14 +114,14 @@ func (e *engine) informSchedules(c db.Controller) ([]informSchedule, error) {
 		return nil, err
 	}
 	if spec == nil {
-		spec = every(c.InformInterval)
+		spec = every(c.InformInterval, c.InformJitter)
 	}
 	passes := informSchedule{
 		id: e.names.inform(c.Name), spec: spec, atOnce: true, installation: e.installation,
 		note: "Lists the objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	full := informSchedule{
-		id: e.names.informFull(c.Name), spec: every(c.FullListingInterval), atOnce: passes.spec == nil, installation: e.installation,
+		id: e.names.informFull(c.Name), spec: every(c.FullListingInterval, c.InformJitter), atOnce: passes.spec == nil, installation: e.installation,
 		note: "Lists all objects of kind " + c.Name + " for Delta installation " + e.installation + ".",
 	}
 	if c.ListsNothing {

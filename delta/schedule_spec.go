@@ -191,14 +191,19 @@ func decodeSpec(encoded []byte) (*ScheduleSpec, error) {
 // made of up to a hundred intervals.
 const intervalUnit = 10 * time.Millisecond
 
-// every is a schedule by an interval; nil for never. Temporal's schedules drop parts of a second: an interval that has them is made of
-// several longer ones, each for one place among the whole seconds, and the run waits for the rest of its second.
-func every(interval time.Duration) *ScheduleSpec {
+// every is a schedule by an interval; nil for never. A run is late by up to jitter at random, which is none where it is negative, and a tenth of the
+// interval, or 30 s, where it is nil. Temporal's schedules drop parts of a second: an interval that has them is made of
+// several longer ones, each for one place among the whole seconds, and the run waits for the rest of its second: that has no jitter.
+func every(interval time.Duration, jitter *time.Duration) *ScheduleSpec {
 	if interval <= 0 {
 		return nil
 	}
 	if interval%time.Second == 0 {
-		return &ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: interval}}, Jitter: min(interval/10, maxInformJitter)}
+		most := min(interval/10, maxInformJitter)
+		if jitter != nil {
+			most = max(*jitter, 0)
+		}
+		return &ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: interval}}, Jitter: most}
 	}
 	n := time.Duration(1)
 	for interval*n%time.Second != 0 {

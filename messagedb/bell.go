@@ -2,6 +2,7 @@ package messagedb
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 )
 
 // bell wakes subscriptions when a category was written. It listens on one connection, which is not the pool's any more,
@@ -99,6 +101,10 @@ func (b *bell) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, puddle.ErrClosedPool) {
+			b.ring("") // they read, and find the same
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)

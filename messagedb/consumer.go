@@ -81,6 +81,11 @@ func (c ConsumerConfig) positionStream(group *Group) StreamName {
 }
 
 func (c ConsumerConfig) validate() error {
+	if c.Group != nil { // also one of size 0, with which a reader has no group: its positions would be those of a member
+		if err := c.Group.validate(); err != nil {
+			return err
+		}
+	}
 	if c.Identifier == "" && c.Group != nil {
 		return invalid(FieldIdentifier, "", "must not be empty with a group, whose members' positions it names")
 	}

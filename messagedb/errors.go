@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
 )
 
 // Field names the input that an [InvalidError] is about.
@@ -280,11 +281,12 @@ func unique(pg *pgconn.PgError, about call) error {
 
 // IsTransient tells whether a call that failed may succeed when it is made again, unchanged: the connection was lost or
 // refused, the server is starting, stopping or out of a resource, or a deadlock or serialization failure ended the
-// transaction. A transaction of the caller's has then to be repeated as a whole. Errors of a context are not transient.
+// transaction. A transaction of the caller's has then to be repeated as a whole. Errors of a context are not transient, and
+// neither is a pool that was closed: it never opens again.
 func IsTransient(err error) bool {
 	var pg *pgconn.PgError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), isOurs(err):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, puddle.ErrClosedPool), isOurs(err):
 		return false
 	case errors.As(err, &pg):
 		return isTransientCode(pg.Code)

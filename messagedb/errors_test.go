@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/messagedb"
@@ -28,7 +29,7 @@ func TestWhatIsTransient(t *testing.T) {
 		require.True(t, messagedb.IsTransient(err), "%v", err)
 	}
 	for _, err := range []error{
-		nil, context.Canceled, messagedb.ErrNoMessage, &messagedb.InvalidError{}, &messagedb.DecodeError{}, &messagedb.PositionConflictError{},
+		nil, context.Canceled, puddle.ErrClosedPool, messagedb.ErrNoMessage, &messagedb.InvalidError{}, &messagedb.DecodeError{}, &messagedb.PositionConflictError{},
 		// What a handler's own database says is the handler's.
 		&messagedb.HandlerError{Message: &messagedb.Message{}, Err: &pgconn.PgError{Code: "08006"}},
 	} {

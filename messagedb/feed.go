@@ -27,7 +27,7 @@ type feed struct {
 	logger  *slog.Logger
 	// onError is told of errors that are retried.
 	onError func(error)
-	// onBatch is told, before messages are handled, how many were read of how many asked for.
+	// onBatch is told, when all messages of a read have been handled, how many they were of how many asked for.
 	onBatch func(retrieved, expected int)
 }
 
@@ -51,7 +51,6 @@ func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error)
 			return err
 		}
 		retry.reset()
-		f.onBatch(len(messages), f.batch)
 		for _, m := range messages {
 			if ctx.Err() != nil {
 				return nil
@@ -61,6 +60,7 @@ func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error)
 			}
 			from = f.place(m) + 1
 		}
+		f.onBatch(len(messages), f.batch)
 		f.wait(ctx, f.polling(len(messages), f.batch))
 	}
 	return nil

@@ -75,7 +75,7 @@ func TestBadInputNamesFieldValueAndRule(t *testing.T) {
 		{category("a", messagedb.CategoryOptions{From: -1}), messagedb.FieldPosition, "-1"},
 		{category("a", messagedb.CategoryOptions{BatchSize: -2}), messagedb.FieldBatchSize, "-2"},
 		{category("a", messagedb.CategoryOptions{Correlation: "b-1"}), messagedb.FieldCorrelation, "b-1"},
-		{group(0, 0), messagedb.FieldGroupSize, "0"},
+		{group(1, 0), messagedb.FieldGroupSize, "0"},
 		{group(0, -1), messagedb.FieldGroupSize, "-1"},
 		{group(0, messagedb.MaxGroupSize+1), messagedb.FieldGroupSize, "32768"},
 		{group(-1, 2), messagedb.FieldGroupMember, "-1"},

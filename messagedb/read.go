@@ -22,7 +22,7 @@ type StreamOptions struct {
 type Group struct {
 	// Member is the number of this member, from 0 to Size-1.
 	Member int
-	// Size is the number of members, from 1 to [MaxGroupSize].
+	// Size is the number of members, from 1 to [MaxGroupSize]. For a reader with 0, and Member 0, there is no group.
 	Size int
 }
 
@@ -35,7 +35,7 @@ type CategoryOptions struct {
 	// Correlation reads messages only whose metadata names a stream of this category as their correlationStreamName.
 	// Default: all messages.
 	Correlation string
-	// Group reads what is one member's of a consumer group. Default: everything.
+	// Group reads what is one member's of a consumer group. Default: everything, as with a Group of size 0.
 	Group *Group
 	// Condition is a condition in SQL on the columns of the table messages, which the server's setting
 	// message_store.sql_condition must allow. It is raw SQL: never make it from input. Default: none.
@@ -63,6 +63,7 @@ func (o CategoryOptions) prepared(category string) (CategoryOptions, error) {
 			return o, err
 		}
 	}
+	o.Group = o.Group.orNone()
 	if o.Group != nil {
 		if err := o.Group.validate(); err != nil {
 			return o, err
@@ -71,6 +72,14 @@ func (o CategoryOptions) prepared(category string) (CategoryOptions, error) {
 	var err error
 	o.BatchSize, err = validReading(o.From, o.BatchSize, o.Condition)
 	return o, err
+}
+
+// orNone is nil for a group of no members, which gomdb's options use for none. Size 0 with another Member is a size that was forgotten.
+func (g *Group) orNone() *Group {
+	if g == nil || *g == (Group{}) {
+		return nil
+	}
+	return g
 }
 
 func (g Group) validate() error {

@@ -93,6 +93,7 @@ func TestEveryOptionOfACategory(t *testing.T) {
 			{messagedb.CategoryOptions{Correlation: "from9"}, nil},
 			{messagedb.CategoryOptions{Condition: "type = 'T1'"}, filter(func(m *messagedb.Message) bool { return m.Type == "T1" })},
 			{messagedb.CategoryOptions{Condition: "type = 'T1'", Correlation: "from0", BatchSize: 2, Group: &messagedb.Group{Size: 1}}, []*messagedb.Message{all[1], all[3]}},
+			{messagedb.CategoryOptions{Condition: "type = 'T1'", Correlation: "from0", BatchSize: 2, Group: &messagedb.Group{}}, []*messagedb.Message{all[1], all[3]}},
 		} {
 			got, err := s.client.ReadCategory(t.Context(), "a", c.options)
 			require.NoError(t, err)

@@ -27,9 +27,9 @@ const (
 // Its methods agree with the server's functions for every string, also for those that [ParseStreamName] refuses.
 type StreamName string
 
-// NewStreamName builds the name of a stream from a category and the parts of its id, of which the first is the cardinal
-// id. It returns an [InvalidError] if the category is empty or has a "-", if there is no part, if a part is empty or has a
-// "+", or if the name is longer than [MaxNameBytes].
+// NewStreamName builds the name of a stream from a category and its id: whole, as account and b1c2+d3, or in parts, of which the
+// first is the cardinal id, as account, b1c2 and d3. It returns an [InvalidError] if the category is empty or has a "-", if
+// there is no part, if a part is empty, if one of several parts has a "+", or if the name is longer than [MaxNameBytes].
 func NewStreamName(category string, ids ...string) (StreamName, error) {
 	if err := validCategory(FieldCategory, category); err != nil {
 		return "", err
@@ -41,8 +41,8 @@ func NewStreamName(category string, ids ...string) (StreamName, error) {
 		if id == "" {
 			return "", invalid(FieldStreamID, "", "must not be empty")
 		}
-		if strings.Contains(id, CompoundSeparator) {
-			return "", invalid(FieldStreamID, id, `must not contain "+", which separates the parts of an id`)
+		if len(ids) > 1 && strings.Contains(id, CompoundSeparator) {
+			return "", invalid(FieldStreamID, id, `must not contain "+", which separates the parts of an id, where it is one of several parts`)
 		}
 	}
 	name := StreamName(category + StreamNameSeparator + strings.Join(ids, CompoundSeparator))

@@ -57,6 +57,10 @@ func TestNamesAreBuiltAndRefused(t *testing.T) {
 	name, err := messagedb.NewStreamName(category, "b1-c2", "d3")
 	require.NoError(t, err)
 	require.Equal(t, "account:command+position-b1-c2+d3", name.String())
+	whole, err := messagedb.NewStreamName(category, "b1-c2+d3")
+	require.NoError(t, err)
+	require.Equal(t, name, whole)
+	require.Equal(t, []string{"b1-c2", "d3"}, whole.IDs())
 	parsed, err := messagedb.ParseStreamName(name.String())
 	require.NoError(t, err)
 	require.Equal(t, name, parsed)
@@ -71,7 +75,7 @@ func TestNamesAreBuiltAndRefused(t *testing.T) {
 		"too long":          func() error { _, err := messagedb.ParseStreamName("a-" + long); return err },
 		"no parts":          func() error { _, err := messagedb.NewStreamName("a"); return err },
 		"an empty part":     func() error { _, err := messagedb.NewStreamName("a", "x", ""); return err },
-		"a plus":            func() error { _, err := messagedb.NewStreamName("a", "x+y"); return err },
+		"a plus":            func() error { _, err := messagedb.NewStreamName("a", "x+y", "z"); return err },
 		"a category's dash": func() error { _, err := messagedb.NewStreamName("a-b", "x"); return err },
 		"entity":            func() error { _, err := messagedb.NewCategory(""); return err },
 		"entity's colon":    func() error { _, err := messagedb.NewCategory("a:b"); return err },

@@ -13,14 +13,15 @@ type SubscriptionOptions struct {
 	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. The client's subscriptions
 	// share one more connection for it. Default: false.
 	Notify bool
-	// Liveness is told true when the subscription has caught up, as a read found less than a batch, and false when it has
-	// fallen behind again. Default: nobody is told.
+	// Liveness is told true when the subscription has caught up: a read found less than a batch, and that has been handled. It
+	// is told false when a full batch was handled after that. Default: nobody is told.
 	Liveness func(live bool)
 	// Retried is told of each error that the subscription tries to get over: see [IsTransient]. Default: nobody is told; it
 	// is logged.
 	Retried func(err error)
 	// Dropped is told when the subscription has ended: nil if it was stopped or its context ended, else why: a
-	// [*HandlerError] or an error of reading that is not transient. Default: nobody is told.
+	// [*HandlerError] or an error of reading that is not transient, as the next read after its pool was closed. Default: nobody
+	// is told.
 	Dropped func(err error)
 }
 
@@ -70,7 +71,12 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Subscription{stop: cancel, done: make(chan struct{}), drop: o.Dropped, leave: func() {}}
-	f.onBatch = liveness(o.Liveness)
+	tell := liveness(o.Liveness)
+	f.onBatch = func(retrieved, expected int) {
+		if s.mayDeliver() { // what is left of a batch after Stop was not handled
+			tell(retrieved, expected)
+		}
+	}
 	f.onError = func(err error) {
 		s.counters.retried.Add(1)
 		if o.Retried != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/soak"
@@ -176,6 +178,80 @@ func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 	sub.Stop()
 	require.NoError(t, sub.Err())
 	require.Empty(t, live)
+}
+
+// As gomdb does: whoever waits for "live" may rely on everything that was there having been handled.
+func TestASubscriptionIsLiveWhenTheBacklogWasHandled(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 1, 3)
+	for what, subscribe := range map[string]func(messagedb.Handler, messagedb.SubscriptionOptions) (*messagedb.Subscription, error){
+		"stream": func(handle messagedb.Handler, o messagedb.SubscriptionOptions) (*messagedb.Subscription, error) {
+			return s.client.SubscribeToStream(t.Context(), "a-0", handle, messagedb.StreamOptions{}, o)
+		},
+		"category": func(handle messagedb.Handler, o messagedb.SubscriptionOptions) (*messagedb.Subscription, error) {
+			return s.client.SubscribeToCategory(t.Context(), "a", handle, messagedb.CategoryOptions{}, o)
+		},
+	} {
+		var events []string // by one goroutine, until live is closed
+		live := make(chan struct{})
+		o := quick
+		o.Liveness = func(is bool) {
+			events = append(events, fmt.Sprint("live=", is))
+			close(live)
+		}
+		sub, err := subscribe(func(_ context.Context, m *messagedb.Message) error {
+			events = append(events, fmt.Sprint(m.Position))
+			return nil
+		}, o)
+		require.NoError(t, err)
+		<-live
+		sub.Stop()
+		require.NoError(t, sub.Err())
+		require.Equal(t, []string{"0", "1", "2", "live=true"}, events, what)
+	}
+}
+
+// A subscription that is stopped within a batch has not handled it, and does not say that it is live.
+func TestAStoppedSubscriptionIsNotLive(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	fill(t, s, "a", 1, 3)
+	handling := make(chan struct{})
+	o := quick
+	o.Liveness = func(bool) { t.Error("told of liveness") }
+	sub, err := s.client.SubscribeToStream(t.Context(), "a-0", func(ctx context.Context, _ *messagedb.Message) error {
+		close(handling)
+		<-ctx.Done()
+		return nil
+	}, messagedb.StreamOptions{}, o)
+	require.NoError(t, err)
+	<-handling
+	sub.Stop()
+	require.NoError(t, sub.Err())
+}
+
+// A closed pool never opens again: going on would be silence for ever.
+func TestAClosedPoolDropsSubscriptionsAndConsumers(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
+	require.NoError(t, err)
+	client, err := messagedb.NewClient(pool, &messagedb.Config{Logger: quiet})
+	require.NoError(t, err)
+	live, dropped, ran := make(chan bool, 1), make(chan error, 1), make(chan error, 1)
+	o := quick
+	o.Liveness, o.Dropped = func(is bool) { live <- is }, func(err error) { dropped <- err }
+	sub, err := client.SubscribeToStream(t.Context(), "a-1", into(nil), messagedb.StreamOptions{}, o)
+	require.NoError(t, err)
+	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{Category: "a", Identifier: "i", Handler: into(nil), Polling: quick.Polling})
+	require.NoError(t, err)
+	go func() { ran <- consumer.Run(t.Context()) }()
+	require.True(t, take(t, live))
+	pool.Close()
+	require.ErrorIs(t, take(t, dropped), puddle.ErrClosedPool)
+	require.ErrorIs(t, sub.Err(), puddle.ErrClosedPool)
+	require.ErrorIs(t, take(t, ran), puddle.ErrClosedPool)
 }
 
 func TestTransientErrorsAreRetriedAndReported(t *testing.T) {

@@ -124,6 +124,8 @@ CREATE TABLE delta_controller (
     lists_nothing boolean NOT NULL DEFAULT FALSE,
     -- When the informer runs, where it is no interval: a spec of Temporal's schedules.
     inform_schedule jsonb,
+    -- The longest random delay of a pass that runs by an interval; null for a tenth of the interval, 30 s at most.
+    inform_jitter interval,
     -- How often a complete listing runs beside the incremental ones ('0': there is none).
     full_listing_interval interval NOT NULL DEFAULT '0',
     -- How long resources of the kind rest where their namespace does not say, and after what time those are tried again whose attempts were

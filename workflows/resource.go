@@ -6,6 +6,7 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/chariot-giving/delta/activities"
@@ -81,12 +82,22 @@ type lifecycle struct {
 	last    activities.Step
 	// local has the next attempt made by a local activity.
 	local bool
+	// foreign is true where others than Delta have started the workflow, with a signal.
+	foreign bool
 	*commands
 }
 
 func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycle {
-	ref.Encoded = !isPlain(workflow.GetInfo(ctx).Memo)
+	memo := workflow.GetInfo(ctx).Memo
+	ref.Encoded = !isPlain(memo)
+	_, ours := memo.GetFields()[KindMemo]
+	if !ours {
+		// Whoever sends a signal does not know whether there are search attributes, and a workflow that wrote some which are not there would
+		// fail for ever. So the first attempt says it.
+		ref.SearchAttributes = false
+	}
 	return &lifecycle{
+		foreign:  !ours,
 		ref:      ref,
 		options:  attemptOptions(kind),
 		wake:     workflow.GetSignalChannel(ctx, WakeSignal),
@@ -141,10 +152,23 @@ func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
 	before := l.last
 	l.last = step
 	l.tell(ctx, waiting(step, workflow.Now(ctx)))
+	// A workflow of Delta's keeps to what it was started with: it may have been started without, because Temporal refused them.
+	if l.foreign && step.SearchAttributes {
+		l.ref.SearchAttributes = true
+	}
 	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
 		return nil
 	}
-	return workflow.UpsertTypedSearchAttributes(ctx, StateAttribute.ValueSet(string(step.State)), NamespaceAttribute.ValueSet(step.Namespace))
+	return workflow.UpsertTypedSearchAttributes(ctx, l.attributes(ctx, step)...)
+}
+
+// attributes are the search attributes after a step. Delta starts its workflows with all of them; where others have, the kind is missing.
+func (l *lifecycle) attributes(ctx workflow.Context, step activities.Step) []temporal.SearchAttributeUpdate {
+	updates := []temporal.SearchAttributeUpdate{StateAttribute.ValueSet(string(step.State)), NamespaceAttribute.ValueSet(step.Namespace)}
+	if kind, _ := workflow.GetTypedSearchAttributes(ctx).GetKeyword(KindAttribute); l.foreign && kind != l.ref.Kind {
+		updates = append(updates, KindAttribute.ValueSet(l.ref.Kind))
+	}
+	return updates
 }
 
 func (l *lifecycle) isWoken() bool { return l.woken || l.wake.Len() > 0 }

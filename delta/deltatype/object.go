@@ -30,14 +30,18 @@ type InformOptions struct {
 	Shard string
 	// Labels select objects by key and value.
 	Labels map[string]string
-	// After asks for objects created or changed after this time; the time itself is excluded. Nil asks for all.
+	// After asks for objects created or changed after this time; the time itself is excluded. In the options of a run, nil leaves it to the kind's
+	// cursor.
+	//
+	// An informer is given 1970-01-01 where it is asked for all: before the first complete pass. It is given nil in a listing that may mark deleted
+	// what it leaves out, of a kind with CompleteListing or FullListingInterval, and beside a Cursor: look before you use it there.
 	After *time.Time
 	// Limit is the most objects to list; 0 means no limit.
 	Limit int
 	// OrderBy names a field and a direction, such as "created_at DESC".
 	OrderBy string
 	// Cursor is a position of the informer's own, opaque to Delta: the one that the latest complete pass has set with delta.SetCursor. Empty
-	// asks for all, or for what is newer than After.
+	// asks for what is newer than After, or for all where that is nil.
 	Cursor string
 }
 

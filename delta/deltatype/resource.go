@@ -36,9 +36,11 @@ type ResourceRow struct {
 	Shard string
 	// LimitKey is what the object's calls of Work are limited by, together with those of others that have it; empty for none.
 	LimitKey string
-	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates.
+	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates. Within Work it does not count
+	// the sync that Work is called for.
 	SyncCount int64
-	// Attempt counts the tries within the generation: 0 before the first.
+	// Attempt counts the tries within the generation: 0 before the first. It does not tell created from updated, as it does in Delta on River, where
+	// it counts over the life of the row: SyncCount does.
 	Attempt int
 	// Snoozes counts the calls of Work within the generation that put themselves off; they do not count as tries.
 	Snoozes int

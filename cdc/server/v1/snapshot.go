@@ -23,6 +23,9 @@ const chunk = 64 << 10
 // writing is how long a client may take to read such a piece, unless a test has set it.
 const writing = 30 * time.Second
 
+// malformed is what PGDeltaStream says of a body that does not bind to its fields.
+const malformed = "invalid input JSON"
+
 // request is the body of a request for snapshot data.
 type request struct {
 	SlotName string `json:"slotName"`
@@ -52,25 +55,27 @@ func (h *Handler) parse(w http.ResponseWriter, r *http.Request) (*request, *prob
 	case errors.As(err, &large):
 		return nil, &problem{Error: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}, http.StatusRequestEntityTooLarge
 	case err != nil:
-		return nil, &problem{"invalid input JSON", body.Explain(err)}, http.StatusBadRequest
+		return nil, &problem{malformed, body.Explain(err)}, http.StatusBadRequest
 	}
-	text := ""
+	text, detail := "", ""
 	switch {
 	case q.Table == "":
-		text = "required field 'table' missing"
+		text, detail = malformed, "required field 'table' missing"
 	case q.Limit == nil:
-		text = "required field 'limit' missing"
-	case *q.Limit < 0 || *q.Limit > int64(h.config.MaxRows):
-		text = fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
+		text, detail = malformed, "required field 'limit' missing"
 	case q.Offset < 0:
-		text = fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
+		text, detail = malformed, fmt.Sprintf("offset is %d: it must be 0 or more", q.Offset)
+	case *q.Limit < 0:
+		text, detail = malformed, fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
+	case *q.Limit > int64(h.config.MaxRows):
+		text = fmt.Sprintf("limit is %d: it must be from 0 to %d", *q.Limit, h.config.MaxRows)
 	case q.OrderBy != nil && q.OrderBy.Column == "":
 		text = "required field 'column' missing in 'order_by'"
 	case q.OrderBy != nil && !strings.EqualFold(q.OrderBy.Order, "ASC") && !strings.EqualFold(q.OrderBy.Order, "DESC"):
 		text = "order_by order direction can only be either 'ASC' or 'DESC'"
 	}
 	if text != "" {
-		return nil, &problem{Error: text}, http.StatusBadRequest
+		return nil, &problem{text, detail}, http.StatusBadRequest
 	}
 	return q, nil, 0
 }
@@ -179,7 +184,7 @@ func (h *Handler) writeRows(ctx context.Context, w http.ResponseWriter, snapshot
 			if i > 0 {
 				out = append(out, ',')
 			}
-			out = wal2json.AppendValue(append(out, names[i]...), t.Columns[i].TypeOID, value)
+			out = appendValue(append(out, names[i]...), t.Columns[i].TypeOID, value)
 		}
 		out = append(out, '}')
 		if len(out) >= chunk {

@@ -116,11 +116,18 @@ func (h *Handler) lookup(ctx context.Context, text string) (*table, error) {
 	return t, t.describe(ctx, h.pool)
 }
 
-// describe finds the columns, and those of the primary key.
+// describe finds the columns, and those of the primary key. The type of a column of a domain is that of the domain's values, as it is in an answer of
+// Postgres.
 func (t *table) describe(ctx context.Context, db cdc.DB) error {
 	rows, err := db.Query(ctx, `
-		SELECT a.attname, a.atttypid, coalesce(array_position(i.indkey[0:i.indnkeyatts-1]::int2[], a.attnum), -1)
+		WITH RECURSIVE based (domain, type) AS (
+			SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'
+			UNION ALL
+			SELECT b.domain, t.typbasetype FROM based b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+		)
+		SELECT a.attname, coalesce(b.type, a.atttypid), coalesce(array_position(i.indkey[0:i.indnkeyatts-1]::int2[], a.attnum), -1)
 		FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+			LEFT JOIN based b ON b.domain = a.atttypid AND b.type NOT IN (SELECT oid FROM pg_type WHERE typtype = 'd')
 		WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, t.OID)
 	if err != nil {
 		return err
