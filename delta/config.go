@@ -67,7 +67,8 @@ type Config struct {
 	Telemetry Telemetry
 
 	// CountResourcesInterval is how often resources are counted by kind, namespace and state for Telemetry, by one client for all. That reads the
-	// whole table: 2 seconds or so for ten million rows. At least 15 seconds; negative: never.
+	// whole table: 2 seconds or so for ten million rows. Of the pairs of a kind and a namespace the MaxCountedNamespaces with the most resources are
+	// counted by themselves. At least 15 seconds; negative: never.
 	//
 	// Defaults to 5 minutes.
 	CountResourcesInterval time.Duration

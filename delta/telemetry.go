@@ -215,7 +215,8 @@ type PartMeasurement struct {
 type DatabaseMeasurement struct {
 	// Due has each kind that a client was started with.
 	Due []DueMeasurement
-	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval).
+	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval). They have the
+	// MaxCountedNamespaces pairs of a kind and a namespace that have the most resources; those of all others are together, with an empty namespace.
 	States []StateMeasurement
 	// Passes has each kind with an informer of which a pass has ended.
 	Passes []LastPassMeasurement
@@ -231,6 +232,10 @@ type DueMeasurement struct {
 
 // MaxDueCounted bounds how many resources are counted that wait for a dispatcher, so that a long outbox costs no more to be measured.
 const MaxDueCounted = 100_000
+
+// MaxCountedNamespaces bounds how many pairs of a kind and a namespace resources are counted by, so that a program with a namespace for each of its
+// customers has not as many metrics.
+const MaxCountedNamespaces = 200
 
 // StateMeasurement counts resources.
 type StateMeasurement struct {

@@ -170,7 +170,7 @@ func (m *databaseMeter) countStates(ctx context.Context) error {
 		return nil
 	}
 	m.counted = time.Now() // a table that is too large for the timeout is not read again at once
-	counts, err := db.New().CountStates(ctx, m.client.pool)
+	counts, err := db.New().CountStates(ctx, m.client.pool, MaxCountedNamespaces)
 	if err != nil {
 		return fmt.Errorf("counting resources: %w", err)
 	}
