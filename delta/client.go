@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -42,10 +41,12 @@ type Client struct {
 	// telemetry is nil where there is none.
 	telemetry *telemetry
 	carriers  carrierReader
-	figures   *figures
-	metrics   *metrics
-	awaiter   awaiter
-	gate      postgresGate
+	// propagators have values of the context of an inform reach its Work.
+	propagators propagators
+	figures     *figures
+	metrics     *metrics
+	awaiter     awaiter
+	gate        postgresGate
 
 	// life guards Start and Stop against each other.
 	life sync.Mutex
@@ -109,6 +110,9 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			stuck:           dispatchStuck,
 			measure:         measureEvery,
 		},
+	}
+	if c.propagators, err = c.findPropagators(); err != nil {
+		return nil, fmt.Errorf("delta: %w", err)
 	}
 	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)
 	c.events.telemetry = c.telemetry
@@ -256,13 +260,4 @@ func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.dispatchers[p.Kind] == nil })
-}
-
-// dial connects to Temporal as the environment says.
-func dial(ctx context.Context, options client.Options) (client.Client, error) {
-	dialled, err := client.DialContext(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("reaching Temporal at %s, namespace %q: %w", options.HostPort, options.Namespace, err)
-	}
-	return dialled, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // SetTiming shortens what a client waits for. Zero leaves a value as it is.
@@ -84,3 +85,19 @@ func Quantile(durations []int64, share float64) time.Duration { return quantile(
 func (c *Client) CountAttempt(kind string, took time.Duration) {
 	c.figures.count(&activities.Observation{Outcome: activities.Outcome{Verdict: activities.VerdictSynced, Took: took}, Kind: kind, Attempt: 1})
 }
+
+// InformAround calls what an inform of objects is within: spans, measurements, what the objects carry.
+func (c *Client) InformAround(
+	ctx context.Context, params []deltatype.ObjectInformParams, do func(context.Context) ([]*deltatype.ObjectInformResult, error),
+) error {
+	_, err := c.informWithin(ctx, OperationInform, params, do)
+	return err
+}
+
+// WorkAround calls what a call of Work is within.
+func (c *Client) WorkAround(ctx context.Context, row *deltatype.ResourceRow, carrier string, do func(context.Context) error) error {
+	return c.callWithin(ctx, &Call{Operation: OperationWork, Kind: row.ObjectKind, Resources: []*deltatype.ResourceRow{row}, carriers: []string{carrier}}, do)
+}
+
+// Observe takes in an attempt.
+func (c *Client) Observe(o activities.Observation) { c.observe(o) }

@@ -26,7 +26,7 @@ type recorder struct {
 func (*recorder) StartSpan(ctx context.Context, _ delta.Span) (context.Context, func(delta.SpanEnd)) {
 	return ctx, nil
 }
-func (*recorder) Inject(context.Context) map[string]string { return nil }
+func (*recorder) Inject(context.Context, func(name, value string)) {}
 func (r *recorder) Record(_ context.Context, m delta.Measurement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

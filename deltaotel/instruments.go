@@ -3,7 +3,6 @@ package deltaotel
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -16,14 +15,13 @@ var (
 	longBuckets  = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400}
 )
 
-// instruments are the metrics of a client.
+// instruments are the metrics of clients.
 type instruments struct {
 	series                                      allSeries
+	gauges                                      gauges
 	duration, lag, informDuration, passDuration metric.Float64Histogram
-
-	// client and database are the latest of their measurements; nil before the first.
-	client   atomic.Pointer[delta.ClientMeasurement]
-	database atomic.Pointer[delta.DatabaseMeasurement]
+	// callbacks are read when metrics are collected.
+	callbacks []metric.Registration
 }
 
 func newInstruments(meter metric.Meter) (*instruments, error) {
@@ -32,7 +30,19 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	i.lag = m.histogram("delta.sync.lag", "From the inform, or the expiry or command, that made a generation until it was synced.", longBuckets)
 	i.informDuration = m.histogram("delta.inform.duration", "How long calls of Inform, InformMany and InformTx took.", shortBuckets)
 	i.passDuration = m.histogram("delta.pass.duration", "How long passes of informers took.", longBuckets)
-	return i, errors.Join(append(m.errs, i.observeSums(meter), i.observeGauges(meter))...)
+	if err := errors.Join(append(m.errs, i.observeSums(meter), i.observeGauges(meter))...); err != nil {
+		return nil, errors.Join(err, i.unregister())
+	}
+	return i, nil
+}
+
+// unregister has the metrics no longer collected, but for those that OpenTelemetry keeps itself: histograms.
+func (i *instruments) unregister() error {
+	var errs []error
+	for _, callback := range i.callbacks {
+		errs = append(errs, callback.Unregister())
+	}
+	return errors.Join(errs...)
 }
 
 // maker makes instruments, and keeps the errors.
@@ -92,15 +102,19 @@ func (i *instruments) observeSums(meter metric.Meter) error {
 	for _, instrument := range of {
 		all = append(all, instrument)
 	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		i.series.each(func(f family, s *series) {
-			if instrument := of[f]; instrument != nil {
+	callback, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		i.series.each(func(s *series) {
+			if instrument := of[s.key.family]; instrument != nil {
 				o.ObserveInt64(instrument, s.sum.Load(), s.observe...)
 			}
 		})
 		return nil
 	}, all...)
-	return err
+	if err != nil {
+		return err
+	}
+	i.callbacks = append(i.callbacks, callback)
+	return nil
 }
 
 // outcomeOf is the outcome of what returned an error, or none.
@@ -111,55 +125,61 @@ func outcomeOf(err error) string {
 	return "ok"
 }
 
-func (i *instruments) record(ctx context.Context, measurement delta.Measurement) {
+func (i *instruments) record(ctx context.Context, from *Telemetry, measurement delta.Measurement) {
 	switch m := measurement.(type) {
 	case delta.AttemptMeasurement:
-		i.series.of(attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)).sum.Add(1)
+		i.series.of(seriesKey{attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)}).sum.Add(1)
 		if m.Outcome == delta.OutcomeSynced {
-			i.lag.Record(ctx, m.Lag.Seconds(), i.series.of(lagFamily, m.Kind, m.Namespace).record...)
+			i.lag.Record(ctx, m.Lag.Seconds(), i.series.of(seriesKey{family: lagFamily, a: m.Kind, b: m.Namespace}).record...)
 		}
 	case delta.InformMeasurement:
-		i.series.of(informedFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Result)).sum.Add(int64(m.Objects))
-	case delta.InformCallMeasurement:
-		i.informDuration.Record(ctx, m.Duration.Seconds(), i.series.of(informDurationFamily, m.Kind, string(m.Operation), outcomeOf(m.Err)).record...)
+		i.series.of(seriesKey{informedFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Result)}).sum.Add(int64(m.Objects))
 	case delta.PassMeasurement:
 		i.recordPass(ctx, m)
 	case delta.DispatchMeasurement:
-		i.series.of(wokenFamily, m.Kind, string(m.Way), outcomeOf(m.Err)).sum.Add(int64(m.Workflows))
+		i.series.of(seriesKey{family: wokenFamily, a: m.Kind, b: string(m.Way), c: outcomeOf(m.Err)}).sum.Add(int64(m.Workflows))
 	case delta.ClaimsLostMeasurement:
-		i.series.of(claimsLostFamily, m.Kind, m.Namespace).sum.Add(int64(m.Resources))
+		i.series.of(seriesKey{family: claimsLostFamily, a: m.Kind, b: m.Namespace}).sum.Add(int64(m.Resources))
 	case delta.DroppedMeasurement:
-		i.series.of(droppedFamily, m.What).sum.Add(int64(m.Count))
+		i.series.of(seriesKey{family: droppedFamily, a: m.What}).sum.Add(int64(m.Count))
 	case delta.ClientMeasurement:
-		i.client.Store(&m)
+		i.gauges.setClient(from, m)
 	case delta.DatabaseMeasurement:
-		i.database.Store(&m)
+		i.gauges.setDatabase(from, m)
 	}
 }
 
 func (i *instruments) recordPass(ctx context.Context, m delta.PassMeasurement) {
 	outcome := outcomeOf(m.Err)
-	i.series.of(passesFamily, m.Kind, outcome).sum.Add(1)
-	i.passDuration.Record(ctx, m.Duration.Seconds(), i.series.of(passDurationFamily, m.Kind, outcome).record...)
+	i.series.of(seriesKey{family: passesFamily, a: m.Kind, b: outcome}).sum.Add(1)
+	i.passDuration.Record(ctx, m.Duration.Seconds(), i.series.of(seriesKey{family: passDurationFamily, a: m.Kind, b: outcome}).record...)
 	for result, objects := range map[delta.InformResult]int64{
 		delta.InformNew: m.New, delta.InformChanged: m.Changed, delta.InformUnchanged: m.Unchanged, delta.InformStale: m.Stale,
 		delta.InformRefused: m.Refused,
 	} {
 		if objects > 0 {
-			i.series.of(passObjectsFamily, m.Kind, string(result)).sum.Add(objects)
+			i.series.of(seriesKey{family: passObjectsFamily, a: m.Kind, b: string(result)}).sum.Add(objects)
 		}
 	}
 	if m.Deleted > 0 {
-		i.series.of(deletedFamily, m.Kind).sum.Add(m.Deleted)
+		i.series.of(seriesKey{family: deletedFamily, a: m.Kind}).sum.Add(m.Deleted)
 	}
 }
 
-// callBegins counts a call of a controller, until the function is called that it returns.
-func (i *instruments) callBegins(s delta.Span) (ends func(context.Context, delta.SpanEnd)) {
-	active := i.series.of(activeFamily, s.Kind, s.Namespace, string(s.Operation))
+// callBegins counts a call of a controller that runs, until callEnds.
+func (i *instruments) callBegins(s *delta.Span) (active *series) {
+	active = i.series.of(seriesKey{family: activeFamily, a: s.Kind, b: s.Namespace, c: string(s.Operation)})
 	active.sum.Add(1)
-	return func(ctx context.Context, end delta.SpanEnd) {
-		active.sum.Add(-1)
-		i.duration.Record(ctx, end.Duration.Seconds(), i.series.of(durationFamily, s.Kind, s.Namespace, string(s.Operation), string(end.Outcome)).record...)
-	}
+	return active
+}
+
+func (i *instruments) callEnds(ctx context.Context, active *series, s *endedSpan, end *delta.SpanEnd) {
+	active.sum.Add(-1)
+	key := seriesKey{durationFamily, s.kind, s.namespace, string(s.operation), string(end.Outcome)}
+	i.duration.Record(ctx, end.Duration.Seconds(), i.series.of(key).record...)
+}
+
+func (i *instruments) informEnds(ctx context.Context, s *endedSpan, end *delta.SpanEnd) {
+	key := seriesKey{family: informDurationFamily, a: s.kind, b: string(s.operation), c: outcomeOf(end.Err)}
+	i.informDuration.Record(ctx, end.Duration.Seconds(), i.series.of(key).record...)
 }

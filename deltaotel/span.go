@@ -2,7 +2,9 @@ package deltaotel
 
 import (
 	"context"
+	"hash/maphash"
 	"strings"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -21,30 +23,43 @@ const (
 
 // StartSpan is for Delta.
 func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
-	isCall := len(s.Resources) > 0
-	options := []trace.SpanStartOption{trace.WithSpanKind(kindOf(s))}
-	var callEnds func(context.Context, delta.SpanEnd)
-	if isCall {
+	options := optionsOf[kindOf(s.Operation)]
+	var active *series // of a call
+	if len(s.Resources) > 0 {
 		var links []trace.Link
 		ctx, links = t.parentOf(ctx, s.Resources)
 		if len(links) > 0 {
-			options = append(options, trace.WithLinks(links...))
+			options = append(options[:1:1], trace.WithLinks(links...))
 		}
-		callEnds = t.instruments.callBegins(s)
+		active = t.instruments.callBegins(&s)
 	}
-	ctx, span := t.tracer.Start(ctx, string(nameOf(s.Operation))+" "+s.Kind, options...)
+	ctx, span := t.tracer.Start(ctx, t.spanNames.of(s.Operation, s.Kind), options...)
 	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
 		span.SetAttributes(t.attributesOf(s)...)
 	}
+	of := endedSpan{s.Kind, s.Namespace, s.Operation}
 	return ctx, func(end delta.SpanEnd) {
-		if callEnds != nil {
-			callEnds(ctx, end)
+		measured := context.Background()
+		if span.SpanContext().IsSampled() { // for exemplars
+			measured = ctx
 		}
-		endSpan(span, end)
+		switch {
+		case active != nil:
+			t.instruments.callEnds(measured, active, &of, &end)
+		case kindOf(of.operation) == trace.SpanKindProducer:
+			t.instruments.informEnds(measured, &of, &end)
+		}
+		endSpan(span, &end)
 	}
 }
 
-func endSpan(span trace.Span, end delta.SpanEnd) {
+// endedSpan is what is measured of a span by. The span that was begun has more, which is not kept until its end.
+type endedSpan struct {
+	kind, namespace string
+	operation       delta.Operation
+}
+
+func endSpan(span trace.Span, end *delta.SpanEnd) {
 	defer span.End()
 	if !span.IsRecording() {
 		return
@@ -55,9 +70,34 @@ func endSpan(span trace.Span, end delta.SpanEnd) {
 	if end.Failed > 1 || end.Outcome == delta.OutcomeMixed {
 		span.SetAttributes(attribute.Int("delta.failed", end.Failed))
 	}
+	if end.Pass != nil {
+		span.SetAttributes(attributesOfPass(end.Pass, end.Err)...)
+	}
 	if end.Err != nil {
 		span.SetStatus(codes.Error, errorText(end.Err))
 	}
+}
+
+// attributesOfPass say what a pass came to.
+func attributesOfPass(p *delta.PassMeasurement, err error) []attribute.KeyValue {
+	all := []attribute.KeyValue{attribute.String("delta.outcome", outcomeOf(err)), attribute.Int64("delta.pass.listed", p.Listed)}
+	for _, count := range []struct {
+		name string
+		n    int64
+	}{
+		{"new", p.New},
+		{"changed", p.Changed},
+		{"unchanged", p.Unchanged},
+		{"stale", p.Stale},
+		{"refused", p.Refused},
+		{"deleted", p.Deleted},
+		{"withheld", p.Withheld},
+	} {
+		if count.n > 0 {
+			all = append(all, attribute.Int64("delta.pass."+count.name, count.n))
+		}
+	}
+	return all
 }
 
 // errorText is the text of an error as every exporter takes it. One whose method panics has none.
@@ -71,16 +111,31 @@ func errorText(err error) (text string) {
 	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
 }
 
-// nameOf is how spans of an operation begin: all informs alike.
-func nameOf(operation delta.Operation) delta.Operation {
-	if kindOf(delta.Span{Operation: operation}) == trace.SpanKindProducer {
-		return delta.OperationInform
-	}
-	return operation
+// spanNames are the names of spans that were made last, by a hash of what they are made of: of most spans, which are not sampled, little else is made.
+type spanNames [64]atomic.Pointer[spanName]
+
+type spanName struct {
+	operation  delta.Operation
+	kind, name string
 }
 
-func kindOf(s delta.Span) trace.SpanKind {
-	switch s.Operation {
+// of is the name of a span: all informs begin alike.
+func (n *spanNames) of(operation delta.Operation, kind string) string {
+	slot := &n[maphash.Comparable(seed, spanName{operation: operation, kind: kind})%uint64(len(n))]
+	if one := slot.Load(); one != nil && one.operation == operation && one.kind == kind {
+		return one.name
+	}
+	begin := string(operation)
+	if kindOf(operation) == trace.SpanKindProducer {
+		begin = string(delta.OperationInform)
+	}
+	one := &spanName{operation: operation, kind: kind, name: begin + " " + kind}
+	slot.Store(one)
+	return one.name
+}
+
+func kindOf(operation delta.Operation) trace.SpanKind {
+	switch operation {
 	case delta.OperationInform, delta.OperationInformMany, delta.OperationInformTx:
 		return trace.SpanKindProducer
 	case delta.OperationWork, delta.OperationWorkBatch, delta.OperationFinalize:
@@ -90,9 +145,21 @@ func kindOf(s delta.Span) trace.SpanKind {
 	}
 }
 
+// optionsOf are those of spans of a kind.
+var optionsOf = map[trace.SpanKind][]trace.SpanStartOption{
+	trace.SpanKindProducer: {trace.WithSpanKind(trace.SpanKindProducer)},
+	trace.SpanKindConsumer: {trace.WithSpanKind(trace.SpanKindConsumer)},
+	trace.SpanKindInternal: {trace.WithSpanKind(trace.SpanKindInternal)},
+}
+
 func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {
-	attributes := []attribute.KeyValue{
-		attribute.String("delta.operation", string(s.Operation)), attribute.String("delta.kind", s.Kind), attribute.Int("delta.objects", s.Objects),
+	attributes := make([]attribute.KeyValue, 0, 8)
+	attributes = append(attributes, attribute.String("delta.operation", string(s.Operation)), attribute.String("delta.kind", s.Kind))
+	if s.Objects > 0 {
+		attributes = append(attributes, attribute.Int("delta.objects", s.Objects))
+	}
+	if s.Shard != "" {
+		attributes = append(attributes, attribute.String("delta.shard", s.Shard))
 	}
 	if s.Namespace != "" {
 		attributes = append(attributes, attribute.String("delta.namespace", s.Namespace))
