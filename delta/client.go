@@ -117,7 +117,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)
 	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
-	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
+	c.failures.client, c.failures.mostBytes, c.failures.log.client, c.failures.log.window = c, maxHandedBytes, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)
 	c.limits.set(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)

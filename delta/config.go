@@ -52,8 +52,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. Calls come
-	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, more are dropped, and counted in the log. Stop waits
-	// a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
+	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, or 32 MiB of them, more are dropped, and
+	// counted in the log and by Telemetry. Stop waits a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
 	//
 	// Defaults to nil: failures are in the log, on the row, and in the events.
 	ErrorHandler func(ctx context.Context, failure Failure)

@@ -101,3 +101,13 @@ func (c *Client) WorkAround(ctx context.Context, row *deltatype.ResourceRow, car
 
 // Observe takes in an attempt.
 func (c *Client) Observe(o activities.Observation) { c.observe(o) }
+
+// SetMostHandedBytes bounds how large the failures are together that wait for the ErrorHandler.
+func (c *Client) SetMostHandedBytes(bytes int) { c.failures.mostBytes = bytes }
+
+// Handed is how large the failures are together that wait for the ErrorHandler.
+func (c *Client) Handed() int {
+	c.failures.mu.Lock()
+	defer c.failures.mu.Unlock()
+	return c.failures.bytes
+}

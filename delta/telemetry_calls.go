@@ -233,9 +233,9 @@ func (c *Client) observeLost(kind, namespace string, resources int) {
 }
 
 // recordDropped counts what a slow reader has not got.
-func (t *telemetry) recordDropped(what string) {
+func (t *telemetry) recordDropped(what string, count int) {
 	if t != nil {
-		t.record(context.Background(), DroppedMeasurement{What: what, Count: 1})
+		t.record(context.Background(), DroppedMeasurement{What: what, Count: count})
 	}
 }
 
