@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/chariot-giving/delta/delta"
 )
@@ -128,9 +129,11 @@ func outcomeOf(err error) string {
 func (i *instruments) record(ctx context.Context, from *Telemetry, measurement delta.Measurement) {
 	switch m := measurement.(type) {
 	case delta.AttemptMeasurement:
-		i.series.of(seriesKey{attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)}).sum.Add(1)
+		key := seriesKey{attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)}
+		attempts := i.series.of(key)
+		attempts.sum.Add(1)
 		if m.Outcome == delta.OutcomeSynced {
-			i.lag.Record(ctx, m.Lag.Seconds(), i.series.of(seriesKey{family: lagFamily, a: m.Kind, b: m.Namespace}).record...)
+			i.lag.Record(ctx, m.Lag.Seconds(), i.lagOf(attempts, key).record...)
 		}
 	case delta.InformMeasurement:
 		i.series.of(seriesKey{informedFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Result)}).sum.Add(int64(m.Objects))
@@ -147,6 +150,19 @@ func (i *instruments) record(ctx context.Context, from *Telemetry, measurement d
 	case delta.DatabaseMeasurement:
 		i.gauges.setDatabase(from, m)
 	}
+}
+
+// lagOf are the labels of the lag of attempts, which are found by the series of these.
+func (i *instruments) lagOf(attempts *series, key seriesKey) *series {
+	if attempts.key != key { // it has what exceeds the bound, of many namespaces
+		return i.series.of(seriesKey{family: lagFamily, a: key.a, b: key.b})
+	}
+	lag := attempts.lag.Load()
+	if lag == nil {
+		lag = i.series.of(seriesKey{family: lagFamily, a: key.a, b: key.b})
+		attempts.lag.Store(lag)
+	}
+	return lag
 }
 
 func (i *instruments) recordPass(ctx context.Context, m delta.PassMeasurement) {
@@ -166,20 +182,16 @@ func (i *instruments) recordPass(ctx context.Context, m delta.PassMeasurement) {
 	}
 }
 
-// callBegins counts a call of a controller that runs, until callEnds.
-func (i *instruments) callBegins(s *delta.Span) (active *series) {
-	active = i.series.of(seriesKey{family: activeFamily, a: s.Kind, b: s.Namespace, c: string(s.Operation)})
-	active.sum.Add(1)
-	return active
-}
-
-func (i *instruments) callEnds(ctx context.Context, active *series, s *endedSpan, end *delta.SpanEnd) {
-	active.sum.Add(-1)
-	key := seriesKey{durationFamily, s.kind, s.namespace, string(s.operation), string(end.Outcome)}
-	i.duration.Record(ctx, end.Duration.Seconds(), i.series.of(key).record...)
-}
-
-func (i *instruments) informEnds(ctx context.Context, s *endedSpan, end *delta.SpanEnd) {
-	key := seriesKey{family: informDurationFamily, a: s.kind, b: string(s.operation), c: outcomeOf(end.Err)}
-	i.informDuration.Record(ctx, end.Duration.Seconds(), i.series.of(key).record...)
+// spanEnds measures a call of a controller, or an inform, that has ended.
+func (i *instruments) spanEnds(ctx context.Context, of *spanType, isSampled bool, end *delta.SpanEnd) {
+	if !isSampled {
+		ctx = context.Background() // the span would be looked for in ctx, for an exemplar
+	}
+	switch {
+	case of.active != nil:
+		of.active.sum.Add(-1)
+		i.duration.Record(ctx, end.Duration.Seconds(), of.duration(string(end.Outcome), &i.series).record...)
+	case kindOf(of.operation) == trace.SpanKindProducer:
+		i.informDuration.Record(ctx, end.Duration.Seconds(), of.duration(outcomeOf(end.Err), &i.series).record...)
+	}
 }

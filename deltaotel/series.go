@@ -61,6 +61,8 @@ type series struct {
 	sum     atomic.Int64
 	record  []metric.RecordOption
 	observe []metric.ObserveOption
+	// lag is what the lag of attempts is measured by; nil before the first, and in other families.
+	lag atomic.Pointer[series]
 }
 
 const (

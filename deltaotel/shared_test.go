@@ -216,3 +216,34 @@ func TestNothingStaysOfAProviderThatRefuses(t *testing.T) {
 		require.Zero(t, provider.meter.registered)
 	}
 }
+
+// Only the outcomes that were seen first are remembered with the kind of a span, and only the kinds that were used last.
+func TestCallsAreMeasuredByAllOutcomesOfManyNamespaces(t *testing.T) {
+	t.Parallel()
+	telemetry, o := unstarted(t)
+	outcomes := []delta.Outcome{
+		delta.OutcomeSynced, delta.OutcomeFailed, delta.OutcomeDegraded, delta.OutcomeDeleted, delta.OutcomeSnoozed, delta.OutcomeUnreadable, delta.OutcomeMixed,
+	}
+	const namespaces, times = 200, 3
+	var all sync.WaitGroup
+	for range times {
+		all.Go(func() {
+			for n := range namespaces * len(outcomes) {
+				span := delta.Span{
+					Operation: delta.OperationWork, Kind: "account", Namespace: fmt.Sprint(n % namespaces), Objects: 1, Resources: make([]delta.SpanResource, 1),
+				}
+				_, end := telemetry.StartSpan(context.Background(), span)
+				end(delta.SpanEnd{Outcome: outcomes[n/namespaces], Duration: time.Second})
+				telemetry.Record(context.Background(), synced(span.Namespace))
+			}
+		})
+	}
+	all.Wait()
+	for _, namespace := range []string{"0", "42", "199"} {
+		for _, outcome := range outcomes {
+			o.requireFigure(times, "delta.work.duration", "kind", "account", "namespace", namespace, "operation", "work", "outcome", string(outcome))
+		}
+		o.requireFigure(0, "delta.work.active", "kind", "account", "namespace", namespace, "operation", "work")
+		o.requireFigure(float64(times*len(outcomes)), "delta.sync.lag", "kind", "account", "namespace", namespace)
+	}
+}

@@ -2,9 +2,7 @@ package deltaotel
 
 import (
 	"context"
-	"hash/maphash"
 	"strings"
-	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -23,40 +21,24 @@ const (
 
 // StartSpan is for Delta.
 func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
-	options := optionsOf[kindOf(s.Operation)]
-	var active *series // of a call
-	if len(s.Resources) > 0 {
+	of := t.spanTypes.of(spanKey{s.Operation, s.Kind, s.Namespace}, &t.instruments.series)
+	options := of.options
+	if of.active != nil {
 		var links []trace.Link
 		ctx, links = t.parentOf(ctx, s.Resources)
 		if len(links) > 0 {
 			options = append(options[:1:1], trace.WithLinks(links...))
 		}
-		active = t.instruments.callBegins(&s)
+		of.active.sum.Add(1)
 	}
-	ctx, span := t.tracer.Start(ctx, t.spanNames.of(s.Operation, s.Kind), options...)
+	ctx, span := t.tracer.Start(ctx, of.name, options...)
 	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
 		span.SetAttributes(t.attributesOf(s)...)
 	}
-	of := endedSpan{s.Kind, s.Namespace, s.Operation}
 	return ctx, func(end delta.SpanEnd) {
-		measured := context.Background()
-		if span.SpanContext().IsSampled() { // for exemplars
-			measured = ctx
-		}
-		switch {
-		case active != nil:
-			t.instruments.callEnds(measured, active, &of, &end)
-		case kindOf(of.operation) == trace.SpanKindProducer:
-			t.instruments.informEnds(measured, &of, &end)
-		}
+		t.instruments.spanEnds(ctx, of, span.SpanContext().IsSampled(), &end)
 		endSpan(span, &end)
 	}
-}
-
-// endedSpan is what is measured of a span by. The span that was begun has more, which is not kept until its end.
-type endedSpan struct {
-	kind, namespace string
-	operation       delta.Operation
 }
 
 func endSpan(span trace.Span, end *delta.SpanEnd) {
@@ -109,47 +91,6 @@ func errorText(err error) (text string) {
 	}()
 	text = err.Error()
 	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
-}
-
-// spanNames are the names of spans that were made last, by a hash of what they are made of: of most spans, which are not sampled, little else is made.
-type spanNames [64]atomic.Pointer[spanName]
-
-type spanName struct {
-	operation  delta.Operation
-	kind, name string
-}
-
-// of is the name of a span: all informs begin alike.
-func (n *spanNames) of(operation delta.Operation, kind string) string {
-	slot := &n[maphash.Comparable(seed, spanName{operation: operation, kind: kind})%uint64(len(n))]
-	if one := slot.Load(); one != nil && one.operation == operation && one.kind == kind {
-		return one.name
-	}
-	begin := string(operation)
-	if kindOf(operation) == trace.SpanKindProducer {
-		begin = string(delta.OperationInform)
-	}
-	one := &spanName{operation: operation, kind: kind, name: begin + " " + kind}
-	slot.Store(one)
-	return one.name
-}
-
-func kindOf(operation delta.Operation) trace.SpanKind {
-	switch operation {
-	case delta.OperationInform, delta.OperationInformMany, delta.OperationInformTx:
-		return trace.SpanKindProducer
-	case delta.OperationWork, delta.OperationWorkBatch, delta.OperationFinalize:
-		return trace.SpanKindConsumer
-	default:
-		return trace.SpanKindInternal
-	}
-}
-
-// optionsOf are those of spans of a kind.
-var optionsOf = map[trace.SpanKind][]trace.SpanStartOption{
-	trace.SpanKindProducer: {trace.WithSpanKind(trace.SpanKindProducer)},
-	trace.SpanKindConsumer: {trace.WithSpanKind(trace.SpanKindConsumer)},
-	trace.SpanKindInternal: {trace.WithSpanKind(trace.SpanKindInternal)},
 }
 
 func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {

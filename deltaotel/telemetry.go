@@ -47,7 +47,7 @@ type Telemetry struct {
 	tracer      trace.Tracer
 	propagator  propagation.TextMapPropagator
 	objectIDs   bool
-	spanNames   spanNames
+	spanTypes   spanTypes
 	shared      *shared
 	instruments *instruments
 	close       func() error
