@@ -108,6 +108,9 @@ type Activities struct {
 	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
 	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
 	Observed func(Observation)
+	// PassBegins is called as a step of a run of an informer begins. It returns the context of the step, and a function that is called at its end; nil for no
+	// call.
+	PassBegins func(context.Context, PassStep, InformInput) (context.Context, func(PassObservation))
 	// PassEnded is called when a pass of an informer has ended and that was noted, or could not be, Listed after each page of it was written, and
 	// ClaimsLost when calls of user code were ended because others may have claimed their resources; nil for no call.
 	PassEnded  func(PassObservation)

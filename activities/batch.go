@@ -294,20 +294,28 @@ func (r *batchRun) isUnbatched(one *claimed) bool {
 
 // counts counts what became of a member, whose row is nil if it went on without us. It reports whether a dispatcher has to look.
 func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
+	wake, isNew := r.addToProgress(one, row)
+	if isNew && one.tx.committed { // without the lock, which heartbeats wait for: it may read the row, and calls user code
+		r.observe(one.observed(deltatype.ResourceStateSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
+	}
+	return wake
+}
+
+// addToProgress also reports whether the member was not counted before.
+func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if one.counted {
-		return row == nil
+		return row == nil, false
 	}
 	one.counted = true
 	if one.tx.committed {
 		r.progress.Synced++
-		r.observe(one.observed(deltatype.ResourceStateSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
-		return true
+		return true, true
 	}
 	if row == nil {
 		r.progress.Left++
-		return true
+		return true, true
 	}
 	r.count(one, row.State)
 	rests := row.State == deltatype.ResourceStateSynced || row.State == deltatype.ResourceStateDegraded ||
@@ -315,7 +323,7 @@ func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 	if rests && row.Generation == one.worked.Generation && row.DueAt != nil && row.DispatchAt != nil && row.DispatchAt.After(row.Now) {
 		r.rests = append(r.rests, row.DueAt.Sub(row.Now))
 	}
-	return row.DispatchAt != nil && !row.DispatchAt.After(row.Now)
+	return row.DispatchAt != nil && !row.DispatchAt.After(row.Now), true
 }
 
 // readRow is the row of a member as it is now.

@@ -109,6 +109,9 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if a.needsShards(in) {
 		return a.nameShards(ctx, in)
 	}
+	p := pass{activities: a, in: in, startedAt: time.Now()}
+	ctx, end := a.beginStep(ctx, PassLists, in)
+	defer func() { end(p.observed(ctx, err)) }()
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
 		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
@@ -123,9 +126,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
-	p := pass{
-		activities: a, in: in, began: began.UTC(), cursor: began.UTC(), startedAt: time.Now(), remember: in.Pass != "" && (complete || in.RunForeground),
-	}
+	p.began, p.cursor, p.remember = began.UTC(), began.UTC(), in.Pass != "" && (complete || in.RunForeground)
 	p.progress.Pass, p.logger = a.report(options, complete), a.passLogger(ctx, in)
 	if err := p.beginHistory(passCtx); err != nil {
 		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)

@@ -73,16 +73,38 @@ type PassObservation struct {
 
 // observeEnd hands on what a pass came to.
 func (p *pass) observeEnd(ctx context.Context, failure error) {
-	if p.activities.PassEnded == nil {
-		return
+	if p.activities.PassEnded != nil {
+		p.activities.PassEnded(p.observed(ctx, failure))
 	}
+}
+
+// observed is what a pass came to, so far as it came.
+func (p *pass) observed(ctx context.Context, failure error) PassObservation {
 	if failure != nil && p.cause != nil {
 		failure = p.cause
 	}
-	p.activities.PassEnded(PassObservation{
+	return PassObservation{
 		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: RunID(ctx), Took: time.Since(p.startedAt),
 		Progress: p.progress, New: p.added, Unchanged: p.unchanged, Err: failure,
-	})
+	}
+}
+
+// PassStep is a part of a run of an informer.
+type PassStep int
+
+const (
+	// PassLists is a pass: it lists, and writes what was listed.
+	PassLists PassStep = iota
+	// PassNamesShards comes before the passes of a kind with shards.
+	PassNamesShards
+)
+
+// beginStep has a step of a run begin, in the context that it returns. The function is called at its end.
+func (a *Activities) beginStep(ctx context.Context, step PassStep, in InformInput) (context.Context, func(PassObservation)) {
+	if a.PassBegins == nil {
+		return ctx, func(PassObservation) {}
+	}
+	return a.PassBegins(ctx, step, in)
 }
 
 // observeLost reports a call of user code that was ended because its claim was lost.

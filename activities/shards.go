@@ -45,16 +45,18 @@ func (a *Activities) needsShards(in InformInput) bool {
 
 // nameShards has the controller name the shards, in place of a pass, and says which passes the run is to make of them. If that fails, nothing
 // else has happened.
-func (a *Activities) nameShards(ctx context.Context, in InformInput) (InformProgress, error) {
+func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformProgress, err error) {
 	if !a.Handler.NamesShards() {
 		return InformProgress{}, temporal.NewApplicationError(fmt.Sprintf(
 			"informing shard %q of kind %s: the controller of this worker names no shards: it is another version, or Shards cannot be seen behind a decorator",
 			in.Options.Shard, in.Kind), NoShards)
 	}
-	defer a.heartbeat(ctx)()
-	bounded, _, end := a.boundPass(ctx, in, in.Options)
-	defer end()
 	startedAt := time.Now()
+	ctx, end := a.beginStep(ctx, PassNamesShards, in)
+	defer func() { end(PassObservation{Kind: in.Kind, RunID: RunID(ctx), Took: time.Since(startedAt), Err: err}) }()
+	defer a.heartbeat(ctx)()
+	bounded, _, unlink := a.boundPass(ctx, in, in.Options)
+	defer unlink()
 	shards, err := a.Handler.Shards(bounded)
 	if err != nil {
 		err = fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err)

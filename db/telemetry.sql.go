@@ -13,7 +13,16 @@ import (
 )
 
 const countStates = `-- name: CountStates :many
-SELECT r.kind, r.namespace, r.state, count(*) AS count FROM delta_resource r GROUP BY r.kind, r.namespace, r.state ORDER BY r.kind, r.namespace, r.state
+WITH counted AS (
+    SELECT r.kind, r.namespace, r.state, count(*) AS count FROM delta_resource r GROUP BY r.kind, r.namespace, r.state
+), ranked AS (
+    SELECT c.kind, c.namespace, row_number() OVER (ORDER BY sum(c.count) DESC, c.kind, c.namespace) AS rank FROM counted c GROUP BY c.kind, c.namespace
+)
+SELECT c.kind, (CASE WHEN k.rank <= $1::bigint THEN c.namespace ELSE '' END)::text AS namespace, c.state, sum(c.count)::bigint AS count
+FROM counted c
+JOIN ranked k ON k.kind = c.kind AND k.namespace = c.namespace
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
 `
 
 type CountStatesRow struct {
@@ -23,9 +32,10 @@ type CountStatesRow struct {
 	Count     int64
 }
 
-// All resources. It reads the whole table.
-func (q *Queries) CountStates(ctx context.Context, db DBTX) ([]CountStatesRow, error) {
-	rows, err := db.Query(ctx, countStates)
+// All resources. It reads the whole table. Of the pairs of a kind and a namespace those with the most resources are counted by themselves, so that the
+// answer has a bound; the others are counted together, with an empty namespace, which no resource has.
+func (q *Queries) CountStates(ctx context.Context, db DBTX, most int64) ([]CountStatesRow, error) {
+	rows, err := db.Query(ctx, countStates, most)
 	if err != nil {
 		return nil, err
 	}

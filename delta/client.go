@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -43,10 +42,12 @@ type Client struct {
 	// telemetry is nil where there is none.
 	telemetry *telemetry
 	carriers  carrierReader
-	figures   *figures
-	metrics   *metrics
-	awaiter   awaiter
-	gate      postgresGate
+	// propagators have values of the context of an inform reach its Work.
+	propagators propagators
+	figures     *figures
+	metrics     *metrics
+	awaiter     awaiter
+	gate        postgresGate
 	// attributes tells that the Temporal namespace has Delta's search attributes, as the engine knows that was started last.
 	attributes atomic.Bool
 
@@ -113,10 +114,13 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 			measure:         measureEvery,
 		},
 	}
+	if c.propagators, err = c.findPropagators(); err != nil {
+		return nil, fmt.Errorf("delta: %w", err)
+	}
 	c.condition.done, c.telemetry = make(chan struct{}), newTelemetry(copied.Telemetry, copied.Logger)
 	c.events.telemetry = c.telemetry
 	c.events.log, c.awaiter.pool = copied.Logger, pool
-	c.failures.client, c.failures.log.client, c.failures.log.window = c, c, failureWindow
+	c.failures.client, c.failures.mostBytes, c.failures.log.client, c.failures.log.window = c, maxHandedBytes, c, failureWindow
 	c.limits = newNamespaceLimits(pool, c.wakeAll)
 	c.limits.set(c.boundsOf(nil))
 	c.claims = activities.NewClaims(pool, copied.Logger)
@@ -259,13 +263,4 @@ func (c *Client) tellsOthers(params []deltatype.ObjectInformParams) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	return slices.ContainsFunc(params, func(p deltatype.ObjectInformParams) bool { return c.dispatchers[p.Kind] == nil })
-}
-
-// dial connects to Temporal as the environment says.
-func dial(ctx context.Context, options client.Options) (client.Client, error) {
-	dialled, err := client.DialContext(ctx, options)
-	if err != nil {
-		return nil, fmt.Errorf("reaching Temporal at %s, namespace %q: %w", options.HostPort, options.Namespace, err)
-	}
-	return dialled, nil
 }

@@ -38,9 +38,10 @@ type Config struct {
 	Temporal client.Client
 
 	// TemporalOptions changes the options of the connection that the client makes, after the environment configuration and before it
-	// connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It may be called more than once, since Start can be
-	// tried again. It must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with
-	// Temporal, whose options are the caller's.
+	// connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It is called by NewClient, for its ContextPropagators
+	// where those below are nil, and whenever the client connects, since Start can be tried again: make what may exist only once outside of it. It
+	// must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with Temporal, whose options
+	// are the caller's.
 	//
 	// Defaults to none: the options are those of the environment configuration.
 	TemporalOptions func(*client.Options)
@@ -51,8 +52,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. Calls come
-	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, more are dropped, and counted in the log. Stop waits
-	// a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
+	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, or 32 MiB of them, more are dropped, and
+	// counted in the log and by Telemetry. Stop waits a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
 	//
 	// Defaults to nil: failures are in the log, on the row, and in the events.
 	ErrorHandler func(ctx context.Context, failure Failure)
@@ -60,22 +61,26 @@ type Config struct {
 	// Middleware is called around every call of a controller's Work, WorkBatch and Finalize, and around every listing, the first one outermost.
 	Middleware []Middleware
 
-	// Telemetry takes in what the client measures, and makes spans of informs and of calls of controllers: see the module deltaotel. Its spans are
-	// outside of Middleware. It is not called from any transaction but the caller's of [Client.InformTx].
+	// Telemetry takes in what the client measures, and makes spans of informs, of passes and of calls of controllers: see the module deltaotel. Its
+	// spans are outside of Middleware. It is not called from any transaction but the caller's of [Client.InformTx].
 	//
 	// Defaults to nil: nothing is measured.
 	Telemetry Telemetry
 
 	// CountResourcesInterval is how often resources are counted by kind, namespace and state for Telemetry, by one client for all. That reads the
-	// whole table: 2 seconds or so for ten million rows. At least 15 seconds; negative: never.
+	// whole table: 2 seconds or so for ten million rows. Of the pairs of a kind and a namespace the MaxCountedNamespaces with the most resources are
+	// counted by themselves. At least 15 seconds; negative: never.
 	//
 	// Defaults to 5 minutes.
 	CountResourcesInterval time.Duration
 
 	// ContextPropagators have values of the context of an inform reach Work and Finalize, as those that are given to a Temporal client have them
-	// reach activities: give the same here. Inject is called by each inform, and Extract before Work, with what the inform of the generation
-	// has set: 16 KiB at most, in a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A
-	// WorkBatch gets the headers that all of its resources have alike, or none. An error, or a panic, fails the inform, or the attempt.
+	// reach activities. Inject is called by each inform, and Extract before Work, with what the inform of the generation has set: 16 KiB at most, in
+	// a column of its own, which is no part of the object. A generation of an expiry or a command carries nothing. A WorkBatch gets the headers that
+	// all of its resources have alike, or none. An error, or a panic, fails the inform, or the attempt.
+	//
+	// Defaults to those that TemporalOptions sets, as NewClient finds them; a slice that is empty and not nil is for none. Those of Temporal cannot be
+	// read off a client: give the same here.
 	ContextPropagators []workflow.ContextPropagator
 
 	// WorkflowIDPrefix begins the ids of all workflows, schedules and task queues, so that several installations can
@@ -324,11 +329,6 @@ func (c Config) validate() error {
 	for i, middleware := range c.Middleware {
 		if middleware == nil {
 			return inputError(fmt.Sprintf("Config.Middleware[%d]", i), nil, "must not be nil")
-		}
-	}
-	for i, propagator := range c.ContextPropagators {
-		if propagator == nil {
-			return inputError(fmt.Sprintf("Config.ContextPropagators[%d]", i), nil, "must not be nil")
 		}
 	}
 	switch {

@@ -1,11 +1,14 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
 
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -103,4 +106,42 @@ func (c *Client) reachFor(ctx context.Context, what string) (*engine, error) {
 		return nil, fmt.Errorf("delta: %s: %w", what, err)
 	}
 	return e, nil
+}
+
+// optionsOfConnection are those by which the client connects to Temporal: of the environment configuration, as the user changes them.
+func (c *Client) optionsOfConnection() (client.Options, error) {
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return options, fmt.Errorf("the environment configuration for Temporal: %w", err)
+	}
+	setDefault(&options.HostPort, client.DefaultHostPort)
+	options.Namespace = cmp.Or(c.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
+	options.Logger = TemporalLogger(c.config.Logger)
+	return options, c.changeOptions(&options)
+}
+
+// changeOptions has the user change how Temporal is dialled.
+func (c *Client) changeOptions(options *client.Options) error {
+	change := c.config.TemporalOptions
+	if change == nil {
+		return nil
+	}
+	namespace := options.Namespace
+	change(options)
+	switch {
+	case options.Namespace != namespace:
+		return inputError("Config.TemporalOptions", options.Namespace, "must leave Namespace at %q: set Config.TemporalNamespace", namespace)
+	case options.HostPort == "":
+		return inputError("Config.TemporalOptions", options.HostPort, "must not empty HostPort")
+	}
+	return nil
+}
+
+// dial connects to Temporal.
+func dial(ctx context.Context, options client.Options) (client.Client, error) {
+	dialled, err := client.DialContext(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("reaching Temporal at %s, namespace %q: %w", options.HostPort, options.Namespace, err)
+	}
+	return dialled, nil
 }

@@ -1,7 +1,6 @@
 package delta
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -10,7 +9,6 @@ import (
 
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
@@ -165,36 +163,13 @@ func (e *engine) connect(ctx context.Context) error {
 		}
 		return nil
 	}
-	options, err := envconfig.LoadDefaultClientOptions()
+	options, err := e.client.optionsOfConnection()
 	if err != nil {
-		return fmt.Errorf("the environment configuration for Temporal: %w", err)
-	}
-	setDefault(&options.HostPort, client.DefaultHostPort)
-	options.Namespace = cmp.Or(e.client.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
-	options.Logger = TemporalLogger(e.client.config.Logger)
-	if err := e.changeOptions(&options); err != nil {
 		return err
 	}
 	e.temporal, err = dial(ctx, options)
 	e.ownsTemporal = err == nil
 	return err
-}
-
-// changeOptions has the user change how Temporal is dialled.
-func (e *engine) changeOptions(options *client.Options) error {
-	change := e.client.config.TemporalOptions
-	if change == nil {
-		return nil
-	}
-	namespace := options.Namespace
-	change(options)
-	switch {
-	case options.Namespace != namespace:
-		return inputError("Config.TemporalOptions", options.Namespace, "must leave Namespace at %q: set Config.TemporalNamespace", namespace)
-	case options.HostPort == "":
-		return inputError("Config.TemporalOptions", options.HostPort, "must not empty HostPort")
-	}
-	return nil
 }
 
 // writeSettings makes this client's settings those in force.

@@ -130,29 +130,37 @@ func (e *events) subscribe(size int, categories []EventCategory) (<-chan Event, 
 
 func (e *events) cancel(s *subscription) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if _, there := e.subscriptions[s]; there {
-		delete(e.subscriptions, s)
-		e.end(s)
+	_, there := e.subscriptions[s]
+	delete(e.subscriptions, s)
+	if there {
+		close(s.channel)
+	}
+	dropped := s.dropped
+	e.mu.Unlock()
+	if there {
+		e.warnLost(dropped)
 	}
 }
 
 // close ends all subscriptions, and those that come later at once.
 func (e *events) close() {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.closed = true
-	for s := range e.subscriptions {
-		e.end(s)
+	ended := e.subscriptions
+	e.closed, e.subscriptions = true, nil
+	for s := range ended {
+		close(s.channel)
 	}
-	e.subscriptions = nil
+	e.mu.Unlock()
+	for s := range ended { // nothing writes to them any longer
+		e.warnLost(s.dropped)
+	}
 }
 
-func (e *events) end(s *subscription) {
-	if s.dropped > 0 {
-		e.log.Warn("a subscription ended that has lost events", "dropped", s.dropped)
+// warnLost logs that a subscription has ended that has lost events.
+func (e *events) warnLost(dropped int) {
+	if dropped > 0 {
+		e.log.Warn("a subscription ended that has lost events", "dropped", dropped)
 	}
-	close(s.channel)
 }
 
 // categoryOf is the category of an attempt; empty where it is no event.
@@ -188,8 +196,24 @@ func (e *events) send(category EventCategory, row *deltatype.ResourceRow) {
 	e.publish(Event{EventCategory: category, Resource: row})
 }
 
+// publish hands an event to the subscriptions. What it says of those that are full is said after the lock is released: the Logger and Telemetry are
+// user code, which may be slow, or come back to the client.
 func (e *events) publish(event Event) {
 	event.Timestamp = time.Now().UTC()
+	dropped, full := e.hand(event)
+	if dropped > 0 {
+		e.telemetry.recordDropped("events", dropped)
+	}
+	for _, f := range full {
+		e.log.Warn("a subscription is full: events are dropped", "dropped", f.dropped, "chan_size", f.size)
+	}
+}
+
+// fullSubscription is a subscription of which it is to be logged how many events it has lost.
+type fullSubscription struct{ dropped, size int }
+
+// hand sends an event to the subscriptions that want it, and returns how many of them were full, and those that are to be logged.
+func (e *events) hand(event Event) (dropped int, full []fullSubscription) {
 	row := event.Resource
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -200,13 +224,15 @@ func (e *events) publish(event Event) {
 		event.Resource = row.Clone()
 		select {
 		case s.channel <- event:
+			continue
 		default:
-			s.dropped++
-			e.telemetry.recordDropped("events")
-			if time.Since(s.logged) >= logDroppedEvery {
-				s.logged = time.Now()
-				e.log.Warn("a subscription is full: events are dropped", "dropped", s.dropped, "chan_size", cap(s.channel))
-			}
+		}
+		dropped++
+		s.dropped++
+		if time.Since(s.logged) >= logDroppedEvery {
+			s.logged = time.Now()
+			full = append(full, fullSubscription{s.dropped, cap(s.channel)})
 		}
 	}
+	return dropped, full
 }

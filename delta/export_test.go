@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // SetTiming shortens what a client waits for. Zero leaves a value as it is.
@@ -83,4 +84,30 @@ func Quantile(durations []int64, share float64) time.Duration { return quantile(
 // CountAttempt counts an attempt that was synced.
 func (c *Client) CountAttempt(kind string, took time.Duration) {
 	c.figures.count(&activities.Observation{Outcome: activities.Outcome{Verdict: activities.VerdictSynced, Took: took}, Kind: kind, Attempt: 1})
+}
+
+// InformAround calls what an inform of objects is within: spans, measurements, what the objects carry.
+func (c *Client) InformAround(
+	ctx context.Context, params []deltatype.ObjectInformParams, do func(context.Context) ([]*deltatype.ObjectInformResult, error),
+) error {
+	_, err := c.informWithin(ctx, OperationInform, params, do)
+	return err
+}
+
+// WorkAround calls what a call of Work is within.
+func (c *Client) WorkAround(ctx context.Context, row *deltatype.ResourceRow, carrier string, do func(context.Context) error) error {
+	return c.callWithin(ctx, &Call{Operation: OperationWork, Kind: row.ObjectKind, Resources: []*deltatype.ResourceRow{row}, carriers: []string{carrier}}, do)
+}
+
+// Observe takes in an attempt.
+func (c *Client) Observe(o activities.Observation) { c.observe(o) }
+
+// SetMostHandedBytes bounds how large the failures are together that wait for the ErrorHandler.
+func (c *Client) SetMostHandedBytes(bytes int) { c.failures.mostBytes = bytes }
+
+// Handed is how large the failures are together that wait for the ErrorHandler.
+func (c *Client) Handed() int {
+	c.failures.mu.Lock()
+	defer c.failures.mu.Unlock()
+	return c.failures.bytes
 }

@@ -80,22 +80,31 @@ type noMatchError struct{ error }
 var errNoMatch = errors.New("no match")
 
 const (
-	// maxHandedFailures is how many failures wait for the ErrorHandler before others are dropped.
+	// maxHandedFailures is how many failures wait for the ErrorHandler before others are dropped, and maxHandedBytes how large those that wait are
+	// together: a thousand rows of a megabyte each, with their objects and their errors, would be a gigabyte. One that is larger is taken where none
+	// waits.
 	maxHandedFailures = 1000
+	maxHandedBytes    = 32 << 20
 	// handlerPatience is how long Stop waits for the ErrorHandler.
 	handlerPatience = time.Second
 )
 
-// failures hands failures to the log and to the client's ErrorHandler. The handler is user code: no attempt waits for it.
+// failures hands failures to the log and to the client's ErrorHandler. The handler is user code: no attempt waits for it, and it is called under no
+// lock, as are the Logger and Telemetry.
 type failures struct {
 	client *Client
 	log    failureLog
+	// mostBytes is maxHandedBytes, or less in tests.
+	mostBytes int
 
-	mu      sync.Mutex
-	closed  bool
+	mu     sync.Mutex
+	closed bool
+	// dropped are those that the log has not counted yet; it did so last at logged.
 	dropped int
-	// queue and done are made for the first failure.
+	logged  time.Time
+	// queue and done are made for the first failure; bytes is how large the failures in the queue are together.
 	queue chan Failure
+	bytes int
 	done  chan struct{}
 }
 
@@ -108,35 +117,76 @@ func (f *failures) add(failure Failure) {
 	if failure.Resource != nil {
 		failure.Resource = failure.Resource.Clone()
 	}
+	if !f.enqueue(failure) {
+		f.client.telemetry.recordDropped("failures", 1)
+		f.logDropped(logDroppedEvery)
+	}
+}
+
+// enqueue has the ErrorHandler called for a failure, unless the queue is full. One of a client that has stopped is in the log alone.
+func (f *failures) enqueue(failure Failure) bool {
+	size := failure.size()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return
+		return true
 	}
 	if f.queue == nil {
 		f.queue, f.done = make(chan Failure, maxHandedFailures), make(chan struct{})
 		go f.hand()
 	}
+	if f.bytes > 0 && f.bytes+size > f.mostBytes {
+		f.dropped++
+		return false
+	}
 	select {
 	case f.queue <- failure:
+		f.bytes += size
+		return true
 	default:
 		f.dropped++
-		f.client.telemetry.recordDropped("failures")
+		return false
 	}
+}
+
+// size is about how many bytes a failure keeps: those of its row, which has the text of the error, and of the stack.
+func (f *Failure) size() int {
+	const fields = 1 << 10
+	size := fields + len(f.Stack)
+	if r := f.Resource; r != nil {
+		size += len(r.EncodedObject) + len(r.Metadata)
+		for _, tag := range r.Tags {
+			size += len(tag)
+		}
+		for _, e := range r.Errors {
+			size += len(e.Error) + len(e.Trace)
+		}
+	}
+	return size
+}
+
+// logDropped logs how many failures were dropped, if that was not done within the interval.
+func (f *failures) logDropped(every time.Duration) {
+	f.mu.Lock()
+	dropped := f.dropped
+	if dropped == 0 || (!f.logged.IsZero() && time.Since(f.logged) < every) {
+		f.mu.Unlock()
+		return
+	}
+	f.dropped, f.logged = 0, time.Now()
+	f.mu.Unlock()
+	f.client.config.Logger.Warn("the ErrorHandler is too slow: failures were not given to it", "failures", dropped)
 }
 
 // hand calls the ErrorHandler for one failure after the other.
 func (f *failures) hand() {
 	defer close(f.done)
 	for failure := range f.queue {
-		f.handOne(failure)
 		f.mu.Lock()
-		dropped := f.dropped
-		f.dropped = 0
+		f.bytes -= failure.size()
 		f.mu.Unlock()
-		if dropped > 0 {
-			f.client.config.Logger.Warn("the ErrorHandler is too slow: failures were not given to it", "failures", dropped)
-		}
+		f.handOne(failure)
+		f.logDropped(logDroppedEvery)
 	}
 }
 
@@ -166,6 +216,7 @@ func (f *failures) close() {
 		close(f.queue)
 	}
 	f.mu.Unlock()
+	f.logDropped(0)
 	if !isHanding {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
@@ -86,6 +87,7 @@ func TestHealthOverTheLifeOfAClient(t *testing.T) {
 	address := "127.0.0.1:1"
 	config := h.config(with(&controller[account]{}))
 	config.Temporal = nil
+	config.ContextPropagators = []workflow.ContextPropagator{} // so that NewClient does not ask TemporalOptions for any
 	config.TemporalOptions = func(o *client.Options) {
 		o.HostPort, o.Logger = address, quiet{}
 		entered <- struct{}{}

@@ -144,7 +144,7 @@ func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
 		if r.now, err = q.Now(ctx, tx); err != nil {
 			return err
 		}
-		if r.states, err = q.CountStates(ctx, tx); err != nil {
+		if r.states, err = q.CountStates(ctx, tx, MaxCountedNamespaces); err != nil {
 			return fmt.Errorf("counting resources: %w", err)
 		}
 		if r.late, err = q.CountLate(ctx, tx, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
@@ -125,7 +126,11 @@ func TestTheUserChangesTheOptionsOfTheConnection(t *testing.T) {
 	} {
 		config := h.config(with(&controller[account]{}))
 		config.Temporal, config.TemporalOptions = nil, change
-		err := h.client(config).Start(t.Context())
+		_, err := delta.NewClient(h.Pool, config)
+		require.ErrorAs(t, err, new(*delta.InputError))
+		require.ErrorContains(t, err, want)
+		config.ContextPropagators = []workflow.ContextPropagator{} // then only what connects asks
+		err = h.client(config).Start(t.Context())
 		require.ErrorAs(t, err, new(*delta.InputError))
 		require.ErrorContains(t, err, want)
 	}

@@ -104,7 +104,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Keys = r.settings.keyLimits()
 		a.AbandonAfter = c.timing.abandonAfter
 		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
-		a.PassEnded, a.Listed, a.ClaimsLost = c.observePass, c.observeListed, c.observeLost
+		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost
 		a.Stopping = stopping
 		a.HasAttributes = c.attributes.Load
 		kinds[kind] = a

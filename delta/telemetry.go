@@ -16,20 +16,20 @@ import (
 //
 // Later versions may add types of [Measurement], operations, and fields: leave alone what you do not know.
 type Telemetry interface {
-	// StartSpan begins the span of an inform, or of a call of a controller. It returns the context that this is to have, and a function that is
-	// called once, with what it came to. Both may be nil: then the context stays as it is, and nothing is called.
+	// StartSpan begins the span of an inform, of a pass of an informer, or of a call of a controller. It returns the context that this is to have,
+	// and a function that is called once, with what it came to. Both may be nil: then the context stays as it is, and nothing is called.
 	StartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd))
-	// Inject returns what of a context with a span, or of a caller's, travels with the object to its Work, such as W3C's traceparent and tracestate.
-	// Names and values are printable ASCII, names without ' ' and ':', and 4 KiB at most together; others are dropped, which is logged. Nil is for
-	// nothing.
-	Inject(ctx context.Context) map[string]string
+	// Inject sets what of a context with a span, or of a caller's, travels with the object to its Work, such as W3C's traceparent and tracestate.
+	// Names and values are printable ASCII, names without ' ' and ':', and 4 KiB at most together; others are dropped, which is logged. A name is
+	// set once. set must not be called after Inject has returned.
+	Inject(ctx context.Context, set func(name, value string))
 	// Record takes in a measurement: a value of one of the types that have Measurement in their names.
 	Record(ctx context.Context, measurement Measurement)
 }
 
 // Span says what a span is for.
 type Span struct {
-	// Operation is one of an inform, or the method of a controller that is called.
+	// Operation is one of an inform, OperationPass, or the method of a controller that is called.
 	Operation Operation
 	// Kind and Namespace are those of all objects; empty where they differ, and Namespace also where an inform names none.
 	Kind, Namespace string
@@ -37,6 +37,8 @@ type Span struct {
 	Objects int
 	// Resources are those that are worked, in the order of the call; none for an inform and a listing.
 	Resources []SpanResource
+	// Shard is that of a pass, and of its listing; empty where all of the kind is listed.
+	Shard string
 }
 
 // SpanResource is a resource that is worked within a span.
@@ -47,14 +49,14 @@ type SpanResource struct {
 	Generation int64
 	Attempt    int
 	IsFirst    bool
-	// Carrier has the values that Inject returned for the inform that made the generation; nil where there is nothing. Others read it too: it must not be
+	// Carrier has the values that Inject set for the inform that made the generation; nil where there is nothing. Others read it too: it must not be
 	// changed.
 	Carrier map[string]string
 }
 
 // SpanEnd says what the operation of a span came to.
 type SpanEnd struct {
-	// Outcome is that of the resources; [OutcomeMixed] where they differ. It is empty for an inform and for a listing.
+	// Outcome is that of the resources; [OutcomeMixed] where they differ. It is empty for an inform, a listing and a pass.
 	Outcome Outcome
 	// Failed is how many resources failed or degraded.
 	Failed int
@@ -62,9 +64,11 @@ type SpanEnd struct {
 	Err error
 	// Duration is how long it took.
 	Duration time.Duration
+	// Pass is what a pass came to; nil for other operations.
+	Pass *PassMeasurement
 }
 
-// The operations of informs, for [Telemetry].
+// The operations of informs and passes, for [Telemetry].
 const (
 	// OperationInform is [Client.Inform], also within [Client.Sync].
 	OperationInform Operation = "inform"
@@ -72,6 +76,10 @@ const (
 	OperationInformMany Operation = "inform_many"
 	// OperationInformTx is [Client.InformTx] or [Client.InformManyTx].
 	OperationInformTx Operation = "inform_tx"
+	// OperationPass is a pass of an informer, with all that is written for it. Its OperationList is within it.
+	OperationPass Operation = "pass"
+	// OperationShards is that the controller names the shards of a kind, before the passes of a run.
+	OperationShards Operation = "shards"
 )
 
 // Outcome is what an attempt came to, for [Telemetry].
@@ -139,16 +147,6 @@ type InformMeasurement struct {
 	Objects   int
 }
 
-// InformCallMeasurement is one call that informs.
-type InformCallMeasurement struct {
-	// Kind is that of all objects; empty where they differ.
-	Kind      string
-	Operation Operation
-	Duration  time.Duration
-	// Err is the error that the call returned.
-	Err error
-}
-
 // PassMeasurement is a pass of an informer that has ended.
 type PassMeasurement struct {
 	Kind     string
@@ -213,9 +211,12 @@ type PartMeasurement struct {
 // DatabaseMeasurement is what one client at a time measures in the database, for all of them, every 15 seconds. It takes the place of the one
 // before. An empty one comes when another client does it.
 type DatabaseMeasurement struct {
+	// Installation is the id of the database's installation: a program may have clients of several.
+	Installation string
 	// Due has each kind that a client was started with.
 	Due []DueMeasurement
-	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval).
+	// States are the resources by kind, namespace and state, as they were counted last ([Config].CountResourcesInterval). They have the
+	// MaxCountedNamespaces pairs of a kind and a namespace that have the most resources; those of all others are together, with an empty namespace.
 	States []StateMeasurement
 	// Passes has each kind with an informer of which a pass has ended.
 	Passes []LastPassMeasurement
@@ -231,6 +232,10 @@ type DueMeasurement struct {
 
 // MaxDueCounted bounds how many resources are counted that wait for a dispatcher, so that a long outbox costs no more to be measured.
 const MaxDueCounted = 100_000
+
+// MaxCountedNamespaces bounds how many pairs of a kind and a namespace resources are counted by, so that a program with a namespace for each of its
+// customers has not as many metrics.
+const MaxCountedNamespaces = 200
 
 // StateMeasurement counts resources.
 type StateMeasurement struct {
@@ -254,7 +259,6 @@ type LastPassMeasurement struct {
 
 func (AttemptMeasurement) isMeasurement()    {}
 func (InformMeasurement) isMeasurement()     {}
-func (InformCallMeasurement) isMeasurement() {}
 func (PassMeasurement) isMeasurement()       {}
 func (DispatchMeasurement) isMeasurement()   {}
 func (ClaimsLostMeasurement) isMeasurement() {}

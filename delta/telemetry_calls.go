@@ -2,7 +2,6 @@ package delta
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -36,18 +35,13 @@ func (t *telemetry) record(ctx context.Context, m Measurement) {
 	t.to.Record(ctx, m)
 }
 
-// startSpan returns the context of a span, and its end.
-func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
+// startSpan returns the context of a span, and what ends it.
+func (t *telemetry) startSpan(ctx context.Context, span Span) (context.Context, startedSpan) {
 	within, end := t.callStartSpan(ctx, span)
 	if within == nil {
 		within = ctx
 	}
-	return within, func(e SpanEnd) {
-		if end != nil {
-			defer t.recovered("the end of a span")
-			end(e)
-		}
-	}
+	return within, startedSpan{t, end}
 }
 
 func (t *telemetry) callStartSpan(ctx context.Context, span Span) (context.Context, func(SpanEnd)) {
@@ -55,9 +49,26 @@ func (t *telemetry) callStartSpan(ctx context.Context, span Span) (context.Conte
 	return t.to.StartSpan(ctx, span)
 }
 
-func (t *telemetry) inject(ctx context.Context) map[string]string {
+// startedSpan is a span that has not ended.
+type startedSpan struct {
+	telemetry *telemetry
+	// ended is the Telemetry's own; nil for none.
+	ended func(SpanEnd)
+}
+
+func (s startedSpan) end(e SpanEnd) {
+	if s.ended == nil {
+		return
+	}
+	defer s.telemetry.recovered("the end of a span")
+	s.ended(e)
+}
+
+// inject reports whether Inject has returned.
+func (t *telemetry) inject(ctx context.Context, set func(name, value string)) (returned bool) {
 	defer t.recovered("Inject")
-	return t.to.Inject(ctx)
+	t.to.Inject(ctx, set)
+	return true
 }
 
 // recovered keeps a panic from what the Telemetry was called for.
@@ -92,13 +103,12 @@ func (c *Client) informWithin(
 		return do(ctx)
 	}
 	kind, namespace := common(params)
-	within, end := c.telemetry.startSpan(ctx, Span{Operation: operation, Kind: kind, Namespace: namespace, Objects: len(params)})
+	within, span := c.telemetry.startSpan(ctx, Span{Operation: operation, Kind: kind, Namespace: namespace, Objects: len(params)})
 	began := time.Now()
 	defer func() {
 		took := time.Since(began)
-		c.telemetry.record(within, InformCallMeasurement{Kind: kind, Operation: operation, Duration: took, Err: err})
 		c.recordInforms(within, operation, results)
-		end(SpanEnd{Err: err, Duration: took})
+		span.end(SpanEnd{Err: err, Duration: took})
 	}()
 	if err := c.carry(within, params); err != nil {
 		return nil, informError(params, err)
@@ -120,7 +130,11 @@ func common(params []deltatype.ObjectInformParams) (kind, namespace string) {
 	return kind, namespace
 }
 
-// recordInforms counts what informs, or a page of a listing, came to.
+// maxCompared is with how many counts an object is compared.
+const maxCompared = 8
+
+// recordInforms counts what informs, or a page of a listing, came to. Neighbours mostly came to the same, so an object is compared with the latest
+// counts: to look it up in a map took longer than all else that is measured of it. What comes again later is a count of its own.
 func (c *Client) recordInforms(ctx context.Context, operation Operation, results []*deltatype.ObjectInformResult) {
 	if len(results) == 1 && results[0] != nil {
 		m := informMeasurement(operation, results[0])
@@ -128,16 +142,30 @@ func (c *Client) recordInforms(ctx context.Context, operation Operation, results
 		c.telemetry.record(ctx, m)
 		return
 	}
-	counts := map[InformMeasurement]int{}
+	var room [maxCompared]InformMeasurement
+	counts := room[:0]
 	for _, r := range results {
-		if r != nil {
-			counts[informMeasurement(operation, r)]++
+		if r == nil {
+			continue
 		}
+		m := informMeasurement(operation, r)
+		at := len(counts) - 1
+		for at >= 0 && at >= len(counts)-maxCompared && !counts[at].isOf(&m) {
+			at--
+		}
+		if at < 0 || at < len(counts)-maxCompared {
+			at, counts = len(counts), append(counts, m)
+		}
+		counts[at].Objects++
 	}
-	for m, n := range counts {
-		m.Objects = n
-		c.telemetry.record(ctx, m)
+	for i := range counts {
+		c.telemetry.record(ctx, counts[i])
 	}
+}
+
+// isOf reports whether two count the same.
+func (m *InformMeasurement) isOf(o *InformMeasurement) bool {
+	return m.Result == o.Result && m.Kind == o.Kind && m.Namespace == o.Namespace && m.Operation == o.Operation
 }
 
 func informMeasurement(operation Operation, r *deltatype.ObjectInformResult) InformMeasurement {
@@ -190,19 +218,6 @@ func outcomeName(verdict activities.Verdict, isDegraded bool) Outcome {
 	return OutcomeFailed
 }
 
-// recordPass counts a pass that has ended.
-func (c *Client) recordPass(o *activities.PassObservation) {
-	if c.telemetry == nil {
-		return
-	}
-	p := o.Progress
-	c.telemetry.record(context.Background(), PassMeasurement{
-		Kind: o.Kind, Duration: o.Took, Err: o.Err,
-		Listed: int64(p.Listed), New: int64(o.New), Changed: int64(p.Scheduled - o.New), Unchanged: int64(o.Unchanged),
-		Stale: int64(p.Stale), Refused: int64(p.Refused), Deleted: int64(p.Deleted), Withheld: p.Withheld,
-	})
-}
-
 // observeListed takes in a page of a listing that was written.
 func (c *Client) observeListed(results []*deltatype.ObjectInformResult) {
 	if c.telemetry != nil {
@@ -218,33 +233,33 @@ func (c *Client) observeLost(kind, namespace string, resources int) {
 }
 
 // recordDropped counts what a slow reader has not got.
-func (t *telemetry) recordDropped(what string) {
+func (t *telemetry) recordDropped(what string, count int) {
 	if t != nil {
-		t.record(context.Background(), DroppedMeasurement{What: what, Count: 1})
+		t.record(context.Background(), DroppedMeasurement{What: what, Count: count})
 	}
 }
 
 // callWithin has a controller called in the context that the inform of its resources carries, and within a span.
 func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Context) error) (err error) {
-	if c.telemetry == nil && len(c.config.ContextPropagators) == 0 {
+	if c.telemetry == nil && len(c.propagators.all) == 0 {
 		return do(ctx)
 	}
 	carriers, err := c.carriers.read(call.carriers)
 	if err != nil {
 		return err
 	}
-	if ctx, err = c.extract(ctx, carriers); err != nil {
+	if ctx, err = c.propagators.extract(ctx, carriers); err != nil {
 		return err
 	}
 	if c.telemetry == nil {
 		return do(ctx)
 	}
-	ctx, end := c.telemetry.startSpan(ctx, c.spanOf(call, carriers))
+	ctx, span := c.telemetry.startSpan(ctx, c.spanOf(call, carriers))
 	began := time.Now()
-	ended := SpanEnd{Outcome: OutcomeFailed, Failed: len(call.Resources), Err: errors.New("the call ended its goroutine (runtime.Goexit)")}
+	ended := SpanEnd{Outcome: OutcomeFailed, Failed: len(call.Resources), Err: errNextExited}
 	defer func() {
 		ended.Duration = time.Since(began)
-		end(ended)
+		span.end(ended)
 	}()
 	err = do(ctx)
 	ended = call.spanEnd(err)
@@ -253,6 +268,9 @@ func (c *Client) callWithin(ctx context.Context, call *Call, do func(context.Con
 
 func (c *Client) spanOf(call *Call, carriers []carrier) Span {
 	span := Span{Operation: call.Operation, Kind: call.Kind, Objects: len(call.Resources), Resources: make([]SpanResource, len(call.Resources))}
+	if call.Pass != nil {
+		span.Shard = call.Pass.Options.Shard
+	}
 	for i, row := range call.Resources {
 		id := row.ObjectID
 		if c.config.HashObjectIDs {

@@ -31,7 +31,7 @@ func (d *dispatcher) recordWoken(way DispatchWay, workflows, resources int, err 
 
 // measure tells Telemetry from time to time how the client stands, and, if no other client does, the database.
 func (e *engine) measure(ctx context.Context) {
-	m := databaseMeter{client: e.client, id: uuid.NewString()}
+	m := databaseMeter{client: e.client, id: uuid.NewString(), installation: e.installation}
 	every := e.client.timing.measure
 	tick := time.NewTicker(min(firstMeasure, every))
 	defer tick.Stop()
@@ -91,8 +91,8 @@ func (e *engine) parts() []PartMeasurement {
 // databaseMeter measures the database for all clients, while it has the lease.
 type databaseMeter struct {
 	client *Client
-	// id is that of this client's run.
-	id string
+	// id is that of this client's run, installation that of the database.
+	id, installation string
 	// until is when the lease passes; zero where another client has it.
 	until time.Time
 	// states are the resources as they were counted last, at counted.
@@ -139,7 +139,7 @@ func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement,
 	if err := m.countStates(ctx); err != nil {
 		m.warn(ctx, err) // the others are measured all the same
 	}
-	measured.States = m.states
+	measured.Installation, measured.States = m.installation, m.states
 	return measured, nil
 }
 
@@ -170,7 +170,7 @@ func (m *databaseMeter) countStates(ctx context.Context) error {
 		return nil
 	}
 	m.counted = time.Now() // a table that is too large for the timeout is not read again at once
-	counts, err := db.New().CountStates(ctx, m.client.pool)
+	counts, err := db.New().CountStates(ctx, m.client.pool, MaxCountedNamespaces)
 	if err != nil {
 		return fmt.Errorf("counting resources: %w", err)
 	}

@@ -26,7 +26,7 @@ type recorder struct {
 func (*recorder) StartSpan(ctx context.Context, _ delta.Span) (context.Context, func(delta.SpanEnd)) {
 	return ctx, nil
 }
-func (*recorder) Inject(context.Context) map[string]string { return nil }
+func (*recorder) Inject(context.Context, func(name, value string)) {}
 func (r *recorder) Record(_ context.Context, m delta.Measurement) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -376,4 +376,32 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return len(recorded[delta.ClaimsLostMeasurement](telemetry)) > 0 })
 	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recorded[delta.ClaimsLostMeasurement](telemetry))
+}
+
+// Without a bound, a program with a namespace for each customer would have as many metrics, and read as many rows every few minutes.
+func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	// In namespace i are i resources of one kind, and one that is deleted.
+	h.exec(`insert into delta_resource (kind, object_id, object, hash, namespace, state, max_attempts)
+		select 'account', i || '/' || n, '{}', '\x00', 'n' || i, case when n = 0 then 'deleted' else 'synced' end::delta_resource_state, 1
+		from generate_series(1, 210) i, generate_series(0, i) n`)
+	_, telemetry := h.measured(h.config(with(&controller[account]{})))
+	m := comesNow(t, telemetry, isMeasured)
+	byNamespace, sum := map[string]int64{}, int64(0)
+	for _, s := range m.States {
+		if s.State == deltatype.ResourceStateSynced {
+			byNamespace[s.Namespace] = s.Count
+		}
+		sum += s.Count
+	}
+	require.EqualValues(t, h.count(`select count(*) from delta_resource`), sum)
+	require.Len(t, byNamespace, delta.MaxCountedNamespaces+1)
+	require.EqualValues(t, 11, byNamespace["n11"])
+	require.NotContains(t, byNamespace, "n10")
+	require.EqualValues(t, 10*11/2, byNamespace[""], "the others together")
+	require.Contains(t, m.States, delta.StateMeasurement{Kind: "account", State: deltatype.ResourceStateDeleted, Count: 10})
+
+	found := scrape(t, h.pooled(h.config(), readsOnly))
+	require.InDelta(t, 55, found[`delta_resources{kind="account",namespace="",state="synced"}`], 0)
 }

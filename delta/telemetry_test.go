@@ -152,7 +152,7 @@ func TestAWorkBatchHasTheHeadersThatItsResourcesHaveAlike(t *testing.T) {
 
 // faultyTelemetry is a Telemetry that does what it must not.
 type faultyTelemetry struct {
-	inject func() map[string]string
+	inject func(set func(name, value string))
 	mu     sync.Mutex
 	ends   int
 }
@@ -169,15 +169,15 @@ func (f *faultyTelemetry) StartSpan(_ context.Context, span delta.Span) (context
 	}
 }
 
-func (f *faultyTelemetry) Inject(context.Context) map[string]string { return f.inject() }
-func (*faultyTelemetry) Record(context.Context, delta.Measurement)  { panic("Record") }
+func (f *faultyTelemetry) Inject(_ context.Context, set func(name, value string)) { f.inject(set) }
+func (*faultyTelemetry) Record(context.Context, delta.Measurement)                { panic("Record") }
 
 func TestATelemetryThatPanicsHarmsNothing(t *testing.T) {
 	t.Parallel()
-	for name, inject := range map[string]func() map[string]string{
-		"panics":        func() map[string]string { panic("Inject") },
-		"not printable": func() map[string]string { return map[string]string{"a": "\x00", "b\xff": "c"} },
-		"too long":      func() map[string]string { return map[string]string{"tracestate": strings.Repeat("x", 5000)} },
+	for name, inject := range map[string]func(set func(name, value string)){
+		"panics":        func(set func(name, value string)) { set("a", "b"); panic("Inject") },
+		"not printable": func(set func(name, value string)) { set("a", "\x00"); set("b\xff", "c") },
+		"too long":      func(set func(name, value string)) { set("tracestate", strings.Repeat("x", 5000)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -3,10 +3,62 @@ package deltaotel
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/chariot-giving/delta/delta"
 )
+
+// gauges are the latest measurements of each client, and of the database by each of them: by its Telemetry.
+type gauges struct {
+	mu        sync.Mutex
+	clients   map[*Telemetry]delta.ClientMeasurement
+	databases map[*Telemetry]measuredDatabase
+}
+
+type measuredDatabase struct {
+	at time.Time
+	delta.DatabaseMeasurement
+}
+
+// setClient keeps what was measured of a client. One that has stopped has no parts.
+func (g *gauges) setClient(of *Telemetry, m delta.ClientMeasurement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(m.Parts) == 0 && len(m.Slots) == 0 {
+		delete(g.clients, of)
+		return
+	}
+	if g.clients == nil {
+		g.clients = map[*Telemetry]delta.ClientMeasurement{}
+	}
+	g.clients[of] = m
+}
+
+// setDatabase keeps what a client has measured of the database. An empty measurement says that another client does.
+func (g *gauges) setDatabase(by *Telemetry, m delta.DatabaseMeasurement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m.Installation == "" && len(m.Due) == 0 && len(m.States) == 0 && len(m.Passes) == 0 {
+		delete(g.databases, by)
+		return
+	}
+	if g.databases == nil {
+		g.databases = map[*Telemetry]measuredDatabase{}
+	}
+	g.databases[by] = measuredDatabase{time.Now(), m}
+}
+
+// forget leaves out what a Telemetry has measured.
+func (g *gauges) forget(one *Telemetry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.clients, one)
+	delete(g.databases, one)
+}
 
 // observeGauges registers the gauges, which are read when metrics are collected.
 func (i *instruments) observeGauges(meter metric.Meter) error {
@@ -23,34 +75,24 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 	if err := errors.Join(m.errs...); err != nil {
 		return err
 	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		if client := i.client.Load(); client != nil {
-			for _, part := range client.Parts {
-				value := int64(0)
-				if part.IsUp {
-					value = 1
-				}
-				o.ObserveInt64(up, value, metric.WithAttributes(attribute.String("part", string(part.Part)), attribute.String("kind", part.Kind)))
-			}
-			for kind, n := range client.Slots {
-				o.ObserveInt64(slots, int64(n), metric.WithAttributes(attribute.String("kind", kind)))
-			}
+	callback, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		shown := i.gauges.sum()
+		for of, value := range shown.up {
+			o.ObserveInt64(up, value, metric.WithAttributes(attribute.String("part", string(of.Part)), attribute.String("kind", of.Kind)))
 		}
-		database := i.database.Load()
-		if database == nil {
-			return nil
+		for kind, n := range shown.slots {
+			o.ObserveInt64(slots, n, ofKind(kind))
 		}
-		for _, d := range database.Due {
-			of := metric.WithAttributes(attribute.String("kind", d.Kind))
-			o.ObserveInt64(due, d.Count, of)
-			o.ObserveFloat64(age, d.Oldest.Seconds(), of)
+		for kind, d := range shown.due {
+			o.ObserveInt64(due, d.Count, ofKind(kind))
+			o.ObserveFloat64(age, d.Oldest.Seconds(), ofKind(kind))
 		}
-		for _, s := range database.States {
+		for s, n := range shown.states {
 			of := metric.WithAttributes(attribute.String("kind", s.Kind), attribute.String("namespace", s.Namespace), attribute.String("state", string(s.State)))
-			o.ObserveInt64(resources, s.Count, of)
+			o.ObserveInt64(resources, n, of)
 		}
-		for _, p := range database.Passes {
-			of := metric.WithAttributes(attribute.String("kind", p.Kind))
+		for kind, p := range shown.passes {
+			of := ofKind(kind)
 			if p.Age != nil {
 				o.ObserveFloat64(passAge, p.Age.Seconds(), of)
 			}
@@ -60,5 +102,82 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 		}
 		return nil
 	}, up, slots, due, age, resources, passAge, passLag, failing, withheld)
-	return err
+	if err != nil {
+		return err
+	}
+	i.callbacks = append(i.callbacks, callback)
+	return nil
+}
+
+func ofKind(kind string) metric.ObserveOption {
+	return metric.WithAttributes(attribute.String("kind", kind))
+}
+
+// shownGauges are what all clients have measured, put together.
+type shownGauges struct {
+	// up is by parts without IsUp, states by measurements without Count.
+	up     map[delta.PartMeasurement]int64
+	slots  map[string]int64
+	due    map[string]delta.DueMeasurement
+	states map[delta.StateMeasurement]int64
+	passes map[string]delta.LastPassMeasurement
+}
+
+// sum puts the measurements of all clients together: a part is up if it is for each of them, counts are added, and of ages the longest is shown. Of a
+// database the latest measurement counts, because another client may have taken over from one that does not know it yet.
+func (g *gauges) sum() shownGauges {
+	s := shownGauges{
+		up: map[delta.PartMeasurement]int64{}, slots: map[string]int64{}, due: map[string]delta.DueMeasurement{},
+		states: map[delta.StateMeasurement]int64{}, passes: map[string]delta.LastPassMeasurement{},
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, client := range g.clients {
+		s.addClient(client)
+	}
+	latest := map[string]measuredDatabase{}
+	for _, database := range g.databases {
+		if there, ok := latest[database.Installation]; !ok || there.at.Before(database.at) {
+			latest[database.Installation] = database
+		}
+	}
+	for _, database := range latest {
+		s.addDatabase(database.DatabaseMeasurement)
+	}
+	return s
+}
+
+func (s *shownGauges) addClient(m delta.ClientMeasurement) {
+	for _, part := range m.Parts {
+		of, value := delta.PartMeasurement{Part: part.Part, Kind: part.Kind}, int64(0)
+		if part.IsUp {
+			value = 1
+		}
+		if there, ok := s.up[of]; !ok || value < there {
+			s.up[of] = value
+		}
+	}
+	for kind, n := range m.Slots {
+		s.slots[kind] += int64(n)
+	}
+}
+
+func (s *shownGauges) addDatabase(m delta.DatabaseMeasurement) {
+	for _, d := range m.Due {
+		there := s.due[d.Kind]
+		s.due[d.Kind] = delta.DueMeasurement{Count: there.Count + d.Count, Oldest: max(there.Oldest, d.Oldest)}
+	}
+	for _, one := range m.States {
+		n := one.Count
+		one.Count = 0
+		s.states[one] += n
+	}
+	for _, p := range m.Passes {
+		there := s.passes[p.Kind]
+		if there.Age != nil && (p.Age == nil || *there.Age > *p.Age) {
+			p.Age = there.Age
+		}
+		p.Lag, p.Failing, p.Withheld = max(there.Lag, p.Lag), there.Failing+p.Failing, there.Withheld+p.Withheld
+		s.passes[p.Kind] = p
+	}
 }

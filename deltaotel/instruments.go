@@ -3,9 +3,9 @@ package deltaotel
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/chariot-giving/delta/delta"
 )
@@ -16,14 +16,13 @@ var (
 	longBuckets  = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400}
 )
 
-// instruments are the metrics of a client.
+// instruments are the metrics of clients.
 type instruments struct {
 	series                                      allSeries
+	gauges                                      gauges
 	duration, lag, informDuration, passDuration metric.Float64Histogram
-
-	// client and database are the latest of their measurements; nil before the first.
-	client   atomic.Pointer[delta.ClientMeasurement]
-	database atomic.Pointer[delta.DatabaseMeasurement]
+	// callbacks are read when metrics are collected.
+	callbacks []metric.Registration
 }
 
 func newInstruments(meter metric.Meter) (*instruments, error) {
@@ -32,7 +31,19 @@ func newInstruments(meter metric.Meter) (*instruments, error) {
 	i.lag = m.histogram("delta.sync.lag", "From the inform, or the expiry or command, that made a generation until it was synced.", longBuckets)
 	i.informDuration = m.histogram("delta.inform.duration", "How long calls of Inform, InformMany and InformTx took.", shortBuckets)
 	i.passDuration = m.histogram("delta.pass.duration", "How long passes of informers took.", longBuckets)
-	return i, errors.Join(append(m.errs, i.observeSums(meter), i.observeGauges(meter))...)
+	if err := errors.Join(append(m.errs, i.observeSums(meter), i.observeGauges(meter))...); err != nil {
+		return nil, errors.Join(err, i.unregister())
+	}
+	return i, nil
+}
+
+// unregister has the metrics no longer collected, but for those that OpenTelemetry keeps itself: histograms.
+func (i *instruments) unregister() error {
+	var errs []error
+	for _, callback := range i.callbacks {
+		errs = append(errs, callback.Unregister())
+	}
+	return errors.Join(errs...)
 }
 
 // maker makes instruments, and keeps the errors.
@@ -92,15 +103,19 @@ func (i *instruments) observeSums(meter metric.Meter) error {
 	for _, instrument := range of {
 		all = append(all, instrument)
 	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		i.series.each(func(f family, s *series) {
-			if instrument := of[f]; instrument != nil {
+	callback, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		i.series.each(func(s *series) {
+			if instrument := of[s.key.family]; instrument != nil {
 				o.ObserveInt64(instrument, s.sum.Load(), s.observe...)
 			}
 		})
 		return nil
 	}, all...)
-	return err
+	if err != nil {
+		return err
+	}
+	i.callbacks = append(i.callbacks, callback)
+	return nil
 }
 
 // outcomeOf is the outcome of what returned an error, or none.
@@ -111,55 +126,72 @@ func outcomeOf(err error) string {
 	return "ok"
 }
 
-func (i *instruments) record(ctx context.Context, measurement delta.Measurement) {
+func (i *instruments) record(ctx context.Context, from *Telemetry, measurement delta.Measurement) {
 	switch m := measurement.(type) {
 	case delta.AttemptMeasurement:
-		i.series.of(attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)).sum.Add(1)
+		key := seriesKey{attemptsFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Outcome)}
+		attempts := i.series.of(key)
+		attempts.sum.Add(1)
 		if m.Outcome == delta.OutcomeSynced {
-			i.lag.Record(ctx, m.Lag.Seconds(), i.series.of(lagFamily, m.Kind, m.Namespace).record...)
+			i.lag.Record(ctx, m.Lag.Seconds(), i.lagOf(attempts, key).record...)
 		}
 	case delta.InformMeasurement:
-		i.series.of(informedFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Result)).sum.Add(int64(m.Objects))
-	case delta.InformCallMeasurement:
-		i.informDuration.Record(ctx, m.Duration.Seconds(), i.series.of(informDurationFamily, m.Kind, string(m.Operation), outcomeOf(m.Err)).record...)
+		i.series.of(seriesKey{informedFamily, m.Kind, m.Namespace, string(m.Operation), string(m.Result)}).sum.Add(int64(m.Objects))
 	case delta.PassMeasurement:
 		i.recordPass(ctx, m)
 	case delta.DispatchMeasurement:
-		i.series.of(wokenFamily, m.Kind, string(m.Way), outcomeOf(m.Err)).sum.Add(int64(m.Workflows))
+		i.series.of(seriesKey{family: wokenFamily, a: m.Kind, b: string(m.Way), c: outcomeOf(m.Err)}).sum.Add(int64(m.Workflows))
 	case delta.ClaimsLostMeasurement:
-		i.series.of(claimsLostFamily, m.Kind, m.Namespace).sum.Add(int64(m.Resources))
+		i.series.of(seriesKey{family: claimsLostFamily, a: m.Kind, b: m.Namespace}).sum.Add(int64(m.Resources))
 	case delta.DroppedMeasurement:
-		i.series.of(droppedFamily, m.What).sum.Add(int64(m.Count))
+		i.series.of(seriesKey{family: droppedFamily, a: m.What}).sum.Add(int64(m.Count))
 	case delta.ClientMeasurement:
-		i.client.Store(&m)
+		i.gauges.setClient(from, m)
 	case delta.DatabaseMeasurement:
-		i.database.Store(&m)
+		i.gauges.setDatabase(from, m)
 	}
+}
+
+// lagOf are the labels of the lag of attempts, which are found by the series of these.
+func (i *instruments) lagOf(attempts *series, key seriesKey) *series {
+	if attempts.key != key { // it has what exceeds the bound, of many namespaces
+		return i.series.of(seriesKey{family: lagFamily, a: key.a, b: key.b})
+	}
+	lag := attempts.lag.Load()
+	if lag == nil {
+		lag = i.series.of(seriesKey{family: lagFamily, a: key.a, b: key.b})
+		attempts.lag.Store(lag)
+	}
+	return lag
 }
 
 func (i *instruments) recordPass(ctx context.Context, m delta.PassMeasurement) {
 	outcome := outcomeOf(m.Err)
-	i.series.of(passesFamily, m.Kind, outcome).sum.Add(1)
-	i.passDuration.Record(ctx, m.Duration.Seconds(), i.series.of(passDurationFamily, m.Kind, outcome).record...)
+	i.series.of(seriesKey{family: passesFamily, a: m.Kind, b: outcome}).sum.Add(1)
+	i.passDuration.Record(ctx, m.Duration.Seconds(), i.series.of(seriesKey{family: passDurationFamily, a: m.Kind, b: outcome}).record...)
 	for result, objects := range map[delta.InformResult]int64{
 		delta.InformNew: m.New, delta.InformChanged: m.Changed, delta.InformUnchanged: m.Unchanged, delta.InformStale: m.Stale,
 		delta.InformRefused: m.Refused,
 	} {
 		if objects > 0 {
-			i.series.of(passObjectsFamily, m.Kind, string(result)).sum.Add(objects)
+			i.series.of(seriesKey{family: passObjectsFamily, a: m.Kind, b: string(result)}).sum.Add(objects)
 		}
 	}
 	if m.Deleted > 0 {
-		i.series.of(deletedFamily, m.Kind).sum.Add(m.Deleted)
+		i.series.of(seriesKey{family: deletedFamily, a: m.Kind}).sum.Add(m.Deleted)
 	}
 }
 
-// callBegins counts a call of a controller, until the function is called that it returns.
-func (i *instruments) callBegins(s delta.Span) (ends func(context.Context, delta.SpanEnd)) {
-	active := i.series.of(activeFamily, s.Kind, s.Namespace, string(s.Operation))
-	active.sum.Add(1)
-	return func(ctx context.Context, end delta.SpanEnd) {
-		active.sum.Add(-1)
-		i.duration.Record(ctx, end.Duration.Seconds(), i.series.of(durationFamily, s.Kind, s.Namespace, string(s.Operation), string(end.Outcome)).record...)
+// spanEnds measures a call of a controller, or an inform, that has ended.
+func (i *instruments) spanEnds(ctx context.Context, of *spanType, isSampled bool, end *delta.SpanEnd) {
+	if !isSampled {
+		ctx = context.Background() // the span would be looked for in ctx, for an exemplar
+	}
+	switch {
+	case of.active != nil:
+		of.active.sum.Add(-1)
+		i.duration.Record(ctx, end.Duration.Seconds(), of.duration(string(end.Outcome), &i.series).record...)
+	case kindOf(of.operation) == trace.SpanKindProducer:
+		i.informDuration.Record(ctx, end.Duration.Seconds(), of.duration(outcomeOf(end.Err), &i.series).record...)
 	}
 }

@@ -1,6 +1,7 @@
 package deltaotel
 
 import (
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -27,10 +28,12 @@ const (
 	lagFamily
 	informDurationFamily
 	passDurationFamily
+	// families is how many there are.
+	families
 )
 
 // labelsOf are the names of a family's labels, in the order of the values of a seriesKey.
-var labelsOf = map[family][]string{
+var labelsOf = [families][]string{
 	attemptsFamily:       {"kind", "namespace", "operation", "outcome"},
 	activeFamily:         {"kind", "namespace", "operation"},
 	claimsLostFamily:     {"kind", "namespace"},
@@ -54,53 +57,86 @@ type seriesKey struct {
 
 // series is a sum, or what a histogram takes for its labels. They are made once: to make labels costs more than to count.
 type series struct {
+	key     seriesKey
 	sum     atomic.Int64
 	record  []metric.RecordOption
 	observe []metric.ObserveOption
+	// lag is what the lag of attempts is measured by; nil before the first, and in other families.
+	lag atomic.Pointer[series]
 }
 
-// maxSeries bounds how many there are. A program with more combinations, such as of a hundred thousand namespaces, has the others counted together.
-const maxSeries = 10_000
+const (
+	// maxSeries bounds how many a family has: somewhat fewer than the 2,000 that the SDK takes of an instrument. A program with more combinations, such
+	// as of a hundred thousand namespaces, has the others counted together.
+	maxSeries = 1_900
+	// recentSeries is how many are found without a lock. It is a power of two.
+	recentSeries = 512
+)
 
 // allSeries are those that were used. The zero value is empty.
 type allSeries struct {
+	// recent has the series that were found last, by the hash of their key: so none of the goroutines that count waits for another.
+	recent [recentSeries]atomic.Pointer[series]
+
 	mu   sync.RWMutex
 	made map[seriesKey]*series
+	// counts is how many of made each family has, and others has what exceeds that.
+	counts [families]int
+	others [families]*series
 }
 
+var seed = maphash.MakeSeed()
+
 // of finds a series, or makes it.
-func (s *allSeries) of(f family, values ...string) *series {
-	key := seriesKey{family: f}
-	for i, to := range []*string{&key.a, &key.b, &key.c, &key.d}[:len(values)] {
-		*to = values[i]
-	}
-	s.mu.RLock()
-	one := s.made[key]
-	s.mu.RUnlock()
-	if one != nil {
+func (s *allSeries) of(key seriesKey) *series {
+	slot := &s.recent[maphash.Comparable(seed, key)%recentSeries]
+	if one := slot.Load(); one != nil && one.key == key {
 		return one
 	}
-	return s.make(key)
+	one := s.find(key)
+	if one == nil {
+		one = s.make(key)
+	}
+	if one.key == key { // others have many keys: they would only push out those that are found here
+		slot.Store(one)
+	}
+	return one
+}
+
+// find finds a series that was made; nil for none. One that exceeds the bound takes no lock that others wait for.
+func (s *allSeries) find(key seriesKey) *series {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if one := s.made[key]; one != nil {
+		return one
+	}
+	return s.others[key.family]
 }
 
 func (s *allSeries) make(key seriesKey) *series {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.made == nil {
-		s.made = map[seriesKey]*series{}
-	}
-	labels := key.labels()
-	if len(s.made) >= maxSeries {
-		key = seriesKey{family: key.family, a: overflow}
-		labels = []attribute.KeyValue{attribute.Bool(overflow, true)}
-	}
 	if one := s.made[key]; one != nil {
 		return one
 	}
-	option := metric.WithAttributeSet(attribute.NewSet(labels...))
-	one := &series{record: []metric.RecordOption{option}, observe: []metric.ObserveOption{option}}
+	if s.made == nil {
+		s.made = map[seriesKey]*series{}
+	}
+	if s.counts[key.family] == maxSeries {
+		if s.others[key.family] == nil {
+			s.others[key.family] = newSeries(seriesKey{family: key.family, a: overflow}, attribute.Bool(overflow, true))
+		}
+		return s.others[key.family]
+	}
+	one := newSeries(key, key.labels()...)
 	s.made[key] = one
+	s.counts[key.family]++
 	return one
+}
+
+func newSeries(key seriesKey, labels ...attribute.KeyValue) *series {
+	option := metric.WithAttributeSet(attribute.NewSet(labels...))
+	return &series{key: key, record: []metric.RecordOption{option}, observe: []metric.ObserveOption{option}}
 }
 
 // overflow is the label that OpenTelemetry has for what exceeds a bound.
@@ -114,11 +150,20 @@ func (k seriesKey) labels() (all []attribute.KeyValue) {
 	return all
 }
 
-// each calls a function with the series of families.
-func (s *allSeries) each(do func(family, *series)) {
+// each calls a function with all series.
+func (s *allSeries) each(do func(*series)) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for key, one := range s.made {
-		do(key.family, one)
+	all := make([]*series, 0, len(s.made)+len(s.others))
+	for _, one := range s.made {
+		all = append(all, one)
+	}
+	for _, one := range s.others {
+		if one != nil {
+			all = append(all, one)
+		}
+	}
+	s.mu.RUnlock()
+	for _, one := range all {
+		do(one)
 	}
 }

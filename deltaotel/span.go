@@ -21,30 +21,27 @@ const (
 
 // StartSpan is for Delta.
 func (t *Telemetry) StartSpan(ctx context.Context, s delta.Span) (context.Context, func(delta.SpanEnd)) {
-	isCall := len(s.Resources) > 0
-	options := []trace.SpanStartOption{trace.WithSpanKind(kindOf(s))}
-	var callEnds func(context.Context, delta.SpanEnd)
-	if isCall {
+	of := t.spanTypes.of(spanKey{s.Operation, s.Kind, s.Namespace}, &t.instruments.series)
+	options := of.options
+	if of.active != nil {
 		var links []trace.Link
 		ctx, links = t.parentOf(ctx, s.Resources)
 		if len(links) > 0 {
-			options = append(options, trace.WithLinks(links...))
+			options = append(options[:1:1], trace.WithLinks(links...))
 		}
-		callEnds = t.instruments.callBegins(s)
+		of.active.sum.Add(1)
 	}
-	ctx, span := t.tracer.Start(ctx, string(nameOf(s.Operation))+" "+s.Kind, options...)
+	ctx, span := t.tracer.Start(ctx, of.name, options...)
 	if span.IsRecording() { // to make attributes takes as long as all else, and samplers have the name
 		span.SetAttributes(t.attributesOf(s)...)
 	}
 	return ctx, func(end delta.SpanEnd) {
-		if callEnds != nil {
-			callEnds(ctx, end)
-		}
-		endSpan(span, end)
+		t.instruments.spanEnds(ctx, of, span.SpanContext().IsSampled(), &end)
+		endSpan(span, &end)
 	}
 }
 
-func endSpan(span trace.Span, end delta.SpanEnd) {
+func endSpan(span trace.Span, end *delta.SpanEnd) {
 	defer span.End()
 	if !span.IsRecording() {
 		return
@@ -55,9 +52,34 @@ func endSpan(span trace.Span, end delta.SpanEnd) {
 	if end.Failed > 1 || end.Outcome == delta.OutcomeMixed {
 		span.SetAttributes(attribute.Int("delta.failed", end.Failed))
 	}
+	if end.Pass != nil {
+		span.SetAttributes(attributesOfPass(end.Pass, end.Err)...)
+	}
 	if end.Err != nil {
 		span.SetStatus(codes.Error, errorText(end.Err))
 	}
+}
+
+// attributesOfPass say what a pass came to.
+func attributesOfPass(p *delta.PassMeasurement, err error) []attribute.KeyValue {
+	all := []attribute.KeyValue{attribute.String("delta.outcome", outcomeOf(err)), attribute.Int64("delta.pass.listed", p.Listed)}
+	for _, count := range []struct {
+		name string
+		n    int64
+	}{
+		{"new", p.New},
+		{"changed", p.Changed},
+		{"unchanged", p.Unchanged},
+		{"stale", p.Stale},
+		{"refused", p.Refused},
+		{"deleted", p.Deleted},
+		{"withheld", p.Withheld},
+	} {
+		if count.n > 0 {
+			all = append(all, attribute.Int64("delta.pass."+count.name, count.n))
+		}
+	}
+	return all
 }
 
 // errorText is the text of an error as every exporter takes it. One whose method panics has none.
@@ -71,28 +93,14 @@ func errorText(err error) (text string) {
 	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
 }
 
-// nameOf is how spans of an operation begin: all informs alike.
-func nameOf(operation delta.Operation) delta.Operation {
-	if kindOf(delta.Span{Operation: operation}) == trace.SpanKindProducer {
-		return delta.OperationInform
-	}
-	return operation
-}
-
-func kindOf(s delta.Span) trace.SpanKind {
-	switch s.Operation {
-	case delta.OperationInform, delta.OperationInformMany, delta.OperationInformTx:
-		return trace.SpanKindProducer
-	case delta.OperationWork, delta.OperationWorkBatch, delta.OperationFinalize:
-		return trace.SpanKindConsumer
-	default:
-		return trace.SpanKindInternal
-	}
-}
-
 func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {
-	attributes := []attribute.KeyValue{
-		attribute.String("delta.operation", string(s.Operation)), attribute.String("delta.kind", s.Kind), attribute.Int("delta.objects", s.Objects),
+	attributes := make([]attribute.KeyValue, 0, 8)
+	attributes = append(attributes, attribute.String("delta.operation", string(s.Operation)), attribute.String("delta.kind", s.Kind))
+	if s.Objects > 0 {
+		attributes = append(attributes, attribute.Int("delta.objects", s.Objects))
+	}
+	if s.Shard != "" {
+		attributes = append(attributes, attribute.String("delta.shard", s.Shard))
 	}
 	if s.Namespace != "" {
 		attributes = append(attributes, attribute.String("delta.namespace", s.Namespace))

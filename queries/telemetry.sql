@@ -57,5 +57,15 @@ HAVING count(s.age) + count(s.failed_at) > 0
 ORDER BY c.name;
 
 -- name: CountStates :many
--- All resources. It reads the whole table.
-SELECT r.kind, r.namespace, r.state, count(*) AS count FROM delta_resource r GROUP BY r.kind, r.namespace, r.state ORDER BY r.kind, r.namespace, r.state;
+-- All resources. It reads the whole table. Of the pairs of a kind and a namespace those with the most resources are counted by themselves, so that the
+-- answer has a bound; the others are counted together, with an empty namespace, which no resource has.
+WITH counted AS (
+    SELECT r.kind, r.namespace, r.state, count(*) AS count FROM delta_resource r GROUP BY r.kind, r.namespace, r.state
+), ranked AS (
+    SELECT c.kind, c.namespace, row_number() OVER (ORDER BY sum(c.count) DESC, c.kind, c.namespace) AS rank FROM counted c GROUP BY c.kind, c.namespace
+)
+SELECT c.kind, (CASE WHEN k.rank <= @most::bigint THEN c.namespace ELSE '' END)::text AS namespace, c.state, sum(c.count)::bigint AS count
+FROM counted c
+JOIN ranked k ON k.kind = c.kind AND k.namespace = c.namespace
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3;

@@ -41,10 +41,11 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 	const kind, namespace = "account", "default"
 	_, end := telemetry.StartSpan(ctx, delta.Span{Operation: delta.OperationWork, Kind: kind, Namespace: namespace, Resources: make([]delta.SpanResource, 1)})
 	end(delta.SpanEnd{Outcome: delta.OutcomeSynced})
+	_, end = telemetry.StartSpan(ctx, delta.Span{Operation: delta.OperationInform, Kind: kind})
+	end(delta.SpanEnd{})
 	for _, measurement := range []delta.Measurement{
 		delta.AttemptMeasurement{Operation: delta.OperationWork, Kind: kind, Namespace: namespace, Outcome: delta.OutcomeSynced},
 		delta.InformMeasurement{Kind: kind, Namespace: namespace, Operation: delta.OperationInform, Result: delta.InformNew, Objects: 1},
-		delta.InformCallMeasurement{Kind: kind, Operation: delta.OperationInform},
 		delta.PassMeasurement{Kind: kind, New: 1, Deleted: 1, Err: errors.New("down")},
 		delta.DispatchMeasurement{Kind: kind, Way: delta.DispatchBatch, Workflows: 1},
 		delta.ClaimsLostMeasurement{Kind: kind, Namespace: namespace, Resources: 1},

@@ -1,0 +1,66 @@
+package delta_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+// dialling has a client make its own connection, with the propagators of a program whose activities have them.
+func (h *harness) dialling(config *delta.Config) *delta.Config {
+	config.Temporal = nil
+	config.TemporalOptions = func(o *client.Options) {
+		o.HostPort, o.Logger = h.TemporalAddress, quiet{}
+		o.ContextPropagators = append(o.ContextPropagators, tenants{})
+	}
+	return config
+}
+
+// What reaches activities of the program by its connection to Temporal reaches Work from Inform too.
+func TestThePropagatorsOfTheConnectionReachWorkFromInform(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	found := make(chan string, 10)
+	work := &controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
+		tenant, _ := ctx.Value(tenantKey{}).(string)
+		found <- tenant
+		return nil
+	}}
+	h.start(h.dialling(h.config(with(work))))
+	// A client that only informs has no connection, and reads them off all the same.
+	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "acme", receive(t, found))
+
+	// Those of Config.ContextPropagators take their place, also if there are none.
+	none := h.dialling(h.config())
+	none.ContextPropagators = []workflow.ContextPropagator{}
+	_, err = h.client(none).Inform(ofTenant("acme"), account{Name: "bob"}, nil)
+	require.NoError(t, err)
+	require.Empty(t, receive(t, found))
+}
+
+func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("broken"), account{Name: "ann"}, nil)
+	require.ErrorContains(t, err, "Config.TemporalOptions: ContextPropagators[0]: Inject: there is no such tenant")
+	pool, err := pgxpool.New(t.Context(), "postgres://localhost/nothing-connects")
+	require.NoError(t, err)
+	defer pool.Close()
+	for wanted, config := range map[string]*delta.Config{
+		"Config.ContextPropagators[1]":                  {ContextPropagators: []workflow.ContextPropagator{tenants{}, nil}},
+		"Config.TemporalOptions: ContextPropagators[0]": {TemporalOptions: func(o *client.Options) { o.ContextPropagators = []workflow.ContextPropagator{nil} }},
+	} {
+		_, err := delta.NewClient(pool, config)
+		input := new(delta.InputError)
+		require.ErrorAs(t, err, &input)
+		require.Equal(t, wanted, input.Field)
+	}
+}
