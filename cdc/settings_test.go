@@ -2,6 +2,7 @@ package cdc_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -68,6 +69,7 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, printedTexts, texts(change.New[1:]))
 			keys = append(keys, change.New[0].Text)
+			require.LessOrEqual(t, len(keys), 3, "%s", keys) // or else it may go on for ever
 			time.Sleep(300 * time.Millisecond) // longer, together, than the idle timeouts of the role
 		}
 		require.Equal(t, []string{`{"NULL",z}`, `{NULL,a}`, `{NULL,b}`}, keys, "each row is read once, in order")
@@ -162,6 +164,26 @@ func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (
 	}
 	require.NoError(t, b.Err())
 	return rows
+}
+
+// A connection that does nothing between heartbeats is not ended by the server.
+func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
+	t.Parallel()
+	config := hostile.Make(t, cdctest.Admin(t), "role", hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}})
+	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), printed...)
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
+	require.NoError(t, err)
+	snapshot.Close()
+	log := make(said, 100)
+	s, err := cdc.Open(t.Context(), cdc.Config{
+		Conn: config, Slot: config.Database, Publications: []string{"p"}, Heartbeat: 500 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	require.NoError(t, err)
+	defer s.Close()
+	require.Eventually(t, func() bool { return s.Stats().Heartbeats >= 3 }, cdctest.Patience, 20*time.Millisecond)
+	for len(log) > 0 {
+		require.NotContains(t, <-log, "no heartbeat")
+	}
 }
 
 func TestTextIsUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
