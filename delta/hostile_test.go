@@ -206,9 +206,9 @@ func (o *visitor) refusesEncoding() {
 	right := o.open(map[string]string{"client_encoding": "UTF8"})
 	tx, err := o.pool.Begin(ctx)
 	require.NoError(o.t, err)
+	defer func() { _ = tx.Rollback(ctx) }()
 	_, err = o.clientOn(right, o.controllers(0)).InformTx(ctx, tx, account{Name: "café"}, nil)
 	refused(err)
-	require.NoError(o.t, tx.Rollback(ctx))
 	o.pool = right
 	o.use()
 }
