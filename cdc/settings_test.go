@@ -70,7 +70,7 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 			require.Equal(t, printedTexts, texts(change.New[1:]))
 			keys = append(keys, change.New[0].Text)
 			require.LessOrEqual(t, len(keys), 3, "%s", keys) // or else it may go on for ever
-			time.Sleep(300 * time.Millisecond) // longer, together, than the idle timeouts of the role
+			time.Sleep(300 * time.Millisecond)               // longer, together, than the idle timeouts of the role
 		}
 		require.Equal(t, []string{`{"NULL",z}`, `{NULL,a}`, `{NULL,b}`}, keys, "each row is read once, in order")
 		for row, err := range snapshot.Query(t.Context(), `SELECT count(*) FROM public."Printed"`) {

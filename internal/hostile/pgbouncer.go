@@ -34,15 +34,15 @@ func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int) *pgx.ConnCon
 	folder, err := os.MkdirTemp("/tmp", "pgbouncer-*")
 	require.NoError(tb, err)
 	tb.Cleanup(func() { _ = os.RemoveAll(folder) })
-	require.NoError(tb, os.Chmod(folder, 0o755)) //nolint:gosec // it runs as another user
+	require.NoError(tb, os.Chmod(folder, 0o755))
 	port := testport.Reserve(tb)
 	users, file := filepath.Join(folder, "users"), filepath.Join(folder, "ini")
 	lines := append([]string{
 		"[databases]", fmt.Sprintf("* = host=%s port=%d", config.Host, config.Port), "[pgbouncer]", "listen_addr=127.0.0.1", "listen_port=" + strconv.Itoa(port),
 		"unix_socket_dir=", "auth_type=plain", "auth_file=" + users, "pool_mode=transaction", "default_pool_size=5", "max_client_conn=200",
 	}, settings...)
-	require.NoError(tb, os.WriteFile(users, []byte(fmt.Sprintf("%q %q\n", config.User, config.Password)), 0o644)) //nolint:gosec // as above
-	require.NoError(tb, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644))                        //nolint:gosec // as above
+	require.NoError(tb, os.WriteFile(users, []byte(fmt.Sprintf("%q %q\n", config.User, config.Password)), 0o644))
+	require.NoError(tb, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644))
 	command := exec.Command(path, file)
 	if os.Getuid() == 0 {
 		nobody, err := user.Lookup("nobody")

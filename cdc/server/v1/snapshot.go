@@ -123,7 +123,11 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, cdc.ErrClosed) || s.ctx.Err() != nil || lost(err):
 		refuse(w, http.StatusServiceUnavailable, unavailable, "the snapshot is gone")
 	default:
-		refuse(w, statusOf(err), "unable to get snapshot data", explain(err))
+		status, cause := http.StatusInternalServerError, explain(err)
+		if unordered(err) {
+			status = http.StatusBadRequest
+		}
+		refuse(w, status, "unable to get snapshot data", cause)
 	}
 }
 
@@ -201,15 +205,8 @@ func lost(err error) bool {
 	return server.Code == "55000"
 }
 
-// statusOf is the status of an error that the database has answered a request for rows with.
-func statusOf(err error) int {
-	const undefinedFunction, insufficientPrivilege = "42883", "42501"
+// unordered tells of a column that has no order, such as json.
+func unordered(err error) bool {
 	var server *pgconn.PgError
-	if errors.As(err, &server) && server.Code == undefinedFunction { // a column that has no order, such as json
-		return http.StatusBadRequest
-	}
-	if server != nil && server.Code == insufficientPrivilege { // also of a table with a policy
-		return http.StatusForbidden
-	}
-	return http.StatusInternalServerError
+	return errors.As(err, &server) && server.Code == "42883"
 }
