@@ -71,7 +71,7 @@ type Backfill struct {
 // To go on after a restart, keep [Backfill.Token] together with what you make of the changes, and give it to the next Stream
 // of the slot before the first Next. As long as the backfill is not done, every Stream of the slot must be given it.
 //
-// It fails with an [*InvalidError], [ErrClosed], an error of the server, or the context's, which bounds the beginning only.
+// It fails with an [*InvalidError], a [*RowSecurityError], [ErrClosed], an error of the server, or the context's, which bounds the beginning only.
 func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill, error) {
 	setDefault(&config.Schema, "public")
 	setDefault(&config.ChunkSize, 5000)
@@ -96,7 +96,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 	}
 	connecting, stop := context.WithTimeout(ctx, s.config.Timeout)
 	defer stop()
-	conn, err := connectWriter(connecting, config.Conn)
+	conn, err := connect(connecting, config.Conn, false)
 	if err != nil {
 		return nil, err
 	}

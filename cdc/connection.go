@@ -16,13 +16,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
-)
 
-// session are the settings that decide how values are printed. Snapshots and streams have the same.
-var session = map[string]string{
-	"client_encoding": "UTF8", "datestyle": "ISO, YMD", "intervalstyle": "postgres", "timezone": "UTC",
-	"extra_float_digits": "3", "bytea_output": "hex", "standard_conforming_strings": "on",
-}
+	"github.com/chariot-giving/delta/cdc/internal/settings"
+)
 
 // connection is one to a walsender. It belongs to one goroutine.
 type connection struct {
@@ -32,15 +28,9 @@ type connection struct {
 	intact  map[string]bool // tables that were seen to be whole
 }
 
-// connect opens a connection; replication makes it one to a walsender.
+// connect opens a connection with settings of its own; replication makes it one to a walsender.
 func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*connection, error) {
-	c, result := config.Config.Copy(), &connection{}
-	if c.RuntimeParams == nil {
-		c.RuntimeParams = map[string]string{}
-	}
-	for name, value := range session {
-		c.RuntimeParams[name] = value
-	}
+	c, result := &settings.Own(config).Config, &connection{}
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 64<<10), w)
 	}

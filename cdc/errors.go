@@ -35,6 +35,8 @@ const (
 	FieldWALLevel      Field = "wal_level"
 	FieldServerVersion Field = "server_version"
 	FieldFailover      Field = "Failover"
+	// FieldClientEncoding is of a pool, connection or transaction of the caller's. Those that this package makes have their own.
+	FieldClientEncoding Field = "client_encoding"
 )
 
 // MinServerVersion is the oldest server that is spoken to, as its server_version_num: Postgres 14.
@@ -110,6 +112,20 @@ func (e *ResyncError) Error() string {
 
 // Is matches [ErrResyncNeeded].
 func (e *ResyncError) Is(target error) bool { return target == ErrResyncNeeded }
+
+// RowSecurityError is a table of which row-level security can hide rows from the role. It is not read: a snapshot or a backfill would lack
+// rows that the stream has, because Postgres decodes all of them, whatever policies say.
+type RowSecurityError struct {
+	// Table has its schema in front.
+	Table string
+	// Role is the one that connects.
+	Role string
+}
+
+func (e *RowSecurityError) Error() string {
+	return fmt.Sprintf("cdc: table %q: row-level security hides rows of it from role %q, and the stream has them all: "+
+		"give the role BYPASSRLS, or ownership of a table without FORCE ROW LEVEL SECURITY. To leave rows out, filter them in the publication", e.Table, e.Role)
+}
 
 // AckError is an acknowledgement that was refused. Nothing was confirmed by it.
 type AckError struct {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // The prefixes of the messages that this package writes into the log itself. They are never delivered.
@@ -38,22 +36,6 @@ func parseMark(s string) (m mark, ok bool) {
 	}
 	chunk, err := strconv.ParseUint(parts[1], 10, 64)
 	return mark{backfill: parts[0], chunk: chunk, high: parts[2] == "high"}, err == nil
-}
-
-// connectWriter makes a connection that stays, and that writes messages even for a role that only reads otherwise.
-func connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
-	conn, err := connect(ctx, config, false)
-	if err != nil {
-		return nil, err
-	}
-	if err = conn.patient(ctx); err == nil {
-		_, err = conn.Exec(ctx, `SET default_transaction_read_only = off`).ReadAll()
-	}
-	if err != nil {
-		conn.close()
-		return nil, err
-	}
-	return conn, nil
 }
 
 // emit writes a message into the log.

@@ -3,11 +3,14 @@ package cdc
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
 	"strings"
 	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // page is one of a table: the rows with keys above low and up to high, where these are there.
@@ -21,8 +24,8 @@ type page struct {
 // Rows reads a table as it was at the moment of the snapshot: each row once, as a [KindRead], in the order of the primary key,
 // or of the replica identity's index where there is none. Pages are read ahead by several connections. Names are what they
 // are in the catalog, not quoted. An error is the last thing that it yields: an [*InvalidError] for a table that is not
-// there, is in none of the publications, or has no key, [ErrClosed], [ErrSnapshotGone], the context's error, or one of the server. It spoils nothing for
-// others.
+// there, is in none of the publications, or has no key, a [*RowSecurityError], [ErrClosed], [ErrSnapshotGone], the context's error, or one of the
+// server. It spoils nothing for others.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -203,9 +206,20 @@ func (c *connection) each(ctx context.Context, use func([]Value), sql string, ar
 	}
 	some.take(use)
 	if _, err := result.Close(); err != nil {
-		return fmt.Errorf("cdc: reading: %w", err)
+		return readingError(err)
 	}
 	return nil
+}
+
+// readingError adds to an error of reading what the role lacks, where that is the reason. Postgres names the table: also of a policy that a
+// statement of somebody's own has met, or that was made after the table was looked up.
+func readingError(err error) error {
+	const insufficientPrivilege = "42501"
+	var server *pgconn.PgError
+	if errors.As(err, &server) && server.Code == insufficientPrivilege {
+		return fmt.Errorf("cdc: reading: the role needs the right to read the table, and BYPASSRLS where a policy hides rows of it: %w", err)
+	}
+	return fmt.Errorf("cdc: reading: %w", err)
 }
 
 // batchRows is how many rows share their memory.

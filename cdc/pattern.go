@@ -17,6 +17,9 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 	if len(patterns) == 0 {
 		return nil, invalid(FieldTables, patterns, "at least one pattern")
 	}
+	if err := checkEncoding(ctx, db); err != nil {
+		return nil, err
+	}
 	rows, err := db.Query(ctx, `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND NOT c.relispartition

@@ -39,6 +39,9 @@ func CreatePublication(ctx context.Context, db DB, p Publication) error {
 	if p.AllTables == (len(p.Tables) > 0) {
 		return invalid(FieldTables, p.Name, "either AllTables, or at least one of Tables")
 	}
+	if err := checkEncoding(ctx, db); err != nil {
+		return err
+	}
 	sql := `CREATE PUBLICATION ` + quote(p.Name) + ` FOR ALL TABLES`
 	if !p.AllTables {
 		var tables []string
@@ -102,6 +105,9 @@ func (t PublishedTable) sql() (string, error) {
 // Publications lists those of the database, by name. Tables are those that were named; columns and filters are told by
 // Postgres 15 and later.
 func Publications(ctx context.Context, db DB) ([]Publication, error) {
+	if err := checkEncoding(ctx, db); err != nil {
+		return nil, err
+	}
 	version, err := single[int](ctx, db, `SELECT current_setting('server_version_num')::int`)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: listing publications: %w", err)
@@ -150,6 +156,9 @@ func Publications(ctx context.Context, db DB) ([]Publication, error) {
 // DropPublication drops the one of exactly this name. It fails with [ErrNotFound].
 func DropPublication(ctx context.Context, db DB, name string) error {
 	if err := validateName(FieldPublications, name); err != nil {
+		return err
+	}
+	if err := checkEncoding(ctx, db); err != nil {
 		return err
 	}
 	if _, err := db.Exec(ctx, `DROP PUBLICATION `+quote(name)); err != nil {

@@ -2,14 +2,14 @@ package cdc
 
 import (
 	"context"
-	"fmt"
 	"iter"
 )
 
 // Query reads what a statement of your own selects, as of the moment of the snapshot: rows of texts, which are as in
 // [Snapshot.Rows] and in the stream. args are the texts of its parameters. Names in the statement are those of today. It is
 // one statement, and the rows come as they are taken: it keeps one of the connections until the loop has ended. An error is
-// the last thing that it yields: [ErrClosed], the context's error, or one of the server. It spoils nothing for others.
+// the last thing that it yields: [ErrClosed], the context's error, or one of the server, such as for a table of which a policy hides rows
+// from the role. It spoils nothing for others.
 func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.Seq2[[]Value, error] {
 	return func(yield func([]Value, error) bool) {
 		left := false
@@ -35,7 +35,7 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 				}
 			}
 			if _, err := result.Close(); err != nil {
-				return fmt.Errorf("cdc: reading: %w", err)
+				return readingError(err)
 			}
 			return conn.whole(ctx, "")
 		})

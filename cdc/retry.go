@@ -15,8 +15,9 @@ func passing(err error) bool {
 		return isTransientCode(server.Code) && server.Code != "XX000"
 	}
 	var invalid *InvalidError
+	var hidden *RowSecurityError
 	var large *TooLargeError
 	var spill *spillLost
-	return !errors.As(err, &invalid) && !errors.As(err, &large) && !errors.As(err, &spill) &&
+	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) &&
 		!errors.Is(err, ErrResyncNeeded) && !errors.Is(err, ErrProtocol)
 }

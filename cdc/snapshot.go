@@ -93,9 +93,6 @@ func (s *Snapshot) create(ctx context.Context) error {
 	if err := s.export.requireLogical(ctx); err != nil {
 		return err
 	}
-	if err := s.export.patient(ctx); err != nil {
-		return err
-	}
 	options := "EXPORT_SNAPSHOT"
 	if s.export.version >= 150000 {
 		options = "(SNAPSHOT 'export')"
@@ -122,14 +119,6 @@ func (s *Snapshot) create(ctx context.Context) error {
 
 // holder tells a process of the server from all others, those of before a restart too.
 const holder = `pid || ' ' || backend_start`
-
-// patient has the server keep connections that do nothing for a while.
-func (c *connection) patient(ctx context.Context) error {
-	if _, err := c.Exec(ctx, `SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0`).ReadAll(); err != nil {
-		return fmt.Errorf("cdc: setting up a connection: %w", err)
-	}
-	return nil
-}
 
 // Close ends the snapshot. Nothing can be read from it any more. Close waits for pages that are being read.
 func (s *Snapshot) Close() {
@@ -178,9 +167,7 @@ func (s *Snapshot) join(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = conn.patient(ctx); err == nil {
-		_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
-	}
+	_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
 	var server *pgconn.PgError
 	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
 		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)

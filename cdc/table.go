@@ -43,7 +43,7 @@ func (t *table) identify() (columns []string, err error) {
 func describe(ctx context.Context, conn *connection, schema, name string, publications []string) (*table, error) {
 	full := schema + "." + name
 	rows, err := conn.rows(ctx, `
-		SELECT c.oid, c.relkind, c.relreplident
+		SELECT c.oid, c.relkind, c.relreplident, row_security_active(c.oid), current_user
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`, schema, name)
 	if err != nil {
@@ -51,6 +51,9 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 	}
 	if len(rows) == 0 {
 		return nil, invalid(FieldTable, full, "there is no table of this name")
+	}
+	if rows[0][3].Text == "t" {
+		return nil, &RowSecurityError{Table: full, Role: rows[0][4].Text}
 	}
 	oid := rows[0][0].Text
 	number, err := strconv.ParseUint(oid, 10, 32)

@@ -298,10 +298,11 @@ func writeSet(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases, all answers,
 ) (written int, err error) {
 	if pool, ok := conn.(interface {
-		Begin(ctx context.Context) (pgx.Tx, error)
+		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 	}); ok && pageOf(set) < len(set) {
 		if _, within := conn.(pgx.Tx); !within {
-			err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
+			// Not what the role or the database has by default: the level that all statements of Delta are written for.
+			err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 				written, err = writeSet(ctx, tx, set, options, leases, all)
 				return err
 			})

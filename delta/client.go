@@ -48,6 +48,7 @@ type Client struct {
 	metrics     *metrics
 	awaiter     awaiter
 	gate        postgresGate
+	encoding    encodingCheck
 	// attributes tells that the Temporal namespace has Delta's search attributes, as the engine knows that was started last.
 	attributes atomic.Bool
 
@@ -134,6 +135,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	c.metrics = &metrics{client: c}
 	c.connection = newConnection()
 	c.stopping, c.cancelWork = context.WithCancel(context.Background())
+	c.encoding.pool = pool
 	c.gate = postgresGate{pool: pool, log: copied.Logger, stopping: c.stopping}
 	c.batcher.alone, c.batcher.together, c.batcher.stuckAfter = c.informAlone, c.informTogether, defaultStuckAfter
 	return c, nil
@@ -142,7 +144,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 // Start begins to work the kinds that the client has controllers for, and returns when it does. Work and Inform inherit
 // the values of ctx. When ctx ends the client stops at once, as with a Stop whose context has ended.
 //
-// It returns [ErrNoSchema] where the schema is missing, [ErrOtherInstallation] where another database uses the prefix in
+// It returns [ErrNoSchema] where the schema is missing, an *[InputError] where a setting of the pool's connections keeps Delta from being right,
+// which names it, [ErrOtherInstallation] where another database uses the prefix in
 // the Temporal namespace, and an error with address and reason where Temporal cannot be reached within 10 seconds; informing
 // works in any case, and Start can be tried again. A client can be started once.
 func (c *Client) Start(ctx context.Context) error {

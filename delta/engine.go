@@ -62,6 +62,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.readInstallation(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.checkSettings(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -112,6 +115,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 
 // readInstallation learns which installation the database is.
 func (e *engine) readInstallation(ctx context.Context) error {
+	if err := e.client.encoding.check(ctx); err != nil {
+		return err
+	}
 	installation, err := db.New().GetInstallation(ctx, e.client.pool)
 	if err != nil {
 		return fmt.Errorf("reading the installation: %w", schemaError(err))

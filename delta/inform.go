@@ -113,6 +113,9 @@ func (c *Client) informTogether(ctx context.Context, params []deltatype.ObjectIn
 
 // inform writes a set outside a transaction, and wakes those who dispatch it.
 func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformParams, lockTimeout time.Duration) ([]*deltatype.ObjectInformResult, error) {
+	if err := c.encoding.check(ctx); err != nil {
+		return nil, informError(params, withCause(ctx, err))
+	}
 	lead := c.tellsOthers(params) && c.notifier.lead()
 	results, err := db.InformRetrying(ctx, c.pool, params, db.InformOptions{
 		DefaultMaxAttempts: defaultMaxAttempts,
@@ -148,6 +151,9 @@ func (c *Client) InformManyTx(ctx context.Context, tx pgx.Tx, objects []Object, 
 		return nil, err
 	}
 	return c.informWithin(ctx, OperationInformTx, params, func(ctx context.Context) ([]*deltatype.ObjectInformResult, error) {
+		if err := checkEncoding(tx.Conn()); err != nil {
+			return nil, informError(params, err)
+		}
 		results, err := db.Inform(ctx, tx, params, db.InformOptions{
 			DefaultMaxAttempts: defaultMaxAttempts,
 			DefaultPriority:    PriorityLive,
@@ -217,13 +223,21 @@ func informError(params []deltatype.ObjectInformParams, err error) error {
 	return fmt.Errorf("delta: inform %s: %w", what, schemaError(err))
 }
 
-// schemaError adds the remedy to the errors of a schema that is missing or old.
+// errNoPrepared is the remedy for a pooler that gives each transaction another connection of the server, where the statements of before are not
+// prepared.
+var errNoPrepared = errors.New("the pool connects through a pooler that has no prepared statements: give PgBouncer (1.21 or later) " +
+	"max_prepared_statements, or the pool's connection string default_query_exec_mode=cache_describe")
+
+// schemaError adds the remedy to the errors of a schema that is missing or old, and to those of statements that are not prepared any more.
 func schemaError(err error) error {
 	const undefinedTable, undefinedColumn, undefinedObject, undefinedFunction, invalidSchema = "42P01", "42703", "42704", "42883", "3F000"
+	const noPrepared, duplicatePrepared = "26000", "42P05"
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		switch pg.Code {
 		case undefinedTable, undefinedColumn, undefinedObject, undefinedFunction, invalidSchema:
 			return fmt.Errorf("%w (%w)", ErrNoSchema, err)
+		case noPrepared, duplicatePrepared:
+			return fmt.Errorf("%w (%w)", errNoPrepared, err)
 		}
 	}
 	return err

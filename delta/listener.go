@@ -90,7 +90,7 @@ func (l *listener) listen(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.channel}.Sanitize()); err != nil {
+	if err := listen(ctx, conn, l.pool, l.channel, l.wake); err != nil {
 		return err
 	}
 	l.setListening(true, nil)

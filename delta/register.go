@@ -46,6 +46,9 @@ func (c *Client) Register(r worker.Registry) (err error) {
 	if err != nil {
 		return fmt.Errorf("delta: register: reading the installation: %w", schemaError(err))
 	}
+	if err := errors.Join(c.encoding.check(ctx), c.checkSettings(ctx)); err != nil {
+		return fmt.Errorf("delta: register: %w", err)
+	}
 	if err := c.claimTaskQueue(ctx); err != nil {
 		return fmt.Errorf("delta: register: %w", err)
 	}
@@ -64,7 +67,7 @@ func (c *Client) Register(r worker.Registry) (err error) {
 // gives the tasks of any of them to any worker that polls it.
 func (c *Client) claimTaskQueue(ctx context.Context) error {
 	var others []string
-	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) (err error) {
+	err := pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 		if err := db.New().LockControllers(ctx, tx); err != nil { // two clients that register at once would not see each other
 			return err
 		}

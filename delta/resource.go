@@ -40,6 +40,9 @@ func (r *Resource[T]) CompleteTx(ctx context.Context, tx pgx.Tx) error {
 	case tx == nil:
 		return errors.New("delta: CompleteTx: tx is nil")
 	}
+	if err := checkEncoding(tx.Conn()); err != nil {
+		return fmt.Errorf("delta: CompleteTx: %w", err)
+	}
 	if err := r.completeTx(ctx, tx); err != nil {
 		return fmt.Errorf("delta: CompleteTx: %w", err)
 	}

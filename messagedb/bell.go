@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/puddle/v2"
 )
@@ -28,6 +27,7 @@ type bell struct {
 
 const (
 	bellRetry   = time.Second      // between attempts to listen
+	bellPooled  = 5 * time.Minute  // between attempts where a pooler loses notifications
 	bellTimeout = 10 * time.Second // of one attempt
 )
 
@@ -108,10 +108,11 @@ func (b *bell) listen(ctx context.Context) {
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(bellRetry):
+		retry := bellRetry
+		if errors.Is(err, errNotHeard) {
+			retry = bellPooled
 		}
+		_ = pause(ctx, retry) // the loop looks at the context
 	}
 }
 
@@ -128,7 +129,7 @@ func (b *bell) listenOnce(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(closeCtx)
 	}()
-	if _, err := conn.Exec(acquireCtx, "LISTEN "+pgx.Identifier{b.channel}.Sanitize()); err != nil {
+	if err := listen(acquireCtx, conn, b.pool, b.channel, b.ring); err != nil {
 		return err
 	}
 	b.ring("") // what was written before we listened

@@ -57,11 +57,9 @@ func (c Config) validate() error {
 	return validText(FieldSchema, c.Schema)
 }
 
-// querier is what calls run on: a pool or a transaction.
+// querier is what calls run on: a pool or a transaction, each connection of which is checked.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // Client writes and reads messages. It is safe for concurrent use, except one that InTx made.
@@ -97,7 +95,7 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		config: full,
 		sql:    &alone,
 		txSQL:  &inTx,
-		db:     pool,
+		db:     utf8Pool{pool},
 		pool:   pool,
 		bell:   newBell(pool, channel, full.Logger),
 
@@ -110,7 +108,10 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 // The transaction's search path is the same after each call as before.
 func (c *Client) InTx(tx pgx.Tx) *Client {
 	bound := *c
-	bound.db, bound.tx, bound.sql = tx, tx, c.txSQL
+	bound.db, bound.tx, bound.sql = nil, tx, c.txSQL
+	if tx != nil {
+		bound.db = utf8Tx{tx}
+	}
 	return &bound
 }
 

@@ -43,6 +43,7 @@ const (
 	FieldPositionInterval Field = "PositionInterval"
 	FieldPoison           Field = "Poison"
 	FieldPreviousSize     Field = "PreviousSize"
+	FieldClientEncoding   Field = "client_encoding"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
@@ -166,6 +167,10 @@ const (
 	stateBadText         = "22P02"
 	stateOutOfRange      = "22003"
 	stateNoSuchCharacter = "22P05"
+	stateReadOnly        = "25006"
+
+	stateNoPrepared        = "26000"
+	stateDuplicatePrepared = "42P05"
 )
 
 var (
@@ -208,8 +213,22 @@ func (c *Client) explain(err error, about call) error {
 			return typed
 		}
 	}
+	if pg != nil && pg.Code == stateReadOnly {
+		return fmt.Errorf("messagedb: %s: %s: %w", about, readOnlyReason, err)
+	}
+	if pg != nil && (pg.Code == stateNoPrepared || pg.Code == stateDuplicatePrepared) {
+		return fmt.Errorf("messagedb: %s: %s: %w", about, noPreparedReason, err)
+	}
 	return fmt.Errorf("messagedb: %s: %w", about, err)
 }
+
+// noPreparedReason says what to do behind a pooler that gives each transaction another connection of the server, where the statements of before
+// are not prepared.
+const noPreparedReason = "the pool connects through a pooler that has no prepared statements: give PgBouncer (1.21 or later) max_prepared_statements, " +
+	"or the pool's connection string default_query_exec_mode=cache_describe"
+
+// readOnlyReason says why a connection may not write, which Postgres leaves out. Such a setting is the caller's, and is not overridden.
+const readOnlyReason = "default_transaction_read_only is on for the role, the database or the pool's connection string, or the server is a standby"
 
 func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	switch pg.Code {
@@ -218,14 +237,15 @@ func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	case stateUnique:
 		return unique(pg, about)
 	case stateTooLong:
-		if strings.HasPrefix(pg.Message, "index row size") {
+		if pg.ConstraintName != "" { // an index that the row does not fit into; a JSON value that is too large has none
 			return invalid(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
 		}
 	case stateNoSuchCharacter:
-		return invalid(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold`)
+		return invalid(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold, nor what the encoding of the database has no character for: UTF8 has all`)
 	case stateBadText, stateOutOfRange:
 		// The client checks that it is JSON, but not what jsonb refuses beyond that: half of a surrogate pair, a huge number.
-		if about.writes && !strings.Contains(pg.Message, "bigint") {
+		// Where that was found is said by the routine, because messages are in the language of lc_messages.
+		if about.writes && !strings.Contains(pg.Routine, "int8") && !strings.Contains(pg.Routine, "int64") {
 			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
 		}
 	case stateNoFunction, stateNoSchema, stateNoTable:

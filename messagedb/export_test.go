@@ -16,3 +16,8 @@ func (c *Consumer) Kill() {
 		r.cancel()
 	}
 }
+
+// Explain is what becomes of an error of the server that a write has met.
+func (c *Client) Explain(err error) error {
+	return c.explain(err, call{doing: "writing to stream", stream: "a-1", writes: true})
+}

@@ -3,11 +3,13 @@ package messagedb
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -51,6 +53,9 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 		return err
 	}
 	schema = config.Schema
+	if err := refusePooler(ctx, pool); err != nil {
+		return fmt.Errorf("messagedb: migrating schema %q: %w", schema, err)
+	}
 	lockID := int64(crc32.ChecksumIEEE([]byte("messagedb migrations " + schema)))
 	if err := prepareSchema(ctx, pool, schema, lockID); err != nil {
 		return err
@@ -81,6 +86,9 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 // prepareSchema makes the schema if there is none, and sees that no other message store is in it.
 func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockID int64) error {
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if err := checkEncoding(tx.Conn()); err != nil { // of the schema's name
+			return err
+		}
 		// CREATE SCHEMA IF NOT EXISTS fails when two do it at once.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockID); err != nil {
 			return err
@@ -88,6 +96,9 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 		_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
 		return err
 	})
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == stateReadOnly {
+		err = fmt.Errorf("%s: %w", readOnlyReason, err)
+	}
 	if err != nil {
 		return fmt.Errorf("messagedb: making schema %q: %w", schema, err)
 	}
@@ -104,11 +115,17 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 	return nil
 }
 
-// poolWithPath connects as the pool does, with the schema first on the search path.
+// ownSettings are of the connections that [Migrate] makes for itself: what a role or a database bounds is not to end it half way. It is not made
+// to write where the role may only read. They are set after the connection was made, because a pooler refuses them before.
+const ownSettings = `SET client_encoding TO 'UTF8'; SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0;
+	SET idle_session_timeout TO 0; SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off;
+	SET check_function_bodies TO on; `
+
+// poolWithPath connects as the pool does, with settings of its own and the schema first on the search path.
 func poolWithPath(ctx context.Context, pool *pgxpool.Pool, schema string) (*pgxpool.Pool, error) {
 	config := pool.Config()
 	config.MinConns, config.MinIdleConns, config.MaxConns = 0, 0, 4
-	path := "SET search_path TO " + pgx.Identifier{schema}.Sanitize() + ", public, pg_temp"
+	settings := ownSettings + "SET search_path TO " + pgx.Identifier{schema}.Sanitize() + ", public, pg_temp"
 	after := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if after != nil {
@@ -116,7 +133,7 @@ func poolWithPath(ctx context.Context, pool *pgxpool.Pool, schema string) (*pgxp
 				return err
 			}
 		}
-		_, err := conn.Exec(ctx, path)
+		_, err := conn.Exec(ctx, settings)
 		return err
 	}
 	return pgxpool.NewWithConfig(ctx, config)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // recordedType is the type of the messages that hold positions, as in Eventide.
@@ -70,8 +72,10 @@ func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	}
 	var lag Lag
 	var seconds float64
-	err := c.client.db.QueryRow(ctx, c.client.sql.lag, c.config.Category, position, nullable(c.config.Correlation), member, size).
-		Scan(&lag.Messages, &lag.Last, &seconds)
+	rows, err := c.client.db.Query(ctx, c.client.sql.lag, c.config.Category, position, nullable(c.config.Correlation), member, size)
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&lag.Messages, &lag.Last, &seconds}, func() error { return nil })
+	}
 	lag.Age = time.Duration(seconds * float64(time.Second))
 	return lag, c.client.explain(err, call{doing: "counting what is new in category", category: c.config.Category})
 }

@@ -159,6 +159,9 @@ func (c *Client) protected(ctx context.Context, about call, sql string, position
 	if c.tx == nil {
 		return c.scalar(ctx, about, sql, position, args...)
 	}
+	if err := checkEncoding(c.tx.Conn()); err != nil {
+		return c.explain(err, about)
+	}
 	batch := &pgx.Batch{}
 	batch.Queue("SAVEPOINT messagedb_write")
 	batch.Queue(sql, args...).Query(func(rows pgx.Rows) error {

@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -45,7 +47,7 @@ type Status struct {
 // Up applies every migration that is pending. It is safe to call from many processes at once, and does nothing when
 // all are applied.
 func Up(ctx context.Context, pool *pgxpool.Pool) error {
-	return with(ctx, pool, func(p *goose.Provider) error {
+	return with(ctx, pool, true, func(p *goose.Provider) error {
 		_, err := p.Up(ctx)
 		return err
 	})
@@ -55,7 +57,7 @@ func Up(ctx context.Context, pool *pgxpool.Pool) error {
 // installation of Delta on River was taken over, and its tables are kept, the first migration gives it back what it had,
 // with what became of it since.
 func Down(ctx context.Context, pool *pgxpool.Pool) error {
-	return with(ctx, pool, func(p *goose.Provider) error {
+	return with(ctx, pool, true, func(p *goose.Provider) error {
 		_, err := p.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
 			return nil
@@ -67,7 +69,7 @@ func Down(ctx context.Context, pool *pgxpool.Pool) error {
 // Version returns the version of the newest migration that is applied, 0 if none is.
 func Version(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 	var version int64
-	err := with(ctx, pool, func(p *goose.Provider) (err error) {
+	err := with(ctx, pool, false, func(p *goose.Provider) (err error) {
 		version, err = p.GetDBVersion(ctx)
 		return err
 	})
@@ -77,7 +79,7 @@ func Version(ctx context.Context, pool *pgxpool.Pool) (int64, error) {
 // List returns every migration, oldest first, with the time it was applied.
 func List(ctx context.Context, pool *pgxpool.Pool) ([]Status, error) {
 	var list []Status
-	err := with(ctx, pool, func(p *goose.Provider) error {
+	err := with(ctx, pool, false, func(p *goose.Provider) error {
 		statuses, err := p.Status(ctx)
 		if err != nil {
 			return err
@@ -104,7 +106,8 @@ func appliedAt(ctx context.Context, pool *pgxpool.Pool, local time.Time) (at tim
 	return at.UTC(), err
 }
 
-func with(ctx context.Context, pool *pgxpool.Pool, do func(*goose.Provider) error) error {
+// with calls do for the schema of a pool. changes says that it may change the schema, for which it takes a lock.
+func with(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.Provider) error) error {
 	if pool == nil {
 		return errors.New("migrations: pool is nil: give an open *pgxpool.Pool")
 	}
@@ -112,22 +115,37 @@ func with(ctx context.Context, pool *pgxpool.Pool, do func(*goose.Provider) erro
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
+	if changes {
+		if err := refusePooler(ctx, pool); err != nil {
+			return fmt.Errorf("migrations: %w", err)
+		}
+	}
 	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close() //nolint:errcheck // closes the adapter only: the pool stays the caller's
 
 	// The lock is per schema: two schemas of one database can be migrated at the same time.
 	locker := sessionLocker{int64(crc32.ChecksumIEEE([]byte("delta migrations " + schema)))}
 	if err := ensureTable(ctx, db, locker, table); err != nil {
-		return fmt.Errorf("migrations: schema %q: %w", schema, err)
+		return fmt.Errorf("migrations: schema %q: %w", schema, readOnlyError(err))
 	}
 	provider, err := newProvider(db, FS, goose.WithTableName(table), goose.WithSessionLocker(locker))
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if err := do(provider); err != nil {
-		return fmt.Errorf("migrations: schema %q: %w", schema, err)
+		return fmt.Errorf("migrations: schema %q: %w", schema, readOnlyError(err))
 	}
 	return nil
+}
+
+// readOnlyError adds to an error why the connection may not write. Such a setting is the caller's, and is not overridden.
+func readOnlyError(err error) error {
+	const readOnlyTransaction = "25006"
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == readOnlyTransaction {
+		return fmt.Errorf("the connection may only read, because default_transaction_read_only is on for the role, the database or the pool's "+
+			"connection string, or the server is a standby: %w", err)
+	}
+	return err
 }
 
 func newProvider(db *sql.DB, files fs.FS, options ...goose.ProviderOption) (*goose.Provider, error) {
@@ -139,20 +157,24 @@ func newProvider(db *sql.DB, files fs.FS, options ...goose.ProviderOption) (*goo
 // locate returns the schema that the migrations land in and the table that records them there.
 func locate(ctx context.Context, pool *pgxpool.Pool) (schema, table string, err error) {
 	var current *string
-	var path string
+	var path, encoding string
 	var shared bool
 	var server int
 	err = pool.QueryRow(ctx, `
-		SELECT current_schema(), current_setting('search_path'), current_setting('server_version_num')::int / 10000, EXISTS (
+		SELECT current_schema(), current_setting('search_path'), getdatabaseencoding(), current_setting('server_version_num')::int / 10000, EXISTS (
 			SELECT FROM pg_class WHERE relname = $1 AND relkind = 'r' AND relnamespace = to_regnamespace(quote_ident(current_schema()))
-		)`, gooseTable).Scan(&current, &path, &server, &shared)
+		)`, gooseTable).Scan(&current, &path, &encoding, &server, &shared)
 	if err != nil {
 		return "", "", fmt.Errorf("asking for the current schema: %w", err)
 	}
 	if server < 14 {
 		return "", "", fmt.Errorf("the server is Postgres %d, and Delta needs 14 or later", server)
 	}
-	if current == nil {
+	if encoding != "UTF8" {
+		return "", "", fmt.Errorf("the encoding of the database is %s, and Delta needs UTF8, which objects are written in: create the database anew with "+
+			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
+	}
+	if current == nil || strings.HasPrefix(*current, "pg_") { // that of temporary tables, or the catalog
 		return "", "", fmt.Errorf("there is no schema of search_path %q that this user may use: create it (CREATE SCHEMA …), or grant USAGE on it", path)
 	}
 	if !shared {

@@ -47,6 +47,8 @@ func explain(err error) *problem {
 			return refusal(http.StatusServiceUnavailable, "database", text)
 		}
 		return refusal(http.StatusBadRequest, "invalid", text)
+	case errors.As(err, new(*cdc.RowSecurityError)):
+		return refusal(http.StatusForbidden, "row_security", text)
 	case errors.As(err, new(*cdc.AckError)):
 		return refusal(http.StatusBadRequest, "bad_ack", text)
 	case errors.Is(err, cdc.ErrResyncNeeded):
@@ -81,7 +83,7 @@ func unreachable(err error) bool {
 func explainDatabase(err *pgconn.PgError) *problem {
 	switch class := err.Code[:min(2, len(err.Code))]; {
 	case err.Code == "42501":
-		return refusal(http.StatusForbidden, "denied_by_database", err.Message+": the role needs REPLICATION, CREATE on the database, and to own and read the tables")
+		return refusal(http.StatusForbidden, "denied_by_database", err.Message+": the role needs REPLICATION, CREATE on the database, to own and read the tables, and BYPASSRLS where a policy hides rows")
 	case err.Code == "53400", err.Code == "53300":
 		return refusal(http.StatusServiceUnavailable, "no_room", err.Message+": see max_replication_slots, max_wal_senders and max_connections")
 	case class == "22":

@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/internal/settings"
 	v1 "github.com/chariot-giving/delta/cdc/server/v1"
 )
 
@@ -88,7 +89,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns = config.Conn, connections
+	pooled.ConnConfig, pooled.MaxConns = settings.Own(config.Conn), connections
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -65,9 +66,14 @@ func newHarness(t testing.TB, change func(*server.Config)) *harness {
 // start runs a server on the database, as after a restart.
 func (h *harness) start(change func(*server.Config)) {
 	h.t.Helper()
+	h.startWith(h.Config(), change)
+}
+
+func (h *harness) startWith(conn *pgx.ConnConfig, change func(*server.Config)) {
+	h.t.Helper()
 	h.log = &logged{}
 	config := server.Config{
-		Conn: h.Config(), HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
+		Conn: conn, HeartbeatInterval: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(h.log, nil)),
 		Stream: cdc.Config{StatusInterval: 100 * time.Millisecond, Timeout: time.Minute},
 		// A new slot waits for all transactions of the Postgres that all tests share.
 		CreateTimeout: cdctest.Patience,

@@ -30,10 +30,10 @@ var shared = []string{"internal/exposition"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.
-var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport"}
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/hostile"}
 
 // mayImportTestOnly are prefixes of those few.
-var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport"}
+var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport", "internal/hostile"}
 
 // pkg is what go list tells of a package. Imports and Deps are without those of its tests.
 type pkg struct {

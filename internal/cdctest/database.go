@@ -56,8 +56,8 @@ type Database struct {
 	config func() *pgx.ConnConfig
 }
 
-// New makes one.
-func New(tb testing.TB) *Database {
+// Admin connects to the server's own database, as a superuser.
+func Admin(tb testing.TB) *pgx.ConnConfig {
 	tb.Helper()
 	server.once.Do(func() {
 		config, err := pgx.ParseConfig(deltatest.New(tb).DatabaseURL)
@@ -67,9 +67,16 @@ func New(tb testing.TB) *Database {
 		server.admin = config
 	})
 	require.NotNil(tb, server.admin, "the test that started Postgres has failed")
+	return server.admin.Copy()
+}
+
+// New makes one.
+func New(tb testing.TB) *Database {
+	tb.Helper()
+	admin := Admin(tb)
 	d := &Database{tb: tb, Name: "cdc_" + strings.ToLower(rand.Text()[:12])}
 	d.config = func() *pgx.ConnConfig {
-		config := server.admin.Copy()
+		config := admin.Copy()
 		config.Database = d.Name
 		return config
 	}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
 // connections to the database are for short questions only; those of snapshots and streams come on top.
@@ -57,7 +59,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns = config.Conn, connections
+	pooled.ConnConfig, pooled.MaxConns = settings.Own(config.Conn), connections
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
 // words are those that the names of slots are made of.
@@ -124,7 +125,7 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	conn, err := pgx.ConnectConfig(ctx, h.config.Conn)
+	conn, err := pgx.ConnectConfig(ctx, settings.Own(h.config.Conn))
 	if err != nil {
 		return "", fmt.Errorf("connecting: %w", err)
 	}

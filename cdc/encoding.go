@@ -1,0 +1,36 @@
+package cdc
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// checkEncoding refuses a connection of the caller's on which names are not UTF-8. pgx does not tell the server what it sends, so that a connection
+// has the encoding of its database, unless it says otherwise. The server reports that by itself. What is neither of pgx is taken as it is.
+func checkEncoding(ctx context.Context, db DB) error {
+	var conn *pgx.Conn
+	switch db := db.(type) {
+	case *pgx.Conn:
+		conn = db
+	case interface{ Conn() *pgx.Conn }: // a transaction, or a connection of a pool
+		conn = db.Conn()
+	case interface {
+		Acquire(ctx context.Context) (*pgxpool.Conn, error)
+	}:
+		acquired, err := db.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer acquired.Release()
+		conn = acquired.Conn()
+	}
+	if conn == nil {
+		return nil
+	}
+	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "UTF8" && encoding != "" {
+		return invalid(FieldClientEncoding, encoding, "UTF8: put client_encoding=UTF8 into the connection string")
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+// Package settings decides the settings of the connections that cdc and its server make themselves, so that a role, a database, a
+// server or the environment (PGOPTIONS) cannot change what is read, how values are printed, or how long something may take.
+//
+// The settings are parameters of the startup message, because these win over ALTER ROLE and ALTER DATABASE, and hold from the first
+// statement on. A SET after the connection was made would do as well, but RESET ALL
+// and DISCARD ALL would undo it. PgBouncer refuses such parameters, which does not matter: these connections replicate, export
+// snapshots, or hold one for long, and no pooler can serve them.
+package settings
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// fixed are of all connections. Each exists since Postgres 14 at least.
+var fixed = map[string]string{
+	// Text is UTF-8, whatever the database has it in. What UTF-8 cannot be made of is an error of the server.
+	"client_encoding": "UTF8",
+	// How values are printed, by queries and by the walsender's output plugin alike: snapshots and streams have the same texts.
+	"datestyle": "ISO, YMD", "intervalstyle": "postgres", "timezone": "UTC", "extra_float_digits": "3", "bytea_output": "hex",
+	// How constants and expressions are read: keys that are arrays, the row filters of publications, quoted names.
+	"standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off", "quote_all_identifiers": "off",
+	// A policy that hides rows is an error. With row_security on, they would be missing without a word from snapshots and
+	// backfills, though the stream has them.
+	"row_security": "off",
+	// Statements that need another isolation, or may only read, begin their transaction so.
+	"default_transaction_isolation": "read committed", "default_transaction_read_only": "off", "default_transaction_deferrable": "off",
+	// A snapshot is held for as long as somebody reads it.
+	"idle_in_transaction_session_timeout": "0",
+}
+
+// bounds are timeouts that a role or a database has for the sake of its applications. Contexts bound what is done here. One that
+// the connection string names is meant for these connections, and stays.
+var bounds = map[string]string{"lock_timeout": "0", "statement_timeout": "0"}
+
+// later are timeouts that not all servers know, which would refuse them in a startup message: idle_session_timeout came with
+// Postgres 14, and an older one is to be refused by its version; transaction_timeout came with 17.
+const later = `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest('{idle_session_timeout,transaction_timeout}'::pg_catalog.text[]) AS name
+	WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
+
+// Own returns a copy of a configuration whose connections have the settings of this package. Call it once: each call has a
+// connection that is made ask the server once more.
+func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
+	own := config.Copy()
+	params := maps.Clone(bounds)
+	maps.Copy(params, own.RuntimeParams)
+	maps.Copy(params, fixed)
+	own.RuntimeParams = params
+	before := own.AfterConnect
+	own.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if before != nil {
+			if err := before(ctx, conn); err != nil {
+				return err
+			}
+		}
+		if _, err := conn.Exec(ctx, later).ReadAll(); err != nil {
+			return fmt.Errorf("ending the timeouts of the session: %w", err)
+		}
+		return nil
+	}
+	return own
+}

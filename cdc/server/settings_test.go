@@ -1,0 +1,119 @@
+package server_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// newHarnessOf is a server that connects as a role of its own to a database of its own.
+func newHarnessOf(t *testing.T, config *pgx.ConnConfig) *harness {
+	t.Helper()
+	h := &harness{t: t, s: config.Database}
+	h.startWith(config, nil)
+	return h
+}
+
+func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		_, err := conn.Exec(t.Context(), s)
+		require.NoError(t, err, s)
+	}
+}
+
+// snapshotPage is an answer of a snapshot.
+type snapshotPage struct {
+	Rows []change
+}
+
+func TestSettingsOfARoleOrADatabaseChangeNothingOfTheServer(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	for _, family := range hostile.Families() {
+		for _, place := range hostile.Places() {
+			t.Run(family.Name+" of the "+place, func(t *testing.T) {
+				t.Parallel()
+				config := hostile.Make(t, cdctest.Admin(t), place, family)
+				owner := hostile.Owner(t, cdctest.Admin(t), config)
+				execAs(t, owner, `CREATE TABLE "Täble" (id int PRIMARY KEY, at timestamptz, raw bytea, lasts interval)`,
+					`INSERT INTO "Täble" VALUES (1, '2026-03-04 05:06:07+00', decode('dead00ef', 'hex'), make_interval(days => -1, hours => 2))`)
+				h := newHarnessOf(t, config)
+				time.Sleep(time.Second) // longer than the idle timeouts of the role
+				made := h.slot(h.s, `"tables":["public.*"]`)
+				require.Equal(t, []string{"public.Täble"}, made.Tables)
+				a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public.Täble"), "")
+				require.Equal(t, http.StatusOK, a.status, a.body)
+				want := map[string]any{"id": 1.0, "at": "2026-03-04 05:06:07+00", "raw": `\xdead00ef`, "lasts": "-1 days +02:00:00"}
+				rows := decode[snapshotPage](t, a.body).Rows
+				require.Len(t, rows, 1)
+				require.Equal(t, want, rows[0].New)
+				c := h.dial("/v2/slots/" + h.s + "/stream")
+				execAs(t, owner, `UPDATE "Täble" SET at = at`)
+				m := c.read()
+				require.Equal(t, want, m.Changes[0].New, "%+v", m)
+				require.Equal(t, "Täble", m.Changes[0].Table)
+
+				require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
+				a = h.do("POST", "/v1/snapshot/data", `{"table":"public.Täble","limit":10}`)
+				require.Equal(t, http.StatusOK, a.status, a.body)
+				require.Contains(t, a.body, "2026-03-04")
+			})
+		}
+	}
+}
+
+func TestNamesAreUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
+	t.Parallel()
+	for encoding, name := range map[string]string{"LATIN1": "größe", "EUC_JP": "大きさ", "SQL_ASCII": "größe"} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			config := hostile.MakeEncoded(t, cdctest.Admin(t), encoding)
+			execAs(t, hostile.Owner(t, cdctest.Admin(t), config), `CREATE TABLE "`+name+`" (id int PRIMARY KEY, "`+name+`" text)`, `INSERT INTO "`+name+`" VALUES (1, '`+name+`')`)
+			h := newHarnessOf(t, config)
+			require.Equal(t, []string{"public." + name}, h.slot(h.s, `"tables":["public.*"]`).Tables)
+			a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/"+url.PathEscape("public."+name), "")
+			require.Equal(t, http.StatusOK, a.status, a.body)
+			rows := decode[snapshotPage](t, a.body).Rows
+			require.Len(t, rows, 1)
+			require.Equal(t, map[string]any{"id": 1.0, name: name}, rows[0].New)
+			require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
+			a = h.do("POST", "/v1/snapshot/data", `{"table":"`+name+`","limit":10}`)
+			require.Equal(t, http.StatusOK, a.status, a.body)
+			require.Equal(t, 2, strings.Count(a.body, name), a.body)
+		})
+	}
+}
+
+func TestASnapshotOfATableWithAPolicyIsRefused(t *testing.T) {
+	t.Parallel()
+	config := hostile.MakeEncoded(t, cdctest.Admin(t), "UTF8")
+	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), `CREATE TABLE t (id int PRIMARY KEY, tenant text)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`,
+		`ALTER TABLE t ENABLE ROW LEVEL SECURITY`, `ALTER TABLE t FORCE ROW LEVEL SECURITY`, `CREATE POLICY p ON t USING (tenant = 'a')`)
+	h := newHarnessOf(t, config)
+	h.slot(h.s, `"tables":["public.t"]`)
+	a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.t", "")
+	require.Equal(t, http.StatusForbidden, a.status, a.body)
+	require.Equal(t, "row_security", a.code())
+	require.Contains(t, a.body, "public.t")
+	require.Contains(t, a.body, "BYPASSRLS")
+	require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
+	a = h.do("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
+	require.Equal(t, http.StatusInternalServerError, a.status, a.body)
+	require.Contains(t, a.body, "BYPASSRLS")
+
+	cdctest.Administer(t, `ALTER ROLE `+config.User+` BYPASSRLS`)
+	require.Equal(t, http.StatusOK, h.do("GET", "/v1/init", "").status)
+	a = h.do("POST", "/v1/snapshot/data", `{"table":"t","limit":10}`)
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	require.Equal(t, 2, strings.Count(a.body, `"id"`), a.body)
+}

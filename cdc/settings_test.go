@@ -1,0 +1,326 @@
+package cdc_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/hostile"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// printed is a table whose texts depend on settings, or would. Its key is an array with a null, which comes back as the place of a page.
+var printed = []string{
+	`CREATE TABLE "Printed" (k text[] PRIMARY KEY, at timestamptz, day date, lasts interval, raw bytea, ratio float8, words text)`,
+	`INSERT INTO "Printed" VALUES (ARRAY['NULL', 'z']), (ARRAY[NULL, 'a']), (ARRAY[NULL, 'b'])`,
+	`UPDATE "Printed" SET at = '2026-03-04 05:06:07+00', day = '2026-03-04', lasts = make_interval(days => -1, hours => 2), raw = decode('dead00ef', 'hex'),
+		ratio = 0.1::float8 + 0.2::float8, words = E'a\\b ''c'''`,
+	`CREATE PUBLICATION p FOR TABLE "Printed"`,
+}
+
+// printedTexts are those of all columns but the key.
+var printedTexts = []string{"2026-03-04 05:06:07+00", "2026-03-04", "-1 days +02:00:00", `\xdead00ef`, "0.30000000000000004", `a\b 'c'`}
+
+func texts(row []cdc.Value) (all []string) {
+	for _, v := range row {
+		all = append(all, v.Text)
+	}
+	return all
+}
+
+func execAs(t *testing.T, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		_, err := conn.Exec(t.Context(), s)
+		require.NoError(t, err, s)
+	}
+}
+
+// forEachPlace runs a test with the settings of each family, made by a role and by a database.
+func forEachPlace(t *testing.T, test func(t *testing.T, config *pgx.ConnConfig, family hostile.Family)) {
+	t.Helper()
+	for _, family := range hostile.Families() {
+		for _, place := range hostile.Places() {
+			t.Run(family.Name+" of the "+place, func(t *testing.T) {
+				t.Parallel()
+				test(t, hostile.Make(t, cdctest.Admin(t), place, family), family)
+			})
+		}
+	}
+}
+
+func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	forEachPlace(t, func(t *testing.T, config *pgx.ConnConfig, _ hostile.Family) {
+		owner := hostile.Owner(t, cdctest.Admin(t), config)
+		execAs(t, owner, printed...)
+		snapshot := snapshotBesideAWriter(t, config)
+		var keys []string
+		for change, err := range snapshot.Rows(t.Context(), "public", "Printed") {
+			require.NoError(t, err)
+			require.Equal(t, printedTexts, texts(change.New[1:]))
+			keys = append(keys, change.New[0].Text)
+			require.LessOrEqual(t, len(keys), 3, "%s", keys) // or else it may go on for ever
+			time.Sleep(300 * time.Millisecond)               // longer, together, than the idle timeouts of the role
+		}
+		require.Equal(t, []string{`{"NULL",z}`, `{NULL,a}`, `{NULL,b}`}, keys, "each row is read once, in order")
+		for row, err := range snapshot.Query(t.Context(), `SELECT count(*) FROM public."Printed"`) {
+			require.NoError(t, err)
+			require.Equal(t, "3", row[0].Text)
+		}
+		snapshot.Close()
+
+		stream := streamOf(t, config, snapshot)
+		execAs(t, owner, `UPDATE "Printed" SET words = words WHERE k = ARRAY['NULL', 'z']`)
+		require.Equal(t, printedTexts, texts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
+		require.Equal(t, 3, readAll(t, stream, "Printed", func(change *cdc.Change) {
+			require.Equal(t, printedTexts, texts(change.New[1:]))
+		}))
+	})
+}
+
+// snapshotBesideAWriter makes a slot and a snapshot while somebody writes, whom the server waits for.
+func snapshotBesideAWriter(t *testing.T, config *pgx.ConnConfig) *cdc.Snapshot {
+	t.Helper()
+	writer := hostile.Owner(t, cdctest.Admin(t), config)
+	watcher := hostile.Owner(t, cdctest.Admin(t), config) // a transaction sees the activity as it was when it first looked
+	execAs(t, writer, `CREATE TABLE other ()`, `BEGIN`, `INSERT INTO other DEFAULT VALUES`)
+	type made struct {
+		snapshot *cdc.Snapshot
+		err      error
+	}
+	making := make(chan made, 1)
+	go func() {
+		s, err := cdc.CreateSnapshot(context.WithoutCancel(t.Context()), cdc.SnapshotConfig{
+			Conn: config, Slot: config.Database, Publications: []string{"p"}, PageSize: 1, Connections: 2,
+		})
+		making <- made{s, err}
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		err := watcher.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walsender' AND usename = $1 AND wait_event_type = 'Lock')`,
+			config.User).Scan(&waits)
+		return err == nil && waits || len(making) > 0
+	}, cdctest.Patience, 20*time.Millisecond)
+	time.Sleep(time.Second) // longer than the lock_timeout of the role
+	execAs(t, writer, `COMMIT`)
+	m := <-making
+	require.NoError(t, m.err)
+	t.Cleanup(m.snapshot.Close)
+	return m.snapshot
+}
+
+func streamOf(t *testing.T, config *pgx.ConnConfig, snapshot *cdc.Snapshot) *cdc.Stream {
+	t.Helper()
+	s, err := cdc.Open(t.Context(), cdc.Config{
+		Conn: config, Slot: snapshot.Slot, Publications: []string{"p"}, Start: snapshot.LSN, Logger: quiet, StatusInterval: 200 * time.Millisecond, Timeout: time.Minute,
+	})
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// nextChange is the first change that comes.
+func nextChange(t *testing.T, s *cdc.Stream) *cdc.Change {
+	t.Helper()
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+		transaction, err := s.Next(ctx)
+		cancel()
+		require.NoError(t, err)
+		for change, err := range transaction.Changes() {
+			require.NoError(t, err)
+			return change
+		}
+	}
+}
+
+// readAll reads a table beside the stream, and counts its rows.
+func readAll(t *testing.T, s *cdc.Stream, table string, use func(*cdc.Change)) (rows int) {
+	t.Helper()
+	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: table, ChunkSize: 1})
+	require.NoError(t, err)
+	for !done(b) {
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+		transaction, err := s.Next(ctx)
+		cancel()
+		require.NoError(t, err)
+		for change, err := range transaction.Changes() {
+			require.NoError(t, err)
+			if change.Kind == cdc.KindRead {
+				use(change)
+				rows++
+			}
+		}
+	}
+	require.NoError(t, b.Err())
+	return rows
+}
+
+// A connection that does nothing between heartbeats is not ended by the server.
+func TestHeartbeatsOutliveTheIdleTimeoutOfTheirRole(t *testing.T) {
+	t.Parallel()
+	config := hostile.Make(t, cdctest.Admin(t), "role", hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "100ms"}}})
+	execAs(t, hostile.Owner(t, cdctest.Admin(t), config), printed...)
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
+	require.NoError(t, err)
+	snapshot.Close()
+	log := make(said, 100)
+	s, err := cdc.Open(t.Context(), cdc.Config{
+		Conn: config, Slot: config.Database, Publications: []string{"p"}, Heartbeat: 500 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	require.NoError(t, err)
+	defer s.Close()
+	require.Eventually(t, func() bool { return s.Stats().Heartbeats >= 3 }, cdctest.Patience, 20*time.Millisecond)
+	for len(log) > 0 {
+		require.NotContains(t, <-log, "no heartbeat")
+	}
+}
+
+func TestTextIsUTF8WhateverTheEncodingOfTheDatabaseIs(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	for encoding, name := range map[string]string{"LATIN1": "größe", "EUC_JP": "大きさ", "SQL_ASCII": "größe", "WIN1251": "размер"} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			config := hostile.MakeEncoded(t, cdctest.Admin(t), encoding)
+			owner := hostile.Owner(t, cdctest.Admin(t), config)
+			execAs(t, owner, `CREATE TABLE "`+name+`" ("`+name+`" text PRIMARY KEY)`, `INSERT INTO "`+name+`" VALUES ('`+name+`'), ('`+name+name+`')`,
+				`CREATE PUBLICATION p FOR TABLE "`+name+`"`)
+			snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database, Publications: []string{"p"}, PageSize: 1})
+			require.NoError(t, err)
+			defer snapshot.Close()
+			var read []string
+			for change, err := range snapshot.Rows(t.Context(), "public", name) {
+				require.NoError(t, err)
+				require.Equal(t, name, change.Relation.Table)
+				require.Equal(t, name, change.Relation.Columns[0].Name)
+				read = append(read, change.New[0].Text)
+			}
+			require.Equal(t, []string{name, name + name}, read)
+			stream := streamOf(t, config, snapshot)
+			execAs(t, owner, `INSERT INTO "`+name+`" VALUES ('`+name+`3')`)
+			change := nextChange(t, stream)
+			require.Equal(t, name, change.Relation.Table)
+			require.Equal(t, name+"3", change.New[0].Text)
+			require.Equal(t, 3, readAll(t, stream, name, func(*cdc.Change) {}))
+		})
+	}
+}
+
+func TestNamesGoThroughConnectionsInUTF8Only(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	config := hostile.MakeEncoded(t, cdctest.Admin(t), "LATIN1")
+	pooled, err := pgxpool.ParseConfig("")
+	require.NoError(t, err)
+	pooled.ConnConfig = config
+	pool, err := pgxpool.NewWithConfig(ctx, pooled)
+	require.NoError(t, err)
+	defer pool.Close()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(ctx) }()
+	tx, err := pool.Begin(ctx)
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(ctx) }()
+	for _, db := range []cdc.DB{pool, conn, tx} {
+		_, find := cdc.FindTables(ctx, db, "*")
+		_, list := cdc.Publications(ctx, db)
+		for _, err := range []error{
+			find, list, cdc.CreatePublication(ctx, db, cdc.Publication{Name: "größe", Tables: []cdc.PublishedTable{{Table: "größe"}}}), cdc.DropPublication(ctx, db, "größe"),
+		} {
+			bad := new(cdc.InvalidError)
+			require.ErrorAs(t, err, &bad)
+			require.Equal(t, cdc.FieldClientEncoding, bad.Field)
+			require.Equal(t, "LATIN1", bad.Value)
+		}
+	}
+	_, err = conn.Exec(ctx, `SET client_encoding = 'UTF8'`)
+	require.NoError(t, err)
+	_, err = cdc.Publications(ctx, conn)
+	require.NoError(t, err)
+}
+
+// A database of the encoding SQL_ASCII can hold bytes that are no text of any encoding.
+func TestBytesThatAreNoUTF8AreAnErrorOfTheServer(t *testing.T) {
+	t.Parallel()
+	config := hostile.MakeEncoded(t, cdctest.Admin(t), "SQL_ASCII")
+	owner := hostile.Owner(t, cdctest.Admin(t), config)
+	execAs(t, owner, `CREATE TABLE t (id text PRIMARY KEY)`, `CREATE PUBLICATION p FOR TABLE t`, `SET client_encoding = 'SQL_ASCII'`, `INSERT INTO t VALUES (E'caf\xe9')`)
+	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
+	require.NoError(t, err)
+	defer snapshot.Close()
+	read := 0
+	for _, err = range snapshot.Rows(t.Context(), "public", "t") {
+		if err == nil {
+			read++
+		}
+	}
+	var server *pgconn.PgError
+	require.ErrorAs(t, err, &server)
+	require.Equal(t, "22021", server.Code) // character_not_in_repertoire
+	require.Zero(t, read)
+	stream := streamOf(t, config, snapshot)
+	execAs(t, owner, `INSERT INTO t VALUES (E'th\xe9')`)
+	for err = nil; err == nil; {
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+		_, err = stream.Next(ctx)
+		cancel()
+	}
+	require.ErrorAs(t, err, &server)
+	require.Equal(t, "22021", server.Code)
+}
+
+func TestRowsThatAPolicyHidesAreAnError(t *testing.T) {
+	t.Parallel()
+	admin := cdctest.Admin(t)
+	config := hostile.MakeEncoded(t, admin, "UTF8")
+	owner := hostile.Owner(t, admin, config)
+	execAs(t, owner, `CREATE TABLE t (id int PRIMARY KEY, tenant text)`, `INSERT INTO t VALUES (1, 'a'), (2, 'b')`, `CREATE PUBLICATION p FOR TABLE t`,
+		`ALTER TABLE t ENABLE ROW LEVEL SECURITY`, `CREATE POLICY p ON t USING (tenant = 'a')`)
+	var snapshot *cdc.Snapshot
+	rows := func(slot string) (read int, last error) {
+		snapshot, last = cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: slot})
+		require.NoError(t, last)
+		t.Cleanup(snapshot.Close)
+		for _, err := range snapshot.Rows(t.Context(), "public", "t") {
+			if last = err; err == nil {
+				read++
+			}
+		}
+		return read, last
+	}
+	read, err := rows(config.Database + "_1")
+	require.NoError(t, err, "policies do not hold for the owner of the table")
+	require.Equal(t, 2, read)
+	snapshot.Close() // which has the table locked
+
+	execAs(t, owner, `ALTER TABLE t FORCE ROW LEVEL SECURITY`)
+	read, err = rows(config.Database + "_2")
+	hidden := new(cdc.RowSecurityError)
+	require.ErrorAs(t, err, &hidden)
+	require.Equal(t, cdc.RowSecurityError{Table: "public.t", Role: config.User}, *hidden)
+	require.ErrorContains(t, err, "BYPASSRLS")
+	require.Zero(t, read)
+	for _, err = range snapshot.Query(t.Context(), `SELECT id FROM t`) {
+	}
+	require.ErrorContains(t, err, `"t"`)
+	require.ErrorContains(t, err, "BYPASSRLS")
+	stream := streamOf(t, config, snapshot)
+	_, err = stream.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
+	require.ErrorAs(t, err, &hidden)
+
+	cdctest.Administer(t, `ALTER ROLE `+config.User+` BYPASSRLS`)
+	snapshot.Close()
+	require.Equal(t, 2, readAll(t, stream, "t", func(*cdc.Change) {}))
+}

@@ -1,0 +1,115 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// The pool is the caller's, and perhaps a pooler's connections are behind it: Delta makes no settings there. Its statements do not depend on
+// most of them. This file refuses the few with which they could not be right, instead of overriding what somebody has set.
+
+// encodingCheck remembers that the connections of a pool carry UTF-8.
+type encodingCheck struct {
+	pool   *pgxpool.Pool
+	passed atomic.Bool
+}
+
+// check looks at a connection of the pool until one was right: they are all made in the same way. It asks the server nothing.
+func (e *encodingCheck) check(ctx context.Context) error {
+	if e.passed.Load() {
+		return nil
+	}
+	conn, err := e.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if err := checkEncoding(conn.Conn()); err != nil {
+		return err
+	}
+	e.passed.Store(true)
+	return nil
+}
+
+// checkEncoding refuses a connection on which text would become other text. Go's is UTF-8, and pgx tells the server so only where the
+// connection string has client_encoding. Servers report both settings when a connection is made; a pooler may leave them out.
+func checkEncoding(conn *pgx.Conn) error {
+	if conn == nil {
+		return nil // a transaction of a test's own
+	}
+	const utf8 = "UTF8"
+	if encoding := conn.PgConn().ParameterStatus("server_encoding"); encoding != "" && encoding != utf8 {
+		return inputError("server_encoding", encoding, "must be UTF8, which objects are written in: create the database anew with "+
+			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0")
+	}
+	if encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding != "" && encoding != utf8 {
+		return inputError("client_encoding", encoding, "must be UTF8: leave it out of the pool's connection string, and of what "+
+			"ALTER ROLE and ALTER DATABASE have set, or put client_encoding=UTF8 into the connection string")
+	}
+	return nil
+}
+
+// checkSettings refuses settings of the pool's connections with which a client cannot work its kinds.
+func (c *Client) checkSettings(ctx context.Context) error {
+	settings, err := db.New().FindSettings(ctx, c.pool, []string{"default_transaction_isolation", "default_transaction_read_only"})
+	if err != nil {
+		return fmt.Errorf("reading the settings of the pool's connections: %w", err)
+	}
+	var wrong []error
+	for _, s := range settings {
+		if err := checkSetting(s); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	hidden, err := db.New().FindHiddenTables(ctx, c.pool)
+	if err != nil {
+		return fmt.Errorf("looking for policies: %w", schemaError(err))
+	}
+	if len(hidden) > 0 {
+		wrong = append(wrong, inputError("row-level security", strings.Join(hidden, ", "), "must hide no rows of Delta's tables from the pool's role, "+
+			"which would not be worked: drop the policies, give the role BYPASSRLS, or let it own the tables without FORCE ROW LEVEL SECURITY"))
+	}
+	return errors.Join(wrong...)
+}
+
+func checkSetting(s db.Setting) error {
+	const remedy = ", and %s has set it: change that, or put %s into the connection string of the pool that Delta gets. Delta overrides no setting of yours"
+	switch {
+	case s.Name == "default_transaction_read_only" && s.Value == "on":
+		return inputError(s.Name, s.Value, "must be off, because every step writes"+remedy, setBy(s.Source), s.Name+"=off")
+	case s.Name == "default_transaction_isolation" && s.Value != "read committed" && s.Value != "read uncommitted":
+		// Statements wait for each other's rows, and go on with what they find then. At another level each such wait ends in an
+		// error, and the functions that count the slots of limit keys under a lock would count what was there before they had it.
+		return inputError(s.Name, s.Value, "must be read committed, because statements count what others have written while they waited"+remedy,
+			setBy(s.Source), s.Name+"=read%20committed")
+	}
+	return nil
+}
+
+// setBy names who has made a setting, of the sources that pg_settings knows.
+func setBy(source string) string {
+	switch source {
+	case "user":
+		return "the role (ALTER ROLE … SET)"
+	case "database":
+		return "the database (ALTER DATABASE … SET)"
+	case "database user":
+		return "the role in this database (ALTER ROLE … IN DATABASE … SET)"
+	case "global":
+		return "the server (ALTER ROLE ALL SET)"
+	case "client":
+		return "the connection (its connection string, or PGOPTIONS)"
+	case "session":
+		return "the pool (such as in its AfterConnect)"
+	default:
+		return "the server (" + source + ")"
+	}
+}

@@ -1,0 +1,202 @@
+// Package hostile makes databases and roles for tests, with settings that somebody may have made for other programs and that are as far from
+// the usual as can be: what runs on them must be right, or say why it is not.
+package hostile
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+)
+
+// Family is settings of one kind, which are made together.
+type Family struct {
+	Name     string
+	Settings []Setting
+}
+
+// Setting is one of them.
+type Setting struct {
+	Name, Value string
+	// since is the first major version of Postgres that has it; 0 for all.
+	since int
+}
+
+// The names of the families for which packages have rules of their own.
+const (
+	Isolation   = "isolation"
+	ReadOnly    = "read only"
+	RowSecurity = "row security"
+	Encoding    = "encoding"
+	SearchPath  = "search path"
+)
+
+// Families are all of them. Those that are not named above change nothing for anybody.
+func Families() []Family {
+	return []Family{
+		{"formats", []Setting{
+			{"datestyle", "SQL, DMY", 0},
+			{"intervalstyle", "sql_standard", 0},
+			{"timezone", "Asia/Kathmandu", 0},
+			{"bytea_output", "escape", 0},
+			{"extra_float_digits", "-15", 0},
+			{"xmlbinary", "hex", 0},
+			{"xmloption", "document", 0},
+			{"lc_time", "C", 0},
+			{"lc_numeric", "C", 0},
+		}},
+		{"reading", []Setting{
+			{"standard_conforming_strings", "off", 0},
+			{"backslash_quote", "off", 0},
+			{"escape_string_warning", "on", 0},
+			{"array_nulls", "off", 0},
+			{"transform_null_equals", "on", 0},
+			{"quote_all_identifiers", "on", 0},
+			{"check_function_bodies", "off", 0},
+		}},
+		{"plans", []Setting{
+			{"plan_cache_mode", "force_generic_plan", 0},
+			{"enable_seqscan", "off", 0},
+			{"enable_indexscan", "off", 0},
+			{"enable_indexonlyscan", "off", 0},
+			{"enable_nestloop", "off", 0},
+			{"enable_hashjoin", "off", 0},
+			{"enable_mergejoin", "off", 0},
+			{"enable_sort", "off", 0},
+			{"enable_hashagg", "off", 0},
+			{"enable_material", "off", 0},
+			{"jit", "off", 0},
+			{"geqo_threshold", "2", 0},
+			{"join_collapse_limit", "1", 0},
+			{"work_mem", "64kB", 0},
+			{"max_parallel_workers_per_gather", "2", 0},
+			{"parallel_setup_cost", "0", 0},
+			{"parallel_tuple_cost", "0", 0},
+			{"min_parallel_table_scan_size", "0", 0},
+			{"min_parallel_index_scan_size", "0", 0},
+		}},
+		{"timeouts", []Setting{
+			{"lock_timeout", "300ms", 0},
+			{"statement_timeout", "10s", 0},
+			{"idle_in_transaction_session_timeout", "400ms", 0},
+			{"idle_session_timeout", "400ms", 0},
+			{"transaction_timeout", "10s", 17},
+		}},
+		{Isolation, []Setting{{"default_transaction_isolation", "serializable", 0}, {"default_transaction_deferrable", "on", 0}}},
+		{ReadOnly, []Setting{{"default_transaction_read_only", "on", 0}}},
+		{RowSecurity, []Setting{{"row_security", "off", 0}}},
+		{Encoding, []Setting{{"client_encoding", "LATIN1", 0}}},
+		{SearchPath, []Setting{{"search_path", "pg_temp, nowhere", 0}}},
+	}
+}
+
+// Places are where a setting can come from.
+func Places() []string { return []string{"role", "database"} }
+
+// Make creates a role that may replicate, and a database of its own, and has one of them make the settings of a family. It returns how to connect as
+// the role. admin connects as a superuser to another database. All is dropped when the test has ended.
+func Make(tb testing.TB, admin *pgx.ConnConfig, place string, family Family) *pgx.ConnConfig {
+	tb.Helper()
+	config := MakeEncoded(tb, admin, "UTF8")
+	server := connect(tb, admin)
+	defer closeConn(server)
+	var version int
+	require.NoError(tb, server.QueryRow(tb.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version))
+	on := map[string]string{"role": "ROLE " + config.User, "database": "DATABASE " + config.Database}[place]
+	for _, s := range family.Settings {
+		if version < s.since {
+			continue
+		}
+		value := "'" + s.Value + "'"
+		if s.Name == "search_path" { // a list
+			value = s.Value
+		}
+		run(tb, server, fmt.Sprintf("ALTER %s SET %s = %s", on, s.Name, value))
+	}
+	return config
+}
+
+// MakeEncoded creates a role that may replicate, and a database of an encoding for it.
+func MakeEncoded(tb testing.TB, admin *pgx.ConnConfig, encoding string) *pgx.ConnConfig {
+	tb.Helper()
+	name := "hostile_" + strings.ToLower(rand.Text()[:12])
+	server := connect(tb, admin)
+	defer closeConn(server)
+	run(tb, server, "CREATE ROLE "+name+" LOGIN REPLICATION PASSWORD 'x'")
+	tb.Cleanup(func() { drop(tb, admin, name) })
+	run(tb, server, "CREATE DATABASE "+name+" OWNER "+name+" TEMPLATE template0 ENCODING '"+encoding+"' LC_COLLATE 'C' LC_CTYPE 'C'")
+	config := admin.Copy()
+	config.Database, config.User, config.Password = name, name, "x"
+	return config
+}
+
+// usual are what the database may have otherwise.
+var usual = map[string]string{
+	"client_encoding": "UTF8", "default_transaction_read_only": "off", "default_transaction_isolation": "read committed", "search_path": "public",
+	"standard_conforming_strings": "on", "array_nulls": "on", "transform_null_equals": "off", "lock_timeout": "0", "statement_timeout": "0",
+	"idle_in_transaction_session_timeout": "0", "synchronous_commit": "on",
+}
+
+// Owner connects to the database of a role as a superuser who acts as the role, with the usual settings.
+func Owner(tb testing.TB, admin, config *pgx.ConnConfig) *pgx.Conn {
+	tb.Helper()
+	there := admin.Copy()
+	there.Database = config.Database
+	maps.Copy(there.RuntimeParams, usual)
+	conn := connect(tb, there)
+	tb.Cleanup(func() { closeConn(conn) })
+	run(tb, conn, "SET idle_session_timeout = 0")
+	run(tb, conn, "SET ROLE "+config.User)
+	return conn
+}
+
+// drop tries again while something uses the database: a slot's reader takes a moment to end.
+func drop(tb testing.TB, admin *pgx.ConnConfig, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	server, err := pgx.ConnectConfig(ctx, admin.Copy())
+	require.NoError(tb, err)
+	defer closeConn(server)
+	for _, statement := range []string{
+		"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND database = '" + name + "'",
+		"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '" + name + "'",
+		"DROP DATABASE IF EXISTS " + name + " WITH (FORCE)",
+		"DROP ROLE " + name,
+	} {
+		_, err := server.Exec(ctx, statement)
+		for isInUse(err) && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+			_, err = server.Exec(ctx, statement)
+		}
+		require.NoError(tb, err, statement)
+	}
+}
+
+func isInUse(err error) bool {
+	const objectInUse = "55006"
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == objectInUse
+}
+
+func connect(tb testing.TB, config *pgx.ConnConfig) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.ConnectConfig(tb.Context(), config.Copy())
+	require.NoError(tb, err)
+	return conn
+}
+
+func closeConn(conn *pgx.Conn) { _ = conn.Close(context.Background()) }
+
+func run(tb testing.TB, conn *pgx.Conn, statement string) {
+	tb.Helper()
+	_, err := conn.Exec(tb.Context(), statement)
+	require.NoError(tb, err, statement)
+}

@@ -1,0 +1,82 @@
+package messagedb
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// goEncoding is what Postgres calls the encoding of Go's text.
+const goEncoding = "UTF8"
+
+// checkEncoding refuses a connection on which Postgres takes text for something other than UTF-8, which is what Go sends: it would store
+// other characters than were written, and give back text that is no UTF-8. pgx sets nothing, so such a connection has the encoding of the
+// database unless it is told otherwise. The server reports its setting without being asked.
+//
+// Rejected: to set it. The connection is the caller's, who may have reasons, and behind a pooler it is also somebody else's.
+func checkEncoding(conn *pgx.Conn) error {
+	if conn == nil {
+		return nil // a transaction of a test's own
+	}
+	switch encoding := conn.PgConn().ParameterStatus("client_encoding"); encoding {
+	case goEncoding, "": // a pooler that does not pass it on
+		return nil
+	default:
+		return invalid(FieldClientEncoding, encoding, "must be "+goEncoding+": open the pool with client_encoding=UTF8 in its connection string, "+
+			"or have the role connect so (ALTER ROLE … SET client_encoding = 'UTF8')")
+	}
+}
+
+// utf8Pool is a pool each of whose connections is checked before anything is sent over it.
+type utf8Pool struct{ pool *pgxpool.Pool }
+
+// Query runs a statement on a connection of the pool, which goes back when the rows are closed.
+func (p utf8Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	conn, err := p.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkEncoding(conn.Conn()); err != nil {
+		conn.Release()
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, sql, args...)
+	if err != nil {
+		conn.Release()
+		return nil, err
+	}
+	return &pooledRows{Rows: rows, conn: conn}, nil
+}
+
+// pooledRows give their connection back.
+type pooledRows struct {
+	pgx.Rows
+	conn *pgxpool.Conn // nil when it was
+}
+
+func (r *pooledRows) Close() {
+	r.Rows.Close()
+	if r.conn != nil {
+		r.conn.Release()
+		r.conn = nil
+	}
+}
+
+func (r *pooledRows) Next() bool {
+	next := r.Rows.Next()
+	if !next {
+		r.Close()
+	}
+	return next
+}
+
+// utf8Tx is a transaction of the caller's, whose connection is checked in the same way.
+type utf8Tx struct{ tx pgx.Tx }
+
+func (t utf8Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	if err := checkEncoding(t.tx.Conn()); err != nil {
+		return nil, err
+	}
+	return t.tx.Query(ctx, sql, args...)
+}
