@@ -42,6 +42,10 @@ const (
 	FieldPositionInterval Field = "PositionInterval"
 	FieldPoison           Field = "Poison"
 	FieldPreviousSize     Field = "PreviousSize"
+	FieldStore            Field = "Store"
+	FieldCacheSize        Field = "CacheSize"
+	FieldClone            Field = "Clone"
+	FieldSnapshotInterval Field = "SnapshotInterval"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.

@@ -16,3 +16,6 @@ func (c *Consumer) Kill() {
 		r.cancel()
 	}
 }
+
+// Cached is how many values the entity keeps.
+func (e *Entity[T]) Cached() int { return e.cache.len() }
