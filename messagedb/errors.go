@@ -44,6 +44,13 @@ const (
 	FieldPoison           Field = "Poison"
 	FieldPreviousSize     Field = "PreviousSize"
 	FieldClientEncoding   Field = "client_encoding"
+	FieldStore            Field = "Store"
+	FieldCacheSize        Field = "CacheSize"
+	FieldClone            Field = "Clone"
+	FieldSnapshotInterval Field = "SnapshotInterval"
+	FieldName             Field = "Name"
+	FieldVersion          Field = "Version"
+	FieldLimit            Field = "Limit"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
@@ -322,8 +329,9 @@ func isOurs(err error) bool {
 	var decode *DecodeError
 	var handler *HandlerError
 	var position *PositionConflictError
+	var projection *ProjectionError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

@@ -21,3 +21,9 @@ func (c *Consumer) Kill() {
 func (c *Client) Explain(err error) error {
 	return c.explain(err, call{doing: "writing to stream", stream: "a-1", writes: true})
 }
+
+// Cached is how many values the entity keeps.
+func (e *Entity[T]) Cached() int { return e.cache.len() }
+
+// Kill ends Run as the death of its process would.
+func (p *Projector) Kill() { p.consumer.Kill() }

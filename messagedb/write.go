@@ -60,8 +60,8 @@ func (c *Client) write(ctx context.Context, stream StreamName, messages []Propos
 	if err := c.ready(); err != nil {
 		return 0, err
 	}
-	if expected < AnyVersion {
-		return 0, invalid(FieldExpectedVersion, expected, "must be a position, -1 for no stream or -2 for any version")
+	if err := validExpected(expected); err != nil {
+		return 0, err
 	}
 	rows, err := prepareAll(messages, o.idempotent)
 	if err != nil {
@@ -75,6 +75,13 @@ func (c *Client) write(ctx context.Context, stream StreamName, messages []Propos
 		return position, err
 	}
 	return c.writeOnce(ctx, about, rows, sql, args)
+}
+
+func validExpected(expected int64) error {
+	if expected < AnyVersion {
+		return invalid(FieldExpectedVersion, expected, "must be a position, -1 for no stream or -2 for any version")
+	}
+	return nil
 }
 
 // writeStatement chooses among the statements, by the number of messages and whether listeners are told.
