@@ -25,19 +25,27 @@ type page struct {
 // others.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
+		var t *table
+		defer func() {
+			if t != nil {
+				s.holds.read(t.from, -1)
+				s.free()
+			}
+		}()
 		ctx, cancel := context.WithCancel(ctx)
 		var work sync.WaitGroup
 		defer work.Wait()
 		defer cancel()
-		var t *table
 		err := s.borrow(ctx, func(conn *connection) (err error) {
 			t, err = describe(ctx, conn, schema, name, s.config.Publications)
 			return err
 		})
 		if err != nil {
+			t = nil
 			yield(nil, err)
 			return
 		}
+		s.holds.read(t.from, 1)
 		pages := make(chan *page, s.config.Connections)
 		work.Go(func() { s.divide(ctx, t, pages, &work) })
 		for p := range pages {
@@ -65,6 +73,7 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 	for {
 		p := &page{low: low, read: make(chan struct{})}
 		p.err = s.borrow(ctx, func(conn *connection) (err error) {
+			s.holds.lock(conn, t)
 			if p.high, err = t.boundary(ctx, conn, low, s.config.PageSize); err == nil {
 				err = conn.whole(ctx, t.from)
 			}
@@ -84,6 +93,7 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 		work.Go(func() {
 			defer close(p.read)
 			p.err = s.borrow(ctx, func(conn *connection) error {
+				s.holds.lock(conn, t)
 				rows, err := t.page(ctx, conn, p, s.LSN)
 				if err == nil {
 					err = conn.whole(ctx, t.from)
