@@ -207,7 +207,13 @@ func (c *connection) each(ctx context.Context, use func([]Value), sql string, ar
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
 	some := batch{}
 	for result.NextRow() {
-		if some.add(result.Values()); some.full() {
+		values := result.Values()
+		if isLarge(values) {
+			some.take(use)
+			use(copyRow(values))
+			continue
+		}
+		if some.add(values); some.full() {
 			some.take(use)
 		}
 	}
@@ -218,8 +224,30 @@ func (c *connection) each(ctx context.Context, use func([]Value), sql string, ar
 	return nil
 }
 
-// batchRows is how many rows share their memory.
-const batchRows = 64
+// batchRows is how many rows share their memory, and batchBytes how many bytes they have about.
+const (
+	batchRows  = 64
+	batchBytes = 64 << 10
+)
+
+// isLarge reports whether a row is not worth to share memory, in which it would be copied once more.
+func isLarge(values [][]byte) bool {
+	size := 0
+	for _, v := range values {
+		size += len(v)
+	}
+	return size > batchBytes
+}
+
+func copyRow(values [][]byte) []Value {
+	row := make([]Value, len(values))
+	for i, v := range values {
+		if v != nil {
+			row[i] = Value{State: Present, Text: string(v)}
+		}
+	}
+	return row
+}
 
 // batch makes rows of several at a time, which is cheaper. The rows of a page are kept together anyway.
 type batch struct {
@@ -240,7 +268,7 @@ func (b *batch) add(values [][]byte) {
 	}
 }
 
-func (b *batch) full() bool { return b.rows >= batchRows || len(b.text) > 64<<10 }
+func (b *batch) full() bool { return b.rows >= batchRows || len(b.text) > batchBytes }
 
 func (b *batch) take(use func([]Value)) {
 	text, values := string(b.text), make([]Value, len(b.lengths))
