@@ -20,6 +20,7 @@ const (
 // encoder writes the JSON of transactions and pages. It remembers which tables it has described to the client.
 type encoder struct {
 	buffer []byte
+	large  []largeString // what stands within the buffer
 	filter *filter
 	tables map[uint32]*described
 
@@ -41,6 +42,10 @@ func (e *encoder) text(s string) { e.buffer = append(e.buffer, s...) }
 
 // string writes a JSON string. What is not UTF-8, which only a database without an encoding holds, is replaced.
 func (e *encoder) string(s string) {
+	if len(s) >= largeText {
+		e.large = append(e.large, largeString{len(e.buffer), s})
+		return
+	}
 	e.buffer, _ = jsontext.AppendQuote(e.buffer, s)
 }
 
@@ -67,7 +72,8 @@ func (e *encoder) hex(n uint64) {
 
 // begin starts the first part of a transaction, or the next.
 func (e *encoder) begin(t *cdc.Transaction) {
-	e.buffer, e.changes, e.fresh = e.buffer[:0], 0, e.fresh[:0]
+	e.clear()
+	e.changes, e.fresh = 0, e.fresh[:0]
 	e.text(`{"type":"transaction","xid":`)
 	e.number(uint64(t.XID))
 	e.text(`,"lsn":`)
@@ -86,12 +92,30 @@ func (e *encoder) begin(t *cdc.Transaction) {
 	e.text(`,"changes":[`)
 }
 
+// frame is what was written.
+func (e *encoder) frame() frame { return frame{e.buffer, e.large} }
+
+// clear begins another message, and lets go of the values of the one before.
+func (e *encoder) clear() {
+	clear(e.large)
+	e.buffer, e.large = e.buffer[:0], e.large[:0]
+}
+
+// bytes is about how much was written.
+func (e *encoder) bytes() int {
+	n := len(e.buffer)
+	for _, one := range e.large {
+		n += len(one.text)
+	}
+	return n
+}
+
 // full tells that the part is large enough, or that a table has changed whose former description it goes by.
 func (e *encoder) full(c *cdc.Change) bool {
 	if e.changes == 0 {
 		return false
 	}
-	if e.changes >= partChanges || len(e.buffer) >= partBytes {
+	if e.changes >= partChanges || e.bytes() >= partBytes {
 		return true
 	}
 	if c.Relation == nil {

@@ -111,7 +111,7 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		}
 		if begun && e.full(c) {
 			e.end(false, "")
-			if err := s.send("transaction", e.buffer, ""); err != nil {
+			if err := s.send("transaction", e.frame(), ""); err != nil {
 				return err
 			}
 			e.begin(t)
@@ -132,9 +132,10 @@ func (s *session) transaction(t *cdc.Transaction) error {
 	s.mu.Unlock()
 	token := s.token(t.EndLSN)
 	e.end(true, token)
-	if err := s.send("transaction", e.buffer, token); err != nil {
+	if err := s.send("transaction", e.frame(), token); err != nil {
 		return err
 	}
+	e.clear()
 	s.server.metrics.transactions.Inc()
 	if s.auto {
 		return s.ack(t.EndLSN)
@@ -248,7 +249,7 @@ func (s *session) tell() error {
 		e.string(token)
 	}
 	e.text(`}`)
-	return s.send("position", e.buffer, token)
+	return s.send("position", e.frame(), token)
 }
 
 // token is where the client can go on, empty where it cannot: the slot ends with it.
@@ -259,7 +260,8 @@ func (s *session) token(lsn cdc.LSN) string {
 	return s.owned.token(lsn)
 }
 
-func (s *session) send(kind string, message []byte, token string) error {
-	s.server.metrics.bytes.Add(len(message))
-	return s.client.send(kind, message, token)
+func (s *session) send(kind string, message frame, token string) error {
+	written, err := s.client.send(kind, message, token)
+	s.server.metrics.bytes.Add(written)
+	return err
 }

@@ -207,8 +207,7 @@ func (s *Server) readSnapshot(w http.ResponseWriter, r *http.Request) {
 	e.text("}\n")
 	s.metrics.snapshotRows.Add(len(page.Rows))
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-	_, _ = w.Write(e.buffer)
+	_, _ = e.frame().writeTo(&punctual{r.Context(), w, http.NewResponseController(w), s.config.WriteTimeout})
 }
 
 func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *held, error) {
