@@ -109,7 +109,7 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		if !e.wants(c) {
 			continue
 		}
-		if begun && e.full(c) {
+		if begun && e.changes > 0 && (e.full(c) || !e.fits(c)) {
 			e.end(false, "")
 			if err := s.send("transaction", e.frame(), ""); err != nil {
 				return err
@@ -119,6 +119,14 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		if !begun {
 			begun = true
 			e.begin(t)
+		}
+		if e.filter.most > 0 {
+			if err := e.setApart(c); err != nil {
+				return err
+			}
+			if err := s.sendApart(t); err != nil {
+				return err
+			}
 		}
 		e.change(c)
 		s.server.metrics.changes.Inc()
@@ -136,6 +144,7 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		return err
 	}
 	e.clear()
+	e.apart = apart{}
 	s.server.metrics.transactions.Inc()
 	if s.auto {
 		return s.ack(t.EndLSN)
