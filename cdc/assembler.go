@@ -112,6 +112,12 @@ func (a *assembler) row(at LSN, data []byte, change bool) error {
 
 func (a *assembler) add(t *Transaction, e entry) error {
 	before := t.buffer.size
+	if int64(len(e.data)) > a.memoryLimit && t.buffer.file == nil && a.spillLimit >= 0 { // it need not be copied only to go to a file
+		t.Spilled, before = true, 0
+		if err := t.buffer.spill(a.folder); err != nil {
+			return err
+		}
+	}
 	if err := t.buffer.append(e); err != nil {
 		return err
 	}

@@ -16,7 +16,8 @@ const (
 	largestChunk  = 256 << 10
 )
 
-// entry is a message as it came. data is valid until the next is read.
+// entry is a message as it came. data is valid until the next is read; one of largestChunk bytes or more has memory of its own, which is
+// not used again.
 type entry struct {
 	at   LSN
 	xid  uint32
@@ -134,13 +135,18 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 		return e, spillError(err)
 	}
 	n := int(binary.BigEndian.Uint32(header[:]))
-	if cap(b.read) < n {
-		b.read = make([]byte, n)
+	data := b.read
+	switch {
+	case n >= largestChunk:
+		data = make([]byte, n)
+	case cap(data) < n:
+		data = make([]byte, n)
+		b.read = data
 	}
-	if _, err := io.ReadFull(b.reader, b.read[:n]); err != nil {
+	if _, err := io.ReadFull(b.reader, data[:n]); err != nil {
 		return e, spillError(err)
 	}
-	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: b.read[:n]}, nil
+	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: data[:n]}, nil
 }
 
 // release frees the memory and the file.

@@ -33,7 +33,8 @@ type Config struct {
 	// and need not keep them itself. Default: 2.
 	Protocol int
 	// MemoryLimit bounds what is kept of transactions in memory, in bytes: half of it for those that are not complete and
-	// half for those that wait for [Stream.Next]. One message of the server comes on top. Default: 64 MiB; at least 64 KiB.
+	// half for those that wait for [Stream.Next]. One message of the server comes on top,
+	// twice: as it comes and as it is handed on. Default: 64 MiB; at least 64 KiB.
 	MemoryLimit int64
 	// SpillLimit bounds the temporary files of transactions that are larger, in bytes; beyond it the stream ends with a
 	// [*TooLargeError]. Negative: there are no files, and such a transaction is refused. Default: 16 GiB.

@@ -26,6 +26,7 @@ type connection struct {
 	version int
 	arrived gatherer        // of one to a walsender
 	intact  map[string]bool // tables that were seen to be whole
+	inside  bool            // it is in a transaction with a snapshot
 }
 
 // connect opens a connection with settings of its own; replication makes it one to a walsender.
@@ -191,11 +192,24 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 	return confirmed, nil
 }
 
+// status is what the server is told of a stream.
+type status struct {
+	// written is how far the server's log was received.
+	written LSN
+	// fresh is a position up to which everything was acknowledged, zero where the server was told of it before. A server that shuts down
+	// waits until its walsenders have been told that all they have sent is flushed; of one that was told no flush it takes what was
+	// written instead. So a position is told once: a client that does not acknowledge must not keep Postgres from stopping. A flush of zero
+	// moves no slot (ProcessStandbyReplyMessage and WalSndDone of walsender.c). pglogrepl's SendStandbyStatusUpdate replaces the zero.
+	fresh LSN
+	// confirmed is the same position each time. It is told as applied, which only the server's measurement of the lag goes by.
+	confirmed LSN
+}
+
 // tell sends a status. ask makes the server answer.
-func (c *connection) tell(written, confirmed LSN, ask bool) error {
+func (c *connection) tell(s status, ask bool) error {
 	data := make([]byte, 0, 34)
 	data = append(data, pglogrepl.StandbyStatusUpdateByteID)
-	for _, lsn := range []LSN{written, confirmed, confirmed} {
+	for _, lsn := range []LSN{s.written, s.fresh, s.confirmed} {
 		data = binary.BigEndian.AppendUint64(data, uint64(lsn))
 	}
 	data = binary.BigEndian.AppendUint64(data, uint64(time.Since(postgresEpoch).Microseconds())) //nolint:gosec // it is positive

@@ -60,7 +60,7 @@ func take(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
 	for {
 		t, err := c.Next(ctx)
 		require.NoError(tb, err)
-		changes := texts(tb, t)
+		changes := changeTexts(tb, t)
 		if len(changes) > 0 {
 			return t, changes
 		}
@@ -68,7 +68,7 @@ func take(tb testing.TB, c *cdc.Consumer) (*cdc.Transaction, []string) {
 	}
 }
 
-func texts(tb testing.TB, t *cdc.Transaction) (all []string) {
+func changeTexts(tb testing.TB, t *cdc.Transaction) (all []string) {
 	tb.Helper()
 	for change, err := range t.Changes() {
 		require.NoError(tb, err)
@@ -271,7 +271,7 @@ func TestALargeTransactionReachesEachConsumerInParts(t *testing.T) {
 	}()
 	transaction, changes := take(t, a)
 	require.Len(t, changes, 5000)
-	require.Empty(t, texts(t, transaction), "changes are read once")
+	require.Empty(t, changeTexts(t, transaction), "changes are read once")
 	require.NoError(t, <-read)
 	_, changes = take(t, a)
 	require.Equal(t, []string{"insert [0 after]"}, changes)

@@ -28,19 +28,27 @@ type page struct {
 // server. It spoils nothing for others.
 func (s *Snapshot) Rows(ctx context.Context, schema, name string) iter.Seq2[*Change, error] {
 	return func(yield func(*Change, error) bool) {
+		var t *table
+		defer func() {
+			if t != nil {
+				s.holds.read(t.from, -1)
+				s.free()
+			}
+		}()
 		ctx, cancel := context.WithCancel(ctx)
 		var work sync.WaitGroup
 		defer work.Wait()
 		defer cancel()
-		var t *table
 		err := s.borrow(ctx, func(conn *connection) (err error) {
 			t, err = describe(ctx, conn, schema, name, s.config.Publications)
 			return err
 		})
 		if err != nil {
+			t = nil
 			yield(nil, err)
 			return
 		}
+		s.holds.read(t.from, 1)
 		pages := make(chan *page, s.config.Connections)
 		work.Go(func() { s.divide(ctx, t, pages, &work) })
 		for p := range pages {
@@ -68,6 +76,7 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 	for {
 		p := &page{low: low, read: make(chan struct{})}
 		p.err = s.borrow(ctx, func(conn *connection) (err error) {
+			s.holds.lock(conn, t)
 			if p.high, err = t.boundary(ctx, conn, low, s.config.PageSize); err == nil {
 				err = conn.whole(ctx, t.from)
 			}
@@ -87,6 +96,7 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 		work.Go(func() {
 			defer close(p.read)
 			p.err = s.borrow(ctx, func(conn *connection) error {
+				s.holds.lock(conn, t)
 				rows, err := t.page(ctx, conn, p, s.LSN)
 				if err == nil {
 					err = conn.whole(ctx, t.from)
@@ -200,7 +210,13 @@ func (c *connection) each(ctx context.Context, use func([]Value), sql string, ar
 	result := c.ExecParams(ctx, sql, parameters, nil, nil, nil)
 	some := batch{}
 	for result.NextRow() {
-		if some.add(result.Values()); some.full() {
+		values := result.Values()
+		if isLarge(values) {
+			some.take(use)
+			use(copyRow(values))
+			continue
+		}
+		if some.add(values); some.full() {
 			some.take(use)
 		}
 	}
@@ -222,8 +238,30 @@ func readingError(err error) error {
 	return fmt.Errorf("cdc: reading: %w", err)
 }
 
-// batchRows is how many rows share their memory.
-const batchRows = 64
+// batchRows is how many rows share their memory, and batchBytes how many bytes they have about.
+const (
+	batchRows  = 64
+	batchBytes = 64 << 10
+)
+
+// isLarge reports whether a row is not worth to share memory, in which it would be copied once more.
+func isLarge(values [][]byte) bool {
+	size := 0
+	for _, v := range values {
+		size += len(v)
+	}
+	return size > batchBytes
+}
+
+func copyRow(values [][]byte) []Value {
+	row := make([]Value, len(values))
+	for i, v := range values {
+		if v != nil {
+			row[i] = Value{State: Present, Text: string(v)}
+		}
+	}
+	return row
+}
 
 // batch makes rows of several at a time, which is cheaper. The rows of a page are kept together anyway.
 type batch struct {
@@ -244,7 +282,7 @@ func (b *batch) add(values [][]byte) {
 	}
 }
 
-func (b *batch) full() bool { return b.rows >= batchRows || len(b.text) > 64<<10 }
+func (b *batch) full() bool { return b.rows >= batchRows || len(b.text) > batchBytes }
 
 func (b *batch) take(use func([]Value)) {
 	text, values := string(b.text), make([]Value, len(b.lengths))

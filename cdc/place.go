@@ -24,6 +24,7 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 	}
 	var page *Page
 	var wrong error // which leaves the connection as it was
+	read := ""
 	err := s.borrow(ctx, func(conn *connection) error {
 		t, err := describe(ctx, conn, schema, name, s.config.Publications)
 		if err != nil {
@@ -33,6 +34,9 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 			wrong = invalid(FieldAfter, after, fmt.Sprintf("the %d values of a key of %s", len(t.key), t.relation.Name()))
 			return nil
 		}
+		read = t.from
+		s.holds.page(read, true)
+		s.holds.lock(conn, t)
 		if page, err = t.behind(ctx, conn, after, limit, bytes, s.LSN); err == nil {
 			err = conn.whole(ctx, t.from)
 		}
@@ -43,6 +47,10 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 	}
 	if err != nil {
 		return nil, err
+	}
+	if page.Next == nil {
+		s.holds.page(read, false)
+		s.free()
 	}
 	return page, nil
 }

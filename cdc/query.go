@@ -22,14 +22,7 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			}
 			result := conn.ExecParams(ctx, sql, parameters, nil, nil, nil)
 			for result.NextRow() {
-				values := result.Values()
-				row := make([]Value, len(values))
-				for i, v := range values {
-					if v != nil {
-						row[i] = Value{State: Present, Text: string(v)}
-					}
-				}
-				if left = !yield(row, nil); left {
+				if left = !yield(copyRow(result.Values()), nil); left {
 					cancel() // or else the rest would be read
 					break
 				}

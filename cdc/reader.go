@@ -36,7 +36,11 @@ func (r *reader) maintain() error {
 	idle := since >= s.config.StatusInterval
 	closed := s.ctx.Err() != nil
 	if idle || confirmed > r.confirmed && (closed || since >= confirmTick) {
-		if err := r.conn.tell(written, confirmed, idle); err != nil {
+		now := status{written: written, confirmed: confirmed}
+		if confirmed > r.confirmed { // on each connection once: a new one does not know what the one before was told
+			now.fresh = confirmed
+		}
+		if err := r.conn.tell(now, idle); err != nil {
 			return fmt.Errorf("cdc: writing: %w", err)
 		}
 		r.told, r.confirmed = time.Now(), confirmed
@@ -156,8 +160,10 @@ func (r *reader) emit(t *Transaction) error {
 	return err
 }
 
-// wait tries until it succeeds, and tends the connection meanwhile.
+// wait tries until it succeeds, and tends the connection meanwhile. A server that shuts down waits until all that it has sent was
+// read, which may be never: the connection is given up then. What was not read comes again by the next one.
 func (r *reader) wait(try func(context.Context) error) error {
+	var closing shutdownWatch
 	for {
 		ctx, cancel := context.WithTimeout(r.stream.ctx, blockedTick)
 		err := try(ctx)
@@ -166,6 +172,9 @@ func (r *reader) wait(try func(context.Context) error) error {
 			return nil
 		}
 		if err := r.maintain(); err != nil {
+			return err
+		}
+		if err := closing.look(r.stream); err != nil {
 			return err
 		}
 		r.heard = time.Now()

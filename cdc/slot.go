@@ -91,8 +91,9 @@ func Slots(ctx context.Context, db DB) ([]Slot, error) {
 			coalesce(s.restart_lsn, '0/0')::text,
 			coalesce(pg_wal_lsn_diff(here.lsn, s.confirmed_flush_lsn), 0)::bigint,
 			coalesce(pg_wal_lsn_diff(here.lsn, s.restart_lsn), 0)::bigint,
-			CASE WHEN s.active THEN coalesce(extract(epoch FROM r.flush_lag),
-				CASE WHEN s.confirmed_flush_lsn >= here.lsn THEN 0 END) END::float8,
+			CASE WHEN NOT s.active THEN NULL
+				WHEN s.confirmed_flush_lsn >= here.lsn THEN 0 -- the server keeps its last measurement: a position is told once only
+				ELSE extract(epoch FROM r.flush_lag) END::float8,
 			CASE WHEN NOT s.active THEN extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz) END::float8,
 			s.safe_wal_size, coalesce(s.wal_status, ''), s.temporary,
 			coalesce((to_jsonb(s) ->> 'failover')::boolean, false)

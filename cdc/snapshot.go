@@ -40,13 +40,15 @@ type Snapshot struct {
 	config SnapshotConfig
 	name   string // the server's, for other connections
 	export *connection
-	holder string           // the server's process of export
+	holder string // the server's process of export
+	holds  *holds
 	idle   chan *connection // nil where a connection is to be made
 	close  sync.Once
 }
 
 // CreateSnapshot makes a slot, and a snapshot of the moment from which it streams. It waits for the transactions that are
-// running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. Where a
+// running. The snapshot lives until [Snapshot.Close], and holds back the server's vacuum as long; the slot stays. A table that is being read
+// is locked, as [Snapshot.Holds] tells, until it was read to its end: ALTER TABLE waits for it, and everybody who comes later for that. Where a
 // snapshot could not be read to its end, drop the slot and begin anew. It fails with [ErrExists], an [*InvalidError] or an
 // error of the server.
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
@@ -60,7 +62,7 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Slot: config.Slot, config: config, export: conn, idle: make(chan *connection, config.Connections)}
+	s := &Snapshot{Slot: config.Slot, config: config, export: conn, holds: newHolds(), idle: make(chan *connection, config.Connections)}
 	for range config.Connections {
 		s.idle <- nil
 	}
@@ -125,7 +127,7 @@ func (s *Snapshot) Close() {
 	s.close.Do(func() {
 		for range s.config.Connections {
 			if conn := <-s.idle; conn != nil {
-				conn.close()
+				s.discard(conn)
 			}
 		}
 		close(s.idle)
@@ -149,25 +151,36 @@ func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) erro
 	err := ctx.Err()
 	if conn == nil && err == nil {
 		conn, err = s.join(ctx)
+	} else if err == nil && !conn.inside {
+		err = s.enter(ctx, conn)
 	}
 	if err == nil {
 		err = use(conn)
 	}
 	if err != nil && conn != nil {
-		conn.close()
+		s.discard(conn)
 		conn = nil
 	}
-	s.idle <- conn
+	s.giveBack(conn)
 	return err
 }
 
-// join makes a connection that sees what the snapshot saw.
+// join makes a connection that sees the rows that the snapshot saw.
 func (s *Snapshot) join(ctx context.Context) (*connection, error) {
 	conn, err := connect(ctx, s.config.Conn, false)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
+	if err := s.enter(ctx, conn); err != nil {
+		conn.close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// enter begins a transaction with the snapshot.
+func (s *Snapshot) enter(ctx context.Context, conn *connection) error {
+	_, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT `+literal(s.name)).ReadAll()
 	var server *pgconn.PgError
 	if errors.As(err, &server) && (server.Code == "22023" || server.Code == "42704") { // no name of a snapshot, or of none that there is
 		err = fmt.Errorf("%w: %w", ErrSnapshotGone, err)
@@ -176,14 +189,14 @@ func (s *Snapshot) join(ctx context.Context) (*connection, error) {
 		err = s.held(ctx, conn)
 	}
 	if err != nil {
-		conn.close()
-		return nil, fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, err)
+		return fmt.Errorf("cdc: the snapshot of slot %q: %w", s.Slot, err)
 	}
-	return conn, nil
+	conn.inside = true
+	return nil
 }
 
 // whole sees, after a table was read, that the snapshot has its rows: ALTER TABLE leaves those of before to nobody where it
-// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both. Of what a statement of somebody's
+// rewrites a table, as does TRUNCATE. From the first time on the table is locked against both, until it was read to its end. Of what a statement of somebody's
 // own has read, each time all is looked at.
 func (c *connection) whole(ctx context.Context, table string) error {
 	if c.intact[table] {

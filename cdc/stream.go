@@ -31,7 +31,8 @@ type Stream struct {
 	decoded    *Transaction // what Next returned last
 	backfills  backfills
 	heartbeats heartbeats
-	timeline   int32 // of the server, as the last connection found it; zero where that was a standby
+	own        []string // processes of the server that this stream has connected to, the latest last
+	timeline   int32    // of the server, as the last connection found it; zero where that was a standby
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
@@ -87,6 +88,9 @@ func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, 
 		return nil, 0, err
 	}
 	at, err := s.keepTo(ctx, conn, confirmed)
+	if err == nil {
+		err = s.takeOver(ctx, conn)
+	}
 	if err == nil {
 		at, err = conn.begin(ctx, &s.config, at)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
+	"unsafe"
 )
 
 // wire reads the fields of a message one after the other. The first that is not there is kept as the error, and all that
@@ -83,7 +84,7 @@ func (w *wire) row() []Value {
 		return nil
 	}
 	values := make([]Value, n)
-	texts, start := string(w.rest), w.rest
+	texts, start := text(w.rest), w.rest
 	for i := range values {
 		switch kind := w.byte(); kind {
 		case 'n':
@@ -103,4 +104,12 @@ func (w *wire) row() []Value {
 		}
 	}
 	return values
+}
+
+// text is the data of an entry, or of its end, as a string. That of a large entry is not copied: see [entry].
+func text(data []byte) string {
+	if len(data) < largestChunk {
+		return string(data)
+	}
+	return unsafe.String(unsafe.SliceData(data), len(data)) //nolint:gosec // nothing writes into it any more
 }

@@ -15,9 +15,9 @@ import (
 
 // client is the other end of a stream. Its methods belong to one goroutine.
 type client interface {
-	// send hands over a message, and fails when the client does not read it in time. token is where one can go on
-	// behind it, or empty.
-	send(kind string, message []byte, token string) error
+	// send hands over a message, and returns how many bytes that were. It fails when the client does not read it in time, a large one piece by
+	// piece. token is where one can go on behind it, or empty.
+	send(kind string, message frame, token string) (int, error)
 	// ping sees that the client is there. It may be called beside send.
 	ping(ctx context.Context) error
 	// end tells why it ends, if the client is still there: nil if it is not. Nothing can be sent after it.
@@ -115,15 +115,40 @@ func newSocket(ctx context.Context, conn *websocket.Conn, timeout time.Duration)
 	return c
 }
 
-func (c *socket) send(_ string, message []byte, _ string) error {
+func (c *socket) send(_ string, message frame, _ string) (written int, err error) {
 	c.slow.Reset(c.timeout)
 	defer c.slow.Stop()
-	err := c.conn.Write(c.ctx, websocket.MessageText, message)
-	if err != nil && errors.Is(context.Cause(c.ctx), errSlow) {
-		return errSlow
+	if message.isSmall() {
+		written, err = len(message.text), c.conn.Write(c.ctx, websocket.MessageText, message.text)
+	} else {
+		written, err = c.sendLarge(message)
 	}
-	return err
+	if err != nil && errors.Is(context.Cause(c.ctx), errSlow) {
+		err = errSlow
+	}
+	return written, err
 }
+
+// sendLarge writes the pieces of one message, for each of which the client has the time of one.
+func (c *socket) sendLarge(message frame) (int, error) {
+	w, err := c.conn.Writer(c.ctx, websocket.MessageText)
+	if err != nil {
+		return 0, err
+	}
+	written, err := message.writeTo(writer(func(data []byte) (int, error) {
+		c.slow.Reset(c.timeout)
+		return w.Write(data)
+	}))
+	if err != nil {
+		return written, err
+	}
+	return written, w.Close()
+}
+
+// writer is a function that writes.
+type writer func(data []byte) (int, error)
+
+func (w writer) Write(data []byte) (int, error) { return w(data) }
 
 func (c *socket) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -154,27 +179,51 @@ type events struct {
 	hurried func() bool
 }
 
-func (c *events) send(kind string, message []byte, token string) error {
+func (c *events) send(kind string, message frame, token string) (written int, err error) {
 	c.buffer = append(append(c.buffer[:0], "event: "...), kind...)
 	if token != "" {
 		c.buffer = append(append(c.buffer, "\nid: "...), token...)
 	}
-	c.buffer = append(append(append(c.buffer, "\ndata: "...), message...), "\n\n"...)
+	c.buffer = append(c.buffer, "\ndata: "...)
 	if err := c.ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	if err := c.control.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return err
+	w := &punctual{c.ctx, c.w, c.control, c.timeout}
+	if message.isSmall() {
+		c.buffer = append(append(c.buffer, message.text...), "\n\n"...)
+		written = len(message.text)
+		_, err = w.Write(c.buffer)
+	} else if _, err = w.Write(c.buffer); err == nil {
+		if written, err = message.writeTo(w); err == nil {
+			_, err = w.Write([]byte("\n\n"))
+		}
 	}
-	_, err := c.w.Write(c.buffer)
 	if err == nil {
 		err = c.control.Flush()
 	}
 	var late interface{ Timeout() bool }
 	if errors.As(err, &late) && late.Timeout() {
-		return errSlow
+		err = errSlow
 	}
-	return err
+	return written, err
+}
+
+// punctual writes an answer, of which the client must read each piece in time.
+type punctual struct {
+	ctx     context.Context //nolint:containedctx // that of the answer
+	w       http.ResponseWriter
+	control *http.ResponseController
+	timeout time.Duration
+}
+
+func (p *punctual) Write(data []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil { // or else the new deadline would replace that of a server that stops
+		return 0, err
+	}
+	if err := p.control.SetWriteDeadline(time.Now().Add(p.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return p.w.Write(data)
 }
 
 func (c *events) ping(context.Context) error { return nil } // the heartbeats are written, and that is all that there is
@@ -182,14 +231,14 @@ func (c *events) ping(context.Context) error { return nil } // the heartbeats ar
 func (c *events) end(*problem) { c.hurried() }
 
 // errorMessage is the last message to a client.
-func errorMessage(p *problem) []byte {
+func errorMessage(p *problem) frame {
 	e := newEncoder(nil)
 	e.text(`{"type":"error","code":`)
 	e.string(p.Code)
 	e.text(`,"error":`)
 	e.string(p.Text)
 	e.text(`}`)
-	return e.buffer
+	return e.frame()
 }
 
 // ackOf reads an acknowledgement.

@@ -20,12 +20,15 @@ const (
 // encoder writes the JSON of transactions and pages. It remembers which tables it has described to the client.
 type encoder struct {
 	buffer []byte
+	large  []largeString // what stands within the buffer
 	filter *filter
 	tables map[uint32]*described
 
 	changes int
 	part    int
 	fresh   []*cdc.Relation // to be described with this part
+	apart   apart           // values of the latest change that were sent before it
+	values  int             // how many values were, since the client has come
 }
 
 // described is a table as the client knows it.
@@ -41,8 +44,14 @@ func (e *encoder) text(s string) { e.buffer = append(e.buffer, s...) }
 
 // string writes a JSON string. What is not UTF-8, which only a database without an encoding holds, is replaced.
 func (e *encoder) string(s string) {
+	if len(s) >= largeText {
+		e.large = append(e.large, largeString{len(e.buffer), s})
+		return
+	}
 	e.buffer, _ = jsontext.AppendQuote(e.buffer, s)
 }
+
+func (e *encoder) boolean(b bool) { e.buffer = strconv.AppendBool(e.buffer, b) }
 
 func (e *encoder) number(n uint64) { e.buffer = strconv.AppendUint(e.buffer, n, 10) }
 
@@ -67,7 +76,8 @@ func (e *encoder) hex(n uint64) {
 
 // begin starts the first part of a transaction, or the next.
 func (e *encoder) begin(t *cdc.Transaction) {
-	e.buffer, e.changes, e.fresh = e.buffer[:0], 0, e.fresh[:0]
+	e.clear()
+	e.changes, e.fresh = 0, e.fresh[:0]
 	e.text(`{"type":"transaction","xid":`)
 	e.number(uint64(t.XID))
 	e.text(`,"lsn":`)
@@ -86,12 +96,30 @@ func (e *encoder) begin(t *cdc.Transaction) {
 	e.text(`,"changes":[`)
 }
 
+// frame is what was written.
+func (e *encoder) frame() frame { return frame{e.buffer, e.large} }
+
+// clear begins another message, and lets go of the values of the one before.
+func (e *encoder) clear() {
+	clear(e.large)
+	e.buffer, e.large = e.buffer[:0], e.large[:0]
+}
+
+// bytes is about how much was written.
+func (e *encoder) bytes() int {
+	n := len(e.buffer)
+	for _, one := range e.large {
+		n += len(one.text)
+	}
+	return n
+}
+
 // full tells that the part is large enough, or that a table has changed whose former description it goes by.
 func (e *encoder) full(c *cdc.Change) bool {
 	if e.changes == 0 {
 		return false
 	}
-	if e.changes >= partChanges || len(e.buffer) >= partBytes {
+	if e.changes >= partChanges || e.bytes() >= partBytes {
 		return true
 	}
 	if c.Relation == nil {
@@ -116,7 +144,7 @@ func (e *encoder) end(final bool, token string) {
 	}
 	e.part++
 	e.text(`,"final":`)
-	e.buffer = strconv.AppendBool(e.buffer, final)
+	e.boolean(final)
 	if token != "" {
 		e.text(`,"resume":`)
 		e.string(token)
@@ -235,17 +263,17 @@ func (e *encoder) key(c *cdc.Change) {
 		return
 	}
 	e.text(`,"key":`)
-	e.row(c.Relation, row, true)
+	e.row(c, row, true)
 }
 
 func (e *encoder) rows(c *cdc.Change) {
 	if c.New != nil {
 		e.text(`,"new":`)
-		e.row(c.Relation, c.New, false)
+		e.row(c, c.New, false)
 	}
 	if c.Old != nil {
 		e.text(`,"old":`)
-		e.row(c.Relation, c.Old, false)
+		e.row(c, c.Old, false)
 	}
 	first := true
 	for i, v := range c.New {
@@ -263,15 +291,42 @@ func (e *encoder) rows(c *cdc.Change) {
 	if !first {
 		e.text(`]`)
 	}
+	e.chunked(c)
 }
 
-// row writes an object of columns, without those that are unchanged.
-func (e *encoder) row(r *cdc.Relation, row []cdc.Value, keyOnly bool) {
+// chunked names the values of a change that were sent before it.
+func (e *encoder) chunked(c *cdc.Change) {
+	if e.apart.change != c || len(e.apart.values) == 0 {
+		return
+	}
+	e.text(`,"chunked":[`)
+	for i, v := range e.apart.values {
+		if i > 0 {
+			e.text(`,`)
+		}
+		e.text(`{"row":"`)
+		if v.old {
+			e.text(`old`)
+		} else {
+			e.text(`new`)
+		}
+		e.text(`","column":`)
+		e.string(c.Relation.Columns[v.column].Name)
+		e.text(`,"value":`)
+		e.number(uint64(v.number)) //nolint:gosec // it is positive
+		e.text(`}`)
+	}
+	e.text(`]`)
+}
+
+// row writes an object of columns, without those that are unchanged or were sent before.
+func (e *encoder) row(change *cdc.Change, row []cdc.Value, keyOnly bool) {
 	e.text(`{`)
 	first := true
+	old := len(row) > 0 && len(change.Old) > 0 && &row[0] == &change.Old[0]
 	for i, v := range row {
-		c := &r.Columns[i]
-		if keyOnly && !c.Key || v.State == cdc.Unchanged {
+		c := &change.Relation.Columns[i]
+		if keyOnly && !c.Key || v.State == cdc.Unchanged || e.apart.find(change, old, i) != 0 {
 			continue
 		}
 		if !first {

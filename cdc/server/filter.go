@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -15,7 +16,13 @@ import (
 type filter struct {
 	allowed, tables []string
 	kinds           map[cdc.Kind]bool
+	// most is how many bytes a message may have, zero for any number; chunks has larger values sent apart, in chunks.
+	most   int
+	chunks bool
 }
+
+// leastMessage is the smallest limit that a client may state: names of columns and keys need some room.
+const leastMessage = 64 << 10
 
 // kinds are those that can be asked for. Messages are those of any program: who wants them says so.
 var kinds = []cdc.Kind{cdc.KindInsert, cdc.KindUpdate, cdc.KindDelete, cdc.KindTruncate, cdc.KindMessage}
@@ -40,7 +47,26 @@ func (s *Server) newFilter(query url.Values) (*filter, error) {
 			f.kinds[kind] = kind != cdc.KindMessage
 		}
 	}
-	return f, nil
+	return f, f.readLimit(query)
+}
+
+// readLimit reads how large a message may be.
+func (f *filter) readLimit(query url.Values) (err error) {
+	if text := query.Get("max_message"); text != "" {
+		if f.most, err = strconv.Atoi(text); err != nil || f.most < leastMessage {
+			return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("max_message %.40q: it must be a number of bytes, %d or more", text, leastMessage))
+		}
+	}
+	switch text := query.Get("large"); {
+	case text == "" || text == "error":
+	case text == "chunks" && f.most > 0:
+		f.chunks = true
+	case text == "chunks":
+		return refusal(http.StatusBadRequest, "invalid", `large "chunks": it needs max_message, beyond which a value comes in chunks`)
+	default:
+		return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("large %.40q: it must be error or chunks", text))
+	}
+	return nil
 }
 
 func list(values []string) (items []string) {

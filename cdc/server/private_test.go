@@ -3,9 +3,11 @@
 package server_test
 
 import (
+	"fmt"
 	"net/http"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,4 +69,37 @@ func TestPostgresIsRestartedUnderAStream(t *testing.T) {
 	c.ack(second.LSN)
 	h.confirmed("s", second.LSN)
 	require.Equal(t, "snapshot_gone", h.do("GET", "/v2/slots/s/snapshot/public.account", "").code())
+}
+
+// Neither a client that acknowledges nothing nor one that does not even read keeps Postgres from stopping, and nothing is lost by it.
+func TestPostgresStopsUnderClientsThatDoNotAcknowledge(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	p := cdctest.NewPrivate(t, "wal_level=logical")
+	h := &harness{Database: p.Database, t: t, s: "s"}
+	h.start(func(c *server.Config) { c.ClientMemory, c.WriteTimeout = 64<<10, cdctest.Patience })
+	h.Exec(accounts, `create table large (id int primary key, v text)`)
+	h.slot("s", `"tables":["public.account"],"snapshot":false`)
+	h.slot("deaf", `"tables":["public.large"],"snapshot":false`)
+	c := h.dial("/v2/slots/s/stream")
+	h.dial("/v2/slots/deaf/stream") // and never reads
+	h.Exec(`insert into account (id) values (1)`)
+	first := c.read()
+	c.ack(first.LSN)
+	h.confirmed("s", first.LSN)
+	h.Exec(`insert into account (id) values (2)`)
+	c.read()
+	for id := range 400 {
+		h.Exec(fmt.Sprintf(`insert into large values (%d, repeat('x', 100000))`, id))
+	}
+	require.Eventually(t, func() bool {
+		return cdctest.Query[int](h.Database, `select count(*) from pg_stat_activity where wait_event = 'WalSenderWriteData'`) == 1
+	}, cdctest.Patience, 20*time.Millisecond)
+	p.Stop(syscall.SIGINT)
+	p.Start()
+	require.NoError(t, c.conn.CloseNow())
+	require.Eventually(t, func() bool { return h.do("GET", "/readyz", "").status == http.StatusOK }, cdctest.Patience, 20*time.Millisecond)
+	h.free("s")
+	c = h.dial("/v2/slots/s/stream?resume=" + first.Resume)
+	require.EqualValues(t, 2, c.read().Changes[0].New["id"], "it was not acknowledged")
 }

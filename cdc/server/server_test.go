@@ -166,14 +166,21 @@ type message struct {
 	CommitTime                                   time.Time `json:"commit_time"`
 	Changes                                      []change
 	Tables                                       []table
+	Value, Chunk                                 int
+	Text                                         string
+	bytes                                        int // of the whole
 }
 
 type change struct {
 	Kind, Schema, Table, LSN string
 	Key, New, Old            map[string]any
 	Unchanged                []string
-	Cascade                  bool
-	Prefix, Content          string
+	Chunked                  []struct {
+		Row, Column string
+		Value       int
+	}
+	Cascade         bool
+	Prefix, Content string
 }
 
 type table struct {
@@ -231,7 +238,9 @@ func (c *client) any() (message, error) {
 	if err != nil {
 		return message{}, err
 	}
-	return decode[message](c.h.t, string(data)), nil
+	m := decode[message](c.h.t, string(data))
+	m.bytes = len(data)
+	return m, nil
 }
 
 func (c *client) say(text string) {

@@ -109,9 +109,9 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		if !e.wants(c) {
 			continue
 		}
-		if begun && e.full(c) {
+		if begun && e.changes > 0 && (e.full(c) || !e.fits(c)) {
 			e.end(false, "")
-			if err := s.send("transaction", e.buffer, ""); err != nil {
+			if err := s.send("transaction", e.frame(), ""); err != nil {
 				return err
 			}
 			e.begin(t)
@@ -119,6 +119,14 @@ func (s *session) transaction(t *cdc.Transaction) error {
 		if !begun {
 			begun = true
 			e.begin(t)
+		}
+		if e.filter.most > 0 {
+			if err := e.setApart(c); err != nil {
+				return err
+			}
+			if err := s.sendApart(t); err != nil {
+				return err
+			}
 		}
 		e.change(c)
 		s.server.metrics.changes.Inc()
@@ -132,9 +140,11 @@ func (s *session) transaction(t *cdc.Transaction) error {
 	s.mu.Unlock()
 	token := s.token(t.EndLSN)
 	e.end(true, token)
-	if err := s.send("transaction", e.buffer, token); err != nil {
+	if err := s.send("transaction", e.frame(), token); err != nil {
 		return err
 	}
+	e.clear()
+	e.apart = apart{}
 	s.server.metrics.transactions.Inc()
 	if s.auto {
 		return s.ack(t.EndLSN)
@@ -248,7 +258,7 @@ func (s *session) tell() error {
 		e.string(token)
 	}
 	e.text(`}`)
-	return s.send("position", e.buffer, token)
+	return s.send("position", e.frame(), token)
 }
 
 // token is where the client can go on, empty where it cannot: the slot ends with it.
@@ -259,7 +269,8 @@ func (s *session) token(lsn cdc.LSN) string {
 	return s.owned.token(lsn)
 }
 
-func (s *session) send(kind string, message []byte, token string) error {
-	s.server.metrics.bytes.Add(len(message))
-	return s.client.send(kind, message, token)
+func (s *session) send(kind string, message frame, token string) error {
+	written, err := s.client.send(kind, message, token)
+	s.server.metrics.bytes.Add(written)
+	return err
 }

@@ -37,8 +37,11 @@ type slotJSON struct {
 	SafeWALBytes    *int64   `json:"safe_wal_bytes"`
 	Temporary       bool     `json:"temporary"`
 	Failover        bool     `json:"failover"`
-	// Snapshot tells that this server holds its snapshot.
-	Snapshot bool `json:"snapshot"`
+	// Snapshot tells that this server holds its snapshot, and Held what that locks.
+	Snapshot bool      `json:"snapshot"`
+	Held     *heldJSON `json:"held,omitempty"`
+	// PID is the process of Postgres that streams it.
+	PID int `json:"pid,omitempty"`
 }
 
 // slots are those of the database, and those of ours whose slot is gone, with the status missing.
@@ -60,10 +63,11 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
+		held := s.describeHeld(f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
 			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: toSeconds(f.LagTime), InactiveSeconds: toSeconds(idle[f.Name]),
-			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: s.holds(f.Name),
+			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: held != nil, Held: held, PID: f.PID,
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {

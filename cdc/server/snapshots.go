@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,11 +17,14 @@ import (
 // snapshotReaders is how many pages of one snapshot are read at the same time.
 const snapshotReaders = 2
 
-// held is the snapshot of a slot. It ends when nobody has read it for a while.
+// held is the snapshot of a slot. It ends when nobody has read it for a while, soon after all of its tables were read, and when it is too old.
 type held struct {
 	*cdc.Snapshot
 	owned owned
+	since time.Time
 	idle  *time.Timer
+	old   *time.Timer
+	ended map[string]bool // tables that were read to their ends. Of [Server.mu]
 }
 
 // reserve keeps a name, and room for a snapshot, while a slot is made.
@@ -49,21 +53,71 @@ func (s *Server) reserve(name string, snapshot bool) (free func(), err error) {
 func (s *Server) hold(name string, o owned, made *cdc.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := &held{Snapshot: made, owned: o}
-	h.idle = time.AfterFunc(s.config.SnapshotIdle, func() {
-		if s.begin() {
-			defer s.work.Done()
-			s.config.Logger.Info("cdc/server: a snapshot ends, which nobody has read for a while", "slot", name)
-			s.endSnapshot(name)
+	h := &held{Snapshot: made, owned: o, since: time.Now(), ended: map[string]bool{}}
+	end := func(level slog.Level, why string) func() {
+		return func() {
+			if s.begin() {
+				defer s.work.Done()
+				if s.held(name) != h { // it has ended, and another has its name
+					return
+				}
+				s.config.Logger.Log(s.ctx, level, "cdc/server: a snapshot ends, "+why, "slot", name)
+				s.endSnapshot(name)
+			}
 		}
-	})
+	}
+	h.idle = time.AfterFunc(s.config.SnapshotIdle, end(slog.LevelInfo, "which nobody has read for a while"))
+	h.old = time.AfterFunc(s.config.SnapshotMax, end(slog.LevelWarn, "which was held for as long as one may be: SnapshotMax"))
 	s.snapshots[name] = h
 }
 
-func (s *Server) holds(name string) bool {
+// held is the snapshot of a slot, nil where this server holds none.
+func (s *Server) held(name string) *held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.snapshots[name] != nil
+	return s.snapshots[name]
+}
+
+// noteRead notes that a page was read, and whether it was the last of its table. What was read whole is kept for a little while only.
+func (s *Server) noteRead(h *held, table string, last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last {
+		h.ended[table] = true
+	}
+	idle := s.config.SnapshotIdle
+	if whole := !slices.ContainsFunc(h.owned.Tables, func(t string) bool { return matches(s.config.Tables, t) && !h.ended[t] }); whole {
+		idle = min(idle, s.config.SnapshotGrace)
+	}
+	h.idle.Reset(idle)
+}
+
+// heldJSON is a snapshot that is held, as it is answered.
+type heldJSON struct {
+	// Since is when it was made. PID is the process of Postgres that keeps it, and holds back vacuum.
+	Since time.Time `json:"since"`
+	PID   uint32    `json:"pid"`
+	// Tables are those that are locked because they are being read.
+	Tables []lockJSON `json:"tables"`
+}
+
+type lockJSON struct {
+	Table string    `json:"table"`
+	PID   uint32    `json:"pid"`
+	Since time.Time `json:"since"`
+}
+
+// describeHeld is nil where this server holds no snapshot of the slot.
+func (s *Server) describeHeld(name string) *heldJSON {
+	h := s.held(name)
+	if h == nil {
+		return nil
+	}
+	answer := &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: []lockJSON{}}
+	for _, one := range h.Holds() {
+		answer.Tables = append(answer.Tables, lockJSON{one.Schema + "." + one.Table, one.PID, one.Since.UTC()})
+	}
+	return answer
 }
 
 // endSnapshot tells whether there was one.
@@ -78,6 +132,7 @@ func (s *Server) endSnapshot(name string) bool {
 		return false
 	}
 	h.idle.Stop()
+	h.old.Stop()
 	h.Close()
 	return true
 }
@@ -152,8 +207,7 @@ func (s *Server) readSnapshot(w http.ResponseWriter, r *http.Request) {
 	e.text("}\n")
 	s.metrics.snapshotRows.Add(len(page.Rows))
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-	_, _ = w.Write(e.buffer)
+	_, _ = e.frame().writeTo(&punctual{r.Context(), w, http.NewResponseController(w), s.config.WriteTimeout})
 }
 
 func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *held, error) {
@@ -175,9 +229,7 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 	if !matches(s.config.Tables, table) {
 		return nil, nil, refusal(http.StatusForbidden, "table_not_allowed", fmt.Sprintf("the table %.200q may not be read", table))
 	}
-	s.mu.Lock()
-	h := s.snapshots[name]
-	s.mu.Unlock()
+	h := s.held(name)
 	if h == nil || h.owned.Incarnation != o.Incarnation {
 		return nil, nil, errNoSnapshot
 	}
@@ -203,6 +255,9 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 	if err != nil && s.lost(r, h, schema, relation) {
 		s.endSnapshot(name)
 		err = errNoSnapshot
+	}
+	if err == nil {
+		s.noteRead(h, table, page.Next == nil)
 	}
 	return page, h, err
 }

@@ -241,7 +241,7 @@ func (s *Server) farewell(r *http.Request, one *session, err error) {
 		s.config.Logger.Warn("cdc/server: a stream has failed", "slot", one.slot, "error", err)
 	}
 	if !errors.Is(err, errSlow) {
-		_ = one.client.send("error", errorMessage(p), "")
+		_, _ = one.client.send("error", errorMessage(p), "")
 	}
 	one.client.end(p)
 }

@@ -89,6 +89,7 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
 	flags.DurationVar(&f.config.WriteTimeout, "write-timeout", f.config.WriteTimeout, "how long a client may take to read")
 	flags.DurationVar(&f.config.SnapshotIdle, "snapshot-idle", f.config.SnapshotIdle, "how long a snapshot is held that nobody reads")
+	flags.DurationVar(&f.config.SnapshotMax, "snapshot-max", f.config.SnapshotMax, "how long a snapshot is held at most, even while it is read")
 	flags.StringVar(&f.logFormat, "log-format", logText, "`format` of the log: text, or json with one object on each line")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log more; never data")
 	for _, name := range []string{"db", "user", "password", "pgHost", "pgPort"} {
@@ -285,7 +286,7 @@ func wrongFlag(err error) error {
 	name, ok := map[cdc.Field]string{
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
-		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "listen": "--listen",
+		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
 		"role": "the role", // of --database-url
 	}[wrong.Field]
 	if ok {

@@ -1,0 +1,94 @@
+package cdc_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// lockers are the processes that have a lock on a table.
+func (d *database) lockers(table string) []int64 {
+	d.tb.Helper()
+	return query[[]int64](d, `select coalesce(array_agg(pid order by pid), '{}') from pg_locks where locktype = 'relation' and relation = $1::text::regclass`, table)
+}
+
+// holders are the processes that a snapshot says have a lock on a table.
+func holders(s *cdc.Snapshot, table string) []int64 {
+	pids := []int64{}
+	for _, hold := range s.Holds() {
+		if hold.Schema == "public" && hold.Table == table && !hold.Since.IsZero() {
+			pids = append(pids, int64(hold.PID))
+		}
+	}
+	return pids
+}
+
+func TestATableThatWasReadToItsEndIsLockedNoLonger(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	for _, table := range []string{"t", "u"} {
+		d.exec(`create table `+table+` (id int primary key, v text)`, `insert into `+table+` select i, 'v' from generate_series(1, 50) i`)
+	}
+	s := d.snapshot(func(c *cdc.SnapshotConfig) { c.PageSize, c.Connections = 5, 3 })
+	page := func(table string, after []string) *cdc.Page {
+		t.Helper()
+		p, err := s.Page(t.Context(), "public", table, after, 30, 1<<20)
+		require.NoError(t, err)
+		return p
+	}
+	first := page("t", nil)
+	require.NotNil(t, first.Next)
+	locked := d.lockers("t")
+	require.Len(t, locked, 1)
+	require.Equal(t, locked, holders(s, "t"))
+	require.Nil(t, page("t", first.Next).Next)
+	require.Empty(t, d.lockers("t"))
+	require.Empty(t, s.Holds())
+	d.exec(`alter table t add column n int`)
+	require.Len(t, page("t", first.Next).Rows, 20, "the last page can be asked for again")
+	require.Empty(t, d.lockers("t"))
+
+	// By several connections, with a table between that is not read to its end.
+	n := 0
+	for _, err := range s.Rows(t.Context(), "public", "u") {
+		require.NoError(t, err)
+		if n++; n == 20 {
+			require.NotEmpty(t, d.lockers("u"))
+			require.Equal(t, d.lockers("u"), holders(s, "u"))
+			page("t", nil)
+		}
+	}
+	require.Equal(t, 50, n)
+	require.Equal(t, d.lockers("t"), holders(s, "t"))
+	require.NotEmpty(t, d.lockers("t"), "this one is still being read")
+	require.Nil(t, page("t", first.Next).Next)
+	require.Empty(t, d.lockers("t"))
+	require.Empty(t, d.lockers("u"))
+	require.Positive(t, query[int](d, `select count(*) from pg_stat_activity where pid = $1`, s.PID()))
+
+	d.exec(`truncate t`)
+	_, err := s.Page(t.Context(), "public", "t", nil, 30, 1<<20)
+	require.ErrorIs(t, err, cdc.ErrSnapshotGone)
+	_, err = s.Page(t.Context(), "public", "u", nil, 50, 1<<20)
+	require.NoError(t, err, "the other table is as it was")
+	s.Close()
+	require.Empty(t, s.Holds())
+}
+
+// One that is left early is not read any more either.
+func TestALoopThatIsLeftFreesItsTable(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`, `insert into t select generate_series(1, 500)`)
+	s := d.snapshot(func(c *cdc.SnapshotConfig) { c.PageSize = 5 })
+	for _, err := range s.Rows(t.Context(), "public", "t") {
+		require.NoError(t, err)
+		break
+	}
+	require.Empty(t, s.Holds())
+	require.Eventually(t, func() bool { return len(d.lockers("t")) == 0 }, cdctest.Patience, time.Millisecond, "what was being read ends with its connection")
+}

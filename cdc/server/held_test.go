@@ -1,0 +1,82 @@
+package server_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// heldSlot is what GET /v2/slots/{name} says of what is held for one.
+type heldSlot struct {
+	Snapshot bool
+	PID      int
+	Held     *struct {
+		Since  time.Time
+		PID    int
+		Tables []struct {
+			Table string
+			PID   int
+			Since time.Time
+		}
+	}
+}
+
+func TestASnapshotLocksATableUntilItWasRead(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.SnapshotGrace = 3 * time.Second })
+	h.Exec(accounts, `insert into account (id) select generate_series(1, 5)`, `create table other (id int primary key)`)
+	h.slot(h.s, `"tables":["public.*"]`)
+	at := "/v2/slots/" + h.s
+	show := func() heldSlot { return decode[heldSlot](t, h.do("GET", at, "").body) }
+	locker := func() int {
+		return cdctest.Query[int](h.Database, `select coalesce(sum(pid), 0) from pg_locks where locktype = 'relation' and relation = 'account'::regclass`)
+	}
+	first := decode[struct{ Next string }](t, h.do("GET", at+"/snapshot/public.account?limit=3", "").body)
+	require.NotEmpty(t, first.Next)
+	state := show()
+	require.True(t, state.Snapshot)
+	require.WithinDuration(t, time.Now(), state.Held.Since, cdctest.Patience)
+	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_stat_activity where pid = $1 and backend_type = 'walsender'`, state.Held.PID))
+	require.Len(t, state.Held.Tables, 1)
+	require.Equal(t, "public.account", state.Held.Tables[0].Table)
+	require.Equal(t, locker(), state.Held.Tables[0].PID)
+	require.False(t, state.Held.Tables[0].Since.IsZero())
+
+	last := h.do("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "")
+	require.Contains(t, last.body, `"next":null`)
+	require.Zero(t, locker())
+	require.Empty(t, show().Held.Tables)
+	h.Exec(`alter table account add column n int`)
+	require.Equal(t, last.body, h.do("GET", at+"/snapshot/public.account?limit=3&after="+first.Next, "").body, "the last page can be asked for again")
+	require.Zero(t, locker())
+
+	c := h.dial(at + "/stream")
+	require.Equal(t, cdctest.Query[int](h.Database, `select active_pid from pg_replication_slots where slot_name = $1`, h.s), show().PID)
+	require.NoError(t, c.conn.CloseNow())
+	require.True(t, show().Snapshot, "one table was not read yet")
+	require.Contains(t, h.do("GET", at+"/snapshot/public.other", "").body, `"next":null`)
+	require.Eventually(t, func() bool { return !show().Snapshot }, cdctest.Patience, 20*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return cdctest.Query[int](h.Database, `select count(*) from pg_stat_activity where pid = $1 and backend_start <= $2`, state.Held.PID, state.Held.Since) == 0
+	}, cdctest.Patience, 20*time.Millisecond, "vacuum is not held back")
+	require.Equal(t, "snapshot_gone", h.do("GET", at+"/snapshot/public.other", "").code())
+}
+
+func TestASnapshotThatIsReadForTooLongEnds(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.SnapshotMax = time.Second })
+	h.Exec(accounts, `insert into account (id) select generate_series(1, 5)`)
+	h.slot(h.s, `"tables":["public.*"]`)
+	require.Eventually(t, func() bool {
+		a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=3", "")
+		return a.status == http.StatusGone && a.code() == "snapshot_gone"
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.Contains(t, h.log.String(), "SnapshotMax")
+	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Held)
+	h.Exec(`alter table account add column n int`)
+}

@@ -1,0 +1,131 @@
+//go:build linux
+
+package cdc_test
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// reopen closes a stream and opens another one of the same slot.
+func (s *privateServer) reopen(d *database, old *cdc.Stream) *cdc.Stream {
+	s.t.Helper()
+	old.Close()
+	config := cdc.Config{Conn: d.pool.Config().ConnConfig, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, StatusInterval: 200 * time.Millisecond}
+	stream, err := cdc.Open(s.t.Context(), config)
+	require.NoError(s.t, err)
+	s.t.Cleanup(stream.Close)
+	return stream
+}
+
+// Stop waits for the server, which once waited for the acknowledgement for ever.
+func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	s, d := newPrivateServer(t)
+	d.exec(`create table t (id int primary key)`)
+	stream := s.stream(d)
+	d.exec(`insert into t values (1)`)
+	first, _ := next(t, stream)
+	require.NoError(t, stream.Ack(first.EndLSN))
+	require.Eventually(t, func() bool { return d.slot().Confirmed >= first.EndLSN }, cdctest.Patience, time.Millisecond)
+	d.exec(`insert into t values (2)`, `insert into t values (3)`)
+	second, changes := next(t, stream)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+	next(t, stream)
+	before := d.slot().Confirmed
+	require.Less(t, before, second.EndLSN)
+
+	s.Stop(syscall.SIGINT)
+	s.Start()
+	d.pool.Reset()
+	// Before Postgres 17 a server that stops may forget the last confirmations. The stream repeats them on its next connection.
+	require.Eventually(t, func() bool { return d.slot().Confirmed == before }, cdctest.Patience, time.Millisecond)
+	d.exec(`insert into t values (4)`)
+	_, changes = next(t, stream)
+	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing comes twice")
+
+	stream = s.reopen(d, stream)
+	for id := 2; id <= 4; id++ {
+		transaction, changes := next(t, stream)
+		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", id)}, changes, "what was not acknowledged comes again")
+		require.NoError(t, stream.Ack(transaction.EndLSN))
+	}
+}
+
+// One that does not even take what comes: the server has more to send than fits.
+func TestAConsumerThatDoesNotReadLetsTheServerStop(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	s, d := newPrivateServer(t)
+	d.exec(`create table t (id int primary key, v text)`, `create publication postgres for all tables`,
+		`select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
+	stream, err := cdc.Open(t.Context(), cdc.Config{
+		Conn: d.config(), Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, MemoryLimit: 64 << 10,
+		StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
+	})
+	require.NoError(t, err)
+	t.Cleanup(stream.Close)
+	const transactions = 400
+	for i := range transactions { // 40 MB, which no buffer of a connection holds
+		d.exec(fmt.Sprintf(`insert into t values (%d, repeat('x', 100000))`, i))
+	}
+	require.Eventually(t, func() bool {
+		return query[int](d, `select count(*) from pg_stat_activity where wait_event = 'WalSenderWriteData'`) == 1
+	}, cdctest.Patience, 10*time.Millisecond)
+	s.Stop(syscall.SIGINT)
+	s.Start()
+	for i := range transactions {
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+		transaction, err := stream.Next(ctx)
+		cancel()
+		require.NoError(t, err)
+		for change, err := range transaction.Changes() {
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(i), change.New[0].Text, "each once, in order")
+		}
+		require.NoError(t, stream.Ack(transaction.EndLSN))
+	}
+	require.Positive(t, stream.Stats().Reconnects)
+}
+
+// A position is told once, and everything that goes by it still does: where nothing happens the slot follows the server, and what the
+// server measures is known.
+func TestWhatWasConfirmedIsToldOnce(t *testing.T) {
+	t.Parallel()
+	_, d := newPrivateServer(t)
+	d.exec(`create table t (id int primary key)`, `create table other (id int primary key)`)
+	d.exec(`create publication postgres for table t`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
+	stream, err := cdc.Open(t.Context(), cdc.Config{
+		Conn: d.config(), Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, StatusInterval: 50 * time.Millisecond,
+	})
+	require.NoError(t, err)
+	t.Cleanup(stream.Close)
+	flushed := func() bool {
+		return query[bool](d, `select count(flush_lsn) > 0 from pg_stat_replication`)
+	}
+	d.exec(`insert into t values (1)`)
+	transaction, _ := next(t, stream)
+	require.NoError(t, stream.Ack(transaction.EndLSN))
+	require.Eventually(t, func() bool { return d.slot().Confirmed >= transaction.EndLSN }, cdctest.Patience, time.Millisecond)
+	require.Eventually(t, func() bool { return !flushed() }, cdctest.Patience, time.Millisecond)
+	for i := range 3 {
+		d.exec(fmt.Sprintf(`insert into other values (%d)`, i))
+		end, err := cdc.ParseLSN(query[string](d, `select pg_current_wal_lsn()::text`))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return d.slot().Confirmed >= end }, cdctest.Patience, time.Millisecond)
+	}
+	require.Eventually(t, func() bool {
+		lag := d.slot().LagTime
+		return lag != nil && *lag == 0
+	}, cdctest.Patience, time.Millisecond, "nothing is left to confirm")
+}

@@ -1,0 +1,90 @@
+package cdc_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// logText keeps what is logged.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
+func (d *database) reader() int {
+	d.tb.Helper()
+	return query[int](d, `select coalesce(max(active_pid), 0) from pg_replication_slots where slot_name = $1`, d.name)
+}
+
+// The server does not notice that the connection is lost, for it never looks: with wal_sender_timeout it would after that time.
+func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	p := newProxy(t, d.config())
+	log := &logText{}
+	s := d.stream(func(c *cdc.Config) {
+		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Conn.RuntimeParams["wal_sender_timeout"] = "0"
+		c.Timeout, c.Logger = 2*time.Second, slog.New(slog.NewTextHandler(log, nil))
+	})
+	d.exec(`insert into t values (1)`)
+	transaction, _ := next(t, s)
+	require.NoError(t, s.Ack(transaction.EndLSN))
+	before := d.reader()
+	p.freeze()
+	d.exec(`insert into t values (2)`)
+	_, changes := next(t, s)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+	require.NotEqual(t, before, d.reader())
+	require.True(t, log.has("a lost connection of this stream still read the slot"))
+}
+
+// One that another stream reads is left to that.
+func TestASlotIsNotTakenFromAnotherStream(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	p := newProxy(t, d.config())
+	log := &logText{}
+	first := d.stream(func(c *cdc.Config) {
+		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Logger = slog.New(slog.NewTextHandler(log, nil))
+	})
+	d.exec(`insert into t values (1)`)
+	next(t, first)
+	p.refuse()
+	second := d.stream()
+	reader := d.reader()
+	p.accept()
+	require.Eventually(t, func() bool { return log.has("the slot is in use") }, cdctest.Patience, time.Millisecond)
+	require.Equal(t, reader, d.reader())
+	d.exec(`insert into t values (2)`)
+	_, changes := next(t, second)
+	require.Equal(t, []string{"insert t [1]"}, changes)
+	_, changes = next(t, second)
+	require.Equal(t, []string{"insert t [2]"}, changes)
+	require.Equal(t, reader, d.reader())
+	require.False(t, log.has("terminated"))
+}
