@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -36,7 +37,7 @@ type refusals struct {
 // refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
 func (p *pass) refuse(ctx context.Context, item Listed) error {
 	p.progress.Refused++
-	r, rule, id := &p.refusals, bound(item.Err.Error(), maxShownError), item.Params.ResourceID
+	r, rule, id := &p.refusals, shorten.Text(item.Err.Error(), maxShownError), item.Params.ResourceID
 	if len(r.shown) < maxRefusedShown {
 		r.shown = append(r.shown, rule)
 	}
@@ -47,7 +48,7 @@ func (p *pass) refuse(ctx context.Context, item Listed) error {
 	if len(object) > maxRefusedBytes {
 		object = nil
 	}
-	r.waiting.ObjectIds = append(r.waiting.ObjectIds, bound(id, db.MaxObjectIDBytes))
+	r.waiting.ObjectIds = append(r.waiting.ObjectIds, shorten.Text(id, db.MaxObjectIDBytes))
 	r.waiting.Rules = append(r.waiting.Rules, rule)
 	r.waiting.Objects = append(r.waiting.Objects, object)
 	if len(r.waiting.Rules) < refusedPage {

@@ -137,6 +137,15 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Refused)
 	outside.set(list("-ok", "-fails", "-panics", "-degrades")...)
+	outside.breaks(errors.New("the page of " + secret + " is gone"))
+	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "secretive"}, nil))
+	until(t, func() bool {
+		passes, err := c.InformPasses(t.Context(), "secretive", "", 1)
+		require.NoError(t, err)
+		runs[passes[0].RunID] = true
+		return strings.Contains(passes[0].Error, secret)
+	}, "its history has the error")
+	outside.breaks(nil)
 	_, err = run()
 	require.ErrorContains(t, err, "1 of 4 resources degraded: #")
 	require.NotContains(t, err.Error(), secret)

@@ -2,7 +2,6 @@ package deltaotel
 
 import (
 	"context"
-	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -10,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -56,19 +56,8 @@ func endSpan(span trace.Span, end delta.SpanEnd) {
 		span.SetAttributes(attribute.Int("delta.failed", end.Failed))
 	}
 	if end.Err != nil {
-		span.SetStatus(codes.Error, errorText(end.Err))
+		span.SetStatus(codes.Error, shorten.Error(end.Err, maxErrorBytes))
 	}
-}
-
-// errorText is the text of an error as every exporter takes it. One whose method panics has none.
-func errorText(err error) (text string) {
-	defer func() {
-		if recover() != nil {
-			text = "the error's method panicked"
-		}
-	}()
-	text = err.Error()
-	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
 }
 
 // nameOf is how spans of an operation begin: all informs alike.
