@@ -38,7 +38,24 @@ func main() {
 
 // run executes the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	c := &cli{streams: s}
+	root := rootCommand(&cli{streams: s})
+	root.SetArgs(args)
+	command, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := codeOf(err)
+	if silent := (*silence)(nil); errors.As(err, &silent) {
+		return code
+	}
+	s.tell("delta: " + message(err))
+	if code == exitUsage && !isFailure(err) {
+		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
+	}
+	return code
+}
+
+func rootCommand(c *cli) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "delta",
 		Short:         "Keep a Postgres table of resources in step with the world",
@@ -47,10 +64,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetArgs(args)
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
 	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look and steer:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
 	root.SetHelpCommandGroupID(groupServe)
 	root.SetCompletionCommandGroupID(groupServe)
@@ -66,20 +82,7 @@ func run(ctx context.Context, args []string, s streams) int {
 			root.AddCommand(cmd)
 		}
 	}
-
-	command, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		return exitOK
-	}
-	code := codeOf(err)
-	if silent := (*silence)(nil); errors.As(err, &silent) {
-		return code
-	}
-	s.tell("delta: " + message(err))
-	if code == exitUsage && !isFailure(err) {
-		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
-	}
-	return code
+	return root
 }
 
 const (
