@@ -20,6 +20,7 @@ type Controller struct {
 	ListsNothing        bool
 	InformSchedule      []byte
 	FullListingInterval time.Duration
+	InformsSince        time.Time
 	SyncedRetention     *time.Duration
 	DegradedRetention   *time.Duration
 	DeletedRetention    *time.Duration
@@ -155,6 +156,7 @@ type Shard struct {
 	Error           string
 	Paused          bool
 	GoneAt          *time.Time
+	NamedAt         time.Time
 }
 
 type Withheld struct {
