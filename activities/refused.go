@@ -114,8 +114,11 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 // version of the controller may take it.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if n := p.progress.Refused; n > 0 {
-		p.log().Warn("a listing names objects that cannot be taken; the others are", "refused", n, "of", p.progress.Listed,
-			"first", strings.Join(p.refusals.shown, "; "))
+		fields := []any{"refused", n, "of", p.progress.Listed}
+		if !p.activities.HashObjectIDs { // the rules name the objects
+			fields = append(fields, "first", strings.Join(p.refusals.shown, "; "))
+		}
+		p.log().Warn("a listing names objects that cannot be taken; the others are", fields...)
 	}
 	if complete {
 		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Began: p.began}); err != nil {
