@@ -233,11 +233,14 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 	return out, err
 }
 
-// withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object.
+// withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object. That of a pass was logged.
 func (a *Activities) withoutIDs(ctx context.Context, err error) error {
-	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it",
-		"kind", a.Handler.Kind(), "workflow_id", workflowID(ctx), "run_id", RunID(ctx), "error", err)
 	const why = "it failed; the log of the client says why: object ids are kept from Temporal"
+	if pass := new(PassError); errors.As(err, &pass) {
+		return &PassError{errors.New(why)}
+	}
+	a.Logger.Warn("an activity failed; Temporal is not told why, since object ids are kept from it",
+		"kind", a.Handler.Kind(), "workflow_id", WorkflowID(ctx), "run_id", RunID(ctx), "error", err)
 	application := new(temporal.ApplicationError)
 	if errors.As(err, &application) {
 		return temporal.NewApplicationErrorWithOptions(why, application.Type(), temporal.ApplicationErrorOptions{NonRetryable: application.NonRetryable()})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // Next is what the lifecycle of a resource does after a step.
@@ -331,8 +332,8 @@ func (a *Activities) stepUnclaimed(ctx context.Context, ref Ref, got *db.GetReso
 	return s, nil
 }
 
-// workflowID is that of the workflow that the activity is of; empty outside of one.
-func workflowID(ctx context.Context) string {
+// WorkflowID is that of the workflow that the activity is of; empty outside of one.
+func WorkflowID(ctx context.Context) string {
 	if !activity.IsActivity(ctx) {
 		return ""
 	}
@@ -347,9 +348,17 @@ func RunID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.RunID
 }
 
+// TryOf says which try of the activity this is; 0 outside of one.
+func TryOf(ctx context.Context) int32 {
+	if !activity.IsActivity(ctx) {
+		return 0
+	}
+	return activity.GetInfo(ctx).Attempt
+}
+
 // isOfBatch reports whether another workflow, a batch, attends to the row's rest. That may be so where the kind has no batches any more.
 func isOfBatch(ctx context.Context, r *db.Resource) bool {
-	id := workflowID(ctx)
+	id := WorkflowID(ctx)
 	return id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
@@ -407,7 +416,7 @@ func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	if n := len(r.Errors); n > 0 && r.State != deltatype.ResourceStateSynced {
 		var latest deltatype.AttemptError
 		if json.Unmarshal(r.Errors[n-1], &latest) == nil {
-			s.Error = bound(latest.Error, maxShownError)
+			s.Error = shorten.Text(latest.Error, maxShownError)
 			s.Elsewhere = s.Next == NextAttempt && latest.Attempt == 0
 		}
 	}

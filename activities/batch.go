@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // Batch names the resources that one workflow attends to, and the database that they are in. Members are named by the ids of their
@@ -357,7 +358,7 @@ func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
 		if len(p.Failures) >= maxFailures {
 			return
 		}
-		failure := BatchFailure{ID: one.worked.ObjectID, Error: bound(one.outcome.Error, maxShownError)}
+		failure := BatchFailure{ID: one.worked.ObjectID, Error: shorten.Text(one.outcome.Error, maxShownError)}
 		if r.hashed {
 			failure = BatchFailure{}
 			if id := one.worked.HashedID; id != nil {

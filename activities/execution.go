@@ -48,7 +48,7 @@ type execution struct {
 
 // execute begins an execution. End it with its function end.
 func (a *Activities) execute(ctx context.Context, single bool) *execution {
-	e := &execution{Activities: a, workflowID: workflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod())}
+	e := &execution{Activities: a, workflowID: WorkflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod())}
 	base, unlink := a.untilStopped(withoutSilence(ctx))
 	writes, cancel := a.untilAbandoned(ctx)
 	e.base, e.writes = base, writes

@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // Types of the errors of attempts that have not synced their resource. The details of such an error are the [Step], so that the workflow
@@ -81,7 +82,7 @@ func (s Step) asError() error {
 	if f == nil {
 		return nil
 	}
-	message := f.what + ": " + bound(f.text, maxShownFailure)
+	message := f.what + ": " + shorten.Text(f.text, maxShownFailure)
 	if f.isTextHidden {
 		message = f.what + "; the row and the log of the client say why: its text is kept from Temporal"
 	}

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // What started a run.
@@ -44,9 +45,8 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 
 // endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
 func (p *pass) endHistory(ctx context.Context, failure error) {
-	defer p.observeEnd(ctx, failure)
-	if failure == nil {
-		p.logEnd()
+	if p.history == 0 {
+		return // not even its beginning could be noted
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
@@ -56,7 +56,7 @@ func (p *pass) endHistory(ctx context.Context, failure error) {
 		Unchanged: int64(p.unchanged), Stale: int64(progress.Stale), Refused: int64(progress.Refused), Deleted: int64(progress.Deleted), Withheld: progress.Withheld,
 	}
 	if failure != nil {
-		params.Error = bound(failure.Error(), maxErrorBytes)
+		params.Error = shorten.Text(failure.Error(), maxErrorBytes)
 	}
 	if err := db.New().EndInform(ctx, p.activities.Pool, params); err != nil {
 		p.log().Warn("the end of a pass could not be noted in its history", "error", err)

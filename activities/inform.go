@@ -16,6 +16,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -109,63 +110,75 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if a.needsShards(in) {
 		return a.nameShards(ctx, in)
 	}
-	p := pass{activities: a, in: in, startedAt: time.Now()}
+	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
+	defer a.heartbeat(ctx)()
 	ctx, end := a.beginStep(ctx, PassLists, in)
-	defer func() { end(p.observed(ctx, err)) }()
+	p := pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in)}
+	err = p.run(ctx)
+	end(p.observed(ctx, err))
+	return p.progress, p.end(ctx, err)
+}
+
+// run makes the pass.
+func (p *pass) run(ctx context.Context) error {
+	a, in := p.activities, p.in
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
-		return InformProgress{}, fmt.Errorf("asking the database for the time: %w", err)
+		return fmt.Errorf("informing kind %s: asking the database for the time: %w", in.Kind, err)
 	}
 	options, err := a.chooseOptions(ctx, in, began)
 	if err != nil {
-		return InformProgress{}, err
+		return err
 	}
 	complete := in.Gone || a.isComplete(options)
 	passCtx, timeout, unlink := a.boundPass(ctx, in, options)
 	defer unlink()
 
-	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
-	defer a.heartbeat(ctx)()
 	p.began, p.cursor, p.remember = began.UTC(), began.UTC(), in.Pass != "" && (complete || in.RunForeground)
-	p.progress.Pass, p.logger = a.report(options, complete), a.passLogger(ctx, in)
+	p.progress.Pass = a.report(options, complete)
 	if err := p.beginHistory(passCtx); err != nil {
-		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+		return fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
-	defer func() { p.endHistory(ctx, err) }()
 	if complete && p.remember {
 		reach, err := a.beginReach(ctx, in.Kind, options.Shard)
 		if err != nil {
-			return InformProgress{}, fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
+			return fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 		}
 		defer reach.end()
 		p.reach = reach
 	}
 	if in.Gone {
 		if gone, err := p.isGone(passCtx); err != nil || !gone {
-			return p.progress, err
+			return err
 		}
 	}
 	if err := p.lookForRefused(passCtx); err != nil {
-		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+		return fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	if err := p.drain(passCtx, p.list(passCtx, options)); err != nil {
 		err = p.explain(passCtx, err, timeout)
 		p.cause = err
 		if text := err.Error(); len(text) > maxErrorBytes {
-			err = errors.New(bound(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
+			err = errors.New(shorten.Text(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
 		}
-		return p.progress, err
+		return err
 	}
 	if err := p.endRefused(passCtx, complete); err != nil {
-		return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+		return fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	p.warnStale()
 	if p.reach != nil {
 		if err := p.deleteMissing(passCtx); err != nil {
-			return p.progress, fmt.Errorf("informing kind %s: %w", in.Kind, err)
+			return fmt.Errorf("informing kind %s: %w", in.Kind, err)
 		}
 	}
-	return p.progress, p.moveCursor(ctx, complete)
+	return p.moveCursor(ctx, complete)
+}
+
+// end notes what the pass came to, has that logged and observed, and returns the error that Temporal is given.
+func (p *pass) end(ctx context.Context, failure error) error {
+	p.endHistory(ctx, failure)
+	return p.observeEnd(ctx, failure)
 }
 
 // checkLists refuses passes of a kind without an informer.

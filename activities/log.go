@@ -1,10 +1,8 @@
 package activities
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
-	"time"
 
 	"go.temporal.io/sdk/activity"
 
@@ -36,7 +34,7 @@ func (a *Activities) fields(r *db.Resource) []any {
 // refFields are those of a resource of which only its name is known.
 func refFields(ctx context.Context, ref Ref) []any {
 	id := IDField(ref.ObjectID, &ref.HashedID, ref.HashedID != "")
-	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", workflowID(ctx), "run_id", RunID(ctx)}
+	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", WorkflowID(ctx), "run_id", RunID(ctx)}
 }
 
 // logClaims says which rows an execution has claimed: each of a single workflow, and how many of a batch.
@@ -84,7 +82,7 @@ func (a *Activities) passLogger(ctx context.Context, in InformInput) *slog.Logge
 		fields = append(fields, "shard", shard)
 	}
 	if activity.IsActivity(ctx) {
-		fields = append(fields, "workflow_id", workflowID(ctx), "run_id", RunID(ctx), "attempt", activity.GetInfo(ctx).Attempt)
+		fields = append(fields, "workflow_id", WorkflowID(ctx), "run_id", RunID(ctx), "attempt", activity.GetInfo(ctx).Attempt)
 	}
 	return a.Logger.With(fields...)
 }
@@ -97,18 +95,23 @@ func (p *pass) log() *slog.Logger {
 	return p.logger
 }
 
-// logEnd says what a pass came to that has not failed. One that has is a failure, which the client logs.
-func (p *pass) logEnd() {
-	fields := []any{
-		"trigger", cmp.Or(p.in.Trigger, TriggerWorkflow), "listed", p.progress.Listed, "new", p.added, "changed", p.progress.Scheduled - p.added,
-		"unchanged", p.unchanged, "stale", p.progress.Stale, "refused", p.progress.Refused, "deleted", p.progress.Deleted, "withheld", p.progress.Withheld,
-		"took", time.Since(p.startedAt),
+// LogFields are those that the line of the log has of a pass that has ended or failed.
+func (o *PassObservation) LogFields() []any {
+	p := &o.Progress
+	fields := []any{"kind", o.Kind}
+	if o.Shard != "" {
+		fields = append(fields, "shard", o.Shard)
 	}
-	if report := p.progress.Pass; report != nil {
+	if o.RunID != "" {
+		fields = append(fields, "workflow_id", o.WorkflowID, "run_id", o.RunID, "attempt", o.Attempt)
+	}
+	fields = append(fields, "trigger", o.Trigger, "listed", p.Listed, "new", o.New, "changed", p.Scheduled-o.New, "unchanged", o.Unchanged,
+		"stale", p.Stale, "refused", p.Refused, "deleted", p.Deleted, "withheld", p.Withheld, "took", o.Took)
+	if report := p.Pass; report != nil {
 		fields = append(fields, "pages", report.Pages, "complete", report.Complete)
 		if report.After != nil {
 			fields = append(fields, "after", *report.After)
 		}
 	}
-	p.log().Info("a pass of the informer has ended", fields...)
+	return fields
 }

@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -60,31 +61,60 @@ func observedDeletion(r *db.Resource) Observation {
 // PassObservation says what a pass of an informer came to: one try of a run, or the failure to name its shards.
 type PassObservation struct {
 	Kind, Shard string
-	// RunID is that of the run in Temporal; empty outside of one.
-	RunID string
+	// WorkflowID and RunID are those of the run in Temporal, and Attempt says which try of it the pass was; empty outside of one.
+	WorkflowID, RunID string
+	Attempt           int32
+	// Trigger says what started the run.
+	Trigger string
 	// Took is how long it took.
 	Took time.Duration
-	// Progress has its counts, New is how many of Scheduled were new, Unchanged how many objects were left alone.
+	// Progress has its counts, New is how many of Scheduled were new, Unchanged how many objects were left alone. Those of a pass that has failed
+	// are what it came to until then.
 	Progress       InformProgress
 	New, Unchanged int
 	// Err is why it failed; nil if it did not.
 	Err error
 }
 
-// observeEnd hands on what a pass came to.
-func (p *pass) observeEnd(ctx context.Context, failure error) {
-	if p.activities.PassEnded != nil {
-		p.activities.PassEnded(p.observed(ctx, failure))
+// PassError is the error with which Temporal is told that a pass has failed that was observed: it has a line in the log by that, so it needs none of the
+// SDK's. It is as the error within it; Temporal shows its name as the type.
+type PassError struct{ failure error }
+
+// Error implements error.
+func (e *PassError) Error() string { return e.failure.Error() }
+
+// Unwrap returns what the error within wraps, rather than itself: Temporal would show its text twice.
+func (e *PassError) Unwrap() error { return errors.Unwrap(e.failure) }
+
+// Is and As look at the error within.
+func (e *PassError) Is(target error) bool { return errors.Is(e.failure, target) }
+
+// As implements errors.As.
+func (e *PassError) As(target any) bool { return errors.As(e.failure, target) }
+
+// observeEnd logs what a pass came to, or hands it on, and returns the error that Temporal is given.
+func (p *pass) observeEnd(ctx context.Context, failure error) error {
+	ended := p.observed(ctx, failure)
+	if failure == nil {
+		p.activities.Logger.Info("a pass of the informer has ended", ended.LogFields()...)
 	}
+	if p.activities.PassEnded != nil {
+		p.activities.PassEnded(ended)
+	}
+	if failure == nil || p.activities.PassEnded == nil {
+		return failure
+	}
+	return &PassError{failure}
 }
 
-// observed is what a pass came to, so far as it came.
+// observed is what the pass came to, as far as it came.
 func (p *pass) observed(ctx context.Context, failure error) PassObservation {
 	if failure != nil && p.cause != nil {
 		failure = p.cause
 	}
 	return PassObservation{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, RunID: RunID(ctx), Took: time.Since(p.startedAt),
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: TryOf(ctx),
+		Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), Took: time.Since(p.startedAt),
 		Progress: p.progress, New: p.added, Unchanged: p.unchanged, Err: failure,
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -309,16 +309,7 @@ func encodeError(at time.Time, attempt int, outcome Outcome) ([]byte, error) {
 	return json.Marshal(deltatype.AttemptError{
 		At:      at.UTC(),
 		Attempt: attempt,
-		Error:   bound(outcome.Error, maxErrorBytes),
-		Trace:   bound(outcome.Trace, maxTraceBytes),
+		Error:   shorten.Text(outcome.Error, maxErrorBytes),
+		Trace:   shorten.Text(outcome.Trace, maxTraceBytes),
 	})
-}
-
-func bound(s string, limit int) string {
-	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
-	if len(s) <= limit {
-		return s
-	}
-	const mark = " … (cut)"
-	return strings.ToValidUTF8(s[:limit-len(mark)], "") + mark
 }

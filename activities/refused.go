@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -36,7 +37,7 @@ type refusals struct {
 // refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
 func (p *pass) refuse(ctx context.Context, item Listed) error {
 	p.progress.Refused++
-	r, rule, id := &p.refusals, bound(item.Err.Error(), maxShownError), item.Params.ResourceID
+	r, rule, id := &p.refusals, shorten.Text(item.Err.Error(), maxShownError), item.Params.ResourceID
 	if len(r.shown) < maxRefusedShown {
 		r.shown = append(r.shown, rule)
 	}
@@ -47,7 +48,7 @@ func (p *pass) refuse(ctx context.Context, item Listed) error {
 	if len(object) > maxRefusedBytes {
 		object = nil
 	}
-	r.waiting.ObjectIds = append(r.waiting.ObjectIds, bound(id, db.MaxObjectIDBytes))
+	r.waiting.ObjectIds = append(r.waiting.ObjectIds, shorten.Text(id, db.MaxObjectIDBytes))
 	r.waiting.Rules = append(r.waiting.Rules, rule)
 	r.waiting.Objects = append(r.waiting.Objects, object)
 	if len(r.waiting.Rules) < refusedPage {
@@ -113,8 +114,11 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 // version of the controller may take it.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if n := p.progress.Refused; n > 0 {
-		p.log().Warn("a listing names objects that cannot be taken; the others are", "refused", n, "of", p.progress.Listed,
-			"first", strings.Join(p.refusals.shown, "; "))
+		fields := []any{"refused", n, "of", p.progress.Listed}
+		if !p.activities.HashObjectIDs { // the rules name the objects
+			fields = append(fields, "first", strings.Join(p.refusals.shown, "; "))
+		}
+		p.log().Warn("a listing names objects that cannot be taken; the others are", fields...)
 	}
 	if complete {
 		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Began: p.began}); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -37,9 +38,9 @@ type PassReport struct {
 
 // report begins the report of a pass with these options.
 func (a *Activities) report(options deltatype.InformOptions, complete bool) *PassReport {
-	r := &PassReport{Shard: bound(options.Shard, maxReportedBytes), After: options.After, Complete: complete}
+	r := &PassReport{Shard: shorten.Text(options.Shard, maxReportedBytes), After: options.After, Complete: complete}
 	if !a.HashObjectIDs {
-		r.Cursor = bound(options.Cursor, maxReportedBytes)
+		r.Cursor = shorten.Text(options.Cursor, maxReportedBytes)
 	}
 	return r
 }
@@ -69,7 +70,7 @@ func (p *pass) reportDeleted(rows []db.Resource) {
 		}
 		switch hashed := rows[i].HashedID; {
 		case !p.activities.HashObjectIDs:
-			r.Deleted = append(r.Deleted, bound(rows[i].ObjectID, maxReportedBytes))
+			r.Deleted = append(r.Deleted, shorten.Text(rows[i].ObjectID, maxReportedBytes))
 		case hashed != nil:
 			r.Deleted = append(r.Deleted, "#"+*hashed)
 		}
@@ -85,7 +86,7 @@ func (p *pass) reportWithheld(ctx context.Context) error {
 		return fmt.Errorf("naming what is withheld: %w", err)
 	}
 	for i := range names {
-		names[i] = bound(names[i], maxReportedBytes)
+		names[i] = shorten.Text(names[i], maxReportedBytes)
 	}
 	p.progress.Pass.Withheld = names
 	return nil

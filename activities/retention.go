@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced, it is tried again
@@ -62,8 +63,8 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 	}
 	for i, id := range ended.GivenUp {
 		a.Logger.Warn("a degraded resource was kept for its retention and is removed without having been synced",
-			"kind", a.Handler.Kind(), IDField(id, &id, a.HashObjectIDs), "namespace", ended.Namespaces[i], "generation", ended.Generations[i], "workflow_id", workflowID(ctx),
-			"last_error", bound(ended.LastErrors[i], maxShownError))
+			"kind", a.Handler.Kind(), IDField(id, &id, a.HashObjectIDs), "namespace", ended.Namespaces[i], "generation", ended.Generations[i], "workflow_id", WorkflowID(ctx),
+			"last_error", shorten.Text(ended.LastErrors[i], maxShownError))
 	}
 	if ended.Expired+ended.Retried > 0 && batched {
 		a.dispatchSoon()

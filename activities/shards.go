@@ -59,23 +59,20 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformPr
 	defer unlink()
 	shards, err := a.Handler.Shards(bounded)
 	if err != nil {
-		err = fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err)
-		a.noteFailedNaming(ctx, in, startedAt, err)
-		return InformProgress{}, err
+		return InformProgress{}, a.noteFailedNaming(ctx, in, startedAt, fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err))
 	}
 	run, err := a.planShards(ctx, in, shards)
 	return InformProgress{Shards: run}, err
 }
 
-// noteFailedNaming has the history and the kind show why no shard was listed.
-func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, startedAt time.Time, failure error) {
+// noteFailedNaming has the history and the kind show why no shard was listed, and returns the error that Temporal is given.
+func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, startedAt time.Time, failure error) error {
 	in.Options.Shard = ""
 	p := pass{activities: a, in: in, logger: a.passLogger(ctx, in), startedAt: startedAt}
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
 		p.log().Warn("a failed run could not be noted", "error", err)
-		return
 	}
-	p.endHistory(ctx, failure)
+	return p.end(ctx, failure)
 }
 
 // planShards notes which shards there are, and chooses those that the run lists.

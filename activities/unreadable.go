@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -24,7 +25,7 @@ func (one *claimed) encodeUnreadable(now time.Time) (err error) {
 	}
 	if n := len(one.worked.Errors); n > 0 {
 		var latest deltatype.AttemptError
-		if json.Unmarshal(one.worked.Errors[n-1], &latest) == nil && latest.Attempt == 0 && latest.Error == bound(one.outcome.Error, maxErrorBytes) {
+		if json.Unmarshal(one.worked.Errors[n-1], &latest) == nil && latest.Attempt == 0 && latest.Error == shorten.Text(one.outcome.Error, maxErrorBytes) {
 			one.encoded = one.worked.Errors[n-1]
 			return nil
 		}

@@ -79,7 +79,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, full_listing_interval, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -96,6 +96,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.InformSchedule,
 		&i.InformJitter,
 		&i.FullListingInterval,
+		&i.InformsSince,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,
@@ -261,10 +262,13 @@ SET inform_interval = CASE WHEN $15::boolean THEN excluded.inform_interval ELSE 
     inform_jitter = CASE WHEN $15::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
     full_listing_interval = CASE WHEN $15::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
     lists_nothing = CASE WHEN $15::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    informs_since = CASE WHEN $15::boolean
+      AND (excluded.inform_interval, excluded.inform_schedule, excluded.full_listing_interval, excluded.lists_nothing)
+       IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
-RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, full_listing_interval, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -285,7 +289,8 @@ type UpsertControllerParams struct {
 	Informs             bool
 }
 
-// A client that leaves informers to others (informs is false) leaves what they wrote of them.
+// A client that leaves informers to others (informs is false) leaves what they wrote of them. Where the informer is to run otherwise than before, runs
+// that another schedule has not made are not missing.
 func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertControllerParams) (Controller, error) {
 	row := db.QueryRow(ctx, upsertController,
 		arg.Name,
@@ -316,6 +321,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.InformSchedule,
 		&i.InformJitter,
 		&i.FullListingInterval,
+		&i.InformsSince,
 		&i.SyncedRetention,
 		&i.DegradedRetention,
 		&i.DeletedRetention,

@@ -21,6 +21,7 @@ type Controller struct {
 	InformSchedule      []byte
 	InformJitter        *time.Duration
 	FullListingInterval time.Duration
+	InformsSince        time.Time
 	SyncedRetention     *time.Duration
 	DegradedRetention   *time.Duration
 	DeletedRetention    *time.Duration
@@ -156,6 +157,7 @@ type Shard struct {
 	Error           string
 	Paused          bool
 	GoneAt          *time.Time
+	NamedAt         time.Time
 }
 
 type Withheld struct {

@@ -39,7 +39,7 @@ func (q *Queries) ForgetShard(ctx context.Context, db DBTX, arg ForgetShardParam
 
 const getShard = `-- name: GetShard :one
 
-SELECT kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at FROM delta_shard WHERE kind = $1 AND shard = $2
+SELECT kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at, named_at FROM delta_shard WHERE kind = $1 AND shard = $2
 `
 
 type GetShardParams struct {
@@ -63,12 +63,13 @@ func (q *Queries) GetShard(ctx context.Context, db DBTX, arg GetShardParams) (Sh
 		&i.Error,
 		&i.Paused,
 		&i.GoneAt,
+		&i.NamedAt,
 	)
 	return i, err
 }
 
 const listShards = `-- name: ListShards :many
-SELECT kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at FROM delta_shard ORDER BY kind, shard
+SELECT kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at, named_at FROM delta_shard ORDER BY kind, shard
 `
 
 func (q *Queries) ListShards(ctx context.Context, db DBTX) ([]Shard, error) {
@@ -92,6 +93,7 @@ func (q *Queries) ListShards(ctx context.Context, db DBTX) ([]Shard, error) {
 			&i.Error,
 			&i.Paused,
 			&i.GoneAt,
+			&i.NamedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -157,8 +159,9 @@ every AS (
 written AS (
     INSERT INTO delta_shard AS s (kind, shard, gone_at)
     SELECT $1, e.shard, CASE WHEN e.shard <> ALL ($2::text[]) THEN now() END FROM every e ORDER BY e.shard
-    ON CONFLICT (kind, shard) DO UPDATE SET gone_at = CASE WHEN excluded.gone_at IS NOT NULL THEN coalesce(s.gone_at, now()) END
-    RETURNING kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at
+    ON CONFLICT (kind, shard) DO UPDATE SET gone_at = CASE WHEN excluded.gone_at IS NOT NULL THEN coalesce(s.gone_at, now()) END,
+        named_at = CASE WHEN s.gone_at IS NOT NULL AND excluded.gone_at IS NULL THEN now() ELSE s.named_at END
+    RETURNING kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing, succeeded_at, failed_at, error, paused, gone_at, named_at
 ),
 turned AS (
     DELETE FROM delta_withheld w USING written n

@@ -53,7 +53,9 @@ func (a *controllerAdapter[T]) listAround(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) error {
 	listed := errNotListed
-	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{RunID: activities.RunID(ctx), Options: options}}
+	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{
+		WorkflowID: activities.WorkflowID(ctx), RunID: activities.RunID(ctx), Attempt: int(activities.TryOf(ctx)), Options: options,
+	}}
 	err := callAround(ctx, call, func(ctx context.Context) error {
 		listed = errNextExited // unless the controller returns
 		if listed = a.list(ctx, options, listing, out); listed == nil {

@@ -114,7 +114,8 @@ type Config struct {
 	SharedWorker bool
 
 	// HashObjectIDs keeps object ids from Temporal: its workflows are named by a salted hash instead, which
-	// [deltatype.ResourceRow] has as HashedID. Errors of Work are kept from it too.
+	// [deltatype.ResourceRow] has as HashedID. Errors of Work and of informers are kept from it too. Names of kinds, namespaces and shards are not:
+	// docs/temporal.md says what else is there in clear.
 	//
 	// All clients of a database must agree, or a resource would have two workflows: the first that starts decides, and Start refuses
 	// others. To change it, stop all clients, terminate the

@@ -129,6 +129,8 @@ func (c *UserController) WorkBatch(ctx context.Context, users []*delta.Resource[
 			results[i] = err
 		case response[i] != http.StatusOK:
 			results[i] = errors.New(http.StatusText(response[i]))
+		default:
+			delta.Logger(delta.WithResource(ctx, users[i].ResourceRow)).Debug("put")
 		}
 	}
 	return results

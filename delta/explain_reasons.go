@@ -48,7 +48,7 @@ func (f *facts) standing() []Reason {
 			text = "it is synced, until it expires or its row is removed"
 		}
 		return []Reason{{
-			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: "nothing; to sync it now: " + remedy.Resource("invalidate", kind, id),
+			Code: ReasonSynced, Text: text, Since: r.SyncedAt, Until: r.DueAt, Remedy: remedy.SyncNow(kind, id),
 		}}
 	case deltatype.ResourceStateDegraded:
 		return []Reason{f.degraded()}
@@ -58,12 +58,12 @@ func (f *facts) standing() []Reason {
 		}
 		return []Reason{{
 			Code: ReasonDeleted, Text: f.deletion() + "; its row is removed after its retention", Since: r.SyncedAt, Until: r.DueAt,
-			Remedy: "if it exists: inform it, or " + remedy.Resource("revive", kind, id),
+			Remedy: remedy.Revive(kind, id),
 		}}
 	case deltatype.ResourceStateUnknown:
 		return []Reason{{
 			Code: ReasonUnknownState, Text: `its state is "unknown", which Delta does not write and does not work`,
-			Remedy: "inform its object, or " + remedy.Resource("touch", kind, id),
+			Remedy: remedy.LeaveUnknownState(kind, id),
 		}}
 	default:
 		return nil
@@ -75,7 +75,7 @@ func (f *facts) degraded() Reason {
 	reason := Reason{
 		Code: ReasonExhausted, Since: r.AttemptedAt, Until: r.DueAt,
 		Text:   fmt.Sprintf("all of its %d attempts have failed; it is tried again slowly, and when an informer lists it", r.MaxAttempts),
-		Remedy: "when the reason is gone: " + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
+		Remedy: remedy.Retry(r.ObjectKind, r.ObjectID),
 	}
 	switch {
 	case !f.Heals:
@@ -171,14 +171,13 @@ func (f *facts) faults() (all []Reason) {
 		// What was claimed since then was started.
 		if f.AwaitsAttempt && r.DispatchAt != nil && r.DispatchAt.After(f.Now) && (r.AttemptedAt == nil || r.AttemptedAt.Before(latest.At)) {
 			all = append(all, Reason{
-				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: "see what Temporal says; it is tried again by itself",
+				Code: ReasonNotStarted, Text: latest.Error, Since: &latest.At, Until: r.DispatchAt, Remedy: remedy.SeeTemporal,
 			})
 		}
 	case f.AwaitsAttempt && r.DueAt != nil && r.DueAt.After(f.Now) && r.State != deltatype.ResourceStateFailed && r.Snoozes == 0:
 		all = append(all, Reason{
 			Code: ReasonUndecodable, Text: "the latest worker did not understand its stored object: " + latest.Error + ". It is offered to workers again and again",
-			Since: &latest.At, Until: r.DueAt,
-			Remedy: "start a client whose controller understands it (Upgrade), or inform the object again",
+			Since: &latest.At, Until: r.DueAt, Remedy: remedy.StartUpgrade,
 		})
 	}
 	return all
@@ -209,19 +208,18 @@ func (f *facts) waits() (all []Reason) {
 		})
 	}
 	if isAhead := r.DueAt != nil && r.DueAt.After(f.Now); isAhead && f.AwaitsAttempt {
-		now := "nothing; to try it now: "
 		switch {
 		case r.State == deltatype.ResourceStateFailed:
 			all = append(all, Reason{
 				Code: ReasonBackoff, Text: fmt.Sprintf("attempt %d of %d has failed, and the next one waits", r.Attempt, r.MaxAttempts), Since: r.AttemptedAt,
-				Until: r.DueAt, Remedy: now + remedy.Resource("retry", r.ObjectKind, r.ObjectID),
+				Until: r.DueAt, Remedy: remedy.RetryNow(r.ObjectKind, r.ObjectID),
 			})
 		case r.State == deltatype.ResourceStateDeleted && r.Attempt > 0 && r.Snoozes == 0:
 			all = append(all, Reason{Code: ReasonBackoff, Text: "Finalize has failed, and is tried again", Since: r.AttemptedAt, Until: r.DueAt})
 		case r.Snoozes > 0:
 			all = append(all, Reason{
 				Code: ReasonSnoozed, Text: "its Work has put it off", Since: r.AttemptedAt, Until: r.DueAt,
-				Remedy: now + remedy.Resource("touch", r.ObjectKind, r.ObjectID),
+				Remedy: remedy.EndSnooze(r.ObjectKind, r.ObjectID),
 			})
 		}
 	}
@@ -240,7 +238,7 @@ func (f *facts) troubles() (all []Reason) {
 		case errors.Is(f.temporalErr, ErrOtherInstallation):
 			reason.Remedy = remedy.MatchInstallation
 		case errors.Is(f.temporalErr, errStopped):
-			reason.Remedy = "ask another client, or delta resources explain"
+			reason.Remedy = remedy.AskElsewhere(f.row.ObjectKind, f.row.ObjectID)
 		}
 		all = append(all, reason)
 	}
@@ -253,12 +251,12 @@ func (f *facts) troubles() (all []Reason) {
 	if how, at := f.endedWorkflow(); how != "" {
 		all = append(all, Reason{
 			Code: ReasonWorkflowGone, Text: fmt.Sprintf("its workflow %s %s; a dispatcher starts another one", f.temporal.workflowID, how),
-			Since: at, Until: f.row.DispatchAt, Remedy: "nothing; to have it started now: " + remedy.Resource("touch", f.row.ObjectKind, f.row.ObjectID),
+			Since: at, Until: f.row.DispatchAt, Remedy: remedy.StartWorkflow(f.row.ObjectKind, f.row.ObjectID),
 		})
 	}
 	if f.temporal != nil {
 		if text := f.temporal.failing(); text != "" {
-			all = append(all, Reason{Code: ReasonWorkflowFailing, Text: text, Remedy: "see the workflow in Temporal's UI, and the logs of the workers"})
+			all = append(all, Reason{Code: ReasonWorkflowFailing, Text: text, Remedy: remedy.SeeWorkflow})
 		}
 	}
 	return all

@@ -29,7 +29,7 @@ func (f *facts) slots() []Reason {
 	r, t := f.row, f.temporal
 	if f.isNamespaceFull() {
 		return []Reason{{
-			Code: ReasonNamespaceSlots, Since: r.DueAt, Remedy: "nothing; or raise MaxWorkers: delta namespaces set " + r.Namespace + " --max-workers N",
+			Code: ReasonNamespaceSlots, Since: r.DueAt, Remedy: remedy.RaiseMaxWorkers(r.Namespace),
 			Text: fmt.Sprintf("%d of its namespace %q are in work, and each client works %d of it at once", f.claimed.OfNamespace, r.Namespace, f.maxWorkers),
 		}}
 	}
@@ -44,7 +44,7 @@ func (f *facts) slots() []Reason {
 			text = fmt.Sprintf("client %s has it, where it waits for a slot: Parallelism of its kind, or MaxWorkers of its namespace; %d of its kind are in work",
 				t.worker, f.claimed.OfKind)
 		}
-		return []Reason{{Code: ReasonWorkerSlots, Text: text, Since: r.DueAt, Remedy: "nothing; or raise ObjectSettings.Parallelism, or start more clients"}}
+		return []Reason{{Code: ReasonWorkerSlots, Text: text, Since: r.DueAt, Remedy: remedy.RaiseParallelism}}
 	}
 	return []Reason{f.due()}
 }
@@ -70,7 +70,7 @@ func (f *facts) due() Reason {
 	reason := Reason{Code: ReasonDue, Text: "it is due: a dispatcher takes it within seconds", Since: f.row.DueAt}
 	switch r := f.row; {
 	case f.isLate():
-		reason.Text, reason.Remedy = "it is late: its next step was due, and was not begun", remedy.FindLate+"; delta doctor looks at all of that"
+		reason.Text, reason.Remedy = "it is late: its next step was due, and was not begun", remedy.FindWhyLate
 	case r.DueAt != nil && r.DueAt.After(f.Now):
 		reason.Text, reason.Since, reason.Until = "it is to be tried later", nil, r.DueAt
 	case r.DispatchAt != nil && r.DispatchAt.After(f.Now):
@@ -107,7 +107,7 @@ func (f *facts) rates() (all []Reason) {
 	} {
 		if next := db.UTC(rate.next); next != nil && next.After(f.Now) {
 			all = append(all, Reason{
-				Code: rate.code, Since: f.row.DueAt, Until: next, Remedy: "nothing; or raise its RateLimit",
+				Code: rate.code, Since: f.row.DueAt, Until: next, Remedy: remedy.RaiseRateLimit,
 				Text: "the RateLimit of " + rate.of + " lets no call begin at the moment: those until then are reserved, this one's among them or after them",
 			})
 		}

@@ -35,6 +35,9 @@ type Failure struct {
 	Duration time.Duration
 	// Time is when the client saw it written.
 	Time time.Time
+
+	// pass is the pass that has failed, for the log; nil for an attempt.
+	pass *activities.PassObservation
 }
 
 func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
@@ -55,6 +58,7 @@ func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 func failureOfPass(p *activities.PassObservation) Failure {
 	f := Failure{
 		Operation: OperationList, Kind: p.Kind, Err: guardError(p.Err), RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
+		pass: p,
 	}
 	if panicked := new(PanicError); errors.As(f.Err, &panicked) {
 		f.IsPanic, f.Stack = true, panicked.Stack
@@ -201,7 +205,9 @@ func (f *failures) handOne(failure Failure) {
 	if failure.Resource != nil {
 		call.Resources = []*deltatype.ResourceRow{failure.Resource}
 	} else {
-		call.Pass = &PassCall{RunID: failure.RunID, Options: InformOptions{Shard: failure.Shard}}
+		call.Pass = &PassCall{
+			WorkflowID: failure.pass.WorkflowID, RunID: failure.RunID, Attempt: int(failure.pass.Attempt), Options: InformOptions{Shard: failure.Shard},
+		}
 	}
 	f.client.config.ErrorHandler(context.WithValue(ctx, callKey{}, call), failure)
 }

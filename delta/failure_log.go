@@ -7,9 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -85,24 +86,11 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 		return true
 	}
 	w.counted++
-	text := textOf(f.Err)
+	text := shorten.Error(f.Err, maxErrorText)
 	if _, known := w.byError[text]; known || len(w.byError) < maxCountedErrors {
 		w.byError[text]++
 	}
 	return false
-}
-
-// textOf is the beginning of the text of an error, whose methods may be user code.
-func textOf(err error) (text string) {
-	defer func() {
-		if v := recover(); v != nil {
-			text = fmt.Sprintf("an error of type %T, whose methods panic: %v", err, v)
-		}
-	}()
-	if text = err.Error(); len(text) > maxErrorText {
-		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
-	}
-	return text
 }
 
 // end ends a window, and logs those that it has counted.
@@ -144,17 +132,17 @@ func (l *failureLog) flush() {
 
 // line logs one failure.
 func (l *failureLog) line(level slog.Level, f Failure) {
-	fields := []any{"kind", f.Kind, "run_id", f.RunID}
+	var fields []any
+	if f.pass != nil {
+		fields = f.pass.LogFields()
+	}
 	if f.Resource != nil {
 		fields = append(l.client.fields(f.Resource), "max_attempts", f.Resource.MaxAttempts)
 		if f.Resource.DueAt != nil {
 			fields = append(fields, "due_at", *f.Resource.DueAt)
 		}
 	}
-	if f.Shard != "" {
-		fields = append(fields, "shard", f.Shard)
-	}
-	fields = append(fields, "error", textOf(f.Err))
+	fields = append(fields, "error", shorten.Error(f.Err, maxErrorText))
 	if f.IsPanic {
 		fields = append(fields, "stack", f.Stack)
 	}

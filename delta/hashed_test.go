@@ -115,6 +115,8 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 		with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error { return work(r.ObjectID, r.Attempt) }}),
 	)
 	config.HashObjectIDs = true
+	var logs logBuffer
+	config.Logger = logs.logger()
 	c := h.start(config)
 
 	// Runs of the informer: one with objects that are refused, one that fails, and one some of whose resources degrade.
@@ -136,7 +138,18 @@ func TestNothingInTemporalHasAnIDThatIsHashed(t *testing.T) {
 	r, err := run()
 	require.NoError(t, err)
 	require.Equal(t, 3, r.Refused)
+	require.True(t, logs.has("a listing names objects that cannot be taken", "refused=3"))
+	require.NotContains(t, logs.String(), secret)
 	outside.set(list("-ok", "-fails", "-panics", "-degrades")...)
+	outside.breaks(errors.New("the page of " + secret + " is gone"))
+	require.NoError(t, c.ScheduleInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "secretive"}, nil))
+	until(t, func() bool {
+		passes, err := c.InformPasses(t.Context(), "secretive", "", 1)
+		require.NoError(t, err)
+		runs[passes[0].RunID] = true
+		return strings.Contains(passes[0].Error, secret)
+	}, "its history has the error")
+	outside.breaks(nil)
 	_, err = run()
 	require.ErrorContains(t, err, "1 of 4 resources degraded: #")
 	require.NotContains(t, err.Error(), secret)

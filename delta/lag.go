@@ -1,42 +1,100 @@
 package delta
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
 )
 
-// lag is how far listings are behind, which are to be made at an interval: the time since a pass last succeeded, if the latest one has failed, or
-// if one was left out: half an interval is for passes that take their time. It is 0 where they are not behind, and where no pass has
-// succeeded yet: then since is negative. A listing that finds nothing new is not behind: so the cursor, which may stay at the latest creation,
-// says nothing of it.
-func lag(interval, since time.Duration, isFailing bool) time.Duration {
-	isLeftOut := interval > 0 && since > interval+max(interval/2, lateGrace)
-	if isFailing || isLeftOut {
-		return max(since, 0)
+// maxCalendarGrace bounds how long a run of a calendar may take before its listing is behind.
+const maxCalendarGrace = 24 * time.Hour
+
+// runTimes say when the informer of a kind runs by itself.
+type runTimes struct {
+	interval, full time.Duration
+	spec           *ScheduleSpec
+}
+
+func decodeRunTimes(interval, full time.Duration, spec []byte) (runTimes, error) {
+	decoded, err := decodeSpec(spec)
+	return runTimes{interval: interval, full: full, spec: decoded}, err
+}
+
+// due is the latest time by which there must have been a success since: what succeeded before it only has missed a run. Half of the time between
+// two runs is for a pass that takes its time. It is zero where there is no such time, as for a kind that is listed only on request.
+func (r runTimes) due(now time.Time) time.Time {
+	interval := r.interval
+	if interval <= 0 {
+		interval = r.full
+	}
+	switch {
+	case r.spec != nil:
+		return dueByCalendar(r.spec, now)
+	case interval > 0:
+		return now.Add(-interval - max(interval/2, lateGrace))
+	}
+	return time.Time{}
+}
+
+// dueByCalendar is the latest scheduled time of which the grace has passed.
+func dueByCalendar(spec *ScheduleSpec, now time.Time) time.Time {
+	last := previousRun(spec, now.Add(-spec.Jitter))
+	if last.IsZero() {
+		return last
+	}
+	before := previousRun(spec, last.Add(-time.Second))
+	grace := maxCalendarGrace
+	if !before.IsZero() {
+		grace = min(max(last.Sub(before)/2, lateGrace), maxCalendarGrace)
+	}
+	if now.Sub(last)-spec.Jitter < grace {
+		return before
+	}
+	return last
+}
+
+// lag is how far a listing is behind, if its latest pass has failed or a run is missing, and 0 otherwise. behind is how long ago a pass succeeded or,
+// before the first success, since when it is to be listed; waited is since when a run may be missing. A listing that finds nothing new is not behind:
+// so the cursor, which may stay at the latest creation, says nothing of it.
+func lag(due, now time.Time, behind, waited time.Duration, isFailing bool) time.Duration {
+	isMissing := !due.IsZero() && now.Add(-waited).Before(due)
+	if isFailing || isMissing {
+		return max(behind, 0)
 	}
 	return 0
 }
 
-// lagOf is the lag of the listing of a shard. One that is paused was stopped on purpose, and is not behind.
-func lagOf(interval time.Duration, lastSuccess *time.Time, failure string, isPaused bool, now time.Time) time.Duration {
-	if isPaused || lastSuccess == nil {
+// lagOf is the lag of the listing of a shard that is to be listed since a time; zero where no client has said so. One that is paused was stopped on
+// purpose, and is not behind.
+func lagOf(due, now, since time.Time, lastSuccess *time.Time, failure string, isPaused bool) time.Duration {
+	if isPaused || (lastSuccess == nil && since.IsZero()) {
 		return 0
 	}
-	return lag(interval, now.Sub(*lastSuccess), failure != "")
+	behind := now.Sub(since)
+	waited := behind
+	if lastSuccess != nil {
+		behind = now.Sub(*lastSuccess)
+		waited = min(waited, behind)
+	}
+	return lag(due, now, behind, waited, failure != "")
 }
 
 // measurePass computes from what was read of a kind how its listings stand. The lag is that of [KindStatus]: of all shards the one is furthest
 // behind whose success is longest ago, or that of those which fail.
-func measurePass(p *db.MeasurePassesRow) LastPassMeasurement {
+func measurePass(p *db.MeasurePassesRow, now time.Time) (LastPassMeasurement, error) {
+	times, err := decodeRunTimes(p.InformInterval, p.FullListingInterval, p.InformSchedule)
+	if err != nil {
+		return LastPassMeasurement{}, fmt.Errorf("kind %q: %w", p.Kind, err)
+	}
 	m := LastPassMeasurement{
 		Kind: p.Kind, Failing: p.Failing, Withheld: p.Withheld,
-		Lag: max(lag(p.InformInterval, p.Oldest, false), lag(p.InformInterval, p.OldestFailing, true)),
+		Lag: max(lag(times.due(now), now, p.Behind, p.Waited, false), p.BehindFailing),
 	}
 	if p.Age >= 0 {
 		m.Age = &p.Age
 	}
-	return m
+	return m, nil
 }
 
 // measureLag says how far the listings of a kind are behind, and of each of its shards: the kind as far as the one that is furthest behind.
@@ -44,15 +102,20 @@ func (k *KindStatus) measureLag(now time.Time) {
 	if k.ListsNothing {
 		return
 	}
+	due := runTimes{interval: k.InformInterval, full: k.FullListingInterval, spec: k.InformSchedule}.due(now)
 	// Where there are shards, this is about naming them.
-	k.Lag = lagOf(k.InformInterval, k.LastSuccess, k.InformError, k.InformerPaused, now)
+	k.Lag = lagOf(due, now, k.informsSince, k.LastSuccess, k.InformError, k.InformerPaused)
 	named := false
 	for i := range k.Shards {
 		s := &k.Shards[i]
 		if s.GoneSince != nil {
 			continue
 		}
-		s.Lag = lagOf(k.InformInterval, s.LastSuccess, s.Error, k.InformerPaused || s.Paused, now)
+		since := k.informsSince
+		if s.namedSince.After(since) {
+			since = s.namedSince
+		}
+		s.Lag = lagOf(due, now, since, s.LastSuccess, s.Error, k.InformerPaused || s.Paused)
 		k.Lag = max(k.Lag, s.Lag)
 		if k.LastFailure == nil || (s.LastFailure != nil && s.LastFailure.After(*k.LastFailure)) {
 			k.LastFailure = s.LastFailure

@@ -62,12 +62,13 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(h.config())
 	h.exec(`insert into delta_controller (name, inform_interval, lists_nothing) values
-		('late', '1 hour', false), ('slow', '1 hour', false), ('asked', '-1 second', false), ('calendar', '0', false), ('nothing', '1 hour', true)`)
+		('late', '1 hour', false), ('slow', '1 hour', false), ('asked', '-1 second', false), ('unset', '0', false), ('nothing', '1 hour', true)`)
+	h.exec(`update delta_controller set informs_since = now() - interval '1 year'`)
 	h.exec(`insert into delta_shard (kind, shard, succeeded_at) values
 		('late', '', now() - interval '95 minutes'), ('slow', '', now() - interval '80 minutes'),
-		('asked', '', now() - interval '1 year'), ('calendar', '', now() - interval '1 year'), ('nothing', '', now() - interval '1 year')`)
+		('asked', '', now() - interval '1 year'), ('unset', '', now() - interval '1 year'), ('nothing', '', now() - interval '1 year')`)
 	require.GreaterOrEqual(t, h.kindStatus(c, "late").Lag, 95*time.Minute-time.Second)
-	for _, kind := range []string{"slow", "asked", "calendar", "nothing"} {
+	for _, kind := range []string{"slow", "asked", "unset", "nothing"} {
 		require.Zero(t, h.kindStatus(c, kind).Lag, kind)
 	}
 
@@ -86,4 +87,53 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	require.Zero(t, status.Shards[2].Lag)
 	h.exec(`update delta_shard set succeeded_at = null where shard = 'a'`)
 	require.Nil(t, h.kindStatus(c, "sharded").LastSuccess, "one has never succeeded")
+}
+
+// A schedule that was changed has missed no run before that.
+func TestAListingIsNotBehindByTimesOfAnotherSchedule(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	since := func() (at time.Time) {
+		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT informs_since FROM delta_controller WHERE name = 'timed'").Scan(&at))
+		return at.UTC()
+	}
+	long := h.now().Add(-24 * time.Hour).UTC()
+	run := func(add func(*delta.Controllers), isInformer bool) {
+		config := h.config(add)
+		config.DisableInformers = !isInformer
+		require.NoError(t, h.start(config).Stop(t.Context()))
+	}
+	run(with(&controller[workdays]{}), true)
+	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_controller SET informs_since = $1", long)
+	require.NoError(t, err)
+	run(with(&controller[workdays]{}), true)
+	require.Equal(t, long, since(), "the same schedule")
+	run(with(&controller[fraction]{}), false)
+	require.Equal(t, long, since(), "a client that leaves informers to others")
+	run(with(&controller[fraction]{}), true)
+	require.True(t, since().After(long))
+}
+
+// A shard that comes back has missed no run while it was gone.
+func TestAShardIsToBeListedSinceItIsNamed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	outside := newRegions(inRegion, map[string][]string{"eu": names("e", 2), "us": names("u", 2)})
+	c := h.client(h.config(add[regional](outside)))
+	name := func() {
+		_, err := h.pass(c, "regional", activities.InformInput{})
+		require.NoError(t, err)
+	}
+	ago := func(shard string) (d time.Duration) {
+		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT now() - named_at FROM delta_shard WHERE kind = 'regional' AND shard = $1", shard).Scan(&d))
+		return d
+	}
+	name()
+	h.exec(`update delta_shard set named_at = now() - interval '1 day'`)
+	name()
+	require.Greater(t, ago("eu"), 23*time.Hour)
+	h.exec(`update delta_shard set gone_at = now() where shard = 'eu'`)
+	name()
+	require.Less(t, ago("eu"), 23*time.Hour)
+	require.Greater(t, ago("us"), 23*time.Hour)
 }

@@ -52,6 +52,13 @@ func (u *upstream[T]) set(all ...T) {
 	u.all = all
 }
 
+// breaks has listings fail with an error, until it is nil.
+func (u *upstream[T]) breaks(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fail = err
+}
+
 func (u *upstream[T]) inform(ctx context.Context, o *delta.InformOptions) (<-chan T, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

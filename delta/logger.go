@@ -29,8 +29,9 @@ func defaultLogger() *slog.Logger {
 }
 
 // TemporalLogger is a logger for the connection to Temporal that is given as [Config].Temporal. It is as the SDK's log.NewStructuredLogger, but
-// that a failed attempt, which is a failed activity in Temporal, has no line at level error: it is at level debug, since the client logs each failed
-// attempt itself, with the resource, or the number of those that fail in masses. The connection that a client makes itself has such a logger.
+// that a failed attempt or pass, which is a failed activity in Temporal, has no line at level error: it is at level debug, since the client logs each
+// itself, with the resource or the counts of the pass, or the number of those that fail in masses. The connection that a client makes itself has such a
+// logger.
 func TemporalLogger(logger *slog.Logger) log.Logger {
 	return temporalLogger{log.NewStructuredLogger(logger)}
 }
@@ -39,7 +40,7 @@ type temporalLogger struct{ log.Logger }
 
 // Error implements log.Logger.
 func (l temporalLogger) Error(msg string, keyvals ...any) {
-	if slices.ContainsFunc(keyvals, isFailedAttempt) {
+	if slices.ContainsFunc(keyvals, isLoggedByClient) {
 		l.Debug(msg, keyvals...)
 		return
 	}
@@ -56,9 +57,15 @@ func (l temporalLogger) WithCallerSkip(depth int) log.Logger {
 	return temporalLogger{log.Skip(l.Logger, depth)}
 }
 
-// isFailedAttempt reports whether a value of a line is the error of an attempt.
-func isFailedAttempt(value any) bool {
+// isLoggedByClient reports whether a value of a line is the error of an attempt, or of a pass, of which the client writes a line of its own.
+func isLoggedByClient(value any) bool {
 	err, isError := value.(error)
+	if !isError {
+		return false
+	}
+	if pass := new(activities.PassError); errors.As(err, &pass) {
+		return true
+	}
 	application := new(temporal.ApplicationError)
-	return isError && errors.As(err, &application) && activities.HasStep(application.Type())
+	return errors.As(err, &application) && activities.HasStep(application.Type())
 }

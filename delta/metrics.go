@@ -25,7 +25,7 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_outbox_due", Type: "gauge", Help: "Resources that wait for a dispatcher, at most 100,000."},
 	{Name: "delta_outbox_age_seconds", Type: "gauge", Help: "For how long the first of them has waited; 0 where none does."},
 	{Name: "delta_pass_age_seconds", Type: "gauge", Help: "How long ago a pass of the informer succeeded, of the shard for which it is longest ago."},
-	{Name: "delta_pass_lag_seconds", Type: "gauge", Help: "How far the listing is behind, because passes fail or are left out; 0 where it is not."},
+	{Name: "delta_pass_lag_seconds", Type: "gauge", Help: "How far the listing is behind, because passes fail, are left out or have never succeeded; 0 where it is not."},
 	{Name: "delta_pass_failing", Type: "gauge", Help: "Shards whose latest pass has failed; a kind without shards has one."},
 	{Name: "delta_deletions_withheld", Type: "gauge", Help: "Deletions by listings that wait for somebody to decide."},
 	{Name: "delta_resources", Type: "gauge", Help: "Resources by state, counted from time to time."},

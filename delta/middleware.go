@@ -43,8 +43,9 @@ type Call struct {
 
 // PassCall is what a listing is called for.
 type PassCall struct {
-	// RunID is that of the run of the informer, as in [InformPass].
-	RunID string
+	// WorkflowID and RunID are those of the run of the informer, and Attempt is which try of it this is, as in [InformPass].
+	WorkflowID, RunID string
+	Attempt           int
 	// Options are those that the informer is given.
 	Options InformOptions
 }
@@ -83,17 +84,33 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-type callKey struct{}
+type (
+	callKey     struct{}
+	resourceKey struct{}
+)
+
+// WithResource returns a context for one resource of a WorkBatch, or of the [Call] of a Middleware: its [Logger] has the fields that it has in Work.
+//
+//	for i, r := range resources {
+//		results[i] = push(delta.WithResource(ctx, r.ResourceRow), r.Object)
+//	}
+func WithResource(ctx context.Context, row *deltatype.ResourceRow) context.Context {
+	return context.WithValue(ctx, resourceKey{}, row)
+}
 
 // Logger returns the client's logger, with the fields of the call whose context it is given: the kind, and of the resource that is worked its
-// id (unless object ids are hashed), namespace, generation, attempt and workflow. For a WorkBatch it has the number of resources instead.
-// Outside of a call it is the default logger.
+// id (unless object ids are hashed), namespace, generation, attempt and workflow. For a WorkBatch it has the number of resources instead, and for
+// each of them the same fields as in Work with the context of [WithResource]. For a listing it has the workflow, its run, which try of that it is, and the
+// shard. Outside of a call it is the default logger.
 func Logger(ctx context.Context) *slog.Logger {
 	client, err := ClientFromContextSafely(ctx)
 	if err != nil {
 		return slog.Default()
 	}
 	logger := client.config.Logger
+	if row, ok := ctx.Value(resourceKey{}).(*deltatype.ResourceRow); ok && row != nil {
+		return logger.With(client.fields(row)...)
+	}
 	call, ok := ctx.Value(callKey{}).(*Call)
 	switch {
 	case !ok:
@@ -104,7 +121,7 @@ func Logger(ctx context.Context) *slog.Logger {
 		first := call.Resources[0]
 		return logger.With("kind", call.Kind, "namespace", first.Namespace, "resources", len(call.Resources), "workflow_id", first.WorkflowID)
 	case call.Pass != nil:
-		logger = logger.With("kind", call.Kind, "run_id", call.Pass.RunID)
+		logger = logger.With("kind", call.Kind, "workflow_id", call.Pass.WorkflowID, "run_id", call.Pass.RunID, "attempt", call.Pass.Attempt)
 		if shard := call.Pass.Options.Shard; shard != "" {
 			logger = logger.With("shard", shard)
 		}

@@ -26,6 +26,9 @@ type ShardStatus struct {
 	Lag time.Duration
 	// Withheld is a deletion that is not carried out before somebody has decided; nil where there is none.
 	Withheld *Withheld
+
+	// namedSince is since when the controller names it.
+	namedSince time.Time
 }
 
 // addShards says of kinds how far their listings have come, with and without shards.
@@ -67,6 +70,7 @@ func shardOf(row *db.Shard) ShardStatus {
 	s := ShardStatus{
 		Shard: row.Shard, Paused: row.Paused, GoneSince: db.UTC(row.GoneAt), LastFullListing: db.UTC(row.LastFullListing),
 		LastSuccess: db.UTC(row.SucceededAt), LastFailure: db.UTC(row.FailedAt), Error: row.Error,
+		namedSince: row.NamedAt,
 	}
 	if last := row.LastInformTime.UTC(); last.Unix() > 0 {
 		s.LastInformTime = &last

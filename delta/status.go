@@ -57,9 +57,11 @@ type KindStatus struct {
 	// LastSuccess is when a pass ended last without an error, LastFailure when one did with an error; nil before one. Of a kind with shards they
 	// are the earliest success and the latest failure of those that are named.
 	LastSuccess, LastFailure *time.Time
-	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded for longer than half
-	// an interval above the InformInterval. 0 where it is not behind, also of a kind in which nothing changes, and before the first
-	// success, and while the informer is paused. Of a kind with shards it is that of the shard which is furthest behind.
+	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded though one was to:
+	// for longer than half an interval above the InformInterval, or since a time of InformSchedule that has passed by half the time between two of
+	// them, at most a day. Before the first success it counts since the informer is to run as it does. 0 where it is not behind, also of a kind in
+	// which nothing changes or which is listed only on request, and while the informer is paused. Of a kind with shards it is that of the shard which
+	// is furthest behind.
 	Lag time.Duration
 	// InformError is why the latest pass failed, or, of a kind with shards, why they could not be named; empty otherwise.
 	InformError string
@@ -83,6 +85,9 @@ type KindStatus struct {
 	// Stale counts objects that the latest passes of the informer, three or more in a row, found older than what is stored. One that stays so is a
 	// wrong Compare or Revision: what is listed of it is never taken.
 	Stale int64
+
+	// informsSince is since when the informer is to run as it does.
+	informsSince time.Time
 }
 
 // Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
@@ -101,7 +106,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, there := range controllers {
 		k := kind(there.Name)
 		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
-		k.ListsNothing, k.FullListingInterval = there.ListsNothing, there.FullListingInterval
+		k.ListsNothing, k.FullListingInterval, k.informsSince = there.ListsNothing, there.FullListingInterval, there.InformsSince
 		if k.InformSchedule, err = decodeSpec(there.InformSchedule); err != nil {
 			return nil, fmt.Errorf("delta: kinds: kind %q: %w", there.Name, err)
 		}

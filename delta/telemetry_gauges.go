@@ -157,8 +157,13 @@ func measureKinds(ctx context.Context, conn db.DBTX) (due []DueMeasurement, pass
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the latest passes: %w", err)
 	}
+	now := time.Now()
 	for i := range latest {
-		passes = append(passes, measurePass(&latest[i]))
+		measured, err := measurePass(&latest[i], now)
+		if err != nil {
+			return nil, nil, err
+		}
+		passes = append(passes, measured)
 	}
 	return due, passes, nil
 }

@@ -197,29 +197,43 @@ func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
 func TestTheLagOfListingsIsMeasured(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
+	hourly, err := delta.EncodedSpec(delta.ScheduleSpec{CronExpressions: []string{"0 * * * *"}})
+	require.NoError(t, err)
 	h.exec(`insert into delta_controller (name, inform_interval, lists_nothing, inform_paused) values
 		('never', '1 hour', false, false), ('unlisted', '1 hour', false, false), ('daily', '1 day', false, false), ('late', '1 hour', false, false),
-		('asked', '-1 second', false, false), ('calendar', '0', false, false), ('broken', '0', false, false), ('stopped', '1 hour', false, true),
-		('nothing', '1 hour', true, false), ('sharded', '1 hour', false, false), ('parted', '1 hour', false, false)`)
+		('asked', '-1 second', false, false), ('unasked', '-1 second', false, false), ('unset', '0', false, false), ('broken', '0', false, false),
+		('stopped', '1 hour', false, true), ('nothing', '1 hour', true, false), ('sharded', '1 hour', false, false), ('parted', '1 hour', false, false),
+		('calendar', '0', false, false), ('punctual', '0', false, false), ('uncalled', '0', false, false), ('full', '-1 second', false, false),
+		('fresh', '1 hour', false, false), ('changed', '1 hour', false, false), ('first', '1 hour', false, false)`)
+	h.exec(`update delta_controller set informs_since = now() - case when name in ('fresh', 'changed') then interval '10 minutes' else interval '4 hours' end`)
+	_, err = h.Pool.Exec(t.Context(), `update delta_controller set inform_schedule = $1 where name in ('calendar', 'punctual', 'uncalled')`, hourly)
+	require.NoError(t, err)
+	h.exec(`update delta_controller set full_listing_interval = '1 hour' where name = 'full'`)
 	h.exec(`insert into delta_shard (kind, shard, succeeded_at, failed_at, error, paused, gone_at) values
 		('never', '', null, now(), '503', false, null), ('unlisted', '', null, null, '', false, null),
 		('daily', '', now() - interval '20 hours', null, '', false, null), ('late', '', now() - interval '3 hours', null, '', false, null),
-		('asked', '', now() - interval '90 days', null, '', false, null), ('calendar', '', now() - interval '90 days', null, '', false, null),
+		('asked', '', now() - interval '90 days', null, '', false, null), ('unset', '', now() - interval '90 days', null, '', false, null),
 		('broken', '', now() - interval '90 days', now(), '503', false, null), ('stopped', '', now() - interval '90 days', now(), '503', false, null),
-		('nothing', '', now() - interval '90 days', null, '', false, null),
+		('nothing', '', now() - interval '90 days', null, '', false, null), ('full', '', now() - interval '3 hours', null, '', false, null),
+		('calendar', '', now() - interval '3 hours', null, '', false, null), ('punctual', '', now() - interval '20 minutes', null, '', false, null),
+		('changed', '', now() - interval '90 days', null, '', false, null),
 		('sharded', '', now(), null, '', false, null), ('sharded', 'a', now() - interval '10 minutes', now(), '503', false, null),
 		('sharded', 'new', null, now(), '503', false, null), ('sharded', 'paused', now() - interval '90 days', now(), '503', true, null),
 		('sharded', 'gone', now() - interval '180 days', now(), '503', false, now()),
-		('parted', '', now(), null, '', false, null), ('parted', 'a', null, null, '', false, null)`)
+		('parted', '', now(), null, '', false, null), ('parted', 'a', null, null, '', false, null),
+		('first', '', now(), null, '', false, null), ('first', 'a', null, null, '', false, null)`)
+	h.exec(`update delta_shard set named_at = now() - interval '2 hours' where kind = 'parted'`)
 	type measured struct {
 		age, lag time.Duration // age is negative where there is none
 		failing  int64
 	}
 	const day = 24 * time.Hour
 	wanted := map[string]measured{
-		"never": {-1, 0, 1}, "daily": {20 * time.Hour, 0, 0}, "late": {3 * time.Hour, 3 * time.Hour, 0}, "asked": {90 * day, 0, 0},
-		"calendar": {90 * day, 0, 0}, "broken": {90 * day, 90 * day, 1}, "stopped": {90 * day, 0, 0}, "sharded": {90 * day, 10 * time.Minute, 2},
-		"parted": {-1, 0, 0},
+		"never": {-1, 4 * time.Hour, 1}, "unlisted": {-1, 4 * time.Hour, 0}, "daily": {20 * time.Hour, 0, 0}, "late": {3 * time.Hour, 3 * time.Hour, 0},
+		"asked": {90 * day, 0, 0}, "unset": {90 * day, 0, 0}, "broken": {90 * day, 90 * day, 1}, "stopped": {90 * day, 0, 0},
+		"sharded": {90 * day, 10 * time.Minute, 2}, "parted": {-1, 2 * time.Hour, 0}, "first": {-1, 0, 0},
+		"calendar": {3 * time.Hour, 3 * time.Hour, 0}, "punctual": {20 * time.Minute, 0, 0}, "uncalled": {-1, 4 * time.Hour, 0},
+		"full": {3 * time.Hour, 3 * time.Hour, 0}, "fresh": {-1, 0, 0}, "changed": {90 * day, 0, 0},
 	}
 	near := func(wanted, is time.Duration, of string) {
 		t.Helper()
@@ -229,7 +243,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 	c, telemetry := h.measured(h.config(with(&controller[measuredKind]{})))
 	passes := comesNow(t, telemetry, isMeasured).Passes
 	found := scrape(t, h.pooled(h.config(), readsOnly))
-	require.Len(t, passes, len(wanted), "those of which a pass has ended")
+	require.Len(t, passes, len(wanted), "those that are to run by themselves, or of which a pass has ended")
 	for _, p := range passes {
 		w, is := wanted[p.Kind], h.kindStatus(c, p.Kind)
 		of := `{kind="` + p.Kind + `"}`
@@ -247,7 +261,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		near(w.age, *p.Age, p.Kind)
 		near(w.age, time.Duration(found["delta_pass_age_seconds"+of]*float64(time.Second)), p.Kind)
 	}
-	require.NotContains(t, found, `delta_pass_lag_seconds{kind="unlisted"}`)
+	require.NotContains(t, found, `delta_pass_lag_seconds{kind="unasked"}`)
 	require.NotContains(t, found, `delta_pass_lag_seconds{kind="nothing"}`)
 }
 

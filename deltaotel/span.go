@@ -2,7 +2,6 @@ package deltaotel
 
 import (
 	"context"
-	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -10,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 const (
@@ -56,7 +56,7 @@ func endSpan(span trace.Span, end *delta.SpanEnd) {
 		span.SetAttributes(attributesOfPass(end.Pass, end.Err)...)
 	}
 	if end.Err != nil {
-		span.SetStatus(codes.Error, errorText(end.Err))
+		span.SetStatus(codes.Error, shorten.Error(end.Err, maxErrorBytes))
 	}
 }
 
@@ -80,17 +80,6 @@ func attributesOfPass(p *delta.PassMeasurement, err error) []attribute.KeyValue 
 		}
 	}
 	return all
-}
-
-// errorText is the text of an error as every exporter takes it. One whose method panics has none.
-func errorText(err error) (text string) {
-	defer func() {
-		if recover() != nil {
-			text = "the error's method panicked"
-		}
-	}()
-	text = err.Error()
-	return strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "\uFFFD")
 }
 
 func (t *Telemetry) attributesOf(s delta.Span) []attribute.KeyValue {

@@ -128,6 +128,8 @@ CREATE TABLE delta_controller (
     inform_jitter interval,
     -- How often a complete listing runs beside the incremental ones ('0': there is none).
     full_listing_interval interval NOT NULL DEFAULT '0',
+    -- Since when the informer is to run as it does: before its first success, a listing is behind from then on.
+    informs_since timestamptz NOT NULL DEFAULT now(),
     -- How long resources of the kind rest where their namespace does not say, and after what time those are tried again whose attempts were
     -- used up: what a change of a namespace leaves to the defaults of the kind.
     synced_retention interval,
@@ -169,6 +171,8 @@ CREATE TABLE delta_shard (
     paused boolean NOT NULL DEFAULT FALSE,
     -- Since when the controller no longer names the shard; null while it does. Its resources are not deleted before somebody has decided.
     gone_at timestamptz,
+    -- Since when the controller has named the shard, without a break; the shard '' is never named.
+    named_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (kind, shard)
 );
 

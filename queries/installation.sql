@@ -37,7 +37,8 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
    IS DISTINCT FROM (w.resource_expiry, w.synced_retention, w.degraded_retention, w.deleted_retention, w.rate_limit);
 
 -- name: UpsertController :one
--- A client that leaves informers to others (informs is false) leaves what they wrote of them.
+-- A client that leaves informers to others (informs is false) leaves what they wrote of them. Where the informer is to run otherwise than before, runs
+-- that another schedule has not made are not missing.
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
     deleted_retention, degraded_retry, key_concurrency, key_rate
@@ -51,6 +52,9 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
     inform_jitter = CASE WHEN @informs::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
     full_listing_interval = CASE WHEN @informs::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
     lists_nothing = CASE WHEN @informs::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    informs_since = CASE WHEN @informs::boolean
+      AND (excluded.inform_interval, excluded.inform_schedule, excluded.full_listing_interval, excluded.lists_nothing)
+       IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()

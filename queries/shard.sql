@@ -41,7 +41,8 @@ every AS (
 written AS (
     INSERT INTO delta_shard AS s (kind, shard, gone_at)
     SELECT @kind, e.shard, CASE WHEN e.shard <> ALL (@shards::text[]) THEN now() END FROM every e ORDER BY e.shard
-    ON CONFLICT (kind, shard) DO UPDATE SET gone_at = CASE WHEN excluded.gone_at IS NOT NULL THEN coalesce(s.gone_at, now()) END
+    ON CONFLICT (kind, shard) DO UPDATE SET gone_at = CASE WHEN excluded.gone_at IS NOT NULL THEN coalesce(s.gone_at, now()) END,
+        named_at = CASE WHEN s.gone_at IS NOT NULL AND excluded.gone_at IS NULL THEN now() ELSE s.named_at END
     RETURNING *
 ),
 -- As they were before this statement.

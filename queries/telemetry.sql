@@ -32,29 +32,35 @@ GROUP BY c.name
 ORDER BY c.name;
 
 -- name: MeasurePasses :many
--- How the listings stand of each kind with an informer of which a pass has ended: how long ago one succeeded, in the shard for which it is longest
--- ago, what their lag is computed from, in how many shards the latest pass has failed, and what is withheld. A kind without shards has one, ''; of
--- a kind with shards that one is about naming them.
+-- How the listings stand of each kind with an informer that is to run by itself, or of which a pass has ended: how long ago one succeeded, in the shard
+-- for which it is longest ago, what their lag is computed from, in how many shards the latest pass has failed, and what is withheld. A kind without
+-- shards has one, '', also before its first pass; of a kind with shards that one is about naming them.
 --
--- Ages are negative where no pass has succeeded. What is paused is neither behind nor failing: it was stopped on purpose.
-SELECT c.name AS kind, c.inform_interval,
+-- age is negative where no pass has succeeded. behind is how far a listing would be behind: before its first success, since it is to be listed. waited is
+-- since when a run may be missing: neither before the latest success, nor before the informer was to run as it does. What is paused is neither
+-- behind nor failing: it was stopped on purpose.
+SELECT s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval,
     coalesce(max(s.age) FILTER (WHERE s.is_listed), '-1 second')::interval AS age,
-    coalesce(max(s.age) FILTER (WHERE s.runs), '-1 second')::interval AS oldest,
-    coalesce(max(s.age) FILTER (WHERE s.runs AND s.error <> ''), '-1 second')::interval AS oldest_failing,
+    coalesce(max(s.behind) FILTER (WHERE s.runs), '0')::interval AS behind,
+    coalesce(max(s.behind) FILTER (WHERE s.runs AND s.error <> ''), '0')::interval AS behind_failing,
+    coalesce(max(s.waited) FILTER (WHERE s.runs), '0')::interval AS waited,
     count(*) FILTER (WHERE s.runs AND s.error <> '') AS failing,
-    (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = c.name AND w.decision IS NULL)::bigint AS withheld
-FROM delta_controller c
-CROSS JOIN LATERAL (
-    SELECT CASE WHEN o.succeeded_at IS NOT NULL THEN greatest(now() - o.succeeded_at, '0') END AS age, o.failed_at, o.error,
-        NOT (c.inform_paused OR o.paused) AS runs,
-        o.shard <> '' OR NOT bool_or(o.shard <> '') OVER () AS is_listed
-    FROM delta_shard o
-    WHERE o.kind = c.name AND o.gone_at IS NULL
+    (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = s.kind AND w.decision IS NULL)::bigint AS withheld
+FROM (
+    SELECT c.name AS kind, c.inform_interval, c.inform_schedule, c.full_listing_interval, o.failed_at, coalesce(o.error, '') AS error,
+        CASE WHEN o.succeeded_at IS NOT NULL THEN greatest(now() - o.succeeded_at, '0') END AS age,
+        greatest(now() - coalesce(o.succeeded_at, greatest(c.informs_since, n.named_at)), '0') AS behind,
+        greatest(now() - greatest(o.succeeded_at, c.informs_since, n.named_at), '0') AS waited,
+        NOT (c.inform_paused OR coalesce(o.paused, FALSE)) AS runs,
+        coalesce(o.shard, '') <> '' OR NOT bool_or(coalesce(o.shard, '') <> '') OVER (PARTITION BY c.name) AS is_listed
+    FROM delta_controller c
+    LEFT JOIN delta_shard o ON o.kind = c.name AND o.gone_at IS NULL
+    CROSS JOIN LATERAL (SELECT CASE WHEN o.shard <> '' THEN o.named_at END AS named_at) n
+    WHERE NOT c.lists_nothing
 ) s
-WHERE NOT c.lists_nothing
-GROUP BY c.name
-HAVING count(s.age) + count(s.failed_at) > 0
-ORDER BY c.name;
+GROUP BY s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval
+HAVING count(s.age) + count(s.failed_at) > 0 OR s.inform_schedule IS NOT NULL OR greatest(s.inform_interval, s.full_listing_interval) > '0'
+ORDER BY s.kind;
 
 -- name: CountStates :many
 -- All resources. It reads the whole table. Of the pairs of a kind and a namespace those with the most resources are counted by themselves, so that the

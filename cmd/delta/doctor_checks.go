@@ -97,9 +97,9 @@ func (f *findings) schema(ctx context.Context, pool *pgxpool.Pool) bool {
 	case err != nil:
 		f.add(check, healthFail, err.Error(), "")
 	case len(pending) == len(list):
-		f.add(check, healthFail, "Delta's schema is missing", "apply it: delta migrate up")
+		f.add(check, healthFail, "Delta's schema is missing", remedy.Migrate)
 	case len(pending) > 0:
-		f.add(check, healthFail, "pending: "+strings.Join(pending, ", "), "apply them: delta migrate up")
+		f.add(check, healthFail, "pending: "+strings.Join(pending, ", "), remedy.Migrate)
 	case version > newest:
 		f.add(check, healthWarn, fmt.Sprintf("version %d is newer than this command, which knows %d", version, newest), "use the delta of your clients' version")
 		return true
@@ -257,19 +257,18 @@ func (f *findings) fullListing(k delta.KindStatus, t delta.KindInTemporal, now t
 
 // schedule looks at a schedule in Temporal that must be there.
 func (f *findings) schedule(check string, k delta.KindStatus, every string, there *delta.InformSchedule, now time.Time) {
-	add := func(status health, detail, remedy string) { f.addKind(check, k.Kind, status, detail, remedy) }
-	resume := "when it is time: delta resume informer " + k.Kind
+	add := func(status health, detail, todo string) { f.addKind(check, k.Kind, status, detail, todo) }
 	switch {
 	case there == nil:
 		add(healthWarn, "its schedule is missing in Temporal", "start a client that has its controller: it makes the schedule within a minute")
 	case k.InformerPaused:
-		add(healthWarn, every+", paused", resume)
+		add(healthWarn, every+", paused", remedy.ResumeInformer(k.Kind))
 	case there.Paused:
-		add(healthWarn, every+", paused in Temporal by an operator", resume)
+		add(healthWarn, every+", paused in Temporal by an operator", remedy.ResumeInformer(k.Kind))
 	case there.LastRunFailed:
-		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(there.LastRun, now)), "see why: delta informs "+k.Kind)
+		add(healthWarn, fmt.Sprintf("%s, but the run of %s failed", every, when(there.LastRun, now)), remedy.SeePasses(k.Kind))
 	case check == checkInformer && k.Lag > 0:
-		add(healthWarn, fmt.Sprintf("%s, but no pass has succeeded for %s", every, short(k.Lag)), "see why: delta informs "+k.Kind)
+		add(healthWarn, fmt.Sprintf("%s, but no pass has succeeded for %s", every, short(k.Lag)), remedy.SeePasses(k.Kind))
 	default:
 		add(healthOK, fmt.Sprintf("%s, next %s", every, when(there.NextRun, now)), "")
 	}

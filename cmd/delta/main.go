@@ -38,35 +38,8 @@ func main() {
 
 // run executes the command line and returns the exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	c := &cli{streams: s}
-	root := &cobra.Command{
-		Use:           "delta",
-		Short:         "Keep a Postgres table of resources in step with the world",
-		Long:          about,
-		Version:       version(),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
+	root := rootCommand(&cli{streams: s})
 	root.SetArgs(args)
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look and steer:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
-	root.SetHelpCommandGroupID(groupServe)
-	root.SetCompletionCommandGroupID(groupServe)
-	for id, commands := range map[string][]*cobra.Command{
-		groupLook: {
-			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c),
-			resourcesCommand(c), resumeCommand(c),
-		},
-		groupServe: {devCommand(c), metricsCommand(c), migrateCommand(c), streamCommand(c)},
-	} {
-		for _, cmd := range commands {
-			cmd.GroupID = id
-			root.AddCommand(cmd)
-		}
-	}
-
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
@@ -80,6 +53,36 @@ func run(ctx context.Context, args []string, s streams) int {
 		_, _ = fmt.Fprintf(s.err, "Run '%s --help' for usage.\n", command.CommandPath())
 	}
 	return code
+}
+
+func rootCommand(c *cli) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "delta",
+		Short:         "Keep a Postgres table of resources in step with the world",
+		Long:          about,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look and steer:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
+	root.SetHelpCommandGroupID(groupServe)
+	root.SetCompletionCommandGroupID(groupServe)
+	for id, commands := range map[string][]*cobra.Command{
+		groupLook: {
+			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
+			resumeCommand(c),
+		},
+		groupServe: {devCommand(c), metricsCommand(c), migrateCommand(c), streamCommand(c)},
+	} {
+		for _, cmd := range commands {
+			cmd.GroupID = id
+			root.AddCommand(cmd)
+		}
+	}
+	return root
 }
 
 const (

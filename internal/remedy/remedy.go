@@ -28,9 +28,49 @@ func ShardFlag(shard string) string {
 	return " --shard " + quote(shard)
 }
 
-// Resource is a command for one resource.
-func Resource(command, kind, objectID string) string {
+// resource is a command for one resource.
+func resource(command, kind, objectID string) string {
 	return "delta resources " + command + " " + quote(kind) + " " + quote(objectID)
+}
+
+// SyncNow is for a resource that is synced.
+func SyncNow(kind, objectID string) string {
+	return "nothing; to sync it now: " + resource("invalidate", kind, objectID)
+}
+
+// Retry is for a resource that is degraded.
+func Retry(kind, objectID string) string {
+	return "when the reason is gone: " + resource("retry", kind, objectID)
+}
+
+// RetryNow is for a resource whose next attempt waits.
+func RetryNow(kind, objectID string) string {
+	return "nothing; to try it now: " + resource("retry", kind, objectID)
+}
+
+// EndSnooze is for a resource that its Work has put off.
+func EndSnooze(kind, objectID string) string {
+	return "nothing; to try it now: " + resource("touch", kind, objectID)
+}
+
+// Revive is for a resource that is deleted.
+func Revive(kind, objectID string) string {
+	return "if it exists: inform it, or " + resource("revive", kind, objectID)
+}
+
+// LeaveUnknownState is for a resource in a state that Delta does not work.
+func LeaveUnknownState(kind, objectID string) string {
+	return "inform its object, or " + resource("touch", kind, objectID)
+}
+
+// StartWorkflow is for a resource whose workflow is gone.
+func StartWorkflow(kind, objectID string) string {
+	return "nothing; to have it started now: " + resource("touch", kind, objectID)
+}
+
+// AskElsewhere is for a client that has stopped.
+func AskElsewhere(kind, objectID string) string {
+	return "ask another client, or " + resource("explain", kind, objectID)
 }
 
 // ResumeResource ends the pause of a resource.
@@ -39,23 +79,57 @@ func ResumeResource(kind, objectID string) string {
 }
 
 // ResumeKind ends the pause of a kind.
-func ResumeKind(kind string) string { return "when it is time: delta resume kind " + kind }
+func ResumeKind(kind string) string { return "when it is time: delta resume kind " + quote(kind) }
 
 // EndSnoozeOfKind ends a snooze of a kind.
 func EndSnoozeOfKind(kind string) string {
-	return "nothing; to end it now: delta resume kind " + kind
+	return "nothing; to end it now: delta resume kind " + quote(kind)
 }
 
 // EndSnoozeOfNamespace ends a snooze of a namespace.
 func EndSnoozeOfNamespace(namespace string) string {
-	return "nothing; to end it now: delta resume namespace " + namespace
+	return "nothing; to end it now: delta resume namespace " + quote(namespace)
 }
+
+// ResumeInformer ends the pause of an informer.
+func ResumeInformer(kind string) string {
+	return "when it is time: delta resume informer " + quote(kind)
+}
+
+// RaiseMaxWorkers is for a namespace that has all of its slots in work.
+func RaiseMaxWorkers(namespace string) string {
+	return "nothing; or raise MaxWorkers: delta namespaces set " + quote(namespace) + " --max-workers N"
+}
+
+// SeePasses is for passes that fail.
+func SeePasses(kind string) string { return "see why: delta informs " + quote(kind) }
+
+// Migrate is for a schema that is missing or old.
+const Migrate = "apply it: delta migrate up"
+
+// RaiseParallelism is for a kind whose slots are all taken.
+const RaiseParallelism = "nothing; or raise ObjectSettings.Parallelism, or start more clients"
+
+// RaiseRateLimit is for calls that wait for their rate.
+const RaiseRateLimit = "nothing; or raise its RateLimit"
+
+// SeeTemporal is for a workflow that could not be started.
+const SeeTemporal = "see what Temporal says; it is tried again by itself"
+
+// SeeWorkflow is for a workflow whose tasks fail.
+const SeeWorkflow = "see the workflow in Temporal's UI, and the logs of the workers"
+
+// StartUpgrade is for a stored object that the controller does not understand.
+const StartUpgrade = "start a client whose controller understands it (Upgrade), or inform the object again"
 
 // StartWorker is for a task queue that nobody polls.
 const StartWorker = "start a client that has its controller, or name its queue with --task-queue"
 
 // FindLate is for resources that are late.
 const FindLate = "see that its workers run and Temporal answers; raise ObjectSettings.Parallelism if they are busy"
+
+// FindWhyLate is for one resource that is late.
+const FindWhyLate = FindLate + "; to look at all of that: delta doctor"
 
 // ReachTemporal is for a Temporal that does not answer.
 const ReachTemporal = "see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; " +
@@ -76,22 +150,22 @@ func StartFinalizer(kind string) string {
 // CorrectStale is for objects that are listed in an older version than the stored one.
 func CorrectStale(kind string) string {
 	return "see that their Compare, or Revision, is right: SELECT * FROM delta_stale WHERE kind = " + literal(kind) + " names them. " +
-		"To take what is listed: delta inform " + kind + " --force"
+		"To take what is listed: delta inform " + quote(kind) + " --force"
 }
 
 // CorrectRefused is for objects that listings name and that break a rule.
 func CorrectRefused(kind string) string {
-	return "see all: delta kinds " + kind + ". Correct them outside, or have the controller leave out or correct what it lists. " +
+	return "see all: delta kinds " + quote(kind) + ". Correct them outside, or have the controller leave out or correct what it lists. " +
 		"What is gone for good is forgotten by a complete listing, or by DELETE FROM delta_refused"
 }
 
 // DecideWithheld is for a listing that leaves out more than it may delete by itself.
 func DecideWithheld(kind string) string {
-	return "see what upstream lists; then delta informs approve " + kind + ", or delta informs dismiss " + kind
+	return "see what upstream lists; then delta informs approve " + quote(kind) + ", or delta informs dismiss " + quote(kind)
 }
 
 // DecideWithheldOfShard is for what a listing of a shard leaves out, or what is left of a shard that is gone.
 func DecideWithheldOfShard(kind, shard string) string {
-	flag := ShardFlag(shard)
-	return "delete them: delta informs approve " + kind + flag + "; keep them: delta informs dismiss " + kind + flag
+	one := quote(kind) + ShardFlag(shard)
+	return "delete them: delta informs approve " + one + "; keep them: delta informs dismiss " + one
 }

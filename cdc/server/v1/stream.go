@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/cdc/wal2json"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
@@ -26,6 +27,8 @@ const (
 	grace = 2 * time.Second
 	// lookups is how long the names of types are asked for while the database is not there.
 	lookups = time.Minute
+	// shortestLookup and longestLookup are how long the next one waits.
+	shortestLookup, longestLookup = 50 * time.Millisecond, 10 * time.Second
 )
 
 // streaming is one client.
@@ -175,18 +178,21 @@ func (s *streaming) send(ctx context.Context, encoder *wal2json.Encoder, t *cdc.
 }
 
 // types names types, also through a restart of the database, which the stream gets over too.
-func (s *streaming) types(ctx context.Context, columns []cdc.Column) (names []string, err error) {
-	for delay := 50 * time.Millisecond; delay < lookups; delay *= 2 {
-		if names, err = wal2json.Catalog(s.handler.pool)(ctx, columns); err == nil {
+func (s *streaming) types(ctx context.Context, columns []cdc.Column) (_ []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookups)
+	defer cancel()
+	for retry := backoff.New(shortestLookup, longestLookup); ; {
+		names, failure := wal2json.Catalog(s.handler.pool)(ctx, columns)
+		if failure == nil {
 			return names, nil
 		}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if err == nil || ctx.Err() == nil {
+			err = failure // rather than that the time is over
+		}
+		if backoff.Pause(ctx, retry.Delay()) != nil {
+			return nil, err
 		}
 	}
-	return nil, err
 }
 
 // listen takes acknowledgements until the client has gone or sends what is none.

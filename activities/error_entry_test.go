@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,42 +17,6 @@ import (
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
-
-func TestATextThatFitsIsKeptAsItIs(t *testing.T) {
-	t.Parallel()
-	for _, s := range []string{"", "plain", "grüße, 世界 🙂", strings.Repeat("x", 64)} {
-		require.Equal(t, s, bound(s, 64))
-	}
-}
-
-func TestALongTextIsCutAtACharacterAndSaysSo(t *testing.T) {
-	t.Parallel()
-	for _, char := range []string{"x", "ü", "世", "🙂"} {
-		for before := range 5 {
-			s := strings.Repeat("y", before) + strings.Repeat(char, 100)
-			cut := bound(s, 64)
-			require.True(t, utf8.ValidString(cut))
-			require.LessOrEqual(t, len(cut), 64)
-			require.Greater(t, len(cut), 64-utf8.UTFMax, "as much as fits is kept")
-			kept, marked := strings.CutSuffix(cut, " … (cut)")
-			require.True(t, marked)
-			require.True(t, strings.HasPrefix(s, kept), "what is kept is the beginning")
-		}
-	}
-}
-
-func TestWhatPostgresCannotStoreIsReplaced(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, "a\uFFFDb", bound("a\x00b", 64))
-	require.Equal(t, "a\uFFFDb", bound("a\xff\xfeb", 64))
-	// Replacing makes it longer: the limit holds afterwards.
-	for _, char := range []string{"\x00", "\xff!"} {
-		cut := bound(strings.Repeat(char, 60), 64)
-		require.True(t, utf8.ValidString(cut))
-		require.LessOrEqual(t, len(cut), 64)
-		require.NotContains(t, cut, "\x00")
-	}
-}
 
 func TestAnErrorEntryIsBounded(t *testing.T) {
 	t.Parallel()
