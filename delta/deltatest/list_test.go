@@ -168,8 +168,9 @@ func TestAChannelIsTakenToItsEnd(t *testing.T) {
 	listing, err := deltatest.List(t.Context(), controller, &deltatest.ListOpts{Options: delta.InformOptions{Limit: 2}, ProcessExisting: true, RunForeground: true, FullListing: true})
 	require.NoError(t, err)
 	require.Equal(t, "1 1", numbers(listing.Objects))
+	epoch := time.Unix(0, 0).UTC()
 	require.Equal(t, &delta.InformArgs[letter]{
-		ResourceKind: "letter", FullListing: true, ProcessExisting: true, RunForeground: true, Options: &delta.InformOptions{Limit: 2},
+		ResourceKind: "letter", FullListing: true, ProcessExisting: true, RunForeground: true, Options: &delta.InformOptions{After: &epoch, Limit: 2},
 	}, timeout)
 }
 
