@@ -120,7 +120,7 @@ func (o *visitor) use() {
 	require.NoError(o.t, err)
 	run, err := c.RunInform(ctx, delta.ScheduleInformParams{ResourceKind: "measured"}, nil)
 	require.NoError(o.t, err)
-	require.EqualValues(o.t, 30, run.Listed)
+	require.Equal(o.t, 30, run.Listed)
 	o.settles("account", 2)
 	o.settles("batched_tenant", 40)
 	o.settles("measured", 30)
