@@ -184,7 +184,7 @@ func (s *session) sendApart(t *cdc.Transaction) error {
 			e.text(`,"value":`)
 			e.number(uint64(v.number)) //nolint:gosec // it is positive
 			e.text(`,"chunk":`)
-			e.number(uint64(number)) //nolint:gosec // as above
+			e.number(uint64(number))
 			e.text(`,"text":`)
 			e.string(piece)
 			e.text(`,"final":`)
