@@ -70,7 +70,7 @@ func (c ConsumerConfig) WithDefaults() ConsumerConfig {
 }
 
 func (c ConsumerConfig) positionStream(group *Group) StreamName {
-	name := withType(c.Category, "position")
+	name := withType(c.Category, positionType)
 	if c.Identifier != "" {
 		name += StreamNameSeparator + c.Identifier
 	}
@@ -110,6 +110,7 @@ type Consumer struct {
 	config  ConsumerConfig
 	options CategoryOptions
 	routes  map[string]Handler
+	keeper  positionKeeper // of the position; nil if the store keeps it
 
 	mu      sync.Mutex
 	bad     error // what Handle was given that cannot be

@@ -23,6 +23,7 @@
 //     from before they take their position until they are visible. A raw INSERT takes no lock and has no such promise.
 //   - A [Consumer] handles each message at least once. After the death of its process, no more than its PositionInterval are
 //     handled again, and the one before them.
+//   - What the handler of a [Projector] writes with its transaction has effect exactly once, whatever dies, and however many of one name run.
 //   - An [Entity] gives the value of a stream as it is when it is asked for, and its version. What is kept in memory or in snapshots is never
 //     taken for the truth: the last message that is known has to be there still.
 //   - Nothing is delivered after [Subscription.Stop] has returned but what is being handled.

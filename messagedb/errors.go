@@ -46,6 +46,8 @@ const (
 	FieldCacheSize        Field = "CacheSize"
 	FieldClone            Field = "Clone"
 	FieldSnapshotInterval Field = "SnapshotInterval"
+	FieldName             Field = "Name"
+	FieldVersion          Field = "Version"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
@@ -304,8 +306,9 @@ func isOurs(err error) bool {
 	var decode *DecodeError
 	var handler *HandlerError
 	var position *PositionConflictError
+	var projection *ProjectionError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

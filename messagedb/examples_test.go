@@ -20,6 +20,7 @@ func TestTheExamplesDoWhatTheySay(t *testing.T) {
 		{"client", Example, "written up to position 1\nconflict: true 1\nbalance: 40\n"},
 		{"consumer", ExampleConsumer, "opening the account of ann\nposition saved in account:command+position-opener+0+1\n"},
 		{"entity", ExampleEntity, "withdrew 70\nonly 30 at version 1\n"},
+		{"projector", ExampleProjector, "ann has ordered for 40\n"},
 		{"subscription", ExampleClient_SubscribeToCategory, "Registered in user-1\ndropped: <nil>\n"},
 	} {
 		require.Equal(t, example.want, printed(t, example.run), example.name)

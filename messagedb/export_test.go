@@ -19,3 +19,6 @@ func (c *Consumer) Kill() {
 
 // Cached is how many values the entity keeps.
 func (e *Entity[T]) Cached() int { return e.cache.len() }
+
+// Kill ends Run as the death of its process would.
+func (p *Projector) Kill() { p.consumer.Kill() }

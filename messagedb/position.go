@@ -9,6 +9,9 @@ import (
 // recordedType is the type of the messages that hold positions, as in Eventide.
 const recordedType = "Recorded"
 
+// positionType is the type of the categories that positions are saved in.
+const positionType = "position"
+
 type recorded struct {
 	Position int64 `json:"position"`
 }
@@ -55,7 +58,7 @@ type Lag struct {
 func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	position := c.Stats().Position
 	if position == 0 {
-		saved, _, err := c.load(ctx, c.config.PositionStream)
+		saved, err := c.loadSaved(ctx)
 		if err != nil {
 			return Lag{}, err
 		}
@@ -64,16 +67,43 @@ func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 			position = c.config.From - 1
 		}
 	}
+	return c.client.countLag(ctx, c.config.Category, position, c.config.Correlation, c.config.Group)
+}
+
+func (c *Client) countLag(ctx context.Context, category string, position int64, correlation string, group *Group) (lag Lag, err error) {
 	var member, size *int
-	if g := c.config.Group; g != nil {
-		member, size = &g.Member, &g.Size
+	if group != nil {
+		member, size = &group.Member, &group.Size
 	}
-	var lag Lag
 	var seconds float64
-	err := c.client.db.QueryRow(ctx, c.client.sql.lag, c.config.Category, position, nullable(c.config.Correlation), member, size).
-		Scan(&lag.Messages, &lag.Last, &seconds)
+	err = c.db.QueryRow(ctx, c.sql.lag, category, position, nullable(correlation), member, size).Scan(&lag.Messages, &lag.Last, &seconds)
 	lag.Age = time.Duration(seconds * float64(time.Second))
-	return lag, c.client.explain(err, call{doing: "counting what is new in category", category: c.config.Category})
+	return lag, c.explain(err, call{doing: "counting what is new in category", category: category})
+}
+
+// head is the global position of the last message of the store, 0 if there is none.
+func (c *Client) head(ctx context.Context) (position int64, err error) {
+	err = c.db.QueryRow(ctx, c.sql.head).Scan(&position)
+	return position, c.explain(err, call{doing: "asking for the last message of the store"})
+}
+
+// positionKeeper keeps the position of a consumer elsewhere than in the store: a [Projector] does.
+type positionKeeper interface {
+	// loadPosition is the global position of the last message that was handled, 0 if there is none. It may be called beside a run.
+	loadPosition(ctx context.Context) (int64, error)
+	// resumePosition is the same for a run that begins.
+	resumePosition(ctx context.Context) (int64, error)
+	// savePosition keeps the position of a message, if what was handled before did not do so.
+	savePosition(ctx context.Context, position int64) error
+}
+
+// loadSaved reads the consumer's own position, wherever it is kept.
+func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
+	if c.keeper != nil {
+		return c.keeper.loadPosition(ctx)
+	}
+	position, _, err = c.load(ctx, c.config.PositionStream)
+	return position, err
 }
 
 // load reads a position, 0 if there is none, and the version of its stream.
@@ -103,6 +133,10 @@ func (c *Consumer) load(ctx context.Context, stream StreamName) (position, versi
 func (c *Consumer) resume(r *run) (from int64, err error) {
 	var position int64
 	err = c.persist(r, func(ctx context.Context) error {
+		if c.keeper != nil {
+			position, err = c.keeper.resumePosition(ctx)
+			return err
+		}
 		position, r.version, err = c.load(ctx, c.config.PositionStream)
 		return err
 	})
@@ -112,6 +146,9 @@ func (c *Consumer) resume(r *run) (from int64, err error) {
 	c.mu.Lock()
 	c.stats.Saved = position
 	c.mu.Unlock()
+	if c.keeper != nil && position > 0 {
+		return position + 1, nil // it was saved with what was made of it
+	}
 	if position == 0 && c.config.PreviousSize > 0 {
 		err = c.persist(r, func(ctx context.Context) error {
 			position, err = c.leastOf(ctx, c.config.PreviousSize)
@@ -146,6 +183,9 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 	if r.unsaved == 0 || r.dead.Load() {
 		return nil
 	}
+	if c.keeper != nil {
+		return c.saveKept(ctx, r)
+	}
 	if r.record.ID == "" {
 		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}, Metadata: recorder{r.id}}
 	}
@@ -174,6 +214,18 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 			return &PositionConflictError{Stream: c.config.PositionStream, cause: err}
 		}
 	}
+}
+
+// saveKept is save where something else keeps the position.
+func (c *Consumer) saveKept(ctx context.Context, r *run) error {
+	if err := c.keeper.savePosition(ctx, r.last); err != nil {
+		return err
+	}
+	r.unsaved = 0
+	c.mu.Lock()
+	c.stats.Saved = r.last
+	c.mu.Unlock()
+	return nil
 }
 
 // adopt takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have

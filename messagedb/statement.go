@@ -29,7 +29,7 @@ type statements struct {
 	version, storeVersion                          string
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
-	lag                                            string
+	lag, head                                      string
 }
 
 func newStatements(schema, channel string, inTx bool) statements {
@@ -56,6 +56,7 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		hash:         s.scalar("hash_64", "", ""),
 		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
+		head:         "SELECT coalesce(max(global_position), 0) FROM " + q + ".messages",
 	}
 }
 

@@ -1,0 +1,223 @@
+package messagedb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The position of a projection is fenced by itself: a transaction moves it from the position that this projector knows to that of the message
+// that it handles, before the handler is called. Of two that handle the same message, the second waits for the row, finds it moved, and writes
+// nothing. A lease or a takeover was rejected: it needs time limits, and two processes that are restarted when they lose would take over from
+// each other for ever.
+
+var (
+	errRestart = errors.New("messagedb: the projector begins again at the position that is saved")
+	errEnded   = errors.New("messagedb: the transaction of a projector was ended by what it is for")
+	errAborted = errors.New("messagedb: a statement in the transaction of a projector failed, and its error was not returned")
+)
+
+// loadPosition finds the position for Lag.
+func (p *Projector) loadPosition(ctx context.Context) (int64, error) {
+	own, _, err := p.row.find(ctx, p.pool, p.row.load)
+	var stopped *ProjectionError
+	if errors.As(err, &stopped) {
+		err = nil // the position is there all the same; 0 where there is no row
+	}
+	return own.Position, p.explain(err)
+}
+
+// resumePosition finds the position where a run begins.
+func (p *Projector) resumePosition(ctx context.Context) (int64, error) {
+	if p.isStopping() {
+		p.consumer.interrupt()
+		return 0, errStopped
+	}
+	own, live, err := p.row.read(ctx, p.pool)
+	if err != nil {
+		return 0, p.explain(err)
+	}
+	p.unsure.Store(false)
+	if err := p.checkStore(ctx, own); err != nil {
+		return 0, err
+	}
+	p.saved, p.building = own.Position, live.Version != own.Version
+	p.count(func(s *ProjectorStats) { s.Live = !p.building })
+	return own.Position, nil
+}
+
+// explain adds what was being done to an error of the projection's database.
+func (p *Projector) explain(err error) error {
+	var stopped *ProjectionError
+	switch {
+	case err == nil, errors.As(err, &stopped):
+		return err
+	case isUndefinedTable(err):
+		return p.row.stopped(ProjectionNotMigrated, "there is no table "+projectionTable+" in schema "+p.config.Schema+": call MigrateProjections")
+	}
+	return fmt.Errorf("messagedb: the position of projection %q, version %d: %w", p.row.name, p.row.version, err)
+}
+
+// checkStore sees that the store is the one that the projection was made of, as far as that can be seen: it has not been restored from a
+// backup that is older than the projection's position, and has the same message there, if any.
+func (p *Projector) checkStore(ctx context.Context, own Projection) error {
+	if own.Position == 0 {
+		return nil
+	}
+	next, err := p.client.ReadCategory(ctx, p.config.Category, CategoryOptions{From: own.Position, BatchSize: 1})
+	if err != nil {
+		return err
+	}
+	if len(next) > 0 {
+		if m := next[0]; m.GlobalPosition == own.Position && own.messageID != "" && m.ID != own.messageID {
+			return p.row.stopped(ProjectionOfOtherStore, fmt.Sprintf("message %s is at its global position %d, which had %s", m.ID, own.Position, own.messageID))
+		}
+		return nil // what was at its position may have been archived
+	}
+	head, err := p.client.head(ctx)
+	if err == nil && head < own.Position {
+		err = p.row.stopped(ProjectionAhead, fmt.Sprintf("its global position is %d, and the store's last message is at %d", own.Position, head))
+	}
+	return err
+}
+
+// apply handles a message in a transaction, and repeats that while the database's errors are transient.
+func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.Tx) error) error {
+	reading := p.consumer.readingContext(ctx)
+	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	for {
+		if p.unsure.Load() {
+			return p.restart()
+		}
+		transient, err := p.applyOnce(ctx, m, project)
+		var stopped *ProjectionError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &stopped):
+			return p.fail(err)
+		case errors.Is(err, errRestart):
+			return p.restart()
+		case !transient:
+			return err
+		}
+		p.consumer.retried(err)
+		if pause(reading, retry.delay()) != nil {
+			return err
+		}
+	}
+}
+
+// applyOnce is one transaction. transient reports whether it may succeed when it is repeated.
+func (p *Projector) applyOnce(ctx context.Context, m *Message, project func(tx pgx.Tx) error) (transient bool, err error) {
+	if m.GlobalPosition <= p.saved {
+		p.countOvertaken()
+		return false, nil
+	}
+	tx, err := p.pool.Begin(ctx)
+	if err != nil {
+		return IsTransient(err), p.explain(err)
+	}
+	defer func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+		defer cancel()
+		_ = tx.Rollback(ending) // does nothing after a commit
+	}()
+	done, err := p.advance(ctx, tx, m.GlobalPosition, m.ID)
+	if err != nil {
+		return IsTransient(err), err
+	}
+	if done {
+		p.countOvertaken()
+		return false, nil
+	}
+	if err := project(tx); err != nil {
+		return isTransientIn(tx, err), err
+	}
+	switch err := tx.Commit(ctx); {
+	case errors.Is(err, pgx.ErrTxClosed):
+		return false, errEnded
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return false, errAborted
+	case err != nil:
+		// If it was carried out, and the answer was lost, the next attempt finds the position moved.
+		return IsTransient(err), p.explain(err)
+	}
+	p.saved = m.GlobalPosition
+	return false, nil
+}
+
+func (p *Projector) countOvertaken() {
+	p.count(func(s *ProjectorStats) { s.Overtaken++ })
+}
+
+// isTransientIn reports whether a user's error came from the database, and may not come again. Other errors, which [IsTransient] would repeat
+// as they may be the network's, are the user's own.
+func isTransientIn(tx pgx.Tx, err error) bool {
+	var pg *pgconn.PgError
+	return tx.Conn().IsClosed() || errors.As(err, &pg) && isTransientCode(pg.Code)
+}
+
+// advance moves the position of the row to that of a message. done reports that it is there already: another projector of this name and
+// version has handled the message.
+func (p *Projector) advance(ctx context.Context, db rowQuerier, position int64, messageID string) (done bool, err error) {
+	for {
+		if position <= p.saved {
+			return true, nil
+		}
+		tag, err := db.Exec(ctx, p.row.advance, p.row.name, p.row.version, p.saved, position, messageID)
+		if err != nil {
+			return false, p.explain(err)
+		}
+		if tag.RowsAffected() == 1 {
+			return false, nil
+		}
+		own, _, err := p.row.find(ctx, db, p.row.load)
+		switch {
+		case err != nil:
+			return false, p.explain(err)
+		case own.Position < p.saved:
+			p.count(func(s *ProjectorStats) { s.Rewound++ })
+			return false, errRestart
+		}
+		p.saved = own.Position // all up to there has been handled
+	}
+}
+
+// savePosition saves the position of messages that nothing was to be done for.
+func (p *Projector) savePosition(ctx context.Context, position int64) error {
+	if p.again || p.failure != nil || position <= p.saved {
+		return nil
+	}
+	_, err := p.advance(ctx, p.pool, position, "")
+	if errors.Is(err, errRestart) {
+		return p.restart()
+	}
+	if err == nil {
+		p.saved = max(p.saved, position)
+	}
+	return err
+}
+
+// restart has Run begin again at the position of the row.
+func (p *Projector) restart() error {
+	p.again = true
+	p.consumer.interrupt()
+	return errRestart
+}
+
+// noteError is told of errors that are retried. After one that may have come from a lost connection, the run begins again at the position
+// of the row, and looks at the store first: what is connected to next may have been restored from a backup, and messages that were read
+// and passed over since the position was saved may be others now.
+func (p *Projector) noteError(err error) {
+	var pg *pgconn.PgError
+	var handler *HandlerError
+	isVictim := errors.As(err, &pg) && strings.HasPrefix(pg.Code, "40") // of a deadlock or a serialization failure: the connection stays
+	if !isVictim && !errors.As(err, &handler) {
+		p.unsure.Store(true)
+	}
+}
