@@ -48,6 +48,7 @@ const (
 	FieldSnapshotInterval Field = "SnapshotInterval"
 	FieldName             Field = "Name"
 	FieldVersion          Field = "Version"
+	FieldLimit            Field = "Limit"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.

@@ -30,6 +30,7 @@ type statements struct {
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
 	lag, head                                      string
+	streams, categories, categoryTail              string
 }
 
 func newStatements(schema, channel string, inTx bool) statements {
@@ -57,6 +58,9 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
 		head:         "SELECT coalesce(max(global_position), 0) FROM " + q + ".messages",
+		streams:      s.streams(),
+		categories:   s.categories(),
+		categoryTail: s.categoryTail(),
 	}
 }
 
@@ -141,6 +145,39 @@ FROM %[1]s.messages
 WHERE %[1]s.category(stream_name) = $1 AND global_position > $2 AND ($3::varchar IS NULL OR %[1]s.category(metadata->>'correlationStreamName') = $3)
 	AND ($4::bigint IS NULL OR mod(abs(%[1]s.hash_64(split_part(nullif(substr(stream_name, strpos(stream_name, '-') + 1), stream_name), '+', 1))), $5::bigint) = $4)`,
 		s.schema)
+}
+
+// streams lists the streams of a category by their first messages: by the index of categories, in the order of global positions, which any page
+// can go on from. The order of names was rejected: the index of streams is in the database's collation, in which the names of one category
+// need not stand together. A first message that is not at position 0 is that of a stream whose beginning was archived.
+func (s statementBuilder) streams() string {
+	return fmt.Sprintf(`SELECT f.stream_name, f.global_position, l.position, l.time, (SELECT count(*) FROM %[1]s.messages c WHERE c.stream_name = f.stream_name)
+FROM (SELECT m.stream_name, m.global_position FROM %[1]s.messages m
+	WHERE %[1]s.category(m.stream_name) = $1 AND m.global_position > $2
+		AND (m.position = 0 OR NOT EXISTS (SELECT FROM %[1]s.messages e WHERE e.stream_name = m.stream_name AND e.position < m.position))
+	ORDER BY m.global_position LIMIT $3) f,
+	LATERAL (SELECT position, time FROM %[1]s.messages l WHERE l.stream_name = f.stream_name ORDER BY position DESC LIMIT 1) l
+ORDER BY f.global_position`, s.schema)
+}
+
+// categories skips from one category to the next in the index.
+func (s statementBuilder) categories() string {
+	return fmt.Sprintf(`WITH RECURSIVE found (name) AS (
+	(SELECT %[1]s.category(stream_name)::text FROM %[1]s.messages ORDER BY %[1]s.category(stream_name) LIMIT 1)
+	UNION ALL
+	SELECT (SELECT %[1]s.category(m.stream_name)::text FROM %[1]s.messages m WHERE %[1]s.category(m.stream_name) > f.name
+		ORDER BY %[1]s.category(m.stream_name) LIMIT 1)
+	FROM found f WHERE f.name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL`, s.schema)
+}
+
+// categoryTail reads the last messages of a category, backwards.
+func (s statementBuilder) categoryTail() string {
+	return fmt.Sprintf(`SELECT m.id::varchar, m.stream_name::varchar, m.type::varchar, m.position, m.global_position, m.data::varchar, m.metadata::varchar, m.time
+FROM %[1]s.messages m
+WHERE %[1]s.category(m.stream_name) = $1 AND ($2::varchar IS NULL OR %[1]s.category(m.metadata->>'correlationStreamName') = $2)
+ORDER BY m.global_position DESC LIMIT $3`, s.schema)
 }
 
 // literal quotes a string for SQL, whatever standard_conforming_strings is.

@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/messagedb"
 )
 
 // Exit codes, as the help of the root has them.
@@ -79,18 +80,20 @@ func codeOf(err error) int {
 	var state *delta.StateError
 	var usage *usageError
 	var unreachable *unreachableError
+	var badInput *messagedb.InvalidError
+	var noStore *messagedb.NotInstalledError
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
 	case errors.Is(err, errInterrupted):
 		return exitInterrupted
-	case !isFailure(err), errors.As(err, &input), errors.As(err, &usage):
+	case !isFailure(err), errors.As(err, &input), errors.As(err, &badInput), errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, delta.ErrNotFound), errors.Is(err, delta.ErrNotWithheld):
 		return exitNotFound
 	case errors.As(err, &state):
 		return exitState
-	case errors.As(err, &unreachable), errors.Is(err, delta.ErrNoSchema):
+	case errors.As(err, &unreachable), errors.As(err, &noStore), errors.Is(err, delta.ErrNoSchema):
 		return exitUnreachable
 	}
 	return exitFailure
@@ -104,7 +107,7 @@ var flagOf = map[string]string{
 
 // message is an error as a person reads it.
 func message(err error) string {
-	text := strings.TrimPrefix(err.Error(), "delta: ")
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "delta: "), "messagedb: ")
 	if input := (*delta.InputError)(nil); errors.As(err, &input) {
 		if flag, ok := flagOf[input.Field]; ok {
 			named := *input

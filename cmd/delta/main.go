@@ -28,7 +28,7 @@ Exit codes:
   2    wrong usage: a flag, an argument or a value that breaks a rule
   3    there is no such resource, or no such kind
   4    the state of the resource does not allow it
-  5    Postgres or Temporal cannot be reached, or Delta's schema is missing
+  5    Postgres or Temporal cannot be reached, or Delta's schema or the message store is missing
   130  interrupted
 delta doctor has its own: 0 all is well, 1 with warnings, 2 with failures.`
 
@@ -56,8 +56,8 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetCompletionCommandGroupID(groupServe)
 	for id, commands := range map[string][]*cobra.Command{
 		groupLook: {
-			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
-			resumeCommand(c),
+			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c),
+			resourcesCommand(c), resumeCommand(c),
 		},
 		groupServe: {devCommand(c), metricsCommand(c), migrateCommand(c), streamCommand(c)},
 	} {

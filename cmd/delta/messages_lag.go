@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+func lagCommand(c *cli, schema *string) *cobra.Command {
+	var projections string
+	cmd := &cobra.Command{
+		Use:   "lag [CATEGORY]",
+		Short: "Show where consumers and projections stand, and what they have before them",
+		Long: "lag shows the positions that consumers have saved in the store, and those of projections in the same database, against what\n" +
+			"is in the categories that they read. A position is saved after some messages, so a consumer may be further than it shows.\n" +
+			"What a consumer or projection leaves out by its correlation or condition is counted all the same.\n\n" +
+			"AHEAD means that the store ends before the position: it was restored from a backup, or emptied.",
+		Example: "  delta messages lag account\n" +
+			"  delta messages lag -o json",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			category := ""
+			if len(args) > 0 {
+				category = args[0]
+			}
+			return c.withStore(cmd, *schema, func(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool) error {
+				out, err := readLag(ctx, store, pool, category, projections)
+				if err != nil {
+					return err
+				}
+				return c.printLag(out)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&projections, "projection-schema", messagedb.DefaultProjectionSchema, "`schema` of the table messagedb_projection")
+	return cmd
+}
+
+// readerJSON is what a consumer and a projection have in common.
+type readerJSON struct {
+	Category string    `json:"category"`
+	Position int64     `json:"position"`
+	SavedAt  time.Time `json:"saved_at"`
+	// Messages is how many are behind the position, and OldestSeconds for how long the oldest of them has been there.
+	Messages      int64   `json:"messages"`
+	OldestSeconds float64 `json:"oldest_seconds"`
+	Ahead         bool    `json:"ahead"`
+}
+
+type consumerJSON struct {
+	readerJSON
+	PositionStream string `json:"position_stream"`
+	Identifier     string `json:"identifier"`
+	Member         *int   `json:"member"`
+	Size           *int   `json:"size"`
+}
+
+type projectionJSON struct {
+	readerJSON
+	Name    string `json:"name"`
+	Version int    `json:"version"`
+	State   string `json:"state"`
+}
+
+type lagJSON struct {
+	Consumers   []consumerJSON   `json:"consumers"`
+	Projections []projectionJSON `json:"projections"`
+}
+
+func readLag(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool, category, projectionSchema string) (lagJSON, error) {
+	out := lagJSON{Consumers: []consumerJSON{}, Projections: []projectionJSON{}}
+	consumers, err := store.ConsumerPositions(ctx, category)
+	if err != nil {
+		return out, err
+	}
+	for _, p := range consumers {
+		one := consumerJSON{
+			readerJSON:     readerOf(p.Category, p.Position, p.SavedAt, p.Lag, p.Ahead),
+			PositionStream: p.Stream.String(), Identifier: p.Identifier,
+		}
+		if p.Group != nil {
+			one.Member, one.Size = &p.Group.Member, &p.Group.Size
+		}
+		out.Consumers = append(out.Consumers, one)
+	}
+	projections, err := messagedb.Projections(ctx, pool, projectionSchema)
+	if err != nil {
+		return out, err
+	}
+	for _, p := range projections {
+		if category != "" && p.Category != category {
+			continue
+		}
+		lag, err := store.CategoryLag(ctx, p.Category, p.Position, nil)
+		if err != nil {
+			return out, err
+		}
+		ahead, err := store.IsAhead(ctx, p.Position)
+		if err != nil {
+			return out, err
+		}
+		out.Projections = append(out.Projections, projectionJSON{
+			readerJSON: readerOf(p.Category, p.Position, p.SavedAt, lag, ahead), Name: p.Name, Version: p.Version, State: string(p.State),
+		})
+	}
+	return out, nil
+}
+
+func readerOf(category string, position int64, saved time.Time, lag messagedb.Lag, ahead bool) readerJSON {
+	return readerJSON{
+		Category: category, Position: position, SavedAt: saved, Messages: lag.Messages, OldestSeconds: lag.Age.Seconds(), Ahead: ahead,
+	}
+}
+
+func (c *cli) printLag(out lagJSON) error {
+	if done, err := c.json(out); done {
+		return err
+	}
+	if len(out.Consumers)+len(out.Projections) == 0 {
+		c.tell("No consumer has saved a position, and there are no projections.")
+		return nil
+	}
+	now := time.Now()
+	var rows [][]string
+	for _, one := range out.Consumers {
+		rows = append(rows, append([]string{plain(one.PositionStream), "consumer"}, one.cells(now)...))
+	}
+	for _, one := range out.Projections {
+		rows = append(rows, append([]string{plain(fmt.Sprintf("%s %d", one.Name, one.Version)), one.State}, one.cells(now)...))
+	}
+	return c.table([]string{"READER", "IS", "POSITION", "BEHIND", "OLDEST", "SAVED"}, rows, 0)
+}
+
+func (r readerJSON) cells(now time.Time) []string {
+	behind, oldest := number(r.Messages), "-"
+	if r.Messages > 0 {
+		oldest = short(time.Duration(r.OldestSeconds * float64(time.Second)))
+	}
+	if r.Ahead {
+		behind = "AHEAD"
+	}
+	return []string{fmt.Sprint(r.Position), behind, oldest, when(&r.SavedAt, now)}
+}
