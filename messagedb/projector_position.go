@@ -182,7 +182,7 @@ func (p *Projector) advance(ctx context.Context, db rowQuerier, position int64, 
 			return false, p.explain(err)
 		case own.Position < p.saved:
 			p.count(func(s *ProjectorStats) { s.Rewound++ })
-			return true, nil
+			return false, errRestart
 		}
 		p.saved = own.Position // all up to there has been handled
 	}

@@ -25,11 +25,11 @@ func TestAProjectionIsBuiltAnewBesideTheLiveOne(t *testing.T) {
 
 	// The new one waits in the middle, while the old one goes on.
 	middle, goOn := make(chan struct{}), make(chan struct{})
-	switched := 0
+	switched, halfway := 0, all[60].GlobalPosition
 	config := messagedb.ProjectorConfig{
 		Version: 2,
 		Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
-			if m.GlobalPosition == all[60].GlobalPosition {
+			if m.GlobalPosition == halfway {
 				close(middle)
 				<-goOn
 			}
