@@ -19,6 +19,7 @@ type Controller struct {
 	SnoozeSpread        time.Duration
 	ListsNothing        bool
 	InformSchedule      []byte
+	ListsAll            bool
 	FullListingInterval time.Duration
 	SyncedRetention     *time.Duration
 	DegradedRetention   *time.Duration

@@ -39,10 +39,10 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
 -- name: UpsertController :one
 -- A client that leaves informers to others (informs is false) leaves what they wrote of them.
 INSERT INTO delta_controller AS c (
-    name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
+    name, inform_interval, inform_schedule, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention, degraded_retention,
     deleted_retention, degraded_retry, key_concurrency, key_rate
 )
-VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes,
+VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), @full_listing_interval, @lists_nothing, @lists_all, sqlc.narg(task_queue), @finalizes,
     @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval,
     @key_concurrency, @key_rate)
 ON CONFLICT (name) DO UPDATE
@@ -50,6 +50,7 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
     inform_schedule = CASE WHEN @informs::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
     full_listing_interval = CASE WHEN @informs::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
     lists_nothing = CASE WHEN @informs::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    lists_all = CASE WHEN @informs::boolean THEN excluded.lists_all ELSE c.lists_all END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
     key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
