@@ -29,10 +29,12 @@ func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time
 func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, last, now time.Time) deltatype.InformOptions {
 	options.Cursor = cursor
 	if last.Unix() > 0 {
-		if last.After(now) {
-			last = now.UTC() // the clock of the database was set back, or another database took over
-		}
 		after := last.Add(-a.Listing.Overlap)
+		if after.After(now) {
+			// The clock of the database was set back, or another database took over, nobody knows when: what was created since may have any time up to
+			// now, so everything is listed. It is not nil: what such a pass leaves out is not taken for gone.
+			after = time.Unix(0, 0).UTC()
+		}
 		options.After = &after
 	}
 	return options
@@ -84,5 +86,13 @@ func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 	if err != nil {
 		return fmt.Errorf("moving the cursor of kind %s: %w", p.in.Kind, err)
 	}
-	return nil
+	if !p.in.Named {
+		if err := p.activities.forgetLeft(ctx, p.in.Kind, false, p.log()); err != nil {
+			return err
+		}
+	}
+	if !complete {
+		return nil
+	}
+	return p.activities.wakeUnlisted(ctx, p.in.Kind, p.in.Options.Shard)
 }

@@ -2,6 +2,8 @@ package activities_test
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -24,7 +26,7 @@ func (h *harness) setClock(ahead time.Duration) {
 	require.NoError(h.t, err)
 	h.t.Cleanup(pool.Close)
 	for _, clock := range []string{"now", "clock_timestamp"} {
-		_, err = pool.Exec(h.t.Context(), "CREATE FUNCTION "+clock+"() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog."+clock+"() + interval '"+
+		_, err = pool.Exec(h.t.Context(), "CREATE OR REPLACE FUNCTION "+clock+"() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog."+clock+"() + interval '"+
 			ahead.String()+"'$$")
 		require.NoError(h.t, err)
 	}
@@ -76,6 +78,49 @@ func TestACursorThatIsAheadComesBack(t *testing.T) {
 	now := h.now()
 	require.True(t, after.Before(now.Add(-h.Listing.Overlap)), "%s", after)
 	require.False(t, h.reached().LastInformTime.After(now))
+}
+
+// Clocks of the database and of upstream jump by hours, both ways, away from that of the worker and back, and a pass follows each jump: no object is
+// missed, in no shard. Upstream filters by the time of creation, as it does where a cursor matters.
+func TestTheCursorMissesNothingWhenClocksJumpByHours(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	shards := []string{"eu", "us", "asia pacific"}
+	outside := map[string][]deltatype.ObjectInformParams{}
+	h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+		var found []activities.Listed
+		for _, one := range outside[o.Shard] {
+			if o.After == nil || one.CreatedAt.After(*o.After) {
+				found = append(found, item(one))
+			}
+		}
+		return lists(found...)(ctx, o)
+	})
+	h.handler.shards = func() ([]string, error) { return shards, nil }
+	h.Listing.Overlap = time.Second
+	pass := func(round int, shard string) {
+		_, err := h.pass(func(in *activities.InformInput) { in.Options.Shard, in.Named = shard, true })
+		require.NoError(t, err)
+		for _, one := range outside[shard] {
+			require.NotNil(t, h.row(h.ref(one.ResourceID)), "round %d: %s of %s was missed", round, one.ResourceID, shard)
+		}
+	}
+	for round := range 20 {
+		h.setClock(time.Duration(random.Int64N(int64(48*time.Hour))) - 24*time.Hour)
+		for _, shard := range shards {
+			if random.IntN(3) > 0 {
+				one, at := inShard(shard, fmt.Sprintf("%s/%d", shard, round)), h.now()
+				one.CreatedAt = &at
+				outside[shard] = append(outside[shard], one)
+			}
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(1200 * time.Millisecond))))
+		for _, shard := range shards {
+			pass(round, shard)
+		}
+	}
 }
 
 // Of two passes side by side, the one that began later has the newer position, whichever ends first.

@@ -72,6 +72,9 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
 		}
+		if err := p.noteNamed(ctx, r.listed); err != nil {
+			return err
+		}
 	}
 	r.waiting.Kind, r.waiting.Shard, r.waiting.Most = p.in.Kind, p.in.Options.Shard, maxRefused
 	kept, err := q.RecordRefused(ctx, p.activities.Pool, r.waiting)
@@ -91,8 +94,12 @@ func countDistinct(ids []string) int {
 	return len(seen)
 }
 
-// lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them.
+// lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them. What was informed
+// in another way since is refused no longer.
 func (p *pass) lookForRefused(ctx context.Context) (err error) {
+	if err := db.New().ForgetInformed(ctx, p.activities.Pool, db.ForgetInformedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
+		return fmt.Errorf("removing refused objects that were informed: %w", err)
+	}
 	if p.refusals.known, err = db.New().HasRefused(ctx, p.activities.Pool, db.HasRefusedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("looking for refused objects: %w", err)
 	}

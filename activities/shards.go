@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -17,6 +18,10 @@ const (
 	// UnknownShard is the type of the error of a run of a shard that there is not.
 	UnknownShard = "delta.UnknownShard"
 )
+
+// quietListings is for how long no listing with shards, or without, has begun when a change of the controller is taken to be over: in a rolling
+// deploy, or before it is rolled back, both run.
+const quietListings = 24 * time.Hour
 
 // calendarSpread is over what time the passes of shards begin where no interval says how long it is until the next run.
 const calendarSpread = time.Minute
@@ -88,6 +93,12 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 	if err != nil {
 		return nil, fmt.Errorf("noting the shards of kind %s: %w", in.Kind, err)
 	}
+	if err := a.forgetLeft(ctx, in.Kind, true, a.passLogger(ctx, in)); err != nil {
+		return nil, err
+	}
+	if err := a.wakeUnlisted(ctx, in.Kind, ""); err != nil { // what is of none of the shards is of no pass either
+		return nil, err
+	}
 	if len(shards) == 0 {
 		a.passLogger(ctx, in).Warn("the controller names no shards: nothing is listed")
 	}
@@ -105,6 +116,20 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 		run.Spread, err = a.spread(ctx, in)
 	}
 	return run, err
+}
+
+// forgetLeft removes what listings of the whole kind had refused or withheld before its controller named shards (named), or what listings of shards
+// had before it no longer did. No pass would look at that again, and a decision would have no effect.
+func (a *Activities) forgetLeft(ctx context.Context, kind string, named bool, log *slog.Logger) error {
+	left, err := db.New().ForgetLeft(ctx, a.Pool, db.ForgetLeftParams{Kind: kind, Named: named, Quiet: quietListings})
+	if err != nil {
+		return fmt.Errorf("forgetting what other listings of kind %s refused or withheld: %w", kind, err)
+	}
+	if left.Refused+left.Withheld > 0 {
+		log.Info("the kind is listed in another way than before, with or without shards: what such listings had refused or withheld is forgotten, for everything "+
+			"was listed since", "refused", left.Refused, "withheld", left.Withheld, "by_shards", named)
+	}
+	return nil
 }
 
 // asksFor reports whether a run lists a shard. One that is paused is listed where that is asked for, and what is left of one that is gone is

@@ -429,6 +429,56 @@ func TestAPassOfAShardForgetsOnlyItsOwnRefusedObjects(t *testing.T) {
 	require.Equal(t, []string{"x"}, s.live("b"))
 }
 
+// What a kind's listings refused before it had shards, or while it had, is forgotten when the others have listed everything and it runs no more.
+func TestWhatOtherListingsOfAKindRefusedIsForgottenWhenTheyAreOver(t *testing.T) {
+	t.Parallel()
+	s := newSharded(t, map[string][]string{"a": {"a/1"}, "b": {"b/1"}})
+	note := func(shard string) {
+		_, err := s.Pool.Exec(t.Context(), "INSERT INTO delta_refused (kind, shard, object_id, rule) VALUES ($1, $2, 'x', 'no')", kind, shard)
+		require.NoError(t, err)
+		_, err = s.Pool.Exec(t.Context(), "INSERT INTO delta_withheld (kind, shard, missing, total, reason) VALUES ($1, $2, 5, 5, 'no') ON CONFLICT DO NOTHING", kind, shard)
+		require.NoError(t, err)
+	}
+	quiet := func() {
+		_, err := s.Pool.Exec(t.Context(), "UPDATE delta_inform SET started_at = now() - interval '2 days'")
+		require.NoError(t, err)
+	}
+	left := func() (n int) {
+		require.NoError(t, s.Pool.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM delta_refused) + (SELECT count(*) FROM delta_withheld)").Scan(&n))
+		return n
+	}
+	shards := s.handler.shards
+	s.handler.shards = nil
+	s.upstream[""] = []string{"a/1"}
+	s.completePass()
+	s.settle()
+	note("")
+	s.handler.shards = shards
+	delete(s.upstream, "")
+	s.run()
+	s.plan()
+	require.Equal(t, 1, left(), "the listings without shards may go on; what they withheld has no effect")
+	quiet()
+	s.down["a"] = true
+	_, err := s.Pool.Exec(t.Context(), "UPDATE delta_shard SET succeeded_at = NULL WHERE shard = 'a'")
+	require.NoError(t, err)
+	s.plan()
+	require.Equal(t, 1, left(), "a has not been listed since")
+	s.down["a"] = false
+	s.run()
+	s.plan()
+	require.Zero(t, left())
+
+	note("a")
+	s.handler.shards = nil
+	s.upstream[""] = []string{"a/1", "b/1"}
+	s.completePass()
+	require.Equal(t, 2, left(), "the listings of shards may go on")
+	quiet()
+	s.completePass()
+	require.Zero(t, left())
+}
+
 // While a complete listing of a shard runs, unchanged informs of that shard leave their mark, and those of others cost nothing.
 func TestOnlyInformsOfTheShardThatIsListedLeaveAMark(t *testing.T) {
 	t.Parallel()

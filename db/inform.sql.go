@@ -1040,3 +1040,34 @@ func (q *Queries) RaisePriorities(ctx context.Context, db DBTX, arg RaisePriorit
 	}
 	return items, nil
 }
+
+const stayingResources = `-- name: StayingResources :many
+SELECT d.id FROM delta_resource d
+WHERE d.kind = $1 AND d.object_id = ANY ($2::text[]) AND (d.state = 'degraded' OR delta_stays_deleted(d.state, d.cause, FALSE))
+`
+
+type StayingResourcesParams struct {
+	Kind      string
+	ObjectIds []string
+}
+
+// Those of some objects that stay degraded or deleted, for NoteListed.
+func (q *Queries) StayingResources(ctx context.Context, db DBTX, arg StayingResourcesParams) ([]int64, error) {
+	rows, err := db.Query(ctx, stayingResources, arg.Kind, arg.ObjectIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -20,6 +20,7 @@ type Controller struct {
 	ListsNothing        bool
 	InformSchedule      []byte
 	InformJitter        *time.Duration
+	ListsAll            bool
 	FullListingInterval time.Duration
 	InformsSince        time.Time
 	SyncedRetention     *time.Duration

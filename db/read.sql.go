@@ -274,7 +274,7 @@ func (q *Queries) KeyOf(ctx context.Context, db DBTX, arg KeyOfParams) (KeyOfRow
 }
 
 const listControllers = `-- name: ListControllers :many
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller ORDER BY name
 `
 
 func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, error) {
@@ -296,6 +296,7 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 			&i.ListsNothing,
 			&i.InformSchedule,
 			&i.InformJitter,
+			&i.ListsAll,
 			&i.FullListingInterval,
 			&i.InformsSince,
 			&i.SyncedRetention,
@@ -556,6 +557,47 @@ func (q *Queries) ResourcesAwaited(ctx context.Context, db DBTX, ids []int64) ([
 			&i.Paused,
 			&i.KindPaused,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const undecodableKinds = `-- name: UndecodableKinds :many
+SELECT r.kind, count(*) AS count FROM delta_resource r
+WHERE (r.state = 'scheduled' OR (r.state = 'deleted' AND r.finalized IS FALSE)) AND r.snoozes = 0 AND r.attempted_at >= r.generation_at
+  AND r.errors[cardinality(r.errors)] ->> 'attempt' = '0'
+  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', $1::text)
+  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', $2::text)
+GROUP BY r.kind
+`
+
+type UndecodableKindsParams struct {
+	WorkflowNotStarted string
+	BatchNotStarted    string
+}
+
+type UndecodableKindsRow struct {
+	Kind  string
+	Count int64
+}
+
+// How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
+// worker in this generation, and it is not that their workflow could not be started.
+func (q *Queries) UndecodableKinds(ctx context.Context, db DBTX, arg UndecodableKindsParams) ([]UndecodableKindsRow, error) {
+	rows, err := db.Query(ctx, undecodableKinds, arg.WorkflowNotStarted, arg.BatchNotStarted)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UndecodableKindsRow
+	for rows.Next() {
+		var i UndecodableKindsRow
+		if err := rows.Scan(&i.Kind, &i.Count); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -11,7 +11,12 @@ import (
 )
 
 const countRefused = `-- name: CountRefused :many
-SELECT kind, count(*) AS count FROM delta_refused GROUP BY kind ORDER BY kind
+SELECT f.kind, count(*) AS count FROM delta_refused f
+WHERE NOT EXISTS (
+    SELECT FROM delta_resource r WHERE r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
+      AND (f.shard = '' OR r.shard = f.shard)
+)
+GROUP BY f.kind ORDER BY f.kind
 `
 
 type CountRefusedRow struct {
@@ -37,6 +42,67 @@ func (q *Queries) CountRefused(ctx context.Context, db DBTX) ([]CountRefusedRow,
 		return nil, err
 	}
 	return items, nil
+}
+
+const forgetInformed = `-- name: ForgetInformed :exec
+DELETE FROM delta_refused f USING delta_resource r
+WHERE f.kind = $1 AND f.shard = $2 AND r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
+  AND (f.shard = '' OR r.shard = f.shard)
+`
+
+type ForgetInformedParams struct {
+	Kind  string
+	Shard string
+}
+
+// Those of whose objects something newer was informed in another way, of the same shard: it was taken.
+func (q *Queries) ForgetInformed(ctx context.Context, db DBTX, arg ForgetInformedParams) error {
+	_, err := db.Exec(ctx, forgetInformed, arg.Kind, arg.Shard)
+	return err
+}
+
+const forgetLeft = `-- name: ForgetLeft :one
+WITH left_over AS MATERIALIZED (
+    SELECT l.shard, l.noted_at FROM (
+        SELECT f.shard, max(f.last_refused_at) AS noted_at FROM delta_refused f WHERE f.kind = $1 GROUP BY f.shard
+        UNION ALL SELECT w.shard, w.seen_at FROM delta_withheld w WHERE w.kind = $1
+    ) l
+    WHERE (l.shard = '') = $2::boolean
+      AND NOT EXISTS (SELECT FROM delta_inform i WHERE i.kind = $1 AND i.shard = l.shard AND i.started_at > now() - $3::interval)
+      AND EXISTS (SELECT FROM delta_shard s WHERE s.kind = $1 AND (s.shard <> '') = $2::boolean AND s.gone_at IS NULL)
+      AND NOT EXISTS (
+        SELECT FROM delta_shard s WHERE s.kind = $1 AND (s.shard <> '') = $2::boolean AND s.gone_at IS NULL
+          AND coalesce(s.succeeded_at <= l.noted_at, TRUE)
+      )
+),
+refused AS (
+    DELETE FROM delta_refused f WHERE f.kind = $1 AND f.shard IN (SELECT l.shard FROM left_over l) RETURNING f.object_id
+),
+withheld AS (
+    DELETE FROM delta_withheld w WHERE w.kind = $1 AND w.shard IN (SELECT l.shard FROM left_over l) RETURNING w.shard
+)
+SELECT (SELECT count(*) FROM refused) AS refused, (SELECT count(*) FROM withheld) AS withheld
+`
+
+type ForgetLeftParams struct {
+	Kind  string
+	Named bool
+	Quiet time.Duration
+}
+
+type ForgetLeftRow struct {
+	Refused  int64
+	Withheld int64
+}
+
+// What was refused or withheld by listings of another kind than those that run now: of the whole kind, where its controller names shards (named), or of
+// shards, where it no longer does. All that is listed now was listed since, and the others have not run for a while: in a rolling deploy
+// both run, and each has its own cursors.
+func (q *Queries) ForgetLeft(ctx context.Context, db DBTX, arg ForgetLeftParams) (ForgetLeftRow, error) {
+	row := db.QueryRow(ctx, forgetLeft, arg.Kind, arg.Named, arg.Quiet)
+	var i ForgetLeftRow
+	err := row.Scan(&i.Refused, &i.Withheld)
+	return i, err
 }
 
 const forgetTaken = `-- name: ForgetTaken :exec
@@ -87,8 +153,12 @@ func (q *Queries) HasRefused(ctx context.Context, db DBTX, arg HasRefusedParams)
 }
 
 const listRefused = `-- name: ListRefused :many
-SELECT kind, shard, object_id, rule, refused_at, last_refused_at FROM delta_refused WHERE kind = $1 OR $1 = ''
-ORDER BY kind, shard, object_id LIMIT $2::integer
+SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at FROM delta_refused f
+WHERE (f.kind = $1 OR $1 = '') AND NOT EXISTS (
+    SELECT FROM delta_resource r WHERE r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
+      AND (f.shard = '' OR r.shard = f.shard)
+)
+ORDER BY f.kind, f.shard, f.object_id LIMIT $2::integer
 `
 
 type ListRefusedParams struct {
@@ -105,6 +175,7 @@ type ListRefusedRow struct {
 	LastRefusedAt time.Time
 }
 
+// Without those of whose objects something newer was informed since (ForgetInformed).
 func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParams) ([]ListRefusedRow, error) {
 	rows, err := db.Query(ctx, listRefused, arg.Kind, arg.Most)
 	if err != nil {

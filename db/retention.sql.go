@@ -13,17 +13,17 @@ import (
 const endRetention = `-- name: EndRetention :one
 
 WITH ended AS MATERIALIZED (
-    SELECT l.id, l.kind, l.state, l.cause, l.finalized, l.namespace, l.since, l.state = 'synced' AND coalesce(n.resource_expiry, $2::interval) > '0' AS expires,
+    SELECT l.id, l.kind, l.shard, l.state, l.cause, l.finalized, l.namespace, l.since, l.state = 'synced' AND coalesce(n.resource_expiry, $2::interval) > '0' AS expires,
         delta_heals(l.state, l.cause) AND $3::interval > '0' AS heals,
         l.state = 'deleted' AND l.finalized IS NULL AND delta_unfinalized(l.kind) IS FALSE AS finalizes,
-        l.since + delta_retention(l.state, n, $4::interval, $5::interval,
-            $6::interval) AS kept_until
-    FROM (SELECT unnest($7::bigint[]) AS id) m
+        CASE WHEN l.state <> 'deleted' OR l.since + t.retention > now() OR NOT delta_awaits_listing(l.kind, l.shard, l.cause, l.since, t.retention)
+            THEN l.since + t.retention END AS kept_until
+    FROM (SELECT unnest($4::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.kind, d.state, d.cause, d.finalized, d.namespace,
+        SELECT d.id, d.kind, d.shard, d.state, d.cause, d.finalized, d.namespace,
             delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since
         FROM delta_resource d
-        WHERE d.id = m.id AND ($8::boolean OR d.workflow_id = $9::text)
+        WHERE d.id = m.id AND ($5::boolean OR d.workflow_id = $6::text)
           AND d.state IN ('synced', 'degraded', 'deleted') AND d.due_at <= now() AND NOT d.paused
           AND NOT delta_awaits_attempt(d.state, d.finalized)
           AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
@@ -32,6 +32,10 @@ WITH ended AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) l
     LEFT JOIN delta_namespace n ON n.name = l.namespace
+    CROSS JOIN LATERAL (
+        SELECT delta_retention(l.state, n, $7::interval, $8::interval,
+            $9::interval) AS retention
+    ) t
 ),
 expired AS (
     UPDATE delta_resource r
@@ -56,7 +60,7 @@ removed AS (
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + $11::interval
-    FROM ended e WHERE r.id = e.id AND r.id = ANY ($7::bigint[]) AND NOT e.expires AND NOT e.heals AND NOT e.finalizes AND coalesce(e.kept_until > now(), TRUE)
+    FROM ended e WHERE r.id = e.id AND r.id = ANY ($4::bigint[]) AND NOT e.expires AND NOT e.heals AND NOT e.finalizes AND coalesce(e.kept_until > now(), TRUE)
     RETURNING r.id
 )
 SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
@@ -73,12 +77,12 @@ type EndRetentionParams struct {
 	HashIds                  bool
 	DefaultExpiry            time.Duration
 	DegradedRetry            time.Duration
-	DefaultSyncedRetention   time.Duration
-	DefaultDegradedRetention time.Duration
-	DefaultDeletedRetention  time.Duration
 	Ids                      []int64
 	WholeKind                bool
 	WorkflowID               string
+	DefaultSyncedRetention   time.Duration
+	DefaultDegradedRetention time.Duration
+	DefaultDeletedRetention  time.Duration
 	DispatchAfter            time.Duration
 	Grace                    time.Duration
 }
@@ -99,18 +103,19 @@ type EndRetentionRow struct {
 // heal gets one more attempt of the same generation, what was deleted before its kind had a Finalizer is to be finalized, what was kept for
 // long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch ends only
 // what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an informer could
-// bring it back, and it would be worked although nobody had resumed it.
+// bring it back, and it would be worked although nobody had resumed it. What was deleted explicitly and awaits a complete listing is due never:
+// the listing wakes it (WakeUnlisted).
 func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionParams) (EndRetentionRow, error) {
 	row := db.QueryRow(ctx, endRetention,
 		arg.HashIds,
 		arg.DefaultExpiry,
 		arg.DegradedRetry,
-		arg.DefaultSyncedRetention,
-		arg.DefaultDegradedRetention,
-		arg.DefaultDeletedRetention,
 		arg.Ids,
 		arg.WholeKind,
 		arg.WorkflowID,
+		arg.DefaultSyncedRetention,
+		arg.DefaultDegradedRetention,
+		arg.DefaultDeletedRetention,
 		arg.DispatchAfter,
 		arg.Grace,
 	)
@@ -226,4 +231,43 @@ func (q *Queries) RestingMembers(ctx context.Context, db DBTX, arg RestingMember
 		return nil, err
 	}
 	return items, nil
+}
+
+const wakeUnlisted = `-- name: WakeUnlisted :execrows
+UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    LEFT JOIN delta_namespace n ON n.name = d.namespace
+    CROSS JOIN LATERAL (
+        SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
+            delta_retention(d.state, n, NULL, NULL, $1::interval) AS retention
+    ) t
+    WHERE d.kind = $2 AND ($3::text = '' OR d.shard = $3) AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+      AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
+      AND t.since + t.retention <= now() AND NOT delta_awaits_listing(d.kind, d.shard, d.cause, t.since, t.retention)
+    LIMIT $4::integer
+    FOR NO KEY UPDATE OF d SKIP LOCKED
+))
+`
+
+type WakeUnlistedParams struct {
+	DefaultDeletedRetention time.Duration
+	Kind                    string
+	Shard                   string
+	Page                    int32
+}
+
+// A page of what has waited for a complete listing of its kind, or of a shard, and no longer does: a dispatcher has it removed. Locked rows are left to the next
+// listing.
+func (q *Queries) WakeUnlisted(ctx context.Context, db DBTX, arg WakeUnlistedParams) (int64, error) {
+	result, err := db.Exec(ctx, wakeUnlisted,
+		arg.DefaultDeletedRetention,
+		arg.Kind,
+		arg.Shard,
+		arg.Page,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

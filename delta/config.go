@@ -195,9 +195,10 @@ type Config struct {
 	DegradedResourceRetentionPeriod time.Duration
 
 	// DeletedResourceRetentionPeriod is how long a deleted resource is kept before its row is removed. Negative: for
-	// ever. What Work or [Client.Delete] deleted and informers still list is kept for that long, or a tenth less, after it was listed last. An
-	// object that is listed after its row was removed is new: the period is to be longer than it takes until an object is listed once more.
-	// An incremental listing may name an object only when it changes.
+	// ever. What Work or [Client.Delete] deleted and informers still list is kept for that long, or a tenth less, after it was listed last, and, in a kind
+	// with CompleteListing or a FullListingInterval, until such a listing has left it out. An object that is listed after its row was removed is
+	// new: where listings are incremental only, the period is to be longer than it takes until an object is listed once more. They may
+	// name an object only when it changes.
 	//
 	// Defaults to 24 hours.
 	DeletedResourceRetentionPeriod time.Duration

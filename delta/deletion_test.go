@@ -129,19 +129,58 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 	})
 }
 
-// What is listed more seldom than it is kept is removed before the next listing.
-func TestAClientWarnsOfAFullListingThatIsTooSeldomForWhatIsDeleted(t *testing.T) {
-	t.Parallel()
-	for retention, warns := range map[time.Duration]bool{0: true, 26 * time.Hour: true, 27 * time.Hour: false, -1: false} {
-		t.Run(retention.String(), func(t *testing.T) {
-			t.Parallel()
-			h, logs := newHarness(t), &logBuffer{}
-			config := h.config(with(&controller[listedInFull]{inform: func(context.Context, *delta.InformOptions) (<-chan listedInFull, error) {
-				return nil, errors.New("not now")
-			}}))
-			config.Logger, config.DeletedResourceRetentionPeriod = logs.logger(), retention
-			h.start(config)
-			require.Equal(t, warns, logs.has("level=WARN", "is listed again as if it were new", "kind=listed-in-full", "listed_every=24h0m0s"), logs)
+// What is listed more seldom than its retention is kept all the same, until a complete listing has left it out.
+func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		const retention = 20 * time.Hour
+		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
+			if r.Object.Name == "gone" {
+				return delta.ResourceDelete(errors.New("410"))
+			}
+			return nil
 		})
-	}
+		g.lists("gone", "deleted", "ann")
+		g.list(c)
+		_, err := c.Delete(t.Context(), g.kind, "deleted")
+		require.NoError(t, err)
+
+		g.exec("UPDATE delta_shard SET last_full_listing = last_full_listing - $1::interval", 2*retention)
+		pass := func() {
+			t.Helper()
+			g.exec(`UPDATE delta_resource SET synced_at = synced_at - $1::interval, listed_at = listed_at - $1::interval, due_at = now(), dispatch_at = now()
+				WHERE state = 'deleted'`, retention)
+			for _, name := range []string{"gone", "deleted"} {
+				row := g.await(name, func(r *deltatype.ResourceRow) bool { return r == nil || r.DueAt == nil })
+				require.NotNil(t, row, "it is removed before a listing could leave it out: %s", name)
+				require.Equal(t, deltatype.ResourceStateDeleted, row.State, name)
+			}
+		}
+		pass()
+		g.lists("gone", "deleted", "ann")
+		require.Zero(t, g.list(c).Scheduled, "it stays deleted")
+		g.exec("UPDATE delta_shard SET last_full_listing = last_full_listing - $1::interval", retention)
+		pass()
+
+		g.lists("ann")
+		require.Zero(t, g.list(c).Deleted)
+		g.await("gone", gone)
+		g.await("deleted", gone)
+	})
+}
+
+// Without complete listings to come, nothing is waited for.
+func TestWhatWaitedForACompleteListingIsRemovedWhereThereAreNoneAnyMore(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	none := with(&controller[account]{})
+	c := h.start(h.config(none))
+	_, err := c.Sync(t.Context(), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	_, err = c.Delete(t.Context(), "account", "ann")
+	require.NoError(t, err)
+	h.exec("UPDATE delta_controller SET lists_all = true WHERE name = 'account'")
+	h.exec("UPDATE delta_resource SET synced_at = now() - interval '2 days', due_at = now(), dispatch_at = now()")
+	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r != nil && r.DueAt == nil })
+	h.start(h.config(none))
+	h.eventually("account", "ann", gone)
 }

@@ -230,12 +230,18 @@ func (e *engine) writeSettings(ctx context.Context) error {
 				params.InformJitter = &jitter
 			}
 			params.FullListingInterval, params.ListsNothing = r.settings.FullListingInterval, r.handler.ListsNothing()
+			params.ListsAll = r.settings.detectsDeletions() && !r.handler.ListsNothing()
 		}
 		settings, err := q.UpsertController(ctx, c.pool, params)
 		if err != nil {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
 		e.warnOfKind(kind, r, settings)
+		if !settings.ListsAll { // the kind may have had complete listings, which what was deleted waits for
+			if _, err := db.WakeUnlisted(ctx, c.pool, kind, "", rest.DeletedRetention); err != nil {
+				return fmt.Errorf("waking deleted resources of kind %q: %w", kind, schemaError(err))
+			}
+		}
 		if c.config.DisableInformers && e.isUnlisted(r, settings) {
 			unlisted = append(unlisted, kind)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,7 @@ func testUndecodable[M mode](t *testing.T) {
 	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
 	h.eventually("payment", "b", waiting("does not decode"))
 	h.eventually("payment", "c", waiting("does not decode"))
+	require.EqualValues(t, 3, undecodable(t, newer))
 
 	// A new inform replaces it, and Delete deletes it.
 	row, err := newer.Sync(t.Context(), payment2[M]{"b", 1250}, nil)
@@ -126,6 +128,16 @@ func testUndecodable[M mode](t *testing.T) {
 	h.start(h.config(with(&controller[payment1[M]]{})))
 	row = h.eventually("payment", "a", inState(deltatype.ResourceStateSynced))
 	require.Equal(t, 1, row.Attempt)
+	require.Zero(t, undecodable(t, newer))
+}
+
+// undecodable is how many payments wait for a worker that understands them.
+func undecodable(t *testing.T, c *delta.Client) int64 {
+	t.Helper()
+	kinds, err := c.Kinds(t.Context())
+	require.NoError(t, err)
+	i := slices.IndexFunc(kinds, func(k delta.KindStatus) bool { return k.Kind == "payment" })
+	return kinds[i].Undecodable
 }
 
 func TestObjectsOfAnOlderVersionAreUpgradedAndOfANewerOneLeft(t *testing.T) {

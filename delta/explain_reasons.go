@@ -56,8 +56,12 @@ func (f *facts) standing() []Reason {
 		if f.isWaiting() {
 			return []Reason{{Code: ReasonFinalizing, Text: f.deletion() + ", and Finalize has not succeeded yet", Since: r.SyncedAt}}
 		}
+		text := "; its row is removed after its retention"
+		if r.DueAt == nil {
+			text = "; its row is kept for ever, or until its retention has passed and a complete listing has not listed it since"
+		}
 		return []Reason{{
-			Code: ReasonDeleted, Text: f.deletion() + "; its row is removed after its retention", Since: r.SyncedAt, Until: r.DueAt,
+			Code: ReasonDeleted, Text: f.deletion() + text, Since: r.SyncedAt, Until: r.DueAt,
 			Remedy: remedy.Revive(kind, id),
 		}}
 	case deltatype.ResourceStateUnknown:

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"slices"
-	"time"
 
 	"github.com/chariot-giving/delta/db"
 )
@@ -14,23 +13,10 @@ func (e *engine) warnOfKind(kind string, r registered, settings db.Controller) {
 		c.config.Logger.Warn("rows of a kind with complete listings are removed after a retention that is set: what is deleted upstream after that is "+
 			"not noticed, and what is still listed is synced as if it were new", "kind", kind, "retention", c.config.SyncedResourceRetentionPeriod)
 	}
-	every, retention := e.listsAllEvery(r), c.config.DeletedResourceRetentionPeriod
-	if every > 0 && retention >= 0 && every >= retention-retention/10 { // NoteListed may leave out a tenth
-		c.config.Logger.Warn("a kind lists everything too seldom for its deleted resources to be kept until the next time: what Work or a command "+
-			"deleted is removed before, and is listed again as if it were new", "kind", kind, "listed_every", every, "retention", retention)
-	}
 	if settings.Finalizes && !r.handler.Finalizes() {
 		c.config.Logger.Warn("this client's controller has no Finalizer, and others of the kind had one: what is deleted is kept until a client "+
 			"that has one has finalized it", "kind", kind)
 	}
-}
-
-// listsAllEvery is how often a kind lists everything there is: 0 if it never does, or a calendar says when.
-func (e *engine) listsAllEvery(r registered) time.Duration {
-	if r.settings.CompleteListing {
-		return e.informInterval(r)
-	}
-	return r.settings.FullListingInterval
 }
 
 // isUnlisted reports whether a kind's controller lists by a schedule, and no client has started that makes one.

@@ -40,6 +40,9 @@ type KindStatus struct {
 	InformSchedule *ScheduleSpec
 	// Refused is how many objects of its listings cannot be taken: [Client.Refused] names them.
 	Refused int64
+	// Undecodable counts resources that wait because the latest worker did not understand their stored objects: each is offered to workers until one
+	// does, or an inform replaces its object.
+	Undecodable int64
 	// SnoozedUntil is until when no Work of the kind begins ([SnoozeKind]); nil where it is not snoozed.
 	SnoozedUntil *time.Time
 	// FullListingInterval is how often everything is listed beside that; 0: never. LastFullListing is when the latest listing of everything
@@ -136,6 +139,13 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	for _, r := range refused {
 		kind(r.Kind).Refused = r.Count
+	}
+	undecodable, err := db.New().UndecodableKinds(ctx, c.pool, db.UndecodableKindsParams{WorkflowNotStarted: workflowNotStarted, BatchNotStarted: batchNotStarted})
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, u := range undecodable {
+		kind(u.Kind).Undecodable = u.Count
 	}
 	late, err := db.New().CountLate(ctx, c.pool, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease})
 	if err != nil {

@@ -126,6 +126,8 @@ CREATE TABLE delta_controller (
     inform_schedule jsonb,
     -- The longest random delay of a pass that runs by an interval; null for a tenth of the interval, 30 s at most.
     inform_jitter interval,
+    -- The kind has complete listings, which delete what they leave out: what was deleted explicitly is kept until one has left it out.
+    lists_all boolean NOT NULL DEFAULT FALSE,
     -- How often a complete listing runs beside the incremental ones ('0': there is none).
     full_listing_interval interval NOT NULL DEFAULT '0',
     -- Since when the informer is to run as it does: before its first success, a listing is behind from then on.
@@ -281,6 +283,10 @@ CREATE INDEX delta_resource_dispatch_idx ON delta_resource (kind, priority, disp
 CREATE INDEX delta_resource_slot_idx ON delta_resource (kind, slot_key) WHERE slot_key IS NOT NULL;
 CREATE INDEX delta_resource_queue_idx ON delta_resource (kind, limit_key, priority, queued_at)
     WHERE queued_at IS NOT NULL AND dispatch_at IS NULL AND NOT paused;
+
+-- What was deleted explicitly and waits for a complete listing (delta_awaits_listing), which looks for it here. It names neither state nor due_at:
+-- a claim changes both, and would have to write all indexes.
+CREATE INDEX delta_resource_unlisted_idx ON delta_resource (kind, shard) WHERE dispatch_at IS NULL AND cause IN ('work', 'command');
 
 -- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
 -- is when the key's rate has room for one more call, less what may come at once. lead is how many seconds before their calls rows are woken: what
@@ -500,6 +506,28 @@ RETURN CASE state
     WHEN 'deleted' THEN greatest(synced_at, listed_at)
     ELSE synced_at
 END;
+
+-- When the latest complete listing began that would have named an object of a shard; null for none. What has no shard, or one that the controller no longer
+-- names, may be in any of those that it names, so all of them count.
+CREATE FUNCTION delta_listed_all_at(kind text, shard text) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN greatest(
+    (SELECT s.last_full_listing FROM delta_shard s WHERE s.kind = delta_listed_all_at.kind AND s.shard = ''),
+    CASE WHEN EXISTS (SELECT FROM delta_shard s WHERE s.kind = delta_listed_all_at.kind AND s.shard = delta_listed_all_at.shard AND s.gone_at IS NULL)
+        THEN (SELECT s.last_full_listing FROM delta_shard s WHERE s.kind = delta_listed_all_at.kind AND s.shard = delta_listed_all_at.shard)
+        ELSE (SELECT nullif(min(coalesce(s.last_full_listing, '-infinity')), '-infinity') FROM delta_shard s
+            WHERE s.kind = delta_listed_all_at.kind AND s.shard <> '' AND s.gone_at IS NULL)
+    END
+);
+
+-- Whether the row of a deleted resource is kept although its retention has passed: its kind has complete listings, and none that began since it was deleted
+-- explicitly, or listed last, has succeeded without listing it. Without the row, such a listing would bring it back as if it were new. NoteListed may
+-- have left out a listing within a tenth of the retention, so one that began in that time says nothing.
+CREATE FUNCTION delta_awaits_listing(kind text, shard text, cause delta_cause, since timestamptz, retention interval) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN cause IN ('work', 'command')
+    AND EXISTS (SELECT FROM delta_controller c WHERE c.name = delta_awaits_listing.kind AND c.lists_all)
+    AND coalesce(delta_listed_all_at(kind, shard) <= since + 0.1 * retention, TRUE);
 
 -- Whether the current generation of a resource is being worked: by Work, or, while it stays deleted, by Finalize.
 CREATE FUNCTION delta_is_worked(state delta_resource_state, finalized boolean, due_at timestamptz) RETURNS boolean
@@ -968,6 +996,8 @@ DROP FUNCTION delta_revoke_slots;
 DROP FUNCTION delta_unfinalized;
 DROP FUNCTION delta_awaits_attempt;
 DROP FUNCTION delta_is_worked;
+DROP FUNCTION delta_awaits_listing;
+DROP FUNCTION delta_listed_all_at;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
 DROP FUNCTION delta_kept_since;

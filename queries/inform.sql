@@ -271,6 +271,11 @@ WHERE r.id = ANY (ARRAY(
     FOR NO KEY UPDATE
 ));
 
+-- name: StayingResources :many
+-- Those of some objects that stay degraded or deleted, for NoteListed.
+SELECT d.id FROM delta_resource d
+WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND (d.state = 'degraded' OR delta_stays_deleted(d.state, d.cause, FALSE));
+
 -- name: KeptResource :one
 -- The row of an object that InformResource left alone, and whether a complete listing of its kind or shard runs.
 SELECT sqlc.embed(r), EXISTS (

@@ -40,10 +40,11 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
 -- A client that leaves informers to others (informs is false) leaves what they wrote of them. Where the informer is to run otherwise than before, runs
 -- that another schedule has not made are not missing.
 INSERT INTO delta_controller AS c (
-    name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, task_queue, finalizes, synced_retention, degraded_retention,
-    deleted_retention, degraded_retry, key_concurrency, key_rate
+    name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention,
+    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate
 )
-VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), sqlc.narg(inform_jitter), @full_listing_interval, @lists_nothing, sqlc.narg(task_queue), @finalizes,
+VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), sqlc.narg(inform_jitter), @full_listing_interval, @lists_nothing, @lists_all,
+    sqlc.narg(task_queue), @finalizes,
     @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval,
     @key_concurrency, @key_rate)
 ON CONFLICT (name) DO UPDATE
@@ -52,6 +53,7 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
     inform_jitter = CASE WHEN @informs::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
     full_listing_interval = CASE WHEN @informs::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
     lists_nothing = CASE WHEN @informs::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    lists_all = CASE WHEN @informs::boolean THEN excluded.lists_all ELSE c.lists_all END,
     informs_since = CASE WHEN @informs::boolean
       AND (excluded.inform_interval, excluded.inform_schedule, excluded.full_listing_interval, excluded.lists_nothing)
        IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,

@@ -96,3 +96,13 @@ SELECT d.kind, count(*) AS count, count(DISTINCT d.limit_key) AS keys, min(d.que
 FROM delta_resource d
 WHERE d.queued_at IS NOT NULL AND d.dispatch_at IS NULL AND NOT d.paused
 GROUP BY d.kind ORDER BY d.kind;
+
+-- name: UndecodableKinds :many
+-- How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
+-- worker in this generation, and it is not that their workflow could not be started.
+SELECT r.kind, count(*) AS count FROM delta_resource r
+WHERE (r.state = 'scheduled' OR (r.state = 'deleted' AND r.finalized IS FALSE)) AND r.snoozes = 0 AND r.attempted_at >= r.generation_at
+  AND r.errors[cardinality(r.errors)] ->> 'attempt' = '0'
+  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', @workflow_not_started::text)
+  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', @batch_not_started::text)
+GROUP BY r.kind;

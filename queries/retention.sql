@@ -5,16 +5,17 @@
 -- heal gets one more attempt of the same generation, what was deleted before its kind had a Finalizer is to be finalized, what was kept for
 -- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch ends only
 -- what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an informer could
--- bring it back, and it would be worked although nobody had resumed it.
+-- bring it back, and it would be worked although nobody had resumed it. What was deleted explicitly and awaits a complete listing is due never:
+-- the listing wakes it (WakeUnlisted).
 WITH ended AS MATERIALIZED (
     SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
         delta_heals(l.state, l.cause) AND @degraded_retry::interval > '0' AS heals,
         l.state = 'deleted' AND l.finalized IS NULL AND delta_unfinalized(l.kind) IS FALSE AS finalizes,
-        l.since + delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
-            @default_deleted_retention::interval) AS kept_until
+        CASE WHEN l.state <> 'deleted' OR l.since + t.retention > now() OR NOT delta_awaits_listing(l.kind, l.shard, l.cause, l.since, t.retention)
+            THEN l.since + t.retention END AS kept_until
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (
-        SELECT d.id, d.kind, d.state, d.cause, d.finalized, d.namespace,
+        SELECT d.id, d.kind, d.shard, d.state, d.cause, d.finalized, d.namespace,
             delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since
         FROM delta_resource d
         WHERE d.id = m.id AND (@whole_kind::boolean OR d.workflow_id = @workflow_id::text)
@@ -26,6 +27,10 @@ WITH ended AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) l
     LEFT JOIN delta_namespace n ON n.name = l.namespace
+    CROSS JOIN LATERAL (
+        SELECT delta_retention(l.state, n, @default_synced_retention::interval, @default_degraded_retention::interval,
+            @default_deleted_retention::interval) AS retention
+    ) t
 ),
 expired AS (
     UPDATE delta_resource r
@@ -61,6 +66,24 @@ SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried
     ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
     ARRAY(SELECT r.generation FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::bigint[] AS generations,
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors;
+
+-- name: WakeUnlisted :execrows
+-- A page of what has waited for a complete listing of its kind, or of a shard, and no longer does: a dispatcher has it removed. Locked rows are left to the next
+-- listing.
+UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
+WHERE r.id = ANY (ARRAY(
+    SELECT d.id FROM delta_resource d
+    LEFT JOIN delta_namespace n ON n.name = d.namespace
+    CROSS JOIN LATERAL (
+        SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
+            delta_retention(d.state, n, NULL, NULL, @default_deleted_retention::interval) AS retention
+    ) t
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+      AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
+      AND t.since + t.retention <= now() AND NOT delta_awaits_listing(d.kind, d.shard, d.cause, t.since, t.retention)
+    LIMIT @page::integer
+    FOR NO KEY UPDATE OF d SKIP LOCKED
+));
 
 -- name: RestingMembers :many
 -- When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.

@@ -64,6 +64,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	found.withheld(kinds)
 	found.shards(kinds)
 	found.stale(kinds)
+	found.undecodable(kinds)
 	return found
 }
 

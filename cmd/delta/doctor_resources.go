@@ -44,6 +44,16 @@ func (f *findings) unfinalized(kinds []delta.KindStatus, now time.Time) {
 	}
 }
 
+// undecodable looks for resources whose stored objects no worker that runs understands.
+func (f *findings) undecodable(kinds []delta.KindStatus) {
+	for _, k := range kinds {
+		if k.Undecodable > 0 {
+			f.addKind("undecodable", k.Kind, healthWarn,
+				counted(k.Undecodable, "resource")+" waiting for a worker that understands their stored objects", remedy.UnderstandObjects(k.Kind))
+		}
+	}
+}
+
 // stale looks for objects that listings name in an older version than the stored one, pass after pass.
 func (f *findings) stale(kinds []delta.KindStatus) {
 	for _, k := range kinds {

@@ -89,3 +89,19 @@ func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
 	require.Contains(t, found["stale page"].Remedy, "delta inform page --force")
 	require.Contains(t, found["stale o'k"].Remedy, "kind = 'o''k'")
 }
+
+func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h')`)
+	i.set(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, attempted_at, errors)
+		select 'page', n, 'default', 'scheduled', 3, '', '{}', case n when 'informed' then null else now() end,
+			array[jsonb_build_object('at', now(), 'attempt', 0, 'error', case n when 'unstarted' then 'its workflow cannot be started: ' else 'it does not decode' end)]
+		from unnest(array['a', 'b', 'informed', 'unstarted']) n`)
+	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	require.Equal(t, healthWarn, found["undecodable page"].Status)
+	require.Contains(t, found["undecodable page"].Detail, "2 resources waiting")
+	require.Contains(t, found["undecodable page"].Remedy, "Upgrade")
+	shown := i.run("kinds", "page", "--prefix", i.Prefix)
+	require.Contains(t, shown.stdout+shown.stderr, "page: 2 resources waiting for a worker that understands their stored objects")
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/remedy"
 )
 
 func kindsCommand(c *cli) *cobra.Command {
@@ -40,12 +41,14 @@ type kindJSON struct {
 	Late         int64      `json:"late"`
 	OldestLate   *time.Time `json:"oldest_late"`
 	// Queued is how many wait because their limit keys are full, QueuedKeys how many keys these are.
-	Queued       int64        `json:"queued"`
-	QueuedKeys   int64        `json:"queued_keys"`
-	OldestQueued *time.Time   `json:"oldest_queued"`
-	Refused      int64        `json:"refused"`
-	Stale        int64        `json:"stale"`
-	Informer     informerJSON `json:"informer"`
+	Queued       int64      `json:"queued"`
+	QueuedKeys   int64      `json:"queued_keys"`
+	OldestQueued *time.Time `json:"oldest_queued"`
+	Refused      int64      `json:"refused"`
+	// Undecodable is how many wait for a worker that understands their stored objects.
+	Undecodable int64        `json:"undecodable"`
+	Stale       int64        `json:"stale"`
+	Informer    informerJSON `json:"informer"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where it runs by a
@@ -131,6 +134,10 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		if k.Queued > 0 {
 			c.tell(fmt.Sprintf("%s: %s for slots of %s, the first %s", k.Kind, counted(k.Queued, "resource")+" waiting", counted(k.QueuedKeys, "limit key"),
 				when(k.OldestQueued, now)))
+		}
+		if k.Undecodable > 0 {
+			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, counted(k.Undecodable, "resource"),
+				remedy.UnderstandObjects(k.Kind)))
 		}
 		if k.Stale > 0 {
 			c.tell(fmt.Sprintf("%s: %s listed in an older version than the stored one, pass after pass, and not taken: "+
@@ -238,7 +245,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
-		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Stale: k.Stale,
+		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),

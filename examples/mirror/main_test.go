@@ -130,6 +130,11 @@ func TestTheTableIsTrueToTheProvider(t *testing.T) {
 	// A listing that breaks off after its first page takes nobody for gone.
 	outside.breakFrom("cus_2")
 	require.Error(t, list())
+	var deleted []string
+	err = env.Pool.QueryRow(t.Context(), "SELECT array_agg(object_id) FROM delta_resource WHERE state = 'deleted'").Scan(&deleted)
+	require.NoError(t, err)
+	require.Equal(t, []string{"cus_3"}, deleted, "what the second page would have named is not gone")
+	becomes(map[string]string{"cus_1": "paid", "cus_2": "free", "cus_4": "free"})
 	outside.breakFrom("")
 	outside.put(details{"cus_2", "bob@example.com", "paid", 2})
 	require.NoError(t, list())

@@ -147,6 +147,12 @@ func StartFinalizer(kind string) string {
 		"WHERE name = " + literal(kind) + "; UPDATE delta_resource SET finalized = NULL WHERE kind = " + literal(kind)
 }
 
+// UnderstandObjects is for stored objects that no worker which runs decodes.
+func UnderstandObjects(kind string) string {
+	return "start a client whose controller understands them (an older version, or one with Upgrade), or inform their objects again. " +
+		"delta resources list --kind " + kind + " --state scheduled names them, delta resources explain says what does not decode"
+}
+
 // CorrectStale is for objects that are listed in an older version than the stored one.
 func CorrectStale(kind string) string {
 	return "see that their Compare, or Revision, is right: SELECT * FROM delta_stale WHERE kind = " + literal(kind) + " names them. " +
