@@ -42,6 +42,7 @@ const (
 	FieldPositionInterval Field = "PositionInterval"
 	FieldPoison           Field = "Poison"
 	FieldPreviousSize     Field = "PreviousSize"
+	FieldRewind           Field = "Rewind"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
@@ -300,8 +301,9 @@ func isOurs(err error) bool {
 	var decode *DecodeError
 	var handler *HandlerError
 	var position *PositionConflictError
+	var rewound *RewoundError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.Is(err, ErrNoMessage)
+		errors.As(err, &rewound) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

@@ -30,6 +30,7 @@ type statements struct {
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
 	lag                                            string
+	streamStanding, categoryStanding               string
 }
 
 func newStatements(schema, channel string, inTx bool) statements {
@@ -56,6 +57,9 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		hash:         s.scalar("hash_64", "", ""),
 		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
+
+		streamStanding:   s.streamStanding(),
+		categoryStanding: s.categoryStanding(),
 	}
 }
 
