@@ -94,7 +94,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 	}
 	connecting, stop := context.WithTimeout(ctx, s.config.Timeout)
 	defer stop()
-	conn, err := connectWriter(connecting, config.Conn)
+	conn, err := s.connectWriter(connecting, config.Conn)
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,14 @@ type connection struct {
 	intact  map[string]bool // tables that were seen to be whole
 }
 
-// connect opens a connection; replication makes it one to a walsender.
-func connect(ctx context.Context, config *pgx.ConnConfig, replication bool) (*connection, error) {
+// connect opens a connection; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
+func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
+	if before != nil {
+		config = config.Copy()
+		if err := before(ctx, config); err != nil {
+			return nil, fmt.Errorf("cdc: BeforeConnect: %w", err)
+		}
+	}
 	c, result := config.Config.Copy(), &connection{}
 	if c.RuntimeParams == nil {
 		c.RuntimeParams = map[string]string{}

@@ -41,8 +41,8 @@ func parseMark(s string) (m mark, ok bool) {
 }
 
 // connectWriter makes a connection that stays, and that writes messages even for a role that only reads otherwise.
-func connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
-	conn, err := connect(ctx, config, false)
+func (s *Stream) connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
+	conn, err := connect(ctx, config, s.config.BeforeConnect, false)
 	if err != nil {
 		return nil, err
 	}

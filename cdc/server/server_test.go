@@ -160,6 +160,8 @@ type message struct {
 	CommitTime                                   time.Time `json:"commit_time"`
 	Changes                                      []change
 	Tables                                       []table
+	Table                                        string
+	Added, Unpublished                           []string
 }
 
 type change struct {

@@ -57,7 +57,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns = config.Conn, connections
+	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = config.Conn, connections, config.BeforeConnect
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, err
