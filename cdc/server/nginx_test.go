@@ -18,7 +18,8 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-// nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off, and a short patience.
+// nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off: without it,
+// compression keeps small events. Its patience is short.
 const nginxConfig = `
 daemon off;
 master_process off;
@@ -27,6 +28,9 @@ error_log %[1]s/error.log;
 events { worker_connections 64; }
 http {
     access_log off;
+    gzip on;
+    gzip_types text/event-stream;
+    gzip_min_length 0;
     client_body_temp_path %[1]s/body;
     proxy_temp_path %[1]s/proxy;
     fastcgi_temp_path %[1]s/fastcgi;
@@ -122,4 +126,17 @@ func TestAProxyCutsAStreamWithoutHeartbeats(t *testing.T) {
 	_, err = socket.any()
 	require.Error(t, err)
 	require.False(t, strings.Contains(err.Error(), "deadline"), "it was cut, and did not only wait: %v", err)
+}
+
+// Without heartbeats that would fill the buffers of the proxy, a change comes only if those are off.
+func TestAProxyDoesNotBufferEvents(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	behindNginx(t, h, "1h")
+	events, _ := h.follow("/v2/slots/" + h.s + "/stream")
+	require.Equal(t, "position", events().kind)
+	h.Exec(`insert into account (id) values (1)`)
+	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
 }
