@@ -68,7 +68,7 @@ func TestASubscriptionIsToldOfAStreamThatWasBegunAgain(t *testing.T) {
 		require.NoError(t, tx.Commit(t.Context()))
 		var rewound *messagedb.RewoundError
 		require.ErrorAs(t, subscription.Err(), &rewound)
-		require.Equal(t, last.ID, rewound.Expected)
+		require.Equal(t, rewound.Expected, last.ID)
 		require.NotEmpty(t, rewound.Found)
 		require.Equal(t, int64(7), rewound.Last)
 	})
