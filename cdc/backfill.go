@@ -96,7 +96,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 	}
 	connecting, stop := context.WithTimeout(ctx, s.config.Timeout)
 	defer stop()
-	conn, err := connect(connecting, config.Conn, false)
+	conn, err := s.connectWriter(connecting, config.Conn)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (c *copied) apply(change *cdc.Change) error {
 		r.rows[r.key(change, row)] = row
 	case cdc.KindTruncate:
 		clear(r.rows)
-	case cdc.KindRead, cdc.KindMessage:
+	case cdc.KindRead, cdc.KindMessage, cdc.KindSchema:
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 )
@@ -31,6 +30,7 @@ type buffer struct {
 	memory int64 // bytes that chunks take
 	size   int64 // bytes of all entries
 	file   *os.File
+	folder string // of the file
 	writer *bufio.Writer
 	reader *bufio.Reader
 	read   []byte
@@ -45,10 +45,10 @@ func (b *buffer) append(e entry) error {
 	b.size += int64(need)
 	if b.file != nil {
 		if _, err := b.writer.Write(header[:]); err != nil {
-			return spillError(err)
+			return b.spillError(err)
 		}
 		_, err := b.writer.Write(e.data)
-		return spillError(err)
+		return b.spillError(err)
 	}
 	last := len(b.chunks) - 1
 	if last < 0 || cap(b.chunks[last])-len(b.chunks[last]) < need {
@@ -70,15 +70,18 @@ func (b *buffer) spill(folder string) error {
 	if b.file != nil {
 		return nil
 	}
+	if b.folder = folder; folder == "" {
+		b.folder = os.TempDir()
+	}
 	file, err := os.CreateTemp(folder, "cdc-*")
 	if err != nil {
-		return spillError(err)
+		return b.spillError(err)
 	}
 	_ = os.Remove(file.Name())
 	b.file, b.writer = file, bufio.NewWriterSize(file, 16<<10)
 	for _, chunk := range b.chunks {
 		if _, err := b.writer.Write(chunk); err != nil {
-			return spillError(err)
+			return b.spillError(err)
 		}
 	}
 	b.chunks, b.memory = nil, 0
@@ -92,7 +95,7 @@ func (b *buffer) complete() error {
 	}
 	err := b.writer.Flush()
 	b.writer = nil
-	return spillError(err)
+	return b.spillError(err)
 }
 
 // next reads an entry. It returns io.EOF after the last.
@@ -123,7 +126,7 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 			return e, err
 		}
 		if _, err := b.file.Seek(0, io.SeekStart); err != nil {
-			return e, spillError(err)
+			return e, b.spillError(err)
 		}
 		b.reader = bufio.NewReaderSize(b.file, 64<<10)
 	}
@@ -132,7 +135,7 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 		if errors.Is(err, io.EOF) {
 			return e, io.EOF
 		}
-		return e, spillError(err)
+		return e, b.spillError(err)
 	}
 	n := int(binary.BigEndian.Uint32(header[:]))
 	data := b.read
@@ -144,7 +147,7 @@ func (b *buffer) nextSpilled() (e entry, err error) {
 		b.read = data
 	}
 	if _, err := io.ReadFull(b.reader, data[:n]); err != nil {
-		return e, spillError(err)
+		return e, b.spillError(err)
 	}
 	return entry{at: LSN(binary.BigEndian.Uint64(header[4:])), xid: binary.BigEndian.Uint32(header[12:]), data: data[:n]}, nil
 }
@@ -158,17 +161,9 @@ func (b *buffer) release() {
 	b.chunks, b.memory, b.reader, b.read = nil, 0, nil, nil
 }
 
-// spillLost is a temporary file that could not be written or read.
-type spillLost struct{ cause error }
-
-func (e *spillLost) Error() string {
-	return fmt.Sprintf("cdc: the temporary file of a large transaction: %v", e.cause)
-}
-func (e *spillLost) Unwrap() error { return e.cause }
-
-func spillError(err error) error {
+func (b *buffer) spillError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &spillLost{err}
+	return &SpillError{Folder: b.folder, Err: err}
 }

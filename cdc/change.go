@@ -19,6 +19,8 @@ const (
 	KindTruncate Kind = "truncate"
 	// KindMessage is what pg_logical_emit_message wrote.
 	KindMessage Kind = "message"
+	// KindSchema is a table whose shape has changed, before its first change under the new one. Only with [Config.SchemaChanges].
+	KindSchema Kind = "schema"
 )
 
 // Change is one row, one truncated table or one message. It may be kept: nothing writes to it later.
@@ -42,6 +44,8 @@ type Change struct {
 	Truncate Truncate
 	// Message is there for [KindMessage].
 	Message *Message
+	// Schema is there for [KindSchema]: how Relation differs from what it was.
+	Schema *SchemaChange
 }
 
 // Truncate are the options of a TRUNCATE.

@@ -45,7 +45,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 		err := b.wait(ctx, func() bool { return !b.paused })
 		if err == nil && conn == nil {
 			connecting, stop := context.WithTimeout(ctx, config.Timeout)
-			conn, err = connect(connecting, b.config.Conn, false)
+			conn, err = b.stream.connectWriter(connecting, b.config.Conn)
 			stop()
 		}
 		if err == nil {

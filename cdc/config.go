@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -13,6 +14,10 @@ import (
 type Config struct {
 	// Conn connects to the database, as a role that may replicate. It is copied.
 	Conn *pgx.ConnConfig
+	// BeforeConnect is given a copy of the configuration before each connection is made, also those of backfills and heartbeats, and may
+	// change it: a password that expires, such as a token of a cloud database. It can be called by several goroutines at once. An error
+	// of it is one of connecting, which a stream tries again. Default: Conn is used as it is.
+	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
 	// Slot is the name of a slot that exists: [CreateSlot] and [CreateSnapshot] make them. With Temporary, there must be none.
 	Slot string
 	// Temporary has the slot made by the connection that streams, from now on; the server drops it when that ends. So it
@@ -29,6 +34,10 @@ type Config struct {
 	// give Start: the slot is never ahead of what you have kept then. Default: where nothing waits for an acknowledgement, the
 	// slot follows the server.
 	OnlyAcknowledged bool
+	// SchemaChanges has [Transaction.Changes] give a change of [KindSchema] before the first change of a table whose columns, replica
+	// identity or name are others than at its change before, or which is another table under the same name. Postgres describes a table
+	// only when that is changed again: of one that nobody writes to, and of one that was dropped, nothing comes. Default: false.
+	SchemaChanges bool
 	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
 	// and need not keep them itself. Default: 2.
 	Protocol int

@@ -45,6 +45,7 @@ var others = map[uint32]string{
 type decoder struct {
 	relations map[uint32]*Relation
 	types     map[uint32]string
+	shapes    *shapes // nil where nobody asks for changes of tables
 }
 
 func newDecoder() *decoder {
@@ -68,7 +69,9 @@ func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, str
 		d.typeName(w)
 		return changes, w.err
 	case messageInsert, messageUpdate, messageDelete:
-		d.row(w, kind, change)
+		if d.row(w, kind, change); w.err == nil {
+			changes = d.announce(changes, change)
+		}
 	case messageTruncate:
 		return d.truncate(changes, w, change)
 	case messageLogical:
@@ -125,13 +128,24 @@ func (d *decoder) row(w *wire, kind byte, change *Change) {
 	}
 }
 
+// announce appends the change of the table that a change is the first to show.
+func (d *decoder) announce(changes []*Change, first *Change) []*Change {
+	if d.shapes == nil {
+		return changes
+	}
+	if schema := d.shapes.note(first.Relation); schema != nil {
+		changes = append(changes, &Change{Kind: KindSchema, Relation: first.Relation, LSN: first.LSN, XID: first.XID, Schema: schema})
+	}
+	return changes
+}
+
 func (d *decoder) truncate(changes []*Change, w *wire, change *Change) ([]*Change, error) {
 	n, options := int(w.uint32()), w.byte()
 	change.Kind, change.Truncate = KindTruncate, Truncate{Cascade: options&1 != 0, RestartIdentity: options&2 != 0}
 	for i := 0; i < n && w.err == nil; i++ {
 		one := *change
 		if one.Relation = d.lookup(w); w.err == nil {
-			changes = append(changes, &one)
+			changes = append(d.announce(changes, &one), &one)
 		}
 	}
 	return changes, w.err

@@ -96,6 +96,9 @@ const (
 	SlotAdvanced ResyncReason = "advanced"
 	// SlotDiverged is one of a standby that was promoted and did not have all that had been delivered.
 	SlotDiverged ResyncReason = "diverged"
+	// PublicationMissing is a publication that was not there when a change was written: it was dropped, or made behind the slot. What was
+	// written without it cannot be read, though it was made again since.
+	PublicationMissing ResyncReason = "without its publication"
 )
 
 // ResyncError tells why [ErrResyncNeeded], which it matches.
@@ -159,3 +162,18 @@ type TooLargeError struct {
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("cdc: transaction %d does not fit into the %d bytes of SpillLimit", e.XID, e.Limit)
 }
+
+// SpillError is a temporary file of a large transaction that could not be written or read: the disk is full, say. It ends the stream.
+// The server still has the transaction, and a new stream tries again.
+type SpillError struct {
+	// Folder is where the file is: [Config.SpillFolder].
+	Folder string
+	Err    error
+}
+
+func (e *SpillError) Error() string {
+	return fmt.Sprintf("cdc: the temporary file of a large transaction, in the folder %q (SpillFolder): %v", e.Folder, e.Err)
+}
+
+// Unwrap gives the error of the file system, such as syscall.ENOSPC.
+func (e *SpillError) Unwrap() error { return e.Err }

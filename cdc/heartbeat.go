@@ -20,7 +20,7 @@ func (s *Stream) beat() {
 		ctx, cancel := context.WithTimeout(s.alive, s.config.Timeout)
 		var err error
 		if conn == nil {
-			conn, err = connect(ctx, s.config.Conn, false)
+			conn, err = s.connectWriter(ctx, s.config.Conn)
 		}
 		if err == nil {
 			now := time.Now()

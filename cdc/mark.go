@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // The prefixes of the messages that this package writes into the log itself. They are never delivered.
@@ -36,6 +38,11 @@ func parseMark(s string) (m mark, ok bool) {
 	}
 	chunk, err := strconv.ParseUint(parts[1], 10, 64)
 	return mark{backfill: parts[0], chunk: chunk, high: parts[2] == "high"}, err == nil
+}
+
+// connectWriter makes a connection that stays, and that writes messages.
+func (s *Stream) connectWriter(ctx context.Context, config *pgx.ConnConfig) (*connection, error) {
+	return connect(ctx, config, s.config.BeforeConnect, false)
 }
 
 // emit writes a message into the log.

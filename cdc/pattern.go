@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // FindTables lists the tables whose schema.table matches one of the patterns, by name, for [Publication.Tables]: an allow-list.
-// In a pattern * stands for any characters but a slash, ? for one, [a-z] for one of these, and a backslash takes from the
+// In a pattern * stands for any characters, a slash and a dot among them, ? for one, [a-z] for one of these, and a backslash takes from the
 // next its meaning. Partitions are left out, as are the server's own tables. It fails with an [*InvalidError] on a bad
 // pattern, and on one that no table matches.
 func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTable, error) {
@@ -38,9 +39,9 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 	for _, pattern := range patterns {
 		found := false
 		for i, t := range tables {
-			match, err := path.Match(pattern, t.Schema+"."+t.Table)
+			match, err := MatchTable(pattern, t.Schema+"."+t.Table)
 			if err != nil {
-				return nil, invalid(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
+				return nil, err
 			}
 			chosen[i] = chosen[i] || match
 			found = found || match
@@ -52,3 +53,16 @@ func FindTables(ctx context.Context, db DB, patterns ...string) ([]PublishedTabl
 	i := -1
 	return slices.DeleteFunc(tables, func(PublishedTable) bool { i++; return !chosen[i] }), nil
 }
+
+// MatchTable reports whether a pattern of [FindTables] chooses a table, whose name is its schema and its own with a dot between them,
+// as [Relation.Name] has them. It fails with an [*InvalidError] on a bad pattern.
+func MatchTable(pattern, name string) (bool, error) {
+	match, err := path.Match(withoutSlashes(pattern), withoutSlashes(name))
+	if err != nil {
+		return false, invalid(FieldTables, pattern, "a pattern of *, ?, [a-z] and other characters")
+	}
+	return match, nil
+}
+
+// withoutSlashes puts what no name can hold in the place of slashes. To path.Match they separate, and in the name of a table they do not.
+func withoutSlashes(text string) string { return strings.ReplaceAll(text, "/", "\x00") }

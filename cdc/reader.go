@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -77,12 +78,28 @@ func (r *reader) message(message pgproto3.BackendMessage) error {
 	case *pgproto3.CopyData:
 		return r.copied(m.Data)
 	case *pgproto3.ErrorResponse:
-		return fmt.Errorf("cdc: streaming: %w", pgconn.ErrorResponseToPgError(m))
+		return r.lostPublication(pgconn.ErrorResponseToPgError(m))
+	case *pgproto3.NoticeResponse: // of Postgres 18 and later, which goes on without the changes
+		if err := r.lostPublication(pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(m))); errors.Is(err, ErrResyncNeeded) {
+			return err
+		}
+		return nil
 	case *pgproto3.CopyDone, *pgproto3.CommandComplete, *pgproto3.ReadyForQuery:
 		return errors.New("cdc: the server has ended the stream")
 	default:
-		return nil // notices, changed parameters
+		return nil // changed parameters
 	}
+}
+
+// lostPublication explains an error, or a warning, of a publication that the server does not find where it reads the log.
+func (r *reader) lostPublication(err *pgconn.PgError) error {
+	const undefined, notReady = "42704", "55000"
+	for _, name := range r.stream.config.Publications {
+		if (err.Code == undefined || err.Code == notReady) && strings.Contains(err.Message, name) {
+			return &ResyncError{Slot: r.stream.config.Slot, Reason: PublicationMissing, Detail: err.Message}
+		}
+	}
+	return fmt.Errorf("cdc: streaming: %w", err)
 }
 
 func (r *reader) copied(data []byte) error {

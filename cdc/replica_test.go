@@ -66,7 +66,7 @@ func (r *replica) apply(c *cdc.Change) error {
 		delete(r.rows, key)
 	case cdc.KindTruncate:
 		clear(r.rows)
-	case cdc.KindMessage:
+	case cdc.KindMessage, cdc.KindSchema:
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func passing(err error) bool {
 	var invalid *InvalidError
 	var hidden *RowSecurityError
 	var large *TooLargeError
-	var spill *spillLost
+	var spill *SpillError
 	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) &&
 		!errors.Is(err, ErrResyncNeeded) && !errors.Is(err, ErrProtocol)
 }

@@ -22,6 +22,8 @@ type SnapshotConfig struct {
 	Publications []string
 	// Failover has the slot kept on standbys too. Postgres 17 and later.
 	Failover bool
+	// BeforeConnect is as in [Config].
+	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
 	// PageSize is how many rows are read at a time. Default: 2000; at most 100,000.
 	PageSize int
 	// Connections is how many read at the same time, all tables together. As many pages of each table that is being read,
@@ -58,7 +60,7 @@ func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, erro
 		return nil, err
 	}
 	config.Conn = config.Conn.Copy()
-	conn, err := connect(ctx, config.Conn, true)
+	conn, err := connect(ctx, config.Conn, config.BeforeConnect, true)
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +169,7 @@ func (s *Snapshot) borrow(ctx context.Context, use func(*connection) error) erro
 
 // join makes a connection that sees the rows that the snapshot saw.
 func (s *Snapshot) join(ctx context.Context) (*connection, error) {
-	conn, err := connect(ctx, s.config.Conn, false)
+	conn, err := connect(ctx, s.config.Conn, s.config.BeforeConnect, false)
 	if err != nil {
 		return nil, err
 	}

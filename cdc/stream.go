@@ -32,6 +32,7 @@ type Stream struct {
 	backfills  backfills
 	heartbeats heartbeats
 	own        []string // processes of the server that this stream has connected to, the latest last
+	shapes     *shapes  // nil without Config.SchemaChanges
 	timeline   int32    // of the server, as the last connection found it; zero where that was a standby
 
 	cancel context.CancelFunc
@@ -60,6 +61,9 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 		config: config, queue: make(chan *Transaction, queueLength), done: make(chan struct{}),
 		memory: semaphore.NewWeighted(config.MemoryLimit / 2),
 	}
+	if config.SchemaChanges {
+		s.shapes = newShapes()
+	}
 	conn, at, err := s.connect(ctx, config.Start)
 	for end := time.Now().Add(time.Second); errors.Is(err, ErrSlotBusy) && time.Now().Before(end); {
 		if pause(ctx, blockedTick) == nil { // the server lets go of a slot a little after the one before has closed
@@ -83,7 +87,7 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
-	conn, err := connect(ctx, s.config.Conn, true)
+	conn, err := connect(ctx, s.config.Conn, s.config.BeforeConnect, true)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -246,6 +250,10 @@ func (s *Stream) run(conn *connection) {
 			}
 			_, confirmed := s.positions.status()
 			conn, _, err = s.connect(s.ctx, confirmed)
+			var wrong *InvalidError
+			if errors.As(err, &wrong) && wrong.Field == FieldPublications { // it was there when the stream was opened
+				err = &ResyncError{Slot: s.config.Slot, Reason: PublicationMissing, Detail: fmt.Sprintf("publication %q was dropped", wrong.Value)}
+			}
 		}
 		s.counters.reconnects.Add(1)
 	}
@@ -261,6 +269,7 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 		skip:   func(end LSN) { s.positions.advance(end, false) },
 		marked: s.backfills.known, heartbeat: s.heartbeatArrived,
 	}
+	r.assembler.decoder.shapes = s.shapes
 	defer r.assembler.discard()
 	s.conn.Store(conn)
 	defer s.conn.Store(nil)

@@ -57,7 +57,7 @@ func (b *Backfill) observe(c *Change) {
 		b.note(c, before(c), nil, &seen{state: gone})
 	case KindUpdate:
 		b.observeUpdate(c)
-	case KindRead, KindMessage:
+	case KindRead, KindMessage, KindSchema:
 	}
 }
 

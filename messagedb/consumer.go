@@ -45,6 +45,8 @@ type ConsumerConfig struct {
 	Notify bool
 	// Poison says what to do with a message that cannot be handled. Default: the consumer stops at the first error.
 	Poison Poison
+	// Rewind says what to do when the store has gone back behind the position: [RewindStop] or [RewindRestart]. Default: RewindStop.
+	Rewind RewindPolicy
 	// Handler is called with messages of types that [Handle] was not called for. Default: they are passed over.
 	Handler Handler
 	// Retried is told of each error that the consumer tries to get over. Default: nobody is told; it is logged.
@@ -64,6 +66,9 @@ func (c ConsumerConfig) WithDefaults() ConsumerConfig {
 	}
 	if c.Retried == nil {
 		c.Retried = func(error) {}
+	}
+	if c.Rewind == "" {
+		c.Rewind = RewindStop
 	}
 	c.Poison = c.Poison.withDefaults()
 	return c
@@ -104,6 +109,9 @@ func (c ConsumerConfig) validate() error {
 	if c.PreviousSize != 0 && (c.Group == nil || c.PreviousSize < 1 || c.PreviousSize > MaxGroupSize) {
 		return invalid(FieldPreviousSize, c.PreviousSize, "must be the size of a group, and is for members of one only")
 	}
+	if err := c.Rewind.validate(); err != nil {
+		return err
+	}
 	return c.Poison.validate()
 }
 
@@ -136,7 +144,7 @@ type run struct {
 	reading  context.Context //nolint:containedctx // of what stops first
 	version  int64           // of the position stream
 	unsaved  int
-	last     int64           // the position to save
+	last     place           // the position to save
 	record   ProposedMessage // that holds it, while it is being saved
 }
 
@@ -192,7 +200,8 @@ var (
 
 // Run consumes until ctx ends or [Consumer.Stop] is called, and returns nil then, with the position saved. It returns
 // earlier with a [*HandlerError] if the poison policy says to stop, with a [*PositionConflictError] if another consumer
-// writes the same positions, or with an error of the server that is not transient. Others are retried: see [IsTransient].
+// writes the same positions, with a [*RewoundError] if the store has gone back behind the position and the policy says to stop, or
+// with an error of the server that is not transient. Others are retried: see [IsTransient].
 // The position of what was handled is saved in any case, if the database lets it be. A consumer can run again.
 func (c *Consumer) Run(ctx context.Context) error {
 	r, err := c.begin(ctx)
@@ -200,7 +209,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.end(r)
-	from, err := c.resume(r)
+	from, at, err := c.resume(r)
 	if err != nil {
 		if r.reading.Err() != nil {
 			return nil
@@ -217,7 +226,16 @@ func (c *Consumer) Run(ctx context.Context) error {
 		defer leave()
 		f.woken = woken
 	}
-	err = f.run(r.reading, from, func(m *Message) error { return c.process(r, m) })
+	process := func(m *Message) error { return c.process(r, m) }
+	err = f.run(r.reading, from, at, process)
+	for errors.As(err, new(*RewoundError)) && c.config.Rewind == RewindRestart {
+		if err = c.rewind(r, err); err == nil {
+			err = f.run(r.reading, 0, place{position: -1}, process)
+		}
+	}
+	if errors.As(err, new(*RewoundError)) {
+		r.forget() // it would be a position in what the store is now
+	}
 	if errors.Is(err, errStopped) {
 		err = nil
 	}
@@ -295,11 +313,11 @@ func (c *Consumer) process(r *run, m *Message) error {
 		}
 		count = func(s *ConsumerStats) { s.Skipped++ }
 	}
-	r.last = m.GlobalPosition
+	r.last = place{m.GlobalPosition, m.ID}
 	r.unsaved++
 	c.mu.Lock()
 	count(&c.stats)
-	c.stats.Position = r.last
+	c.stats.Position = r.last.position
 	c.mu.Unlock()
 	if r.unsaved < c.config.PositionInterval {
 		return nil

@@ -51,6 +51,7 @@ const (
 	FieldName             Field = "Name"
 	FieldVersion          Field = "Version"
 	FieldLimit            Field = "Limit"
+	FieldRewind           Field = "Rewind"
 )
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
@@ -330,8 +331,9 @@ func isOurs(err error) bool {
 	var handler *HandlerError
 	var position *PositionConflictError
 	var projection *ProjectionError
+	var rewound *RewoundError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.As(err, &projection) || errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.As(err, &rewound) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

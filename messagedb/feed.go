@@ -18,9 +18,12 @@ type Handler func(ctx context.Context, m *Message) error
 // a category holds its lock from before the position is taken until the message is visible, so positions of one category
 // become visible in order. What is inserted into the table without write_message has no such promise.
 type feed struct {
-	name    string
-	read    func(ctx context.Context, from int64) ([]*Message, error)
-	place   func(*Message) int64
+	name  string
+	read  func(ctx context.Context, from int64) ([]*Message, error)
+	place func(*Message) int64
+	// check compares a place with the store; its error is a [*RewoundError] where the store has gone back behind it.
+	check   func(ctx context.Context, at place) error
+	checked time.Time
 	batch   int
 	polling Polling
 	woken   <-chan struct{} // nil if nobody wakes it
@@ -31,11 +34,12 @@ type feed struct {
 	onBatch func(retrieved, expected int)
 }
 
-// run handles messages from a position on until the context ends, which is no error, or something fails for good.
-func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error) error {
+// run handles messages from a position on until the context ends, which is no error, or something fails for good. at is the last
+// message that was handled.
+func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Message) error) error {
 	retry := backoff{shortest: shortestRetry, longest: longestRetry}
 	for ctx.Err() == nil {
-		messages, err := f.read(ctx, from)
+		messages, err := f.next(ctx, from, at)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -43,6 +47,7 @@ func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error)
 			delay := retry.delay()
 			f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err, "in", delay)
 			f.onError(err)
+			f.checked = time.Time{} // the server may be another one, or restored
 			if pause(ctx, delay) != nil {
 				return nil
 			}
@@ -58,12 +63,27 @@ func (f *feed) run(ctx context.Context, from int64, handle func(*Message) error)
 			if err := handle(m); err != nil {
 				return err
 			}
-			from = f.place(m) + 1
+			at = place{f.place(m), m.ID}
+			from = at.position + 1
 		}
 		f.onBatch(len(messages), f.batch)
 		f.wait(ctx, f.polling(len(messages), f.batch))
 	}
 	return nil
+}
+
+// next reads a batch, and sees that the store still has what was handled before it is handed on: after the read, because what is there
+// then was there when the batch was read. Where there is nothing new, that is done now and then only.
+func (f *feed) next(ctx context.Context, from int64, at place) ([]*Message, error) {
+	messages, err := f.read(ctx, from)
+	if err != nil || at.position < 0 || len(messages) == 0 && time.Since(f.checked) < rewindInterval {
+		return messages, err
+	}
+	if err := f.check(ctx, at); err != nil {
+		return nil, err
+	}
+	f.checked = time.Now()
+	return messages, nil
 }
 
 // wait lets the interval pass, or less if the feed is woken.
@@ -99,6 +119,7 @@ func (c *Client) streamFeed(stream StreamName, o StreamOptions) *feed {
 			o.From = from
 			return c.readStream(ctx, stream, o)
 		},
+		check:  func(ctx context.Context, at place) error { return c.checkStream(ctx, stream, at) },
 		logger: c.config.Logger,
 	}
 }
@@ -112,6 +133,7 @@ func (c *Client) categoryFeed(category string, o CategoryOptions) *feed {
 			o.From = from
 			return c.readCategory(ctx, category, o)
 		},
+		check:  func(ctx context.Context, at place) error { return c.checkCategory(ctx, category, at) },
 		logger: c.config.Logger,
 	}
 }

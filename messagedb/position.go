@@ -18,9 +18,11 @@ type recorded struct {
 	Position int64 `json:"position"`
 }
 
-// recorder is the metadata of a position: which call of Run saved it.
+// recorder is the metadata of a position: which call of Run saved it, and the id of the message that stands there, by which a store
+// that was emptied and filled again is known.
 type recorder struct {
-	Run string `json:"run"`
+	Run     string `json:"run"`
+	Message string `json:"message,omitempty"`
 }
 
 // ConsumerStats count what a consumer has done since it was made.
@@ -32,6 +34,8 @@ type ConsumerStats struct {
 	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the poison
 	// policy passed over, Retried the errors that were retried.
 	Handled, Ignored, Skipped, Retried int64
+	// Rewound counts how often it began again because the store had gone back, by [RewindRestart].
+	Rewound int64
 	// Conflicts counts the runs that ended with a [*PositionConflictError]: another consumer has the same position stream.
 	Conflicts int64
 }
@@ -60,12 +64,11 @@ type Lag struct {
 func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	position := c.Stats().Position
 	if position == 0 {
-		saved, err := c.loadSaved(ctx)
-		if err != nil {
+		var err error
+		if position, err = c.loadSaved(ctx); err != nil {
 			return Lag{}, err
 		}
-		position = saved
-		if saved == 0 {
+		if position == 0 {
 			position = c.config.From - 1
 		}
 	}
@@ -78,20 +81,23 @@ func (c *Client) countLag(ctx context.Context, category string, position int64, 
 		member, size = &group.Member, &group.Size
 	}
 	var seconds float64
-	rows, err := c.db.Query(ctx, c.sql.lag, category, position, nullable(correlation), member, size)
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&lag.Messages, &lag.Last, &seconds}, func() error { return nil })
-	}
+	err = c.scanRow(ctx, []any{&lag.Messages, &lag.Last, &seconds}, c.sql.lag, category, position, nullable(correlation), member, size)
 	lag.Age = time.Duration(seconds * float64(time.Second))
 	return lag, c.explain(err, call{doing: "counting what is new in category", category: category})
 }
 
+// scanRow reads the one row that a statement gives.
+func (c *Client) scanRow(ctx context.Context, into []any, sql string, args ...any) error {
+	rows, err := c.db.Query(ctx, sql, args...)
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, into, func() error { return nil })
+	}
+	return err
+}
+
 // head is the global position of the last message of the store, 0 if there is none.
 func (c *Client) head(ctx context.Context) (position int64, err error) {
-	rows, err := c.db.Query(ctx, c.sql.head)
-	if err == nil {
-		_, err = pgx.ForEachRow(rows, []any{&position}, func() error { return nil })
-	}
+	err = c.scanRow(ctx, []any{&position}, c.sql.head)
 	return position, c.explain(err, call{doing: "asking for the last message of the store"})
 }
 
@@ -110,75 +116,97 @@ func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
 	if c.keeper != nil {
 		return c.keeper.loadPosition(ctx)
 	}
-	position, _, err = c.load(ctx, c.config.PositionStream)
-	return position, err
+	saved, _, err := c.load(ctx, c.config.PositionStream)
+	return saved.position, err
 }
 
 // load reads a position, 0 if there is none, and the version of its stream.
-func (c *Consumer) load(ctx context.Context, stream StreamName) (position, version int64, err error) {
+func (c *Consumer) load(ctx context.Context, stream StreamName) (saved place, version int64, err error) {
 	last, err := c.client.LastMessage(ctx, stream, "")
 	if errors.Is(err, ErrNoMessage) {
-		return 0, NoStreamVersion, nil
+		return saved, NoStreamVersion, nil
 	}
 	if err != nil {
-		return 0, 0, err
+		return saved, 0, err
 	}
 	version = last.Position
 	if last.Type != recordedType {
 		last, err = c.client.LastMessage(ctx, stream, recordedType)
 		if errors.Is(err, ErrNoMessage) {
-			return 0, version, nil
+			return saved, version, nil
 		}
 		if err != nil {
-			return 0, 0, err
+			return saved, 0, err
 		}
 	}
 	data, err := Decode[recorded](last)
-	return data.Position, version, err
+	if by, err := DecodeMetadata[recorder](last); err == nil { // that of another program may be anything
+		saved.id = by.Message
+	}
+	saved.position = data.Position
+	return saved, version, err
 }
 
-// resume finds where to begin.
-func (c *Consumer) resume(r *run) (from int64, err error) {
-	var position int64
+// resume finds where to begin, and what was handled last.
+func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 	err = c.persist(r, func(ctx context.Context) error {
 		if c.keeper != nil {
-			position, err = c.keeper.resumePosition(ctx)
+			at.position, err = c.keeper.resumePosition(ctx)
 			return err
 		}
-		position, r.version, err = c.load(ctx, c.config.PositionStream)
+		at, r.version, err = c.load(ctx, c.config.PositionStream)
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return 0, at, err
 	}
 	c.mu.Lock()
-	c.stats.Saved = position
+	c.stats.Saved = at.position
 	c.mu.Unlock()
-	if c.keeper != nil && position > 0 {
-		return position + 1, nil // it was saved with what was made of it
+	if c.keeper != nil && at.position > 0 {
+		return at.position + 1, at, nil // it was saved with what was made of it
 	}
-	if position == 0 && c.config.PreviousSize > 0 {
+	if at.position == 0 && c.config.PreviousSize > 0 {
 		err = c.persist(r, func(ctx context.Context) error {
-			position, err = c.leastOf(ctx, c.config.PreviousSize)
+			at.position, err = c.leastOf(ctx, c.config.PreviousSize)
 			return err
 		})
 	}
-	if position == 0 {
-		position = c.config.From
+	if at.position == 0 {
+		return c.config.From, place{position: c.config.From - 1}, err
 	}
-	return position, err
+	return at.position, at, err
 }
+
+// rewind begins a run again at the first message. What it was about to save is of messages that are gone.
+func (c *Consumer) rewind(r *run, why error) error {
+	c.client.config.Logger.Warn("messagedb: consumer begins again at the first message", "category", c.config.Category,
+		"position_stream", c.config.PositionStream, "error", why)
+	r.forget()
+	err := c.persist(r, func(ctx context.Context) (err error) {
+		_, r.version, err = c.load(ctx, c.config.PositionStream)
+		return err
+	})
+	c.mu.Lock()
+	c.stats.Rewound++
+	c.stats.Position = 0
+	c.mu.Unlock()
+	return err
+}
+
+// forget gives up what is not saved.
+func (r *run) forget() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
 
 // leastOf is the least position of the members of a group of that size, 0 if one of them has none: what is before it has
 // been handled, whoever's it was.
 func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
 	for member := range size {
-		position, _, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
-		if err != nil || position == 0 {
+		saved, _, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
+		if err != nil || saved.position == 0 {
 			return 0, err
 		}
-		if least == 0 || position < least {
-			least = position
+		if least == 0 || saved.position < least {
+			least = saved.position
 		}
 	}
 	return least, nil
@@ -195,20 +223,24 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		return c.saveKept(ctx, r)
 	}
 	if r.record.ID == "" {
-		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last}, Metadata: recorder{r.id}}
+		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last.position}, Metadata: recorder{r.id, r.last.id}}
 	}
 	for {
 		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
 		if err == nil {
 			r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
 			c.mu.Lock()
-			c.stats.Saved = r.last
+			c.stats.Saved = r.last.position
 			c.mu.Unlock()
 			return nil
 		}
 		var conflict *VersionConflictError
 		if !errors.As(err, &conflict) {
 			return err
+		}
+		if conflict.Actual < r.version { // a position stream only grows
+			r.unsaved = 0
+			return &RewoundError{Stream: c.config.PositionStream, Position: r.version, Last: conflict.Actual}
 		}
 		adopted, loadErr := c.adopt(ctx, r)
 		if loadErr != nil {
@@ -226,12 +258,12 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 
 // saveKept is save where something else keeps the position.
 func (c *Consumer) saveKept(ctx context.Context, r *run) error {
-	if err := c.keeper.savePosition(ctx, r.last); err != nil {
+	if err := c.keeper.savePosition(ctx, r.last.position); err != nil {
 		return err
 	}
 	r.unsaved = 0
 	c.mu.Lock()
-	c.stats.Saved = r.last
+	c.stats.Saved = r.last.position
 	c.mu.Unlock()
 	return nil
 }

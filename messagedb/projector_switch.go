@@ -108,7 +108,7 @@ func (c *Consumer) lastHandled() int64 {
 	if c.running == nil {
 		return 0
 	}
-	return c.running.last
+	return c.running.last.position
 }
 
 func (p *Projector) makeLive(ctx context.Context, tx pgx.Tx) error {

@@ -31,6 +31,7 @@ type statements struct {
 	lock                                           string
 	lag, head                                      string
 	streams, categories, categoryTail              string
+	streamStanding, categoryStanding               string
 }
 
 func newStatements(schema, channel string, inTx bool) statements {
@@ -61,6 +62,9 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		streams:      s.streams(),
 		categories:   s.categories(),
 		categoryTail: s.categoryTail(),
+
+		streamStanding:   s.streamStanding(),
+		categoryStanding: s.categoryStanding(),
 	}
 }
 

@@ -39,15 +39,18 @@ func (c *Client) Stats() ClientStats {
 type SubscriptionStats struct {
 	// Position is that of the last message that was handled, in the stream or, of a category, the global one; 0 before the first.
 	Position int64
-	// Handled counts messages whose handler succeeded, Retried the errors of reading that were retried.
-	Handled, Retried int64
+	// Handled counts messages whose handler succeeded, Retried the errors of reading that were retried, Rewound how often it began
+	// again because the store had gone back, by [RewindRestart].
+	Handled, Retried, Rewound int64
 }
 
 type subscriptionCounters struct {
-	position, handled, retried atomic.Int64
+	position, handled, retried, rewound atomic.Int64
 }
 
 // Stats returns the counts as they are now, without a round trip, also when the subscription has ended.
 func (s *Subscription) Stats() SubscriptionStats {
-	return SubscriptionStats{Position: s.counters.position.Load(), Handled: s.counters.handled.Load(), Retried: s.counters.retried.Load()}
+	return SubscriptionStats{
+		Position: s.counters.position.Load(), Handled: s.counters.handled.Load(), Retried: s.counters.retried.Load(), Rewound: s.counters.rewound.Load(),
+	}
 }

@@ -1,7 +1,9 @@
 package messagedb
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -13,6 +15,9 @@ type SubscriptionOptions struct {
 	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. The client's subscriptions
 	// share one more connection for it. Default: false.
 	Notify bool
+	// Rewind says what to do when the store has gone back behind the position, or From is ahead of it: [RewindStop] or
+	// [RewindRestart]. Default: RewindStop.
+	Rewind RewindPolicy
 	// Liveness is told true when the subscription has caught up: a read found less than a batch, and that has been handled. It
 	// is told false when a full batch was handled after that. Default: nobody is told.
 	Liveness func(live bool)
@@ -20,7 +25,7 @@ type SubscriptionOptions struct {
 	// is logged.
 	Retried func(err error)
 	// Dropped is told when the subscription has ended: nil if it was stopped or its context ended, else why: a
-	// [*HandlerError] or an error of reading that is not transient, as the next read after its pool was closed. Default: nobody
+	// [*HandlerError], a [*RewoundError] or another error of reading that is not transient, as the next read after its pool was closed. Default: nobody
 	// is told.
 	Dropped func(err error)
 }
@@ -66,6 +71,10 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 	if err := c.prepareFeed(f, o.Polling); err != nil {
 		return nil, err
 	}
+	o.Rewind = cmp.Or(o.Rewind, RewindStop)
+	if err := o.Rewind.validate(); err != nil {
+		return nil, err
+	}
 	if handle == nil {
 		return nil, invalid(FieldHandler, "nil", "must be a function")
 	}
@@ -86,7 +95,7 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 	if o.Notify {
 		f.woken, s.leave = c.bell.join(category)
 	}
-	go s.run(ctx, f, from, handle)
+	go s.run(ctx, f, from, handle, o.Rewind)
 	return s, nil
 }
 
@@ -119,10 +128,10 @@ func liveness(tell func(bool)) func(retrieved, expected int) {
 	}
 }
 
-func (s *Subscription) run(ctx context.Context, f *feed, from int64, handle Handler) {
+func (s *Subscription) run(ctx context.Context, f *feed, from int64, handle Handler, policy RewindPolicy) {
 	defer close(s.done)
 	defer s.stop()
-	err := f.run(ctx, from, func(m *Message) error {
+	deliver := func(m *Message) error {
 		if !s.mayDeliver() {
 			return nil // the context has ended, or is about to
 		}
@@ -135,7 +144,13 @@ func (s *Subscription) run(ctx context.Context, f *feed, from int64, handle Hand
 		s.counters.position.Store(f.place(m))
 		s.counters.handled.Add(1)
 		return nil
-	})
+	}
+	err := f.run(ctx, from, place{position: from - 1}, deliver)
+	for errors.As(err, new(*RewoundError)) && policy == RewindRestart {
+		f.logger.Warn("messagedb: beginning again at the first message", "reading", f.name, "error", err)
+		s.counters.rewound.Add(1)
+		err = f.run(ctx, 0, place{position: -1}, deliver)
+	}
 	s.leave()
 	s.err = err
 	if s.drop != nil {

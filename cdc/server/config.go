@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
@@ -25,6 +26,8 @@ type Config struct {
 	// Conn connects to the database, as a role that may replicate and read the tables. To make publications it needs CREATE on
 	// the database and must own the tables. It is copied.
 	Conn *pgx.ConnConfig
+	// BeforeConnect is given a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
+	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
 	// Tokens are the secrets of those who may call, 16 characters or more each. Default: none, and nobody is asked.
 	Tokens []string
 	// Insecure lets [Server.Serve] listen on addresses that other machines reach although there are no tokens.
@@ -78,7 +81,7 @@ type Config struct {
 	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
 	WriteTimeout time.Duration
 	// Stream are further settings of the streams, such as SpillLimit, or Heartbeat, by which /metrics has the time from commit to
-	// delivery. Conn, Slot, Temporary, Publications, Start, MemoryLimit
+	// delivery. Conn, BeforeConnect, Slot, Temporary, Publications, Start, MemoryLimit
 	// and Logger of it are not used.
 	Stream cdc.Config
 	// Logger is told of what goes wrong, and never of data. Default: [slog.Default].

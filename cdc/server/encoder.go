@@ -196,7 +196,13 @@ func (e *encoder) relation(r *cdc.Relation) {
 	e.string(r.Schema)
 	e.text(`,"table":`)
 	e.string(r.Table)
-	e.text(`,"columns":[`)
+	e.text(`,"columns":`)
+	e.columns(r)
+	e.text(`}`)
+}
+
+func (e *encoder) columns(r *cdc.Relation) {
+	e.text(`[`)
 	for i, c := range r.Columns {
 		if i > 0 {
 			e.text(`,`)
@@ -210,7 +216,7 @@ func (e *encoder) relation(r *cdc.Relation) {
 		}
 		e.text(`}`)
 	}
-	e.text(`]}`)
+	e.text(`]`)
 }
 
 // change adds one that the filter has let pass.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +29,8 @@ var kinds = []cdc.Kind{cdc.KindInsert, cdc.KindUpdate, cdc.KindDelete, cdc.KindT
 // newFilter reads tables and kinds, each a list with commas, or several.
 func (s *Server) newFilter(query url.Values) (*filter, error) {
 	f := &filter{allowed: s.config.Tables, kinds: map[cdc.Kind]bool{}}
-	for _, pattern := range list(query["tables"]) {
-		if _, err := path.Match(pattern, ""); err != nil {
+	for _, pattern := range patternList(query["tables"]) {
+		if _, err := cdc.MatchTable(pattern, ""); err != nil {
 			return nil, refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("tables %.100q: it must be a pattern of *, ?, [a-z] and other characters", pattern))
 		}
 		f.tables = append(f.tables, pattern)
@@ -69,6 +68,26 @@ func (f *filter) readLimit(query url.Values) (err error) {
 	return nil
 }
 
+// patternList is as list, where a comma behind a backslash belongs to a name.
+func patternList(values []string) (items []string) {
+	const comma = "\x00" // which no name can hold
+	for i, v := range values {
+		values[i] = strings.ReplaceAll(v, `\,`, comma)
+	}
+	for _, item := range list(values) {
+		items = append(items, strings.ReplaceAll(item, comma, ","))
+	}
+	return items
+}
+
+// matchesTable reports whether one of the patterns, which were checked, chooses a table.
+func matchesTable(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		match, _ := cdc.MatchTable(pattern, name)
+		return match
+	})
+}
+
 func list(values []string) (items []string) {
 	for _, v := range values {
 		for item := range strings.SplitSeq(v, ",") {
@@ -83,7 +102,7 @@ func list(values []string) (items []string) {
 // miss names a pattern that chooses none of the tables: it would have a client wait for ever, and drop what it wanted.
 func (f *filter) miss(tables []string) error {
 	for _, pattern := range f.tables {
-		if !slices.ContainsFunc(tables, func(table string) bool { return matches([]string{pattern}, table) }) {
+		if !slices.ContainsFunc(tables, func(table string) bool { return matchesTable([]string{pattern}, table) }) {
 			return refusal(http.StatusNotFound, "unknown_table", fmt.Sprintf("tables %.100q: no table matches (schema.table, or a pattern of it); there are %s",
 				pattern, strings.Join(tables, ", ")))
 		}
@@ -92,5 +111,5 @@ func (f *filter) miss(tables []string) error {
 }
 
 func (f *filter) wants(table string) bool {
-	return matches(f.allowed, table) && (len(f.tables) == 0 || matches(f.tables, table))
+	return matchesTable(f.allowed, table) && (len(f.tables) == 0 || matchesTable(f.tables, table))
 }

@@ -75,6 +75,13 @@ func (s *Server) mine(ctx context.Context, name string) (owned, error) {
 	if o, ok := found[name]; ok && o.Tail == nil {
 		return o, nil
 	}
+	noted, err := s.noted(ctx)
+	if err != nil {
+		return owned{}, err
+	}
+	if _, ours := noted[name]; ours {
+		return owned{}, errUnpublished
+	}
 	if _, err := cdc.LookupSlot(ctx, s.pool, name); err != nil {
 		return owned{}, err
 	}
@@ -95,12 +102,10 @@ func (s *Server) publish(ctx context.Context, name string, tables []cdc.Publishe
 		if err := cdc.CreatePublication(ctx, tx, cdc.Publication{Name: name, Tables: tables, ViaRoot: true}); err != nil {
 			return err
 		}
-		var statement string
-		if err := tx.QueryRow(ctx, `SELECT format('COMMENT ON PUBLICATION %I IS %L', $1::text, $2::text)`, name, string(comment)).Scan(&statement); err != nil {
+		if err := commentOn(ctx, tx, name, string(comment)); err != nil || tail != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, statement)
-		return err
+		return changeLedger(ctx, tx, func(slots map[string]string) { slots[name] = o.Incarnation })
 	})
 }
 
@@ -128,7 +133,7 @@ func (s *Server) tablesOf(ctx context.Context, patterns []string) ([]cdc.Publish
 	}
 	var tables []cdc.PublishedTable
 	for _, t := range all {
-		if matches(s.config.Tables, t.Schema+"."+t.Table) {
+		if matchesTable(s.config.Tables, t.Schema+"."+t.Table) {
 			tables = append(tables, t)
 		}
 	}

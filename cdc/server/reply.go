@@ -55,6 +55,8 @@ func explain(err error) *problem {
 		return refusal(http.StatusGone, "resync_needed", text)
 	case errors.As(err, new(*cdc.TooLargeError)):
 		return refusal(http.StatusInsufficientStorage, "too_large", text)
+	case errors.As(err, new(*cdc.SpillError)): // before the network: the file system's errors look like its own
+		return refusal(http.StatusInsufficientStorage, "spill_failed", text+": see --spill-folder")
 	case errors.Is(err, cdc.ErrExists):
 		return refusal(http.StatusConflict, "exists", "there is a slot or a publication of this name")
 	case errors.Is(err, cdc.ErrSlotBusy):

@@ -89,7 +89,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns = settings.Own(config.Conn), connections
+	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = settings.Own(config.Conn), connections, config.BeforeConnect
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
 	}
 	s.v1, err = v1.New(v1.Config{
-		Conn: config.Conn, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
+		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
 		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: config.Stream, Logger: config.Logger,
 		Opened: s.streams.add,
 	})
@@ -142,7 +142,7 @@ func (s *Server) route() {
 	s.mux.HandleFunc("POST /v2/slots", s.createSlot)
 	s.mux.HandleFunc("GET /v2/slots/{name}", s.showSlot)
 	s.mux.HandleFunc("DELETE /v2/slots/{name}", s.dropSlot)
-	s.mux.HandleFunc("GET /v2/slots/{name}/snapshot/{table}", s.readSnapshot)
+	s.mux.HandleFunc("GET /v2/slots/{name}/snapshot/{table...}", s.readSnapshot)
 	s.mux.HandleFunc("DELETE /v2/slots/{name}/snapshot", s.closeSnapshot)
 	s.mux.HandleFunc("GET /v2/slots/{name}/stream", s.streamSlot)
 	s.mux.HandleFunc("POST /v2/slots/{name}/ack", s.acknowledge)

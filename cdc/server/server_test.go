@@ -169,6 +169,8 @@ type message struct {
 	Value, Chunk                                 int
 	Text                                         string
 	bytes                                        int // of the whole
+	Table                                        string
+	Added, Unpublished                           []string
 }
 
 type change struct {

@@ -25,11 +25,14 @@ type session struct {
 	// resume is the end of the last transaction that the client has, zero where it did not say.
 	resume cdc.LSN
 
-	mu     sync.Mutex
-	acked  chan struct{} // told of acknowledgements
-	queue  []cdc.LSN     // transactions that were sent and not acknowledged
-	passed cdc.LSN       // the last one that was read, sent or not; zero before the first
-	last   cdc.LSN       // the last one that was acknowledged
+	mu sync.Mutex
+	// published are the tables of the publication as they were seen last, nil before.
+	published []string
+	told      []string      // the tables that the client knows of, nil for those at the beginning; of the goroutine that sends
+	acked     chan struct{} // told of acknowledgements
+	queue     []cdc.LSN     // transactions that were sent and not acknowledged
+	passed    cdc.LSN       // the last one that was read, sent or not; zero before the first
+	last      cdc.LSN       // the last one that was acknowledged
 	// confirmed is what the stream is to be told of soon: each time costs a message to Postgres.
 	confirmed cdc.LSN
 	soon      bool
@@ -41,7 +44,7 @@ const confirmDelay = 10 * time.Millisecond
 // run sends what comes, until the client goes away or something fails.
 func (s *session) run(ctx context.Context) error {
 	for {
-		if err := s.tell(); err != nil {
+		if err := errors.Join(s.tellTables(), s.tell()); err != nil {
 			return err
 		}
 		until, cancel := context.WithTimeout(ctx, s.server.config.HeartbeatInterval)
@@ -99,25 +102,35 @@ func (s *session) transaction(t *cdc.Transaction) error {
 	if known, err := s.known(t.EndLSN); known || err != nil {
 		return err
 	}
+	if err := s.tellTables(); err != nil {
+		return err
+	}
 	e := s.encode
 	e.part = 0
-	begun := false
+	begun, open := false, false // the transaction, and a part of it
 	for c, err := range t.Changes() {
 		if err != nil {
 			return err
 		}
-		if !e.wants(c) {
+		schema := c.Kind == cdc.KindSchema
+		if schema && !e.wantsSchema(c) || !schema && !e.wants(c) {
 			continue
 		}
-		if begun && e.changes > 0 && (e.full(c) || !e.fits(c)) {
+		if open && (schema || e.changes > 0 && (e.full(c) || !e.fits(c))) {
+			open = false
 			e.end(false, "")
 			if err := s.send("transaction", e.frame(), ""); err != nil {
 				return err
 			}
-			e.begin(t)
 		}
-		if !begun {
-			begun = true
+		if schema {
+			if err := s.tellSchema(t, c); err != nil {
+				return err
+			}
+			continue
+		}
+		if !open {
+			begun, open = true, true
 			e.begin(t)
 		}
 		if e.filter.most > 0 {
@@ -134,6 +147,9 @@ func (s *session) transaction(t *cdc.Transaction) error {
 	if !begun {
 		s.pass(t.EndLSN)
 		return nil
+	}
+	if !open { // a table has changed last, of whose rows the client wants none
+		e.begin(t)
 	}
 	s.mu.Lock()
 	s.queue, s.passed = append(s.queue, t.EndLSN), t.EndLSN

@@ -17,6 +17,9 @@ import (
 // statusMissing is the status of a slot of ours that is not there any more.
 const statusMissing = "missing"
 
+// statusUnpublished is the status of a slot of ours whose publication is not there any more.
+const statusUnpublished = "unpublished"
+
 // slotJSON is a slot as it is answered.
 type slotJSON struct {
 	Name string `json:"name"`
@@ -58,11 +61,18 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	if err != nil {
 		return nil, err
 	}
+	noted, err := s.noted(ctx)
+	if err != nil {
+		return nil, err
+	}
 	idle := s.idleTimes(found)
 	all := []slotJSON{}
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
+		if _, ours := noted[f.Name]; ours && !own {
+			own, f.Status = true, statusUnpublished
+		}
 		held := s.describeHeld(f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
@@ -236,7 +246,7 @@ func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot
 		return cdc.CreateSlot(ctx, s.pool, wanted.Name, cdc.SlotOptions{Failover: wanted.Failover})
 	}
 	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
-		Conn: s.config.Conn, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
+		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
 	})
 	if err != nil {
 		return 0, err
@@ -263,7 +273,7 @@ func (s *Server) undo(ctx context.Context, name string, why error) {
 			return // its publication says whose it is
 		}
 	}
-	if err := cdc.DropPublication(ctx, s.pool, name); err != nil {
+	if err := s.unpublish(ctx, name); err != nil {
 		s.config.Logger.Error("cdc/server: a publication could not be dropped: drop it", "publication", name, "error", err)
 	}
 }
@@ -290,7 +300,7 @@ func (s *Server) usable(ctx context.Context, patterns []string, snapshot bool) (
 
 func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if _, err := s.mine(r.Context(), name); err != nil {
+	if _, err := s.mine(r.Context(), name); err != nil && !errors.Is(err, errUnpublished) {
 		s.refuse(w, r, err)
 		return
 	}
@@ -299,7 +309,7 @@ func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.endSnapshot(name)
-	if err := cdc.DropPublication(r.Context(), s.pool, name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
+	if err := s.unpublish(r.Context(), name); err != nil && !errors.Is(err, cdc.ErrNotFound) {
 		s.refuse(w, r, err)
 		return
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/chariot-giving/delta/cdc"
 )
 
@@ -223,10 +225,17 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 	if err != nil {
 		return nil, nil, err
 	}
+	schema, relation, err := s.split(r, name, table)
+	if err != nil {
+		return nil, nil, err
+	}
+	if schema != "" {
+		table = schema + "." + relation
+	}
 	if !slices.Contains(o.Tables, table) {
 		return nil, nil, refusal(http.StatusNotFound, "unknown_table", fmt.Sprintf("the slot has no table %.200q: it has those of GET /v2/slots/%s", table, name))
 	}
-	if !matches(s.config.Tables, table) {
+	if !matchesTable(s.config.Tables, table) {
 		return nil, nil, refusal(http.StatusForbidden, "table_not_allowed", fmt.Sprintf("the table %.200q may not be read", table))
 	}
 	h := s.held(name)
@@ -247,10 +256,6 @@ func (s *Server) snapshotPage(r *http.Request, name, table string) (*cdc.Page, *
 		after = p.Key
 	}
 	h.idle.Reset(s.config.SnapshotIdle)
-	schema, relation, err := s.split(r, name, table)
-	if err != nil {
-		return nil, nil, err
-	}
 	page, err := h.Page(r.Context(), schema, relation, after, limit, s.config.MaxPage)
 	if err != nil && s.lost(r, h, schema, relation) {
 		s.endSnapshot(name)
@@ -269,12 +274,21 @@ func (s *Server) lost(r *http.Request, h *held, schema, relation string) bool {
 	return errors.Is(err, cdc.ErrSnapshotGone) || errors.Is(err, cdc.ErrClosed)
 }
 
-// split finds the schema and the table of a name in which both stand. A dot may belong to either.
+// split finds the schema and the table of a name, which is both with a dot between them, plain or quoted as in SQL. It returns empty
+// names where the slot has no such table. A dot may belong to either: where plain names could be two tables, quotes have to tell.
 func (s *Server) split(r *http.Request, slot, name string) (schema, table string, err error) {
-	err = s.pool.QueryRow(r.Context(), `
+	rows, err := s.pool.Query(r.Context(), `
 		SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_publication_rel r ON r.prrelid = c.oid JOIN pg_publication p ON p.oid = r.prpubid
-		WHERE n.nspname || '.' || c.relname = $1 AND p.pubname = $2
-		LIMIT 1`, name, slot).Scan(&schema, &table)
+		WHERE p.pubname = $2 AND (n.nspname || '.' || c.relname = $1
+			OR '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"' = $1)`, name, slot)
+	if err != nil {
+		return "", "", err
+	}
+	found := 0
+	_, err = pgx.ForEachRow(rows, []any{&schema, &table}, func() error { found++; return nil })
+	if err == nil && found > 1 {
+		err = refusal(http.StatusBadRequest, "invalid", fmt.Sprintf(`the table %.200q could be several: quote both names, as in "a.b"."c"`, name))
+	}
 	return schema, table, err
 }

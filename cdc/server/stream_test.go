@@ -199,7 +199,9 @@ func TestManySlotsAndFilters(t *testing.T) {
 
 	// The schema changes, and is told before the first change by it.
 	h.Exec(`begin; insert into other values (2, 'a'); alter table other add more bool; insert into other values (3, 'b', true); commit`)
-	first, second := b.read(), b.read()
+	first, changed, second := b.read(), b.read(), b.read()
+	require.Equal(t, "schema", changed.Type)
+	require.Equal(t, []string{"more"}, changed.Added)
 	require.Len(t, second.Tables, 1)
 	require.Len(t, second.Tables[0].Columns, 3)
 	require.Equal(t, first.LSN, second.LSN)

@@ -146,6 +146,7 @@ func (s *Server) locate(ctx context.Context, one *session) error {
 func (s *Server) streamConfig(slot string) cdc.Config {
 	config := s.config.Stream
 	config.Conn, config.Slot, config.Start, config.Temporary = s.config.Conn, slot, 0, false
+	config.SchemaChanges, config.BeforeConnect = true, s.config.BeforeConnect
 	config.MemoryLimit, config.Logger = s.config.ClientMemory, s.config.Logger
 	return config
 }
@@ -205,6 +206,9 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 	}
 	defer s.streams.add(named, one.stream)()
 	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot)
+	if !one.auto {
+		s.work.Go(func() { one.watch(ctx, cancel) })
+	}
 	if c, ok := one.client.(*socket); ok {
 		// Its end closes the connection, over which the farewell is still to go.
 		talking, hang := context.WithCancel(context.WithoutCancel(ctx))

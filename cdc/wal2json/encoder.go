@@ -86,7 +86,7 @@ func written(c *cdc.Change) bool {
 			}
 		}
 		return false
-	case cdc.KindInsert, cdc.KindMessage:
+	case cdc.KindInsert, cdc.KindMessage, cdc.KindSchema:
 		return true
 	default:
 		return false
@@ -99,6 +99,9 @@ func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
 	if c.Kind == cdc.KindMessage {
 		e.message(c.Message)
 		return nil
+	}
+	if c.Kind == cdc.KindSchema {
+		return e.schema(ctx, c)
 	}
 	d, err := e.describe(ctx, c.Relation)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/cdc"
@@ -33,6 +34,7 @@ type streamFlags struct {
 	listen, serverHost, serverPort     string
 	tokens                             []string
 	tokenFile, tlsCert, tlsKey         string
+	passwordFile, passwordCommand      string
 	logFormat                          string
 	verbose                            bool
 }
@@ -68,6 +70,8 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.db, "db", "", "`name` of the database (default $DBNAME)")
 	flags.StringVar(&f.user, "user", "", "`role` (default $PGUSER)")
 	flags.StringVar(&f.password, "password", "", "`password`; others see it in the list of processes: prefer $PGPASS")
+	flags.StringVar(&f.passwordFile, "password-file", "", "`file` with the password, read again for each connection")
+	flags.StringVar(&f.passwordCommand, "password-command", "", "`command` that prints the password, run for each connection: for tokens that expire")
 	flags.StringVar(&f.pgHost, "pgHost", "", "`host` of Postgres (default $PGHOST)")
 	flags.StringVar(&f.pgPort, "pgPort", "", "`port` of Postgres (default $PGPORT)")
 	flags.StringVar(&f.listen, "listen", "", "`host:port` to listen on (default "+defaultListen+")")
@@ -87,6 +91,8 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.Int64Var(&f.config.ClientMemory, "client-memory", f.config.ClientMemory, "`bytes` that may wait for a client")
 	flags.DurationVar(&f.config.HeartbeatInterval, "heartbeat", f.config.HeartbeatInterval, "how often clients are told the position and pinged")
 	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
+	flags.StringVar(&f.config.Stream.SpillFolder, "spill-folder", "", "`folder` of the temporary files of transactions that are larger than --client-memory (default $TMPDIR)")
+	flags.Int64Var(&f.config.Stream.SpillLimit, "spill-limit", 0, "`bytes` that the temporary files of one client may take; negative: refuse such transactions (default 16 GiB)")
 	flags.DurationVar(&f.config.WriteTimeout, "write-timeout", f.config.WriteTimeout, "how long a client may take to read")
 	flags.DurationVar(&f.config.SnapshotIdle, "snapshot-idle", f.config.SnapshotIdle, "how long a snapshot is held that nobody reads")
 	flags.DurationVar(&f.config.SnapshotMax, "snapshot-max", f.config.SnapshotMax, "how long a snapshot is held at most, even while it is read")
@@ -97,6 +103,7 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	}
 	cmd.MarkFlagsMutuallyExclusive("listen", "serverHost")
 	cmd.MarkFlagsMutuallyExclusive("listen", "serverPort")
+	cmd.MarkFlagsMutuallyExclusive("password", "password-file", "password-command")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 }
 
@@ -152,6 +159,7 @@ func (f *streamFlags) read(cmd *cobra.Command) (config cdcserver.Config, address
 	if config.Conn, err = f.connection(cmd); err != nil {
 		return config, "", err
 	}
+	config.BeforeConnect = f.credentials()
 	config.Tokens = append(config.Tokens, f.tokens...)
 	if len(f.tokens) == 0 && f.tokenFile == "" {
 		config.Tokens = split(os.Getenv("DELTA_STREAM_TOKEN"), ",")
@@ -214,10 +222,12 @@ func (f *streamFlags) connection(cmd *cobra.Command) (*pgx.ConnConfig, error) {
 			}
 		}
 	}
-	config, err := pgx.ParseConfig(target)
+	// As every other command does: what is for pools alone, such as pool_max_conns, would go to the server as a setting, which refuses it.
+	pooled, err := pgxpool.ParseConfig(target)
 	if err != nil {
 		return nil, err // pgx hides the password
 	}
+	config := pooled.ConnConfig
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectPatience
 	}

@@ -61,6 +61,8 @@ func TestStreamSaysWhatIsWrong(t *testing.T) {
 		{exitUsage, "ALTER ROLE", []string{"--database-url", strings.Replace(url, c.User+":"+c.Password, d.Name+":x", 1)}},
 		{exitUnreachable, "cannot be reached", []string{"--database-url", "postgres://127.0.0.1:1/x"}},
 		{exitUnreachable, "does not exist", []string{"--database-url", url + "_not"}},
+		{exitUsage, "pool_max_conns", []string{"--database-url", url + "?pool_max_conns=many"}},
+		{exitUsage, "--insecure", []string{"--database-url", url + "?pool_max_conns=3", "--listen", "0.0.0.0:0"}}, // it goes as far as that
 	} {
 		r := command(t, []string{"DATABASE_URL=", "DELTA_DATABASE_URL=", "DBNAME=", "PGDATABASE=", "DELTA_STREAM_TOKEN="}, append([]string{"stream"}, one.args...)...)
 		require.Equal(t, one.code, r.code, "%v: %s", one.args, r.stderr)

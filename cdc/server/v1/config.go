@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path"
@@ -17,6 +18,8 @@ type Config struct {
 	// Conn connects to the database, as a role that may replicate, may read the tables, may create publications, and owns
 	// the tables that are to be streamed or is a superuser. It is copied.
 	Conn *pgx.ConnConfig
+	// BeforeConnect is given a copy of the configuration before each connection is made, and may change it, as in [cdc.Config].
+	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
 	// Installation names this installation among others that serve the same database: it goes by what it has made under
 	// this name, also after a restart, and touches nothing else. Default: "default". 1 to 30 of a-z, 0-9 and _.
 	Installation string

@@ -59,7 +59,7 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns = settings.Own(config.Conn), connections
+	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = settings.Own(config.Conn), connections, config.BeforeConnect
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, err

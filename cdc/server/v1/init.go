@@ -125,7 +125,13 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	conn, err := pgx.ConnectConfig(ctx, settings.Own(h.config.Conn))
+	config := settings.Own(h.config.Conn)
+	if before := h.config.BeforeConnect; before != nil {
+		if err := before(ctx, config); err != nil {
+			return "", fmt.Errorf("connecting: %w", err)
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return "", fmt.Errorf("connecting: %w", err)
 	}
@@ -149,7 +155,7 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: h.config.Conn, Slot: slot})
+	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot})
 	if errors.Is(err, cdc.ErrExists) { // somebody was faster, and the slot is theirs
 		err = errors.Join(err, h.markers.write(ctx, conn, h.markers.changes))
 	}

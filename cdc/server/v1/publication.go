@@ -3,7 +3,6 @@ package v1
 import (
 	"context"
 	"fmt"
-	"path"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -190,7 +189,7 @@ func (h *Handler) wanted(ctx context.Context, db cdc.DB) (wanted map[string]publ
 // allows tells whether a table may be read and streamed.
 func (h *Handler) allows(schema, table string) bool {
 	for _, pattern := range h.config.Tables {
-		if match, err := path.Match(pattern, schema+"."+table); match && err == nil || pattern == "*" {
+		if match, err := cdc.MatchTable(pattern, schema+"."+table); match && err == nil {
 			return true
 		}
 	}

@@ -82,7 +82,12 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 		delete(h.streams, s)
 		h.mu.Unlock()
 	}()
-	if status, text := s.open(ctx, slot); status != 0 {
+	schema := r.URL.Query().Get("schema")
+	if schema != "" && schema != "true" && schema != "false" {
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("schema %.100q: it must be true or false", schema), "")
+		return
+	}
+	if status, text := s.open(ctx, slot, schema == "true"); status != 0 {
 		refuse(w, status, text, "")
 		return
 	}
@@ -112,8 +117,8 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request) {
 	work.Wait()
 }
 
-// open finds the slot and begins to read it; a status other than zero says why not.
-func (s *streaming) open(ctx context.Context, slot string) (status int, text string) {
+// open finds the slot and begins to read it; a status other than zero says why not. schema adds how tables have changed to the frames.
+func (s *streaming) open(ctx context.Context, slot string, schema bool) (status int, text string) {
 	h := s.handler
 	made, err := h.made(ctx, slot)
 	if err == nil && !made {
@@ -122,7 +127,8 @@ func (s *streaming) open(ctx context.Context, slot string) (status int, text str
 	if err == nil {
 		config := h.config.Stream
 		config.Conn, config.Slot, config.Logger, config.Start = h.config.Conn, slot, h.config.Logger, 0
-		config.Publications = []string{h.markers.changes, h.markers.inserts}
+		config.BeforeConnect = h.config.BeforeConnect
+		config.Publications, config.SchemaChanges = []string{h.markers.changes, h.markers.inserts}, schema
 		s.stream, err = cdc.Open(ctx, config)
 	}
 	var resync *cdc.ResyncError

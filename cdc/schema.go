@@ -1,0 +1,88 @@
+package cdc
+
+import "strings"
+
+// SchemaChange is how a table differs from what it was at its change before. It comes right before the first change under the new shape.
+type SchemaChange struct {
+	// Previous is the table as it was.
+	Previous *Relation
+	// Recreated tells of another table under the same name, Renamed of the same table under another one.
+	Recreated, Renamed bool
+	// Identity tells that the replica identity is another one.
+	Identity bool
+	// Added and Dropped name columns; Retyped those whose type or modifier is another one. A column that was renamed is dropped and added.
+	Added, Dropped, Retyped []string
+}
+
+// String is for people to read.
+func (s *SchemaChange) String() string {
+	var parts []string
+	for _, part := range []struct {
+		is   bool
+		text string
+	}{
+		{s.Recreated, "made anew"},
+		{s.Renamed, "renamed from " + s.Previous.Name()},
+		{s.Identity, "another replica identity"},
+		{len(s.Added) > 0, "added " + strings.Join(s.Added, ", ")},
+		{len(s.Dropped) > 0, "dropped " + strings.Join(s.Dropped, ", ")},
+		{len(s.Retyped) > 0, "retyped " + strings.Join(s.Retyped, ", ")},
+	} {
+		if part.is {
+			parts = append(parts, part.text)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// shapes are the tables as they were at their last change, across connections. They belong to the goroutine that calls Next.
+type shapes struct {
+	tables map[uint32]*Relation
+	names  map[string]uint32
+}
+
+func newShapes() *shapes { return &shapes{tables: map[uint32]*Relation{}, names: map[string]uint32{}} }
+
+// note returns how a table differs from what it was, nil where it does not or was not seen before.
+func (s *shapes) note(r *Relation) *SchemaChange {
+	before := s.tables[r.OID]
+	if before == r {
+		return nil
+	}
+	var change *SchemaChange
+	switch other, known := s.names[r.Name()]; {
+	case before != nil:
+		change = compareShapes(before, r)
+		if before.Name() != r.Name() && s.names[before.Name()] == r.OID {
+			delete(s.names, before.Name())
+		}
+	case known && other != r.OID:
+		change = compareShapes(s.tables[other], r)
+		change.Recreated = true
+	}
+	s.tables[r.OID], s.names[r.Name()] = r, r.OID
+	if change == nil || change.String() == "" {
+		return nil
+	}
+	return change
+}
+
+func compareShapes(before, after *Relation) *SchemaChange {
+	change := &SchemaChange{Previous: before, Renamed: before.Name() != after.Name(), Identity: before.Identity != after.Identity}
+	for _, c := range after.Columns {
+		switch i := before.Index(c.Name); {
+		case i < 0:
+			change.Added = append(change.Added, c.Name)
+		case before.Columns[i].TypeOID != c.TypeOID || before.Columns[i].Modifier != c.Modifier:
+			change.Retyped = append(change.Retyped, c.Name)
+		case before.Columns[i].Key != c.Key:
+			change.Identity = true
+		}
+	}
+	for _, c := range before.Columns {
+		if after.Index(c.Name) < 0 {
+			change.Dropped = append(change.Dropped, c.Name)
+		}
+	}
+	return change
+}

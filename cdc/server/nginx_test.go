@@ -1,0 +1,141 @@
+package server_test
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+)
+
+// nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off: without it,
+// compression keeps small events. Its patience is short.
+const nginxConfig = `
+daemon off;
+master_process off;
+pid %[1]s/pid;
+error_log %[1]s/error.log;
+events { worker_connections 64; }
+http {
+    access_log off;
+    gzip on;
+    gzip_types text/event-stream;
+    gzip_min_length 0;
+    client_body_temp_path %[1]s/body;
+    proxy_temp_path %[1]s/proxy;
+    fastcgi_temp_path %[1]s/fastcgi;
+    uwsgi_temp_path %[1]s/uwsgi;
+    scgi_temp_path %[1]s/scgi;
+    server {
+        listen %[2]s;
+        location / {
+            proxy_pass %[3]s;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $http_connection;
+            proxy_set_header Host $host;
+            proxy_read_timeout %[4]s;
+        }
+    }
+}
+`
+
+// behindNginx has the harness called through a real nginx, which cuts what is silent for so long.
+func behindNginx(t *testing.T, h *harness, patience string) {
+	t.Helper()
+	binary := os.Getenv("DELTA_NGINX")
+	if binary == "" {
+		found, err := exec.LookPath("nginx")
+		if err != nil {
+			t.Skip("there is no nginx on PATH: install Debian's package nginx, or name a binary in DELTA_NGINX")
+		}
+		binary = found
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	dir := t.TempDir()
+	config := filepath.Join(dir, "nginx.conf")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, address, h.url, patience), 0o600))
+	var output bytes.Buffer
+	nginx := exec.Command(binary, "-p", dir, "-c", config)
+	nginx.Stdout, nginx.Stderr = &output, &output
+	require.NoError(t, nginx.Start())
+	t.Cleanup(func() {
+		_ = nginx.Process.Kill()
+		_ = nginx.Wait()
+		if t.Failed() {
+			t.Log(output.String())
+		}
+	})
+	direct := h.url
+	h.url = "http://" + address
+	t.Cleanup(func() { h.url = direct })
+	require.Eventually(t, func() bool {
+		response, err := http.Get(h.url + "/livez")
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}, cdctest.Patience, 20*time.Millisecond)
+}
+
+func TestStreamsPassAProxyThatBuffersAndCuts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil) // a heartbeat each 200 milliseconds
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	behindNginx(t, h, "2s")
+	events, _ := h.follow("/v2/tail")
+	socket := h.dial("/v2/slots/" + h.s + "/stream")
+	// Nothing happens for longer than the proxy waits: the positions come one by one.
+	for silent := time.Now().Add(5 * time.Second); time.Now().Before(silent); {
+		require.Equal(t, "position", events().kind)
+		m, err := socket.any()
+		require.NoError(t, err)
+		require.Equal(t, "position", m.Type)
+	}
+	h.Exec(`insert into account (id) values (1)`)
+	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
+	require.Equal(t, "insert", socket.read().Changes[0].Kind)
+}
+
+// The same without heartbeats, so that the test before says something.
+func TestAProxyCutsAStreamWithoutHeartbeats(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	behindNginx(t, h, "1s")
+	socket := h.dial("/v2/slots/" + h.s + "/stream")
+	m, err := socket.any()
+	require.NoError(t, err)
+	require.Equal(t, "position", m.Type)
+	_, err = socket.any()
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), "deadline", "it was cut, and did not only wait")
+}
+
+// Without heartbeats that would fill the buffers of the proxy, a change comes only if those are off.
+func TestAProxyDoesNotBufferEvents(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
+	h.Exec(accounts)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+	behindNginx(t, h, "1h")
+	events, _ := h.follow("/v2/slots/" + h.s + "/stream")
+	require.Equal(t, "position", events().kind)
+	h.Exec(`insert into account (id) values (1)`)
+	require.Equal(t, "insert", changes(events)().Changes[0].Kind)
+}

@@ -1,0 +1,39 @@
+package wal2json
+
+import (
+	"context"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// schema writes how a table has changed, which the format of the plugin does not have: only a stream with [cdc.Config.SchemaChanges] has it.
+func (e *Encoder) schema(ctx context.Context, c *cdc.Change) error {
+	d, err := e.describe(ctx, c.Relation)
+	if err != nil {
+		return err
+	}
+	e.out = append(e.out, `","schema":`...)
+	e.out = AppendString(e.out, c.Relation.Schema)
+	e.out = append(e.out, `,"table":`...)
+	e.out = AppendString(e.out, c.Relation.Table)
+	e.out = append(e.out, `,"columnnames":[`...)
+	for i, column := range c.Relation.Columns {
+		e.out = appendComma(e.out, i)
+		e.out = AppendString(e.out, column.Name)
+	}
+	e.out = append(e.out, `],"columntypes":[`...)
+	for i, name := range d.types {
+		e.out = append(appendComma(e.out, i), name...)
+	}
+	e.out = append(e.out, `],"change":`...)
+	e.out = AppendString(e.out, c.Schema.String())
+	e.out = append(e.out, '}')
+	return nil
+}
+
+func appendComma(out []byte, i int) []byte {
+	if i > 0 {
+		out = append(out, ',')
+	}
+	return out
+}
