@@ -96,16 +96,14 @@ func (b *bell) ring(payload string) {
 }
 
 func (b *bell) listen(ctx context.Context) {
+	retry := backoff{shortest: bellRetry, longest: bellRetry} // they do not all listen anew in the same moment
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(bellRetry):
-		}
+		_ = pause(ctx, retry.delay())
 	}
 }
 
