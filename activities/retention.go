@@ -63,7 +63,8 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 	}
 	for i, id := range ended.GivenUp {
 		a.Logger.Warn("a degraded resource was kept for its retention and is removed without having been synced",
-			"kind", a.Handler.Kind(), IDField(id, &id, a.HashObjectIDs), "namespace", ended.Namespaces[i], "generation", ended.Generations[i], "workflow_id", WorkflowID(ctx),
+			"kind", a.Handler.Kind(), IDField(id, &id, a.HashObjectIDs), "namespace", ended.Namespaces[i], "generation", ended.Generations[i],
+			"attempt", ended.Attempts[i], "workflow_id", WorkflowID(ctx),
 			"last_error", shorten.Text(ended.LastErrors[i], maxShownError))
 	}
 	if ended.Expired+ended.Retried > 0 && batched {

@@ -56,7 +56,7 @@ finalizing AS (
 ),
 removed AS (
     DELETE FROM delta_resource r WHERE r.id = ANY (ARRAY(SELECT e.id FROM ended e WHERE NOT e.expires AND NOT e.heals AND NOT e.finalizes AND e.kept_until <= now()))
-    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.namespace, r.generation, r.errors
+    RETURNING r.id, r.state, r.object_id, r.hashed_id, r.namespace, r.generation, r.attempt, r.errors
 ),
 prolonged AS (
     UPDATE delta_resource r SET due_at = e.kept_until, dispatch_at = e.kept_until + $11::interval
@@ -70,6 +70,7 @@ SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried
         FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
     ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
     ARRAY(SELECT r.generation FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::bigint[] AS generations,
+    ARRAY(SELECT r.attempt FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::integer[] AS attempts,
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors
 `
 
@@ -95,6 +96,7 @@ type EndRetentionRow struct {
 	GivenUp     []string
 	Namespaces  []string
 	Generations []int64
+	Attempts    []int32
 	LastErrors  []string
 }
 
@@ -128,6 +130,7 @@ func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionPar
 		&i.GivenUp,
 		&i.Namespaces,
 		&i.Generations,
+		&i.Attempts,
 		&i.LastErrors,
 	)
 	return i, err

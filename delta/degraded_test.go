@@ -71,7 +71,9 @@ func TestWhatIsHopelessIsNotRetriedAndIsRemovedWithAWarning(t *testing.T) {
 		g.await("ann", gone)
 		g.await("bob", gone)
 		require.EqualValues(t, 2, calls.Load())
-		until(t, func() bool { return g.logs.has("is removed without having been synced", "object_id=bob") })
+		until(t, func() bool {
+			return g.logs.has("is removed without having been synced", "object_id=bob ", "namespace=default ", "generation=1 ", "attempt=1 ", "workflow_id=")
+		})
 		require.True(t, g.logs.has("is removed", "level=WARN", "kind="+g.kind, "object_id=ann", "422 no such plan"), g.logs)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,19 +16,34 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// linesOf are the lines of a log in JSON.
-func linesOf(t *testing.T, logs *bytes.Buffer) (all []map[string]any) {
+// linesBuffer is written by the goroutine of a timer, too.
+type linesBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *linesBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// take returns the lines since it was called last.
+func (b *linesBuffer) take(t *testing.T) (all []map[string]any) {
 	t.Helper()
-	for decoder := json.NewDecoder(bytes.NewReader(logs.Bytes())); decoder.More(); {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for decoder := json.NewDecoder(&b.buf); decoder.More(); {
 		var line map[string]any
 		require.NoError(t, decoder.Decode(&line))
 		all = append(all, line)
 	}
+	b.buf.Reset()
 	return all
 }
 
 // newFailureLog is the log of failures of a client that is not started.
-func newFailureLog(logs *bytes.Buffer) *failureLog {
+func newFailureLog(logs *linesBuffer) *failureLog {
 	c := &Client{config: Config{Logger: slog.New(slog.NewJSONHandler(logs, nil))}}
 	return &failureLog{client: c, window: failureWindow}
 }
@@ -40,7 +56,7 @@ func failed(kind, id string, err error) Failure {
 func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var logs bytes.Buffer
+		var logs linesBuffer
 		l := newFailureLog(&logs)
 		began := time.Now()
 		for _, f := range []struct {
@@ -55,7 +71,7 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 		degraded := failed("page", "z", errors.New("the last"))
 		degraded.IsDegraded = true
 		l.add(degraded) // so has another level
-		lines := linesOf(t, &logs)
+		lines := logs.take(t)
 		require.Len(t, lines, 12)
 		for i := range 10 {
 			require.Equal(t, "an attempt failed; it is tried again", lines[i]["msg"])
@@ -63,15 +79,14 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 		}
 		require.Equal(t, "user", lines[10]["kind"])
 		require.Equal(t, "WARN", lines[11]["level"])
-		logs.Reset()
 
 		time.Sleep(failureWindow - time.Nanosecond)
 		synctest.Wait()
-		require.Empty(t, linesOf(t, &logs), "the window is open")
+		require.Empty(t, logs.take(t), "the window is open")
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, 10*time.Second, time.Since(began))
-		lines = linesOf(t, &logs)
+		lines = logs.take(t)
 		require.Len(t, lines, 1, "the kinds and levels that were not in masses have no summary")
 		require.Equal(t, "INFO", lines[0]["level"])
 		require.Equal(t, "more attempts of the kind have failed; they have no lines of their own", lines[0]["msg"])
@@ -79,23 +94,20 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 		require.EqualValues(t, 16, lines[0]["failures"])
 		require.Equal(t, "10s", lines[0]["within"])
 		require.Equal(t, []any{"7 × 503", "5 × 429", "3 × gone"}, lines[0]["errors"])
-		logs.Reset()
 
 		// The next failure opens another window.
 		for range 11 {
 			l.add(failed("page", "again", errors.New("500")))
 		}
-		require.Len(t, linesOf(t, &logs), 10)
-		logs.Reset()
+		require.Len(t, logs.take(t), 10)
 		l.flush()
-		lines = linesOf(t, &logs)
+		lines = logs.take(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, 1, lines[0]["failures"])
 		require.Equal(t, []any{"1 × 500"}, lines[0]["errors"])
-		logs.Reset()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		require.Empty(t, linesOf(t, &logs), "what was flushed is not logged again")
+		require.Empty(t, logs.take(t), "what was flushed is not logged again")
 	})
 }
 
@@ -103,7 +115,7 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var logs bytes.Buffer
+		var logs linesBuffer
 		l := newFailureLog(&logs)
 		for i := range loggedFailures + maxCountedErrors {
 			l.add(failed("page", "x", fmt.Errorf("odd %d", i)))
@@ -113,9 +125,9 @@ func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 			l.add(failed("page", "x", fmt.Errorf("odd %d", loggedFailures)))
 		}
 		require.Len(t, l.windows[failureKey{"page", slog.LevelInfo}].byError, maxCountedErrors)
-		logs.Reset()
+		_ = logs.take(t)
 		l.flush()
-		lines := linesOf(t, &logs)
+		lines := logs.take(t)
 		require.Len(t, lines, 1)
 		require.EqualValues(t, maxCountedErrors+8, lines[0]["failures"], "all are counted")
 		require.Equal(t, "5 × odd 10", lines[0]["errors"].([]any)[0])

@@ -99,6 +99,7 @@ func measurePass(p *db.MeasurePassesRow, now time.Time) (LastPassMeasurement, er
 
 // measureLag says how far the listings of a kind are behind, and of each of its shards: the kind as far as the one that is furthest behind.
 func (k *KindStatus) measureLag(now time.Time) {
+	defer k.forgetSince()
 	if k.ListsNothing {
 		return
 	}
@@ -125,5 +126,13 @@ func (k *KindStatus) measureLag(now time.Time) {
 			continue
 		}
 		named, k.LastSuccess = true, s.LastSuccess
+	}
+}
+
+// forgetSince leaves out what only the lag is computed from, so that callers can compare what they are given.
+func (k *KindStatus) forgetSince() {
+	k.informsSince = time.Time{}
+	for i := range k.Shards {
+		k.Shards[i].namedSince = time.Time{}
 	}
 }

@@ -98,6 +98,7 @@ func (b *bell) ring(payload string) {
 }
 
 func (b *bell) listen(ctx context.Context) {
+	retry := backoff{shortest: bellRetry, longest: bellRetry} // they do not all listen anew in the same moment
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
@@ -108,11 +109,11 @@ func (b *bell) listen(ctx context.Context) {
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
-		retry := bellRetry
+		delay := retry.delay()
 		if errors.Is(err, errNotHeard) {
-			retry = bellPooled
+			delay = bellPooled
 		}
-		_ = pause(ctx, retry) // the loop looks at the context
+		_ = pause(ctx, delay) // the loop looks at the context
 	}
 }
 

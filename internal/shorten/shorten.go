@@ -1,4 +1,4 @@
-// Package texts cuts texts of others, so that they can be stored and shown.
+// Package shorten cuts texts of others, so that they can be stored and shown.
 package shorten
 
 import (
