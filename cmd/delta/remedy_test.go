@@ -40,6 +40,7 @@ var remedies = map[string]struct {
 	"SeePasses":             {remedy.SeePasses(oddKind), 1},
 	"CorrectStale":          {remedy.CorrectStale(oddKind), 1},
 	"CorrectRefused":        {remedy.CorrectRefused(oddKind), 1},
+	"UnderstandObjects":     {remedy.UnderstandObjects(oddKind), 1},
 	"DecideWithheld":        {remedy.DecideWithheld(oddKind), 2},
 	"DecideWithheldOfShard": {remedy.DecideWithheldOfShard(oddKind, oddID), 2},
 	"ShardFlag":             {"delta informs approve account" + remedy.ShardFlag(oddID), 1},

@@ -150,7 +150,7 @@ func StartFinalizer(kind string) string {
 // UnderstandObjects is for stored objects that no worker which runs decodes.
 func UnderstandObjects(kind string) string {
 	return "start a client whose controller understands them (an older version, or one with Upgrade), or inform their objects again. " +
-		"delta resources list --kind " + kind + " --state scheduled names them, delta resources explain says what does not decode"
+		"To see them: delta resources list --kind " + quote(kind) + " --state scheduled. The explanation of each says what does not decode"
 }
 
 // CorrectStale is for objects that are listed in an older version than the stored one.
