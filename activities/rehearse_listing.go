@@ -49,5 +49,8 @@ func (p *pass) next(options deltatype.InformOptions) deltatype.InformOptions {
 			last = before // a cursor never moves back
 		}
 	}
+	if last.After(p.began) {
+		last = p.began // nor is it later than the pass
+	}
 	return a.withCursor(options, cursor, last, p.began)
 }
