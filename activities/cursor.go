@@ -68,6 +68,11 @@ func (p *pass) warnPosition() {
 	}
 }
 
+// isTrusted reports whether what a complete listing has left out can be taken for gone. If not, it says nothing of what was deleted explicitly either.
+func (p *pass) isTrusted() bool {
+	return p.progress.Withheld == 0 && (p.progress.Listed > 0 || p.activities.Listing.MostDeletedShare >= 1)
+}
+
 // moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
 //
 // It stays where more objects were refused than are kept: an incremental listing would not name the others again, once the controller takes them.
@@ -80,8 +85,9 @@ func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 		return nil
 	}
 	p.warnPosition()
+	whole := complete && p.isTrusted()
 	err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: complete,
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: whole, Overlap: p.activities.Listing.Overlap,
 	})
 	if err != nil {
 		return fmt.Errorf("moving the cursor of kind %s: %w", p.in.Kind, err)
@@ -91,7 +97,7 @@ func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 			return err
 		}
 	}
-	if !complete {
+	if !whole {
 		return nil
 	}
 	return p.activities.wakeUnlisted(ctx, p.in.Kind, p.in.Options.Shard)

@@ -127,6 +127,9 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 		}
 		p.log().Warn("a listing names objects that cannot be taken; the others are", fields...)
 	}
+	if p.in.Gone {
+		return nil // it has listed nothing; the shard may be named again
+	}
 	if complete {
 		if err := db.New().ForgetUnlisted(ctx, p.activities.Pool, db.ForgetUnlistedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Began: p.began}); err != nil {
 			return fmt.Errorf("removing refused objects that are no longer listed: %w", err)

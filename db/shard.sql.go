@@ -19,6 +19,9 @@ WITH forgotten AS (
 ),
 passes AS (
     DELETE FROM delta_inform i USING forgotten f WHERE i.kind = f.kind AND i.shard = f.shard
+),
+refused AS (
+    DELETE FROM delta_refused x USING forgotten f WHERE x.kind = f.kind AND x.shard = f.shard
 )
 SELECT f.shard FROM forgotten f
 `
@@ -28,7 +31,7 @@ type ForgetShardParams struct {
 	Shard string
 }
 
-// A shard that is gone, and of which nothing is left, with the history of its passes: no later pass of it would trim that.
+// A shard that is gone, and of which nothing is left, with the history of its passes and its refused objects: no later pass of it would trim them.
 func (q *Queries) ForgetShard(ctx context.Context, db DBTX, arg ForgetShardParams) (int64, error) {
 	result, err := db.Exec(ctx, forgetShard, arg.Kind, arg.Shard)
 	if err != nil {
@@ -110,11 +113,12 @@ INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, info
 VALUES ($1, $2, least($3::timestamptz, now()), coalesce($4::text, ''),
     CASE WHEN $4::text IS NOT NULL THEN $5::timestamptz END, CASE WHEN $6::boolean THEN $5::timestamptz END)
 ON CONFLICT (kind, shard) DO UPDATE
-SET last_inform_time = least(greatest(s.last_inform_time, excluded.last_inform_time), now()),
-    inform_cursor = CASE WHEN $5::timestamptz >= coalesce(s.inform_cursor_at, '-infinity') THEN coalesce($4::text, s.inform_cursor)
-        ELSE s.inform_cursor END,
-    inform_cursor_at = greatest(s.inform_cursor_at, excluded.inform_cursor_at),
-    last_full_listing = greatest(s.last_full_listing, excluded.last_full_listing)
+SET last_inform_time = least(now(), greatest(
+        excluded.last_inform_time, CASE WHEN s.last_inform_time - $7::interval <= $5::timestamptz THEN s.last_inform_time END)),
+    inform_cursor = CASE WHEN $5::timestamptz >= coalesce(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, '-infinity')
+        THEN coalesce($4::text, s.inform_cursor) ELSE s.inform_cursor END,
+    inform_cursor_at = greatest(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, excluded.inform_cursor_at),
+    last_full_listing = greatest(CASE WHEN s.last_full_listing <= now() THEN s.last_full_listing END, excluded.last_full_listing)
 `
 
 type MoveInformCursorParams struct {
@@ -124,10 +128,12 @@ type MoveInformCursorParams struct {
 	Cursor         *string
 	Began          time.Time
 	Complete       bool
+	Overlap        time.Duration
 }
 
 // After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
-// then. Of passes that ran side by side, the position of the one that began last counts.
+// then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
+// set back or another database took over, counts for nothing: such a pass was given everything.
 func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) error {
 	_, err := db.Exec(ctx, moveInformCursor,
 		arg.Kind,
@@ -136,6 +142,7 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 		arg.Cursor,
 		arg.Began,
 		arg.Complete,
+		arg.Overlap,
 	)
 	return err
 }

@@ -154,3 +154,25 @@ func (b *logBuffer) has(texts ...string) bool {
 		return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) })
 	})
 }
+
+// What was deleted explicitly is removed once a complete listing leaves it out. One that leaves out so much that it is withheld says nothing of it.
+func TestAWithheldListingIsNoProofThatADeletedResourceIsGone(t *testing.T) {
+	inListedGears(t, func(t *testing.T, g listedGear) {
+		c := g.startListed(briefRetentions, func(context.Context, job) error { return nil })
+		g.lists("a", "b", "c", "gone")
+		g.list(c)
+		_, err := c.Delete(t.Context(), g.kind, "gone")
+		require.NoError(t, err)
+		kept := "SELECT count(*) FROM delta_resource WHERE object_id = 'gone' AND state = 'deleted' AND due_at IS NULL AND dispatch_at IS NULL"
+		until(t, func() bool { return g.count(kept) == 1 }, "its retention has passed")
+
+		g.lists()
+		require.EqualValues(t, 3, g.list(c).Withheld)
+		require.Equal(t, 1, g.count(kept))
+		g.lists("a", "b", "c", "gone")
+		g.list(c)
+		require.Equal(t, 1, g.count(kept), "it is still listed")
+		g.lists("a", "b", "c")
+		until(t, func() bool { g.list(c); return g.states(g.kind)[deltatype.ResourceStateDeleted] == 0 })
+	})
+}

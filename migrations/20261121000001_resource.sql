@@ -525,7 +525,7 @@ RETURN greatest(
 -- have left out a listing within a tenth of the retention, so one that began in that time says nothing.
 CREATE FUNCTION delta_awaits_listing(kind text, shard text, cause delta_cause, since timestamptz, retention interval) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN cause IN ('work', 'command')
+RETURN cause IS NOT NULL AND cause IN ('work', 'command') -- what was imported from Delta on River has none
     AND EXISTS (SELECT FROM delta_controller c WHERE c.name = delta_awaits_listing.kind AND c.lists_all)
     AND coalesce(delta_listed_all_at(kind, shard) <= since + 0.1 * retention, TRUE);
 

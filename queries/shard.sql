@@ -8,16 +8,18 @@ SELECT * FROM delta_shard ORDER BY kind, shard;
 
 -- name: MoveInformCursor :exec
 -- After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
--- then. Of passes that ran side by side, the position of the one that began last counts.
+-- then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
+-- set back or another database took over, counts for nothing: such a pass was given everything.
 INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing)
 VALUES (@kind, @shard, least(@last_inform_time::timestamptz, now()), coalesce(sqlc.narg(cursor)::text, ''),
     CASE WHEN sqlc.narg(cursor)::text IS NOT NULL THEN @began::timestamptz END, CASE WHEN @complete::boolean THEN @began::timestamptz END)
 ON CONFLICT (kind, shard) DO UPDATE
-SET last_inform_time = least(greatest(s.last_inform_time, excluded.last_inform_time), now()),
-    inform_cursor = CASE WHEN @began::timestamptz >= coalesce(s.inform_cursor_at, '-infinity') THEN coalesce(sqlc.narg(cursor)::text, s.inform_cursor)
-        ELSE s.inform_cursor END,
-    inform_cursor_at = greatest(s.inform_cursor_at, excluded.inform_cursor_at),
-    last_full_listing = greatest(s.last_full_listing, excluded.last_full_listing);
+SET last_inform_time = least(now(), greatest(
+        excluded.last_inform_time, CASE WHEN s.last_inform_time - @overlap::interval <= @began::timestamptz THEN s.last_inform_time END)),
+    inform_cursor = CASE WHEN @began::timestamptz >= coalesce(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, '-infinity')
+        THEN coalesce(sqlc.narg(cursor)::text, s.inform_cursor) ELSE s.inform_cursor END,
+    inform_cursor_at = greatest(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, excluded.inform_cursor_at),
+    last_full_listing = greatest(CASE WHEN s.last_full_listing <= now() THEN s.last_full_listing END, excluded.last_full_listing);
 
 -- name: NameShards :many
 -- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
@@ -60,7 +62,7 @@ INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES (@kind, '', now())
 ON CONFLICT (kind, shard) DO UPDATE SET succeeded_at = excluded.succeeded_at, error = '';
 
 -- name: ForgetShard :execrows
--- A shard that is gone, and of which nothing is left, with the history of its passes: no later pass of it would trim that.
+-- A shard that is gone, and of which nothing is left, with the history of its passes and its refused objects: no later pass of it would trim them.
 WITH forgotten AS (
     DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
         SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND r.state <> 'deleted'
@@ -69,6 +71,9 @@ WITH forgotten AS (
 ),
 passes AS (
     DELETE FROM delta_inform i USING forgotten f WHERE i.kind = f.kind AND i.shard = f.shard
+),
+refused AS (
+    DELETE FROM delta_refused x USING forgotten f WHERE x.kind = f.kind AND x.shard = f.shard
 )
 SELECT f.shard FROM forgotten f;
 

@@ -39,7 +39,7 @@ func readPassword(file string) (string, error) {
 
 // askPassword runs a command with the shell. What it writes to its standard error is in the error, and what it prints never is.
 func askPassword(ctx context.Context, command string) (string, error) {
-	text, err := exec.CommandContext(ctx, "sh", "-c", command).Output() //nolint:gosec // it is the operator's own
+	text, err := exec.CommandContext(ctx, "sh", "-c", command).Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		return "", fmt.Errorf("--password-command: %w: %.200s", err, strings.TrimSpace(string(failed.Stderr)))
 	}
