@@ -47,8 +47,11 @@ type Consumer struct {
 // Attach begins to read as one of the consumers. After is the end of the last transaction that it has processed; 0: the last that it has
 // acknowledged. It must be closed.
 //
+// That a consumer was cut is not known after a restart. One that gives After finds out, with [ErrResyncNeeded]. One that gives 0 goes on where the
+// slot is, and misses what is between.
+//
 // It fails with an [*InvalidError] for an unknown name, with [ErrConsumerBusy], with [ErrClosed], with what has ended the stream, and with
-// [ErrResyncNeeded] where what follows is not kept any more. One that After never comes to gets that from Next.
+// [ErrResyncNeeded] where what follows is not kept any more.
 func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 	return f.attach(name, func(c *consumer) error {
 		switch {
@@ -126,6 +129,9 @@ func (r *Consumer) Close() {
 // Next waits for the next transaction. Its changes are shared with the other consumers, and must not be modified. It fails with the context's
 // error, with [ErrClosed], with [ErrResyncNeeded] for a consumer that was too far behind, or with what has ended the stream, after all
 // that came before. What is left unread of the transaction before is passed over.
+//
+// Transactions without changes come now and then, to be acknowledged and kept like others: where nothing else happens, and where another consumer's
+// backfill has read something. The changes of a large transaction may have to be waited for: Close ends that, and the context does not.
 func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	f, c := r.fanout, r.state
 	f.mu.Lock()
@@ -139,15 +145,11 @@ func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 		if !p.begins {
 			continue
 		}
-		known, err := r.skips(p)
-		if err != nil {
-			return nil, err
-		}
-		if !known && (p.of.Backfill == nil || p.of.Backfill.config.consumer == "" || p.of.Backfill.config.consumer == c.name) {
+		if !r.skips(p) {
 			c.delivered = append(c.delivered, delivery{p.of.EndLSN, number})
 			return r.transaction(p), nil
 		}
-		if len(c.delivered) == 0 && (!known || p.of.EndLSN == c.acknowledged) {
+		if len(c.delivered) == 0 && p.of.EndLSN == c.acknowledged {
 			c.acknowledge(p.of.EndLSN, f.after(number))
 			f.confirm()
 			f.broadcast()
@@ -155,29 +157,33 @@ func (r *Consumer) Next(ctx context.Context) (*Transaction, error) {
 	}
 }
 
-// skips passes over what the consumer has already. Nothing counts as acknowledged for it until the transaction that it has named comes.
-func (r *Consumer) skips(p *part) (known bool, err error) {
+// skips reports whether the consumer has a transaction already. Nothing counts as acknowledged for it until the one comes that it has named. That may
+// be none which comes again, because it had no changes: then the first one behind it is where the consumer goes on.
+func (r *Consumer) skips(p *part) bool {
 	c := r.state
-	switch {
-	case c.resume == 0:
-		return false, nil
-	case p.of.EndLSN < c.resume:
-		return true, nil
-	case p.of.EndLSN > c.resume:
-		c.next-- // for one who attaches with another position
-		return false, &ResyncError{
-			Slot: r.fanout.config.Slot, Reason: SlotAdvanced,
-			Detail: fmt.Sprintf("no transaction ends at %s, which consumer %q has named", c.resume, c.name),
-		}
+	if c.resume == 0 || p.of.EndLSN > c.resume {
+		c.resume = 0
+		return false
 	}
-	c.acknowledged, c.resume = c.resume, 0
-	return true, nil
+	if p.of.EndLSN == c.resume {
+		c.acknowledged, c.resume = c.resume, 0
+	}
+	return true
+}
+
+// isFor reports whether a consumer gets the changes of a transaction: not those of a backfill for another one.
+func (t *Transaction) isFor(consumer string) bool {
+	return t.Backfill == nil || t.Backfill.config.consumer == "" || t.Backfill.config.consumer == consumer
 }
 
 // take waits for the next part, with mu held.
 func (r *Consumer) take(ctx context.Context) (*part, error) {
 	f, c := r.fanout, r.state
-	defer func() { c.waiting = false }()
+	defer func() {
+		if c.reader == r { // or another one may wait by now
+			c.waiting = false
+		}
+	}()
 	for {
 		select {
 		case <-r.closed:
@@ -211,12 +217,21 @@ func (r *Consumer) take(ctx context.Context) (*part, error) {
 // transaction is one whose changes come part by part.
 func (r *Consumer) transaction(p *part) *Transaction {
 	t := *p.of
+	if !t.isFor(r.state.name) { // its end is a position like any other
+		t.Backfill, t.more = nil, func() ([]*Change, error) { return nil, io.EOF }
+		return &t
+	}
 	t.pending = p.changes
 	next, ended := r.state.next, p.ends
 	t.more = func() ([]*Change, error) {
 		r.fanout.mu.Lock()
 		defer r.fanout.mu.Unlock()
-		if ended || r.state.next != next { // the transaction after it was taken
+		switch {
+		case ended:
+			return nil, io.EOF
+		case r.state.reader != r:
+			return nil, ErrClosed // another reader has begun again, and next is its
+		case r.state.next != next: // the transaction after it was taken
 			return nil, io.EOF
 		}
 		p, err := r.take(context.Background())

@@ -1,6 +1,7 @@
 package cdc_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
 // The example is a program that needs a database, so it is run from here. Not parallel: it prints.
@@ -66,22 +68,46 @@ func TestTheExampleOfABackfillGoesOn(t *testing.T) {
 	require.Contains(t, token, `"done":true`)
 }
 
+// rowsSeen is a consumer that says when it may keep a position with all rows that it wants.
+type rowsSeen struct {
+	rows map[string]bool
+	all  func()
+}
+
+func (*rowsSeen) load(context.Context) (cdc.LSN, error) { return 0, nil }
+
+func (r *rowsSeen) apply(_ context.Context, t *cdc.Transaction) error {
+	for change, err := range t.Changes() {
+		if err != nil {
+			return err
+		}
+		r.rows[change.New[0].Text] = true
+	}
+	return nil
+}
+
+func (r *rowsSeen) save(context.Context, cdc.LSN) error {
+	if len(r.rows) == 2 {
+		r.all()
+	}
+	return nil
+}
+
 func TestTheExampleOfConsumersThatShareASlot(t *testing.T) {
 	d := newDatabase(t)
 	d.exec(`create table account (id int primary key)`, `create publication accounts for all tables`,
-		`select pg_create_logical_replication_slot('accounts', 'pgoutput')`, `insert into account values (1)`, `insert into account values (2)`)
-	stop := errors.New("stop")
-	var mu sync.Mutex
-	got := map[string][]string{}
-	err := shareSlot(t.Context(), d.config(), func(consumer string, change *cdc.Change) error {
-		mu.Lock()
-		defer mu.Unlock()
-		got[consumer] = append(got[consumer], change.New[0].Text)
-		if len(got[consumer]) == 2 {
-			return stop
-		}
-		return nil
-	})
-	require.ErrorIs(t, err, stop)
-	require.Equal(t, map[string][]string{"search": {"1", "2"}, "cache": {"1", "2"}}, got)
+		`select pg_create_logical_replication_slot('accounts', 'pgoutput')`, `insert into account values (1), (2)`)
+	var both sync.WaitGroup
+	both.Add(2)
+	search, cache := &rowsSeen{map[string]bool{}, sync.OnceFunc(both.Done)}, &rowsSeen{map[string]bool{}, sync.OnceFunc(both.Done)}
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+	defer cancel()
+	go func() {
+		both.Wait()
+		cancel()
+	}()
+	err := shareSlot(ctx, d.config(), search, cache)
+	require.ErrorIs(t, ctx.Err(), context.Canceled, "%v", err)
+	require.Equal(t, map[string]bool{"1": true, "2": true}, search.rows)
+	require.Equal(t, map[string]bool{"1": true, "2": true}, cache.rows)
 }

@@ -91,6 +91,7 @@ type Fanout struct {
 	last, told LSN
 	consumers  map[string]*consumer
 	pressed    time.Time // since when a full buffer has kept somebody waiting; zero while it does not
+	full       time.Time // when it did so last
 	err        error     // why there is no more
 	moved      chan struct{}
 }
@@ -208,6 +209,7 @@ func (f *Fanout) add(ctx context.Context, p *part) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.trim(); f.size > 0 && f.size+p.size > f.config.BufferLimit; f.trim() {
+		f.full = time.Now()
 		if f.dropFirst() {
 			continue
 		}
@@ -215,7 +217,7 @@ func (f *Fanout) add(ctx context.Context, p *part) error {
 			return err
 		}
 	}
-	if f.size+p.size <= f.config.BufferLimit/2 {
+	if f.size+p.size <= f.config.BufferLimit/2 || time.Since(f.full) > f.config.Patience {
 		f.pressed = time.Time{}
 	}
 	f.parts = append(f.parts, p)
@@ -250,9 +252,9 @@ func (f *Fanout) forgetFirst() {
 	f.first++
 }
 
-// rest is how long a full buffer is borne with; negative if nobody waits.
+// rest is how long a full buffer is borne with; negative if nobody waits: who begins to wait wakes the reader.
 func (f *Fanout) rest() time.Duration {
-	if f.pressed.IsZero() {
+	if f.pressed.IsZero() || !f.somebodyWaits() {
 		return -1
 	}
 	return max(0, f.config.Patience-time.Since(f.pressed))
@@ -267,14 +269,14 @@ func (f *Fanout) dropFirst() bool {
 	if f.pressed.IsZero() {
 		f.pressed = time.Now()
 	}
-	if time.Since(f.pressed) < f.config.Patience {
+	if time.Since(f.pressed) < f.config.Patience && f.firstIsUnread() {
 		return false
 	}
 	for _, c := range f.consumers {
 		if c.lost || c.kept > f.first {
 			continue
 		}
-		if c.reader != nil && c.next > f.first {
+		if c.hasRead(f.first) {
 			c.kept, c.forgot = f.first+1, true // it goes on, but cannot come back before it has acknowledged more
 			continue
 		}
@@ -289,6 +291,20 @@ func (f *Fanout) dropFirst() bool {
 	}
 	return true
 }
+
+// firstIsUnread reports whether somebody would be cut without the first part. Otherwise it is kept only for those that have read it and may come back:
+// a transaction that is larger than the buffer could not be read on for that.
+func (f *Fanout) firstIsUnread() bool {
+	for _, c := range f.consumers {
+		if !c.lost && c.kept <= f.first && !c.hasRead(f.first) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasRead reports whether a consumer that reads has a part behind it.
+func (c *consumer) hasRead(part int) bool { return c.reader != nil && c.next > part }
 
 func (f *Fanout) somebodyWaits() bool {
 	for _, c := range f.consumers {
@@ -372,7 +388,10 @@ func (f *Fanout) Consumers() []ConsumerStatus {
 	for _, c := range f.consumers {
 		status := ConsumerStatus{Name: c.name, Attached: c.reader != nil, Lost: c.lost, Acknowledged: c.acknowledged}
 		if !c.lost {
-			status.Waiting = f.end() - c.next
+			status.Waiting = f.end() - c.kept
+			if c.reader != nil {
+				status.Waiting = f.end() - c.next
+			}
 		}
 		all = append(all, status)
 	}

@@ -5,12 +5,19 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// shareSlot has two consumers read one slot. apply is called by both at the same time.
-func shareSlot(ctx context.Context, config *pgx.ConnConfig, apply func(consumer string, change *cdc.Change) error) error {
+// consumer is a program's own part of one: load gives the position that save has kept together with what apply has made of the changes; 0: none.
+type consumer interface {
+	load(ctx context.Context) (cdc.LSN, error)
+	apply(ctx context.Context, t *cdc.Transaction) error
+	save(ctx context.Context, at cdc.LSN) error
+}
+
+func shareSlot(ctx context.Context, config *pgx.ConnConfig, search, cache consumer) error {
 	fanout, err := cdc.OpenFanout(ctx, cdc.FanoutConfig{
 		Config:    cdc.Config{Conn: config, Slot: "accounts", Publications: []string{"accounts"}},
 		Consumers: []string{"search", "cache"},
@@ -19,39 +26,57 @@ func shareSlot(ctx context.Context, config *pgx.ConnConfig, apply func(consumer 
 		return err
 	}
 	defer fanout.Close()
-	ended := make(chan error)
-	for _, name := range []string{"search", "cache"} {
-		go func() { ended <- follow(ctx, fanout, name, apply) }()
-	}
-	return errors.Join(<-ended, <-ended)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return follow(ctx, fanout, "search", search) })
+	group.Go(func() error { return follow(ctx, fanout, "cache", cache) })
+	return group.Wait()
 }
 
 // follow reads as one consumer until the context ends.
-func follow(ctx context.Context, fanout *cdc.Fanout, name string, apply func(consumer string, change *cdc.Change) error) error {
-	consumer, err := fanout.Attach(name, 0)
-	if errors.Is(err, cdc.ErrResyncNeeded) { // it was away for too long: the changes from now on, and the table beside them
-		if consumer, err = fanout.Join(name); err == nil {
-			_, err = fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"})
-		}
+func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) error {
+	kept, err := c.load(ctx)
+	if err != nil {
+		return err
+	}
+	reader, copied := (*cdc.Consumer)(nil), make(<-chan struct{})
+	if kept != 0 {
+		reader, err = fanout.Attach(name, kept)
+	}
+	anew := kept == 0 || errors.Is(err, cdc.ErrResyncNeeded) // it was away for too long
+	if anew {
+		reader, err = fanout.Join(name) // the changes from now on, and the table beside them
 	}
 	if err != nil {
 		return err
 	}
-	defer consumer.Close()
-	for {
-		transaction, err := consumer.Next(ctx)
+	defer reader.Close()
+	defer context.AfterFunc(ctx, reader.Close)()
+	if anew {
+		backfill, err := fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"})
 		if err != nil {
 			return err
 		}
-		for change, err := range transaction.Changes() {
-			if err == nil {
-				err = apply(name, change)
-			}
-			if err != nil {
+		copied = backfill.Done()
+	}
+	for {
+		t, err := reader.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.apply(ctx, t); err != nil {
+			return err
+		}
+		select {
+		case <-copied:
+			anew = false
+		default:
+		}
+		if !anew { // or else a restart begins anew, for the table was not read to its end
+			if err := c.save(ctx, t.EndLSN); err != nil {
 				return err
 			}
 		}
-		if err := consumer.Ack(transaction.EndLSN); err != nil {
+		if err := reader.Ack(t.EndLSN); err != nil {
 			return err
 		}
 	}

@@ -322,11 +322,11 @@ func TestWrongUseOfAFanoutIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, cdc.ErrClosed)
 	_, err = f.Attach("a", first.EndLSN-1)
 	require.ErrorIs(t, err, cdc.ErrResyncNeeded)
-	nowhere := attach(t, f, "a", second.EndLSN-1)
-	_, err = nowhere.Next(t.Context())
-	require.ErrorIs(t, err, cdc.ErrResyncNeeded, "no transaction ends there")
-	nowhere.Close()
-	_, changes := take(t, attach(t, f, "a", 0))
+	between := attach(t, f, "a", second.EndLSN-1) // as the end of one without changes, which does not come again
+	_, changes := take(t, between)
+	require.Equal(t, []string{"insert [2]"}, changes)
+	between.Close()
+	_, changes = take(t, attach(t, f, "a", 0))
 	require.Equal(t, []string{"insert [2]"}, changes, "nothing was confirmed by it")
 }
 

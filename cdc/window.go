@@ -254,7 +254,7 @@ func (l *backfills) list() []*Backfill {
 	return nil
 }
 
-// add lets one run, if there is none of its table.
+// add lets one run, if there is none of its table for the same consumer of a [Fanout].
 func (l *backfills) add(b *Backfill, start func()) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -262,7 +262,7 @@ func (l *backfills) add(b *Backfill, start func()) error {
 		return ErrClosed
 	}
 	for _, other := range l.list() {
-		if other.oid == b.oid {
+		if other.oid == b.oid && other.config.consumer == b.config.consumer {
 			return invalid(FieldTable, b.config.Schema+"."+b.config.Table, "a table that is not being backfilled already")
 		}
 	}
