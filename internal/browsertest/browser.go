@@ -37,25 +37,7 @@ func New(t testing.TB) *Browser {
 		t.Skip("there is no chromedriver on this machine")
 	}
 	profile := newProfile(t)
-	// The driver chooses its port itself, and says which when it listens there: another process could take one that was chosen
-	// for it.
-	command := exec.CommandContext(context.Background(), driver, "--port=0")
-	out, err := command.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, command.Start())
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	lines, port := bufio.NewScanner(out), ""
-	for port == "" && lines.Scan() {
-		if found := listens.FindStringSubmatch(lines.Text()); found != nil {
-			port = found[1]
-		}
-	}
-	require.NotEmpty(t, port, "chromedriver has ended, or does not say where it listens: %v", lines.Err())
-	go func() { _, _ = io.Copy(io.Discard, out) }() // or else it would wait for a reader
-	b := &Browser{t: t, session: "http://127.0.0.1:" + port}
+	b := &Browser{t: t, session: "http://127.0.0.1:" + startDriver(t, driver)}
 
 	var created struct {
 		SessionID string `json:"sessionId"`
@@ -69,6 +51,33 @@ func New(t testing.TB) *Browser {
 	b.session += "/session/" + created.SessionID
 	t.Cleanup(func() { b.Call(http.MethodDelete, "", nil, nil) })
 	return b
+}
+
+// startDriver starts chromedriver and returns its port. The driver chooses that itself, and says which when it listens there: another process could
+// take one that was chosen for it. It ends where the port that is free for IPv4 is not so for IPv6; then it is started again.
+func startDriver(t testing.TB, driver string) (port string) {
+	t.Helper()
+	var said []string
+	for range 5 {
+		command := exec.CommandContext(context.Background(), driver, "--port=0")
+		out, err := command.StdoutPipe()
+		require.NoError(t, err)
+		command.Stderr = command.Stdout
+		require.NoError(t, command.Start())
+		t.Cleanup(func() {
+			_ = command.Process.Kill()
+			_ = command.Wait()
+		})
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if found := listens.FindStringSubmatch(lines.Text()); found != nil {
+				go func() { _, _ = io.Copy(io.Discard, out) }() // or else it would wait for a reader
+				return found[1]
+			}
+			said = append(said, lines.Text())
+		}
+	}
+	require.Fail(t, "chromedriver ends instead of saying where it listens", strings.Join(said, "\n"))
+	return ""
 }
 
 // listens matches the line in which chromedriver names its port.
