@@ -56,7 +56,10 @@ func TestStreamsAreListedAPageAtATime(t *testing.T) {
 			func() error { _, err := s.client.LastCategoryMessages(t.Context(), "a", 0, ""); return err },
 			func() error { _, err := s.client.LastCategoryMessages(t.Context(), "a", 1, "x-1"); return err },
 			func() error { _, err := s.client.ConsumerPositions(t.Context(), "a-1"); return err },
-			func() error { _, err := s.client.CategoryLag(t.Context(), "a", 0, &messagedb.Group{}); return err },
+			func() error {
+				_, err := s.client.CategoryLag(t.Context(), "a", 0, &messagedb.Group{Size: -1})
+				return err
+			},
 		} {
 			require.ErrorAs(t, call(), new(*messagedb.InvalidError))
 		}

@@ -178,7 +178,7 @@ func TestEveryStoreRefusesTheSameInput(t *testing.T) {
 				return err
 			}, "invalid Correlation"},
 			"group size": {func() error {
-				_, err := s.ReadCategory(ctx, "a", messagedb.CategoryOptions{Group: &messagedb.Group{}})
+				_, err := s.ReadCategory(ctx, "a", messagedb.CategoryOptions{Group: &messagedb.Group{Member: 1}})
 				return err
 			}, "invalid Group.Size"},
 			"group member": {func() error {
