@@ -88,7 +88,7 @@ func (s *Server) noteRead(h *held, table string, last bool) {
 		h.ended[table] = true
 	}
 	idle := s.config.SnapshotIdle
-	if whole := !slices.ContainsFunc(h.owned.Tables, func(t string) bool { return matches(s.config.Tables, t) && !h.ended[t] }); whole {
+	if whole := !slices.ContainsFunc(h.owned.Tables, func(t string) bool { return matchesTable(s.config.Tables, t) && !h.ended[t] }); whole {
 		idle = min(idle, s.config.SnapshotGrace)
 	}
 	h.idle.Reset(idle)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -39,7 +40,9 @@ func readPassword(file string) (string, error) {
 
 // askPassword runs a command with the shell. What it writes to its standard error is in the error, and what it prints never is.
 func askPassword(ctx context.Context, command string) (string, error) {
-	text, err := exec.CommandContext(ctx, "sh", "-c", command).Output()
+	shell := exec.CommandContext(ctx, "sh", "-c", command)
+	shell.WaitDelay = time.Second // a child of the shell may outlive it, and keeps its output open
+	text, err := shell.Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
 		return "", fmt.Errorf("--password-command: %w: %.200s", err, strings.TrimSpace(string(failed.Stderr)))
 	}
