@@ -45,6 +45,8 @@ func (o *visitor) open(params map[string]string) *pgxpool.Pool {
 		settings.ConnConfig.RuntimeParams[name] = value
 	}
 	settings.ConnConfig.DefaultQueryExecMode = o.mode
+	// By default the pool looks only at connections that were idle for a second, which is longer than the server lets them be.
+	settings.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	pool, err := pgxpool.NewWithConfig(o.t.Context(), settings)
 	require.NoError(o.t, err)
 	o.t.Cleanup(pool.Close)

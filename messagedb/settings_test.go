@@ -21,6 +21,8 @@ func poolOf(t *testing.T, config *pgx.ConnConfig) *pgxpool.Pool {
 	t.Helper()
 	pooled := databaseConfig(config.Database)
 	pooled.ConnConfig = config.Copy()
+	// By default the pool looks only at connections that were idle for a second, which is longer than the server lets them be.
+	pooled.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	pool, err := pgxpool.NewWithConfig(t.Context(), pooled)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
