@@ -30,6 +30,17 @@ func tallied(t *testing.T, tables ...string) *store {
 	return s
 }
 
+// beside is the same store by a pool of its own, whose connections live on when those of the other pool are ended.
+func beside(t *testing.T, s *store) *store {
+	t.Helper()
+	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	client, err := messagedb.NewClient(pool, &messagedb.Config{Logger: quiet})
+	require.NoError(t, err)
+	return &store{pool, client, s.config}
+}
+
 func tallyInto(table string) messagedb.TxHandler {
 	return func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 		amount, err := messagedb.Decode[int](m)
@@ -336,7 +347,8 @@ func TestWhatAProjectorCannotBe(t *testing.T) {
 func TestSoakProjections(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	s := tallied(t, "tally2")
+	projectors := tallied(t, "tally2")
+	s := beside(t, projectors)
 	fill(t, s, "a", 5, 20)
 	over := make(chan struct{})
 	ends := make(chan struct{}, 4)
@@ -350,7 +362,7 @@ func TestSoakProjections(t *testing.T) {
 					return
 				default:
 				}
-				p, err := s.client.NewProjector(messagedb.ProjectorConfig{
+				p, err := projectors.client.NewProjector(messagedb.ProjectorConfig{
 					Name: "tally", Category: "a", Version: version, BatchSize: 10, Polling: messagedb.IdlePolling(5 * time.Millisecond), Handler: tallyInto(table),
 				})
 				if err != nil {
@@ -375,7 +387,7 @@ func TestSoakProjections(t *testing.T) {
 	for n := range 20 {
 		fill(t, s, "a", 5, 4)
 		if n%5 == 4 {
-			// Those of projectors only: writes are the test's own.
+			// Those of projectors only, which have another pool than the test: it does not repeat its writes.
 			require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%messagedb_projection%' AND datname = '"+s.config.ConnConfig.Database+"'"))
 		}
 	}
