@@ -26,7 +26,8 @@ type EntityConfig[T any] struct {
 	// Default: [DefaultCacheSize].
 	CacheSize int
 	// SnapshotInterval is after how many messages since the last snapshot another one is written, as JSON, when a value is read. All of
-	// T must be exported and marshalled. Default: 0, never.
+	// T must be exported and marshalled. A snapshot is read into the zero value of T, not that of New: what "omitempty" left out is zero then.
+	// Default: 0, never.
 	SnapshotInterval int
 	// SnapshotVersion is to be changed with what T or the folding means: snapshots of another version are not used. Default: 0.
 	SnapshotVersion int

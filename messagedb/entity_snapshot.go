@@ -69,7 +69,7 @@ func (e *Entity[T]) decodeSnapshot(m *Message) (folded[T], error) {
 	if data.EntityVersion < 0 {
 		return folded[T]{}, fmt.Errorf("its entityVersion is %d", data.EntityVersion)
 	}
-	value := e.config.New()
+	var value T // not of New, into which it would be merged: a field or key that the snapshot leaves out would come back
 	if err := json.Unmarshal(data.EntityData, &value); err != nil {
 		return folded[T]{}, fmt.Errorf("its entityData into %T: %w", value, err)
 	}

@@ -375,6 +375,37 @@ func TestSnapshotsOfAnEntity(t *testing.T) {
 	})
 }
 
+// A snapshot is the whole value: what it has no more does not come back from New.
+func TestASnapshotIsNotMergedIntoANewValue(t *testing.T) {
+	t.Parallel()
+	type open struct {
+		Orders map[string]int
+		Status string `json:",omitempty"`
+	}
+	s := newStore(t)
+	entity := func() *messagedb.Entity[open] {
+		e, err := messagedb.NewEntity(s.client, messagedb.EntityConfig[open]{
+			Category: "account", CacheSize: -1, SnapshotInterval: 1,
+			New: func() open { return open{map[string]int{"first": 1}, "new"} },
+			Fold: func(o *open, _ *messagedb.Message) error {
+				delete(o.Orders, "first")
+				o.Status = ""
+				return nil
+			},
+		})
+		require.NoError(t, err)
+		return e
+	}
+	_, err := s.client.WriteMessage(t.Context(), "account-1", messagedb.ProposedMessage{Type: "Closed", Data: 1}, messagedb.AnyVersion)
+	require.NoError(t, err)
+	for range 2 {
+		value, version, err := entity().Get(t.Context(), "1")
+		require.NoError(t, err)
+		require.Zero(t, version)
+		require.Equal(t, open{Orders: map[string]int{}}, value)
+	}
+}
+
 func TestASnapshotThatCannotBeWrittenIsTold(t *testing.T) {
 	t.Parallel()
 	s := &readOnly{Memory: messagedb.NewMemory()}

@@ -105,10 +105,10 @@ func (c *Client) head(ctx context.Context) (position int64, err error) {
 type positionKeeper interface {
 	// loadPosition is the global position of the last message that was handled, 0 if there is none. It may be called beside a run.
 	loadPosition(ctx context.Context) (int64, error)
-	// resumePosition is the same for a run that begins.
-	resumePosition(ctx context.Context) (int64, error)
-	// savePosition keeps the position of a message, if what was handled before did not do so.
-	savePosition(ctx context.Context, position int64) error
+	// resumePosition is the place behind that message, for a run that begins: with its id, so that the run sees whether the store still has it.
+	resumePosition(ctx context.Context) (place, error)
+	// savePosition keeps the place behind a message, if what was handled before did not do so.
+	savePosition(ctx context.Context, at place) error
 }
 
 // loadSaved reads the consumer's own position, wherever it is kept.
@@ -151,7 +151,7 @@ func (c *Consumer) load(ctx context.Context, stream StreamName) (saved place, ve
 func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 	err = c.persist(r, func(ctx context.Context) error {
 		if c.keeper != nil {
-			at.position, err = c.keeper.resumePosition(ctx)
+			at, err = c.keeper.resumePosition(ctx)
 			return err
 		}
 		at, r.version, err = c.load(ctx, c.config.PositionStream)
@@ -258,7 +258,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 
 // saveKept is save where something else keeps the position.
 func (c *Consumer) saveKept(ctx context.Context, r *run) error {
-	if err := c.keeper.savePosition(ctx, r.last.position); err != nil {
+	if err := c.keeper.savePosition(ctx, r.last); err != nil {
 		return err
 	}
 	r.unsaved = 0

@@ -40,7 +40,7 @@ type Projection struct {
 	// SavedAt is when the position was saved last, in UTC.
 	SavedAt time.Time
 
-	messageID string // of the message at that position; empty if it was passed over
+	messageID string // of the message at that position; empty before the first
 }
 
 // ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty

@@ -2,6 +2,7 @@ package messagedb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -204,9 +205,12 @@ func (p *Projector) Run(ctx context.Context) error {
 	for {
 		p.again, p.failure = false, nil
 		err := p.consumer.Run(ctx)
+		rewound := new(RewoundError)
 		switch {
 		case p.failure != nil:
 			return p.failure
+		case errors.As(err, &rewound):
+			return p.wrongStore(rewound)
 		case err != nil || !p.again || ctx.Err() != nil:
 			return err
 		}

@@ -31,23 +31,20 @@ func (p *Projector) loadPosition(ctx context.Context) (int64, error) {
 	return own.Position, p.explain(err)
 }
 
-// resumePosition finds the position where a run begins.
-func (p *Projector) resumePosition(ctx context.Context) (int64, error) {
+// resumePosition finds the place where a run begins. The run compares it with the store before it hands on a message.
+func (p *Projector) resumePosition(ctx context.Context) (place, error) {
 	if p.isStopping() {
 		p.consumer.interrupt()
-		return 0, errStopped
+		return place{}, errStopped
 	}
 	own, live, err := p.row.read(ctx, p.pool)
 	if err != nil {
-		return 0, p.explain(err)
+		return place{}, p.explain(err)
 	}
 	p.unsure.Store(false)
-	if err := p.checkStore(ctx, own); err != nil {
-		return 0, err
-	}
 	p.saved, p.building = own.Position, live.Version != own.Version
 	p.count(func(s *ProjectorStats) { s.Live = !p.building })
-	return own.Position, nil
+	return place{own.Position, own.messageID}, nil
 }
 
 // explain adds what was being done to an error of the projection's database.
@@ -62,27 +59,14 @@ func (p *Projector) explain(err error) error {
 	return fmt.Errorf("messagedb: the position of projection %q, version %d: %w", p.row.name, p.row.version, err)
 }
 
-// checkStore sees that the store is the one that the projection was made of, as far as that can be seen: it has not been restored from a
-// backup that is older than the projection's position, and has the same message there, if any.
-func (p *Projector) checkStore(ctx context.Context, own Projection) error {
-	if own.Position == 0 {
-		return nil
+// wrongStore explains an error of a feed that found that the store is not the one that the projection was made of: as a projector goes back
+// only with its tables, there is no way on but another version.
+func (p *Projector) wrongStore(rewound *RewoundError) *ProjectionError {
+	if rewound.Found != "" {
+		return p.row.stopped(ProjectionOfOtherStore,
+			fmt.Sprintf("message %s is at its global position %d, which had %s", rewound.Found, rewound.Position, rewound.Expected))
 	}
-	next, err := p.client.ReadCategory(ctx, p.config.Category, CategoryOptions{From: own.Position, BatchSize: 1})
-	if err != nil {
-		return err
-	}
-	if len(next) > 0 {
-		if m := next[0]; m.GlobalPosition == own.Position && own.messageID != "" && m.ID != own.messageID {
-			return p.row.stopped(ProjectionOfOtherStore, fmt.Sprintf("message %s is at its global position %d, which had %s", m.ID, own.Position, own.messageID))
-		}
-		return nil // what was at its position may have been archived
-	}
-	head, err := p.client.head(ctx)
-	if err == nil && head < own.Position {
-		err = p.row.stopped(ProjectionAhead, fmt.Sprintf("its global position is %d, and the store's last message is at %d", own.Position, head))
-	}
-	return err
+	return p.row.stopped(ProjectionAhead, fmt.Sprintf("its global position is %d, and the store ends at %d", rewound.Position, rewound.Last))
 }
 
 // apply handles a message in a transaction, and repeats that while the database's errors are transient.
@@ -93,13 +77,10 @@ func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.T
 		if p.unsure.Load() {
 			return p.restart()
 		}
-		transient, err := p.applyOnce(ctx, m, project)
-		var stopped *ProjectionError
+		transient, err := p.applyOnce(ctx, reading, m, project)
 		switch {
 		case err == nil:
 			return nil
-		case errors.As(err, &stopped):
-			return p.fail(err)
 		case errors.Is(err, errRestart):
 			return p.restart()
 		case !transient:
@@ -113,23 +94,23 @@ func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.T
 }
 
 // applyOnce is one transaction. transient reports whether it may succeed when it is repeated.
-func (p *Projector) applyOnce(ctx context.Context, m *Message, project func(tx pgx.Tx) error) (transient bool, err error) {
+func (p *Projector) applyOnce(ctx, reading context.Context, m *Message, project func(tx pgx.Tx) error) (transient bool, err error) {
 	if m.GlobalPosition <= p.saved {
 		p.countOvertaken()
 		return false, nil
 	}
 	tx, err := p.pool.Begin(ctx)
 	if err != nil {
-		return IsTransient(err), p.explain(err)
+		return p.rowFailed(reading, p.explain(err))
 	}
 	defer func() {
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 		defer cancel()
 		_ = tx.Rollback(ending) // does nothing after a commit
 	}()
-	done, err := p.advance(ctx, tx, m.GlobalPosition, m.ID)
+	done, err := p.advance(ctx, tx, place{m.GlobalPosition, m.ID})
 	if err != nil {
-		return IsTransient(err), err
+		return p.rowFailed(reading, err)
 	}
 	if done {
 		p.countOvertaken()
@@ -151,6 +132,19 @@ func (p *Projector) applyOnce(ctx context.Context, m *Message, project func(tx p
 	return false, nil
 }
 
+// rowFailed decides about an error of the projector's own statements. One that repeating does not help, such as a right that was taken away or a
+// pool that was closed, ends Run whatever the poison policy is: the message is not at fault, and skipping it, and all that follow, would lose them.
+func (p *Projector) rowFailed(reading context.Context, err error) (transient bool, _ error) {
+	switch {
+	case IsTransient(err): // as errRestart is
+		return true, err
+	case reading.Err() != nil: // it was stopped
+		return false, err
+	default:
+		return false, p.fail(err)
+	}
+}
+
 func (p *Projector) countOvertaken() {
 	p.count(func(s *ProjectorStats) { s.Overtaken++ })
 }
@@ -164,12 +158,12 @@ func isTransientIn(tx pgx.Tx, err error) bool {
 
 // advance moves the position of the row to that of a message. done reports that it is there already: another projector of this name and
 // version has handled the message.
-func (p *Projector) advance(ctx context.Context, db rowQuerier, position int64, messageID string) (done bool, err error) {
+func (p *Projector) advance(ctx context.Context, db rowQuerier, at place) (done bool, err error) {
 	for {
-		if position <= p.saved {
+		if at.position <= p.saved {
 			return true, nil
 		}
-		tag, err := db.Exec(ctx, p.row.advance, p.row.name, p.row.version, p.saved, position, messageID)
+		tag, err := db.Exec(ctx, p.row.advance, p.row.name, p.row.version, p.saved, at.position, at.id)
 		if err != nil {
 			return false, p.explain(err)
 		}
@@ -188,17 +182,17 @@ func (p *Projector) advance(ctx context.Context, db rowQuerier, position int64, 
 	}
 }
 
-// savePosition saves the position of messages that nothing was to be done for.
-func (p *Projector) savePosition(ctx context.Context, position int64) error {
-	if p.again || p.failure != nil || position <= p.saved {
+// savePosition saves the place behind messages that nothing was to be done for.
+func (p *Projector) savePosition(ctx context.Context, at place) error {
+	if p.again || p.failure != nil || at.position <= p.saved {
 		return nil
 	}
-	_, err := p.advance(ctx, p.pool, position, "")
+	_, err := p.advance(ctx, p.pool, at)
 	if errors.Is(err, errRestart) {
 		return p.restart()
 	}
 	if err == nil {
-		p.saved = max(p.saved, position)
+		p.saved = max(p.saved, at.position)
 	}
 	return err
 }

@@ -1,9 +1,11 @@
 package messagedb_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/messagedb"
@@ -43,8 +45,8 @@ func TestAProjectionAndARestore(t *testing.T) {
 		require.NoError(t, err)
 	}
 	run("DELETE FROM message_store.messages WHERE global_position >= $1", all[20].GlobalPosition)
-	require.Equal(t, messagedb.ProjectionAhead, reason(messagedb.ProjectorConfig{}))
 	run("SELECT setval('message_store.messages_global_position_seq', $1)", all[19].GlobalPosition)
+	require.Equal(t, messagedb.ProjectionAhead, reason(messagedb.ProjectorConfig{}))
 	fill(t, s, "a", 1, 5)
 	require.Equal(t, messagedb.ProjectionOfOtherStore, reason(messagedb.ProjectorConfig{}))
 	requireTally(t, s, "tally", all)
@@ -84,8 +86,7 @@ func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	p := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
 	ended := projecting(t, p)
 	requireTally(t, s, "tally", all)
-	_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", all[15].GlobalPosition)
-	require.NoError(t, err)
+	restore(t, s, all[15])
 	for len(ended) == 0 {
 		require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
 		time.Sleep(20 * time.Millisecond)
@@ -93,4 +94,77 @@ func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	stopped := new(messagedb.ProjectionError)
 	require.ErrorAs(t, take(t, ended), &stopped)
 	require.Equal(t, messagedb.ProjectionAhead, stopped.Reason)
+}
+
+// restore takes back the store to what it was before a message, as a backup would, with the positions that it gives out next.
+func restore(t *testing.T, s *store, before *messagedb.Message) {
+	t.Helper()
+	_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", before.GlobalPosition)
+	require.NoError(t, err)
+	_, err = s.pool.Exec(t.Context(), "SELECT setval('message_store.messages_global_position_seq', $1, false)", before.GlobalPosition)
+	require.NoError(t, err)
+}
+
+// A store that was restored, and has grown beyond the projection's position since, has another message there: of this category or another one.
+// The id of the last message is kept for messages that were handled and for those that were passed over.
+func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]messagedb.ProjectorConfig{"handled": {Handler: tallyInto("tally")}, "passed over": {}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := tallied(t)
+			all := fill(t, s, "a", 1, 10)
+			start := func() (*messagedb.Projector, <-chan error) {
+				p := projector(t, s, config)
+				messagedb.Project(p, "Unused", func(context.Context, pgx.Tx, int, *messagedb.Message) error { return nil })
+				return p, projecting(t, p)
+			}
+			p, ended := start()
+			require.Eventually(t, func() bool { return p.Stats().Position == all[9].GlobalPosition }, soon, time.Millisecond)
+			require.NoError(t, p.Stop(t.Context()))
+			require.NoError(t, take(t, ended))
+
+			restore(t, s, all[8])
+			fill(t, s, "b", 1, 4) // takes the positions of the last two, and two more
+			fill(t, s, "a", 1, 2)
+			_, ended = start()
+			stopped := new(messagedb.ProjectionError)
+			require.ErrorAs(t, take(t, ended), &stopped)
+			require.Equal(t, messagedb.ProjectionOfOtherStore, stopped.Reason)
+			require.Equal(t, all[9].GlobalPosition, projection(t, s, 1).Position, "nothing was written")
+		})
+	}
+}
+
+// It notices that, too, while it runs and its connections stay.
+func TestARunningProjectorNoticesThatItsStoreGoesBack(t *testing.T) {
+	t.Parallel()
+	for want, refill := range map[messagedb.ProjectionReason]int{messagedb.ProjectionAhead: 0, messagedb.ProjectionOfOtherStore: 9} {
+		t.Run(string(want), func(t *testing.T) {
+			t.Parallel()
+			s := tallied(t)
+			all := fill(t, s, "a", 1, 10)
+			ended := projecting(t, projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")}))
+			requireTally(t, s, "tally", all)
+			err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", all[5].GlobalPosition); err != nil {
+					return err
+				}
+				if _, err := tx.Exec(t.Context(), "SELECT setval('message_store.messages_global_position_seq', $1, false)", all[5].GlobalPosition); err != nil {
+					return err
+				}
+				for range refill {
+					if _, err := s.client.WriteMessageTx(t.Context(), tx, "a-1", messagedb.ProposedMessage{Type: "T", Data: 1}, messagedb.AnyVersion); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			stopped := new(messagedb.ProjectionError)
+			require.ErrorAs(t, take(t, ended), &stopped)
+			require.Equal(t, want, stopped.Reason)
+			requireTally(t, s, "tally", all)
+		})
+	}
 }

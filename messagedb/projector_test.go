@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/soak"
@@ -25,6 +28,17 @@ func tallied(t *testing.T, tables ...string) *store {
 		require.NoError(t, err)
 	}
 	return s
+}
+
+// beside is the same store by a pool of its own, whose connections live on when those of the other pool are ended.
+func beside(t *testing.T, s *store) *store {
+	t.Helper()
+	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	client, err := messagedb.NewClient(pool, &messagedb.Config{Logger: quiet})
+	require.NoError(t, err)
+	return &store{pool, client, s.config}
 }
 
 func tallyInto(table string) messagedb.TxHandler {
@@ -333,7 +347,8 @@ func TestWhatAProjectorCannotBe(t *testing.T) {
 func TestSoakProjections(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	s := tallied(t, "tally2")
+	projectors := tallied(t, "tally2")
+	s := beside(t, projectors)
 	fill(t, s, "a", 5, 20)
 	over := make(chan struct{})
 	ends := make(chan struct{}, 4)
@@ -347,7 +362,7 @@ func TestSoakProjections(t *testing.T) {
 					return
 				default:
 				}
-				p, err := s.client.NewProjector(messagedb.ProjectorConfig{
+				p, err := projectors.client.NewProjector(messagedb.ProjectorConfig{
 					Name: "tally", Category: "a", Version: version, BatchSize: 10, Polling: messagedb.IdlePolling(5 * time.Millisecond), Handler: tallyInto(table),
 				})
 				if err != nil {
@@ -372,7 +387,7 @@ func TestSoakProjections(t *testing.T) {
 	for n := range 20 {
 		fill(t, s, "a", 5, 4)
 		if n%5 == 4 {
-			// Those of projectors only: writes are the test's own.
+			// Those of projectors only, which have another pool than the test: it does not repeat its writes.
 			require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE query LIKE '%messagedb_projection%' AND datname = '"+s.config.ConnConfig.Database+"'"))
 		}
 	}
@@ -386,4 +401,53 @@ func TestSoakProjections(t *testing.T) {
 	}
 	require.Equal(t, messagedb.ProjectionLive, projection(t, s, 2).State)
 	requireTally(t, s, "tally2", all)
+}
+
+// An error of the projector's own statements is not the message's: nothing is skipped for it.
+func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]struct {
+		breakIt, mendIt string // "" closes the pool
+		want            func(err error) bool
+	}{
+		"a right that was taken away": {
+			`CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE insufficient_privilege; END $$;
+			CREATE TRIGGER refuse BEFORE UPDATE ON public.messagedb_projection FOR EACH ROW EXECUTE FUNCTION public.refuse()`,
+			"DROP TRIGGER refuse ON public.messagedb_projection",
+			func(err error) bool { pg := new(pgconn.PgError); return errors.As(err, &pg) && pg.Code == "42501" },
+		},
+		"a pool that was closed": {want: func(err error) bool { return errors.Is(err, puddle.ErrClosedPool) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := tallied(t)
+			pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
+			require.NoError(t, err)
+			defer pool.Close()
+			skip := messagedb.ProjectorConfig{Handler: tallyInto("tally"), Pool: pool, Poison: messagedb.Poison{Skip: true}}
+			all := fill(t, s, "a", 1, 5)
+			p := projector(t, s, skip)
+			ended := projecting(t, p)
+			requireTally(t, s, "tally", all)
+			if fault.breakIt == "" {
+				pool.Close()
+			} else {
+				_, err = s.pool.Exec(t.Context(), fault.breakIt)
+				require.NoError(t, err)
+			}
+			all = fill(t, s, "a", 1, 5)
+			err = take(t, ended)
+			require.True(t, fault.want(err), "%v", err)
+			require.NotErrorAs(t, err, new(*messagedb.HandlerError))
+			require.Zero(t, p.Stats().Skipped)
+
+			if fault.mendIt != "" {
+				_, err = s.pool.Exec(t.Context(), fault.mendIt)
+				require.NoError(t, err)
+			}
+			skip.Pool = nil
+			projecting(t, projector(t, s, skip))
+			requireTally(t, s, "tally", all)
+		})
+	}
 }
