@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // chunk is rows of a table that were read between a low and a high mark.
@@ -40,7 +42,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 		}
 	}()
 	config := &b.stream.config
-	retry := backoff{shortest: config.ShortestRetry, longest: config.LongestRetry}
+	retry := backoff.New(config.ShortestRetry, config.LongestRetry)
 	for number := uint64(1); ; number++ {
 		err := b.wait(ctx, func() bool { return !b.paused })
 		if err == nil && conn == nil {
@@ -52,9 +54,9 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 			err = b.read(ctx, conn, number)
 		}
 		if err == nil {
-			retry.reset()
+			retry.Reset()
 			if err = b.wait(ctx, func() bool { return b.closed >= number }); err == nil && b.config.Interval > 0 {
-				err = pause(ctx, b.config.Interval)
+				err = backoff.Pause(ctx, b.config.Interval)
 			}
 		}
 		switch {
@@ -72,9 +74,9 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 			conn.close()
 			conn = nil
 		}
-		delay := retry.delay()
+		delay := retry.Delay()
 		config.Logger.Warn("cdc: a chunk of a backfill could not be read", "table", b.from, "error", err, "retry", delay)
-		_ = pause(ctx, delay) // the context is looked at above
+		_ = backoff.Pause(ctx, delay) // the context is looked at above
 	}
 }
 
@@ -182,7 +184,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 			AND relation IN (SELECT %d UNION SELECT relid FROM pg_partition_tree(%[1]d))
 			AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`, b.oid)
 	var waiting map[string]bool
-	for looks := (&backoff{shortest: time.Millisecond, longest: 200 * time.Millisecond}); ; {
+	for looks := backoff.New(time.Millisecond, 200*time.Millisecond); ; {
 		rows, err := conn.rows(ctx, ask)
 		if err != nil {
 			return err
@@ -196,7 +198,7 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 		if waiting = now; len(waiting) == 0 {
 			return nil
 		}
-		if err := pause(ctx, looks.delay()); err != nil {
+		if err := backoff.Pause(ctx, looks.Delay()); err != nil {
 			return err
 		}
 	}

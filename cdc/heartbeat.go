@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // beat writes a message now and then until the stream ends. Heartbeats that fail are no reason to end it.
@@ -16,7 +18,7 @@ func (s *Stream) beat() {
 			conn.close()
 		}
 	}()
-	for pause(s.alive, s.config.Heartbeat) == nil {
+	for backoff.Pause(s.alive, s.config.Heartbeat) == nil {
 		ctx, cancel := context.WithTimeout(s.alive, s.config.Timeout)
 		var err error
 		if conn == nil {

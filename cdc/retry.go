@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // passing reports whether an error is one that another connection can get over: of the network, and of a server that is restarted, has no
@@ -12,7 +14,7 @@ func passing(err error) bool {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
 		// A change that the server cannot decode is an internal error each time: to try it for ever would hide it.
-		return isTransientCode(server.Code) && server.Code != "XX000"
+		return backoff.IsTransientCode(server.Code) && server.Code != "XX000"
 	}
 	var invalid *InvalidError
 	var hidden *RowSecurityError

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
@@ -66,7 +68,7 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	}
 	conn, at, err := s.connect(ctx, config.Start)
 	for end := time.Now().Add(time.Second); errors.Is(err, ErrSlotBusy) && time.Now().Before(end); {
-		if pause(ctx, blockedTick) == nil { // the server lets go of a slot a little after the one before has closed
+		if backoff.Pause(ctx, blockedTick) == nil { // the server lets go of a slot a little after the one before has closed
 			conn, at, err = s.connect(ctx, config.Start)
 		}
 	}
@@ -229,9 +231,9 @@ func (s *Stream) wake() {
 func (s *Stream) run(conn *connection) {
 	defer s.end()
 	defer close(s.done)
-	retry := backoff{shortest: s.config.ShortestRetry, longest: s.config.LongestRetry}
+	retry := backoff.New(s.config.ShortestRetry, s.config.LongestRetry)
 	for {
-		err := s.read(conn, &retry)
+		err := s.read(conn, retry)
 		s.closing.Go(conn.close)
 		for conn = nil; conn == nil; {
 			if s.ctx.Err() != nil {
@@ -243,9 +245,9 @@ func (s *Stream) run(conn *connection) {
 				s.config.Logger.Error("cdc: the stream ends", "slot", s.config.Slot, "error", err)
 				return
 			}
-			delay := retry.delay()
+			delay := retry.Delay()
 			s.config.Logger.Warn("cdc: the connection is lost", "slot", s.config.Slot, "error", err, "retry", delay)
-			if pause(s.ctx, delay) != nil {
+			if backoff.Pause(s.ctx, delay) != nil {
 				continue
 			}
 			_, confirmed := s.positions.status()
@@ -260,7 +262,7 @@ func (s *Stream) run(conn *connection) {
 }
 
 // read takes what comes by one connection until that is lost.
-func (s *Stream) read(conn *connection, retry *backoff) error {
+func (s *Stream) read(conn *connection, retry *backoff.Backoff) error {
 	r := &reader{stream: s, conn: conn}
 	r.assembler = assembler{
 		memoryLimit: s.config.MemoryLimit / 2, spillLimit: s.config.SpillLimit, folder: s.config.SpillFolder,
@@ -300,6 +302,6 @@ func (s *Stream) read(conn *connection, retry *backoff) error {
 		if err := r.message(message); err != nil {
 			return err
 		}
-		retry.reset()
+		retry.Reset()
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/internal/pooler"
 )
 
 const (
@@ -90,7 +91,7 @@ func (l *listener) listen(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
-	if err := listen(ctx, conn, l.pool, l.channel, l.wake); err != nil {
+	if err := pooler.Listen(ctx, conn, l.pool, l.channel, l.wake); err != nil {
 		return err
 	}
 	l.setListening(true, nil)

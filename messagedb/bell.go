@@ -10,6 +10,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/internal/pooler"
 )
 
 // bell wakes subscriptions when a category was written. It listens on one connection, which is not the pool's any more,
@@ -98,7 +101,7 @@ func (b *bell) ring(payload string) {
 }
 
 func (b *bell) listen(ctx context.Context) {
-	retry := backoff{shortest: bellRetry, longest: bellRetry} // they do not all listen anew in the same moment
+	retry := backoff.New(bellRetry, bellRetry) // they do not all listen anew in the same moment
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
@@ -109,11 +112,11 @@ func (b *bell) listen(ctx context.Context) {
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
-		delay := retry.delay()
-		if errors.Is(err, errNotHeard) {
+		delay := retry.Delay()
+		if errors.Is(err, pooler.ErrNotHeard) {
 			delay = bellPooled
 		}
-		_ = pause(ctx, delay) // the loop looks at the context
+		_ = backoff.Pause(ctx, delay) // the loop looks at the context
 	}
 }
 
@@ -130,7 +133,7 @@ func (b *bell) listenOnce(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(closeCtx)
 	}()
-	if err := listen(acquireCtx, conn, b.pool, b.channel, b.ring); err != nil {
+	if err := pooler.Listen(acquireCtx, conn, b.pool, b.channel, b.ring); err != nil {
 		return err
 	}
 	b.ring("") // what was written before we listened

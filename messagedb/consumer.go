@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // DefaultPositionInterval is after how many messages a consumer saves its position.
@@ -328,7 +330,7 @@ func (c *Consumer) process(r *run, m *Message) error {
 
 // attempt calls the handler until it succeeds or has been tried often enough.
 func (c *Consumer) attempt(r *run, handle Handler, m *Message) *HandlerError {
-	retry := backoff{shortest: c.config.Poison.Delay, longest: c.config.Poison.MaxDelay}
+	retry := backoff.New(c.config.Poison.Delay, c.config.Poison.MaxDelay)
 	for n := 1; ; n++ {
 		err := guarded(r.handling, handle, m)
 		if err == nil {
@@ -340,7 +342,7 @@ func (c *Consumer) attempt(r *run, handle Handler, m *Message) *HandlerError {
 			return failed
 		}
 		c.retried(failed)
-		if pause(r.reading, retry.delay()) != nil {
+		if backoff.Pause(r.reading, retry.Delay()) != nil {
 			return failed
 		}
 	}
@@ -357,7 +359,7 @@ func (c *Consumer) retried(err error) {
 
 // persist repeats what needs the database until it succeeds, fails for good, or the consumer is stopped.
 func (c *Consumer) persist(r *run, do func(ctx context.Context) error) error {
-	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	retry := backoff.New(shortestRetry, longestRetry)
 	for {
 		err := do(r.reading)
 		switch {
@@ -369,7 +371,7 @@ func (c *Consumer) persist(r *run, do func(ctx context.Context) error) error {
 			return err
 		}
 		c.retried(err)
-		if pause(r.reading, retry.delay()) != nil {
+		if backoff.Pause(r.reading, retry.Delay()) != nil {
 			return errStopped
 		}
 	}

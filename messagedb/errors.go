@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/puddle/v2"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // Field names the input that an [InvalidError] is about.
@@ -317,7 +319,7 @@ func IsTransient(err error) bool {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, puddle.ErrClosedPool), isOurs(err):
 		return false
 	case errors.As(err, &pg):
-		return isTransientCode(pg.Code)
+		return backoff.IsTransientCode(pg.Code)
 	default:
 		// Not from the server: it came from the network, the pool, or a time limit of one call.
 		return true

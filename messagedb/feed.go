@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // Handler is called with each message, one after another. Its context ends when the subscription or consumer is stopped.
@@ -37,25 +39,25 @@ type feed struct {
 // run handles messages from a position on until the context ends, which is no error, or something fails for good. at is the last
 // message that was handled.
 func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Message) error) error {
-	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	retry := backoff.New(shortestRetry, longestRetry)
 	for ctx.Err() == nil {
 		messages, err := f.next(ctx, from, at)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && IsTransient(err):
-			delay := retry.delay()
+			delay := retry.Delay()
 			f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err, "in", delay)
 			f.onError(err)
 			f.checked = time.Time{} // the server may be another one, or restored
-			if pause(ctx, delay) != nil {
+			if backoff.Pause(ctx, delay) != nil {
 				return nil
 			}
 			continue
 		case err != nil:
 			return err
 		}
-		retry.reset()
+		retry.Reset()
 		for _, m := range messages {
 			if ctx.Err() != nil {
 				return nil

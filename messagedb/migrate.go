@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/chariot-giving/delta/internal/pooler"
 )
 
 //go:embed migrations/*.sql
@@ -53,7 +55,7 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 		return err
 	}
 	schema = config.Schema
-	if err := refusePooler(ctx, pool); err != nil {
+	if err := pooler.Refuse(ctx, pool); err != nil {
 		return fmt.Errorf("messagedb: migrating schema %q: %w", schema, err)
 	}
 	lockID := int64(crc32.ChecksumIEEE([]byte("messagedb migrations " + schema)))

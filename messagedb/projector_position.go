@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // The position of a projection is fenced by itself: a transaction moves it from the position that this projector knows to that of the message
@@ -72,7 +74,7 @@ func (p *Projector) wrongStore(rewound *RewoundError) *ProjectionError {
 // apply handles a message in a transaction, and repeats that while the database's errors are transient.
 func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.Tx) error) error {
 	reading := p.consumer.readingContext(ctx)
-	retry := backoff{shortest: shortestRetry, longest: longestRetry}
+	retry := backoff.New(shortestRetry, longestRetry)
 	for {
 		if p.unsure.Load() {
 			return p.restart()
@@ -87,7 +89,7 @@ func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.T
 			return err
 		}
 		p.consumer.retried(err)
-		if pause(reading, retry.delay()) != nil {
+		if backoff.Pause(reading, retry.Delay()) != nil {
 			return err
 		}
 	}
@@ -153,7 +155,7 @@ func (p *Projector) countOvertaken() {
 // as they may be the network's, are the user's own.
 func isTransientIn(tx pgx.Tx, err error) bool {
 	var pg *pgconn.PgError
-	return tx.Conn().IsClosed() || errors.As(err, &pg) && isTransientCode(pg.Code)
+	return tx.Conn().IsClosed() || errors.As(err, &pg) && backoff.IsTransientCode(pg.Code)
 }
 
 // advance moves the position of the row to that of a message. done reports that it is there already: another projector of this name and

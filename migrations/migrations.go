@@ -20,6 +20,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+
+	"github.com/chariot-giving/delta/internal/pooler"
 )
 
 // FS holds the migration files at its root, named VERSION_name.sql.
@@ -116,7 +118,7 @@ func with(ctx context.Context, pool *pgxpool.Pool, changes bool, do func(*goose.
 		return fmt.Errorf("migrations: %w", err)
 	}
 	if changes {
-		if err := refusePooler(ctx, pool); err != nil {
+		if err := pooler.Refuse(ctx, pool); err != nil {
 			return fmt.Errorf("migrations: %w", err)
 		}
 	}

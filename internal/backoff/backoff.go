@@ -1,3 +1,4 @@
+// Package backoff has what loops share that try again: how long they wait, and which errors of Postgres are worth it.
 package backoff
 
 import (
@@ -6,26 +7,30 @@ import (
 	"time"
 )
 
-// backoff is the delay before another attempt: it doubles with each, from the shortest to the longest. Each is spread over its upper half, so
+// Backoff is the delay before another attempt: it doubles with each, from the shortest to the longest. Each is spread over its upper half, so
 // that what failed together, because a server went away, does not come back together.
-//
-// This file is the same in internal/backoff, cdc and messagedb, but for its package: a test compares them. The two are leaves, which import
-// nothing of this module.
-type backoff struct {
+type Backoff struct {
 	shortest, longest time.Duration
 	next              time.Duration
 }
 
-func (b *backoff) delay() time.Duration {
+// New makes one that begins with the shortest delay, and stays at the longest. No delay is longer than that.
+func New(shortest, longest time.Duration) *Backoff {
+	return &Backoff{shortest: shortest, longest: longest}
+}
+
+// Delay is the next one.
+func (b *Backoff) Delay() time.Duration {
 	delay := max(b.next, b.shortest)
 	b.next = min(delay*2, b.longest)
 	return delay/2 + rand.N(delay/2+1)
 }
 
-func (b *backoff) reset() { b.next = 0 }
+// Reset begins with the shortest delay again.
+func (b *Backoff) Reset() { b.next = 0 }
 
-// pause waits, and returns early, with the context's error, when that ends.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, and returns early, with the context's error, when that ends.
+func Pause(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
@@ -39,9 +44,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// isTransientCode reports whether the same statement may succeed a little later, by the code of Postgres' error. A class has two characters,
+// IsTransientCode reports whether the same statement may succeed a little later, by the code of Postgres' error. A class has two characters,
 // see https://www.postgresql.org/docs/current/errcodes-appendix.html.
-func isTransientCode(code string) bool {
+func IsTransientCode(code string) bool {
 	switch code {
 	case "25006", // read only: it is no longer the primary
 		"55P03", // a lock was not available in time

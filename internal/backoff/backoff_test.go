@@ -2,8 +2,6 @@ package backoff_test
 
 import (
 	"context"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -46,22 +44,4 @@ func TestWhichErrorsOfPostgresPass(t *testing.T) {
 	for _, code := range []string{"", "2", "23505", "42P01", "22P05", "25001", "55000", "XX001", "XX002", "P0001"} {
 		require.False(t, backoff.IsTransientCode(code), code)
 	}
-}
-
-// cdc and messagedb are leaves: each has a copy, and the copies do not differ.
-func TestTheCopiesOfTheLeavesAreTheSame(t *testing.T) {
-	t.Parallel()
-	ours := withoutPackage(t, "backoff.go")
-	for _, leaf := range []string{"cdc", "messagedb"} {
-		require.Equal(t, ours, withoutPackage(t, "../../"+leaf+"/backoff.go"), "%s/backoff.go differs from internal/backoff/backoff.go", leaf)
-	}
-}
-
-func withoutPackage(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
-	line, rest, found := strings.Cut(string(text), "\n")
-	require.True(t, found && strings.HasPrefix(line, "package "), file)
-	return rest
 }

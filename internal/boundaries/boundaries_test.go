@@ -26,7 +26,7 @@ var layers = []string{"delta/deltatype", "db", "activities", "delta/internal/kit
 var leaves = []string{"migrations", "messagedb", "cdc"}
 
 // shared import nothing of this module, so everything may import them, leaves too.
-var shared = []string{"internal/exposition", "internal/backoff"}
+var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.

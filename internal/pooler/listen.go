@@ -1,4 +1,4 @@
-package messagedb
+package pooler
 
 import (
 	"context"
@@ -11,22 +11,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// This file is the same in delta and messagedb, but for its package: a test compares them. messagedb is a leaf, which imports nothing of this
-// module.
-
 // probePatience is how long a notification may take from the pool to a connection that listens through a pooler.
 const probePatience = 5 * time.Second
 
-// errNotHeard is of a connection whose notifications are lost on the way. LISTEN itself succeeds there.
-var errNotHeard = errors.New("no notification comes through: the pool's address is that of a pooler in transaction mode, such as PgBouncer. " +
+// ErrNotHeard is of a connection whose notifications are lost on the way. LISTEN itself succeeds there.
+var ErrNotHeard = errors.New("no notification comes through: the pool's address is that of a pooler in transaction mode, such as PgBouncer. " +
 	"Give it a direct connection to Postgres, or a pooler in session mode")
 
-// listen has a connection, which is the caller's alone, hear a channel. heard is called with what comes while that is tried out.
+// Listen has a connection, which is the caller's alone, hear a channel. heard is called with what comes while that is tried out.
 //
 // Idle timeouts of a role or a database must not end the connection. The setting is only made on a direct connection: behind a pooler it would
 // stay on a connection of the server that others get, as LISTEN does.
-func listen(ctx context.Context, conn *pgx.Conn, pool *pgxpool.Pool, channel string, heard func(payload string)) error {
-	pooled, _, err := behindPooler(ctx, conn)
+func Listen(ctx context.Context, conn *pgx.Conn, pool *pgxpool.Pool, channel string, heard func(payload string)) error {
+	pooled, _, err := processOf(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -50,7 +47,7 @@ func probe(ctx context.Context, conn *pgx.Conn, pool *pgxpool.Pool, channel stri
 	if _, err := pool.Exec(ctx, "SELECT pg_notify($1, $2)", channel, payload); err != nil {
 		return fmt.Errorf("sending a notification: %w", err)
 	}
-	waiting, cancel := context.WithTimeoutCause(ctx, probePatience, errNotHeard)
+	waiting, cancel := context.WithTimeoutCause(ctx, probePatience, ErrNotHeard)
 	defer cancel()
 	for {
 		n, err := conn.WaitForNotification(waiting)

@@ -1,4 +1,4 @@
-package messagedb
+package pooler
 
 import (
 	"context"
@@ -9,12 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// This file is the same in delta, messagedb and migrations, but for its package: a test compares them. The last two are leaves, which import
-// nothing of this module.
-
-// behindPooler reports whether a connection is not one to Postgres itself: a pooler makes up the number of the process that a client is told.
+// processOf reports whether a connection is not one to Postgres itself: a pooler makes up the number of the process that a client is told.
 // process is that of the connection of the server which the pooler has just used.
-func behindPooler(ctx context.Context, conn *pgx.Conn) (pooled bool, process string, err error) {
+func processOf(ctx context.Context, conn *pgx.Conn) (pooled bool, process string, err error) {
 	// Without a prepared statement, which a pooler may not have.
 	results, err := conn.PgConn().Exec(ctx, "SELECT pg_catalog.pg_backend_pid()").ReadAll()
 	if err != nil {
