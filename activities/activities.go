@@ -159,7 +159,7 @@ type Ref struct {
 	Namespace string `json:"namespace,omitempty"`
 	// HashedID stands for ObjectID, where object ids are kept from Temporal.
 	HashedID string `json:"hashed_id,omitempty"`
-	// SearchAttributes tells that the Temporal namespace has Delta's. It counts where Delta has started the workflow: others may start one with a
+	// SearchAttributes reports whether the Temporal namespace has Delta's. It counts where Delta has started the workflow: others may start one with a
 	// signal, and do not know.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Local has the first attempt made by a local activity.

@@ -52,7 +52,7 @@ type Step struct {
 	Error string `json:"error,omitempty"`
 	// Local has the next attempt made by a local activity.
 	Local bool `json:"local,omitempty"`
-	// SearchAttributes says that the Temporal namespace has Delta's, where the ref does not: whoever started the workflow may not know.
+	// SearchAttributes is set where the Temporal namespace has Delta's and the ref does not say so: what started the workflow may not know.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
 	// Elsewhere says that the object did not decode here: the next attempt is for any worker of the task queue.
 	Elsewhere bool `json:"elsewhere,omitempty"`

@@ -107,7 +107,7 @@ func (p *pass) observeEnd(ctx context.Context, failure error) error {
 	return &PassError{failure}
 }
 
-// observed is what the pass came to, as far as it came.
+// observed makes the observation of the pass, which may have failed half way.
 func (p *pass) observed(ctx context.Context, failure error) PassObservation {
 	if failure != nil && p.cause != nil {
 		failure = p.cause

@@ -198,7 +198,7 @@ func (c *connection) checkSlot(ctx context.Context, name string, confirmed LSN) 
 	return confirmed, nil
 }
 
-// status is what the server is told of a stream.
+// status is a report of the stream's position to the server.
 type status struct {
 	// written is how far the server's log was received.
 	written LSN

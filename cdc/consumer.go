@@ -71,7 +71,7 @@ func (f *Fanout) Attach(name string, after LSN) (*Consumer, error) {
 	})
 }
 
-// Join begins to read as one of the consumers with the transactions that come from now on, whatever it has missed: for one that begins anew.
+// Join begins to read as one of the consumers with the transactions that come from now on, and leaves out what it has missed: for one that starts over.
 // [Fanout.Backfill] then has it read what is in a table. It fails as [Fanout.Attach] does, but never with [ErrResyncNeeded].
 func (f *Fanout) Join(name string) (*Consumer, error) {
 	return f.attach(name, func(c *consumer) error {
@@ -106,7 +106,7 @@ func (f *Fanout) attach(name string, place func(*consumer) error) (*Consumer, er
 func (f *Fanout) cut(c *consumer) error {
 	return &ResyncError{
 		Slot: f.config.Slot, Reason: ConsumerCut,
-		Detail: fmt.Sprintf("consumer %q was too far behind, and what follows %s is not kept for it: join anew, and read the tables", c.name, c.acknowledged),
+		Detail: fmt.Sprintf("consumer %q was too far behind, and what follows %s is not kept for it: Join, and read the tables again", c.name, c.acknowledged),
 	}
 }
 

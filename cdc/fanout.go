@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// FanoutConfig is what [OpenFanout] needs.
+// FanoutConfig configures [OpenFanout].
 type FanoutConfig struct {
 	// Config is that of the stream. OnlyAcknowledged is set. Temporary must not be.
 	Config
@@ -261,7 +261,7 @@ func (f *Fanout) rest() time.Duration {
 }
 
 // dropFirst forgets the first part for the sake of one who waits, and cuts those who have not read it, or are away and may come back for it.
-// It reports whether it did.
+// It reports whether it did. There must be one.
 func (f *Fanout) dropFirst() bool {
 	if !f.somebodyWaits() {
 		return false
@@ -286,9 +286,7 @@ func (f *Fanout) dropFirst() bool {
 	}
 	f.confirm()
 	f.broadcast()
-	if f.first < f.end() {
-		f.forgetFirst()
-	}
+	f.forgetFirst()
 	return true
 }
 

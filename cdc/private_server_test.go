@@ -35,6 +35,18 @@ func newPrivateServer(t *testing.T, settings ...string) (*privateServer, *databa
 func (s *privateServer) stream(d *database) *cdc.Stream {
 	s.t.Helper()
 	d.exec(`create publication postgres for all tables`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
+	return s.open(d)
+}
+
+// reopen closes a stream and opens another one of the same slot.
+func (s *privateServer) reopen(d *database, old *cdc.Stream) *cdc.Stream {
+	s.t.Helper()
+	old.Close()
+	return s.open(d)
+}
+
+func (s *privateServer) open(d *database) *cdc.Stream {
+	s.t.Helper()
 	stream, err := cdc.Open(s.t.Context(), cdc.Config{
 		Conn: d.pool.Config().ConnConfig, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet,
 		StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,

@@ -16,17 +16,6 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// reopen closes a stream and opens another one of the same slot.
-func (s *privateServer) reopen(d *database, old *cdc.Stream) *cdc.Stream {
-	s.t.Helper()
-	old.Close()
-	config := cdc.Config{Conn: d.pool.Config().ConnConfig, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, StatusInterval: 200 * time.Millisecond}
-	stream, err := cdc.Open(s.t.Context(), config)
-	require.NoError(s.t, err)
-	s.t.Cleanup(stream.Close)
-	return stream
-}
-
 // Stop waits for the server, which once waited for the acknowledgement for ever.
 func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	soak.Long(t)

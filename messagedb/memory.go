@@ -171,16 +171,21 @@ func (s *Memory) StreamVersion(ctx context.Context, stream StreamName) (int64, e
 	return s.version(stream), nil
 }
 
+// refuseRead refuses conditions, as a server does that does not allow them, and what comes after the end of the context.
+func refuseRead(ctx context.Context, condition string) error {
+	if condition != "" {
+		return &ConditionDisabledError{Condition: condition}
+	}
+	return ctx.Err()
+}
+
 // ReadStream reads one batch of a stream: see [Client.ReadStream].
 func (s *Memory) ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error) {
 	o, err := options.prepared(stream)
 	if err != nil {
 		return nil, err
 	}
-	if o.Condition != "" {
-		return nil, &ConditionDisabledError{Condition: o.Condition}
-	}
-	if err := ctx.Err(); err != nil {
+	if err := refuseRead(ctx, o.Condition); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
@@ -196,10 +201,7 @@ func (s *Memory) ReadCategory(ctx context.Context, category string, options Cate
 	if err != nil {
 		return nil, err
 	}
-	if o.Condition != "" {
-		return nil, &ConditionDisabledError{Condition: o.Condition}
-	}
-	if err := ctx.Err(); err != nil {
+	if err := refuseRead(ctx, o.Condition); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()

@@ -141,17 +141,11 @@ func (e *encoder) tooLarge(c *cdc.Change, length int) error {
 	if c.Message != nil {
 		of += fmt.Sprintf(" with the prefix %.100q", c.Message.Prefix)
 	} else {
-		row := c.New
-		switch {
-		case c.Old != nil:
-			row = c.Old
-		case c.Key != nil:
-			row = c.Key
-		}
+		values := c.KeyValues()
 		var key []string
-		for i, v := range row {
-			if c.Relation.Columns[i].Key {
-				key = append(key, fmt.Sprintf("%s = %.100q", c.Relation.Columns[i].Name, v.Text))
+		for _, column := range c.Relation.Columns {
+			if column.Key && len(key) < len(values) {
+				key = append(key, fmt.Sprintf("%s = %.100q", column.Name, values[len(key)].Text))
 			}
 		}
 		of = fmt.Sprintf("%s %s of %s (%s)", article(c.Kind), c.Kind, c.Relation.Name(), strings.Join(key, ", "))

@@ -93,6 +93,14 @@ func written(c *cdc.Change) bool {
 	}
 }
 
+// table names a table, behind the kind of a change.
+func (e *Encoder) table(r *cdc.Relation) {
+	e.out = append(e.out, `","schema":`...)
+	e.out = AppendString(e.out, r.Schema)
+	e.out = append(e.out, `,"table":`...)
+	e.out = AppendString(e.out, r.Table)
+}
+
 func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
 	e.out = append(e.out, `{"kind":"`...)
 	e.out = append(e.out, c.Kind...)
@@ -107,10 +115,7 @@ func (e *Encoder) change(ctx context.Context, c *cdc.Change) error {
 	if err != nil {
 		return err
 	}
-	e.out = append(e.out, `","schema":`...)
-	e.out = AppendString(e.out, c.Relation.Schema)
-	e.out = append(e.out, `,"table":`...)
-	e.out = AppendString(e.out, c.Relation.Table)
+	e.table(c.Relation)
 	if c.New != nil {
 		e.out = append(e.out, ',')
 		e.columns(d, c.New, "column", func(v cdc.Value, _ cdc.Column) bool { return v.State != cdc.Unchanged })

@@ -12,10 +12,7 @@ func (e *Encoder) schema(ctx context.Context, c *cdc.Change) error {
 	if err != nil {
 		return err
 	}
-	e.out = append(e.out, `","schema":`...)
-	e.out = AppendString(e.out, c.Relation.Schema)
-	e.out = append(e.out, `,"table":`...)
-	e.out = AppendString(e.out, c.Relation.Table)
+	e.table(c.Relation)
 	e.out = append(e.out, `,"columnnames":[`...)
 	for i, column := range c.Relation.Columns {
 		e.out = appendComma(e.out, i)
