@@ -114,7 +114,8 @@ func testUndecodable[M mode](t *testing.T) {
 	require.True(t, row.DueAt.After(*row.AttemptedAt), "it is offered again later")
 	h.eventually("payment", "b", waiting("does not decode"))
 	h.eventually("payment", "c", waiting("does not decode"))
-	require.EqualValues(t, 3, undecodable(t, newer))
+	// A row that is offered again is not counted while it is offered, so the three are there together at some time only.
+	until(t, func() bool { return undecodable(t, newer) == 3 }, "all three are counted")
 
 	// A new inform replaces it, and Delete deletes it.
 	row, err := newer.Sync(t.Context(), payment2[M]{"b", 1250}, nil)
