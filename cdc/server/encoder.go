@@ -346,33 +346,13 @@ func (e *encoder) row(change *cdc.Change, row []cdc.Value, keyOnly bool) {
 	e.text(`}`)
 }
 
-// value writes numbers as such only where every reader of JSON has them exactly; all else is the text of Postgres. Types of
-// users have a schema in their names, and domains have the name of what they are made of.
+// value writes a value. Types of users have a schema in their names, and domains have the name of what they are made of.
 func (e *encoder) value(name string, v cdc.Value) {
-	if v.State == cdc.Null {
-		e.text(`null`)
+	if len(v.Text) >= largeText {
+		e.string(v.Text)
 		return
 	}
-	switch name {
-	case "bool":
-		e.buffer = strconv.AppendBool(e.buffer, v.Text == "t")
-		return
-	case "int4", "int2", "oid":
-		e.text(v.Text)
-		return
-	case "float8", "float4":
-		if finite(v.Text) {
-			e.text(v.Text)
-			return
-		}
-	}
-	e.string(v.Text)
-}
-
-// finite tells of a float that JSON has a number for: others are NaN, Infinity and -Infinity.
-func finite(text string) bool {
-	last := text[len(text)-1]
-	return last >= '0' && last <= '9'
+	e.buffer = v.AppendJSON(e.buffer, name)
 }
 
 func (e *encoder) message(m *cdc.Message) {

@@ -1,0 +1,180 @@
+package sinks
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/chariot-giving/delta/cdc"
+)
+
+// rowKey names a row across tables: the table and the values of its key. It is empty for a table without a replica identity, and the table's
+// name for one whose key is not known.
+func (s *streamSource) rowKey(r *cdc.Relation, values []cdc.Value) string {
+	if values == nil || r.Identity == cdc.IdentityNothing {
+		return ""
+	}
+	names := s.keys[r.Name()]
+	if names == nil && r.Identity == cdc.IdentityFull {
+		return r.Name()
+	}
+	var key strings.Builder
+	key.WriteString(r.Name())
+	for i, v := range values {
+		if names != nil && !slices.Contains(names, r.Columns[i].Name) || !r.Columns[i].Key {
+			continue
+		}
+		key.WriteByte('/')
+		key.WriteString(escapeKey.Replace(v.Text))
+	}
+	return key.String()
+}
+
+// escapeKey keeps keys of several columns apart.
+var escapeKey = strings.NewReplacer("%", "%25", "/", "%2F")
+
+// changedKey returns the key of the row after an update that has changed it, and "" for every other change.
+func (s *streamSource) changedKey(c *cdc.Change) string {
+	if c.Kind != cdc.KindUpdate || c.Key == nil && c.Old == nil {
+		return ""
+	}
+	after := make([]cdc.Value, len(c.New))
+	before := c.KeyValues()
+	for i, v := range c.New {
+		if v.State == cdc.Unchanged {
+			v = before[i]
+		}
+		after[i] = v
+	}
+	key := s.rowKey(c.Relation, after)
+	if key == s.rowKey(c.Relation, before) {
+		return ""
+	}
+	return key
+}
+
+// changeBody is a change as JSON. The kind is that of the message, which for an update of a key is not that of the change.
+func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
+	b := &body{}
+	b.open()
+	b.string("kind", string(kind))
+	if c.Relation != nil {
+		b.string("schema", c.Relation.Schema)
+		b.string("table", c.Relation.Table)
+	}
+	switch kind {
+	case cdc.KindMessage:
+		b.content(c.Message)
+	case cdc.KindTruncate:
+	case cdc.KindSchema:
+		b.columns(c.Relation)
+	case cdc.KindDelete:
+		b.row("key", c.Relation, c.KeyValues(), true)
+		b.row("old", c.Relation, c.Old, false)
+	case cdc.KindInsert:
+		b.row("key", c.Relation, c.New, true)
+		b.row("new", c.Relation, c.New, false)
+	default:
+		b.row("key", c.Relation, c.KeyValues(), true)
+		b.row("new", c.Relation, c.New, false)
+		b.row("old", c.Relation, c.Old, false)
+	}
+	b.unchanged(c, kind)
+	b.string("lsn", c.LSN.String())
+	b.close()
+	return b.out
+}
+
+// body writes one JSON object.
+type body struct {
+	out   []byte
+	comma bool
+}
+
+func (b *body) open()  { b.out, b.comma = append(b.out, '{'), false }
+func (b *body) close() { b.out, b.comma = append(b.out, '}'), true }
+
+func (b *body) quote(s string) { b.out, _ = jsontext.AppendQuote(b.out, s) }
+
+func (b *body) separate() {
+	if b.comma {
+		b.out = append(b.out, ',')
+	}
+	b.comma = true
+}
+
+func (b *body) name(name string) {
+	b.separate()
+	b.quote(name)
+	b.out = append(b.out, ':')
+}
+
+func (b *body) string(name, value string) {
+	b.name(name)
+	b.quote(value)
+}
+
+// row writes the columns that have a value, or those of the key among them.
+func (b *body) row(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) {
+	if row == nil {
+		return
+	}
+	b.name(name)
+	b.open()
+	for i, v := range row {
+		c := &r.Columns[i]
+		if keyOnly && !c.Key || v.State == cdc.Unchanged {
+			continue
+		}
+		b.name(c.Name)
+		b.out = v.AppendJSON(b.out, c.Type)
+	}
+	b.close()
+}
+
+// unchanged names the columns whose large values an update left alone, which Postgres therefore did not send.
+func (b *body) unchanged(c *cdc.Change, kind cdc.Kind) {
+	if kind == cdc.KindDelete {
+		return
+	}
+	var names []string
+	for i, v := range c.New {
+		if v.State == cdc.Unchanged {
+			names = append(names, c.Relation.Columns[i].Name)
+		}
+	}
+	b.list("unchanged", names)
+}
+
+func (b *body) columns(r *cdc.Relation) {
+	names := make([]string, len(r.Columns))
+	for i, c := range r.Columns {
+		names[i] = c.Name
+	}
+	b.list("columns", names)
+}
+
+func (b *body) list(name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	b.name(name)
+	b.out, b.comma = append(b.out, '['), false
+	for _, v := range values {
+		b.separate()
+		b.quote(v)
+	}
+	b.out, b.comma = append(b.out, ']'), true
+}
+
+func (b *body) content(m *cdc.Message) {
+	b.string("prefix", m.Prefix)
+	if utf8.Valid(m.Content) {
+		b.string("content", string(m.Content))
+		return
+	}
+	b.string("content_base64", base64.StdEncoding.EncodeToString(m.Content))
+}

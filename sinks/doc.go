@@ -1,0 +1,20 @@
+// Package sinks delivers messages to systems outside of Postgres: at least once, in the order of their keys.
+//
+//	relay, err := sinks.NewRelay(sinks.Config{
+//		Source: sinks.Category(store, messages, sinks.CategoryConfig{Category: "order"}),
+//		Sink:   webhook.New(webhook.Config{URL: "https://example.com/hooks", Secrets: []string{secret}}),
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	return relay.Run(ctx)
+//
+// What always holds:
+//   - A [Source] is confirmed up to a message only when that message and all before it were delivered, filtered or set aside. If the process
+//     dies, messages after the last confirmed one come again: a receiver recognizes them by [Message.ID].
+//   - Messages of one key are delivered one after another, each only when the one before it was. A message that fails holds back its own key
+//     and no other, until [Config.Window] messages are read and not confirmed.
+//   - A message that cannot be delivered is never dropped silently: [Config.Undeliverable] decides, and the decision is logged and counted.
+//
+// The systems are modules of their own below this folder, so that a program links only the clients that it uses.
+package sinks

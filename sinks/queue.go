@@ -1,0 +1,156 @@
+package sinks
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+// queue holds the messages that were read and not confirmed, and decides which may be delivered: of each key the oldest one, unless that is being
+// delivered or waits for its next attempt. It belongs to the goroutine of [Relay.Run].
+type queue struct {
+	entries  []*entry // in the order of the source
+	behind   []*entry // those of entries that wait for a barrier, which is the first of them
+	lanes    map[string]*lane
+	ready    []*lane
+	delayed  delayedLanes
+	attempts func() *backoff.Backoff
+}
+
+// entry is one message on its way.
+type entry struct {
+	message     Message
+	transformed bool
+	blocked     bool // a policy has blocked it, which was logged
+	attempts    int
+	entered     bool // it has a lane
+	done        bool
+}
+
+// lane is the messages of one key. Each message without a key has a lane to itself.
+type lane struct {
+	key     string
+	entries []*entry
+	retryAt time.Time
+	backoff *backoff.Backoff
+	err     error // of the last attempt of the first entry
+}
+
+func newQueue(attempts func() *backoff.Backoff) *queue {
+	return &queue{lanes: map[string]*lane{}, attempts: attempts}
+}
+
+func (q *queue) add(messages []Message) {
+	for _, m := range messages {
+		e := &entry{message: m}
+		q.entries = append(q.entries, e)
+		q.behind = append(q.behind, e)
+	}
+	q.pass()
+}
+
+// pass gives lanes to the messages up to the next barrier, and to that one when all before it are finished.
+func (q *queue) pass() {
+	for len(q.behind) > 0 {
+		e := q.behind[0]
+		if e.message.Barrier && (e.entered || e != q.entries[0]) {
+			return
+		}
+		q.enter(e)
+		if e.message.Barrier {
+			return // it leaves when it is finished
+		}
+		q.behind = q.behind[1:]
+	}
+	q.behind = nil
+}
+
+func (q *queue) enter(e *entry) {
+	e.entered = true
+	key := e.message.Key
+	if key == "" || e.message.Barrier {
+		q.ready = append(q.ready, &lane{entries: []*entry{e}})
+		return
+	}
+	l, found := q.lanes[key]
+	if !found {
+		l = &lane{key: key}
+		q.lanes[key] = l
+		q.ready = append(q.ready, l)
+	}
+	l.entries = append(l.entries, e)
+}
+
+// take returns up to n lanes whose first messages are delivered now.
+func (q *queue) take(n int, now time.Time) []*lane {
+	for len(q.delayed) > 0 && !q.delayed[0].retryAt.After(now) {
+		q.ready = append(q.ready, heap.Pop(&q.delayed).(*lane))
+	}
+	n = min(n, len(q.ready))
+	taken := q.ready[:n:n]
+	q.ready = q.ready[n:]
+	return taken
+}
+
+// finish ends the first message of a lane that was taken: it was delivered, filtered or set aside.
+func (q *queue) finish(l *lane) {
+	l.entries[0].done = true
+	l.entries = l.entries[1:]
+	l.backoff, l.err = nil, nil
+	if len(l.entries) > 0 {
+		q.ready = append(q.ready, l)
+		return
+	}
+	delete(q.lanes, l.key)
+}
+
+// delay makes a lane that was taken wait before its first message is tried again.
+func (q *queue) delay(l *lane, now time.Time, err error) {
+	if l.backoff == nil {
+		l.backoff = q.attempts()
+	}
+	l.retryAt, l.err = now.Add(max(l.backoff.Delay(), retryAfter(err))), err
+	heap.Push(&q.delayed, l)
+}
+
+// confirmable removes the finished messages at the front, and returns the position of the last one.
+func (q *queue) confirmable() (position any, found bool) {
+	n := 0
+	for n < len(q.entries) && q.entries[n].done {
+		n++
+	}
+	if n == 0 {
+		return nil, false
+	}
+	position = q.entries[n-1].message.Position
+	clear(q.entries[:n])
+	q.entries = q.entries[n:]
+	if len(q.behind) > 0 && q.behind[0].done {
+		q.behind = q.behind[1:]
+	}
+	q.pass()
+	return position, true
+}
+
+// nextRetry is when the first delayed lane is tried again, and zero if none is delayed.
+func (q *queue) nextRetry() time.Time {
+	if len(q.delayed) == 0 {
+		return time.Time{}
+	}
+	return q.delayed[0].retryAt
+}
+
+// delayedLanes is a heap by the time of the next attempt.
+type delayedLanes []*lane
+
+func (d delayedLanes) Len() int           { return len(d) }
+func (d delayedLanes) Less(i, j int) bool { return d[i].retryAt.Before(d[j].retryAt) }
+func (d delayedLanes) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *delayedLanes) Push(l any)        { *d = append(*d, l.(*lane)) }
+func (d *delayedLanes) Pop() any {
+	last := (*d)[len(*d)-1]
+	(*d)[len(*d)-1] = nil
+	*d = (*d)[:len(*d)-1]
+	return last
+}

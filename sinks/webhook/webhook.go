@@ -1,0 +1,192 @@
+// Package webhook delivers messages by HTTP, each as one signed POST.
+//
+// Requests follow the Standard Webhooks specification, https://github.com/standard-webhooks/standard-webhooks: webhook-id is the message's id,
+// by which a receiver recognizes a message that comes again; webhook-timestamp is when the request was made; and webhook-signature holds one
+// HMAC-SHA256 of both and the body for each secret. Any answer from 200 to 299 accepts the message.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// Config is what [New] needs. URL is required.
+type Config struct {
+	// URL is where messages are posted to.
+	URL string
+	// Secrets sign each request, each with a signature of its own: to rotate, add the new one, change the receiver, and remove the old one.
+	// One with the prefix whsec_ is base64, as Standard Webhooks writes them; any other is taken as it is. Default: requests are not signed.
+	Secrets []string
+	// Headers go with each request, such as Authorization.
+	Headers http.Header
+	// Concurrency is how many requests run at once, of one call of Deliver. Default: 10.
+	Concurrency int
+	// Client makes the requests. It should have no Timeout: [sinks.Config.DeliveryTimeout] bounds all requests of a call. Default: one that
+	// follows no redirects, because a redirected POST would lose its body.
+	Client *http.Client
+}
+
+const (
+	headerID        = "Webhook-Id"
+	headerTimestamp = "Webhook-Timestamp"
+	headerSignature = "Webhook-Signature"
+	headerType      = "Delta-Type"
+	headerKey       = "Delta-Key"
+	headerSubject   = "Delta-Subject"
+)
+
+// secretPrefix marks a secret that is encoded, in Standard Webhooks.
+const secretPrefix = "whsec_"
+
+// longestAnswer bounds what is read of an answer, and how much of a refusal is repeated in errors.
+const longestAnswer = 1000
+
+// New returns a sink, or an [*sinks.InvalidError].
+func New(config Config) (sinks.Sink, error) {
+	s := &sink{config: config, now: time.Now}
+	if u, err := url.Parse(config.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, &sinks.InvalidError{Field: "URL", Value: config.URL, Rule: "must be an address with http or https and a host"}
+	}
+	for i, secret := range config.Secrets {
+		key, err := decodeSecret(secret)
+		if err != nil || len(key) == 0 {
+			return nil, &sinks.InvalidError{
+				Field: fmt.Sprintf("Secrets[%d]", i), Value: "hidden", Rule: "must not be empty, and base64 behind the prefix " + secretPrefix,
+			}
+		}
+		s.keys = append(s.keys, key)
+	}
+	if config.Concurrency < 0 {
+		return nil, &sinks.InvalidError{Field: "Concurrency", Value: strconv.Itoa(config.Concurrency), Rule: "must be positive"}
+	}
+	if s.config.Concurrency == 0 {
+		s.config.Concurrency = 10
+	}
+	if s.config.Client == nil {
+		s.config.Client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return s, nil
+}
+
+func decodeSecret(secret string) ([]byte, error) {
+	encoded, found := strings.CutPrefix(secret, secretPrefix)
+	if !found {
+		return []byte(secret), nil
+	}
+	return base64.StdEncoding.DecodeString(encoded)
+}
+
+type sink struct {
+	config Config
+	keys   [][]byte
+	now    func() time.Time
+}
+
+func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
+	errs := make([]error, len(messages))
+	free := make(chan struct{}, s.config.Concurrency)
+	var all sync.WaitGroup
+	for i, m := range messages {
+		free <- struct{}{}
+		all.Go(func() {
+			defer func() { <-free }()
+			errs[i] = s.post(ctx, m)
+		})
+	}
+	all.Wait()
+	return errs
+}
+
+func (s *sink) post(ctx context.Context, m sinks.Message) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.config.URL, bytes.NewReader(m.Body))
+	if err != nil {
+		return err
+	}
+	s.addHeaders(request, m)
+	answer, err := s.config.Client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, longestAnswer))
+	if answer.StatusCode/100 == 2 {
+		return nil
+	}
+	return explain(answer, text, s.now())
+}
+
+func (s *sink) addHeaders(request *http.Request, m sinks.Message) {
+	for name, values := range s.config.Headers {
+		request.Header[http.CanonicalHeaderKey(name)] = values
+	}
+	setDefault(request.Header, "Content-Type", "application/json")
+	for name, value := range map[string]string{headerType: m.Type, headerKey: m.Key, headerSubject: m.Subject} {
+		if value != "" {
+			request.Header.Set(name, escape(value))
+		}
+	}
+	id, timestamp := escape(m.ID), strconv.FormatInt(s.now().Unix(), 10)
+	request.Header.Set(headerID, id)
+	request.Header.Set(headerTimestamp, timestamp)
+	var signatures []string
+	for _, key := range s.keys {
+		signatures = append(signatures, sign(key, id, timestamp, m.Body))
+	}
+	if signatures != nil {
+		request.Header.Set(headerSignature, strings.Join(signatures, " "))
+	}
+}
+
+func setDefault(header http.Header, name, value string) {
+	if header.Get(name) == "" {
+		header.Set(name, value)
+	}
+}
+
+// escape makes any text one line of ASCII, as a header must be.
+func escape(text string) string { return strings.ReplaceAll(url.PathEscape(text), "%2F", "/") }
+
+// sign is the signature of version 1 of Standard Webhooks.
+func sign(key []byte, id, timestamp string, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(id + "." + timestamp + "."))
+	mac.Write(body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// explain makes an error of an answer. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
+// or the authorization may be mended, so these are tried again.
+func explain(answer *http.Response, text []byte, now time.Time) error {
+	err := fmt.Errorf("the receiver answered %s: %q", answer.Status, text)
+	switch answer.StatusCode {
+	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return sinks.Permanent(err)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return sinks.RetryAfter(err, parseRetryAfter(answer.Header.Get("Retry-After"), now))
+	}
+	return err
+}
+
+// parseRetryAfter reads seconds or a date, see https://www.rfc-editor.org/rfc/rfc9110#field.retry-after. More than an hour is taken as one.
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	delay := time.Duration(0)
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		delay = time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+	} else if at, err := http.ParseTime(value); err == nil {
+		delay = at.Sub(now)
+	}
+	return min(max(delay, 0), time.Hour)
+}
