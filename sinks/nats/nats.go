@@ -1,0 +1,121 @@
+// Package nats delivers messages to a stream of NATS JetStream.
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// Config is what [New] needs. JetStream is required.
+type Config struct {
+	// JetStream publishes. Its connection stays the caller's, who closes it after the relay has ended. Give its connection
+	// nats.MaxReconnects(-1), so that it waits for a server that is away.
+	JetStream jetstream.JetStream
+	// Subject returns the subject to publish a message on. A stream must listen on it. Default: [DefaultSubject].
+	Subject func(m sinks.Message) string
+}
+
+// Names of headers. The id goes with Nats-Msg-Id, by which JetStream drops a message that comes again within the stream's duplicate window.
+const (
+	HeaderType    = "Delta-Type"
+	HeaderKey     = "Delta-Key"
+	HeaderSubject = "Delta-Subject"
+)
+
+// DefaultSubject is delta, the subject of the message and its type. Dots of the subject make levels, such as delta.public.order.insert; what is
+// empty is left out, and characters that a subject cannot have are escaped with %.
+func DefaultSubject(m sinks.Message) string {
+	tokens := []string{"delta"}
+	for token := range strings.SplitSeq(m.Subject+"."+m.Type, ".") {
+		if token != "" {
+			tokens = append(tokens, escapeToken(token))
+		}
+	}
+	return strings.Join(tokens, ".")
+}
+
+// escapeToken keeps white space and the wildcards out of a subject, see https://docs.nats.io/nats-concepts/subjects.
+func escapeToken(token string) string { return strings.ReplaceAll(url.PathEscape(token), "*", "%2A") }
+
+// New returns a sink, or an [*sinks.InvalidError].
+func New(config Config) (sinks.Sink, error) {
+	if config.JetStream == nil {
+		return nil, &sinks.InvalidError{Field: "JetStream", Value: "nil", Rule: "is required"}
+	}
+	if config.Subject == nil {
+		config.Subject = DefaultSubject
+	}
+	return &sink{config}, nil
+}
+
+type sink struct{ config Config }
+
+// Deliver publishes all messages, and waits until the stream has stored each.
+func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
+	errs := make([]error, len(messages))
+	futures := make([]jetstream.PubAckFuture, len(messages))
+	for i, m := range messages {
+		futures[i], errs[i] = s.config.JetStream.PublishMsgAsync(s.message(m), jetstream.WithMsgID(m.ID))
+	}
+	for i, future := range futures {
+		if errs[i] == nil {
+			errs[i] = await(ctx, future)
+		}
+		errs[i] = classify(errs[i])
+	}
+	return errs
+}
+
+func (s *sink) message(m sinks.Message) *nats.Msg {
+	out := nats.NewMsg(s.config.Subject(m))
+	out.Data = m.Body
+	for name, value := range m.Headers {
+		out.Header.Set(name, oneLine(value))
+	}
+	for name, value := range map[string]string{HeaderType: m.Type, HeaderKey: m.Key, HeaderSubject: m.Subject} {
+		if value != "" {
+			out.Header.Set(name, oneLine(value))
+		}
+	}
+	return out
+}
+
+// oneLine keeps a header from beginning another one.
+func oneLine(value string) string { return strings.NewReplacer("\r", "%0D", "\n", "%0A").Replace(value) }
+
+func await(ctx context.Context, future jetstream.PubAckFuture) error {
+	select {
+	case <-future.Ok():
+		return nil
+	case err := <-future.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// classify marks errors that the same message will meet again.
+func classify(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadSubject),
+		errors.As(err, &api) && api.ErrorCode == streamMessageTooLarge:
+		return sinks.Permanent(err)
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("no stream listens on the subject, or the server is away: %w", err)
+	}
+	return err
+}
+
+// streamMessageTooLarge is the server's JSStreamMessageExceedsMaximumErr.
+const streamMessageTooLarge = 10054
