@@ -16,7 +16,7 @@ SOAK := 2m
 ROWS := 10000000
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel tools/delta-temporal internal/bench/peers internal/monitoring
+MODULES := . deltaotel sinks/kafka sinks/nats tools/delta-temporal internal/bench/peers internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -48,6 +48,8 @@ test-short: delta-temporal temporal postgres ## Run the quick tests, without the
 .PHONY: test-modules
 test-modules: delta-temporal postgres ## Test the other modules of this repository
 	cd deltaotel && go test ./...
+	cd sinks/kafka && go test ./...
+	cd sinks/nats && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
 	cd internal/monitoring && go test ./...
@@ -80,6 +82,8 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	$(BIN)/workflowcheck ./workflows/...
 	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd deltaotel && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd sinks/kafka && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd sinks/nats && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 

@@ -95,8 +95,10 @@ func (c Config) validate() error {
 		{"ShortestRetry", c.ShortestRetry, c.ShortestRetry < 0, "must be positive"},
 		{"LongestRetry", c.LongestRetry, c.LongestRetry < c.ShortestRetry, fmt.Sprintf("must be at least ShortestRetry, %s", c.ShortestRetry)},
 		{"MaxAttempts", c.MaxAttempts, c.MaxAttempts < 0, "must not be negative"},
-		{"Undeliverable", c.Undeliverable, c.Undeliverable != Block && c.Undeliverable != SetAside && c.Undeliverable != Stop,
-			"must be block, set_aside or stop"},
+		{
+			"Undeliverable", c.Undeliverable, c.Undeliverable != Block && c.Undeliverable != SetAside && c.Undeliverable != Stop,
+			"must be block, set_aside or stop",
+		},
 		{"SetAside", nil, c.Undeliverable == SetAside && c.SetAside == nil, "is required where Undeliverable is set_aside"},
 		{"DeliveryTimeout", c.DeliveryTimeout, c.DeliveryTimeout < 0, "must be positive"},
 		{"ConfirmInterval", c.ConfirmInterval, c.ConfirmInterval < 0, "must be positive"},

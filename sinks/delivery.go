@@ -100,7 +100,7 @@ func (r *Relay) judge(ctx context.Context, t *task, err error) {
 	t.verdict, t.err = retried, err
 	r.count(func(s *Stats) { s.Failed++; s.LastError = err })
 	if !IsPermanent(err) && (r.config.MaxAttempts == 0 || t.entry.attempts < r.config.MaxAttempts) {
-		r.log.add("messages are not delivered; they are tried again", 1, err)
+		r.log.add("messages are not delivered; they are tried again", err)
 		return
 	}
 	r.decide(ctx, t)
@@ -118,7 +118,7 @@ func (r *Relay) decide(ctx context.Context, t *task) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.config.DeliveryTimeout) // the delivery may have taken all its time
 		defer cancel()
 		if err := catch(func() error { return r.config.SetAside(ctx, m, t.err) }); err != nil {
-			r.log.add("messages cannot be set aside; they are tried again", 1, err)
+			r.log.add("messages cannot be set aside; they are tried again", err)
 			return
 		}
 		t.verdict = finished

@@ -1,9 +1,6 @@
 // Package sinks delivers messages to systems outside of Postgres: at least once, in the order of their keys.
 //
-//	relay, err := sinks.NewRelay(sinks.Config{
-//		Source: sinks.Category(store, messages, sinks.CategoryConfig{Category: "order"}),
-//		Sink:   webhook.New(webhook.Config{URL: "https://example.com/hooks", Secrets: []string{secret}}),
-//	})
+//	relay, err := sinks.NewRelay(sinks.Config{Source: sinks.Stream(stream, sinks.StreamConfig{}), Sink: sink})
 //	if err != nil {
 //		return err
 //	}
@@ -16,5 +13,5 @@
 //     and no other, until [Config.Window] messages are read and not confirmed.
 //   - A message that cannot be delivered is never dropped silently: [Config.Undeliverable] decides, and the decision is logged and counted.
 //
-// The systems are modules of their own below this folder, so that a program links only the clients that it uses.
+// Systems that need a client library are modules of their own below this folder, so that a program links only what it uses.
 package sinks

@@ -59,7 +59,7 @@ func (r *Relay) Run(ctx context.Context) error {
 type loop struct {
 	*Relay
 	queue   *queue
-	working context.Context // of deliveries and confirmations, which outlive the context of Run
+	working context.Context //nolint:containedctx // of deliveries and confirmations, which outlive the context of Run
 
 	limits  chan int // asks the reader for messages
 	asked   bool
@@ -193,7 +193,7 @@ func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) 
 			return nil, err
 		}
 		l.count(func(s *Stats) { s.SourceErrors++; s.LastError = err })
-		l.log.add("the source of a sink cannot be read; it is tried again", 1, err)
+		l.log.add("the source of a sink cannot be read; it is tried again", err)
 		if backoff.Pause(ctx, pause.Delay()) != nil {
 			return nil, err
 		}
@@ -237,7 +237,7 @@ func (l *loop) endConfirmation(c confirmation) {
 		return
 	}
 	l.count(func(s *Stats) { s.SourceErrors++; s.LastError = c.err })
-	l.log.add("a position cannot be confirmed; it is tried again", 1, c.err)
+	l.log.add("a position cannot be confirmed; it is tried again", c.err)
 	if l.unconfirmed == nil {
 		l.unconfirmed = c.position
 	}

@@ -52,7 +52,7 @@ func (l *loop) publish() {
 		s.Unconfirmed, s.Waiting, s.Full, s.Oldest = len(l.queue.entries), len(l.queue.delayed), full, oldest
 	})
 	if becameFull {
-		l.log.add("the window is full of messages that wait for one that is not delivered; nothing is read until it is", 1, l.queue.delayed[0].err)
+		l.log.add("the window is full of messages that wait for one that is not delivered; nothing is read until it is", l.queue.delayed[0].err)
 	}
 }
 
@@ -72,7 +72,7 @@ type failureLine struct {
 	count  int
 }
 
-func (f *failureLog) add(what string, n int, err error) {
+func (f *failureLog) add(what string, err error) {
 	f.mu.Lock()
 	line := f.lines[what]
 	if line == nil {
@@ -82,7 +82,7 @@ func (f *failureLog) add(what string, n int, err error) {
 		}
 		f.lines[what] = line
 	}
-	line.count += n
+	line.count++
 	count, now := line.count, time.Now()
 	due := now.Sub(line.logged) >= logInterval
 	if due {

@@ -128,7 +128,7 @@ func (s *streamSource) passEmpty(end cdc.LSN) error {
 }
 
 func (s *streamSource) Confirm(_ context.Context, position any) error {
-	p := position.(streamPosition) //nolint:errcheck,forcetypeassert // it is ours
+	p := position.(streamPosition) //nolint:forcetypeassert // it is ours
 	s.mu.Lock()
 	s.confirmed = p.number
 	s.mu.Unlock()

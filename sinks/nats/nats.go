@@ -89,7 +89,9 @@ func (s *sink) message(m sinks.Message) *nats.Msg {
 }
 
 // oneLine keeps a header from beginning another one.
-func oneLine(value string) string { return strings.NewReplacer("\r", "%0D", "\n", "%0A").Replace(value) }
+func oneLine(value string) string {
+	return strings.NewReplacer("\r", "%0D", "\n", "%0A").Replace(value)
+}
 
 func await(ctx context.Context, future jetstream.PubAckFuture) error {
 	select {

@@ -2,7 +2,6 @@ package nats_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -162,6 +161,6 @@ func TestJetStreamIsRequired(t *testing.T) {
 	t.Parallel()
 	_, err := deltanats.New(deltanats.Config{})
 	var invalid *sinks.InvalidError
-	require.True(t, errors.As(err, &invalid))
+	require.ErrorAs(t, err, &invalid)
 	require.Equal(t, "JetStream", invalid.Field)
 }

@@ -184,7 +184,7 @@ func explain(answer *http.Response, text []byte, now time.Time) error {
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	delay := time.Duration(0)
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		delay = time.Duration(seconds) * time.Second //nolint:gosec // 31 bits
+		delay = time.Duration(seconds) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
 		delay = at.Sub(now)
 	}

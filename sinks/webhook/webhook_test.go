@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -58,8 +57,12 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 	})
 	require.NoError(t, err)
 	errs := made.Deliver(t.Context(), []sinks.Message{
-		{ID: "1/ü\n", Key: "k", Body: []byte("fine")}, {ID: "2", Body: []byte("bad")}, {ID: "3", Body: []byte("moved")},
-		{ID: "4", Body: []byte("busy")}, {ID: "5", Body: []byte("broken")}, {ID: "6"},
+		{ID: "1/ü\n", Key: "k", Body: []byte("fine")},
+		{ID: "2", Body: []byte("bad")},
+		{ID: "3", Body: []byte("moved")},
+		{ID: "4", Body: []byte("busy")},
+		{ID: "5", Body: []byte("broken")},
+		{ID: "6"},
 	})
 	require.NoError(t, errs[0])
 	require.ErrorContains(t, errs[1], `answered 400 Bad Request: "no such field`)
@@ -94,7 +97,7 @@ func TestABadConfigurationNamesItsField(t *testing.T) {
 	} {
 		_, err := New(config)
 		var invalid *sinks.InvalidError
-		require.True(t, errors.As(err, &invalid))
+		require.ErrorAs(t, err, &invalid)
 		require.Equal(t, field, invalid.Field)
 		require.NotContains(t, err.Error(), "whsec_!")
 	}

@@ -1,0 +1,168 @@
+package kafka_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/kafka"
+)
+
+// newCluster starts brokers that speak Kafka's protocol.
+func newCluster(t *testing.T) *kfake.Cluster {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(2), kfake.SeedTopics(3, "delta.number", "delta.public.My_Table"))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	return cluster
+}
+
+func newClient(t *testing.T, cluster *kfake.Cluster, options ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(cluster.ListenAddrs()...))...)
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	return client
+}
+
+// consume returns the first n records of a topic.
+func consume(t *testing.T, cluster *kfake.Cluster, topic string, n int) (records []*kgo.Record) {
+	t.Helper()
+	client := newClient(t, cluster, kgo.ConsumeTopics(topic))
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for len(records) < n {
+		fetches := client.PollFetches(ctx)
+		require.NoError(t, fetches.Err())
+		records = append(records, fetches.Records()...)
+	}
+	return records
+}
+
+func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t)
+	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
+	require.NoError(t, err)
+	now := time.UnixMilli(1_700_000_000_000)
+	errs := sink.Deliver(t.Context(), []sinks.Message{
+		{ID: "1", Key: "k", Subject: "public.My Table", Type: "insert", Time: now, Headers: map[string]string{"a": "b"}, Body: []byte("{}")},
+		{ID: "2", Key: "big", Subject: "public.My Table", Body: make([]byte, 2<<20)},
+		{ID: "3", Subject: "public.My Table"},
+	})
+	require.NoError(t, errs[0])
+	require.True(t, sinks.IsPermanent(errs[1]), "%v", errs[1])
+	require.NoError(t, errs[2])
+	byID := map[string]*kgo.Record{}
+	for _, r := range consume(t, cluster, "delta.public.My_Table", 2) {
+		for _, h := range r.Headers {
+			if h.Key == kafka.HeaderID {
+				byID[string(h.Value)] = r
+			}
+		}
+	}
+	require.Equal(t, "k", string(byID["1"].Key))
+	require.Equal(t, "{}", string(byID["1"].Value))
+	require.True(t, now.Equal(byID["1"].Timestamp))
+	require.Equal(t, []kgo.RecordHeader{
+		{Key: "a", Value: []byte("b")},
+		{Key: kafka.HeaderID, Value: []byte("1")},
+		{Key: kafka.HeaderType, Value: []byte("insert")},
+		{Key: kafka.HeaderSubject, Value: []byte("public.My Table")},
+	}, byID["1"].Headers)
+	require.Nil(t, byID["3"].Key)
+}
+
+// counter is a source of numbers, each of one of seven keys.
+type counter struct{ next, confirmed, n int }
+
+func (c *counter) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
+	var page []sinks.Message
+	for ; len(page) < limit && c.next < c.n; c.next++ {
+		page = append(page, sinks.Message{ID: fmt.Sprint(c.next), Key: fmt.Sprint(c.next % 7), Subject: "number", Position: c.next + 1})
+	}
+	if page == nil {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return page, nil
+}
+
+func (c *counter) Confirm(_ context.Context, position any) error {
+	c.confirmed = position.(int)
+	return nil
+}
+
+// Brokers that refuse for a while are waited for: afterwards the topic has each message, and those of a key in order.
+func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t)
+	var refused atomic.Int32
+	cluster.ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if n := refused.Add(1); n < 5 || n > 8 {
+			return nil, nil, false
+		}
+		request := r.(*kmsg.ProduceRequest)
+		response := request.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range request.Topics {
+			answer := kmsg.NewProduceResponseTopic()
+			answer.Topic, answer.TopicID = topic.Topic, topic.TopicID
+			for _, partition := range topic.Partitions {
+				p := kmsg.NewProduceResponseTopicPartition()
+				p.Partition, p.ErrorCode = partition.Partition, kerr.TopicAuthorizationFailed.Code
+				answer.Partitions = append(answer.Partitions, p)
+			}
+			response.Topics = append(response.Topics, answer)
+		}
+		return response, nil, true
+	})
+	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
+	require.NoError(t, err)
+	source := &counter{n: 2000}
+	relay, err := sinks.NewRelay(sinks.Config{
+		Source: source, Sink: sink, ShortestRetry: time.Millisecond, LongestRetry: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(ctx) }()
+	require.Eventually(t, func() bool { return relay.Stats().Delivered == int64(source.n) }, 3*time.Minute, time.Millisecond)
+	cancel()
+	require.NoError(t, <-ended)
+	require.Equal(t, source.n, source.confirmed)
+	require.Positive(t, relay.Stats().Failed)
+	last, seen := map[string]int{}, map[int]bool{}
+	for _, r := range consume(t, cluster, "delta.number", source.n) {
+		var n int
+		_, err := fmt.Sscan(string(r.Headers[0].Value), &n)
+		require.NoError(t, err)
+		if previous, found := last[string(r.Key)]; found {
+			require.Greater(t, n, previous)
+		}
+		last[string(r.Key)] = n
+		seen[n] = true
+	}
+	require.Len(t, seen, source.n)
+}
+
+func TestTopicsAreLegal(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "delta.public.a_b__", kafka.DefaultTopic(sinks.Message{Subject: "public.a b/ä"}))
+	require.Len(t, kafka.DefaultTopic(sinks.Message{Subject: strings.Repeat("x", 300)}), 249)
+	_, err := kafka.New(kafka.Config{})
+	var invalid *sinks.InvalidError
+	require.ErrorAs(t, err, &invalid)
+	require.Equal(t, "Client", invalid.Field)
+}
