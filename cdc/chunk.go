@@ -212,12 +212,16 @@ func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c 
 	if err != nil {
 		return err
 	}
-	if err := b.addRows(c, rows); err != nil {
+	if err := b.addRows(conn, t, c, rows); err != nil {
 		return err
 	}
 	c.last = len(rows) < b.config.ChunkSize
-	if len(rows) > 0 {
-		c.high = c.keys[len(c.keys)-1]
+	if len(rows) > 0 { // also where it is left out
+		high, ok := (&keyReader{columns: b.columns}).read(c.relation, rows[len(rows)-1], nil)
+		if !ok {
+			return errNoKey
+		}
+		c.high = high
 	}
 	return nil
 }
@@ -245,19 +249,29 @@ func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table
 		if err != nil {
 			return err
 		}
-		if err := b.addRows(c, rows); err != nil {
+		if err := b.addRows(conn, t, c, rows); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *Backfill) addRows(c *chunk, rows [][]Value) error {
+// errNoKey cannot be: the columns of a key are not null.
+var errNoKey = errors.New("cdc: a row has no key")
+
+func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value) error {
 	reader := keyReader{columns: b.columns}
 	for _, row := range rows {
 		key, ok := reader.read(c.relation, row, nil)
 		if !ok {
-			return errors.New("cdc: a row has no key") // not in an index that is a key
+			return errNoKey
+		}
+		keep, err := (undecodableRows{skip: b.stream.skips}).keep(conn, t, row)
+		if err != nil {
+			return err
+		}
+		if !keep {
+			continue
 		}
 		if text := joinKey(key); !c.has[text] {
 			c.has[text] = true

@@ -27,6 +27,8 @@ type connection struct {
 	arrived gatherer        // of one to a walsender
 	intact  map[string]bool // tables that were seen to be whole
 	inside  bool            // it is in a transaction with a snapshot
+	// raw is set for a database without an encoding: texts come as they are stored, and have to be looked at.
+	raw bool
 }
 
 // connect opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
@@ -64,11 +66,28 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 	if err == nil && result.version < MinServerVersion {
 		err = invalid(FieldServerVersion, number, "Postgres 14 or later")
 	}
+	if err == nil {
+		err = result.takeRaw(ctx)
+	}
 	if err != nil {
 		result.close()
 		return nil, err
 	}
 	return result, nil
+}
+
+// takeRaw has a database without an encoding give texts as they are stored. The server would only look whether they are UTF-8, and end all that it
+// sends where one is not. Here that is one row, whose table is known.
+func (c *connection) takeRaw(ctx context.Context) error {
+	const none = "SQL_ASCII"
+	if c.ParameterStatus("server_encoding") != none {
+		return nil
+	}
+	if _, err := c.Exec(ctx, `SET client_encoding = `+literal(none)).ReadAll(); err != nil {
+		return fmt.Errorf("cdc: taking texts as they are stored: %w", err)
+	}
+	c.raw = true
+	return nil
 }
 
 func (c *connection) close() {
@@ -99,8 +118,8 @@ func (c *connection) requireLogical(ctx context.Context) error {
 	return err
 }
 
-// begin starts to stream, behind what was confirmed, and returns where.
-func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (LSN, error) {
+// begin starts to stream, behind what was confirmed and behind is not before, and returns where.
+func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN, protocol int, behind LSN) (LSN, error) {
 	if err := c.requireLogical(ctx); err != nil {
 		return 0, err
 	}
@@ -112,6 +131,7 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 	if err != nil {
 		return 0, err
 	}
+	at = max(at, behind)
 	var names []string
 	for _, p := range config.Publications {
 		names = append(names, quote(p))
@@ -123,8 +143,8 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 			return 0, invalid(FieldPublications, p, "there is no publication of this name in the database")
 		}
 	}
-	args := []string{"proto_version '" + strconv.Itoa(config.Protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
-	if config.Protocol > 1 {
+	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
+	if protocol > 1 {
 		args = append(args, "streaming 'on'")
 	}
 	err = pglogrepl.StartReplication(ctx, c.PgConn, quote(config.Slot), pglogrepl.LSN(at),

@@ -22,7 +22,17 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			}
 			result := conn.ExecParams(ctx, sql, parameters, nil, nil, nil)
 			for result.NextRow() {
-				if left = !yield(copyRow(result.Values()), nil); left {
+				row := copyRow(result.Values())
+				keep, err := s.undecodable().keep(conn, nil, row)
+				if err != nil {
+					cancel()
+					_, _ = result.Close()
+					return err
+				}
+				if !keep {
+					continue
+				}
+				if left = !yield(row, nil); left {
 					cancel() // or else the rest would be read
 					break
 				}

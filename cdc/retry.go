@@ -20,6 +20,7 @@ func passing(err error) bool {
 	var hidden *RowSecurityError
 	var large *TooLargeError
 	var spill *SpillError
-	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) &&
+	var row *UndecodableError
+	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) && !errors.As(err, &row) &&
 		!errors.Is(err, ErrResyncNeeded) && !errors.Is(err, ErrProtocol)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -249,36 +248,6 @@ func TestNamesGoThroughConnectionsInUTF8Only(t *testing.T) {
 	require.NoError(t, err)
 	_, err = cdc.Publications(ctx, conn)
 	require.NoError(t, err)
-}
-
-// A database of the encoding SQL_ASCII can hold bytes that are no text of any encoding.
-func TestBytesThatAreNoUTF8AreAnErrorOfTheServer(t *testing.T) {
-	t.Parallel()
-	config := hostile.MakeEncoded(t, cdctest.Admin(t), "SQL_ASCII")
-	owner := hostile.Owner(t, cdctest.Admin(t), config)
-	execAs(t, owner, `CREATE TABLE t (id text PRIMARY KEY)`, `CREATE PUBLICATION p FOR TABLE t`, `SET client_encoding = 'SQL_ASCII'`, `INSERT INTO t VALUES (E'caf\xe9')`)
-	snapshot, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: config, Slot: config.Database})
-	require.NoError(t, err)
-	defer snapshot.Close()
-	read := 0
-	for _, err = range snapshot.Rows(t.Context(), "public", "t") {
-		if err == nil {
-			read++
-		}
-	}
-	var server *pgconn.PgError
-	require.ErrorAs(t, err, &server)
-	require.Equal(t, "22021", server.Code) // character_not_in_repertoire
-	require.Zero(t, read)
-	stream := streamOf(t, config, snapshot)
-	execAs(t, owner, `INSERT INTO t VALUES (E'th\xe9')`)
-	for err = nil; err == nil; {
-		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
-		_, err = stream.Next(ctx)
-		cancel()
-	}
-	require.ErrorAs(t, err, &server)
-	require.Equal(t, "22021", server.Code)
 }
 
 func TestRowsThatAPolicyHidesAreAnError(t *testing.T) {

@@ -80,6 +80,11 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
 	WriteTimeout time.Duration
+	// SkipUndecodable are decisions to leave out rows that cannot be decoded, of streams and snapshots, for all clients and for good: each is a
+	// position in the log, as the error names it, or a pattern of tables. Where Postgres itself cannot decode a row, its whole transaction is left out,
+	// and no table is known: only the position or * is about it. Each row that is left out is logged and counted. Default: none, and a client that
+	// comes to such a row is ended with undecodable.
+	SkipUndecodable []string
 	// Stream are further settings of the streams, such as SpillLimit, or Heartbeat, by which /metrics has the time from commit to
 	// delivery. Conn, BeforeConnect, Slot, Temporary, Publications, Start, MemoryLimit
 	// and Logger of it are not used.
@@ -180,6 +185,9 @@ func (c *Config) validate() error {
 		if !limit.holds {
 			return invalid(limit.field, limit.value, "more than zero")
 		}
+	}
+	if err := checkSkips(c.SkipUndecodable); err != nil {
+		return err
 	}
 	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
 		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")

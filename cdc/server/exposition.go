@@ -15,6 +15,7 @@ var families = []exposition.Family{
 	{Name: "delta_stream_snapshot_rows_total", Type: "counter", Help: "Rows of snapshots that were sent to clients."},
 	{Name: "delta_stream_acks_total", Type: "counter", Help: "Acknowledgements of clients."},
 	{Name: "delta_stream_bad_acks_total", Type: "counter", Help: "Acknowledgements of what was not sent, or not to be acknowledged any more."},
+	{Name: "delta_stream_undecodable_rows_total", Type: "counter", Help: "Rows that were left out because they cannot be decoded."},
 	{Name: "delta_stream_slow_clients_total", Type: "counter", Help: "Clients that were cut because they did not read."},
 	{Name: "delta_stream_unauthorized_requests_total", Type: "counter", Help: "Requests that were refused: no token, or a page or host that may not call."},
 	{Name: "delta_stream_request_duration_seconds", Type: "histogram", Help: "How long requests took, without streams."},

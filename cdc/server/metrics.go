@@ -23,7 +23,7 @@ import (
 type counters struct {
 	set                                         *metrics.Set
 	transactions, changes, bytes, acks, badAcks *metrics.Counter
-	slow, refused, snapshotRows                 *metrics.Counter
+	slow, refused, snapshotRows, undecodable    *metrics.Counter
 }
 
 func newCounters() *counters {
@@ -38,6 +38,7 @@ func newCounters() *counters {
 		slow:         set.NewCounter("delta_stream_slow_clients_total"),
 		refused:      set.NewCounter("delta_stream_unauthorized_requests_total"),
 		snapshotRows: set.NewCounter("delta_stream_snapshot_rows_total"),
+		undecodable:  set.NewCounter("delta_stream_undecodable_rows_total"),
 	}
 }
 

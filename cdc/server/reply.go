@@ -34,6 +34,7 @@ func explain(err error) *problem {
 	var invalid *cdc.InvalidError
 	var database *pgconn.PgError
 	var large *http.MaxBytesError
+	var row *cdc.UndecodableError
 	text := strings.TrimPrefix(err.Error(), "cdc: ")
 	switch {
 	case errors.As(err, &ours):
@@ -53,6 +54,8 @@ func explain(err error) *problem {
 		return refusal(http.StatusBadRequest, "bad_ack", text)
 	case errors.Is(err, cdc.ErrResyncNeeded):
 		return refusal(http.StatusGone, "resync_needed", text)
+	case errors.As(err, &row): // before the error of Postgres that it may hold
+		return undecodable(row, text)
 	case errors.As(err, new(*cdc.TooLargeError)):
 		return refusal(http.StatusInsufficientStorage, "too_large", text)
 	case errors.As(err, new(*cdc.SpillError)): // before the network: the file system's errors look like its own

@@ -102,9 +102,11 @@ func New(ctx context.Context, config Config) (*Server, error) {
 		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: registry{open: map[*cdc.Stream]string{}},
 		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
 	}
+	streams := config.Stream
+	streams.SkipUndecodable = s.decideUndecodable
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
-		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: config.Stream, Logger: config.Logger,
+		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: streams, Logger: config.Logger,
 		Opened: s.streams.add,
 	})
 	if err != nil {

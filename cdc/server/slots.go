@@ -247,6 +247,7 @@ func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot
 	}
 	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
 		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
+		SkipUndecodable: s.decideUndecodable, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return 0, err

@@ -146,7 +146,7 @@ func (s *Server) locate(ctx context.Context, one *session) error {
 func (s *Server) streamConfig(slot string) cdc.Config {
 	config := s.config.Stream
 	config.Conn, config.Slot, config.Start, config.Temporary = s.config.Conn, slot, 0, false
-	config.SchemaChanges, config.BeforeConnect = true, s.config.BeforeConnect
+	config.SchemaChanges, config.BeforeConnect, config.SkipUndecodable = true, s.config.BeforeConnect, s.decideUndecodable
 	config.MemoryLimit, config.Logger = s.config.ClientMemory, s.config.Logger
 	return config
 }

@@ -93,6 +93,7 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
 	flags.StringVar(&f.config.Stream.SpillFolder, "spill-folder", "", "`folder` of the temporary files of transactions that are larger than --client-memory (default $TMPDIR)")
 	flags.Int64Var(&f.config.Stream.SpillLimit, "spill-limit", 0, "`bytes` that the temporary files of one client may take; negative: refuse such transactions (default 16 GiB)")
+	flags.StringArrayVar(&f.config.SkipUndecodable, "skip-undecodable", nil, "`position` of a row that cannot be decoded, as its error names it, or pattern of tables, to leave such rows out for good; repeat it for several")
 	flags.DurationVar(&f.config.WriteTimeout, "write-timeout", f.config.WriteTimeout, "how long a client may take to read")
 	flags.DurationVar(&f.config.SnapshotIdle, "snapshot-idle", f.config.SnapshotIdle, "how long a snapshot is held that nobody reads")
 	flags.DurationVar(&f.config.SnapshotMax, "snapshot-max", f.config.SnapshotMax, "how long a snapshot is held at most, even while it is read")
@@ -296,7 +297,7 @@ func wrongFlag(err error) error {
 	name, ok := map[cdc.Field]string{
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
-		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
+		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SkipUndecodable": "--skip-undecodable", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
 		"role": "the role", // of --database-url
 	}[wrong.Field]
 	if ok {

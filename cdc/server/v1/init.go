@@ -155,7 +155,9 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot})
+	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
+		Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot, SkipUndecodable: h.config.Stream.SkipUndecodable, Logger: h.config.Logger,
+	})
 	if errors.Is(err, cdc.ErrExists) { // somebody was faster, and the slot is theirs
 		err = errors.Join(err, h.markers.write(ctx, conn, h.markers.changes))
 	}
