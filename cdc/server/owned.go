@@ -79,13 +79,20 @@ func (s *Server) mine(ctx context.Context, name string) (owned, error) {
 	if err != nil {
 		return owned{}, err
 	}
-	if _, ours := noted[name]; ours {
+	incarnation, ours := noted[name]
+	switch slot, err := cdc.LookupSlot(ctx, s.pool, name); {
+	case ours && errors.Is(err, cdc.ErrNotFound):
 		return owned{}, errUnpublished
-	}
-	if _, err := cdc.LookupSlot(ctx, s.pool, name); err != nil {
+	case err != nil:
 		return owned{}, err
+	case !ours:
+		return owned{}, foreignSlot("")
+	default:
+		if p := claim(slot, incarnation); p != nil {
+			return owned{}, p
+		}
 	}
-	return owned{}, refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone")
+	return owned{}, errUnpublished
 }
 
 // publish makes the publication of a slot, or of tails, with what says that it is ours, in one transaction.

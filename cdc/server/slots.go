@@ -70,9 +70,10 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
-		if _, ours := noted[f.Name]; ours && !own {
+		if incarnation, ours := noted[f.Name]; ours && !own && claim(f, incarnation) == nil {
 			own, f.Status = true, statusUnpublished
 		}
+		delete(noted, f.Name)
 		held := s.describeHeld(f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
@@ -84,7 +85,16 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 		if mine[name].Tail == nil {
 			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: statusMissing})
 		}
+		delete(noted, name)
 	}
+	gone := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(noted)) { // the slot, and its publication
+		all = append(all, slotJSON{Name: name, Own: true, Status: statusMissing})
+		if noted[name] != "" {
+			gone[name] = noted[name]
+		}
+	}
+	s.noteMissing(ctx, gone)
 	return all, nil
 }
 
