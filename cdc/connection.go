@@ -33,13 +33,11 @@ type connection struct {
 
 // connect opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
 func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
-	if before != nil {
-		config = config.Copy()
-		if err := before(ctx, config); err != nil {
-			return nil, fmt.Errorf("cdc: BeforeConnect: %w", err)
-		}
+	own, err := settings.Connecting(ctx, config, before)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: %w", err)
 	}
-	c, result := &settings.Own(config).Config, &connection{}
+	c, result := &own.Config, &connection{}
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 64<<10), w)
 	}

@@ -89,7 +89,8 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = settings.Own(config.Conn), connections, config.BeforeConnect
+	pooled.MaxConns = connections
+	settings.Pool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, err

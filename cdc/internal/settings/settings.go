@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // fixed are of all connections. Each exists since Postgres 14 at least.
@@ -46,10 +47,7 @@ const later = `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.un
 // connection that is made ask the server once more.
 func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 	own := config.Copy()
-	params := maps.Clone(bounds)
-	maps.Copy(params, own.RuntimeParams)
-	maps.Copy(params, fixed)
-	own.RuntimeParams = params
+	own.RuntimeParams = parameters(own.RuntimeParams)
 	before := own.AfterConnect
 	own.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		if before != nil {
@@ -63,4 +61,40 @@ func Own(config *pgx.ConnConfig) *pgx.ConnConfig {
 		return nil
 	}
 	return own
+}
+
+// parameters adds those of this package.
+func parameters(own map[string]string) map[string]string {
+	params := maps.Clone(bounds)
+	maps.Copy(params, own)
+	maps.Copy(params, fixed)
+	return params
+}
+
+// Connecting gives a configuration to a user's function, which may be nil, and makes it one of this package after that: what the function changes, such as
+// the host or the password, holds, and these settings do too.
+func Connecting(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.ConnConfig, error) {
+	if before != nil {
+		config = config.Copy()
+		if err := before(ctx, config); err != nil {
+			return nil, fmt.Errorf("BeforeConnect: %w", err)
+		}
+	}
+	return Own(config), nil
+}
+
+// Pool has the connections of a pool be as those of Connecting. A pool calls BeforeConnect with a configuration that is Own's already, so that the
+// parameters are set once more behind it.
+func Pool(pool *pgxpool.Config, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) {
+	pool.ConnConfig = Own(config)
+	if before == nil {
+		return
+	}
+	pool.BeforeConnect = func(ctx context.Context, config *pgx.ConnConfig) error {
+		if err := before(ctx, config); err != nil {
+			return fmt.Errorf("BeforeConnect: %w", err)
+		}
+		config.RuntimeParams = parameters(config.RuntimeParams)
+		return nil
+	}
 }

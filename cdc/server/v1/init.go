@@ -125,11 +125,9 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	config := settings.Own(h.config.Conn)
-	if before := h.config.BeforeConnect; before != nil {
-		if err := before(ctx, config); err != nil {
-			return "", fmt.Errorf("connecting: %w", err)
-		}
+	config, err := settings.Connecting(ctx, h.config.Conn, h.config.BeforeConnect)
+	if err != nil {
+		return "", fmt.Errorf("connecting: %w", err)
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
