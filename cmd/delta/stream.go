@@ -89,6 +89,8 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.tlsKey, "tls-key", "", "`file` of its key")
 	flags.IntVar(&f.config.MaxClients, "max-clients", f.config.MaxClients, "how many may stream at the same time")
 	flags.Int64Var(&f.config.ClientMemory, "client-memory", f.config.ClientMemory, "`bytes` that may wait for a client")
+	flags.Int64Var(&f.config.ConsumerBuffer, "consumer-buffer", f.config.ConsumerBuffer, "`bytes` that are kept for the consumers of one slot that are behind")
+	flags.DurationVar(&f.config.ConsumerPatience, "consumer-patience", f.config.ConsumerPatience, "how long others wait for a consumer that is behind, before it has to begin anew")
 	flags.DurationVar(&f.config.HeartbeatInterval, "heartbeat", f.config.HeartbeatInterval, "how often clients are told the position and pinged")
 	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
 	flags.StringVar(&f.config.Stream.SpillFolder, "spill-folder", "", "`folder` of the temporary files of transactions that are larger than --client-memory (default $TMPDIR)")
@@ -297,7 +299,7 @@ func wrongFlag(err error) error {
 	name, ok := map[cdc.Field]string{
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
-		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SkipUndecodable": "--skip-undecodable", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
+		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SkipUndecodable": "--skip-undecodable", "ConsumerBuffer": "--consumer-buffer", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
 		"role": "the role", // of --database-url
 	}[wrong.Field]
 	if ok {
