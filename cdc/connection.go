@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 		}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
+	if settings.IsPooler(err) {
+		return nil, invalid(FieldConn, net.JoinHostPort(own.Host, strconv.Itoa(int(own.Port))), settings.PoolerRule)
+	}
 	if err != nil {
 		var server *pgconn.PgError
 		if errors.As(err, &server) && (server.Code == "42501" || server.Code == "28000") && replication {

@@ -18,15 +18,15 @@ import (
 
 // printed is a table whose texts depend on settings, or would. Its key is an array with a null, which comes back as the place of a page.
 var printed = []string{
-	`CREATE TABLE "Printed" (k text[] PRIMARY KEY, at timestamptz, day date, lasts interval, raw bytea, ratio float8, words text)`,
+	`CREATE TABLE "Printed" (k text[] PRIMARY KEY, at timestamptz, day date, lasts interval, raw bytea, ratio float8, words text, price money)`,
 	`INSERT INTO "Printed" VALUES (ARRAY['NULL', 'z']), (ARRAY[NULL, 'a']), (ARRAY[NULL, 'b'])`,
 	`UPDATE "Printed" SET at = '2026-03-04 05:06:07+00', day = '2026-03-04', lasts = make_interval(days => -1, hours => 2), raw = decode('dead00ef', 'hex'),
-		ratio = 0.1::float8 + 0.2::float8, words = E'a\\b ''c'''`,
+		ratio = 0.1::float8 + 0.2::float8, words = E'a\\b ''c''', price = 1234.5::numeric::money`,
 	`CREATE PUBLICATION p FOR TABLE "Printed"`,
 }
 
 // printedTexts are those of all columns but the key.
-var printedTexts = []string{"2026-03-04 05:06:07+00", "2026-03-04", "-1 days +02:00:00", `\xdead00ef`, "0.30000000000000004", `a\b 'c'`}
+var printedTexts = []string{"2026-03-04 05:06:07+00", "2026-03-04", "-1 days +02:00:00", `\xdead00ef`, "0.30000000000000004", `a\b 'c'`, "$1,234.50"}
 
 func texts(row []cdc.Value) (all []string) {
 	for _, v := range row {

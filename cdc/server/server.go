@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -98,6 +99,9 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	}
 	if err := checkDatabase(ctx, pool); err != nil {
 		pool.Close()
+		if settings.IsPooler(err) {
+			err = invalid(cdc.FieldConn, net.JoinHostPort(config.Conn.Host, strconv.Itoa(int(config.Conn.Port))), settings.PoolerRule)
+		}
 		return nil, err
 	}
 	s := &Server{

@@ -300,7 +300,7 @@ func wrongFlag(err error) error {
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
 		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SkipUndecodable": "--skip-undecodable", "ConsumerBuffer": "--consumer-buffer", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
-		"role": "the role", // of --database-url
+		"role": "the role", cdc.FieldConn: "--database-url", // which has the role
 	}[wrong.Field]
 	if ok {
 		return &usageError{fmt.Errorf("%s %q: it must be %s", name, wrong.Value, wrong.Rule)}

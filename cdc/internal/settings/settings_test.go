@@ -33,6 +33,7 @@ func TestSettingsHoldWhateverIsDoneBeforeConnecting(t *testing.T) {
 		require.Equal(t, "token", c.Password)
 		require.Equal(t, "off", c.RuntimeParams["row_security"])
 		require.Equal(t, "UTF8", c.RuntimeParams["client_encoding"])
+		require.Equal(t, "C", c.RuntimeParams["lc_monetary"])
 		require.Equal(t, "mine", c.RuntimeParams["application_name"])
 		require.Equal(t, "5s", c.RuntimeParams["lock_timeout"], "a bound that somebody has named stays")
 		require.Equal(t, "0", c.RuntimeParams["statement_timeout"])
