@@ -31,6 +31,7 @@ const (
 	FieldConnections   Field = "Connections"
 	FieldToken         Field = "Token"
 	FieldChunkSize     Field = "ChunkSize"
+	FieldChunkTimeout  Field = "ChunkTimeout"
 	FieldInterval      Field = "Interval"
 	FieldWALLevel      Field = "wal_level"
 	FieldServerVersion Field = "server_version"

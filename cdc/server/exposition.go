@@ -36,6 +36,8 @@ var families = []exposition.Family{
 	{Name: "delta_stream_slot_unacknowledged", Type: "gauge", Help: "Transactions that came from the database and were not acknowledged."},
 	{Name: "delta_stream_slot_unacknowledged_age_seconds", Type: "gauge", Help: "How long ago the oldest of them was committed."},
 	{Name: "delta_stream_slot_delivery_seconds", Type: "gauge", Help: "How long the last heartbeat took from its commit until all before it was taken for delivery, or has been on its way."},
+	{Name: "delta_stream_snapshot_held_seconds", Type: "gauge", Help: "For how long the snapshot of the slot has been held."},
+	{Name: "delta_stream_table_locked_seconds", Type: "gauge", Help: "For how long the snapshot of the slot has locked the table against ALTER TABLE and TRUNCATE."},
 	{Name: "delta_stream_consumer_attached", Type: "gauge", Help: "1 if a client reads as the consumer."},
 	{Name: "delta_stream_consumer_lost", Type: "gauge", Help: "1 if the consumer was too far behind, and has to begin anew."},
 	{Name: "delta_stream_consumer_lag_bytes", Type: "gauge", Help: "WAL behind what the consumer has acknowledged."},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -232,6 +233,7 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 			e.Add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
 		}
 		s.exposeConsumers(e, &one)
+		exposeHeld(e, &one)
 		if one.SafeWALBytes != nil {
 			e.Add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
 		}
@@ -250,6 +252,26 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 		e.Add("delta_stream_consumer_lag_bytes", label, float64(*c.LagBytes))
 	}
 }
+
+// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for it. The processes are in GET /v2/slots.
+func exposeHeld(e *exposition.Text, slot *slotJSON) {
+	if slot.Held == nil {
+		return
+	}
+	e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
+	since := map[string]time.Time{} // several connections may have locked a table
+	for _, lock := range slot.Held.Tables {
+		if first, known := since[lock.Table]; !known || lock.Since.Before(first) {
+			since[lock.Table] = lock.Since
+		}
+	}
+	for table, first := range since {
+		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelText.Replace(table)+`"}`, time.Since(first).Seconds())
+	}
+}
+
+// labelText escapes what the exposition format escapes in the value of a label.
+var labelText = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }

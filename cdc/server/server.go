@@ -112,7 +112,7 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	streams.SkipUndecodable = s.decideUndecodable
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
-		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: streams, Logger: config.Logger,
+		MaxBody: config.MaxBody, SnapshotMax: config.SnapshotMax, PingInterval: config.HeartbeatInterval, Stream: streams, Logger: config.Logger,
 		Opened: s.streams.add,
 	})
 	if err != nil {
