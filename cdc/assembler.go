@@ -30,9 +30,9 @@ func (a *assembler) message(at LSN, data []byte) error {
 	w := &wire{rest: data}
 	switch kind := w.byte(); kind {
 	case messageBegin:
-		w.lsn()
+		commit := w.lsn()
 		w.time()
-		a.open = &Transaction{XID: w.uint32(), decoder: a.decoder}
+		a.open = &Transaction{XID: w.uint32(), CommitLSN: commit, decoder: a.decoder}
 	case messageCommit:
 		w.byte()
 		return a.commit(a.open, w)

@@ -24,6 +24,10 @@ type BackfillConfig struct {
 	ChunkSize int
 	// Interval is a pause after each chunk, for the sake of the server. Default: none.
 	Interval time.Duration
+	// ChunkTimeout is how long the transaction of a chunk may last once it has locked the table, against ALTER TABLE and TRUNCATE. Postgres ends one that lasts
+	// longer, also if this process stands still. Then the chunk is read again with half as many rows, and the next ones too; one row that takes longer ends
+	// the backfill with an [*InvalidError]. Default: 1 minute.
+	ChunkTimeout time.Duration
 	// Conn connects to the server that is written to, for a stream that comes from a standby. Default: the stream's.
 	Conn *pgx.ConnConfig
 
@@ -51,6 +55,7 @@ type Backfill struct {
 	done    chan struct{}
 	woken   chan struct{}
 	keys    keyReader // for the goroutine that calls Next
+	size    int       // rows of a chunk; of the goroutine that reads
 
 	mu       sync.Mutex
 	err      error
@@ -75,6 +80,7 @@ type Backfill struct {
 func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill, error) {
 	setDefault(&config.Schema, "public")
 	setDefault(&config.ChunkSize, 5000)
+	setDefault(&config.ChunkTimeout, time.Minute)
 	if config.Conn == nil {
 		config.Conn = s.config.Conn
 	}
@@ -83,7 +89,7 @@ func (s *Stream) Backfill(ctx context.Context, config BackfillConfig) (*Backfill
 		return nil, err
 	}
 	b := &Backfill{
-		stream: s, config: config, id: rand.Text(), done: make(chan struct{}), woken: make(chan struct{}, 1),
+		stream: s, config: config, size: config.ChunkSize, id: rand.Text(), done: make(chan struct{}), woken: make(chan struct{}, 1),
 		progress: progress{Again: map[string][]string{}},
 	}
 	if config.Token != "" {
@@ -129,6 +135,8 @@ func (c *BackfillConfig) validate() error {
 	switch {
 	case c.ChunkSize < 1 || c.ChunkSize > 100_000:
 		return invalid(FieldChunkSize, c.ChunkSize, "1 to 100000 rows")
+	case c.ChunkTimeout < time.Millisecond:
+		return invalid(FieldChunkTimeout, c.ChunkTimeout, "at least 1 millisecond")
 	case c.Interval < 0:
 		return invalid(FieldInterval, c.Interval, "not negative")
 	}

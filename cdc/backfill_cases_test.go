@@ -1,12 +1,16 @@
 package cdc_test
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/internal/cdctest"
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
@@ -198,4 +202,43 @@ func TestBackfillRefusesWhatItCannotDo(t *testing.T) {
 	require.ErrorIs(t, again.Err(), cdc.ErrClosed)
 	_, err = s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t"})
 	require.ErrorIs(t, err, cdc.ErrClosed)
+}
+
+// A chunk whose transaction lasts too long is read again with fewer rows, down to one.
+func TestTheTransactionOfAChunkIsBounded(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`)
+	log := make(said, 100)
+	s := d.stream(func(c *cdc.Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)) })
+	d.exec(`insert into t select i, repeat('x', 20000000) from generate_series(1, 4) i`) // one of which takes more than a millisecond
+	_, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkTimeout: 1})
+	wrong := new(cdc.InvalidError)
+	require.ErrorAs(t, err, &wrong)
+	require.Equal(t, cdc.FieldChunkTimeout, wrong.Field)
+	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 4, ChunkTimeout: time.Millisecond})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+	defer cancel()
+	go func() {
+		<-b.Done()
+		cancel()
+	}()
+	for err == nil {
+		_, err = s.Next(ctx)
+	}
+	require.True(t, done(b))
+	require.ErrorAs(t, b.Err(), &wrong)
+	require.Equal(t, cdc.FieldChunkTimeout, wrong.Field)
+	require.Contains(t, wrong.Rule, `"t"`)
+	var rows []string
+	for len(log) > 0 {
+		if line := <-log; strings.Contains(line, "fewer rows") {
+			rows = append(rows, line[strings.Index(line, "rows=")+5:][:1])
+		}
+	}
+	require.Equal(t, []string{"2", "1"}, rows)
+	require.Eventually(t, func() bool {
+		return !query[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid <> pg_backend_pid() and mode = 'AccessShareLock')`)
+	}, cdctest.Patience, 20*time.Millisecond)
 }

@@ -39,4 +39,5 @@ func TestEachConnectionIsGivenItsConfiguration(t *testing.T) {
 	require.Equal(t, []string{"insert t [1]"}, changes)
 	require.GreaterOrEqual(t, asked.Load(), int64(3))
 	require.EqualValues(t, 1, refused.Load())
+	require.NoError(t, cdc.TryConnection(s), "also the connection that only looks whether the server takes any")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
@@ -51,7 +53,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 			stop()
 		}
 		if err == nil {
-			err = b.read(ctx, conn, number)
+			err = b.shrink(b.read(ctx, conn, number))
 		}
 		if err == nil {
 			retry.Reset()
@@ -115,7 +117,7 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 	low, exhausted := b.progress.Key, b.progress.Exhausted
 	c := &chunk{number: number, has: map[string]bool{}, again: map[string][]string{}, last: exhausted}
 	for text, key := range b.progress.Again {
-		if len(c.again) == b.config.ChunkSize {
+		if len(c.again) == b.size {
 			break
 		}
 		c.again[text] = key
@@ -129,9 +131,54 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 	if err := b.waitForWriters(ctx, conn); err != nil {
 		return err
 	}
-	if _, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; LOCK TABLE `+b.from+` IN ACCESS SHARE MODE`).ReadAll(); err != nil {
+	limit := fmt.Sprint(b.config.ChunkTimeout.Milliseconds())
+	if _, err := conn.Exec(ctx, `BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE; LOCK TABLE `+b.from+` IN ACCESS SHARE MODE;
+		SET LOCAL statement_timeout = `+limit+`; SET LOCAL idle_in_transaction_session_timeout = `+limit).ReadAll(); err != nil {
 		return fmt.Errorf("cdc: locking %s: %w", b.from, err)
 	}
+	bounded, cancel := context.WithTimeoutCause(ctx, b.config.ChunkTimeout, errSlowChunk)
+	defer cancel()
+	err := b.readLocked(bounded, conn, c, m, low)
+	if err != nil && errors.Is(context.Cause(bounded), errSlowChunk) || isSlow(err) { // whoever was faster, this process or Postgres
+		err = fmt.Errorf("%w: %w", errSlowChunk, err)
+	}
+	if err == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed >= number { // it has committed although we were not told
+		return nil
+	}
+	b.chunk = nil
+	return err
+}
+
+// errSlowChunk is one whose transaction has lasted for ChunkTimeout.
+var errSlowChunk = errors.New("cdc: the transaction of a chunk lasts longer than ChunkTimeout")
+
+// isSlow reports whether Postgres has ended the transaction of a chunk for its timeouts.
+func isSlow(err error) bool {
+	const cancelled, idle = "57014", "25P03"
+	var server *pgconn.PgError
+	return errors.As(err, &server) && (server.Code == cancelled || server.Code == idle)
+}
+
+// shrink has the next chunks be smaller. It fails where they cannot be.
+func (b *Backfill) shrink(err error) error {
+	if !errors.Is(err, errSlowChunk) {
+		return err
+	}
+	if b.size == 1 {
+		return invalid(FieldChunkTimeout, b.config.ChunkTimeout, "long enough to read one row of "+b.from)
+	}
+	b.size /= 2
+	b.stream.config.Logger.Warn("cdc: a chunk of a backfill took too long, and is read again with fewer rows", "table", b.from, "rows", b.size, "timeout", b.config.ChunkTimeout)
+	return err
+}
+
+// readLocked reads the rows, with the table locked, until the high mark is written.
+func (b *Backfill) readLocked(ctx context.Context, conn *connection, c *chunk, m mark, low []string) error {
 	t, err := describe(ctx, conn, b.config.Schema, b.config.Table, b.stream.config.Publications)
 	if err != nil {
 		return err
@@ -144,7 +191,7 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 		return invalid(FieldTable, t.relation.Name(), "it was made anew, or has another key now: begin another backfill of it")
 	}
 	c.relation = t.relation
-	if !exhausted {
+	if !c.last {
 		if err := b.readRange(ctx, conn, t, c, low); err != nil {
 			return err
 		}
@@ -160,18 +207,10 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 	}
 	b.mu.Unlock()
 	m.high = true
-	if err = conn.emit(ctx, prefixMark, m.String()); err == nil {
-		_, err = conn.Exec(ctx, `COMMIT`).ReadAll()
+	if err := conn.emit(ctx, prefixMark, m.String()); err != nil {
+		return err
 	}
-	if err == nil {
-		return nil
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed >= number { // it has committed although we were not told
-		return nil
-	}
-	b.chunk = nil
+	_, err = conn.Exec(ctx, `COMMIT`).ReadAll()
 	return err
 }
 
@@ -208,16 +247,20 @@ func (b *Backfill) waitForWriters(ctx context.Context, conn *connection) error {
 func (b *Backfill) readRange(ctx context.Context, conn *connection, t *table, c *chunk, low []string) error {
 	names, _ := t.keys(0)
 	where, args := t.between(values(low), nil)
-	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.config.ChunkSize), args...)
+	rows, err := conn.rows(ctx, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s LIMIT %d`, t.columns, t.from, where, names, b.size), args...)
 	if err != nil {
 		return err
 	}
-	if err := b.addRows(c, rows); err != nil {
+	if err := b.addRows(conn, t, c, rows); err != nil {
 		return err
 	}
-	c.last = len(rows) < b.config.ChunkSize
-	if len(rows) > 0 {
-		c.high = c.keys[len(c.keys)-1]
+	c.last = len(rows) < b.size
+	if len(rows) > 0 { // also where it is left out
+		high, ok := (&keyReader{columns: b.columns}).read(c.relation, rows[len(rows)-1], nil)
+		if !ok {
+			return errNoKey
+		}
+		c.high = high
 	}
 	return nil
 }
@@ -245,19 +288,29 @@ func (b *Backfill) readAgainKeys(ctx context.Context, conn *connection, t *table
 		if err != nil {
 			return err
 		}
-		if err := b.addRows(c, rows); err != nil {
+		if err := b.addRows(conn, t, c, rows); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *Backfill) addRows(c *chunk, rows [][]Value) error {
+// errNoKey cannot be: the columns of a key are not null.
+var errNoKey = errors.New("cdc: a row has no key")
+
+func (b *Backfill) addRows(conn *connection, t *table, c *chunk, rows [][]Value) error {
 	reader := keyReader{columns: b.columns}
 	for _, row := range rows {
 		key, ok := reader.read(c.relation, row, nil)
 		if !ok {
-			return errors.New("cdc: a row has no key") // not in an index that is a key
+			return errNoKey
+		}
+		keep, err := (undecodableRows{skip: b.stream.skips}).keep(conn, t, row)
+		if err != nil {
+			return err
+		}
+		if !keep {
+			continue
 		}
 		if text := joinKey(key); !c.has[text] {
 			c.has[text] = true

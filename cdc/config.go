@@ -38,6 +38,11 @@ type Config struct {
 	// identity or name are others than at its change before, or which is another table under the same name. Postgres describes a table
 	// only when that is changed again: of one that nobody writes to, and of one that was dropped, nothing comes. Default: false.
 	SchemaChanges bool
+	// SkipUndecodable decides whether a row that cannot be decoded is left out, for good. It is asked each time that the row is met, by the goroutine
+	// that calls Next or by the stream's own, and can be asked by several at once. What is left out is logged at level warn, with its table, position and reason, and counted in
+	// [Stats]. Decide by what the error says, such as its LSN: a row that is left out is missing in what is made of the changes.
+	// Default: none is, and the stream ends with an [*UndecodableError].
+	SkipUndecodable func(*UndecodableError) bool
 	// Protocol is the version of pgoutput's: 1, or 2, with which the server sends large transactions before they commit,
 	// and need not keep them itself. Default: 2.
 	Protocol int

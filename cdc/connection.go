@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -27,17 +28,17 @@ type connection struct {
 	arrived gatherer        // of one to a walsender
 	intact  map[string]bool // tables that were seen to be whole
 	inside  bool            // it is in a transaction with a snapshot
+	// raw is set for a database without an encoding: texts come as they are stored, and have to be looked at.
+	raw bool
 }
 
 // connect opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
 func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
-	if before != nil {
-		config = config.Copy()
-		if err := before(ctx, config); err != nil {
-			return nil, fmt.Errorf("cdc: BeforeConnect: %w", err)
-		}
+	own, err := settings.Connecting(ctx, config, before)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: %w", err)
 	}
-	c, result := &settings.Own(config).Config, &connection{}
+	c, result := &own.Config, &connection{}
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(bufio.NewReaderSize(r, 64<<10), w)
 	}
@@ -49,6 +50,9 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 		}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
+	if settings.IsPooler(err) {
+		return nil, invalid(FieldConn, net.JoinHostPort(own.Host, strconv.Itoa(int(own.Port))), settings.PoolerRule)
+	}
 	if err != nil {
 		var server *pgconn.PgError
 		if errors.As(err, &server) && (server.Code == "42501" || server.Code == "28000") && replication {
@@ -64,11 +68,28 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 	if err == nil && result.version < MinServerVersion {
 		err = invalid(FieldServerVersion, number, "Postgres 14 or later")
 	}
+	if err == nil {
+		err = result.takeRaw(ctx)
+	}
 	if err != nil {
 		result.close()
 		return nil, err
 	}
 	return result, nil
+}
+
+// takeRaw has a database without an encoding give texts as they are stored. The server would only look whether they are UTF-8, and end all that it
+// sends where one is not. Here that is one row, whose table is known.
+func (c *connection) takeRaw(ctx context.Context) error {
+	const none = "SQL_ASCII"
+	if c.ParameterStatus("server_encoding") != none {
+		return nil
+	}
+	if _, err := c.Exec(ctx, `SET client_encoding = `+literal(none)).ReadAll(); err != nil {
+		return fmt.Errorf("cdc: taking texts as they are stored: %w", err)
+	}
+	c.raw = true
+	return nil
 }
 
 func (c *connection) close() {
@@ -99,8 +120,8 @@ func (c *connection) requireLogical(ctx context.Context) error {
 	return err
 }
 
-// begin starts to stream, behind what was confirmed, and returns where.
-func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (LSN, error) {
+// begin starts to stream, behind what was confirmed and behind is not before, and returns where.
+func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN, protocol int, behind LSN) (LSN, error) {
 	if err := c.requireLogical(ctx); err != nil {
 		return 0, err
 	}
@@ -112,6 +133,7 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 	if err != nil {
 		return 0, err
 	}
+	at = max(at, behind)
 	var names []string
 	for _, p := range config.Publications {
 		names = append(names, quote(p))
@@ -123,8 +145,8 @@ func (c *connection) begin(ctx context.Context, config *Config, confirmed LSN) (
 			return 0, invalid(FieldPublications, p, "there is no publication of this name in the database")
 		}
 	}
-	args := []string{"proto_version '" + strconv.Itoa(config.Protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
-	if config.Protocol > 1 {
+	args := []string{"proto_version '" + strconv.Itoa(protocol) + "'", "publication_names " + literal(strings.Join(names, ",")), "messages 'true'"}
+	if protocol > 1 {
 		args = append(args, "streaming 'on'")
 	}
 	err = pglogrepl.StartReplication(ctx, c.PgConn, quote(config.Slot), pglogrepl.LSN(at),

@@ -12,6 +12,9 @@ import (
 // ErrConsumerBusy is a consumer of a [Fanout] that somebody else reads as at the moment.
 var ErrConsumerBusy = errors.New("cdc: the consumer is attached already")
 
+// ErrConsumerRemoved is a consumer that [Fanout.Remove] has removed while it read.
+var ErrConsumerRemoved = errors.New("cdc: the consumer was removed")
+
 // ConsumerCut is a consumer that a [Fanout] does not keep the changes for any more.
 const ConsumerCut ResyncReason = "cut"
 
@@ -25,6 +28,7 @@ type consumer struct {
 	acknowledged LSN
 	resume       LSN // what it has, and has not come yet; zero otherwise
 	waiting      bool
+	removed      bool
 	forgot       bool       // that which follows acknowledged is kept: another one had to go on
 	delivered    []delivery // and not acknowledged
 }
@@ -191,6 +195,8 @@ func (r *Consumer) take(ctx context.Context) (*part, error) {
 		default:
 		}
 		switch {
+		case c.removed:
+			return nil, ErrConsumerRemoved
 		case c.lost:
 			return nil, f.cut(c)
 		case c.next < f.end():
@@ -218,7 +224,7 @@ func (r *Consumer) take(ctx context.Context) (*part, error) {
 func (r *Consumer) transaction(p *part) *Transaction {
 	t := *p.of
 	if !t.isFor(r.state.name) { // its end is a position like any other
-		t.Backfill, t.more = nil, func() ([]*Change, error) { return nil, io.EOF }
+		t.Backfill, t.BackfillEnds, t.more = nil, false, func() ([]*Change, error) { return nil, io.EOF }
 		return &t
 	}
 	t.pending = p.changes
@@ -251,6 +257,8 @@ func (r *Consumer) Ack(lsn LSN) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
+	case c.removed:
+		return ErrConsumerRemoved
 	case c.reader != r:
 		return ErrClosed
 	case c.lost:

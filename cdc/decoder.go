@@ -46,6 +46,9 @@ type decoder struct {
 	relations map[uint32]*Relation
 	types     map[uint32]string
 	shapes    *shapes // nil where nobody asks for changes of tables
+	// raw has the texts of rows looked at, because the server has not; skip is asked whether a row that cannot be decoded is left out.
+	raw  bool
+	skip func(*UndecodableError) bool
 }
 
 func newDecoder() *decoder {
@@ -69,9 +72,11 @@ func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, str
 		d.typeName(w)
 		return changes, w.err
 	case messageInsert, messageUpdate, messageDelete:
-		if d.row(w, kind, change); w.err == nil {
-			changes = d.announce(changes, change)
+		d.row(w, kind, change)
+		if err := d.readable(w, change); err != nil {
+			return changes, d.leaveOut(err)
 		}
+		changes = d.announce(changes, change)
 	case messageTruncate:
 		return d.truncate(changes, w, change)
 	case messageLogical:
@@ -90,6 +95,18 @@ func (d *decoder) decode(changes []*Change, data []byte, at LSN, xid uint32, str
 		return changes, fmt.Errorf("message %q at %s: %w", kind, at, w.err)
 	}
 	return append(changes, change), nil
+}
+
+// readable says why a row cannot be decoded, nil where it can.
+func (d *decoder) readable(w *wire, change *Change) error {
+	if w.err == nil {
+		return d.checkTexts(change)
+	}
+	table := ""
+	if change.Relation != nil {
+		table = change.Relation.Name()
+	}
+	return &UndecodableError{Table: table, LSN: change.LSN, XID: change.XID, Err: w.err}
 }
 
 func (d *decoder) row(w *wire, kind byte, change *Change) {
@@ -175,6 +192,9 @@ func (d *decoder) relation(w *wire) {
 			c.Type = others[c.TypeOID]
 		}
 		r.Columns = append(r.Columns, c)
+	}
+	if d.raw && !r.isText() {
+		w.fail("the name of the table %q, or of a column of it, is not UTF-8", r.Name())
 	}
 	if w.err == nil {
 		d.relations[r.OID] = r

@@ -31,6 +31,7 @@ const (
 	FieldConnections   Field = "Connections"
 	FieldToken         Field = "Token"
 	FieldChunkSize     Field = "ChunkSize"
+	FieldChunkTimeout  Field = "ChunkTimeout"
 	FieldInterval      Field = "Interval"
 	FieldWALLevel      Field = "wal_level"
 	FieldServerVersion Field = "server_version"
@@ -162,6 +163,43 @@ type TooLargeError struct {
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("cdc: transaction %d does not fit into the %d bytes of SpillLimit", e.XID, e.Limit)
 }
+
+// UndecodableError is a row that cannot be decoded. It ends the stream, the backfill, or the loop over a snapshot, unless SkipUndecodable of the
+// configuration decides that the row is left out. It comes again each time, so that nothing behind it is ever delivered otherwise.
+type UndecodableError struct {
+	// Table has its schema in front. It is empty where Postgres could not decode the row, because then it does not say of which table that is.
+	Table string
+	// Column is the first one that has no text, empty where the fault is another one.
+	Column string
+	// LSN is where the change stands in the log, which is the same each time the log is read. It is that of the snapshot for its rows, and zero for
+	// those of a backfill.
+	LSN LSN
+	// XID is the transaction, zero where none is known.
+	XID uint32
+	// Whole is set where the whole transaction is left out, because Postgres gives nothing of it behind the row: it could not decode the row itself.
+	Whole bool
+	Err   error
+}
+
+func (e *UndecodableError) Error() string {
+	what := "a row"
+	if e.Table != "" {
+		what += fmt.Sprintf(" of %q", e.Table)
+	}
+	if e.LSN != 0 {
+		what += " at " + e.LSN.String()
+	}
+	if e.Column != "" {
+		what += fmt.Sprintf(", column %q,", e.Column)
+	}
+	return fmt.Sprintf("cdc: %s cannot be decoded (SkipUndecodable leaves it out): %v", what, e.Err)
+}
+
+// Unwrap gives the reason.
+func (e *UndecodableError) Unwrap() error { return e.Err }
+
+// errNotUTF8 is a text of a database without an encoding.
+var errNotUTF8 = errors.New("the bytes are no UTF-8, and the encoding of the database is SQL_ASCII, which is none")
 
 // SpillError is a temporary file of a large transaction that could not be written or read: the disk is full, say. It ends the stream.
 // The server still has the transaction, and a new stream tries again.

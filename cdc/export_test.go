@@ -29,5 +29,8 @@ func (d *Decoder) Decode(data []byte) ([]*Change, error) {
 // Name is what the server calls a snapshot.
 func (s *Snapshot) Name() string { return s.name }
 
+// TryConnection looks whether the server of a stream takes connections.
+func TryConnection(s *Stream) error { return s.tryConnection() }
+
 // IsPassing reports whether a stream tries again after an error.
 func IsPassing(err error) bool { return passing(err) }

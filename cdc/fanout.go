@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -182,7 +183,7 @@ func (f *Fanout) readUntilEnd(ctx context.Context) error {
 func (t *Transaction) describe() *Transaction {
 	return &Transaction{
 		XID: t.XID, CommitLSN: t.CommitLSN, EndLSN: t.EndLSN, CommitTime: t.CommitTime, Origin: t.Origin, OriginLSN: t.OriginLSN,
-		Size: t.Size, Spilled: t.Spilled, Backfill: t.Backfill,
+		Size: t.Size, Spilled: t.Spilled, Backfill: t.Backfill, BackfillEnds: t.BackfillEnds,
 	}
 }
 
@@ -374,6 +375,8 @@ type ConsumerStatus struct {
 	Lost bool
 	// Acknowledged is the end of the last transaction that it has acknowledged.
 	Acknowledged LSN
+	// LagBytes is the log from Acknowledged to what the server has read for the stream.
+	LagBytes int64
 	// Waiting is how many transactions, or parts of large ones, are in the buffer that it has not read.
 	Waiting int
 }
@@ -383,8 +386,12 @@ func (f *Fanout) Consumers() []ConsumerStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	all := make([]ConsumerStatus, 0, len(f.consumers))
+	sent := f.stream.Stats().Sent
 	for _, c := range f.consumers {
 		status := ConsumerStatus{Name: c.name, Attached: c.reader != nil, Lost: c.lost, Acknowledged: c.acknowledged}
+		if sent > c.acknowledged {
+			status.LagBytes = int64(sent - c.acknowledged) //nolint:gosec // logs are shorter
+		}
 		if !c.lost {
 			status.Waiting = f.end() - c.kept
 			if c.reader != nil {
@@ -402,8 +409,11 @@ func (f *Fanout) Consumers() []ConsumerStatus {
 //
 // It fails as [Stream.Backfill] does, and with an [*InvalidError] for an unknown consumer or a Token.
 func (f *Fanout) Backfill(ctx context.Context, consumer string, config BackfillConfig) (*Backfill, error) {
-	if f.consumers[consumer] == nil { // the map itself never changes
-		return nil, f.unknown(consumer)
+	f.mu.Lock()
+	err := f.unknown(consumer)
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
 	if config.Token != "" {
 		return nil, invalid(FieldToken, config.Token, "none, for a backfill of one consumer")
@@ -412,6 +422,44 @@ func (f *Fanout) Backfill(ctx context.Context, consumer string, config BackfillC
 	return f.stream.Backfill(ctx, config)
 }
 
+// Add has one consumer more. It is kept what comes from now on: [Fanout.Join] and [Fanout.Backfill] give it the rest. It fails with an
+// [*InvalidError] for a name that there is, and for more than 100.
+func (f *Fanout) Add(name string) error {
+	if err := validateName(FieldConsumers, name); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.consumers[name] != nil:
+		return invalid(FieldConsumers, name, "each name once")
+	case len(f.consumers) == maxConsumers:
+		return invalid(FieldConsumers, maxConsumers+1, "1 to 100 names")
+	}
+	f.consumers[name] = &consumer{name: name, acknowledged: f.last, next: f.end(), kept: f.end()}
+	f.broadcast()
+	return nil
+}
+
+// Remove forgets a consumer: the slot does not wait for it any more. If it reads, that ends with [ErrConsumerRemoved]. It fails with an [*InvalidError] for
+// an unknown name. Without any consumer, the slot stays where it is.
+func (f *Fanout) Remove(name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.unknown(name); err != nil {
+		return err
+	}
+	f.consumers[name].removed = true
+	delete(f.consumers, name)
+	f.confirm()
+	f.broadcast()
+	return nil
+}
+
+// unknown is an error where there is no consumer of a name, with mu held.
 func (f *Fanout) unknown(name string) error {
-	return invalid(FieldConsumers, name, fmt.Sprintf("one of %q", f.config.Consumers))
+	if f.consumers[name] != nil {
+		return nil
+	}
+	return invalid(FieldConsumers, name, fmt.Sprintf("one of %q", slices.Sorted(maps.Keys(f.consumers))))
 }

@@ -38,7 +38,8 @@ func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) er
 	if err != nil {
 		return err
 	}
-	reader, copied := (*cdc.Consumer)(nil), make(<-chan struct{})
+	var reader *cdc.Consumer
+	var backfill *cdc.Backfill
 	if kept != 0 {
 		reader, err = fanout.Attach(name, kept)
 	}
@@ -52,11 +53,9 @@ func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) er
 	defer reader.Close()
 	defer context.AfterFunc(ctx, reader.Close)()
 	if anew {
-		backfill, err := fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"})
-		if err != nil {
+		if backfill, err = fanout.Backfill(ctx, name, cdc.BackfillConfig{Table: "account"}); err != nil {
 			return err
 		}
-		copied = backfill.Done()
 	}
 	for {
 		t, err := reader.Next(ctx)
@@ -66,10 +65,8 @@ func follow(ctx context.Context, fanout *cdc.Fanout, name string, c consumer) er
 		if err := c.apply(ctx, t); err != nil {
 			return err
 		}
-		select {
-		case <-copied:
-			anew = false
-		default:
+		if anew = anew && !t.BackfillEnds; anew && backfill.Err() != nil {
+			return backfill.Err()
 		}
 		if !anew { // or else a restart begins anew, for the table was not read to its end
 			if err := c.save(ctx, t.EndLSN); err != nil {

@@ -194,6 +194,77 @@ func TestAConsumerThatIsTooFarBehindIsCutAndBeginsAnew(t *testing.T) {
 	require.Equal(t, []string{"insert [1000 end]"}, changes, "a has nothing of the backfill")
 }
 
+// A consumer that is removed does not hold the slot any more, and one that is added is kept what comes from then on.
+func TestConsumersAreAddedAndRemovedWhileOthersRead(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`)
+	f := d.fanout()
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	d.exec(`insert into t values (1)`, `insert into t values (2)`)
+	take(t, a)
+	last, _ := take(t, a)
+	require.NoError(t, a.Ack(last.EndLSN))
+	first, _ := take(t, b) // and nothing is acknowledged
+	require.Positive(t, statusOf(t, f, "b").LagBytes)
+	require.True(t, query[bool](d, `select confirmed_flush_lsn < $1::pg_lsn from pg_replication_slots where slot_name = $2`, first.EndLSN.String(), d.name))
+	require.NoError(t, f.Remove("b"))
+	d.confirmed(last.EndLSN)
+	_, err := b.Next(t.Context())
+	require.ErrorIs(t, err, cdc.ErrConsumerRemoved)
+	require.ErrorIs(t, b.Ack(first.EndLSN), cdc.ErrConsumerRemoved)
+	for _, change := range []func(string) error{f.Remove, func(name string) error { _, err := f.Attach(name, 0); return err }} {
+		wrong := new(cdc.InvalidError)
+		require.ErrorAs(t, change("b"), &wrong)
+		require.Equal(t, cdc.FieldConsumers, wrong.Field)
+	}
+
+	require.NoError(t, f.Add("c"))
+	require.Error(t, f.Add("c"))
+	require.Error(t, f.Add(""))
+	d.exec(`insert into t values (3)`)
+	for _, reader := range []*cdc.Consumer{a, attach(t, f, "c", 0)} {
+		transaction, changes := take(t, reader)
+		require.Equal(t, []string{"insert [3]"}, changes)
+		require.NoError(t, reader.Ack(transaction.EndLSN))
+	}
+}
+
+// Done is closed when the stream has read the last rows. The consumer may have read none of them yet: what it goes by comes with them.
+func TestTheLastRowsOfABackfillOfAConsumerSaySo(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`, `insert into t select generate_series(1, 25)`)
+	f := d.fanout()
+	a, b := attach(t, f, "a", 0), attach(t, f, "b", 0)
+	backfill, err := f.Backfill(t.Context(), "a", cdc.BackfillConfig{Table: "t", ChunkSize: 10})
+	require.NoError(t, err)
+	<-backfill.Done()
+	d.exec(`insert into t values (1000)`)
+	read := 0
+	for ended := false; !ended; {
+		ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+		transaction, err := a.Next(ctx)
+		cancel()
+		require.NoError(t, err)
+		read += len(changeTexts(t, transaction))
+		ended = transaction.BackfillEnds
+		require.Equal(t, transaction.Backfill == backfill, transaction.Backfill != nil)
+	}
+	require.Equal(t, 25, read, "all of it had come then, and nothing else")
+	_, changes := take(t, a)
+	require.Equal(t, []string{"insert [1000]"}, changes)
+	for range 10 {
+		transaction, err := b.Next(t.Context())
+		require.NoError(t, err)
+		require.False(t, transaction.BackfillEnds, "it is another's")
+		if len(changeTexts(t, transaction)) > 0 {
+			return
+		}
+	}
+	require.Fail(t, "b has nothing")
+}
+
 func TestWhileAllConsumersAreAwayNobodyIsCut(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Hold is a lock on a table, of a connection of a [Snapshot]: ACCESS SHARE, which lets everybody read and write, and has ALTER TABLE and
@@ -28,10 +30,12 @@ type holds struct {
 	// reading counts the loops over rows of a table, and paged has the tables of which a page was read and not yet the last.
 	reading map[string]int
 	paged   map[string]bool
+	// queried are the connections that have run a statement of somebody's own: what it has read may be asked for again, and stays locked.
+	queried map[*connection]bool
 }
 
 func newHolds() *holds {
-	return &holds{locked: map[*connection]map[string]Hold{}, reading: map[string]int{}, paged: map[string]bool{}}
+	return &holds{locked: map[*connection]map[string]Hold{}, reading: map[string]int{}, paged: map[string]bool{}, queried: map[*connection]bool{}}
 }
 
 // lock notes that a connection is about to read a table.
@@ -51,7 +55,32 @@ func (h *holds) unlock(conn *connection) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.locked, conn)
+	delete(h.queried, conn)
 }
+
+// query notes what a statement of somebody's own has locked.
+func (h *holds) query(conn *connection, tables [][]Value, since time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.queried[conn] = true
+	if h.locked[conn] == nil {
+		h.locked[conn] = map[string]Hold{}
+	}
+	for _, row := range tables {
+		one := Hold{Schema: row[0].Text, Table: row[1].Text, PID: conn.PID(), Since: since}
+		known := false
+		for _, other := range h.locked[conn] {
+			known = known || other.Schema == one.Schema && other.Table == one.Table
+		}
+		if !known {
+			h.locked[conn]["query of "+pgx.Identifier{one.Schema, one.Table}.Sanitize()] = one
+		}
+	}
+}
+
+// ownLocks are the tables that a connection has locked.
+const ownLocks = `SELECT DISTINCT n.nspname, c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+	WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'pg_catalog'`
 
 // read notes that a loop over the rows of a table begins (1) or ends (-1).
 func (h *holds) read(table string, change int) {
@@ -76,6 +105,9 @@ func (h *holds) page(table string, more bool) {
 func (h *holds) useless(conn *connection) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.queried[conn] {
+		return false
+	}
 	for table := range h.locked[conn] {
 		if h.paged[table] || h.reading[table] > 0 {
 			return false
@@ -85,7 +117,7 @@ func (h *holds) useless(conn *connection) bool {
 }
 
 // Holds are the locks of the snapshot on tables, by table. A table that was read to its end is locked no longer, unless the same connection
-// has also read a table that is still being read.
+// has also read a table that is still being read. What a statement of [Snapshot.Query] has locked is there once its loop has ended.
 func (s *Snapshot) Holds() []Hold {
 	s.holds.mu.Lock()
 	defer s.holds.mu.Unlock()

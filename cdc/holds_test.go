@@ -92,3 +92,26 @@ func TestALoopThatIsLeftFreesItsTable(t *testing.T) {
 	require.Empty(t, s.Holds())
 	require.Eventually(t, func() bool { return len(d.lockers("t")) == 0 }, cdctest.Patience, time.Millisecond, "what was being read ends with its connection")
 }
+
+// What a statement of somebody's own has read may be asked for again.
+func TestWhatAQueryOfASnapshotLocksIsShown(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key)`, `create table u (id int primary key)`)
+	s, err := cdc.CreateSnapshot(t.Context(), cdc.SnapshotConfig{Conn: d.config(), Slot: d.name, Connections: 1})
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	for range 2 {
+		for _, err := range s.Query(t.Context(), `select id from t`) {
+			require.NoError(t, err)
+		}
+	}
+	for _, err := range s.Rows(t.Context(), "public", "u") {
+		require.NoError(t, err)
+	}
+	held := s.Holds()
+	require.NotEmpty(t, held)
+	require.Equal(t, "t", held[0].Table)
+	require.False(t, held[0].Since.IsZero())
+	require.True(t, query[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid = $1)`, int(held[0].PID)))
+}

@@ -97,7 +97,7 @@ func (s *Snapshot) divide(ctx context.Context, t *table, pages chan<- *page, wor
 			defer close(p.read)
 			p.err = s.borrow(ctx, func(conn *connection) error {
 				s.holds.lock(conn, t)
-				rows, err := t.page(ctx, conn, p, s.LSN)
+				rows, err := t.page(ctx, conn, p, s.undecodable())
 				if err == nil {
 					err = conn.whole(ctx, t.from)
 				}
@@ -124,20 +124,31 @@ func (t *table) boundary(ctx context.Context, conn *connection, low []Value, siz
 	return rows[0], nil
 }
 
-func (t *table) page(ctx context.Context, conn *connection, p *page, at LSN) ([]*Change, error) {
+func (t *table) page(ctx context.Context, conn *connection, p *page, undecodable undecodableRows) ([]*Change, error) {
 	names, _ := t.keys(0)
 	where, args := t.between(p.low, p.high)
 	var changes []*Change
 	var free []Change
+	var bad error
 	err := conn.each(ctx, func(row []Value) {
+		keep, err := undecodable.keep(conn, t, row)
+		if bad == nil {
+			bad = err
+		}
+		if !keep {
+			return
+		}
 		if len(free) == 0 {
 			free = make([]Change, batchRows)
 		}
 		change := &free[0]
 		free = free[1:]
-		change.Kind, change.Relation, change.New, change.LSN = KindRead, t.relation, row, at
+		change.Kind, change.Relation, change.New, change.LSN = KindRead, t.relation, row, undecodable.at
 		changes = append(changes, change)
 	}, fmt.Sprintf(`SELECT %s FROM %s%s ORDER BY %s`, t.columns, t.from, where, names), args...)
+	if err == nil {
+		err = bad
+	}
 	if err != nil {
 		return nil, err
 	}

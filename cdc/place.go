@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Page is some rows of a table, in the order of its key.
@@ -11,7 +12,8 @@ type Page struct {
 	Relation *Relation
 	// Rows are [KindRead].
 	Rows []*Change
-	// Next is the key of the last row: what after of the next page takes. It is nil where no row follows.
+	// Next is the key of the last row, also of one that was left out: what after of the next page takes. It is nil where no row follows. It is UTF-8,
+	// whatever the key is.
 	Next []string
 }
 
@@ -37,7 +39,7 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 		read = t.from
 		s.holds.page(read, true)
 		s.holds.lock(conn, t)
-		if page, err = t.behind(ctx, conn, after, limit, bytes, s.LSN); err == nil {
+		if page, err = t.behind(ctx, conn, after, limit, bytes, s.undecodable()); err == nil {
 			err = conn.whole(ctx, t.from)
 		}
 		return err
@@ -55,7 +57,11 @@ func (s *Snapshot) Page(ctx context.Context, schema, name string, after []string
 	return page, nil
 }
 
-func (t *table) behind(ctx context.Context, conn *connection, after []string, limit int, bytes int64, at LSN) (*Page, error) {
+func (t *table) behind(ctx context.Context, conn *connection, after []string, limit int, bytes int64, undecodable undecodableRows) (*Page, error) {
+	after = slices.Clone(after)
+	if !readKey(after) {
+		return nil, invalid(FieldAfter, after, "what Page.Next gave")
+	}
 	var low []Value
 	for _, text := range after {
 		low = append(low, Value{State: Present, Text: text})
@@ -69,12 +75,19 @@ func (t *table) behind(ctx context.Context, conn *connection, after []string, li
 	}
 	page := &Page{Relation: t.relation}
 	for _, row := range rows {
-		page.Rows = append(page.Rows, &Change{Kind: KindRead, Relation: t.relation, New: row[len(t.key):], LSN: at})
+		keep, err := undecodable.keep(conn, t, row[len(t.key):])
+		if err != nil {
+			return nil, err
+		}
+		if keep {
+			page.Rows = append(page.Rows, &Change{Kind: KindRead, Relation: t.relation, New: row[len(t.key):], LSN: undecodable.at})
+		}
 	}
 	if more {
 		for _, v := range rows[len(rows)-1][:len(t.key)] {
 			page.Next = append(page.Next, v.Text)
 		}
+		page.Next = writeKey(page.Next)
 	}
 	return page, nil
 }

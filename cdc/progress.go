@@ -1,10 +1,12 @@
 package cdc
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // progress is how far a backfill has come: what its token holds.
@@ -28,8 +30,9 @@ func (p *progress) String() string {
 	c := *p
 	c.Version, c.List = 1, nil
 	for _, key := range c.Again {
-		c.List = append(c.List, key)
+		c.List = append(c.List, writeKey(key))
 	}
+	c.Key = writeKey(c.Key)
 	slices.SortFunc(c.List, slices.Compare[[]string])
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -52,12 +55,48 @@ func (p *progress) parse(token, schema, table string) error {
 		if key != nil && len(key) != len(read.Columns) {
 			return invalid(FieldToken, token, "what Backfill.Token gave: a key has a value for each column")
 		}
+		if !readKey(key) {
+			return invalid(FieldToken, token, "what Backfill.Token gave: a value that is not UTF-8 is in hexadecimal digits")
+		}
 	}
 	for _, key := range read.List {
 		read.Again[joinKey(key)] = key
 	}
 	*p = read
 	return nil
+}
+
+// bytesMark is before the hexadecimal digits of a value that is not UTF-8, which JSON cannot hold. No text of Postgres has this character.
+const bytesMark = "\x00"
+
+// writeKey is a key as a token has it.
+func writeKey(key []string) []string {
+	if !slices.ContainsFunc(key, func(v string) bool { return !utf8.ValidString(v) }) {
+		return key
+	}
+	key = slices.Clone(key)
+	for i, v := range key {
+		if !utf8.ValidString(v) {
+			key[i] = bytesMark + hex.EncodeToString([]byte(v))
+		}
+	}
+	return key
+}
+
+// readKey takes back what writeKey has done. It reports whether that was possible.
+func readKey(key []string) bool {
+	for i, v := range key {
+		digits, marked := strings.CutPrefix(v, bytesMark)
+		if !marked {
+			continue
+		}
+		bytes, err := hex.DecodeString(digits)
+		if err != nil {
+			return false
+		}
+		key[i] = string(bytes)
+	}
+	return true
 }
 
 // joinKey makes one text of a key, different for different keys.

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"iter"
+	"time"
 )
 
 // Query reads what a statement of your own selects, as of the moment of the snapshot: rows of texts, which are as in
@@ -12,7 +13,7 @@ import (
 // from the role. It spoils nothing for others.
 func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.Seq2[[]Value, error] {
 	return func(yield func([]Value, error) bool) {
-		left := false
+		left, began := false, time.Now()
 		err := s.borrow(ctx, func(conn *connection) error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
@@ -22,7 +23,17 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			}
 			result := conn.ExecParams(ctx, sql, parameters, nil, nil, nil)
 			for result.NextRow() {
-				if left = !yield(copyRow(result.Values()), nil); left {
+				row := copyRow(result.Values())
+				keep, err := s.undecodable().keep(conn, nil, row)
+				if err != nil {
+					cancel()
+					_, _ = result.Close()
+					return err
+				}
+				if !keep {
+					continue
+				}
+				if left = !yield(row, nil); left {
 					cancel() // or else the rest would be read
 					break
 				}
@@ -30,7 +41,14 @@ func (s *Snapshot) Query(ctx context.Context, sql string, args ...string) iter.S
 			if _, err := result.Close(); err != nil {
 				return readingError(err)
 			}
-			return conn.whole(ctx, "")
+			if err := conn.whole(ctx, ""); err != nil {
+				return err
+			}
+			tables, err := conn.rows(ctx, ownLocks)
+			if err == nil {
+				s.holds.query(conn, tables, began)
+			}
+			return err
 		})
 		if err != nil && !left {
 			yield(nil, err)

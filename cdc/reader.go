@@ -99,6 +99,9 @@ func (r *reader) lostPublication(err *pgconn.PgError) error {
 			return &ResyncError{Slot: r.stream.config.Slot, Reason: PublicationMissing, Detail: err.Message}
 		}
 	}
+	if row := r.undecodable(err); row != nil {
+		return row
+	}
 	return fmt.Errorf("cdc: streaming: %w", err)
 }
 

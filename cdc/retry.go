@@ -12,6 +12,9 @@ import (
 // room at the moment, or lets go of a slot a little later.
 func passing(err error) bool {
 	var server *pgconn.PgError
+	if errors.Is(err, errSlowChunk) { // the next one is smaller
+		return true
+	}
 	if errors.As(err, &server) {
 		// A change that the server cannot decode is an internal error each time: to try it for ever would hide it.
 		return backoff.IsTransientCode(server.Code) && server.Code != "XX000"
@@ -20,6 +23,7 @@ func passing(err error) bool {
 	var hidden *RowSecurityError
 	var large *TooLargeError
 	var spill *SpillError
-	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) &&
+	var row *UndecodableError
+	return !errors.As(err, &invalid) && !errors.As(err, &hidden) && !errors.As(err, &large) && !errors.As(err, &spill) && !errors.As(err, &row) &&
 		!errors.Is(err, ErrResyncNeeded) && !errors.Is(err, ErrProtocol)
 }

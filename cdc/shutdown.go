@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/cdc/internal/settings"
 )
 
 // errShutdown is a server that shuts down while this process cannot read what it sends.
@@ -48,7 +50,11 @@ func (w *shutdownWatch) look(s *Stream) error {
 func (s *Stream) tryConnection() error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.config.Timeout)
 	defer cancel()
-	conn, err := pgconn.ConnectConfig(ctx, &s.config.Conn.Config)
+	config, err := settings.Connecting(ctx, s.config.Conn, s.config.BeforeConnect) // which may decide which server that is
+	if err != nil {
+		return err
+	}
+	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err == nil {
 		err = conn.Close(ctx)
 		<-conn.CleanupDone()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/jackc/pglogrepl"
@@ -24,6 +25,10 @@ type SnapshotConfig struct {
 	Failover bool
 	// BeforeConnect is as in [Config].
 	BeforeConnect func(ctx context.Context, config *pgx.ConnConfig) error
+	// SkipUndecodable is as in [Config]. The rows of one snapshot all have its LSN; those of [Snapshot.Query] have no table. By several goroutines at once.
+	SkipUndecodable func(*UndecodableError) bool
+	// Logger is told of rows that are left out. Default: [slog.Default].
+	Logger *slog.Logger
 	// PageSize is how many rows are read at a time. Default: 2000; at most 100,000.
 	PageSize int
 	// Connections is how many read at the same time, all tables together. As many pages of each table that is being read,
@@ -56,6 +61,9 @@ type Snapshot struct {
 func CreateSnapshot(ctx context.Context, config SnapshotConfig) (*Snapshot, error) {
 	setDefault(&config.PageSize, 2000)
 	setDefault(&config.Connections, 4)
+	if config.Logger == nil {
+		config.Logger = slog.Default()
+	}
 	if err := config.validate(); err != nil {
 		return nil, err
 	}

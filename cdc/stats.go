@@ -27,6 +27,8 @@ type Stats struct {
 	Transactions, Bytes int64
 	// SpilledBytes are in temporary files at the moment. SpilledTransactions counts those that Next has returned from files.
 	SpilledBytes, SpilledTransactions int64
+	// Undecodable is how many rows were left out because they cannot be decoded; of a whole transaction that was left out, one.
+	Undecodable int64
 	// Heartbeats is how many were written, Reconnects how often a lost connection was replaced.
 	Heartbeats, Reconnects int64
 	// HeartbeatDelay is how long the last heartbeat took from just before it was committed until Next had returned all
@@ -37,7 +39,7 @@ type Stats struct {
 }
 
 type counters struct {
-	transactions, bytes, spilled, heartbeats, reconnects atomic.Int64
+	transactions, bytes, spilled, heartbeats, reconnects, undecodable atomic.Int64
 }
 
 // Stats returns the figures of this moment, without a round trip. It can be called by any goroutine, also after Close.
@@ -45,6 +47,7 @@ func (s *Stream) Stats() Stats {
 	stats := s.positions.stats(time.Now())
 	stats.Connected = s.conn.Load() != nil
 	stats.Transactions, stats.Bytes = s.counters.transactions.Load(), s.counters.bytes.Load()
+	stats.Undecodable = s.counters.undecodable.Load()
 	stats.Heartbeats, stats.Reconnects = s.counters.heartbeats.Load(), s.counters.reconnects.Load()
 	stats.SpilledBytes, stats.SpilledTransactions = s.spilled.Load(), s.counters.spilled.Load()
 	stats.HeartbeatDelay = s.heartbeats.current(time.Now())

@@ -36,6 +36,8 @@ type Stream struct {
 	own        []string // processes of the server that this stream has connected to, the latest last
 	shapes     *shapes  // nil without Config.SchemaChanges
 	timeline   int32    // of the server, as the last connection found it; zero where that was a standby
+	protocol   int      // of the next connection
+	behind     LSN      // where the next connection begins at least: behind a transaction that is left out
 
 	cancel context.CancelFunc
 	ctx    context.Context //nolint:containedctx // it ends with Close
@@ -61,7 +63,7 @@ func Open(ctx context.Context, config Config) (*Stream, error) {
 	config.Conn = config.Conn.Copy()
 	s := &Stream{
 		config: config, queue: make(chan *Transaction, queueLength), done: make(chan struct{}),
-		memory: semaphore.NewWeighted(config.MemoryLimit / 2),
+		memory: semaphore.NewWeighted(config.MemoryLimit / 2), protocol: config.Protocol,
 	}
 	if config.SchemaChanges {
 		s.shapes = newShapes()
@@ -98,7 +100,7 @@ func (s *Stream) connect(ctx context.Context, confirmed LSN) (*connection, LSN, 
 		err = s.takeOver(ctx, conn)
 	}
 	if err == nil {
-		at, err = conn.begin(ctx, &s.config, at)
+		at, err = conn.begin(ctx, &s.config, at, s.protocol, s.behind)
 	}
 	if err != nil {
 		conn.close()
@@ -233,7 +235,7 @@ func (s *Stream) run(conn *connection) {
 	defer close(s.done)
 	retry := backoff.New(s.config.ShortestRetry, s.config.LongestRetry)
 	for {
-		err := s.read(conn, retry)
+		err := s.goAround(s.read(conn, retry))
 		s.closing.Go(conn.close)
 		for conn = nil; conn == nil; {
 			if s.ctx.Err() != nil {
@@ -271,7 +273,7 @@ func (s *Stream) read(conn *connection, retry *backoff.Backoff) error {
 		skip:   func(end LSN) { s.positions.advance(end, false) },
 		marked: s.backfills.known, heartbeat: s.heartbeatArrived,
 	}
-	r.assembler.decoder.shapes = s.shapes
+	r.assembler.decoder.shapes, r.assembler.decoder.raw, r.assembler.decoder.skip = s.shapes, conn.raw, s.skips
 	defer r.assembler.discard()
 	s.conn.Store(conn)
 	defer s.conn.Store(nil)

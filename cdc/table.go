@@ -71,7 +71,13 @@ func describe(ctx context.Context, conn *connection, schema, name string, public
 	if err != nil {
 		return nil, err
 	}
-	return t, t.describeColumns(ctx, conn, oid, listed)
+	if err := t.describeColumns(ctx, conn, oid, listed); err != nil {
+		return nil, err
+	}
+	if conn.raw && !t.relation.isText() {
+		return nil, invalid(FieldTable, full, "one whose name and columns are UTF-8")
+	}
+	return t, nil
 }
 
 // describeColumns finds those that the stream has too, and those to go by.

@@ -27,6 +27,9 @@ type Transaction struct {
 	Spilled bool
 	// Backfill is the one whose rows this transaction holds, nil for all that others have written.
 	Backfill *Backfill
+	// BackfillEnds is set with the last rows of Backfill: all was read. A consumer of a [Fanout] goes by it, because [Backfill.Done] is closed before these
+	// rows have come to it.
+	BackfillEnds bool
 
 	buffer    buffer
 	described buffer // descriptions of tables that came before

@@ -147,19 +147,19 @@ func (b *Backfill) open(number uint64) {
 	}
 }
 
-// deliver ends a window: what it returns is true at the high mark.
-func (b *Backfill) deliver(number uint64, at LSN) (rows []*Change) {
+// deliver ends a window: what it returns is true at the high mark. ends reports whether these are the last rows.
+func (b *Backfill) deliver(number uint64, at LSN) (rows []*Change, ends bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c, w := b.chunk, b.window
 	b.closed = max(b.closed, number)
 	defer b.wake()
 	if b.ended || c == nil || w == nil || c.number != number || w.number != number {
-		return nil
+		return nil, false
 	}
 	b.chunk, b.window = nil, nil
 	if w.spoiled {
-		return nil
+		return nil, false
 	}
 	all := make([]Change, 0, len(c.rows))
 	for i, row := range c.rows {
@@ -202,7 +202,7 @@ func (b *Backfill) deliver(number uint64, at LSN) (rows []*Change) {
 	for i := range all {
 		rows[i] = &all[i]
 	}
-	return rows
+	return rows, b.progress.Done
 }
 
 // before is what is known of the row before a change.
@@ -324,7 +324,8 @@ func (l *backfills) pass(t *Transaction) {
 	switch b := l.find(*t.mark); {
 	case b == nil:
 	case t.mark.high:
-		t.Backfill, t.pending = b, b.deliver(t.mark.chunk, t.CommitLSN)
+		t.Backfill = b
+		t.pending, t.BackfillEnds = b.deliver(t.mark.chunk, t.CommitLSN)
 	default:
 		b.open(t.mark.chunk)
 	}

@@ -106,7 +106,7 @@ func (a *access) allowOrigin(w http.ResponseWriter, r *http.Request) (preflight 
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
-	header.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+	header.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE")
 	header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID")
 	header.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)

@@ -74,12 +74,21 @@ type Config struct {
 	// that reads on slowly must not hold back vacuum, and DDL of the table, for ever. Default: 24 hours, in which a terabyte is read at
 	// 12 MB/s; a shorter time would end honest readers of large tables just before their end, which costs them everything.
 	SnapshotMax time.Duration
+	// ConsumerBuffer bounds what is kept in memory for the consumers of one slot that are behind, in bytes, besides ClientMemory. ConsumerPatience is how
+	// long a full buffer keeps one that waits from going on, before the one behind has to begin anew; negative: not at all. Defaults: 64 MiB, 10 seconds.
+	ConsumerBuffer   int64
+	ConsumerPatience time.Duration
 	// CreateTimeout bounds how long a new slot waits for the transactions that are running. Default: 30 seconds.
 	CreateTimeout time.Duration
 	// HeartbeatInterval is how often a client to which nothing else is sent is told the position, and pinged. Default: 15 seconds.
 	HeartbeatInterval time.Duration
 	// WriteTimeout is how long a client may take to read what is sent, before it is cut. Default: 30 seconds.
 	WriteTimeout time.Duration
+	// SkipUndecodable are decisions to leave out rows that cannot be decoded, of streams and snapshots, for all clients and for good: each is a
+	// position in the log, as the error names it, or a pattern of tables. Where Postgres itself cannot decode a row, its whole transaction is left out,
+	// and no table is known: only the position or * is about it. Each row that is left out is logged and counted. Default: none, and a client that
+	// comes to such a row is ended with undecodable.
+	SkipUndecodable []string
 	// Stream are further settings of the streams, such as SpillLimit, or Heartbeat, by which /metrics has the time from commit to
 	// delivery. Conn, BeforeConnect, Slot, Temporary, Publications, Start, MemoryLimit
 	// and Logger of it are not used.
@@ -106,6 +115,8 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.SnapshotIdle, 10*time.Minute)
 	setDefault(&c.SnapshotGrace, time.Minute)
 	setDefault(&c.SnapshotMax, 24*time.Hour)
+	setDefault(&c.ConsumerBuffer, 64<<20)
+	setDefault(&c.ConsumerPatience, 10*time.Second)
 	setDefault(&c.CreateTimeout, 30*time.Second)
 	setDefault(&c.HeartbeatInterval, 15*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)
@@ -181,6 +192,9 @@ func (c *Config) validate() error {
 			return invalid(limit.field, limit.value, "more than zero")
 		}
 	}
+	if err := checkSkips(c.SkipUndecodable); err != nil {
+		return err
+	}
 	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
 		return invalid("Publication", c.Publication, "1 to 63 bytes, none of them zero")
 	}
@@ -189,6 +203,9 @@ func (c *Config) validate() error {
 	}
 	if c.ClientMemory < 64<<10 {
 		return invalid("ClientMemory", c.ClientMemory, "at least 65536 bytes")
+	}
+	if c.ConsumerBuffer < 64<<10 {
+		return invalid("ConsumerBuffer", c.ConsumerBuffer, "at least 65536 bytes")
 	}
 	if c.MaxRows >= 100_000 {
 		return invalid("MaxRows", c.MaxRows, "less than 100000")

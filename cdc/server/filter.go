@@ -46,6 +46,7 @@ func (s *Server) newFilter(query url.Values) (*filter, error) {
 			f.kinds[kind] = kind != cdc.KindMessage
 		}
 	}
+	f.kinds[cdc.KindRead] = true // of a consumer that begins anew: no other stream has any
 	return f, f.readLimit(query)
 }
 

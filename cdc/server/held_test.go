@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,4 +80,36 @@ func TestASnapshotThatIsReadForTooLongEnds(t *testing.T) {
 	require.Contains(t, h.log.String(), "SnapshotMax")
 	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Held)
 	h.Exec(`alter table account add column n int`)
+}
+
+// The snapshot of /v1 is shown, measured and bounded as others are.
+func TestWhatTheSnapshotOfV1HoldsIsShown(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts, `insert into account (id) values (1)`)
+	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
+	a := h.do("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	held := decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held
+	require.NotNil(t, held)
+	require.Len(t, held.Tables, 1)
+	require.Equal(t, "public.account", held.Tables[0].Table)
+	require.Equal(t, held.Tables[0].PID, cdctest.Query[int](h.Database, `select pid from pg_locks where locktype = 'relation' and relation = 'account'::regclass`))
+	now := h.scrape()
+	require.Positive(t, now[`delta_stream_snapshot_held_seconds{slot="`+made.SlotName+`"}`])
+	require.Positive(t, now[`delta_stream_table_locked_seconds{slot="`+made.SlotName+`",table="public.account"}`])
+}
+
+func TestTheSnapshotOfV1EndsWhenItIsTooOld(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.SnapshotMax = time.Second })
+	h.Exec(accounts, `insert into account (id) values (1)`)
+	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
+	require.Eventually(t, func() bool { // it is read all the time
+		a := h.do("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
+		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "SnapshotMax")
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held)
+	h.Exec(`alter table account add column n int`)
+	require.Contains(t, h.log.String(), "SnapshotMax")
 }

@@ -1,10 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,7 +23,8 @@ var errUnpublished = refusal(http.StatusGone, "resync_needed",
 const ledgerMaker = "delta stream /v2 slots"
 
 // ledger is the comment of a publication without tables: the incarnations of the slots that were made here, by name. Without it, nothing
-// would say whose a slot is once its own publication was dropped, and it could not be deleted.
+// would say whose a slot is once its own publication was dropped, and it could not be deleted. A slot that was seen missing has the incarnation "":
+// another one that has its name later was made by somebody else.
 type ledger struct {
 	MadeBy string            `json:"madeBy"`
 	Slots  map[string]string `json:"slots"`
@@ -46,7 +51,7 @@ func (s *Server) noted(ctx context.Context) (map[string]string, error) {
 	_, err = pgx.ForEachRow(rows, []any{&comment}, func() error {
 		if l := parseLedger(comment); l != nil {
 			for name, incarnation := range l.Slots {
-				slots[name] = incarnation
+				slots[name] = cmp.Or(incarnation, slots[name])
 			}
 		}
 		return nil
@@ -62,9 +67,49 @@ func changeLedger(ctx context.Context, tx pgx.Tx, change func(slots map[string]s
 	if err != nil {
 		return err
 	}
-	// Another statement, whose snapshot is of after the lock.
+	return changeLedgerNamed(ctx, tx, name, change)
+}
+
+// changeLedgers changes all ledgers that have one of some slots, within a transaction. It fails for those of roles of which this one is no member.
+func changeLedgers(ctx context.Context, tx pgx.Tx, names []string, change func(slots map[string]string)) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('delta stream ledger', 0))`); err != nil {
+		return err
+	}
+	rows, err := tx.Query(ctx, `SELECT pubname, obj_description(oid, 'pg_publication'), pg_get_userbyid(pubowner), pg_has_role(pubowner, 'USAGE') FROM pg_publication
+		WHERE obj_description(oid, 'pg_publication') LIKE '{"madeBy":%'`)
+	if err != nil {
+		return err
+	}
+	var ledgers []string
+	var name, comment, owner string
+	var may bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &comment, &owner, &may}, func() error {
+		l := parseLedger(comment)
+		if l == nil || !slices.ContainsFunc(names, func(slot string) bool { _, has := l.Slots[slot]; return has }) {
+			return nil
+		}
+		if !may {
+			return refusal(http.StatusForbidden, "foreign_slot", fmt.Sprintf("a server with the role %q has made the slot, and only that can take it out of its list: ask a server with that role", owner))
+		}
+		ledgers = append(ledgers, name)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range ledgers {
+		if err := changeLedgerNamed(ctx, tx, name, change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changeLedgerNamed changes one of them, with the lock held.
+func changeLedgerNamed(ctx context.Context, tx pgx.Tx, name string, change func(slots map[string]string)) error {
+	// Another statement than the lock, whose snapshot is of after it.
 	var comment string
-	err = tx.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name).Scan(&comment)
+	err := tx.QueryRow(ctx, `SELECT coalesce(obj_description(oid, 'pg_publication'), '') FROM pg_publication WHERE pubname = $1`, name).Scan(&comment)
 	exists := !errors.Is(err, pgx.ErrNoRows)
 	if exists && err != nil {
 		return err
@@ -118,6 +163,44 @@ func (s *Server) unpublish(ctx context.Context, name string) error {
 				return err
 			}
 		}
-		return changeLedger(ctx, tx, func(slots map[string]string) { delete(slots, name) })
+		return changeLedgers(ctx, tx, []string{name}, func(slots map[string]string) { delete(slots, name) })
 	})
+}
+
+// noteMissing notes the slots that are not there any more, once. That it could not be noted is no reason not to answer.
+func (s *Server) noteMissing(ctx context.Context, gone map[string]string) {
+	if len(gone) == 0 {
+		return
+	}
+	names := slices.Collect(maps.Keys(gone))
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		return changeLedgers(ctx, tx, names, func(slots map[string]string) {
+			for name, incarnation := range gone {
+				if _, has := slots[name]; has && slots[name] == incarnation { // or it was made again meanwhile
+					slots[name] = ""
+				}
+			}
+		})
+	})
+	if err != nil {
+		s.config.Logger.Debug("cdc/server: that slots are gone could not be noted", "slots", names, "error", err)
+	}
+}
+
+// foreignSlot is a slot of somebody else.
+func foreignSlot(reason string) *problem {
+	return refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone"+reason)
+}
+
+// claim says why a slot is not, or no longer, the one that this server has noted under its name; nil where it is.
+func claim(slot cdc.Slot, incarnation string) *problem {
+	switch {
+	case slot.Plugin != "pgoutput":
+		return foreignSlot(fmt.Sprintf(": it has the plugin %q, and the one of this name that was made here is gone", slot.Plugin))
+	case slot.Temporary:
+		return foreignSlot(": it is temporary, and the one of this name that was made here is gone")
+	case incarnation == "":
+		return foreignSlot(": the one of this name that was made here was seen to be gone before")
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 type counters struct {
 	set                                         *metrics.Set
 	transactions, changes, bytes, acks, badAcks *metrics.Counter
-	slow, refused, snapshotRows                 *metrics.Counter
+	slow, refused, snapshotRows, undecodable    *metrics.Counter
 }
 
 func newCounters() *counters {
@@ -38,6 +39,7 @@ func newCounters() *counters {
 		slow:         set.NewCounter("delta_stream_slow_clients_total"),
 		refused:      set.NewCounter("delta_stream_unauthorized_requests_total"),
 		snapshotRows: set.NewCounter("delta_stream_snapshot_rows_total"),
+		undecodable:  set.NewCounter("delta_stream_undecodable_rows_total"),
 	}
 }
 
@@ -83,13 +85,37 @@ func (a *answered) streams() bool {
 // registry knows the streams that are open, of both versions of the protocol.
 type registry struct {
 	mu   sync.Mutex
-	open map[*cdc.Stream]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
+	open map[measured]string // the slot; empty for tails, whose slots have a new name each time and would fill a metrics store
 	// ended are the counts of streams that have ended, so that sums over all streams never fall.
-	ended cdc.Stats
+	ended   cdc.Stats
+	clients int // of all of them: a slot may have several consumers
 }
 
-// add begins to count a stream. leave is called when it has ended.
+// measured is a stream, or one that several share.
+type measured interface{ Stats() cdc.Stats }
+
+// add begins to count a stream, and its client. leave is called when it has ended.
 func (r *registry) add(slot string, stream *cdc.Stream) (leave func()) {
+	uncount, unregister := r.count(), r.register(slot, stream)
+	return func() {
+		uncount()
+		unregister()
+	}
+}
+
+// count counts a client until it is called off.
+func (r *registry) count() (uncount func()) {
+	change := func(by int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.clients += by
+	}
+	change(1)
+	return func() { change(-1) }
+}
+
+// register begins to count what a stream does. leave is called when it has ended.
+func (r *registry) register(slot string, stream measured) (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[stream] = slot
@@ -107,8 +133,8 @@ func addCounts(sum *cdc.Stats, one cdc.Stats) {
 	sum.SpilledTransactions += one.SpilledTransactions
 }
 
-// figures are those of each named slot that is streamed, the sums over all streams, and how many streams there are.
-func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, streams int) {
+// figures are those of each named slot that is streamed, the sums over all streams, and how many clients there are.
+func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clients int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	bySlot, sums = map[string]cdc.Stats{}, r.ended
@@ -120,7 +146,7 @@ func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, strea
 			bySlot[slot] = stats
 		}
 	}
-	return bySlot, sums, len(r.open)
+	return bySlot, sums, r.clients
 }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
@@ -142,8 +168,8 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) exposeStreams(e *exposition.Text) {
-	bySlot, sums, streams := s.streams.figures()
-	e.Add("delta_stream_clients", "", float64(streams))
+	bySlot, sums, clients := s.streams.figures()
+	e.Add("delta_stream_clients", "", float64(clients))
 	e.Add("delta_stream_spilled_bytes", "", float64(sums.SpilledBytes))
 	e.Add("delta_stream_spilled_transactions_total", "", float64(sums.SpilledTransactions))
 	e.Add("delta_stream_reconnects_total", "", float64(sums.Reconnects))
@@ -206,11 +232,46 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 		if one.InactiveSeconds != nil {
 			e.Add("delta_stream_slot_inactive_seconds", label, *one.InactiveSeconds)
 		}
+		s.exposeConsumers(e, &one)
+		exposeHeld(e, &one)
 		if one.SafeWALBytes != nil {
 			e.Add("delta_stream_slot_safe_wal_bytes", label, float64(*one.SafeWALBytes))
 		}
 	}
 }
+
+// exposeConsumers has those of a slot of which something is known here.
+func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
+	for _, c := range slot.Consumers {
+		if c.LagBytes == nil {
+			continue
+		}
+		label := fmt.Sprintf(`{slot=%q,consumer=%q}`, slot.Name, c.Name)
+		e.Add("delta_stream_consumer_attached", label, number(c.Attached))
+		e.Add("delta_stream_consumer_lost", label, number(c.Lost))
+		e.Add("delta_stream_consumer_lag_bytes", label, float64(*c.LagBytes))
+	}
+}
+
+// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for it. The processes are in GET /v2/slots.
+func exposeHeld(e *exposition.Text, slot *slotJSON) {
+	if slot.Held == nil {
+		return
+	}
+	e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
+	since := map[string]time.Time{} // several connections may have locked a table
+	for _, lock := range slot.Held.Tables {
+		if first, known := since[lock.Table]; !known || lock.Since.Before(first) {
+			since[lock.Table] = lock.Since
+		}
+	}
+	for table, first := range since {
+		e.Add("delta_stream_table_locked_seconds", `{slot="`+slot.Name+`",table="`+labelText.Replace(table)+`"}`, time.Since(first).Seconds())
+	}
+}
+
+// labelText escapes what the exposition format escapes in the value of a label.
+var labelText = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }

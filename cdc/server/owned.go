@@ -24,8 +24,10 @@ type owned struct {
 	// Incarnation tells a slot from earlier ones of its name.
 	Incarnation string `json:"incarnation"`
 	// Tail are the patterns that the publication of tails is kept by, nil where it is that of a slot.
-	Tail   []string `json:"tail,omitempty"`
-	Tables []string `json:"-"`
+	Tail []string `json:"tail,omitempty"`
+	// Consumers share the slot, each at a position of its own. Without any, one client reads it.
+	Consumers []string `json:"consumers,omitempty"`
+	Tables    []string `json:"-"`
 }
 
 // token is where a client can go on.
@@ -79,18 +81,25 @@ func (s *Server) mine(ctx context.Context, name string) (owned, error) {
 	if err != nil {
 		return owned{}, err
 	}
-	if _, ours := noted[name]; ours {
+	incarnation, ours := noted[name]
+	switch slot, err := cdc.LookupSlot(ctx, s.pool, name); {
+	case ours && errors.Is(err, cdc.ErrNotFound):
 		return owned{}, errUnpublished
-	}
-	if _, err := cdc.LookupSlot(ctx, s.pool, name); err != nil {
+	case err != nil:
 		return owned{}, err
+	case !ours:
+		return owned{}, foreignSlot("")
+	default:
+		if p := claim(slot, incarnation); p != nil {
+			return owned{}, p
+		}
 	}
-	return owned{}, refusal(http.StatusForbidden, "foreign_slot", "the slot was not made by this server, which leaves it alone")
+	return owned{}, errUnpublished
 }
 
 // publish makes the publication of a slot, or of tails, with what says that it is ours, in one transaction.
-func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable, tail []string) (o owned, err error) {
-	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail}
+func (s *Server) publish(ctx context.Context, name string, tables []cdc.PublishedTable, tail, consumers []string) (o owned, err error) {
+	o = owned{MadeBy: maker, Incarnation: strings.ToLower(rand.Text()[:12]), Tail: tail, Consumers: consumers}
 	comment, err := json.Marshal(o)
 	if err != nil {
 		return o, err

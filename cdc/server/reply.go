@@ -34,6 +34,8 @@ func explain(err error) *problem {
 	var invalid *cdc.InvalidError
 	var database *pgconn.PgError
 	var large *http.MaxBytesError
+	var row *cdc.UndecodableError
+	var resync *cdc.ResyncError
 	text := strings.TrimPrefix(err.Error(), "cdc: ")
 	switch {
 	case errors.As(err, &ours):
@@ -51,8 +53,16 @@ func explain(err error) *problem {
 		return refusal(http.StatusForbidden, "row_security", text)
 	case errors.As(err, new(*cdc.AckError)):
 		return refusal(http.StatusBadRequest, "bad_ack", text)
+	case errors.As(err, &resync) && resync.Reason == cdc.ConsumerCut:
+		return refusal(http.StatusGone, "resync_needed", fmt.Sprintf("the consumer is behind what is kept for it (%s): come again with resync=true", resync.Detail))
+	case errors.Is(err, cdc.ErrConsumerRemoved):
+		return errConsumerRemoved
+	case errors.Is(err, cdc.ErrConsumerBusy):
+		return refusal(http.StatusConflict, "busy", "another client reads as the consumer: one can, at a time")
 	case errors.Is(err, cdc.ErrResyncNeeded):
 		return refusal(http.StatusGone, "resync_needed", text)
+	case errors.As(err, &row): // before the error of Postgres that it may hold
+		return undecodable(row, text)
 	case errors.As(err, new(*cdc.TooLargeError)):
 		return refusal(http.StatusInsufficientStorage, "too_large", text)
 	case errors.As(err, new(*cdc.SpillError)): // before the network: the file system's errors look like its own

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,9 +64,10 @@ type Server struct {
 	local     bool // only this machine can call, as far as is known
 	clients   int
 	tails     int
-	sessions  map[string]*session // by slot; nil while one begins
+	sessions  map[string]*session // by slot, and consumer; nil while one begins
+	shares    map[string]*share   // by slot
 	snapshots map[string]*held
-	acked     map[string]position  // by slot
+	acked     map[string]position  // by slot, and consumer
 	unread    map[string]time.Time // by slot: since when nothing has read it, as far as this server has seen
 	tailing   sync.Mutex           // one keeps the publication of tails at a time
 	making    chan struct{}        // holds one for each slot that is being made
@@ -89,22 +91,28 @@ func New(ctx context.Context, config Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = settings.Own(config.Conn), connections, config.BeforeConnect
+	pooled.MaxConns = connections
+	settings.Pool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkDatabase(ctx, pool); err != nil {
 		pool.Close()
+		if settings.IsPooler(err) {
+			err = invalid(cdc.FieldConn, net.JoinHostPort(config.Conn.Host, strconv.Itoa(int(config.Conn.Port))), settings.PoolerRule)
+		}
 		return nil, err
 	}
 	s := &Server{
-		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: registry{open: map[*cdc.Stream]string{}},
-		sessions: map[string]*session{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
+		config: config, access: newAccess(&config), pool: pool, metrics: newCounters(), streams: registry{open: map[measured]string{}},
+		sessions: map[string]*session{}, shares: map[string]*share{}, snapshots: map[string]*held{}, acked: map[string]position{}, making: make(chan struct{}, makers),
 	}
+	streams := config.Stream
+	streams.SkipUndecodable = s.decideUndecodable
 	s.v1, err = v1.New(v1.Config{
 		Conn: config.Conn, BeforeConnect: config.BeforeConnect, Installation: config.Installation, Tables: config.Tables, Origins: hostsOf(config.Origins),
-		MaxBody: config.MaxBody, PingInterval: config.HeartbeatInterval, Stream: config.Stream, Logger: config.Logger,
+		MaxBody: config.MaxBody, SnapshotMax: config.SnapshotMax, PingInterval: config.HeartbeatInterval, Stream: streams, Logger: config.Logger,
 		Opened: s.streams.add,
 	})
 	if err != nil {
@@ -146,6 +154,8 @@ func (s *Server) route() {
 	s.mux.HandleFunc("DELETE /v2/slots/{name}/snapshot", s.closeSnapshot)
 	s.mux.HandleFunc("GET /v2/slots/{name}/stream", s.streamSlot)
 	s.mux.HandleFunc("POST /v2/slots/{name}/ack", s.acknowledge)
+	s.mux.HandleFunc("PUT /v2/slots/{name}/consumers/{consumer}", s.addConsumer)
+	s.mux.HandleFunc("DELETE /v2/slots/{name}/consumers/{consumer}", s.removeConsumer)
 	s.mux.HandleFunc("GET /v2/tail", s.tail)
 	s.mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.mux.HandleFunc("GET /healthz", s.health)
@@ -222,7 +232,7 @@ func (s *Server) begin() bool {
 
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
 		if other.Method = method; r.Method != method {
 			if _, pattern := s.mux.Handler(other); pattern != "" {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +24,12 @@ import (
 	"github.com/chariot-giving/delta/internal/cdctest"
 )
 
-func TestMain(m *testing.M) { cdctest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childDatabase) != "" {
+		serveUntilKilled()
+	}
+	cdctest.Main(m)
+}
 
 // harness is a server on a database of its own.
 type harness struct {

@@ -12,13 +12,34 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
+// source is what a session reads: a stream, or one of the consumers that share it.
+type source interface {
+	Next(ctx context.Context) (*cdc.Transaction, error)
+	Ack(lsn cdc.LSN) error
+}
+
+// sessionKey names a session among all. No name of a slot has a slash.
+func sessionKey(slot, consumer string) string {
+	if consumer == "" {
+		return slot
+	}
+	return slot + "/" + consumer
+}
+
+func (s *session) key() string { return sessionKey(s.slot, s.consumer) }
+
 // session is a client that reads a slot.
 type session struct {
 	server *Server
 	slot   string
 	owned  owned
-	stream *cdc.Stream
+	source source
 	client client
+	// consumer is the name of the one that the client reads as, empty where it has the slot to itself.
+	consumer string
+	// resync is nil unless the consumer begins anew, and its tables are not read to their ends. fail ends the session.
+	resync *resync
+	fail   context.CancelCauseFunc
 	encode *encoder
 	// auto has everything acknowledged that was sent: the slot ends with the client.
 	auto bool
@@ -43,6 +64,11 @@ const confirmDelay = 10 * time.Millisecond
 
 // run sends what comes, until the client goes away or something fails.
 func (s *session) run(ctx context.Context) error {
+	if s.resync != nil {
+		if err := s.readNext(ctx); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := errors.Join(s.tellTables(), s.tell()); err != nil {
 			return err
@@ -70,12 +96,17 @@ func (s *session) sendUntil(ctx context.Context) error {
 		if err := ctx.Err(); errors.Is(err, context.Canceled) {
 			return err
 		}
-		t, err := s.stream.Next(ctx)
+		t, err := s.source.Next(ctx)
 		if err != nil {
 			return err
 		}
 		if err := s.transaction(t); err != nil {
 			return err
+		}
+		if t.BackfillEnds && s.resync != nil {
+			if err := s.readNext(ctx); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -184,7 +215,7 @@ func (s *session) known(end cdc.LSN) (bool, error) {
 	s.passed, s.last = end, end
 	s.confirm(end)
 	s.mu.Unlock()
-	s.server.remember(s.slot, s.owned, end)
+	s.server.remember(s.key(), s.owned, end)
 	return true, nil
 }
 
@@ -213,7 +244,7 @@ func (s *session) flush() {
 	defer s.mu.Unlock()
 	if s.soon {
 		s.soon = false
-		if err := s.stream.Ack(s.confirmed); err != nil && !errors.Is(err, cdc.ErrClosed) {
+		if err := s.source.Ack(s.confirmed); err != nil && !errors.Is(err, cdc.ErrClosed) {
 			s.server.config.Logger.Error("cdc/server: an acknowledgement was refused", "slot", s.slot, "error", err)
 		}
 	}
@@ -241,7 +272,7 @@ func (s *session) ack(lsn cdc.LSN) error {
 	}
 	s.confirm(end)
 	s.queue, s.last = s.queue[i+1:], lsn
-	s.server.remember(s.slot, s.owned, lsn)
+	s.server.remember(s.key(), s.owned, lsn)
 	s.server.metrics.acks.Inc()
 	select {
 	case s.acked <- struct{}{}:
@@ -277,9 +308,9 @@ func (s *session) tell() error {
 	return s.send("position", e.frame(), token)
 }
 
-// token is where the client can go on, empty where it cannot: the slot ends with it.
+// token is where the client can go on, empty where it cannot: the slot ends with it, or it does not have all rows yet.
 func (s *session) token(lsn cdc.LSN) string {
-	if s.auto {
+	if s.auto || s.resync != nil {
 		return ""
 	}
 	return s.owned.token(lsn)

@@ -43,6 +43,8 @@ type slotJSON struct {
 	// Snapshot tells that this server holds its snapshot, and Held what that locks.
 	Snapshot bool      `json:"snapshot"`
 	Held     *heldJSON `json:"held,omitempty"`
+	// Consumers are those that share it.
+	Consumers []consumerJSON `json:"consumers,omitempty"`
 	// PID is the process of Postgres that streams it.
 	PID int `json:"pid,omitempty"`
 }
@@ -70,21 +72,32 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 	for _, f := range found {
 		o, own := mine[f.Name]
 		delete(mine, f.Name)
-		if _, ours := noted[f.Name]; ours && !own {
+		if incarnation, ours := noted[f.Name]; ours && !own && claim(f, incarnation) == nil {
 			own, f.Status = true, statusUnpublished
 		}
+		delete(noted, f.Name)
 		held := s.describeHeld(f.Name)
 		all = append(all, slotJSON{
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
 			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: toSeconds(f.LagTime), InactiveSeconds: toSeconds(idle[f.Name]),
 			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: held != nil, Held: held, PID: f.PID,
+			Consumers: s.consumersOf(f.Name, o.Consumers),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {
 		if mine[name].Tail == nil {
 			all = append(all, slotJSON{Name: name, Own: true, Tables: mine[name].Tables, Status: statusMissing})
 		}
+		delete(noted, name)
 	}
+	gone := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(noted)) { // the slot, and its publication
+		all = append(all, slotJSON{Name: name, Own: true, Status: statusMissing})
+		if noted[name] != "" {
+			gone[name] = noted[name]
+		}
+	}
+	s.noteMissing(ctx, gone)
 	return all, nil
 }
 
@@ -151,7 +164,9 @@ type newSlot struct {
 	// Tables are patterns.
 	Tables   []string `json:"tables"`
 	Snapshot *bool    `json:"snapshot"`
-	Failover bool     `json:"failover"`
+	// Consumers are the names of those that share the slot.
+	Consumers []string `json:"consumers"`
+	Failover  bool     `json:"failover"`
 }
 
 func (s *Server) createSlot(w http.ResponseWriter, r *http.Request) {
@@ -176,6 +191,9 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 	snapshot := wanted.Snapshot == nil || *wanted.Snapshot
 	if len(wanted.Tables) == 0 {
 		return nil, refusal(http.StatusBadRequest, "invalid", `tables: at least one pattern of schema.table is needed, such as "public.*"`)
+	}
+	if err := checkConsumers(wanted.Consumers); err != nil {
+		return nil, err
 	}
 	if wanted.Name == s.config.Publication {
 		return nil, invalid(cdc.FieldSlot, wanted.Name, "another name: this is the publication of the tails")
@@ -228,7 +246,7 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 			return nil, err
 		}
 	}
-	o, err := s.publish(ctx, wanted.Name, tables, nil)
+	o, err := s.publish(ctx, wanted.Name, tables, nil, wanted.Consumers)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +255,11 @@ func (s *Server) makeSlot(ctx context.Context, wanted newSlot) (any, error) {
 		s.undo(ctx, wanted.Name, err)
 		return nil, err
 	}
-	return map[string]any{"name": wanted.Name, "lsn": at, "resume": o.token(at), "tables": o.Tables, "snapshot": snapshot}, nil
+	made := map[string]any{"name": wanted.Name, "lsn": at, "resume": o.token(at), "tables": o.Tables, "snapshot": snapshot}
+	if len(o.Consumers) > 0 {
+		made["consumers"] = o.Consumers
+	}
+	return made, nil
 }
 
 // position makes the slot itself.
@@ -247,6 +269,7 @@ func (s *Server) position(ctx context.Context, wanted newSlot, o owned, snapshot
 	}
 	made, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
 		Conn: s.config.Conn, BeforeConnect: s.config.BeforeConnect, Slot: wanted.Name, Publications: []string{wanted.Name}, Failover: wanted.Failover, Connections: snapshotReaders,
+		SkipUndecodable: s.decideUndecodable, Logger: s.config.Logger,
 	})
 	if err != nil {
 		return 0, err
@@ -313,9 +336,7 @@ func (s *Server) dropSlot(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	s.mu.Lock()
-	delete(s.acked, name)
-	s.mu.Unlock()
+	s.forget(name)
 	s.config.Logger.Info("cdc/server: a slot was dropped", "slot", name)
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -111,12 +111,14 @@ type lockJSON struct {
 
 // describeHeld is nil where this server holds no snapshot of the slot.
 func (s *Server) describeHeld(name string) *heldJSON {
-	h := s.held(name)
-	if h == nil {
-		return nil
+	var answer *heldJSON
+	var locks []cdc.Hold
+	if h := s.held(name); h != nil {
+		answer, locks = &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: []lockJSON{}}, h.Holds()
+	} else if h := s.v1.Held(); h != nil && h.Slot == name {
+		answer, locks = &heldJSON{Since: h.Since.UTC(), PID: h.PID, Tables: []lockJSON{}}, h.Locks
 	}
-	answer := &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: []lockJSON{}}
-	for _, one := range h.Holds() {
+	for _, one := range locks {
 		answer.Tables = append(answer.Tables, lockJSON{one.Schema + "." + one.Table, one.PID, one.Since.UTC()})
 	}
 	return answer

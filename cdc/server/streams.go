@@ -41,7 +41,7 @@ func (s *Server) admit(slot string, tail bool) (leave func(), err error) {
 
 func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	one := &session{server: s, slot: name, acked: make(chan struct{}, 1)}
+	one := &session{server: s, slot: name, consumer: r.URL.Query().Get("consumer"), acked: make(chan struct{}, 1)}
 	var resume, incarnation string
 	f, err := s.prepare(r, one)
 	if err == nil {
@@ -58,6 +58,9 @@ func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
 			one.resume, incarnation, err = parseToken(resume)
 		}
 	}
+	if err == nil {
+		err = one.checkConsumer(r.URL.Query().Get("resync"), resume != "")
+	}
 	if err == nil && resume != "" && incarnation != one.owned.Incarnation {
 		err = refusal(http.StatusGone, "resync_needed", "the token is of an earlier slot of this name, and what was changed in between is lost: begin with a snapshot")
 	}
@@ -65,7 +68,7 @@ func (s *Server) streamSlot(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	leave, err := s.admit(name, false)
+	leave, err := s.admit(one.key(), false)
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -109,7 +112,7 @@ func (s *Server) begins(ctx context.Context, one *session) error {
 		return err
 	}
 	s.mu.Lock()
-	acked := s.acked[one.slot]
+	acked := s.acked[one.key()]
 	s.mu.Unlock()
 	if one.resume != 0 && acked.incarnation == one.owned.Incarnation && one.resume < acked.lsn {
 		return refusal(http.StatusGone, "resync_needed", "what follows "+one.resume.String()+" was acknowledged already, up to "+acked.lsn.String()+", and does not come again")
@@ -128,14 +131,8 @@ func (s *Server) locate(ctx context.Context, one *session) error {
 		return err
 	}
 	one.last = slot.Confirmed
-	// Only now: a standby may not have replayed yet what the client has, and is not streamed from.
-	var text string
-	if err := s.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`).Scan(&text); err != nil {
+	if err := s.checkEnd(ctx, one.resume); err != nil {
 		return err
-	}
-	if end, err := cdc.ParseLSN(text); err != nil || one.resume > end {
-		return errors.Join(err, refusal(http.StatusGone, "resync_needed", "resume "+one.resume.String()+" is beyond the end of the log, "+text+
-			": it is of a server whose last changes were lost in a failover, or of none"))
 	}
 	if one.resume != 0 && one.resume <= slot.Confirmed {
 		one.passed, one.resume = one.resume, 0
@@ -143,10 +140,24 @@ func (s *Server) locate(ctx context.Context, one *session) error {
 	return nil
 }
 
+// checkEnd refuses a position that the server does not have. It is asked once the slot is ours: a standby may not have replayed yet what the client has, and is
+// not streamed from.
+func (s *Server) checkEnd(ctx context.Context, resume cdc.LSN) error {
+	var text string
+	if err := s.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text`).Scan(&text); err != nil {
+		return err
+	}
+	if end, err := cdc.ParseLSN(text); err != nil || resume > end {
+		return errors.Join(err, refusal(http.StatusGone, "resync_needed", "resume "+resume.String()+" is beyond the end of the log, "+text+
+			": it is of a server whose last changes were lost in a failover, or of none"))
+	}
+	return nil
+}
+
 func (s *Server) streamConfig(slot string) cdc.Config {
 	config := s.config.Stream
 	config.Conn, config.Slot, config.Start, config.Temporary = s.config.Conn, slot, 0, false
-	config.SchemaChanges, config.BeforeConnect = true, s.config.BeforeConnect
+	config.SchemaChanges, config.BeforeConnect, config.SkipUndecodable = true, s.config.BeforeConnect, s.decideUndecodable
 	config.MemoryLimit, config.Logger = s.config.ClientMemory, s.config.Logger
 	return config
 }
@@ -182,30 +193,21 @@ func (s *Server) tail(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *session, config cdc.Config) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	var err error
-	if one.stream, err = cdc.Open(ctx, config); err != nil {
+	one.fail = cancel
+	leave, err := s.openSource(ctx, one, config)
+	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	defer one.stream.Close()
-	defer one.flush()
-	if err := s.locate(ctx, one); err != nil {
-		s.refuse(w, r, err)
-		return
-	}
+	defer leave()
 	if one.client, err = s.accept(w, r); err != nil {
 		s.config.Logger.Info("cdc/server: a client could not be accepted", "slot", one.slot, "error", err)
 		return
 	}
 	s.mu.Lock()
-	s.sessions[one.slot] = one
+	s.sessions[one.key()] = one
 	s.mu.Unlock()
-	named := one.slot
-	if one.auto {
-		named = ""
-	}
-	defer s.streams.add(named, one.stream)()
-	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot)
+	s.config.Logger.Info("cdc/server: a client streams", "slot", one.slot, "consumer", one.consumer)
 	if !one.auto {
 		s.work.Go(func() { one.watch(ctx, cancel) })
 	}
@@ -216,6 +218,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 		s.work.Go(func() { cancel(one.listen(talking, c)) })
 		s.work.Go(func() { one.pings(ctx, talking, cancel) })
 	}
+	defer one.stopReading()
 	err = one.run(ctx)
 	// That a client was cut, or has said something wrong, comes with a connection that has failed.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, errSlow) && !errors.Is(cause, context.Canceled) {
@@ -224,12 +227,38 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request, one *sessio
 	s.farewell(r, one, err)
 }
 
+// openSource opens the slot for the client, or has it read as a consumer. leave ends that, after what was acknowledged is told.
+func (s *Server) openSource(ctx context.Context, one *session, config cdc.Config) (leave func(), err error) {
+	if one.consumer != "" {
+		return s.join(ctx, one)
+	}
+	stream, err := cdc.Open(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	one.source = stream
+	if err := s.locate(ctx, one); err != nil {
+		stream.Close()
+		return nil, err
+	}
+	named := one.slot
+	if one.auto {
+		named = ""
+	}
+	uncount := s.streams.add(named, stream)
+	return func() {
+		one.flush()
+		uncount()
+		stream.Close()
+	}, nil
+}
+
 // farewell tells a client that is still there why it ends.
 func (s *Server) farewell(r *http.Request, one *session, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = &goneError{"the client is gone"}
 	}
-	s.config.Logger.Info("cdc/server: a client has ended", "slot", one.slot, "reason", err)
+	s.config.Logger.Info("cdc/server: a client has ended", "slot", one.slot, "consumer", one.consumer, "reason", err)
 	if errors.Is(err, errSlow) {
 		s.metrics.slow.Inc()
 	}
@@ -291,11 +320,22 @@ func (s *session) pings(ctx, talking context.Context, cancel context.CancelCause
 }
 
 // remember keeps what a client has acknowledged, to know a client that has forgotten it.
-func (s *Server) remember(slot string, o owned, lsn cdc.LSN) {
+func (s *Server) remember(key string, o owned, lsn cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o.Incarnation != "" {
-		s.acked[slot] = position{o.Incarnation, lsn}
+		s.acked[key] = position{o.Incarnation, lsn}
+	}
+}
+
+// forget forgets what the clients of a slot, or one of its consumers, have acknowledged.
+func (s *Server) forget(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range s.acked {
+		if k == key || strings.HasPrefix(k, key+"/") {
+			delete(s.acked, k)
+		}
 	}
 }
 
@@ -317,7 +357,7 @@ func (s *Server) acknowledge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	one := s.sessions[r.PathValue("name")]
+	one := s.sessions[sessionKey(r.PathValue("name"), r.URL.Query().Get("consumer"))]
 	s.mu.Unlock()
 	if one == nil {
 		s.refuse(w, r, refusal(http.StatusConflict, "not_streaming", "nobody streams the slot from this server: only what was sent can be acknowledged"))

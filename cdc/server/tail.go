@@ -54,7 +54,7 @@ func (s *Server) publishTail(ctx context.Context) (names []string, err error) {
 		return nil, refusal(http.StatusUnprocessableEntity, "no_primary_key",
 			"none of the tables that may be read has a primary key and is owned by the role of this server, which only its owner can publish")
 	case !exists:
-		_, err = s.publish(ctx, name, tables, sorted(s.config.Tables))
+		_, err = s.publish(ctx, name, tables, sorted(s.config.Tables), nil)
 		if errors.Is(err, cdc.ErrExists) { // another server was faster
 			if mine, err = s.findOwned(ctx, name); err == nil && !slices.Equal(mine[name].Tail, sorted(s.config.Tables)) {
 				err = otherTail(name, mine[name])

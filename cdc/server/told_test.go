@@ -51,6 +51,52 @@ func TestASlotWithoutItsPublicationIsToldAndCanBeDeleted(t *testing.T) {
 	}
 }
 
+// What the server has noted of its slots must not make slots of others its own.
+func TestASlotOfSomebodyElseUnderANotedName(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts)
+	at := "/v2/slots/" + h.s
+	noted := func() bool {
+		return cdctest.Query[bool](h.Database, `select exists (select from pg_publication where obj_description(oid, 'pg_publication') like '%"'||$1||'"%')`, h.s)
+	}
+	lose := func() {
+		h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
+		h.Exec(`select pg_drop_replication_slot('`+h.s+`')`, `drop publication "`+h.s+`"`)
+	}
+
+	lose()
+	shown := h.do("GET", at, "")
+	require.Equal(t, http.StatusOK, shown.status, shown.body)
+	require.Contains(t, shown.body, `"own":true`)
+	require.Contains(t, shown.body, `"status":"missing"`)
+	require.Equal(t, "resync_needed", h.do("GET", at+"/stream", "", "Accept", "text/event-stream").code())
+	h.Exec(`select pg_create_logical_replication_slot('` + h.s + `', 'pgoutput')`) // by somebody, after it was seen to be missing
+	require.Contains(t, h.do("GET", at, "").body, `"own":false`)
+	a := h.do("DELETE", at, "")
+	require.Equal(t, http.StatusForbidden, a.status)
+	require.Equal(t, "foreign_slot", a.code())
+	require.Contains(t, a.body, "seen to be gone")
+	h.Exec(`select pg_drop_replication_slot('` + h.s + `')`)
+	require.Equal(t, http.StatusNoContent, h.do("DELETE", at, "").status)
+	require.False(t, noted())
+	require.Equal(t, http.StatusNotFound, h.do("GET", at, "").status)
+
+	lose()
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false`) // made again: it is as any other
+	require.Contains(t, h.do("GET", at, "").body, `"status":"reserved"`)
+	require.Equal(t, http.StatusNoContent, h.do("DELETE", at, "").status)
+	require.False(t, noted())
+
+	lose()
+	h.PluginSlot(h.s)
+	require.Contains(t, h.do("GET", at, "").body, `"own":false`)
+	a = h.do("DELETE", at, "")
+	require.Equal(t, http.StatusForbidden, a.status)
+	require.Contains(t, a.body, `wal2json`)
+	require.Equal(t, 1, cdctest.Query[int](h.Database, `select count(*) from pg_replication_slots where slot_name = $1`, h.s))
+}
+
 func TestWhatHappensToTablesIsTold(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

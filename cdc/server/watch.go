@@ -30,6 +30,9 @@ func (s *session) watch(ctx context.Context, end context.CancelCauseFunc) {
 			s.mu.Lock()
 			s.published = o.Tables
 			s.mu.Unlock()
+			if s.consumer != "" {
+				s.server.shareOf(s.slot).follow(o.Consumers)
+			}
 		}
 	}
 }

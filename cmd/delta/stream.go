@@ -89,10 +89,13 @@ func (f *streamFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.tlsKey, "tls-key", "", "`file` of its key")
 	flags.IntVar(&f.config.MaxClients, "max-clients", f.config.MaxClients, "how many may stream at the same time")
 	flags.Int64Var(&f.config.ClientMemory, "client-memory", f.config.ClientMemory, "`bytes` that may wait for a client")
+	flags.Int64Var(&f.config.ConsumerBuffer, "consumer-buffer", f.config.ConsumerBuffer, "`bytes` that are kept for the consumers of one slot that are behind")
+	flags.DurationVar(&f.config.ConsumerPatience, "consumer-patience", f.config.ConsumerPatience, "how long others wait for a consumer that is behind, before it has to begin anew")
 	flags.DurationVar(&f.config.HeartbeatInterval, "heartbeat", f.config.HeartbeatInterval, "how often clients are told the position and pinged")
 	flags.DurationVar(&f.config.Stream.Heartbeat, "slot-heartbeat", 0, "how often to write a message into the log for each stream, by which /metrics measures the time from commit to delivery (default never)")
 	flags.StringVar(&f.config.Stream.SpillFolder, "spill-folder", "", "`folder` of the temporary files of transactions that are larger than --client-memory (default $TMPDIR)")
 	flags.Int64Var(&f.config.Stream.SpillLimit, "spill-limit", 0, "`bytes` that the temporary files of one client may take; negative: refuse such transactions (default 16 GiB)")
+	flags.StringArrayVar(&f.config.SkipUndecodable, "skip-undecodable", nil, "`position` of a row that cannot be decoded, as its error names it, or pattern of tables, to leave such rows out for good; repeat it for several")
 	flags.DurationVar(&f.config.WriteTimeout, "write-timeout", f.config.WriteTimeout, "how long a client may take to read")
 	flags.DurationVar(&f.config.SnapshotIdle, "snapshot-idle", f.config.SnapshotIdle, "how long a snapshot is held that nobody reads")
 	flags.DurationVar(&f.config.SnapshotMax, "snapshot-max", f.config.SnapshotMax, "how long a snapshot is held at most, even while it is read")
@@ -296,8 +299,8 @@ func wrongFlag(err error) error {
 	name, ok := map[cdc.Field]string{
 		cdc.FieldTables: "--table", "Tokens": "--token", "Origins": "--origin", "Hosts": "--host", "Publication": "--publication",
 		"Installation": "--installation", "MaxClients": "--max-clients", "ClientMemory": "--client-memory",
-		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
-		"role": "the role", // of --database-url
+		"HeartbeatInterval": "--heartbeat", "Stream.Heartbeat": "--slot-heartbeat", "WriteTimeout": "--write-timeout", "SkipUndecodable": "--skip-undecodable", "ConsumerBuffer": "--consumer-buffer", "SnapshotIdle": "--snapshot-idle", "SnapshotMax": "--snapshot-max", "listen": "--listen",
+		"role": "the role", cdc.FieldConn: "--database-url", // which has the role
 	}[wrong.Field]
 	if ok {
 		return &usageError{fmt.Errorf("%s %q: it must be %s", name, wrong.Value, wrong.Rule)}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -31,4 +34,29 @@ func TestEachConnectionReadsItsPassword(t *testing.T) {
 	}
 	require.ErrorContains(t, (&streamFlags{passwordCommand: "echo no login >&2; exit 3"}).credentials()(t.Context(), &pgx.ConnConfig{}), "no login")
 	require.Nil(t, (&streamFlags{}).credentials())
+}
+
+// A child of the command that keeps its output open, such as an agent that it starts, must not keep all connections from being made.
+func TestAPasswordCommandWhoseChildStaysIsGivenUp(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	asked := make(chan error, 1)
+	go func() {
+		_, err := askPassword(t.Context(), "cat '"+pipe+"' & echo secret")
+		asked <- err
+	}()
+	defer func() { // the child ends when somebody has opened the pipe
+		file, err := os.OpenFile(pipe, os.O_RDWR, 0)
+		require.NoError(t, err)
+		require.NoError(t, file.Close())
+	}()
+	select {
+	case err := <-asked:
+		require.ErrorIs(t, err, exec.ErrWaitDelay)
+		require.ErrorContains(t, err, "--password-command")
+		require.NotContains(t, err.Error(), "secret")
+	case <-time.After(time.Minute):
+		require.Fail(t, "it waits for the child")
+	}
 }

@@ -52,6 +52,7 @@ func Families() []Family {
 			{"xmloption", "document", 0},
 			{"lc_time", "C", 0},
 			{"lc_numeric", "C", 0},
+			{"lc_monetary", "POSIX", 0},
 		}},
 		{"reading", []Setting{
 			{"standard_conforming_strings", "off", 0},

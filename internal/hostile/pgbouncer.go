@@ -21,11 +21,11 @@ import (
 )
 
 // PgBouncer runs one in transaction mode before the server of a configuration, and returns how to connect through it. It has so many prepared
-// statements for each client. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
-func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int) *pgx.ConnConfig {
+// statements for each client, and more settings of its own. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
+func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...string) *pgx.ConnConfig {
 	tb.Helper()
 	path := findPgBouncer(tb)
-	var settings []string
+	settings := more
 	if hasPrepared(tb, path) {
 		settings = append(settings, "max_prepared_statements="+strconv.Itoa(prepared))
 	} else if prepared > 0 {

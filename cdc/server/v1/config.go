@@ -36,6 +36,9 @@ type Config struct {
 	// SnapshotIdle is how long a snapshot is kept that nobody reads, in which it holds back the server's vacuum. Default: 1
 	// hour. Negative: until the next init.
 	SnapshotIdle time.Duration
+	// SnapshotMax is how long a snapshot is kept at most, even while it is read: it holds back vacuum, and locks the tables that were read against ALTER
+	// TABLE and TRUNCATE, behind which everybody else waits then. Default: 24 hours.
+	SnapshotMax time.Duration
 	// Refresh is how often new and changed tables are looked for while there is a slot. Default: 5 seconds.
 	Refresh time.Duration
 	// PingInterval is how often a client is asked whether it is there, PingTimeout how long it may take to answer. What it
@@ -62,6 +65,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MaxBody, 64<<10)
 	setDefault(&c.MaxRows, 100_000)
 	setDefault(&c.SnapshotIdle, time.Hour)
+	setDefault(&c.SnapshotMax, 24*time.Hour)
 	setDefault(&c.Refresh, 5*time.Second)
 	setDefault(&c.PingInterval, 20*time.Second)
 	setDefault(&c.PingTimeout, 60*time.Second)
@@ -98,7 +102,7 @@ func (c *Config) validate() error {
 		}
 	}
 	for field, positive := range map[cdc.Field]bool{
-		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "Refresh": c.Refresh > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
+		"MaxBody": c.MaxBody > 0, "MaxRows": c.MaxRows > 0, "SnapshotMax": c.SnapshotMax > 0, "Refresh": c.Refresh > 0, "PingInterval": c.PingInterval > 0, "PingTimeout": c.PingTimeout > 0,
 	} {
 		if !positive {
 			return invalid(field, "negative", "more than zero")

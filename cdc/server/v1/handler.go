@@ -59,7 +59,8 @@ func New(config Config) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	pooled.ConnConfig, pooled.MaxConns, pooled.BeforeConnect = settings.Own(config.Conn), connections, config.BeforeConnect
+	pooled.MaxConns = connections
+	settings.Pool(pooled, config.Conn, config.BeforeConnect)
 	pool, err := pgxpool.NewWithConfig(context.Background(), pooled)
 	if err != nil {
 		return nil, err

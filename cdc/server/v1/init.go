@@ -45,19 +45,23 @@ var (
 	errClosing  = errors.New("the server is shutting down")
 	errReplaced = errors.New("a new init has replaced this session")
 	errIdle     = errors.New("nobody has read the snapshot for a while")
+	errOld      = errors.New("the snapshot was held for as long as one may be: SnapshotMax")
 )
 
 // session is what an init has made.
 type session struct {
 	slot     string
 	snapshot *cdc.Snapshot
-	idle     *time.Timer     // nil where the snapshot stays
+	idle     *time.Timer // nil where the snapshot stays
+	old      *time.Timer
+	since    time.Time
 	ctx      context.Context //nolint:containedctx // it ends with the session
 	cancel   context.CancelFunc
 
 	mu      sync.Mutex
 	readers int
-	gone    bool // the snapshot is
+	gone    bool  // the snapshot is
+	why     error // it is gone
 }
 
 // use keeps the snapshot until done is called. It is false when it is gone.
@@ -82,7 +86,9 @@ func (s *session) use(idle time.Duration) (done func(), there bool) {
 func (s *session) expire(log func()) {
 	s.mu.Lock()
 	end := s.readers == 0 && !s.gone
-	s.gone = s.gone || end
+	if end {
+		s.gone, s.why = true, errIdle
+	}
 	s.mu.Unlock()
 	if end {
 		log()
@@ -91,14 +97,18 @@ func (s *session) expire(log func()) {
 }
 
 // end closes the snapshot, also for those that are reading it.
-func (s *session) end() {
-	s.cancel()
+func (s *session) end(why error) {
 	s.mu.Lock()
+	if s.why == nil {
+		s.why = why
+	}
 	s.gone = true
 	if s.idle != nil {
 		s.idle.Stop()
 	}
+	s.old.Stop()
 	s.mu.Unlock()
+	s.cancel()
 	s.snapshot.Close()
 }
 
@@ -125,11 +135,9 @@ func (h *Handler) serveInit(w http.ResponseWriter, r *http.Request) {
 // initialize ends the session there is, and makes another. What it is about to make is written down before, so that it is
 // found again whatever happens in between.
 func (h *Handler) initialize(ctx context.Context) (string, error) {
-	config := settings.Own(h.config.Conn)
-	if before := h.config.BeforeConnect; before != nil {
-		if err := before(ctx, config); err != nil {
-			return "", fmt.Errorf("connecting: %w", err)
-		}
+	config, err := settings.Connecting(ctx, h.config.Conn, h.config.BeforeConnect)
+	if err != nil {
+		return "", fmt.Errorf("connecting: %w", err)
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
@@ -155,7 +163,9 @@ func (h *Handler) initialize(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot})
+	snapshot, err := cdc.CreateSnapshot(ctx, cdc.SnapshotConfig{
+		Conn: h.config.Conn, BeforeConnect: h.config.BeforeConnect, Slot: slot, SkipUndecodable: h.config.Stream.SkipUndecodable, Logger: h.config.Logger,
+	})
 	if errors.Is(err, cdc.ErrExists) { // somebody was faster, and the slot is theirs
 		err = errors.Join(err, h.markers.write(ctx, conn, h.markers.changes))
 	}
@@ -250,16 +260,56 @@ func (h *Handler) dropSlot(ctx context.Context, conn *pgx.Conn, name string) err
 
 // begin makes a session the one there is.
 func (h *Handler) begin(slot string, snapshot *cdc.Snapshot) {
-	s := &session{slot: slot, snapshot: snapshot}
+	s := &session{slot: slot, snapshot: snapshot, since: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if h.config.SnapshotIdle > 0 {
 		s.idle = time.AfterFunc(h.config.SnapshotIdle, func() {
 			s.expire(func() { h.config.Logger.Info("v1: the snapshot is closed", "slot", s.slot, "reason", errIdle) })
 		})
 	}
+	s.mu.Lock() // which the function waits for
+	s.old = time.AfterFunc(h.config.SnapshotMax, func() {
+		h.config.Logger.Warn("v1: the snapshot is closed", "slot", s.slot, "reason", errOld)
+		s.end(errOld)
+	})
+	s.mu.Unlock()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.session = s
+}
+
+// Held is a snapshot that is held: since when, by which process of Postgres, and what it has locked.
+type Held struct {
+	Slot  string
+	Since time.Time
+	PID   uint32
+	Locks []cdc.Hold
+}
+
+// Held returns the snapshot of the session, nil where there is none.
+func (h *Handler) Held() *Held {
+	h.mu.Lock()
+	s := h.session
+	h.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return nil
+	}
+	return &Held{Slot: s.slot, Since: s.since, PID: s.snapshot.PID(), Locks: s.snapshot.Holds()}
+}
+
+// reason says why the snapshot is gone.
+func (s *session) reason() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.why == nil {
+		return "the snapshot is gone"
+	}
+	return s.why.Error()
 }
 
 // endSession ends the streams, and closes the snapshot.
@@ -277,7 +327,7 @@ func (h *Handler) endSession() {
 		<-stream.released
 	}
 	if s != nil {
-		s.end()
+		s.end(errReplaced)
 	}
 }
 

@@ -51,6 +51,8 @@ func explain(err error) string {
 		return strings.TrimPrefix(large.Error(), "cdc: ")
 	case errors.As(err, new(*cdc.SpillError)):
 		return strings.TrimPrefix(err.Error(), "cdc: ")
+	case errors.As(err, new(*cdc.UndecodableError)):
+		return strings.TrimPrefix(err.Error(), "cdc: ")
 	case errors.As(err, new(*foreignError)):
 		return err.Error()
 	case errors.Is(err, cdc.ErrSlotBusy):

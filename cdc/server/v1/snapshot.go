@@ -100,7 +100,7 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	done, there := s.use(h.config.SnapshotIdle)
 	if !there {
-		refuse(w, http.StatusServiceUnavailable, unavailable, errIdle.Error())
+		refuse(w, http.StatusServiceUnavailable, unavailable, s.reason())
 		return
 	}
 	defer done()

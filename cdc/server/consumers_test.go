@@ -1,0 +1,310 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc/server"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/testport"
+)
+
+// What a process of this test binary that is a server is given.
+const (
+	childDatabase = "DELTA_TEST_SERVER_DATABASE"
+	childListen   = "DELTA_TEST_SERVER_LISTEN"
+)
+
+// serveUntilKilled is such a process.
+func serveUntilKilled() {
+	err := func() error {
+		config, err := pgx.ParseConfig(os.Getenv(childDatabase))
+		if err != nil {
+			return err
+		}
+		s, err := server.New(context.Background(), server.Config{Conn: config, HeartbeatInterval: 200 * time.Millisecond})
+		if err != nil {
+			return err
+		}
+		listener, err := net.Listen("tcp", os.Getenv(childListen))
+		if err != nil {
+			return err
+		}
+		return s.Serve(context.Background(), listener)
+	}()
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// process runs a server as a process of its own. kill kills it as kill -9 does.
+func (h *harness) process() (kill func()) {
+	h.t.Helper()
+	if h.listen == "" {
+		h.listen = net.JoinHostPort("127.0.0.1", strconv.Itoa(testport.Reserve(h.t)))
+		transport := &http.Transport{}
+		h.t.Cleanup(transport.CloseIdleConnections)
+		h.url, h.http = "http://"+h.listen, &http.Client{Transport: transport}
+	}
+	c := h.Config()
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(c.User, c.Password), Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + h.Name}
+	if c.TLSConfig == nil {
+		u.RawQuery = "sslmode=disable"
+	}
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), childDatabase+"="+u.String(), childListen+"="+h.listen)
+	command.Stderr = os.Stderr
+	require.NoError(h.t, command.Start())
+	kill = func() {
+		_ = command.Process.Kill()
+		_, _ = command.Process.Wait()
+	}
+	h.t.Cleanup(kill)
+	require.Eventually(h.t, func() bool {
+		response, err := h.http.Get(h.url + "/livez")
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}, cdctest.Patience, 20*time.Millisecond)
+	return kill
+}
+
+// sharedSlot is what GET /v2/slots/{name} says of one with consumers.
+type sharedSlot struct {
+	Consumers []struct {
+		Name           string
+		Attached, Lost bool
+		Acknowledged   *string
+		LagBytes       *int64 `json:"lag_bytes"`
+		Waiting        *int
+	}
+}
+
+// ids are those of the rows that a transaction has inserted.
+func (m message) ids() (all []float64) {
+	for _, c := range m.Changes {
+		if id, ok := c.New["id"].(float64); ok {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// transactions passes over all other events.
+func transactions(next func() event) func() event {
+	return func() event {
+		for {
+			if e := next(); e.kind == "transaction" {
+				return e
+			}
+		}
+	}
+}
+
+// Two clients read one slot, over a websocket and over Server-Sent Events. The server is killed in between, and each goes on where its own token says.
+func TestConsumersOfASlotGoOnWhereEachIsAfterTheServerWasKilled(t *testing.T) {
+	t.Parallel()
+	h := &harness{Database: cdctest.New(t), t: t}
+	h.s = h.Name
+	h.Exec(accounts)
+	kill := h.process()
+	made := h.slot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["search","cache"]`)
+	at := "/v2/slots/" + h.s + "/stream?consumer="
+	ackCache := func(lsn string) {
+		t.Helper()
+		a := h.do("POST", "/v2/slots/"+h.s+"/ack?consumer=cache", `{"lsn":"`+lsn+`"}`)
+		require.Equal(t, http.StatusOK, a.status, a.body)
+	}
+	search := h.dial(at + "search&resume=" + made.Resume)
+	events, stop := h.follow(at + "cache&resume=" + made.Resume)
+	cache := transactions(events)
+	var searched message
+	for id := 1; id <= 3; id++ {
+		h.Exec(fmt.Sprintf(`insert into account (id) values (%d)`, id))
+		searched = search.read()
+		require.Equal(t, []float64{float64(id)}, searched.ids())
+		search.ack(searched.LSN)
+	}
+	first := cache()
+	require.Equal(t, []float64{1}, first.ids())
+	ackCache(first.LSN)
+	second := cache()
+	require.Equal(t, []float64{2}, second.ids())
+	h.confirmed(h.s, first.LSN)
+	var shown sharedSlot
+	require.Eventually(t, func() bool {
+		shown = decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body)
+		return len(shown.Consumers) == 2 && shown.Consumers[0].Acknowledged != nil && *shown.Consumers[0].Acknowledged == searched.LSN
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.Equal(t, "cache", shown.Consumers[1].Name)
+	require.True(t, shown.Consumers[1].Attached)
+	require.Equal(t, first.LSN, *shown.Consumers[1].Acknowledged)
+	require.Greater(t, *shown.Consumers[1].LagBytes, *shown.Consumers[0].LagBytes)
+
+	kill()
+	stop()
+	h.Exec(`insert into account (id) values (4)`)
+	h.process()
+	search = h.dial(at + "search&resume=" + searched.Resume)
+	searched = search.read()
+	require.Equal(t, []float64{4}, searched.ids(), "what it has does not come again")
+	search.ack(searched.LSN)
+	events, _ = h.follow(at + "cache&resume=" + second.id)
+	cache = transactions(events)
+	require.Equal(t, []float64{3}, cache().ids(), "the slot has kept what only the other has acknowledged")
+	last := cache()
+	require.Equal(t, []float64{4}, last.ids())
+	require.True(t, cdctest.Query[bool](h.Database, `select confirmed_flush_lsn < $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, h.s, last.LSN))
+	ackCache(last.LSN)
+	h.confirmed(h.s, last.LSN)
+}
+
+// One that is too far behind begins anew: it is given the rows of the tables beside the changes, over either transport.
+func TestAConsumerThatIsTooSlowIsGivenTheTablesAnew(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"websocket", "events"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, func(c *server.Config) { c.ConsumerBuffer, c.ConsumerPatience = 64<<10, -1 })
+			h.Exec(accounts, `create table other (id int primary key)`, `insert into other values (7)`)
+			made := h.slot(h.s, `"tables":["public.*"],"snapshot":false,"consumers":["quick","slow"]`)
+			at := "/v2/slots/" + h.s + "/stream?consumer="
+			quick := h.dial(at + "quick&resume=" + made.Resume)
+			for id := range 100 {
+				h.Exec(fmt.Sprintf(`insert into account (id, name) values (%d, repeat('x', 2000))`, id))
+				m := quick.read()
+				require.Equal(t, []float64{float64(id)}, m.ids())
+				quick.ack(m.LSN)
+			}
+			lost := `{slot="` + h.s + `",consumer="slow"}`
+			require.InDelta(t, 1, h.scrape()["delta_stream_consumer_lost"+lost], 0)
+			require.True(t, decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Consumers[1].Lost)
+			a := h.do("GET", at+"slow&resume="+made.Resume, "", "Accept", "text/event-stream")
+			require.Equal(t, http.StatusGone, a.status, a.body)
+			require.Equal(t, "resync_needed", a.code())
+			require.Contains(t, a.body, "resync=true")
+			h.Exec(`update account set name = 'short'`) // what comes now has room
+			m := quick.read()
+			require.Len(t, m.Changes, 100)
+			quick.ack(m.LSN)
+
+			var next func() message
+			stop := func() {}
+			connect := func(query string) {
+				if transport == "websocket" {
+					c := h.dial(at + "slow&" + query)
+					next, stop = c.read, func() { _ = c.conn.CloseNow() }
+					return
+				}
+				events, cancel := h.follow(at + "slow&" + query)
+				next, stop = func() message {
+					for {
+						if e := events(); e.kind != "position" {
+							return e.message
+						}
+					}
+				}, cancel
+			}
+			connect("resync=true")
+			rows := map[string]map[float64]bool{"account": {}, "other": {}}
+			var resynced message
+			for resynced.Type == "" {
+				m := next()
+				switch m.Type {
+				case "transaction":
+					require.Empty(t, m.Resume, "it does not have all rows yet: a restart begins anew")
+					for _, c := range m.Changes {
+						if c.Kind == "read" {
+							rows[c.Table][c.New["id"].(float64)] = true
+							require.Contains(t, []any{"short", nil}, c.New["name"])
+						}
+					}
+				case "resynced":
+					resynced = m
+				default:
+					require.Equal(t, "schema", m.Type, m.Error)
+				}
+			}
+			require.Len(t, rows["account"], 100)
+			require.Len(t, rows["other"], 1)
+			require.NotEmpty(t, resynced.Resume)
+			h.Exec(`insert into account (id) values (1000)`)
+			last := next()
+			require.Equal(t, []float64{1000}, last.ids())
+			require.NotEmpty(t, last.Resume)
+			stop()
+			h.Exec(`insert into account (id) values (1001)`)
+			require.Eventually(t, func() bool {
+				return !decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Consumers[1].Attached
+			}, cdctest.Patience, 20*time.Millisecond)
+			connect("resume=" + last.Resume)
+			require.Equal(t, []float64{1001}, next().ids())
+			require.Equal(t, []float64{1000}, quick.read().ids(), "the other has had nothing of it")
+		})
+	}
+}
+
+func TestAConsumerThatIsRemovedDoesNotHoldTheSlot(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts)
+	made := h.slot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["a"]`)
+	consumers := "/v2/slots/" + h.s + "/consumers/"
+	require.Equal(t, http.StatusCreated, h.do("PUT", consumers+"b", "").status)
+	require.Equal(t, http.StatusOK, h.do("PUT", consumers+"b", "").status)
+	at := "/v2/slots/" + h.s + "/stream"
+	a, b := h.dial(at+"?consumer=a&resume="+made.Resume), h.dial(at+"?consumer=b&resume="+made.Resume)
+	h.Exec(`insert into account (id) values (1)`)
+	m := a.read()
+	a.ack(m.LSN)
+	b.read() // and never acknowledges
+	require.Eventually(t, func() bool {
+		shown := decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body)
+		return len(shown.Consumers) == 2 && shown.Consumers[0].Acknowledged != nil && *shown.Consumers[0].Acknowledged == m.LSN
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.True(t, cdctest.Query[bool](h.Database, `select confirmed_flush_lsn < $2::text::pg_lsn from pg_replication_slots where slot_name = $1`, h.s, m.LSN), "b may need it")
+	require.InDelta(t, 2, h.scrape()["delta_stream_clients"], 0)
+	require.Equal(t, http.StatusNoContent, h.do("DELETE", consumers+"b", "").status)
+	require.Equal(t, websocket.StatusCode(4404), b.ends("unknown_consumer"))
+	h.confirmed(h.s, m.LSN)
+	h.stop()
+	h.start(nil) // it is forgotten for good
+	require.Len(t, decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Consumers, 1)
+
+	for query, want := range map[string]string{
+		"": "409 consumer_needed", "?consumer=b&resync=true": "404 unknown_consumer", "?consumer=a": "400 bad_resume", "?consumer=a&resync=x": "400 invalid", "?resync=true": "400 invalid",
+		"?consumer=a&resume=" + strings.Replace(m.Resume, "@", "@x", 1):    "410 resync_needed",
+		"?consumer=a&resume=FFFFFFFF/0@" + strings.Split(m.Resume, "@")[1]: "410 resync_needed",
+	} {
+		r := h.do("GET", at+query, "", "Accept", "text/event-stream")
+		require.Equal(t, want, fmt.Sprint(r.status, " ", r.code()), query)
+	}
+	h.dial(at + "?consumer=a&resume=" + m.Resume)
+	r := h.do("GET", at+"?consumer=a&resume="+m.Resume, "", "Accept", "text/event-stream")
+	require.Equal(t, "409 busy", fmt.Sprint(r.status, " ", r.code()))
+	for _, wrong := range []string{"", `"A"`, `"a","a"`, `"` + strings.Repeat("x", 64) + `"`} {
+		if wrong != "" {
+			r := h.do("POST", "/v2/slots", `{"name":"x","tables":["public.account"],"consumers":[`+wrong+`]}`)
+			require.Equal(t, "400 invalid", fmt.Sprint(r.status, " ", r.code()), wrong)
+		}
+	}
+	require.Equal(t, "404 unknown_consumer", func() string { r := h.do("DELETE", consumers+"b", ""); return fmt.Sprint(r.status, " ", r.code()) }())
+	require.Equal(t, "404 unknown_slot", func() string {
+		r := h.do("PUT", "/v2/slots/nowhere/consumers/b", "")
+		return fmt.Sprint(r.status, " ", r.code())
+	}())
+}
