@@ -194,8 +194,8 @@ CREATE TABLE delta_shard (
 --
 -- workflow_id names the batch that the row was leased to, or the workflow that claimed it last.
 --
--- cause is written with each transition to degraded or deleted, and means nothing in other states. Null, as in rows that were taken over,
--- is 'exhausted' or 'command'.
+-- cause is written with each transition to degraded or deleted, and means nothing in other states. Null in a degraded row, as in those that were taken
+-- over, is 'exhausted'.
 --
 -- revision is what the object says of its own version (ObjectWithRevision); null where it says nothing. An inform with a lower one is
 -- stale and changes nothing. It is a column because the statement that writes has to compare it.
@@ -525,7 +525,7 @@ RETURN greatest(
 -- have left out a listing within a tenth of the retention, so one that began in that time says nothing.
 CREATE FUNCTION delta_awaits_listing(kind text, shard text, cause delta_cause, since timestamptz, retention interval) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
-RETURN cause IS NOT NULL AND cause IN ('work', 'command') -- what was imported from Delta on River has none
+RETURN cause IS NOT NULL AND cause IN ('work', 'command')
     AND EXISTS (SELECT FROM delta_controller c WHERE c.name = delta_awaits_listing.kind AND c.lists_all)
     AND coalesce(delta_listed_all_at(kind, shard) <= since + 0.1 * retention, TRUE);
 
@@ -867,7 +867,7 @@ BEGIN
 
     INSERT INTO delta_resource (
         id, generation, synced_generation, sync_count, created_at, attempted_at, synced_at, external_created_at, due_at, dispatch_at,
-        state, attempt, max_attempts, kind, object_id, namespace, hash, object, metadata, tags, errors
+        state, cause, attempt, max_attempts, kind, object_id, namespace, hash, object, metadata, tags, errors
     ) OVERRIDING SYSTEM VALUE
     SELECT
         o.id,
@@ -877,6 +877,8 @@ BEGIN
         o.created_at, o.attempted_at, o.synced_at, o.external_created_at, due.at, due.at,
         -- The original works in a transaction: what can be seen as pending waits to be scheduled again.
         CASE o.state WHEN 'pending' THEN 'scheduled' ELSE o.state::text END::delta_resource_state,
+        -- Only Work deletes there (ResourceDelete). So no complete listing brings it back, and its row is kept until one has left it out.
+        CASE o.state WHEN 'deleted' THEN 'work' END::delta_cause,
         CASE
             WHEN o.state IN ('scheduled', 'expired') THEN 0
             WHEN o.state IN ('pending', 'failed') THEN least(o.attempt, o.max_attempts - 1)
