@@ -48,7 +48,7 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 			return AwaitResult{}, fmt.Errorf("waiting for what was informed of kind %s: %w", in.Kind, err)
 		}
 		from = unsettled
-		touch := db.TouchListingParams{Pass: in.Pass, ObjectID: from, Older: forgetListings / 2}
+		touch := db.TouchListingParams{Pass: in.Pass, ObjectID: from, Older: ListingsKept / 2}
 		if err := db.New().TouchListing(ctx, a.Pool, touch); err != nil {
 			return AwaitResult{}, fmt.Errorf("noting that a run of kind %s is waited for: %w", in.Kind, err)
 		}

@@ -86,14 +86,18 @@ func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 	}
 	p.warnPosition()
 	whole := complete && p.isTrusted()
-	err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: whole, Overlap: p.activities.Listing.Overlap,
+	moved, err := db.New().MoveInformCursor(ctx, p.activities.Pool, db.MoveInformCursorParams{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, LastInformTime: p.cursor, Began: p.began, Cursor: p.position, Complete: whole,
+		Continued: p.continued, Overlap: p.activities.Listing.Overlap,
 	})
 	if err != nil {
 		return fmt.Errorf("moving the cursor of kind %s: %w", p.in.Kind, err)
 	}
+	if moved == 0 {
+		p.log().Info("the cursor was reset while the pass went on from it: the next pass lists everything")
+	}
 	if !p.in.Named {
-		if err := p.activities.forgetLeft(ctx, p.in.Kind, false, p.log()); err != nil {
+		if err := p.activities.forgetLeft(ctx, db.ForgetLeftParams{Kind: p.in.Kind, Began: p.began}, p.log()); err != nil {
 			return err
 		}
 	}

@@ -25,12 +25,18 @@ func (h *harness) setClock(ahead time.Duration) {
 	pool, err := pgxpool.NewWithConfig(h.t.Context(), config)
 	require.NoError(h.t, err)
 	h.t.Cleanup(pool.Close)
+	h.Pool = pool
+	h.moveClock(ahead)
+}
+
+// moveClock has that clock differ by another time.
+func (h *harness) moveClock(ahead time.Duration) {
+	h.t.Helper()
 	for _, clock := range []string{"now", "clock_timestamp"} {
-		_, err = pool.Exec(h.t.Context(), "CREATE OR REPLACE FUNCTION "+clock+"() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog."+clock+"() + interval '"+
+		_, err := h.Pool.Exec(h.t.Context(), "CREATE OR REPLACE FUNCTION "+clock+"() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog."+clock+"() + interval '"+
 			ahead.String()+"'$$")
 		require.NoError(h.t, err)
 	}
-	h.Pool = pool
 }
 
 // reached is how far the listings of the whole kind have come.
@@ -78,6 +84,56 @@ func TestACursorThatIsAheadComesBack(t *testing.T) {
 	now := h.now()
 	require.True(t, after.Before(now.Add(-h.Listing.Overlap)), "%s", after)
 	require.False(t, h.reached().LastInformTime.After(now))
+}
+
+// The clock was set back, so that the cursor is ahead of it, and the pass goes on for longer than the overlap: it ends when the cursor is in the past. What was
+// created meanwhile is listed by the next pass, which goes on from the pass's beginning, or from before.
+func TestAPassThatIsLongerThanTheOverlapMissesNothingWhileTheCursorIsAhead(t *testing.T) {
+	t.Parallel()
+	const overlap = time.Minute
+	for name, ahead := range map[string]time.Duration{"by less than the overlap": overlap / 2, "by more": time.Hour} {
+		for _, isDated := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, dated: %t", name, isDated), func(t *testing.T) {
+				t.Parallel()
+				created := map[string]time.Time{}
+				var meanwhile func()
+				h := newInformer(t, func(ctx context.Context, o deltatype.InformOptions) <-chan activities.Listed {
+					var found []activities.Listed
+					for id, at := range created {
+						one := item(object(id, "1"))
+						if isDated {
+							one.Params.CreatedAt = &at
+						}
+						if o.After == nil || at.After(*o.After) {
+							found = append(found, one)
+						}
+					}
+					if meanwhile != nil {
+						meanwhile()
+					}
+					return lists(found...)(ctx, o)
+				})
+				h.Listing.Overlap = overlap
+				h.setClock(0)
+				_, err := h.Pool.Exec(t.Context(), "INSERT INTO delta_shard (kind, shard, last_inform_time) VALUES ($1, '', now() + $2::interval)", kind, ahead)
+				require.NoError(t, err)
+				created["before"] = h.now()
+				meanwhile = func() {
+					created["meanwhile"] = h.now().Add(time.Second)
+					h.moveClock(2 * ahead)
+				}
+				_, err = h.pass()
+				require.NoError(t, err)
+				require.NotNil(t, h.row(h.ref("before")))
+				require.Nil(t, h.row(h.ref("meanwhile")))
+
+				meanwhile = nil
+				_, err = h.pass()
+				require.NoError(t, err)
+				require.NotNil(t, h.row(h.ref("meanwhile")), "it was missed: the cursor is %s", h.cursor())
+			})
+		}
+	}
 }
 
 // Clocks of the database and of upstream jump by hours, both ways, away from that of the worker and back, and a pass follows each jump: no object is

@@ -53,7 +53,8 @@ func (p *pass) endHistory(ctx context.Context, failure error) {
 	progress := p.progress
 	params := db.EndInformParams{
 		ID: p.history, Listed: int64(progress.Listed), New: int64(p.added), Changed: int64(progress.Scheduled - p.added),
-		Unchanged: int64(p.unchanged), Stale: int64(progress.Stale), Refused: int64(progress.Refused), Deleted: int64(progress.Deleted), Withheld: progress.Withheld,
+		Unchanged: int64(p.unchanged), Stale: int64(progress.Stale), Refused: int64(progress.Refused),
+		Unkept: int64(progress.Unkept), Deleted: int64(progress.Deleted), Withheld: progress.Withheld,
 	}
 	if failure != nil {
 		params.Error = shorten.Text(failure.Error(), maxErrorBytes)

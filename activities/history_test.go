@@ -58,7 +58,8 @@ func TestEachPassIsInTheHistory(t *testing.T) {
 		require.WithinRange(t, *all[i].EndedAt, all[i].StartedAt, h.now())
 		all[i] = db.DeltaInform{
 			Trigger: all[i].Trigger, FullListing: all[i].FullListing, Listed: all[i].Listed, New: all[i].New, Changed: all[i].Changed,
-			Unchanged: all[i].Unchanged, Stale: all[i].Stale, Refused: all[i].Refused, Deleted: all[i].Deleted, Withheld: all[i].Withheld, Error: all[i].Error,
+			Unchanged: all[i].Unchanged, Stale: all[i].Stale, Refused: all[i].Refused,
+			Unkept: all[i].Unkept, Deleted: all[i].Deleted, Withheld: all[i].Withheld, Error: all[i].Error,
 		}
 	}
 	require.Equal(t, []db.DeltaInform{
@@ -100,6 +101,20 @@ func TestTheHistoryNamesPassesWhoseWorkerWasLost(t *testing.T) {
 	require.Nil(t, all[1].EndedAt, "a pass of another run goes on")
 	require.NotNil(t, all[2].EndedAt)
 	require.Equal(t, "its worker was lost", all[2].Error)
+}
+
+// The passes of two shards may be of one run: what begins says nothing of the other.
+func TestAPassThatBeginsSaysNothingOfThoseOfOtherShards(t *testing.T) {
+	t.Parallel()
+	h := newInformer(t, lists())
+	for _, shard := range []string{"a", "b"} {
+		_, err := db.New().BeginInform(t.Context(), h.Pool, db.BeginInformParams{Kind: kind, Shard: shard, Trigger: "schedule", RunID: "one", Attempt: 1, Kept: 10})
+		require.NoError(t, err)
+	}
+	all := h.passes()
+	require.Len(t, all, 2)
+	require.Nil(t, all[0].EndedAt)
+	require.Nil(t, all[1].EndedAt, "the pass of shard a goes on")
 }
 
 func TestTheHistoryIsBounded(t *testing.T) {

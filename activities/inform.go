@@ -77,6 +77,8 @@ type InformProgress struct {
 	Listed    int `json:"listed"`
 	Scheduled int `json:"scheduled"`
 	Refused   int `json:"refused,omitempty"`
+	// Unkept counts those of the refused whose object is not kept: it is too large, Postgres cannot store it, or there are too many.
+	Unkept int `json:"unkept,omitempty"`
 	// Stale counts those that were older than what is stored, and changed nothing.
 	Stale int `json:"stale,omitempty"`
 	// Deleted counts resources that a complete listing no longer had.
@@ -92,7 +94,7 @@ type InformProgress struct {
 // Add returns the sum with what another pass of the run came to.
 func (p InformProgress) Add(o InformProgress) InformProgress {
 	return InformProgress{
-		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Stale: p.Stale + o.Stale,
+		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Unkept: p.Unkept + o.Unkept, Stale: p.Stale + o.Stale,
 		Deleted: p.Deleted + o.Deleted, Withheld: p.Withheld + o.Withheld, Pass: p.Pass.add(o.Pass),
 	}
 }
@@ -135,6 +137,7 @@ func (p *pass) run(ctx context.Context) error {
 	defer unlink()
 
 	p.began, p.cursor, p.remember = began.UTC(), began.UTC(), in.Pass != "" && (complete || in.RunForeground)
+	p.continued = options.After != nil || options.Cursor != ""
 	p.progress.Pass = a.report(options, complete)
 	if err := p.beginHistory(passCtx); err != nil {
 		return fmt.Errorf("informing kind %s: %w", in.Kind, err)
@@ -245,6 +248,8 @@ type pass struct {
 	created time.Time
 	// position is the informer's own cursor; nil where it gave none.
 	position *string
+	// continued says that the listing went on from a cursor.
+	continued bool
 	// remember has what is listed written down.
 	remember bool
 	// reach bounds what a complete listing may delete; nil for others.

@@ -72,6 +72,7 @@ func TestAPassRefusesWhatPostgresDoesAndTakesTheOthers(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, 100, progress.Listed)
 		require.Equal(t, 2, progress.Refused)
+		require.Equal(t, 2, progress.Unkept, "no version of the controller could store them")
 	}
 	require.Contains(t, h.refused()["30"], "thing/30: ERROR: value overflows numeric format")
 	require.Contains(t, h.refused(), "99")
@@ -158,6 +159,7 @@ func TestRefusedObjectsAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, all, progress.Refused)
 	require.LessOrEqual(t, len(h.refused()), 1100)
+	require.Equal(t, all-len(h.refused()), progress.Unkept)
 	require.Contains(t, h.refused(), "0")
 
 	named = taken
@@ -169,6 +171,51 @@ func TestRefusedObjectsAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, since[1].Unix())
 	require.Positive(t, since[2].Unix(), "all were taken: the cursor moves")
+}
+
+// One that is too large is noted without its object, and the pass says so: an incremental listing would not name it again.
+func TestARefusedObjectThatIsTooLargeIsCounted(t *testing.T) {
+	t.Parallel()
+	large, fits := bad("large"), bad("fits")
+	large.Params.EncodedObject = fmt.Appendf(nil, `{"id": "large", "content": %q}`, strings.Repeat("x", 64<<10))
+	const empty = `{"id": "fits", "content": ""}`
+	fits.Params.EncodedObject = fmt.Appendf(nil, `{"id": "fits", "content": %q}`, strings.Repeat("x", 64<<10-len(empty)))
+	h := newInformer(t, lists(large, fits, bad("small")))
+	log := h.logTo()
+	progress, err := h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Listed: 3, Refused: 3, Unkept: 1}, progress)
+	require.EqualValues(t, 1, h.passes()[0].Unkept)
+	require.True(t, hasLine(log, "level=WARN", "too large to be kept", "too_large=1", "limit=65536", "large (655"), "%s", log)
+	require.True(t, hasLine(log, "a pass of the informer has ended", "refused=3 unkept=1"))
+	rows, err := db.New().ListRefused(t.Context(), h.Pool, db.ListRefusedParams{Kind: kind, Most: 10})
+	require.NoError(t, err)
+	kept := map[string]bool{}
+	for _, r := range rows {
+		kept[r.ObjectID] = r.Kept
+	}
+	require.Equal(t, map[string]bool{"large": false, "fits": true, "small": true}, kept)
+	require.Positive(t, h.cursor().Unix(), "the cursor does not wait for it")
+
+	h.handler.inform = lists()
+	progress, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, activities.InformProgress{Scheduled: 2}, progress, "what is kept is taken once it is valid")
+	require.Equal(t, map[string]string{"large": "bad large"}, h.refused(), "it is shown until a listing names it again")
+
+	// Listings that name everything each time need no such warning.
+	h.Listing = activities.Listing{Complete: true}
+	h.handler.inform = lists(large)
+	log.Reset()
+	progress, err = h.pass()
+	require.NoError(t, err)
+	require.Equal(t, 1, progress.Unkept)
+	require.False(t, hasLine(log, "too large to be kept"))
+	h.HashObjectIDs, h.Listing.Complete = true, false
+	_, err = h.pass()
+	require.NoError(t, err)
+	require.True(t, hasLine(log, "too large to be kept"))
+	require.False(t, hasLine(log, "too large to be kept", "large ("), "ids are kept from the log")
 }
 
 // Temporal does not take an error of any size, and a pass whose error cannot be told looks like a worker that is gone.

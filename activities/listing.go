@@ -12,8 +12,8 @@ import (
 const (
 	// deletePage is how many resources one statement looks at, to mark those deleted that were not listed.
 	deletePage = 1000
-	// forgetListings is when the notes of a pass are too old to be of use to anybody.
-	forgetListings = 7 * 24 * time.Hour
+	// ListingsKept is when the notes of a pass are too old to be of use to anybody: nothing of them was written or awaited for as long.
+	ListingsKept = 7 * 24 * time.Hour
 )
 
 func ids(page []deltatype.ObjectInformParams) []string {
@@ -71,6 +71,16 @@ func (p *pass) noteStaying(ctx context.Context, stay []int64) error {
 // this moment may be missed; the next complete listing finds it.
 func (a *Activities) wakeUnlisted(ctx context.Context, kind, shard string) error {
 	woken, err := db.WakeUnlisted(ctx, a.Pool, kind, shard, a.Rest.DeletedRetention)
+	return a.dispatchWoken(kind, woken, err)
+}
+
+// wakeUnlistedBeside does so with what is of none of the shards that the controller names: it is of no pass, and may be left out by all of them together.
+func (a *Activities) wakeUnlistedBeside(ctx context.Context, kind string, shards []string) error {
+	woken, err := db.WakeUnlistedBeside(ctx, a.Pool, kind, shards, a.Rest.DeletedRetention)
+	return a.dispatchWoken(kind, woken, err)
+}
+
+func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 	if err != nil {
 		return fmt.Errorf("waking deleted resources of kind %s that are no longer listed: %w", kind, err)
 	}
@@ -140,7 +150,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 }
 
 func (a *Activities) forget(ctx context.Context, pass string) error {
-	if err := db.New().ForgetListing(ctx, a.Pool, db.ForgetListingParams{Pass: pass, Older: forgetListings}); err != nil {
+	if err := db.ForgetListing(ctx, a.Pool, pass); err != nil {
 		return fmt.Errorf("forgetting what was listed: %w", err)
 	}
 	return nil

@@ -106,7 +106,7 @@ func (o *PassObservation) LogFields() []any {
 		fields = append(fields, "workflow_id", o.WorkflowID, "run_id", o.RunID, "attempt", o.Attempt)
 	}
 	fields = append(fields, "trigger", o.Trigger, "listed", p.Listed, "new", o.New, "changed", p.Scheduled-o.New, "unchanged", o.Unchanged,
-		"stale", p.Stale, "refused", p.Refused, "deleted", p.Deleted, "withheld", p.Withheld, "took", o.Took)
+		"stale", p.Stale, "refused", p.Refused, "unkept", p.Unkept, "deleted", p.Deleted, "withheld", p.Withheld, "took", o.Took)
 	if report := p.Pass; report != nil {
 		fields = append(fields, "pages", report.Pages, "complete", report.Complete)
 		if report.After != nil {

@@ -49,7 +49,9 @@ type handler struct {
 	workTimeout  time.Duration
 	passTimeout  time.Duration
 	encode       func(encoded []byte) error
-	worked       atomic.Int64
+	// encoded changes what Encode makes of an object.
+	encoded func(o deltatype.ObjectInformParams) deltatype.ObjectInformParams
+	worked  atomic.Int64
 }
 
 func (h *handler) Kind() string { return kind }
@@ -82,7 +84,11 @@ func (h *handler) Encode(encoded, _ []byte) (deltatype.ObjectInformParams, error
 	if err := json.Unmarshal(encoded, &content); err != nil {
 		return deltatype.ObjectInformParams{}, err
 	}
-	return object(content["id"], content["content"]), nil
+	made := object(content["id"], content["content"])
+	if h.encoded != nil {
+		made = h.encoded(made)
+	}
+	return made, nil
 }
 
 func (h *handler) WorkTimeout(*activities.Task) time.Duration { return h.workTimeout }

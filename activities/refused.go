@@ -30,8 +30,11 @@ type refusals struct {
 	listed []string
 	// known reports that the kind, or its shard, has some from before.
 	known bool
-	// left is how many were not kept, because there are too many.
+	// left is how many were not noted, because there are too many.
 	left int
+	// large are the first ids of those whose object is too large to be kept, and larger how many they are.
+	large  []string
+	larger int
 }
 
 // refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
@@ -44,11 +47,14 @@ func (p *pass) refuse(ctx context.Context, item Listed) error {
 	if db.MayBeStored(id) {
 		r.listed = append(r.listed, id)
 	}
-	object := item.Params.EncodedObject
+	object, shown := item.Params.EncodedObject, shorten.Text(id, db.MaxObjectIDBytes)
 	if len(object) > maxRefusedBytes {
+		if r.larger++; len(r.large) < maxRefusedShown {
+			r.large = append(r.large, fmt.Sprintf("%s (%d bytes)", shown, len(object)))
+		}
 		object = nil
 	}
-	r.waiting.ObjectIds = append(r.waiting.ObjectIds, shorten.Text(id, db.MaxObjectIDBytes))
+	r.waiting.ObjectIds = append(r.waiting.ObjectIds, shown)
 	r.waiting.Rules = append(r.waiting.Rules, rule)
 	r.waiting.Objects = append(r.waiting.Objects, object)
 	if len(r.waiting.Rules) < refusedPage {
@@ -77,11 +83,13 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	r.waiting.Kind, r.waiting.Shard, r.waiting.Most = p.in.Kind, p.in.Options.Shard, maxRefused
-	kept, err := q.RecordRefused(ctx, p.activities.Pool, r.waiting)
+	recorded, err := q.RecordRefused(ctx, p.activities.Pool, r.waiting)
 	if err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(r.waiting.Rules), err)
 	}
-	r.left += countDistinct(r.waiting.ObjectIds) - int(kept)
+	refused := countDistinct(r.waiting.ObjectIds)
+	r.left += refused - int(recorded.Noted)
+	p.progress.Unkept += refused - int(recorded.Kept)
 	r.waiting, r.listed = db.RecordRefusedParams{}, nil
 	return nil
 }
@@ -117,6 +125,20 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 	return nil
 }
 
+// warnLarge says which refused objects are too large to be kept: nothing tries them again once they are valid, and an incremental listing does not name
+// them again. The cursor does not wait for them: one object would have everything listed again for as long as it is refused.
+func (p *pass) warnLarge() {
+	r := &p.refusals
+	if r.larger == 0 {
+		return
+	}
+	fields := []any{"too_large", r.larger, "limit", maxRefusedBytes}
+	if !p.activities.HashObjectIDs {
+		fields = append(fields, "first", strings.Join(r.large, "; "))
+	}
+	p.log().Warn("refused objects are too large to be kept: once they are valid, only a full listing or an inform takes them", fields...)
+}
+
 // endRefused has the refused objects be those that are refused now. What an incremental listing did not name again is tried again: a new
 // version of the controller may take it.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
@@ -126,6 +148,9 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 			fields = append(fields, "first", strings.Join(p.refusals.shown, "; "))
 		}
 		p.log().Warn("a listing names objects that cannot be taken; the others are", fields...)
+	}
+	if !complete {
+		p.warnLarge()
 	}
 	if p.in.Gone {
 		return nil // it has listed nothing; the shard may be named again

@@ -116,6 +116,9 @@ func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
 		if cause := deltatype.Cause(o.Causes[i]); cause != "" {
 			w.Cause = &cause
 		}
+		if state == deltatype.ResourceStateSynced {
+			w.Cause = nil
+		}
 	}
 	switch {
 	case isToBeFinalized:

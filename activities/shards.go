@@ -84,19 +84,21 @@ func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, start
 func (a *Activities) planShards(ctx context.Context, in InformInput, shards []string) (*ShardRun, error) {
 	q := db.New()
 	there, err := q.NameShards(ctx, a.Pool, db.NameShardsParams{Kind: in.Kind, Shards: append([]string{}, shards...)}) // null would be none that is gone
+	var whole []db.Withheld
 	if err == nil {
 		err = q.NoteNaming(ctx, a.Pool, in.Kind)
 	}
 	if err == nil { // a listing without shards may have withheld something, before there were any
-		err = q.ForgetWithheld(ctx, a.Pool, db.ForgetWithheldParams{Kind: in.Kind})
+		whole, err = q.ForgetWithheld(ctx, a.Pool, db.ForgetWithheldParams{Kind: in.Kind})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("noting the shards of kind %s: %w", in.Kind, err)
 	}
-	if err := a.forgetLeft(ctx, in.Kind, true, a.passLogger(ctx, in)); err != nil {
+	logForgottenWithheld(a.passLogger(ctx, in), whole, there)
+	if err := a.forgetLeft(ctx, db.ForgetLeftParams{Kind: in.Kind, Named: true}, a.passLogger(ctx, in)); err != nil {
 		return nil, err
 	}
-	if err := a.wakeUnlisted(ctx, in.Kind, ""); err != nil { // what is of none of the shards is of no pass either
+	if err := a.wakeUnlistedBeside(ctx, in.Kind, shards); err != nil {
 		return nil, err
 	}
 	if len(shards) == 0 {
@@ -118,16 +120,39 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 	return run, err
 }
 
-// forgetLeft removes what listings of the whole kind had refused or withheld before its controller named shards (named), or what listings of shards
-// had before it no longer did. No pass would look at that again, and a decision would have no effect.
-func (a *Activities) forgetLeft(ctx context.Context, kind string, named bool, log *slog.Logger) error {
-	left, err := db.New().ForgetLeft(ctx, a.Pool, db.ForgetLeftParams{Kind: kind, Named: named, Quiet: quietListings})
-	if err != nil {
-		return fmt.Errorf("forgetting what other listings of kind %s refused or withheld: %w", kind, err)
+// logForgottenWithheld says which deletions are no longer withheld because of the shards that were named, so that nobody waits for what they come to.
+func logForgottenWithheld(log *slog.Logger, whole []db.Withheld, shards []db.NameShardsRow) {
+	for _, w := range whole {
+		decision := ""
+		if w.Decision != nil {
+			decision = *w.Decision
+		}
+		log.Warn("the controller names shards: a deletion that a listing of the whole kind asked for, and that was withheld, is forgotten. Resources without a shard are "+
+			"marked deleted by no listing", "missing", w.Missing, "of", w.Total, "since", w.Since.UTC().Format(time.RFC3339), "reason", w.Reason, "decision", decision)
 	}
-	if left.Refused+left.Withheld > 0 {
-		log.Info("the kind is listed in another way than before, with or without shards: what such listings had refused or withheld is forgotten, for everything "+
-			"was listed since", "refused", left.Refused, "withheld", left.Withheld, "by_shards", named)
+	var turned []string
+	for _, s := range shards {
+		if s.ForgotWithheld {
+			turned = append(turned, s.Shard)
+		}
+	}
+	if len(turned) > 0 {
+		log.Warn("shards are named again, or no longer: what was withheld of them is forgotten, and so is what was decided", "shards", describeShards(turned))
+	}
+}
+
+// forgetLeft forgets what listings of the whole kind had refused or withheld before its controller named shards (left.Named), or what listings of shards
+// had before it no longer did, and how far they had come. No pass would look at that again, and a decision would have no effect.
+func (a *Activities) forgetLeft(ctx context.Context, left db.ForgetLeftParams, log *slog.Logger) error {
+	left.Quiet = quietListings
+	forgotten, err := db.New().ForgetLeft(ctx, a.Pool, left)
+	if err != nil {
+		return fmt.Errorf("forgetting what other listings of kind %s refused or withheld: %w", left.Kind, err)
+	}
+	if forgotten.Refused+forgotten.Withheld+forgotten.Cursors > 0 {
+		log.Info("the kind is listed in another way than before, with or without shards: what such listings had refused or withheld is forgotten, for it "+
+			"was listed since, and so are their cursors", "refused", forgotten.Refused, "withheld", forgotten.Withheld, "cursors", forgotten.Cursors,
+			"by_shards", left.Named)
 	}
 	return nil
 }

@@ -13,12 +13,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const (
-	// SeveralPasses is in how many passes in a row an object is found stale before that looks like a fault. Once or twice a webhook was faster.
-	SeveralPasses = 3
-	// forgetStale is how long an object is remembered that no pass lists any more.
-	forgetStale = 30 * 24 * time.Hour
-)
+// SeveralPasses is in how many passes in a row an object is found stale before that looks like a fault. Once or twice a webhook was faster.
+const SeveralPasses = 3
 
 // countStale counts the objects of the page that are older than what is stored, and remembers them across passes. Kinds without versions have
 // none, and are not asked for.
@@ -32,7 +28,7 @@ func (p *pass) countStale(ctx context.Context, results []*deltatype.ObjectInform
 	}
 	stale, current := staleOf(results)
 	a, q := p.activities, db.New()
-	if err := q.ForgetStale(ctx, a.Pool, db.ForgetStaleParams{Kind: p.in.Kind, ObjectIds: current, Older: forgetStale}); err != nil {
+	if err := q.ForgetStale(ctx, a.Pool, db.ForgetStaleParams{Kind: p.in.Kind, ObjectIds: current}); err != nil {
 		return fmt.Errorf("forgetting which objects were stale: %w", err)
 	}
 	if len(stale) == 0 {

@@ -66,7 +66,7 @@ func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why str
 
 // forgetWithheld ends what was withheld of the kind, or of its shard.
 func (p *pass) forgetWithheld(ctx context.Context) error {
-	if err := db.New().ForgetWithheld(ctx, p.activities.Pool, db.ForgetWithheldParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
+	if _, err := db.New().ForgetWithheld(ctx, p.activities.Pool, db.ForgetWithheldParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("noting that nothing is withheld any more: %w", err)
 	}
 	return nil

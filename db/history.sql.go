@@ -13,7 +13,7 @@ const beginInform = `-- name: BeginInform :one
 
 WITH lost AS (
     UPDATE delta_inform SET ended_at = now(), error = 'its worker was lost'
-    WHERE kind = $1 AND run_id = $6 AND ended_at IS NULL AND $6::text <> ''
+    WHERE kind = $1 AND shard = $2 AND run_id = $6 AND ended_at IS NULL AND $6::text <> ''
 ),
 trimmed AS (
     DELETE FROM delta_inform WHERE kind = $1 AND shard = $2
@@ -36,7 +36,8 @@ type BeginInformParams struct {
 }
 
 // The history of passes.
-// An earlier try of the same run that did not end has lost its worker.
+// An earlier try of the same run that did not end has lost its worker. It was of the same shard: the passes of other shards, a hundred of each, are not
+// read.
 func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParams) (int64, error) {
 	row := db.QueryRow(ctx, beginInform,
 		arg.Kind,
@@ -57,8 +58,8 @@ const endInform = `-- name: EndInform :exec
 WITH ended AS (
     UPDATE delta_inform
     SET ended_at = now(), listed = $1, new = $2, changed = $3, unchanged = $4, stale = $5,
-        refused = $6, deleted = $7, withheld = $8, error = $9
-    WHERE id = $10
+        refused = $6, unkept = $7, deleted = $8, withheld = $9, error = $10
+    WHERE id = $11
     RETURNING kind, shard, ended_at, error
 )
 INSERT INTO delta_shard (kind, shard, succeeded_at, failed_at, error)
@@ -75,6 +76,7 @@ type EndInformParams struct {
 	Unchanged int64
 	Stale     int64
 	Refused   int64
+	Unkept    int64
 	Deleted   int64
 	Withheld  int64
 	Error     string
@@ -90,6 +92,7 @@ func (q *Queries) EndInform(ctx context.Context, db DBTX, arg EndInformParams) e
 		arg.Unchanged,
 		arg.Stale,
 		arg.Refused,
+		arg.Unkept,
 		arg.Deleted,
 		arg.Withheld,
 		arg.Error,
@@ -111,7 +114,7 @@ func (q *Queries) LatestInform(ctx context.Context, db DBTX, kind string) (int64
 }
 
 const listInforms = `-- name: ListInforms :many
-SELECT id, kind, shard, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, deleted, withheld, error FROM delta_inform WHERE (kind = $1 OR $1 = '') AND (shard = $2 OR $2 = '') ORDER BY id DESC LIMIT $3::integer
+SELECT id, kind, shard, trigger, full_listing, workflow_id, run_id, attempt, started_at, ended_at, listed, new, changed, unchanged, stale, refused, unkept, deleted, withheld, error FROM delta_inform WHERE (kind = $1 OR $1 = '') AND (shard = $2 OR $2 = '') ORDER BY id DESC LIMIT $3::integer
 `
 
 type ListInformsParams struct {
@@ -147,6 +150,7 @@ func (q *Queries) ListInforms(ctx context.Context, db DBTX, arg ListInformsParam
 			&i.Unchanged,
 			&i.Stale,
 			&i.Refused,
+			&i.Unkept,
 			&i.Deleted,
 			&i.Withheld,
 			&i.Error,

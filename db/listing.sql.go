@@ -10,6 +10,38 @@ import (
 	"time"
 )
 
+const abandonedListings = `-- name: AbandonedListings :many
+WITH RECURSIVE passes AS (
+    (SELECT l.pass FROM delta_listing l ORDER BY l.pass LIMIT 1)
+    UNION ALL
+    SELECT (SELECT l.pass FROM delta_listing l WHERE l.pass > p.pass ORDER BY l.pass LIMIT 1) FROM passes p WHERE p.pass IS NOT NULL
+)
+SELECT p.pass::uuid AS pass FROM passes p
+WHERE p.pass IS NOT NULL AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = p.pass AND l.listed_at >= now() - $1::interval)
+`
+
+// The passes of which nothing was written or awaited for long: their worker died. Passes are looked up one after the other in the primary key, and of one
+// that goes on a row or a few are read.
+func (q *Queries) AbandonedListings(ctx context.Context, db DBTX, older time.Duration) ([]string, error) {
+	rows, err := db.Query(ctx, abandonedListings, older)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var pass string
+		if err := rows.Scan(&pass); err != nil {
+			return nil, err
+		}
+		items = append(items, pass)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const adoptRestored = `-- name: AdoptRestored :execrows
 UPDATE delta_resource SET written_by = '3'
 WHERE kind = $1 AND ($2::text = '' OR shard = $2) AND written_by >= pg_snapshot_xmax(pg_current_snapshot())
@@ -322,36 +354,46 @@ func (q *Queries) FirstUnsettled(ctx context.Context, db DBTX, arg FirstUnsettle
 	return object_id, err
 }
 
-const forgetListing = `-- name: ForgetListing :exec
-DELETE FROM delta_listing l WHERE l.pass = $1
-   OR (l.listed_at < now() - $2::interval
-     AND l.pass <> ALL (ARRAY(SELECT DISTINCT n.pass FROM delta_listing n WHERE n.listed_at >= now() - $2::interval)))
+const forgetListing = `-- name: ForgetListing :one
+WITH page AS MATERIALIZED (
+    SELECT n.object_id FROM (
+        SELECT l.pass, l.object_id FROM delta_listing l WHERE (l.pass, l.object_id) > ($1::uuid, $2::text) ORDER BY l.pass, l.object_id LIMIT $3::integer
+    ) n
+    WHERE n.pass = $1::uuid
+),
+forgotten AS (
+    DELETE FROM delta_listing l WHERE l.pass = $1::uuid AND l.object_id = ANY (ARRAY(SELECT p.object_id FROM page p))
+)
+SELECT coalesce(max(p.object_id), '')::text AS object_id FROM page p
 `
 
 type ForgetListingParams struct {
-	Pass  string
-	Older time.Duration
+	Pass          string
+	AfterObjectID string
+	Page          int32
 }
 
-// Of this pass, and of those whose worker died: nothing of them was written or awaited for long.
-func (q *Queries) ForgetListing(ctx context.Context, db DBTX, arg ForgetListingParams) error {
-	_, err := db.Exec(ctx, forgetListing, arg.Pass, arg.Older)
-	return err
+// A page of what a pass has listed. The answer is its last object id; empty after the last page. The table may not have been analyzed since it was filled, so it
+// is read from a place in its index on, whatever the pass, and ids are looked up one by one: otherwise all of the pass is read for each page.
+func (q *Queries) ForgetListing(ctx context.Context, db DBTX, arg ForgetListingParams) (string, error) {
+	row := db.QueryRow(ctx, forgetListing, arg.Pass, arg.AfterObjectID, arg.Page)
+	var object_id string
+	err := row.Scan(&object_id)
+	return object_id, err
 }
 
 const forgetStale = `-- name: ForgetStale :exec
-DELETE FROM delta_stale WHERE kind = $1 AND (object_id = ANY ($2::text[]) OR seen_at < now() - $3::interval)
+DELETE FROM delta_stale WHERE kind = $1 AND object_id = ANY (ARRAY(SELECT unnest($2::text[])))
 `
 
 type ForgetStaleParams struct {
 	Kind      string
 	ObjectIds []string
-	Older     time.Duration
 }
 
-// Objects that a pass found up to date, and what no pass has listed for long.
+// Objects that a pass found up to date. They are looked up one by one: given the array itself, Postgres may read the kind of a table that it does not know.
 func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParams) error {
-	_, err := db.Exec(ctx, forgetStale, arg.Kind, arg.ObjectIds, arg.Older)
+	_, err := db.Exec(ctx, forgetStale, arg.Kind, arg.ObjectIds)
 	return err
 }
 
@@ -484,6 +526,21 @@ func (q *Queries) StaleKinds(ctx context.Context, db DBTX, several int32) ([]Sta
 		return nil, err
 	}
 	return items, nil
+}
+
+const sweepStale = `-- name: SweepStale :execrows
+DELETE FROM delta_stale WHERE ctid = ANY (ARRAY(
+    SELECT s.ctid FROM delta_stale s WHERE s.seen_at < now() - $1::interval ORDER BY s.seen_at LIMIT 1000 FOR UPDATE SKIP LOCKED
+))
+`
+
+// A page of a thousand of the objects that no pass has listed for long, of all kinds. What is locked is listed at this moment.
+func (q *Queries) SweepStale(ctx context.Context, db DBTX, older time.Duration) (int64, error) {
+	result, err := db.Exec(ctx, sweepStale, older)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const touchListing = `-- name: TouchListing :exec

@@ -54,6 +54,7 @@ type DeltaInform struct {
 	Unchanged   int64
 	Stale       int64
 	Refused     int64
+	Unkept      int64
 	Deleted     int64
 	Withheld    int64
 	Error       string

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -420,7 +421,65 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 4 * few,
 		},
+		"WakeUnlisted": {
+			before: waitsUnlisted + ", shard = CASE WHEN object_id <= '000500' THEN 'eu' END",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := listsAll(ctx, conn); err != nil {
+					return 0, err
+				}
+				eu := "eu"
+				woken, err := q.WakeUnlisted(ctx, db.Planned(conn, 1000), db.WakeUnlistedParams{Kind: "thing", Shard: &eu, AfterShard: eu, Page: 1000, DefaultDeletedRetention: time.Hour})
+				if woken.Looked != 5 || woken.LastShard != eu {
+					err = errors.Join(err, fmt.Errorf("it looks at %+v", woken))
+				}
+				return int(woken.Woken), err
+			},
+			does: 5, most: 6 * 5,
+		},
+		"WakeUnlisted, the last page": {
+			before: waitsUnlisted,
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				if err := listsAll(ctx, conn); err != nil {
+					return 0, err
+				}
+				after := slices.Sorted(slices.Values(ids))[few-10]
+				woken, err := q.WakeUnlisted(ctx, db.Planned(conn, 1000), db.WakeUnlistedParams{Kind: "thing", AfterID: after, Page: 1000, DefaultDeletedRetention: time.Hour})
+				return int(woken.Woken), err
+			},
+			does: 9, most: 6 * 9,
+		},
+		"ShardsAwaitingListing": {
+			before: waitsUnlisted + ", shard = CASE WHEN object_id <= '000500' THEN 'eu' WHEN object_id <= '002000' THEN 'us' END",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				shards, err := q.ShardsAwaitingListing(ctx, db.Planned(conn, 1000), "thing")
+				return len(shards), err
+			},
+			does: 3, most: 4 * 3,
+		},
+		"NameShards": {
+			before: "shard = CASE WHEN object_id <= '002000' THEN 'eu' ELSE 'us' END, state = 'deleted'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if _, err := conn.Exec(ctx, "INSERT INTO delta_shard (kind, shard) VALUES ('thing', 'eu')"); err != nil {
+					return 0, err
+				}
+				rows, err := q.NameShards(ctx, conn, db.NameShardsParams{Kind: "thing", Shards: []string{"us"}})
+				return len(rows), err
+			},
+			does: 2, most: 3 * 2,
+		},
 	}
+}
+
+// waitsUnlisted are assignments to rows that were deleted explicitly, whose retention has passed, and which wait for a complete listing.
+const waitsUnlisted = "state = 'deleted', cause = 'command', due_at = NULL, dispatch_at = NULL"
+
+// listsAll has the tests' kind have complete listings, of which one has just begun.
+func listsAll(ctx context.Context, conn db.DBTX) error {
+	_, err := conn.Exec(ctx, "INSERT INTO delta_controller (name, inform_interval, lists_all) VALUES ('thing', '0', TRUE)")
+	if err == nil {
+		_, err = conn.Exec(ctx, "INSERT INTO delta_shard (kind, shard, last_full_listing) VALUES ('thing', '', now()), ('thing', 'eu', now())")
+	}
+	return err
 }
 
 // limitKeys limits the keys of the tests' kind, of which one is to be looked at.
@@ -432,8 +491,9 @@ func limitKeys(ctx context.Context, conn db.DBTX, concurrency int) error {
 	return err
 }
 
-// read is what a statement has read of delta_resource: rows by reading all of it, and rows by index; and of delta_claim by reading all.
-type rowsRead struct{ sequential, fetched, claims int }
+// rowsRead is what a statement has read of delta_resource: rows by reading all of it, and rows by index; of delta_claim by reading all; and of other tables
+// either way.
+type rowsRead struct{ sequential, fetched, claims, others int }
 
 // readBy runs a statement in a transaction, which is rolled back, and tells what it has read.
 func readBy(t *testing.T, pool *pgxpool.Pool, mode string, few int, s frequent) (read rowsRead) {
@@ -470,16 +530,20 @@ func readBy(t *testing.T, pool *pgxpool.Pool, mode string, few int, s frequent) 
 // countedReads counts what queries have read; what tests do with Exec is not counted, unless it is one of Delta's statements.
 type countedReads struct {
 	pgx.Tx
+	// of are further tables whose reads are counted.
+	of   []string
 	read rowsRead
 	err  error
 }
 
 const readStatistics = `SELECT sum(seq_tup_read) FILTER (WHERE relname = 'delta_resource')::bigint, sum(idx_tup_fetch) FILTER (WHERE relname = 'delta_resource')::bigint,
-	sum(seq_tup_read) FILTER (WHERE relname = 'delta_claim')::bigint
-	FROM pg_stat_xact_user_tables WHERE relid IN ('delta_resource'::regclass, 'delta_claim'::regclass)`
+	sum(seq_tup_read) FILTER (WHERE relname = 'delta_claim')::bigint,
+	coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FILTER (WHERE relname = ANY ($1)), 0)::bigint
+	FROM pg_stat_xact_user_tables WHERE relid = ANY (ARRAY['delta_resource'::regclass, 'delta_claim'::regclass]) OR relid = ANY ($1::regclass[]::oid[])`
 
 func (c *countedReads) statistics(ctx context.Context) (read rowsRead) {
-	if err := c.Tx.QueryRow(ctx, readStatistics).Scan(&read.sequential, &read.fetched, &read.claims); err != nil && c.err == nil {
+	err := c.Tx.QueryRow(ctx, readStatistics, append([]string{}, c.of...)).Scan(&read.sequential, &read.fetched, &read.claims, &read.others)
+	if err != nil && c.err == nil {
 		c.err = err
 	}
 	return read
@@ -490,6 +554,7 @@ func (c *countedReads) count(ctx context.Context, before rowsRead) {
 	c.read.sequential += after.sequential - before.sequential
 	c.read.fetched += after.fetched - before.fetched
 	c.read.claims += after.claims - before.claims
+	c.read.others += after.others - before.others
 }
 
 func (c *countedReads) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {

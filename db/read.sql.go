@@ -121,7 +121,7 @@ func (q *Queries) CountQueued(ctx context.Context, db DBTX) ([]CountQueuedRow, e
 }
 
 const countResources = `-- name: CountResources :many
-SELECT r.kind, r.state, count(*) AS count FROM delta_resource r
+SELECT r.kind, r.state, count(*) AS count, count(*) FILTER (WHERE r.shard IS NULL) AS shardless FROM delta_resource r
 WHERE (cardinality($1::text[]) = 0 OR r.kind = ANY ($1::text[]))
   AND (cardinality($2::text[]) = 0 OR r.namespace = ANY ($2::text[]))
 GROUP BY r.kind, r.state
@@ -134,9 +134,10 @@ type CountResourcesParams struct {
 }
 
 type CountResourcesRow struct {
-	Kind  string
-	State deltatype.ResourceState
-	Count int64
+	Kind      string
+	State     deltatype.ResourceState
+	Count     int64
+	Shardless int64
 }
 
 func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResourcesParams) ([]CountResourcesRow, error) {
@@ -148,7 +149,12 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 	var items []CountResourcesRow
 	for rows.Next() {
 		var i CountResourcesRow
-		if err := rows.Scan(&i.Kind, &i.State, &i.Count); err != nil {
+		if err := rows.Scan(
+			&i.Kind,
+			&i.State,
+			&i.Count,
+			&i.Shardless,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -62,46 +62,74 @@ func (q *Queries) ForgetInformed(ctx context.Context, db DBTX, arg ForgetInforme
 }
 
 const forgetLeft = `-- name: ForgetLeft :one
-WITH left_over AS MATERIALIZED (
-    SELECT l.shard, l.noted_at FROM (
-        SELECT f.shard, max(f.last_refused_at) AS noted_at FROM delta_refused f WHERE f.kind = $1 GROUP BY f.shard
-        UNION ALL SELECT w.shard, w.seen_at FROM delta_withheld w WHERE w.kind = $1
-    ) l
-    WHERE (l.shard = '') = $2::boolean
-      AND NOT EXISTS (SELECT FROM delta_inform i WHERE i.kind = $1 AND i.shard = l.shard AND i.started_at > now() - $3::interval)
-      AND EXISTS (SELECT FROM delta_shard s WHERE s.kind = $1 AND (s.shard <> '') = $2::boolean AND s.gone_at IS NULL)
-      AND NOT EXISTS (
-        SELECT FROM delta_shard s WHERE s.kind = $1 AND (s.shard <> '') = $2::boolean AND s.gone_at IS NULL
-          AND coalesce(s.succeeded_at <= l.noted_at, TRUE)
-      )
+WITH quiet AS MATERIALIZED (
+    SELECT s.shard, s.paused, greatest(
+        (SELECT max(f.last_refused_at) FROM delta_refused f WHERE f.kind = s.kind AND f.shard = s.shard),
+        (SELECT w.seen_at FROM delta_withheld w WHERE w.kind = s.kind AND w.shard = s.shard)
+    ) AS noted_at
+    FROM delta_shard s
+    WHERE s.kind = $1 AND (s.shard = '') = $2::boolean
+      AND EXISTS (SELECT FROM delta_shard l WHERE l.kind = s.kind AND (l.shard <> '') = $2::boolean AND l.gone_at IS NULL)
+      AND coalesce((SELECT i.started_at FROM delta_inform i WHERE i.kind = s.kind AND i.shard = s.shard ORDER BY i.id DESC LIMIT 1) < now() - $3::interval, TRUE)
+),
+over AS MATERIALIZED (
+    SELECT q.shard, q.paused FROM quiet q
+    WHERE q.noted_at IS NULL
+       OR (NOT $2::boolean AND q.noted_at < $4::timestamptz)
+       OR ($2::boolean AND NOT EXISTS (
+            SELECT FROM delta_shard s WHERE s.kind = $1 AND s.shard <> '' AND s.gone_at IS NULL AND coalesce(s.succeeded_at <= q.noted_at, TRUE)
+       ))
 ),
 refused AS (
-    DELETE FROM delta_refused f WHERE f.kind = $1 AND f.shard IN (SELECT l.shard FROM left_over l) RETURNING f.object_id
+    DELETE FROM delta_refused f WHERE f.kind = $1 AND f.shard IN (SELECT o.shard FROM over o) RETURNING f.object_id
 ),
 withheld AS (
-    DELETE FROM delta_withheld w WHERE w.kind = $1 AND w.shard IN (SELECT l.shard FROM left_over l) RETURNING w.shard
+    DELETE FROM delta_withheld w WHERE w.kind = $1 AND w.shard IN (SELECT o.shard FROM over o) RETURNING w.shard
+),
+reset AS (
+    UPDATE delta_shard s SET last_inform_time = '1970-01-01 00:00:00Z', inform_cursor = '', inform_cursor_at = NULL
+    WHERE s.kind = $1 AND s.shard IN (SELECT o.shard FROM over o WHERE $2::boolean OR o.paused)
+      AND (s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> '')
+    RETURNING s.shard
+),
+removed AS (
+    DELETE FROM delta_shard s WHERE s.kind = $1 AND s.shard IN (SELECT o.shard FROM over o WHERE NOT $2::boolean AND NOT o.paused) RETURNING s.shard
+),
+passes AS (
+    DELETE FROM delta_inform i USING removed o WHERE i.kind = $1 AND i.shard = o.shard
 )
-SELECT (SELECT count(*) FROM refused) AS refused, (SELECT count(*) FROM withheld) AS withheld
+SELECT (SELECT count(*) FROM refused) AS refused, (SELECT count(*) FROM withheld) AS withheld,
+    ((SELECT count(*) FROM reset) + (SELECT count(*) FROM removed))::bigint AS cursors
 `
 
 type ForgetLeftParams struct {
 	Kind  string
 	Named bool
 	Quiet time.Duration
+	Began time.Time
 }
 
 type ForgetLeftRow struct {
 	Refused  int64
 	Withheld int64
+	Cursors  int64
 }
 
-// What was refused or withheld by listings of another kind than those that run now: of the whole kind, where its controller names shards (named), or of
-// shards, where it no longer does. All that is listed now was listed since, and the others have not run for a while: in a rolling deploy
-// both run, and each has its own cursors.
+// The kind is listed by shards (named), or as a whole, and listings of the other sort have not run for a while: in a rolling deploy both run. They are over,
+// if what they have refused or withheld was listed since by those that run: that is forgotten then, and so is how far they had come. If they run again, they begin
+// with everything. Otherwise an object that was refused and forgotten here would never be listed again: it is older than their cursor.
+//
+// Listings by shards have succeeded since if each shard has, those of the whole kind if the one that calls this, and has begun at a time, was later. The row of the
+// whole kind stays, for it says of a kind with shards how naming them goes; so do those of shards that somebody has paused.
 func (q *Queries) ForgetLeft(ctx context.Context, db DBTX, arg ForgetLeftParams) (ForgetLeftRow, error) {
-	row := db.QueryRow(ctx, forgetLeft, arg.Kind, arg.Named, arg.Quiet)
+	row := db.QueryRow(ctx, forgetLeft,
+		arg.Kind,
+		arg.Named,
+		arg.Quiet,
+		arg.Began,
+	)
 	var i ForgetLeftRow
-	err := row.Scan(&i.Refused, &i.Withheld)
+	err := row.Scan(&i.Refused, &i.Withheld, &i.Cursors)
 	return i, err
 }
 
@@ -153,7 +181,7 @@ func (q *Queries) HasRefused(ctx context.Context, db DBTX, arg HasRefusedParams)
 }
 
 const listRefused = `-- name: ListRefused :many
-SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at FROM delta_refused f
+SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at, (f.object IS NOT NULL)::boolean AS kept FROM delta_refused f
 WHERE (f.kind = $1 OR $1 = '') AND NOT EXISTS (
     SELECT FROM delta_resource r WHERE r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
       AND (f.shard = '' OR r.shard = f.shard)
@@ -173,6 +201,7 @@ type ListRefusedRow struct {
 	Rule          string
 	RefusedAt     time.Time
 	LastRefusedAt time.Time
+	Kept          bool
 }
 
 // Without those of whose objects something newer was informed since (ForgetInformed).
@@ -192,6 +221,7 @@ func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParam
 			&i.Rule,
 			&i.RefusedAt,
 			&i.LastRefusedAt,
+			&i.Kept,
 		); err != nil {
 			return nil, err
 		}
@@ -203,20 +233,24 @@ func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParam
 	return items, nil
 }
 
-const recordRefused = `-- name: RecordRefused :execrows
+const recordRefused = `-- name: RecordRefused :one
 
-INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
-SELECT $1, $2, i.object_id, i.rule, nullif(i.object, ''), r.hash
-FROM (
-    SELECT DISTINCT ON (u.object_id) u.object_id, u.rule, u.object FROM (
-        SELECT unnest($3::text[]) AS object_id, unnest($4::text[]) AS rule, unnest($5::bytea[]) AS object
-    ) u
-) i
-LEFT JOIN delta_resource r ON r.kind = $1 AND r.object_id = i.object_id
-WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2) < $6::bigint
-   OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2 AND c.object_id = i.object_id)
-ON CONFLICT (kind, shard, object_id) DO UPDATE
-SET rule = excluded.rule, object = excluded.object, resource_hash = excluded.resource_hash, last_refused_at = now()
+WITH noted AS (
+    INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
+    SELECT $1, $2, i.object_id, i.rule, nullif(i.object, ''), r.hash
+    FROM (
+        SELECT DISTINCT ON (u.object_id) u.object_id, u.rule, u.object FROM (
+            SELECT unnest($3::text[]) AS object_id, unnest($4::text[]) AS rule, unnest($5::bytea[]) AS object
+        ) u
+    ) i
+    LEFT JOIN delta_resource r ON r.kind = $1 AND r.object_id = i.object_id
+    WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2) < $6::bigint
+       OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = $1 AND c.shard = $2 AND c.object_id = i.object_id)
+    ON CONFLICT (kind, shard, object_id) DO UPDATE
+    SET rule = excluded.rule, object = excluded.object, resource_hash = excluded.resource_hash, last_refused_at = now()
+    RETURNING f.object IS NOT NULL AS is_kept
+)
+SELECT count(*) AS noted, count(*) FILTER (WHERE n.is_kept) AS kept FROM noted n
 `
 
 type RecordRefusedParams struct {
@@ -228,10 +262,16 @@ type RecordRefusedParams struct {
 	Most      int64
 }
 
+type RecordRefusedRow struct {
+	Noted int64
+	Kept  int64
+}
+
 // Objects that listings named and that cannot be taken.
-// Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database.
-func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) (int64, error) {
-	result, err := db.Exec(ctx, recordRefused,
+// Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database. The answer is how many were noted,
+// and how many of those with their object.
+func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedParams) (RecordRefusedRow, error) {
+	row := db.QueryRow(ctx, recordRefused,
 		arg.Kind,
 		arg.Shard,
 		arg.ObjectIds,
@@ -239,10 +279,9 @@ func (q *Queries) RecordRefused(ctx context.Context, db DBTX, arg RecordRefusedP
 		arg.Objects,
 		arg.Most,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var i RecordRefusedRow
+	err := row.Scan(&i.Noted, &i.Kept)
+	return i, err
 }
 
 const refusedToRetry = `-- name: RefusedToRetry :many

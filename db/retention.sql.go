@@ -236,41 +236,112 @@ func (q *Queries) RestingMembers(ctx context.Context, db DBTX, arg RestingMember
 	return items, nil
 }
 
-const wakeUnlisted = `-- name: WakeUnlisted :execrows
-UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
-WHERE r.id = ANY (ARRAY(
-    SELECT d.id FROM delta_resource d
-    LEFT JOIN delta_namespace n ON n.name = d.namespace
-    CROSS JOIN LATERAL (
-        SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
-            delta_retention(d.state, n, NULL, NULL, $1::interval) AS retention
-    ) t
-    WHERE d.kind = $2 AND ($3::text = '' OR d.shard = $3) AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
-      AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
-      AND t.since + t.retention <= now() AND NOT delta_awaits_listing(d.kind, d.shard, d.cause, t.since, t.retention)
-    LIMIT $4::integer
-    FOR NO KEY UPDATE OF d SKIP LOCKED
-))
+const shardsAwaitingListing = `-- name: ShardsAwaitingListing :many
+WITH RECURSIVE said AS (
+    (SELECT coalesce(d.shard, '') AS shard FROM delta_resource d WHERE d.kind = $1 AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+     ORDER BY coalesce(d.shard, '') LIMIT 1)
+    UNION ALL
+    SELECT (SELECT coalesce(d.shard, '') FROM delta_resource d WHERE d.kind = $1 AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+        AND coalesce(d.shard, '') > s.shard ORDER BY coalesce(d.shard, '') LIMIT 1)
+    FROM said s WHERE s.shard IS NOT NULL
+)
+SELECT s.shard::text AS shard FROM said s WHERE s.shard IS NOT NULL
+`
+
+// The shards of what waits for a complete listing of a kind, each looked up by itself; an empty one where it has none.
+func (q *Queries) ShardsAwaitingListing(ctx context.Context, db DBTX, kind string) ([]string, error) {
+	rows, err := db.Query(ctx, shardsAwaitingListing, kind)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var shard string
+		if err := rows.Scan(&shard); err != nil {
+			return nil, err
+		}
+		items = append(items, shard)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const wakeUnlisted = `-- name: WakeUnlisted :one
+WITH page AS MATERIALIZED (
+    SELECT d.id, coalesce(d.shard, '') AS shard FROM delta_resource d
+    WHERE d.kind = $1 AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+      AND (coalesce(d.shard, ''), d.id) > ($2::text, $3::bigint)
+      AND ($4::text IS NULL OR coalesce(d.shard, '') = $4::text)
+    ORDER BY coalesce(d.shard, ''), d.id
+    LIMIT $5::integer
+),
+listed AS MATERIALIZED (
+    SELECT s.shard, CASE WHEN EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.lists_all)
+        THEN delta_listed_all_at($1, nullif(s.shard, '')) ELSE 'infinity' END AS at
+    FROM (SELECT DISTINCT p.shard FROM page p) s
+),
+woken AS (
+    UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
+    WHERE r.id = ANY (ARRAY(
+        SELECT l.id FROM page p JOIN listed a ON a.shard = p.shard
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM delta_resource d
+            LEFT JOIN delta_namespace n ON n.name = d.namespace
+            CROSS JOIN LATERAL (
+                SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
+                    delta_retention(d.state, n, NULL, NULL, $6::interval) AS retention
+            ) t
+            WHERE d.id = p.id AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+              AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
+              AND t.since + t.retention <= now() AND delta_is_left_out(a.at, t.since, t.retention)
+            LIMIT 1
+            FOR NO KEY UPDATE OF d SKIP LOCKED
+        ) l
+    ))
+    RETURNING r.id
+)
+SELECT (SELECT count(*) FROM woken) AS woken, count(*) AS looked,
+    coalesce(max(p.shard), '')::text AS last_shard, coalesce((SELECT p.id FROM page p ORDER BY p.shard DESC, p.id DESC LIMIT 1), 0)::bigint AS last_id
+FROM page p
 `
 
 type WakeUnlistedParams struct {
-	DefaultDeletedRetention time.Duration
 	Kind                    string
-	Shard                   string
+	AfterShard              string
+	AfterID                 int64
+	Shard                   *string
 	Page                    int32
+	DefaultDeletedRetention time.Duration
 }
 
-// A page of what has waited for a complete listing of its kind, or of a shard, and no longer does: a dispatcher has it removed. Locked rows are left to the next
-// listing.
-func (q *Queries) WakeUnlisted(ctx context.Context, db DBTX, arg WakeUnlistedParams) (int64, error) {
-	result, err := db.Exec(ctx, wakeUnlisted,
-		arg.DefaultDeletedRetention,
+type WakeUnlistedRow struct {
+	Woken     int64
+	Looked    int64
+	LastShard string
+	LastID    int64
+}
+
+// A page of what has waited for a complete listing: of a kind, or of those of its rows that have a shard, or none (an empty one). It is what comes after a row, in the
+// order of delta_resource_unlisted_idx. What no longer waits is woken: a dispatcher has it removed. What is still listed stays, and is read once a listing. When the latest complete listing began is asked once for each shard of the
+// page: for a row without a shard, that looks at all of them. Locked rows are left to the next listing.
+func (q *Queries) WakeUnlisted(ctx context.Context, db DBTX, arg WakeUnlistedParams) (WakeUnlistedRow, error) {
+	row := db.QueryRow(ctx, wakeUnlisted,
 		arg.Kind,
+		arg.AfterShard,
+		arg.AfterID,
 		arg.Shard,
 		arg.Page,
+		arg.DefaultDeletedRetention,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var i WakeUnlistedRow
+	err := row.Scan(
+		&i.Woken,
+		&i.Looked,
+		&i.LastShard,
+		&i.LastID,
+	)
+	return i, err
 }

@@ -108,17 +108,19 @@ func (q *Queries) ListShards(ctx context.Context, db DBTX) ([]Shard, error) {
 	return items, nil
 }
 
-const moveInformCursor = `-- name: MoveInformCursor :exec
+const moveInformCursor = `-- name: MoveInformCursor :execrows
 INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing)
-VALUES ($1, $2, least($3::timestamptz, now()), coalesce($4::text, ''),
-    CASE WHEN $4::text IS NOT NULL THEN $5::timestamptz END, CASE WHEN $6::boolean THEN $5::timestamptz END)
+SELECT $1::text, $2::text, least($3::timestamptz, now()), coalesce($4::text, ''),
+    CASE WHEN $4::text IS NOT NULL THEN $5::timestamptz END, CASE WHEN $6::boolean THEN $5::timestamptz END
+WHERE NOT $7::boolean OR EXISTS (SELECT FROM delta_shard b WHERE b.kind = $1::text AND b.shard = $2::text)
 ON CONFLICT (kind, shard) DO UPDATE
 SET last_inform_time = least(now(), greatest(
-        excluded.last_inform_time, CASE WHEN s.last_inform_time - $7::interval <= $5::timestamptz THEN s.last_inform_time END)),
+        excluded.last_inform_time, CASE WHEN s.last_inform_time - $8::interval <= $5::timestamptz THEN s.last_inform_time END)),
     inform_cursor = CASE WHEN $5::timestamptz >= coalesce(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, '-infinity')
         THEN coalesce($4::text, s.inform_cursor) ELSE s.inform_cursor END,
     inform_cursor_at = greatest(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, excluded.inform_cursor_at),
     last_full_listing = greatest(CASE WHEN s.last_full_listing <= now() THEN s.last_full_listing END, excluded.last_full_listing)
+WHERE NOT $7::boolean OR s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> ''
 `
 
 type MoveInformCursorParams struct {
@@ -128,23 +130,30 @@ type MoveInformCursorParams struct {
 	Cursor         *string
 	Began          time.Time
 	Complete       bool
+	Continued      bool
 	Overlap        time.Duration
 }
 
 // After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
 // then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
 // set back or another database took over, counts for nothing: such a pass was given everything.
-func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) error {
-	_, err := db.Exec(ctx, moveInformCursor,
+//
+// A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and no row comes back: it has not listed what was before.
+func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) (int64, error) {
+	result, err := db.Exec(ctx, moveInformCursor,
 		arg.Kind,
 		arg.Shard,
 		arg.LastInformTime,
 		arg.Cursor,
 		arg.Began,
 		arg.Complete,
+		arg.Continued,
 		arg.Overlap,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const nameShards = `-- name: NameShards :many
@@ -153,10 +162,12 @@ WITH RECURSIVE said AS (
     UNION ALL
     SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = $1 AND r.shard > s.shard ORDER BY r.shard LIMIT 1) FROM said s WHERE s.shard IS NOT NULL
 ),
+strange AS MATERIALIZED (
+    SELECT s.shard FROM said s WHERE s.shard <> ALL ($2::text[]) AND NOT EXISTS (SELECT FROM delta_shard b WHERE b.kind = $1 AND b.shard = s.shard)
+),
 kept AS (
-    SELECT s.shard FROM said s WHERE s.shard IS NOT NULL AND EXISTS (
-        SELECT FROM delta_resource r WHERE r.kind = $1 AND r.shard = s.shard AND r.state <> 'deleted'
-    )
+    SELECT s.shard FROM strange s
+    CROSS JOIN LATERAL (SELECT r.id FROM delta_resource r WHERE r.kind = $1 AND r.shard = s.shard AND r.state <> 'deleted' LIMIT 1) l
 ),
 every AS (
     SELECT unnest($2::text[]) AS shard
@@ -175,8 +186,9 @@ turned AS (
     WHERE w.kind = $1 AND w.shard = n.shard AND (n.gone_at IS NULL) IS DISTINCT FROM (
         SELECT b.gone_at IS NULL FROM delta_shard b WHERE b.kind = $1 AND b.shard = n.shard
     )
+    RETURNING w.shard
 )
-SELECT w.shard, w.paused, w.gone_at FROM written w ORDER BY w.shard
+SELECT w.shard, w.paused, w.gone_at, (w.shard IN (SELECT t.shard FROM turned t))::boolean AS forgot_withheld FROM written w ORDER BY w.shard
 `
 
 type NameShardsParams struct {
@@ -185,14 +197,17 @@ type NameShardsParams struct {
 }
 
 type NameShardsRow struct {
-	Shard  string
-	Paused bool
-	GoneAt *time.Time
+	Shard          string
+	Paused         bool
+	GoneAt         *time.Time
+	ForgotWithheld bool
 }
 
 // The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
 // resources say. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
 // every shard of the kind.
+//
+// Whether something is left of a shard is asked only of those that nothing else says: it reads all rows of one that are deleted, until the first that is not.
 // As they were before this statement.
 func (q *Queries) NameShards(ctx context.Context, db DBTX, arg NameShardsParams) ([]NameShardsRow, error) {
 	rows, err := db.Query(ctx, nameShards, arg.Kind, arg.Shards)
@@ -203,7 +218,12 @@ func (q *Queries) NameShards(ctx context.Context, db DBTX, arg NameShardsParams)
 	var items []NameShardsRow
 	for rows.Next() {
 		var i NameShardsRow
-		if err := rows.Scan(&i.Shard, &i.Paused, &i.GoneAt); err != nil {
+		if err := rows.Scan(
+			&i.Shard,
+			&i.Paused,
+			&i.GoneAt,
+			&i.ForgotWithheld,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

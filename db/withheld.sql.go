@@ -46,8 +46,8 @@ func (q *Queries) DecideWithheld(ctx context.Context, db DBTX, arg DecideWithhel
 	return i, err
 }
 
-const forgetWithheld = `-- name: ForgetWithheld :exec
-DELETE FROM delta_withheld WHERE kind = $1 AND shard = $2
+const forgetWithheld = `-- name: ForgetWithheld :many
+DELETE FROM delta_withheld WHERE kind = $1 AND shard = $2 RETURNING kind, shard, missing, total, reason, since, seen_at, decision, decided_missing, decided_at
 `
 
 type ForgetWithheldParams struct {
@@ -55,10 +55,37 @@ type ForgetWithheldParams struct {
 	Shard string
 }
 
-// A listing has left out no more than may be deleted, or the deletion was carried out.
-func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithheldParams) error {
-	_, err := db.Exec(ctx, forgetWithheld, arg.Kind, arg.Shard)
-	return err
+// A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will follow. The answer is what was
+// withheld, at most one row.
+func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithheldParams) ([]Withheld, error) {
+	rows, err := db.Query(ctx, forgetWithheld, arg.Kind, arg.Shard)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Withheld
+	for rows.Next() {
+		var i Withheld
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Shard,
+			&i.Missing,
+			&i.Total,
+			&i.Reason,
+			&i.Since,
+			&i.SeenAt,
+			&i.Decision,
+			&i.DecidedMissing,
+			&i.DecidedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listWithheld = `-- name: ListWithheld :many

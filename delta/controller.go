@@ -176,7 +176,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if there, ok := controllers.byKind[kind]; ok {
 		return fmt.Errorf("delta: kind %q has a controller already (for %s)", kind, there.objectType)
 	}
-	if err := checkComparison(zero); err != nil {
+	if err := checkMethods(zero); err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
 	own := settingsOf(zero)
@@ -207,16 +207,38 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	return nil
 }
 
-// checkComparison refuses a Compare that looks like that of [ComparableObject] and would be ignored.
-func checkComparison(object Object) error {
+// comparesAsOriginal has the Compare of every release of the original.
+type comparesAsOriginal interface{ Compare(other Object) int }
+
+// optionalMethods are those that an object may have. Shard is left to checkSharder: without a Sharder it means nothing.
+var optionalMethods = []struct {
+	name string
+	of   reflect.Type
+}{
+	{"Compare", reflect.TypeFor[ComparableObject]()},
+	{"CreatedAt", reflect.TypeFor[ObjectWithCreatedAt]()},
+	{"InformOpts", reflect.TypeFor[ObjectWithInformOpts]()},
+	{"LimitKey", reflect.TypeFor[ObjectWithLimitKey]()},
+	{"Revision", reflect.TypeFor[ObjectWithRevision]()},
+	{"Settings", reflect.TypeFor[ObjectWithSettings]()},
+	{"Version", reflect.TypeFor[ObjectWithVersion]()},
+}
+
+// checkMethods refuses optional methods of an object that look right and would be ignored.
+func checkMethods(object Object) error {
 	t := reflect.TypeOf(object)
-	if _, ok := object.(interface{ Compare(other Object) int }); ok {
+	both := t // a pointer has the methods of both receivers
+	if t.Kind() != reflect.Pointer {
+		both = reflect.PointerTo(t)
+	}
+	if both.Implements(reflect.TypeFor[comparesAsOriginal]()) {
 		return inputError("Compare", t, "returns int alone, as in the original: make it Compare(other delta.Object) (int, bool), "+
 			"with the sign of new minus stored, and false where the two cannot be compared")
 	}
-	comparable := reflect.TypeFor[ComparableObject]()
-	if t.Kind() != reflect.Pointer && reflect.PointerTo(t).Implements(comparable) && !t.Implements(comparable) {
-		return inputError("Compare", t, "has a pointer receiver, but the controller's objects are values: give it a value receiver")
+	for _, method := range optionalMethods {
+		if both.Implements(method.of) && !t.Implements(method.of) {
+			return inputError(method.name, t, "has a pointer receiver, but the controller's objects are values: give it a value receiver")
+		}
 	}
 	return nil
 }

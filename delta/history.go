@@ -28,6 +28,8 @@ type InformPass struct {
 	// Listed counts objects: New made resources, Changed started another generation of one, Unchanged did neither, Stale are older than
 	// what is stored, Refused break a rule. In a pass that failed, some were not looked at.
 	Listed, New, Changed, Unchanged, Stale, Refused int64
+	// Unkept is that of [InformRun].
+	Unkept int64
 	// Deleted and Withheld are those of [InformRun].
 	Deleted, Withheld int64
 	// Error is why it failed; empty otherwise.
@@ -63,7 +65,7 @@ func (c *Client) InformPasses(ctx context.Context, kind, shard string, limit int
 		all[i] = InformPass{
 			ID: r.ID, Kind: r.Kind, Shard: r.Shard, Trigger: r.Trigger, FullListing: r.FullListing, WorkflowID: r.WorkflowID, RunID: r.RunID, Attempt: int(r.Attempt),
 			StartedAt: r.StartedAt.UTC(), Listed: r.Listed, New: r.New, Changed: r.Changed, Unchanged: r.Unchanged, Stale: r.Stale,
-			Refused: r.Refused, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error, EndedAt: db.UTC(r.EndedAt),
+			Refused: r.Refused, Unkept: r.Unkept, Deleted: r.Deleted, Withheld: r.Withheld, Error: r.Error, EndedAt: db.UTC(r.EndedAt),
 		}
 	}
 	return all, nil

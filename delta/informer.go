@@ -40,6 +40,9 @@ type InformRun struct {
 	Listed, Scheduled int
 	// Refused counts objects that break a rule: [Client.Refused] names them.
 	Refused int
+	// Unkept counts those of them whose object is not kept: it is larger than 64 KiB, Postgres cannot store it, or there are more than 1000. It is taken when
+	// a listing names it again and it is valid, which an incremental one may not do.
+	Unkept int
 	// Stale counts objects that were older than what is stored, and changed nothing.
 	Stale int
 	// Deleted counts resources that a complete listing no longer had, Withheld those that were left until
@@ -78,7 +81,7 @@ func awaitInform(ctx context.Context, run client.WorkflowRun, kind string) (*Inf
 	}
 	result := &InformRun{
 		WorkflowID: run.GetID(), RunID: run.GetRunID(), Listed: progress.Listed, Scheduled: progress.Scheduled,
-		Refused: progress.Refused, Stale: progress.Stale, Deleted: progress.Deleted, Withheld: progress.Withheld,
+		Refused: progress.Refused, Unkept: progress.Unkept, Stale: progress.Stale, Deleted: progress.Deleted, Withheld: progress.Withheld,
 	}
 	if err != nil {
 		return result, fmt.Errorf("delta: inform kind %s: %w", kind, err)

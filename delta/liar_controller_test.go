@@ -15,6 +15,9 @@ import (
 const (
 	liedMaxDeleted      = 3
 	liedMaxDeletedShare = 0.2
+	// liedOverlap is that of the kind with a cursor by time, and liedRetention how long deleted rows are kept there.
+	liedOverlap   = 300 * time.Millisecond
+	liedRetention = 200 * time.Millisecond
 )
 
 func liedSettings() delta.ObjectSettings {
@@ -25,11 +28,19 @@ func liedSettings() delta.ObjectSettings {
 	}
 }
 
-// liedWhole is listed as a whole, liedSharded account by account.
+// liedWhole is listed as a whole, liedTimed too, by a cursor that is a time, and liedSharded account by account.
 type (
 	liedWhole   struct{ lied }
+	liedTimed   struct{ lied }
 	liedSharded struct{ lied }
 )
+
+func (liedTimed) Kind() string { return "lied_timed" }
+func (liedTimed) Settings() delta.ObjectSettings {
+	s := liedSettings()
+	s.InformOverlap = liedOverlap
+	return s
+}
 
 func (liedWhole) Kind() string                     { return "lied_whole" }
 func (liedWhole) Settings() delta.ObjectSettings   { return liedSettings() }
@@ -43,6 +54,8 @@ type mirrored struct {
 	all map[string]int64
 	// newest is the newest revision of each record that Work was given.
 	newest map[string]int64
+	// forgets says that rows of deleted records are removed: then nothing knows in which version they were worked.
+	forgets bool
 	// wrong says which records were finalized without a reason, or given to Work in an older version than before.
 	wrong []string
 }
@@ -63,6 +76,9 @@ func (m *mirrored) remove(id string, isRight bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.all, id)
+	if m.forgets {
+		delete(m.newest, id)
+	}
 	if !isRight {
 		m.wrong = append(m.wrong, id+": finalized although no whole listing has left it out")
 	}
@@ -86,8 +102,10 @@ type lies[T delta.Object] struct {
 	delta.ListerDefaults[T]
 	liar   *liar
 	mirror *mirrored
-	as     func(lied) T
-	of     func(T) lied
+	// isTimed says that listings go on from a time.
+	isTimed bool
+	as      func(lied) T
+	of      func(T) lied
 }
 
 // ResourceTimeout and InformTimeout end what hangs, which nothing does once the liar is honest.
@@ -134,7 +152,7 @@ func (c *lies[T]) Finalize(_ context.Context, r *delta.Resource[T]) error {
 }
 
 func (c *lies[T]) List(ctx context.Context, opts *delta.InformOptions) iter.Seq2[T, error] {
-	return listing(ctx, c.liar, opts, c.as)
+	return listing(ctx, c.liar, c.isTimed, opts, c.as)
 }
 
 type shardedLies struct{ lies[liedSharded] }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/chariot-giving/delta/delta"
 )
@@ -29,8 +30,9 @@ func (l lied) Revision() int64 { return l.Rev }
 type truth struct {
 	lied
 	alive bool
-	// seq is that of its latest change: what incremental listings go by.
+	// seq is that of its latest change, and at when that was, give or take: what incremental listings go by.
 	seq int64
+	at  time.Time
 }
 
 // liar is a provider whose listings and webhooks lie until it is honest.
@@ -45,10 +47,13 @@ type liar struct {
 	seq  int64
 	// omitted are records that a whole listing of everything has left out since Work was called for them last: they may be taken for gone.
 	omitted map[string]bool
+	// leftOut are those that one has left out since a command deleted them last: their rows may be removed, so that nothing keeps a listing from
+	// bringing them back.
+	leftOut map[string]bool
 }
 
 func newLiar(seed uint64) *liar {
-	l := &liar{rand: rand.New(rand.NewPCG(seed, 0)), all: map[string]*truth{}, late: map[string]bool{}, omitted: map[string]bool{}}
+	l := &liar{rand: rand.New(rand.NewPCG(seed, 0)), all: map[string]*truth{}, late: map[string]bool{}, omitted: map[string]bool{}, leftOut: map[string]bool{}}
 	for i := range 4 {
 		l.accounts = append(l.accounts, fmt.Sprint("acct_", i))
 	}
@@ -84,7 +89,7 @@ func (l *liar) change() (told lied, alive bool) {
 		l.all[id] = r
 	}
 	l.seq++
-	r.Rev, r.seq = r.Rev+1, l.seq
+	r.Rev, r.seq, r.at = r.Rev+1, l.seq, time.Now().Add(-time.Duration(l.rand.Int64N(int64(liedOverlap/2))))
 	r.alive = !r.alive || l.rand.IntN(3) > 0
 	l.late[id] = l.one(4)
 	return r.lied, r.alive
@@ -147,18 +152,18 @@ const (
 	breaksHanging
 )
 
-// list is what is listed after a position, of an account or of all.
-func (l *liar) list(account string, after int64) page {
+// list is what is listed of an account or of all: what has changed since some time or position, or all there is.
+func (l *liar) list(account string, everything bool, isNew func(*truth) bool) page {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := page{position: l.seq, breaks: -1}
 	if l.one(7) {
-		l.omit(account, after, p) // it is empty, or nothing is new
+		l.omit(account, everything, p) // it is empty, or nothing is new
 		return p
 	}
-	forgetful := after == 0 && l.one(4)
+	forgetful := everything && l.one(4)
 	for id, r := range l.all {
-		if (account != "" && r.Account != account) || !r.alive || r.seq <= after {
+		if (account != "" && r.Account != account) || !r.alive || (!everything && !isNew(r)) {
 			continue
 		}
 		if l.late[id] {
@@ -181,7 +186,7 @@ func (l *liar) list(account string, after int64) page {
 	if l.one(4) {
 		p.breaks, p.how = l.breakOff(len(p.records)), []int{breaksFailing, breaksFailing, breaksPanicking, breaksHanging}[l.rand.IntN(4)]
 	}
-	l.omit(account, after, p)
+	l.omit(account, everything, p)
 	return p
 }
 
@@ -195,8 +200,8 @@ func (l *liar) breakOff(records int) int {
 }
 
 // omit notes what a listing of everything leaves out that does not break off.
-func (l *liar) omit(account string, after int64, p page) {
-	if after != 0 || (p.breaks >= 0 && p.breaks < len(p.records)) {
+func (l *liar) omit(account string, everything bool, p page) {
+	if !everything || (p.breaks >= 0 && p.breaks < len(p.records)) {
 		return
 	}
 	told := map[string]bool{}
@@ -205,7 +210,7 @@ func (l *liar) omit(account string, after int64, p page) {
 	}
 	for id, r := range l.all {
 		if (account == "" || r.Account == account) && !told[id] {
-			l.omitted[id] = true
+			l.omitted[id], l.leftOut[id] = true, true
 		}
 	}
 }
@@ -217,6 +222,20 @@ func (l *liar) worked(id string) {
 	l.omitted[id] = false
 }
 
+// drop notes that a command has deleted a record.
+func (l *liar) drop(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leftOut[id] = false
+}
+
+// mayComeBack reports whether a listing has left out a record since a command deleted it.
+func (l *liar) mayComeBack(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leftOut[id]
+}
+
 // mayBeGone reports whether a listing has given reason to take a record for gone.
 func (l *liar) mayBeGone(id string) bool {
 	l.mu.Lock()
@@ -224,12 +243,16 @@ func (l *liar) mayBeGone(id string) bool {
 	return l.omitted[id]
 }
 
-// listing yields what the options ask for as objects of a kind.
-func listing[T delta.Object](ctx context.Context, l *liar, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
+// listing yields what the options ask for as objects of a kind: since a time, if it is timed, or since a position of its own.
+func listing[T delta.Object](ctx context.Context, l *liar, isTimed bool, opts *delta.InformOptions, as func(lied) T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
 		after, _ := strconv.ParseInt(opts.Cursor, 10, 64)
-		p := l.list(opts.Shard, after)
+		everything, isNew := after == 0, func(r *truth) bool { return r.seq > after }
+		if isTimed {
+			everything, isNew = opts.After == nil, func(r *truth) bool { return r.at.After(*opts.After) }
+		}
+		p := l.list(opts.Shard, everything, isNew)
 		for i, record := range p.records {
 			if i == p.breaks {
 				switch p.how {
@@ -246,6 +269,8 @@ func listing[T delta.Object](ctx context.Context, l *liar, opts *delta.InformOpt
 				return
 			}
 		}
-		delta.SetCursor(ctx, strconv.FormatInt(p.position, 10))
+		if !isTimed {
+			delta.SetCursor(ctx, strconv.FormatInt(p.position, 10))
+		}
 	}
 }

@@ -27,6 +27,14 @@ func TestSoakOfAProviderThatLies(t *testing.T) {
 		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
 		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
 	})
+	// Rows of what was deleted are removed soon: only that a listing has not left it out keeps what a command has deleted.
+	t.Run("by time, with a short retention", func(t *testing.T) {
+		t.Parallel()
+		d := newDeceit(t, seed+2, func(l lied) liedTimed { return liedTimed{l} }, func(o liedTimed) lied { return o.lied })
+		d.most = int64(liedMaxDeletedShare * float64(len(d.outside.accounts)*liedRecords))
+		d.isTimed, d.inside.forgets = true, true
+		d.run(long, func() func(*delta.Controllers) { return add(d.controller()) })
+	})
 	t.Run("shards", func(t *testing.T) {
 		t.Parallel()
 		d := newDeceit(t, seed+1, func(l lied) liedSharded { return liedSharded{l} }, func(o liedSharded) lied { return o.lied })
@@ -54,12 +62,14 @@ type deceit[T delta.Object] struct {
 	// many rows there are. approves tells that a person approves what is withheld although it may be a lie.
 	most     int64
 	approves bool
-	counts   map[string]int
+	// isTimed has listings go on from a time, and rows of what was deleted be removed soon.
+	isTimed bool
+	counts  map[string]int
 }
 
 func newDeceit[T delta.Object](t *testing.T, seed uint64, as func(lied) T, of func(T) lied) *deceit[T] {
 	t.Helper()
-	t.Logf("DELTA_TEST_SEED=%d (one more for shards)", seed)
+	t.Logf("DELTA_TEST_SEED=%d (one more for shards, two by time)", seed)
 	d := &deceit[T]{
 		harness: newHarness(t), random: rand.New(rand.NewPCG(seed, 1)), kind: as(lied{}).Kind(), as: as, of: of,
 		outside: newLiar(seed), inside: newMirrored(), dropped: map[string]bool{}, counts: map[string]int{},
@@ -69,14 +79,18 @@ func newDeceit[T delta.Object](t *testing.T, seed uint64, as func(lied) T, of fu
 }
 
 func (d *deceit[T]) controller() *lies[T] {
-	return &lies[T]{liar: d.outside, mirror: d.inside, as: d.as, of: d.of}
+	return &lies[T]{liar: d.outside, mirror: d.inside, isTimed: d.isTimed, as: d.as, of: d.of}
 }
 
 func (d *deceit[T]) one(in int) bool { return d.random.IntN(in) == 0 }
 
 func (d *deceit[T]) run(long time.Duration, controllers func() func(*delta.Controllers)) {
 	d.start = func() *delta.Client {
-		c := d.client(d.config(controllers()))
+		config := d.config(controllers())
+		if d.isTimed {
+			config.DeletedResourceRetentionPeriod = liedRetention
+		}
+		c := d.client(config)
 		require.NoError(d.t, c.Start(context.Background()))
 		return c
 	}
@@ -201,6 +215,7 @@ func (d *deceit[T]) drop(c *delta.Client) {
 	_, err := c.Delete(context.Background(), d.kind, id)
 	require.NoError(d.t, allowed(err))
 	if err == nil {
+		d.outside.drop(id)
 		d.dropped[id] = true
 		d.counts["drops"]++
 	}
@@ -259,7 +274,7 @@ func (d *deceit[T]) decideAll(c *delta.Client) {
 // bringBack sees that what a command deleted has stayed so, whatever was listed since, and has some of it synced again.
 func (d *deceit[T]) bringBack(c *delta.Client) {
 	for _, r := range d.outside.now() {
-		if !d.dropped[r.Key] {
+		if !d.dropped[r.Key] || d.mayComeBack(r.Key) {
 			continue
 		}
 		d.requireDropped(r.Key)
@@ -275,6 +290,9 @@ func (d *deceit[T]) bringBack(c *delta.Client) {
 	}
 }
 
+// mayComeBack reports whether the row of what a command has deleted may be gone: then a listing that names the record again makes a new resource.
+func (d *deceit[T]) mayComeBack(id string) bool { return d.isTimed && d.outside.mayComeBack(id) }
+
 func (d *deceit[T]) requireDropped(id string) {
 	row := d.eventually(d.kind, id, func(row *deltatype.ResourceRow) bool { return row != nil && isFinalized(row) })
 	require.Equal(d.t, deltatype.CauseCommand, row.Cause, id)
@@ -286,25 +304,34 @@ func isFinalized(row *deltatype.ResourceRow) bool {
 	return row.State == deltatype.ResourceStateDeleted && row.Finalized != nil && *row.Finalized
 }
 
+// isNewest reports whether a record is synced in its newest version.
+func (d *deceit[T]) isNewest(r truth, row *deltatype.ResourceRow) bool {
+	revision, ok := d.inside.get(r.Key)
+	return row != nil && row.State == deltatype.ResourceStateSynced && *row.Revision == r.Rev && ok && revision == r.Rev
+}
+
+// isGone reports whether a record was finalized.
+func (d *deceit[T]) isGone(r truth, row *deltatype.ResourceRow) bool {
+	_, ok := d.inside.get(r.Key)
+	return !ok && (row == nil || isFinalized(row))
+}
+
 // requireTruth waits until each record is as it should be.
 func (d *deceit[T]) requireTruth() {
 	known, live := map[string]bool{}, 0
 	for _, r := range d.outside.now() {
 		known[r.Key] = true
 		switch {
+		case d.dropped[r.Key] && d.mayComeBack(r.Key):
+			d.counts["left out after a drop"]++
+			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool { return d.isGone(r, row) || (r.alive && d.isNewest(r, row)) })
 		case d.dropped[r.Key]:
 			d.requireDropped(r.Key)
 		case r.alive:
 			live++
-			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool {
-				revision, ok := d.inside.get(r.Key)
-				return row != nil && row.State == deltatype.ResourceStateSynced && *row.Revision == r.Rev && ok && revision == r.Rev
-			})
+			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool { return d.isNewest(r, row) })
 		default:
-			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool {
-				_, ok := d.inside.get(r.Key)
-				return !ok && (row == nil || isFinalized(row))
-			})
+			d.eventually(d.kind, r.Key, func(row *deltatype.ResourceRow) bool { return d.isGone(r, row) })
 		}
 	}
 	require.Empty(d.t, d.inside.faults())

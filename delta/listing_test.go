@@ -269,8 +269,12 @@ func (o *outside) inform(ctx context.Context, options *delta.InformOptions) (<-c
 func (o *outside) create(round int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	// The clock by which objects are created jumps, back and forth.
+	// The clock by which objects are created jumps, back and forth: back by what the overlap allows for, since of more than that no cursor by time can know,
+	// and ahead by hours. Jumps of the database's clock are in TestTheCursorMissesNothingWhenClocksJumpByHours.
 	skew := time.Duration(o.random.Int64N(int64(cursedOverlap/4))) - cursedOverlap/8
+	if o.random.IntN(4) == 0 {
+		skew = time.Duration(o.random.Int64N(int64(48 * time.Hour)))
+	}
 	for i := range o.random.IntN(6) {
 		now := time.Now()
 		late := time.Duration(o.random.Int64N(int64(cursedOverlap / 2)))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 )
 
@@ -15,6 +16,8 @@ const (
 	claimsKept = 10 * time.Minute
 	// keysKept is how long limit keys are kept that nothing uses.
 	keysKept = time.Hour
+	// staleKept is how long a stale object is remembered that no pass lists any more.
+	staleKept = 30 * 24 * time.Hour
 )
 
 // holdPrefix makes the prefix this installation's in Temporal. Where Temporal should know it and does not, it has lost
@@ -98,6 +101,12 @@ func (e *engine) restore(ctx context.Context) error {
 	}
 	if err := db.New().SweepFigures(ctx, e.client.pool, figuresKept); err != nil {
 		return fmt.Errorf("removing old figures: %w", err)
+	}
+	if err := db.SweepListings(ctx, e.client.pool, activities.ListingsKept); err != nil {
+		return fmt.Errorf("removing what passes have listed that did not end: %w", err)
+	}
+	if err := db.SweepStale(ctx, e.client.pool, staleKept); err != nil {
+		return fmt.Errorf("forgetting stale objects that are no longer listed: %w", err)
 	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err

@@ -127,17 +127,25 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 	if filter.choosesNothing() {
 		return nil, nil
 	}
+	rows, err := c.countResources(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	counts := make([]Count, len(rows))
+	for i, row := range rows {
+		counts[i] = Count{Kind: row.Kind, State: row.State, Count: row.Count}
+	}
+	return counts, nil
+}
+
+func (c *Client) countResources(ctx context.Context, filter Filter) ([]db.CountResourcesRow, error) {
 	rows, err := db.New().CountResources(ctx, c.pool, db.CountResourcesParams{
 		Kinds: orEmpty(filter.Kinds), Namespaces: orEmpty(filter.Namespaces),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("delta: count: %w", schemaError(err))
 	}
-	counts := make([]Count, len(rows))
-	for i, row := range rows {
-		counts[i] = Count(row)
-	}
-	return counts, nil
+	return rows, nil
 }
 
 func (f Filter) check() error {

@@ -21,6 +21,8 @@ type RefusedObject struct {
 	Rule string
 	// Since is when it was first refused, Last when it was last.
 	Since, Last time.Time
+	// Kept tells that its JSON is kept. Otherwise it is larger than 64 KiB, or Postgres cannot store it, and only a listing that names it again takes it.
+	Kept bool
 }
 
 // refusedShown is how many refused objects are read at once: more than are kept of a kind.
@@ -39,7 +41,7 @@ func (c *Client) Refused(ctx context.Context, kind string) ([]RefusedObject, err
 	}
 	all := make([]RefusedObject, len(rows))
 	for i, r := range rows {
-		all[i] = RefusedObject{Kind: r.Kind, Shard: r.Shard, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC()}
+		all[i] = RefusedObject{Kind: r.Kind, Shard: r.Shard, ObjectID: r.ObjectID, Rule: r.Rule, Since: r.RefusedAt.UTC(), Last: r.LastRefusedAt.UTC(), Kept: r.Kept}
 	}
 	return all, nil
 }

@@ -3,9 +3,11 @@ package delta
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // ShardStatus is how a shard of a kind stands.
@@ -76,6 +78,19 @@ func shardOf(row *db.Shard) ShardStatus {
 		s.LastInformTime = &last
 	}
 	return s
+}
+
+// addCount counts resources of the kind in a state; shards were added before.
+func (k *KindStatus) addCount(counted db.CountResourcesRow) {
+	k.Counts[counted.State] = counted.Count
+	if counted.State != deltatype.ResourceStateDeleted && k.namesShards() {
+		k.Shardless += counted.Shardless
+	}
+}
+
+// namesShards reports whether the controller of the kind names shards now.
+func (k *KindStatus) namesShards() bool {
+	return slices.ContainsFunc(k.Shards, func(s ShardStatus) bool { return s.GoneSince == nil })
 }
 
 // addWithheld shows what is withheld of the kind, or of one of its shards.

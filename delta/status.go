@@ -70,6 +70,9 @@ type KindStatus struct {
 	InformError string
 	// Shards are those of the kind, by name, where its controller names them ([Sharder]): also those that are gone and of which something is left.
 	Shards []ShardStatus
+	// Shardless counts resources of a kind with shards that have none and are not deleted: no listing marks them deleted. They get a shard when they are listed
+	// or informed, so what is left when all shards were listed is in none of them, or gone.
+	Shardless int64
 	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whatever was dispatched;
 	// OldestLate is when the first of them was due.
 	Late       int64
@@ -126,12 +129,12 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 			kind(snooze.Kind).SnoozedUntil = &snooze.Until
 		}
 	}
-	counts, err := c.Count(ctx, Filter{})
+	counts, err := c.countResources(ctx, Filter{})
 	if err != nil {
 		return nil, err
 	}
 	for _, count := range counts {
-		kind(count.Kind).Counts[count.State] = count.Count
+		kind(count.Kind).addCount(count)
 	}
 	refused, err := db.New().CountRefused(ctx, c.pool)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
@@ -236,9 +237,51 @@ type byPointer struct{ account }
 
 func (*byPointer) Compare(delta.Object) (int, bool) { return 0, true }
 
+// oldByPointer has that of the original, which values of it do not have.
+type oldByPointer struct{ account }
+
+func (*oldByPointer) Compare(delta.Object) int { return 0 }
+
+// These have another optional method that values of them do not have.
+type (
+	revisedByPointer  struct{ account }
+	createdByPointer  struct{ account }
+	limitedByPointer  struct{ account }
+	versionedByPoint  struct{ account }
+	informedByPointer struct{ account }
+	settingsOf        struct{ name string }
+	settledByPointer  struct{ settingsOf }
+)
+
+func (*revisedByPointer) Revision() int64                { return 0 }
+func (*createdByPointer) CreatedAt() time.Time           { return time.Time{} }
+func (*limitedByPointer) LimitKey() string               { return "" }
+func (*versionedByPoint) Version() int                   { return 0 }
+func (*informedByPointer) InformOpts() delta.InformOpts  { return delta.InformOpts{} }
+func (s settingsOf) ID() string                          { return s.name }
+func (settingsOf) Kind() string                          { return "account" }
+func (*settledByPointer) Settings() delta.ObjectSettings { return delta.ObjectSettings{} }
+
+func TestAnOptionalMethodThatWouldBeIgnoredIsRefused(t *testing.T) {
+	t.Parallel()
+	for method, err := range map[string]error{
+		"Revision delta_test.revisedByPointer":    delta.AddControllerSafely(delta.NewControllers(), &controller[revisedByPointer]{}),
+		"CreatedAt delta_test.createdByPointer":   delta.AddControllerSafely(delta.NewControllers(), &controller[createdByPointer]{}),
+		"LimitKey delta_test.limitedByPointer":    delta.AddControllerSafely(delta.NewControllers(), &controller[limitedByPointer]{}),
+		"Version delta_test.versionedByPoint":     delta.AddControllerSafely(delta.NewControllers(), &controller[versionedByPoint]{}),
+		"InformOpts delta_test.informedByPointer": delta.AddControllerSafely(delta.NewControllers(), &controller[informedByPointer]{}),
+		"Settings delta_test.settledByPointer":    delta.AddControllerSafely(delta.NewControllers(), &controller[settledByPointer]{}),
+	} {
+		require.ErrorContains(t, err, method+": has a pointer receiver, but the controller's objects are values: give it a value receiver")
+	}
+	require.NoError(t, delta.AddControllerSafely(delta.NewControllers(), &controller[*revisedByPointer]{}))
+}
+
 func TestACompareThatWouldBeIgnoredIsRefused(t *testing.T) {
 	t.Parallel()
-	err := delta.AddControllerSafely(delta.NewControllers(), &controller[oldStyle]{})
+	err := delta.AddControllerSafely(delta.NewControllers(), &controller[oldByPointer]{})
+	require.ErrorContains(t, err, "Compare delta_test.oldByPointer: returns int alone, as in the original")
+	err = delta.AddControllerSafely(delta.NewControllers(), &controller[oldStyle]{})
 	require.ErrorContains(t, err, "Compare delta_test.oldStyle: returns int alone, as in the original: make it Compare(other delta.Object) (int, bool)")
 	err = delta.AddControllerSafely(delta.NewControllers(), &controller[*oldStyle]{})
 	require.ErrorContains(t, err, "returns int alone")

@@ -69,6 +69,7 @@ type want struct {
 	generation, synced, syncs int64
 	attempt                   int
 	due                       *time.Time
+	cause                     deltatype.Cause
 	now                       bool
 	namespace, metadata       string
 	tags                      []string
@@ -161,7 +162,7 @@ func riverCases() []riverCase {
 		},
 		{
 			riverRow{id: "deleted", state: "deleted", attempt: 2, max: 10, attempted: hour, synced: hour, errors: "{" + failure(2) + "}"},
-			want{state: "deleted", generation: 2, synced: 2, syncs: 1, attempt: 2, due: after(hour, 24*time.Hour), errors: []deltatype.AttemptError{attemptError(2)}},
+			want{state: "deleted", generation: 2, synced: 2, syncs: 1, attempt: 2, due: after(hour, 24*time.Hour), cause: deltatype.CauseWork, errors: []deltatype.AttemptError{attemptError(2)}},
 		},
 		{
 			riverRow{id: "unknown", state: "unknown", max: 10},
@@ -281,7 +282,7 @@ func (c riverCase) check(t *testing.T, pool *pgxpool.Pool, id int64, began, ende
 	external := time.Date(2023, 2, 1, 0, 0, 0, 0, time.UTC)
 	require.Equal(t, &deltatype.ResourceRow{
 		ID: id, ObjectID: c.row.id, ObjectKind: "user", Namespace: or(c.want.namespace, "default"), State: c.want.state,
-		Generation: c.want.generation, SyncedGeneration: c.want.synced, SyncCount: c.want.syncs,
+		Cause: c.want.cause, Generation: c.want.generation, SyncedGeneration: c.want.synced, SyncCount: c.want.syncs,
 		Attempt: c.want.attempt, MaxAttempts: c.row.max, Priority: 3,
 		EncodedObject: row.EncodedObject, Hash: hash, Metadata: []byte(or(c.want.metadata, "{}")),
 		Tags: append([]string{}, c.want.tags...), Errors: c.want.errors,

@@ -1,10 +1,11 @@
 -- The history of passes.
 
 -- name: BeginInform :one
--- An earlier try of the same run that did not end has lost its worker.
+-- An earlier try of the same run that did not end has lost its worker. It was of the same shard: the passes of other shards, a hundred of each, are not
+-- read.
 WITH lost AS (
     UPDATE delta_inform SET ended_at = now(), error = 'its worker was lost'
-    WHERE kind = @kind AND run_id = @run_id AND ended_at IS NULL AND @run_id::text <> ''
+    WHERE kind = @kind AND shard = @shard AND run_id = @run_id AND ended_at IS NULL AND @run_id::text <> ''
 ),
 trimmed AS (
     DELETE FROM delta_inform WHERE kind = @kind AND shard = @shard
@@ -19,7 +20,7 @@ RETURNING id;
 WITH ended AS (
     UPDATE delta_inform
     SET ended_at = now(), listed = @listed, new = @new, changed = @changed, unchanged = @unchanged, stale = @stale,
-        refused = @refused, deleted = @deleted, withheld = @withheld, error = @error
+        refused = @refused, unkept = @unkept, deleted = @deleted, withheld = @withheld, error = @error
     WHERE id = @id
     RETURNING kind, shard, ended_at, error
 )

@@ -60,11 +60,30 @@ FROM missing m
 WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
 RETURNING r.*;
 
--- name: ForgetListing :exec
--- Of this pass, and of those whose worker died: nothing of them was written or awaited for long.
-DELETE FROM delta_listing l WHERE l.pass = @pass
-   OR (l.listed_at < now() - @older::interval
-     AND l.pass <> ALL (ARRAY(SELECT DISTINCT n.pass FROM delta_listing n WHERE n.listed_at >= now() - @older::interval)));
+-- name: ForgetListing :one
+-- A page of what a pass has listed. The answer is its last object id; empty after the last page. The table may not have been analyzed since it was filled, so it
+-- is read from a place in its index on, whatever the pass, and ids are looked up one by one: otherwise all of the pass is read for each page.
+WITH page AS MATERIALIZED (
+    SELECT n.object_id FROM (
+        SELECT l.pass, l.object_id FROM delta_listing l WHERE (l.pass, l.object_id) > (@pass::uuid, @after_object_id::text) ORDER BY l.pass, l.object_id LIMIT @page::integer
+    ) n
+    WHERE n.pass = @pass::uuid
+),
+forgotten AS (
+    DELETE FROM delta_listing l WHERE l.pass = @pass::uuid AND l.object_id = ANY (ARRAY(SELECT p.object_id FROM page p))
+)
+SELECT coalesce(max(p.object_id), '')::text AS object_id FROM page p;
+
+-- name: AbandonedListings :many
+-- The passes of which nothing was written or awaited for long: their worker died. Passes are looked up one after the other in the primary key, and of one
+-- that goes on a row or a few are read.
+WITH RECURSIVE passes AS (
+    (SELECT l.pass FROM delta_listing l ORDER BY l.pass LIMIT 1)
+    UNION ALL
+    SELECT (SELECT l.pass FROM delta_listing l WHERE l.pass > p.pass ORDER BY l.pass LIMIT 1) FROM passes p WHERE p.pass IS NOT NULL
+)
+SELECT p.pass::uuid AS pass FROM passes p
+WHERE p.pass IS NOT NULL AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = p.pass AND l.listed_at >= now() - @older::interval);
 
 -- name: TouchListing :exec
 -- Says that a pass is still waited for.
@@ -116,8 +135,14 @@ WITH counted AS (
 SELECT c.object_id, c.passes, c.since FROM counted c WHERE c.passes >= @several::integer ORDER BY c.object_id;
 
 -- name: ForgetStale :exec
--- Objects that a pass found up to date, and what no pass has listed for long.
-DELETE FROM delta_stale WHERE kind = @kind AND (object_id = ANY (@object_ids::text[]) OR seen_at < now() - @older::interval);
+-- Objects that a pass found up to date. They are looked up one by one: given the array itself, Postgres may read the kind of a table that it does not know.
+DELETE FROM delta_stale WHERE kind = @kind AND object_id = ANY (ARRAY(SELECT unnest(@object_ids::text[])));
+
+-- name: SweepStale :execrows
+-- A page of a thousand of the objects that no pass has listed for long, of all kinds. What is locked is listed at this moment.
+DELETE FROM delta_stale WHERE ctid = ANY (ARRAY(
+    SELECT s.ctid FROM delta_stale s WHERE s.seen_at < now() - @older::interval ORDER BY s.seen_at LIMIT 1000 FOR UPDATE SKIP LOCKED
+));
 
 -- name: StaleKinds :many
 -- How many objects of each kind several passes in a row found older than what is stored.

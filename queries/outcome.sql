@@ -40,7 +40,8 @@ WITH o AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state END,
     finalized = CASE WHEN o.current AND (o.finalizing OR o.state = 'deleted') THEN o.finalized ELSE r.finalized END,
-    cause = CASE WHEN o.current AND NOT o.finalizing THEN coalesce(o.cause, r.cause) ELSE r.cause END,
+    -- A row that was revived leaves delta_resource_unlisted_idx.
+    cause = CASE WHEN o.current AND NOT o.finalizing AND o.state = 'synced' THEN NULL WHEN o.current AND NOT o.finalizing THEN coalesce(o.cause, r.cause) ELSE r.cause END,
     attempt = CASE WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE THEN 0 WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,

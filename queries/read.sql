@@ -13,7 +13,7 @@ ORDER BY r.id
 LIMIT @batch::integer;
 
 -- name: CountResources :many
-SELECT r.kind, r.state, count(*) AS count FROM delta_resource r
+SELECT r.kind, r.state, count(*) AS count, count(*) FILTER (WHERE r.shard IS NULL) AS shardless FROM delta_resource r
 WHERE (cardinality(@kinds::text[]) = 0 OR r.kind = ANY (@kinds::text[]))
   AND (cardinality(@namespaces::text[]) = 0 OR r.namespace = ANY (@namespaces::text[]))
 GROUP BY r.kind, r.state

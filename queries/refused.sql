@@ -1,19 +1,24 @@
 -- Objects that listings named and that cannot be taken.
 
--- name: RecordRefused :execrows
--- Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database.
-INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
-SELECT @kind, @shard, i.object_id, i.rule, nullif(i.object, ''), r.hash
-FROM (
-    SELECT DISTINCT ON (u.object_id) u.* FROM (
-        SELECT unnest(@object_ids::text[]) AS object_id, unnest(@rules::text[]) AS rule, unnest(@objects::bytea[]) AS object
-    ) u
-) i
-LEFT JOIN delta_resource r ON r.kind = @kind AND r.object_id = i.object_id
-WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = @kind AND c.shard = @shard) < @most::bigint
-   OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = @kind AND c.shard = @shard AND c.object_id = i.object_id)
-ON CONFLICT (kind, shard, object_id) DO UPDATE
-SET rule = excluded.rule, object = excluded.object, resource_hash = excluded.resource_hash, last_refused_at = now();
+-- name: RecordRefused :one
+-- Up to so many of a kind, or of its shard, more or less: a listing in which all are refused must not fill the database. The answer is how many were noted,
+-- and how many of those with their object.
+WITH noted AS (
+    INSERT INTO delta_refused AS f (kind, shard, object_id, rule, object, resource_hash)
+    SELECT @kind, @shard, i.object_id, i.rule, nullif(i.object, ''), r.hash
+    FROM (
+        SELECT DISTINCT ON (u.object_id) u.* FROM (
+            SELECT unnest(@object_ids::text[]) AS object_id, unnest(@rules::text[]) AS rule, unnest(@objects::bytea[]) AS object
+        ) u
+    ) i
+    LEFT JOIN delta_resource r ON r.kind = @kind AND r.object_id = i.object_id
+    WHERE (SELECT count(*) FROM delta_refused c WHERE c.kind = @kind AND c.shard = @shard) < @most::bigint
+       OR EXISTS (SELECT FROM delta_refused c WHERE c.kind = @kind AND c.shard = @shard AND c.object_id = i.object_id)
+    ON CONFLICT (kind, shard, object_id) DO UPDATE
+    SET rule = excluded.rule, object = excluded.object, resource_hash = excluded.resource_hash, last_refused_at = now()
+    RETURNING f.object IS NOT NULL AS is_kept
+)
+SELECT count(*) AS noted, count(*) FILTER (WHERE n.is_kept) AS kept FROM noted n;
 
 -- name: ForgetInformed :exec
 -- Those of whose objects something newer was informed in another way, of the same shard: it was taken.
@@ -22,29 +27,50 @@ WHERE f.kind = @kind AND f.shard = @shard AND r.kind = f.kind AND r.object_id = 
   AND (f.shard = '' OR r.shard = f.shard);
 
 -- name: ForgetLeft :one
--- What was refused or withheld by listings of another kind than those that run now: of the whole kind, where its controller names shards (named), or of
--- shards, where it no longer does. All that is listed now was listed since, and the others have not run for a while: in a rolling deploy
--- both run, and each has its own cursors.
-WITH left_over AS MATERIALIZED (
-    SELECT l.shard, l.noted_at FROM (
-        SELECT f.shard, max(f.last_refused_at) AS noted_at FROM delta_refused f WHERE f.kind = @kind GROUP BY f.shard
-        UNION ALL SELECT w.shard, w.seen_at FROM delta_withheld w WHERE w.kind = @kind
-    ) l
-    WHERE (l.shard = '') = @named::boolean
-      AND NOT EXISTS (SELECT FROM delta_inform i WHERE i.kind = @kind AND i.shard = l.shard AND i.started_at > now() - @quiet::interval)
-      AND EXISTS (SELECT FROM delta_shard s WHERE s.kind = @kind AND (s.shard <> '') = @named::boolean AND s.gone_at IS NULL)
-      AND NOT EXISTS (
-        SELECT FROM delta_shard s WHERE s.kind = @kind AND (s.shard <> '') = @named::boolean AND s.gone_at IS NULL
-          AND coalesce(s.succeeded_at <= l.noted_at, TRUE)
-      )
+-- The kind is listed by shards (named), or as a whole, and listings of the other sort have not run for a while: in a rolling deploy both run. They are over,
+-- if what they have refused or withheld was listed since by those that run: that is forgotten then, and so is how far they had come. If they run again, they begin
+-- with everything. Otherwise an object that was refused and forgotten here would never be listed again: it is older than their cursor.
+--
+-- Listings by shards have succeeded since if each shard has, those of the whole kind if the one that calls this, and has begun at a time, was later. The row of the
+-- whole kind stays, for it says of a kind with shards how naming them goes; so do those of shards that somebody has paused.
+WITH quiet AS MATERIALIZED (
+    SELECT s.shard, s.paused, greatest(
+        (SELECT max(f.last_refused_at) FROM delta_refused f WHERE f.kind = s.kind AND f.shard = s.shard),
+        (SELECT w.seen_at FROM delta_withheld w WHERE w.kind = s.kind AND w.shard = s.shard)
+    ) AS noted_at
+    FROM delta_shard s
+    WHERE s.kind = @kind AND (s.shard = '') = @named::boolean
+      AND EXISTS (SELECT FROM delta_shard l WHERE l.kind = s.kind AND (l.shard <> '') = @named::boolean AND l.gone_at IS NULL)
+      AND coalesce((SELECT i.started_at FROM delta_inform i WHERE i.kind = s.kind AND i.shard = s.shard ORDER BY i.id DESC LIMIT 1) < now() - @quiet::interval, TRUE)
+),
+over AS MATERIALIZED (
+    SELECT q.shard, q.paused FROM quiet q
+    WHERE q.noted_at IS NULL
+       OR (NOT @named::boolean AND q.noted_at < @began::timestamptz)
+       OR (@named::boolean AND NOT EXISTS (
+            SELECT FROM delta_shard s WHERE s.kind = @kind AND s.shard <> '' AND s.gone_at IS NULL AND coalesce(s.succeeded_at <= q.noted_at, TRUE)
+       ))
 ),
 refused AS (
-    DELETE FROM delta_refused f WHERE f.kind = @kind AND f.shard IN (SELECT l.shard FROM left_over l) RETURNING f.object_id
+    DELETE FROM delta_refused f WHERE f.kind = @kind AND f.shard IN (SELECT o.shard FROM over o) RETURNING f.object_id
 ),
 withheld AS (
-    DELETE FROM delta_withheld w WHERE w.kind = @kind AND w.shard IN (SELECT l.shard FROM left_over l) RETURNING w.shard
+    DELETE FROM delta_withheld w WHERE w.kind = @kind AND w.shard IN (SELECT o.shard FROM over o) RETURNING w.shard
+),
+reset AS (
+    UPDATE delta_shard s SET last_inform_time = '1970-01-01 00:00:00Z', inform_cursor = '', inform_cursor_at = NULL
+    WHERE s.kind = @kind AND s.shard IN (SELECT o.shard FROM over o WHERE @named::boolean OR o.paused)
+      AND (s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> '')
+    RETURNING s.shard
+),
+removed AS (
+    DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard IN (SELECT o.shard FROM over o WHERE NOT @named::boolean AND NOT o.paused) RETURNING s.shard
+),
+passes AS (
+    DELETE FROM delta_inform i USING removed o WHERE i.kind = @kind AND i.shard = o.shard
 )
-SELECT (SELECT count(*) FROM refused) AS refused, (SELECT count(*) FROM withheld) AS withheld;
+SELECT (SELECT count(*) FROM refused) AS refused, (SELECT count(*) FROM withheld) AS withheld,
+    ((SELECT count(*) FROM reset) + (SELECT count(*) FROM removed))::bigint AS cursors;
 
 -- name: HasRefused :one
 SELECT EXISTS (SELECT FROM delta_refused WHERE kind = @kind AND shard = @shard) AS refused;
@@ -64,7 +90,7 @@ ORDER BY f.object_id;
 
 -- name: ListRefused :many
 -- Without those of whose objects something newer was informed since (ForgetInformed).
-SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at FROM delta_refused f
+SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at, (f.object IS NOT NULL)::boolean AS kept FROM delta_refused f
 WHERE (f.kind = @kind OR @kind = '') AND NOT EXISTS (
     SELECT FROM delta_resource r WHERE r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
       AND (f.shard = '' OR r.shard = f.shard)

@@ -68,23 +68,58 @@ SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried
     ARRAY(SELECT r.attempt FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::integer[] AS attempts,
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors;
 
--- name: WakeUnlisted :execrows
--- A page of what has waited for a complete listing of its kind, or of a shard, and no longer does: a dispatcher has it removed. Locked rows are left to the next
--- listing.
-UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
-WHERE r.id = ANY (ARRAY(
-    SELECT d.id FROM delta_resource d
-    LEFT JOIN delta_namespace n ON n.name = d.namespace
-    CROSS JOIN LATERAL (
-        SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
-            delta_retention(d.state, n, NULL, NULL, @default_deleted_retention::interval) AS retention
-    ) t
-    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
-      AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
-      AND t.since + t.retention <= now() AND NOT delta_awaits_listing(d.kind, d.shard, d.cause, t.since, t.retention)
+-- name: WakeUnlisted :one
+-- A page of what has waited for a complete listing: of a kind, or of those of its rows that have a shard, or none (an empty one). It is what comes after a row, in the
+-- order of delta_resource_unlisted_idx. What no longer waits is woken: a dispatcher has it removed. What is still listed stays, and is read once a listing. When the latest complete listing began is asked once for each shard of the
+-- page: for a row without a shard, that looks at all of them. Locked rows are left to the next listing.
+WITH page AS MATERIALIZED (
+    SELECT d.id, coalesce(d.shard, '') AS shard FROM delta_resource d
+    WHERE d.kind = @kind AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+      AND (coalesce(d.shard, ''), d.id) > (@after_shard::text, @after_id::bigint)
+      AND (sqlc.narg(shard)::text IS NULL OR coalesce(d.shard, '') = sqlc.narg(shard)::text)
+    ORDER BY coalesce(d.shard, ''), d.id
     LIMIT @page::integer
-    FOR NO KEY UPDATE OF d SKIP LOCKED
-));
+),
+listed AS MATERIALIZED (
+    SELECT s.shard, CASE WHEN EXISTS (SELECT FROM delta_controller c WHERE c.name = @kind AND c.lists_all)
+        THEN delta_listed_all_at(@kind, nullif(s.shard, '')) ELSE 'infinity' END AS at
+    FROM (SELECT DISTINCT p.shard FROM page p) s
+),
+woken AS (
+    UPDATE delta_resource r SET due_at = now(), dispatch_at = now()
+    WHERE r.id = ANY (ARRAY(
+        SELECT l.id FROM page p JOIN listed a ON a.shard = p.shard
+        CROSS JOIN LATERAL (
+            SELECT d.id FROM delta_resource d
+            LEFT JOIN delta_namespace n ON n.name = d.namespace
+            CROSS JOIN LATERAL (
+                SELECT delta_kept_since(d.state, d.attempted_at, d.synced_at, d.listed_at) AS since,
+                    delta_retention(d.state, n, NULL, NULL, @default_deleted_retention::interval) AS retention
+            ) t
+            WHERE d.id = p.id AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+              AND d.state = 'deleted' AND d.due_at IS NULL AND d.finalized IS NOT FALSE AND NOT d.paused
+              AND t.since + t.retention <= now() AND delta_is_left_out(a.at, t.since, t.retention)
+            LIMIT 1
+            FOR NO KEY UPDATE OF d SKIP LOCKED
+        ) l
+    ))
+    RETURNING r.id
+)
+SELECT (SELECT count(*) FROM woken) AS woken, count(*) AS looked,
+    coalesce(max(p.shard), '')::text AS last_shard, coalesce((SELECT p.id FROM page p ORDER BY p.shard DESC, p.id DESC LIMIT 1), 0)::bigint AS last_id
+FROM page p;
+
+-- name: ShardsAwaitingListing :many
+-- The shards of what waits for a complete listing of a kind, each looked up by itself; an empty one where it has none.
+WITH RECURSIVE said AS (
+    (SELECT coalesce(d.shard, '') AS shard FROM delta_resource d WHERE d.kind = @kind AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+     ORDER BY coalesce(d.shard, '') LIMIT 1)
+    UNION ALL
+    SELECT (SELECT coalesce(d.shard, '') FROM delta_resource d WHERE d.kind = @kind AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
+        AND coalesce(d.shard, '') > s.shard ORDER BY coalesce(d.shard, '') LIMIT 1)
+    FROM said s WHERE s.shard IS NOT NULL
+)
+SELECT s.shard::text AS shard FROM said s WHERE s.shard IS NOT NULL;
 
 -- name: RestingMembers :many
 -- When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.

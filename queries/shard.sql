@@ -6,34 +6,42 @@ SELECT * FROM delta_shard WHERE kind = @kind AND shard = @shard;
 -- name: ListShards :many
 SELECT * FROM delta_shard ORDER BY kind, shard;
 
--- name: MoveInformCursor :exec
+-- name: MoveInformCursor :execrows
 -- After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
 -- then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
 -- set back or another database took over, counts for nothing: such a pass was given everything.
+--
+-- A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and no row comes back: it has not listed what was before.
 INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing)
-VALUES (@kind, @shard, least(@last_inform_time::timestamptz, now()), coalesce(sqlc.narg(cursor)::text, ''),
-    CASE WHEN sqlc.narg(cursor)::text IS NOT NULL THEN @began::timestamptz END, CASE WHEN @complete::boolean THEN @began::timestamptz END)
+SELECT @kind::text, @shard::text, least(@last_inform_time::timestamptz, now()), coalesce(sqlc.narg(cursor)::text, ''),
+    CASE WHEN sqlc.narg(cursor)::text IS NOT NULL THEN @began::timestamptz END, CASE WHEN @complete::boolean THEN @began::timestamptz END
+WHERE NOT @continued::boolean OR EXISTS (SELECT FROM delta_shard b WHERE b.kind = @kind::text AND b.shard = @shard::text)
 ON CONFLICT (kind, shard) DO UPDATE
 SET last_inform_time = least(now(), greatest(
         excluded.last_inform_time, CASE WHEN s.last_inform_time - @overlap::interval <= @began::timestamptz THEN s.last_inform_time END)),
     inform_cursor = CASE WHEN @began::timestamptz >= coalesce(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, '-infinity')
         THEN coalesce(sqlc.narg(cursor)::text, s.inform_cursor) ELSE s.inform_cursor END,
     inform_cursor_at = greatest(CASE WHEN s.inform_cursor_at <= now() THEN s.inform_cursor_at END, excluded.inform_cursor_at),
-    last_full_listing = greatest(CASE WHEN s.last_full_listing <= now() THEN s.last_full_listing END, excluded.last_full_listing);
+    last_full_listing = greatest(CASE WHEN s.last_full_listing <= now() THEN s.last_full_listing END, excluded.last_full_listing)
+WHERE NOT @continued::boolean OR s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> '';
 
 -- name: NameShards :many
 -- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
 -- resources say. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
 -- every shard of the kind.
+--
+-- Whether something is left of a shard is asked only of those that nothing else says: it reads all rows of one that are deleted, until the first that is not.
 WITH RECURSIVE said AS (
     (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
     UNION ALL
     SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard > s.shard ORDER BY r.shard LIMIT 1) FROM said s WHERE s.shard IS NOT NULL
 ),
+strange AS MATERIALIZED (
+    SELECT s.shard FROM said s WHERE s.shard <> ALL (@shards::text[]) AND NOT EXISTS (SELECT FROM delta_shard b WHERE b.kind = @kind AND b.shard = s.shard)
+),
 kept AS (
-    SELECT s.shard FROM said s WHERE s.shard IS NOT NULL AND EXISTS (
-        SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = s.shard AND r.state <> 'deleted'
-    )
+    SELECT s.shard FROM strange s
+    CROSS JOIN LATERAL (SELECT r.id FROM delta_resource r WHERE r.kind = @kind AND r.shard = s.shard AND r.state <> 'deleted' LIMIT 1) l
 ),
 every AS (
     SELECT unnest(@shards::text[]) AS shard
@@ -53,8 +61,9 @@ turned AS (
     WHERE w.kind = @kind AND w.shard = n.shard AND (n.gone_at IS NULL) IS DISTINCT FROM (
         SELECT b.gone_at IS NULL FROM delta_shard b WHERE b.kind = @kind AND b.shard = n.shard
     )
+    RETURNING w.shard
 )
-SELECT w.shard, w.paused, w.gone_at FROM written w ORDER BY w.shard;
+SELECT w.shard, w.paused, w.gone_at, (w.shard IN (SELECT t.shard FROM turned t))::boolean AS forgot_withheld FROM written w ORDER BY w.shard;
 
 -- name: NoteNaming :exec
 -- The controller has named the shards of a kind without an error.

@@ -12,9 +12,10 @@ SET missing = excluded.missing,
     decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END
 RETURNING *;
 
--- name: ForgetWithheld :exec
--- A listing has left out no more than may be deleted, or the deletion was carried out.
-DELETE FROM delta_withheld WHERE kind = @kind AND shard = @shard;
+-- name: ForgetWithheld :many
+-- A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will follow. The answer is what was
+-- withheld, at most one row.
+DELETE FROM delta_withheld WHERE kind = @kind AND shard = @shard RETURNING *;
 
 -- name: DecideWithheld :one
 -- Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.

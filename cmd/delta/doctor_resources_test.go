@@ -90,6 +90,24 @@ func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
 	require.Contains(t, found["stale o'k"].Remedy, "kind = 'o''k'")
 }
 
+func TestDoctorAndKindsCountWhatHasNoShard(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.set(`insert into delta_controller (name, inform_interval) values ('page', '1h'), ('whole', '1h')`)
+	i.set(`insert into delta_shard (kind, shard, gone_at) values ('page', '', null), ('page', 'eu', null), ('whole', '', null), ('whole', 'us', now())`)
+	i.set(`insert into delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, shard)
+		select k, n, 'default', case n when 'deleted' then 'deleted' else 'synced' end::delta_resource_state, 3, '', '{}', case n when 'sharded' then 'eu' end
+		from unnest(array['page', 'whole']) k, unnest(array['a', 'b', 'deleted', 'sharded']) n`)
+	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
+	require.Equal(t, healthWarn, found["shards page"].Status)
+	require.Contains(t, found["shards page"].Detail, "2 resources without a shard: no listing marks them deleted")
+	require.Contains(t, found["shards page"].Remedy, "delta inform page --full")
+	require.NotContains(t, found["shards whole"].Detail, "without a shard", "its controller names none any more")
+	shown := i.run("kinds", "page", "--prefix", i.Prefix)
+	require.Contains(t, shown.stdout+shown.stderr, "page: 2 resources without a shard")
+	require.Contains(t, i.run("kinds", "-o", "json", "--prefix", i.Prefix).stdout, `"shardless": 2`)
+}
+
 func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)

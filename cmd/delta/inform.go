@@ -91,6 +91,7 @@ type informJSON struct {
 	Listed     int     `json:"listed"`
 	Scheduled  int     `json:"scheduled"`
 	Refused    int     `json:"refused"`
+	Unkept     int     `json:"unkept"`
 	Stale      int     `json:"stale"`
 	Deleted    int     `json:"deleted"`
 	Withheld   int64   `json:"withheld"`
@@ -140,7 +141,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	}
 	out := informJSON{
 		Kind: kind, WorkflowID: run.WorkflowID, RunID: run.RunID, Listed: run.Listed, Scheduled: run.Scheduled,
-		Refused: run.Refused, Stale: run.Stale, Deleted: run.Deleted, Withheld: run.Withheld,
+		Refused: run.Refused, Unkept: run.Unkept, Stale: run.Stale, Deleted: run.Deleted, Withheld: run.Withheld,
 	}
 	if err != nil {
 		text := message(err)
@@ -152,6 +153,9 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	}
 	if run.Refused > 0 {
 		c.tell(counted(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
+	}
+	if run.Unkept > 0 {
+		c.tell(number(run.Unkept) + " of them not kept (too large, or too many): when they are valid, a listing has to name them again: delta inform " + kind + " --full.")
 	}
 	if run.Withheld > 0 {
 		c.tell(counted(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")

@@ -56,6 +56,7 @@ type passJSON struct {
 	Unchanged   int64      `json:"unchanged"`
 	Stale       int64      `json:"stale"`
 	Refused     int64      `json:"refused"`
+	Unkept      int64      `json:"unkept"`
 	Deleted     int64      `json:"deleted"`
 	Withheld    int64      `json:"withheld"`
 	Error       *string    `json:"error"`
@@ -97,7 +98,7 @@ func passOf(p delta.InformPass) passJSON {
 	out := passJSON{
 		ID: p.ID, Kind: p.Kind, Shard: p.Shard, Trigger: p.Trigger, FullListing: p.FullListing, WorkflowID: p.WorkflowID, RunID: p.RunID, Attempt: p.Attempt,
 		StartedAt: p.StartedAt, EndedAt: p.EndedAt, Listed: p.Listed, New: p.New, Changed: p.Changed, Unchanged: p.Unchanged,
-		Stale: p.Stale, Refused: p.Refused, Deleted: p.Deleted, Withheld: p.Withheld,
+		Stale: p.Stale, Refused: p.Refused, Unkept: p.Unkept, Deleted: p.Deleted, Withheld: p.Withheld,
 	}
 	if p.Error != "" {
 		out.Error = &p.Error
@@ -115,6 +116,7 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 	}{
 		{header: "STALE", of: func(p passJSON) int64 { return p.Stale }},
 		{header: "REFUSED", of: func(p passJSON) int64 { return p.Refused }},
+		{header: "UNKEPT", of: func(p passJSON) int64 { return p.Unkept }},
 		{header: "DELETED", of: func(p passJSON) int64 { return p.Deleted }},
 		{header: "WITHHELD", of: func(p passJSON) int64 { return p.Withheld }},
 	}

@@ -46,9 +46,11 @@ type kindJSON struct {
 	OldestQueued *time.Time `json:"oldest_queued"`
 	Refused      int64      `json:"refused"`
 	// Undecodable is how many wait for a worker that understands their stored objects.
-	Undecodable int64        `json:"undecodable"`
-	Stale       int64        `json:"stale"`
-	Informer    informerJSON `json:"informer"`
+	Undecodable int64 `json:"undecodable"`
+	Stale       int64 `json:"stale"`
+	// Shardless is how many of a kind with shards have none: no listing marks them deleted.
+	Shardless int64        `json:"shardless"`
+	Informer  informerJSON `json:"informer"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where it runs by a
@@ -84,6 +86,8 @@ type refusedJSON struct {
 	Rule  string    `json:"rule"`
 	Since time.Time `json:"since"`
 	Last  time.Time `json:"last"`
+	// Kept is whether its JSON is kept, to be taken once it is valid.
+	Kept bool `json:"kept"`
 }
 
 type kindsJSON struct {
@@ -186,7 +190,7 @@ func refusedOf(ctx context.Context, s *session, all []delta.KindStatus) ([]refus
 			return nil, err
 		}
 		for _, o := range objects {
-			found = append(found, refusedJSON{Kind: o.Kind, Shard: o.Shard, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last})
+			found = append(found, refusedJSON{Kind: o.Kind, Shard: o.Shard, ID: o.ObjectID, Rule: o.Rule, Since: o.Since, Last: o.Last, Kept: o.Kept})
 		}
 	}
 	return found, nil
@@ -202,7 +206,11 @@ func (c *cli) refusedTable(all []refusedJSON, now time.Time) error {
 	shown := all[:min(len(all), maxRefusedShown)]
 	rows := make([][]string, len(shown))
 	for i, o := range shown {
-		rows[i] = []string{inShard(o.Kind, o.Shard), plain(o.ID), when(&o.Since, now), plain(o.Rule)}
+		rule := plain(o.Rule)
+		if !o.Kept {
+			rule += " (not kept: too large, or not to be stored)"
+		}
+		rows[i] = []string{inShard(o.Kind, o.Shard), plain(o.ID), when(&o.Since, now), rule}
 	}
 	_, _ = fmt.Fprintln(c.out)
 	if err := c.table([]string{"REFUSED KIND", "ID", "SINCE", "RULE"}, rows, 3); err != nil {
@@ -245,7 +253,7 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
-		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale,
+		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),

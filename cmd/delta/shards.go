@@ -115,6 +115,10 @@ func (s shardJSON) row(kind string, now time.Time) []string {
 
 // tellShards says what is to be decided of shards, and which fail.
 func (c *cli) tellShards(k kindJSON) {
+	if k.Shardless > 0 {
+		c.tell(fmt.Sprintf("%s: %s without a shard: no listing marks them deleted. What is left after %s is in no shard, or gone.",
+			k.Kind, counted(k.Shardless, "resource"), "delta inform "+k.Kind+" --full"))
+	}
 	for _, s := range k.Informer.Shards {
 		if s.Error != nil {
 			c.tell(fmt.Sprintf("%s: %s", inShard(k.Kind, s.Shard), plain(*s.Error)))
@@ -140,6 +144,9 @@ func (f *findings) shards(kinds []delta.KindStatus) {
 		found := len(*f)
 		if k.InformError != "" {
 			f.addKind("shards", k.Kind, healthWarn, "the controller could not name them: "+k.InformError, "see why: delta informs "+k.Kind)
+		}
+		if k.Shardless > 0 {
+			f.addKind("shards", k.Kind, healthWarn, counted(k.Shardless, "resource")+" without a shard: no listing marks them deleted", remedy.ListShardless(k.Kind))
 		}
 		for _, s := range k.Shards {
 			f.shard(k.Kind, s)

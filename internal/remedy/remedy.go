@@ -104,6 +104,12 @@ func RaiseMaxWorkers(namespace string) string {
 // SeePasses is for passes that fail.
 func SeePasses(kind string) string { return "see why: delta informs " + quote(kind) }
 
+// ListShardless is for resources of a kind with shards that have none.
+func ListShardless(kind string) string {
+	return "list everything, which gives those that are listed their shard: delta inform " + quote(kind) +
+		" --full. What is left is in no shard, or gone: delete it"
+}
+
 // Migrate is for a schema that is missing or old.
 const Migrate = "apply it: delta migrate up"
 
