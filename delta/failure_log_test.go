@@ -201,7 +201,9 @@ func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
 		level, msg, err     string
 		generation, attempt int
 	}{
-		{"INFO", "an attempt failed; it is tried again", "lost", 4, 1}, {"INFO", superseded, "old", 3, 7}, {"INFO", superseded, "gone", 4, 2},
+		{"INFO", "an attempt failed; it is tried again", "lost", 4, 1},
+		{"INFO", superseded, "old", 3, 7},
+		{"INFO", superseded, "gone", 4, 2},
 		{"ERROR", superseded, "no", 4, 2},
 	} {
 		require.Equal(t, want.level, lines[i]["level"])
