@@ -50,7 +50,8 @@ type Claims struct {
 // claim is the right of one execution to call Work for the rows that it has claimed. What is written is fenced by its id.
 type claim struct {
 	claims *Claims
-	id     string
+	claimOwner
+	id string
 	// period is how long it lasts without a renewal.
 	period time.Duration
 
@@ -63,6 +64,9 @@ type claim struct {
 	// running are the calls of Work, by row. A call for many rows is there once for each.
 	running map[int64]call
 }
+
+// claimOwner is the workflow whose execution has a claim.
+type claimOwner struct{ kind, workflowID string }
 
 // call is a call of Work that can be ended.
 type call struct {
@@ -77,8 +81,8 @@ func NewClaims(pool *pgxpool.Pool, log *slog.Logger) *Claims {
 }
 
 // begin makes a claim for an execution. On nil, as in tests, it is never renewed.
-func (c *Claims) begin(period time.Duration) *claim {
-	k := &claim{claims: c, id: uuid.NewString(), period: period, holders: 1, renewed: time.Now(), running: map[int64]call{}}
+func (c *Claims) begin(owner claimOwner, period time.Duration) *claim {
+	k := &claim{claims: c, claimOwner: owner, id: uuid.NewString(), period: period, holders: 1, renewed: time.Now(), running: map[int64]call{}}
 	if c != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -204,9 +208,20 @@ func (c *Claims) look(ctx context.Context, due map[time.Duration][]*claim) {
 			c.mu.Lock()
 			c.patient = time.Now().Add(period / (2 * claimShare))
 			c.mu.Unlock()
-			c.log.Warn("renewing claims failed; it is tried again until they are over, and then the context of Work, or Finalize, ends",
-				"claims", len(due[period]), "error", err)
+			c.logUnrenewed(due[period], err)
 		}
+	}
+}
+
+// logUnrenewed says for each kind how many claims could not be renewed, and names the workflow of one of them.
+func (c *Claims) logUnrenewed(unrenewed []*claim, err error) {
+	byKind := map[string][]*claim{}
+	for _, k := range unrenewed {
+		byKind[k.kind] = append(byKind[k.kind], k)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(byKind)) {
+		c.log.Warn("renewing claims failed; it is tried again until they are over, and then the context of Work, or Finalize, ends",
+			"kind", kind, "workflow_id", byKind[kind][0].workflowID, "claims", len(byKind[kind]), "error", err)
 	}
 }
 

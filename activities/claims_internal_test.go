@@ -22,6 +22,8 @@ const (
 	neverLost, shortPeriod = claimsPatience, time.Second
 )
 
+var thingOwner = claimOwner{"thing", "prefix/thing/a"}
+
 var silent = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 // claimedRow informs an object, and claims it for a period.
@@ -68,7 +70,7 @@ func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
-	k := claims.begin(neverLost)
+	k := claims.begin(thingOwner, neverLost)
 	id := claimedRow(t, pool, k)
 	ctx, end := context.WithCancelCause(t.Context())
 	defer k.run([]int64{id}, end)()
@@ -128,7 +130,7 @@ func TestWorkEndsWhenItsClaimCannotBeRenewed(t *testing.T) {
 				defer conn.Release()
 			}
 			began := time.Now()
-			k := NewClaims(pool, silent).begin(shortPeriod)
+			k := NewClaims(pool, silent).begin(thingOwner, shortPeriod)
 			defer k.release()
 			ctx, end := context.WithCancelCause(t.Context())
 			defer k.run([]int64{1}, end)()
@@ -153,7 +155,7 @@ func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := TestDatabase(t)
-			k := NewClaims(pool, silent).begin(neverLost)
+			k := NewClaims(pool, silent).begin(thingOwner, neverLost)
 			defer k.release()
 			id := claimedRow(t, pool, k)
 			ctx, end := context.WithCancelCause(t.Context())
@@ -175,7 +177,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 	var last *claim
 	var id int64
 	for i := range calls {
-		k := claims.begin(neverLost)
+		k := claims.begin(thingOwner, neverLost)
 		defer k.release()
 		if i == 0 {
 			id = claimedRow(t, pool, k)
@@ -204,7 +206,7 @@ func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
-	k := claims.begin(neverLost)
+	k := claims.begin(thingOwner, neverLost)
 	defer k.release()
 	id := claimedRow(t, pool, k)
 	one, end := context.WithCancelCause(t.Context())

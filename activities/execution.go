@@ -48,7 +48,8 @@ type execution struct {
 
 // execute begins an execution. End it with its function end.
 func (a *Activities) execute(ctx context.Context, single bool) *execution {
-	e := &execution{Activities: a, workflowID: WorkflowID(ctx), single: single, claim: a.Claims.begin(a.claimPeriod())}
+	owner := claimOwner{a.Handler.Kind(), WorkflowID(ctx)}
+	e := &execution{Activities: a, workflowID: owner.workflowID, single: single, claim: a.Claims.begin(owner, a.claimPeriod())}
 	base, unlink := a.untilStopped(withoutSilence(ctx))
 	writes, cancel := a.untilAbandoned(ctx)
 	e.base, e.writes = base, writes
@@ -180,6 +181,9 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 		} else if one.task.Row, err = one.worked.Row(); err != nil {
 			return nil, err
 		}
+		if lost := rows[i].LostAttempt; lost > 0 {
+			e.observeLostAttempt(one, lost)
+		}
 		pointers[i] = one
 	}
 	e.logClaims(pointers)
@@ -204,6 +208,9 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {
 			one.tx.judge(&one.outcome, user.name)
+			if one.tx.committed && outcomes[i].hasFailed() {
+				e.observeUnwritten(one, outcomes[i])
+			}
 		}
 	}
 }

@@ -103,6 +103,11 @@ type Outcome struct {
 	returned <-chan struct{}
 }
 
+// hasFailed reports whether user code has failed, whatever became of the resource meanwhile.
+func (o *Outcome) hasFailed() bool {
+	return o.Verdict == VerdictFailed || o.Verdict == VerdictDegraded || o.Trace != ""
+}
+
 // Listed is one item of a listing.
 type Listed struct {
 	Params deltatype.ObjectInformParams

@@ -26,7 +26,7 @@ const (
 )
 
 // beginHistory notes that a pass has begun.
-func (p *pass) beginHistory(ctx context.Context) (err error) {
+func (p *pass) beginHistory(ctx context.Context) error {
 	params := db.BeginInformParams{
 		Kind: p.in.Kind, Shard: p.in.Options.Shard, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
 	}
@@ -37,8 +37,13 @@ func (p *pass) beginHistory(ctx context.Context) (err error) {
 		info := activity.GetInfo(ctx)
 		params.WorkflowID, params.RunID, params.Attempt = info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.Attempt
 	}
-	if p.history, err = db.New().BeginInform(ctx, p.activities.Pool, params); err != nil {
+	begun, err := db.New().BeginInform(ctx, p.activities.Pool, params)
+	if err != nil {
 		return fmt.Errorf("noting that a pass begins: %w", err)
+	}
+	p.history = begun.ID
+	if begun.LostAttempt > 0 {
+		p.observeLostTry(ctx, begun.LostAttempt, begun.LostAfter)
 	}
 	return nil
 }

@@ -88,14 +88,16 @@ func TestAPassThatIsCutOffIsInTheHistory(t *testing.T) {
 func TestTheHistoryNamesPassesWhoseWorkerWasLost(t *testing.T) {
 	t.Parallel()
 	h := newInformer(t, lists())
-	begin := func(run string, attempt int32) {
-		_, err := db.New().BeginInform(t.Context(), h.Pool, db.BeginInformParams{Kind: kind, Trigger: "schedule", RunID: run, Attempt: attempt, Kept: 10})
+	begin := func(run string, attempt int32) (lost int32) {
+		begun, err := db.New().BeginInform(t.Context(), h.Pool, db.BeginInformParams{Kind: kind, Trigger: "schedule", RunID: run, Attempt: attempt, Kept: 10})
 		require.NoError(t, err)
+		require.GreaterOrEqual(t, begun.LostAfter, time.Duration(0))
+		return begun.LostAttempt
 	}
-	begin("one", 1)
-	begin("another", 1)
+	require.Zero(t, begin("one", 1))
+	require.Zero(t, begin("another", 1))
 	require.Nil(t, h.passes()[0].EndedAt)
-	begin("one", 2)
+	require.EqualValues(t, 1, begin("one", 2), "the try that was lost")
 	all := h.passes()
 	require.Nil(t, all[0].EndedAt)
 	require.Nil(t, all[1].EndedAt, "a pass of another run goes on")

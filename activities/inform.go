@@ -107,7 +107,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 		return InformProgress{}, err
 	}
 	if err := a.checkLists(); err != nil {
-		return InformProgress{}, err
+		return InformProgress{}, a.newPass(ctx, in).refuseRun(ctx, err)
 	}
 	if a.needsShards(in) {
 		return a.nameShards(ctx, in)
@@ -115,10 +115,15 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
 	defer a.heartbeat(ctx)()
 	ctx, end := a.beginStep(ctx, PassLists, in)
-	p := pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in)}
+	p := a.newPass(ctx, in)
 	err = p.run(ctx)
 	end(p.observed(ctx, err))
 	return p.progress, p.end(ctx, err)
+}
+
+// newPass is a pass that begins.
+func (a *Activities) newPass(ctx context.Context, in InformInput) *pass {
+	return &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in)}
 }
 
 // run makes the pass.
@@ -143,7 +148,7 @@ func (p *pass) run(ctx context.Context) error {
 		return fmt.Errorf("informing kind %s: %w", in.Kind, err)
 	}
 	if complete && p.remember {
-		reach, err := a.beginReach(ctx, in.Kind, options.Shard)
+		reach, err := p.beginReach(ctx, options.Shard)
 		if err != nil {
 			return fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 		}

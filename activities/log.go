@@ -46,7 +46,8 @@ func (e *execution) logClaims(rows []*claimed) {
 			e.Logger.Debug("an attempt was claimed", append(e.fields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
 		}
 	default:
-		e.Logger.Debug("members of a batch were claimed", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "resources", len(rows), "claim", e.claim.id)
+		e.Logger.Debug("members of a batch were claimed", "kind", e.Handler.Kind(), "namespace", rows[0].worked.Namespace, "workflow_id", e.workflowID,
+			"resources", len(rows), "claim", e.claim.id)
 	}
 }
 
@@ -57,22 +58,6 @@ func (e *execution) logOutcome(one *claimed, written *db.WriteOutcomesRow) {
 	}
 	row := one.after(written)
 	e.Logger.Debug("an outcome was written", append(e.fields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
-}
-
-// logSuperseded says of attempts whose rows went on without them how many have failed: neither row nor event has their errors.
-func (e *execution) logSuperseded(gone map[int64]*claimed) {
-	var first *claimed
-	failed := 0
-	for _, one := range gone {
-		if one.outcome.Verdict == VerdictFailed || one.outcome.Verdict == VerdictDegraded {
-			first = one
-			failed++
-		}
-	}
-	if failed > 0 {
-		e.Logger.Info("attempts failed of resources that had gone on without them, by a deletion or another claim; their outcomes are not written",
-			append(e.fields(first.worked), "failed", failed, "error", first.outcome.Error)...)
-	}
 }
 
 // passLogger is the logger of a pass.

@@ -16,12 +16,16 @@ type Observation struct {
 	Outcome
 	// Kind and Namespace are those of the resource.
 	Kind, Namespace string
-	// Attempt is the attempt's number; 0 where a listing has deleted the resource.
-	Attempt int
+	// Generation and Attempt are those of the attempt; 0 where a listing has deleted the resource. The row may have gone on to a newer generation.
+	Generation int64
+	Attempt    int
 	// IsFinalizing is true where Finalize was called, rather than Work.
 	IsFinalizing bool
 	// IsDegraded reports whether the resource has degraded by the attempt.
 	IsDegraded bool
+	// IsUnwritten reports that the attempt has failed and its outcome was not written, because the resource had gone on without it. The row is as it was
+	// claimed.
+	IsUnwritten bool
 	// Waited is for how long the resource had been due when it was claimed, and Lag how long ago its generation was made.
 	Waited, Lag time.Duration
 	// Row makes the row as it is then.
@@ -39,7 +43,7 @@ func (a *Activities) observe(o Observation) {
 func (one *claimed) observed(state deltatype.ResourceState, row func() (*deltatype.ResourceRow, error)) Observation {
 	r := one.worked
 	return Observation{
-		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Attempt: int(r.Attempt), IsFinalizing: r.IsFinalizing(),
+		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Generation: r.Generation, Attempt: int(r.Attempt), IsFinalizing: r.IsFinalizing(),
 		IsDegraded: state == deltatype.ResourceStateDegraded, Waited: one.waited, Lag: one.lag(), Row: row,
 	}
 }
@@ -107,6 +111,29 @@ func (p *pass) observeEnd(ctx context.Context, failure error) error {
 	return &PassError{failure}
 }
 
+// refuseRun has a run observed that cannot be made as it was asked for, and returns its error unchanged, because Temporal goes by its type. History and kind do
+// not show it: the kind's listings have not failed.
+func (p *pass) refuseRun(ctx context.Context, failure error) error {
+	if p.activities.PassEnded != nil {
+		p.activities.PassEnded(p.observed(ctx, failure))
+	}
+	return failure
+}
+
+// errPassLost is why a try of a run has failed that did not end.
+var errPassLost = errors.New("its worker was lost: it stopped reporting before the pass ended")
+
+// observeLostTry reports an earlier try of the run, which did not end. How far it came nobody knows.
+func (p *pass) observeLostTry(ctx context.Context, try int32, took time.Duration) {
+	if p.activities.PassEnded == nil {
+		return
+	}
+	p.activities.PassEnded(PassObservation{
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: try,
+		Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), Took: took, Err: errPassLost,
+	})
+}
+
 // observed makes the observation of the pass, which may have failed half way.
 func (p *pass) observed(ctx context.Context, failure error) PassObservation {
 	if failure != nil && p.cause != nil {
@@ -137,9 +164,34 @@ func (a *Activities) beginStep(ctx context.Context, step PassStep, in InformInpu
 	return a.PassBegins(ctx, step, in)
 }
 
-// observeLost reports a call of user code that was ended because its claim was lost.
-func (a *Activities) observeLost(cause error, namespace string, resources int) {
-	if a.ClaimsLost != nil && errors.Is(cause, errClaimLost) {
-		a.ClaimsLost(a.Handler.Kind(), namespace, resources)
+// observeLost reports a call of user code that was ended, or not begun, because its claim was lost.
+func (e *execution) observeLost(cause error, set []*claimed) {
+	if !errors.Is(cause, errClaimLost) {
+		return
 	}
+	first := set[0].worked
+	e.Logger.Info("a claim was lost while Work, or Finalize, ran or was about to: another one has the resource, or may have it", append(e.fields(first),
+		"resources", len(set), "claim", e.claim.id)...)
+	if e.ClaimsLost != nil {
+		e.ClaimsLost(e.Handler.Kind(), first.Namespace, len(set))
+	}
+}
+
+// observeUnwritten reports that an attempt has failed with an outcome that is not written.
+func (e *execution) observeUnwritten(one *claimed, outcome Outcome) {
+	if e.rehearsal != nil {
+		return // the caller is given the outcome
+	}
+	o := one.observed(one.worked.State, one.worked.Row)
+	o.Outcome, o.IsUnwritten = outcome, true
+	e.observe(o)
+}
+
+// observeLostAttempt reports the attempt before that of a claim, whose worker was lost: the claim has noted its error.
+func (e *execution) observeLostAttempt(one *claimed, attempt int32) {
+	r := one.worked
+	e.observe(Observation{
+		Outcome: Outcome{Verdict: VerdictFailed, Error: workerLost}, Kind: r.Kind, Namespace: r.Namespace, Generation: r.Generation, Attempt: int(attempt),
+		IsFinalizing: r.IsFinalizing(), Row: r.Row,
+	})
 }

@@ -151,7 +151,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		return nil, err
 	}
 	var rows []db.WriteOutcomesRow
-	err = e.persist(func(ctx context.Context) (err error) {
+	err = e.persist(set, func(ctx context.Context) (err error) {
 		rows, err = db.New().WriteOutcomes(ctx, db.Planned(e.Pool, len(set)), o.WriteOutcomesParams)
 		return err
 	})
@@ -177,7 +177,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		missing, generations = append(missing, id), append(generations, one.worked.Generation)
 	}
 	var standing []db.StandingOutcomesRow
-	err = e.persist(func(ctx context.Context) (err error) {
+	err = e.persist(set, func(ctx context.Context) (err error) {
 		standing, err = db.New().StandingOutcomes(ctx, db.Planned(e.Pool, len(missing)), db.StandingOutcomesParams{Ids: missing, Generations: generations, Claim: e.claim.id})
 		return err
 	})
@@ -201,8 +201,10 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		delete(o.byID, standing[i].ID)
 	}
 	// The others went on without us.
-	e.logSuperseded(o.byID)
 	for _, one := range o.byID {
+		if one.outcome.hasFailed() && !one.counted {
+			e.observeUnwritten(one, one.outcome) // neither the row nor an event has its error
+		}
 		kept = append(kept, one)
 		took(one, nil)
 	}
@@ -222,7 +224,13 @@ func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 
 // took reports an outcome that was written.
 func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
-	if one.counted || one.outcome.Verdict == VerdictReleased || one.outcome.Verdict == VerdictWithheld {
+	if one.counted {
+		return
+	}
+	if one.outcome.Verdict == VerdictReleased || one.outcome.Verdict == VerdictWithheld {
+		if one.outcome.hasFailed() { // it has panicked, and its claim was lost
+			e.observeUnwritten(one, one.outcome)
+		}
 		return
 	}
 	e.logOutcome(one, row)
@@ -284,13 +292,13 @@ func (e *execution) leave(locked []*claimed) {
 
 // persist repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
 // the rows while Postgres is away, and it is fenced in any case.
-func (e *execution) persist(do func(context.Context) error) error {
+func (e *execution) persist(set []*claimed, do func(context.Context) error) error {
 	for try := 0; ; try++ {
 		err := retry(e.writes, writeTries, do)
 		if err == nil || !db.IsTransient(err) || e.writes.Err() != nil {
 			return err
 		}
-		e.Logger.Warn("an outcome cannot be written; it is tried again", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "error", err)
+		e.Logger.Warn("an outcome cannot be written; it is tried again", append(e.fields(set[0].worked), "resources", len(set), "error", err)...)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 // has a claim while it runs, and informs of its kind that find the claim alive write their mark. If the claim is lost, informs may have gone
 // by without a trace, and the pass deletes nothing.
 type reach struct {
-	activities *Activities
-	claim      *claim
+	pass  *pass
+	claim *claim
 	// began is the database's snapshot at the beginning.
 	began string
 }
@@ -25,12 +25,12 @@ var errReachLost = errors.New("Postgres was not reached in time: nothing is dele
 
 // beginReach has informs of the kind, or of its shard, leave their mark, and only then notes which transactions have ended: what was informed before
 // without a mark existed before the listing began.
-func (a *Activities) beginReach(ctx context.Context, kind, shard string) (*reach, error) {
-	q := db.New()
+func (p *pass) beginReach(ctx context.Context, shard string) (*reach, error) {
+	a, kind, q := p.activities, p.in.Kind, db.New()
 	if _, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: kind, Shard: shard}); err != nil {
 		return nil, err
 	}
-	r := &reach{activities: a, claim: a.Claims.begin(a.claimPeriod())}
+	r := &reach{pass: p, claim: a.Claims.begin(claimOwner{kind, WorkflowID(ctx)}, a.claimPeriod())}
 	err := q.RenewClaims(ctx, a.Pool, db.RenewClaimsParams{Claims: []string{r.claim.id}, ClaimFor: r.claim.period})
 	if err == nil {
 		err = q.BeginPass(ctx, a.Pool, db.BeginPassParams{Claim: r.claim.id, Kind: kind, Shard: shard})
@@ -50,9 +50,8 @@ func (r *reach) end() {
 	defer r.claim.release()
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
-	if err := db.New().EndPass(ctx, r.activities.Pool, r.claim.id); err != nil {
-		r.activities.Logger.Warn("the end of a complete listing could not be noted; unchanged informs write their rows until its claim has passed",
-			"kind", r.activities.Handler.Kind(), "error", err)
+	if err := db.New().EndPass(ctx, r.pass.activities.Pool, r.claim.id); err != nil {
+		r.pass.log().Warn("the end of a complete listing could not be noted; unchanged informs write their rows until its claim has passed", "error", err)
 	}
 }
 

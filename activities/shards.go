@@ -51,29 +51,38 @@ func (a *Activities) needsShards(in InformInput) bool {
 // nameShards has the controller name the shards, in place of a pass, and says which passes the run is to make of them. If that fails, nothing
 // else has happened.
 func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformProgress, err error) {
+	asked := a.newPass(ctx, in)
 	if !a.Handler.NamesShards() {
-		return InformProgress{}, temporal.NewApplicationError(fmt.Sprintf(
+		return InformProgress{}, asked.refuseRun(ctx, temporal.NewApplicationError(fmt.Sprintf(
 			"informing shard %q of kind %s: the controller of this worker names no shards: it is another version, or Shards cannot be seen behind a decorator",
-			in.Options.Shard, in.Kind), NoShards)
+			in.Options.Shard, in.Kind), NoShards))
 	}
-	startedAt := time.Now()
 	ctx, end := a.beginStep(ctx, PassNamesShards, in)
-	defer func() { end(PassObservation{Kind: in.Kind, RunID: RunID(ctx), Took: time.Since(startedAt), Err: err}) }()
+	defer func() {
+		end(PassObservation{Kind: in.Kind, RunID: RunID(ctx), Took: time.Since(asked.startedAt), Err: err})
+	}()
 	defer a.heartbeat(ctx)()
 	bounded, _, unlink := a.boundPass(ctx, in, in.Options)
 	defer unlink()
 	shards, err := a.Handler.Shards(bounded)
 	if err != nil {
-		return InformProgress{}, a.noteFailedNaming(ctx, in, startedAt, fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err))
+		return InformProgress{}, asked.noteFailedNaming(ctx, fmt.Errorf("naming the shards of kind %s: %w", in.Kind, err))
 	}
 	run, err := a.planShards(ctx, in, shards)
-	return InformProgress{Shards: run}, err
+	if err != nil {
+		return InformProgress{}, asked.noteFailedNaming(ctx, err)
+	}
+	if wanted := in.Options.Shard; wanted != "" && len(run.Passes) == 0 {
+		return InformProgress{}, asked.refuseRun(ctx, temporal.NewNonRetryableApplicationError(
+			fmt.Sprintf("kind %s has no shard %q: its controller names %s", in.Kind, wanted, describeShards(shards)), UnknownShard, nil))
+	}
+	return InformProgress{Shards: run}, nil
 }
 
 // noteFailedNaming has the history and the kind show why no shard was listed, and returns the error that Temporal is given.
-func (a *Activities) noteFailedNaming(ctx context.Context, in InformInput, startedAt time.Time, failure error) error {
-	in.Options.Shard = ""
-	p := pass{activities: a, in: in, logger: a.passLogger(ctx, in), startedAt: startedAt}
+func (p *pass) noteFailedNaming(ctx context.Context, failure error) error {
+	p.in.Options.Shard = ""
+	p.logger = p.activities.passLogger(ctx, p.in)
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
 		p.log().Warn("a failed run could not be noted", "error", err)
 	}
@@ -109,10 +118,6 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 		if in.asksFor(s) {
 			run.Passes = append(run.Passes, ShardPass{Shard: s.Shard, Gone: s.GoneAt != nil})
 		}
-	}
-	if wanted := in.Options.Shard; wanted != "" && len(run.Passes) == 0 {
-		return nil, temporal.NewNonRetryableApplicationError(
-			fmt.Sprintf("kind %s has no shard %q: its controller names %s", in.Kind, wanted, describeShards(shards)), UnknownShard, nil)
 	}
 	if in.Trigger == TriggerSchedule {
 		run.Spread, err = a.spread(ctx, in)

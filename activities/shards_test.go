@@ -343,6 +343,8 @@ func TestWhichShardsARunLists(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, progress.Shards.Spread)
 
+	var refused []activities.PassObservation
+	s.PassEnded = func(o activities.PassObservation) { refused = append(refused, o) }
 	_, err = s.pass(func(in *activities.InformInput) { in.Options.Shard = "c" })
 	application := new(temporal.ApplicationError)
 	require.ErrorAs(t, err, &application)
@@ -359,6 +361,31 @@ func TestWhichShardsARunLists(t *testing.T) {
 		require.False(t, application.NonRetryable(), "another worker may have it")
 	}
 	require.Empty(t, s.given, "nothing was listed")
+	require.Len(t, refused, 3, "the log, metrics and hooks hear of each")
+	for i, shard := range []string{"c", "b", "b"} {
+		require.Equal(t, shard, refused[i].Shard)
+		require.ErrorContains(t, refused[i].Err, `shard "`+shard+`"`)
+	}
+	named, err := db.New().GetShard(t.Context(), s.Pool, db.GetShardParams{Kind: kind, Shard: ""})
+	require.NoError(t, err)
+	require.Empty(t, named.Error, "the listings of the kind have not failed")
+}
+
+// What the shards are may be known, and not be noted.
+func TestShardsThatCannotBeNotedFailTheRunVisibly(t *testing.T) {
+	t.Parallel()
+	s := newSharded(t, map[string][]string{"a": {"1"}})
+	var ended []activities.PassObservation
+	s.PassEnded = func(o activities.PassObservation) { ended = append(ended, o) }
+	_, err := s.Pool.Exec(t.Context(), "ALTER TABLE delta_withheld RENAME TO elsewhere")
+	require.NoError(t, err)
+	_, err = s.pass()
+	require.ErrorContains(t, err, "noting the shards of kind thing")
+	require.Len(t, ended, 1)
+	require.ErrorContains(t, ended[0].Err, "noting the shards of kind thing")
+	named, err := db.New().GetShard(t.Context(), s.Pool, db.GetShardParams{Kind: kind, Shard: ""})
+	require.NoError(t, err)
+	require.Contains(t, named.Error, "noting the shards of kind thing", "the kind shows it")
 }
 
 // A deploy of a controller with shards, in which workers of both versions list.

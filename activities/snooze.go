@@ -115,7 +115,7 @@ func (s *Snoozes) know(scope SnoozeScope, name string, until time.Time) {
 
 // snooze keeps other Work of the kind or the namespace from beginning, where outcomes say so: at once, and before they are written, which may have
 // to wait. It is no state of a row, and needs no claim: the upstream has said so, also if another execution has the resource by now.
-func (e *execution) snooze(kind, namespace string, outcomes []Outcome) {
+func (e *execution) snooze(set []*claimed, outcomes []Outcome) {
 	if e.rehearsal != nil {
 		return // the outcomes say so, and there is nothing else to snooze
 	}
@@ -126,26 +126,26 @@ func (e *execution) snooze(kind, namespace string, outcomes []Outcome) {
 		}
 	}
 	if d := longest[SnoozesKind]; d > 0 {
-		e.writeSnooze(SnoozesKind, kind, d)
+		e.writeSnooze(set, SnoozesKind, set[0].worked.Kind, d)
 	}
 	if d := longest[SnoozesNamespace]; d > 0 {
-		e.writeSnooze(SnoozesNamespace, namespace, d)
+		e.writeSnooze(set, SnoozesNamespace, set[0].worked.Namespace, d)
 	}
 }
 
 // writeSnooze writes a snooze for all clients. One that cannot be written holds on this client.
-func (e *execution) writeSnooze(scope SnoozeScope, name string, d time.Duration) {
+func (e *execution) writeSnooze(set []*claimed, scope SnoozeScope, name string, d time.Duration) {
 	spread := min(max(d/snoozeSpread, leastSpread), longestSpread)
 	until := time.Now().Add(d)
 	e.Snoozes.know(scope, name, until)
-	err := e.persist(func(ctx context.Context) error {
+	err := e.persist(set, func(ctx context.Context) error {
 		if scope == SnoozesKind {
 			return db.New().SnoozeKind(ctx, e.Pool, db.SnoozeKindParams{Kind: name, For: d, Spread: spread})
 		}
 		return db.New().SnoozeNamespace(ctx, e.Pool, db.SnoozeNamespaceParams{Namespace: name, For: d, Spread: spread})
 	})
 	if err != nil {
-		e.Logger.Error("a snooze could not be written; other clients go on", "kind", e.Handler.Kind(), "workflow_id", e.workflowID, "name", name, "for", d, "error", err)
+		e.Logger.Error("a snooze could not be written; other clients go on", append(e.fields(set[0].worked), "name", name, "for", d, "error", err)...)
 	}
 	e.Snoozes.know(scope, name, until) // also for what was claimed while it was written
 }

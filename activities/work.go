@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // workOne calls Work for the one task.
@@ -47,7 +49,7 @@ func (e *execution) call(
 		}
 	}
 	if e.claim.isLost() {
-		e.observeLost(errClaimLost, set[0].worked.Namespace, len(set))
+		e.observeLost(errClaimLost, set)
 		taken.leave()
 		return alike(tasks, Outcome{Verdict: VerdictReleased})
 	}
@@ -61,7 +63,7 @@ func (e *execution) call(
 	defer cancel()
 	workCtx, end := context.WithCancelCause(workCtx)
 	defer end(nil)
-	defer func() { e.observeLost(context.Cause(workCtx), set[0].worked.Namespace, len(set)) }()
+	defer func() { e.observeLost(context.Cause(workCtx), set) }()
 	ids := make([]int64, len(set))
 	for i, one := range set {
 		ids[i] = one.worked.ID
@@ -88,7 +90,7 @@ func (e *execution) call(
 		for i := range outcomes {
 			outcomes[i].Took = took
 		}
-		e.snooze(kind, row.Namespace, outcomes) // before a slot is free for another call
+		e.snooze(set, outcomes) // before a slot is free for another call
 	})
 
 	select {
@@ -110,8 +112,7 @@ func (e *execution) call(
 	e.claim.hold()
 	go func() {
 		defer e.claim.release()
-		<-done
-		e.Logger.Warn(user.name+" returned after its attempt was closed; the result is not used", fields...)
+		e.logReturned(user, <-done, fields)
 		close(returned)
 	}()
 	return e.explain(workCtx, alike(tasks, Outcome{
@@ -119,6 +120,21 @@ func (e *execution) call(
 		Error:    fmt.Sprintf("%s did not return within %s of the end of its context", user.name, e.AbandonAfter),
 		returned: returned,
 	}), timeout)
+}
+
+// logReturned says that a call has returned whose attempt was closed before, and with what: nothing else has its errors.
+func (e *execution) logReturned(user userFunc, outcomes []Outcome, fields []any) {
+	level := slog.LevelWarn
+	for i := range outcomes {
+		if outcomes[i].Error != "" {
+			fields = append(fields, "error", shorten.Text(outcomes[i].Error, maxShownError))
+			if trace := outcomes[i].Trace; trace != "" {
+				level, fields = slog.LevelError, append(fields, "stack", trace)
+			}
+			break
+		}
+	}
+	e.Logger.Log(context.Background(), level, user.name+" returned after its attempt was closed; the result is not used", fields...)
 }
 
 // isGoingOn reports whether the call has not returned yet.

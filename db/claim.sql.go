@@ -13,7 +13,7 @@ import (
 const claimResources = `-- name: ClaimResources :many
 
 WITH o AS MATERIALIZED (
-    SELECT l.id, l.due_at, l.repeated, NOT l.repeated AND l.pending AS lost,
+    SELECT l.id, l.due_at, l.attempt, l.repeated, NOT l.repeated AND l.pending AS lost,
         CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - $2::interval, TRUE)
             ELSE l.pending AND l.attempt >= least(l.max_attempts, $7::integer) END AS exhausted
     FROM (SELECT unnest($6::bigint[]) AS id) m
@@ -54,7 +54,8 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($6::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, o.exhausted::boolean AS exhausted, CASE WHEN o.lost AND NOT o.exhausted THEN o.attempt ELSE 0 END::integer AS lost_attempt,
+    coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at
 `
 
 type ClaimResourcesParams struct {
@@ -72,9 +73,10 @@ type ClaimResourcesParams struct {
 }
 
 type ClaimResourcesRow struct {
-	Resource  Resource
-	Exhausted bool
-	WasDueAt  time.Time
+	Resource    Resource
+	Exhausted   bool
+	LostAttempt int32
+	WasDueAt    time.Time
 }
 
 // The right to call Work, for one row or many; see docs/architecture.md. Rows are named by their ids. Each statement probes the table
@@ -87,7 +89,7 @@ type ClaimResourcesRow struct {
 // A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
 // repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
 // and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
-// the outcome can be written. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+// the outcome can be written. lost_attempt is the attempt that was lost where another one begins; 0 where none was. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
 //
 // What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
 //
@@ -158,6 +160,7 @@ func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResource
 			&i.Resource.Errors,
 			&i.Resource.Carrier,
 			&i.Exhausted,
+			&i.LostAttempt,
 			&i.WasDueAt,
 		); err != nil {
 			return nil, err

@@ -7,6 +7,8 @@ package db
 
 import (
 	"context"
+
+	"time"
 )
 
 const beginInform = `-- name: BeginInform :one
@@ -14,6 +16,7 @@ const beginInform = `-- name: BeginInform :one
 WITH lost AS (
     UPDATE delta_inform SET ended_at = now(), error = 'its worker was lost'
     WHERE kind = $1 AND shard = $2 AND run_id = $6 AND ended_at IS NULL AND $6::text <> ''
+    RETURNING attempt, ended_at - started_at AS lasted
 ),
 trimmed AS (
     DELETE FROM delta_inform WHERE kind = $1 AND shard = $2
@@ -21,7 +24,8 @@ trimmed AS (
 )
 INSERT INTO delta_inform (kind, shard, trigger, full_listing, workflow_id, run_id, attempt)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-RETURNING id
+RETURNING id, (SELECT coalesce(max(l.attempt), 0) FROM lost l)::integer AS lost_attempt,
+    (SELECT coalesce(max(l.lasted), '0') FROM lost l)::interval AS lost_after
 `
 
 type BeginInformParams struct {
@@ -35,10 +39,16 @@ type BeginInformParams struct {
 	Kept        int32
 }
 
+type BeginInformRow struct {
+	ID          int64
+	LostAttempt int32
+	LostAfter   time.Duration
+}
+
 // The history of passes.
-// An earlier try of the same run that did not end has lost its worker. It was of the same shard: the passes of other shards, a hundred of each, are not
-// read.
-func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParams) (int64, error) {
+// An earlier try of the same run that did not end has lost its worker: lost_attempt is which try that was, 0 where there was none. It was of the
+// same shard: the passes of other shards, a hundred of each, are not read.
+func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParams) (BeginInformRow, error) {
 	row := db.QueryRow(ctx, beginInform,
 		arg.Kind,
 		arg.Shard,
@@ -49,9 +59,9 @@ func (q *Queries) BeginInform(ctx context.Context, db DBTX, arg BeginInformParam
 		arg.Attempt,
 		arg.Kept,
 	)
-	var id int64
-	err := row.Scan(&id)
-	return id, err
+	var i BeginInformRow
+	err := row.Scan(&i.ID, &i.LostAttempt, &i.LostAfter)
+	return i, err
 }
 
 const endInform = `-- name: EndInform :exec

@@ -140,7 +140,7 @@ func (q *Queries) MeasureDue(ctx context.Context, db DBTX, most int64) ([]Measur
 }
 
 const measurePasses = `-- name: MeasurePasses :many
-SELECT s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval,
+SELECT s.kind, s.inform_interval, s.inform_jitter, s.inform_schedule, s.full_listing_interval,
     coalesce(max(s.age) FILTER (WHERE s.is_listed), '-1 second')::interval AS age,
     coalesce(max(s.behind) FILTER (WHERE s.runs), '0')::interval AS behind,
     coalesce(max(s.behind) FILTER (WHERE s.runs AND s.error <> ''), '0')::interval AS behind_failing,
@@ -148,7 +148,7 @@ SELECT s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval,
     count(*) FILTER (WHERE s.runs AND s.error <> '') AS failing,
     (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = s.kind AND w.decision IS NULL)::bigint AS withheld
 FROM (
-    SELECT c.name AS kind, c.inform_interval, c.inform_schedule, c.full_listing_interval, o.failed_at, coalesce(o.error, '') AS error,
+    SELECT c.name AS kind, c.inform_interval, c.inform_jitter, c.inform_schedule, c.full_listing_interval, o.failed_at, coalesce(o.error, '') AS error,
         CASE WHEN o.succeeded_at IS NOT NULL THEN greatest(now() - o.succeeded_at, '0') END AS age,
         greatest(now() - coalesce(o.succeeded_at, greatest(c.informs_since, n.named_at)), '0') AS behind,
         greatest(now() - greatest(o.succeeded_at, c.informs_since, n.named_at), '0') AS waited,
@@ -159,7 +159,7 @@ FROM (
     CROSS JOIN LATERAL (SELECT CASE WHEN o.shard <> '' THEN o.named_at END AS named_at) n
     WHERE NOT c.lists_nothing
 ) s
-GROUP BY s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval
+GROUP BY s.kind, s.inform_interval, s.inform_jitter, s.inform_schedule, s.full_listing_interval
 HAVING count(s.age) + count(s.failed_at) > 0 OR s.inform_schedule IS NOT NULL OR greatest(s.inform_interval, s.full_listing_interval) > '0'
 ORDER BY s.kind
 `
@@ -167,6 +167,7 @@ ORDER BY s.kind
 type MeasurePassesRow struct {
 	Kind                string
 	InformInterval      time.Duration
+	InformJitter        *time.Duration
 	InformSchedule      []byte
 	FullListingInterval time.Duration
 	Age                 time.Duration
@@ -196,6 +197,7 @@ func (q *Queries) MeasurePasses(ctx context.Context, db DBTX) ([]MeasurePassesRo
 		if err := rows.Scan(
 			&i.Kind,
 			&i.InformInterval,
+			&i.InformJitter,
 			&i.InformSchedule,
 			&i.FullListingInterval,
 			&i.Age,

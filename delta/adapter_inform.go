@@ -16,7 +16,7 @@ func (a *controllerAdapter[T]) ListsNothing() bool { return a.listsNothing }
 
 func (a *controllerAdapter[T]) Inform(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed {
 	out := make(chan activities.Listed)
-	listing := &listing{kind: a.kind, failed: make(chan struct{})}
+	listing := &listing{failed: make(chan struct{})}
 	ctx = context.WithValue(ctx, listingKey{}, listing)
 	go func() {
 		defer close(out)

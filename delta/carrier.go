@@ -18,8 +18,8 @@ const (
 	maxCarriedHeaders = 16 << 10
 )
 
-// carrier has the values that an inform carries to the Work of the generation that it makes. It is in a column of its own, a line for each of its values: JSON
-// was larger, and took longer to write and to read than all else that is done for a span.
+// carrier has the values that an inform carries to the Work of the generation that it makes. It is in a column of its own, a line for each of its values, of which
+// that of a traceparent has no name: JSON was larger, and took longer to write and to read than all else that is done for a span.
 type carrier struct {
 	// span has the values that Telemetry.Inject has set, such as "traceparent: 00-...".
 	span map[string]string
@@ -53,7 +53,10 @@ func readCarrier(stored string) (c carrier, err error) {
 	for line := range strings.SplitSeq(stored, "\n") {
 		name, value, ok := strings.Cut(line, separator)
 		if !ok {
-			return c, fmt.Errorf("the row's carrier has a line without %q", separator)
+			name = traceparent
+			if value, err = unpackTraceparent(line); err != nil {
+				return c, err
+			}
 		}
 		encoded, isHeader := strings.CutPrefix(name, headerLine)
 		if !isHeader {
@@ -130,10 +133,20 @@ func (i *injection) add(name, value string) {
 		i.refused = name
 	case i.size > maxCarriedSpan:
 	case i.lines == "":
-		i.lines = name + separator + value
+		i.lines = lineOf(name, value)
 	default:
-		i.lines += "\n" + name + separator + value
+		i.lines += "\n" + lineOf(name, value)
 	}
+}
+
+// lineOf is the line of a value.
+func lineOf(name, value string) string {
+	if name == traceparent {
+		if packed, ok := packTraceparent(value); ok {
+			return packed
+		}
+	}
+	return name + separator + value
 }
 
 // isStorable reports whether a value of Inject can be a line of its own.

@@ -39,8 +39,9 @@ type Config struct {
 
 	// TemporalOptions changes the options of the connection that the client makes, after the environment configuration and before it
 	// connects: interceptors, a MetricsHandler, a data converter with a codec, credentials. It is called by NewClient, for its ContextPropagators
-	// where those below are nil, and whenever the client connects, since Start can be tried again: make what may exist only once outside of it. It
-	// must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with Temporal, whose options
+	// where those below are nil, and whenever the client connects, since Start can be tried again: make what may exist only once outside of it. NewClient
+	// does not fail where the environment configuration cannot be read, because informs need no Temporal: the function gets options without it then, and
+	// Start returns the error. It must leave Namespace as it is, which TemporalNamespace sets, and HostPort not empty. It must not be set together with Temporal, whose options
 	// are the caller's.
 	//
 	// Defaults to none: the options are those of the environment configuration.
@@ -51,9 +52,11 @@ type Config struct {
 	// Defaults to zap, at level warn and above, to standard output.
 	Logger *slog.Logger
 
-	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. Calls come
-	// one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, or 32 MiB of them, more are dropped, and
-	// counted in the log and by Telemetry. Stop waits a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too.
+	// ErrorHandler is called after an attempt, or a pass of an informer, has failed and that was written: to report it elsewhere. That of an attempt or
+	// a pass whose worker was lost comes from the client that takes it up again. Calls come one by one, on a goroutine of their own, so no attempt waits for them; where 1000 wait, or 32 MiB of them, more are dropped, and
+	// counted in the log and by Telemetry. Stop waits a second for what is left. A panic is logged. A pass whose shards could not be named has failed, too,
+	// and so has a run that is refused, such as of a shard that there is not. An attempt that failed after its resource had gone on without it is
+	// a Failure with IsSuperseded.
 	//
 	// Defaults to nil: failures are in the log, on the row, and in the events.
 	ErrorHandler func(ctx context.Context, failure Failure)

@@ -114,6 +114,11 @@ func (c *Client) optionsOfConnection() (client.Options, error) {
 	if err != nil {
 		return options, fmt.Errorf("the environment configuration for Temporal: %w", err)
 	}
+	return c.completeOptions(options)
+}
+
+// completeOptions are options of the environment configuration with what Delta sets, as the user changes them.
+func (c *Client) completeOptions(options client.Options) (client.Options, error) {
 	setDefault(&options.HostPort, client.DefaultHostPort)
 	options.Namespace = cmp.Or(c.config.TemporalNamespace, options.Namespace, client.DefaultNamespace)
 	options.Logger = TemporalLogger(c.config.Logger)

@@ -179,7 +179,8 @@ func (d *dispatcher) isWithoutAttributes(ref activities.Ref, err error) bool {
 		return false
 	}
 	if d.ref().SearchAttributes {
-		d.log.Warn("Temporal refuses the search attributes of Delta: workflows are started without, and the UI cannot filter by them", "error", err)
+		d.log.Warn("Temporal refuses the search attributes of Delta: workflows are started without, and the UI cannot filter by them",
+			"kind", d.kind, "error", err)
 	}
 	d.dropAttributes()
 	return true

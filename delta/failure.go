@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/shorten"
 )
 
 // Failure is an attempt, or a pass of an informer, that has failed.
@@ -18,10 +19,11 @@ type Failure struct {
 	Operation Operation
 	// Kind is that of the object.
 	Kind string
-	// Resource is the row after the failure was written; nil for a listing.
+	// Resource is the row after the failure was written, or, where the row has nothing of it (IsSuperseded), as it was claimed; nil for a listing.
 	Resource *deltatype.ResourceRow
-	// Attempt is the attempt's number within its generation; 0 for a listing.
-	Attempt int
+	// Generation is that of the attempt, and Attempt its number within the generation; 0 for a listing.
+	Generation int64
+	Attempt    int
 	// Err is what the controller has returned, a *[PanicError], or what Delta says of an attempt that was cut off or lost. It is not nil.
 	Err error
 	// IsPanic reports whether the controller panicked; Stack is the stack of that.
@@ -29,6 +31,10 @@ type Failure struct {
 	Stack   string
 	// IsDegraded reports whether the resource has degraded by it.
 	IsDegraded bool
+	// IsSuperseded reports whether the resource had gone on without the attempt: to a newer generation, which leaves its error on the row, or by a
+	// deletion, another claim, or a transaction with CompleteTx that was committed, which leave nothing. Such a failure changes nothing, but it may be a
+	// panic.
+	IsSuperseded bool
 	// RunID names the run of the informer, and Shard its shard, for a listing.
 	RunID, Shard string
 	// Duration is how long the call took, a WorkBatch for all of its resources together, or the pass.
@@ -36,14 +42,17 @@ type Failure struct {
 	// Time is when the client saw it written.
 	Time time.Time
 
+	// text is that of Err, as it was read when the call ended: methods of Err may be user code, which is not called again.
+	text string
 	// pass is the pass that has failed, for the log; nil for an attempt.
 	pass *activities.PassObservation
 }
 
 func failureOf(o *activities.Observation, row *deltatype.ResourceRow) Failure {
 	f := Failure{
-		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Attempt: row.Attempt, Err: o.Err, IsPanic: o.Trace != "",
-		Stack: o.Trace, IsDegraded: o.IsDegraded, Duration: o.Took, Time: time.Now().UTC(),
+		Operation: OperationWork, Kind: row.ObjectKind, Resource: row, Generation: o.Generation, Attempt: o.Attempt, Err: o.Err, IsPanic: o.Trace != "",
+		Stack: o.Trace, IsDegraded: o.IsDegraded, IsSuperseded: o.IsUnwritten || row.Generation != o.Generation, Duration: o.Took, Time: time.Now().UTC(),
+		text: o.Error,
 	}
 	if o.IsFinalizing {
 		f.Operation = OperationFinalize
@@ -60,10 +69,18 @@ func failureOfPass(p *activities.PassObservation) Failure {
 		Operation: OperationList, Kind: p.Kind, Err: guardError(p.Err), RunID: p.RunID, Shard: p.Shard, Duration: p.Took, Time: time.Now().UTC(),
 		pass: p,
 	}
+	f.text = shorten.Error(f.Err, maxErrorText)
 	if panicked := new(PanicError); errors.As(f.Err, &panicked) {
 		f.IsPanic, f.Stack = true, panicked.Stack
 	}
 	return f
+}
+
+// attempted is the row with the generation and the attempt that have failed, for the log: the row may have gone on.
+func (f *Failure) attempted() *deltatype.ResourceRow {
+	row := *f.Resource
+	row.Generation, row.Attempt = f.Generation, f.Attempt
+	return &row
 }
 
 // guardError returns err, or a *PanicError in its place if its methods panic. They may be user code, such as an Unwrap of a nil pointer, and would
@@ -195,21 +212,26 @@ func (f *failures) hand() {
 }
 
 func (f *failures) handOne(failure Failure) {
+	ctx := f.contextOf(&failure)
 	defer func() {
 		if v := recover(); v != nil {
-			f.client.config.Logger.Error("the ErrorHandler panicked", "panic", v, "stack", string(debug.Stack()))
+			Logger(ctx).Error("the ErrorHandler panicked", "panic", v, "stack", string(debug.Stack()))
 		}
 	}()
-	ctx := f.client.inContext(f.client.stopping)
+	f.client.config.ErrorHandler(ctx, failure)
+}
+
+// contextOf is the context that the ErrorHandler gets: its Logger has the fields of the failure.
+func (f *failures) contextOf(failure *Failure) context.Context {
 	call := &Call{Operation: failure.Operation, Kind: failure.Kind}
 	if failure.Resource != nil {
-		call.Resources = []*deltatype.ResourceRow{failure.Resource}
+		call.Resources = []*deltatype.ResourceRow{failure.attempted()}
 	} else {
 		call.Pass = &PassCall{
 			WorkflowID: failure.pass.WorkflowID, RunID: failure.RunID, Attempt: int(failure.pass.Attempt), Options: InformOptions{Shard: failure.Shard},
 		}
 	}
-	f.client.config.ErrorHandler(context.WithValue(ctx, callKey{}, call), failure)
+	return context.WithValue(f.client.inContext(f.client.stopping), callKey{}, call)
 }
 
 // close logs what was not logged yet, and waits for the ErrorHandler, for a while.

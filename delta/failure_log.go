@@ -36,8 +36,18 @@ type failureLog struct {
 
 // failureKey is what failures are counted by.
 type failureKey struct {
-	kind  string
-	level slog.Level
+	kind string
+	// isPass is true for passes of the kind's informer.
+	isPass bool
+	level  slog.Level
+}
+
+// summary says that failures were counted which have no lines of their own.
+func (k failureKey) summary() string {
+	if k.isPass {
+		return "more passes of the kind's informer have failed; they have no lines of their own"
+	}
+	return "more attempts of the kind have failed; they have no lines of their own"
 }
 
 // failureCounts are those of a window.
@@ -52,6 +62,8 @@ func levelOf(f Failure) slog.Level {
 	switch {
 	case f.IsPanic:
 		return slog.LevelError
+	case f.IsSuperseded:
+		return slog.LevelInfo
 	case f.IsDegraded, f.Operation == OperationFinalize, f.Operation == OperationList:
 		return slog.LevelWarn
 	}
@@ -59,13 +71,22 @@ func levelOf(f Failure) slog.Level {
 }
 
 func (l *failureLog) add(f Failure) {
-	key := failureKey{f.Kind, levelOf(f)}
+	key := failureKey{f.Kind, f.Operation == OperationList, levelOf(f)}
 	if !l.client.config.Logger.Enabled(context.Background(), key.level) {
 		return
 	}
+	f.text = f.errorText()
 	if l.count(key, f) {
 		l.line(key.level, f)
 	}
+}
+
+// errorText is the text of the error, cut. It is made under no lock, because it may have to ask the error, which may be user code.
+func (f *Failure) errorText() string {
+	if f.text == "" {
+		return shorten.Error(f.Err, maxErrorText)
+	}
+	return shorten.Text(f.text, maxErrorText)
 }
 
 // count takes a failure into its window, and reports whether it has a line of its own.
@@ -86,9 +107,8 @@ func (l *failureLog) count(key failureKey, f Failure) (ownLine bool) {
 		return true
 	}
 	w.counted++
-	text := shorten.Error(f.Err, maxErrorText)
-	if _, known := w.byError[text]; known || len(w.byError) < maxCountedErrors {
-		w.byError[text]++
+	if _, known := w.byError[f.text]; known || len(w.byError) < maxCountedErrors {
+		w.byError[f.text]++
 	}
 	return false
 }
@@ -105,8 +125,7 @@ func (l *failureLog) end(key failureKey, w *failureCounts) {
 	common := commonest(w.byError)
 	l.mu.Unlock()
 	if counted > 0 {
-		l.client.config.Logger.Log(context.Background(), key.level, "more attempts of the kind have failed; they have no lines of their own",
-			"kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
+		l.client.config.Logger.Log(context.Background(), key.level, key.summary(), "kind", key.kind, "failures", counted, "within", l.window.String(), "errors", common)
 	}
 }
 
@@ -137,12 +156,12 @@ func (l *failureLog) line(level slog.Level, f Failure) {
 		fields = f.pass.LogFields()
 	}
 	if f.Resource != nil {
-		fields = append(l.client.fields(f.Resource), "max_attempts", f.Resource.MaxAttempts)
+		fields = append(l.client.fields(f.attempted()), "max_attempts", f.Resource.MaxAttempts)
 		if f.Resource.DueAt != nil {
 			fields = append(fields, "due_at", *f.Resource.DueAt)
 		}
 	}
-	fields = append(fields, "error", shorten.Error(f.Err, maxErrorText))
+	fields = append(fields, "error", f.text)
 	if f.IsPanic {
 		fields = append(fields, "stack", f.Stack)
 	}
@@ -152,6 +171,8 @@ func (l *failureLog) line(level slog.Level, f Failure) {
 // messageOf says what has failed, and what follows.
 func messageOf(f Failure) string {
 	switch {
+	case f.IsSuperseded:
+		return "an attempt failed after its resource had gone on without it; nothing follows from it"
 	case f.Operation == OperationList:
 		return "a pass of the informer failed; its cursor stays, and nothing is marked deleted"
 	case f.Operation == OperationFinalize:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -111,6 +112,108 @@ func TestWhatFailsInMassesIsCountedForTenSeconds(t *testing.T) {
 	})
 }
 
+func TestPassesThatFailInMassesAreNotCalledAttempts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var logs linesBuffer
+		l := newFailureLog(&logs)
+		for range loggedFailures + 2 {
+			l.add(Failure{Operation: OperationList, Kind: "page", Err: errors.New("503")})
+			degraded := failed("page", "z", errors.New("429"))
+			degraded.IsDegraded = true
+			l.add(degraded) // of the same level
+		}
+		require.Len(t, logs.take(t), 2*loggedFailures)
+		l.flush()
+		summaries := map[any]any{}
+		for _, line := range logs.take(t) {
+			require.EqualValues(t, 2, line["failures"])
+			summaries[line["msg"]] = line["errors"]
+		}
+		require.Equal(t, map[any]any{
+			"more passes of the kind's informer have failed; they have no lines of their own": []any{"2 × 503"},
+			"more attempts of the kind have failed; they have no lines of their own":          []any{"2 × 429"},
+		}, summaries)
+	})
+}
+
+// askingError is an error of user code that would wait for ever if it logged while the log has its lock.
+type askingError struct {
+	log   *failureLog
+	asked *int
+}
+
+func (e askingError) Error() string {
+	*e.asked++
+	if !e.log.mu.TryLock() {
+		return "the log has its lock"
+	}
+	defer e.log.mu.Unlock()
+	return fmt.Sprintf("%d windows are open", len(e.log.windows))
+}
+
+// panickingError is one whose method panics.
+type panickingError struct{}
+
+func (panickingError) Error() string { panic("no text") }
+
+func TestMethodsOfErrorsAreCalledUnderNoLockOfTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var logs linesBuffer
+		l := newFailureLog(&logs)
+		asked := 0
+		for range loggedFailures + 1 {
+			l.add(failed("page", "x", askingError{l, &asked}))
+		}
+		require.Equal(t, loggedFailures+1, asked)
+		l.add(failed("page", "x", panickingError{}))
+		known := failed("page", "x", askingError{l, &asked})
+		known.text = "as it was when the call ended"
+		l.add(known)
+		require.Equal(t, loggedFailures+1, asked, "an error that was asked is not asked again")
+		_ = logs.take(t)
+		l.flush()
+		lines := logs.take(t)
+		require.Len(t, lines, 1)
+		require.EqualValues(t, 3, lines[0]["failures"])
+		require.ElementsMatch(t, []any{
+			"1 × 1 windows are open", "1 × as it was when the call ended",
+			"1 × an error of type delta.panickingError, whose methods panic: no text",
+		}, lines[0]["errors"])
+	})
+}
+
+// The row may have gone on when the failure is logged: to the next attempt, or to a newer generation.
+func TestALineOfAFailureHasTheGenerationAndAttemptThatFailed(t *testing.T) {
+	t.Parallel()
+	var logs linesBuffer
+	l := newFailureLog(&logs)
+	row := &deltatype.ResourceRow{ObjectKind: "page", ObjectID: "x", Namespace: "tenant", Generation: 4, Attempt: 2}
+	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "lost"}, Generation: 4, Attempt: 1}, row))
+	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "old"}, Generation: 3, Attempt: 7}, row))
+	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "gone"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
+	l.add(failureOf(&activities.Observation{Outcome: activities.Outcome{Error: "no", Trace: "main.go"}, Generation: 4, Attempt: 2, IsUnwritten: true}, row))
+	const superseded = "an attempt failed after its resource had gone on without it; nothing follows from it"
+	lines := logs.take(t)
+	require.Len(t, lines, 4)
+	for i, want := range []struct {
+		level, msg, err     string
+		generation, attempt int
+	}{
+		{"INFO", "an attempt failed; it is tried again", "lost", 4, 1},
+		{"INFO", superseded, "old", 3, 7},
+		{"INFO", superseded, "gone", 4, 2},
+		{"ERROR", superseded, "no", 4, 2},
+	} {
+		require.Equal(t, want.level, lines[i]["level"])
+		require.Equal(t, want.msg, lines[i]["msg"])
+		require.Equal(t, want.err, lines[i]["error"])
+		require.EqualValues(t, want.generation, lines[i]["generation"])
+		require.EqualValues(t, want.attempt, lines[i]["attempt"])
+	}
+}
+
 // Errors that are all different, such as with an id in their text, take no more memory than some.
 func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 	t.Parallel()
@@ -124,7 +227,7 @@ func TestTheErrorsThatAreCountedAreBounded(t *testing.T) {
 			l.add(failed("page", "x", errors.New("one too many")))
 			l.add(failed("page", "x", fmt.Errorf("odd %d", loggedFailures)))
 		}
-		require.Len(t, l.windows[failureKey{"page", slog.LevelInfo}].byError, maxCountedErrors)
+		require.Len(t, l.windows[failureKey{kind: "page", level: slog.LevelInfo}].byError, maxCountedErrors)
 		_ = logs.take(t)
 		l.flush()
 		lines := logs.take(t)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -110,6 +111,52 @@ func testFailures[M mode](t *testing.T) {
 	require.True(t, logs.has(append(fields, "level=WARN", "degraded", "object_id=hopeless")...))
 	require.True(t, logs.has("msg=handled", "object_id=fails "), "the handler's context has a logger")
 	until(t, func() bool { return logs.has("level=ERROR", "the ErrorHandler panicked", "the handler panics too") })
+}
+
+// The row has nothing of them, so nothing else would show a panic.
+func TestFailuresOfWhatWentOnAreGivenToTheErrorHandler(t *testing.T) {
+	t.Parallel()
+	inBothModes(t, testSupersededFailures[single], testSupersededFailures[batches])
+}
+
+func testSupersededFailures[M mode](t *testing.T) {
+	h := newHarness(t)
+	var logs logBuffer
+	var failures handed
+	work := func(ctx context.Context, r *delta.Resource[loose[M]]) error {
+		switch r.ObjectID {
+		case "completed":
+			err := pgx.BeginFunc(ctx, h.Pool, func(tx pgx.Tx) error { return r.CompleteTx(ctx, tx) })
+			if err != nil {
+				return err
+			}
+		case "removed":
+			if _, err := h.Pool.Exec(ctx, "DELETE FROM delta_resource WHERE id = $1", r.ID); err != nil {
+				return err
+			}
+		}
+		panic("too late")
+	}
+	config := h.config(with(&controller[loose[M]]{work: work}))
+	config.Logger = logs.logger()
+	config.ErrorHandler = func(ctx context.Context, f delta.Failure) { failures.take(ctx, f) }
+	c := h.start(config)
+	for _, id := range []string{"completed", "removed"} {
+		_, err := c.Inform(t.Context(), loose[M]{Key: id}, nil)
+		require.NoError(t, err)
+		until(t, func() bool { return len(failures.of(id)) > 0 }, id)
+		f := failures.of(id)[0]
+		require.True(t, f.IsSuperseded, id)
+		require.True(t, f.IsPanic, id)
+		require.Contains(t, f.Stack, "failure_test.go", id)
+		require.EqualValues(t, 1, f.Generation, id)
+		require.Equal(t, 1, f.Attempt, id)
+		require.True(t, logs.has("level=ERROR", "after its resource had gone on without it", "object_id="+id+" ", "generation=1 ", "attempt=1 ", "failure_test.go"), id)
+	}
+	row := h.row("loose", "completed")
+	require.Equal(t, deltatype.ResourceStateSynced, row.State)
+	require.Empty(t, row.Errors)
+	require.Len(t, failures.of("completed"), 1)
 }
 
 func TestFailuresInMassesAreCountedRatherThanLoggedOneByOne(t *testing.T) {

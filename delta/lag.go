@@ -13,16 +13,15 @@ const maxCalendarGrace = 24 * time.Hour
 // runTimes say when the informer of a kind runs by itself.
 type runTimes struct {
 	interval, full time.Duration
-	spec           *ScheduleSpec
+	// jitter is how late a run by an interval may be at random, as [every] takes it.
+	jitter *time.Duration
+	// spec is the calendar of a kind that has one, with a jitter of its own.
+	spec *ScheduleSpec
 }
 
-func decodeRunTimes(interval, full time.Duration, spec []byte) (runTimes, error) {
-	decoded, err := decodeSpec(spec)
-	return runTimes{interval: interval, full: full, spec: decoded}, err
-}
-
-// due is the latest time by which there must have been a success since: what succeeded before it only has missed a run. Half of the time between
-// two runs is for a pass that takes its time. It is zero where there is no such time, as for a kind that is listed only on request.
+// due is the latest time by which there must have been a success since: what succeeded before it only has missed a run. A run within its jitter has not
+// been missed, and half of the time between two runs is for a pass that takes its time. It is zero where there is no such time, as for a kind that is
+// listed only on request.
 func (r runTimes) due(now time.Time) time.Time {
 	interval := r.interval
 	if interval <= 0 {
@@ -32,7 +31,8 @@ func (r runTimes) due(now time.Time) time.Time {
 	case r.spec != nil:
 		return dueByCalendar(r.spec, now)
 	case interval > 0:
-		return now.Add(-interval - max(interval/2, lateGrace))
+		jitter := min(every(interval, r.jitter).Jitter, interval) // Temporal never has a run begin after the time of the next
+		return now.Add(-interval - jitter - max(interval/2, lateGrace))
 	}
 	return time.Time{}
 }
@@ -83,10 +83,11 @@ func lagOf(due, now, since time.Time, lastSuccess *time.Time, failure string, is
 // measurePass computes from what was read of a kind how its listings stand. The lag is that of [KindStatus]: of all shards the one is furthest
 // behind whose success is longest ago, or that of those which fail.
 func measurePass(p *db.MeasurePassesRow, now time.Time) (LastPassMeasurement, error) {
-	times, err := decodeRunTimes(p.InformInterval, p.FullListingInterval, p.InformSchedule)
+	spec, err := decodeSpec(p.InformSchedule)
 	if err != nil {
 		return LastPassMeasurement{}, fmt.Errorf("kind %q: %w", p.Kind, err)
 	}
+	times := runTimes{interval: p.InformInterval, full: p.FullListingInterval, jitter: p.InformJitter, spec: spec}
 	m := LastPassMeasurement{
 		Kind: p.Kind, Failing: p.Failing, Withheld: p.Withheld,
 		Lag: max(lag(times.due(now), now, p.Behind, p.Waited, false), p.BehindFailing),
@@ -103,7 +104,7 @@ func (k *KindStatus) measureLag(now time.Time) {
 	if k.ListsNothing {
 		return
 	}
-	due := runTimes{interval: k.InformInterval, full: k.FullListingInterval, spec: k.InformSchedule}.due(now)
+	due := runTimes{interval: k.InformInterval, full: k.FullListingInterval, jitter: k.informJitter, spec: k.InformSchedule}.due(now)
 	// Where there are shards, this is about naming them.
 	k.Lag = lagOf(due, now, k.informsSince, k.LastSuccess, k.InformError, k.InformerPaused)
 	named := false
@@ -131,7 +132,7 @@ func (k *KindStatus) measureLag(now time.Time) {
 
 // forgetSince leaves out what only the lag is computed from, so that callers can compare what they are given.
 func (k *KindStatus) forgetSince() {
-	k.informsSince = time.Time{}
+	k.informsSince, k.informJitter = time.Time{}, nil
 	for i := range k.Shards {
 		k.Shards[i].namedSince = time.Time{}
 	}

@@ -71,6 +71,11 @@ func TestAListingThatLeavesOutAPassIsBehind(t *testing.T) {
 	for _, kind := range []string{"slow", "asked", "unset", "nothing"} {
 		require.Zero(t, h.kindStatus(c, kind).Lag, kind)
 	}
+	h.exec(`update delta_controller set inform_jitter = '50 minutes' where name = 'late'`)
+	require.Zero(t, h.kindStatus(c, "late").Lag, "the run may be late by its jitter")
+	h.exec(`update delta_controller set inform_jitter = '20 hours' where name = 'late'`)
+	h.exec(`update delta_shard set succeeded_at = now() - interval '155 minutes' where kind = 'late'`)
+	require.Positive(t, h.kindStatus(c, "late").Lag, "Temporal has no run begin after the time of the next")
 
 	// A kind with shards is as far behind as the worst of those that are named.
 	h.exec(`insert into delta_controller (name, inform_interval) values ('sharded', '1 hour')`)

@@ -368,7 +368,7 @@ func TestFailInformIsNeverSilent(t *testing.T) {
 	require.True(t, log.has(`level=ERROR msg="delta.FailInform was called with a context that is not that of an informer`) && log.has(`error="from Work"`))
 
 	delta.FailInform(listed, errors.New("afterwards"))
-	require.True(t, log.has(`level=ERROR msg="delta.FailInform came too late`) && log.has("kind=mirror error=afterwards"))
+	require.True(t, log.has(`level=ERROR msg="delta.FailInform came too late`) && log.has("kind=mirror workflow_id=") && log.has("error=afterwards"))
 }
 
 // decorated is a controller around another one.

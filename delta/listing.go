@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -27,15 +26,15 @@ func FailInform(ctx context.Context, err error) {
 	}
 	listing, ok := ctx.Value(listingKey{}).(*listing)
 	if !ok {
-		loggerOf(ctx).Error("delta.FailInform was called with a context that is not that of an informer: no pass has failed", "error", err)
+		Logger(ctx).Error("delta.FailInform was called with a context that is not that of an informer: no pass has failed", "error", err)
 		return
 	}
 	switch ended, before := listing.fail(err); {
 	case ended && before == nil:
-		loggerOf(ctx).Error("delta.FailInform came too late: the listing had ended, and counts as complete. Call it before the channel is closed",
-			"kind", listing.kind, "error", err)
+		Logger(ctx).Error("delta.FailInform came too late: the listing had ended, and counts as complete. Call it before the channel is closed",
+			"error", err)
 	case before != nil && !errors.Is(err, ctx.Err()): // the end of the context is what the pass failed with
-		loggerOf(ctx).Warn("delta.FailInform: the listing had failed before", "kind", listing.kind, "error", err, "failed_with", before)
+		Logger(ctx).Warn("delta.FailInform: the listing had failed before", "error", err, "failed_with", before)
 	}
 }
 
@@ -51,7 +50,7 @@ const maxCursorBytes = 64 << 10
 func SetCursor(ctx context.Context, cursor string) {
 	listing, ok := ctx.Value(listingKey{}).(*listing)
 	if !ok {
-		loggerOf(ctx).Error("delta.SetCursor was called with a context that is not that of an informer: no cursor was set")
+		Logger(ctx).Error("delta.SetCursor was called with a context that is not that of an informer: no cursor was set")
 		return
 	}
 	if len(cursor) > maxCursorBytes || !utf8.ValidString(cursor) || strings.ContainsRune(cursor, 0) {
@@ -60,24 +59,14 @@ func SetCursor(ctx context.Context, cursor string) {
 		return
 	}
 	if !listing.setCursor(cursor) {
-		loggerOf(ctx).Error("delta.SetCursor came too late: the listing had ended, and no cursor was set. Call it before the listing ends",
-			"kind", listing.kind)
+		Logger(ctx).Error("delta.SetCursor came too late: the listing had ended, and no cursor was set. Call it before the listing ends")
 	}
-}
-
-// loggerOf is that of the client whose informer has the context.
-func loggerOf(ctx context.Context) *slog.Logger {
-	if client, err := ClientFromContextSafely(ctx); err == nil {
-		return client.config.Logger
-	}
-	return slog.Default()
 }
 
 type listingKey struct{}
 
 // listing is one pass, as far as the informer that has its context can decide it.
 type listing struct {
-	kind string
 	// failed is closed when the informer says that it failed.
 	failed chan struct{}
 

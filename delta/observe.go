@@ -7,6 +7,10 @@ import (
 
 // observe hands on how a resource has changed, to those that want it. As a rule nothing does, and the row is not even made.
 func (c *Client) observe(o activities.Observation) {
+	if o.IsUnwritten {
+		c.observeSuperseded(&o)
+		return
+	}
 	c.figures.count(&o)
 	c.recordAttempt(&o)
 	category := categoryOf(o.Verdict)
@@ -16,7 +20,7 @@ func (c *Client) observe(o activities.Observation) {
 	}
 	row, err := o.Row()
 	if err != nil {
-		c.config.Logger.Error("a row cannot be read; no event is sent", "error", err)
+		c.logUnreadable(&o, err)
 		return
 	}
 	event := Event{Resource: row, EventCategory: category, Duration: o.Took, Wait: o.Waited}
@@ -26,6 +30,22 @@ func (c *Client) observe(o activities.Observation) {
 		c.failures.add(failure)
 	}
 	c.events.publish(event)
+}
+
+// observeSuperseded hands on a failure of which the row has nothing. It is no event, and metrics count attempts whose outcome was written.
+func (c *Client) observeSuperseded(o *activities.Observation) {
+	row, err := o.Row()
+	if err != nil {
+		c.logUnreadable(o, err)
+		return
+	}
+	c.failures.add(failureOf(o, row))
+}
+
+// logUnreadable says that a row cannot be read of which there is something to say.
+func (c *Client) logUnreadable(o *activities.Observation, err error) {
+	c.config.Logger.Error("a row cannot be read: no event is sent, and no failure is given to the ErrorHandler",
+		"kind", o.Kind, "namespace", o.Namespace, "generation", o.Generation, "attempt", o.Attempt, "attempt_error", o.Error, "error", err)
 }
 
 // observeInform hands on an inform that has changed nothing.

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/proto"
 )
@@ -24,8 +26,11 @@ type propagators struct {
 func (c *Client) findPropagators() (propagators, error) {
 	found := propagators{field: "Config.ContextPropagators", all: c.config.ContextPropagators}
 	if found.all == nil && c.config.TemporalOptions != nil {
-		options, err := c.optionsOfConnection()
+		options, err := envconfig.LoadDefaultClientOptions()
 		if err != nil {
+			options = client.Options{} // a program that only informs needs no Temporal; calls that connect say what is wrong
+		}
+		if options, err = c.completeOptions(options); err != nil {
 			return found, err
 		}
 		found = propagators{field: "Config.TemporalOptions: ContextPropagators", all: options.ContextPropagators}

@@ -2,6 +2,8 @@ package delta_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -63,4 +65,24 @@ func TestAPropagatorThatIsWrongIsNamedByWhereItWasGiven(t *testing.T) {
 		require.ErrorAs(t, err, &input)
 		require.Equal(t, wanted, input.Field)
 	}
+}
+
+// A program that only informs needs no Temporal, so what is wrong with the configuration of its connection is said by what connects.
+func TestPropagatorsOfTheConnectionAreFoundWithoutTheEnvironmentConfiguration(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "temporal.toml")
+	require.NoError(t, os.WriteFile(broken, []byte("[profile"), 0o600))
+	h := newHarness(t)
+	found := make(chan string, 10)
+	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
+		tenant, _ := ctx.Value(tenantKey{}).(string)
+		found <- tenant
+		return nil
+	}}))
+	config.ContextPropagators = []workflow.ContextPropagator{tenants{}}
+	h.start(config)
+	t.Setenv("TEMPORAL_CONFIG_FILE", broken)
+	_, err := h.client(h.dialling(h.config())).Inform(ofTenant("acme"), account{Name: "ann"}, nil)
+	require.NoError(t, err)
+	require.Equal(t, "acme", receive(t, found))
+	require.ErrorContains(t, h.client(h.dialling(h.config(with(&controller[account]{})))).Start(t.Context()), "the environment configuration for Temporal")
 }

@@ -82,7 +82,10 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7}, h.states("regional"), "half a listing finds nothing gone")
 
 	outside.change(func() { outside.all["eu"], outside.given = append(names("e", 3), "new"), nil })
-	h.start(h.config(add[regional](outside)))
+	failures := make(chan delta.Failure, 100)
+	config := h.config(add[regional](outside))
+	config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
+	h.start(config)
 	end := <-ended
 	require.NoError(t, end.err)
 	require.Equal(t, 7, end.run.Listed, "four and three")
@@ -96,6 +99,11 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.Equal(t, "its worker was lost", eu[1].Error)
 	require.Empty(t, eu[0].Error)
 	require.Equal(t, eu[1].RunID, eu[0].RunID, "another try of the same run")
+	lost := receive(t, failures)
+	require.Equal(t, delta.OperationList, lost.Operation)
+	require.Equal(t, "eu", lost.Shard)
+	require.Equal(t, eu[1].RunID, lost.RunID)
+	require.ErrorContains(t, lost.Err, "its worker was lost")
 }
 
 // regionalOften is listed by its schedule every few seconds.

@@ -61,8 +61,8 @@ type KindStatus struct {
 	// are the earliest success and the latest failure of those that are named.
 	LastSuccess, LastFailure *time.Time
 	// Lag is how far the listing is behind: the time since LastSuccess, if the latest pass has failed, or if none has succeeded though one was to:
-	// for longer than half an interval above the InformInterval, or since a time of InformSchedule that has passed by half the time between two of
-	// them, at most a day. Before the first success it counts since the informer is to run as it does. 0 where it is not behind, also of a kind in
+	// for longer than half an interval, and the jitter of runs, above the InformInterval, or since a time of InformSchedule that has passed by its jitter
+	// and half the time between two of them, at most a day. Before the first success it counts since the informer is to run as it does. 0 where it is not behind, also of a kind in
 	// which nothing changes or which is listed only on request, and while the informer is paused. Of a kind with shards it is that of the shard which
 	// is furthest behind.
 	Lag time.Duration
@@ -92,8 +92,9 @@ type KindStatus struct {
 	// wrong Compare or Revision: what is listed of it is never taken.
 	Stale int64
 
-	// informsSince is since when the informer is to run as it does.
+	// informsSince is since when the informer is to run as it does, informJitter how late a run by an interval may be.
 	informsSince time.Time
+	informJitter *time.Duration
 }
 
 // Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
@@ -112,7 +113,8 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, there := range controllers {
 		k := kind(there.Name)
 		k.Paused, k.InformerPaused, k.InformInterval = there.Paused, there.InformPaused, there.InformInterval
-		k.ListsNothing, k.FullListingInterval, k.informsSince = there.ListsNothing, there.FullListingInterval, there.InformsSince
+		k.ListsNothing, k.FullListingInterval = there.ListsNothing, there.FullListingInterval
+		k.informsSince, k.informJitter = there.InformsSince, there.InformJitter
 		if k.InformSchedule, err = decodeSpec(there.InformSchedule); err != nil {
 			return nil, fmt.Errorf("delta: kinds: kind %q: %w", there.Name, err)
 		}

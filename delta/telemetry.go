@@ -249,7 +249,8 @@ type LastPassMeasurement struct {
 	Kind string
 	// Age is how long ago a pass has succeeded; nil where none has.
 	Age *time.Duration
-	// Lag is how far the listing is behind: that of [KindStatus].
+	// Lag is how far the listing is behind: that of [KindStatus]. It is 0 where no pass has failed and no run is missing, and a run within its jitter is
+	// not missing.
 	Lag time.Duration
 	// Failing counts the shards whose latest pass has failed, without those that are paused. A kind without shards has one.
 	Failing int64

@@ -204,7 +204,8 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		('asked', '-1 second', false, false), ('unasked', '-1 second', false, false), ('unset', '0', false, false), ('broken', '0', false, false),
 		('stopped', '1 hour', false, true), ('nothing', '1 hour', true, false), ('sharded', '1 hour', false, false), ('parted', '1 hour', false, false),
 		('calendar', '0', false, false), ('punctual', '0', false, false), ('uncalled', '0', false, false), ('full', '-1 second', false, false),
-		('fresh', '1 hour', false, false), ('changed', '1 hour', false, false), ('first', '1 hour', false, false)`)
+		('fresh', '1 hour', false, false), ('changed', '1 hour', false, false), ('first', '1 hour', false, false), ('jittered', '2 hours', false, false)`)
+	h.exec(`update delta_controller set inform_jitter = '90 minutes' where name = 'jittered'`)
 	h.exec(`update delta_controller set informs_since = now() - case when name in ('fresh', 'changed') then interval '10 minutes' else interval '4 hours' end`)
 	_, err = h.Pool.Exec(t.Context(), `update delta_controller set inform_schedule = $1 where name in ('calendar', 'punctual', 'uncalled')`, hourly)
 	require.NoError(t, err)
@@ -216,7 +217,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		('broken', '', now() - interval '90 days', now(), '503', false, null), ('stopped', '', now() - interval '90 days', now(), '503', false, null),
 		('nothing', '', now() - interval '90 days', null, '', false, null), ('full', '', now() - interval '3 hours', null, '', false, null),
 		('calendar', '', now() - interval '3 hours', null, '', false, null), ('punctual', '', now() - interval '20 minutes', null, '', false, null),
-		('changed', '', now() - interval '90 days', null, '', false, null),
+		('changed', '', now() - interval '90 days', null, '', false, null), ('jittered', '', now() - interval '4 hours', null, '', false, null),
 		('sharded', '', now(), null, '', false, null), ('sharded', 'a', now() - interval '10 minutes', now(), '503', false, null),
 		('sharded', 'new', null, now(), '503', false, null), ('sharded', 'paused', now() - interval '90 days', now(), '503', true, null),
 		('sharded', 'gone', now() - interval '180 days', now(), '503', false, now()),
@@ -234,6 +235,7 @@ func TestTheLagOfListingsIsMeasured(t *testing.T) {
 		"sharded": {90 * day, 10 * time.Minute, 2}, "parted": {-1, 2 * time.Hour, 0}, "first": {-1, 0, 0},
 		"calendar": {3 * time.Hour, 3 * time.Hour, 0}, "punctual": {20 * time.Minute, 0, 0}, "uncalled": {-1, 4 * time.Hour, 0},
 		"full": {3 * time.Hour, 3 * time.Hour, 0}, "fresh": {-1, 0, 0}, "changed": {90 * day, 0, 0},
+		"jittered": {4 * time.Hour, 0, 0}, // two hours, their half, and its jitter
 	}
 	near := func(wanted, is time.Duration, of string) {
 		t.Helper()
@@ -375,13 +377,16 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	h := newHarness(t)
 	var calls atomic.Int64
 	began := make(chan struct{})
-	c, telemetry := h.measured(h.config(with(&controller[briefly]{work: func(ctx context.Context, _ *delta.Resource[briefly]) error {
+	config := h.config(with(&controller[briefly]{work: func(ctx context.Context, _ *delta.Resource[briefly]) error {
 		if calls.Add(1) == 1 {
 			close(began)
 			<-ctx.Done()
 		}
 		return ctx.Err()
-	}})))
+	}}))
+	var logs logBuffer
+	config.Logger = logs.logger()
+	c, telemetry := h.measured(config)
 	_, err := c.Inform(t.Context(), briefly{account{Name: "ann"}}, &delta.InformOpts{Namespace: "tenant"})
 	require.NoError(t, err)
 	<-began
@@ -390,6 +395,7 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	until(t, func() bool { return len(recorded[delta.ClaimsLostMeasurement](telemetry)) > 0 })
 	require.Equal(t, []delta.ClaimsLostMeasurement{{Kind: "briefly", Namespace: "tenant", Resources: 1}}, recorded[delta.ClaimsLostMeasurement](telemetry))
+	require.True(t, logs.has("level=INFO", "a claim was lost", "kind=briefly ", "object_id=ann ", "namespace=tenant ", "generation=1 ", "attempt=1 ", "workflow_id="))
 }
 
 // Without a bound, a program with a namespace for each customer would have as many metrics, and read as many rows every few minutes.

@@ -1,10 +1,13 @@
 package delta_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,18 +31,24 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// counters are a metrics handler of the SDK that adds up counters by their name.
+// counters are a metrics handler of the SDK that adds up counters by their name, and by their name and the type of the activity.
 type counters struct {
 	client.MetricsHandler
 	mu   *sync.Mutex
 	sums map[string]int64
+	// activityType is the tag of what is counted; empty without one.
+	activityType string
 }
 
 func newCounters() *counters {
-	return &counters{client.MetricsNopHandler, &sync.Mutex{}, map[string]int64{}}
+	return &counters{MetricsHandler: client.MetricsNopHandler, mu: &sync.Mutex{}, sums: map[string]int64{}}
 }
 
-func (c *counters) WithTags(map[string]string) client.MetricsHandler { return c }
+func (c *counters) WithTags(tags map[string]string) client.MetricsHandler {
+	tagged := *c
+	tagged.activityType = cmp.Or(tags["activity_type"], c.activityType)
+	return &tagged
+}
 
 func (c *counters) Counter(name string) client.MetricsCounter { return counter{c, name} }
 
@@ -58,6 +67,9 @@ func (c counter) Inc(n int64) {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	c.of.sums[c.name] += n
+	if c.of.activityType != "" {
+		c.of.sums[c.name+" of "+c.of.activityType] += n
+	}
 }
 
 // newCountingHarness is newHarness with a connection to Temporal that counts, and logs as that of a client does.
@@ -185,6 +197,41 @@ func TestAFailedLocalAttemptIsAFailedLocalActivity(t *testing.T) {
 	failures = local("snoozes", synced(1))
 	require.Len(t, failures, 2)
 	requireFailure(t, failures[0], activities.AttemptSnoozed, "attempt 1 of 10 was snoozed: resource snoozed for 10ms")
+}
+
+// What docs say of the metrics of Temporal's SDK is true of the SDK that is linked.
+func TestTheMetricsOfTheSDKThatDocsNameCountFailedAttempts(t *testing.T) {
+	t.Parallel()
+	named := map[string]bool{}
+	for _, document := range []string{"metrics.md", "operations.md", "temporal.md"} {
+		text, err := os.ReadFile("../docs/" + document)
+		require.NoError(t, err)
+		for _, found := range regexp.MustCompile("`(temporal_[a-z_]*[a-z])`").FindAllSubmatch(text, -1) {
+			named[string(found[1])] = true
+		}
+	}
+	require.Len(t, named, 2)
+	h, counted := newCountingHarness(t, new(logBuffer))
+	fails := func() error { return delta.ResourceDegrade(errBoom) }
+	c := h.start(h.config(
+		with(&controller[account]{work: func(context.Context, *delta.Resource[account]) error { return fails() }}),
+		with(&controller[ordinary]{work: func(context.Context, *delta.Resource[ordinary]) error { return fails() }}),
+	))
+	var names atomicCounter
+	until(t, func() bool { // an attempt is not local as a whole where the machine is busy
+		id := names.next("fails")
+		for kind, object := range map[string]delta.Object{"account": account{Name: id}, "ordinary": ordinary{account{Name: id}}} {
+			_, err := c.Inform(t.Context(), object, nil)
+			require.NoError(t, err)
+			h.eventually(kind, id, inState(deltatype.ResourceStateDegraded))
+		}
+		for name := range named {
+			if counted.sum(name+" of "+activities.AttemptName) == 0 {
+				return false
+			}
+		}
+		return true
+	}, shown[map[string]bool]{&named})
 }
 
 // A command while Work runs makes its failure one of the past.

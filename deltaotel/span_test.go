@@ -2,6 +2,8 @@ package deltaotel_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -103,10 +105,12 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 		require.NoError(t, err)
 		return caller.SpanContext().TraceID()
 	}
-	carrier := func() (trace string) {
-		err := o.Pool.QueryRow(t.Context(), "SELECT coalesce(carrier, '') FROM delta_resource").Scan(&trace)
+	carrier := func() (digits string) {
+		var packed string
+		require.NoError(t, o.Pool.QueryRow(t.Context(), "SELECT coalesce(carrier, '') FROM delta_resource").Scan(&packed))
+		raw, err := base64.RawStdEncoding.DecodeString(packed) // a traceparent has its bytes in the row
 		require.NoError(t, err)
-		return trace
+		return hex.EncodeToString(raw)
 	}
 	first := spanOf("free")
 	<-began

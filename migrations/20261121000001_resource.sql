@@ -209,8 +209,8 @@ CREATE TABLE delta_shard (
 -- since when the row waits for a slot. The functions below, delta_take_slots and delta_wake_keys, give and take both.
 --
 -- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
--- each: W3C's traceparent and tracestate, and headers of context propagators; null where it carries nothing, and where no inform made the generation. It is
--- not in metadata, which the user owns and which may be a reason to call Work.
+-- each: W3C's traceparent (its bytes in base64, because each of the three writes of a sync copies them) and tracestate, and headers of context propagators;
+-- null where it carries nothing, and where no inform made the generation. It is not in metadata, which the user owns and which may be a reason to call Work.
 --
 -- object_version is the version of the object's Go type that wrote the JSON (ObjectWithVersion); 0 where the type says none.
 --

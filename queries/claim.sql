@@ -10,7 +10,7 @@
 -- A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
 -- repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
 -- and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
--- the outcome can be written. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+-- the outcome can be written. lost_attempt is the attempt that was lost where another one begins; 0 where none was. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
 --
 -- What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
 --
@@ -18,7 +18,7 @@
 --
 -- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 WITH o AS MATERIALIZED (
-    SELECT l.id, l.due_at, l.repeated, NOT l.repeated AND l.pending AS lost,
+    SELECT l.id, l.due_at, l.attempt, l.repeated, NOT l.repeated AND l.pending AS lost,
         CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - @claim_for::interval, TRUE)
             ELSE l.pending AND l.attempt >= least(l.max_attempts, @most_lost::integer) END AS exhausted
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
@@ -59,7 +59,8 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
         ELSE r.errors END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
-RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted, coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at;
+RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted, CASE WHEN o.lost AND NOT o.exhausted THEN o.attempt ELSE 0 END::integer AS lost_attempt,
+    coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at;
 
 -- name: OpenClaims :many
 -- The claims that keep rows from being claimed, and when each passes if it is not renewed.

@@ -1,11 +1,12 @@
 -- The history of passes.
 
 -- name: BeginInform :one
--- An earlier try of the same run that did not end has lost its worker. It was of the same shard: the passes of other shards, a hundred of each, are not
--- read.
+-- An earlier try of the same run that did not end has lost its worker: lost_attempt is which try that was, 0 where there was none. It was of the
+-- same shard: the passes of other shards, a hundred of each, are not read.
 WITH lost AS (
     UPDATE delta_inform SET ended_at = now(), error = 'its worker was lost'
     WHERE kind = @kind AND shard = @shard AND run_id = @run_id AND ended_at IS NULL AND @run_id::text <> ''
+    RETURNING attempt, ended_at - started_at AS lasted
 ),
 trimmed AS (
     DELETE FROM delta_inform WHERE kind = @kind AND shard = @shard
@@ -13,7 +14,8 @@ trimmed AS (
 )
 INSERT INTO delta_inform (kind, shard, trigger, full_listing, workflow_id, run_id, attempt)
 VALUES (@kind, @shard, @trigger, @full_listing, @workflow_id, @run_id, @attempt)
-RETURNING id;
+RETURNING id, (SELECT coalesce(max(l.attempt), 0) FROM lost l)::integer AS lost_attempt,
+    (SELECT coalesce(max(l.lasted), '0') FROM lost l)::interval AS lost_after;
 
 -- name: EndInform :exec
 -- Also where its shard is shown.

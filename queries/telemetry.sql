@@ -39,7 +39,7 @@ ORDER BY c.name;
 -- age is negative where no pass has succeeded. behind is how far a listing would be behind: before its first success, since it is to be listed. waited is
 -- since when a run may be missing: neither before the latest success, nor before the informer was to run as it does. What is paused is neither
 -- behind nor failing: it was stopped on purpose.
-SELECT s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval,
+SELECT s.kind, s.inform_interval, s.inform_jitter, s.inform_schedule, s.full_listing_interval,
     coalesce(max(s.age) FILTER (WHERE s.is_listed), '-1 second')::interval AS age,
     coalesce(max(s.behind) FILTER (WHERE s.runs), '0')::interval AS behind,
     coalesce(max(s.behind) FILTER (WHERE s.runs AND s.error <> ''), '0')::interval AS behind_failing,
@@ -47,7 +47,7 @@ SELECT s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval,
     count(*) FILTER (WHERE s.runs AND s.error <> '') AS failing,
     (SELECT coalesce(sum(w.missing), 0) FROM delta_withheld w WHERE w.kind = s.kind AND w.decision IS NULL)::bigint AS withheld
 FROM (
-    SELECT c.name AS kind, c.inform_interval, c.inform_schedule, c.full_listing_interval, o.failed_at, coalesce(o.error, '') AS error,
+    SELECT c.name AS kind, c.inform_interval, c.inform_jitter, c.inform_schedule, c.full_listing_interval, o.failed_at, coalesce(o.error, '') AS error,
         CASE WHEN o.succeeded_at IS NOT NULL THEN greatest(now() - o.succeeded_at, '0') END AS age,
         greatest(now() - coalesce(o.succeeded_at, greatest(c.informs_since, n.named_at)), '0') AS behind,
         greatest(now() - greatest(o.succeeded_at, c.informs_since, n.named_at), '0') AS waited,
@@ -58,7 +58,7 @@ FROM (
     CROSS JOIN LATERAL (SELECT CASE WHEN o.shard <> '' THEN o.named_at END AS named_at) n
     WHERE NOT c.lists_nothing
 ) s
-GROUP BY s.kind, s.inform_interval, s.inform_schedule, s.full_listing_interval
+GROUP BY s.kind, s.inform_interval, s.inform_jitter, s.inform_schedule, s.full_listing_interval
 HAVING count(s.age) + count(s.failed_at) > 0 OR s.inform_schedule IS NOT NULL OR greatest(s.inform_interval, s.full_listing_interval) > '0'
 ORDER BY s.kind;
 

@@ -64,7 +64,9 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 		err := child.GetChildWorkflowExecution().Get(ctx, nil)
 		if isRunning := new(temporal.ChildWorkflowExecutionAlreadyStartedError); errors.As(err, &isRunning) {
 			running = append(running, fmt.Sprintf("%q", pass.Shard))
-			workflow.GetLogger(ctx).Warn("a shard is not listed: its pass of an earlier run still goes on", "kind", in.Kind, "shard", pass.Shard)
+			run := workflow.GetInfo(ctx).WorkflowExecution
+			workflow.GetLogger(ctx).Warn("a shard is not listed: its pass of an earlier run still goes on",
+				"kind", in.Kind, "shard", pass.Shard, "workflow_id", run.ID, "run_id", run.RunID)
 			continue
 		}
 		if err != nil {
