@@ -38,9 +38,9 @@ type Projection struct {
 	// Position is the global position of the last message that it has, 0 if there is none.
 	Position int64
 	// SavedAt is when the position was saved last, in UTC.
+	// MessageID is the id of that message, empty if there is none: see [Client.CheckPosition].
+	MessageID string
 	SavedAt time.Time
-
-	messageID string // of the message at that position; empty before the first
 }
 
 // ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty
@@ -123,7 +123,7 @@ func listProjections(ctx context.Context, db rowQuerier, sql string, args ...any
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Projection, err error) {
-		err = row.Scan(&p.Name, &p.Version, &p.Category, (*string)(&p.State), &p.Position, &p.messageID, &p.SavedAt)
+		err = row.Scan(&p.Name, &p.Version, &p.Category, (*string)(&p.State), &p.Position, &p.MessageID, &p.SavedAt)
 		p.SavedAt = p.SavedAt.UTC()
 		return p, err
 	})

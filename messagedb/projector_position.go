@@ -46,7 +46,7 @@ func (p *Projector) resumePosition(ctx context.Context) (place, error) {
 	p.unsure.Store(false)
 	p.saved, p.building = own.Position, live.Version != own.Version
 	p.count(func(s *ProjectorStats) { s.Live = !p.building })
-	return place{own.Position, own.messageID}, nil
+	return place{own.Position, own.MessageID}, nil
 }
 
 // explain adds what was being done to an error of the projection's database.

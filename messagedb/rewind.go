@@ -100,6 +100,30 @@ func (c *Client) checkStream(ctx context.Context, stream StreamName, at place) e
 	return nil
 }
 
+// CheckPosition compares a global position that a reader of a category has saved with the store, as subscriptions and consumers do before they
+// go on: the error is a [*RewoundError] where the store has gone back behind it. messageID is the id of the message that was handled at the
+// position, empty if it is not known. That the newest messages were deleted is no error: the store has not given out their positions again.
+func (c *Client) CheckPosition(ctx context.Context, category string, position int64, messageID string) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	if err := validCategory(FieldCategory, category); err != nil {
+		return err
+	}
+	if position < 0 {
+		return invalid(FieldPosition, position, "must not be negative")
+	}
+	at := place{position: position}
+	if messageID != "" {
+		id, err := canonicalID(messageID)
+		if err != nil {
+			return err
+		}
+		at.id = id
+	}
+	return c.checkCategory(ctx, category, at)
+}
+
 // checkCategory compares a global position with the store.
 func (c *Client) checkCategory(ctx context.Context, category string, at place) error {
 	var found standing

@@ -29,7 +29,7 @@ type statements struct {
 	version, storeVersion                          string
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
-	lag, head                                      string
+	lag                                            string
 	streams, categories, categoryTail              string
 	streamStanding, categoryStanding               string
 }
@@ -58,7 +58,6 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		hash:         s.scalar("hash_64", "", ""),
 		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
-		head:         "SELECT coalesce(max(global_position), 0) FROM " + q + ".messages",
 		streams:      s.streams(),
 		categories:   s.categories(),
 		categoryTail: s.categoryTail(),
