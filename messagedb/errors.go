@@ -223,9 +223,7 @@ func (c *Client) explain(err error, about call) error {
 			return typed
 		}
 	}
-	if pg != nil && pg.Code == stateReadOnly {
-		return fmt.Errorf("messagedb: %s: %s: %w", about, readOnlyReason, err)
-	}
+	err = explainReadOnly(err)
 	if pg != nil && (pg.Code == stateNoPrepared || pg.Code == stateDuplicatePrepared) {
 		return fmt.Errorf("messagedb: %s: %s: %w", about, noPreparedReason, err)
 	}
@@ -239,6 +237,14 @@ const noPreparedReason = "the pool connects through a pooler that has no prepare
 
 // readOnlyReason says why a connection may not write, which Postgres leaves out. Such a setting is the caller's, and is not overridden.
 const readOnlyReason = "default_transaction_read_only is on for the role, the database or the pool's connection string, or the server is a standby"
+
+// explainReadOnly adds that to an error which is of it.
+func explainReadOnly(err error) error {
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == stateReadOnly {
+		return fmt.Errorf("%s: %w", readOnlyReason, err)
+	}
+	return err
+}
 
 func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	switch pg.Code {

@@ -1,6 +1,7 @@
 package messagedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,18 +38,16 @@ type Projection struct {
 	State    ProjectionState
 	// Position is the global position of the last message that it has, 0 if there is none.
 	Position int64
-	// SavedAt is when the position was saved last, in UTC.
 	// MessageID is the id of that message, empty if there is none: see [Client.CheckPosition].
 	MessageID string
+	// SavedAt is when the position was saved last, in UTC.
 	SavedAt time.Time
 }
 
 // ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty
 // schema is [DefaultProjectionSchema]. A row is one version of one projection.
 func ProjectionTable(schema string) string {
-	if schema == "" {
-		schema = DefaultProjectionSchema
-	}
+	schema = cmp.Or(schema, DefaultProjectionSchema)
 	table := pgx.Identifier{schema, projectionTable}.Sanitize()
 	return `CREATE TABLE IF NOT EXISTS ` + table + ` (
 	name text NOT NULL,
@@ -71,10 +70,14 @@ func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) 
 	if pool == nil {
 		return invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
-	if err := validText(FieldSchema, schema); err != nil {
+	schema = cmp.Or(schema, DefaultProjectionSchema) // before it names the lock
+	if err := validSchema(schema); err != nil {
 		return err
 	}
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, utf8Pool{pool}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, waitLocally); err != nil {
+			return err
+		}
 		// CREATE TABLE IF NOT EXISTS fails when two do it at once.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", Hash64("messagedb projections "+schema)); err != nil {
 			return err
@@ -83,7 +86,7 @@ func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) 
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("messagedb: making the table of projections in schema %q: %w", schema, err)
+		return fmt.Errorf("messagedb: making the table of projections in schema %q: %w", schema, explainReadOnly(err))
 	}
 	return nil
 }
@@ -94,10 +97,11 @@ func Projections(ctx context.Context, pool *pgxpool.Pool, schema string) ([]Proj
 	if pool == nil {
 		return nil, invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
-	if schema == "" {
-		schema = DefaultProjectionSchema
+	schema = cmp.Or(schema, DefaultProjectionSchema)
+	if err := validSchema(schema); err != nil {
+		return nil, err
 	}
-	all, err := listProjections(ctx, pool, projectionSelect(schema)+" ORDER BY name, version")
+	all, err := listProjections(ctx, utf8Pool{pool}, projectionSelect(schema)+" ORDER BY name, version")
 	if isUndefinedTable(err) {
 		return nil, nil
 	}
