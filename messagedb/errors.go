@@ -178,6 +178,7 @@ const (
 	stateOutOfRange      = "22003"
 	stateNoSuchCharacter = "22P05"
 	stateReadOnly        = "25006"
+	stateNoObject        = "42704"
 
 	stateNoPrepared        = "26000"
 	stateDuplicatePrepared = "42P05"
@@ -264,6 +265,10 @@ func (c *Client) typed(pg *pgconn.PgError, about call) error {
 		if about.writes && !strings.Contains(pg.Routine, "int8") && !strings.Contains(pg.Routine, "int64") {
 			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
 		}
+	case stateNoObject:
+		if refused := asRowSecurity(pg); refused != nil {
+			return refused
+		}
 	case stateNoFunction, stateNoSchema, stateNoTable:
 		// A condition can name what does not exist, too.
 		if about.condition == "" {
@@ -340,8 +345,9 @@ func isOurs(err error) bool {
 	var position *PositionConflictError
 	var projection *ProjectionError
 	var rewound *RewoundError
+	var hidden *RowSecurityError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.As(err, &projection) || errors.As(err, &rewound) || errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.As(err, &rewound) || errors.As(err, &hidden) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

@@ -43,6 +43,9 @@ func (c *Client) Streams(ctx context.Context, category string, after int64, limi
 		return nil, invalid(FieldLimit, limit, "must be from 1 to "+strconv.Itoa(MaxStreamsListed))
 	}
 	about := call{doing: "listing the streams of category", category: category, place: "global position", from: after}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
 	rows, err := c.db.Query(ctx, c.sql.streams, category, after, limit)
 	if err != nil {
 		return nil, c.explain(err, about)
@@ -61,6 +64,9 @@ func (c *Client) Categories(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	about := call{doing: "listing categories"}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
 	rows, err := c.db.Query(ctx, c.sql.categories)
 	if err != nil {
 		return nil, c.explain(err, about)
@@ -79,7 +85,14 @@ func (c *Client) LastCategoryMessages(ctx context.Context, category string, n in
 	if err != nil {
 		return nil, err
 	}
-	messages, err := c.read(ctx, call{doing: "reading the end of category", category: category}, n, c.sql.categoryTail, category, nullable(o.Correlation), n)
+	about := call{doing: "reading the end of category", category: category}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
+	messages, err := c.read(ctx, about, n, c.sql.categoryTail, category, nullable(o.Correlation), n)
 	slices.Reverse(messages)
 	return messages, err
 }

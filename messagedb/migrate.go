@@ -115,11 +115,11 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 	return nil
 }
 
-// ownSettings are of the connections that [Migrate] makes for itself: what a role or a database bounds is not to end it half way. It is not made
-// to write where the role may only read. They are set after the connection was made, because a pooler refuses them before.
-// Not all servers know all of the timeouts: transaction_timeout came with Postgres 17.
+// ownSettings are of the connections that [Migrate] makes for itself: what a role or a database bounds is not to end it half way, and a policy is not to
+// hide what was applied. It is not made to write where the role may only read. They are set after the connection was made, because a pooler refuses
+// them before. Not all servers know all of the timeouts: transaction_timeout came with Postgres 17.
 const ownSettings = `SET client_encoding TO 'UTF8'; SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off;
-	SET check_function_bodies TO on;
+	SET check_function_bodies TO on; SET row_security TO off;
 	SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest(` + timeouts + `) AS name WHERE pg_catalog.current_setting(name, true) IS NOT NULL; `
 
 // waitLocally has a transaction of this package's own wait for a lock for as long as its context lets it, whatever the role or the database bounds.

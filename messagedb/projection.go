@@ -105,6 +105,12 @@ func Projections(ctx context.Context, pool *pgxpool.Pool, schema string) ([]Proj
 	if isUndefinedTable(err) {
 		return nil, nil
 	}
+	if err == nil {
+		err = refuseHiddenProjections(ctx, utf8Pool{pool}, schema)
+	}
+	if hidden := asRowSecurity(err); hidden != nil {
+		return nil, hidden
+	}
 	if err != nil {
 		return nil, fmt.Errorf("messagedb: listing projections: %w", err)
 	}
@@ -119,6 +125,12 @@ func isUndefinedTable(err error) bool {
 func projectionSelect(schema string) string {
 	return "SELECT name, version, category, state, position, coalesce(message_id::text, ''), saved_at FROM " +
 		pgx.Identifier{schema, projectionTable}.Sanitize()
+}
+
+// refuseHiddenProjections fails where policies may hide projections.
+func refuseHiddenProjections(ctx context.Context, db rowQuerier, schema string) error {
+	_, err := db.Exec(ctx, "SELECT "+unfiltered(pgx.Identifier{schema, projectionTable}.Sanitize()))
+	return err
 }
 
 func listProjections(ctx context.Context, db rowQuerier, sql string, args ...any) ([]Projection, error) {
@@ -141,9 +153,9 @@ type rowQuerier interface {
 
 // projectionRow is the row of one version, which only its statements change: each is one legal transition.
 type projectionRow struct {
-	name     string
-	version  int
-	category string
+	schema, name string
+	version      int
+	category     string
 
 	register, load, lockAll, advance, retireLive, makeLive string
 }
@@ -152,7 +164,7 @@ func newProjectionRow(schema, name string, version int, category string) project
 	table := pgx.Identifier{schema, projectionTable}.Sanitize()
 	get := projectionSelect(schema)
 	return projectionRow{
-		name: name, version: version, category: category,
+		schema: schema, name: name, version: version, category: category,
 		// The first version is live at once. If two first ones race for that, nothing is inserted for one of them, and it tries again.
 		register: `INSERT INTO ` + table + ` (name, version, category, state)
 			SELECT $1::text, $2::integer, $3::text, CASE WHEN EXISTS (SELECT FROM ` + table + ` WHERE name = $1 AND state = 'live') THEN 'building' ELSE 'live' END
@@ -168,6 +180,10 @@ func newProjectionRow(schema, name string, version int, category string) project
 
 // read finds the row, and that of the live version; it makes the row if there is none.
 func (r projectionRow) read(ctx context.Context, db rowQuerier) (own, live Projection, err error) {
+	// Where a policy hid the live version, this one would take its place.
+	if err := refuseHiddenProjections(ctx, db, r.schema); err != nil {
+		return own, live, err
+	}
 	for range 3 {
 		if _, err := db.Exec(ctx, r.register, r.name, r.version, r.category); err != nil {
 			return own, live, err
@@ -197,7 +213,9 @@ func (r projectionRow) find(ctx context.Context, db rowQuerier, sql string) (own
 	}
 	switch {
 	case own.Version == 0:
-		err = r.stopped(ProjectionGone, "its row was deleted")
+		if err = refuseHiddenProjections(ctx, db, r.schema); err == nil {
+			err = r.stopped(ProjectionGone, "its row was deleted")
+		}
 	case own.Category != r.category:
 		err = r.stopped(ProjectionOfOtherCategory, fmt.Sprintf("its row is of category %q, not %q", own.Category, r.category))
 	case own.State == ProjectionRetired || live.Version > r.version:

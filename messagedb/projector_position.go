@@ -58,6 +58,9 @@ func (p *Projector) explain(err error) error {
 	case isUndefinedTable(err):
 		return p.row.stopped(ProjectionNotMigrated, "there is no table "+projectionTable+" in schema "+p.config.Schema+": call MigrateProjections")
 	}
+	if hidden := asRowSecurity(err); hidden != nil {
+		return hidden
+	}
 	return fmt.Errorf("messagedb: the position of projection %q, version %d: %w", p.row.name, p.row.version, explainReadOnly(err))
 }
 
