@@ -39,7 +39,7 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&projections, "projection-schema", messagedb.DefaultProjectionSchema, "`schema` of the table messagedb_projection")
+	projectionSchemaFlag(cmd, &projections)
 	return cmd
 }
 
