@@ -75,6 +75,16 @@ func TestThroughPgBouncer(t *testing.T) {
 			pool := poolOf(t, config)
 			require.ErrorContains(t, messagedb.Migrate(t.Context(), pool, ""), "migrate through a direct connection")
 			useTheStore(t, pool)
+
+			// Also where the pooler has no second connection to give.
+			for range hostile.PgBouncerSize - 1 {
+				tx, err := pool.Begin(t.Context())
+				require.NoError(t, err)
+				defer func() { _ = tx.Rollback(t.Context()) }()
+				_, err = tx.Exec(t.Context(), "SELECT 1")
+				require.NoError(t, err)
+			}
+			require.ErrorContains(t, messagedb.Migrate(t.Context(), poolOf(t, config), ""), "migrate through a direct connection")
 		})
 	}
 }
