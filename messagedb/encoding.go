@@ -2,9 +2,13 @@ package messagedb
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2"
 )
 
 // goEncoding is what Postgres calls the encoding of Go's text.
@@ -31,14 +35,53 @@ func checkEncoding(conn *pgx.Conn) error {
 // utf8Pool is a pool each of whose connections is checked before anything is sent over it.
 type utf8Pool struct{ pool *pgxpool.Pool }
 
-// Query runs a statement on a connection of the pool, which goes back when the rows are closed.
-func (p utf8Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (p utf8Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
-		return nil, err
+		return nil, asClosed(ctx, err)
 	}
 	if err := checkEncoding(conn.Conn()); err != nil {
 		conn.Release()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// asClosed names a pool that was closed while it connected: it cancels the connecting, which the caller did not.
+func asClosed(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, context.Canceled) && !errors.Is(err, puddle.ErrClosedPool) {
+		return fmt.Errorf("%w: %w", puddle.ErrClosedPool, err)
+	}
+	return err
+}
+
+// Exec runs a statement that returns no rows.
+func (p utf8Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer conn.Release()
+	return conn.Exec(ctx, sql, args...)
+}
+
+// Begin begins a transaction.
+func (p utf8Pool) Begin(ctx context.Context) (pgx.Tx, error) {
+	tx, err := p.pool.Begin(ctx)
+	if err != nil {
+		return nil, asClosed(ctx, err)
+	}
+	if err := checkEncoding(tx.Conn()); err != nil {
+		_ = tx.Rollback(ctx) // the error says more
+		return nil, err
+	}
+	return tx, nil
+}
+
+// Query runs a statement on a connection of the pool, which goes back when the rows are closed.
+func (p utf8Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	conn, err := p.acquire(ctx)
+	if err != nil {
 		return nil, err
 	}
 	rows, err := conn.Query(ctx, sql, args...)

@@ -178,6 +178,7 @@ const (
 	stateOutOfRange      = "22003"
 	stateNoSuchCharacter = "22P05"
 	stateReadOnly        = "25006"
+	stateNoObject        = "42704"
 
 	stateNoPrepared        = "26000"
 	stateDuplicatePrepared = "42P05"
@@ -223,9 +224,7 @@ func (c *Client) explain(err error, about call) error {
 			return typed
 		}
 	}
-	if pg != nil && pg.Code == stateReadOnly {
-		return fmt.Errorf("messagedb: %s: %s: %w", about, readOnlyReason, err)
-	}
+	err = explainReadOnly(err)
 	if pg != nil && (pg.Code == stateNoPrepared || pg.Code == stateDuplicatePrepared) {
 		return fmt.Errorf("messagedb: %s: %s: %w", about, noPreparedReason, err)
 	}
@@ -239,6 +238,14 @@ const noPreparedReason = "the pool connects through a pooler that has no prepare
 
 // readOnlyReason says why a connection may not write, which Postgres leaves out. Such a setting is the caller's, and is not overridden.
 const readOnlyReason = "default_transaction_read_only is on for the role, the database or the pool's connection string, or the server is a standby"
+
+// explainReadOnly adds that to an error which is of it.
+func explainReadOnly(err error) error {
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == stateReadOnly {
+		return fmt.Errorf("%s: %w", readOnlyReason, err)
+	}
+	return err
+}
 
 func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	switch pg.Code {
@@ -257,6 +264,10 @@ func (c *Client) typed(pg *pgconn.PgError, about call) error {
 		// Where that was found is said by the routine, because messages are in the language of lc_messages.
 		if about.writes && !strings.Contains(pg.Routine, "int8") && !strings.Contains(pg.Routine, "int64") {
 			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
+		}
+	case stateNoObject:
+		if refused := asRowSecurity(pg); refused != nil {
+			return refused
 		}
 	case stateNoFunction, stateNoSchema, stateNoTable:
 		// A condition can name what does not exist, too.
@@ -334,8 +345,9 @@ func isOurs(err error) bool {
 	var position *PositionConflictError
 	var projection *ProjectionError
 	var rewound *RewoundError
+	var hidden *RowSecurityError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.As(err, &projection) || errors.As(err, &rewound) || errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.As(err, &rewound) || errors.As(err, &hidden) || errors.Is(err, ErrNoMessage)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

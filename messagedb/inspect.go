@@ -43,6 +43,9 @@ func (c *Client) Streams(ctx context.Context, category string, after int64, limi
 		return nil, invalid(FieldLimit, limit, "must be from 1 to "+strconv.Itoa(MaxStreamsListed))
 	}
 	about := call{doing: "listing the streams of category", category: category, place: "global position", from: after}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
 	rows, err := c.db.Query(ctx, c.sql.streams, category, after, limit)
 	if err != nil {
 		return nil, c.explain(err, about)
@@ -61,6 +64,9 @@ func (c *Client) Categories(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	about := call{doing: "listing categories"}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
 	rows, err := c.db.Query(ctx, c.sql.categories)
 	if err != nil {
 		return nil, c.explain(err, about)
@@ -79,7 +85,14 @@ func (c *Client) LastCategoryMessages(ctx context.Context, category string, n in
 	if err != nil {
 		return nil, err
 	}
-	messages, err := c.read(ctx, call{doing: "reading the end of category", category: category}, n, c.sql.categoryTail, category, nullable(o.Correlation), n)
+	about := call{doing: "reading the end of category", category: category}
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
+	messages, err := c.read(ctx, about, n, c.sql.categoryTail, category, nullable(o.Correlation), n)
 	slices.Reverse(messages)
 	return messages, err
 }
@@ -95,8 +108,9 @@ type ConsumerPosition struct {
 	// Position is the global position of the last message that was handled when it was saved, at SavedAt, in UTC.
 	Position int64
 	SavedAt  time.Time
-	// Ahead reports that the store ends before the position: it was restored from a backup, or emptied.
-	Ahead bool
+	// Rewound is why the consumer cannot go on, by what a store that went back has at the position: see [Client.CheckPosition]. It is nil
+	// where it can.
+	Rewound *RewoundError
 	// Lag is what is behind the position, of the group member. A correlation or condition of the consumer's is not known here.
 	Lag Lag
 }
@@ -131,12 +145,7 @@ func (c *Client) ConsumerPositions(ctx context.Context, category string) ([]Cons
 			}
 		}
 	}
-	// Asked last: positions go on meanwhile.
-	head, err := c.head(ctx)
-	for i := range all {
-		all[i].Ahead = all[i].Position > head
-	}
-	return all, err
+	return all, nil
 }
 
 func (c *Client) positionCategories(ctx context.Context, category string) ([]string, error) {
@@ -165,12 +174,16 @@ func (c *Client) consumerPosition(ctx context.Context, stream StreamName) (p Con
 	if err != nil {
 		return p, err
 	}
-	data, err := Decode[recorded](last)
+	saved, err := savedPlace(last)
 	if err != nil {
 		return p, err
 	}
-	p = ConsumerPosition{Stream: stream, Category: consumedCategory(stream.Category()), Position: data.Position, SavedAt: last.Time}
+	p = ConsumerPosition{Stream: stream, Category: consumedCategory(stream.Category()), Position: saved.position, SavedAt: last.Time}
 	p.Identifier, p.Group = identifierOf(stream)
+	// Compared after it was read: the store goes on meanwhile.
+	if err := c.checkCategory(ctx, p.Category, saved); err != nil && !errors.As(err, &p.Rewound) {
+		return p, err
+	}
 	p.Lag, err = c.countLag(ctx, p.Category, p.Position, "", p.Group)
 	return p, err
 }
@@ -187,15 +200,6 @@ func identifierOf(stream StreamName) (identifier string, group *Group) {
 		}
 	}
 	return id, nil
-}
-
-// IsAhead reports whether the store ends before a global position, which somebody was at: it was restored from a backup, or emptied.
-func (c *Client) IsAhead(ctx context.Context, position int64) (bool, error) {
-	if err := c.ready(); err != nil {
-		return false, err
-	}
-	head, err := c.head(ctx)
-	return err == nil && position > head, err
 }
 
 // CategoryLag counts what is behind a global position in a category, of a group member if there is one.

@@ -56,6 +56,9 @@ func TestStreamsAreListedAPageAtATime(t *testing.T) {
 			func() error { _, err := s.client.LastCategoryMessages(t.Context(), "a", 0, ""); return err },
 			func() error { _, err := s.client.LastCategoryMessages(t.Context(), "a", 1, "x-1"); return err },
 			func() error { _, err := s.client.ConsumerPositions(t.Context(), "a-1"); return err },
+			func() error { return s.client.CheckPosition(t.Context(), "a-1", 0, "") },
+			func() error { return s.client.CheckPosition(t.Context(), "a", -1, "") },
+			func() error { return s.client.CheckPosition(t.Context(), "a", 0, "none") },
 			func() error {
 				_, err := s.client.CategoryLag(t.Context(), "a", 0, &messagedb.Group{Size: -1})
 				return err
@@ -125,9 +128,21 @@ func TestWhereConsumersStand(t *testing.T) {
 				require.Equal(t, "a:command", p.Category)
 				require.Equal(t, all[19].GlobalPosition, p.Position)
 				require.EqualValues(t, 4, p.Lag.Messages)
-				require.False(t, p.Ahead)
+				require.Nil(t, p.Rewound)
 				require.False(t, p.SavedAt.IsZero())
 			}
+		}
+		// A category whose messages were deleted takes nothing from its readers: the store did not go back.
+		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name LIKE 'a:command-%'")
+		require.NoError(t, err)
+		_, err = s.pool.Exec(t.Context(), "UPDATE message_store.messages SET global_position = global_position - $1", all[19].GlobalPosition) // nothing is at or behind the position
+		require.NoError(t, err)
+		found, err := s.client.ConsumerPositions(t.Context(), "a:command")
+		require.NoError(t, err)
+		require.Len(t, found, 3)
+		for _, p := range found {
+			require.Nil(t, p.Rewound)
+			require.NoError(t, s.client.CheckPosition(t.Context(), p.Category, p.Position, all[19].ID))
 		}
 		other, err := s.client.ConsumerPositions(t.Context(), "a")
 		require.NoError(t, err)
@@ -137,6 +152,8 @@ func TestWhereConsumersStand(t *testing.T) {
 		other, err = s.client.ConsumerPositions(t.Context(), "a")
 		require.NoError(t, err)
 		require.Len(t, other, 1)
-		require.True(t, other[0].Ahead)
+		require.NotNil(t, other[0].Rewound)
+		require.Equal(t, int64(1e6), other[0].Rewound.Position)
+		require.ErrorAs(t, s.client.CheckPosition(t.Context(), "a", 1e6, ""), new(*messagedb.RewoundError))
 	})
 }

@@ -3,13 +3,11 @@ package messagedb
 import (
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -91,6 +89,9 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 		if err := checkEncoding(tx.Conn()); err != nil { // of the schema's name
 			return err
 		}
+		if _, err := tx.Exec(ctx, waitLocally); err != nil {
+			return err
+		}
 		// CREATE SCHEMA IF NOT EXISTS fails when two do it at once.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", lockID); err != nil {
 			return err
@@ -98,11 +99,8 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 		_, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
 		return err
 	})
-	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == stateReadOnly {
-		err = fmt.Errorf("%s: %w", readOnlyReason, err)
-	}
 	if err != nil {
-		return fmt.Errorf("messagedb: making schema %q: %w", schema, err)
+		return fmt.Errorf("messagedb: making schema %q: %w", schema, explainReadOnly(err))
 	}
 	var foreign bool
 	err = pool.QueryRow(ctx, `SELECT bool_or(relname = 'messages') AND NOT bool_or(relname = $2) FROM pg_class
@@ -117,11 +115,17 @@ func prepareSchema(ctx context.Context, pool *pgxpool.Pool, schema string, lockI
 	return nil
 }
 
-// ownSettings are of the connections that [Migrate] makes for itself: what a role or a database bounds is not to end it half way. It is not made
-// to write where the role may only read. They are set after the connection was made, because a pooler refuses them before.
-const ownSettings = `SET client_encoding TO 'UTF8'; SET statement_timeout TO 0; SET lock_timeout TO 0; SET idle_in_transaction_session_timeout TO 0;
-	SET idle_session_timeout TO 0; SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off;
-	SET check_function_bodies TO on; `
+// ownSettings are of the connections that [Migrate] makes for itself: what a role or a database bounds is not to end it half way, and a policy is not to
+// hide what was applied. It is not made to write where the role may only read. They are set after the connection was made, because a pooler refuses
+// them before. Not all servers know all of the timeouts: transaction_timeout came with Postgres 17.
+const ownSettings = `SET client_encoding TO 'UTF8'; SET default_transaction_isolation TO 'read committed'; SET default_transaction_deferrable TO off;
+	SET check_function_bodies TO on; SET row_security TO off;
+	SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.unnest(` + timeouts + `) AS name WHERE pg_catalog.current_setting(name, true) IS NOT NULL; `
+
+// waitLocally has a transaction of this package's own wait for a lock for as long as its context lets it, whatever the role or the database bounds.
+const waitLocally = `SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.unnest(` + timeouts + `) AS name WHERE pg_catalog.current_setting(name, true) IS NOT NULL`
+
+const timeouts = `'{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,idle_session_timeout,transaction_timeout}'::pg_catalog.text[]`
 
 // poolWithPath connects as the pool does, with settings of its own and the schema first on the search path.
 func poolWithPath(ctx context.Context, pool *pgxpool.Pool, schema string) (*pgxpool.Pool, error) {

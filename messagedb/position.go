@@ -95,12 +95,6 @@ func (c *Client) scanRow(ctx context.Context, into []any, sql string, args ...an
 	return err
 }
 
-// head is the global position of the last message of the store, 0 if there is none.
-func (c *Client) head(ctx context.Context) (position int64, err error) {
-	err = c.scanRow(ctx, []any{&position}, c.sql.head)
-	return position, c.explain(err, call{doing: "asking for the last message of the store"})
-}
-
 // positionKeeper keeps the position of a consumer elsewhere than in the store: a [Projector] does.
 type positionKeeper interface {
 	// loadPosition is the global position of the last message that was handled, 0 if there is none. It may be called beside a run.
@@ -139,12 +133,18 @@ func (c *Consumer) load(ctx context.Context, stream StreamName) (saved place, ve
 			return saved, 0, err
 		}
 	}
-	data, err := Decode[recorded](last)
-	if by, err := DecodeMetadata[recorder](last); err == nil { // that of another program may be anything
+	saved, err = savedPlace(last)
+	return saved, version, err
+}
+
+// savedPlace reads the place that a message of [recordedType] holds.
+func savedPlace(m *Message) (saved place, err error) {
+	data, err := Decode[recorded](m)
+	if by, err := DecodeMetadata[recorder](m); err == nil { // that of another program may be anything
 		saved.id = by.Message
 	}
 	saved.position = data.Position
-	return saved, version, err
+	return saved, err
 }
 
 // resume finds where to begin, and what was handled last.

@@ -1,6 +1,7 @@
 package messagedb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,18 +38,16 @@ type Projection struct {
 	State    ProjectionState
 	// Position is the global position of the last message that it has, 0 if there is none.
 	Position int64
+	// MessageID is the id of that message, empty if there is none: see [Client.CheckPosition].
+	MessageID string
 	// SavedAt is when the position was saved last, in UTC.
 	SavedAt time.Time
-
-	messageID string // of the message at that position; empty before the first
 }
 
 // ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty
 // schema is [DefaultProjectionSchema]. A row is one version of one projection.
 func ProjectionTable(schema string) string {
-	if schema == "" {
-		schema = DefaultProjectionSchema
-	}
+	schema = cmp.Or(schema, DefaultProjectionSchema)
 	table := pgx.Identifier{schema, projectionTable}.Sanitize()
 	return `CREATE TABLE IF NOT EXISTS ` + table + ` (
 	name text NOT NULL,
@@ -71,10 +70,14 @@ func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) 
 	if pool == nil {
 		return invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
-	if err := validText(FieldSchema, schema); err != nil {
+	schema = cmp.Or(schema, DefaultProjectionSchema) // before it names the lock
+	if err := validSchema(schema); err != nil {
 		return err
 	}
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, utf8Pool{pool}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, waitLocally); err != nil {
+			return err
+		}
 		// CREATE TABLE IF NOT EXISTS fails when two do it at once.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", Hash64("messagedb projections "+schema)); err != nil {
 			return err
@@ -83,7 +86,7 @@ func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) 
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("messagedb: making the table of projections in schema %q: %w", schema, err)
+		return fmt.Errorf("messagedb: making the table of projections in schema %q: %w", schema, explainReadOnly(err))
 	}
 	return nil
 }
@@ -94,12 +97,19 @@ func Projections(ctx context.Context, pool *pgxpool.Pool, schema string) ([]Proj
 	if pool == nil {
 		return nil, invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
-	if schema == "" {
-		schema = DefaultProjectionSchema
+	schema = cmp.Or(schema, DefaultProjectionSchema)
+	if err := validSchema(schema); err != nil {
+		return nil, err
 	}
-	all, err := listProjections(ctx, pool, projectionSelect(schema)+" ORDER BY name, version")
+	all, err := listProjections(ctx, utf8Pool{pool}, projectionSelect(schema)+" ORDER BY name, version")
 	if isUndefinedTable(err) {
 		return nil, nil
+	}
+	if err == nil {
+		err = refuseHiddenProjections(ctx, utf8Pool{pool}, schema)
+	}
+	if hidden := asRowSecurity(err); hidden != nil {
+		return nil, hidden
 	}
 	if err != nil {
 		return nil, fmt.Errorf("messagedb: listing projections: %w", err)
@@ -117,13 +127,19 @@ func projectionSelect(schema string) string {
 		pgx.Identifier{schema, projectionTable}.Sanitize()
 }
 
+// refuseHiddenProjections fails where policies may hide projections.
+func refuseHiddenProjections(ctx context.Context, db rowQuerier, schema string) error {
+	_, err := db.Exec(ctx, "SELECT "+unfiltered(pgx.Identifier{schema, projectionTable}.Sanitize()))
+	return err
+}
+
 func listProjections(ctx context.Context, db rowQuerier, sql string, args ...any) ([]Projection, error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p Projection, err error) {
-		err = row.Scan(&p.Name, &p.Version, &p.Category, (*string)(&p.State), &p.Position, &p.messageID, &p.SavedAt)
+		err = row.Scan(&p.Name, &p.Version, &p.Category, (*string)(&p.State), &p.Position, &p.MessageID, &p.SavedAt)
 		p.SavedAt = p.SavedAt.UTC()
 		return p, err
 	})
@@ -137,9 +153,9 @@ type rowQuerier interface {
 
 // projectionRow is the row of one version, which only its statements change: each is one legal transition.
 type projectionRow struct {
-	name     string
-	version  int
-	category string
+	schema, name string
+	version      int
+	category     string
 
 	register, load, lockAll, advance, retireLive, makeLive string
 }
@@ -148,7 +164,7 @@ func newProjectionRow(schema, name string, version int, category string) project
 	table := pgx.Identifier{schema, projectionTable}.Sanitize()
 	get := projectionSelect(schema)
 	return projectionRow{
-		name: name, version: version, category: category,
+		schema: schema, name: name, version: version, category: category,
 		// The first version is live at once. If two first ones race for that, nothing is inserted for one of them, and it tries again.
 		register: `INSERT INTO ` + table + ` (name, version, category, state)
 			SELECT $1::text, $2::integer, $3::text, CASE WHEN EXISTS (SELECT FROM ` + table + ` WHERE name = $1 AND state = 'live') THEN 'building' ELSE 'live' END
@@ -164,6 +180,10 @@ func newProjectionRow(schema, name string, version int, category string) project
 
 // read finds the row, and that of the live version; it makes the row if there is none.
 func (r projectionRow) read(ctx context.Context, db rowQuerier) (own, live Projection, err error) {
+	// Where a policy hid the live version, this one would take its place.
+	if err := refuseHiddenProjections(ctx, db, r.schema); err != nil {
+		return own, live, err
+	}
 	for range 3 {
 		if _, err := db.Exec(ctx, r.register, r.name, r.version, r.category); err != nil {
 			return own, live, err
@@ -193,7 +213,9 @@ func (r projectionRow) find(ctx context.Context, db rowQuerier, sql string) (own
 	}
 	switch {
 	case own.Version == 0:
-		err = r.stopped(ProjectionGone, "its row was deleted")
+		if err = refuseHiddenProjections(ctx, db, r.schema); err == nil {
+			err = r.stopped(ProjectionGone, "its row was deleted")
+		}
 	case own.Category != r.category:
 		err = r.stopped(ProjectionOfOtherCategory, fmt.Sprintf("its row is of category %q, not %q", own.Category, r.category))
 	case own.State == ProjectionRetired || live.Version > r.version:

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // TxHandler is called with each message, one after another, and a transaction that the position is saved in. What it writes with tx is there
@@ -75,10 +77,7 @@ func (c ProjectorConfig) validate() error {
 	if c.Version < 1 || c.Version > 1<<31-1 {
 		return invalid(FieldVersion, c.Version, "must be positive, or 0 for the default of 1")
 	}
-	if len(c.Schema) > 63 {
-		return invalid(FieldSchema, c.Schema, "must not be longer than 63 bytes")
-	}
-	return validText(FieldSchema, c.Schema)
+	return validSchema(c.Schema)
 }
 
 // Projector handles the messages of a category one at a time, those of one stream in order, each in a transaction that its position is saved
@@ -87,7 +86,7 @@ func (c ProjectorConfig) validate() error {
 // Its methods are safe for concurrent use.
 type Projector struct {
 	client   *Client
-	pool     *pgxpool.Pool
+	db       utf8Pool
 	config   ProjectorConfig
 	row      projectionRow
 	consumer *Consumer
@@ -101,6 +100,8 @@ type Projector struct {
 	building bool
 	again    bool  // begin at the position of the row
 	failure  error // what Run is to return
+	// retry is the delay before another attempt at what failed for a while. It grows over all that Run begins again for, until something succeeds.
+	retry *backoff.Backoff
 
 	unsure atomic.Bool // the connection was lost, so the store may be another one now
 }
@@ -130,7 +131,10 @@ func (c *Client) NewProjector(config ProjectorConfig) (*Projector, error) {
 	if full.Pool == nil {
 		full.Pool = c.pool
 	}
-	p := &Projector{client: c, pool: full.Pool, config: full, row: newProjectionRow(full.Schema, full.Name, full.Version, full.Category)}
+	p := &Projector{
+		client: c, db: utf8Pool{full.Pool}, config: full, row: newProjectionRow(full.Schema, full.Name, full.Version, full.Category),
+		retry: backoff.New(shortestRetry, longestRetry),
+	}
 	consumer, err := c.NewConsumer(p.consumerConfig())
 	if err != nil {
 		return nil, err
@@ -172,6 +176,12 @@ func Project[T any](p *Projector, messageType string, project func(ctx context.C
 	})
 }
 
+// Name is that of the projection, and Version that of the projector.
+func (p *Projector) Name() string { return p.config.Name }
+
+// Version is that of the projection's code and tables: see [ProjectorConfig].
+func (p *Projector) Version() int { return p.config.Version }
+
 // SkippedStream is where the projector records what the poison policy passed over: CATEGORY:skipped-NAME+VERSION.
 func (p *Projector) SkippedStream() StreamName { return p.consumer.SkippedStream() }
 
@@ -202,6 +212,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		return err
 	}
 	defer p.end(r)
+	p.retry.Reset()
 	for {
 		p.again, p.failure = false, nil
 		err := p.consumer.Run(ctx)

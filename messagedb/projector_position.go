@@ -25,7 +25,7 @@ var (
 
 // loadPosition finds the position for Lag.
 func (p *Projector) loadPosition(ctx context.Context) (int64, error) {
-	own, _, err := p.row.find(ctx, p.pool, p.row.load)
+	own, _, err := p.row.find(ctx, p.db, p.row.load)
 	var stopped *ProjectionError
 	if errors.As(err, &stopped) {
 		err = nil // the position is there all the same; 0 where there is no row
@@ -39,14 +39,14 @@ func (p *Projector) resumePosition(ctx context.Context) (place, error) {
 		p.consumer.interrupt()
 		return place{}, errStopped
 	}
-	own, live, err := p.row.read(ctx, p.pool)
+	own, live, err := p.row.read(ctx, p.db)
 	if err != nil {
 		return place{}, p.explain(err)
 	}
 	p.unsure.Store(false)
 	p.saved, p.building = own.Position, live.Version != own.Version
 	p.count(func(s *ProjectorStats) { s.Live = !p.building })
-	return place{own.Position, own.messageID}, nil
+	return place{own.Position, own.MessageID}, nil
 }
 
 // explain adds what was being done to an error of the projection's database.
@@ -58,7 +58,10 @@ func (p *Projector) explain(err error) error {
 	case isUndefinedTable(err):
 		return p.row.stopped(ProjectionNotMigrated, "there is no table "+projectionTable+" in schema "+p.config.Schema+": call MigrateProjections")
 	}
-	return fmt.Errorf("messagedb: the position of projection %q, version %d: %w", p.row.name, p.row.version, err)
+	if hidden := asRowSecurity(err); hidden != nil {
+		return hidden
+	}
+	return fmt.Errorf("messagedb: the position of projection %q, version %d: %w", p.row.name, p.row.version, explainReadOnly(err))
 }
 
 // wrongStore explains an error of a feed that found that the store is not the one that the projection was made of: as a projector goes back
@@ -74,7 +77,6 @@ func (p *Projector) wrongStore(rewound *RewoundError) *ProjectionError {
 // apply handles a message in a transaction, and repeats that while the database's errors are transient.
 func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.Tx) error) error {
 	reading := p.consumer.readingContext(ctx)
-	retry := backoff.New(shortestRetry, longestRetry)
 	for {
 		if p.unsure.Load() {
 			return p.restart()
@@ -82,6 +84,7 @@ func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.T
 		transient, err := p.applyOnce(ctx, reading, m, project)
 		switch {
 		case err == nil:
+			p.retry.Reset()
 			return nil
 		case errors.Is(err, errRestart):
 			return p.restart()
@@ -89,7 +92,7 @@ func (p *Projector) apply(ctx context.Context, m *Message, project func(tx pgx.T
 			return err
 		}
 		p.consumer.retried(err)
-		if backoff.Pause(reading, retry.Delay()) != nil {
+		if backoff.Pause(reading, p.retry.Delay()) != nil {
 			return err
 		}
 	}
@@ -101,7 +104,7 @@ func (p *Projector) applyOnce(ctx, reading context.Context, m *Message, project 
 		p.countOvertaken()
 		return false, nil
 	}
-	tx, err := p.pool.Begin(ctx)
+	tx, err := p.db.Begin(ctx)
 	if err != nil {
 		return p.rowFailed(reading, p.explain(err))
 	}
@@ -189,7 +192,7 @@ func (p *Projector) savePosition(ctx context.Context, at place) error {
 	if p.again || p.failure != nil || at.position <= p.saved {
 		return nil
 	}
-	_, err := p.advance(ctx, p.pool, at)
+	_, err := p.advance(ctx, p.db, at)
 	if errors.Is(err, errRestart) {
 		return p.restart()
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // watchBatches looks at how the projection stands after each batch, when the polling is asked for the delay before the next one.
@@ -40,6 +42,7 @@ func (p *Projector) afterBatch(caughtUp bool) {
 	case err == nil, ctx.Err() != nil:
 	case IsTransient(err) && !errors.As(err, new(*switchError)):
 		p.consumer.retried(err)
+		_ = backoff.Pause(ctx, p.retry.Delay()) // the run looks at its context
 	default:
 		_ = p.fail(err)
 	}
@@ -57,7 +60,7 @@ func (e *switchError) Unwrap() error { return e.err }
 // them moves; the projector of the version that was live finds its own retired, and writes nothing more.
 func (p *Projector) switchLive(ctx context.Context) error {
 	switched := false
-	err := pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, p.db, func(tx pgx.Tx) error {
 		own, live, err := p.row.find(ctx, tx, p.row.lockAll)
 		if err != nil {
 			return p.explain(err)
@@ -80,6 +83,7 @@ func (p *Projector) switchLive(ctx context.Context) error {
 	}
 	if err == nil && switched {
 		p.building = false
+		p.retry.Reset()
 		p.count(func(s *ProjectorStats) { s.Live = true })
 		p.client.config.Logger.Info("messagedb: a version of a projection is live", "projection", p.row.name, "version", p.row.version)
 	}
@@ -89,7 +93,7 @@ func (p *Projector) switchLive(ctx context.Context) error {
 // hasAllOf reports whether this version has handled all that the live one has. Where no version is live, it has.
 func (p *Projector) hasAllOf(ctx context.Context, tx pgx.Tx, own, live Projection) (bool, error) {
 	store := p.client
-	if p.pool == p.client.pool {
+	if p.db.pool == p.client.pool {
 		store = p.client.InTx(tx) // the pool may have one connection only
 	}
 	options := p.consumer.options

@@ -236,6 +236,33 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	}
 }
 
+// A projector that loses its connection in each attempt waits ever longer between two of them, though each loss has the run begin again.
+func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
+	t.Parallel()
+	s := tallied(t)
+	all := fill(t, s, "a", 1, 2)
+	var attempts []time.Time
+	p := projector(t, s, messagedb.ProjectorConfig{Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+		if m.Position == 0 {
+			return tallyInto("tally")(ctx, tx, m)
+		}
+		attempts = append(attempts, time.Now())
+		if len(attempts) > 5 {
+			return tallyInto("tally")(ctx, tx, m)
+		}
+		_, err := tx.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())")
+		return err
+	}})
+	ended := projecting(t, p)
+	requireTally(t, s, "tally", all)
+	require.NoError(t, p.Stop(t.Context()))
+	require.NoError(t, take(t, ended))
+	require.EqualValues(t, 5, p.Stats().Retried)
+	// The delays are 100 ms, 200 ms, … 1.6 s, each less at most a half.
+	require.GreaterOrEqual(t, attempts[5].Sub(attempts[4]), 800*time.Millisecond)
+	require.GreaterOrEqual(t, attempts[4].Sub(attempts[3]), 400*time.Millisecond)
+}
+
 func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 	t.Parallel()
 	s := tallied(t)

@@ -100,6 +100,30 @@ func (c *Client) checkStream(ctx context.Context, stream StreamName, at place) e
 	return nil
 }
 
+// CheckPosition compares a global position that a reader of a category has saved with the store, as subscriptions and consumers do before they
+// go on: the error is a [*RewoundError] where the store has gone back behind it. messageID is the id of the message that was handled at the
+// position, empty if it is not known. That the newest messages were deleted is no error: the store has not given out their positions again.
+func (c *Client) CheckPosition(ctx context.Context, category string, position int64, messageID string) error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	if err := validCategory(FieldCategory, category); err != nil {
+		return err
+	}
+	if position < 0 {
+		return invalid(FieldPosition, position, "must not be negative")
+	}
+	at := place{position: position}
+	if messageID != "" {
+		id, err := canonicalID(messageID)
+		if err != nil {
+			return err
+		}
+		at.id = id
+	}
+	return c.checkCategory(ctx, category, at)
+}
+
 // checkCategory compares a global position with the store.
 func (c *Client) checkCategory(ctx context.Context, category string, at place) error {
 	var found standing
@@ -117,15 +141,15 @@ func (c *Client) checkCategory(ctx context.Context, category string, at place) e
 
 // streamStanding reads what a stream has at a position.
 func (s statementBuilder) streamStanding() string {
-	return fmt.Sprintf(`SELECT (SELECT id::text FROM %[1]s.messages WHERE stream_name = $1 AND position = $2),
-	CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN coalesce((SELECT pg_catalog.max(position) FROM %[1]s.messages WHERE stream_name = $1), -1) END`, s.schema)
+	return fmt.Sprintf(`SELECT CASE WHEN %[2]s THEN (SELECT id::text FROM %[1]s.messages WHERE stream_name = $1 AND position = $2) END,
+	CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN coalesce((SELECT pg_catalog.max(position) FROM %[1]s.messages WHERE stream_name = $1), -1) END`, s.schema, s.unfiltered)
 }
 
 // categoryStanding reads what the store has at a global position. The end is that of the sequence: the last messages may have been
 // deleted. A role without rights on it cannot see the end, and compares ids alone.
 func (s statementBuilder) categoryStanding() string {
-	return fmt.Sprintf(`SELECT (SELECT id::text FROM %[1]s.messages WHERE global_position = $1),
+	return fmt.Sprintf(`SELECT CASE WHEN %[3]s THEN (SELECT id::text FROM %[1]s.messages WHERE global_position = $1) END,
 	CASE WHEN NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.has_sequence_privilege(places.name, 'SELECT, USAGE')
 		THEN coalesce(pg_catalog.pg_sequence_last_value(places.name::pg_catalog.regclass), 0) END
-FROM (SELECT pg_catalog.pg_get_serial_sequence(%[2]s, 'global_position') AS name) places`, s.schema, literal(s.schema+".messages"))
+FROM (SELECT pg_catalog.pg_get_serial_sequence(%[2]s, 'global_position') AS name) places`, s.schema, literal(s.schema+".messages"), s.unfiltered)
 }

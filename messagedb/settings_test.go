@@ -75,6 +75,16 @@ func TestThroughPgBouncer(t *testing.T) {
 			pool := poolOf(t, config)
 			require.ErrorContains(t, messagedb.Migrate(t.Context(), pool, ""), "migrate through a direct connection")
 			useTheStore(t, pool)
+
+			// Also where the pooler has no second connection to give.
+			for range hostile.PgBouncerSize - 1 {
+				tx, err := pool.Begin(t.Context())
+				require.NoError(t, err)
+				defer func() { _ = tx.Rollback(t.Context()) }()
+				_, err = tx.Exec(t.Context(), "SELECT 1")
+				require.NoError(t, err)
+			}
+			require.ErrorContains(t, messagedb.Migrate(t.Context(), poolOf(t, config), ""), "migrate through a direct connection")
 		})
 	}
 }
@@ -115,6 +125,125 @@ func useTheStore(t *testing.T, pool *pgxpool.Pool) {
 	require.JSONEq(t, `["a\\b 'c'", "NULL", "é€"]`, string(m.Data))
 	require.Equal(t, messagedb.StreamName("café-1"), m.Stream)
 	require.WithinRange(t, m.Time, before, time.Now().Add(time.Hour), "in UTC")
+	useReaders(t, c, pool)
+}
+
+// useReaders has everything that keeps a position read a message: a consumer, a projector and an entity with snapshots.
+func useReaders(t *testing.T, c *messagedb.Client, pool *pgxpool.Pool) {
+	t.Helper()
+	ctx := t.Context()
+	require.NoError(t, messagedb.MigrateProjections(ctx, pool, ""))
+	_, err := pool.Exec(ctx, "CREATE TABLE IF NOT EXISTS public.seen (data text)")
+	require.NoError(t, err)
+	consumed := make(chan string, 10)
+	consumer, err := c.NewConsumer(messagedb.ConsumerConfig{
+		Category: "café", Identifier: "é", Handler: func(_ context.Context, m *messagedb.Message) error { consumed <- string(m.Data); return nil },
+	})
+	require.NoError(t, err)
+	projected := make(chan string, 10)
+	projector, err := c.NewProjector(messagedb.ProjectorConfig{
+		Name: "é", Category: "café", Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+			var data string
+			err := tx.QueryRow(ctx, "INSERT INTO public.seen VALUES ($1) RETURNING data", string(m.Data)).Scan(&data)
+			if err == nil {
+				projected <- data
+			}
+			return err
+		},
+	})
+	require.NoError(t, err)
+	for _, reader := range []struct {
+		run, stop func(context.Context) error
+		got       <-chan string
+	}{{consumer.Run, consumer.Stop, consumed}, {projector.Run, projector.Stop, projected}} {
+		ended := make(chan error, 1)
+		go func() { ended <- reader.run(context.WithoutCancel(ctx)) }()
+		require.JSONEq(t, `["a\\b 'c'", "NULL", "é€"]`, take(t, reader.got))
+		require.NoError(t, reader.stop(ctx))
+		require.NoError(t, take(t, ended))
+	}
+	require.Equal(t, consumer.Stats().Position, projector.Stats().Position)
+	positions, err := c.ConsumerPositions(ctx, "café")
+	require.NoError(t, err)
+	require.Len(t, positions, 1)
+	require.Nil(t, positions[0].Rewound)
+	require.Zero(t, positions[0].Lag.Messages)
+
+	for range 2 { // the second time by the snapshot
+		entity, err := messagedb.NewEntity(c, messagedb.EntityConfig[int]{
+			Category: "café", SnapshotInterval: 1, CacheSize: -1, Fold: func(value *int, _ *messagedb.Message) error { *value++; return nil },
+		})
+		require.NoError(t, err)
+		value, version, err := entity.Get(ctx, "1")
+		require.NoError(t, err)
+		require.Equal(t, 1, value)
+		require.Zero(t, version)
+	}
+}
+
+// heldUp is a role whose transactions may last for half a second, in a database where each change of the schema takes a tenth of one.
+func heldUp(t *testing.T) *pgx.ConnConfig {
+	t.Helper()
+	config := hostile.Make(t, server.admin, "role", hostile.Family{Settings: []hostile.Setting{
+		{Name: "transaction_timeout", Value: "500ms", Since: 17}, {Name: "lock_timeout", Value: "100ms"},
+	}})
+	owner := hostile.Owner(t, server.admin, config)
+	for _, sql := range []string{
+		"RESET ROLE", "CREATE FUNCTION public.hold_up() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); END'",
+		"CREATE EVENT TRIGGER hold_up ON ddl_command_start EXECUTE FUNCTION public.hold_up()",
+	} {
+		_, err := owner.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	return config
+}
+
+func TestMigrationsOutliveTheTimeoutsOfTheirRole(t *testing.T) {
+	t.Parallel()
+	start(t)
+	config := heldUp(t)
+	pool := poolOf(t, config)
+	// Several at once: each but one waits for a lock for longer than the role may.
+	ends := make(chan error, 3)
+	for range cap(ends) {
+		go func() { ends <- messagedb.Migrate(t.Context(), pool, "") }()
+	}
+	for range cap(ends) {
+		require.NoError(t, take(t, ends))
+	}
+	for range cap(ends) {
+		go func() { ends <- messagedb.MigrateProjections(t.Context(), pool, "") }()
+	}
+	for range cap(ends) {
+		require.NoError(t, take(t, ends))
+	}
+	useEverything(t, clientOf(t, pool))
+}
+
+// The default schema and its name are one schema, so they have one lock.
+func TestTheTableOfProjectionsIsMadeUnderOneLock(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	held, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = held.Rollback(t.Context()) }()
+	_, err = held.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", messagedb.Hash64("messagedb projections public"))
+	require.NoError(t, err)
+	ended := make(chan error, 2)
+	for _, schema := range []string{"", messagedb.DefaultProjectionSchema} {
+		go func() { ended <- messagedb.MigrateProjections(t.Context(), s.pool, schema) }()
+	}
+	require.Eventually(t, func() bool {
+		var waiting int
+		require.NoError(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting))
+		return waiting == 2 || len(ended) > 0
+	}, soon, 10*time.Millisecond)
+	require.Empty(t, ended, "one did not wait")
+	require.NoError(t, held.Commit(t.Context()))
+	for range 2 {
+		require.NoError(t, take(t, ended))
+	}
 }
 
 func refusesEncoding(t *testing.T, err error, encoding string) {
@@ -151,6 +280,19 @@ func TestTextIsNotSentInAnotherEncoding(t *testing.T) {
 			_, err = c.WriteMessageTx(ctx, tx, stream, m, messagedb.AnyVersion)
 			refusesEncoding(t, err, encoding)
 			_, err = c.WriteMessageTx(ctx, tx, stream, m, messagedb.AnyVersion, messagedb.Idempotent())
+			refusesEncoding(t, err, encoding)
+
+			// What a projector writes beside its position is text, too.
+			require.NoError(t, messagedb.MigrateProjections(ctx, pool, ""))
+			refusesEncoding(t, messagedb.MigrateProjections(ctx, raw, ""), encoding)
+			_, err = messagedb.Projections(ctx, raw, "")
+			refusesEncoding(t, err, encoding)
+			p, err := clientOf(t, pool).NewProjector(messagedb.ProjectorConfig{
+				Name: "p", Category: "use:all", Pool: raw, Handler: func(context.Context, pgx.Tx, *messagedb.Message) error { return nil },
+			})
+			require.NoError(t, err)
+			refusesEncoding(t, take(t, projecting(t, p)), encoding)
+			_, err = p.Lag(ctx)
 			refusesEncoding(t, err, encoding)
 
 			c = clientOf(t, pool)

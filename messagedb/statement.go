@@ -29,14 +29,15 @@ type statements struct {
 	version, storeVersion                          string
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
-	lag, head                                      string
+	lag                                            string
 	streams, categories, categoryTail              string
 	streamStanding, categoryStanding               string
+	unfiltered                                     string
 }
 
 func newStatements(schema, channel string, inTx bool) statements {
 	q := pgx.Identifier{schema}.Sanitize()
-	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), inTx: inTx}
+	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), unfiltered: unfiltered(q + ".messages"), inTx: inTx}
 	return statements{
 		write:           s.scalar("write_message", writeArguments, ""),
 		writeNotify:     s.scalar("write_message", writeArguments, "$7"),
@@ -58,13 +59,13 @@ JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		hash:         s.scalar("hash_64", "", ""),
 		lock:         s.scalar("acquire_lock", "", ""),
 		lag:          s.lag(),
-		head:         "SELECT coalesce(max(global_position), 0) FROM " + q + ".messages",
 		streams:      s.streams(),
 		categories:   s.categories(),
 		categoryTail: s.categoryTail(),
 
 		streamStanding:   s.streamStanding(),
 		categoryStanding: s.categoryStanding(),
+		unfiltered:       "SELECT " + s.unfiltered,
 	}
 }
 
@@ -72,7 +73,8 @@ const writeArguments = ", $2, $3, $4::jsonb, $5::jsonb, $6"
 
 type statementBuilder struct {
 	schema, path, channel string
-	inTx                  bool // the path must be put back
+	unfiltered            string // the condition of that name, of the table of messages
+	inTx                  bool   // the path must be put back
 }
 
 // set puts the schema in front of the search path that was, and is not NULL.
@@ -82,7 +84,7 @@ func (s statementBuilder) set(was string) string {
 
 // first is the first argument of a call, which sets the path.
 func (s statementBuilder) first(was string) string {
-	return "CASE WHEN " + s.set(was) + " IS NOT NULL THEN $1::varchar END"
+	return "CASE WHEN " + s.set(was) + " IS NOT NULL AND " + s.unfiltered + " THEN $1::varchar END"
 }
 
 const (
@@ -123,8 +125,8 @@ func (s statementBuilder) writeMany(payload string) string {
 SELECT %s%s
 FROM (SELECT was, %s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
 	FROM p, unnest($3::varchar[], $4::varchar[], $5::text[], $6::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
-	WHERE path IS NOT NULL OFFSET 0) called`,
-		s.set("was"), before, columns, s.notify(payload), s.schema)
+	WHERE path IS NOT NULL AND %s OFFSET 0) called`,
+		s.set("was"), before, columns, s.notify(payload), s.schema, s.unfiltered)
 }
 
 // rows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
@@ -143,12 +145,11 @@ SELECT %s, NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
 
 // lag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.
 func (s statementBuilder) lag() string {
-	return fmt.Sprintf(`SELECT count(*), coalesce(max(global_position), 0),
+	return fmt.Sprintf(`SELECT CASE WHEN %[2]s THEN count(*) END, coalesce(max(global_position), 0),
 	coalesce(extract(epoch FROM (now() AT TIME ZONE 'utc') - min(time)), 0)::float8
 FROM %[1]s.messages
 WHERE %[1]s.category(stream_name) = $1 AND global_position > $2 AND ($3::varchar IS NULL OR %[1]s.category(metadata->>'correlationStreamName') = $3)
-	AND ($4::bigint IS NULL OR mod(abs(%[1]s.hash_64(split_part(nullif(substr(stream_name, strpos(stream_name, '-') + 1), stream_name), '+', 1))), $5::bigint) = $4)`,
-		s.schema)
+	AND ($4::bigint IS NULL OR mod(abs(%[1]s.hash_64(split_part(nullif(substr(stream_name, strpos(stream_name, '-') + 1), stream_name), '+', 1))), $5::bigint) = $4)`, s.schema, s.unfiltered)
 }
 
 // streams lists the streams of a category by their first messages: by the index of categories, in the order of global positions, which any page

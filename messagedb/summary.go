@@ -52,6 +52,9 @@ func (c *Client) Summary(ctx context.Context, view View) ([]SummaryRow, error) {
 		return nil, invalid(FieldView, view, fmt.Sprintf("must be one of %v", Views()))
 	}
 	about := call{doing: "reading " + string(view)}
+	if err := c.refuseFiltered(ctx, about); err != nil {
+		return nil, err
+	}
 	rows, err := c.db.Query(ctx, "SELECT "+columns+", message_count, percent::float8 FROM "+pgx.Identifier{c.config.Schema, string(view)}.Sanitize())
 	if err != nil {
 		return nil, c.explain(err, about)

@@ -17,16 +17,16 @@ func messagesCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "messages",
 		Short: "Look at a message store: its messages, streams and consumers",
-		Long: "messages looks at a store of Message DB, or of delta migrate messagedb, and writes nothing. It has nothing to do with\n" +
-			"Delta's own tables. See docs/messagedb.md.",
+		Long: "messages looks at a store of Message DB, or of delta migrate messagedb. It has nothing to do with Delta's own tables, and\n" +
+			"writes nothing, but for the table that migrate-projections makes. See docs/messagedb.md.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to look at: tail, streams or lag")
+			return errors.New("say what to look at: tail, streams or lag, or migrate-projections")
 		},
 	}
 	c.databaseFlags(cmd)
 	schema := cmd.PersistentFlags().String("schema", messagedb.DefaultSchema, "`schema` of the message store")
-	cmd.AddCommand(tailCommand(c, schema), streamsCommand(c, schema), lagCommand(c, schema))
+	cmd.AddCommand(tailCommand(c, schema), streamsCommand(c, schema), lagCommand(c, schema), migrateProjectionsCommand(c))
 	return cmd
 }
 

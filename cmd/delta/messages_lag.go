@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,7 +20,8 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 		Long: "lag shows the positions that consumers have saved in the store, and those of projections in the same database, against what\n" +
 			"is in the categories that they read. A position is saved after some messages, so a consumer may be further than it shows.\n" +
 			"What a consumer or projection leaves out by its correlation or condition is counted all the same.\n\n" +
-			"AHEAD means that the store ends before the position: it was restored from a backup, or emptied.",
+			"REWOUND means that the store has gone back behind the position: it was restored from a backup, or emptied. The reader stops\n" +
+			"with an error, or begins again, and the count of what is before it says nothing.",
 		Example: "  delta messages lag account\n" +
 			"  delta messages lag -o json",
 		Args: cobra.MaximumNArgs(1),
@@ -37,7 +39,7 @@ func lagCommand(c *cli, schema *string) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&projections, "projection-schema", messagedb.DefaultProjectionSchema, "`schema` of the table messagedb_projection")
+	projectionSchemaFlag(cmd, &projections)
 	return cmd
 }
 
@@ -49,7 +51,8 @@ type readerJSON struct {
 	// Messages is how many are behind the position, and OldestSeconds for how long the oldest of them has been there.
 	Messages      int64   `json:"messages"`
 	OldestSeconds float64 `json:"oldest_seconds"`
-	Ahead         bool    `json:"ahead"`
+	// Rewound reports that the store has gone back behind the position.
+	Rewound bool `json:"rewound"`
 }
 
 type consumerJSON struct {
@@ -80,7 +83,7 @@ func readLag(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool, c
 	}
 	for _, p := range consumers {
 		one := consumerJSON{
-			readerJSON:     readerOf(p.Category, p.Position, p.SavedAt, p.Lag, p.Ahead),
+			readerJSON:     readerOf(p.Category, p.Position, p.SavedAt, p.Lag, p.Rewound != nil),
 			PositionStream: p.Stream.String(), Identifier: p.Identifier,
 		}
 		if p.Group != nil {
@@ -100,20 +103,21 @@ func readLag(ctx context.Context, store *messagedb.Client, pool *pgxpool.Pool, c
 		if err != nil {
 			return out, err
 		}
-		ahead, err := store.IsAhead(ctx, p.Position)
-		if err != nil {
+		err = store.CheckPosition(ctx, p.Category, p.Position, p.MessageID)
+		rewound := errors.As(err, new(*messagedb.RewoundError))
+		if err != nil && !rewound {
 			return out, err
 		}
 		out.Projections = append(out.Projections, projectionJSON{
-			readerJSON: readerOf(p.Category, p.Position, p.SavedAt, lag, ahead), Name: p.Name, Version: p.Version, State: string(p.State),
+			readerJSON: readerOf(p.Category, p.Position, p.SavedAt, lag, rewound), Name: p.Name, Version: p.Version, State: string(p.State),
 		})
 	}
 	return out, nil
 }
 
-func readerOf(category string, position int64, saved time.Time, lag messagedb.Lag, ahead bool) readerJSON {
+func readerOf(category string, position int64, saved time.Time, lag messagedb.Lag, rewound bool) readerJSON {
 	return readerJSON{
-		Category: category, Position: position, SavedAt: saved, Messages: lag.Messages, OldestSeconds: lag.Age.Seconds(), Ahead: ahead,
+		Category: category, Position: position, SavedAt: saved, Messages: lag.Messages, OldestSeconds: lag.Age.Seconds(), Rewound: rewound,
 	}
 }
 
@@ -141,8 +145,8 @@ func (r readerJSON) cells(now time.Time) []string {
 	if r.Messages > 0 {
 		oldest = short(time.Duration(r.OldestSeconds * float64(time.Second)))
 	}
-	if r.Ahead {
-		behind = "AHEAD"
+	if r.Rewound {
+		behind = "REWOUND"
 	}
 	return []string{fmt.Sprint(r.Position), behind, oldest, when(&r.SavedAt, now)}
 }

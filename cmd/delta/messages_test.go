@@ -201,14 +201,14 @@ func TestMessagesLag(t *testing.T) {
 	out := decode[lagJSON](t, m.run("lag", "--projection-schema", m.schema, "-o", "json"))
 	require.Len(t, out.Consumers, 2)
 	require.Equal(t, "lost", out.Consumers[0].Category)
-	require.True(t, out.Consumers[0].Ahead)
+	require.True(t, out.Consumers[0].Rewound)
 	one := out.Consumers[1]
 	require.Equal(t, "thing:position-x+0+1", one.PositionStream)
 	require.Equal(t, "x", one.Identifier)
 	require.Zero(t, *one.Member)
 	require.Equal(t, 1, *one.Size)
 	require.EqualValues(t, 3, one.Messages)
-	require.False(t, one.Ahead)
+	require.False(t, one.Rewound)
 	require.Len(t, out.Projections, 1)
 	require.Equal(t, "live", out.Projections[0].State)
 	require.EqualValues(t, 3, out.Projections[0].Messages)
@@ -218,7 +218,77 @@ func TestMessagesLag(t *testing.T) {
 	requireNarrow(t, r.stdout)
 	require.Contains(t, r.stdout, "thing:position-x+0+1  consumer")
 	require.Contains(t, r.stdout, "things 1              live")
-	require.Contains(t, m.run("lag", "lost").stdout, "AHEAD")
+	require.Contains(t, m.run("lag", "lost").stdout, "REWOUND")
+}
+
+func TestMessagesMigrateProjections(t *testing.T) {
+	t.Parallel()
+	m := newMailbox(t)
+	migrate := func(args ...string) result {
+		t.Helper()
+		return inProcess(t.Context(), streams{}, append([]string{"messages", "migrate-projections", "--database-url", m.DatabaseURL}, args...)...)
+	}
+	for range 2 {
+		r := migrate("--projection-schema", m.schema)
+		require.Equal(t, exitOK, r.code, r.stderr)
+		require.Equal(t, "schema "+m.schema+" has a table of projections\n", r.stdout)
+	}
+	require.Equal(t, m.schema, decode[map[string]string](t, migrate("--projection-schema", m.schema, "-o", "json"))["schema"])
+	projector, err := m.client.NewProjector(messagedb.ProjectorConfig{Category: "thing", Name: "things", Schema: m.schema, Handler: func(context.Context, pgx.Tx, *messagedb.Message) error { return nil }})
+	require.NoError(t, err)
+	m.write("thing-1", 1, 1)
+	ended := make(chan error, 1)
+	go func() { ended <- projector.Run(context.WithoutCancel(t.Context())) }()
+	require.Eventually(t, func() bool { return projector.Stats().Handled == 1 }, patience, time.Millisecond)
+	require.NoError(t, projector.Stop(t.Context()))
+	require.NoError(t, <-ended)
+	require.Len(t, decode[lagJSON](t, m.run("lag", "--projection-schema", m.schema, "-o", "json")).Projections, 1)
+
+	r := migrate("--projection-schema", m.schema+"_not")
+	require.Equal(t, exitFailure, r.code)
+	require.Contains(t, r.stderr, m.schema+"_not")
+	r = migrate("--schema", m.schema)
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "--projection-schema")
+}
+
+// A reader is not behind a store that went back because its newest messages were deleted, nor one whose last message is another one by now.
+func TestMessagesLagOfAStoreThatLostMessages(t *testing.T) {
+	t.Parallel()
+	m := newMailbox(t)
+	m.write("thing-1", 1, 5)
+	require.NoError(t, messagedb.MigrateProjections(t.Context(), m.Pool, m.schema))
+	last, err := m.client.LastMessage(t.Context(), "thing-1", "")
+	require.NoError(t, err)
+	_, err = m.client.WriteMessage(t.Context(), "thing:position-x", messagedb.ProposedMessage{
+		Type: "Recorded", Data: map[string]int64{"position": last.GlobalPosition}, Metadata: map[string]string{"message": last.ID},
+	}, messagedb.AnyVersion)
+	require.NoError(t, err)
+	_, err = m.Pool.Exec(t.Context(), "INSERT INTO "+m.schema+`.messagedb_projection (name, version, category, state, position, message_id)
+		VALUES ('things', 1, 'thing', 'live', $1, $2)`, last.GlobalPosition, last.ID)
+	require.NoError(t, err)
+	rewound := func() (consumer, projection bool) {
+		t.Helper()
+		out := decode[lagJSON](t, m.run("lag", "--projection-schema", m.schema, "-o", "json"))
+		require.Len(t, out.Consumers, 1)
+		require.Len(t, out.Projections, 1)
+		return out.Consumers[0].Rewound, out.Projections[0].Rewound
+	}
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		_, err := m.Pool.Exec(t.Context(), fmt.Sprintf(sql, m.schema), args...)
+		require.NoError(t, err)
+	}
+	exec("DELETE FROM %s.messages WHERE stream_name = 'thing-1'")
+	exec("UPDATE %s.messages SET global_position = 1 WHERE stream_name = 'thing:position-x'") // so that nothing is at or behind the position
+	consumer, projection := rewound()
+	require.False(t, consumer, "the newest messages were deleted")
+	require.False(t, projection)
+	exec("INSERT INTO %s.messages (global_position, position, stream_name, type) VALUES ($1, 0, 'other-1', 'T')", last.GlobalPosition)
+	consumer, projection = rewound()
+	require.True(t, consumer, "another message has the position")
+	require.True(t, projection)
+	require.Contains(t, m.run("lag", "--projection-schema", m.schema).stdout, "REWOUND")
 }
 
 func TestMessagesUsedWrongly(t *testing.T) {

@@ -26,8 +26,8 @@ type Family struct {
 // Setting is one of them.
 type Setting struct {
 	Name, Value string
-	// since is the first major version of Postgres that has it; 0 for all.
-	since int
+	// Since is the first major version of Postgres that has it; 0 for all.
+	Since int
 }
 
 // The names of the families for which packages have rules of their own.
@@ -113,7 +113,7 @@ func Make(tb testing.TB, admin *pgx.ConnConfig, place string, family Family) *pg
 	require.NoError(tb, server.QueryRow(tb.Context(), "SELECT current_setting('server_version_num')::int / 10000").Scan(&version))
 	on := map[string]string{"role": "ROLE " + config.User, "database": "DATABASE " + config.Database}[place]
 	for _, s := range family.Settings {
-		if version < s.since {
+		if version < s.Since {
 			continue
 		}
 		value := "'" + s.Value + "'"

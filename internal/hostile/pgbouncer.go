@@ -20,6 +20,9 @@ import (
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
+// PgBouncerSize is how many connections of the server PgBouncer has for a database.
+const PgBouncerSize = 5
+
 // PgBouncer runs one in transaction mode before the server of a configuration, and returns how to connect through it. It has so many prepared
 // statements for each client, and more settings of its own. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
 func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...string) *pgx.ConnConfig {
@@ -39,7 +42,7 @@ func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...stri
 	users, file := filepath.Join(folder, "users"), filepath.Join(folder, "ini")
 	lines := append([]string{
 		"[databases]", fmt.Sprintf("* = host=%s port=%d", config.Host, config.Port), "[pgbouncer]", "listen_addr=127.0.0.1", "listen_port=" + strconv.Itoa(port),
-		"unix_socket_dir=", "auth_type=plain", "auth_file=" + users, "pool_mode=transaction", "default_pool_size=5", "max_client_conn=200",
+		"unix_socket_dir=", "auth_type=plain", "auth_file=" + users, "pool_mode=transaction", "default_pool_size=" + strconv.Itoa(PgBouncerSize), "max_client_conn=200",
 	}, settings...)
 	require.NoError(tb, os.WriteFile(users, []byte(fmt.Sprintf("%q %q\n", config.User, config.Password)), 0o644))
 	require.NoError(tb, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644))

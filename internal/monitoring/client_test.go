@@ -75,6 +75,9 @@ func observeLeaves(t *testing.T, provider *metric.MeterProvider) {
 	nothing := func(context.Context, *messagedb.Message) error { return nil }
 	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{Category: "account", Handler: nothing})
 	require.NoError(t, err)
+	projector, err := client.NewProjector(messagedb.ProjectorConfig{Name: "accounts", Category: "account"})
+	require.NoError(t, err)
+	require.NoError(t, messagedb.MigrateProjections(t.Context(), d.Pool, ""))
 	subscription, err := client.SubscribeToCategory(t.Context(), "account", nothing, messagedb.CategoryOptions{}, messagedb.SubscriptionOptions{})
 	require.NoError(t, err)
 	d.Exec("CREATE TABLE account (id int PRIMARY KEY)", "CREATE PUBLICATION accounts FOR TABLE account",
@@ -82,6 +85,8 @@ func observeLeaves(t *testing.T, provider *metric.MeterProvider) {
 	stream, err := cdc.Open(t.Context(), cdc.Config{Conn: d.Config(), Slot: d.Name, Publications: []string{"accounts"}, Heartbeat: time.Second})
 	require.NoError(t, err)
 	_, err = deltaotel.ObserveConsumer(provider, "", consumer)
+	require.NoError(t, err)
+	_, err = deltaotel.ObserveProjector(provider, "", projector)
 	require.NoError(t, err)
 	_, err = deltaotel.ObserveSubscription(provider, "audit", subscription)
 	require.NoError(t, err)

@@ -12,7 +12,8 @@ import (
 // taken on one connection of the server and freed on another: it would hold nobody back, and stay with a connection that others use.
 //
 // It is transaction mode where a connection has two processes in turn: while another one is in a transaction, with the process that this one has
-// just had. That another client may take that process meanwhile makes this miss a pooler at times, and never refuse wrongly.
+// just had. That another client may take that process meanwhile makes this miss a pooler at times, and never refuse wrongly. Where the pooler has
+// no second connection of the server to give, because as many migrate at once as it has, the first one waits: in session mode it would have its own.
 func Refuse(ctx context.Context, pool *pgxpool.Pool) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
@@ -31,9 +32,14 @@ func Refuse(ctx context.Context, pool *pgxpool.Pool) error {
 	if _, _, err := processOf(ctx, tx.Conn()); err != nil {
 		return err
 	}
-	_, second, err := processOf(ctx, conn.Conn())
-	if err == nil && first != second {
-		err = errors.New("the pool connects through a pooler in transaction mode, such as PgBouncer, where no lock can be held: migrate through a direct connection")
+	waiting, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	_, second, err := processOf(waiting, conn.Conn())
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case waiting.Err() != nil, err == nil && first != second:
+		return errors.New("the pool connects through a pooler in transaction mode, such as PgBouncer, where no lock can be held: migrate through a direct connection")
 	}
 	return err
 }
