@@ -41,7 +41,7 @@ func (h *harness) terminate(workflowIDs ...string) {
 		isAsked := false
 		until(h.t, func() bool {
 			err := h.Temporal.TerminateWorkflow(context.Background(), id, "", "the test terminates it")
-			if errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded)) {
+			if isLate(err) {
 				isAsked = true
 				return false
 			}
