@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -63,7 +64,12 @@ func TestTheExampleOfABackfillGoesOn(t *testing.T) {
 	}
 	require.ErrorIs(t, run(7000), crash)
 	require.Equal(t, 5000, rows)
-	require.NoError(t, run(12000))
+	err := run(12000)
+	// Postgres lets go of the slot a little after its reader has gone: Open itself waits for a second only.
+	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
+		err = run(12000)
+	}
+	require.NoError(t, err)
 	require.Equal(t, 12000, rows)
 	require.Contains(t, token, `"done":true`)
 }

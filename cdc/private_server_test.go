@@ -4,6 +4,7 @@ package cdc_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -47,10 +48,15 @@ func (s *privateServer) reopen(d *database, old *cdc.Stream) *cdc.Stream {
 
 func (s *privateServer) open(d *database) *cdc.Stream {
 	s.t.Helper()
-	stream, err := cdc.Open(s.t.Context(), cdc.Config{
+	config := cdc.Config{
 		Conn: d.pool.Config().ConnConfig, Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet,
 		StatusInterval: 200 * time.Millisecond, Timeout: time.Minute, ShortestRetry: 10 * time.Millisecond, LongestRetry: 200 * time.Millisecond,
-	})
+	}
+	stream, err := cdc.Open(s.t.Context(), config)
+	// Postgres lets go of a slot a little after its reader has gone: Open itself waits for a second only.
+	for end := time.Now().Add(cdctest.Patience); errors.Is(err, cdc.ErrSlotBusy) && time.Now().Before(end); {
+		stream, err = cdc.Open(s.t.Context(), config)
+	}
 	require.NoError(s.t, err)
 	s.t.Cleanup(stream.Close)
 	return stream

@@ -38,7 +38,9 @@ func TestAConsumerThatDoesNotAcknowledgeLetsTheServerStop(t *testing.T) {
 	s.Start()
 	d.pool.Reset()
 	// Before Postgres 17 a server that stops may forget the last confirmations. The stream repeats them on its next connection.
-	require.Eventually(t, func() bool { return d.slot().Confirmed == before }, cdctest.Patience, time.Millisecond)
+	// It may also have confirmed a little more by now, such as the end of what came before the second transaction.
+	require.Eventually(t, func() bool { return d.slot().Confirmed >= before }, cdctest.Patience, time.Millisecond)
+	require.Less(t, d.slot().Confirmed, second.EndLSN)
 	d.exec(`insert into t values (4)`)
 	_, changes = next(t, stream)
 	require.Equal(t, []string{"insert t [4]"}, changes, "within one stream nothing comes twice")

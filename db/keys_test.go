@@ -180,7 +180,7 @@ func TestSlotsOfDeadClaimsAndOfRowsThatAreNotClaimedAreTakenBack(t *testing.T) {
 
 func TestTheRateOfAKeySpacesItsCallsAndSaysWhenTheNextIs(t *testing.T) {
 	t.Parallel()
-	k := newKeys(t, 0, 0.5)
+	k := newKeys(t, 0, 0.01) // the next call is far off, however slow the machine
 	slow := k.due("slow", 4)
 	require.Equal(t, 3, k.take(slow, false), "one call may begin")
 	require.Equal(t, 0, k.take(slow[:1], true))
@@ -189,7 +189,7 @@ func TestTheRateOfAKeySpacesItsCallsAndSaysWhenTheNextIs(t *testing.T) {
 	next, err := db.New().NextDispatch(t.Context(), k.pool, db.NextDispatchParams{Kind: "thing", Looked: time.Minute})
 	require.NoError(t, err)
 	require.Greater(t, next.KeysWait, time.Duration(0))
-	require.LessOrEqual(t, next.KeysWait, 2*time.Second)
+	require.LessOrEqual(t, next.KeysWait, 100*time.Second)
 	k.exec("UPDATE delta_key SET wake_at = now(), next_call_at = now()")
 	require.EqualValues(t, 1, k.wake())
 	k.wakeAt()
@@ -289,22 +289,28 @@ func TestLivingClaimsOfAKeyAreNeverMoreThanItsSlots(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	var mu sync.Mutex
+	most := 0
+	look := func() {
+		var n int
+		err := k.pool.QueryRow(context.Background(), `SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource
+			WHERE state = 'pending' AND claimed_until > clock_timestamp() GROUP BY limit_key) m`).Scan(&n)
+		require.NoError(t, err)
+		mu.Lock()
+		defer mu.Unlock()
+		most = max(most, n)
+	}
 	var clients sync.WaitGroup
 	for n := range 6 {
 		clients.Go(func() {
 			defer stop() // also when it fails
 			for round := 0; k.count("state <> 'synced'") > 0 && ctx.Err() == nil; round++ {
-				k.work(n, round)
+				k.work(n, round, look)
 			}
 		})
 	}
-	most := 0
 	for ctx.Err() == nil {
-		var n int
-		err := k.pool.QueryRow(context.Background(), `SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM delta_resource
-			WHERE state = 'pending' AND claimed_until > clock_timestamp() GROUP BY limit_key) m`).Scan(&n)
-		require.NoError(t, err)
-		most = max(most, n)
+		look()
 	}
 	clients.Wait()
 	require.Equal(t, concurrency, most)
@@ -312,8 +318,9 @@ func TestLivingClaimsOfAKeyAreNeverMoreThanItsSlots(t *testing.T) {
 	require.Zero(t, k.count("slot_key IS NOT NULL"))
 }
 
-// work does what a client does: it leases, takes slots, claims and writes. Now and then it dies with what it has.
-func (k keys) work(client, round int) {
+// work does what a client does: it leases, takes slots, claims and writes. Now and then it dies with what it has. It looks while it has claims: a
+// machine may be too busy for those who look beside it.
+func (k keys) work(client, round int, look func()) {
 	q := db.New()
 	k.wakeAt()
 	_, err := q.WakeKeys(k.Context(), k.pool, db.WakeKeysParams{Kind: "thing"})
@@ -342,6 +349,7 @@ func (k keys) work(client, round int) {
 	}
 	rows, err := q.ClaimResources(k.Context(), k.pool, c)
 	require.NoError(k, err)
+	look()
 	if round%7 == 6 {
 		return
 	}
@@ -463,7 +471,8 @@ func TestRowsOfASnoozedNamespaceAreReadOnceAndNotByEachLease(t *testing.T) {
 		k.wake()
 	}
 	require.Equal(t, 2, k.count("slot_key = 'busy' AND id = ANY ($1)", waits))
-	require.Equal(t, 2*many, k.count("namespace = 'asleep' AND dispatch_at BETWEEN now() + interval '59 minutes' AND now() + interval '61 minutes'"))
+	require.Equal(t, 2*many, k.count(`namespace = 'asleep' AND dispatch_at BETWEEN (SELECT snoozed_until FROM delta_namespace WHERE name = 'asleep')
+		AND (SELECT snoozed_until + snooze_spread FROM delta_namespace WHERE name = 'asleep')`))
 
 	k.exec("VACUUM ANALYZE delta_resource") // the index leads to what was there before until then
 	tx, err := k.pool.Begin(t.Context())

@@ -227,7 +227,21 @@ func (h *harness) history(workflowID string) []*historypb.HistoryEvent {
 	return all
 }
 
+// isLate reports whether Temporal has not answered within its client's deadline, as happens where a machine is busy.
+func isLate(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
+}
+
 func (h *harness) findHistory(workflowID string) (all []*historypb.HistoryEvent, err error) {
+	h.t.Helper()
+	until(h.t, func() bool {
+		all, err = h.readHistory(workflowID)
+		return !isLate(err)
+	})
+	return all, err
+}
+
+func (h *harness) readHistory(workflowID string) (all []*historypb.HistoryEvent, err error) {
 	events := h.Temporal.GetWorkflowHistory(context.Background(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()

@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"testing"
@@ -176,6 +177,10 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 		}
 		_, err := c.Inform(t.Context(), g.object(account{Name: "urgent"}), &delta.InformOpts{Priority: 1})
 		require.NoError(t, err)
+		// However long its way to the worker is: by then its activity runs, which waits for a slot.
+		until(t, func() bool {
+			return g.isExecuted(cmp.Or(g.row(g.kind, "urgent").WorkflowID, g.resourceWorkflow("urgent")))
+		})
 		// Each end of a call is the beginning of another one. The urgent one has its turn once it has come to wait for one.
 		worked := 8
 		for next := ""; next != "urgent"; worked++ {
@@ -213,6 +218,8 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 			require.NotEqual(t, batch, row.WorkflowID)
 			require.EqualValues(t, 1, g.history(row.WorkflowID)[0].GetWorkflowExecutionStartedEventAttributes().GetPriority().GetPriorityKey())
 		}
+		counted.mu.Lock()
+		defer counted.mu.Unlock()
 		require.Equal(t, 1, counted.calls["many07"], "what it was before is not worked")
 	})
 }

@@ -94,7 +94,8 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	ended, stop := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer stop()
 	require.ErrorIs(t, c.Stop(ended), context.DeadlineExceeded)
-	require.Zero(t, h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'"), "attempts were closed")
+	// Stop waits for that some seconds only, and a busy machine may take longer.
+	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'") == 0 }, "attempts were not closed")
 
 	// More than one statement takes, which is a transaction.
 	_, err = c.InformMany(ctx, many(object, names("more", 3000)...), nil)

@@ -76,15 +76,19 @@ func (g gear) attended(name string) string {
 // executes waits until a worker executes an ordinary activity of a workflow: Work that is held is long.
 func (h *harness) executes(workflowID string) {
 	h.t.Helper()
-	until(h.t, func() bool {
-		found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
-		if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
-			return false
-		}
-		require.NoError(h.t, err)
-		return slices.ContainsFunc(found.RawResponse.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
-			return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
-		})
+	until(h.t, func() bool { return h.isExecuted(workflowID) })
+}
+
+// isExecuted reports whether a worker executes an ordinary activity of a workflow.
+func (h *harness) isExecuted(workflowID string) bool {
+	h.t.Helper()
+	found, err := h.Temporal.DescribeWorkflow(h.t.Context(), workflowID, "")
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return false
+	}
+	require.NoError(h.t, err)
+	return slices.ContainsFunc(found.RawResponse.GetPendingActivities(), func(pending *workflowpb.PendingActivityInfo) bool {
+		return pending.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
 	})
 }
 

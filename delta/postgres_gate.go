@@ -8,12 +8,16 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/sdk/worker"
+
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
-	// gateTimeout is how long Postgres may take to answer the question whether it is there, and gatePause the time between two questions.
+	// gateTimeout is how long Postgres may take to answer the question whether it is there.
 	gateTimeout = 2 * time.Second
-	gatePause   = 500 * time.Millisecond
+	// gateShortest and gateLongest bound the pause between two questions. It grows only to a second: while the gate is closed, this client leaves
+	// its work to others.
+	gateShortest, gateLongest = 250 * time.Millisecond, time.Second
 	// gatePatience is how long Postgres has to be away before it is logged.
 	gatePatience = time.Second
 )
@@ -46,15 +50,13 @@ func (g *postgresGate) suspect() {
 // reopen asks Postgres until it answers, and opens the gate.
 func (g *postgresGate) reopen(closed chan struct{}) {
 	began, told := time.Now(), false
+	pauses := backoff.New(gateShortest, gateLongest) // spread: all clients of a server that went away ask it at once otherwise
 	for !g.answers() && g.stopping.Err() == nil {
 		if !told && time.Since(began) > gatePatience {
 			told = true
 			g.log.Warn("Postgres is not reached: this client takes no tasks until it is, and leaves them to others")
 		}
-		select {
-		case <-g.stopping.Done():
-		case <-time.After(gatePause):
-		}
+		_ = backoff.Pause(g.stopping, pauses.Delay()) // the loop looks at the context
 	}
 	if told && g.stopping.Err() == nil {
 		g.log.Info("Postgres is reached again: this client takes tasks", "away", time.Since(began))

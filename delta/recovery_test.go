@@ -134,8 +134,11 @@ func TestSoakOfAWipedTemporal(t *testing.T) {
 	until(t, func() bool {
 		return h.count("SELECT count(*) FROM delta_resource WHERE state = 'synced' AND dispatch_at < due_at") == 0
 	}, "what rests is not woken again before it is due")
-	_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
-	require.NoError(t, err)
+	// Workflows and schedules are made again side by side.
+	until(t, func() bool {
+		_, err = temporal.ScheduleClient().GetHandle(t.Context(), h.Prefix+"/inform:listed").Describe(t.Context())
+		return err == nil
+	}, shown[error]{&err})
 	until(t, func() bool { return passes.Load() >= 2 }, "the informer's schedule is there, and runs")
 }
 

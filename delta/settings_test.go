@@ -26,7 +26,7 @@ type tuned struct{ account }
 func (tuned) Kind() string { return "tuned" }
 func (tuned) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{
-		Parallelism: 20, InformInterval: -1, RateLimit: 10, HeartbeatTimeout: 3 * time.Second,
+		Parallelism: 20, InformInterval: -1, RateLimit: 10, HeartbeatTimeout: patience, // no machine loses a claim
 		RetryPolicy: delta.RetryPolicy{InitialInterval: 20 * time.Millisecond, BackoffCoefficient: 1.5, MaximumInterval: 50 * time.Millisecond},
 	}
 }
@@ -54,7 +54,7 @@ func TestTheRetryPolicyAndTheHeartbeatOfAKindHold(t *testing.T) {
 	for _, event := range h.history(row.WorkflowID) {
 		if scheduled := event.GetActivityTaskScheduledEventAttributes(); scheduled != nil {
 			attempts++
-			require.Equal(t, 3*time.Second, scheduled.GetHeartbeatTimeout().AsDuration())
+			require.Equal(t, patience, scheduled.GetHeartbeatTimeout().AsDuration())
 		}
 	}
 	require.GreaterOrEqual(t, attempts, 6)

@@ -93,7 +93,7 @@ func TestThePassOfAShardWhoseWorkerIsKilledIsMadeAgain(t *testing.T) {
 	require.Equal(t, map[deltatype.ResourceState]int{"synced": 7, "deleted": 1}, h.states("regional"))
 	require.Equal(t, deltatype.ResourceStateDeleted, h.row("regional", "eu/e03").State)
 	require.Equal(t, deltatype.ResourceStateSynced, h.row("regional", "eu/new").State)
-	require.Equal(t, []string{"eu"}, outside.given, "the other shard has ended before")
+	require.Equal(t, []string{"eu"}, outside.asked(), "the other shard has ended before")
 	eu := passes("eu")
 	require.Len(t, eu, 3)
 	require.Equal(t, "its worker was lost", eu[1].Error)
@@ -126,15 +126,25 @@ func TestAShardThatHangsDelaysNoOtherAndNoRun(t *testing.T) {
 	config := h.config(add[regionalOften](outside))
 	config.ControllerInformTimeout = -1 // a pass that hangs does so until the test has it go on
 	c := h.start(config)
+	// The runs that have had b listed. A pass that hangs may be tried again, by its own run: a machine that stands still has it seem lost.
+	runs := func() map[string]bool {
+		passes, err := c.InformPasses(t.Context(), "regional-often", "b", 0)
+		require.NoError(t, err)
+		all := map[string]bool{}
+		for _, p := range passes {
+			all[p.RunID] = true
+		}
+		return all
+	}
 	until(t, func() bool {
-		return len(outside.listed("b")) == 1 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
+		return len(outside.listed("b")) > 0 && len(outside.listed("a")) >= 4 && len(outside.listed("c")) >= 4
 	})
-	require.Len(t, outside.listed("b"), 1, "no run lists it beside itself")
+	require.Len(t, runs(), 1, "no run lists it beside itself")
 	require.Nil(t, shards(t, c, "regional-often")["b"].LastSuccess)
 	require.NotNil(t, shards(t, c, "regional-often")["a"].LastSuccess)
 	close(release)
 	h.eventually("regional-often", "b/1", synced(1))
-	until(t, func() bool { return len(outside.listed("b")) >= 2 })
+	until(t, func() bool { return len(runs()) >= 2 })
 }
 
 // latest keeps the latest report of a run.

@@ -164,10 +164,9 @@ func TestASnoozeEndsByItself(t *testing.T) {
 		c := s.fill(nil)
 		s.start(s.config(s.controller(s.work)))
 		s.says <- delta.SnoozeKind(5 * time.Second)
+		// It may be over before a busy machine has looked. Its row says that it was.
 		until(t, func() bool {
-			all, err := c.Snoozes(t.Context())
-			require.NoError(t, err)
-			return len(all) == 1
+			return g.count("SELECT count(*) FROM delta_controller WHERE name = $1 AND snoozed_until IS NOT NULL", g.kind) == 1
 		})
 		for range 7 {
 			s.says <- nil

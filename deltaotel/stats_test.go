@@ -68,6 +68,7 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	require.NoError(t, write("account-2", "Closed", "bad", messagedb.AnyVersion))
 	require.Error(t, write("account-2", "Opened", "bad", messagedb.NoStreamVersion))
 	name := consumer.PositionStream().String()
+	asked := time.Now()
 	o.becomes(3, "messagedb.consumer.lag", "consumer", name)
 	o.becomes(3, "messagedb.client.messages", "client", "ledger")
 	o.becomes(1, "messagedb.client.conflicts", "client", "ledger")
@@ -79,7 +80,9 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	o.becomes(1, "messagedb.consumer.messages", "consumer", name, "outcome", "ignored")
 	o.becomes(1, "messagedb.consumer.retries", "consumer", name)
 	o.becomes(0, "messagedb.consumer.conflicts", "consumer", name)
-	o.becomes(3, "messagedb.consumer.lag", "consumer", name) // it is not asked for again at once
+	if lag, _ := o.figure("messagedb.consumer.lag", "consumer", name); time.Since(asked) < 15*time.Second { // a slow machine may take longer
+		require.InDelta(t, 3, lag, 0, "it is not asked for again at once")
+	}
 	require.NoError(t, consumer.Stop(t.Context()))
 	require.NoError(t, <-ran)
 	o.becomes(0, "messagedb.consumer.rewinds", "consumer", name)

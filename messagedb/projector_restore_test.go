@@ -28,10 +28,13 @@ func TestAProjectionAndARestore(t *testing.T) {
 	requireTally(t, s, "tally", all)
 
 	// That of the projection, with its tables: it goes back, also while it runs, and has each message once.
-	_, err := s.pool.Exec(t.Context(), `UPDATE public.messagedb_projection SET position = $1, message_id = $2;`, all[9].GlobalPosition, all[9].ID)
-	require.NoError(t, err)
-	_, err = s.pool.Exec(t.Context(), "UPDATE public.tally SET messages = 10, sum = 45")
-	require.NoError(t, err)
+	require.NoError(t, pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error { // together: it runs
+		_, err := tx.Exec(t.Context(), `UPDATE public.messagedb_projection SET position = $1, message_id = $2`, all[9].GlobalPosition, all[9].ID)
+		if err == nil {
+			_, err = tx.Exec(t.Context(), "UPDATE public.tally SET messages = 10, sum = 45")
+		}
+		return err
+	}))
 	all = append(all, fill(t, s, "a", 1, 5)[20:]...)
 	requireTally(t, s, "tally", all)
 	require.EqualValues(t, 1, p.Stats().Rewound)
@@ -58,6 +61,7 @@ func TestAProjectionAndARestore(t *testing.T) {
 	run("TRUNCATE public.tally")
 	p = projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
 	ended = projecting(t, p)
+	var err error
 	all, err = s.client.ReadCategory(t.Context(), "a", messagedb.CategoryOptions{})
 	require.NoError(t, err)
 	requireTally(t, s, "tally", all)

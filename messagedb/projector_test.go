@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -205,7 +206,13 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	all := fill(t, s, "a", 4, 100)
 	_, err := s.pool.Exec(t.Context(), "CREATE TABLE public.seen (id bigserial, position bigint)")
 	require.NoError(t, err)
+	var first sync.Once
 	handle := func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
+		first.Do(func() { // goes on when another one waits for the same message, which that has not to handle then
+			for began, n := time.Now(), 0; n == 0 && time.Since(began) < soon; time.Sleep(time.Millisecond) {
+				_ = s.pool.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)
+			}
+		})
 		if _, err := tx.Exec(ctx, "INSERT INTO public.seen (position) VALUES ($1)", m.GlobalPosition); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package messagedb_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -189,28 +190,34 @@ func TestAConsumerIsToldOfAStoreThatWasFilledAgain(t *testing.T) {
 	})
 }
 
+// saved waits until a consumer has saved the position of the last of these: it counts a message before that.
+func saved(t *testing.T, c *messagedb.Consumer, all []*messagedb.Message) {
+	t.Helper()
+	require.Eventually(t, func() bool { return c.Stats().Saved == all[len(all)-1].GlobalPosition }, soon, time.Millisecond)
+}
+
 func TestAConsumerThatRunsIsToldOfAStoreThatWasEmptied(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {
-		fill(t, s, "account", 1, 20)
+		all := fill(t, s, "account", 1, 20)
 		j := &journal{}
 		config := messagedb.ConsumerConfig{Category: "account", Identifier: "worker", Handler: j.handle, PositionInterval: 1}
 		c := consumer(t, s, config)
 		ended := running(t, c)
-		handled(t, c, 20)
+		saved(t, c, all)
 		empty(t, s)
 		require.ErrorAs(t, take(t, ended), new(*messagedb.RewoundError))
 		version, err := s.client.StreamVersion(t.Context(), c.PositionStream())
 		require.NoError(t, err)
 		require.Equal(t, messagedb.NoStreamVersion, version, "no position of the old store is saved in the new one")
 
-		fill(t, s, "account", 1, 20)
+		all = fill(t, s, "account", 1, 20)
 		config.Rewind = messagedb.RewindRestart
 		c = consumer(t, s, config)
 		ended = running(t, c)
-		handled(t, c, 20)
+		saved(t, c, all)
 		empty(t, s)
-		all := fill(t, s, "account", 1, 3)
+		all = fill(t, s, "account", 1, 3)
 		handled(t, c, 23)
 		require.Equal(t, all[2].ID, j.messages()[42].ID)
 		require.NoError(t, c.Stop(t.Context()))

@@ -77,8 +77,9 @@ func TestASnapshotThatIsReadForTooLongEnds(t *testing.T) {
 		a := h.do("GET", "/v2/slots/"+h.s+"/snapshot/public.account?limit=3", "")
 		return a.status == http.StatusGone && a.code() == "snapshot_gone"
 	}, cdctest.Patience, 20*time.Millisecond)
-	require.Contains(t, h.log.String(), "SnapshotMax")
-	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Held)
+	require.Eventually(t, func() bool {
+		return strings.Contains(h.log.String(), "SnapshotMax") && decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Held == nil
+	}, cdctest.Patience, 20*time.Millisecond, "its end is logged, and it is let go of, after it cannot be read any more")
 	h.Exec(`alter table account add column n int`)
 }
 

@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off: without it,
@@ -60,10 +60,7 @@ func behindNginx(t *testing.T, h *harness, patience string) {
 		}
 		binary = found
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
+	address := fmt.Sprint("127.0.0.1:", testport.Reserve(t))
 	dir := t.TempDir()
 	config := filepath.Join(dir, "nginx.conf")
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, nginxConfig, dir, address, h.url, patience), 0o600))

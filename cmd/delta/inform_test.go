@@ -162,6 +162,12 @@ func TestInformsShowsThePasses(t *testing.T) {
 	require.Contains(t, i.run("informs").stderr, "There are no passes yet")
 	i.start(&pages{list: []page{{Path: "a"}, {Path: "bad\x00id"}}})
 	require.Equal(t, exitOK, i.run("inform", "page").code)
+	// The schedule makes a pass at once: what is inserted below is the latest only after that has been.
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, i.Pool.QueryRow(t.Context(), "select count(*) from delta_inform where trigger = 'schedule' and ended_at is not null").Scan(&n))
+		return n > 0
+	}, patience, 10*time.Millisecond)
 	i.set(`insert into delta_inform (kind, trigger, workflow_id, run_id, attempt, started_at, ended_at, full_listing, error)
 		values ('page', 'schedule', '', '', 1, now() - interval '1 hour', now(), true, 'upstream is down')`)
 	out := decode[passesJSON](t, i.run("informs", "page", "-o", "json", "--limit", "2"))

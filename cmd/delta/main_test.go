@@ -26,6 +26,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/internal/testport"
 )
 
 var binary string
@@ -221,10 +222,7 @@ func (s *server) value(t *testing.T, pattern string) string {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return strconv.Itoa(testport.Reserve(t))
 }
 
 // openDir is a directory that an unprivileged Postgres can enter.

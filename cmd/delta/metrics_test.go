@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -70,10 +72,11 @@ func TestMetricsAreServedUntilItIsTerminated(t *testing.T) {
 		require.NoError(t, response.Body.Close())
 		return response.StatusCode, string(body)
 	}
-	status, text := get("/metrics")
-	require.Equal(t, http.StatusOK, status)
-	require.Contains(t, text, "delta_database_up 1\n")
-	status, text = get("/healthz")
+	require.Eventually(t, func() bool { // a read waits five seconds for the database at most
+		status, text := get("/metrics")
+		return status == http.StatusOK && strings.Contains(text, "delta_database_up 1\n")
+	}, patience, 100*time.Millisecond)
+	status, text := get("/healthz")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "ok\n", text)
 	status, _ = get("/")

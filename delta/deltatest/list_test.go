@@ -111,13 +111,15 @@ func TestAListingThatFailsSaysSo(t *testing.T) {
 	t.Parallel()
 	before := delta.InformOptions{Cursor: "before"}
 	lists := func(list func(ctx context.Context, yield func(letter, error) bool)) *letters {
-		return &letters{timeout: time.Second, list: func(ctx context.Context, _ *delta.InformOptions, yield func(letter, error) bool) {
+		return &letters{timeout: patience, list: func(ctx context.Context, _ *delta.InformOptions, yield func(letter, error) bool) {
 			delta.SetCursor(ctx, "after")
 			if yield(letter{Number: "1"}, nil) {
 				list(ctx, yield)
 			}
 		}}
 	}
+	slow := lists(func(ctx context.Context, _ func(letter, error) bool) { <-ctx.Done() })
+	slow.timeout = time.Second
 	for name, c := range map[string]struct {
 		controller delta.Controller[letter]
 		says       string
@@ -125,7 +127,7 @@ func TestAListingThatFailsSaysSo(t *testing.T) {
 	}{
 		"an error":  {controller: lists(func(_ context.Context, yield func(letter, error) bool) { yield(letter{}, errBoom) }), says: "deltatest: list: informing kind letter (1 listed so far): boom", is: errBoom},
 		"a panic":   {controller: lists(func(context.Context, func(letter, error) bool) { panic("ouch") }), says: "panic: ouch"},
-		"a timeout": {controller: lists(func(ctx context.Context, _ func(letter, error) bool) { <-ctx.Done() }), says: "the pass timed out after 1s: context deadline exceeded"},
+		"a timeout": {controller: slow, says: "the pass timed out after 1s: context deadline exceeded"},
 		"a cursor":  {controller: lists(func(ctx context.Context, _ func(letter, error) bool) { delta.SetCursor(ctx, "\x00") }), says: "delta.SetCursor: cursor"},
 		"FailInform": {controller: &mail{inform: func(ctx context.Context, _ *delta.InformOptions, out chan<- letter) error {
 			delta.SetCursor(ctx, "after")
