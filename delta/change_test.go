@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,16 +138,12 @@ func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
 	h := newHarness(t)
 	c := h.client(h.config())
 	h.appendChanges("a")
-	var end delta.ChangePosition
-	until(t, func() bool { // transactions of other tests on this server may keep it back
-		for range c.Changes(t.Context(), "") {
-			break
-		}
-		var err error
-		end, err = c.ChangesEnd(t.Context())
+	for _, err := range c.Changes(t.Context(), "") { // it waits for transactions of other tests on this server
 		require.NoError(t, err)
-		return true
-	})
+		break
+	}
+	end, err := c.ChangesEnd(t.Context())
+	require.NoError(t, err)
 	h.appendChanges("b")
 	for change, err := range c.Changes(t.Context(), end) {
 		require.NoError(t, err)
@@ -155,8 +152,8 @@ func TestChangesFromTheEndYieldsWhatComes(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range c.Changes(ctx, end) {
-		require.Fail(t, "it ends with its context, in silence")
+	for change, err := range c.Changes(ctx, end) {
+		require.Fail(t, "it ends with its context, in silence", "%v, %v", change, err)
 	}
 }
 
@@ -254,7 +251,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE effect (id bigint PRIMARY KEY)")
 	require.NoError(t, err)
 	h.appendChanges(names("a", 6)...)
-	calls := 0
+	var calls atomic.Int64
 	h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", BatchSize: 2, Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
 		tx, err := h.Pool.Begin(ctx)
 		if err != nil {
@@ -269,7 +266,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 		if err := batch.SaveTx(ctx, tx); err != nil {
 			return err
 		}
-		switch calls++; calls {
+		switch calls.Add(1) {
 		case 1:
 			return nil // it forgets to commit
 		case 3:
@@ -282,7 +279,7 @@ func TestABatchIsSavedWithItsEffects(t *testing.T) {
 		return n
 	}
 	until(t, func() bool { return count() == 6 })
-	until(t, func() bool { return calls == 4 }, "one was repeated, because it was not committed")
+	until(t, func() bool { return calls.Load() == 4 }, "one was repeated, because it was not committed")
 }
 
 func TestMembersOfAGroupShareTheResources(t *testing.T) {
@@ -433,4 +430,44 @@ func TestATransactionThatStaysOpenHoldsReadersAndIsNamed(t *testing.T) {
 		require.NoError(t, err)
 		return status.Held == 0
 	})
+}
+
+// What the guide shows counts each change once.
+func TestExamplesOfChangesCountEachOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	_, err := h.Pool.Exec(t.Context(), "CREATE TABLE sums AS SELECT 0::bigint AS cents")
+	require.NoError(t, err)
+	c := h.start(h.config(with(&controller[Bill]{})))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- sumBills(ctx, c, h.Pool) }()
+	for n, bill := range []Bill{{"a", 100}, {"b", 20}, {"a", 150}, {"b", 3}} {
+		_, err := c.Inform(t.Context(), bill, nil)
+		require.NoError(t, err)
+		h.eventually("bill", bill.Number, synced(int64(n/2+1)))
+	}
+	_, err = c.Delete(t.Context(), "bill", "b")
+	require.NoError(t, err)
+	enough := errors.New("enough")
+	var types []delta.ChangeType
+	position, err := followBills(t.Context(), c, "", func(change *delta.Change) error {
+		if types = append(types, change.Type); len(types) == 5 {
+			return enough
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, enough)
+	require.ElementsMatch(t, []delta.ChangeType{"created", "created", "updated", "updated", "deleted"}, types)
+	require.NotEmpty(t, position)
+	until(t, func() bool {
+		var cents int64
+		require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT cents FROM sums").Scan(&cents))
+		return cents == 150
+	})
+	cancel()
+	require.NoError(t, <-ended)
+	var cents int64
+	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT cents FROM sums").Scan(&cents))
+	require.EqualValues(t, 150, cents)
 }
