@@ -244,6 +244,40 @@ func TestAConsumerRunsInOneProcess(t *testing.T) {
 	until(t, func() bool { return len(second.get())+len(third.get()) > 1 })
 }
 
+// What a process handles that another has taken over from counts as not handled.
+func TestAConsumerThatWasTakenOverSavesNothing(t *testing.T) {
+	t.Parallel()
+	for name, inTx := range map[string]bool{"by itself": false, "in a transaction": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			h.appendChanges("a")
+			var got consumed
+			superseded := make(chan error, 1)
+			h.consume(h.client(h.config()), delta.ChangeConsumer{Name: "sink", Handle: func(ctx context.Context, batch *delta.ChangeBatch) error {
+				defer got.add(batch)
+				if len(got.get()) > 0 {
+					return nil
+				}
+				_, err := h.Pool.Exec(ctx, "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp() + interval '1 second'")
+				if err != nil || !inTx {
+					return err
+				}
+				tx, err := h.Pool.Begin(ctx)
+				if err != nil {
+					return err
+				}
+				superseded <- batch.SaveTx(ctx, tx)
+				return tx.Commit(ctx)
+			}})
+			require.Equal(t, []string{"a1", "a1"}, got.await(t, 2))
+			if inTx {
+				require.ErrorIs(t, <-superseded, delta.ErrConsumerSuperseded)
+			}
+		})
+	}
+}
+
 // A batch that is saved in the transaction of its effects is handled once, whatever Handle returns, and again if it was not committed.
 func TestABatchIsSavedWithItsEffects(t *testing.T) {
 	t.Parallel()
