@@ -120,6 +120,8 @@ type Activities struct {
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
 	Informed func(kind string)
+	// LogChanges has what settles appended to the log of changes.
+	LogChanges bool
 	// Outbox leases what informers write; nil for none.
 	Outbox db.Outbox
 

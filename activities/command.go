@@ -103,9 +103,9 @@ func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, comman
 	case CommandTouch:
 		rows, err = q.TouchResources(ctx, conn, db.TouchResourcesParams{Ids: ids, States: states})
 	case CommandDelete:
-		rows, err = q.DeleteResources(ctx, conn, db.DeleteResourcesParams{Ids: ids, States: states, DefaultRetention: rest.DeletedRetention})
+		rows, err = db.ResourcesOf(q.DeleteResources(ctx, conn, db.DeleteResourcesParams{Ids: ids, States: states, DefaultRetention: rest.DeletedRetention}))
 	case CommandRevive:
-		rows, err = q.ReviveResources(ctx, conn, ids)
+		rows, err = db.ResourcesOf(q.ReviveResources(ctx, conn, ids))
 	case CommandInform:
 		return found.Resource, errors.New("an inform needs an object")
 	default:

@@ -134,9 +134,10 @@ func (p *pass) deletePages(ctx context.Context) error {
 		if p.reach.claim.isLost() {
 			return errReachLost
 		}
-		deleted, err := q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
+		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
 			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
-		})
+			Logs: a.LogChanges,
+		}))
 		if err != nil {
 			return fmt.Errorf("marking deleted what is no longer listed: %w", err)
 		}

@@ -83,6 +83,13 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	one.kept = one.outcome.isGoingOn()
 	o.Kept = append(o.Kept, one.kept)
 	o.Errors = append(o.Errors, string(one.encoded))
+	if e.LogChanges {
+		carrier := ""
+		if one.worked.Carrier != nil {
+			carrier = *one.worked.Carrier
+		}
+		o.Objects, o.Carriers = append(o.Objects, string(one.worked.Object)), append(o.Carriers, carrier)
+	}
 	o.byID[one.worked.ID] = one
 	return nil
 }
@@ -114,7 +121,7 @@ func (e *execution) afterWait(unbatched bool) time.Duration {
 // outcomesOf is the statement for a set.
 func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
-	o.Claim, o.Continues, o.Lease, o.MaxErrors = e.claim.id, e.single, DispatchLease, MaxErrors
+	o.Claim, o.Continues, o.Lease, o.MaxErrors, o.Logs = e.claim.id, e.single, DispatchLease, MaxErrors, e.LogChanges
 	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
 	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
 	o.Earlier = e.earlier(set)

@@ -13,7 +13,7 @@ import (
 
 const deleteResources = `-- name: DeleteResources :many
 WITH chosen AS MATERIALIZED (
-    SELECT d.id, delta_unfinalized(d.kind) AS finalized FROM delta_resource d
+    SELECT d.id, delta_unfinalized(d.kind) AS finalized, d.synced_object, delta_logs_changes(d.kind) AS logs FROM delta_resource d
     WHERE d.id = ANY ($2::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY ($3::text[])
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
@@ -29,13 +29,16 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    change_xid = CASE WHEN c.logs THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
     dispatch_at = now(),
     queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation,
+    CASE WHEN c.logs THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        c.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
 
 type DeleteResourcesParams struct {
@@ -44,59 +47,68 @@ type DeleteResourcesParams struct {
 	States           []string
 }
 
+type DeleteResourcesRow struct {
+	Resource Resource
+	ChangeID int64
+}
+
 // Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is finalized, if its kind
 // has that, and removed when its retention has passed.
-func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResourcesParams) ([]Resource, error) {
+func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResourcesParams) ([]DeleteResourcesRow, error) {
 	rows, err := db.Query(ctx, deleteResources, arg.DefaultRetention, arg.Ids, arg.States)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Resource
+	var items []DeleteResourcesRow
 	for rows.Next() {
-		var i Resource
+		var i DeleteResourcesRow
 		if err := rows.Scan(
-			&i.ID,
-			&i.Generation,
-			&i.SyncedGeneration,
-			&i.SyncCount,
-			&i.Revision,
-			&i.WrittenBy,
-			&i.CreatedAt,
-			&i.GenerationAt,
-			&i.AttemptedAt,
-			&i.SyncedAt,
-			&i.ExternalCreatedAt,
-			&i.DueAt,
-			&i.DispatchAt,
-			&i.ClaimedUntil,
-			&i.ListedAt,
-			&i.Claim,
-			&i.State,
-			&i.Cause,
-			&i.Finalized,
-			&i.Attempt,
-			&i.Snoozes,
-			&i.ObjectVersion,
-			&i.MaxAttempts,
-			&i.Priority,
-			&i.Paused,
-			&i.Kind,
-			&i.ObjectID,
-			&i.Namespace,
-			&i.WorkflowID,
-			&i.HashedID,
-			&i.Shard,
-			&i.LimitKey,
-			&i.SlotKey,
-			&i.SlotUntil,
-			&i.QueuedAt,
-			&i.Hash,
-			&i.Object,
-			&i.Metadata,
-			&i.Tags,
-			&i.Errors,
-			&i.Carrier,
+			&i.Resource.ID,
+			&i.Resource.Generation,
+			&i.Resource.SyncedGeneration,
+			&i.Resource.SyncCount,
+			&i.Resource.Revision,
+			&i.Resource.WrittenBy,
+			&i.Resource.CreatedAt,
+			&i.Resource.GenerationAt,
+			&i.Resource.AttemptedAt,
+			&i.Resource.SyncedAt,
+			&i.Resource.ExternalCreatedAt,
+			&i.Resource.DueAt,
+			&i.Resource.DispatchAt,
+			&i.Resource.ClaimedUntil,
+			&i.Resource.ListedAt,
+			&i.Resource.Claim,
+			&i.Resource.State,
+			&i.Resource.Cause,
+			&i.Resource.Finalized,
+			&i.Resource.Attempt,
+			&i.Resource.Snoozes,
+			&i.Resource.ObjectVersion,
+			&i.Resource.MaxAttempts,
+			&i.Resource.Priority,
+			&i.Resource.Paused,
+			&i.Resource.Kind,
+			&i.Resource.ObjectID,
+			&i.Resource.Namespace,
+			&i.Resource.WorkflowID,
+			&i.Resource.HashedID,
+			&i.Resource.Shard,
+			&i.Resource.LimitKey,
+			&i.Resource.SlotKey,
+			&i.Resource.SlotUntil,
+			&i.Resource.QueuedAt,
+			&i.Resource.Hash,
+			&i.Resource.Object,
+			&i.Resource.Metadata,
+			&i.Resource.Tags,
+			&i.Resource.Errors,
+			&i.Resource.Carrier,
+			&i.Resource.ChangeXid,
+			&i.Resource.SyncedObject,
+			&i.Resource.RevivedGeneration,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}
@@ -175,7 +187,7 @@ SET state = 'expired', generation = r.generation + 1, generation_at = now(), car
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -230,6 +242,9 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}
@@ -339,7 +354,7 @@ SET paused = $1,
     written_by = pg_current_xact_id(),
     dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 type PauseResourceParams struct {
@@ -395,6 +410,9 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.Tags,
 		&i.Errors,
 		&i.Carrier,
+		&i.ChangeXid,
+		&i.SyncedObject,
+		&i.RevivedGeneration,
 	)
 	return i, err
 }
@@ -411,7 +429,7 @@ SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), c
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 type RetryResourcesParams struct {
@@ -471,6 +489,9 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}
@@ -484,71 +505,84 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 
 const reviveResources = `-- name: ReviveResources :many
 WITH chosen AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_logs_changes(d.kind) AS logs FROM delta_resource d
     WHERE d.id = ANY ($1::bigint[]) AND d.state = 'deleted'
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+    change_xid = CASE WHEN c.logs THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = NULL,
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation,
+    CASE WHEN c.logs THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        NULL, r.object, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
 
+type ReviveResourcesRow struct {
+	Resource Resource
+	ChangeID int64
+}
+
 // deleted -> scheduled, at once: a new generation of the same object.
-func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]Resource, error) {
+func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]ReviveResourcesRow, error) {
 	rows, err := db.Query(ctx, reviveResources, ids)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Resource
+	var items []ReviveResourcesRow
 	for rows.Next() {
-		var i Resource
+		var i ReviveResourcesRow
 		if err := rows.Scan(
-			&i.ID,
-			&i.Generation,
-			&i.SyncedGeneration,
-			&i.SyncCount,
-			&i.Revision,
-			&i.WrittenBy,
-			&i.CreatedAt,
-			&i.GenerationAt,
-			&i.AttemptedAt,
-			&i.SyncedAt,
-			&i.ExternalCreatedAt,
-			&i.DueAt,
-			&i.DispatchAt,
-			&i.ClaimedUntil,
-			&i.ListedAt,
-			&i.Claim,
-			&i.State,
-			&i.Cause,
-			&i.Finalized,
-			&i.Attempt,
-			&i.Snoozes,
-			&i.ObjectVersion,
-			&i.MaxAttempts,
-			&i.Priority,
-			&i.Paused,
-			&i.Kind,
-			&i.ObjectID,
-			&i.Namespace,
-			&i.WorkflowID,
-			&i.HashedID,
-			&i.Shard,
-			&i.LimitKey,
-			&i.SlotKey,
-			&i.SlotUntil,
-			&i.QueuedAt,
-			&i.Hash,
-			&i.Object,
-			&i.Metadata,
-			&i.Tags,
-			&i.Errors,
-			&i.Carrier,
+			&i.Resource.ID,
+			&i.Resource.Generation,
+			&i.Resource.SyncedGeneration,
+			&i.Resource.SyncCount,
+			&i.Resource.Revision,
+			&i.Resource.WrittenBy,
+			&i.Resource.CreatedAt,
+			&i.Resource.GenerationAt,
+			&i.Resource.AttemptedAt,
+			&i.Resource.SyncedAt,
+			&i.Resource.ExternalCreatedAt,
+			&i.Resource.DueAt,
+			&i.Resource.DispatchAt,
+			&i.Resource.ClaimedUntil,
+			&i.Resource.ListedAt,
+			&i.Resource.Claim,
+			&i.Resource.State,
+			&i.Resource.Cause,
+			&i.Resource.Finalized,
+			&i.Resource.Attempt,
+			&i.Resource.Snoozes,
+			&i.Resource.ObjectVersion,
+			&i.Resource.MaxAttempts,
+			&i.Resource.Priority,
+			&i.Resource.Paused,
+			&i.Resource.Kind,
+			&i.Resource.ObjectID,
+			&i.Resource.Namespace,
+			&i.Resource.WorkflowID,
+			&i.Resource.HashedID,
+			&i.Resource.Shard,
+			&i.Resource.LimitKey,
+			&i.Resource.SlotKey,
+			&i.Resource.SlotUntil,
+			&i.Resource.QueuedAt,
+			&i.Resource.Hash,
+			&i.Resource.Object,
+			&i.Resource.Metadata,
+			&i.Resource.Tags,
+			&i.Resource.Errors,
+			&i.Resource.Carrier,
+			&i.Resource.ChangeXid,
+			&i.Resource.SyncedObject,
+			&i.Resource.RevivedGeneration,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}
@@ -617,7 +651,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -673,6 +707,9 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}
@@ -703,7 +740,7 @@ SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'sche
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 type TouchResourcesParams struct {
@@ -764,6 +801,9 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}

@@ -62,6 +62,10 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
+    revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
     written_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, $18::boolean)
   AND ($17::boolean OR coalesce(r.namespace = $5, TRUE))
@@ -76,7 +80,9 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, $18::boolean)
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
-    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
+        r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id
 `
 
 type InformResourceParams struct {
@@ -142,6 +148,7 @@ type InformResourceRow struct {
 	LimitKey          *string
 	WrittenBy         uint64
 	Notified          int64
+	ChangeID          int64
 }
 
 // InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three times
@@ -217,6 +224,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.LimitKey,
 			&i.WrittenBy,
 			&i.Notified,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}
@@ -281,7 +289,7 @@ LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
       AND NOT delta_stays_deleted(d.state, d.cause, $24::boolean)
@@ -321,6 +329,10 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
+    revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
@@ -328,7 +340,9 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $26::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified
+    CASE WHEN $26::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
+        r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id
 `
 
 type InformResourcesParams struct {
@@ -398,6 +412,7 @@ type InformResourcesRow struct {
 	LimitKey          *string
 	WrittenBy         uint64
 	Notified          int64
+	ChangeID          int64
 }
 
 // The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
@@ -497,6 +512,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.LimitKey,
 			&i.WrittenBy,
 			&i.Notified,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}
@@ -509,7 +525,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResource = `-- name: KeptResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, EXISTS (
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = $1 AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
@@ -573,13 +589,16 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.Tags,
 		&i.Resource.Errors,
 		&i.Resource.Carrier,
+		&i.Resource.ChangeXid,
+		&i.Resource.SyncedObject,
+		&i.Resource.RevivedGeneration,
 		&i.Listing,
 	)
 	return i, err
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -596,7 +615,7 @@ FROM (
         unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
   OR (coalesce(r.hash = i.expected_hash, TRUE)
@@ -696,6 +715,9 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}
@@ -744,9 +766,9 @@ func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsPar
 }
 
 const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -807,6 +829,9 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}
@@ -899,7 +924,7 @@ SET metadata = coalesce(o.metadata, r.metadata),
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation
 `
 
 type NoteResourcesParams struct {
@@ -982,6 +1007,9 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.Tags,
 			&i.Errors,
 			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
 		); err != nil {
 			return nil, err
 		}

@@ -14,7 +14,7 @@ const claimInstallation = `-- name: ClaimInstallation :one
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, $1::text),
     hash_object_ids = coalesce(hash_object_ids, $2::boolean)
-RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, created_at
+RETURNING singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at
 `
 
 type ClaimInstallationParams struct {
@@ -35,6 +35,9 @@ func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInsta
 		&i.SchemaVersion,
 		&i.MeasuredBy,
 		&i.MeasuredUntil,
+		&i.ChangeEpoch,
+		&i.ChangesRemovedXid,
+		&i.ChangesRemovedID,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -79,7 +82,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -104,6 +107,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.DegradedRetry,
 		&i.TaskQueue,
 		&i.Finalizes,
+		&i.LogsChanges,
 		&i.NextCallAt,
 		&i.KeyConcurrency,
 		&i.KeyRate,
@@ -115,7 +119,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 }
 
 const getInstallation = `-- name: GetInstallation :one
-SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, created_at FROM delta_installation
+SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation
 `
 
 func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, error) {
@@ -130,6 +134,9 @@ func (q *Queries) GetInstallation(ctx context.Context, db DBTX) (Installation, e
 		&i.SchemaVersion,
 		&i.MeasuredBy,
 		&i.MeasuredUntil,
+		&i.ChangeEpoch,
+		&i.ChangesRemovedXid,
+		&i.ChangesRemovedID,
 		&i.CreatedAt,
 	)
 	return i, err
@@ -252,26 +259,26 @@ func (q *Queries) SetNamespace(ctx context.Context, db DBTX, arg SetNamespacePar
 const upsertController = `-- name: UpsertController :one
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention,
-    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate
+    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes
 )
 VALUES ($1, $2, $3, $4, $5, $6, $7,
     $8, $9,
     $10::interval, $11::interval, $12::interval, $13::interval,
-    $14, $15)
+    $14, $15, $16)
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = CASE WHEN $16::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
-    inform_schedule = CASE WHEN $16::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
-    inform_jitter = CASE WHEN $16::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
-    full_listing_interval = CASE WHEN $16::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
-    lists_nothing = CASE WHEN $16::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
-    lists_all = CASE WHEN $16::boolean THEN excluded.lists_all ELSE c.lists_all END,
-    informs_since = CASE WHEN $16::boolean
+SET inform_interval = CASE WHEN $17::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
+    inform_schedule = CASE WHEN $17::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
+    inform_jitter = CASE WHEN $17::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
+    full_listing_interval = CASE WHEN $17::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
+    lists_nothing = CASE WHEN $17::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    lists_all = CASE WHEN $17::boolean THEN excluded.lists_all ELSE c.lists_all END,
+    informs_since = CASE WHEN $17::boolean
       AND (excluded.inform_interval, excluded.inform_schedule, excluded.full_listing_interval, excluded.lists_nothing)
        IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, updated_at = now()
-RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes, updated_at = now()
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -290,6 +297,7 @@ type UpsertControllerParams struct {
 	DegradedRetry       time.Duration
 	KeyConcurrency      int32
 	KeyRate             float64
+	LogsChanges         bool
 	Informs             bool
 }
 
@@ -312,6 +320,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.DegradedRetry,
 		arg.KeyConcurrency,
 		arg.KeyRate,
+		arg.LogsChanges,
 		arg.Informs,
 	)
 	var i Controller
@@ -334,6 +343,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.DegradedRetry,
 		&i.TaskQueue,
 		&i.Finalizes,
+		&i.LogsChanges,
 		&i.NextCallAt,
 		&i.KeyConcurrency,
 		&i.KeyRate,

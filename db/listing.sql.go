@@ -211,10 +211,10 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
-    SELECT d.id, delta_unfinalized($2) AS finalized FROM delta_resource d
-    WHERE d.kind = $2 AND ($5::text = '' OR d.shard = $5) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($6::text)::pg_snapshot)
-      AND d.object_id > $3 AND d.object_id <= $4
-      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $7 AND l.object_id = d.object_id)
+    SELECT d.id, delta_unfinalized($3) AS finalized, CASE WHEN $1::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
+    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($7::text)::pg_snapshot)
+      AND d.object_id > $4 AND d.object_id <= $5
+      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $8 AND l.object_id = d.object_id)
     ORDER BY d.object_id
     FOR NO KEY UPDATE
 )
@@ -229,17 +229,21 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    change_xid = CASE WHEN $1::boolean THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
-        ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $1::interval) END,
+        ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', $2::interval) END,
     dispatch_at = now(),
     queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
-WHERE r.id = m.id AND r.kind = $2 AND r.object_id > $3 AND r.object_id <= $4
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier
+WHERE r.id = m.id AND r.kind = $3 AND r.object_id > $4 AND r.object_id <= $5
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation,
+    CASE WHEN $1::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
 
 type DeleteMissingParams struct {
+	Logs             bool
 	DefaultRetention time.Duration
 	Kind             string
 	AfterObjectID    string
@@ -249,9 +253,15 @@ type DeleteMissingParams struct {
 	Pass             string
 }
 
+type DeleteMissingRow struct {
+	Resource Resource
+	ChangeID int64
+}
+
 // Marks those of a page deleted, locked in the order in which informs lock rows.
-func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingParams) ([]Resource, error) {
+func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingParams) ([]DeleteMissingRow, error) {
 	rows, err := db.Query(ctx, deleteMissing,
+		arg.Logs,
 		arg.DefaultRetention,
 		arg.Kind,
 		arg.AfterObjectID,
@@ -264,51 +274,55 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Resource
+	var items []DeleteMissingRow
 	for rows.Next() {
-		var i Resource
+		var i DeleteMissingRow
 		if err := rows.Scan(
-			&i.ID,
-			&i.Generation,
-			&i.SyncedGeneration,
-			&i.SyncCount,
-			&i.Revision,
-			&i.WrittenBy,
-			&i.CreatedAt,
-			&i.GenerationAt,
-			&i.AttemptedAt,
-			&i.SyncedAt,
-			&i.ExternalCreatedAt,
-			&i.DueAt,
-			&i.DispatchAt,
-			&i.ClaimedUntil,
-			&i.ListedAt,
-			&i.Claim,
-			&i.State,
-			&i.Cause,
-			&i.Finalized,
-			&i.Attempt,
-			&i.Snoozes,
-			&i.ObjectVersion,
-			&i.MaxAttempts,
-			&i.Priority,
-			&i.Paused,
-			&i.Kind,
-			&i.ObjectID,
-			&i.Namespace,
-			&i.WorkflowID,
-			&i.HashedID,
-			&i.Shard,
-			&i.LimitKey,
-			&i.SlotKey,
-			&i.SlotUntil,
-			&i.QueuedAt,
-			&i.Hash,
-			&i.Object,
-			&i.Metadata,
-			&i.Tags,
-			&i.Errors,
-			&i.Carrier,
+			&i.Resource.ID,
+			&i.Resource.Generation,
+			&i.Resource.SyncedGeneration,
+			&i.Resource.SyncCount,
+			&i.Resource.Revision,
+			&i.Resource.WrittenBy,
+			&i.Resource.CreatedAt,
+			&i.Resource.GenerationAt,
+			&i.Resource.AttemptedAt,
+			&i.Resource.SyncedAt,
+			&i.Resource.ExternalCreatedAt,
+			&i.Resource.DueAt,
+			&i.Resource.DispatchAt,
+			&i.Resource.ClaimedUntil,
+			&i.Resource.ListedAt,
+			&i.Resource.Claim,
+			&i.Resource.State,
+			&i.Resource.Cause,
+			&i.Resource.Finalized,
+			&i.Resource.Attempt,
+			&i.Resource.Snoozes,
+			&i.Resource.ObjectVersion,
+			&i.Resource.MaxAttempts,
+			&i.Resource.Priority,
+			&i.Resource.Paused,
+			&i.Resource.Kind,
+			&i.Resource.ObjectID,
+			&i.Resource.Namespace,
+			&i.Resource.WorkflowID,
+			&i.Resource.HashedID,
+			&i.Resource.Shard,
+			&i.Resource.LimitKey,
+			&i.Resource.SlotKey,
+			&i.Resource.SlotUntil,
+			&i.Resource.QueuedAt,
+			&i.Resource.Hash,
+			&i.Resource.Object,
+			&i.Resource.Metadata,
+			&i.Resource.Tags,
+			&i.Resource.Errors,
+			&i.Resource.Carrier,
+			&i.Resource.ChangeXid,
+			&i.Resource.SyncedObject,
+			&i.Resource.RevivedGeneration,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}
@@ -332,7 +346,7 @@ func (q *Queries) EndPass(ctx context.Context, db DBTX, claim string) error {
 
 const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)

@@ -29,6 +29,7 @@ type Controller struct {
 	DegradedRetry       *time.Duration
 	TaskQueue           *string
 	Finalizes           bool
+	LogsChanges         bool
 	NextCallAt          *time.Time
 	KeyConcurrency      int32
 	KeyRate             float64
@@ -75,15 +76,18 @@ type Figure struct {
 }
 
 type Installation struct {
-	Singleton        bool
-	ID               string
-	WorkflowIDPrefix *string
-	HashObjectIds    *bool
-	Salt             string
-	SchemaVersion    int32
-	MeasuredBy       *string
-	MeasuredUntil    *time.Time
-	CreatedAt        time.Time
+	Singleton         bool
+	ID                string
+	WorkflowIDPrefix  *string
+	HashObjectIds     *bool
+	Salt              string
+	SchemaVersion     int32
+	MeasuredBy        *string
+	MeasuredUntil     *time.Time
+	ChangeEpoch       int32
+	ChangesRemovedXid *uint64
+	ChangesRemovedID  *int64
+	CreatedAt         time.Time
 }
 
 type Namespace struct {
@@ -145,6 +149,9 @@ type Resource struct {
 	Tags              []string
 	Errors            [][]byte
 	Carrier           *string
+	ChangeXid         *uint64
+	SyncedObject      []byte
+	RevivedGeneration *int64
 }
 
 type Shard struct {

@@ -27,7 +27,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due
     r.snoozes, r.paused, now()::timestamptz AS now,
     (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND delta_is_worked(r.state, r.finalized, r.due_at))))::boolean AS open
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = $3::uuid
 `
 
@@ -100,21 +100,32 @@ const writeOutcomes = `-- name: WriteOutcomes :many
 WITH o AS MATERIALIZED (
     SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
+        i.object, i.carrier, l.synced_object,
+        CASE
+            WHEN NOT $3::boolean THEN NULL
+            WHEN l.finalizing THEN CASE WHEN l.current AND i.state = 'deleted' THEN 'finalized' END
+            WHEN i.state = 'degraded' THEN CASE WHEN l.current THEN 'failed' END
+            WHEN l.synced_generation >= i.generation THEN NULL
+            WHEN i.state = 'synced' THEN CASE WHEN l.sync_count = 0 THEN 'created' ELSE 'updated' END
+            WHEN i.state = 'deleted' THEN 'deleted'
+        END AS change,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
             WHEN i.state = 'deleted' AND l.finalized IS FALSE THEN '0'
-            ELSE delta_next_step(i.state, i.cause, n, $5::interval, $6::interval, $7::double precision,
-                $8::interval, $9::interval, $10::interval) END AS period
+            ELSE delta_next_step(i.state, i.cause, n, $6::interval, $7::interval, $8::double precision,
+                $9::interval, $10::interval, $11::interval) END AS period
     FROM (
-        SELECT unnest($4::bigint[]) AS id, unnest($11::bigint[]) AS generation, unnest($12::text[])::delta_resource_state AS state,
-            nullif(unnest($13::text[]), '')::delta_cause AS cause,
-            unnest($14::interval[]) AS delay, unnest($15::boolean[]) AS counted, unnest($16::boolean[]) AS snoozed,
-            unnest($17::interval[]) AS grace, unnest($18::boolean[]) AS kept, nullif(unnest($19::text[]), '')::jsonb AS error
+        SELECT unnest($5::bigint[]) AS id, unnest($12::bigint[]) AS generation, unnest($13::text[])::delta_resource_state AS state,
+            nullif(unnest($14::text[]), '')::delta_cause AS cause,
+            unnest($15::interval[]) AS delay, unnest($16::boolean[]) AS counted, unnest($17::boolean[]) AS snoozed,
+            unnest($18::interval[]) AS grace, unnest($19::boolean[]) AS kept, nullif(unnest($20::text[]), '')::jsonb AS error,
+            unnest($21::text[]) AS object, nullif(unnest($22::text[]), '') AS carrier
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing,
+        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
+            CASE WHEN $3::boolean THEN d.synced_object END AS synced_object,
             CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
         FROM delta_resource d
-        WHERE d.id = i.id AND d.claim = $20::uuid AND d.claimed_until IS NOT NULL
+        WHERE d.id = i.id AND d.claim = $23::uuid AND d.claimed_until IS NOT NULL
           AND (d.generation > i.generation OR (d.generation = i.generation AND delta_is_worked(d.state, d.finalized, d.due_at)))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
@@ -145,16 +156,28 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     slot_key = CASE WHEN o.kept THEN r.slot_key END,
     slot_until = NULL,
     written_by = pg_current_xact_id(),
-    errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, $3) END
+    change_xid = CASE WHEN o.change IS NULL THEN r.change_xid ELSE delta_order_xid(r.change_xid) END,
+    -- What was deleted keeps it until it is finalized, so that the entry of that has it too.
+    synced_object = CASE
+        WHEN NOT $3::boolean THEN NULL
+        WHEN o.change IN ('created', 'updated') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END
+        WHEN o.change = 'finalized' OR (o.change = 'deleted' AND NOT o.current) THEN NULL
+        ELSE r.synced_object END,
+    errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, $4) END
 FROM o
-WHERE r.id = o.id AND r.id = ANY ($4::bigint[])
+WHERE r.id = o.id AND r.id = ANY ($5::bigint[])
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
-    r.snoozes, r.paused, now()::timestamptz AS now
+    r.snoozes, r.paused, now()::timestamptz AS now,
+    CASE WHEN o.change IS NOT NULL THEN delta_append_change(o.change, r.change_xid, r.id, r.kind, r.object_id, r.namespace, o.generation, r.sync_count,
+        o.synced_object,
+        CASE WHEN o.change IN ('created', 'updated', 'failed') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END END,
+        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id
 `
 
 type WriteOutcomesParams struct {
 	Continues                bool
 	Lease                    time.Duration
+	Logs                     bool
 	MaxErrors                int32
 	Ids                      []int64
 	DefaultExpiry            time.Duration
@@ -172,6 +195,8 @@ type WriteOutcomesParams struct {
 	Graces                   []time.Duration
 	Kept                     []bool
 	Errors                   []string
+	Objects                  []string
+	Carriers                 []string
 	Claim                    string
 }
 
@@ -191,6 +216,7 @@ type WriteOutcomesRow struct {
 	Snoozes          int32
 	Paused           bool
 	Now              time.Time
+	ChangeID         int64
 }
 
 // What Work came to.
@@ -206,10 +232,14 @@ type WriteOutcomesRow struct {
 // delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after due_at a dispatcher looks
 // at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 // is said by a workflow that goes on with a newer generation by itself.
+//
+// Where the kind logs its changes, what has settled is appended to delta_change, with the object that was worked: where the row went on, that is
+// the one that is given. A kind without a log gives no objects, and pays for a test of a parameter.
 func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesParams) ([]WriteOutcomesRow, error) {
 	rows, err := db.Query(ctx, writeOutcomes,
 		arg.Continues,
 		arg.Lease,
+		arg.Logs,
 		arg.MaxErrors,
 		arg.Ids,
 		arg.DefaultExpiry,
@@ -227,6 +257,8 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 		arg.Graces,
 		arg.Kept,
 		arg.Errors,
+		arg.Objects,
+		arg.Carriers,
 		arg.Claim,
 	)
 	if err != nil {
@@ -252,6 +284,7 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 			&i.Snoozes,
 			&i.Paused,
 			&i.Now,
+			&i.ChangeID,
 		); err != nil {
 			return nil, err
 		}

@@ -15,8 +15,10 @@ import (
 // publicNames has the fields that are called otherwise in the public type.
 var publicNames = map[string]string{"Object": "EncodedObject", "Kind": "ObjectKind"}
 
-// slotColumns are of slots of limit keys.
-var slotColumns = map[string]bool{"SlotKey": true, "SlotUntil": true, "QueuedAt": true}
+// ownColumns are of slots of limit keys, and of the log of changes.
+var ownColumns = map[string]bool{
+	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true,
+}
 
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	t.Parallel()
@@ -29,8 +31,8 @@ func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
 	for i := range from.NumField() {
 		name := from.Type().Field(i).Name
 		// Nobody but its execution has use for a claim's id, nobody but a listing for a transaction's, and nobody but the context of Work for what an
-		// inform carries. Client.LimitKey says what slots come to.
-		if name == "Errors" || name == "Claim" || name == "WrittenBy" || name == "Carrier" || slotColumns[name] {
+		// inform carries. Client.LimitKey says what slots come to, and Client.ResourceChanges what the log of changes has.
+		if name == "Errors" || name == "Claim" || name == "WrittenBy" || name == "Carrier" || ownColumns[name] {
 			continue
 		}
 		public := name
@@ -98,7 +100,7 @@ func TestEveryColumnOfAnInformReachesTheResource(t *testing.T) {
 	from, to := reflect.ValueOf(informed), reflect.ValueOf(resource)
 	for i := range to.NumField() {
 		name := to.Type().Field(i).Name
-		if slotColumns[name] || name == "Carrier" {
+		if ownColumns[name] || name == "Carrier" {
 			continue // an inform leaves them, or has given it
 		}
 		require.False(t, to.Field(i).IsZero(), "Resource.%s is not filled in", name)
@@ -126,6 +128,9 @@ func fill(t *testing.T, structure any) {
 			value = &n
 		case uint64:
 			value = uint64(n)
+		case *uint64:
+			n := uint64(n)
+			value = &n
 		case int32:
 			value = int32(n)
 		case int16:

@@ -34,7 +34,7 @@ func (c *Client) InvalidateAll(ctx context.Context, filter Filter) (int, error) 
 // in it match none. It goes on in pages, as [Client.RetryAll] does.
 func (c *Client) ReviveAll(ctx context.Context, filter Filter) (int, error) {
 	return c.commandAll(ctx, activities.CommandRevive, filter, func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
-		return db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids)
+		return db.ResourcesOf(db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids))
 	}, deltatype.ResourceStateDeleted)
 }
 
@@ -59,9 +59,9 @@ func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
 		return 0, fmt.Errorf("delta: delete: %w", err)
 	}
 	return c.commandAll(ctx, activities.CommandDelete, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
-		rows, err := db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
+		rows, err := db.ResourcesOf(db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
 			Ids: ids, States: states, DefaultRetention: interval(c.config.DeletedResourceRetentionPeriod),
-		})
+		}))
 		for _, raw := range rows {
 			row, err := raw.Row()
 			if err != nil {

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -205,6 +206,18 @@ type Config struct {
 	//
 	// Defaults to 24 hours.
 	DeletedResourceRetentionPeriod time.Duration
+
+	// ChangeRetentionPeriod is how long entries of the log of changes ([ObjectSettings].Log) are kept. They are removed by days, so up to a day later. Of
+	// clients that differ in it the shortest counts.
+	//
+	// Defaults to 7 days.
+	ChangeRetentionPeriod time.Duration
+
+	// MaxChangeRetentionPeriod is how long entries are kept that a consumer ([Client.ConsumeChanges]) has not handled. One that is slower than this gets a
+	// *[ChangePositionError]. ChangeRetentionPeriod at least.
+	//
+	// Defaults to 30 days, or ChangeRetentionPeriod where that is longer.
+	MaxChangeRetentionPeriod time.Duration
 }
 
 // NamespaceConfig configures a namespace; the zero value leaves everything to defaults. A change by [Config].Namespaces applies the next time a
@@ -255,6 +268,8 @@ const (
 	defaultRetention           = 24 * time.Hour
 	defaultMaintenanceInterval = time.Minute
 	defaultCleanerTimeout      = 30 * time.Second
+	defaultChangeRetention     = 7 * 24 * time.Hour
+	defaultMaxChangeRetention  = 30 * 24 * time.Hour
 	maxMaxWorkers              = 10_000
 	minDispatchPoll            = 10 * time.Millisecond
 	maxDispatchPoll            = time.Hour
@@ -277,6 +292,8 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.SyncedResourceRetentionPeriod, defaultRetention)
 	setDefault(&c.DegradedResourceRetentionPeriod, defaultRetention)
 	setDefault(&c.DeletedResourceRetentionPeriod, defaultRetention)
+	setDefault(&c.ChangeRetentionPeriod, defaultChangeRetention)
+	setDefault(&c.MaxChangeRetentionPeriod, max(defaultMaxChangeRetention, c.ChangeRetentionPeriod))
 
 	namespaces := maps.Clone(c.Namespaces)
 	for name, n := range namespaces {
@@ -356,6 +373,8 @@ func (c Config) validate() error {
 		{"ControllerInformTimeout", c.ControllerInformTimeout, -1, "must be positive, 0 for the default, or -1 for no bound"},
 		{"MaintenanceJobInterval", c.MaintenanceJobInterval, 0, "must be positive, or 0 for the default"},
 		{"ResourceCleanerTimeout", c.ResourceCleanerTimeout, 0, "must be positive, or 0 for the default"},
+		{"ChangeRetentionPeriod", c.ChangeRetentionPeriod, 0, "must be positive, or 0 for the default"},
+		{"MaxChangeRetentionPeriod", c.MaxChangeRetentionPeriod, 0, "must be positive, or 0 for the default"},
 		{"ResourceCleanerInterval", c.ResourceCleanerInterval, 0, "must be positive, or 0: it has no effect"},
 		{"StuckScheduledThreshold", c.StuckScheduledThreshold, 0, "must be positive, or 0: it has no effect"},
 		{"ResourceInformJitter", c.ResourceInformJitter, anything, ""},
@@ -371,6 +390,9 @@ func (c Config) validate() error {
 		if err := checkDuration("Config."+d.field, d.value); err != nil {
 			return err
 		}
+	}
+	if most, keep := c.MaxChangeRetentionPeriod, cmp.Or(c.ChangeRetentionPeriod, defaultChangeRetention); most > 0 && most < keep {
+		return inputError("Config.MaxChangeRetentionPeriod", most, "must be at least ChangeRetentionPeriod, which is %s", keep)
 	}
 	if d := c.ResourceInformInterval; d > 0 && d < minInformInterval {
 		return inputError("Config.ResourceInformInterval", d, "must be at least %s, negative for never, or 0 for the default", minInformInterval)

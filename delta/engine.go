@@ -85,6 +85,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	if err := e.writeSettings(ctx); err != nil {
 		return nil, err
 	}
+	if err := e.prepareChangeLog(ctx); err != nil {
+		return nil, err
+	}
 	namespaces, err := c.readNamespaces(ctx)
 	if err != nil {
 		return nil, err
@@ -219,6 +222,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
 			DegradedRetry: rest.DegradedRetry, KeyConcurrency: int32(r.settings.KeyConcurrency), KeyRate: r.settings.KeyRate, //nolint:gosec // it has a bound
+			LogsChanges: r.settings.Log,
 		}
 		if params.Informs {
 			spec, err := encodeSpec(r.settings.InformSchedule)

@@ -68,6 +68,8 @@ const (
 // Subscribe sends events of the categories over a channel: of what this client does, not of others. Sending never waits: a
 // slow reader loses events, which is logged. The channel holds 1000. The function ends the subscription; so does Stop. Both close
 // the channel, and on a client that was stopped it is closed from the beginning. It panics as [Client.SubscribeConfig] does.
+//
+// For what has to happen, of all clients, there is the log of changes: [Client.Changes], [Client.ConsumeChanges].
 func (c *Client) Subscribe(categories ...EventCategory) (<-chan Event, func()) {
 	return c.SubscribeConfig(&SubscribeConfig{Categories: categories})
 }

@@ -53,6 +53,7 @@ func (c *Client) configured(r registered) *activities.Activities {
 			MostDeleted:      r.settings.MaxDeleted,
 			MostDeletedShare: r.settings.MaxDeletedShare,
 		},
+		LogChanges:         r.settings.Log,
 		HashObjectIDs:      c.config.HashObjectIDs,
 		Parallelism:        r.settings.Parallelism,
 		BatchSize:          r.settings.BatchSize,

@@ -108,6 +108,9 @@ func (e *engine) restore(ctx context.Context) error {
 	if err := db.SweepStale(ctx, e.client.pool, staleKept); err != nil {
 		return fmt.Errorf("forgetting stale objects that are no longer listed: %w", err)
 	}
+	if err := e.maintainChangeLog(ctx); err != nil {
+		return err
+	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}

@@ -191,6 +191,14 @@ type ObjectSettings struct {
 	// Defaults to 10 seconds.
 	HeartbeatTimeout time.Duration
 
+	// Log appends an entry to the log of changes for each settled step of a resource: created, updated, failed for good, deleted, finalized, revived.
+	// [Client.Changes] and [Client.ConsumeChanges] read it. It costs a tenth to a quarter of the speed of batches, and disk for the objects before and
+	// after, for as long as [Config].ChangeRetentionPeriod. Work writes entries on clients that set it; for commands and deletions, the client of the kind that
+	// has started last decides.
+	//
+	// Defaults to false: nothing is kept of what a resource was.
+	Log bool
+
 	// BatchSize is how many resources share a Temporal workflow, at most 10,000. 1 is a workflow for each, in which a person can see it.
 	// Above 1, resources are synced in batches of up to so many, which is many times faster: for kinds with very many resources, and for
 	// upstreams that take many objects at once (see [BatchWorker]). A few that fail go on in workflows of their own.

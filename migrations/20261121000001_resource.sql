@@ -58,6 +58,11 @@ CREATE TABLE delta_installation (
     -- Which client measures for all what telemetry says of the database, and until when it does if it says no more.
     measured_by uuid,
     measured_until timestamptz,
+    -- Rises when the log of changes was restored into another server: positions of before are of no use (delta_adopt_changes).
+    change_epoch integer NOT NULL DEFAULT 1,
+    -- The last entry of the log, in its order, that was removed: a position before it has missed something. Null where none was.
+    changes_removed_xid xid8,
+    changes_removed_id bigint,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -143,6 +148,8 @@ CREATE TABLE delta_controller (
     -- A client has started whose controller has a Finalizer: rows of deleted resources are kept until it has succeeded. It stays so when
     -- clients without one start, which may be older.
     finalizes boolean NOT NULL DEFAULT FALSE,
+    -- Settled steps of the kind are appended to delta_change.
+    logs_changes boolean NOT NULL DEFAULT FALSE,
     -- Where the calls of Work are limited in their rate: when the next one may begin.
     next_call_at timestamptz,
     -- How many calls of Work run at once for each limit key, and how many begin a second; 0 for no limit. Of the client that started last.
@@ -218,6 +225,9 @@ CREATE TABLE delta_shard (
 -- what a transaction wrote that had ended before it began. A time cannot say that: now() is when a transaction began, and it may commit
 -- hours later. What only time did, such as an expiry or one more attempt at a degraded resource, leaves it as it is.
 --
+-- change_xid is the order_xid of the resource's latest entry in delta_change, and synced_object the object as it was synced last: null where its kind has
+-- no log. revived_generation is the generation with which an inform made a deleted resource live again, so that the statement can see that it did.
+--
 -- A sync writes a row three times: lease, claim, outcome. The claim changes no indexed column, and fits into a page
 -- that is half full: of 100,000 rows synced so, 237,000 dead tuples and 101 MB are left until the next vacuum, and with full
 -- pages 339,000 and 171 MB, at the same speed.
@@ -266,6 +276,9 @@ CREATE TABLE delta_resource (
     tags text[] NOT NULL DEFAULT '{}',
     errors jsonb[] NOT NULL DEFAULT '{}',
     carrier text,
+    change_xid xid8,
+    synced_object jsonb,
+    revived_generation bigint,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
@@ -430,6 +443,59 @@ CREATE TABLE delta_figure (
     PRIMARY KEY (kind, minute)
 ) WITH (fillfactor = 50);
 
+-- The log of changes: an entry for each settled step of a resource whose kind has a log, appended by the statement that writes the step. Readers go by
+-- order_xid and id, and only as far as all transactions have ended; docs/architecture.md says why nothing is skipped so, and why the entries of
+-- a resource come in their order.
+--
+-- id is given out one by one (CACHE 1): in the entries of a resource, which are written under the lock of its row, it rises. at is when the entry was
+-- written, and not when its transaction began, which may have been before its partition was dropped. Partitions of a day each are made
+-- ahead (delta_make_change_partition); what has none goes to the default one, so that no outcome fails for a partition.
+--
+-- before is the object as it was synced before, after the one that is synced, or could not be. carrier is that of the inform (delta_resource).
+CREATE SEQUENCE delta_change_id_seq CACHE 1;
+
+CREATE TABLE delta_change (
+    id bigint NOT NULL DEFAULT nextval('delta_change_id_seq'),
+    order_xid xid8 NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    change text NOT NULL CHECK (change IN ('created', 'updated', 'failed', 'deleted', 'finalized', 'revived')),
+    kind text COLLATE "C" NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    resource_id bigint NOT NULL,
+    generation bigint NOT NULL,
+    sync_count bigint NOT NULL,
+    before jsonb,
+    after jsonb,
+    error text,
+    carrier text
+) PARTITION BY RANGE (at);
+
+ALTER SEQUENCE delta_change_id_seq OWNED BY delta_change.id;
+
+CREATE TABLE delta_change_default PARTITION OF delta_change DEFAULT;
+
+-- What readers go by, and the history of one resource.
+CREATE INDEX delta_change_order_idx ON delta_change (order_xid, id);
+CREATE INDEX delta_change_resource_idx ON delta_change (kind, object_id, id);
+
+-- How far each consumer of the log has come: the order_xid and the id of the last entry that it has handled. One of a group of so many members gets the
+-- entries of its share of the resources. claim is the process that reads, which is fenced by it, claimed_until the time after which another may.
+CREATE TABLE delta_change_consumer (
+    name text COLLATE "C" NOT NULL,
+    members integer NOT NULL,
+    member integer NOT NULL,
+    epoch integer NOT NULL,
+    order_xid xid8 NOT NULL,
+    id bigint NOT NULL,
+    claim uuid,
+    claimed_until timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    saved_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, members, member),
+    CONSTRAINT delta_change_consumer_member_bounded CHECK (member >= 0 AND member < members)
+) WITH (fillfactor = 50);
+
 -- Autovacuum by default waits until a fifth of a table is dead. Of ten million resources that are two million dead rows, which the
 -- dispatcher's index leads to until then, and which its scan has to step over. A fiftieth keeps that bounded, and analyzing as often
 -- keeps the planner from believing that a table is empty which is filling up. Without a delay (default: 2 ms) a vacuum of these
@@ -468,6 +534,179 @@ RETURN encode(sha256(convert_to((SELECT salt::text FROM delta_installation) || '
 CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RETURNS jsonb[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
+
+-- Whether settled steps of a kind are appended to delta_change.
+CREATE FUNCTION delta_logs_changes(kind text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN coalesce((SELECT c.logs_changes FROM delta_controller c WHERE c.name = kind), FALSE);
+
+-- What an entry of delta_change is ordered by: the transaction that writes it, or the order_xid of the resource's previous entry, if that is later. It is
+-- never before the writer, so that no reader passes the entry before the writer has ended. It is never before the previous entry, whatever
+-- transaction wrote that: one of the user's may have had its id for long before it completes an attempt.
+--
+-- A previous one that no transaction of this server can have had is of a server that this database was restored from. It is in PL/pgSQL, where each
+-- statement has a snapshot of its own: the previous entry may be of a transaction that has ended since the caller's statement began.
+-- +goose StatementBegin
+CREATE FUNCTION delta_order_xid(previous xid8) RETURNS xid8
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    RETURN greatest(pg_current_xact_id(), CASE WHEN previous < pg_snapshot_xmax(pg_current_snapshot()) THEN previous END);
+END
+$$;
+-- +goose StatementEnd
+
+-- Appends an entry to delta_change. It is called where a statement returns what it has written, and so exactly once for each row: a SET clause is
+-- evaluated again if the row has changed meanwhile.
+-- +goose StatementBegin
+CREATE FUNCTION delta_append_change(
+    change text, order_xid xid8, resource_id bigint, kind text, object_id text, namespace text, generation bigint, sync_count bigint,
+    before jsonb, after jsonb, error text, carrier text
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    appended bigint;
+BEGIN
+    INSERT INTO delta_change AS c (
+        change, order_xid, resource_id, kind, object_id, namespace, generation, sync_count, before, after, error, carrier
+    )
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    RETURNING c.id INTO appended;
+    RETURN appended;
+END
+$$;
+-- +goose StatementEnd
+
+-- Makes the partition of delta_change for a day, in UTC, and reports whether it did. Where the default partition has entries of the day, they stay there.
+-- To attach a table blocks no writer, but for the default partition, for as long as it takes to see that it has nothing of the day.
+-- +goose StatementBegin
+CREATE FUNCTION delta_make_change_partition(day date) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    of_schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = 'delta_change'::regclass);
+    name text := 'delta_change_' || to_char(day, 'YYYYMMDD');
+    from_time timestamptz := day::timestamp AT TIME ZONE 'UTC';
+    to_time timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+BEGIN
+    IF to_regclass(format('%I.%I', of_schema, name)) IS NOT NULL
+        OR NOT pg_try_advisory_xact_lock(hashtextextended('delta_change', 'delta_change'::regclass::oid::bigint))
+        OR EXISTS (SELECT FROM delta_change_default d WHERE d.at >= from_time AND d.at < to_time) THEN
+        RETURN FALSE;
+    END IF;
+    PERFORM set_config('lock_timeout', '500ms', TRUE);
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %I.delta_change INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', of_schema, name, of_schema);
+    EXECUTE format('ALTER TABLE %I.delta_change ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)', of_schema, of_schema, name, from_time, to_time);
+    RETURN TRUE;
+END
+$$;
+-- +goose StatementEnd
+
+-- Removes the oldest partition of delta_change that has been over for longer than keep, and gives back its name; null where there is none, or it cannot
+-- be had now. One with entries that a consumer has not handled is kept until it has been over for keep_most.
+--
+-- To drop a partition locks delta_change for a moment: it waits half a second at most for those who use it, and writers wait behind it for as long.
+-- +goose StatementBegin
+CREATE FUNCTION delta_drop_change_partition(keep interval, keep_most interval) RETURNS text
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    part record;
+    of_schema text := (SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = 'delta_change'::regclass);
+    last_xid xid8;
+    last_id bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('delta_change', 'delta_change'::regclass::oid::bigint)) THEN
+        RETURN NULL;
+    END IF;
+    SELECT p.name, p.over_at INTO part FROM (
+        SELECT c.relname::text AS name, (to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp AT TIME ZONE 'UTC' AS over_at
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'delta_change'::regclass AND c.relname ~ '^delta_change_[0-9]{8}$'
+    ) p
+    WHERE p.over_at <= now() - keep ORDER BY p.over_at LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    PERFORM set_config('lock_timeout', '500ms', TRUE);
+    EXECUTE format('LOCK TABLE %I.delta_change IN ACCESS EXCLUSIVE MODE', of_schema);
+    EXECUTE format('SELECT c.order_xid, c.id FROM %I.%I c ORDER BY c.order_xid DESC, c.id DESC LIMIT 1', of_schema, part.name) INTO last_xid, last_id;
+    IF last_xid IS NOT NULL THEN
+        IF part.over_at > now() - keep_most
+            AND EXISTS (SELECT FROM delta_change_consumer o WHERE (o.order_xid, o.id) < (last_xid, last_id)) THEN
+            RETURN NULL;
+        END IF;
+        PERFORM delta_note_removed_changes(last_xid, last_id);
+    END IF;
+    EXECUTE format('DROP TABLE %I.%I', of_schema, part.name);
+    RETURN part.name;
+END
+$$;
+-- +goose StatementEnd
+
+-- Notes that entries of delta_change up to one are removed.
+-- +goose StatementBegin
+CREATE FUNCTION delta_note_removed_changes(xid xid8, entry bigint) RETURNS void
+LANGUAGE sql VOLATILE
+AS $$
+    UPDATE delta_installation SET changes_removed_xid = xid, changes_removed_id = entry
+    WHERE changes_removed_xid IS NULL OR (changes_removed_xid, changes_removed_id) < (xid, entry);
+$$;
+-- +goose StatementEnd
+
+-- Removes a page of what has been in the default partition of delta_change for longer than keep, and says how many: of what a consumer has not handled,
+-- only what is older than keep_most.
+-- +goose StatementBegin
+CREATE FUNCTION delta_trim_changes(keep interval, keep_most interval, page integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    removed bigint;
+    last_xid xid8;
+    last_id bigint;
+BEGIN
+    WITH old AS (
+        SELECT d.ctid AS place FROM delta_change_default d
+        WHERE d.at < now() - keep
+          AND (d.at < now() - keep_most
+            OR NOT EXISTS (SELECT FROM delta_change_consumer o WHERE (o.order_xid, o.id) < (d.order_xid, d.id)))
+        LIMIT page
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM delta_change_default d USING old WHERE d.ctid = old.place RETURNING d.order_xid, d.id
+    )
+    SELECT count(*) OVER (), g.order_xid, g.id INTO removed, last_xid, last_id FROM gone g ORDER BY g.order_xid DESC, g.id DESC LIMIT 1;
+    IF removed > 0 THEN
+        PERFORM delta_note_removed_changes(last_xid, last_id);
+    END IF;
+    RETURN coalesce(removed, 0);
+END
+$$;
+-- +goose StatementEnd
+
+-- Takes over a log that was restored from a dump of another server, and reports whether there was one: it has entries of transactions that have not begun
+-- here, which no reader would ever reach. Of all that is there, order_xid becomes 3, the oldest there is, so that id alone orders it: in the entries of a
+-- resource it always rises. Positions of before are of no use then, which readers see by the epoch.
+-- +goose StatementBegin
+CREATE FUNCTION delta_adopt_changes() RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+        RETURN FALSE;
+    END IF;
+    PERFORM FROM delta_installation FOR UPDATE;
+    -- Another may have done so meanwhile.
+    IF NOT EXISTS (SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+        RETURN FALSE;
+    END IF;
+    UPDATE delta_change SET order_xid = '3';
+    UPDATE delta_installation SET change_epoch = change_epoch + 1, changes_removed_xid = NULL, changes_removed_id = NULL;
+    RETURN TRUE;
+END
+$$;
+-- +goose StatementEnd
 
 -- When a resource may be worked again whose kind or namespace is snoozed: each at a time of its own within the spread, so that what has
 -- waited together does not come back together. -infinity where nothing was snoozed.
@@ -1017,9 +1256,19 @@ DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
 DROP FUNCTION delta_kept_since;
 DROP FUNCTION delta_retention;
+DROP FUNCTION delta_adopt_changes;
+DROP FUNCTION delta_trim_changes;
+DROP FUNCTION delta_drop_change_partition;
+DROP FUNCTION delta_note_removed_changes;
+DROP FUNCTION delta_make_change_partition;
+DROP FUNCTION delta_append_change;
+DROP FUNCTION delta_order_xid;
+DROP FUNCTION delta_logs_changes;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
+DROP TABLE delta_change_consumer;
+DROP TABLE delta_change;
 DROP TABLE delta_figure;
 DROP TABLE delta_inform;
 DROP TABLE delta_stale;

@@ -96,7 +96,7 @@ RETURNING r.*;
 -- Anything -> deleted: a new generation, so that a result of Work that still runs finds nothing to write to. The row is finalized, if its kind
 -- has that, and removed when its retention has passed.
 WITH chosen AS MATERIALIZED (
-    SELECT d.id, delta_unfinalized(d.kind) AS finalized FROM delta_resource d
+    SELECT d.id, delta_unfinalized(d.kind) AS finalized, d.synced_object, delta_logs_changes(d.kind) AS logs FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted' AND d.state::text = ANY (@states::text[])
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
@@ -112,28 +112,35 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    change_xid = CASE WHEN c.logs THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
     dispatch_at = now(),
     queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.*;
+RETURNING sqlc.embed(r),
+    CASE WHEN c.logs THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        c.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id;
 
 -- name: ReviveResources :many
 -- deleted -> scheduled, at once: a new generation of the same object.
 WITH chosen AS MATERIALIZED (
-    SELECT d.id FROM delta_resource d
+    SELECT d.id, delta_logs_changes(d.kind) AS logs FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state = 'deleted'
     ORDER BY d.kind, d.object_id
     FOR NO KEY UPDATE
 )
 UPDATE delta_resource r
 SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), carrier = NULL, attempt = 0, snoozes = 0, due_at = now(), dispatch_at = now(),
+    change_xid = CASE WHEN c.logs THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = NULL,
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.*;
+RETURNING sqlc.embed(r),
+    CASE WHEN c.logs THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        NULL, r.object, NULL, NULL) ELSE 0 END::bigint AS change_id;
 
 -- name: PauseResource :one
 -- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is due, or was

@@ -114,6 +114,10 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
+    revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
     written_by = pg_current_xact_id()
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
@@ -121,7 +125,9 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
+    CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
+        r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
 
 -- name: KeptResources :many
 -- What InformResources left alone, of the same arrays: rows in another namespace, which their object is refused for, and rows that are as they
@@ -210,6 +216,10 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
+    revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
     written_by = pg_current_xact_id()
 WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
   AND (@move_namespace::boolean OR coalesce(r.namespace = sqlc.narg(namespace), TRUE))
@@ -224,7 +234,9 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
-    CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified;
+    CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
+        r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
 
 -- name: RaisePriorities :many
 -- Informs that changed nothing make what waits more urgent, if they are. Locked rows are skipped: they are being dispatched, and waiting

@@ -33,7 +33,7 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 -- name: DeleteMissing :many
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
-    SELECT d.id, delta_unfinalized(@kind) AS finalized FROM delta_resource d
+    SELECT d.id, delta_unfinalized(@kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
     WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
@@ -51,6 +51,7 @@ SET state = 'deleted',
     attempt = 0,
     snoozes = 0,
     synced_at = now(),
+    change_xid = CASE WHEN @logs::boolean THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     written_by = pg_current_xact_id(),
     due_at = now() + CASE WHEN m.finalized IS FALSE THEN '0'
         ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
@@ -58,7 +59,9 @@ SET state = 'deleted',
     queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = @kind AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
-RETURNING r.*;
+RETURNING sqlc.embed(r),
+    CASE WHEN @logs::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id;
 
 -- name: ForgetListing :one
 -- A page of what a pass has listed. The answer is its last object id; empty after the last page. The table may not have been analyzed since it was filled, so it

@@ -13,9 +13,21 @@
 -- delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after due_at a dispatcher looks
 -- at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 -- is said by a workflow that goes on with a newer generation by itself.
+--
+-- Where the kind logs its changes, what has settled is appended to delta_change, with the object that was worked: where the row went on, that is
+-- the one that is given. A kind without a log gives no objects, and pays for a test of a parameter.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
+        i.object, i.carrier, l.synced_object,
+        CASE
+            WHEN NOT @logs::boolean THEN NULL
+            WHEN l.finalizing THEN CASE WHEN l.current AND i.state = 'deleted' THEN 'finalized' END
+            WHEN i.state = 'degraded' THEN CASE WHEN l.current THEN 'failed' END
+            WHEN l.synced_generation >= i.generation THEN NULL
+            WHEN i.state = 'synced' THEN CASE WHEN l.sync_count = 0 THEN 'created' ELSE 'updated' END
+            WHEN i.state = 'deleted' THEN 'deleted'
+        END AS change,
         CASE WHEN i.state IN ('failed', 'scheduled') THEN i.delay
             WHEN i.state = 'deleted' AND l.finalized IS FALSE THEN '0'
             ELSE delta_next_step(i.state, i.cause, n, @default_expiry::interval, @degraded_retry::interval, @earlier::double precision,
@@ -24,10 +36,12 @@ WITH o AS MATERIALIZED (
         SELECT unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation, unnest(@states::text[])::delta_resource_state AS state,
             nullif(unnest(@causes::text[]), '')::delta_cause AS cause,
             unnest(@delays::interval[]) AS delay, unnest(@counted::boolean[]) AS counted, unnest(@snoozed::boolean[]) AS snoozed,
-            unnest(@graces::interval[]) AS grace, unnest(@kept::boolean[]) AS kept, nullif(unnest(@errors::text[]), '')::jsonb AS error
+            unnest(@graces::interval[]) AS grace, unnest(@kept::boolean[]) AS kept, nullif(unnest(@errors::text[]), '')::jsonb AS error,
+            unnest(@objects::text[]) AS object, nullif(unnest(@carriers::text[]), '') AS carrier
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing,
+        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
+            CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object,
             CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
         FROM delta_resource d
         WHERE d.id = i.id AND d.claim = @claim::uuid AND d.claimed_until IS NOT NULL
@@ -61,11 +75,22 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     slot_key = CASE WHEN o.kept THEN r.slot_key END,
     slot_until = NULL,
     written_by = pg_current_xact_id(),
+    change_xid = CASE WHEN o.change IS NULL THEN r.change_xid ELSE delta_order_xid(r.change_xid) END,
+    -- What was deleted keeps it until it is finalized, so that the entry of that has it too.
+    synced_object = CASE
+        WHEN NOT @logs::boolean THEN NULL
+        WHEN o.change IN ('created', 'updated') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END
+        WHEN o.change = 'finalized' OR (o.change = 'deleted' AND NOT o.current) THEN NULL
+        ELSE r.synced_object END,
     errors = CASE WHEN o.error IS NULL OR o.error = ANY (r.errors) THEN r.errors ELSE delta_append_error(r.errors, o.error, @max_errors) END
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due_at, r.dispatch_at, r.claimed_until, r.state, r.cause, r.finalized, r.attempt,
-    r.snoozes, r.paused, now()::timestamptz AS now;
+    r.snoozes, r.paused, now()::timestamptz AS now,
+    CASE WHEN o.change IS NOT NULL THEN delta_append_change(o.change, r.change_xid, r.id, r.kind, r.object_id, r.namespace, o.generation, r.sync_count,
+        o.synced_object,
+        CASE WHEN o.change IN ('created', 'updated', 'failed') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END END,
+        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id;
 
 -- name: StandingOutcomes :many
 -- How rows stand whose outcomes a statement did not write, if their latest claim is this one: open is one that was locked, and can still be

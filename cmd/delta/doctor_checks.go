@@ -38,6 +38,11 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 			if snoozes, err = s.Snoozes(ctx); err != nil {
 				found.add("snoozes", healthFail, message(err), "")
 			}
+			if log, err := s.ChangeLog(ctx); err != nil {
+				found.add("log of changes", healthFail, message(err), "")
+			} else {
+				found.changes(log)
+			}
 		}
 		found.temporal(ctx, s, schema, kinds)
 		return nil

@@ -66,6 +66,48 @@ func (f *findings) stale(kinds []delta.KindStatus) {
 	}
 }
 
+const (
+	// heldLong is for how long changes are held back from readers, and consumersLate how old what a consumer has not handled is, that is worth a warning.
+	heldLong      = time.Minute
+	consumersLate = 15 * time.Minute
+)
+
+// changes looks at what keeps readers of the log of changes back, and at consumers that are behind.
+func (f *findings) changes(log *delta.ChangeLogStatus) {
+	if log.Lag >= heldLong {
+		by, todo := "a transaction that this role may not see", "let the role see it: GRANT pg_read_all_stats"
+		if log.HeldBy != nil {
+			by, todo = log.HeldBy.String(), remedy.EndTransaction(log.HeldBy.PID, log.HeldBy.Prepared)
+		}
+		f.add("log of changes", healthWarn, fmt.Sprintf("%s held back from readers for %s by %s", isOrAre(log.Held, "change"), short(log.Lag), by), todo)
+	}
+	for _, c := range log.Consumers {
+		name := c.Name
+		if c.Members > 1 {
+			name = fmt.Sprintf("%s %d of %d", c.Name, c.Member, c.Members)
+		}
+		process := "a process has it"
+		if !c.IsRunning {
+			process = "no process has it"
+		}
+		switch {
+		case c.IsLost:
+			f.addKind("consumer of changes", name, healthFail, "it cannot read on: what it has not handled was removed, or the database was restored", remedy.RestartConsumer)
+		case c.Lag >= consumersLate:
+			f.addKind("consumer of changes", name, healthWarn, fmt.Sprintf("%s behind, the first since %s, and %s", counted(c.Behind, "change"), short(c.Lag), process),
+				remedy.StartConsumer)
+		}
+	}
+}
+
+// isOrAre is a number of things with its verb.
+func isOrAre(n int64, what string) string {
+	if n == 1 {
+		return counted(n, what) + " is"
+	}
+	return counted(n, what) + " are"
+}
+
 // withheld looks for deletions that listings ask for, and that nobody has decided of.
 func (f *findings) withheld(kinds []delta.KindStatus) {
 	for _, k := range kinds {

@@ -57,6 +57,9 @@ var remedies = map[string]struct {
 	"ReachTemporal":         {remedy.ReachTemporal, 0},
 	"MatchInstallation":     {remedy.MatchInstallation, 0},
 	"AskForLimits":          {remedy.AskForLimits, 0},
+	"EndTransaction":        {remedy.EndTransaction(7, ""), 0},
+	"StartConsumer":         {remedy.StartConsumer, 0},
+	"RestartConsumer":       {remedy.RestartConsumer, 0},
 }
 
 func TestRemediesNameCommandsThatThereAre(t *testing.T) {

@@ -21,11 +21,11 @@ func resourcesCommand(c *cli) *cobra.Command {
 		Short:   "List resources, look at them, have them synced or deleted",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: list, get, explain, retry, invalidate, touch, delete, revive or workflow-id")
+			return errors.New("say what to do: list, get, explain, history, retry, invalidate, touch, delete, revive or workflow-id")
 		},
 	}
 	c.databaseFlags(cmd)
-	cmd.AddCommand(listCommand(c), getCommand(c), explainCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
+	cmd.AddCommand(listCommand(c), getCommand(c), explainCommand(c), historyCommand(c), retryCommand(c), invalidateCommand(c), touchCommand(c), deleteCommand(c), reviveCommand(c),
 		workflowIDCommand(c))
 	return cmd
 }

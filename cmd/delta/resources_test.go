@@ -255,7 +255,7 @@ func TestWrongUsageOfResources(t *testing.T) {
 		code int
 		says string
 	}{
-		"nothing":        {[]string{"resources"}, exitUsage, "list, get, explain, retry, invalidate, touch, delete, revive or workflow-id"},
+		"nothing":        {[]string{"resources"}, exitUsage, "list, get, explain, history, retry, invalidate, touch, delete, revive or workflow-id"},
 		"state":          {[]string{"resources", "list", "--state", "borken"}, exitUsage, `--state "borken": must be one of scheduled, pending, `},
 		"limit":          {[]string{"resources", "list", "--limit", "1001"}, exitUsage, "--limit 1001: must be between 1 and 1000"},
 		"no limit":       {[]string{"resources", "list", "--limit", "0"}, exitUsage, "between 1 and 1000"},

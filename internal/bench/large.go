@@ -112,7 +112,7 @@ func (l *large) measure(ctx context.Context) (err error) {
 	l.s, err = startSyncing[batchedItem](ctx, l.b, largeSchema, batchedKind, map[string]delta.NamespaceConfig{
 		delta.NamespaceDefault: {MaxWorkers: parallelism, ResourceExpiry: expiry},
 		expiringNamespace:      {MaxWorkers: parallelism, ResourceExpiry: expiresAfter(expiring)},
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ var benchmarks = []benchmark{
 	{"messages", messageFigures},
 	{"sync", syncFigures},
 	{"batches", batchFigures},
+	{"changes", changeFigures},
 	{"river", riverFigures},
 	{"dbos", dbosFigures},
 	{"telemetry", telemetryFigures},

@@ -199,7 +199,7 @@ func riverFigures(ctx context.Context, b *bench) ([]figure, error) {
 
 // dbosFigures compares single informs, with default settings, with durable workflows of DBOS.
 func dbosFigures(ctx context.Context, b *bench) ([]figure, error) {
-	s, err := startSyncing[defaultItem](ctx, b, "bench_beside_dbos", defaultKind, nil)
+	s, err := startSyncing[defaultItem](ctx, b, "bench_beside_dbos", defaultKind, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -67,13 +67,18 @@ type syncing struct {
 
 // startBatching starts a client that syncs in batches.
 func (b *bench) startBatching(ctx context.Context, schema string) (*syncing, error) {
+	return b.startBatchingWith(ctx, schema, nil)
+}
+
+// startBatchingWith starts a client that syncs in batches, with settings of its kind.
+func (b *bench) startBatchingWith(ctx context.Context, schema string, kinds map[string]delta.ObjectSettings) (*syncing, error) {
 	return startSyncing[batchedItem](ctx, b, schema, batchedKind, map[string]delta.NamespaceConfig{
 		delta.NamespaceDefault: {MaxWorkers: parallelism, ResourceExpiry: expiry},
-	})
+	}, kinds)
 }
 
 func startSyncing[T delta.Object](
-	ctx context.Context, b *bench, schema, kind string, namespaces map[string]delta.NamespaceConfig,
+	ctx context.Context, b *bench, schema, kind string, namespaces map[string]delta.NamespaceConfig, kinds map[string]delta.ObjectSettings,
 ) (_ *syncing, err error) {
 	s := &syncing{kind: kind}
 	if s.pool, err = b.schema(ctx, schema); err != nil {
@@ -82,7 +87,7 @@ func startSyncing[T delta.Object](
 	controllers := delta.NewControllers()
 	delta.AddController(controllers, idle[T]{worked: &s.worked})
 	s.client, err = delta.NewClient(s.pool, &delta.Config{
-		Controllers: controllers, Temporal: b.temporal, Logger: b.logger, WorkflowIDPrefix: schema, Namespaces: namespaces,
+		Controllers: controllers, Temporal: b.temporal, Logger: b.logger, WorkflowIDPrefix: schema, Namespaces: namespaces, Kinds: kinds,
 	})
 	if err == nil {
 		err = s.client.Start(ctx)

@@ -3,6 +3,7 @@ package remedy
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -181,3 +182,17 @@ func DecideWithheldOfShard(kind, shard string) string {
 	one := quote(kind) + ShardFlag(shard)
 	return "delete them: delta informs approve " + one + "; keep them: delta informs dismiss " + one
 }
+
+// EndTransaction is for a transaction that keeps readers of the log of changes back.
+func EndTransaction(pid int, prepared string) string {
+	if pid == 0 {
+		return "commit it, or ROLLBACK PREPARED " + literal(prepared)
+	}
+	return "have its program commit, or end it: SELECT pg_terminate_backend(" + strconv.Itoa(pid) + ")"
+}
+
+// StartConsumer is for a consumer of the log of changes that is behind.
+const StartConsumer = "see that a process runs it and what its log says, or remove it with Client.ForgetChangeConsumer: the log keeps what it has not handled"
+
+// RestartConsumer is for a consumer of the log of changes that has lost its position.
+const RestartConsumer = "run it with ChangeConsumer.Restart, or remove it with Client.ForgetChangeConsumer, and take over what resources are now"

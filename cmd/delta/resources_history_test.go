@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestDifferencesAreByField(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ before, after, want string }{
+		"nothing":        {`{"a":1,"b":[1,{"c":2}]}`, `{"b":[1,{"c":2}],"a":1}`, `[]`},
+		"a field":        {`{"a":1,"b":2}`, `{"a":1,"b":3}`, `[{"field":"b","before":2,"after":3}]`},
+		"within":         {`{"a":{"b":{"c":1,"d":2}}}`, `{"a":{"b":{"c":2,"d":2}}}`, `[{"field":"a.b.c","before":1,"after":2}]`},
+		"new and gone":   {`{"a":1}`, `{"b":null}`, `[{"field":"a","before":1},{"field":"b","after":null}]`},
+		"of an array":    {`{"a":[1,2,3]}`, `{"a":[1,4]}`, `[{"field":"a[1]","before":2,"after":4},{"field":"a[2]","before":3}]`},
+		"another type":   {`{"a":{"b":1}}`, `{"a":[1]}`, `[{"field":"a","before":{"b":1},"after":[1]}]`},
+		"null and empty": {`{"a":null}`, `{"a":{}}`, `[{"field":"a","before":null,"after":{}}]`},
+		"from nothing":   {``, `{"a":{"b":1},"c":{}}`, `[{"field":"a.b","after":1},{"field":"c","after":{}}]`},
+		"to nothing":     {`{"a":1}`, ``, `[{"field":"a","before":1}]`},
+		"large numbers":  {`{"a":9007199254740993}`, `{"a":9007199254740992}`, `[{"field":"a","before":9007199254740993,"after":9007199254740992}]`},
+		"no object":      {`1`, `"<2>"`, `[{"field":"","before":1,"after":"<2>"}]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := json.Marshal(differences(json.RawMessage(test.before), json.RawMessage(test.after)))
+			require.NoError(t, err)
+			require.JSONEq(t, test.want, string(got))
+		})
+	}
+}
+
+func TestHistoryShowsWhatHasChanged(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.set(`select delta_append_change('created', delta_order_xid(null), 1, 'page', 'a', 'default', 1, 1, null, '{"path": "a", "title": "old"}', null, null)`)
+	i.set(`select delta_append_change('failed', delta_order_xid(null), 1, 'page', 'a', 'default', 2, 1, '{"path": "a", "title": "old"}',
+		'{"path": "a", "title": "new \u001b[31m"}', 'the upstream is \x1b away', 'traceparent: 00-1')`)
+	i.set(`select delta_append_change('deleted', delta_order_xid(null), 1, 'page', 'a', 'default', 3, 1, '{"path": "a", "title": "old"}', null, null, null)`)
+
+	r := i.runWith(streams{width: 80}, "resources", "history", "page", "a")
+	require.Equal(t, exitOK, r.code, r.stderr)
+	requireNarrow(t, r.stdout)
+	require.Regexp(t, `(?s)\A\S+ \(.+\)  deleted, generation 3\n\n\S+ \(.+\)  failed, generation 2\n    the upstream .+\n`+
+		`    title: "old" → "new .*"\n\n\S+ \(.+\)  created, generation 1\n    path: "a"\n    title: "old"\n\z`, r.stdout)
+	require.NotContains(t, r.stdout, "\x1b")
+
+	out := decode[historyJSON](t, i.run("resources", "history", "page", "a", "--limit", "2", "-o", "json"))
+	require.Len(t, out.Changes, 2)
+	require.Equal(t, []differenceJSON{{"title", json.RawMessage(`"old"`), json.RawMessage(`"new \u001b[31m"`)}}, out.Changes[1].Differences)
+	require.Equal(t, "00-1", out.Changes[1].TraceParent)
+	require.NotNil(t, out.NextBefore)
+	out = decode[historyJSON](t, i.run("resources", "history", "page", "a", "--before", number(*out.NextBefore), "-o", "json"))
+	require.Len(t, out.Changes, 1)
+	require.Nil(t, out.NextBefore)
+
+	r = i.run("resources", "history", "page", "b")
+	require.Equal(t, exitOK, r.code)
+	require.Contains(t, r.stderr, "none of page/b")
+	require.Equal(t, exitUsage, i.run("resources", "history", "page").code)
+	require.Contains(t, i.run("resources", "history", "page", "a", "--limit", "0").stderr, "--limit 0")
+}
+
+func TestDoctorNamesWhatHoldsTheLogOfChanges(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	tx, err := i.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), "SELECT pg_current_xact_id()")
+	require.NoError(t, err)
+	i.set(`select delta_append_change('created', delta_order_xid(null), 1, 'page', 'a', 'default', 1, 1, null, '{}', null, null)`)
+	held := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["log of changes"] }
+	require.Empty(t, held(), "it has not been held back for long")
+	i.set(`update delta_change set at = now() - interval '1 hour'`)
+	require.Equal(t, healthWarn, held().Status)
+	require.Regexp(t, `1 change is held back from readers for 1h by a transaction of process \d+ `, held().Detail)
+	require.Contains(t, held().Remedy, "pg_terminate_backend(")
+	require.NoError(t, tx.Rollback(t.Context()))
+
+	i.set(`insert into delta_change_consumer (name, members, member, epoch, order_xid, id) values ('sink', 2, 1, 1, '3', 0)`)
+	consumer := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["consumer of changes sink 1 of 2"] }
+	require.Equal(t, healthWarn, consumer().Status)
+	require.Contains(t, consumer().Detail, "1 change behind, the first since 1h, and no process has it")
+	i.set(`update delta_installation set change_epoch = 2`)
+	require.Equal(t, healthFail, consumer().Status)
+	require.Contains(t, consumer().Detail, "cannot read on")
+}

@@ -1,0 +1,58 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ResourceOf is the row of what a command or a listing has written, without what was appended to the log of changes.
+func (r DeleteResourcesRow) ResourceOf() Resource { return r.Resource }
+
+// ResourceOf is the row of what a command has written, without what was appended to the log of changes.
+func (r ReviveResourcesRow) ResourceOf() Resource { return r.Resource }
+
+// ResourceOf is the row of what a listing has written, without what was appended to the log of changes.
+func (r DeleteMissingRow) ResourceOf() Resource { return r.Resource }
+
+// ResourcesOf are the rows of a set.
+func ResourcesOf[R interface{ ResourceOf() Resource }](rows []R, err error) ([]Resource, error) {
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Resource, len(rows))
+	for i, row := range rows {
+		all[i] = row.ResourceOf()
+	}
+	return all, nil
+}
+
+// OldestTransaction is the transaction of the server that has had its id for longest.
+type OldestTransaction struct {
+	PID                                int
+	Prepared                           string
+	Database, User, Application, State string
+	Age                                time.Duration
+}
+
+// A prepared transaction has no process.
+const findOldestTransaction = `SELECT o.pid, o.prepared, o.database, o.role, o.application, o.state, o.age FROM (
+	SELECT a.pid, '' AS prepared, coalesce(a.datname, '')::text AS database, coalesce(a.usename, '')::text AS role, coalesce(a.application_name, '') AS application,
+		coalesce(a.state, '') AS state, coalesce(pg_catalog.clock_timestamp() - a.xact_start, '0') AS age, a.backend_xid AS xid
+	FROM pg_catalog.pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()
+	UNION ALL
+	SELECT 0, p.gid, p.database::text, p.owner::text, '', 'prepared', pg_catalog.clock_timestamp() - p.prepared, p.transaction FROM pg_catalog.pg_prepared_xacts p
+) o
+ORDER BY pg_catalog.age(o.xid) DESC LIMIT 1`
+
+// FindOldestTransaction returns the transaction that has had its id for longest, nil where there is none that the role may see. sqlc does not know the views.
+func (q *Queries) FindOldestTransaction(ctx context.Context, db DBTX) (*OldestTransaction, error) {
+	var o OldestTransaction
+	err := db.QueryRow(ctx, findOldestTransaction).Scan(&o.PID, &o.Prepared, &o.Database, &o.User, &o.Application, &o.State, &o.Age)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil //nolint:nilnil // it is no error that there is none
+	}
+	return &o, err
+}

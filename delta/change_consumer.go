@@ -1,0 +1,261 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+// ChangeConsumer is what handles the log of changes, with a position that is kept in the database. Name and Handle are required.
+type ChangeConsumer struct {
+	// Name tells consumers from each other: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
+	Name string
+
+	// Members is of how many members a group consists that share the log, 1000 at most, and Member which of them this is, from 0. Each gets the
+	// entries of its share of the resources, all of a resource the same one. A group of another size begins where the slowest member of the one before
+	// was: stop that first.
+	//
+	// Defaults to 1: no group.
+	Members, Member int
+
+	// Kinds are those whose entries are handled.
+	//
+	// Defaults to all.
+	Kinds []string
+
+	// From is where it begins that has no position yet.
+	//
+	// Defaults to the oldest entry that is kept.
+	From ChangePosition
+
+	// BatchSize is how many entries are read at once, 10,000 at most.
+	//
+	// Defaults to 100.
+	BatchSize int
+
+	// Restart has it begin again at the oldest entry, with a warning in the log, when it cannot read on from its position without a gap: entries were
+	// removed before it has handled them, or the database was restored. What was lost it does not get: its handler should take that from the resources as they are.
+	//
+	// Defaults to false: it ends with a *[ChangePositionError].
+	Restart bool
+
+	// Handle is called with the entries that follow, those of a resource in their order, one batch after the other. After an error, or a panic, it gets the
+	// same ones again, after a while: what cannot be handled it has to leave aside itself, or it stands still.
+	//
+	// Its context ends with that of [Client.ConsumeChanges], and when another process has taken over.
+	Handle func(ctx context.Context, batch *ChangeBatch) error
+}
+
+const maxChangeMembers = 1000
+
+// check checks a consumer, and returns it with its defaults.
+func (o ChangeConsumer) check() (ChangeConsumer, error) {
+	if err := checkName("Name", o.Name); err != nil {
+		return o, err
+	}
+	setDefault(&o.Members, 1)
+	setDefault(&o.BatchSize, changesBatch)
+	switch {
+	case o.Handle == nil:
+		return o, inputError("Handle", nil, "must be a function")
+	case o.Members < 1 || o.Members > maxChangeMembers:
+		return o, inputError("Members", o.Members, "must be between 1 and %d", maxChangeMembers)
+	case o.Member < 0 || o.Member >= o.Members:
+		return o, inputError("Member", o.Member, "must be between 0 and %d, which is one less than Members", o.Members-1)
+	case o.BatchSize < 1 || o.BatchSize > maxChangesBatch:
+		return o, inputError("BatchSize", o.BatchSize, "must be between 1 and %d, or 0 for the default of %d", maxChangesBatch, changesBatch)
+	}
+	return o, checkKinds("Kinds", o.Kinds)
+}
+
+// ErrConsumerSuperseded is wrapped in the error of [ChangeBatch.SaveTx] where another process has the consumer, or has handled the batch: roll back.
+var ErrConsumerSuperseded = errors.New("another process has taken over the consumer")
+
+// ChangeBatch is what a consumer is to handle at once.
+type ChangeBatch struct {
+	// Changes are the entries.
+	Changes []*Change
+
+	run      *changeRun
+	from, to changePlace
+	saved    atomic.Bool
+}
+
+// SaveTx saves in a transaction of the caller's that the batch was handled: then its effects in the same database and the position are committed
+// together, exactly once. Without it the position is saved after Handle has returned nil, and a batch may come again after a crash. It returns an error with
+// [ErrConsumerSuperseded] where another process has the consumer.
+func (b *ChangeBatch) SaveTx(ctx context.Context, tx pgx.Tx) error {
+	b.run.inTx.Store(true)
+	if err := b.run.save(ctx, tx, b.from, b.to); err != nil {
+		return fmt.Errorf("delta: changes: saving the position of consumer %q: %w", b.run.Name, err)
+	}
+	b.saved.Store(true)
+	return nil
+}
+
+const (
+	// changeClaimFor is how long a consumer is a process's that says nothing. It renews that three times as often.
+	changeClaimFor = 15 * time.Second
+	// changeClaimLook is how often one that is another process's is asked for.
+	changeClaimLook = time.Second
+	// positionEvery is how often a position is saved that passes only entries which are not the consumer's.
+	positionEvery = time.Second
+)
+
+// ConsumeChanges handles the log of changes until ctx ends, and then returns nil. Entries are handled at least once, and those of a resource in their order; with
+// [ChangeBatch.SaveTx], exactly once. Where the same consumer, or member of a group, runs in another process, it waits until that ends or dies: run as many as
+// you like.
+//
+// It returns earlier with an *[InputError], a *[ChangePositionError] (see [ChangeConsumer].Restart), or an error of Postgres that does not pass. The client need
+// not be started. The log keeps what a consumer has not handled, up to [Config].MaxChangeRetentionPeriod: remove one that is not used any more with
+// [Client.ForgetChangeConsumer].
+func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) error {
+	consumer, err := consumer.check()
+	from := changePlace{}
+	if err == nil {
+		from, err = parseChangePosition("From", consumer.From)
+	}
+	for err == nil {
+		r := newChangeRun(c, consumer)
+		if err = r.run(ctx, from); errors.Is(err, errConsumerLost) && ctx.Err() == nil {
+			c.config.Logger.Warn("another process may have taken over a consumer of the log of changes; it is waited for", "consumer", consumer.Name, "member", consumer.Member)
+			err = nil
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("delta: changes: consumer %q: %w", consumer.Name, err)
+}
+
+// ForgetChangeConsumer removes the positions of a consumer, with all its members: the log keeps nothing for it any longer. It returns [ErrNotFound] where there is no such
+// consumer, or a process has it.
+func (c *Client) ForgetChangeConsumer(ctx context.Context, name string) error {
+	if err := checkName("name", name); err != nil {
+		return fmt.Errorf("delta: changes: %w", err)
+	}
+	removed, err := db.New().ForgetChangeConsumer(ctx, c.pool, name)
+	if err == nil && removed == 0 {
+		err = fmt.Errorf("%w, or it runs", ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("delta: changes: removing consumer %q: %w", name, schemaError(err))
+	}
+	return nil
+}
+
+// errConsumerLost ends what a consumer does that another process may have.
+var errConsumerLost = errors.New("the claim on the consumer was lost")
+
+// changeRun is one time for which a process has a consumer.
+type changeRun struct {
+	ChangeConsumer
+	client *Client
+	reader changeReader
+	claim  string
+	// saved is the position in the database.
+	saved changePlace
+	// inTx is set while a transaction of the user's may hold the row of the position.
+	inTx atomic.Bool
+}
+
+func newChangeRun(c *Client, consumer ChangeConsumer) *changeRun {
+	return &changeRun{
+		ChangeConsumer: consumer, client: c, claim: uuid.NewString(),
+		reader: changeReader{client: c, kinds: consumer.Kinds, member: consumer.Member, members: consumer.Members, batch: consumer.BatchSize},
+	}
+}
+
+// run waits until it has the consumer, and handles the log until that is lost, or ctx ends.
+func (r *changeRun) run(ctx context.Context, from changePlace) error {
+	if err := r.acquire(ctx, from); err != nil {
+		return err
+	}
+	owned, lose := context.WithCancelCause(ctx)
+	var renewing sync.WaitGroup
+	renewing.Go(func() { r.renew(owned, lose) })
+	defer r.release()
+	defer renewing.Wait()
+	defer lose(nil)
+	err := r.consume(owned)
+	if cause := context.Cause(owned); cause != nil && ctx.Err() == nil {
+		return cause
+	}
+	return err
+}
+
+// acquire makes the consumer this process's.
+func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
+	for {
+		owned := false
+		err := r.client.patientlyChanging(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
+			row, err := db.New().ClaimChangeConsumer(ctx, r.client.pool, db.ClaimChangeConsumerParams{
+				Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Epoch: from.epoch, OrderXid: from.xid, ID: from.id, //nolint:gosec // they have a bound
+				Claim: r.claim, ClaimFor: changeClaimFor,
+			})
+			if errors.Is(err, pgx.ErrNoRows) {
+				return nil
+			}
+			owned, r.saved = err == nil, changePlace{row.Epoch, row.OrderXid, row.ID}
+			return schemaError(err)
+		})
+		if err != nil {
+			return err
+		}
+		if owned {
+			return r.forgetOtherGroups(ctx)
+		}
+		if err := backoff.Pause(ctx, changeClaimLook); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *changeRun) forgetOtherGroups(ctx context.Context) error {
+	return r.client.patientlyChanging(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
+		return db.New().ForgetOtherGroups(ctx, r.client.pool, db.ForgetOtherGroupsParams{Name: r.Name, Members: int32(r.Members)}) //nolint:gosec // it has a bound
+	})
+}
+
+// renew keeps the consumer this process's until ctx ends, and ends it if that may be lost.
+func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
+	renewed := time.Now()
+	for backoff.Pause(ctx, changeClaimFor/3) == nil {
+		began := time.Now()
+		within, cancel := context.WithTimeout(ctx, changeClaimFor/3)
+		rows, err := db.New().RenewChangeConsumer(within, r.client.pool, db.RenewChangeConsumerParams{
+			ClaimFor: changeClaimFor, Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+		})
+		cancel()
+		switch {
+		case err == nil && rows == 1:
+			renewed = began
+		case err == nil:
+			lose(errConsumerLost)
+			return
+		case r.inTx.Load():
+			renewed = began // a transaction of the user's has the row locked, so no other process takes it over
+		case time.Since(renewed) > changeClaimFor*2/3:
+			lose(errConsumerLost)
+			return
+		}
+	}
+}
+
+// release lets another process have the consumer at once.
+func (r *changeRun) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), changeClaimFor/3)
+	defer cancel()
+	_ = db.New().ReleaseChangeConsumer(ctx, r.client.pool, db.ReleaseChangeConsumerParams{ // otherwise it has it a little later
+		Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+	})
+}

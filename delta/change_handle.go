@@ -1,0 +1,156 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+// consume handles the log from the position that is saved, until ctx ends.
+func (r *changeRun) consume(ctx context.Context) error {
+	place, savedAt := r.saved, time.Now()
+	for {
+		page, err := r.reader.readPatiently(ctx, place)
+		switch lost := new(ChangePositionError); {
+		case errors.As(err, &lost) && r.Restart:
+			r.client.config.Logger.Warn("a consumer of the log of changes cannot read on from its position, and begins again at the oldest entry",
+				"consumer", r.Name, "member", r.Member, "error", lost)
+			err, page.isEmpty = nil, place.isStart() // a log that was restored waits until a client has taken it over
+			place, page.end = changePlace{}, changePlace{}
+		case err == nil && len(page.changes) > 0:
+			err = r.handle(ctx, page.changes, page.end)
+			savedAt = time.Now()
+		case err == nil && page.end != r.saved && time.Since(savedAt) > positionEvery:
+			err = r.savePatiently(ctx, r.saved, page.end)
+			savedAt = time.Now()
+		}
+		if err == nil && page.isEmpty {
+			err = backoff.Pause(ctx, changesPoll)
+		}
+		if err != nil {
+			return err
+		}
+		place = page.end
+	}
+}
+
+// handle has a batch handled, again and again until that succeeds, and saves the position.
+func (r *changeRun) handle(ctx context.Context, changes []*Change, to changePlace) error {
+	pauses := backoff.New(shortestChangesPause, longestChangesPause)
+	for {
+		batch := &ChangeBatch{Changes: changes, run: r, from: r.saved, to: to}
+		err := r.settle(ctx, batch, r.call(ctx, batch))
+		switch {
+		case err == nil:
+			r.saved = to
+			return nil
+		case errors.Is(err, ErrConsumerSuperseded):
+			return errConsumerLost
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		delay := pauses.Delay()
+		r.client.config.Logger.Warn("a batch of changes could not be handled; it is tried again", "consumer", r.Name, "member", r.Member,
+			"changes", len(changes), "first", changes[0].Position, "error", guardError(err), "retry_in", delay)
+		if err := backoff.Pause(ctx, delay); err != nil {
+			return err
+		}
+	}
+}
+
+// positionPatience is how long a position is saved after the consumer was to end: what was handled does not come again then.
+const positionPatience = 5 * time.Second
+
+// settle saves the position of a batch that was handled, also if the consumer is to end meanwhile. failed is what the handler returned.
+func (r *changeRun) settle(ctx context.Context, batch *ChangeBatch, failed error) error {
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(positionPatience, cancel) })()
+	switch {
+	case batch.saved.Load():
+		return r.judge(patient, batch, failed)
+	case failed == nil:
+		return r.savePatiently(patient, batch.from, batch.to)
+	}
+	return failed
+}
+
+// call calls the handler. A panic is an error.
+func (r *changeRun) call(ctx context.Context, batch *ChangeBatch) (err error) {
+	defer r.inTx.Store(false)
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic in Handle: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return r.Handle(ctx, batch)
+}
+
+// judge says, by the position in the database, whether the transaction was committed that was to save it: then the batch was handled, whatever Handle returned.
+func (r *changeRun) judge(ctx context.Context, batch *ChangeBatch, failed error) error {
+	stands, err := r.position(ctx)
+	switch {
+	case err != nil:
+		return err
+	case stands == batch.to:
+		if failed != nil {
+			r.client.config.Logger.Warn("Handle returned an error after the transaction of SaveTx was committed: the batch was handled",
+				"consumer", r.Name, "member", r.Member, "error", guardError(failed))
+		}
+		return nil
+	case stands != batch.from:
+		return ErrConsumerSuperseded
+	case failed == nil:
+		return errors.New("Handle returned nil after SaveTx, but the transaction was not committed")
+	}
+	return failed
+}
+
+func (r *changeRun) position(ctx context.Context) (place changePlace, err error) {
+	err = r.client.patientlyChanging(ctx, "reading the position of a consumer of the log of changes failed; it is tried again", func() error {
+		row, err := db.New().ChangePosition(ctx, r.client.pool, db.ChangePositionParams{
+			Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), //nolint:gosec // they have a bound
+		})
+		place = changePlace{row.Epoch, row.OrderXid, row.ID}
+		return schemaError(err)
+	})
+	return place, err
+}
+
+// savePatiently saves a position by itself. Where the answer is lost, what the row says decides.
+func (r *changeRun) savePatiently(ctx context.Context, from, to changePlace) error {
+	err := r.client.patientlyChanging(ctx, "saving the position of a consumer of the log of changes failed; it is tried again", func() error {
+		return r.save(ctx, r.client.pool, from, to)
+	})
+	if errors.Is(err, ErrConsumerSuperseded) {
+		if stands, readErr := r.position(ctx); readErr != nil || stands != to {
+			return errors.Join(err, readErr)
+		}
+		err = nil
+	}
+	if err == nil {
+		r.saved = to
+	}
+	return err
+}
+
+// save saves a position if this process has the consumer, and the position is that from which the batch was read.
+func (r *changeRun) save(ctx context.Context, conn db.DBTX, from, to changePlace) error {
+	rows, err := db.New().SaveChangePosition(ctx, conn, db.SaveChangePositionParams{
+		Epoch: to.epoch, OrderXid: to.xid, ID: to.id, ClaimFor: changeClaimFor, Name: r.Name,
+		Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+		FromEpoch: from.epoch, FromXid: from.xid, FromID: from.id,
+	})
+	if err != nil {
+		return schemaError(err)
+	}
+	if rows == 0 {
+		return ErrConsumerSuperseded
+	}
+	return nil
+}

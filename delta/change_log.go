@@ -1,0 +1,203 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+const (
+	// partitionsAhead is for how many days after this one partitions of the log are made: so long clients may be away.
+	partitionsAhead = 3
+	// trimPage is how many entries one statement removes from the default partition.
+	trimPage = 5000
+	// maxCountedChanges is where counting entries ends.
+	maxCountedChanges = 100_000
+)
+
+// logsChanges reports whether a kind of the client has a log.
+func (c *Client) logsChanges() bool {
+	if c.config.Controllers == nil {
+		return false
+	}
+	for _, r := range c.config.Controllers.byKind {
+		if r.settings.Log {
+			return true
+		}
+	}
+	return false
+}
+
+// prepareChangeLog takes over a log that was restored, and makes partitions, before the client writes any entry.
+func (e *engine) prepareChangeLog(ctx context.Context) error {
+	if !e.client.logsChanges() {
+		return nil
+	}
+	if err := e.adoptChanges(ctx); err != nil {
+		return err
+	}
+	return e.makeChangePartitions(ctx)
+}
+
+// maintainChangeLog does that while the client runs, and removes what has been kept for long enough, also of kinds whose log was switched off.
+func (e *engine) maintainChangeLog(ctx context.Context) error {
+	if err := e.prepareChangeLog(ctx); err != nil {
+		return err
+	}
+	if err := e.dropChangePartitions(ctx); err != nil {
+		return err
+	}
+	keep, most := e.client.config.ChangeRetentionPeriod, e.client.config.MaxChangeRetentionPeriod
+	for {
+		removed, err := db.New().TrimChanges(ctx, e.client.pool, db.TrimChangesParams{Keep: keep, KeepMost: most, Page: trimPage})
+		if err != nil {
+			return fmt.Errorf("removing old entries of the log of changes: %w", err)
+		}
+		if removed < trimPage {
+			return nil
+		}
+	}
+}
+
+func (e *engine) adoptChanges(ctx context.Context) error {
+	adopted, err := db.New().AdoptChanges(ctx, e.client.pool)
+	if err != nil {
+		return fmt.Errorf("looking whether the log of changes was restored: %w", schemaError(err))
+	}
+	if adopted {
+		e.client.config.Logger.Warn("the log of changes was restored from another server, and is taken over: its readers' positions are of no use any more, " +
+			"and are refused with a ChangePositionError")
+	}
+	return nil
+}
+
+// makeChangePartitions makes the partitions of the log that are missing. Without one, entries go to the default partition: no outcome fails.
+func (e *engine) makeChangePartitions(ctx context.Context) error {
+	for day := range int32(partitionsAhead + 1) {
+		if _, err := db.New().MakeChangePartition(ctx, e.client.pool, day); err != nil {
+			return e.partitionFailed("making", err)
+		}
+	}
+	return nil
+}
+
+func (e *engine) dropChangePartitions(ctx context.Context) error {
+	keep, most := e.client.config.ChangeRetentionPeriod, e.client.config.MaxChangeRetentionPeriod
+	for {
+		dropped, err := db.New().DropChangePartition(ctx, e.client.pool, db.DropChangePartitionParams{Keep: keep, KeepMost: most})
+		if err != nil {
+			return e.partitionFailed("dropping", err)
+		}
+		if dropped == "" {
+			return nil
+		}
+		e.client.config.Logger.Info("a partition of the log of changes was dropped", "partition", dropped, "retention", keep)
+	}
+}
+
+// partitionFailed says why partitions stay as they are, where that is no reason to fail: they are looked at again.
+func (e *engine) partitionFailed(doing string, err error) error {
+	const insufficientPrivilege, lockNotAvailable, deadlock = "42501", "55P03", "40P01"
+	pg := new(pgconn.PgError)
+	if !errors.As(err, &pg) {
+		return fmt.Errorf("%s partitions of the log of changes: %w", doing, err)
+	}
+	switch pg.Code {
+	case insufficientPrivilege:
+		e.client.config.Logger.Warn("the pool's role may not make or drop partitions of the log of changes. Without them, entries go to delta_change_default, "+
+			"and are removed row by row, which costs more: let it own delta_change, with its partitions, and create tables in the schema", "error", err)
+	case lockNotAvailable, deadlock:
+		e.client.config.Logger.Warn("partitions of the log of changes are in use by a transaction that does not end; it is tried again", "doing", doing,
+			"retry_in", e.client.config.MaintenanceJobInterval, "error", err)
+	default:
+		return fmt.Errorf("%s partitions of the log of changes: %w", doing, err)
+	}
+	return nil
+}
+
+// ChangeLogStatus is how the log of changes stands.
+type ChangeLogStatus struct {
+	// Held is how many entries no reader is given yet, counted to 100,000, because a transaction has not ended that began to write before they were written,
+	// and Lag for how long the first of them has been there.
+	Held int64
+	Lag  time.Duration
+	// HeldBy is the oldest transaction of the server that may write; nil where there is none.
+	HeldBy *OldestTransaction
+	// Consumers are those of [Client.ConsumeChanges], by name and member.
+	Consumers []ChangeConsumerStatus
+}
+
+// OldestTransaction is a transaction that readers of the log of changes wait for. What the role may not see of others is empty.
+type OldestTransaction struct {
+	// PID is its process, 0 for a prepared transaction, whose name is Prepared.
+	PID      int
+	Prepared string
+	// Database, User, Application and State are those of the process.
+	Database, User, Application, State string
+	// Age is for how long it has gone on; 0 where that is not known.
+	Age time.Duration
+}
+
+// String names it for a person.
+func (o *OldestTransaction) String() string {
+	if o.PID == 0 {
+		return fmt.Sprintf("the prepared transaction %q in database %s, open for %s", o.Prepared, o.Database, o.Age.Round(time.Second))
+	}
+	if o.User == "" {
+		return fmt.Sprintf("a transaction of process %d, of which this role sees no more", o.PID)
+	}
+	return fmt.Sprintf("a transaction of process %d (%s, user %s, application %q, database %s), open for %s",
+		o.PID, o.State, o.User, o.Application, o.Database, o.Age.Round(time.Second))
+}
+
+// ChangeConsumerStatus is how far a consumer of the log of changes has come.
+type ChangeConsumerStatus struct {
+	// Name, Members and Member are those of its [ChangeConsumer].
+	Name            string
+	Members, Member int
+	// Position is the one that was saved last, at SavedAt.
+	Position ChangePosition
+	SavedAt  time.Time
+	// IsRunning reports whether a process has it.
+	IsRunning bool
+	// IsLost reports whether it cannot read on without a gap: entries after its position were removed, or the database was restored.
+	IsLost bool
+	// Behind is how many entries are after its position, also those of other kinds or members, counted to 100,000, and Lag how old the first of them is.
+	Behind int64
+	Lag    time.Duration
+}
+
+// ChangeLog says how the log of changes stands: what keeps readers back, and how far consumers have come.
+func (c *Client) ChangeLog(ctx context.Context) (*ChangeLogStatus, error) {
+	q := db.New()
+	held, err := q.HeldChanges(ctx, c.pool, maxCountedChanges)
+	if err != nil {
+		return nil, fmt.Errorf("delta: change log: %w", schemaError(err))
+	}
+	status := &ChangeLogStatus{Held: held.Held, Lag: max(held.Lag, 0)}
+	oldest, err := q.FindOldestTransaction(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: change log: %w", err)
+	}
+	if oldest != nil {
+		t := OldestTransaction(*oldest)
+		status.HeldBy = &t
+	}
+	rows, err := q.ListChangeConsumers(ctx, c.pool, maxCountedChanges)
+	if err != nil {
+		return nil, fmt.Errorf("delta: change log: %w", schemaError(err))
+	}
+	for _, r := range rows {
+		place := changePlace{r.Epoch, r.OrderXid, r.ID}
+		status.Consumers = append(status.Consumers, ChangeConsumerStatus{
+			Name: r.Name, Members: int(r.Members), Member: int(r.Member), Position: place.position(), SavedAt: r.SavedAt.UTC(), IsRunning: r.Running,
+			IsLost: !place.isStart() && (r.Removed || r.Epoch != r.ChangeEpoch), Behind: r.Behind, Lag: max(r.Lag, 0),
+		})
+	}
+	return status, nil
+}
