@@ -277,9 +277,7 @@ func TestABatchThatIsLeftOverKeepsToParallelism(t *testing.T) {
 	var now, most, ofBatch atomic.Int64
 	h.start(h.config(with(&controller[flock]{work: func(_ context.Context, r *delta.Resource[flock]) error {
 		defer now.Add(-1)
-		n := now.Add(1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-		}
+		raise(&most, now.Add(1))
 		if strings.Contains(r.WorkflowID, ":batch/") {
 			ofBatch.Add(1)
 		}

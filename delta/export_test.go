@@ -105,6 +105,9 @@ func (c *Client) Observe(o activities.Observation) { c.observe(o) }
 // SetMostHandedBytes bounds how large the failures are together that wait for the ErrorHandler.
 func (c *Client) SetMostHandedBytes(bytes int) { c.failures.mostBytes = bytes }
 
+// SetFailureWindow sets the time within which failures of a kind are in masses.
+func (c *Client) SetFailureWindow(window time.Duration) { c.failures.log.window = window }
+
 // Handed is how large the failures are together that wait for the ErrorHandler.
 func (c *Client) Handed() int {
 	c.failures.mu.Lock()

@@ -196,7 +196,7 @@ func TestGearsSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 			if j.Object.Name != "ann" {
 				return nil
 			}
-			most.Store(max(most.Load(), running.Add(1)))
+			raise(&most, running.Add(1))
 			defer running.Add(-1)
 			started <- j.Object.Plan
 			select {
@@ -379,10 +379,10 @@ func TestGearsBoundWork(t *testing.T) {
 		var running, most, all, mostAll atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			defer all.Add(-1)
-			mostAll.Store(max(mostAll.Load(), all.Add(1)))
+			raise(&mostAll, all.Add(1))
 			if j.Namespace == "narrow" {
 				defer running.Add(-1)
-				most.Store(max(most.Load(), running.Add(1)))
+				raise(&most, running.Add(1))
 			}
 			time.Sleep(3 * time.Millisecond)
 			return nil

@@ -252,7 +252,7 @@ func TestATableThatAPolicyHidesIsNamed(t *testing.T) {
 // A listener is idle for as long as nothing is informed.
 func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 	t.Parallel()
-	family := hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "200ms"}}}
+	family := hostile.Family{Settings: []hostile.Setting{{Name: "idle_session_timeout", Value: "1s"}}}
 	o := newVisitor(t, func(admin *pgx.ConnConfig) *pgx.ConnConfig { return hostile.Make(t, admin, "role", family) })
 	require.NoError(t, delta.Migrate(t.Context(), o.pool))
 	require.NoError(t, o.clientOn(o.pool, o.controllers(0)).Start(context.Background()))
@@ -265,7 +265,7 @@ func TestTheListenerOutlivesTheIdleTimeoutsOfItsRole(t *testing.T) {
 		first = listener()
 		return first != 0
 	})
-	time.Sleep(time.Second)
+	time.Sleep(3 * time.Second) // longer than the timeout
 	require.Equal(t, first, listener())
 }
 

@@ -102,6 +102,9 @@ func TestAnInformerRunsAtTheFirstStartAndGoesOnFromWhatItSaw(t *testing.T) {
 	until(t, func() bool { return h.cursor("listed").Equal(latest) })
 	require.Equal(t, latest, *h.row("listed", "0").ExternalCreatedAt)
 
+	for len(options) > 0 { // of a pass that was tried again before its cursor was moved
+		<-options
+	}
 	until(t, func() bool { // a run that has not quite ended is not overlapped
 		h.trigger("listed")
 		return len(options) > 0
@@ -175,15 +178,16 @@ func TestTheCursorMovesOnlyAfterACompletePass(t *testing.T) {
 				return pass(ctx, once)
 			}}))
 			if name == "closed because the time is up" {
-				config.ControllerInformTimeout = 500 * time.Millisecond
+				config.ControllerInformTimeout = 2 * time.Second
 			}
 			c := h.start(config)
 			<-tried
+			if name == "closed because the time is up" {
+				// What was listed is taken all the same, a while after it was listed. A busy machine may list it too late for that: the pass is repeated.
+				h.eventually("listed", "some", func(r *deltatype.ResourceRow) bool { return r != nil })
+			}
 			require.NoError(t, c.Stop(t.Context()), "the pass is over")
 			require.Zero(t, h.cursor("listed").Unix())
-			if name == "closed because the time is up" {
-				require.NotNil(t, h.row("listed", "some"), "what was listed is taken all the same")
-			}
 		})
 	}
 }

@@ -27,7 +27,6 @@ func (keptBatched) Settings() delta.ObjectSettings { return keptSettings(50) }
 func keptSettings(size int) delta.ObjectSettings {
 	s := batchSettings(size)
 	s.CompleteListing, s.DegradedRetryInterval, s.MaxDeleted, s.MaxDeletedShare = true, 200*time.Millisecond, 3, 0.97
-	s.HeartbeatTimeout = time.Second
 	s.RetryPolicy = delta.RetryPolicy{InitialInterval: 10 * time.Millisecond, MaximumInterval: 20 * time.Millisecond}
 	return s
 }

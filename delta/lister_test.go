@@ -330,20 +330,24 @@ func TestAListingThatFailsHalfWayDeletesNothing(t *testing.T) {
 	}
 }
 
-// failsOnce asks for a pass and waits until its first try has failed.
+// failsOnce asks for a pass, waits until its first try has failed, and ends its run: later tries would list what the test has upstream by then.
 func (h *harness) failsOnce(c *delta.Client, params delta.ScheduleInformParams) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()
-	var failure string
+	var failed delta.InformProgress
 	_, err := c.WatchInform(ctx, params, nil, func(p delta.InformProgress) {
 		if p.LastFailure != "" {
-			failure = p.LastFailure
+			failed = p
 			cancel()
 		}
 	})
 	require.Error(h.t, err)
-	require.NotEmpty(h.t, failure, "%v", err)
+	require.NotEmpty(h.t, failed.LastFailure, "%v", err)
+	require.NoError(h.t, h.Temporal.TerminateWorkflow(h.t.Context(), failed.WorkflowID, failed.RunID, "", "the test has seen its failure"))
+	until(h.t, func() bool {
+		return h.count("SELECT count(*) FROM delta_inform WHERE run_id = $1 AND ended_at IS NULL", failed.RunID) == 0
+	})
 }
 
 func TestFailInformIsNeverSilent(t *testing.T) {

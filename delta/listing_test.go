@@ -348,6 +348,7 @@ func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	made, working, listing, finish := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	works, lists := sync.OnceFunc(func() { close(working) }), sync.OnceFunc(func() { close(listing) }) // each may be called again, as activities are
 	c := h.start(h.config(with(&controller[mirror]{
 		inform: func(ctx context.Context, o *delta.InformOptions) (<-chan mirror, error) {
 			out := make(chan mirror)
@@ -356,13 +357,13 @@ func TestWhatWasSyncedWhileAPassWentOnIsNotDeleted(t *testing.T) {
 				if o.OrderBy == "" {
 					return // the next one
 				}
-				close(listing)
+				lists()
 				<-finish
 			}()
 			return out, nil
 		},
 		work: func(context.Context, *delta.Resource[mirror]) error {
-			close(working)
+			works()
 			<-made
 			return nil
 		},
