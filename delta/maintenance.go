@@ -109,6 +109,9 @@ func (e *engine) restore(ctx context.Context) error {
 		if err := e.schedule(ctx, kind, true); err != nil {
 			return err
 		}
+		if err := e.keepSources(ctx, kind); err != nil {
+			return err
+		}
 	}
 	return nil
 }
