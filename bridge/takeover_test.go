@@ -98,6 +98,7 @@ func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool)
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, postgres.address)
 	}
+	config.ConnConfig.RuntimeParams["wal_sender_timeout"] = "0" // the server itself never notices that nothing comes
 	pool, err := pgxpool.NewWithConfig(h.t.Context(), config)
 	require.NoError(h.t, err)
 	reach, temporal := h.Temporal, (*proxy)(nil)

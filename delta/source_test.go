@@ -71,7 +71,9 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Empty(t, <-positions)
 	// The last word on each object counts, and one that breaks a rule stops no other.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
-		object("ann", "old"), object("bob", "free"), {Gone: "ann"}, object("ann", "new"), object("", "none"), {Gone: "nobody"},
+		object("ann", "old"), object("bob", "free"),
+		{Gone: "ann"}, object("ann", "new"), object("", "none"),
+		{Gone: "nobody"},
 		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
 	}}
 	row := h.eventually("fed", "ann", synced(1))
@@ -253,7 +255,7 @@ func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	<-runs
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
 	<-runs
-	found, err := h.Temporal.DescribeWorkflowExecution(t.Context(), h.sourceWorkflow(), "")
+	found, err := h.Temporal.DescribeWorkflow(t.Context(), h.sourceWorkflow(), "")
 	require.NoError(t, err)
-	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.GetWorkflowExecutionInfo().GetStatus())
+	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.Status)
 }
