@@ -123,9 +123,10 @@ func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	return w.recordRefused(ctx, tx)
 }
 
-// options say how objects are informed: what has changed revives what was deleted, as an explicit inform does, and what is only listed does not.
+// options say how objects are informed. Nobody is notified: the client that runs the source dispatches its kind, and is woken after the commit. What has
+// changed revives what was deleted, as an explicit inform does, and what is only listed does not.
 func (w *writtenPage) options(isLive bool) db.InformOptions {
-	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic, Notify: true}
+	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic}
 	if isLive {
 		options.Revive, options.DefaultPriority = true, deltatype.PriorityLive
 	}

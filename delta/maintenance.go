@@ -99,6 +99,9 @@ func (e *engine) restore(ctx context.Context) error {
 	if err := db.New().SweepFigures(ctx, e.client.pool, figuresKept); err != nil {
 		return fmt.Errorf("removing old figures: %w", err)
 	}
+	if err := e.sweepDeliveries(ctx); err != nil {
+		return fmt.Errorf("removing deliveries that have expired: %w", err)
+	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}

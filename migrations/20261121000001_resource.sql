@@ -424,6 +424,18 @@ CREATE TABLE delta_source (
     PRIMARY KEY (kind, name)
 ) WITH (fillfactor = 50);
 
+-- Deliveries that were received, such as calls of webhooks, each with what it has led to: one that comes again does nothing. Rows are removed once they
+-- have expired.
+CREATE TABLE delta_delivery (
+    endpoint text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (endpoint, id)
+);
+
+CREATE INDEX delta_delivery_expires_idx ON delta_delivery (expires_at);
+
 -- Attempts of a kind by minute, for two days, and in a row whose minute is '-infinity' all of them since the first, which is what a counter needs: a
 -- sum over minutes would fall when the old ones are removed. Each client adds what it has counted, once a minute: only it knows its attempts.
 CREATE TABLE delta_figure (
@@ -1030,6 +1042,7 @@ DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_figure;
+DROP TABLE delta_delivery;
 DROP TABLE delta_source;
 DROP TABLE delta_inform;
 DROP TABLE delta_stale;
