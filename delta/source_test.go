@@ -71,8 +71,11 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	require.Empty(t, <-positions)
 	// The last word on each object counts, and one that breaks a rule stops no other.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
-		object("ann", "old"), object("bob", "free"),
-		{Gone: "ann"}, object("ann", "new"), object("", "none"),
+		object("ann", "old"),
+		object("bob", "free"),
+		{Gone: "ann"},
+		object("ann", "new"),
+		object("", "none"),
 		{Gone: "nobody"},
 		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
 	}}
