@@ -28,6 +28,8 @@ const (
 
 	AttemptBatchName      = "delta.AttemptBatch"
 	EndBatchRetentionName = "delta.EndBatchRetention"
+
+	RunSourceName = "delta.RunSource"
 )
 
 // WrongInstallation is the type of the error that ends a workflow which belongs to another database.
@@ -113,9 +115,11 @@ type Activities struct {
 	PassBegins func(context.Context, PassStep, InformInput) (context.Context, func(PassObservation))
 	// PassEnded is called when a pass of an informer has ended and that was noted, or could not be, Listed after each page of it was written, and
 	// ClaimsLost when calls of user code were ended because others may have claimed their resources; nil for no call.
-	PassEnded  func(PassObservation)
-	Listed     func([]*deltatype.ObjectInformResult)
-	ClaimsLost func(kind, namespace string, resources int)
+	PassEnded func(PassObservation)
+	// SourceFailed is called when a run of a source has failed and that was noted; nil for no call.
+	SourceFailed func(PassObservation)
+	Listed       func([]*deltatype.ObjectInformResult)
+	ClaimsLost   func(kind, namespace string, resources int)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
 	// Informed is called after a page was written, where something in it is to be dispatched.
@@ -124,6 +128,8 @@ type Activities struct {
 	LogChanges bool
 	// Outbox leases what informers write; nil for none.
 	Outbox db.Outbox
+	// Sources are what feeds the kind, by name; nil for none.
+	Sources map[string]Source
 
 	local localAttempts
 }
@@ -203,6 +209,7 @@ func (k Kinds) RegisterInform(r Registry) {
 	r.RegisterActivityWithOptions(k.InformPass, activity.RegisterOptions{Name: InformPassName})
 	r.RegisterActivityWithOptions(k.AwaitSettled, activity.RegisterOptions{Name: AwaitSettledName})
 	r.RegisterActivityWithOptions(k.ForgetListing, activity.RegisterOptions{Name: ForgetListingName})
+	r.RegisterActivityWithOptions(k.RunSource, activity.RegisterOptions{Name: RunSourceName})
 }
 
 // of finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
@@ -298,6 +305,15 @@ func (k Kinds) ForgetListing(ctx context.Context, in AwaitInput) (struct{}, erro
 	return on(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
 		return struct{}{}, a.ForgetListing(ctx, in)
 	})
+}
+
+// RunSource is [Activities.RunSource] of the kind.
+func (k Kinds) RunSource(ctx context.Context, in SourceInput) (struct{}, error) {
+	a, err := k.of(in.Kind)
+	if err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, a.RunSource(ctx, in)
 }
 
 // check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that

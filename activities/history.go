@@ -17,6 +17,8 @@ const (
 	TriggerRequest  = "request"
 	// TriggerWorkflow is for a run that somebody started in Temporal.
 	TriggerWorkflow = "workflow"
+	// TriggerSource is for a listing that a source makes by itself.
+	TriggerSource = "source"
 )
 
 const (

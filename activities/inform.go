@@ -264,6 +264,8 @@ type pass struct {
 	laggards int
 	// rehearsed gets what is listed, and nothing is written; nil for a pass that writes.
 	rehearsed *[]Listed
+	// waiting has a complete listing also delete what waits for Work, or is worked: it is of a source.
+	waiting bool
 }
 
 // drain takes the listing to its end.

@@ -93,7 +93,7 @@ func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 // deleteMissing marks deleted what a complete listing no longer had, unless somebody has to decide of that first.
 func (p *pass) deleteMissing(ctx context.Context) error {
 	a, q := p.activities, db.New()
-	counted, err := q.CountMissing(ctx, db.Planned(a.Pool, deletePage), db.CountMissingParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began})
+	counted, err := q.CountMissing(ctx, db.Planned(a.Pool, deletePage), db.CountMissingParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, Waiting: p.waiting})
 	if err != nil {
 		return fmt.Errorf("counting what is no longer listed: %w", err)
 	}
@@ -136,7 +136,7 @@ func (p *pass) deletePages(ctx context.Context) error {
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
 			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
-			Logs: a.LogChanges,
+			Logs: a.LogChanges, Waiting: p.waiting,
 		}))
 		if err != nil {
 			return fmt.Errorf("marking deleted what is no longer listed: %w", err)

@@ -81,6 +81,7 @@ func (p *pass) reportDeleted(rows []db.Resource) {
 func (p *pass) reportWithheld(ctx context.Context) error {
 	names, err := db.New().NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
 		Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs, Most: maxReported,
+		Waiting: p.waiting,
 	})
 	if err != nil {
 		return fmt.Errorf("naming what is withheld: %w", err)

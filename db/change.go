@@ -17,6 +17,9 @@ func (r ReviveResourcesRow) ResourceOf() Resource { return r.Resource }
 // ResourceOf is the row of what a listing has written, without what was appended to the log of changes.
 func (r DeleteMissingRow) ResourceOf() Resource { return r.Resource }
 
+// ResourceOf returns the row that was deleted.
+func (r DeleteGoneRow) ResourceOf() Resource { return r.Resource }
+
 // ResourcesOf are the rows of a set.
 func ResourcesOf[R interface{ ResourceOf() Resource }](rows []R, err error) ([]Resource, error) {
 	if err != nil {

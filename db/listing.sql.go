@@ -83,15 +83,16 @@ SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing
     count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = $1 AND l.object_id = r.object_id
-WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND pg_visible_in_snapshot(r.written_by, ($4::text)::pg_snapshot)
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state <> 'deleted' AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND pg_visible_in_snapshot(r.written_by, ($5::text)::pg_snapshot)
 `
 
 type CountMissingParams struct {
-	Pass  string
-	Kind  string
-	Shard string
-	Began string
+	Pass    string
+	Kind    string
+	Shard   string
+	Waiting bool
+	Began   string
 }
 
 type CountMissingRow struct {
@@ -102,12 +103,14 @@ type CountMissingRow struct {
 
 // How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
 // beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
-// is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
+// is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
+// source (waiting): no other pass comes to find that it is gone.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
 	row := db.QueryRow(ctx, countMissing,
 		arg.Pass,
 		arg.Kind,
 		arg.Shard,
+		arg.Waiting,
 		arg.Began,
 	)
 	var i CountMissingRow
@@ -212,9 +215,9 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized($3) AS finalized, CASE WHEN $1::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, ($7::text)::pg_snapshot)
+    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND d.state <> 'deleted' AND ($7::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, ($8::text)::pg_snapshot)
       AND d.object_id > $4 AND d.object_id <= $5
-      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $8 AND l.object_id = d.object_id)
+      AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $9 AND l.object_id = d.object_id)
     ORDER BY d.object_id
     FOR NO KEY UPDATE
 )
@@ -249,6 +252,7 @@ type DeleteMissingParams struct {
 	AfterObjectID    string
 	ToObjectID       string
 	Shard            string
+	Waiting          bool
 	Began            string
 	Pass             string
 }
@@ -267,6 +271,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 		arg.AfterObjectID,
 		arg.ToObjectID,
 		arg.Shard,
+		arg.Waiting,
 		arg.Began,
 		arg.Pass,
 	)
@@ -414,17 +419,18 @@ func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParam
 const nameMissing = `-- name: NameMissing :many
 SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
-WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
-  AND pg_visible_in_snapshot(r.written_by, ($4::text)::pg_snapshot)
-  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $5 AND l.object_id = r.object_id)
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state <> 'deleted' AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND pg_visible_in_snapshot(r.written_by, ($5::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $6 AND l.object_id = r.object_id)
 ORDER BY r.object_id
-LIMIT $6::integer
+LIMIT $7::integer
 `
 
 type NameMissingParams struct {
 	HashIds bool
 	Kind    string
 	Shard   string
+	Waiting bool
 	Began   string
 	Pass    string
 	Most    int32
@@ -436,6 +442,7 @@ func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParam
 		arg.HashIds,
 		arg.Kind,
 		arg.Shard,
+		arg.Waiting,
 		arg.Began,
 		arg.Pass,
 		arg.Most,

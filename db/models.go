@@ -169,6 +169,20 @@ type Shard struct {
 	NamedAt         time.Time
 }
 
+type Source struct {
+	Kind      string
+	Name      string
+	Epoch     int64
+	Position  *string
+	Runner    string
+	StartedAt time.Time
+	SeenAt    time.Time
+	WrittenAt *time.Time
+	Failures  int32
+	FailedAt  *time.Time
+	Error     *string
+}
+
 type Withheld struct {
 	Kind           string
 	Shard          string

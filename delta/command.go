@@ -226,11 +226,16 @@ func (s ObjectSettings) detectsDeletions() bool {
 	return s.CompleteListing || s.FullListingInterval > 0
 }
 
+// noticesDeletions reports whether it is noticed of the kind what is gone, by listings or by a source: as long as there are rows.
+func (r registered) noticesDeletions() bool {
+	return r.settings.detectsDeletions() || len(r.sources) > 0
+}
+
 // restOf is rest for a kind that the client has a controller for.
-func (c *Client) restOf(settings ObjectSettings) activities.Rest {
+func (c *Client) restOf(r registered) activities.Rest {
 	rest := c.rest()
-	rest.DegradedRetry = interval(settings.DegradedRetryInterval)
-	if settings.detectsDeletions() && !c.retained.client {
+	rest.DegradedRetry = interval(r.settings.DegradedRetryInterval)
+	if r.noticesDeletions() && !c.retained.client {
 		rest.SyncedRetention = interval(-1)
 	}
 	return rest

@@ -251,6 +251,8 @@ type registered struct {
 	// own are the settings that the kind says itself, settings those that hold.
 	own, settings ObjectSettings
 	objectType    reflect.Type
+	// sources feed the kind, by name; nil for none.
+	sources map[string]Source
 }
 
 const (

@@ -217,7 +217,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 	}
 	var unlisted []string
 	for kind, r := range c.config.Controllers.byKind {
-		rest := c.restOf(r.settings)
+		rest := c.restOf(r)
 		params := db.UpsertControllerParams{
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
@@ -304,6 +304,9 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		}
 	}
 	if err := e.schedule(ctx, kind, false); err != nil {
+		return err
+	}
+	if err := e.keepSources(ctx, kind); err != nil {
 		return err
 	}
 	e.dispatchers[kind] = &dispatcher{

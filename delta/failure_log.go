@@ -64,7 +64,7 @@ func levelOf(f Failure) slog.Level {
 		return slog.LevelError
 	case f.IsSuperseded:
 		return slog.LevelInfo
-	case f.IsDegraded, f.Operation == OperationFinalize, f.Operation == OperationList:
+	case f.IsDegraded, f.Operation == OperationFinalize, f.Operation == OperationList, f.Operation == OperationSource:
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo
@@ -175,6 +175,8 @@ func messageOf(f Failure) string {
 		return "an attempt failed after its resource had gone on without it; nothing follows from it"
 	case f.Operation == OperationList:
 		return "a pass of the informer failed; its cursor stays, and nothing is marked deleted"
+	case f.Operation == OperationSource:
+		return "a source of the kind failed; it is run again, and nothing of the kind is taken from it meanwhile"
 	case f.Operation == OperationFinalize:
 		return "Finalize failed; it is tried again"
 	case f.IsDegraded:

@@ -57,7 +57,7 @@ func (l temporalLogger) WithCallerSkip(depth int) log.Logger {
 	return temporalLogger{log.Skip(l.Logger, depth)}
 }
 
-// isLoggedByClient reports whether a value of a line is the error of an attempt, or of a pass, of which the client writes a line of its own.
+// isLoggedByClient reports whether a value of a line is the error of an attempt, of a pass, or of a run of a source, of which the client writes a line of its own.
 func isLoggedByClient(value any) bool {
 	err, isError := value.(error)
 	if !isError {
@@ -67,5 +67,5 @@ func isLoggedByClient(value any) bool {
 		return true
 	}
 	application := new(temporal.ApplicationError)
-	return errors.As(err, &application) && activities.HasStep(application.Type())
+	return errors.As(err, &application) && (activities.HasStep(application.Type()) || application.Type() == activities.SourceFailed)
 }

@@ -111,6 +111,9 @@ func (e *engine) restore(ctx context.Context) error {
 	if err := e.maintainChangeLog(ctx); err != nil {
 		return err
 	}
+	if err := e.sweepDeliveries(ctx); err != nil {
+		return fmt.Errorf("removing deliveries that have expired: %w", err)
+	}
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}
@@ -119,6 +122,9 @@ func (e *engine) restore(ctx context.Context) error {
 	}
 	for _, kind := range e.client.config.Controllers.kinds() {
 		if err := e.schedule(ctx, kind, true); err != nil {
+			return err
+		}
+		if err := e.keepSources(ctx, kind); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,7 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_pass_age_seconds", Type: "gauge", Help: "How long ago a pass of the informer succeeded, of the shard for which it is longest ago."},
 	{Name: "delta_pass_lag_seconds", Type: "gauge", Help: "How far the listing is behind, because passes fail, are left out or have never succeeded; 0 where it is not."},
 	{Name: "delta_pass_failing", Type: "gauge", Help: "Shards whose latest pass has failed; a kind without shards has one."},
+	{Name: "delta_sources_failing", Type: "gauge", Help: "Sources of the kind that do not run: their latest run failed, or nothing was heard of them for a minute."},
 	{Name: "delta_deletions_withheld", Type: "gauge", Help: "Deletions by listings that wait for somebody to decide."},
 	{Name: "delta_resources", Type: "gauge", Help: "Resources by state, counted from time to time."},
 	{Name: "delta_late", Type: "gauge", Help: "Resources whose next step is more than a minute overdue, counted from time to time."},
@@ -112,6 +113,9 @@ func (r *latestFigures) expose(e *exposition.Text) {
 		e.Add("delta_pass_lag_seconds", kind, p.Lag.Seconds())
 		e.Add("delta_pass_failing", kind, float64(p.Failing))
 		e.Add("delta_deletions_withheld", kind, float64(p.Withheld))
+	}
+	for _, s := range r.sources {
+		e.Add("delta_sources_failing", exposition.Labels("kind", s.Kind), float64(s.Failing))
 	}
 }
 

@@ -43,6 +43,7 @@ type latestFigures struct {
 	attempts          []db.SumFiguresRow
 	due               []DueMeasurement
 	passes            []LastPassMeasurement
+	sources           []db.CountFailingSourcesRow
 	listeners, hidden int64
 }
 
@@ -72,6 +73,9 @@ func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
 		}
 		if r.due, r.passes, err = measureKinds(ctx, tx); err != nil {
 			return err
+		}
+		if r.sources, err = q.CountFailingSources(ctx, tx, sourceSilentAfter); err != nil {
+			return fmt.Errorf("counting sources: %w", err)
 		}
 		if r.listeners, r.hidden, err = q.CountListeners(ctx, tx); err != nil {
 			return fmt.Errorf("counting clients: %w", err)

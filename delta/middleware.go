@@ -21,6 +21,8 @@ const (
 	OperationFinalize Operation = "finalize"
 	// OperationList is a listing of an informer: List, or Inform until its channel is closed.
 	OperationList Operation = "list"
+	// OperationSource is a run of a [Source]. It is in no Middleware: its call lasts as long as the source goes on.
+	OperationSource Operation = "source"
 )
 
 // Call is one call of a controller.

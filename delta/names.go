@@ -70,6 +70,11 @@ func (n names) informFull(kind string) string {
 	return workflows.ShortenID(n.prefix+"/inform-full:"+kind, maxStem)
 }
 
+// source is the id of the workflow of a source.
+func (n names) source(kind, name string) string {
+	return workflows.ShortenID(n.prefix+"/source:"+kind+"/"+workflows.EscapeID(name), workflows.MaxID)
+}
+
 // informQueue is where passes are worked: on a task queue of their own, so as not to wait behind attempts.
 func (n names) informQueue(kind string) string {
 	if n.queue != "" {

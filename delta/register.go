@@ -108,6 +108,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.AbandonAfter = c.timing.abandonAfter
 		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
 		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost
+		a.Sources, a.SourceFailed = c.sourcesOf(r), c.observeSource
 		a.Stopping = stopping
 		a.HasAttributes = c.attributes.Load
 		kinds[kind] = a

@@ -9,8 +9,8 @@ import (
 // warnOfKind logs what may surprise in a kind that the client starts with. settings are those that are in force by now.
 func (e *engine) warnOfKind(kind string, r registered, settings db.Controller) {
 	c := e.client
-	if r.settings.detectsDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
-		c.config.Logger.Warn("rows of a kind with complete listings are removed after a retention that is set: what is deleted upstream after that is "+
+	if r.noticesDeletions() && c.retained.client && c.config.SyncedResourceRetentionPeriod >= 0 {
+		c.config.Logger.Warn("rows of a kind with complete listings, or a source, are removed after a retention that is set: what is deleted upstream after that is "+
 			"not noticed, and what is still listed is synced as if it were new", "kind", kind, "retention", c.config.SyncedResourceRetentionPeriod)
 	}
 	if settings.Finalizes && !r.handler.Finalizes() {

@@ -92,6 +92,9 @@ type KindStatus struct {
 	// wrong Compare or Revision: what is listed of it is never taken.
 	Stale int64
 
+	// Sources are those of the kind, by name ([AddSource]).
+	Sources []SourceStatus
+
 	// informsSince is since when the informer is to run as it does, informJitter how late a run by an interval may be.
 	informsSince time.Time
 	informJitter *time.Duration
@@ -178,6 +181,14 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	}
 	for i := range withheld {
 		kind(withheld[i].Kind).addWithheld(&withheld[i])
+	}
+	sources, err := c.Sources(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sources {
+		k := kind(s.Kind)
+		k.Sources = append(k.Sources, s)
 	}
 	stale, err := db.New().StaleKinds(ctx, c.pool, activities.SeveralPasses)
 	if err != nil {

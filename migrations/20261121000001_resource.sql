@@ -361,7 +361,8 @@ CREATE TABLE delta_inform (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text COLLATE "C" NOT NULL,
     shard text COLLATE "C" NOT NULL DEFAULT '',
-    -- schedule, request (RunInform, ScheduleInform, the command), or workflow, for a run that somebody started in Temporal.
+    -- schedule, request (RunInform, ScheduleInform, the command), source, for a listing that a source makes by itself, or workflow, for a run that
+    -- somebody started in Temporal.
     trigger text NOT NULL,
     full_listing boolean NOT NULL DEFAULT FALSE,
     workflow_id text NOT NULL,
@@ -423,6 +424,36 @@ CREATE TABLE delta_stale (
 
 -- What no pass has listed for long is removed, the oldest first: where a Compare is wrong, all objects of a kind are here.
 CREATE INDEX delta_stale_seen_idx ON delta_stale (seen_at);
+
+-- What feeds the objects of a kind from where they are kept (delta.Source). One run of it writes at a time: epoch is that of the latest, and what an
+-- earlier one still has to write names its own, and is refused. position is the source's own text, which is written with what it has led to. error is
+-- why the latest run ended; null again when another one has lasted for a while.
+CREATE TABLE delta_source (
+    kind text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    epoch bigint NOT NULL,
+    position text,
+    runner text NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    seen_at timestamptz NOT NULL DEFAULT now(),
+    written_at timestamptz,
+    failures integer NOT NULL DEFAULT 0,
+    failed_at timestamptz,
+    error text,
+    PRIMARY KEY (kind, name)
+) WITH (fillfactor = 50);
+
+-- Deliveries that were received, such as calls of webhooks, each with what it has led to: one that comes again does nothing. Rows are removed once they
+-- have expired.
+CREATE TABLE delta_delivery (
+    endpoint text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (endpoint, id)
+);
+
+CREATE INDEX delta_delivery_expires_idx ON delta_delivery (expires_at);
 
 -- Attempts of a kind by minute, for two days, and in a row whose minute is '-infinity' all of them since the first, which is what a counter needs: a
 -- sum over minutes would fall when the old ones are removed. Each client adds what it has counted, once a minute: only it knows its attempts.
@@ -507,6 +538,11 @@ ALTER TABLE delta_resource SET (
 -- This one is small, and each of its rows is written anew every few seconds for as long as Work runs: what matters is a number of
 -- dead rows, not a share of the live ones.
 ALTER TABLE delta_claim SET (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
+
+-- Each page that a source writes moves its position.
+ALTER TABLE delta_source SET (
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
 );
 
@@ -1270,6 +1306,8 @@ DROP FUNCTION delta_channel;
 DROP TABLE delta_change_consumer;
 DROP TABLE delta_change;
 DROP TABLE delta_figure;
+DROP TABLE delta_delivery;
+DROP TABLE delta_source;
 DROP TABLE delta_inform;
 DROP TABLE delta_stale;
 DROP TABLE delta_pass;

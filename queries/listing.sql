@@ -6,19 +6,20 @@ INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::te
 -- name: CountMissing :one
 -- How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
 -- beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
--- is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked.
+-- is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
+-- source (waiting): no other pass comes to find that it is gone.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
     count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
 FROM delta_resource r
 LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state <> 'deleted' AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
   AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
 
 -- name: NameMissing :many
 -- The first of what CountMissing counts as missing.
 SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state NOT IN ('deleted', 'scheduled', 'pending')
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state <> 'deleted' AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
   AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)
   AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = r.object_id)
 ORDER BY r.object_id
@@ -34,7 +35,7 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(@kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.state NOT IN ('deleted', 'scheduled', 'pending') AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.state <> 'deleted' AND (@waiting::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id

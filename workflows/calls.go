@@ -110,6 +110,8 @@ var (
 	endBatchRetention = call[activities.Batch, activities.BatchStep]{activities.EndBatchRetentionName}
 	forgetListing     = call[activities.AwaitInput, struct{}]{activities.ForgetListingName}
 	informPass        = call[activities.InformInput, activities.InformProgress]{activities.InformPassName}
+
+	runSource = call[activities.SourceInput, struct{}]{activities.RunSourceName}
 )
 
 func (c call[In, Out]) run(ctx workflow.Context, options workflow.ActivityOptions, in In) (out Out, err error) {

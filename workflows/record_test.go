@@ -129,9 +129,15 @@ func (r *recorder) workflow() string { return r.Prefix + "/account/ann" }
 // save writes the history of a workflow when it has ended.
 func (r *recorder) save(workflowID string, file string) {
 	r.t.Helper()
+	r.saveAs(workflowID, file, enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+}
+
+// saveAs is save for a workflow that ends in another way.
+func (r *recorder) saveAs(workflowID, file string, as enumspb.WorkflowExecutionStatus) {
+	r.t.Helper()
 	r.wait("the workflow ends", func() bool {
 		d, err := r.Temporal.DescribeWorkflow(r.t.Context(), workflowID, "")
-		return err == nil && d.Status == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+		return err == nil && d.Status == as
 	})
 	history := &historypb.History{}
 	events := r.Temporal.GetWorkflowHistory(r.t.Context(), workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)

@@ -26,7 +26,8 @@ func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterWorkflowWithOptions(k.Batch, workflow.RegisterOptions{Name: BatchName})
 }
 
-// RegisterInform registers the run of an informer.
+// RegisterInform registers the run of an informer, and that of a source.
 func RegisterInform(r Registry) {
 	r.RegisterWorkflowWithOptions(Inform, workflow.RegisterOptions{Name: InformName})
+	r.RegisterWorkflowWithOptions(Source, workflow.RegisterOptions{Name: SourceName})
 }

@@ -123,3 +123,18 @@ func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
 	shown := i.run("kinds", "page", "--prefix", i.Prefix)
 	require.Contains(t, shown.stdout+shown.stderr, "page: 2 resources waiting for a worker that understands their stored objects")
 }
+
+func TestDoctorFindsSourcesThatDoNotRun(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.start(&pages{})
+	i.set(`insert into delta_source (kind, name, epoch, runner) values ('page', 'table public.page', 1, 'test')`)
+	found := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["source page"] }
+	require.Empty(t, found(), "it runs")
+	i.set(`update delta_source set failures = 3, error = 'there is no table'`)
+	require.Equal(t, healthFail, found().Status)
+	require.Contains(t, found().Detail, `source "table public.page" fails, 3 times in a row: there is no table`)
+	i.set(`update delta_source set seen_at = now() - interval '2 hours'`)
+	require.Contains(t, found().Detail, `nothing was heard of source "table public.page" for 2h`)
+	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
+}

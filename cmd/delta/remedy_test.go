@@ -32,6 +32,8 @@ var remedies = map[string]struct {
 	"StartWorkflow":         {remedy.StartWorkflow(oddKind, oddID), 1},
 	"AskElsewhere":          {remedy.AskElsewhere(oddKind, oddID), 1},
 	"ResumeResource":        {remedy.ResumeResource(oddKind, oddID), 1},
+	"RunSource":             {remedy.RunSource(oddKind, oddID), 0},
+	"CorrectSource":         {remedy.CorrectSource, 0},
 	"ResumeKind":            {remedy.ResumeKind(oddKind), 1},
 	"ResumeInformer":        {remedy.ResumeInformer(oddKind), 1},
 	"EndSnoozeOfKind":       {remedy.EndSnoozeOfKind(oddKind), 1},

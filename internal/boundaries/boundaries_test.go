@@ -25,6 +25,12 @@ var layers = []string{"delta/deltatype", "db", "activities", "delta/internal/kit
 // leaves import nothing of this module but what is in their own folder, or shared.
 var leaves = []string{"migrations", "messagedb", "cdc"}
 
+// joining packages stand on top of these alone, and join them: what a user can import, too.
+var (
+	joining = []string{"bridge"}
+	joined  = []string{"delta", "delta/deltatype", "messagedb", "cdc"}
+)
+
 // shared import nothing of this module, so everything may import them, leaves too.
 var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler"}
 
@@ -109,6 +115,11 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"internal/testport", "delta", "internal/testport must not import delta"},
 		{"internal/exposition", "cdc", "internal/exposition is shared by all: it must not import cdc"},
 		{"internal/other", "db", "internal/other must not import db"},
+		{"bridge", "db", "bridge joins public packages: it must not import db"},
+		{"bridge", "activities", "bridge joins public packages: it must not import activities"},
+		{"delta", "bridge", "delta must not import bridge"},
+		{"cdc", "bridge", "cdc is a leaf: it must not import bridge"},
+		{"messagedb", "bridge", "messagedb is a leaf: it must not import bridge"},
 	} {
 		found := violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{"fmt", module + "/" + c.to}}})
 		require.Contains(t, found, c.found)
@@ -131,6 +142,11 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"cdc/server/v1", "internal/backoff"},
 		{"delta", "internal/exposition"},
 		{"internal/cdctest", "delta/deltatest"},
+		{"bridge", "delta"},
+		{"bridge", "cdc"},
+		{"bridge", "messagedb"},
+		{"bridge", "internal/backoff"},
+		{"examples/modules", "bridge"},
 	} {
 		require.Empty(t, violations([]pkg{{ImportPath: module + "/" + c.from, Imports: []string{module + "/" + c.to}}}), "%v", c)
 	}
@@ -153,6 +169,8 @@ func violations(pkgs []pkg) (found []string) {
 			case slices.Contains(shared, to):
 			case slices.ContainsFunc(leaves, within(from)):
 				found = append(found, fmt.Sprintf("%s is a leaf: it must not import %s", from, to))
+			case slices.Contains(joining, from) && !slices.Contains(joined, to):
+				found = append(found, fmt.Sprintf("%s joins public packages: it must not import %s", from, to))
 			case slices.Contains(testOnly, to) && !slices.ContainsFunc(mayImportTestOnly, within(from)):
 				found = append(found, fmt.Sprintf("%s must not import %s, which is for tests", from, to))
 			case rank(to) > rank(from), rank(to) == rank(from) && slices.Contains(layers, from):
@@ -168,6 +186,9 @@ func violations(pkgs []pkg) (found []string) {
 func rank(path string) int {
 	if i := slices.Index(layers, path); i >= 0 {
 		return i + 1
+	}
+	if slices.Contains(joining, path) {
+		return len(layers) + 1
 	}
 	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "delta/deltatest"}, within(path)) {
 		return len(layers) + 1

@@ -177,6 +177,15 @@ func DecideWithheld(kind string) string {
 	return "see what upstream lists; then delta informs approve " + quote(kind) + ", or delta informs dismiss " + quote(kind)
 }
 
+// RunSource is for a source that no client runs.
+func RunSource(kind, name string) string {
+	return "start a client whose controllers have it, and see that it reaches Postgres and Temporal. One that is no longer in any program, for good: " +
+		"terminate its workflow in Temporal, then DELETE FROM delta_source WHERE kind = " + literal(kind) + " AND name = " + literal(name)
+}
+
+// CorrectSource is for a source that fails.
+const CorrectSource = "mend what the error says; it is run again by itself, from where it has come to"
+
 // DecideWithheldOfShard is for what a listing of a shard leaves out, or what is left of a shard that is gone.
 func DecideWithheldOfShard(kind, shard string) string {
 	one := quote(kind) + ShardFlag(shard)

@@ -1,0 +1,372 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/internal/shorten"
+)
+
+// Feed writes what a source says of the objects of its kind. It is of one run, and for one goroutine.
+type Feed struct {
+	activities *Activities
+	in         SourceInput
+	// epoch fences what is written: it is that of the latest run, or nothing is.
+	epoch    int64
+	position string
+	// known reports that the kind may have refused objects.
+	known bool
+	// listing is the complete listing that the source makes; nil for none.
+	listing *pass
+}
+
+// FeedPage is what a source says at once. It names each object once.
+type FeedPage struct {
+	// Live are objects that are new or changed, Listed are those that a listing has found.
+	Live, Listed []deltatype.ObjectInformParams
+	// Refused are objects that cannot be taken, each with the error that says why.
+	Refused []Listed
+	// Gone are the ids of objects that are gone.
+	Gone []string
+	// Position is the source's own; empty leaves it as it is.
+	Position string
+}
+
+// Installation is the database's id.
+func (f *Feed) Installation() string { return f.activities.Installation }
+
+// Position is what the source has written with its latest page; empty before one.
+func (f *Feed) Position() string { return f.position }
+
+// feedTries is how often a page is written that ends in a deadlock.
+const feedTries = 10
+
+// Write writes a page in one transaction, with the position. Nothing of it is written if another run of the source has begun.
+func (f *Feed) Write(ctx context.Context, page FeedPage) error {
+	var w writtenPage
+	err := error(nil)
+	pauses := newLockedPauses()
+	for range feedTries {
+		w = writtenPage{feed: f, page: page}
+		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.write(ctx, tx) })
+		if !isContended(err) || backoff.Pause(ctx, pauses.Delay()) != nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("writing a page of %d: %w", len(page.Live)+len(page.Listed)+len(page.Refused)+len(page.Gone), err)
+	}
+	if page.Position != "" {
+		f.position = page.Position
+	}
+	f.known = f.known || len(w.refused) > 0
+	return w.report(ctx)
+}
+
+// isContended reports whether a transaction was the victim of another one: nothing of it is left, and it may be tried again.
+func isContended(err error) bool {
+	const transactionRollback = "40"
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && len(pg.Code) == 5 && pg.Code[:2] == transactionRollback
+}
+
+// writtenPage is a page, and what became of it.
+type writtenPage struct {
+	feed *Feed
+	page FeedPage
+	// live and listed are the results, refused what was refused here or before, deleted the rows that were marked deleted.
+	live, listed []*deltatype.ObjectInformResult
+	refused      []Listed
+	deleted      []db.Resource
+}
+
+func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
+	f, q := w.feed, db.New()
+	params := db.AdvanceSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch}
+	if w.page.Position != "" {
+		params.Position = &w.page.Position
+	}
+	advanced, err := q.AdvanceSource(ctx, tx, params)
+	if err != nil {
+		return err
+	}
+	if advanced == 0 {
+		return errSourceTaken
+	}
+	w.refused = w.page.Refused
+	if err := w.recordListed(ctx, tx); err != nil {
+		return err
+	}
+	if w.live, err = w.inform(ctx, tx, w.page.Live, w.options(true)); err != nil {
+		return err
+	}
+	if w.listed, err = w.inform(ctx, tx, w.page.Listed, w.options(false)); err != nil {
+		return err
+	}
+	if len(w.page.Gone) > 0 {
+		w.deleted, err = db.ResourcesOf(q.DeleteGone(ctx, db.Planned(tx, len(w.page.Gone)), db.DeleteGoneParams{
+			Kind: f.in.Kind, ObjectIds: w.page.Gone, DefaultRetention: f.activities.Rest.DeletedRetention, Logs: f.activities.LogChanges,
+		}))
+		if err != nil {
+			return fmt.Errorf("marking deleted what is gone: %w", err)
+		}
+	}
+	return w.recordRefused(ctx, tx)
+}
+
+// options say how objects are informed. Nobody is notified: the client that runs the source dispatches its kind, and is woken after the commit. What has
+// changed revives what was deleted, as an explicit inform does, and what is only listed does not.
+func (w *writtenPage) options(isLive bool) db.InformOptions {
+	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic}
+	if isLive {
+		options.Revive, options.DefaultPriority = true, deltatype.PriorityLive
+	}
+	if l := w.feed.listing; l != nil {
+		options.Pass = l.reach.claimID()
+	}
+	return options
+}
+
+// inform informs objects. One that Postgres cannot store is refused, and the others are taken.
+func (w *writtenPage) inform(
+	ctx context.Context, tx pgx.Tx, objects []deltatype.ObjectInformParams, options db.InformOptions,
+) (results []*deltatype.ObjectInformResult, err error) {
+	if len(objects) == 0 {
+		return nil, nil
+	}
+	err = pgx.BeginFunc(ctx, tx, func(part pgx.Tx) error {
+		results, err = db.Inform(ctx, part, objects, options)
+		return err
+	})
+	switch half := len(objects) / 2; {
+	case err != nil && !isUnstorable(err):
+		return nil, err
+	case err != nil && half == 0:
+		// Without its JSON: no version of the controller would make Postgres take that.
+		only := &objects[0]
+		w.refused = append(w.refused, Listed{Params: deltatype.ObjectInformParams{ResourceID: only.ResourceID}, Err: fmt.Errorf("%s/%s: %w", only.Kind, only.ResourceID, err)})
+		return nil, nil
+	case err != nil:
+		first, err := w.inform(ctx, tx, objects[:half], options)
+		if err != nil {
+			return nil, err
+		}
+		second, err := w.inform(ctx, tx, objects[half:], options)
+		return append(first, second...), err
+	}
+	taken := results[:0]
+	for i, r := range results {
+		if r.Refused != nil {
+			w.refused = append(w.refused, Listed{Params: objects[i], Err: r.Refused})
+			continue
+		}
+		taken = append(taken, r)
+	}
+	return taken, nil
+}
+
+// recordListed notes what is there, for the end of the listing.
+func (w *writtenPage) recordListed(ctx context.Context, tx pgx.Tx) error {
+	l := w.feed.listing
+	if l == nil {
+		return nil
+	}
+	there := append(ids(w.page.Live), ids(w.page.Listed)...)
+	for i := range w.page.Refused {
+		if id := w.page.Refused[i].Params.ResourceID; db.MayBeStored(id) {
+			there = append(there, id)
+		}
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	if err := db.New().RecordListed(ctx, tx, db.RecordListedParams{Pass: l.in.Pass, ObjectIds: there}); err != nil {
+		return fmt.Errorf("recording a page of %d: %w", len(there), err)
+	}
+	return nil
+}
+
+// recordRefused keeps what is refused, and removes what is not any longer.
+func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
+	q, kind := db.New(), w.feed.in.Kind
+	if taken := w.taken(); w.feed.known && len(taken) > 0 {
+		if err := q.ForgetTaken(ctx, tx, db.ForgetTakenParams{Kind: kind, ObjectIds: taken}); err != nil {
+			return fmt.Errorf("removing refused objects that were taken: %w", err)
+		}
+	}
+	if len(w.refused) == 0 {
+		return nil
+	}
+	params := db.RecordRefusedParams{Kind: kind, Most: maxRefused}
+	var named []string
+	for i := range w.refused {
+		one := &w.refused[i]
+		object := one.Params.EncodedObject
+		if len(object) > maxRefusedBytes {
+			object = nil
+		}
+		params.ObjectIds = append(params.ObjectIds, shorten.Text(one.Params.ResourceID, db.MaxObjectIDBytes))
+		params.Rules = append(params.Rules, shorten.Error(one.Err, maxShownError))
+		params.Objects = append(params.Objects, object)
+		if db.MayBeStored(one.Params.ResourceID) {
+			named = append(named, one.Params.ResourceID)
+		}
+	}
+	if len(named) > 0 {
+		if err := q.NoteNamed(ctx, tx, db.NoteNamedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
+			return fmt.Errorf("noting that %d refused objects are named: %w", len(named), err)
+		}
+	}
+	if _, err := q.RecordRefused(ctx, tx, params); err != nil {
+		return fmt.Errorf("keeping %d refused objects: %w", len(w.refused), err)
+	}
+	return nil
+}
+
+// taken are the ids of what was not refused.
+func (w *writtenPage) taken() []string {
+	taken := w.page.Gone[:len(w.page.Gone):len(w.page.Gone)]
+	for _, results := range [][]*deltatype.ObjectInformResult{w.live, w.listed} {
+		for _, r := range results {
+			taken = append(taken, r.Resource.ObjectID)
+		}
+	}
+	return taken
+}
+
+// report hands on what was written, and adds it to the listing.
+func (w *writtenPage) report(ctx context.Context) error {
+	a := w.feed.activities
+	for i := range w.deleted {
+		a.observe(observedDeletion(&w.deleted[i]))
+	}
+	if a.Listed != nil {
+		a.Listed(w.live)
+		a.Listed(w.listed)
+	}
+	scheduled := 0
+	for _, r := range w.live {
+		if r.Scheduled {
+			scheduled++
+		}
+	}
+	p := w.feed.listing
+	for _, r := range w.listed {
+		switch {
+		case r.Scheduled:
+			scheduled++
+			if p != nil && !r.AlreadyExists {
+				p.added++
+			}
+		case !r.Stale && p != nil:
+			p.unchanged++
+		}
+	}
+	if (scheduled > 0 || len(w.deleted) > 0) && a.Informed != nil {
+		a.Informed(w.feed.in.Kind)
+	}
+	for i := range w.refused {
+		if i < maxRefusedShown && !a.HashObjectIDs {
+			a.Logger.Warn("a source names an object that cannot be taken; the others are", "kind", w.feed.in.Kind, "source", w.feed.in.Name,
+				"error", shorten.Error(w.refused[i].Err, maxShownError))
+		}
+	}
+	if p == nil {
+		return nil
+	}
+	p.progress.Listed += len(w.listed) + len(w.refused)
+	p.progress.Scheduled += scheduled
+	p.progress.Refused += len(w.refused)
+	p.progress.Pass.Pages++
+	return p.noteListed(ctx, w.listed)
+}
+
+// claimID is that of a listing; nil where there is none.
+func (p *pass) claimID() *string {
+	if p == nil {
+		return nil
+	}
+	return p.reach.claimID()
+}
+
+// BeginListing begins a complete listing: what no page names until [Feed.EndListing] is gone. Changes may come between what is listed.
+func (f *Feed) BeginListing(ctx context.Context) error {
+	a := f.activities
+	if f.listing != nil {
+		return errors.New("a listing of the source runs already")
+	}
+	in := InformInput{Installation: f.in.Installation, Kind: f.in.Kind, Trigger: TriggerSource, FullListing: true, Pass: uuid.NewString()}
+	p := &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in), remember: true, waiting: true}
+	p.progress.Pass = a.report(in.Options, true)
+	began, err := db.New().Now(ctx, a.Pool)
+	if err != nil {
+		return fmt.Errorf("beginning a complete listing of kind %s: asking the database for the time: %w", in.Kind, err)
+	}
+	p.began, p.cursor = began.UTC(), began.UTC()
+	if err := p.beginHistory(ctx); err != nil {
+		return fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
+	}
+	if p.reach, err = p.beginReach(ctx, ""); err != nil {
+		err = fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
+		p.endHistory(ctx, err)
+		return err
+	}
+	f.listing = p
+	return nil
+}
+
+// EndListing ends a complete listing: what it has left out is marked deleted, unless that is suspiciously much.
+func (f *Feed) EndListing(ctx context.Context) (InformProgress, error) {
+	p := f.listing
+	if p == nil {
+		return InformProgress{}, errors.New("no listing of the source runs")
+	}
+	err := p.endListing(ctx)
+	f.listing = nil
+	p.reach.end()
+	return p.progress, p.end(ctx, err)
+}
+
+// endListing deletes what was not listed.
+func (p *pass) endListing(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return p.endRefused(ctx, true) },
+		p.deleteMissing,
+		func(ctx context.Context) error { return p.moveCursor(ctx, true) },
+	} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("ending a complete listing of kind %s: %w", p.in.Kind, err)
+		}
+	}
+	return nil
+}
+
+// AbortListing ends a listing that was not completed, if there is one: nothing is deleted.
+func (f *Feed) AbortListing(ctx context.Context, why error) {
+	p := f.listing
+	if p == nil {
+		return
+	}
+	f.listing = nil
+	p.reach.end()
+	_ = p.end(ctx, fmt.Errorf("a complete listing of kind %s was cut off: %w", p.in.Kind, why)) // Temporal is told of the run's error
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	if err := p.activities.forget(ctx, p.in.Pass); err != nil {
+		p.log().Warn("what a listing that was cut off had noted could not be removed; it is, after a week", "error", err)
+	}
+}
+
+// IsDeletionApproved reports whether somebody has approved deletions of the kind that were withheld: another listing carries them out.
+func (f *Feed) IsDeletionApproved(ctx context.Context) (bool, error) {
+	return db.New().IsDeletionApproved(ctx, f.activities.Pool, f.in.Kind)
+}

@@ -1,0 +1,233 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/delta"
+)
+
+const (
+	// pageLinger is how long a page waits for further changes, and pageAge how long it may wait where they keep coming.
+	pageLinger = 5 * time.Millisecond
+	pageAge    = 50 * time.Millisecond
+)
+
+// follow reads the table as a whole, if that is needed, and its changes, until ctx ends or it cannot go on.
+func (r *tableRun[T]) follow(ctx context.Context) error {
+	why, err := r.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	shape, err := r.describe(ctx)
+	if err != nil {
+		return err
+	}
+	if why == "" && shape != r.state.Shape {
+		why = "other columns are read than before, or of other types"
+	}
+	if err := r.openStream(ctx); err != nil {
+		return err
+	}
+	if why != "" {
+		if err := r.read(ctx, why); err != nil {
+			return err
+		}
+	}
+	return r.takeChanges(ctx)
+}
+
+// takeChanges takes what comes.
+func (r *tableRun[T]) takeChanges(ctx context.Context) error {
+	for checked := time.Now(); ; {
+		t, err := r.next(ctx)
+		if err == nil && t != nil {
+			err = r.take(ctx, t)
+		}
+		if err == nil && (t == nil || r.page.isDue()) {
+			err = r.flush(ctx)
+		}
+		if err == nil && time.Since(checked) >= r.config.CheckInterval {
+			checked = time.Now()
+			err = r.check(ctx)
+		}
+		if err == nil {
+			err = r.endReading(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// next is the next transaction; nil where none has come for a while.
+func (r *tableRun[T]) next(ctx context.Context) (*cdc.Transaction, error) {
+	wait := r.config.CheckInterval
+	if r.isReading {
+		wait = min(wait, time.Second) // the end of a backfill without rows brings none
+	}
+	if len(r.page.changes) > 0 || r.end > r.acknowledged {
+		wait = pageLinger
+	}
+	within, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	t, err := r.stream.Next(within)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && within.Err() != nil {
+		return nil, nil //nolint:nilnil // nothing has come
+	}
+	return t, err
+}
+
+// take adds the changes of a transaction to the page. The position moves when all of them are in it.
+func (r *tableRun[T]) take(ctx context.Context, t *cdc.Transaction) error {
+	for change, err := range t.Changes() {
+		if err != nil {
+			return err
+		}
+		if err := r.add(ctx, t.XID, change); err != nil {
+			return err
+		}
+		if r.page.isFull() {
+			if err := r.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	r.end = t.EndLSN
+	return nil
+}
+
+// flush writes the page, and only then has the slot confirmed.
+func (r *tableRun[T]) flush(ctx context.Context) error {
+	if len(r.page.changes) == 0 && r.end == r.acknowledged {
+		return nil
+	}
+	if err := r.write(ctx); err != nil {
+		return err
+	}
+	if r.end == r.acknowledged {
+		return nil
+	}
+	if err := r.stream.Ack(r.end); err != nil {
+		return fmt.Errorf("confirming %s: %w", r.end, err)
+	}
+	r.acknowledged = r.end
+	return nil
+}
+
+// write writes the page, with where the table stands.
+func (r *tableRun[T]) write(ctx context.Context) error {
+	if r.end != 0 {
+		r.state.LSN = r.end.String()
+	}
+	if err := r.feed.Write(ctx, delta.FeedPage{Changes: r.page.changes, Position: r.state.text()}); err != nil {
+		return err
+	}
+	r.page.clear()
+	return nil
+}
+
+// read begins to read the table as a whole, beside its changes.
+func (r *tableRun[T]) read(ctx context.Context, why string) error {
+	shape, err := r.describe(ctx)
+	if err != nil {
+		return err
+	}
+	r.log.Info("bridge: the table is read as a whole", "table", r.config.Schema+"."+r.config.Table, "because", why)
+	r.state.Read, r.state.Shape, r.again = false, shape, ""
+	if err := r.write(ctx); err != nil {
+		return err
+	}
+	if err := r.feed.BeginListing(ctx); err != nil {
+		return err
+	}
+	// Each row comes in its place among the changes: as all those before have made it.
+	r.backfill, err = r.stream.Backfill(ctx, cdc.BackfillConfig{Schema: r.config.Schema, Table: r.config.Table, ChunkSize: r.config.ChunkSize})
+	if err != nil {
+		r.feed.AbortListing(ctx, err)
+		return err
+	}
+	r.isReading = true
+	return nil
+}
+
+// endReading ends a listing whose rows have all come, and deletes what is not there.
+func (r *tableRun[T]) endReading(ctx context.Context) error {
+	if !r.isReading {
+		if r.again == "" {
+			return nil
+		}
+		return r.read(ctx, r.again)
+	}
+	select {
+	case <-r.backfill.Done():
+	default:
+		return nil
+	}
+	if err := r.backfill.Err(); err != nil {
+		return fmt.Errorf("reading table %s.%s: %w", r.config.Schema, r.config.Table, err)
+	}
+	if err := r.flush(ctx); err != nil {
+		return err
+	}
+	r.isReading = false
+	run, err := r.feed.EndListing(ctx)
+	if err != nil {
+		return err
+	}
+	r.state.Read = r.again == ""
+	if err := r.write(ctx); err != nil {
+		return err
+	}
+	r.log.Info("bridge: the table was read", "table", r.config.Schema+"."+r.config.Table,
+		"rows", run.Listed, "new_or_changed", run.Scheduled, "refused", run.Refused, "deleted", run.Deleted, "withheld", run.Withheld)
+	return nil
+}
+
+// abandonReading ends a listing that cannot be completed: nothing is deleted.
+func (r *tableRun[T]) abandonReading(ctx context.Context, why error) {
+	if r.isReading {
+		r.feed.AbortListing(ctx, why)
+		r.isReading = false
+	}
+	r.again = ""
+	r.page.clear()
+}
+
+// check looks at what no change tells of. An error ends the run, so that it is seen, and another client may have more luck.
+func (r *tableRun[T]) check(ctx context.Context) error {
+	there, err := r.checkPublished(ctx)
+	if err != nil {
+		return err
+	}
+	if !there {
+		r.state.Read = false // what changed without it cannot be read from the log
+		if err := r.write(ctx); err != nil {
+			return err
+		}
+		return fmt.Errorf("table %s.%s is no longer in publication %q: it was dropped, renamed, or taken out", r.config.Schema, r.config.Table, r.config.Publication)
+	}
+	shape, err := r.describe(ctx)
+	if err != nil {
+		return err
+	}
+	approved, err := r.feed.IsDeletionApproved(ctx)
+	switch {
+	case err != nil:
+		return err
+	case shape != r.state.Shape:
+		r.needRead("other columns are read than before, or of other types")
+	case approved && !r.isReading:
+		r.needRead("deletions that were withheld are approved")
+	}
+	return nil
+}
+
+func (r *tableRun[T]) checkPublished(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return r.isPublished(ctx)
+}

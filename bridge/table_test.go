@@ -1,0 +1,233 @@
+package bridge_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/bridge"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+func TestATableIsFollowed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 30) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	for n := range int64(30) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+	}
+	h.read(1)
+	note := "first"
+	h.exec(
+		`INSERT INTO account VALUES (31, 'paid', 'first')`,
+		`UPDATE account SET plan = 'paid' WHERE number = 1`,
+		`UPDATE account SET number = 102 WHERE number = 2`,
+		`DELETE FROM account WHERE number = 3`,
+	)
+	h.synced(c, worker, account{Number: 31, Plan: "paid", Note: &note})
+	h.synced(c, worker, account{Number: 1, Plan: "paid"})
+	h.synced(c, worker, account{Number: 102, Plan: "free"})
+	h.deleted(c, worker, "2")
+	h.deleted(c, worker, "3")
+	h.exec(`INSERT INTO account VALUES (3, 'back')`)
+	h.synced(c, worker, account{Number: 3, Plan: "back"})
+
+	large := strings.Repeat("0123456789abcdef", 4000) // stored beside the table: an update that leaves it alone does not send it
+	h.exec(`ALTER TABLE account ALTER note SET STORAGE EXTERNAL`, fmt.Sprintf(`INSERT INTO account VALUES (40, 'free', '%s')`, large), `UPDATE account SET plan = 'paid' WHERE number = 40`)
+	h.synced(c, worker, account{Number: 40, Plan: "paid", Note: &large})
+
+	sources, err := c.Sources(t.Context())
+	require.NoError(t, err)
+	require.Len(t, sources, 1)
+	require.Equal(t, "table "+h.Schema+".account", sources[0].Name)
+	require.Empty(t, sources[0].Error)
+	require.False(t, sources[0].IsSilent)
+	var lsn, confirmed string
+	until(t, func() bool {
+		require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT s.position::json ->> 'lsn', r.confirmed_flush_lsn::text FROM delta_source s, pg_replication_slots r
+			WHERE r.slot_name = $1`, h.slots()[0]).Scan(&lsn, &confirmed))
+		return lsn == confirmed
+	}, "what is confirmed is what was written")
+}
+
+func TestATruncateIsWithheldUntilItIsApproved(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	for n := range int64(20) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+	}
+	h.exec(`TRUNCATE account`)
+	var withheld []delta.Withheld
+	until(t, func() (is bool) {
+		var err error
+		withheld, err = c.Withheld(t.Context())
+		require.NoError(t, err)
+		return len(withheld) == 1
+	})
+	require.EqualValues(t, 20, withheld[0].Missing)
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+
+	h.exec(`INSERT INTO account VALUES (7, 'new')`)
+	h.synced(c, worker, account{Number: 7, Plan: "new"})
+	_, err := c.ApproveWithheld(t.Context(), "account", "", 20)
+	require.NoError(t, err)
+	for n := range int64(20) {
+		if n+1 != 7 {
+			h.deleted(c, worker, account{Number: n + 1}.ID())
+		}
+	}
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+	until(t, func() bool {
+		withheld, err = c.Withheld(t.Context())
+		require.NoError(t, err)
+		return len(withheld) == 0
+	})
+}
+
+// What happened while changes were lost is found by reading the table: what came, what changed, and what is gone, also of resources that wait.
+func TestAfterALostSlotTheTableIsReadAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 30) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	for n := range int64(30) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+	}
+	require.NoError(t, c.PauseKind(t.Context(), "account"))
+	h.exec(`UPDATE account SET plan = 'waits' WHERE number = 5`)
+	until(t, func() bool { return h.row(c, "account", "5").State == deltatype.ResourceStateScheduled })
+
+	// Nothing of the transaction can come by the slot: it is dropped before anybody can read it.
+	tx, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	for _, s := range []string{`DELETE FROM account WHERE number IN (4, 5)`, `INSERT INTO account VALUES (50, 'new')`, `UPDATE account SET plan = 'paid' WHERE number = 6`} {
+		_, err := tx.Exec(t.Context(), s)
+		require.NoError(t, err)
+	}
+	slot := h.slots()[0]
+	until(t, func() bool {
+		h.exec(fmt.Sprintf(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '%s' AND active`, slot))
+		_, err := h.Pool.Exec(t.Context(), `SELECT pg_drop_replication_slot($1)`, slot)
+		return err == nil
+	})
+	require.NoError(t, tx.Commit(t.Context()))
+
+	h.read(2)
+	require.NoError(t, c.ResumeKind(t.Context(), "account"))
+	h.synced(c, worker, account{Number: 50, Plan: "new"})
+	h.synced(c, worker, account{Number: 6, Plan: "paid"})
+	h.deleted(c, worker, "4")
+	h.deleted(c, worker, "5")
+	h.exec(`INSERT INTO account VALUES (4, 'back')`)
+	h.synced(c, worker, account{Number: 4, Plan: "back"})
+}
+
+func TestARowThatCannotBeTakenStopsNoOther(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `INSERT INTO account VALUES (1, NULL), (2, 'free')`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.synced(c, worker, account{Number: 2, Plan: "free"})
+	h.exec(`INSERT INTO account VALUES (3, NULL), (4, 'paid')`)
+	h.synced(c, worker, account{Number: 4, Plan: "paid"})
+	refused := func() (ids []string) {
+		all, err := c.Refused(t.Context(), "account")
+		require.NoError(t, err)
+		for _, one := range all {
+			require.Contains(t, one.Rule, `field Plan: column "plan" is NULL`)
+			ids = append(ids, one.ObjectID)
+		}
+		return ids
+	}
+	until(t, func() bool { return len(refused()) == 2 })
+	require.Equal(t, []string{"1", "3"}, refused())
+	h.exec(`UPDATE account SET plan = 'paid' WHERE number = 1`, `DELETE FROM account WHERE number = 3`)
+	h.synced(c, worker, account{Number: 1, Plan: "paid"})
+	until(t, func() bool { return len(refused()) == 0 })
+}
+
+func TestChangesOfTheTablesColumnsAreFollowed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	h.synced(c, worker, account{Number: 3, Plan: "free"})
+
+	h.exec(`ALTER TABLE account ADD tier text NOT NULL DEFAULT 'gold'`) // no row is written by that
+	for n := range int64(3) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free", Tier: "gold"})
+	}
+	h.exec(`ALTER TABLE account ALTER number TYPE numeric`, `INSERT INTO account VALUES (4, 'free')`)
+	h.synced(c, worker, account{Number: 4, Plan: "free", Tier: "gold"})
+
+	// A column that the program needs: nothing is taken until it is there again, and nothing is lost.
+	h.exec(`ALTER TABLE account RENAME plan TO plans`, `INSERT INTO account VALUES (5, 'late')`)
+	failure := func() string {
+		sources, err := c.Sources(t.Context())
+		require.NoError(t, err)
+		return sources[0].Error
+	}
+	until(t, func() bool { return strings.Contains(failure(), `no column "plan", which the field Plan is read from`) }, "the source does not say what is wrong")
+	h.exec(`ALTER TABLE account RENAME plans TO plan`)
+	h.synced(c, worker, account{Number: 5, Plan: "late", Tier: "gold"})
+	until(t, func() bool { return failure() == "" }, "a source that goes on is shown as failing")
+}
+
+func TestATableThatIsMadeAnewIsFollowed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 3) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	h.synced(c, worker, account{Number: 3, Plan: "free"})
+	h.exec(`DROP TABLE account`, createAccount, `INSERT INTO account VALUES (1, 'paid'), (2, 'paid'), (4, 'new')`)
+	h.synced(c, worker, account{Number: 4, Plan: "new"})
+	h.synced(c, worker, account{Number: 1, Plan: "paid"})
+	h.deleted(c, worker, "3")
+	h.exec(`UPDATE account SET plan = 'newer' WHERE number = 4`)
+	h.synced(c, worker, account{Number: 4, Plan: "newer"})
+}
+
+// A program is asked for the rows that it says are objects, and its Map may change.
+func TestRowsAreMappedByAFunction(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text NOT NULL, deleted_at timestamptz)`,
+		`INSERT INTO account VALUES (1, 'free', NULL), (2, 'free', now())`)
+	worker := newAccounts()
+	byVersion := func(version int) func(*bridge.TableConfig[account]) {
+		return func(config *bridge.TableConfig[account]) {
+			config.Version = version
+			config.Map = func(row bridge.Row) (a account, err error) {
+				if _, isDeleted := row.Text("deleted_at"); isDeleted {
+					return a, bridge.ErrNotObject
+				}
+				if err := row.Scan("number", &a.Number); err != nil {
+					return a, err
+				}
+				a.Plan, _ = row.Text("plan")
+				a.Plan = fmt.Sprintf("%s, by version %d", a.Plan, version)
+				return a, nil
+			}
+		}
+	}
+	c := h.start(h.table(worker, byVersion(1)))
+	h.read(1)
+	h.synced(c, worker, account{Number: 1, Plan: "free, by version 1"})
+	require.Nil(t, h.row(c, "account", "2"))
+	h.exec(`UPDATE account SET deleted_at = now() WHERE number = 1`, `UPDATE account SET deleted_at = NULL WHERE number = 2`)
+	h.synced(c, worker, account{Number: 2, Plan: "free, by version 1"})
+	h.deleted(c, worker, "1")
+	require.NoError(t, c.Stop(t.Context()))
+
+	c = h.start(h.table(worker, byVersion(2)))
+	h.synced(c, worker, account{Number: 2, Plan: "free, by version 2"})
+}

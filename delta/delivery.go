@@ -1,0 +1,75 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// deliveriesSwept is how many deliveries one statement removes that have expired.
+const deliveriesSwept = 10_000
+
+// Pool is the one that the client was made with: for transactions that [Client.InformTx] is to be part of.
+func (c *Client) Pool() *pgxpool.Pool { return c.pool }
+
+// ReceiveTx notes in the caller's transaction that a delivery was received at an endpoint, and reports whether it is the first time: one that comes again, as
+// senders have it that got no answer, is to do nothing. It is remembered for as long as keep says, and not at all if the transaction rolls back. Where
+// another transaction is receiving it, it waits for the end of that.
+//
+// Endpoint and id are 1 to 255 bytes of UTF-8 without control characters.
+func (c *Client) ReceiveTx(ctx context.Context, tx pgx.Tx, endpoint, id string, keep time.Duration) (isFirst bool, err error) {
+	for _, name := range []struct{ field, value string }{{"endpoint", endpoint}, {"id", id}} {
+		if name.value == "" {
+			return false, fmt.Errorf("delta: receive: %w", inputError(name.field, name.value, "must not be empty"))
+		}
+		if err := checkKey(name.field, name.value); err != nil {
+			return false, fmt.Errorf("delta: receive: %w", err)
+		}
+	}
+	switch {
+	case tx == nil:
+		return false, errors.New("delta: receive: tx is nil")
+	case keep <= 0:
+		return false, fmt.Errorf("delta: receive: %w", inputError("keep", keep, "must be positive"))
+	}
+	received, err := db.New().ReceiveDelivery(ctx, tx, db.ReceiveDeliveryParams{Endpoint: endpoint, ID: id, Keep: interval(keep)})
+	if err != nil {
+		return false, fmt.Errorf("delta: receive: %w", schemaError(err))
+	}
+	return received == 1, nil
+}
+
+// TouchTx is [Client.Touch] in the caller's transaction: Work is called when the transaction commits.
+func (c *Client) TouchTx(ctx context.Context, tx pgx.Tx, kind, objectID string) (*deltatype.ResourceRow, error) {
+	if tx == nil {
+		return nil, errors.New("delta: touch: tx is nil")
+	}
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: touch: %w", err)
+	}
+	row, err := activities.RunCommand(ctx, tx, kind, objectID, activities.CommandTouch, c.rest())
+	if err == nil {
+		err = db.New().Notify(ctx, tx, []string{kind})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: %w", schemaError(err))
+	}
+	return row.Row()
+}
+
+// sweepDeliveries removes deliveries that have expired.
+func (e *engine) sweepDeliveries(ctx context.Context) error {
+	for {
+		if n, err := db.New().SweepDeliveries(ctx, e.client.pool, deliveriesSwept); err != nil || n < deliveriesSwept {
+			return err
+		}
+	}
+}

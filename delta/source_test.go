@@ -1,0 +1,264 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// fed is an object of a kind that a source feeds.
+type fed struct{ account }
+
+func (fed) Kind() string { return "fed" }
+func (fed) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{Parallelism: 4}
+}
+
+type fedController struct {
+	delta.WorkerDefaults[fed]
+	delta.NoInformer[fed]
+}
+
+func (fedController) Work(context.Context, *delta.Resource[fed]) error { return nil }
+
+// source is a source made of a function.
+type source func(ctx context.Context, feed *delta.Feed) error
+
+func (source) Name() string { return "test" }
+
+func (s source) Run(ctx context.Context, feed *delta.Feed) error { return s(ctx, feed) }
+
+func withSource(s source) func(*delta.Controllers) {
+	return func(controllers *delta.Controllers) {
+		delta.AddController(controllers, fedController{})
+		delta.AddSource[fed](controllers, s)
+	}
+}
+
+func object(name, plan string) delta.FeedChange {
+	return delta.FeedChange{Object: fed{account{name, plan}}}
+}
+
+func (h *harness) sourceWorkflow() string { return h.Prefix + "/source:fed/test" }
+
+func TestASourceFeedsItsKind(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	pages := make(chan delta.FeedPage)
+	positions := make(chan string, 10)
+	c := h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		positions <- feed.Position()
+		for {
+			select {
+			case page := <-pages:
+				if err := feed.Write(ctx, page); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})))
+	require.Empty(t, <-positions)
+	// The last word on each object counts, and one that breaks a rule stops no other.
+	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
+		object("ann", "old"),
+		object("bob", "free"),
+		{Gone: "ann"},
+		object("ann", "new"),
+		object("", "none"),
+		{Gone: "nobody"},
+		{Refused: &delta.FeedRefusal{ID: "eve", Err: errors.New("she has no plan")}},
+	}}
+	row := h.eventually("fed", "ann", synced(1))
+	require.Contains(t, string(row.EncodedObject), "new")
+	h.eventually("fed", "bob", synced(1))
+	refused, err := c.Refused(t.Context(), "fed")
+	require.NoError(t, err)
+	require.Len(t, refused, 2)
+	require.Equal(t, "she has no plan", refused[1].Rule)
+
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{{Gone: "ann"}, object("eve", "free")}}
+	h.eventually("fed", "eve", synced(1))
+	row = h.eventually("fed", "ann", inState(deltatype.ResourceStateDeleted))
+	require.Equal(t, deltatype.CauseUnlisted, row.Cause)
+	refused, err = c.Refused(t.Context(), "fed")
+	require.NoError(t, err)
+	require.Len(t, refused, 1)
+
+	// Temporal was wiped: another run begins, with the position.
+	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
+	config := h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		positions <- feed.Position()
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	h.start(config)
+	require.Equal(t, "2", <-positions)
+}
+
+// What a run still has to write when another one has begun is refused: it may be older.
+func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	begun, write, written := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var once sync.Once
+	h.start(h.config(withSource(func(_ context.Context, feed *delta.Feed) error {
+		isFirst := false
+		once.Do(func() { isFirst = true })
+		if !isFirst {
+			return nil
+		}
+		close(begun)
+		<-write // it does not hear that it is to end
+		written <- feed.Write(context.Background(), delta.FeedPage{Position: "stale", Changes: []delta.FeedChange{object("ann", "stale")}})
+		return nil
+	})))
+	<-begun
+	second := make(chan struct{})
+	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
+	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		if err := feed.Write(ctx, delta.FeedPage{Position: "fresh", Changes: []delta.FeedChange{object("ann", "fresh")}}); err != nil {
+			return err
+		}
+		close(second)
+		<-ctx.Done()
+		return ctx.Err()
+	})))
+	<-second
+	close(write)
+	require.ErrorContains(t, <-written, "another run of the source has begun")
+	row := h.eventually("fed", "ann", synced(1))
+	require.Contains(t, string(row.EncodedObject), "fresh")
+	var position string
+	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT position FROM delta_source`).Scan(&position))
+	require.Equal(t, "fresh", position)
+}
+
+func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func() error{
+		"an error": func() error { return errors.New("the stream is broken") },
+		"a panic":  func() error { panic("the stream is broken") },
+		"no error": func() error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			failures := make(chan delta.Failure, 100)
+			allow := make(chan struct{})
+			config := h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+				select {
+				case <-allow:
+				default:
+					return fail()
+				}
+				if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{object("ann", "free")}}); err != nil {
+					return err
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}))
+			config.ErrorHandler = func(_ context.Context, f delta.Failure) { failures <- f }
+			c := h.start(config)
+			failure := <-failures
+			require.Equal(t, delta.OperationSource, failure.Operation)
+			require.Equal(t, "fed", failure.Kind)
+			require.Equal(t, name == "a panic", failure.IsPanic)
+			<-failures // it is run again
+			status := func() delta.SourceStatus {
+				kinds, err := c.Kinds(t.Context())
+				require.NoError(t, err)
+				require.Len(t, kinds, 1)
+				require.Len(t, kinds[0].Sources, 1)
+				return kinds[0].Sources[0]
+			}
+			until(t, func() bool { return status().Failures >= 2 })
+			require.NotEmpty(t, status().Error)
+			var metrics strings.Builder
+			require.NoError(t, c.WriteMetrics(t.Context(), &metrics))
+			require.Contains(t, metrics.String(), `delta_sources_failing{kind="fed"} 1`)
+			close(allow)
+			h.eventually("fed", "ann", synced(1))
+			until(t, func() bool { s := status(); return s.Error == "" && s.Failures == 0 }, "a source that goes on is shown as failing")
+		})
+	}
+}
+
+// A complete listing of a source deletes what it leaves out, also what waits for Work: no other listing comes.
+func TestAListingOfASourceDeletesWhatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	informed := make(chan struct{})
+	c := h.client(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		all := []delta.FeedChange{object("listed", "1"), object("unlisted", "1"), object("waits", "1")}
+		if err := feed.Write(ctx, delta.FeedPage{Changes: all}); err != nil {
+			return err
+		}
+		<-informed
+		if err := feed.BeginListing(ctx); err != nil {
+			return err
+		}
+		listed, live := object("listed", "1"), object("live", "1")
+		listed.Listed = true
+		if err := feed.Write(ctx, delta.FeedPage{Changes: []delta.FeedChange{listed, live}}); err != nil {
+			return err
+		}
+		if _, err := feed.EndListing(ctx); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})))
+	require.NoError(t, c.PauseKind(t.Context(), "fed"))
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+	h.eventually("fed", "waits", inState(deltatype.ResourceStateScheduled))
+	close(informed)
+	h.eventually("fed", "unlisted", inState(deltatype.ResourceStateDeleted))
+	h.eventually("fed", "waits", inState(deltatype.ResourceStateDeleted))
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("fed", "listed").State)
+	require.Equal(t, deltatype.ResourceStateScheduled, h.row("fed", "live").State)
+}
+
+func TestASourceIsRefusedWhereItCannotBe(t *testing.T) {
+	t.Parallel()
+	var s source
+	controllers := delta.NewControllers()
+	require.ErrorContains(t, delta.AddSourceSafely[fed](controllers, s), `kind "fed": the kind has no controller`)
+	delta.AddController(controllers, fedController{})
+	require.ErrorContains(t, delta.AddSourceSafely[fed](controllers, nil), "the source is nil")
+	require.NoError(t, delta.AddSourceSafely[fed](controllers, s))
+	require.ErrorContains(t, delta.AddSourceSafely[fed](controllers, s), `has a source "test" already`)
+	delta.AddController(controllers, &controller[account]{})
+	require.ErrorContains(t, delta.AddSourceSafely[account](controllers, s), "its controller has an informer")
+}
+
+// A terminated workflow of a source is started again by the clients that run.
+func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	runs := make(chan struct{}, 10)
+	config := h.config(withSource(func(ctx context.Context, _ *delta.Feed) error {
+		runs <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	config.MaintenanceJobInterval = 500 * time.Millisecond
+	h.start(config)
+	<-runs
+	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
+	<-runs
+	found, err := h.Temporal.DescribeWorkflow(t.Context(), h.sourceWorkflow(), "")
+	require.NoError(t, err)
+	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.Status)
+}

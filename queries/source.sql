@@ -1,0 +1,66 @@
+-- Sources: what feeds the objects of a kind from where they are kept.
+
+-- name: ClaimSource :one
+-- Begins a run. What earlier ones still write is refused from here on.
+INSERT INTO delta_source AS s (kind, name, epoch, runner) VALUES (@kind, @name, 1, @runner)
+ON CONFLICT (kind, name) DO UPDATE SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now()
+RETURNING s.epoch, s.position, s.failures;
+
+-- name: RenewSource :execrows
+-- Says that a run goes on. One that has lasted for a while has got over why earlier ones ended.
+UPDATE delta_source
+SET seen_at = now(),
+    failures = CASE WHEN started_at < now() - @well_after::interval THEN 0 ELSE failures END,
+    error = CASE WHEN started_at < now() - @well_after::interval THEN NULL ELSE error END
+WHERE kind = @kind AND name = @name AND epoch = @epoch;
+
+-- name: AdvanceSource :execrows
+-- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun.
+UPDATE delta_source SET seen_at = now(), written_at = now(), position = coalesce(sqlc.narg('position'), position)
+WHERE kind = @kind AND name = @name AND epoch = @epoch;
+
+-- name: FailSource :execrows
+UPDATE delta_source SET failures = failures + 1, failed_at = now(), error = @error::text
+WHERE kind = @kind AND name = @name AND epoch = @epoch;
+
+-- name: ListSources :many
+SELECT sqlc.embed(s), (s.seen_at < now() - @silent_after::interval)::boolean AS silent FROM delta_source s ORDER BY s.kind, s.name;
+
+-- name: CountFailingSources :many
+-- How many sources of each kind do not run: their latest run has failed, or nothing has been heard of one for a while.
+SELECT kind, count(*) FILTER (WHERE error IS NOT NULL OR seen_at < now() - @silent_after::interval) AS failing
+FROM delta_source GROUP BY kind ORDER BY kind;
+
+-- name: IsDeletionApproved :one
+-- Reports whether somebody has approved the deletions that listings of a kind ask for.
+SELECT EXISTS (SELECT FROM delta_withheld WHERE kind = @kind AND shard = '' AND decision = 'approved');
+
+-- name: DeleteGone :many
+-- Anything -> deleted, as DeleteResources, for objects that a source says are gone. The cause is that of a listing: what is there again comes back.
+WITH chosen AS MATERIALIZED (
+    SELECT d.id, delta_unfinalized(d.kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
+    WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND d.state <> 'deleted'
+    ORDER BY d.object_id
+    FOR NO KEY UPDATE
+)
+UPDATE delta_resource r
+SET state = 'deleted',
+    cause = 'unlisted',
+    finalized = c.finalized,
+    generation = r.generation + 1,
+    generation_at = now(),
+    carrier = NULL,
+    synced_generation = r.generation + 1,
+    attempt = 0,
+    snoozes = 0,
+    synced_at = now(),
+    change_xid = CASE WHEN @logs::boolean THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
+    written_by = pg_current_xact_id(),
+    due_at = now() + CASE WHEN c.finalized IS FALSE THEN '0' ELSE delta_retention('deleted', (SELECT n FROM delta_namespace n WHERE n.name = r.namespace), '0', '0', @default_retention::interval) END,
+    dispatch_at = now(),
+    queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
+FROM chosen c
+WHERE r.id = c.id
+RETURNING sqlc.embed(r),
+    CASE WHEN @logs::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
+        c.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id;
