@@ -312,13 +312,14 @@ func (h *harness) workTogether(ctx context.Context, r *deltatype.ResourceRow) er
 	}
 }
 
-// noteCounts has the database note the calls of limit keys as they are counted against the rate: when the statement began, and when the next call may
-// begin after it.
+// noteCounts has the database note the calls of limit keys as they are counted against the rate, 0.25 seconds each: when the statement began, how many it
+// counted, and when the next call may begin after them.
 func (h *harness) noteCounts() {
 	h.t.Helper()
-	h.exec(`CREATE TABLE counted (limit_key text, began timestamptz, next_call_at timestamptz);
+	h.exec(`CREATE TABLE counted (limit_key text, began timestamptz, calls integer, next_call_at timestamptz);
 		CREATE FUNCTION note_count() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO counted VALUES (NEW.limit_key, now(), NEW.next_call_at);
+			INSERT INTO counted VALUES (NEW.limit_key, now(),
+				round(extract(epoch FROM NEW.next_call_at - greatest(OLD.next_call_at, now())) / 0.25), NEW.next_call_at);
 			RETURN NULL;
 		END $$;
 		CREATE TRIGGER notes_counts AFTER UPDATE ON delta_key FOR EACH ROW
@@ -349,14 +350,14 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 		h.eventually(mode.kind, fmt.Sprint(i), synced(1))
 	}
 	require.Greater(t, h.count("SELECT count(DISTINCT pid) FROM calls"), 1, "several processes have called Work")
-	const order = "row_number() OVER (PARTITION BY limit_key ORDER BY "
-	require.Zero(t, h.count(`SELECT count(*) FROM (SELECT limit_key, attempted_at, `+order+`attempted_at) AS n FROM delta_resource) call
+	require.Zero(t, h.count(`SELECT count(*) FROM (
+			SELECT limit_key, attempted_at, row_number() OVER (PARTITION BY limit_key ORDER BY attempted_at) AS n FROM delta_resource) call
 		WHERE attempted_at < (SELECT min(began) FROM counted c WHERE c.limit_key = call.limit_key) + (n - 1) * interval '0.25 seconds'`),
 		"12 calls of a key, four a second")
-	require.Zero(t, h.count(`SELECT count(*) FROM (SELECT limit_key, next_call_at, `+order+`next_call_at) AS n FROM counted) c
+	require.Zero(t, h.count(`SELECT count(*) FROM (SELECT limit_key, next_call_at, sum(calls) OVER (PARTITION BY limit_key ORDER BY next_call_at) AS n FROM counted) c
 		WHERE n < (SELECT count(*) FROM delta_resource r WHERE r.limit_key = c.limit_key AND r.attempted_at < c.next_call_at)`),
 		"until the time of the next call, no more calls than were counted")
-	t.Logf("%d calls were counted for 24", h.count("SELECT count(*) FROM counted"))
+	t.Logf("%d calls were counted for 24", h.count("SELECT sum(calls) FROM counted"))
 }
 
 // Three processes take slots of a few keys, one of which dies with what it has. The oracle counts living claims in the database.

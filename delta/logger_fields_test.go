@@ -177,7 +177,7 @@ func testFailedPass(t *testing.T, hashed bool) {
 	first := passes[len(passes)-1]
 	require.GreaterOrEqual(t, first.Listed, int64(3))
 	require.True(t, logs.has("level=WARN", "a pass of the informer failed", "kind=mirror ", "workflow_id="+first.WorkflowID+" ", "run_id="+first.RunID+" ",
-		"attempt=1 ", "trigger=request ", fmt.Sprintf("listed=%d new=%d changed=%d unchanged=%d stale=%d refused=%d deleted=0 withheld=0 ",
+		"attempt=1 ", "trigger=request ", fmt.Sprintf("listed=%d new=%d changed=%d unchanged=%d stale=%d refused=%d unkept=0 deleted=0 withheld=0 ",
 			first.Listed, first.New, first.Changed, first.Unchanged, first.Stale, first.Refused), "took=", errBoom.Error()), logs.String())
 	// The SDK has answered Temporal, and written its own line before.
 	<-failures

@@ -55,7 +55,7 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	h := newHarness(t)
 	pages := make(chan delta.FeedPage)
 	positions := make(chan string, 10)
-	c := h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+	config := h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
 		positions <- feed.Position()
 		for {
 			select {
@@ -67,7 +67,9 @@ func TestASourceFeedsItsKind(t *testing.T) {
 				return ctx.Err()
 			}
 		}
-	})))
+	}))
+	config.Kinds = map[string]delta.ObjectSettings{"fed": {Log: true}}
+	c := h.start(config)
 	require.Empty(t, <-positions)
 	// The last word on each object counts, and one that breaks a rule stops no other.
 	pages <- delta.FeedPage{Position: "1", Changes: []delta.FeedChange{
@@ -94,15 +96,19 @@ func TestASourceFeedsItsKind(t *testing.T) {
 	refused, err = c.Refused(t.Context(), "fed")
 	require.NoError(t, err)
 	require.Len(t, refused, 1)
+	changes, err := c.ResourceChanges(t.Context(), "fed", "ann", 0, 0)
+	require.NoError(t, err)
+	require.Len(t, changes, 2)
+	require.Equal(t, delta.ChangeDeleted, changes[0].Type)
+	require.Contains(t, string(changes[0].Before), "new")
 
 	// Temporal was wiped: another run begins, with the position.
 	require.NoError(t, h.Temporal.TerminateWorkflow(t.Context(), h.sourceWorkflow(), "", "the test wipes it"))
-	config := h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+	h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
 		positions <- feed.Position()
 		<-ctx.Done()
 		return ctx.Err()
-	}))
-	h.start(config)
+	})))
 	require.Equal(t, "2", <-positions)
 }
 

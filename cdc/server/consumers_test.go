@@ -282,19 +282,20 @@ func TestAConsumerThatIsRemovedDoesNotHoldTheSlot(t *testing.T) {
 	require.Equal(t, websocket.StatusCode(4404), b.ends("unknown_consumer"))
 	h.confirmed(h.s, m.LSN)
 	h.stop()
+	token := a.newest(m.Resume)
 	h.start(nil) // it is forgotten for good
 	require.Len(t, decode[sharedSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body).Consumers, 1)
 
 	for query, want := range map[string]string{
 		"": "409 consumer_needed", "?consumer=b&resync=true": "404 unknown_consumer", "?consumer=a": "400 bad_resume", "?consumer=a&resync=x": "400 invalid", "?resync=true": "400 invalid",
-		"?consumer=a&resume=" + strings.Replace(m.Resume, "@", "@x", 1):    "410 resync_needed",
-		"?consumer=a&resume=FFFFFFFF/0@" + strings.Split(m.Resume, "@")[1]: "410 resync_needed",
+		"?consumer=a&resume=" + strings.Replace(token, "@", "@x", 1):    "410 resync_needed",
+		"?consumer=a&resume=FFFFFFFF/0@" + strings.Split(token, "@")[1]: "410 resync_needed",
 	} {
 		r := h.do("GET", at+query, "", "Accept", "text/event-stream")
 		require.Equal(t, want, fmt.Sprint(r.status, " ", r.code()), query)
 	}
-	h.dial(at + "?consumer=a&resume=" + m.Resume)
-	r := h.do("GET", at+"?consumer=a&resume="+m.Resume, "", "Accept", "text/event-stream")
+	h.dial(at + "?consumer=a&resume=" + token)
+	r := h.do("GET", at+"?consumer=a&resume="+token, "", "Accept", "text/event-stream")
 	require.Equal(t, "409 busy", fmt.Sprint(r.status, " ", r.code()))
 	for _, wrong := range []string{"", `"A"`, `"a","a"`, `"` + strings.Repeat("x", 64) + `"`} {
 		if wrong != "" {
@@ -307,4 +308,42 @@ func TestAConsumerThatIsRemovedDoesNotHoldTheSlot(t *testing.T) {
 		r := h.do("PUT", "/v2/slots/nowhere/consumers/b", "")
 		return fmt.Sprint(r.status, " ", r.code())
 	}())
+}
+
+// What a consumer wants nothing of does not make its latest token useless before it was given another one.
+func TestATokenOfAConsumerHoldsWhileOthersAreServed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
+	h.Exec(accounts, `create table other (id int primary key)`)
+	made := h.slot(h.s, `"tables":["public.account","public.other"],"snapshot":false,"consumers":["a","b"]`)
+	at := "/v2/slots/" + h.s + "/stream"
+	a, b := h.dial(at+"?tables=public.account&consumer=a&resume="+made.Resume), h.dial(at+"?consumer=b&resume="+made.Resume)
+	h.Exec(`insert into account (id) values (1)`)
+	m := a.read()
+	a.ack(m.LSN)
+	b.ack(b.read().LSN)
+	for id := range 5 {
+		h.Exec(fmt.Sprintf(`insert into other values (%d)`, id))
+		b.ack(b.read().LSN)
+	}
+	h.confirmed(h.s, m.LSN)
+	h.stop()
+	h.start(nil)
+	again := h.dial(at + "?tables=public.account&consumer=a&resume=" + m.Resume)
+	h.Exec(`insert into account (id) values (2)`)
+	require.Equal(t, []float64{2}, again.read().ids())
+}
+
+// newest reads to the end of the connection, and returns the latest token.
+func (c *client) newest(token string) string {
+	c.h.t.Helper()
+	for {
+		m, err := c.any()
+		if err != nil {
+			return token
+		}
+		if m.Resume != "" {
+			token = m.Resume
+		}
+	}
 }

@@ -54,6 +54,10 @@ type session struct {
 	queue     []cdc.LSN     // transactions that were sent and not acknowledged
 	passed    cdc.LSN       // the last one that was read, sent or not; zero before the first
 	last      cdc.LSN       // the last one that was acknowledged
+	// unnamed is the latest transaction of which a consumer wants nothing; named is the one that the latest position had, and kept that of the position
+	// before. The consumer has had a heartbeat's time to keep that token, so it counts as acknowledged. If it did sooner, a consumer that comes back with
+	// its former token would have to resync: a fan-out refuses tokens behind an acknowledgement, because a consumer that was cut gives such a token, too.
+	unnamed, named, kept cdc.LSN
 	// confirmed is what the stream is to be told of soon: each time costs a message to Postgres.
 	confirmed cdc.LSN
 	soon      bool
@@ -223,10 +227,29 @@ func (s *session) known(end cdc.LSN) (bool, error) {
 func (s *session) pass(end cdc.LSN) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.passed = end
-	if len(s.queue) == 0 {
+	s.passed, s.unnamed = end, end
+	if len(s.queue) == 0 && s.consumer == "" {
 		s.confirm(end)
 	}
+}
+
+// keep notes, with mu held, that a position is about to be named to a consumer, and confirms the one before.
+func (s *session) keep() {
+	if s.consumer == "" {
+		return
+	}
+	s.kept, s.named = s.named, s.unnamed
+	if len(s.queue) == 0 && s.kept > max(s.last, s.confirmed) {
+		s.confirm(s.kept)
+	}
+}
+
+// unwanted is the end of what the client wants nothing of, behind what it has acknowledged, with mu held.
+func (s *session) unwanted() cdc.LSN {
+	if s.consumer != "" {
+		return s.kept
+	}
+	return s.passed
 }
 
 // confirm has the stream told, with mu held. Several at a time are told of as one.
@@ -268,7 +291,7 @@ func (s *session) ack(lsn cdc.LSN) error {
 	}
 	end := lsn
 	if i+1 == len(s.queue) {
-		end = max(end, s.passed) // of what follows, the client wants nothing
+		end = max(end, s.unwanted())
 	}
 	s.confirm(end)
 	s.queue, s.last = s.queue[i+1:], lsn
@@ -285,6 +308,7 @@ func (s *session) ack(lsn cdc.LSN) error {
 func (s *session) tell() error {
 	s.mu.Lock()
 	passed, last, waiting := s.passed, s.last, len(s.queue)
+	s.keep()
 	s.mu.Unlock()
 	token := ""
 	e := newEncoder(nil)

@@ -40,6 +40,7 @@ var remedies = map[string]struct {
 	"EndSnoozeOfNamespace":  {remedy.EndSnoozeOfNamespace(oddKind), 1},
 	"RaiseMaxWorkers":       {strings.Replace(remedy.RaiseMaxWorkers(oddKind), " N", " 7", 1), 1},
 	"SeePasses":             {remedy.SeePasses(oddKind), 1},
+	"ListShardless":         {remedy.ListShardless(oddKind), 1},
 	"CorrectStale":          {remedy.CorrectStale(oddKind), 1},
 	"CorrectRefused":        {remedy.CorrectRefused(oddKind), 1},
 	"UnderstandObjects":     {remedy.UnderstandObjects(oddKind), 1},
