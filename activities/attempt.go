@@ -223,13 +223,12 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 
 // takeWithSlot claims a row, if it has a slot of its limit key, when its call may begin.
 func (e *execution) takeWithSlot(ctx context.Context, ref Ref, id int64) ([]*claimed, error) {
-	asked := time.Now()
 	sets, err := e.takeSlots(ctx, ref.Kind, []int64{id})
 	if err != nil {
 		return nil, fmt.Errorf("taking a slot of the limit key of %s: %w", ref, err)
 	}
 	last := sets[len(sets)-1]
-	if len(last.ids) == 0 || !e.awaitCall(last, asked) {
+	if len(last.ids) == 0 || !e.awaitCall(last) {
 		return nil, nil
 	}
 	rows, err := e.take(ctx, ref.Kind, last.ids)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // feeder hands what was claimed to Work.
@@ -25,7 +24,7 @@ type feeder struct {
 // takeAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
 // but for those of namespaces that are full, and what could not be claimed.
 func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
-	asked, withheld := time.Now(), len(ids)
+	withheld := len(ids)
 	sets, err := f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
 		return nil, fmt.Errorf("taking slots of the limit keys of members of %s: %w", f.in.WorkflowID, err)
@@ -40,7 +39,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 		if len(one.ids) == 0 {
 			continue
 		}
-		if !f.awaitCall(one, asked) {
+		if !f.awaitCall(one) {
 			return missing, errLeft
 		}
 		left, err := f.claimAndHand(ctx, one.ids, &handed)

@@ -19,10 +19,12 @@ type KeyLimits struct {
 // callStep is within what time claims may come together that wait for the rates of their limit keys.
 const callStep = 10 * time.Millisecond
 
-// claimSet is a set of rows that may be claimed after a while.
+// claimSet is a set of rows that may be claimed after a while, from the answer of the database on. When it was asked counts for nothing: it may wait for
+// the lock of a key, and decides after that.
 type claimSet struct {
-	ids   []int64
-	after time.Duration
+	ids      []int64
+	after    time.Duration
+	answered time.Time
 }
 
 // takeSlots gives rows that are about to be claimed slots of their limit keys, and returns those that may be claimed, in the order of their sets:
@@ -46,11 +48,11 @@ func (e *execution) takeSlots(ctx context.Context, kind string, ids []int64) (se
 	if e.Keys.Rated || len(rows) > 0 {
 		e.dispatchSoon() // it reads when the next row of a key may be called
 	}
-	return claimSets(ids, rows), nil
+	return claimSets(ids, rows, time.Now()), nil
 }
 
 // claimSets orders rows by when they may be claimed, and leaves those out that wait for a slot. What is not among them may be claimed at once.
-func claimSets(ids []int64, rows []db.TakeSlotsRow) []claimSet {
+func claimSets(ids []int64, rows []db.TakeSlotsRow, answered time.Time) []claimSet {
 	late := make([]int64, len(rows))
 	for i, row := range rows {
 		late[i] = row.ID
@@ -67,17 +69,17 @@ func claimSets(ids []int64, rows []db.TakeSlotsRow) []claimSet {
 			last.ids = append(last.ids, row.ID)
 			continue
 		}
-		sets = append(sets, claimSet{[]int64{row.ID}, after})
+		sets = append(sets, claimSet{[]int64{row.ID}, after, answered})
 	}
 	return sets
 }
 
-// awaitCall waits until rows may be claimed, counted from since. It is false where the worker stops before.
-func (e *execution) awaitCall(one claimSet, since time.Time) bool {
+// awaitCall waits until rows may be claimed. It is false where the worker stops before.
+func (e *execution) awaitCall(one claimSet) bool {
 	if one.after == 0 {
 		return true
 	}
-	return sleep(e.base, time.Until(since.Add(one.after)))
+	return sleep(e.base, time.Until(one.answered.Add(one.after)))
 }
 
 // without are ids that are not among others.

@@ -42,6 +42,7 @@ func (s *snoozing) fill(opts *delta.InformOpts, add ...func(*delta.Controllers))
 	s.begun, s.says = make(chan string, 100), make(chan error)
 	config := s.config(append(add, s.controller(s.work))...)
 	config.ResourceWorkTimeout = 10 * patience
+	config.Kinds = map[string]delta.ObjectSettings{s.kind: {HeartbeatTimeout: patience}} // no claim is lost by a stall, as that is another call
 	c := s.start(config)
 	s.inform(c, opts, names("r", 30)...)
 	for range 8 {
