@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,40 +94,43 @@ func (e *engine) restore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*e.client.config.ResourceCleanerTimeout)
 	defer cancel()
 	e.started = true
-	if err := db.New().SweepClaims(ctx, e.client.pool, claimsKept); err != nil {
-		return fmt.Errorf("removing old renewals of claims: %w", err)
-	}
-	if err := db.New().SweepKeys(ctx, e.client.pool, keysKept); err != nil {
-		return fmt.Errorf("removing limit keys that nothing uses: %w", err)
-	}
-	if err := db.New().SweepFigures(ctx, e.client.pool, figuresKept); err != nil {
-		return fmt.Errorf("removing old figures: %w", err)
-	}
-	if err := db.SweepListings(ctx, e.client.pool, activities.ListingsKept); err != nil {
-		return fmt.Errorf("removing what passes have listed that did not end: %w", err)
-	}
-	if err := db.SweepStale(ctx, e.client.pool, staleKept); err != nil {
-		return fmt.Errorf("forgetting stale objects that are no longer listed: %w", err)
-	}
-	if err := e.maintainChangeLog(ctx); err != nil {
-		return err
-	}
-	if err := e.sweepDeliveries(ctx); err != nil {
-		return fmt.Errorf("removing deliveries that have expired: %w", err)
-	}
+	return errors.Join(e.repair(ctx), e.sweep(ctx))
+}
+
+// repair starts again what is missing in Temporal.
+func (e *engine) repair(ctx context.Context) error {
 	if err := e.holdPrefix(ctx); err != nil {
 		return err
 	}
 	if !e.attributes.Load() {
 		e.attributes.Store(e.ensureAttributes(ctx))
 	}
+	var errs []error
 	for _, kind := range e.client.config.Controllers.kinds() {
-		if err := e.schedule(ctx, kind, true); err != nil {
-			return err
-		}
-		if err := e.keepSources(ctx, kind); err != nil {
-			return err
+		errs = append(errs, e.schedule(ctx, kind, true), e.keepSources(ctx, kind))
+	}
+	return errors.Join(errs...)
+}
+
+// sweep removes what is not needed any more. What fails keeps nothing else from being removed; the log of changes, which may be large, comes last.
+func (e *engine) sweep(ctx context.Context) error {
+	q, pool := db.New(), e.client.pool
+	var errs []error
+	for _, step := range []struct {
+		doing string
+		sweep func() error
+	}{
+		{"removing old renewals of claims", func() error { return q.SweepClaims(ctx, pool, claimsKept) }},
+		{"removing limit keys that nothing uses", func() error { return q.SweepKeys(ctx, pool, keysKept) }},
+		{"removing old figures", func() error { return q.SweepFigures(ctx, pool, figuresKept) }},
+		{"removing what passes have listed that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
+		{"forgetting stale objects that are no longer listed", func() error { return db.SweepStale(ctx, pool, staleKept) }},
+		{"removing deliveries that have expired", func() error { return e.sweepDeliveries(ctx) }},
+		{"looking after the log of changes", func() error { return e.maintainChangeLog(ctx) }},
+	} {
+		if err := step.sweep(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", step.doing, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

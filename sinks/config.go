@@ -16,7 +16,7 @@ const (
 	Block Policy = "block"
 	// SetAside gives the message to [Config.SetAside], and goes on with the next one of its key.
 	SetAside Policy = "set_aside"
-	// Stop ends [Relay.Run] with a [*DeliveryError]. The message comes again when the relay is started again.
+	// Stop ends [Relay.Run] with a [*DeliveryError]. The message comes again from the next source, in another relay.
 	Stop Policy = "stop"
 )
 
@@ -37,6 +37,9 @@ type Config struct {
 	Parallelism int
 	// Window is how many messages may be read and not confirmed. They are kept in memory. Default: 10,000; at least BatchSize.
 	Window int
+	// WindowBytes bounds the bodies of these messages: no more is read while they have as many bytes. The last page that was read comes on top.
+	// Default: 64 MiB.
+	WindowBytes int
 	// ShortestRetry and LongestRetry bound the delay before a message is tried again. It doubles with each attempt. Defaults: 100
 	// milliseconds, 30 seconds.
 	ShortestRetry, LongestRetry time.Duration
@@ -62,6 +65,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.BatchSize, 500)
 	setDefault(&c.Parallelism, 2)
 	setDefault(&c.Window, max(10_000, c.BatchSize))
+	setDefault(&c.WindowBytes, 64<<20)
 	setDefault(&c.ShortestRetry, 100*time.Millisecond)
 	setDefault(&c.LongestRetry, max(30*time.Second, c.ShortestRetry))
 	setDefault(&c.Undeliverable, Block)
@@ -92,6 +96,7 @@ func (c Config) validate() error {
 		{"BatchSize", c.BatchSize, c.BatchSize < 1, "must be positive"},
 		{"Parallelism", c.Parallelism, c.Parallelism < 1, "must be positive"},
 		{"Window", c.Window, c.Window < c.BatchSize, fmt.Sprintf("must be at least BatchSize, %d", c.BatchSize)},
+		{"WindowBytes", c.WindowBytes, c.WindowBytes < 1, "must be positive"},
 		{"ShortestRetry", c.ShortestRetry, c.ShortestRetry < 0, "must be positive"},
 		{"LongestRetry", c.LongestRetry, c.LongestRetry < c.ShortestRetry, fmt.Sprintf("must be at least ShortestRetry, %s", c.ShortestRetry)},
 		{"MaxAttempts", c.MaxAttempts, c.MaxAttempts < 0, "must not be negative"},

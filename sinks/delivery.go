@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 )
@@ -91,6 +92,10 @@ func (r *Relay) call(ctx context.Context, messages []Message) (errs []error) {
 
 // judge decides what becomes of a message after an attempt.
 func (r *Relay) judge(ctx context.Context, t *task, err error) {
+	if errors.Is(err, ErrNotTried) {
+		t.verdict, t.err = retried, err
+		return
+	}
 	t.entry.attempts++
 	if err == nil {
 		t.verdict = finished

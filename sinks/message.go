@@ -62,6 +62,9 @@ func FailAll(n int, err error) []error {
 	return errs
 }
 
+// ErrNotTried is a Sink's error for a message that it had no time to send: that is no attempt.
+var ErrNotTried = errors.New("sinks: there was no time to try")
+
 // Permanent marks an error that will be the same at each further attempt: a message that is refused, or a source that is gone. It returns nil
 // for nil.
 func Permanent(err error) error {

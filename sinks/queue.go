@@ -12,6 +12,7 @@ import (
 type queue struct {
 	entries  []*entry // in the order of the source
 	behind   []*entry // those of entries that wait for a barrier, which is the first of them
+	bytes    int      // of the bodies of entries
 	lanes    map[string]*lane
 	ready    []*lane
 	delayed  delayedLanes
@@ -21,6 +22,7 @@ type queue struct {
 // entry is one message on its way.
 type entry struct {
 	message     Message
+	bytes       int // of the body as it was read
 	transformed bool
 	blocked     bool // a policy has blocked it, which was logged
 	attempts    int
@@ -45,6 +47,8 @@ func (q *queue) add(messages []Message) {
 	for _, m := range messages {
 		e := &entry{message: m}
 		q.entries = append(q.entries, e)
+		q.bytes += len(m.Body)
+		e.bytes = len(m.Body)
 		q.behind = append(q.behind, e)
 	}
 	q.pass()
@@ -118,6 +122,7 @@ func (q *queue) delay(l *lane, now time.Time, err error) {
 func (q *queue) confirmable() (position any, found bool) {
 	n := 0
 	for n < len(q.entries) && q.entries[n].done {
+		q.bytes -= q.entries[n].bytes
 		n++
 	}
 	if n == 0 {

@@ -11,13 +11,14 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ErrRunning is returned by [Relay.Run] while the relay runs already.
-var ErrRunning = errors.New("sinks: the relay is running")
+// ErrStarted is returned by [Relay.Run] when it was called before.
+var ErrStarted = errors.New("sinks: the relay was started before; make another one, with another source")
 
-// Relay takes messages from a Source to a Sink. Stats may be called at any time; Run runs once at a time.
+// Relay takes messages from a Source to a Sink. Stats may be called at any time, and Run once: what was read and not confirmed is lost to a Source that
+// goes on, so another relay needs a Source that begins behind the last confirmed message, such as that of a new [cdc.Stream].
 type Relay struct {
 	config  Config
-	running atomic.Bool
+	started atomic.Bool
 	log     failureLog
 
 	mu    sync.Mutex
@@ -34,13 +35,12 @@ func NewRelay(config Config) (*Relay, error) {
 }
 
 // Run delivers messages until the context ends, and returns nil then. Deliveries that run at that time are waited for, up to
-// [Config.DeliveryTimeout], and confirmed. It returns a permanent error of the source, [ErrRunning], or with the policy [Stop] a
+// [Config.DeliveryTimeout], and confirmed. It returns a permanent error of the source, [ErrStarted], or with the policy [Stop] a
 // [*DeliveryError].
 func (r *Relay) Run(ctx context.Context) error {
-	if !r.running.CompareAndSwap(false, true) {
-		return ErrRunning
+	if !r.started.CompareAndSwap(false, true) {
+		return ErrStarted
 	}
-	defer r.running.Store(false)
 	reading, stopReading := context.WithCancel(ctx)
 	l := &loop{
 		Relay: r, queue: newQueue(func() *backoff.Backoff { return backoff.New(r.config.ShortestRetry, r.config.LongestRetry) }),
@@ -50,8 +50,13 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	var reader sync.WaitGroup
 	reader.Go(func() { l.read(reading) })
-	defer reader.Wait()
-	defer stopReading()
+	defer func() {
+		stopReading()
+		reader.Wait()
+		if s, found := r.config.Source.(*streamSource); found {
+			s.leave()
+		}
+	}()
 	return l.run(ctx, stopReading)
 }
 
@@ -140,7 +145,7 @@ func (l *loop) dispatch() {
 // ask returns the channel to ask the reader on, nil while it has been asked or the window is full.
 func (l *loop) ask(stopping bool) (chan<- int, int) {
 	room := l.config.Window - len(l.queue.entries)
-	if stopping || l.asked || room <= 0 {
+	if stopping || l.asked || room <= 0 || l.queue.bytes >= l.config.WindowBytes {
 		return nil, 0
 	}
 	return l.limits, min(room, l.config.BatchSize)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -312,6 +313,50 @@ func TestAWindowBoundsWhatIsRead(t *testing.T) {
 	source.mu.Lock()
 	require.Equal(t, 10, source.next)
 	source.mu.Unlock()
+}
+
+func TestAWindowBoundsBytesToo(t *testing.T) {
+	t.Parallel()
+	messages := make([]sinks.Message, 50)
+	for i := range messages {
+		messages[i] = sinks.Message{Key: fmt.Sprint(i), Body: make([]byte, 100)}
+	}
+	source := newList(messages...)
+	var healed atomic.Bool
+	sink := &recorder{fail: func(m sinks.Message) error {
+		if m.Key == "0" && !healed.Load() {
+			return errors.New("not now")
+		}
+		return nil
+	}}
+	config := quick(source, sink)
+	config.BatchSize, config.WindowBytes = 2, 1000
+	relay, _ := start(t, config)
+	until(t, func() bool { return len(sink.ids()) == 9 && relay.Stats().Full && relay.Stats().Waiting == 1 })
+	source.mu.Lock()
+	require.Equal(t, 10, source.next)
+	source.mu.Unlock()
+	healed.Store(true)
+	until(t, source.isConfirmed(50))
+}
+
+// What the sink had no time for is no attempt; and a relay runs once, because its source has gone on.
+func TestWhatIsNotTriedIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	left := 10
+	source, sink := newList(sinks.Message{}), &recorder{fail: func(sinks.Message) error {
+		if left--; left > 0 {
+			return sinks.ErrNotTried
+		}
+		return nil
+	}}
+	config := quick(source, sink)
+	config.MaxAttempts, config.Undeliverable = 1, sinks.Stop
+	relay, stop := start(t, config)
+	until(t, source.isConfirmed(1))
+	require.NoError(t, stop())
+	require.Zero(t, relay.Stats().Failed)
+	require.ErrorIs(t, relay.Run(t.Context()), sinks.ErrStarted)
 }
 
 func TestASourceThatFailsIsAskedAgain(t *testing.T) {

@@ -18,7 +18,7 @@ type Stats struct {
 	Unconfirmed int
 	// Waiting is how many keys, or messages without a key, wait for their next attempt.
 	Waiting int
-	// Full reports whether [Config.Window] keeps the relay from reading further.
+	// Full reports whether [Config.Window] or [Config.WindowBytes] keeps the relay from reading further.
 	Full bool
 	// Oldest is the time of the oldest message that is not finished: the lag of what has been read. It is zero if there is none.
 	Oldest time.Time
@@ -45,7 +45,7 @@ func (l *loop) publish() {
 	if len(l.queue.entries) > 0 {
 		oldest = l.queue.entries[0].message.Time
 	}
-	full := len(l.queue.entries) >= l.config.Window
+	full := len(l.queue.entries) >= l.config.Window || l.queue.bytes >= l.config.WindowBytes
 	becameFull := false
 	l.count(func(s *Stats) {
 		becameFull = full && !s.Full && len(l.queue.delayed) > 0

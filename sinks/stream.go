@@ -22,11 +22,14 @@ const HeaderNewKey = "new_key"
 //
 // The slot moves when all messages of a transaction are finished, so Postgres keeps its log while a message is blocked.
 func Stream(stream *cdc.Stream, config StreamConfig) Source {
-	return &streamSource{stream: stream, keys: config.Keys}
+	return &streamSource{stream: stream, name: config.Name, keys: config.Keys}
 }
 
 // StreamConfig is what [Stream] can be told. The zero value is useful.
 type StreamConfig struct {
+	// Name begins the ids of messages. Give each stream of a database its own where several go to one receiver, which otherwise takes changes of one
+	// transaction in two streams for the same: the name of the slot will do. Default: none.
+	Name string
 	// Keys names the columns that identify a row, for tables by schema.table. They must belong to the replica identity. Default: the columns
 	// of the replica identity. For a table whose replica identity is FULL these are all columns, which change: without Keys such a table is
 	// one key, so that its changes are delivered one after another.
@@ -35,6 +38,7 @@ type StreamConfig struct {
 
 type streamSource struct {
 	stream *cdc.Stream
+	name   string
 	keys   map[string][]string
 
 	// Of Next.
@@ -116,6 +120,13 @@ func (s *streamSource) advance() error {
 	return nil
 }
 
+// leave ends the reading of the current transaction.
+func (s *streamSource) leave() {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
 // passEmpty lets the slot follow a transaction without changes, if no message waits.
 func (s *streamSource) passEmpty(end cdc.LSN) error {
 	s.mu.Lock()
@@ -180,6 +191,9 @@ func (s *streamSource) appendMessages(messages []Message, c *cdc.Change) []Messa
 // number gives a message its id and position. The id is the same if the transaction comes again.
 func (s *streamSource) number(m Message, last bool) Message {
 	m.ID = fmt.Sprintf("%s-%d", s.current.CommitLSN, s.index)
+	if s.name != "" {
+		m.ID = s.name + ":" + m.ID
+	}
 	s.index++
 	m.Position = s.position(last)
 	return m

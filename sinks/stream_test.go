@@ -44,7 +44,7 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 		`create table note (text text)`, `alter table note replica identity full`)
 	published(t, d)
 	sink := &recorder{}
-	start(t, quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{}), sink))
+	start(t, quick(sinks.Stream(openStream(t, d), sinks.StreamConfig{Name: "slot"}), sink))
 	d.Exec(`insert into "Order" values ('a/b', 1, 1.50, true)`,
 		`update "Order" set total = null, paid = false`,
 		`update "Order" set id = 2`,
@@ -73,6 +73,7 @@ func TestChangesOfTablesAreDeliveredWithTheirKeys(t *testing.T) {
 		`insert public.note public.note {"kind":"insert","schema":"public","table":"note","key":{"text":"x"},"new":{"text":"x"}}`,
 		`message prefix  {"kind":"message","prefix":"prefix","content":"content"}`,
 	}, seen)
+	require.Regexp(t, `^slot:[0-9A-F]+/[0-9A-F]+-0$`, sink.accepted[0].ID)
 	require.Equal(t, map[string]string{sinks.HeaderNewKey: two}, sink.accepted[2].Headers)
 }
 

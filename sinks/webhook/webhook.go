@@ -11,6 +11,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -51,14 +52,14 @@ const (
 // secretPrefix marks a secret that is encoded, in Standard Webhooks.
 const secretPrefix = "whsec_"
 
-// longestAnswer bounds what is read of an answer, and how much of a refusal is repeated in errors.
-const longestAnswer = 1000
+// longestAnswer bounds what is read of an answer.
+const longestAnswer = 4 << 10
 
 // New returns a sink, or an [*sinks.InvalidError].
 func New(config Config) (sinks.Sink, error) {
 	s := &sink{config: config, now: time.Now}
 	if u, err := url.Parse(config.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, &sinks.InvalidError{Field: "URL", Value: config.URL, Rule: "must be an address with http or https and a host"}
+		return nil, &sinks.InvalidError{Field: "URL", Value: "hidden", Rule: "must be an address with http or https and a host"}
 	}
 	for i, secret := range config.Secrets {
 		key, err := decodeSecret(secret)
@@ -100,7 +101,14 @@ func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
 	free := make(chan struct{}, s.config.Concurrency)
 	var all sync.WaitGroup
 	for i, m := range messages {
-		free <- struct{}{}
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			errs[i] = sinks.ErrNotTried
+			continue
+		}
 		all.Go(func() {
 			defer func() { <-free }()
 			errs[i] = s.post(ctx, m)
@@ -118,14 +126,14 @@ func (s *sink) post(ctx context.Context, m sinks.Message) error {
 	s.addHeaders(request, m)
 	answer, err := s.config.Client.Do(request)
 	if err != nil {
-		return err
+		return withoutURL(request, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, longestAnswer))
+	_, _ = io.CopyN(io.Discard, answer.Body, longestAnswer) // so that the connection can be used again
 	if answer.StatusCode/100 == 2 {
 		return nil
 	}
-	return explain(answer, text, s.now())
+	return explain(answer, s.now())
 }
 
 func (s *sink) addHeaders(request *http.Request, m sinks.Message) {
@@ -167,10 +175,19 @@ func sign(key []byte, id, timestamp string, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// explain makes an error of an answer. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
+// withoutURL names the host only: addresses of webhooks often have secrets in their paths.
+func withoutURL(request *http.Request, err error) error {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return fmt.Errorf("posting to %s: %w", request.URL.Host, err)
+}
+
+// explain makes an error of an answer, whose body is left out, because it may repeat that of the message. Those that say that the message itself is wrong are permanent. A receiver that does not know the address
 // or the authorization may be mended, so these are tried again.
-func explain(answer *http.Response, text []byte, now time.Time) error {
-	err := fmt.Errorf("the receiver answered %s: %q", answer.Status, text)
+func explain(answer *http.Response, now time.Time) error {
+	err := fmt.Errorf("the receiver answered %s", answer.Status)
 	switch answer.StatusCode {
 	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
 		return sinks.Permanent(err)

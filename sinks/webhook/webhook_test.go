@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +54,7 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	made, err := New(Config{
-		URL: server.URL, Secrets: []string{"old", "new"}, Headers: http.Header{"authorization": {"Bearer x"}}, Concurrency: 2,
+		URL: server.URL + "/secret", Secrets: []string{"old", "new"}, Headers: http.Header{"authorization": {"Bearer x"}}, Concurrency: 2,
 	})
 	require.NoError(t, err)
 	errs := made.Deliver(t.Context(), []sinks.Message{
@@ -65,16 +66,40 @@ func TestMessagesArePostedAndAnswersAreRead(t *testing.T) {
 		{ID: "6"},
 	})
 	require.NoError(t, errs[0])
-	require.ErrorContains(t, errs[1], `answered 400 Bad Request: "no such field`)
+	require.ErrorContains(t, errs[1], "answered 400 Bad Request")
 	require.True(t, sinks.IsPermanent(errs[1]))
 	require.ErrorContains(t, errs[2], "302")
 	require.ErrorContains(t, errs[3], "429")
 	require.ErrorContains(t, errs[4], "EOF")
+	require.NotContains(t, errs[1].Error()+errs[4].Error(), "/secret")
+	require.NotContains(t, errs[1].Error(), "no such field")
 	require.NoError(t, errs[5])
 	for _, err := range errs[2:5] {
 		require.False(t, sinks.IsPermanent(err))
 	}
 	require.LessOrEqual(t, most.Load(), int32(2))
+}
+
+// A receiver that is slow gets no more messages than there is time for: the others were not tried.
+func TestMessagesThatThereIsNoTimeForAreNotTried(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	ctx, cancel := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		_, _ = io.ReadAll(r.Body) // so that the server notices that the client is gone
+		cancel()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	made, err := New(Config{URL: server.URL, Concurrency: 1})
+	require.NoError(t, err)
+	errs := made.Deliver(ctx, make([]sinks.Message, 5))
+	require.ErrorIs(t, errs[0], context.Canceled)
+	for _, err := range errs[1:] {
+		require.ErrorIs(t, err, sinks.ErrNotTried)
+	}
+	require.EqualValues(t, 1, requests.Load())
 }
 
 func TestRetryAfterIsReadInBothForms(t *testing.T) {
