@@ -29,7 +29,7 @@ func latencyFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 
 	count := b.scaled(100)
 	median := figure{
-		Name: "Inform to synced, median", Unit: "ms", AtMost: 1.5,
+		Name: "Inform to synced, median", Unit: "ms", AtMost: 0.9,
 		What: "Client.Inform until the row is seen synced, against starting a bare workflow until its activity ran; idle, one at a time",
 	}
 	p95 := median

@@ -57,7 +57,7 @@ func manyFigures(ctx context.Context, b *bench) ([]figure, error) {
 		return count, time.Since(began), err
 	}
 	f := figure{
-		Name: fmt.Sprintf("InformMany, %d new objects", count), Unit: "/s", AtLeast: 0.6,
+		Name: fmt.Sprintf("InformMany, %d new objects", count), Unit: "/s", AtLeast: 0.75,
 		What: "one Client.InformMany against one INSERT ... SELECT FROM unnest ... ON CONFLICT DO UPDATE",
 	}
 	f, err = compare(ctx, b.rounds, 1, f, inform, upsert)

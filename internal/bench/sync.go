@@ -87,7 +87,7 @@ func syncFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}
 	eagerly = true
 	eager := figure{
-		Name: "resources synced, beside an eager start", Unit: "/s",
+		Name: "resources synced, beside an eager start", Unit: "/s", AtLeast: 1.4,
 		What: "the same, against workflows that begin on the worker that starts them (EnableEagerStart), as those of new resources do",
 	}
 	eager, err = compare(ctx, b.rounds, syncTurns, eager, resources, bare)
