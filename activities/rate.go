@@ -80,7 +80,6 @@ func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
 	every := time.Duration(float64(time.Second) / l.rate)
 	if l.left == 0 {
 		n := max(int(math.Floor(l.rate*rateShare)), 1)
-		began := time.Now()
 		var wait time.Duration
 		err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
 			wait, err = l.ask(ctx, time.Duration(n)*every)
@@ -89,7 +88,7 @@ func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, fmt.Errorf("reserving calls of %s: %w", l.what, err)
 		}
-		l.left, l.next = n, began.Add(wait)
+		l.left, l.next = n, time.Now().Add(wait) // from the answer: the question may have waited for a connection
 	}
 	at := l.next
 	l.left--
