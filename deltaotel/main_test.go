@@ -97,7 +97,7 @@ func (o *observed) client(add func(*delta.Controllers), change func(*delta.Confi
 	if change != nil {
 		change(config)
 	}
-	client, err := delta.NewClient(o.Pool, config)
+	client, err := delta.NewClient(o.Env.Pool, config)
 	require.NoError(o.t, err)
 	require.NoError(o.t, client.Start(context.Background()))
 	o.t.Cleanup(func() {

@@ -107,7 +107,7 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 	}
 	carrier := func() (digits string) {
 		var packed string
-		require.NoError(t, o.Pool.QueryRow(t.Context(), "SELECT coalesce(carrier, '') FROM delta_resource").Scan(&packed))
+		require.NoError(t, o.Env.Pool.QueryRow(t.Context(), "SELECT coalesce(carrier, '') FROM delta_resource").Scan(&packed))
 		raw, err := base64.RawStdEncoding.DecodeString(packed) // a traceparent has its bytes in the row
 		require.NoError(t, err)
 		return hex.EncodeToString(raw)
@@ -125,7 +125,7 @@ func TestTheNewestInformOfAnObjectThatChangedIsTheParent(t *testing.T) {
 	require.Equal(t, newest, last.SpanContext().TraceID())
 	require.Equal(t, int64(2), value(last, "delta.generation"))
 	var syncs, generation int64
-	require.NoError(t, o.Pool.QueryRow(t.Context(), "SELECT sync_count, generation FROM delta_resource").Scan(&syncs, &generation))
+	require.NoError(t, o.Env.Pool.QueryRow(t.Context(), "SELECT sync_count, generation FROM delta_resource").Scan(&syncs, &generation))
 	require.Equal(t, int64(2), generation, "another span is no reason to call Work")
 
 	// What a command has synced again, no inform did.
@@ -145,7 +145,7 @@ func TestInformTxAndInformManyCarryTheirSpans(t *testing.T) {
 		delta.AddController(cs, &quicks{work: func(context.Context, *delta.Resource[quick]) error { return nil }})
 	}, nil)
 	ctx, caller := o.caller()
-	require.NoError(t, pgx.BeginFunc(ctx, o.Pool, func(tx pgx.Tx) error {
+	require.NoError(t, pgx.BeginFunc(ctx, o.Env.Pool, func(tx pgx.Tx) error {
 		_, err := o.InformTx(ctx, tx, quick{account{Name: "in a transaction"}}, nil)
 		return err
 	}))
