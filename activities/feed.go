@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,8 @@ type Feed struct {
 	position string
 	// known reports that the kind may have refused objects.
 	known bool
+	// writing reports that a page is being written, which holds the row of the source.
+	writing atomic.Bool
 	// listing is the complete listing that the source makes; nil for none.
 	listing *pass
 }
@@ -52,6 +55,8 @@ const feedTries = 10
 
 // Write writes a page in one transaction, with the position. Nothing of it is written if another run of the source has begun.
 func (f *Feed) Write(ctx context.Context, page FeedPage) error {
+	f.writing.Store(true)
+	defer f.writing.Store(false)
 	var w writtenPage
 	err := error(nil)
 	pauses := newLockedPauses()
@@ -91,6 +96,10 @@ type writtenPage struct {
 
 func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	f, q := w.feed, db.New()
+	// A client that is cut off from Postgres would keep the lock of the source's row, and so the next one waiting, until TCP gives up.
+	if _, err := tx.Exec(ctx, "SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)", fmt.Sprint(SourceSilence.Milliseconds())); err != nil {
+		return err
+	}
 	params := db.AdvanceSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch}
 	if w.page.Position != "" {
 		params.Position = &w.page.Position

@@ -139,9 +139,15 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 	}
 }
 
+// renew says that the run goes on. A page that is being written holds the row, perhaps for long, if it waits for a row that a user has locked: then Postgres
+// only has to answer, because the page is fenced by itself.
 func (f *Feed) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	if f.writing.Load() {
+		_, err := f.activities.Pool.Exec(ctx, "SELECT 1")
+		return err
+	}
 	renewed, err := db.New().RenewSource(ctx, f.activities.Pool, db.RenewSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, WellAfter: sourceWell})
 	if err == nil && renewed == 0 {
 		return errSourceTaken

@@ -30,6 +30,7 @@ func (p *page) put(id string, size int, change delta.FeedChange) {
 	}
 	p.bytes += size
 	if i, there := p.at[id]; there && id != "" {
+		change.Listed = change.Listed && p.changes[i].Listed // a change that came meanwhile is more than a row that is found
 		p.changes[i] = change
 		return
 	}

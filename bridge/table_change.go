@@ -79,6 +79,7 @@ func (r *tableRun[T]) addGone(ctx context.Context, relation *cdc.Relation, value
 func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) error {
 	values := fill(c.New, c.Old)
 	id, keyErr := r.mapping.keyID(c.Relation, values)
+	isNamed := keyErr == nil
 	if errors.Is(keyErr, errUnchanged) || errors.Is(keyErr, ErrNotObject) {
 		keyErr = nil // of a table whose identity are whole rows: the object says
 	}
@@ -96,7 +97,7 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	if err == nil {
 		id, err = objectID(object)
 	}
-	if old := before(c); old != nil && c.Kind == cdc.KindUpdate {
+	if old := before(c); old != nil && c.Kind == cdc.KindUpdate && (err == nil || isNamed || errors.Is(err, ErrNotObject)) { // otherwise it may be the same object
 		if former, err := r.mapping.keyID(c.Relation, old); err == nil && former != id {
 			r.page.put(former, len(former), delta.FeedChange{Gone: former})
 		}
@@ -106,11 +107,15 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	}
 	isListed := c.Kind == cdc.KindRead
 	switch {
+	case errors.Is(err, ErrNotObject) && isListed: // the end of the listing finds its resource, within the bounds of deletions
 	case errors.Is(err, ErrNotObject):
 		r.page.put(id, len(id), delta.FeedChange{Gone: id})
 	case err != nil && isWhole(err):
 		return r.passOver(ctx, err)
 	case err != nil:
+		if r.isReading && !isNamed {
+			r.unnamed++
+		}
 		r.page.put(id, len(id), delta.FeedChange{Listed: isListed, Refused: &delta.FeedRefusal{ID: id, Err: err}})
 	default:
 		r.page.put(id, sizeOf(values), delta.FeedChange{Listed: isListed, Object: object})

@@ -150,7 +150,7 @@ func (r *tableRun[T]) read(ctx context.Context, why string) error {
 		r.feed.AbortListing(ctx, err)
 		return err
 	}
-	r.isReading = true
+	r.isReading, r.unnamed = true, 0
 	return nil
 }
 
@@ -174,6 +174,14 @@ func (r *tableRun[T]) endReading(ctx context.Context) error {
 		return err
 	}
 	r.isReading = false
+	if r.unnamed > 0 {
+		// Their resources would be taken for ones that are gone.
+		err := fmt.Errorf("%d times a row cannot be mapped, and its key does not say which object it is: nothing is deleted", r.unnamed)
+		r.feed.AbortListing(ctx, err)
+		r.log.Warn("bridge: the table was read, and what it does not have any more is kept", "table", r.config.Schema+"."+r.config.Table, "error", err)
+		r.state.Read = r.again == ""
+		return r.write(ctx)
+	}
 	run, err := r.feed.EndListing(ctx)
 	if err != nil {
 		return err

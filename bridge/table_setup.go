@@ -47,7 +47,9 @@ type tableRun[T delta.Object] struct {
 	isReading bool
 	backfill  *cdc.Backfill
 	again     string
-	page      page
+	// unnamed counts rows that were listed and refused, of which it is not known whose objects they are.
+	unnamed int
+	page    page
 	// end is that of the last transaction of which all is in the page, or was written; acknowledged what the stream was told.
 	end, acknowledged cdc.LSN
 }

@@ -1,6 +1,7 @@
 package bridge_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -230,4 +231,51 @@ func TestRowsAreMappedByAFunction(t *testing.T) {
 
 	c = h.start(h.table(worker, byVersion(2)))
 	h.synced(c, worker, account{Number: 2, Plan: "free, by version 2"})
+}
+
+// A row whose object is not known may be that of any resource: none is taken for gone.
+func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `ALTER TABLE account REPLICA IDENTITY FULL`,
+		`INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	for n := range int64(20) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+	}
+	require.NoError(t, c.Stop(t.Context()))
+	h.exec(`UPDATE account SET plan = NULL WHERE number = 7`)
+	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) { config.Version = 2 }))
+	until(t, func() bool {
+		var n int
+		require.NoError(t, h.Pool.QueryRow(context.Background(), `SELECT count(*) FROM delta_inform WHERE error LIKE '%cannot be mapped%'`).Scan(&n))
+		return n == 1
+	}, "the listing says why it is not complete")
+	h.exec(`UPDATE account SET plan = 'paid' WHERE number = 8`)
+	h.synced(c, worker, account{Number: 8, Plan: "paid"})
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
+}
+
+// Rows that a new Map takes for no objects are deletions like any other: too many are withheld.
+func TestAMapThatTakesNothingDeletesNothing(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
+	worker := newAccounts()
+	c := h.start(h.table(worker))
+	h.read(1)
+	for n := range int64(20) {
+		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
+	}
+	require.NoError(t, c.Stop(t.Context()))
+	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) {
+		config.Version = 2
+		config.Map = func(bridge.Row) (account, error) { return account{}, bridge.ErrNotObject }
+	}))
+	until(t, func() bool {
+		withheld, err := c.Withheld(t.Context())
+		require.NoError(t, err)
+		return len(withheld) == 1 && withheld[0].Missing == 20
+	})
+	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
 }

@@ -141,16 +141,18 @@ func (f *Feed) Installation() string { return f.feed.Installation() }
 // It fails, and nothing is written, if another client runs the source by now.
 func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	to := activities.FeedPage{Position: page.Position}
-	last := map[string]int{}
+	last, changed := map[string]int{}, map[string]bool{}
 	ids := make([]string, len(page.Changes))
 	for i, change := range page.Changes {
 		ids[i] = change.id()
 		last[ids[i]] = i
+		changed[ids[i]] = changed[ids[i]] || !change.Listed
 	}
 	for i, change := range page.Changes {
 		if ids[i] != "" && last[ids[i]] != i {
 			continue
 		}
+		change.Listed = change.Listed && (ids[i] == "" || !changed[ids[i]])
 		if err := f.add(&to, change); err != nil {
 			return fmt.Errorf("delta: source %q of kind %s: %w", f.name, f.kind, err)
 		}

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 
+	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
 )
 
 // fed is an object of a kind that a source feeds.
@@ -148,6 +151,52 @@ func TestAnEarlierRunOfASourceWritesNoMore(t *testing.T) {
 	var position string
 	require.NoError(t, h.Pool.QueryRow(t.Context(), `SELECT position FROM delta_source`).Scan(&position))
 	require.Equal(t, "fresh", position)
+}
+
+// What a user has locked is waited for by the run that has it to write, for longer than a silence of Postgres would be borne; and a row that is found after
+// it was changed does not take the change's place.
+func TestAPageWaitsForWhatAUserHasLocked(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	h := newHarness(t)
+	pages, written, runs := make(chan delta.FeedPage), make(chan error, 1), atomic.Int32{}
+	c := h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		runs.Add(1)
+		for {
+			select {
+			case page := <-pages:
+				written <- feed.Write(ctx, page)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})))
+	pages <- delta.FeedPage{Changes: []delta.FeedChange{object("ann", "old")}}
+	require.NoError(t, <-written)
+	h.eventually("fed", "ann", synced(1))
+	_, err := c.Delete(t.Context(), "fed", "ann")
+	require.NoError(t, err)
+
+	tx, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	_, err = tx.Exec(t.Context(), "SELECT FROM delta_resource WHERE object_id = 'ann' FOR UPDATE")
+	require.NoError(t, err)
+	listed := object("ann", "new")
+	listed.Listed = true
+	pages <- delta.FeedPage{Position: "2", Changes: []delta.FeedChange{object("ann", "new"), listed}}
+	until(t, func() bool {
+		return h.count("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+	})
+	select {
+	case err := <-written:
+		t.Fatal("the row is locked", err)
+	case <-time.After(activities.SourceSilence + 3*activities.SourceBeat): // a longer silence would end the run
+	}
+	require.NoError(t, tx.Rollback(t.Context()))
+	require.NoError(t, <-written)
+	h.eventually("fed", "ann", synced(3))
+	require.EqualValues(t, 1, runs.Load())
 }
 
 func TestASourceThatFailsIsSeenAndRunAgain(t *testing.T) {
