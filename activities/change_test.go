@@ -17,7 +17,7 @@ import (
 // pauseOfReads is the time between two looks at what may be read.
 const pauseOfReads = 20 * time.Millisecond
 
-// change is what an entry of the log says, in the words of the objects' content.
+// change is an entry of the log, with the contents of the objects.
 type change struct {
 	Change                string
 	Generation, SyncCount int64
@@ -112,7 +112,7 @@ func TestAListingThatLeavesOutIsLogged(t *testing.T) {
 	}, h.changes("a"))
 }
 
-// What was synced is what Work was given, also if the row went on meanwhile.
+// The log has the object that Work was given, also if the row went on meanwhile.
 func TestTheObjectThatWasWorkedIsLogged(t *testing.T) {
 	t.Parallel()
 	h := newLogged(t, nil)

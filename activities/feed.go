@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -32,7 +32,7 @@ type Feed struct {
 	listing *pass
 }
 
-// FeedPage is what a source says at once. It names each object once.
+// FeedPage has changes that are written together. It names each object once.
 type FeedPage struct {
 	// Live are objects that are new or changed, Listed are those that a listing has found.
 	Live, Listed []deltatype.ObjectInformParams
@@ -47,7 +47,7 @@ type FeedPage struct {
 // Installation is the database's id.
 func (f *Feed) Installation() string { return f.activities.Installation }
 
-// Position is what the source has written with its latest page; empty before one.
+// Position returns the position of the latest page that was written; empty before one.
 func (f *Feed) Position() string { return f.position }
 
 // feedTries is how often a page is written that ends in a deadlock.
@@ -63,7 +63,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	for range feedTries {
 		w = writtenPage{feed: f, page: page}
 		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.write(ctx, tx) })
-		if !isContended(err) || backoff.Pause(ctx, pauses.Delay()) != nil {
+		if !db.IsContended(err) || backoff.Pause(ctx, pauses.Delay()) != nil {
 			break
 		}
 	}
@@ -75,13 +75,6 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	}
 	f.known = f.known || len(w.refused) > 0
 	return w.report(ctx)
-}
-
-// isContended reports whether a transaction was the victim of another one: nothing of it is left, and it may be tried again.
-func isContended(err error) bool {
-	const transactionRollback = "40"
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && len(pg.Code) == 5 && pg.Code[:2] == transactionRollback
 }
 
 // writtenPage is a page, and what became of it.
@@ -96,20 +89,15 @@ type writtenPage struct {
 
 func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	f, q := w.feed, db.New()
-	// A client that is cut off from Postgres would keep the lock of the source's row, and so the next one waiting, until TCP gives up.
-	if _, err := tx.Exec(ctx, "SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true)", fmt.Sprint(SourceSilence.Milliseconds())); err != nil {
-		return err
-	}
-	params := db.AdvanceSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch}
+	params := db.AdvanceSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, IdleTimeout: strconv.FormatInt(SourceSilence.Milliseconds(), 10)}
 	if w.page.Position != "" {
 		params.Position = &w.page.Position
 	}
-	advanced, err := q.AdvanceSource(ctx, tx, params)
-	if err != nil {
-		return err
-	}
-	if advanced == 0 {
+	switch _, err := q.AdvanceSource(ctx, tx, params); {
+	case errors.Is(err, pgx.ErrNoRows):
 		return errSourceTaken
+	case err != nil:
+		return err
 	}
 	w.refused = w.page.Refused
 	if err := w.recordListed(ctx, tx); err != nil {
@@ -218,16 +206,9 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 	params := db.RecordRefusedParams{Kind: kind, Most: maxRefused}
 	var named []string
 	for i := range w.refused {
-		one := &w.refused[i]
-		object := one.Params.EncodedObject
-		if len(object) > maxRefusedBytes {
-			object = nil
-		}
-		params.ObjectIds = append(params.ObjectIds, shorten.Text(one.Params.ResourceID, db.MaxObjectIDBytes))
-		params.Rules = append(params.Rules, shorten.Error(one.Err, maxShownError))
-		params.Objects = append(params.Objects, object)
-		if db.MayBeStored(one.Params.ResourceID) {
-			named = append(named, one.Params.ResourceID)
+		addRefused(&params, &w.refused[i])
+		if id := w.refused[i].Params.ResourceID; db.MayBeStored(id) {
+			named = append(named, id)
 		}
 	}
 	if len(named) > 0 {

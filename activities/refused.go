@@ -40,27 +40,36 @@ type refusals struct {
 // refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
 func (p *pass) refuse(ctx context.Context, item Listed) error {
 	p.progress.Refused++
-	r, rule, id := &p.refusals, shorten.Text(item.Err.Error(), maxShownError), item.Params.ResourceID
-	if len(r.shown) < maxRefusedShown {
-		r.shown = append(r.shown, rule)
-	}
+	r, id := &p.refusals, item.Params.ResourceID
 	if db.MayBeStored(id) {
 		r.listed = append(r.listed, id)
 	}
-	object, shown := item.Params.EncodedObject, shorten.Text(id, db.MaxObjectIDBytes)
-	if len(object) > maxRefusedBytes {
-		if r.larger++; len(r.large) < maxRefusedShown {
-			r.large = append(r.large, fmt.Sprintf("%s (%d bytes)", shown, len(object)))
-		}
-		object = nil
+	shown, rule, isLarge := addRefused(&r.waiting, &item)
+	if len(r.shown) < maxRefusedShown {
+		r.shown = append(r.shown, rule)
 	}
-	r.waiting.ObjectIds = append(r.waiting.ObjectIds, shown)
-	r.waiting.Rules = append(r.waiting.Rules, rule)
-	r.waiting.Objects = append(r.waiting.Objects, object)
+	if isLarge {
+		if r.larger++; len(r.large) < maxRefusedShown {
+			r.large = append(r.large, fmt.Sprintf("%s (%d bytes)", shown, len(item.Params.EncodedObject)))
+		}
+	}
 	if len(r.waiting.Rules) < refusedPage {
 		return nil
 	}
 	return p.writeRefused(ctx)
+}
+
+// addRefused adds an object to those that are to be kept, as the id and the rule that it returns, and without its JSON if that is too large.
+func addRefused(to *db.RecordRefusedParams, item *Listed) (id, rule string, isLarge bool) {
+	id, rule = shorten.Text(item.Params.ResourceID, db.MaxObjectIDBytes), shorten.Error(item.Err, maxShownError)
+	object := item.Params.EncodedObject
+	if isLarge = len(object) > maxRefusedBytes; isLarge {
+		object = nil
+	}
+	to.ObjectIds = append(to.ObjectIds, id)
+	to.Rules = append(to.Rules, rule)
+	to.Objects = append(to.Objects, object)
+	return id, rule, isLarge
 }
 
 func (p *pass) writeRefused(ctx context.Context) error {

@@ -138,6 +138,17 @@ func (h *harness) start(controllers *delta.Controllers, change ...func(*delta.Co
 	return c
 }
 
+// startSynced starts a client whose table has n accounts with the plan free, and waits until all are synced.
+func (h *harness) startSynced(worker *accounts, n int64) *delta.Client {
+	h.t.Helper()
+	c := h.start(h.table(worker))
+	h.read(1)
+	for i := range n {
+		h.synced(c, worker, account{Number: i + 1, Plan: "free"})
+	}
+	return c
+}
+
 // until waits until something is so.
 func until(t *testing.T, is func() bool, why ...any) {
 	t.Helper()

@@ -92,12 +92,18 @@ func (m *mapping[T]) object(relation *cdc.Relation, values []cdc.Value) (object 
 		}
 		return object, err
 	}
+	return m.scan(row, false)
+}
+
+// scan reads columns into the fields of an object: all, or those of the key.
+func (m *mapping[T]) scan(row Row, keyOnly bool) (T, error) {
 	into, object := newObject[T]()
 	for i, f := range m.fields {
-		if m.columns[i] < 0 {
+		at := m.columns[i]
+		if at < 0 || keyOnly && !row.relation.Columns[at].Key {
 			continue
 		}
-		if err := row.scan(m.columns[i], fieldAt(into, f.index)); err != nil {
+		if err := row.scan(at, fieldAt(into, f.index)); err != nil {
 			return object, fmt.Errorf("field %s: %w", f.name, err)
 		}
 	}
@@ -130,13 +136,16 @@ func fieldAt(in reflect.Value, index []int) any {
 	return in.Addr().Interface()
 }
 
+// catchPanic is deferred around code of the user's. It makes an error of a panic.
+func catchPanic(err *error) {
+	if v := recover(); v != nil {
+		*err = &delta.PanicError{Value: v, Stack: string(debug.Stack())}
+	}
+}
+
 // callMap calls a Map of the user's. A panic is an error.
 func callMap[T any](custom func(Row) (T, error), row Row) (object T, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &delta.PanicError{Value: v, Stack: string(debug.Stack())}
-		}
-	}()
+	defer catchPanic(&err)
 	return custom(row)
 }
 
@@ -156,28 +165,16 @@ func (m *mapping[T]) keyID(relation *cdc.Relation, values []cdc.Value) (id strin
 		return "", err
 	}
 	unchanged := false
-	row := Row{relation: relation, values: values, types: m.types, unchanged: &unchanged}
-	into, object := newObject[T]()
-	for i, f := range m.fields {
-		if at := m.columns[i]; at >= 0 && relation.Columns[at].Key {
-			if err := row.scan(at, fieldAt(into, f.index)); err != nil {
-				return "", fmt.Errorf("field %s: %w", f.name, err)
-			}
-		}
-	}
-	if reflect.TypeFor[T]().Kind() != reflect.Pointer {
-		object = into.Interface().(T)
+	object, err := m.scan(Row{relation: relation, values: values, types: m.types, unchanged: &unchanged}, true)
+	if err != nil {
+		return "", err
 	}
 	return objectID(object)
 }
 
 // objectID asks an object for its id. A panic is an error.
 func objectID(object delta.Object) (id string, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &delta.PanicError{Value: v, Stack: string(debug.Stack())}
-		}
-	}()
+	defer catchPanic(&err)
 	return object.ID(), nil
 }
 

@@ -71,7 +71,7 @@ func TestResourcesEndAsTheTableIs(t *testing.T) {
 		return all
 	}
 	until(t, func() bool { return len(differences()) == 0 }, shown(differences))
-	// What was worked last is what the row says, too.
+	// Work was called last with the object that the row has.
 	all, err := c.Get(t.Context(), "account", "1")
 	if err == nil && all.State == deltatype.ResourceStateSynced {
 		worker.mu.Lock()

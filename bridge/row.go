@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 )
 
-// ErrNotObject is what a [TableConfig].Map returns for a row that is no object, such as one that is marked deleted: if there is a resource of it, that is
+// ErrNotObject is returned by a [TableConfig].Map for a row that is no object, such as one that is marked deleted. If the row has a resource, that is
 // deleted.
 var ErrNotObject = errors.New("the row is no object")
 

@@ -116,7 +116,7 @@ func (c TableConfig[T]) validate() error {
 
 // Table has the objects of a kind be the rows of a table, and panics where [TableSafely] returns an error.
 //
-// The worker is what [delta.AddController] takes without its informer: it needs Work and ResourceTimeout, which [delta.WorkerDefaults] has, and may
+// The worker is a controller without an informer (see [delta.AddController]): it needs Work and ResourceTimeout, which [delta.WorkerDefaults] has, and may
 // have the methods of the optional interfaces, such as a [delta.Finalizer] for rows that are deleted.
 //
 //   - A row that is there is informed, in its newest version; one that is deleted has its resource deleted, and then finalized.

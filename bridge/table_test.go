@@ -59,11 +59,7 @@ func TestATruncateIsWithheldUntilItIsApproved(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
-	for n := range int64(20) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
-	}
+	c := h.startSynced(worker, 20)
 	h.exec(`TRUNCATE account`)
 	var withheld []delta.Withheld
 	until(t, func() (is bool) {
@@ -239,11 +235,7 @@ func TestNothingIsDeletedWhereRowsAreOfUnknownObjects(t *testing.T) {
 	h := newHarness(t, `CREATE TABLE account (number bigint PRIMARY KEY, plan text, note text)`, `ALTER TABLE account REPLICA IDENTITY FULL`,
 		`INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
-	for n := range int64(20) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
-	}
+	c := h.startSynced(worker, 20)
 	require.NoError(t, c.Stop(t.Context()))
 	h.exec(`UPDATE account SET plan = NULL WHERE number = 7`)
 	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) { config.Version = 2 }))
@@ -262,11 +254,7 @@ func TestAMapThatTakesNothingDeletesNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, createAccount, `INSERT INTO account SELECT n, 'free' FROM generate_series(1, 20) n`)
 	worker := newAccounts()
-	c := h.start(h.table(worker))
-	h.read(1)
-	for n := range int64(20) {
-		h.synced(c, worker, account{Number: n + 1, Plan: "free"})
-	}
+	c := h.startSynced(worker, 20)
 	require.NoError(t, c.Stop(t.Context()))
 	c = h.start(h.table(worker, func(config *bridge.TableConfig[account]) {
 		config.Version = 2

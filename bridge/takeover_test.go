@@ -2,10 +2,8 @@ package bridge_test
 
 import (
 	"context"
-	"io"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,97 +12,25 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
-// proxy stands between a client and a server, and can freeze: nothing passes, and no connection ends.
-type proxy struct {
-	address string
-
-	listener net.Listener
-	server   string
-	frozen   chan struct{}
-	once     sync.Once
-	work     sync.WaitGroup
-	mu       sync.Mutex
-	all      []net.Conn
-}
-
-func newProxy(t *testing.T, server string) *proxy {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &proxy{address: listener.Addr().String(), listener: listener, server: server, frozen: make(chan struct{})}
-	p.work.Go(p.serve)
-	t.Cleanup(func() {
-		_ = listener.Close()
-		p.freeze()
-		p.mu.Lock()
-		for _, c := range p.all {
-			_ = c.Close()
-		}
-		p.mu.Unlock()
-		p.work.Wait()
-	})
-	return p
-}
-
-func (p *proxy) freeze() { p.once.Do(func() { close(p.frozen) }) }
-
-func (p *proxy) serve() {
-	for {
-		from, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		to, err := net.Dial("tcp", p.server)
-		if err != nil {
-			_ = from.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.all = append(p.all, from, to)
-		p.mu.Unlock()
-		p.work.Go(func() { p.copy(to, from) })
-		p.work.Go(func() { p.copy(from, to) })
-	}
-}
-
-func (p *proxy) copy(to, from net.Conn) {
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		select {
-		case <-p.frozen:
-			_, _ = io.Copy(io.Discard, from)
-			return
-		default:
-		}
-		if err == nil {
-			_, err = to.Write(buffer[:n])
-		}
-		if err != nil {
-			_, _ = to.Close(), from.Close()
-			return
-		}
-	}
-}
-
 // throughProxy starts a client that reaches Postgres, and Temporal if that is asked for, through a proxy.
-func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool) (*delta.Client, *proxy, *proxy) {
+func (h *harness) throughProxy(controllers *delta.Controllers, temporalToo bool) (*delta.Client, *testproxy.Proxy, *testproxy.Proxy) {
 	h.t.Helper()
 	config, err := pgxpool.ParseConfig(h.DatabaseURL)
 	require.NoError(h.t, err)
-	postgres := newProxy(h.t, net.JoinHostPort(config.ConnConfig.Host, strconv.Itoa(int(config.ConnConfig.Port))))
+	postgres := testproxy.New(h.t, net.JoinHostPort(config.ConnConfig.Host, strconv.Itoa(int(config.ConnConfig.Port))))
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, postgres.address)
+		return (&net.Dialer{}).DialContext(ctx, network, postgres.Address)
 	}
 	config.ConnConfig.RuntimeParams["wal_sender_timeout"] = "0" // the server itself never notices that nothing comes
 	pool, err := pgxpool.NewWithConfig(h.t.Context(), config)
 	require.NoError(h.t, err)
-	reach, temporal := h.Temporal, (*proxy)(nil)
+	reach, temporal := h.Temporal, (*testproxy.Proxy)(nil)
 	if temporalToo {
-		temporal = newProxy(h.t, h.TemporalAddress)
-		reach, err = client.Dial(client.Options{HostPort: temporal.address, Namespace: h.TemporalNamespace, Logger: delta.TemporalLogger(h.Logger)})
+		temporal = testproxy.New(h.t, h.TemporalAddress)
+		reach, err = client.Dial(client.Options{HostPort: temporal.Address, Namespace: h.TemporalNamespace, Logger: delta.TemporalLogger(h.Logger)})
 		require.NoError(h.t, err)
 		h.t.Cleanup(reach.Close)
 	}
@@ -138,9 +64,9 @@ func TestAnotherClientGoesOnWithTheTable(t *testing.T) {
 				return n
 			}
 			before := epoch()
-			postgres.freeze()
+			postgres.Silence()
 			if temporal != nil {
-				temporal.freeze()
+				temporal.Silence()
 			}
 			h.exec(`INSERT INTO account VALUES (2, 'paid')`, `DELETE FROM account WHERE number = 1`)
 			h.synced(c, worker, account{Number: 2, Plan: "paid"})

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -224,11 +223,7 @@ func (w *webhook) verify(header http.Header, body []byte) error {
 
 // handle calls the user's function. A panic is an error.
 func (w *webhook) handle(ctx context.Context, delivery WebhookDelivery) (actions []WebhookAction, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &delta.PanicError{Value: v, Stack: string(debug.Stack())}
-		}
-	}()
+	defer catchPanic(&err)
 	return w.config.Handle(ctx, delivery)
 }
 

@@ -1,12 +1,15 @@
 package cdc_test
 
 import (
+	"net"
+	"strconv"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/testproxy"
 )
 
 func TestMain(m *testing.M) { cdctest.Main(m) }
@@ -30,6 +33,13 @@ func wrap(tb testing.TB, d *cdctest.Database) *database {
 
 // config connects to the database.
 func (d *database) config() *pgx.ConnConfig { return d.Config() }
+
+// proxy stands between clients and the server.
+func (d *database) proxy() *testproxy.Proxy {
+	d.tb.Helper()
+	config := d.config()
+	return testproxy.New(d.tb, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))))
+}
 
 func (d *database) exec(statements ...string) {
 	d.tb.Helper()

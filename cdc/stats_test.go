@@ -68,15 +68,15 @@ func TestStatsMeasureTheDelayByHeartbeats(t *testing.T) {
 func TestTheDelayGrowsWhileNoHeartbeatComesBack(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	p := newProxy(t, d.config())
+	p := d.proxy()
 	s := d.stream(func(c *cdc.Config) {
-		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Heartbeat, c.Timeout = 100*time.Millisecond, time.Hour
 	})
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > 0 }, cdctest.Patience, 10*time.Millisecond)
-	p.freeze()
+	p.Freeze()
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay > time.Second }, cdctest.Patience, 10*time.Millisecond)
-	p.cut()
+	p.Cut()
 	require.Eventually(t, func() bool { return s.Stats().HeartbeatDelay < time.Second }, cdctest.Patience, 10*time.Millisecond, "new connections carry new ones")
 }
 

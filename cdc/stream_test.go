@@ -199,12 +199,12 @@ func TestStreamGoesOnAfterTheNetworkIsCut(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := newProxy(t, d.config())
-	s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.host, p.port })
+	p := d.proxy()
+	s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
 	for i := range 10 {
 		d.exec(fmt.Sprintf(`insert into t values (%d)`, i))
 		if i%2 == 1 {
-			p.cut()
+			p.Cut()
 		}
 		transaction, changes := next(t, s)
 		require.Equal(t, []string{fmt.Sprintf("insert t [%d]", i)}, changes)
@@ -218,14 +218,14 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := newProxy(t, d.config())
+	p := d.proxy()
 	d.exec(`create publication ` + d.name + ` for all tables`)
 	_, err := cdc.CreateSlot(t.Context(), d.pool, d.name, cdc.SlotOptions{})
 	require.NoError(t, err)
 	var s *cdc.Stream
 	require.Eventually(t, func() bool { // the time that a silent server has bounds the connecting too
 		s, err = cdc.Open(t.Context(), d.streamConfig(func(c *cdc.Config) {
-			c.Conn.Host, c.Conn.Port = p.host, p.port
+			c.Conn.Host, c.Conn.Port = p.Host, p.Port
 			c.Timeout = time.Second
 		}))
 		return err == nil
@@ -233,7 +233,7 @@ func TestStreamNoticesASilentNetwork(t *testing.T) {
 	t.Cleanup(s.Close)
 	d.exec(`insert into t values (1)`)
 	next(t, s)
-	p.freeze()
+	p.Freeze()
 	d.exec(`insert into t values (2)`)
 	// The walsender does not notice, and keeps the slot.
 	require.Eventually(t, func() bool {
@@ -254,18 +254,18 @@ func TestLostSlotsNeedAResync(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			d.exec(`create table t (id int primary key)`)
-			p := newProxy(t, d.config())
-			s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.host, p.port })
+			p := d.proxy()
+			s := d.stream(func(c *cdc.Config) { c.Conn.Host, c.Conn.Port = p.Host, p.Port })
 			d.exec(`insert into t values (1)`)
 			first, _ := next(t, s)
 			require.NoError(t, s.Ack(first.EndLSN))
 			d.exec(`insert into t values (2)`)
 			next(t, s)
-			p.refuse()
+			p.Refuse()
 			d.exec(`insert into t values (3)`)
 			require.Eventually(t, func() bool { return !d.slot().Active }, cdctest.Patience, 10*time.Millisecond)
 			d.exec(fmt.Sprintf(harm, d.name))
-			p.accept()
+			p.Accept()
 			ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
 			defer cancel()
 			var err error

@@ -42,10 +42,10 @@ func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := newProxy(t, d.config())
+	p := d.proxy()
 	log := &logText{}
 	s := d.stream(func(c *cdc.Config) {
-		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Conn.RuntimeParams["wal_sender_timeout"] = "0"
 		c.Timeout, c.Logger = 2*time.Second, slog.New(slog.NewTextHandler(log, nil))
 	})
@@ -53,7 +53,7 @@ func TestASlotIsTakenOverFromALostConnection(t *testing.T) {
 	transaction, _ := next(t, s)
 	require.NoError(t, s.Ack(transaction.EndLSN))
 	before := d.reader()
-	p.freeze()
+	p.Freeze()
 	d.exec(`insert into t values (2)`)
 	_, changes := next(t, s)
 	require.Equal(t, []string{"insert t [2]"}, changes)
@@ -66,18 +66,18 @@ func TestASlotIsNotTakenFromAnotherStream(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.exec(`create table t (id int primary key)`)
-	p := newProxy(t, d.config())
+	p := d.proxy()
 	log := &logText{}
 	first := d.stream(func(c *cdc.Config) {
-		c.Conn.Host, c.Conn.Port = p.host, p.port
+		c.Conn.Host, c.Conn.Port = p.Host, p.Port
 		c.Logger = slog.New(slog.NewTextHandler(log, nil))
 	})
 	d.exec(`insert into t values (1)`)
 	next(t, first)
-	p.refuse()
+	p.Refuse()
 	second := d.stream()
 	reader := d.reader()
-	p.accept()
+	p.Accept()
 	require.Eventually(t, func() bool { return log.has("the slot is in use") }, cdctest.Patience, time.Millisecond)
 	require.Equal(t, reader, d.reader())
 	d.exec(`insert into t values (2)`)

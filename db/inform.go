@@ -90,7 +90,7 @@ func inform(
 		answers, err := informRows(ctx, conn, asked, options, &leases)
 		leases.start(answers)
 		if err != nil {
-			if tries--; tries == 0 || !isRetryable(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
+			if tries--; tries == 0 || !IsContended(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
 				return nil, err
 			}
 			round--
@@ -435,7 +435,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func isRetryable(err error) bool {
+// IsContended reports whether a transaction was the victim of another one, by a deadlock or a serialization failure: nothing of it is left, and it may be
+// tried again at once.
+func IsContended(err error) bool {
 	const serializationFailure, deadlockDetected = "40001", "40P01"
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)

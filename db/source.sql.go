@@ -11,30 +11,33 @@ import (
 	"time"
 )
 
-const advanceSource = `-- name: AdvanceSource :execrows
+const advanceSource = `-- name: AdvanceSource :one
 UPDATE delta_source SET seen_at = now(), written_at = now(), position = coalesce($1, position)
 WHERE kind = $2 AND name = $3 AND epoch = $4
+RETURNING set_config('idle_in_transaction_session_timeout', $5, TRUE)
 `
 
 type AdvanceSourceParams struct {
-	Position *string
-	Kind     string
-	Name     string
-	Epoch    int64
+	Position    *string
+	Kind        string
+	Name        string
+	Epoch       int64
+	IdleTimeout string
 }
 
-// Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun.
-func (q *Queries) AdvanceSource(ctx context.Context, db DBTX, arg AdvanceSourceParams) (int64, error) {
-	result, err := db.Exec(ctx, advanceSource,
+// Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
+// client that is cut off from Postgres would keep the lock, and so the next one waiting, until TCP gives up: idle_timeout, in milliseconds, bounds that.
+func (q *Queries) AdvanceSource(ctx context.Context, db DBTX, arg AdvanceSourceParams) (string, error) {
+	row := db.QueryRow(ctx, advanceSource,
 		arg.Position,
 		arg.Kind,
 		arg.Name,
 		arg.Epoch,
+		arg.IdleTimeout,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var set_config string
+	err := row.Scan(&set_config)
+	return set_config, err
 }
 
 const claimSource = `-- name: ClaimSource :one

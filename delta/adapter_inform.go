@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/chariot-giving/delta/activities"
@@ -73,11 +72,7 @@ func (a *controllerAdapter[T]) listAround(
 func (a *controllerAdapter[T]) list(
 	ctx context.Context, options deltatype.InformOptions, listing *listing, out chan<- activities.Listed,
 ) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: string(debug.Stack())}
-		}
-	}()
+	defer catchPanic(&err)
 	if a.lister != nil {
 		return a.takeIterator(ctx, options, listing, out)
 	}

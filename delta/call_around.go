@@ -20,11 +20,7 @@ var (
 // be called any more, whatever a Middleware does.
 func callAround(ctx context.Context, call *Call, do func(context.Context) error) error {
 	next := func(ctx context.Context) (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				err = &PanicError{Value: v, Stack: string(debug.Stack())}
-			}
-		}()
+		defer catchPanic(&err)
 		return do(ctx)
 	}
 	ctx = context.WithValue(ctx, callKey{}, call)

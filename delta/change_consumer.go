@@ -162,6 +162,8 @@ type changeRun struct {
 	client *Client
 	reader changeReader
 	claim  string
+	// members and member are Members and Member as the database has them.
+	members, member int32
 	// saved is the position in the database.
 	saved changePlace
 	// inTx is set while a transaction of the user's may hold the row of the position.
@@ -171,6 +173,7 @@ type changeRun struct {
 func newChangeRun(c *Client, consumer ChangeConsumer) *changeRun {
 	return &changeRun{
 		ChangeConsumer: consumer, client: c, claim: uuid.NewString(),
+		members: int32(consumer.Members), member: int32(consumer.Member), //nolint:gosec // they have a bound
 		reader: changeReader{client: c, kinds: consumer.Kinds, member: consumer.Member, members: consumer.Members, batch: consumer.BatchSize},
 	}
 }
@@ -199,7 +202,7 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 		owned := false
 		err := r.client.patientlyChanging(ctx, "taking over a consumer of the log of changes failed; it is tried again", func() error {
 			row, err := db.New().ClaimChangeConsumer(ctx, r.client.pool, db.ClaimChangeConsumerParams{
-				Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Epoch: from.epoch, OrderXid: from.xid, ID: from.id, //nolint:gosec // they have a bound
+				Name: r.Name, Members: r.members, Member: r.member, Epoch: from.epoch, OrderXid: from.xid, ID: from.id,
 				Claim: r.claim, ClaimFor: changeClaimFor,
 			})
 			if errors.Is(err, pgx.ErrNoRows) {
@@ -222,7 +225,7 @@ func (r *changeRun) acquire(ctx context.Context, from changePlace) error {
 
 func (r *changeRun) forgetOtherGroups(ctx context.Context) error {
 	return r.client.patientlyChanging(ctx, "removing positions of an earlier group failed; it is tried again", func() error {
-		return db.New().ForgetOtherGroups(ctx, r.client.pool, db.ForgetOtherGroupsParams{Name: r.Name, Members: int32(r.Members)}) //nolint:gosec // it has a bound
+		return db.New().ForgetOtherGroups(ctx, r.client.pool, db.ForgetOtherGroupsParams{Name: r.Name, Members: r.members})
 	})
 }
 
@@ -233,7 +236,7 @@ func (r *changeRun) renew(ctx context.Context, lose context.CancelCauseFunc) {
 		began := time.Now()
 		within, cancel := context.WithTimeout(ctx, changeClaimFor/3)
 		rows, err := db.New().RenewChangeConsumer(within, r.client.pool, db.RenewChangeConsumerParams{
-			ClaimFor: changeClaimFor, Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+			ClaimFor: changeClaimFor, Name: r.Name, Members: r.members, Member: r.member, Claim: r.claim,
 		})
 		cancel()
 		switch {
@@ -256,6 +259,6 @@ func (r *changeRun) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), changeClaimFor/3)
 	defer cancel()
 	_ = db.New().ReleaseChangeConsumer(ctx, r.client.pool, db.ReleaseChangeConsumerParams{ // otherwise it has it a little later
-		Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+		Name: r.Name, Members: r.members, Member: r.member, Claim: r.claim,
 	})
 }

@@ -114,7 +114,7 @@ func (r *changeRun) judge(ctx context.Context, batch *ChangeBatch, failed error)
 func (r *changeRun) position(ctx context.Context) (place changePlace, err error) {
 	err = r.client.patientlyChanging(ctx, "reading the position of a consumer of the log of changes failed; it is tried again", func() error {
 		row, err := db.New().ChangePosition(ctx, r.client.pool, db.ChangePositionParams{
-			Name: r.Name, Members: int32(r.Members), Member: int32(r.Member), //nolint:gosec // they have a bound
+			Name: r.Name, Members: r.members, Member: r.member,
 		})
 		place = changePlace{row.Epoch, row.OrderXid, row.ID}
 		return schemaError(err)
@@ -143,7 +143,7 @@ func (r *changeRun) savePatiently(ctx context.Context, from, to changePlace) err
 func (r *changeRun) save(ctx context.Context, conn db.DBTX, from, to changePlace) error {
 	rows, err := db.New().SaveChangePosition(ctx, conn, db.SaveChangePositionParams{
 		Epoch: to.epoch, OrderXid: to.xid, ID: to.id, ClaimFor: changeClaimFor, Name: r.Name,
-		Members: int32(r.Members), Member: int32(r.Member), Claim: r.claim, //nolint:gosec // they have a bound
+		Members: r.members, Member: r.member, Claim: r.claim,
 		FromEpoch: from.epoch, FromXid: from.xid, FromID: from.id,
 	})
 	if err != nil {

@@ -86,6 +86,9 @@ func (f *Failure) attempted() *deltatype.ResourceRow {
 // guardError returns err, or a *PanicError in its place if its methods panic. They may be user code, such as an Unwrap of a nil pointer, and would
 // end the process: a pass is observed on goroutines of ours.
 func guardError(err error) (guarded error) {
+	if err == nil {
+		return nil
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			guarded = &PanicError{Value: fmt.Sprintf("in the methods of the error that was returned, a %T: %v", err, v), Stack: string(debug.Stack())}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta/deltatype"
@@ -79,6 +80,13 @@ type PanicError struct {
 
 // Error has the value.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// catchPanic is deferred around code of the user's. It makes an error of a panic.
+func catchPanic(err *error) {
+	if v := recover(); v != nil {
+		*err = &PanicError{Value: v, Stack: string(debug.Stack())}
+	}
+}
 
 // Unwrap returns the value, if it is an error.
 func (e *PanicError) Unwrap() error {

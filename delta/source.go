@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime/debug"
 	"slices"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -115,7 +114,7 @@ type FeedRefusal struct {
 	Err error
 }
 
-// FeedPage is what a source says at once.
+// FeedPage has changes that are written together.
 type FeedPage struct {
 	// Changes are in their order: of an object that is there several times the last one counts.
 	Changes []FeedChange
@@ -238,23 +237,11 @@ func (c *Client) sourcesOf(r registered) map[string]activities.Source {
 	all := map[string]activities.Source{}
 	for name, source := range r.sources {
 		all[name] = func(ctx context.Context, feed *activities.Feed) (err error) {
-			defer func() {
-				if v := recover(); v != nil {
-					err = &PanicError{Value: v, Stack: string(debug.Stack())}
-				}
-			}()
-			return guardNil(source.Run(ctx, &Feed{feed: feed, client: c, kind: r.handler.Kind(), name: name}))
+			defer catchPanic(&err)
+			return guardError(source.Run(ctx, &Feed{feed: feed, client: c, kind: r.handler.Kind(), name: name}))
 		}
 	}
 	return all
-}
-
-// guardNil is guardError, also for no error.
-func guardNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return guardError(err)
 }
 
 // observeSource hands on that a run of a source has failed.

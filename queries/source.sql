@@ -14,10 +14,12 @@ SET seen_at = now(),
     error = CASE WHEN started_at < now() - @well_after::interval THEN NULL ELSE error END
 WHERE kind = @kind AND name = @name AND epoch = @epoch;
 
--- name: AdvanceSource :execrows
--- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun.
+-- name: AdvanceSource :one
+-- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
+-- client that is cut off from Postgres would keep the lock, and so the next one waiting, until TCP gives up: idle_timeout, in milliseconds, bounds that.
 UPDATE delta_source SET seen_at = now(), written_at = now(), position = coalesce(sqlc.narg('position'), position)
-WHERE kind = @kind AND name = @name AND epoch = @epoch;
+WHERE kind = @kind AND name = @name AND epoch = @epoch
+RETURNING set_config('idle_in_transaction_session_timeout', @idle_timeout, TRUE);
 
 -- name: FailSource :execrows
 UPDATE delta_source SET failures = failures + 1, failed_at = now(), error = @error::text

@@ -36,7 +36,7 @@ var shared = []string{"internal/exposition", "internal/backoff", "internal/poole
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.
-var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/hostile"}
+var testOnly = []string{"delta/deltatest", "internal/stack", "internal/flock", "internal/cdctest", "internal/browsertest", "internal/soak", "internal/testport", "internal/testproxy", "internal/hostile", "sinks/internal/sinktest"}
 
 // mayImportTestOnly are prefixes of those few.
 var mayImportTestOnly = []string{"cmd", "examples", "internal/bench", "delta/deltatest", "internal/stack", "internal/cdctest", "internal/testport", "internal/hostile"}

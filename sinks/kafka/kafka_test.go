@@ -2,8 +2,6 @@ package kafka_test
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/internal/sinktest"
 	"github.com/chariot-giving/delta/sinks/kafka"
 )
 
@@ -84,26 +83,6 @@ func TestMessagesAreRecordsWithKeyAndHeaders(t *testing.T) {
 	require.Nil(t, byID["3"].Key)
 }
 
-// counter is a source of numbers, each of one of seven keys.
-type counter struct{ next, confirmed, n int }
-
-func (c *counter) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	var page []sinks.Message
-	for ; len(page) < limit && c.next < c.n; c.next++ {
-		page = append(page, sinks.Message{ID: fmt.Sprint(c.next), Key: fmt.Sprint(c.next % 7), Subject: "number", Position: c.next + 1})
-	}
-	if page == nil {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return page, nil
-}
-
-func (c *counter) Confirm(_ context.Context, position any) error {
-	c.confirmed = position.(int)
-	return nil
-}
-
 // Brokers that refuse for a while are waited for: afterwards the topic has each message, and those of a key in order.
 func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	t.Parallel()
@@ -130,31 +109,12 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 	})
 	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
 	require.NoError(t, err)
-	source := &counter{n: 2000}
-	relay, err := sinks.NewRelay(sinks.Config{
-		Source: source, Sink: sink, ShortestRetry: time.Millisecond, LongestRetry: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- relay.Run(ctx) }()
-	require.Eventually(t, func() bool { return relay.Stats().Delivered == int64(source.n) }, 3*time.Minute, time.Millisecond)
-	cancel()
-	require.NoError(t, <-ended)
-	require.Equal(t, source.n, source.confirmed)
-	require.Positive(t, relay.Stats().Failed)
-	last, seen := map[string]int{}, map[int]bool{}
-	for _, r := range consume(t, cluster, "delta.number", source.n) {
-		var n int
-		_, err := fmt.Sscan(string(r.Headers[0].Value), &n)
-		require.NoError(t, err)
-		if previous, found := last[string(r.Key)]; found {
-			require.Greater(t, n, previous)
+	sinktest.Outage(t, 2000, sinks.Config{Sink: sink}, func(*sinks.Relay) {}, func() (all []sinktest.Delivered) {
+		for _, r := range consume(t, cluster, "delta.number", 2000) {
+			all = append(all, sinktest.Delivered{ID: string(r.Headers[0].Value), Key: string(r.Key)})
 		}
-		last[string(r.Key)] = n
-		seen[n] = true
-	}
-	require.Len(t, seen, source.n)
+		return all
+	})
 }
 
 func TestTopicsAreLegal(t *testing.T) {

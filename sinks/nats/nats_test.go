@@ -1,9 +1,6 @@
 package nats_test
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -14,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/internal/sinktest"
 	deltanats "github.com/chariot-giving/delta/sinks/nats"
 )
 
@@ -87,26 +85,6 @@ func TestMessagesAreStoredOnceWithTheirHeaders(t *testing.T) {
 	}, all[0].Header)
 }
 
-// counter is a source of numbers, each of one of seven keys.
-type counter struct{ next, confirmed, n int }
-
-func (c *counter) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	var page []sinks.Message
-	for ; len(page) < limit && c.next < c.n; c.next++ {
-		page = append(page, sinks.Message{ID: fmt.Sprint(c.next), Key: fmt.Sprint(c.next % 7), Subject: "number", Type: "new", Position: c.next + 1})
-	}
-	if page == nil {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return page, nil
-}
-
-func (c *counter) Confirm(_ context.Context, position any) error {
-	c.confirmed = position.(int)
-	return nil
-}
-
 // A server that is away is waited for: afterwards the stream has each message, and those of a key in order.
 func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	t.Parallel()
@@ -117,44 +95,23 @@ func TestAServerThatGoesAwayLosesNothing(t *testing.T) {
 	stream := createStream(t, js)
 	sink, err := deltanats.New(deltanats.Config{JetStream: js})
 	require.NoError(t, err)
-	source := &counter{n: 3000}
-	relay, err := sinks.NewRelay(sinks.Config{
-		Source: source, Sink: sink, BatchSize: 50, ShortestRetry: time.Millisecond, LongestRetry: 20 * time.Millisecond,
-		DeliveryTimeout: time.Second, Logger: slog.New(slog.DiscardHandler),
-	})
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- relay.Run(ctx) }()
-	for relay.Stats().Delivered < 500 {
-		time.Sleep(time.Millisecond)
-	}
-	s.Shutdown()
-	s.WaitForShutdown()
-	for failed := relay.Stats().Failed; relay.Stats().Failed == failed; {
-		time.Sleep(time.Millisecond)
-	}
-	startServer(t, folder, port)
-	require.Eventually(t, func() bool { return relay.Stats().Delivered == int64(source.n) }, 3*time.Minute, time.Millisecond)
-	cancel()
-	require.NoError(t, <-ended)
-	require.Equal(t, source.n, source.confirmed)
-	last := map[string]int{}
-	seen := map[string]bool{}
-	for _, m := range stored(t, stream) {
-		id := m.Header.Get("Nats-Msg-Id")
-		require.False(t, seen[id], "the server knows ids that come again, also after it was started again")
-		seen[id] = true
-		var n int
-		_, err := fmt.Sscan(id, &n)
-		require.NoError(t, err)
-		key := m.Header.Get(deltanats.HeaderKey)
-		if previous, found := last[key]; found {
-			require.Greater(t, n, previous)
+	sinktest.Outage(t, 3000, sinks.Config{Sink: sink, BatchSize: 50, DeliveryTimeout: time.Second}, func(relay *sinks.Relay) {
+		require.Eventually(t, func() bool { return relay.Stats().Delivered >= 500 }, sinktest.Patience, time.Millisecond)
+		s.Shutdown()
+		s.WaitForShutdown()
+		failed := relay.Stats().Failed
+		require.Eventually(t, func() bool { return relay.Stats().Failed > failed }, sinktest.Patience, time.Millisecond)
+		startServer(t, folder, port)
+	}, func() (all []sinktest.Delivered) {
+		seen := map[string]bool{}
+		for _, m := range stored(t, stream) {
+			id := m.Header.Get("Nats-Msg-Id")
+			require.False(t, seen[id], "the server knows ids that come again, also after it was started again")
+			seen[id] = true
+			all = append(all, sinktest.Delivered{ID: id, Key: m.Header.Get(deltanats.HeaderKey)})
 		}
-		last[key] = n
-	}
-	require.Len(t, seen, source.n)
+		return all
+	})
 }
 
 func TestJetStreamIsRequired(t *testing.T) {

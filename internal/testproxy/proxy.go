@@ -1,4 +1,5 @@
-package cdc_test
+// Package testproxy stands between a client and a server in tests, and fails in the ways of a network.
+package testproxy
 
 import (
 	"io"
@@ -7,14 +8,15 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 )
 
-// proxy stands between a client and the server, and can fail in the ways of a network.
-type proxy struct {
-	host string
-	port uint16
+// Proxy forwards connections. Its methods may be called at any time.
+type Proxy struct {
+	// Address is where clients connect to: Host and Port.
+	Address string
+	Host    string
+	Port    uint16
 
 	listener net.Listener
 	server   string
@@ -22,14 +24,17 @@ type proxy struct {
 	mu       sync.Mutex
 	links    []*link
 	refusing bool
+	silent   bool
 }
 
 type link struct {
 	client, server net.Conn
 	frozen         chan struct{}
+	freeze         func()
 }
 
-func newProxy(tb testing.TB, config *pgx.ConnConfig) *proxy {
+// New forwards to a server, until the test has ended.
+func New(tb testing.TB, server string) *Proxy {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
@@ -37,17 +42,17 @@ func newProxy(tb testing.TB, config *pgx.ConnConfig) *proxy {
 	require.NoError(tb, err)
 	number, err := strconv.ParseUint(port, 10, 16)
 	require.NoError(tb, err)
-	p := &proxy{host: host, port: uint16(number), listener: listener, server: net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port)))}
+	p := &Proxy{Address: listener.Addr().String(), Host: host, Port: uint16(number), listener: listener, server: server}
 	p.work.Go(p.serve)
 	tb.Cleanup(func() {
 		_ = listener.Close()
-		p.refuse()
+		p.Refuse()
 		p.work.Wait()
 	})
 	return p
 }
 
-func (p *proxy) serve() {
+func (p *Proxy) serve() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
@@ -58,11 +63,15 @@ func (p *proxy) serve() {
 			_ = client.Close()
 			continue
 		}
-		l := &link{client, server, make(chan struct{})}
+		frozen := make(chan struct{})
+		l := &link{client, server, frozen, sync.OnceFunc(func() { close(frozen) })}
 		p.mu.Lock()
 		if p.refusing {
 			_ = client.Close()
 			_ = server.Close()
+		}
+		if p.silent {
+			l.freeze()
 		}
 		p.links = append(p.links, l)
 		p.mu.Unlock()
@@ -92,8 +101,8 @@ func (l *link) copy(to, from net.Conn) {
 	}
 }
 
-// cut ends the connections there are.
-func (p *proxy) cut() {
+// Cut ends the connections there are.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.links {
@@ -103,24 +112,38 @@ func (p *proxy) cut() {
 	p.links = nil
 }
 
-// freeze lets nothing more pass on the connections there are, and does not end them.
-func (p *proxy) freeze() {
+// Freeze lets nothing more pass on the connections there are, and does not end them.
+func (p *Proxy) Freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.freeze()
+}
+
+// Silence does so with those that come, too.
+func (p *Proxy) Silence() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = true
+	p.freeze()
+}
+
+// freeze is Freeze with mu held.
+func (p *Proxy) freeze() {
 	for _, l := range p.links {
-		close(l.frozen)
+		l.freeze()
 	}
 }
 
-// refuse cuts, and ends all that come until accept.
-func (p *proxy) refuse() {
+// Refuse ends the connections there are, and all that come until Accept.
+func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	p.refusing = true
 	p.mu.Unlock()
-	p.cut()
+	p.Cut()
 }
 
-func (p *proxy) accept() {
+// Accept forwards connections again that come.
+func (p *Proxy) Accept() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refusing = false
