@@ -109,22 +109,12 @@ func (r *tableRun[T]) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	config := r.config.Conn.Copy()
-	if r.config.BeforeConnect != nil {
-		if err := r.config.BeforeConnect(ctx, config); err != nil {
-			return fmt.Errorf("BeforeConnect: %w", err)
-		}
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler that passes replication on may be between
+	conn, err := cdc.Connect(ctx, config, r.config.BeforeConnect)
+	if err != nil {
+		return fmt.Errorf("the database of the table: %w", err)
 	}
-	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler may be between
-	for name, value := range map[string]string{
-		"client_encoding": "UTF8", "datestyle": "ISO, MDY", "intervalstyle": "postgres", "timezone": "UTC", "bytea_output": "hex", "extra_float_digits": "1",
-		"row_security": "off", "idle_in_transaction_session_timeout": "0", "idle_session_timeout": "0",
-	} {
-		config.RuntimeParams[name] = value
-	}
-	var err error
-	if r.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return fmt.Errorf("connecting to the database of the table: %w", err)
-	}
+	r.conn = conn
 	return nil
 }
 

@@ -32,6 +32,29 @@ type connection struct {
 	raw bool
 }
 
+// Connect makes a connection for statements beside streams and snapshots, with the settings that these have: values are printed the same, and nothing ends
+// early, whatever a role, a database or the environment sets. before, unless it is nil, is given a copy of the configuration first, as
+// [Config].BeforeConnect is. The address of a pooler is refused with an [*InvalidError]. The connection is the caller's, who closes it.
+func Connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error) (*pgx.Conn, error) {
+	own, err := settings.Connecting(ctx, config, before)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, own)
+	if err != nil {
+		return nil, explainConnect(own, err)
+	}
+	return conn, nil
+}
+
+// explainConnect is an error of connecting, which says so if the address is that of a pooler.
+func explainConnect(config *pgx.ConnConfig, err error) error {
+	if settings.IsPooler(err) {
+		return invalid(FieldConn, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))), settings.PoolerRule)
+	}
+	return fmt.Errorf("cdc: connecting: %w", err)
+}
+
 // connect opens a connection with settings of its own; replication makes it one to a walsender. before, unless it is nil, is given its configuration first.
 func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Context, *pgx.ConnConfig) error, replication bool) (*connection, error) {
 	own, err := settings.Connecting(ctx, config, before)
@@ -50,15 +73,12 @@ func connect(ctx context.Context, config *pgx.ConnConfig, before func(context.Co
 		}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, c)
-	if settings.IsPooler(err) {
-		return nil, invalid(FieldConn, net.JoinHostPort(own.Host, strconv.Itoa(int(own.Port))), settings.PoolerRule)
-	}
 	if err != nil {
 		var server *pgconn.PgError
 		if errors.As(err, &server) && (server.Code == "42501" || server.Code == "28000") && replication {
 			return nil, fmt.Errorf("cdc: connecting: does the role have REPLICATION (ALTER ROLE … REPLICATION), and pg_hba.conf let it in? %w", err)
 		}
-		return nil, fmt.Errorf("cdc: connecting: %w", err)
+		return nil, explainConnect(own, err)
 	}
 	result.PgConn = conn
 	number, err := result.value(ctx, `SELECT current_setting('server_version_num')`)

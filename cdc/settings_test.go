@@ -78,6 +78,15 @@ func TestSettingsOfARoleOrADatabaseChangeNothing(t *testing.T) {
 		}
 		snapshot.Close()
 
+		conn, err := cdc.Connect(t.Context(), config, nil)
+		require.NoError(t, err)
+		row, err := conn.Query(t.Context(), `SELECT ARRAY[at::text, day::text, lasts::text, raw::text, ratio::text, words, price::text] FROM public."Printed" LIMIT 1`)
+		require.NoError(t, err)
+		beside, err := pgx.CollectExactlyOneRow(row, pgx.RowTo[[]string])
+		require.NoError(t, err)
+		require.Equal(t, printedTexts, beside, "a connection beside them prints the same")
+		require.NoError(t, conn.Close(t.Context()))
+
 		stream := streamOf(t, config, snapshot)
 		execAs(t, owner, `UPDATE "Printed" SET words = words WHERE k = ARRAY['NULL', 'z']`)
 		require.Equal(t, printedTexts, texts(nextChange(t, stream).New[1:]), "the walsender prints as queries do")
