@@ -30,7 +30,8 @@ func installationFamilies(t *testing.T) map[string]*dto.MetricFamily {
 	d := cdctest.New(t)
 	require.NoError(t, delta.Migrate(t.Context(), d.Pool))
 	d.Exec(`INSERT INTO delta_controller (name, inform_interval) VALUES ('account', '1 hour')`,
-		`INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES ('account', '', now())`)
+		`INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES ('account', '', now())`,
+		`INSERT INTO delta_source (kind, name, epoch, runner) VALUES ('account', 'table public.account', 1, '1@host')`)
 	client, err := delta.NewClient(d.Pool, &delta.Config{})
 	require.NoError(t, err)
 	_, err = client.Inform(t.Context(), account{Name: "ann"}, nil)

@@ -61,9 +61,9 @@ func (s *stream) do(method, path, body string) string {
 }
 
 // follow has a client read a slot and acknowledge nothing, until the test ends.
-func (s *stream) follow(slot string) {
+func (s *stream) follow(slot, query string) {
 	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/v2/slots/"+slot+"/stream", nil)
+	request, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/v2/slots/"+slot+"/stream"+query, nil)
 	require.NoError(s.t, err)
 	request.Header.Set("Accept", "text/event-stream")
 	response, err := http.DefaultClient.Do(request)
@@ -75,7 +75,8 @@ func (s *stream) follow(slot string) {
 	}()
 }
 
-// wholeExposition is that of a server in which everything that can be measured is: of a slot that is read and of one that is not.
+// wholeExposition is that of a server in which everything that can be measured is: of a slot that is read and of one that is not, of one with a consumer, and
+// of one whose snapshot was begun.
 func wholeExposition(t *testing.T) string {
 	t.Helper()
 	p := cdctest.NewPrivate(t, "wal_level=logical", "max_slot_wal_keep_size=1GB")
@@ -84,9 +85,17 @@ func wholeExposition(t *testing.T) string {
 	for _, slot := range []string{"reading", "unread"} {
 		s.do(http.MethodPost, "/v2/slots", `{"name":"`+slot+`","tables":["public.account"],"snapshot":false}`)
 	}
-	s.follow("reading")
+	s.follow("reading", "")
+	s.do(http.MethodPost, "/v2/slots", `{"name":"shared","tables":["public.account"],"snapshot":false,"consumers":["a"]}`)
+	s.follow("shared", "?consumer=a&resync=true")
+	p.Exec(`insert into account select generate_series(10, 19)`)
+	s.do(http.MethodPost, "/v2/slots", `{"name":"held","tables":["public.account"]}`)
+	s.do(http.MethodGet, "/v2/slots/held/snapshot/public.account?limit=1", "")
 	p.Exec(`insert into account values (1)`)
-	measured := []string{"slot_delivery_seconds", "slot_unacknowledged_age_seconds", "slot_inactive_seconds", "slot_safe_wal_bytes", "slot_lag_seconds"}
+	measured := []string{
+		"slot_delivery_seconds", "slot_unacknowledged_age_seconds", "slot_inactive_seconds", "slot_safe_wal_bytes", "slot_lag_seconds",
+		"consumer_lag_bytes", "snapshot_held_seconds", "table_locked_seconds",
+	}
 	var text string
 	require.Eventually(t, func() bool {
 		text = s.do(http.MethodGet, "/metrics", "")
