@@ -113,13 +113,17 @@ func (c *Client) startInform(ctx context.Context, params ScheduleInformParams, i
 	if informOpts != nil {
 		in.Options = *informOpts
 	}
-	run, err := e.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID:                    e.names.inform(params.ResourceKind) + "/" + rand.Text(),
-		TaskQueue:             e.names.informQueue(params.ResourceKind),
+	options := client.StartWorkflowOptions{
+		ID:        e.names.inform(params.ResourceKind) + "/" + rand.Text(),
+		TaskQueue: e.names.informQueue(params.ResourceKind),
+		// The id is this run's alone: a run that has it was started by a try whose answer was lost, and the SDK returns it.
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		StaticSummary:         informSummary(in),
 		StaticDetails:         informDetails,
-	}, workflows.InformName, in)
+	}
+	run, err := patientlyRead(ctx, func() (client.WorkflowRun, error) {
+		return e.temporal.ExecuteWorkflow(ctx, options, workflows.InformName, in)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("delta: inform kind %s: starting the workflow: %w", params.ResourceKind, err)
 	}

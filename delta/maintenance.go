@@ -25,11 +25,7 @@ const (
 // everything: then all lifecycles are dispatched anew, from the rows. That comes before the mark, so that a client which
 // dies in between leaves it to the next one.
 func (e *engine) holdPrefix(ctx context.Context) error {
-	held := false
-	err := patiently(ctx, func() (err error) {
-		held, err = prefixHeld(ctx, e.temporal, e.names, e.installation)
-		return err
-	})
+	held, err := prefixHeld(ctx, e.temporal, e.names, e.installation)
 	if err != nil || held {
 		return err
 	}

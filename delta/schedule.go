@@ -27,22 +27,6 @@ const (
 // namespace.
 var ErrOtherInstallation = errors.New("the prefix belongs to another Delta installation")
 
-// startTries is how often a call of Start's is made where Temporal does not answer in the SDK's 10 s, as one that is starting or busy.
-const startTries = 3
-
-// patiently repeats a call of Start's while Temporal does not answer, and ctx goes on. A write whose answer was lost is found when it is
-// repeated.
-func patiently(ctx context.Context, call func() error) (err error) {
-	for range startTries {
-		err = call()
-		isUnanswered := errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded))
-		if !isUnanswered || ctx.Err() != nil {
-			return err
-		}
-	}
-	return err
-}
-
 // claimPrefix marks the prefix, in this Temporal namespace, as this installation's, or finds that it is another's. The
 // mark is a schedule that never runs: Temporal creates it at most once, whoever asks.
 func claimPrefix(ctx context.Context, c client.Client, n names, installation string) error {
@@ -70,7 +54,9 @@ func claimPrefix(ctx context.Context, c client.Client, n names, installation str
 
 // prefixHeld tells whether Temporal knows the prefix as this installation's.
 func prefixHeld(ctx context.Context, c client.Client, n names, installation string) (bool, error) {
-	found, err := c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
+		return c.ScheduleClient().GetHandle(ctx, n.anchor()).Describe(ctx)
+	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return false, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
@@ -228,6 +229,8 @@ type KindInTemporal struct {
 	Workers, InformWorkers []string
 	// Schedule is that of its informer, FullSchedule that of its full listings (FullListingInterval); nil where there is none.
 	Schedule, FullSchedule *InformSchedule
+	// Error says why Temporal could not be asked about this kind, also after three tries of 10 s. What was not read is empty then.
+	Error error
 }
 
 // InformSchedule is the Temporal Schedule of an informer.
@@ -270,9 +273,10 @@ func (c *Client) TemporalStatus(ctx context.Context, kinds ...string) (*Temporal
 	for _, kind := range kinds {
 		all.Go(func() error {
 			k, err := e.kindInTemporal(ctx, kind, noted[kind])
-			if err != nil {
-				return fmt.Errorf("delta: status of kind %s: %w", kind, err)
+			if ctx.Err() != nil {
+				return fmt.Errorf("delta: status of kind %s: %w", kind, errors.Join(err, ctx.Err()))
 			}
+			k.Error = err
 			mu.Lock()
 			defer mu.Unlock()
 			status.Kinds[kind] = k
@@ -303,7 +307,9 @@ func (e *engine) kindInTemporal(ctx context.Context, kind string, noted *string)
 func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
 	there := map[string]bool{}
 	for _, sort := range []enumspb.TaskQueueType{enumspb.TASK_QUEUE_TYPE_WORKFLOW, enumspb.TASK_QUEUE_TYPE_ACTIVITY} {
-		found, err := e.temporal.DescribeTaskQueue(ctx, queue, sort)
+		found, err := patientlyRead(ctx, func() (*workflowservice.DescribeTaskQueueResponse, error) {
+			return e.temporal.DescribeTaskQueue(ctx, queue, sort)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("describing the task queue %s: %w", queue, err)
 		}
@@ -317,7 +323,9 @@ func (e *engine) pollers(ctx context.Context, queue string) ([]string, error) {
 }
 
 func (e *engine) informSchedule(ctx context.Context, id string) (*InformSchedule, error) {
-	found, err := e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
+	found, err := patientlyRead(ctx, func() (*client.ScheduleDescription, error) {
+		return e.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
+	})
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return nil, nil //nolint:nilnil // there is none, and that is what was asked
 	}

@@ -25,10 +25,14 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-const (
-	databaseVariable = "DELTA_DATABASE_URL"
-	connectPatience  = 10 * time.Second
-	temporalPatience = 5 * time.Second
+const databaseVariable = "DELTA_DATABASE_URL"
+
+// How long a command waits for Postgres and for Temporal before it says that they cannot be reached, and how long a shell waits for names from
+// the database. They are variables so that tests, which share a busy machine, wait longer.
+var (
+	connectPatience    = 10 * time.Second
+	temporalPatience   = 10 * time.Second
+	completionPatience = 2 * time.Second
 )
 
 // cli is what the flags say, and where the command reads and writes.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,9 +13,6 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
-
-// completionPatience is how long a shell waits for names from the database.
-const completionPatience = 2 * time.Second
 
 // fixed completes from a list.
 func fixed(values ...string) cobra.CompletionFunc {

@@ -211,9 +211,14 @@ func (f *findings) temporal(ctx context.Context, s *session, schema bool, kinds 
 		if k.Paused {
 			f.addKind("kind", k.Kind, healthWarn, "paused: its resources are not worked on", remedy.ResumeKind(k.Kind))
 		}
-		f.informer(k, status.Kinds[k.Kind], now)
-		f.fullListing(k, status.Kinds[k.Kind], now)
-		f.workers(k, status.Kinds[k.Kind])
+		there := status.Kinds[k.Kind]
+		if there.Error != nil {
+			f.addKind("kind", k.Kind, healthWarn, "Temporal could not be asked about it: "+message(there.Error), remedy.ReachTemporal)
+			continue
+		}
+		f.informer(k, there, now)
+		f.fullListing(k, there, now)
+		f.workers(k, there)
 	}
 }
 

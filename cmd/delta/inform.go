@@ -115,7 +115,7 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 	if err != nil {
 		return err
 	}
-	if there := status.Kinds[kind]; len(there.InformWorkers) == 0 {
+	if there := status.Kinds[kind]; there.Error == nil && len(there.InformWorkers) == 0 {
 		c.tell(fmt.Sprintf("No worker polls %s: the run waits until a client with kind %s is started.", there.InformTaskQueue, kind))
 	}
 	watching := ctx

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,7 +96,7 @@ type refusedJSON struct {
 type kindsJSON struct {
 	Kinds   []kindJSON    `json:"kinds"`
 	Refused []refusedJSON `json:"refused"`
-	// TemporalError says why next_run and last_run are missing; null otherwise.
+	// TemporalError says why next_run and last_run are missing, of all kinds or of some; null otherwise.
 	TemporalError *string `json:"temporal_error"`
 }
 
@@ -247,7 +250,22 @@ func (s *session) inTemporal(ctx context.Context, all []delta.KindStatus) (*delt
 	for i, k := range all {
 		names[i] = k.Kind
 	}
-	return s.TemporalStatus(ctx, names...)
+	status, err := s.TemporalStatus(ctx, names...)
+	if err != nil {
+		return nil, err
+	}
+	return status, errorOfKinds(status)
+}
+
+// errorOfKinds is why Temporal could not be asked about some kinds; nil where it was about all.
+func errorOfKinds(status *delta.TemporalStatus) error {
+	var all []error
+	for _, kind := range slices.Sorted(maps.Keys(status.Kinds)) {
+		if err := status.Kinds[kind].Error; err != nil {
+			all = append(all, fmt.Errorf("kind %s: %w", kind, err))
+		}
+	}
+	return errors.Join(all...)
 }
 
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {

@@ -32,6 +32,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	connectPatience, temporalPatience, completionPatience = patience, patience, patience
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "delta-cmd-test-")
 		if err != nil {

@@ -1,0 +1,97 @@
+package delta_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/workflows"
+)
+
+// unanswered is a way to Temporal on which calls about some things are not answered: as often as it says for each, by how their id ends.
+type unanswered struct {
+	mu    sync.Mutex
+	times map[string]int
+}
+
+func (u *unanswered) through(h *harness, config *delta.Config) *delta.Config {
+	config.Temporal = nil
+	config.TemporalOptions = func(o *client.Options) {
+		o.HostPort, o.Logger = h.TemporalAddress, quiet{}
+		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(u.intercept))
+	}
+	return config
+}
+
+func (u *unanswered) intercept(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	// The SDK repeats what is unavailable by itself, but not what took all its time.
+	gaveUp := status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+	switch call := req.(type) {
+	case *workflowservice.DescribeScheduleRequest:
+		if u.isHeld(call.GetScheduleId()) {
+			return gaveUp
+		}
+	case *workflowservice.StartWorkflowExecutionRequest:
+		err := invoke(ctx, method, req, reply, cc, opts...)
+		if u.isHeld(call.GetWorkflowType().GetName()) {
+			return gaveUp // it was done, and the answer is lost
+		}
+		return err
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+func (u *unanswered) isHeld(id string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for end, left := range u.times {
+		if strings.HasSuffix(id, end) && left > 0 {
+			u.times[end]--
+			return true
+		}
+	}
+	return false
+}
+
+// A Temporal that answers late is asked again, and one kind that it says nothing of leaves the others as they are.
+func TestTemporalIsAskedAgainWhereItDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.start(h.config(with(lister("a", "b")), with(&controller[account]{})))
+	away := &unanswered{times: map[string]int{"/inform:catalogued": 2, "/inform:account": 3}}
+	idle := h.client(away.through(h, h.config()))
+	there, err := idle.TemporalStatus(t.Context(), "catalogued", "account")
+	require.NoError(t, err)
+	require.NoError(t, there.Kinds["catalogued"].Error)
+	require.NotNil(t, there.Kinds["catalogued"].Schedule, "the third try was answered")
+	require.ErrorContains(t, there.Kinds["account"].Error, "reading the schedule "+h.Prefix+"/inform:account: ")
+	require.NotEmpty(t, there.Kinds["account"].InformWorkers, "what was read before")
+}
+
+// A run whose start was answered late, or not at all, is one run.
+func TestARunWhoseStartWasNotAnsweredIsStartedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	h.start(h.config(with(lister("a", "b"))))
+	away := &unanswered{times: map[string]int{workflows.InformName: 1}}
+	idle := h.client(away.through(h, h.config()))
+	run, err := idle.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: "catalogued", RunForeground: true}, nil)
+	require.NoError(t, err)
+	require.Equal(t, 2, run.Listed)
+	require.Zero(t, away.times[workflows.InformName], "an answer was lost")
+	passes, err := idle.InformPasses(t.Context(), "catalogued", "", 10)
+	require.NoError(t, err)
+	passes = slices.DeleteFunc(passes, func(p delta.InformPass) bool { return p.Trigger != activities.TriggerRequest })
+	require.Len(t, passes, 1)
+}
