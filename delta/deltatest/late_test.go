@@ -10,7 +10,9 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 )
 
 // callTimes notes how long the latest call has, as it leaves the process.
@@ -36,7 +38,7 @@ func TestCallsWaitForAnswersThatAreLate(t *testing.T) {
 		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithStatsHandler(times))
 	}))
 	missing := new(serviceerror.NotFound)
-	_, err := env.Temporal.DescribeWorkflowExecution(t.Context(), env.Prefix, "")
+	_, err := env.Temporal.DescribeWorkflow(t.Context(), env.Prefix, "")
 	require.ErrorAs(t, err, &missing)
 	require.Greater(t, time.Duration(times.left.Load()), sdkTimeout)
 
@@ -44,7 +46,7 @@ func TestCallsWaitForAnswersThatAreLate(t *testing.T) {
 	times.left.Store(0)
 	ctx, cancel := context.WithTimeout(t.Context(), sdkTimeout/2)
 	defer cancel()
-	_, _ = env.Temporal.DescribeWorkflowExecution(ctx, env.Prefix, "") // it may be late
+	_, _ = env.Temporal.DescribeWorkflow(ctx, env.Prefix, "") // it may be late
 	require.LessOrEqual(t, time.Duration(times.left.Load()), sdkTimeout/2)
 }
 
@@ -71,4 +73,21 @@ func TestACallThatWaitsEndsWithTheContextOfItsCaller(t *testing.T) {
 			require.Equal(t, ctx, given)
 			return nil
 		}))
+}
+
+func TestReadsThatTheServerGivesUpAreRepeated(t *testing.T) {
+	t.Parallel()
+	for method, want := range map[string]int{"/DescribeSchedule": 3, "/GetWorkflowExecutionHistory": 3, "/SignalWorkflowExecution": 1} {
+		ctx, cancel := context.WithTimeout(t.Context(), sdkTimeout)
+		defer cancel()
+		calls := 0
+		err := waitForLateAnswers(ctx, method, nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			if calls++; calls < 3 {
+				return status.Error(codes.DeadlineExceeded, "history did not answer")
+			}
+			return nil
+		})
+		require.Equal(t, want, calls, method)
+		require.Equal(t, want == 1, err != nil, method)
+	}
 }
