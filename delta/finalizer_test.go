@@ -127,8 +127,8 @@ func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
 func TestALongFinalizeKeepsItsClaim(t *testing.T) {
 	inListedGears(t, func(t *testing.T, g listedGear) {
 		ended := make(chan error, 10)
-		short := func(c *delta.Config) { // three renewals take 4 s
-			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 3 * time.Second}}
+		short := func(c *delta.Config) { // three renewals take 7 s, and a machine that stands still for 10 s loses no claim
+			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 6 * time.Second}}
 		}
 		c := g.startFinalizing(short, func(context.Context, job) error { return nil }, func(ctx context.Context, _ job) error {
 			seen := map[string]bool{}

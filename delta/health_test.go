@@ -164,7 +164,7 @@ func TestAClientThatStopsByItselfIsNotAlive(t *testing.T) {
 func TestErrIsThatOfAStopThatCutWorkOff(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.startStuck()
+	c := h.startStuck(new(logBuffer))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	stopped := make(chan error, 1)

@@ -134,12 +134,15 @@ func TestStopReachesALocalActivity(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
 	working, ended := make(chan struct{}), make(chan error, 1)
-	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
+	config := h.config(with(&controller[account]{work: func(ctx context.Context, _ *delta.Resource[account]) error {
 		close(working)
 		<-ctx.Done()
 		ended <- context.Cause(ctx)
 		return ctx.Err()
-	})
+	}}))
+	var logs logBuffer
+	config.Logger = logs.logger()
+	c := h.start(config)
 	_, err := c.Inform(t.Context(), account{Name: "ann"}, nil)
 	require.NoError(t, err)
 	<-working // within the local activity, most likely
@@ -147,7 +150,7 @@ func TestStopReachesALocalActivity(t *testing.T) {
 	defer cancel()
 	_ = c.Stop(ctx)
 	require.Error(t, <-ended)
-	h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
+	h.closesAttempts(&logs)
 }
 
 // Temporal gives the workflow's task to another worker, which finds the claim and waits for its end.

@@ -31,7 +31,7 @@ func TestOneConnectionSuffices(t *testing.T) {
 func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	h := &harness{t: t, Env: deltatest.New(t, deltatest.WithMaxConns(1))}
 	stuck := make(chan struct{}, 100)
-	c := h.start(h.config(with(&controller[T]{
+	config := h.config(with(&controller[T]{
 		work: func(ctx context.Context, r *delta.Resource[T]) error {
 			if r.ObjectID[:2] == "is" {
 				stuck <- struct{}{}
@@ -48,7 +48,10 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 			}
 			return listed, nil
 		},
-	})))
+	}))
+	var logs logBuffer
+	config.Logger = logs.logger()
+	c := h.start(config)
 	// What deadlocks would wait for ever: the tests of a busy machine do not.
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
@@ -94,8 +97,7 @@ func testOneConnection[T delta.Object](t *testing.T, object func(account) T) {
 	ended, stop := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer stop()
 	require.ErrorIs(t, c.Stop(ended), context.DeadlineExceeded)
-	// Stop waits for that some seconds only, and a busy machine may take longer.
-	until(t, func() bool { return h.count("SELECT count(*) FROM delta_resource WHERE state = 'pending'") == 0 }, "attempts were not closed")
+	h.closesAttempts(&logs)
 
 	// More than one statement takes, which is a transaction.
 	_, err = c.InformMany(ctx, many(object, names("more", 3000)...), nil)

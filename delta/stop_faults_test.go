@@ -118,9 +118,11 @@ func (f *faulty) leavesNothing() {
 	}, "%s", shown[error]{&left})
 }
 
-// Not parallel, as the tests below: they look at the goroutines of the whole process.
 func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
 	soak.Long(t)
+	if !inOwnProcess(t) {
+		return
+	}
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
 	f.stops()
@@ -129,6 +131,9 @@ func TestStopReturnsWhilePostgresIsSilent(t *testing.T) {
 
 func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
 	soak.Long(t)
+	if !inOwnProcess(t) {
+		return
+	}
 	f := newFaulty(t)
 	f.server.silent.Store(true)
 	f.stops()
@@ -138,6 +143,9 @@ func TestStopReturnsWhileTemporalIsSilent(t *testing.T) {
 
 func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 	soak.Long(t)
+	if !inOwnProcess(t) {
+		return
+	}
 	f := newFaulty(t)
 	closed := f.closes()
 	until(t, func() bool { return f.pool.Ping(context.Background()) != nil }, "it gives no connection any more")
@@ -148,6 +156,9 @@ func TestStopReturnsAfterItsPoolWasClosed(t *testing.T) {
 
 func TestStopReturnsWhileInformsWaitForPostgres(t *testing.T) {
 	soak.Long(t)
+	if !inOwnProcess(t) {
+		return
+	}
 	f := newFaulty(t)
 	f.postgres.silent.Store(true)
 	answered := make(chan error, 20)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,15 +69,35 @@ func TestStopWaitsForWork(t *testing.T) {
 	h.eventually("account", "bob", synced(1))
 }
 
+// stopWaitsNoLonger is what Stop logs where a busy machine has not written all outcomes some seconds after Work was cut off.
+const stopWaitsNoLonger = "not everything has ended in time"
+
+// closesAttempts waits until no attempt is open after a Stop that has cut Work off. It reports whether each of them has written its outcome: only where
+// Stop says that it waits no longer, claims may run out instead, and the rows are another client's.
+func (h *harness) closesAttempts(logs *logBuffer) (written bool) {
+	h.t.Helper()
+	pending := "SELECT count(*) FROM delta_resource r WHERE state = 'pending'"
+	until(h.t, func() bool {
+		written = h.count(pending) == 0
+		return written || strings.Contains(logs.String(), stopWaitsNoLonger) &&
+			h.count(pending+" AND greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()") == 0
+	}, "attempts were not closed")
+	return written
+}
+
 // startStuck starts a client whose Work is at a resource, ann, until its context ends.
-func (h *harness) startStuck() *delta.Client {
+func (h *harness) startStuck(logs *logBuffer) *delta.Client {
 	h.t.Helper()
 	started := make(chan struct{})
-	c := h.startWorker(func(ctx context.Context, _ *delta.Resource[account]) error {
-		close(started)
+	config := h.config(with(&controller[account]{work: func(ctx context.Context, r *delta.Resource[account]) error {
+		if r.Attempt == 1 {
+			close(started)
+		}
 		<-ctx.Done()
 		return ctx.Err()
-	})
+	}}))
+	config.Logger = logs.logger()
+	c := h.start(config)
 	_, err := c.Inform(h.t.Context(), account{Name: "ann"}, nil)
 	require.NoError(h.t, err)
 	<-started
@@ -86,14 +107,16 @@ func (h *harness) startStuck() *delta.Client {
 func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.startStuck()
+	var logs logBuffer
+	c := h.startStuck(&logs)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	require.ErrorIs(t, c.Stop(ctx), context.DeadlineExceeded)
-	// Stop waits for the outcome some seconds only, and a busy machine may take longer to write it.
-	row := h.eventually("account", "ann", func(r *deltatype.ResourceRow) bool { return r.State != deltatype.ResourceStatePending })
-	require.Equal(t, deltatype.ResourceStateFailed, row.State)
-	require.Equal(t, "stopped: context canceled", row.Errors[0].Error)
+	if h.closesAttempts(&logs) {
+		row := h.row("account", "ann")
+		require.Equal(t, deltatype.ResourceStateFailed, row.State)
+		require.Equal(t, "stopped: context canceled", row.Errors[0].Error)
+	}
 	h.startWorker(nil)
 	h.eventually("account", "ann", synced(1))
 }
@@ -102,7 +125,8 @@ func TestStopCancelsWorkWhenItsContextEndsAndAnotherGoesOn(t *testing.T) {
 func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	c := h.startStuck()
+	var logs logBuffer
+	c := h.startStuck(&logs)
 	first := make(chan error, 1)
 	go func() { first <- c.Stop(context.Background()) }()
 	select {
@@ -114,7 +138,9 @@ func TestASecondStopHasTheFirstWaitNoLonger(t *testing.T) {
 	defer cancel()
 	require.NoError(t, c.Stop(ctx))
 	require.NoError(t, <-first)
-	require.Equal(t, "stopped: context canceled", h.row("account", "ann").Errors[0].Error, "Work did not have its minute")
+	if h.closesAttempts(&logs) {
+		require.Equal(t, "stopped: context canceled", h.row("account", "ann").Errors[0].Error, "Work did not have its minute")
+	}
 }
 
 func TestAClientThatWasStoppedBeforeItsStartIsNotStarted(t *testing.T) {
@@ -147,9 +173,11 @@ func TestTheEndOfTheContextOfStartStopsTheClient(t *testing.T) {
 
 type ctxKey struct{}
 
-// Not parallel: it looks at the goroutines of the whole process.
 func TestNoGoroutineIsLeftAfterStop(t *testing.T) {
 	soak.Long(t)
+	if !inOwnProcess(t) {
+		return
+	}
 	h := newHarness(t)
 	before := goleak.IgnoreCurrent()
 	config := h.config(with(&controller[account]{}), with(&controller[listed]{}), with(&controller[batched]{}))
@@ -283,6 +311,8 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 			return errors.New("cut off")
 		}))
 		config.Namespaces = map[string]delta.NamespaceConfig{delta.NamespaceDefault: {MaxWorkers: 1}}
+		var logs logBuffer
+		config.Logger = logs.logger()
 		c := g.start(config)
 		g.inform(c, &delta.InformOpts{MaxAttempts: 1}, names("ok", 20)...)
 		<-begun
@@ -290,14 +320,19 @@ func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.Error(t, c.Stop(ctx))
-		// One may get the place of the first before its own context ends, and outcomes may be written after the seconds that Stop waits for them.
-		calls := 0
-		until(t, func() bool {
-			calls = 1 + len(begun)
-			states := g.states(g.kind)
-			return states[deltatype.ResourceStatePending] == 0 && states[deltatype.ResourceStateDegraded] == calls
-		}, "%s calls", shown[int]{&calls})
+		written := g.closesAttempts(&logs)
+		calls := 1 + len(begun) // one may get the place of the first before its own context ends
+		if written {
+			require.Equal(t, calls, g.states(g.kind)[deltatype.ResourceStateDegraded])
+		}
 		g.startWorker(func(context.Context, job) error { return nil })
-		until(t, func() bool { return g.states(g.kind)[deltatype.ResourceStateSynced] == 20-calls })
+		states := map[deltatype.ResourceState]int{}
+		until(t, func() bool {
+			states = g.states(g.kind)
+			return states[deltatype.ResourceStateSynced]+states[deltatype.ResourceStateDegraded] == 20
+		}, shown[map[deltatype.ResourceState]int]{&states})
+		if written {
+			require.Equal(t, calls, states[deltatype.ResourceStateDegraded])
+		}
 	})
 }

@@ -371,7 +371,7 @@ type briefly struct{ account }
 
 func (briefly) Kind() string { return "briefly" }
 func (briefly) Settings() delta.ObjectSettings {
-	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: time.Second}
+	return delta.ObjectSettings{InformInterval: -1, BatchSize: 1, HeartbeatTimeout: 5 * time.Second} // a claim that lasts a busy machine
 }
 
 func TestClaimsThatAreLostAreCounted(t *testing.T) {

@@ -82,13 +82,13 @@ func newCountingHarness(t *testing.T, logs *logBuffer) (*harness, *counters) {
 	}))}, counted
 }
 
-// ordinary has a limit of calls, so its attempts are ordinary activities.
+// ordinary has a limit of calls, so its attempts are ordinary activities. A machine that stands still has none repeated.
 type ordinary struct{ account }
 
 func (ordinary) Kind() string { return "ordinary" }
 func (ordinary) Settings() delta.ObjectSettings {
 	return delta.ObjectSettings{
-		Parallelism: 4, InformInterval: -1, BatchSize: 1, RateLimit: 1000, HeartbeatTimeout: 2 * time.Second,
+		Parallelism: 4, InformInterval: -1, BatchSize: 1, RateLimit: 1000, HeartbeatTimeout: patience,
 		RetryPolicy: delta.RetryPolicy{InitialInterval: 10 * time.Millisecond},
 	}
 }
@@ -283,7 +283,9 @@ func TestAFailedAttemptWhoseAnswerIsLostIsNotRepeated(t *testing.T) {
 			}))
 	}))}
 	var calls sync.Map
-	c := h.start(h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }})))
+	config := h.config(with(&controller[ordinary]{work: func(_ context.Context, r *delta.Resource[ordinary]) error { return trying(&calls, r.ObjectID) }}))
+	config.Kinds = map[string]delta.ObjectSettings{"ordinary": {HeartbeatTimeout: 4 * time.Second}} // Temporal misses the answer by it
+	c := h.start(config)
 	_, err := c.Inform(t.Context(), ordinary{account{Name: "fails"}}, nil)
 	require.NoError(t, err)
 	row := h.eventually("ordinary", "fails", synced(1))

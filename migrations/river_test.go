@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,11 +210,16 @@ var ways = map[string]func(t *testing.T, pool *pgxpool.Pool, command string){
 	"goose": runGoose,
 }
 
+// prepareGoose sets goose's globals, once: tests that run beside each other would write them beside each other's reads.
+var prepareGoose = sync.OnceValue(func() error {
+	goose.SetLogger(goose.NopLogger())
+	return goose.SetDialect("postgres")
+})
+
 // runGoose does what the goose command does, in this folder.
 func runGoose(t *testing.T, pool *pgxpool.Pool, command string) {
 	t.Helper()
-	goose.SetLogger(goose.NopLogger())
-	require.NoError(t, goose.SetDialect("postgres"))
+	require.NoError(t, prepareGoose())
 	conn := stdlib.OpenDBFromPool(pool)
 	defer conn.Close() //nolint:errcheck // closes the adapter only
 	require.NoError(t, goose.RunContext(t.Context(), command, conn, "."))

@@ -18,6 +18,9 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
+// patience is how long a call of a test waits for what must come, by this machine's clock. It only ends a test that hangs.
+const patience = 2 * time.Minute
+
 var ref = activities.Ref{Installation: "11111111-2222-3333-4444-555555555555", Kind: "account", ObjectID: "ann"}
 
 // scene is one call of an activity, as a test expects it, and what it is answered.
@@ -84,10 +87,10 @@ func environment() *testsuite.TestWorkflowEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(2 * time.Minute) // of this machine's time: the workflow's passes by itself
+	env.SetTestTimeout(2 * patience) // of this machine's time: the workflow's passes by itself
 	// By default the SDK takes a workflow that has not yielded for a second for stuck, which it is not where the machine is busy,
 	// and goes on beside it: a data race of its own.
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: 2 * time.Minute})
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: patience})
 	return env
 }
 
@@ -101,7 +104,7 @@ func (p *play) enter(ctx context.Context, got activities.Ref, retention bool) (a
 		p.SignalWorkflow(string(s.command), nil)
 		select {
 		case <-p.carriedOut:
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			p.t.Errorf("the command %s waits for the end of the call that runs", s.command)
 		}
 	}

@@ -95,7 +95,7 @@ func TestARunThatWasAskedForListsTenShardsAtOnceAndAddsThemUp(t *testing.T) {
 		mu.Unlock()
 		select {
 		case <-full:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			return activities.InformProgress{}, finally("fewer shards are listed at once", activities.InformProgress{})
 		}
 		time.Sleep(50 * time.Millisecond) // for one too many to come, if it does
@@ -154,7 +154,7 @@ func TestARunThatIsCancelledCancelsItsShards(t *testing.T) {
 		select {
 		case <-ctx.Done():
 			return activities.InformProgress{}, ctx.Err()
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			return activities.InformProgress{}, finally("it was not cancelled", activities.InformProgress{})
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/stack"
@@ -26,7 +28,8 @@ import (
 type Env struct {
 	// Pool connects to this test's own schema, which has Delta's tables.
 	Pool *pgxpool.Pool
-	// Temporal is connected to the shared Temporal server.
+	// Temporal is connected to the shared Temporal server. Its calls wait up to two minutes for an answer, where the SDK's own wait 10 s: a machine
+	// that runs many tests at once may take longer than that.
 	Temporal client.Client
 	// DatabaseURL connects another process to this test's schema.
 	DatabaseURL string
@@ -178,6 +181,9 @@ func (env *Env) openTemporal(ctx context.Context, o options) error {
 	opts.Logger = delta.TemporalLogger(slog.New(errorsOnly{env.Logger.Handler()}))
 	for _, change := range o.temporal {
 		change(&opts)
+	}
+	if opts.HostPort == env.TemporalAddress { // a proxy that fails on purpose has the SDK's own patience
+		opts.ConnectionOptions.DialOptions = append(slices.Clone(opts.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(waitForLateAnswers))
 	}
 	c, err := client.DialContext(ctx, opts)
 	if err != nil {
