@@ -1,5 +1,7 @@
 package cdc
 
+import "time"
+
 // Decoder is for tests of what the server sends, without a stream.
 type Decoder struct {
 	*decoder
@@ -34,3 +36,12 @@ func TryConnection(s *Stream) error { return s.tryConnection() }
 
 // IsPassing reports whether a stream tries again after an error.
 func IsPassing(err error) bool { return passing(err) }
+
+// Heartbeats measure the delay.
+type Heartbeats struct{ of heartbeats }
+
+func NewHeartbeats() *Heartbeats                          { return &Heartbeats{} }
+func (h *Heartbeats) Write(now time.Time)                 { h.of.write(now) }
+func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.arrive(written, after) }
+func (h *Heartbeats) Deliver(end LSN, now time.Time)      { h.of.deliver(end, now) }
+func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.current(now) }
