@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -115,6 +116,7 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 	require.NoError(tb, err)
 	config := databaseConfig(database)
 	config.MaxConns = 16
+	config.ConnConfig = hostile.Through(tb, config.ConnConfig)
 	for _, c := range change {
 		c(config)
 	}
