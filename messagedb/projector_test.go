@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
@@ -159,6 +160,7 @@ func TestAProjectionHasEachMessageOnce(t *testing.T) {
 
 // The process dies, the connection is lost, and the commit's answer is lost: in each case after the handler has written.
 func TestAProjectionHasEachMessageOnceThoughItsProjectorDies(t *testing.T) {
+	hostile.NeedsDirect(t, "the number of a connection's process is made up")
 	t.Parallel()
 	s := tallied(t)
 	all := fill(t, s, "a", 1, 30)

@@ -166,6 +166,9 @@ func databaseURL(c *pgx.ConnConfig) string {
 	if c.TLSConfig == nil {
 		u.RawQuery = "sslmode=disable"
 	}
+	if c.DefaultQueryExecMode == pgx.QueryExecModeCacheDescribe {
+		u.RawQuery += "&default_query_exec_mode=cache_describe"
+	}
 	return u.String()
 }
 
