@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -111,8 +112,13 @@ func TestTheSnapshotOfV1EndsWhenItIsTooOld(t *testing.T) {
 	h.Exec(accounts, `insert into account (id) values (1)`)
 	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
 	require.Eventually(t, func() bool { // it is read all the time
-		a := h.do("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
-		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "SnapshotMax")
+		response, err := h.http.Post(h.url+"/v1/snapshot/data", "application/json", strings.NewReader(`{"table":"account","limit":10}`))
+		if err != nil { // the answer was begun, and is cut off
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		text, err := io.ReadAll(response.Body)
+		return err == nil && response.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(text), "SnapshotMax")
 	}, cdctest.Patience, 20*time.Millisecond)
 	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held)
 	h.Exec(`alter table account add column n int`)
