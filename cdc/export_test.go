@@ -40,8 +40,17 @@ func IsPassing(err error) bool { return passing(err) }
 // Heartbeats measure the delay.
 type Heartbeats struct{ of heartbeats }
 
-func NewHeartbeats() *Heartbeats                          { return &Heartbeats{} }
-func (h *Heartbeats) Write(now time.Time)                 { h.of.write(now) }
+// NewHeartbeats has seen none.
+func NewHeartbeats() *Heartbeats { return &Heartbeats{} }
+
+// Write notes one that is on its way.
+func (h *Heartbeats) Write(now time.Time) { h.of.write(now) }
+
+// Arrive notes one that came back.
 func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.arrive(written, after) }
-func (h *Heartbeats) Deliver(end LSN, now time.Time)      { h.of.deliver(end, now) }
+
+// Deliver notes what Next has returned.
+func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.deliver(end, now) }
+
+// Current is the delay.
 func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.current(now) }
