@@ -59,6 +59,10 @@ test-modules: delta-temporal postgres ## Test the other modules of this reposito
 	cd internal/bench/peers && go test ./...
 	cd internal/monitoring && go test ./...
 
+.PHONY: test-pooler
+test-pooler: delta-temporal postgres ## Run the quick tests of the core and messagedb through PgBouncer in transaction mode
+	DELTA_TEST_PGBOUNCER=1 go test -short -parallel $(PARALLEL) -timeout 25m ./delta ./messagedb
+
 .PHONY: test-postgres
 test-postgres: $(BIN)/postgres-$(VERSION) ## Run the tests on another Postgres, such as VERSION=18, which npm brings
 	PATH="$<:$$PATH" $(MAKE) test

@@ -65,6 +65,7 @@ type Backfill struct {
 	chunk    *chunk  // what was read and is not delivered
 	window   *window // since the low mark
 	closed   uint64  // the last chunk whose high mark was passed
+	hold     *Hold   // of the chunk that is being read
 }
 
 // Backfill begins to read a table beside the stream. It needs nothing but the right to read the table: it marks its places in

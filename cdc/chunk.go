@@ -38,11 +38,14 @@ func (c *chunk) fits(relation *Relation) bool {
 
 // run reads chunk after chunk until all are delivered.
 func (b *Backfill) run(ctx context.Context, conn *connection) {
-	defer func() {
+	drop := func() {
 		if conn != nil {
 			conn.close()
+			b.unlock()
+			conn = nil
 		}
-	}()
+	}
+	defer drop()
 	config := &b.stream.config
 	retry := backoff.New(config.ShortestRetry, config.LongestRetry)
 	for number := uint64(1); ; number++ {
@@ -72,10 +75,7 @@ func (b *Backfill) run(ctx context.Context, conn *connection) {
 			b.finish(err)
 			return
 		}
-		if conn != nil {
-			conn.close()
-			conn = nil
-		}
+		drop()
 		delay := retry.Delay()
 		config.Logger.Warn("cdc: a chunk of a backfill could not be read", "table", b.from, "error", err, "retry", delay)
 		_ = backoff.Pause(ctx, delay) // the context is looked at above
@@ -136,6 +136,7 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 		SET LOCAL statement_timeout = `+limit+`; SET LOCAL idle_in_transaction_session_timeout = `+limit).ReadAll(); err != nil {
 		return fmt.Errorf("cdc: locking %s: %w", b.from, err)
 	}
+	b.lock(conn)
 	bounded, cancel := context.WithTimeoutCause(ctx, b.config.ChunkTimeout, errSlowChunk)
 	defer cancel()
 	err := b.readLocked(bounded, conn, c, m, low)
@@ -143,6 +144,7 @@ func (b *Backfill) read(ctx context.Context, conn *connection, number uint64) er
 		err = fmt.Errorf("%w: %w", errSlowChunk, err)
 	}
 	if err == nil {
+		b.unlock()
 		return nil
 	}
 	b.mu.Lock()

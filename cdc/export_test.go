@@ -1,5 +1,7 @@
 package cdc
 
+import "time"
+
 // Decoder is for tests of what the server sends, without a stream.
 type Decoder struct {
 	*decoder
@@ -34,3 +36,21 @@ func TryConnection(s *Stream) error { return s.tryConnection() }
 
 // IsPassing reports whether a stream tries again after an error.
 func IsPassing(err error) bool { return passing(err) }
+
+// Heartbeats measure the delay.
+type Heartbeats struct{ of heartbeats }
+
+// NewHeartbeats has seen none.
+func NewHeartbeats() *Heartbeats { return &Heartbeats{} }
+
+// Write notes one that is on its way.
+func (h *Heartbeats) Write(now time.Time) { h.of.write(now) }
+
+// Arrive notes one that came back.
+func (h *Heartbeats) Arrive(written time.Time, after LSN) { h.of.arrive(written, after) }
+
+// Deliver notes what Next has returned.
+func (h *Heartbeats) Deliver(end LSN, now time.Time) { h.of.deliver(end, now) }
+
+// Current is the delay.
+func (h *Heartbeats) Current(now time.Time) time.Duration { return h.of.current(now) }

@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Hold is a lock on a table, of a connection of a [Snapshot]: ACCESS SHARE, which lets everybody read and write, and has ALTER TABLE and
-// TRUNCATE wait. Everybody who uses the table later then waits behind these.
+// Hold is a lock on a table, of a connection of a [Snapshot] or of a [Backfill]: ACCESS SHARE, which lets everybody read and write, and has
+// ALTER TABLE and TRUNCATE wait. Everybody who uses the table later then waits behind these.
 type Hold struct {
 	// Schema and Table are what is locked.
 	Schema, Table string
 	// PID is the server's process that has the lock: pg_locks has it, and pg_terminate_backend ends it.
 	PID uint32
-	// Since is when the first page of the table was read by it.
+	// Since is when it locked the table: for its first page, or for the chunk that it reads.
 	Since time.Time
 }
 
@@ -125,10 +125,46 @@ func (s *Snapshot) Holds() []Hold {
 	for _, tables := range s.holds.locked {
 		all = slices.AppendSeq(all, maps.Values(tables))
 	}
+	sortHolds(all)
+	return all
+}
+
+func sortHolds(all []Hold) {
 	slices.SortFunc(all, func(a, b Hold) int {
 		return cmp.Or(cmp.Compare(a.Schema, b.Schema), cmp.Compare(a.Table, b.Table), cmp.Compare(a.PID, b.PID))
 	})
+}
+
+// Holds are the locks on tables of the backfills that are running, by table: one for each chunk that is being read at this moment. Between two
+// chunks, and while a backfill waits for those who write into its table, nothing is locked. It asks the server for nothing.
+func (s *Stream) Holds() []Hold {
+	all := []Hold{}
+	for _, b := range s.backfills.list() {
+		b.mu.Lock()
+		if b.hold != nil {
+			all = append(all, *b.hold)
+		}
+		b.mu.Unlock()
+	}
+	sortHolds(all)
 	return all
+}
+
+// Holds are those of the backfills that are running for consumers, as [Stream.Holds] has them.
+func (f *Fanout) Holds() []Hold { return f.stream.Holds() }
+
+// lock notes that a chunk has locked the table.
+func (b *Backfill) lock(conn *connection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold = &Hold{Schema: b.config.Schema, Table: b.config.Table, PID: conn.PID(), Since: time.Now()}
+}
+
+// unlock notes that the transaction of a chunk has ended, or its connection was closed.
+func (b *Backfill) unlock() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold = nil
 }
 
 // PID is the server's process that keeps the snapshot, which holds back vacuum.

@@ -1,6 +1,8 @@
 package cdc_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -116,4 +118,52 @@ func TestWhatAQueryOfASnapshotLocksIsShown(t *testing.T) {
 	require.Equal(t, "t", held[0].Table)
 	require.False(t, held[0].Since.IsZero())
 	require.True(t, query[bool](d, `select exists (select from pg_locks where relation = 't'::regclass and pid = $1)`, int(held[0].PID)))
+}
+
+// A lock on an index has those wait who plan a statement of the table, and not those who lock the table: a chunk stands still once it has locked it.
+func TestWhatAChunkLocksIsShown(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.exec(`create table t (id int primary key, v text)`, `create index t_v on t (v)`, `insert into t select i, 'v' from generate_series(1, 20) i`)
+	s := d.stream()
+	require.Empty(t, s.Holds())
+	b, err := s.Backfill(t.Context(), cdc.BackfillConfig{Table: "t", ChunkSize: 5})
+	require.NoError(t, err)
+	// Nobody takes from the stream, so that at most the first chunk was read.
+	stopper, err := d.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = stopper.Rollback(context.Background()) }()
+	_, err = stopper.Exec(t.Context(), `alter index t_v set tablespace pg_default`)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), cdctest.Patience)
+	defer cancel()
+	taken := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && !done(b) {
+			_, err = s.Next(ctx)
+		}
+		taken <- err
+	}()
+	var held []cdc.Hold
+	require.Eventually(t, func() bool {
+		held = s.Holds()
+		return len(held) == 1 && query[bool](d, `select exists (select from pg_locks where pid = $1 and not granted)`, int(held[0].PID))
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.Equal(t, "public", held[0].Schema)
+	require.Equal(t, "t", held[0].Table)
+	require.Equal(t, []int64{int64(held[0].PID)}, query[[]int64](d, `select array_agg(pid) from pg_locks where relation = 't'::regclass and mode = 'AccessShareLock' and granted`))
+	require.WithinDuration(t, time.Now(), held[0].Since, cdctest.Patience)
+
+	// The transaction ends with its connection, and the chunk is read again by another one.
+	ended := held[0].PID
+	d.exec(fmt.Sprintf(`select pg_terminate_backend(%d)`, ended))
+	require.Eventually(t, func() bool {
+		held = s.Holds()
+		return len(held) == 1 && held[0].PID != ended
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.NoError(t, stopper.Rollback(t.Context()))
+	require.NoError(t, <-taken)
+	require.NoError(t, b.Err())
+	require.Empty(t, s.Holds())
 }

@@ -97,7 +97,7 @@ func TestWhatWasConfirmedIsToldOnce(t *testing.T) {
 	d.exec(`create table t (id int primary key)`, `create table other (id int primary key)`)
 	d.exec(`create publication postgres for table t`, `select pg_create_logical_replication_slot('postgres', 'pgoutput')`)
 	stream, err := cdc.Open(t.Context(), cdc.Config{
-		Conn: d.config(), Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, StatusInterval: 50 * time.Millisecond,
+		Conn: d.config(), Slot: "postgres", Publications: []string{"postgres"}, Logger: quiet, StatusInterval: 50 * time.Millisecond, Timeout: time.Minute,
 	})
 	require.NoError(t, err)
 	t.Cleanup(stream.Close)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/hostile"
 )
 
 // partsOf are the parts that are not well.
@@ -97,6 +98,7 @@ const (
 
 // From its beginning to its end, with a Start that fails and one that takes long.
 func TestHealthOverTheLifeOfAClient(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	entered, leave := make(chan struct{}), make(chan struct{})
@@ -195,6 +197,7 @@ func TestHealthOfAClientThatOnlyInforms(t *testing.T) {
 }
 
 func TestHealthWhileTemporalIsAway(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	p := newCutProxy(t, h.TemporalAddress)
@@ -217,6 +220,7 @@ func TestHealthWhileTemporalIsAway(t *testing.T) {
 }
 
 func TestHealthWhilePostgresIsAway(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	pool, p := h.poolByProxy()
@@ -236,6 +240,7 @@ func TestHealthWhilePostgresIsAway(t *testing.T) {
 
 // A Postgres that swallows everything makes rounds of a dispatcher fail, not get stuck.
 func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	c, p := h.startBySilence(200*time.Millisecond, 5*patience)
@@ -247,6 +252,7 @@ func TestAPostgresThatIsSilentIsNoReasonToRestart(t *testing.T) {
 }
 
 func TestADispatcherThatIsStuckIsAReasonToRestart(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	c, p := h.startBySilence(patience, 200*time.Millisecond)
@@ -279,6 +285,7 @@ func (h *harness) startBySilence(timeout, stuck time.Duration) (*delta.Client, *
 
 // Without the listener the client is slower, and ready.
 func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	config, err := pgxpool.ParseConfig(h.DatabaseURL)
@@ -317,6 +324,7 @@ func TestAClientWhoseListenerIsLostIsReady(t *testing.T) {
 
 // A worker that does not start has Start fail, which leaves nothing behind and can be tried again.
 func TestAStartWhoseWorkerDoesNotStartCanBeTriedAgain(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	var refuses atomic.Bool
@@ -351,6 +359,7 @@ func TestDispatchersPollAsConfigured(t *testing.T) {
 
 // Start runs no worker where the caller's is named: Health says whether anybody polls.
 func TestHealthSaysThatNobodyPollsTheTaskQueueOfTheCaller(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	config := h.config(with(&controller[account]{}))

@@ -26,6 +26,7 @@ type visitor struct {
 
 func newVisitor(t *testing.T, make func(admin *pgx.ConnConfig) *pgx.ConnConfig) *visitor {
 	t.Helper()
+	hostile.NeedsDirect(t, "it has a role, a database and a pooler of its own")
 	h := newHarness(t)
 	admin := h.Pool.Config().ConnConfig
 	delete(admin.RuntimeParams, "search_path")

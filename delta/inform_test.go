@@ -14,6 +14,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/hostile"
 )
 
 // optioned is an object that brings options of its own.
@@ -216,6 +217,7 @@ func TestAClientWithoutControllersInforms(t *testing.T) {
 }
 
 func TestOthersAreNotifiedLongBeforeTheyPoll(t *testing.T) {
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	t.Parallel()
 	h := newHarness(t)
 	worker := h.client(h.config(with(&controller[account]{})))

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
@@ -17,6 +21,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatest"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/workflows"
 )
 
@@ -104,7 +109,29 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	return &harness{Env: deltatest.New(t), t: t}
+	return &harness{Env: pooled(t, deltatest.New(t)), t: t}
+}
+
+// pooled is an environment whose pool goes through PgBouncer, where DELTA_TEST_PGBOUNCER is set. Its schema was migrated by the direct one.
+func pooled(t *testing.T, direct *deltatest.Env) *deltatest.Env {
+	t.Helper()
+	if !hostile.Pooled() {
+		return direct
+	}
+	env, config := *direct, direct.Pool.Config()
+	config.ConnConfig = hostile.Through(t, config.ConnConfig)
+	var err error
+	env.Pool, err = pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(env.Pool.Close)
+	there, err := url.Parse(direct.DatabaseURL)
+	require.NoError(t, err)
+	there.Host = net.JoinHostPort(config.ConnConfig.Host, strconv.Itoa(int(config.ConnConfig.Port)))
+	values := there.Query()
+	values.Set("default_query_exec_mode", "cache_describe")
+	there.RawQuery = values.Encode()
+	env.DatabaseURL = there.String()
+	return &env
 }
 
 // config is a client's configuration on the harness, with controllers added.

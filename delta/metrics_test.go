@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/hostile"
 )
 
 // scrape asks the handler of a client, and returns the samples by name and labels.
@@ -92,6 +93,7 @@ func readsOnly(settings *pgxpool.Config) {
 }
 
 func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	refuses := errors.New("503")
@@ -168,6 +170,7 @@ func TestMetricsAreThoseOfTheInstallation(t *testing.T) {
 }
 
 func TestMetricsNeedNoRightToWrite(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	c := h.startWorker(nil)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/hostile"
 )
 
 // recorder is a Telemetry that keeps what was measured.
@@ -155,6 +156,7 @@ func TestWhatIsMeasuredOfTheDatabase(t *testing.T) {
 
 // What dispatchers leave on purpose does not wait for them: an alert on the age of the outbox would be false.
 func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	c := h.client(h.config())
@@ -195,6 +197,7 @@ func TestWhatIsKeptOnPurposeDoesNotWait(t *testing.T) {
 
 // What a client measures, what `delta metrics` serves and what Client.Kinds says is one lag. What was stopped on purpose has none.
 func TestTheLagOfListingsIsMeasured(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	hourly, err := delta.EncodedSpec(delta.ScheduleSpec{CronExpressions: []string{"0 * * * *"}})
@@ -284,6 +287,7 @@ func TestResourcesAreNotCountedWhereThatIsOff(t *testing.T) {
 }
 
 func TestPartsThatAreDownAreMeasured(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	p := newCutProxy(t, h.TemporalAddress)
@@ -402,6 +406,7 @@ func TestClaimsThatAreLostAreCounted(t *testing.T) {
 
 // Without a bound, a program with a namespace for each customer would have as many metrics, and read as many rows every few minutes.
 func TestResourcesAreCountedByTheNamespacesWithTheMost(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	t.Parallel()
 	h := newHarness(t)
 	// In namespace i are i resources of one kind, and one that is deleted.

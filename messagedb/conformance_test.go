@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -19,6 +20,7 @@ import (
 // raw is a connection with the search path that Message DB's documentation asks for.
 func raw(t *testing.T, s *store) *pgx.Conn {
 	t.Helper()
+	hostile.NeedsDirect(t, "its connections have a search_path of their own")
 	config := s.config.ConnConfig.Copy()
 	config.RuntimeParams["search_path"] = "message_store, public"
 	conn, err := pgx.ConnectConfig(t.Context(), config)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -38,6 +39,7 @@ func TestWhatIsTransient(t *testing.T) {
 }
 
 func TestADeadlockOfCategoriesIsTransient(t *testing.T) {
+	hostile.NeedsDirect(t, "its connections have a deadlock_timeout of their own")
 	t.Parallel()
 	s := newStore(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["deadlock_timeout"] = "10ms" })
 	var txs []pgx.Tx

@@ -9,10 +9,12 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
 func TestMigrateTwiceAndAtOnceDoesItOnce(t *testing.T) {
+	hostile.NeedsDirect(t, "migrations refuse it")
 	t.Parallel()
 	s := newStoreOf(t, "migrations")
 	var group sync.WaitGroup
@@ -38,6 +40,7 @@ func TestMigrateTwiceAndAtOnceDoesItOnce(t *testing.T) {
 }
 
 func TestMigrateLeavesAnotherStoreAlone(t *testing.T) {
+	hostile.NeedsDirect(t, "migrations refuse it")
 	t.Parallel()
 	s := newStore(t)
 	_, err := s.client.WriteMessage(t.Context(), "a-1", message(1), messagedb.AnyVersion)
@@ -51,6 +54,7 @@ func TestMigrateLeavesAnotherStoreAlone(t *testing.T) {
 
 // The set works with goose itself, up and down and up.
 func TestTheMigrationsAreGoosesToApply(t *testing.T) {
+	hostile.NeedsDirect(t, "goose holds a lock of a session")
 	t.Parallel()
 	s := newStore(t)
 	config := s.config.ConnConfig.Copy()

@@ -130,21 +130,30 @@ func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand,
 		}
 	default:
 	}
+	quit := c.Kill
 	select {
 	case <-death:
-		c.Kill()
 		deaths.Add(1)
 	case <-over:
 		again = false
-		if err := c.Stop(context.Background()); err != nil {
-			t.Error(err)
+		quit = func() {
+			if err := c.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
 		}
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
-		return false
+	for {
+		quit()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			return again
+		case <-time.After(20 * time.Millisecond): // Run had not begun, and was told nothing
+		}
 	}
-	return again
 }
 
 // soakWriter writes single messages, several at once, and transactions.

@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -115,6 +116,7 @@ func newStoreOf(tb testing.TB, kind string, change ...func(*pgxpool.Config)) *st
 	require.NoError(tb, err)
 	config := databaseConfig(database)
 	config.MaxConns = 16
+	config.ConnConfig = hostile.Through(tb, config.ConnConfig)
 	for _, c := range change {
 		c(config)
 	}
@@ -163,6 +165,9 @@ func databaseURL(c *pgx.ConnConfig) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(c.User, c.Password), Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + c.Database}
 	if c.TLSConfig == nil {
 		u.RawQuery = "sslmode=disable"
+	}
+	if c.DefaultQueryExecMode == pgx.QueryExecModeCacheDescribe {
+		u.RawQuery += "&default_query_exec_mode=cache_describe"
 	}
 	return u.String()
 }

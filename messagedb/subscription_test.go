@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/puddle/v2"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/messagedb"
 )
@@ -293,6 +294,7 @@ func TestAnErrorForGoodDropsTheSubscription(t *testing.T) {
 }
 
 func TestNotificationsWakeSubscriptions(t *testing.T) {
+	hostile.NeedsDirect(t, "LISTEN is not heard")
 	t.Parallel()
 	s := newStore(t)
 	loud := s.clientWith(t, messagedb.Config{Notify: true, Polling: messagedb.ConstantPolling(time.Hour)})

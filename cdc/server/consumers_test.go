@@ -347,3 +347,19 @@ func (c *client) newest(token string) string {
 		}
 	}
 }
+
+// Between two tables of a resync, heartbeats are due all the time: the next table is begun nevertheless.
+func TestAHeartbeatThatIsDueEndsNoResync(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Millisecond })
+	h.Exec(accounts, `insert into account (id) values (1)`, `create table other (id int primary key)`, `insert into other values (7)`)
+	h.slot(h.s, `"tables":["public.*"],"snapshot":false,"consumers":["a"]`)
+	events, _ := h.follow("/v2/slots/" + h.s + "/stream?consumer=a&resync=true")
+	tables := map[string]bool{}
+	for e := events(); e.kind != "resynced"; e = events() {
+		for _, c := range e.message.Changes {
+			tables[c.Table] = true
+		}
+	}
+	require.Equal(t, map[string]bool{"account": true, "other": true}, tables)
+}

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,12 +21,15 @@ type heldSlot struct {
 	Held     *struct {
 		Since  time.Time
 		PID    int
-		Tables []struct {
-			Table string
-			PID   int
-			Since time.Time
-		}
+		Tables []lockedTable
 	}
+	Reading []lockedTable
+}
+
+type lockedTable struct {
+	Table string
+	PID   int
+	Since time.Time
 }
 
 func TestASnapshotLocksATableUntilItWasRead(t *testing.T) {
@@ -107,10 +112,54 @@ func TestTheSnapshotOfV1EndsWhenItIsTooOld(t *testing.T) {
 	h.Exec(accounts, `insert into account (id) values (1)`)
 	made := decode[struct{ SlotName string }](t, h.do("GET", "/v1/init", "").body)
 	require.Eventually(t, func() bool { // it is read all the time
-		a := h.do("POST", "/v1/snapshot/data", `{"table":"account","limit":10}`)
-		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "SnapshotMax")
+		response, err := h.http.Post(h.url+"/v1/snapshot/data", "application/json", strings.NewReader(`{"table":"account","limit":10}`))
+		if err != nil { // the answer was begun, and is cut off
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		text, err := io.ReadAll(response.Body)
+		return err == nil && response.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(text), "SnapshotMax")
 	}, cdctest.Patience, 20*time.Millisecond)
 	require.Nil(t, decode[heldSlot](t, h.do("GET", "/v2/slots/"+made.SlotName, "").body).Held)
 	h.Exec(`alter table account add column n int`)
 	require.Contains(t, h.log.String(), "SnapshotMax")
+}
+
+// A consumer that begins anew has a table read in chunks, each of which locks it for a moment.
+func TestWhatAChunkForAConsumerLocksIsShown(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.Exec(accounts, `insert into account (id) values (1)`, `create index account_name on account (name)`)
+	h.slot(h.s, `"tables":["public.account"],"snapshot":false,"consumers":["a"]`)
+	show := func() heldSlot { return decode[heldSlot](t, h.do("GET", "/v2/slots/"+h.s, "").body) }
+
+	// A chunk waits until those have ended who can write into the table. Then this one stands still, because it cannot plan its statement: see cdc.
+	writer, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = writer.Rollback(context.Background()) }()
+	_, err = writer.Exec(t.Context(), `lock table account in row exclusive mode`)
+	require.NoError(t, err)
+	c := h.dial("/v2/slots/" + h.s + "/stream?consumer=a&resync=true")
+	require.Eventually(t, func() bool {
+		return cdctest.Query[bool](h.Database, `select exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and query like '%virtualtransaction FROM pg_locks%')`)
+	}, cdctest.Patience, 20*time.Millisecond)
+	require.Empty(t, show().Reading)
+	stopper, err := h.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = stopper.Rollback(context.Background()) }()
+	_, err = stopper.Exec(t.Context(), `alter index account_name set tablespace pg_default`)
+	require.NoError(t, err)
+	require.NoError(t, writer.Rollback(t.Context()))
+
+	var state heldSlot
+	require.Eventually(t, func() bool { state = show(); return len(state.Reading) == 1 }, cdctest.Patience, 20*time.Millisecond)
+	require.Equal(t, "public.account", state.Reading[0].Table)
+	require.False(t, state.Reading[0].Since.IsZero())
+	require.Nil(t, state.Held)
+	require.False(t, state.Snapshot)
+	require.Equal(t, state.Reading[0].PID, cdctest.Query[int](h.Database, `select pid from pg_locks where locktype = 'relation' and relation = 'account'::regclass and mode = 'AccessShareLock'`))
+	require.Positive(t, h.scrape()[`delta_stream_table_locked_seconds{slot="`+h.s+`",table="public.account"}`])
+	require.NoError(t, stopper.Rollback(t.Context()))
+	require.Equal(t, []float64{1}, c.read().ids())
+	require.Eventually(t, func() bool { return len(show().Reading) == 0 }, cdctest.Patience, 20*time.Millisecond)
 }

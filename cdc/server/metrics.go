@@ -92,7 +92,10 @@ type registry struct {
 }
 
 // measured is a stream, or one that several share.
-type measured interface{ Stats() cdc.Stats }
+type measured interface {
+	Stats() cdc.Stats
+	Holds() []cdc.Hold
+}
 
 // add begins to count a stream, and its client. leave is called when it has ended.
 func (r *registry) add(slot string, stream *cdc.Stream) (leave func()) {
@@ -147,6 +150,18 @@ func (r *registry) figures() (bySlot map[string]cdc.Stats, sums cdc.Stats, clien
 		}
 	}
 	return bySlot, sums, r.clients
+}
+
+// holds are the tables that are locked for chunks of a named slot at this moment.
+func (r *registry) holds(slot string) (all []cdc.Hold) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for stream, of := range r.open {
+		if of == slot {
+			all = append(all, stream.Holds()...)
+		}
+	}
+	return all
 }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
@@ -253,14 +268,15 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 	}
 }
 
-// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for it. The processes are in GET /v2/slots.
+// exposeHeld has for how long this server holds the snapshot of a slot, and each table that is locked for the slot. The processes are in GET /v2/slots.
 func exposeHeld(e *exposition.Text, slot *slotJSON) {
-	if slot.Held == nil {
-		return
+	locks := slot.Reading
+	if slot.Held != nil {
+		e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
+		locks = append(locks, slot.Held.Tables...)
 	}
-	e.Add("delta_stream_snapshot_held_seconds", slotLabel(slot.Name), time.Since(slot.Held.Since).Seconds())
 	since := map[string]time.Time{} // several connections may have locked a table
-	for _, lock := range slot.Held.Tables {
+	for _, lock := range locks {
 		if first, known := since[lock.Table]; !known || lock.Since.Before(first) {
 			since[lock.Table] = lock.Since
 		}

@@ -89,7 +89,7 @@ func TestMetricsOfASlot(t *testing.T) {
 	}, cdctest.Patience, 10*time.Millisecond, "the reader has confirmed something: the lag is known")
 
 	h.Exec(`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '` + h.s + `'`)
-	require.Eventually(t, func() bool { return h.scrape()["delta_stream_reconnects_total"] == 1 }, cdctest.Patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return h.scrape()["delta_stream_reconnects_total"] >= 1 }, cdctest.Patience, 10*time.Millisecond)
 	_ = c.conn.CloseNow()
 	h.free(h.s)
 	require.Eventually(t, func() bool {
@@ -97,7 +97,7 @@ func TestMetricsOfASlot(t *testing.T) {
 		return now["delta_stream_clients"] == 0 && now[of("active")] == 0
 	}, cdctest.Patience, 10*time.Millisecond)
 	after := h.scrape()
-	require.InDelta(t, 1, after["delta_stream_reconnects_total"], 0, "a counter does not fall with its stream")
+	require.GreaterOrEqual(t, after["delta_stream_reconnects_total"], 1.0, "a counter does not fall with its stream")
 	require.NotContains(t, after, of("unacknowledged"))
 	for name := range after {
 		require.NotContains(t, name, "/stream", "a stream lasts as long as its client wants: that is no duration of a request")

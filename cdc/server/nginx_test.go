@@ -14,11 +14,12 @@ import (
 
 	"github.com/chariot-giving/delta/cdc/server"
 	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
 	"github.com/chariot-giving/delta/internal/testport"
 )
 
 // nginxConfig is that of docs/stream.md, with buffers left on, which X-Accel-Buffering has to switch off: without it,
-// compression keeps small events. Its patience is short.
+// compression keeps small events. Its patience is shorter than the 60 seconds there.
 const nginxConfig = `
 daemon off;
 master_process off;
@@ -89,15 +90,16 @@ func behindNginx(t *testing.T, h *harness, patience string) {
 }
 
 func TestStreamsPassAProxyThatBuffersAndCuts(t *testing.T) {
+	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t, nil) // a heartbeat each 200 milliseconds
 	h.Exec(accounts)
 	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
-	behindNginx(t, h, "2s")
+	behindNginx(t, h, "10s") // longer than a busy machine takes for a heartbeat
 	events, _ := h.follow("/v2/tail")
 	socket := h.dial("/v2/slots/" + h.s + "/stream")
 	// Nothing happens for longer than the proxy waits: the positions come one by one.
-	for silent := time.Now().Add(5 * time.Second); time.Now().Before(silent); {
+	for silent := time.Now().Add(13 * time.Second); time.Now().Before(silent); {
 		require.Equal(t, "position", events().kind)
 		m, err := socket.any()
 		require.NoError(t, err)
@@ -114,7 +116,7 @@ func TestAProxyCutsAStreamWithoutHeartbeats(t *testing.T) {
 	h := newHarness(t, func(c *server.Config) { c.HeartbeatInterval = time.Hour })
 	h.Exec(accounts)
 	h.slot(h.s, `"tables":["public.account"],"snapshot":false`)
-	behindNginx(t, h, "1s")
+	behindNginx(t, h, "5s") // longer than a busy machine takes to begin a stream
 	socket := h.dial("/v2/slots/" + h.s + "/stream")
 	m, err := socket.any()
 	require.NoError(t, err)

@@ -78,7 +78,7 @@ func (s *session) run(ctx context.Context) error {
 			return err
 		}
 		until, cancel := context.WithTimeout(ctx, s.server.config.HeartbeatInterval)
-		err := s.sendUntil(until)
+		err := s.sendUntil(ctx, until)
 		cancel()
 		switch {
 		case errors.Is(err, errSlow):
@@ -91,16 +91,17 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// sendUntil sends until there is nothing to send when the context ends.
-func (s *session) sendUntil(ctx context.Context) error {
+// sendUntil sends until there is nothing to send when the context until ends, which is one of ctx. What is to be done between two transactions has ctx: the next
+// table of a resync that was not begun because a heartbeat was due would never be.
+func (s *session) sendUntil(ctx, until context.Context) error {
 	for {
-		if err := s.waitForRoom(ctx); err != nil {
+		if err := s.waitForRoom(until); err != nil {
 			return err
 		}
-		if err := ctx.Err(); errors.Is(err, context.Canceled) {
+		if err := until.Err(); errors.Is(err, context.Canceled) {
 			return err
 		}
-		t, err := s.source.Next(ctx)
+		t, err := s.source.Next(until)
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,8 @@ type slotJSON struct {
 	// Snapshot tells that this server holds its snapshot, and Held what that locks.
 	Snapshot bool      `json:"snapshot"`
 	Held     *heldJSON `json:"held,omitempty"`
+	// Reading are tables that are locked at this moment for a chunk that a consumer's resync reads.
+	Reading []lockJSON `json:"reading,omitempty"`
 	// Consumers are those that share it.
 	Consumers []consumerJSON `json:"consumers,omitempty"`
 	// PID is the process of Postgres that streams it.
@@ -81,7 +83,7 @@ func (s *Server) slots(ctx context.Context) ([]slotJSON, error) {
 			Name: f.Name, Own: own && f.Plugin == "pgoutput", V1: sessions[f.Name], Tables: o.Tables, Active: f.Active, Status: f.Status, Confirmed: f.Confirmed,
 			LagBytes: f.LagBytes, RetainedBytes: f.RetainedBytes, LagSeconds: toSeconds(f.LagTime), InactiveSeconds: toSeconds(idle[f.Name]),
 			SafeWALBytes: f.SafeWALBytes, Temporary: f.Temporary, Failover: f.Failover, Snapshot: held != nil, Held: held, PID: f.PID,
-			Consumers: s.consumersOf(f.Name, o.Consumers),
+			Reading: locksOf(s.streams.holds(f.Name)), Consumers: s.consumersOf(f.Name, o.Consumers),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(mine)) {

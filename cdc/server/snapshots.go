@@ -111,17 +111,20 @@ type lockJSON struct {
 
 // describeHeld is nil where this server holds no snapshot of the slot.
 func (s *Server) describeHeld(name string) *heldJSON {
-	var answer *heldJSON
-	var locks []cdc.Hold
 	if h := s.held(name); h != nil {
-		answer, locks = &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: []lockJSON{}}, h.Holds()
+		return &heldJSON{Since: h.since.UTC(), PID: h.PID(), Tables: locksOf(h.Holds())}
 	} else if h := s.v1.Held(); h != nil && h.Slot == name {
-		answer, locks = &heldJSON{Since: h.Since.UTC(), PID: h.PID, Tables: []lockJSON{}}, h.Locks
+		return &heldJSON{Since: h.Since.UTC(), PID: h.PID, Tables: locksOf(h.Locks)}
 	}
-	for _, one := range locks {
-		answer.Tables = append(answer.Tables, lockJSON{one.Schema + "." + one.Table, one.PID, one.Since.UTC()})
+	return nil
+}
+
+func locksOf(holds []cdc.Hold) []lockJSON {
+	locks := make([]lockJSON, len(holds))
+	for i, one := range holds {
+		locks[i] = lockJSON{one.Schema + "." + one.Table, one.PID, one.Since.UTC()}
 	}
-	return answer
+	return locks
 }
 
 // endSnapshot tells whether there was one.

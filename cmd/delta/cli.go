@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 	namespacepb "go.temporal.io/api/namespace/v1"
@@ -92,6 +93,10 @@ func (c *cli) database() (*pgxpool.Config, error) {
 		return nil, fmt.Errorf("%s: must be as postgres://user:password@host:5432/database: %w", source, err) // pgx hides the password
 	}
 	config.MaxConns = 4
+	if config.ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		// A command runs a statement once or twice, and a pooler in transaction mode may not have prepared statements.
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectPatience
 	}

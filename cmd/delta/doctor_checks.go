@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/pooler"
 	"github.com/chariot-giving/delta/internal/remedy"
 	"github.com/chariot-giving/delta/migrations"
 )
@@ -82,6 +83,22 @@ func (f *findings) database(ctx context.Context, pool *pgxpool.Pool, host string
 		return
 	}
 	f.add("database", healthOK, fmt.Sprintf("PostgreSQL %s at %s, database %s", strings.Fields(version)[0], host, database), "")
+	f.pooler(ctx, pool)
+}
+
+// pooler looks at whether the address is that of a pooler, of which a direct connection says nothing. That one in transaction mode was missed is possible.
+func (f *findings) pooler(ctx context.Context, pool *pgxpool.Pool) {
+	const check = "pooler"
+	kind, err := pooler.Find(ctx, pool)
+	switch {
+	case err != nil:
+		f.add(check, healthWarn, "whether the address is that of a pooler could not be found out: "+err.Error(), "ask again")
+	case kind == pooler.Transaction:
+		f.add(check, healthWarn, "the address is that of a pooler in transaction mode, such as PgBouncer. Clients hear no notifications there, and find what others inform "+
+			"by polling; migrations and the stream of changes refuse it", remedy.ConnectDirectly)
+	case kind == pooler.Session:
+		f.add(check, healthOK, "the address is that of a pooler, in session mode", "")
+	}
 }
 
 // schema tells whether the tables can be read.

@@ -117,12 +117,27 @@ func Make(tb testing.TB, admin *pgx.ConnConfig, place string, family Family) *pg
 			continue
 		}
 		value := "'" + s.Value + "'"
-		if s.Name == "search_path" { // a list
+		switch s.Name {
+		case "search_path": // a list
 			value = s.Value
+		case "lc_monetary":
+			value = "'" + foreignMoney(tb, server) + "'"
 		}
 		run(tb, server, fmt.Sprintf("ALTER %s SET %s = %s", on, s.Name, value))
 	}
 	return config
+}
+
+// foreignMoney is a locale of the server in which amounts of money look otherwise than in C: 1.234,50 € and not $1,234.50. Few machines have one
+// (localedef -i de_DE -f UTF-8 de_DE.UTF-8 makes it, with Debian's package locales); then it is C under another name.
+func foreignMoney(tb testing.TB, server *pgx.Conn) string {
+	tb.Helper()
+	for _, locale := range []string{"de_DE.UTF-8", "de_DE.utf8"} {
+		if _, err := server.Exec(tb.Context(), "SELECT pg_catalog.set_config('lc_monetary', $1, true)", locale); err == nil {
+			return locale
+		}
+	}
+	return "POSIX"
 }
 
 // MakeEncoded creates a role that may replicate, and a database of an encoding for it.

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build unix
 
 package hostile
 
@@ -24,11 +24,15 @@ import (
 const PgBouncerSize = 5
 
 // PgBouncer runs one in transaction mode before the server of a configuration, and returns how to connect through it. It has so many prepared
-// statements for each client, and more settings of its own. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
+// statements for each client, and more settings of its own. A search_path of the configuration is set on each connection to the server instead, because no
+// client can. The test is skipped where there is none, which apt-get install pgbouncer brings, or an older one than the test needs.
 func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...string) *pgx.ConnConfig {
 	tb.Helper()
 	path := findPgBouncer(tb)
-	settings := more
+	settings, every := more, ""
+	if path := config.RuntimeParams["search_path"]; path != "" {
+		settings, every = append(settings, "ignore_startup_parameters=search_path"), " connect_query='SET search_path = "+strings.ReplaceAll(path, "'", "''")+"'"
+	}
 	if hasPrepared(tb, path) {
 		settings = append(settings, "max_prepared_statements="+strconv.Itoa(prepared))
 	} else if prepared > 0 {
@@ -41,8 +45,8 @@ func PgBouncer(tb testing.TB, config *pgx.ConnConfig, prepared int, more ...stri
 	port := testport.Reserve(tb)
 	users, file := filepath.Join(folder, "users"), filepath.Join(folder, "ini")
 	lines := append([]string{
-		"[databases]", fmt.Sprintf("* = host=%s port=%d", config.Host, config.Port), "[pgbouncer]", "listen_addr=127.0.0.1", "listen_port=" + strconv.Itoa(port),
-		"unix_socket_dir=", "auth_type=plain", "auth_file=" + users, "pool_mode=transaction", "default_pool_size=" + strconv.Itoa(PgBouncerSize), "max_client_conn=200",
+		"[databases]", fmt.Sprintf("* = host=%s port=%d%s", config.Host, config.Port, every), "[pgbouncer]", "listen_addr=127.0.0.1", "listen_port=" + strconv.Itoa(port),
+		"unix_socket_dir=", "auth_type=trust", "auth_file=" + users, "pool_mode=transaction", "default_pool_size=" + strconv.Itoa(PgBouncerSize), "max_client_conn=200",
 	}, settings...)
 	require.NoError(tb, os.WriteFile(users, []byte(fmt.Sprintf("%q %q\n", config.User, config.Password)), 0o644))
 	require.NoError(tb, os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644))

@@ -138,6 +138,10 @@ const FindLate = "see that its workers run and Temporal answers; raise ObjectSet
 // FindWhyLate is for one resource that is late.
 const FindWhyLate = FindLate + "; to look at all of that: delta doctor"
 
+// ConnectDirectly is for an address that is a pooler's in transaction mode.
+const ConnectDirectly = "give clients, migrations and streams the address of Postgres itself, or of a pooler in session mode. A client that cannot have it looks " +
+	"every Config.DispatchPollInterval: shorten that if 5 s are too long. See docs/operations.md, Poolers"
+
 // ReachTemporal is for a Temporal that does not answer.
 const ReachTemporal = "see that Temporal runs there, and that --temporal-address, TEMPORAL_ADDRESS or temporal.toml names it; " +
 	"informs are kept meanwhile, and worked when it is back"

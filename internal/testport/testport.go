@@ -21,7 +21,12 @@ const first, last = 20_000, 29_999
 // process.
 func Reserve(tb testing.TB) int {
 	tb.Helper()
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("delta-testports-%d", os.Geteuid()))
+	return reserve(tb, filepath.Join(os.TempDir(), fmt.Sprintf("delta-testports-%d", os.Geteuid())))
+}
+
+// reserve notes what is taken in a folder.
+func reserve(tb testing.TB, dir string) int {
+	tb.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		tb.Fatalf("testport: %v", err)
 	}

@@ -2,22 +2,44 @@ package testport
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/flock"
 )
 
+// The folder is this test's own: other processes, which take and leave ports at any moment, decide nothing here.
 func TestAPortIsReservedOnce(t *testing.T) {
+	dir := t.TempDir()
+	taken := func(port int) bool {
+		t.Helper()
+		file, err := os.OpenFile(filepath.Join(dir, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, file.Close()) }()
+		got, err := flock.Try(file)
+		require.NoError(t, err)
+		return !got
+	}
 	var first int
 	t.Run("while the test runs", func(t *testing.T) {
-		first = Reserve(t)
-		second := Reserve(t)
+		first = reserve(t, dir)
+		second := reserve(t, dir)
 		require.NotEqual(t, first, second, "nobody listens yet, and it is taken all the same")
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(second)))
-		require.NoError(t, err)
-		defer func() { require.NoError(t, listener.Close()) }()
-		require.NotEqual(t, second, Reserve(t))
+		require.True(t, taken(first))
+		require.True(t, taken(second))
+		require.NotContains(t, []int{first, second}, reserve(t, dir))
 	})
-	require.Equal(t, first, Reserve(t), "it is free again")
+	require.False(t, taken(first), "it is free again")
+}
+
+// What somebody listens on is passed over, whoever that is.
+func TestAPortThatIsListenedOnIsNotFree(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.False(t, free(listener.Addr().(*net.TCPAddr).Port))
+	require.NoError(t, listener.Close())
 }

@@ -1,0 +1,41 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/hostile"
+)
+
+// pooled is the URL of an installation's schema through PgBouncer.
+func (i *installation) pooled(settings ...string) string {
+	i.t.Helper()
+	config, err := pgx.ParseConfig(i.DatabaseURL)
+	require.NoError(i.t, err)
+	through := hostile.PgBouncer(i.t, config, 0, settings...)
+	return fmt.Sprintf("postgres://%s@%s:%d/%s", through.User, through.Host, through.Port, through.Database)
+}
+
+func TestDoctorNamesAPoolerInTransactionMode(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	doctor := func(url string) map[string]finding {
+		t.Helper()
+		return diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json", "--database-url", url,
+			"--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace, "--prefix", i.Prefix))
+	}
+	found := doctor(i.pooled())
+	require.Equal(t, healthWarn, found["pooler"].Status, "%+v", found)
+	require.Contains(t, found["pooler"].Detail, "in transaction mode")
+	require.Contains(t, found["pooler"].Remedy, "the address of Postgres itself")
+	require.Equal(t, healthOK, found["database"].Status)
+	require.Equal(t, healthOK, found["schema"].Status, "all else is looked at, without prepared statements: %+v", found["schema"])
+
+	require.Equal(t, healthOK, doctor(i.pooled("pool_mode=session"))["pooler"].Status)
+	require.NotContains(t, doctor(i.DatabaseURL), "pooler", "a direct connection")
+}
