@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -276,5 +278,55 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 		for _, name := range names("ok", 10) {
 			require.LessOrEqual(t, g.await(name, synced(1)).Attempt, attempts)
 		}
+	})
+}
+
+// The process dies when the transaction of CompleteTx is committed, and before anybody was told: neither its workflow nor Temporal knows.
+// The row does, and Work is not called again for what it has synced.
+func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testing.T) {
+	soak.Long(t)
+	inBriefGears(t, func(t *testing.T, g gear) {
+		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+		require.NoError(t, err)
+		others := names("other", 5)
+		g.inform(g.client(&delta.Config{}), nil, append(others, "completes")...)
+		g.startChild("fatal", "started")
+		g.await("completes", synced(1))
+		g.awaitEnd()
+		row := g.row(g.kind, "completes")
+		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim, too")
+		calls := g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'")
+		require.Positive(t, calls)
+		require.LessOrEqual(t, calls, row.Attempt, "one, unless the machine was so busy that the child lost its claim")
+		require.Equal(t, g.isBatched(), strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
+
+		var again, next atomic.Int64
+		c := g.startWorker(func(_ context.Context, j job) error {
+			switch {
+			case j.ObjectID == "completes" && j.Generation == 1:
+				again.Add(1)
+			case j.ObjectID == "completes":
+				next.Add(1)
+			}
+			return nil
+		})
+		for _, name := range others {
+			g.await(name, synced(1))
+		}
+		g.waits(row.WorkflowID) // for the end of the retention: it has looked at what was left behind
+		require.Zero(t, again.Load(), "calls of Work after the commit")
+		after := g.row(g.kind, "completes")
+		require.Equal(t, deltatype.ResourceStateSynced, after.State)
+		require.EqualValues(t, 1, after.Generation)
+		require.EqualValues(t, 1, after.SyncCount)
+		require.Equal(t, row.Attempt, after.Attempt)
+		require.Equal(t, row.Errors, after.Errors, "no attempt was lost")
+
+		// It goes on from there.
+		g.informPlan(c, "completes", "new")
+		require.EqualValues(t, 2, g.await("completes", synced(2)).SyncCount)
+		require.Zero(t, again.Load(), "calls of Work after the commit")
+		require.Positive(t, next.Load())
+		require.Equal(t, calls, g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'"))
 	})
 }
