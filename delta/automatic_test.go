@@ -18,20 +18,20 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		refused bool
-		inform  func(g gear, c *delta.Client, names []string)
+		inform  func(g mode, c *delta.Client, names []string)
 	}{
-		{"one by one", false, func(g gear, c *delta.Client, names []string) {
+		{"one by one", false, func(g mode, c *delta.Client, names []string) {
 			for _, name := range names {
 				g.informPlan(c, name, "")
 			}
 		}},
-		{"as a set", false, func(g gear, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
+		{"as a set", false, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
 		// Each start that is refused is tried again: it counts once.
-		{"while Temporal refuses starts", true, func(g gear, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
+		{"while Temporal refuses starts", true, func(g mode, c *delta.Client, names []string) { g.inform(c, nil, names...) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			g := automaticGear()
+			g := automaticMode()
 			g.harness = newHarness(t)
 			starts := &refusedStarts{}
 			starts.over.Store(!c.refused)

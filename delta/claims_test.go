@@ -22,7 +22,7 @@ import (
 
 func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob")
@@ -48,7 +48,7 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 }
 
 func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
@@ -69,7 +69,7 @@ func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 
 func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
@@ -96,7 +96,7 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 }
 
 // cancelled waits until a workflow has ended as cancelled.
-func (g gear) cancelled(workflowID string) {
+func (g mode) cancelled(workflowID string) {
 	g.t.Helper()
 	until(g.t, func() bool {
 		described, err := g.Temporal.DescribeWorkflow(context.Background(), workflowID, "")
@@ -106,7 +106,7 @@ func (g gear) cancelled(workflowID string) {
 
 func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob", "cid")
@@ -130,7 +130,7 @@ func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 
 func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
 		w, other := hold(t, all), hold(t, all)
 		p := newCutProxy(t, g.TemporalAddress)
@@ -159,7 +159,7 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 
 func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		p := newCutProxy(t, g.TemporalAddress)
 		config := g.config(g.controller(w.work))
@@ -186,7 +186,7 @@ func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 
 func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
 		first, other := hold(t, all), hold(t, all)
 		pool, p := g.poolByProxy()
@@ -229,7 +229,7 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 }
 
 func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		const informs = 300
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
@@ -256,7 +256,7 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 // An object whose Work kills its process uses up its attempts, and no other's.
 func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		const attempts = 3
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
@@ -285,7 +285,7 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 // The row does, and Work is not called again for what it has synced.
 func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
 		others := names("other", 5)
