@@ -112,7 +112,7 @@ func TestAFewMembersThatFailGoOnByThemselvesAndManyInBatches(t *testing.T) {
 // What was synced together does not expire together, but as members of a batch, which are synced again as one.
 func TestWhatIsSyncedTogetherExpiresApart(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		const expiry = 100 * time.Minute
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 20, ResourceExpiry: expiry}}

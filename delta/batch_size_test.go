@@ -171,7 +171,7 @@ func testChangedBatchSize(t *testing.T, h *harness, batches, rolls bool) {
 	}
 	h.becomesAttendedOnce("sized")
 
-	// And they are steered as ever.
+	// And they take commands as ever.
 	for _, name := range []string{"rests00", "fails00"} {
 		_, err := after.Invalidate(t.Context(), sized{account{Name: name}})
 		require.NoError(t, err)

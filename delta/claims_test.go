@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 
 func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob")
@@ -46,7 +48,7 @@ func TestWorkOfATerminatedWorkflowEndsBeforeTheNextBegins(t *testing.T) {
 }
 
 func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
@@ -67,7 +69,7 @@ func TestWorkOfAWorkflowThatWasResetIsNotCalledAgain(t *testing.T) {
 
 func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		events, cancel := c.Subscribe(delta.EventCategoryObjectFailed)
@@ -94,7 +96,7 @@ func TestACancellationInTemporalEndsTheContextOfWork(t *testing.T) {
 }
 
 // cancelled waits until a workflow has ended as cancelled.
-func (g gear) cancelled(workflowID string) {
+func (g mode) cancelled(workflowID string) {
 	g.t.Helper()
 	until(g.t, func() bool {
 		described, err := g.Temporal.DescribeWorkflow(context.Background(), workflowID, "")
@@ -104,7 +106,7 @@ func (g gear) cancelled(workflowID string) {
 
 func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann", "bob", "cid")
@@ -128,7 +130,7 @@ func TestADeleteEndsTheContextOfItsWorkOnly(t *testing.T) {
 
 func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
 		w, other := hold(t, all), hold(t, all)
 		p := newCutProxy(t, g.TemporalAddress)
@@ -157,7 +159,7 @@ func TestSoakOfAWorkerCutOffFromTemporal(t *testing.T) {
 
 func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 	soak.Long(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		p := newCutProxy(t, g.TemporalAddress)
 		config := g.config(g.controller(w.work))
@@ -184,7 +186,7 @@ func TestASilentTemporalDoesNotEndWork(t *testing.T) {
 
 func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		all := &meter{}
 		first, other := hold(t, all), hold(t, all)
 		pool, p := g.poolByProxy()
@@ -227,7 +229,7 @@ func TestSoakOfAWorkerCutOffFromPostgres(t *testing.T) {
 }
 
 func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		const informs = 300
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
@@ -254,7 +256,7 @@ func TestInformsDuringWorkAreNotWrittenToItsWorkflow(t *testing.T) {
 // An object whose Work kills its process uses up its attempts, and no other's.
 func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 	soak.Only(t)
-	inBriefGears(t, func(t *testing.T, g gear) {
+	inBriefModes(t, func(t *testing.T, g mode) {
 		const attempts = 3
 		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
 		require.NoError(t, err)
@@ -276,5 +278,55 @@ func TestSoakOfWorkThatKillsItsProcess(t *testing.T) {
 		for _, name := range names("ok", 10) {
 			require.LessOrEqual(t, g.await(name, synced(1)).Attempt, attempts)
 		}
+	})
+}
+
+// The process dies when the transaction of CompleteTx is committed, and before anybody was told: neither its workflow nor Temporal knows.
+// The row does, and Work is not called again for what it has synced.
+func TestWorkIsNotCalledAgainIfItsProcessDiesAfterTheCommitOfCompleteTx(t *testing.T) {
+	soak.Long(t)
+	inBriefModes(t, func(t *testing.T, g mode) {
+		_, err := g.Pool.Exec(t.Context(), "CREATE TABLE calls (object_id text, pid integer)")
+		require.NoError(t, err)
+		others := names("other", 5)
+		g.inform(g.client(&delta.Config{}), nil, append(others, "completes")...)
+		g.startChild("fatal", "started")
+		g.await("completes", synced(1))
+		g.awaitEnd()
+		row := g.row(g.kind, "completes")
+		require.Nil(t, row.ClaimedUntil, "the transaction has closed the claim, too")
+		calls := g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'")
+		require.Positive(t, calls)
+		require.LessOrEqual(t, calls, row.Attempt, "one, unless the machine was so busy that the child lost its claim")
+		require.Equal(t, g.isBatched(), strings.Contains(row.WorkflowID, ":batch/"), row.WorkflowID)
+
+		var again, next atomic.Int64
+		c := g.startWorker(func(_ context.Context, j job) error {
+			switch {
+			case j.ObjectID == "completes" && j.Generation == 1:
+				again.Add(1)
+			case j.ObjectID == "completes":
+				next.Add(1)
+			}
+			return nil
+		})
+		for _, name := range others {
+			g.await(name, synced(1))
+		}
+		g.waits(row.WorkflowID) // for the end of the retention: it has looked at what was left behind
+		require.Zero(t, again.Load(), "calls of Work after the commit")
+		after := g.row(g.kind, "completes")
+		require.Equal(t, deltatype.ResourceStateSynced, after.State)
+		require.EqualValues(t, 1, after.Generation)
+		require.EqualValues(t, 1, after.SyncCount)
+		require.Equal(t, row.Attempt, after.Attempt)
+		require.Equal(t, row.Errors, after.Errors, "no attempt was lost")
+
+		// It goes on from there.
+		g.informPlan(c, "completes", "new")
+		require.EqualValues(t, 2, g.await("completes", synced(2)).SyncCount)
+		require.Zero(t, again.Load(), "calls of Work after the commit")
+		require.Positive(t, next.Load())
+		require.Equal(t, calls, g.count("SELECT count(*) FROM calls WHERE object_id = 'completes'"))
 	})
 }

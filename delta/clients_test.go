@@ -244,14 +244,20 @@ func init() {
 // childStarted is closed when a child has said that it has started.
 var childStarted = make(chan struct{})
 
-// workFatal notes its calls, and kills its process at an object of that name.
-func workFatal(ctx context.Context, pool *pgxpool.Pool, id string) error {
+// workFatal notes its calls, and kills its process at an object of that name, or right after it has completed one of that name.
+func workFatal[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
 	<-childStarted
-	_, err := pool.Exec(ctx, "INSERT INTO calls VALUES ($1, $2)", id, os.Getpid())
-	if err != nil || id != "kills" {
+	if err := notePID(ctx, pool, r.ObjectID); err != nil {
 		return err
 	}
-	return killItself()
+	switch r.ObjectID {
+	case "kills":
+		return killItself()
+	case "completes":
+		return completeAndDie(ctx, pool, r)
+	default:
+		return nil
+	}
 }
 
 // notePID notes which process has called Work.
@@ -272,7 +278,7 @@ func killItself() error {
 	return err
 }
 
-// completeAndDie kills the process right after it has written the outcome: nothing has woken what waits for the slot.
+// completeAndDie kills the process right after it has written the outcome: nothing has told its workflow, or woken what waits for the slot.
 func completeAndDie[T delta.Object](ctx context.Context, pool *pgxpool.Pool, r *delta.Resource[T]) error {
 	<-childStarted
 	tx, err := pool.Begin(ctx)
@@ -349,10 +355,10 @@ func child(mode string) error {
 		delta.AddController(config.Controllers, &controller[herd]{work: workHerd(pool, true)})
 		delta.AddController(config.Controllers, &controller[queued]{work: workQueued(pool, 50)})
 		delta.AddController(config.Controllers, &controller[brief]{work: func(ctx context.Context, r *delta.Resource[brief]) error {
-			return workFatal(ctx, pool, r.ObjectID)
+			return workFatal(ctx, pool, r)
 		}})
 		delta.AddController(config.Controllers, &controller[briefBatched]{work: func(ctx context.Context, r *delta.Resource[briefBatched]) error {
-			return workFatal(ctx, pool, r.ObjectID)
+			return workFatal(ctx, pool, r)
 		}})
 	}
 	c, err := delta.NewClient(pool, config)

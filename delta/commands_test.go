@@ -27,7 +27,7 @@ func (h *harness) order(kind, id, command string, payload any) {
 
 func TestACommandDoesNotWaitBehindWork(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		begun, ended, release := make(chan string, 100), make(chan string, 100), make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, j job) error {
 			if !strings.HasPrefix(j.ObjectID, "busy") {

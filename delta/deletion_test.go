@@ -15,7 +15,7 @@ import (
 
 // What a listing left out is live again when it reappears, whether it changed meanwhile or not.
 func TestWhatReappearsIsLiveAgain(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.lists("ann", "bob", "eve")
 		g.list(c)
@@ -36,7 +36,7 @@ func TestWhatReappearsIsLiveAgain(t *testing.T) {
 
 // What Work or a person deleted stays so, whatever a listing says.
 func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(_ context.Context, r job) error {
 			if r.Object.Name == "gone" && r.Generation == 1 {
 				return delta.ResourceDelete(errors.New("410"))
@@ -83,7 +83,7 @@ func TestWhatWasDeletedExplicitlyStaysSoUntilItIsRevived(t *testing.T) {
 
 // Its row is not removed while it is listed: the next listing would have it synced as if it were new.
 func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		var worked atomic.Int64
 		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
@@ -131,7 +131,7 @@ func TestWhatWasDeletedExplicitlyIsKeptForAsLongAsItIsListed(t *testing.T) {
 
 // What is listed more seldom than its retention is kept all the same, until a complete listing has left it out.
 func TestWhatWasDeletedExplicitlyIsKeptUntilACompleteListingLeavesItOut(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		const retention = 20 * time.Hour
 		c := g.startListed(func(c *delta.Config) { c.DeletedResourceRetentionPeriod = retention }, func(_ context.Context, r job) error {
 			if r.Object.Name == "gone" {

@@ -68,6 +68,7 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		})
 	}
 	_ = group.Wait()
+	d.forget(append(slices.Clone(atFault), unwoken...))
 	d.recordWoken(DispatchSingle, len(due)-len(atFault)-len(unwoken), 1, nil)
 	if failure != nil {
 		d.recordWoken(DispatchSingle, len(unwoken), 1, failure)
@@ -89,6 +90,16 @@ func (d *dispatcher) wakeSingles(ctx context.Context, due []db.LeaseDueRow) erro
 		return fmt.Errorf("%d of %d workflows were not woken: %w", len(unwoken), len(due), failure)
 	}
 	return err
+}
+
+// forget takes back what was counted of rows that were not woken. Before they are released: they may be leased at once.
+func (d *dispatcher) forget(rows []db.LeaseDueRow) {
+	namespaces := make([]string, len(rows))
+	for i, row := range rows {
+		namespaces[i] = row.Namespace
+	}
+	d.pace.forget(len(rows))
+	d.limits.forget(namespaces)
 }
 
 // nameWorkflows notes on rows that wait that their own workflows attend to them.

@@ -18,17 +18,17 @@ import (
 )
 
 // A kind whose type changes between two deploys: amount becomes a number.
-type payment1[M mode] struct {
+type payment1[M batchSized] struct {
 	Key    string
 	Amount string
 }
 
-type payment2[M mode] struct {
+type payment2[M batchSized] struct {
 	Key    string
 	Amount int
 }
 
-func paymentSettings[M mode]() delta.ObjectSettings {
+func paymentSettings[M batchSized]() delta.ObjectSettings {
 	var m M
 	return delta.ObjectSettings{InformInterval: -1, BatchSize: m.batchSize(), Parallelism: 10}
 }
@@ -46,7 +46,7 @@ func (p payment2[M]) Compare(other delta.Object) (int, bool) {
 }
 
 // payment3 has a version, and other names in its JSON, which decode into an older type without an error.
-type payment3[M mode] struct {
+type payment3[M batchSized] struct {
 	Ref   string `json:"id"`
 	Cents int    `json:"cents"`
 }
@@ -57,7 +57,7 @@ func (p payment3[M]) Version() int                   { return 3 }
 func (p payment3[M]) Settings() delta.ObjectSettings { return paymentSettings[M]() }
 
 // upgrading makes payments of version 3 of older ones.
-type upgrading[M mode] struct {
+type upgrading[M batchSized] struct {
 	controller[payment3[M]]
 }
 
@@ -89,7 +89,7 @@ func TestAnObjectThatDoesNotDecodeWaitsForAWorkerThatUnderstandsIt(t *testing.T)
 	inBothModes(t, testUndecodable[single], testUndecodable[batches])
 }
 
-func testUndecodable[M mode](t *testing.T) {
+func testUndecodable[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	old := h.start(h.config(with(&controller[payment1[M]]{})))
 	for _, key := range []string{"a", "b", "c"} {
@@ -146,7 +146,7 @@ func TestObjectsOfAnOlderVersionAreUpgradedAndOfANewerOneLeft(t *testing.T) {
 	inBothModes(t, testVersions[single], testVersions[batches])
 }
 
-func testVersions[M mode](t *testing.T) {
+func testVersions[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var seen sync.Map
 	upgrade := &upgrading[M]{controller[payment3[M]]{work: func(_ context.Context, r *delta.Resource[payment3[M]]) error {
@@ -188,7 +188,7 @@ func TestInARollingDeployEachWorkerLeavesToTheOtherWhatItDoesNotUnderstand(t *te
 	inBothModes(t, testRollingDeploy[single], testRollingDeploy[batches])
 }
 
-func testRollingDeploy[M mode](t *testing.T) {
+func testRollingDeploy[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	h.start(h.config(with(&controller[payment1[M]]{work: func(_ context.Context, r *delta.Resource[payment1[M]]) error {
 		assert.Equal(t, "old", r.Object.Amount)
@@ -212,7 +212,7 @@ func testRollingDeploy[M mode](t *testing.T) {
 }
 
 // loose has a value of any type, and compares itself by it.
-type loose[M mode] struct {
+type loose[M batchSized] struct {
 	Key   string
 	Value any
 }
@@ -226,7 +226,7 @@ func TestNumbersInAnyKeepTheirDigits(t *testing.T) {
 	inBothModes(t, testDigits[single], testDigits[batches])
 }
 
-func testDigits[M mode](t *testing.T) {
+func testDigits[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	got := make(chan any, 1)
 	c := h.start(h.config(with(&controller[loose[M]]{work: func(_ context.Context, r *delta.Resource[loose[M]]) error {

@@ -51,7 +51,7 @@ func explainNoTemporal(t *testing.T, seen *reasonsSeen) {
 	}
 }
 
-func explainNotStarted[M mode](t *testing.T, seen *reasonsSeen) {
+func explainNotStarted[M batchSized](t *testing.T, seen *reasonsSeen) {
 	starts := &refusedStarts{}
 	x := newExplaining[M](t, seen, nil)
 	config := x.config(with(&controller[explained[M]]{}))

@@ -22,7 +22,7 @@ import (
 )
 
 // explained is an object that is worked in a mode, and whose name says what its Work does.
-type explained[M mode] struct{ Name, Key, Namespace string }
+type explained[M batchSized] struct{ Name, Key, Namespace string }
 
 func (o explained[M]) ID() string       { return o.Name }
 func (o explained[M]) Kind() string     { return "explained" }
@@ -39,7 +39,7 @@ func (o explained[M]) Settings() delta.ObjectSettings {
 }
 
 // explaining is a harness with a client whose resources are explained.
-type explaining[M mode] struct {
+type explaining[M batchSized] struct {
 	*harness
 	c *delta.Client
 	// let has what is held go on.
@@ -60,7 +60,7 @@ func (s *reasonsSeen) add(code delta.ReasonCode) {
 }
 
 // explaining makes a client that is not started, of settings.
-func newExplaining[M mode](t *testing.T, seen *reasonsSeen, change func(*delta.Config)) *explaining[M] {
+func newExplaining[M batchSized](t *testing.T, seen *reasonsSeen, change func(*delta.Config)) *explaining[M] {
 	t.Helper()
 	x := &explaining[M]{harness: newHarness(t), seen: seen}
 	held := make(chan struct{})
@@ -281,7 +281,7 @@ func TestExplainNeedsAResource(t *testing.T) {
 // identity is what the SDK calls a worker of this process.
 func identity() string { return fmt.Sprintf("client %d@", os.Getpid()) }
 
-func explainRunning[M mode](t *testing.T, seen *reasonsSeen) {
+func explainRunning[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	x.inform("ok", "fails", "hopeless", "gone", "held", "snoozes")
 	_, err := x.c.Inform(t.Context(), explained[M]{Name: "fails at last"}, &delta.InformOpts{MaxAttempts: 1})
@@ -319,7 +319,7 @@ func explainRunning[M mode](t *testing.T, seen *reasonsSeen) {
 	x.decides("held", delta.ReasonSynced)
 }
 
-func explainPauses[M mode](t *testing.T, seen *reasonsSeen) {
+func explainPauses[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	x.inform("fails", "ok")
 	x.decides("fails", delta.ReasonBackoff)
@@ -338,7 +338,7 @@ func explainPauses[M mode](t *testing.T, seen *reasonsSeen) {
 	x.says("explained", "ok", delta.ReasonKindPaused)
 }
 
-func explainSnoozes[M mode](t *testing.T, seen *reasonsSeen) {
+func explainSnoozes[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	_, err := x.c.Inform(t.Context(), explained[M]{Name: "snoozes the namespace", Namespace: "acme"}, nil)
 	require.NoError(t, err)
@@ -362,7 +362,7 @@ func explainSnoozes[M mode](t *testing.T, seen *reasonsSeen) {
 }
 
 // A claim that lasts is renewed beside the row.
-func explainRenewedClaim[M mode](t *testing.T, seen *reasonsSeen) {
+func explainRenewedClaim[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	x.inform("held")
 	x.claims("held")
@@ -373,7 +373,7 @@ func explainRenewedClaim[M mode](t *testing.T, seen *reasonsSeen) {
 	require.NotNil(t, x.decides("held", delta.ReasonInWork).Until)
 }
 
-func explainLimitKey[M mode](t *testing.T, seen *reasonsSeen) {
+func explainLimitKey[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, kindSettings(delta.ObjectSettings{KeyConcurrency: 1})).starts()
 	_, err := x.c.Inform(t.Context(), explained[M]{Name: "held", Key: "acme"}, nil)
 	require.NoError(t, err)
@@ -385,7 +385,7 @@ func explainLimitKey[M mode](t *testing.T, seen *reasonsSeen) {
 	require.NotNil(t, reason.Since)
 }
 
-func explainRates[M mode](t *testing.T, seen *reasonsSeen) {
+func explainRates[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, kindSettings(delta.ObjectSettings{RateLimit: 0.01})).starts()
 	x.inform("first")
 	x.decides("first", delta.ReasonSynced)
@@ -461,7 +461,7 @@ func explainInBatch(t *testing.T, seen *reasonsSeen) {
 	x.decidesSaying("held 499", delta.ReasonInWork, "with others of its batch")
 }
 
-func explainNoClient[M mode](t *testing.T, seen *reasonsSeen) {
+func explainNoClient[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil)
 	x.inform("new")
 	require.Contains(t, x.decides("new", delta.ReasonKindUnknown).Text, `"explained"`)
@@ -478,7 +478,7 @@ func explainUnknownState(t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, x.decides("new", delta.ReasonUnknownState).Remedy, "delta resources touch explained new")
 }
 
-func explainUndecodable[M mode](t *testing.T, seen *reasonsSeen) {
+func explainUndecodable[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil)
 	x.inform("new")
 	x.exec(`update delta_resource set object = '"nonsense"'`)
@@ -488,7 +488,7 @@ func explainUndecodable[M mode](t *testing.T, seen *reasonsSeen) {
 	require.NotNil(t, reason.Since)
 }
 
-func explainLostWorker[M mode](t *testing.T, seen *reasonsSeen) {
+func explainLostWorker[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil)
 	x.inform("lost")
 	// What a process leaves that is killed in the middle of its first attempt.
@@ -500,7 +500,7 @@ func explainLostWorker[M mode](t *testing.T, seen *reasonsSeen) {
 	require.NotNil(t, reason.Until)
 }
 
-func explainNoFinalizer[M mode](t *testing.T, seen *reasonsSeen) {
+func explainNoFinalizer[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	x.exec(`update delta_controller set finalizes = true`)
 	x.inform("old")
@@ -515,7 +515,7 @@ func explainNoFinalizer[M mode](t *testing.T, seen *reasonsSeen) {
 }
 
 // What was worked once, and is due again, does not wait for the workflow that it had.
-func explainNextGeneration[M mode](t *testing.T, seen *reasonsSeen) {
+func explainNextGeneration[M batchSized](t *testing.T, seen *reasonsSeen) {
 	x := newExplaining[M](t, seen, nil).starts()
 	x.inform("ok")
 	x.decides("ok", delta.ReasonSynced)

@@ -20,7 +20,7 @@ import (
 var errBoom = errors.New("503 of the upstream")
 
 // flaky fails, panics or degrades by the name of its object.
-func flaky[M mode](_ context.Context, r *delta.Resource[loose[M]]) error {
+func flaky[M batchSized](_ context.Context, r *delta.Resource[loose[M]]) error {
 	switch {
 	case strings.HasPrefix(r.ObjectID, "panics"):
 		panic("index out of luck")
@@ -58,7 +58,7 @@ func TestFailuresAreInTheLogAndGivenToTheErrorHandler(t *testing.T) {
 	inBothModes(t, testFailures[single], testFailures[batches])
 }
 
-func testFailures[M mode](t *testing.T) {
+func testFailures[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var logs logBuffer
 	var failures handed
@@ -119,7 +119,7 @@ func TestFailuresOfWhatWentOnAreGivenToTheErrorHandler(t *testing.T) {
 	inBothModes(t, testSupersededFailures[single], testSupersededFailures[batches])
 }
 
-func testSupersededFailures[M mode](t *testing.T) {
+func testSupersededFailures[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var logs logBuffer
 	var failures handed

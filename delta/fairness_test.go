@@ -18,7 +18,7 @@ import (
 )
 
 // startFull starts a client with a namespace, "full", that has one worker, at which Work stays until it is released.
-func (g gear) startFull() (c *delta.Client, begun chan string, release func()) {
+func (g mode) startFull() (c *delta.Client, begun chan string, release func()) {
 	g.t.Helper()
 	begun, open := make(chan string, 1000), make(chan struct{})
 	config := g.config(g.controller(func(ctx context.Context, j job) error {
@@ -39,7 +39,7 @@ func (g gear) startFull() (c *delta.Client, begun chan string, release func()) {
 }
 
 // informEach informs objects one by one.
-func (g gear) informEach(c *delta.Client, opts *delta.InformOpts, names ...string) {
+func (g mode) informEach(c *delta.Client, opts *delta.InformOpts, names ...string) {
 	g.t.Helper()
 	for _, name := range names {
 		_, err := c.Inform(g.t.Context(), g.object(account{Name: name}), opts)
@@ -49,7 +49,7 @@ func (g gear) informEach(c *delta.Client, opts *delta.InformOpts, names ...strin
 
 func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		c, begun, release := g.startFull()
 		full := &delta.InformOpts{Namespace: "full"}
 		// More than may wait for a slot of their namespace in a worker.
@@ -91,7 +91,7 @@ func TestAFullNamespaceKeepsNoOtherWaiting(t *testing.T) {
 // Where there are always more urgent rows than one lease takes, the least urgent ones have their turn all the same.
 func TestAnEndlessSupplyOfUrgentRowsStarvesNoOther(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var swallow atomic.Bool
 		swallow.Store(true)
 		g.Env = deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {

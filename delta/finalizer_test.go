@@ -15,7 +15,7 @@ import (
 
 // What is deleted, in whichever way, is finalized once it has succeeded, and only then removed, by a client that has no Finalizer.
 func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		const listed = 25 // more than go on in workflows of their own
 		var mu sync.Mutex
 		tries, causes := map[string]int{}, map[deltatype.Cause]int{}
@@ -82,7 +82,7 @@ func TestWhatIsDeletedIsFinalizedBeforeItsRowIsRemoved(t *testing.T) {
 
 // A client without a Finalizer, as an older one during a deploy, neither finalizes nor removes what is to be finalized.
 func TestAClientWithoutAFinalizerLeavesWhatIsToBeFinalized(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		work := func(context.Context, job) error { return nil }
 		finalize := make(chan string, 10)
 		finalizes := func(_ context.Context, r job) error {
@@ -125,7 +125,7 @@ func TestTheIdempotencyKeyOfFinalizeIsAnotherOne(t *testing.T) {
 
 // A Finalize that takes long keeps its claim: what ends the context of Work, a command delete, does not end it.
 func TestALongFinalizeKeepsItsClaim(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		ended := make(chan error, 10)
 		short := func(c *delta.Config) { // three renewals take 7 s, and a machine that stands still for 10 s loses no claim
 			c.Kinds = map[string]delta.ObjectSettings{g.kind: {HeartbeatTimeout: 6 * time.Second}}

@@ -41,15 +41,15 @@ func oddIDs() map[string]string {
 
 func TestObjectsAreSyncedWhateverTheirIDs(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) { testOddIDs(t, g, false) })
+	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, false) })
 }
 
 func TestObjectsAreSyncedWhateverTheirIDsThatAreKeptFromTemporal(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) { testOddIDs(t, g, true) })
+	inEachMode(t, func(t *testing.T, g mode) { testOddIDs(t, g, true) })
 }
 
-func testOddIDs(t *testing.T, g gear, hashed bool) {
+func testOddIDs(t *testing.T, g mode, hashed bool) {
 	config := g.config(g.controller(func(_ context.Context, j job) error {
 		if j.Object.Plan == "fails" && j.Attempt == 1 {
 			return errors.New("once")

@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// keptEach and keptBatched are a kind with a complete listing, whose degraded resources are tried again soon, in the two gears.
+// keptEach and keptBatched are a kind with a complete listing, whose degraded resources are tried again soon, in the two modes.
 type keptEach struct{ account }
 
 func (keptEach) Kind() string                   { return "kept-each" }
@@ -31,9 +31,9 @@ func keptSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-// listedGear is a gear whose kind has an informer, which lists what is upstream.
-type listedGear struct {
-	gear
+// listedMode is a mode whose kind has an informer, which lists what is upstream.
+type listedMode struct {
+	mode
 	upstream *upstream[account]
 	logs     *logBuffer
 	// add adds the controller, which has no Finalizer without the second function.
@@ -50,13 +50,13 @@ func (f finalizing[T]) Finalize(ctx context.Context, r *delta.Resource[T]) error
 	return f.finalize(ctx, r)
 }
 
-// inListedGears runs a test in both gears of the kept kind.
-func inListedGears(t *testing.T, test func(t *testing.T, g listedGear)) {
+// inListedModes runs a test in both modes of the kept kind.
+func inListedModes(t *testing.T, test func(t *testing.T, g listedMode)) {
 	t.Helper()
 	t.Parallel()
-	for _, g := range []listedGear{
-		listedGearOf(func(a account) keptEach { return keptEach{a} }, func(o keptEach) account { return o.account }),
-		listedGearOf(func(a account) keptBatched { return keptBatched{a} }, func(o keptBatched) account { return o.account }),
+	for _, g := range []listedMode{
+		listedModeFor(func(a account) keptEach { return keptEach{a} }, func(o keptEach) account { return o.account }),
+		listedModeFor(func(a account) keptBatched { return keptBatched{a} }, func(o keptBatched) account { return o.account }),
 	} {
 		t.Run(g.kind, func(t *testing.T) {
 			t.Parallel()
@@ -66,9 +66,9 @@ func inListedGears(t *testing.T, test func(t *testing.T, g listedGear)) {
 	}
 }
 
-func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) account) listedGear {
+func listedModeFor[T delta.Object](object func(account) T, accountOf func(T) account) listedMode {
 	up := &upstream[account]{}
-	g := listedGear{gear: gearOf(0, object, accountOf), upstream: up}
+	g := listedMode{mode: modeFor(0, object, accountOf), upstream: up}
 	of := func(do func(context.Context, job) error) worker[T] {
 		return func(ctx context.Context, r *delta.Resource[T]) error {
 			return do(ctx, job{r.ResourceRow, accountOf(r.Object), r.CompleteTx})
@@ -96,13 +96,13 @@ func listedGearOf[T delta.Object](object func(account) T, accountOf func(T) acco
 }
 
 // startListed starts a client whose log the test can read. configure may be nil.
-func (g listedGear) startListed(configure func(*delta.Config), work func(context.Context, job) error) *delta.Client {
+func (g listedMode) startListed(configure func(*delta.Config), work func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
 	return g.startFinalizing(configure, work, nil)
 }
 
 // startFinalizing does so with a Finalizer.
-func (g listedGear) startFinalizing(configure func(*delta.Config), work, finalize func(context.Context, job) error) *delta.Client {
+func (g listedMode) startFinalizing(configure func(*delta.Config), work, finalize func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
 	config := g.config(g.add(work, finalize))
 	config.Logger = g.logs.logger()
@@ -113,7 +113,7 @@ func (g listedGear) startFinalizing(configure func(*delta.Config), work, finaliz
 }
 
 // list runs the informer until all that it informed has settled.
-func (g listedGear) list(c *delta.Client) *delta.InformRun {
+func (g listedMode) list(c *delta.Client) *delta.InformRun {
 	g.t.Helper()
 	run, err := c.RunInform(g.t.Context(), delta.ScheduleInformParams{ResourceKind: g.kind, RunForeground: true}, nil)
 	require.NoError(g.t, err)
@@ -121,7 +121,7 @@ func (g listedGear) list(c *delta.Client) *delta.InformRun {
 }
 
 // lists has accounts of these names upstream.
-func (g listedGear) lists(names ...string) {
+func (g listedMode) lists(names ...string) {
 	all := make([]account, len(names))
 	for i, name := range names {
 		all[i] = account{Name: name}
@@ -130,13 +130,13 @@ func (g listedGear) lists(names ...string) {
 }
 
 // awaitAll waits until all resources of the kind are in a state.
-func (g listedGear) awaitAll(n int, state deltatype.ResourceState) {
+func (g listedMode) awaitAll(n int, state deltatype.ResourceState) {
 	g.t.Helper()
 	until(g.t, func() bool { return g.states(g.kind)[state] == n }, g.kind, state)
 }
 
 // ownWorkflows counts the resources that were given to workflows of their own last.
-func (g listedGear) ownWorkflows() (n int) {
+func (g listedMode) ownWorkflows() (n int) {
 	g.t.Helper()
 	err := g.Pool.QueryRow(context.Background(), "SELECT count(*) FROM delta_resource WHERE NOT starts_with(workflow_id, $1)",
 		g.Prefix+"/"+g.kind+":batch/").Scan(&n)
@@ -144,8 +144,8 @@ func (g listedGear) ownWorkflows() (n int) {
 	return n
 }
 
-// isBatched reports whether the gear is the one with batches.
-func (g listedGear) isBatched() bool { return slices.Contains([]string{"kept-batched"}, g.kind) }
+// isBatched reports whether the mode is the one with batches.
+func (g listedMode) isBatched() bool { return slices.Contains([]string{"kept-batched"}, g.kind) }
 
 // has reports whether a line of the log has all of these texts.
 func (b *logBuffer) has(texts ...string) bool {
@@ -156,7 +156,7 @@ func (b *logBuffer) has(texts ...string) bool {
 
 // What was deleted explicitly is removed once a complete listing leaves it out. One that leaves out so much that it is withheld says nothing of it.
 func TestAWithheldListingIsNoProofThatADeletedResourceIsGone(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(briefRetentions, func(context.Context, job) error { return nil })
 		g.lists("a", "b", "c", "gone")
 		g.list(c)

@@ -14,7 +14,7 @@ import (
 )
 
 func TestSettingsOfAnEnvironmentGoOverThoseOfTheKind(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var running, most atomic.Int64
 		open := make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {

@@ -127,6 +127,15 @@ func (l *namespaceLimits) lease(namespaces []string) (more bool) {
 	return more
 }
 
+// forget takes back that rows were leased whose workflows could not be woken: they are leased again, and would take room twice.
+func (l *namespaceLimits) forget(namespaces []string) {
+	for _, name := range namespaces {
+		if limit := l.of(name); limit != nil {
+			limit.forget()
+		}
+	}
+}
+
 // namespaceLimit is that of one namespace.
 type namespaceLimit struct {
 	freed func()
@@ -349,4 +358,13 @@ func (n *namespaceLimit) lease(rows int) (isFull bool) {
 		n.leased = append(n.leased, now)
 	}
 	return n.roomLeft() <= 0
+}
+
+// forget takes back that a row was leased.
+func (n *namespaceLimit) forget() {
+	n.mu.Lock()
+	n.leased = n.leased[:max(len(n.leased)-1, 0)]
+	wake := n.unhold()
+	n.mu.Unlock()
+	wake()
 }

@@ -89,7 +89,7 @@ func TestNoCallOutlivesItsMiddleware(t *testing.T) {
 	inBothModes(t, testOutlived[single], testOutlived[batches])
 }
 
-func testOutlived[M mode](t *testing.T) {
+func testOutlived[M batchSized](t *testing.T) {
 	for id, test := range map[string]struct {
 		state                deltatype.ResourceState
 		seen                 []string

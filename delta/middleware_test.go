@@ -48,7 +48,7 @@ func TestMiddlewareIsAroundWorkAndItsErrorCounts(t *testing.T) {
 	inBothModes(t, testMiddleware[single], testMiddleware[batches])
 }
 
-func testMiddleware[M mode](t *testing.T) {
+func testMiddleware[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var seen seenCalls
 	config := h.config(with(&controller[loose[M]]{work: func(ctx context.Context, r *delta.Resource[loose[M]]) error {

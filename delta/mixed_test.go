@@ -24,20 +24,20 @@ type automatic struct{ account }
 func (automatic) Kind() string                   { return "sized" }
 func (automatic) Settings() delta.ObjectSettings { return batchSettings(0) }
 
-// automaticGear and bulkyGear are gears of that kind.
-func automaticGear() gear {
-	return gearOf(0, func(a account) automatic { return automatic{a} }, func(o automatic) account { return o.account })
+// automaticMode and bulkyMode are modes of that kind.
+func automaticMode() mode {
+	return modeFor(0, func(a account) automatic { return automatic{a} }, func(o automatic) account { return o.account })
 }
 
-func bulkyGear() gear {
-	return gearOf(0, func(a account) bulky { return bulky{a} }, func(o bulky) account { return o.account })
+func bulkyMode() mode {
+	return modeFor(0, func(a account) bulky { return bulky{a} }, func(o bulky) account { return o.account })
 }
 
-// inBatchingGears runs a test with a BatchSize that is left to Delta, and with one that is given.
-func inBatchingGears(t *testing.T, test func(t *testing.T, g gear)) {
+// inBatchingModes runs a test with a BatchSize that is left to Delta, and with one that is given.
+func inBatchingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
 	t.Parallel()
-	for name, g := range map[string]gear{"automatic": automaticGear(), "given": bulkyGear()} {
+	for name, g := range map[string]mode{"automatic": automaticMode(), "given": bulkyMode()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g.harness = newHarness(t)
@@ -97,7 +97,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 		require.NoError(t, err)
 		return h.start(config)
 	}
-	singles := gearOf(0, func(a account) sized { return sized{a} }, func(o sized) account { return o.account })
+	singles := modeFor(0, func(a account) sized { return sized{a} }, func(o sized) account { return o.account })
 	clients := map[string]*delta.Client{}
 	var all []string
 	inform := func(identity, prefix string, n int) {
@@ -114,7 +114,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 	for _, name := range all {
 		h.eventually("sized", name, synced(1))
 	}
-	clients["hundred"], clients["automatic"] = start("hundred", bulkyGear().controller), start("automatic", automaticGear().controller)
+	clients["hundred"], clients["automatic"] = start("hundred", bulkyMode().controller), start("automatic", automaticMode().controller)
 	for identity := range clients {
 		inform(identity, identity+"-many", 60)
 		for _, name := range names(identity+"-few", 10) {
@@ -159,7 +159,7 @@ func TestClientsWithDifferentBatchSizesShareAKind(t *testing.T) {
 // What is informed with a higher priority while a batch is under way has a workflow of its own, or another batch, and the next slot that is
 // free: it does not wait for the end of the batch.
 func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
-	inBatchingGears(t, func(t *testing.T, g gear) {
+	inBatchingModes(t, func(t *testing.T, g mode) {
 		begun, slots := make(chan string, 200), make(chan struct{})
 		c := g.startWorker(func(ctx context.Context, j job) error {
 			begun <- j.ObjectID
@@ -194,7 +194,7 @@ func TestAnUrgentInformDoesNotWaitForABatchThatIsUnderWay(t *testing.T) {
 
 // What is informed with a higher priority while it waits in a batch that has not begun is taken out of it: the batch leaves it alone.
 func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
-	inBatchingGears(t, func(t *testing.T, g gear) {
+	inBatchingModes(t, func(t *testing.T, g mode) {
 		var counted callCounter
 		c, w := g.onTaskQueue("own", counted.work)
 		members := names("many", 100)
@@ -227,7 +227,7 @@ func TestAnUrgentInformIsTakenOutOfABatchThatIsQueued(t *testing.T) {
 // A resource in a batch has no workflow of its own that a plain signal would reach. Sent with a start, a signal does what it orders, and a
 // wake-up that orders nothing leaves the resource with its batch.
 func TestASignalToAResourceInABatchNeedsAStart(t *testing.T) {
-	inBatchingGears(t, func(t *testing.T, g gear) {
+	inBatchingModes(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		g.inform(c, nil, names("many", 100)...)
 		batches := map[string]string{}

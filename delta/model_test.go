@@ -54,20 +54,20 @@ func TestSoakOfResources(t *testing.T) {
 	long := soak.Time(t, 4*time.Second)
 	t.Parallel()
 	seed := soakSeed(t)
-	for _, mode := range []struct {
+	for _, c := range []struct {
 		resources int
-		gear
+		mode
 	}{
-		{24, gearOf(-1, func(a account) stormEach { return stormEach{a} }, func(o stormEach) account { return o.account })},
-		{24, gearOf(-1, func(a account) stormBatched { return stormBatched{a} }, func(o stormBatched) account { return o.account })},
+		{24, modeFor(-1, func(a account) stormEach { return stormEach{a} }, func(o stormEach) account { return o.account })},
+		{24, modeFor(-1, func(a account) stormBatched { return stormBatched{a} }, func(o stormBatched) account { return o.account })},
 		// More than may have workflows of their own at once.
-		{40, gearOf(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
+		{40, modeFor(-1, func(a account) stormAuto { return stormAuto{a} }, func(o stormAuto) account { return o.account })},
 	} {
-		t.Run(mode.kind, func(t *testing.T) {
+		t.Run(c.kind, func(t *testing.T) {
 			t.Parallel()
 			t.Logf("DELTA_TEST_SEED=%d", seed)
-			mode.harness = newHarness(t)
-			newStorm(mode.gear, seed, mode.resources).rage(long)
+			c.harness = newHarness(t)
+			newStorm(c.mode, seed, c.resources).rage(long)
 		})
 	}
 }
@@ -87,7 +87,7 @@ func soakSeed(t *testing.T) uint64 {
 
 // storm is what happens to resources, and the model of them.
 type storm struct {
-	gear
+	mode
 	seed uint64
 	ids  []string
 	*ledger
@@ -101,8 +101,8 @@ type storm struct {
 	plans         atomicCounter
 }
 
-func newStorm(g gear, seed uint64, resources int) *storm {
-	s := &storm{gear: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
+func newStorm(g mode, seed uint64, resources int) *storm {
+	s := &storm{mode: g, seed: seed, ids: names("r", resources), ledger: newLedger(g.t, seed)}
 	for i := range stormUsers {
 		u := &user{storm: s, random: rand.New(rand.NewPCG(seed, uint64(10+i))), plans: map[string][]string{}}
 		u.informed, u.deleted, u.removed = map[string]bool{}, map[string]bool{}, map[string]bool{}

@@ -37,8 +37,8 @@ func (c *calls) of(name string) int {
 	return c.n[name]
 }
 
-// ask asks of each resource what it is named for, all of which are in one state.
-func (g gear) ask(c *delta.Client, state deltatype.ResourceState) {
+// orderEach gives each resource the command that it is named for, all of which are in one state.
+func (g mode) orderEach(c *delta.Client, state deltatype.ResourceState) {
 	g.t.Helper()
 	refused := func(err error, allowed bool) {
 		g.t.Helper()
@@ -64,13 +64,13 @@ func (g gear) ask(c *delta.Client, state deltatype.ResourceState) {
 	require.NoError(g.t, err)
 }
 
-func TestGearsAreAskedBeforeTheAttempt(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+func TestBothModesTakeCommandsBeforeTheAttempt(t *testing.T) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		c := g.startWorker(func(_ context.Context, j job) error { worked.add(j.ObjectID + j.Object.Plan); return nil })
 		require.NoError(t, c.PauseKind(t.Context(), g.kind))
 		g.inform(c, nil, asks...)
-		g.ask(c, deltatype.ResourceStateScheduled)
+		g.orderEach(c, deltatype.ResourceStateScheduled)
 		require.NoError(t, c.ResumeKind(t.Context(), g.kind))
 		g.settlesAsAsked(c, 1)
 		for name, n := range map[string]int{"inform": 0, "informtwo": 1, "invalidate": 1, "retry": 1, "delete": 0, "pause": 1, "nothing": 1} {
@@ -83,7 +83,7 @@ func TestGearsAreAskedBeforeTheAttempt(t *testing.T) {
 func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	g := gear{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}
+	g := mode{harness: newHarness(t), kind: "batched", object: func(a account) delta.Object { return batched{a} }}
 	var worked calls
 	config := g.config(with(&controller[batched]{work: func(_ context.Context, r *delta.Resource[batched]) error {
 		worked.add(r.ObjectID + r.Object.Plan)
@@ -93,7 +93,7 @@ func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
 	g.inform(c, nil, asks...)
 	batch := g.leaseBatch("batched", time.Hour)
 	require.Equal(t, len(asks), batch.IDs.Len())
-	g.ask(c, deltatype.ResourceStateScheduled)
+	g.orderEach(c, deltatype.ResourceStateScheduled)
 	step, err := c.ActivitiesOf(batch.Installation, "batched").AttemptBatch(t.Context(), batch)
 	require.NoError(t, err)
 	require.Equal(t, 4, step.Synced, "invalidate and retry were refused, and what was informed anew is still the batch's")
@@ -106,8 +106,8 @@ func TestABatchTakesItsMembersAsTheyAreWhenItBegins(t *testing.T) {
 	}
 }
 
-func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+func TestBothModesTakeCommandsDuringTheAttempt(t *testing.T) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		begun, finish := make(chan struct{}, 20), make(chan struct{})
 		c := g.startWorker(func(ctx context.Context, j job) error {
@@ -125,7 +125,7 @@ func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
 		for range asks {
 			<-begun
 		}
-		g.ask(c, deltatype.ResourceStatePending)
+		g.orderEach(c, deltatype.ResourceStatePending)
 		close(finish)
 		// What a pause meets at work goes on to its end.
 		row := g.await("pause", synced(1))
@@ -140,9 +140,9 @@ func TestGearsAreAskedDuringTheAttempt(t *testing.T) {
 
 // Resources that rest until they expire are asked; the others expire when they are due, and so do those that were asked. They rest
 // for an hour until all have been asked, however long that takes, and are due when the test says so.
-func TestGearsAreAskedAtRest(t *testing.T) {
+func TestBothModesTakeCommandsAtRest(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		config := g.config(g.controller(func(_ context.Context, j job) error { worked.add(j.ObjectID); return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"default": {
@@ -156,7 +156,7 @@ func TestGearsAreAskedAtRest(t *testing.T) {
 		for _, name := range asks {
 			g.await(name, synced(1))
 		}
-		g.ask(c, deltatype.ResourceStateSynced)
+		g.orderEach(c, deltatype.ResourceStateSynced)
 		for _, name := range []string{"inform", "invalidate"} {
 			row := g.await(name, synced(2))
 			require.EqualValues(t, 2, row.SyncCount)
@@ -176,9 +176,9 @@ func TestGearsAreAskedAtRest(t *testing.T) {
 	})
 }
 
-// What waits for another attempt is asked: by then it is with its own workflow, in either gear.
-func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+// What waits for another attempt is asked: by then it is with its own workflow, in either mode.
+func TestBothModesTakeCommandsWhileTheyWaitForAnotherAttempt(t *testing.T) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var worked calls
 		c := g.client(g.config(g.controller(func(_ context.Context, j job) error {
 			worked.add(j.ObjectID)
@@ -194,7 +194,7 @@ func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
 		for _, name := range asks {
 			g.await(name, func(r *deltatype.ResourceRow) bool { return r.Snoozes == 1 })
 		}
-		g.ask(c, deltatype.ResourceStateScheduled)
+		g.orderEach(c, deltatype.ResourceStateScheduled)
 		g.await("inform", synced(2))
 		g.comesDue(deltatype.ResourceStateScheduled)
 		g.await("delete", inState(deltatype.ResourceStateDeleted))
@@ -212,7 +212,7 @@ func TestGearsAreAskedWhileTheyWaitForAnotherAttempt(t *testing.T) {
 
 // comesDue has all resources in a state be due at once, whatever they wait for: a dispatcher steps in, as it does where Temporal has
 // lost their timers.
-func (g gear) comesDue(state deltatype.ResourceState) {
+func (g mode) comesDue(state deltatype.ResourceState) {
 	g.t.Helper()
 	_, err := g.Pool.Exec(g.t.Context(), "UPDATE delta_resource SET due_at = now(), dispatch_at = now() WHERE state = $1", state)
 	require.NoError(g.t, err)
@@ -220,7 +220,7 @@ func (g gear) comesDue(state deltatype.ResourceState) {
 
 // settlesAsAsked sees what becomes of those that were asked before they were synced, or while they were: what was informed
 // meanwhile is synced, and so often.
-func (g gear) settlesAsAsked(c *delta.Client, informed int64) {
+func (g mode) settlesAsAsked(c *delta.Client, informed int64) {
 	g.t.Helper()
 	row := g.await("inform", synced(2))
 	require.Equal(g.t, informed, row.SyncCount)

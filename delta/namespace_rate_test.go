@@ -17,7 +17,7 @@ import (
 
 func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var mu sync.Mutex
 		var calls []time.Time
 		called := func() {
@@ -64,7 +64,7 @@ func TestTheRateLimitOfANamespaceHoldsForAllClientsAndKinds(t *testing.T) {
 // What waits for the rate of its namespace keeps no slot of its kind, and no place on the worker.
 func TestANamespaceThatWaitsForItsRateHoldsNoOtherUp(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var slow atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Namespace == "slow" {

@@ -16,7 +16,7 @@ import (
 // What rests takes a change at once: what was due in a day, or never, is due by the settings that hold now.
 func TestANamespaceThatIsSetWakesWhatRests(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Namespace == "slow" {
@@ -57,7 +57,7 @@ func TestANamespaceThatIsSetWakesWhatRests(t *testing.T) {
 // What is set while clients run holds on each of them at once, and for those that start later, until it is reset.
 func TestANamespaceIsSetForAllClientsAndGoesBeforeTheirConfig(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var running atomic.Int64
 		open := make(chan struct{})
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {

@@ -55,7 +55,7 @@ func (h *harness) terminate(workflowIDs ...string) {
 
 func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Namespaces = map[string]delta.NamespaceConfig{"expires": {MaxWorkers: 10, ResourceExpiry: time.Hour}}
 		c := g.start(config)
@@ -78,7 +78,7 @@ func TestAWorkflowThatIsTerminatedAtRestIsReplaced(t *testing.T) {
 	})
 }
 
-// slow and slowBatched are a kind in the two gears that waits for a quarter of an hour after its third attempt.
+// slow and slowBatched are a kind in the two modes that waits for a quarter of an hour after its third attempt.
 type slow struct{ account }
 
 func (slow) Kind() string                   { return "slow" }
@@ -98,7 +98,7 @@ func slowSettings(size int) delta.ObjectSettings {
 // Workflows are ended while they wait for their timers. One that was at an attempt could make another one before the test goes on.
 func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 	soak.Long(t)
-	inGears(t, func(t *testing.T, g gear) {
+	inModes(t, func(t *testing.T, g mode) {
 		var mended atomic.Bool
 		c := g.startWorker(func(_ context.Context, j job) error {
 			switch {
@@ -128,12 +128,12 @@ func TestAWorkflowThatIsTerminatedInBackoffIsReplaced(t *testing.T) {
 		require.Equal(t, row.Attempt+1, g.await("fails", synced(1)).Attempt)
 		g.await("snoozes", synced(1))
 	},
-		gearOf(0, func(a account) slow { return slow{a} }, func(o slow) account { return o.account }),
-		gearOf(0, func(a account) slowBatched { return slowBatched{a} }, func(o slowBatched) account { return o.account }))
+		modeFor(0, func(a account) slow { return slow{a} }, func(o slow) account { return o.account }),
+		modeFor(0, func(a account) slowBatched { return slowBatched{a} }, func(o slowBatched) account { return o.account }))
 }
 
 // onTaskQueue starts a client whose workflows are queued on a task queue of the user's, and the worker that works them once it is started.
-func (g gear) onTaskQueue(name string, work func(context.Context, job) error) (*delta.Client, sdkworker.Worker) {
+func (g mode) onTaskQueue(name string, work func(context.Context, job) error) (*delta.Client, sdkworker.Worker) {
 	g.t.Helper()
 	config := g.config(g.controller(work))
 	config.TaskQueue = g.Prefix + "-" + name
@@ -147,7 +147,7 @@ func (g gear) onTaskQueue(name string, work func(context.Context, job) error) (*
 }
 
 // queuedFor waits until the workflows of resources wait in a queue, and returns them.
-func (g gear) queuedFor(names ...string) (ids []string) {
+func (g mode) queuedFor(names ...string) (ids []string) {
 	g.t.Helper()
 	for _, name := range names {
 		id := g.Prefix + "/" + g.kind + "/" + name
@@ -166,7 +166,7 @@ func (g gear) queuedFor(names ...string) (ids []string) {
 // Also a batch, before its attempt.
 func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		c, w := g.onTaskQueue("own", func(context.Context, job) error { return nil })
 		g.inform(c, nil, names("many", 30)...)
 		g.informEach(c, nil, "one", "two")
@@ -188,7 +188,7 @@ func TestAWorkflowThatIsTerminatedInTheQueueIsReplaced(t *testing.T) {
 
 // A workflow stays on the task queue that it was started on. If nobody polls it any more, the row gets a workflow on the new one.
 func TestAWorkflowOnATaskQueueThatNobodyPollsIsStartedAnew(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		before, w := g.onTaskQueue("before", work)
 		require.NoError(t, w.Start())

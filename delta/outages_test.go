@@ -35,7 +35,7 @@ import (
 
 // What tests share that cut connections, end workflows and kill processes while Work runs.
 
-// brief and briefBatched are a kind in the two gears whose claims are short: a worker that is lost is noticed in seconds.
+// brief and briefBatched are a kind in the two modes whose claims are short: a worker that is lost is noticed in seconds.
 type brief struct{ account }
 
 func (brief) Kind() string                   { return "brief" }
@@ -52,21 +52,21 @@ func briefSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-// inBriefGears is inBothGears with short claims, and without a timeout of Work.
-func inBriefGears(t *testing.T, test func(t *testing.T, g gear)) {
+// inBriefModes is inEachMode with short claims, and without a timeout of Work.
+func inBriefModes(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
-	inGears(t, test,
-		gearOf(-1, func(a account) brief { return brief{a} }, func(o brief) account { return o.account }),
-		gearOf(-1, func(a account) briefBatched { return briefBatched{a} }, func(o briefBatched) account { return o.account }))
+	inModes(t, test,
+		modeFor(-1, func(a account) brief { return brief{a} }, func(o brief) account { return o.account }),
+		modeFor(-1, func(a account) briefBatched { return briefBatched{a} }, func(o briefBatched) account { return o.account }))
 }
 
-func (g gear) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
+func (g mode) isBatched() bool { return strings.HasSuffix(g.kind, "batched") }
 
 // resourceWorkflow is the id of a resource's own workflow, for a plain object id.
-func (g gear) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
+func (g mode) resourceWorkflow(name string) string { return g.Prefix + "/" + g.kind + "/" + name }
 
 // attended waits until a resource has a workflow that attends to it, and whose Work is held, and returns its id.
-func (g gear) attended(name string) string {
+func (g mode) attended(name string) string {
 	g.t.Helper()
 	id := g.await(name, func(r *deltatype.ResourceRow) bool { return r != nil && r.WorkflowID != "" }).WorkflowID
 	g.executes(id)
@@ -93,7 +93,7 @@ func (h *harness) isExecuted(workflowID string) bool {
 }
 
 // order sends a signal to a resource's own workflow, which is started where it does not run, as the guide's command does.
-func (g gear) orderByID(workflowID, signal string, ref map[string]any) {
+func (g mode) orderByID(workflowID, signal string, ref map[string]any) {
 	g.t.Helper()
 	ref["kind"] = g.kind
 	_, err := g.Temporal.SignalWithStartWorkflow(g.t.Context(), workflowID, signal, nil,
@@ -209,7 +209,7 @@ func (w *heldWork) work(ctx context.Context, j job) error {
 }
 
 // informHeld informs objects whose Work is held, and waits until it runs for all of them.
-func (g gear) informHeld(c *delta.Client, w *heldWork, opts *delta.InformOpts, names ...string) {
+func (g mode) informHeld(c *delta.Client, w *heldWork, opts *delta.InformOpts, names ...string) {
 	g.t.Helper()
 	var objects []delta.Object
 	for _, name := range names {
@@ -222,7 +222,7 @@ func (g gear) informHeld(c *delta.Client, w *heldWork, opts *delta.InformOpts, n
 	}
 }
 
-func (g gear) informPlan(c *delta.Client, name, plan string) {
+func (g mode) informPlan(c *delta.Client, name, plan string) {
 	g.t.Helper()
 	_, err := c.Inform(g.t.Context(), g.object(account{Name: name, Plan: plan}), nil)
 	require.NoError(g.t, err)

@@ -106,6 +106,13 @@ func (p *pace) woke(n int) {
 	}
 }
 
+// forget takes some of those back, whose workflows could not be woken: their rows are leased again, and would count twice.
+func (p *pace) forget(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started = p.started[:max(len(p.started)-n, 0)]
+}
+
 // Attempted counts an attempt of a single workflow that has ended.
 func (p *pace) Attempted() {
 	p.mu.Lock()

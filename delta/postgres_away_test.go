@@ -13,7 +13,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// lasting and lastingBatched are a kind in the two gears whose claims outlast what a test does.
+// lasting and lastingBatched are a kind in the two modes whose claims outlast what a test does.
 type lasting struct{ account }
 
 func (lasting) Kind() string                   { return "lasting" }
@@ -30,16 +30,16 @@ func lastingSettings(size int) delta.ObjectSettings {
 	return s
 }
 
-func inLastingGears(t *testing.T, test func(t *testing.T, g gear)) {
+func inLastingModes(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
-	inGears(t, test,
-		gearOf(-1, func(a account) lasting { return lasting{a} }, func(o lasting) account { return o.account }),
-		gearOf(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
+	inModes(t, test,
+		modeFor(-1, func(a account) lasting { return lasting{a} }, func(o lasting) account { return o.account }),
+		modeFor(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
 }
 
 // Postgres is away for everybody when Work ends. When it is back, dispatchers look for the rows as soon as the worker writes its outcome.
 func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
-	inLastingGears(t, func(t *testing.T, g gear) {
+	inLastingModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		var logs logBuffer
 		var away []*cutProxy
@@ -77,7 +77,7 @@ func TestAnOutcomeIsWrittenWhenPostgresIsBackAndWorkRunsOnce(t *testing.T) {
 
 // An UPDATE by hand raises the generation, as an inform does: outcomes do not compare names, and the old one would be that of the new object.
 func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
-	inLastingGears(t, func(t *testing.T, g gear) {
+	inLastingModes(t, func(t *testing.T, g mode) {
 		w := hold(t, &meter{})
 		c := g.startWorker(w.work)
 		g.informHeld(c, w, nil, "ann")
@@ -94,7 +94,7 @@ func TestAnObjectThatIsRenamedByHandWithANewGenerationIsWorked(t *testing.T) {
 // One of two workers is cut off from Postgres, and not from Temporal: it leaves tasks to the other, which has them at once. Attempts are
 // ordinary activities, because of the rate: a local one never leaves its worker.
 func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
-	inGears(t, func(t *testing.T, g gear) {
+	inModes(t, func(t *testing.T, g mode) {
 		work := func(context.Context, job) error { return nil }
 		var logs logBuffer
 		pool, p := g.poolByProxy()
@@ -132,6 +132,6 @@ func TestAWorkerThatDoesNotReachPostgresTakesNoTasks(t *testing.T) {
 		p.heal()
 		until(t, func() bool { return strings.Contains(logs.String(), "this client takes tasks") })
 	},
-		gearOf(-1, func(a account) rated { return rated{a} }, func(o rated) account { return o.account }),
-		gearOf(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
+		modeFor(-1, func(a account) rated { return rated{a} }, func(o rated) account { return o.account }),
+		modeFor(-1, func(a account) lastingBatched { return lastingBatched{a} }, func(o lastingBatched) account { return o.account }))
 }

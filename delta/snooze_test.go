@@ -16,7 +16,7 @@ import (
 
 // snoozing is what a test of snoozes does: the first calls of Work wait until it says what they return.
 type snoozing struct {
-	gear
+	mode
 	calls atomic.Int64
 	begun chan string
 	says  chan error
@@ -68,8 +68,8 @@ func (s *snoozing) requireWithheld() {
 
 func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
-		s := &snoozing{gear: g}
+	inEachMode(t, func(t *testing.T, g mode) {
+		s := &snoozing{mode: g}
 		c := s.fill(nil)
 		s.says <- delta.SnoozeKind(time.Hour)
 		var long time.Time
@@ -124,8 +124,8 @@ func TestASnoozeOfAKindStopsTheHerd(t *testing.T) {
 
 func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
-		s, slow := &snoozing{gear: g}, &delta.InformOpts{Namespace: "slow"}
+	inEachMode(t, func(t *testing.T, g mode) {
+		s, slow := &snoozing{mode: g}, &delta.InformOpts{Namespace: "slow"}
 		c := s.fill(slow, with(&controller[serial]{}))
 		s.says <- delta.SnoozeNamespace(time.Hour)
 		until(t, func() bool {
@@ -160,8 +160,8 @@ func TestASnoozeOfANamespaceHoldsAcrossKinds(t *testing.T) {
 // At the end, nothing is claimed before it may be, on two clients, and what waits comes back spread.
 func TestASnoozeEndsByItself(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
-		s := &snoozing{gear: g}
+	inEachMode(t, func(t *testing.T, g mode) {
+		s := &snoozing{mode: g}
 		c := s.fill(nil)
 		s.start(s.config(s.controller(s.work)))
 		s.says <- delta.SnoozeKind(5 * time.Second)

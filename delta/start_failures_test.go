@@ -59,7 +59,7 @@ func (s *refusedStarts) count() int {
 func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	g := gearOf(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
+	g := modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account })
 	g.harness = newHarness(t)
 	starts := &refusedStarts{}
 	config := g.config(g.controller(func(context.Context, job) error { return nil }))
@@ -100,7 +100,7 @@ func TestAResourceWhoseWorkflowCannotBeStartedWaitsByItself(t *testing.T) {
 func TestAMemberWhoseOwnWorkflowCannotBeStartedGoesOnInABatch(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
-	g := gearOf(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })
+	g := modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account })
 	g.harness = newHarness(t)
 	starts := &refusedStarts{}
 	config := g.config(g.controller(func(_ context.Context, j job) error {
@@ -156,7 +156,7 @@ func (l *waitsLog) all() []time.Duration {
 
 func TestWhileTemporalTakesNoStartsRowsAreNotAtFault(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		starts := &refusedStarts{}
 		config := g.config(g.controller(func(context.Context, job) error { return nil }))
 		config.Temporal = g.refusingRequests(func(_ string, request any) error {

@@ -303,7 +303,7 @@ func TestStopLeavesARunInTheForegroundToAnother(t *testing.T) {
 
 // An attempt is a call of Work: what still waits for its place in the namespace, when Stop waits no longer, has lost none.
 func TestStopTakesNoAttemptOfWhatWorkWasNotCalledFor(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		begun := make(chan struct{}, 100)
 		config := g.config(g.controller(func(ctx context.Context, _ job) error {
 			begun <- struct{}{}

@@ -18,7 +18,7 @@ import (
 
 func TestManyCallersOfSyncKeepTheHistorySmall(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(context.Context, job) error { return nil })
 		const callers = 50
 		together := func(plan func(int) string) {

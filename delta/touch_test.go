@@ -17,7 +17,7 @@ func TestATouchIsFollowedByACallOfWorkThatBeginsAfterIt(t *testing.T) {
 	inBothModes(t, testTouch[single], testTouch[batches])
 }
 
-func testTouch[M mode](t *testing.T) {
+func testTouch[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var calls atomic.Int64
 	working, goOn := make(chan struct{}), make(chan struct{})

@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// mode is how a kind is worked: in a workflow each, or in batches.
-type mode interface{ batchSize() int }
+// batchSized is how a kind is worked: in a workflow each, or in batches.
+type batchSized interface{ batchSize() int }
 
 type single struct{}
 
@@ -40,7 +40,7 @@ func inBothModes(t *testing.T, one, many func(t *testing.T)) {
 }
 
 // doc compares itself by its version. It is listed completely.
-type doc[M mode] struct {
+type doc[M batchSized] struct {
 	Key     string
 	Version int
 	Noise   int
@@ -65,7 +65,7 @@ func (d doc[M]) Compare(other delta.Object) (int, bool) {
 }
 
 // revision is a doc with a revision of its own instead.
-type revision[M mode] struct {
+type revision[M batchSized] struct {
 	Key     string
 	Version int
 }
@@ -164,7 +164,7 @@ func TestWhatIsInformedWhileAListingComparesIsNotUndone(t *testing.T) {
 	inBothModes(t, testCompareRace[single], testCompareRace[batches])
 }
 
-func testCompareRace[M mode](t *testing.T) {
+func testCompareRace[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var m M
 	key := "race" + string(rune('a'+m.batchSize()%26))
@@ -193,7 +193,7 @@ func TestACompleteListingDoesNotDeleteWhatCompleteTxMadeMeanwhile(t *testing.T) 
 	inBothModes(t, testCompleteTxDuringAListing[single], testCompleteTxDuringAListing[batches])
 }
 
-func testCompleteTxDuringAListing[M mode](t *testing.T) {
+func testCompleteTxDuringAListing[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	began, listing, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c := h.start(h.config(with(&controller[revision[M]]{
@@ -296,7 +296,7 @@ func TestAChangeOfMetadataOrTagsAloneDoesNotCallWorkUnlessAsked(t *testing.T) {
 	inBothModes(t, testMetadata[single], testMetadata[batches])
 }
 
-func testMetadata[M mode](t *testing.T) {
+func testMetadata[M batchSized](t *testing.T) {
 	h := newHarness(t)
 	var calls atomic.Int64
 	c := h.start(h.config(with(&controller[doc[M]]{work: func(context.Context, *delta.Resource[doc[M]]) error {

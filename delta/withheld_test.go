@@ -10,8 +10,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// withheldIn is what is withheld of the gear's kind, as Kinds shows it too; nil if nothing is.
-func (g listedGear) withheldIn(c *delta.Client) *delta.Withheld {
+// withheldIn is what is withheld of the mode's kind, as Kinds shows it too; nil if nothing is.
+func (g listedMode) withheldIn(c *delta.Client) *delta.Withheld {
 	g.t.Helper()
 	all, err := c.Withheld(g.t.Context())
 	require.NoError(g.t, err)
@@ -29,7 +29,7 @@ func (g listedGear) withheldIn(c *delta.Client) *delta.Withheld {
 
 // A deletion that is withheld is there until somebody has decided of it, or listings are complete again.
 func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		all := names("m", 6)
 		g.lists(all...)
@@ -67,7 +67,7 @@ func TestAWithheldDeletionStaysVisibleUntilItIsDecided(t *testing.T) {
 }
 
 func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.lists(names("m", 6)...)
 		g.list(c)
@@ -100,7 +100,7 @@ func TestAWithheldDeletionIsCarriedOutWhenItIsApproved(t *testing.T) {
 }
 
 func TestAWithheldDeletionThatIsDismissedIsKeptSilently(t *testing.T) {
-	inListedGears(t, func(t *testing.T, g listedGear) {
+	inListedModes(t, func(t *testing.T, g listedMode) {
 		c := g.startListed(nil, func(context.Context, job) error { return nil })
 		g.lists(names("m", 6)...)
 		g.list(c)

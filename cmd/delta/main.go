@@ -67,7 +67,7 @@ func rootCommand(c *cli) *cobra.Command {
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look and steer:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Read and command:"}, &cobra.Group{ID: groupServe, Title: "Set up:"})
 	root.SetHelpCommandGroupID(groupServe)
 	root.SetCompletionCommandGroupID(groupServe)
 	for id, commands := range map[string][]*cobra.Command{

@@ -74,8 +74,8 @@ func TestUsage(t *testing.T) {
 		code int
 		says string
 	}{
-		"help":               {[]string{"--help"}, exitOK, "Look and steer:"},
-		"no command":         {nil, exitOK, "Look and steer:"},
+		"help":               {[]string{"--help"}, exitOK, "Read and command:"},
+		"no command":         {nil, exitOK, "Read and command:"},
 		"version":            {[]string{"--version"}, exitOK, "delta version "},
 		"unknown command":    {[]string{"bogus"}, exitUsage, `unknown command "bogus"`},
 		"unknown flag":       {[]string{"dev", "--bogus"}, exitUsage, "unknown flag: --bogus"},

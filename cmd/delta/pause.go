@@ -9,11 +9,11 @@ import (
 )
 
 func pauseCommand(c *cli) *cobra.Command {
-	return steeringCommand(c, "pause", "paused", "Keep a resource, a kind or an informer from being worked", true)
+	return pauseOrResume(c, "pause", "paused", "Keep a resource, a kind or an informer from being worked", true)
 }
 
 func resumeCommand(c *cli) *cobra.Command {
-	return steeringCommand(c, "resume", "resumed", "Let a resource, a kind or an informer go on", false)
+	return pauseOrResume(c, "resume", "resumed", "Let a resource, a kind or an informer go on", false)
 }
 
 // pausedJSON says what was paused or resumed.
@@ -27,8 +27,8 @@ type pausedJSON struct {
 	Namespace string `json:"namespace,omitempty"`
 }
 
-// steeringCommand is pause or resume.
-func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Command {
+// pauseOrResume is one of the two commands.
+func pauseOrResume(c *cli, verb, done, short string, paused bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   verb,
 		Short: short,
@@ -63,11 +63,11 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 		return added
 	}
 	add("resource KIND ID", "One resource", 2, func(ctx context.Context, s *session, args []string) error {
-		steer := s.Resume
+		command := s.Resume
 		if paused {
-			steer = s.Pause
+			command = s.Pause
 		}
-		if _, err := steer(ctx, args[0], args[1]); err != nil {
+		if _, err := command(ctx, args[0], args[1]); err != nil {
 			return err
 		}
 		return say("resource", args[0], args[1])
@@ -76,11 +76,11 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 		if err := s.needKind(ctx, args[0]); err != nil {
 			return err
 		}
-		steer := s.ResumeKind
+		command := s.ResumeKind
 		if paused {
-			steer = s.PauseKind
+			command = s.PauseKind
 		}
-		if err := steer(ctx, args[0]); err != nil {
+		if err := command(ctx, args[0]); err != nil {
 			return err
 		}
 		return say("kind", args[0], "")
@@ -97,11 +97,11 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 			if err := s.needTemporal(ctx); err != nil {
 				return err
 			}
-			steer := s.ResumeInformer
+			command := s.ResumeInformer
 			if paused {
-				steer = s.PauseInformer
+				command = s.PauseInformer
 			}
-			if err := steer(ctx, args[0]); err != nil {
+			if err := command(ctx, args[0]); err != nil {
 				return err
 			}
 			return say("informer", args[0], "")
@@ -115,11 +115,11 @@ func steeringCommand(c *cli, verb, done, short string, paused bool) *cobra.Comma
 
 // pauseShard pauses or resumes one shard. Temporal is not needed: each run asks Postgres.
 func (c *cli) pauseShard(ctx context.Context, s *session, kind, shard string, paused bool) error {
-	steer, done := s.ResumeShard, "resumed"
+	command, done := s.ResumeShard, "resumed"
 	if paused {
-		steer, done = s.PauseShard, "paused"
+		command, done = s.PauseShard, "paused"
 	}
-	if err := steer(ctx, kind, shard); err != nil {
+	if err := command(ctx, kind, shard); err != nil {
 		return err
 	}
 	if asked, err := c.json(pausedJSON{What: "informer", Kind: kind, Shard: shard, Paused: paused}); asked {

@@ -21,7 +21,7 @@ const (
 	beforeProbes = 2 * time.Second
 )
 
-// prober is a client with a kind in each gear.
+// prober is a client with a kind in each mode.
 type prober struct {
 	pool   *pgxpool.Pool
 	client *delta.Client
@@ -49,22 +49,22 @@ func (c *probed[T]) Inform(context.Context, *delta.InformOptions) (<-chan T, err
 	return nil, errors.New("the benchmark informs by itself")
 }
 
-// gear is one of the two ways to sync.
-type gear struct {
+// mode is one of the two ways to sync.
+type mode struct {
 	name, kind string
 	object     func(id string) delta.Object
 	// calibrate is how many objects say how fast it is, page how many are informed at once as load.
 	calibrate, page int
 }
 
-func gears(b *bench) []gear {
-	return []gear{
+func modes(b *bench) []mode {
+	return []mode{
 		{"one workflow each", syncedKind, func(id string) delta.Object { return syncedItem{newItem(syncedKind, id, 1)} }, b.scaled(600), 1},
 		{"batches", batchedKind, func(id string) delta.Object { return batchedItem{newItem(batchedKind, id, 1)} }, b.scaled(40_000), 100},
 	}
 }
 
-// loadFigures time the way from Inform to a synced row in both gears: on an idle stack, and while it is loaded with half of
+// loadFigures time the way from Inform to a synced row in both modes: on an idle stack, and while it is loaded with half of
 // what it can do.
 func loadFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	p := &prober{probed: make(chan struct{}, 1<<10), others: make(chan struct{}, 1<<20)}
@@ -91,7 +91,7 @@ func loadFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	}()
 
 	var figures []figure
-	for _, g := range gears(b) {
+	for _, g := range modes(b) {
 		idle, err := p.idle(ctx, b, g)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", g.name, err)
@@ -106,7 +106,7 @@ func loadFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 }
 
 // idle probes one at a time, and nothing else happens.
-func (p *prober) idle(ctx context.Context, b *bench, g gear) ([]figure, error) {
+func (p *prober) idle(ctx context.Context, b *bench, g mode) ([]figure, error) {
 	var rounds [][]float64
 	for n := range b.rounds {
 		samples, err := p.probes(ctx, g, fmt.Sprintf("idle-%d", n), b.scaled(100))
@@ -119,7 +119,7 @@ func (p *prober) idle(ctx context.Context, b *bench, g gear) ([]figure, error) {
 }
 
 // loaded probes while objects are informed at half the rate at which they were synced before.
-func (p *prober) loaded(ctx context.Context, b *bench, g gear) ([]figure, error) {
+func (p *prober) loaded(ctx context.Context, b *bench, g mode) ([]figure, error) {
 	perSecond, err := p.calibrate(ctx, g)
 	if err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (p *prober) loaded(ctx context.Context, b *bench, g gear) ([]figure, error)
 }
 
 // calibrate says how many are synced in a second.
-func (p *prober) calibrate(ctx context.Context, g gear) (perSecond float64, err error) {
+func (p *prober) calibrate(ctx context.Context, g mode) (perSecond float64, err error) {
 	objects := make([]delta.Object, g.calibrate)
 	for i := range objects {
 		objects[i] = g.object(fmt.Sprintf("calibrate-%d", i))
@@ -165,7 +165,7 @@ func (p *prober) calibrate(ctx context.Context, g gear) (perSecond float64, err 
 }
 
 // load informs at a rate until ctx ends, and returns how many.
-func (p *prober) load(ctx context.Context, g gear, set string, perSecond float64) (sent int, err error) {
+func (p *prober) load(ctx context.Context, g mode, set string, perSecond float64) (sent int, err error) {
 	pages := rate.NewLimiter(rate.Limit(perSecond/float64(g.page)), 1)
 	for pages.Wait(ctx) == nil {
 		page := make([]delta.Object, g.page)
@@ -182,7 +182,7 @@ func (p *prober) load(ctx context.Context, g gear, set string, perSecond float64
 }
 
 // probes times so many objects, one after the other.
-func (p *prober) probes(ctx context.Context, g gear, set string, count int) (samples []float64, err error) {
+func (p *prober) probes(ctx context.Context, g mode, set string, count int) (samples []float64, err error) {
 	for i := range count + warmUps {
 		time.Sleep(settleTime)
 		id := fmt.Sprintf("%s%s-%d", probe, set, i)

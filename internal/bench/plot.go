@@ -128,7 +128,7 @@ func plotLatency(figures []figure) string {
 	return s.done()
 }
 
-// plotModel draws how long a first sync takes in each gear, both axes logarithmic.
+// plotModel draws how long a first sync takes in each mode, both axes logarithmic.
 func plotModel(m model) string {
 	const width, height, left, bottom, top = 760, 360, 90, 50, 44
 	s := newSVG("First sync on a machine like this one: time over resources, as the model has it", width, height)

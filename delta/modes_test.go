@@ -20,7 +20,7 @@ import (
 	"github.com/chariot-giving/delta/workflows"
 )
 
-// each and batched are the same kind in the two gears.
+// each and batched are the same kind in the two modes.
 type each struct{ account }
 
 func (each) Kind() string                   { return "each" }
@@ -35,34 +35,34 @@ func batchSettings(size int) delta.ObjectSettings {
 	return delta.ObjectSettings{Parallelism: 8, InformInterval: -1, BatchSize: size}
 }
 
-// job is a call of Work, in either gear.
+// job is a call of Work, in either mode.
 type job struct {
 	*deltatype.ResourceRow
 	Object     account
 	CompleteTx func(context.Context, pgx.Tx) error
 }
 
-// gear is what a test needs of one.
-type gear struct {
+// mode is what a test needs of one.
+type mode struct {
 	*harness
 	kind       string
 	object     func(account) delta.Object
 	controller func(work func(context.Context, job) error) func(*delta.Controllers)
 }
 
-// inBothGears runs a test of what holds in either.
-func inBothGears(t *testing.T, test func(t *testing.T, g gear)) {
+// inEachMode runs a test of what holds in either.
+func inEachMode(t *testing.T, test func(t *testing.T, g mode)) {
 	t.Helper()
-	inGears(t, test,
-		gearOf(0, func(a account) each { return each{a} }, func(o each) account { return o.account }),
-		gearOf(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account }))
+	inModes(t, test,
+		modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }),
+		modeFor(0, func(a account) batched { return batched{a} }, func(o batched) account { return o.account }))
 }
 
-// inGears runs a test in each of some gears, which have no harness yet.
-func inGears(t *testing.T, test func(t *testing.T, g gear), gears ...gear) {
+// inModes runs a test in each of some modes, which have no harness yet.
+func inModes(t *testing.T, test func(t *testing.T, g mode), modes ...mode) {
 	t.Helper()
 	t.Parallel()
-	for _, g := range gears {
+	for _, g := range modes {
 		t.Run(g.kind, func(t *testing.T) {
 			t.Parallel()
 			g.harness = newHarness(t)
@@ -71,9 +71,9 @@ func inGears(t *testing.T, test func(t *testing.T, g gear), gears ...gear) {
 	}
 }
 
-// gearOf makes a gear of a kind, without a harness.
-func gearOf[T delta.Object](timeout time.Duration, object func(account) T, accountOf func(T) account) gear {
-	return gear{
+// modeFor makes a mode of a kind, without a harness.
+func modeFor[T delta.Object](timeout time.Duration, object func(account) T, accountOf func(T) account) mode {
+	return mode{
 		kind: object(account{}).Kind(), object: func(a account) delta.Object { return object(a) },
 		controller: func(work func(context.Context, job) error) func(*delta.Controllers) {
 			return with(&controller[T]{timeout: timeout, work: func(ctx context.Context, r *delta.Resource[T]) error {
@@ -83,12 +83,12 @@ func gearOf[T delta.Object](timeout time.Duration, object func(account) T, accou
 	}
 }
 
-func (g gear) startWorker(work func(context.Context, job) error) *delta.Client {
+func (g mode) startWorker(work func(context.Context, job) error) *delta.Client {
 	g.t.Helper()
 	return g.start(g.config(g.controller(work)))
 }
 
-func (g gear) inform(c *delta.Client, opts *delta.InformOpts, names ...string) {
+func (g mode) inform(c *delta.Client, opts *delta.InformOpts, names ...string) {
 	g.t.Helper()
 	var objects []delta.Object
 	for _, name := range names {
@@ -98,7 +98,7 @@ func (g gear) inform(c *delta.Client, opts *delta.InformOpts, names ...string) {
 	require.NoError(g.t, err)
 }
 
-func (g gear) await(name string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
+func (g mode) await(name string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	g.t.Helper()
 	return g.eventually(g.kind, name, is)
 }
@@ -110,9 +110,9 @@ func names(prefix string, n int) (all []string) {
 	return all
 }
 
-func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
+func TestBothModesSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var calls sync.Map
 		c := g.startWorker(func(_ context.Context, j job) error {
 			n, _ := calls.LoadOrStore(j.Object.Name, new(atomic.Int64))
@@ -158,7 +158,7 @@ func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 		require.Equal(t, 2, g.await("exits", synced(1)).Attempt)
 		row = g.await("panics", inState(deltatype.ResourceStateDegraded))
 		require.Equal(t, "panic: index out of luck", row.Errors[0].Error)
-		require.Contains(t, row.Errors[0].Trace, "gears_test.go")
+		require.Contains(t, row.Errors[0].Trace, "modes_test.go")
 		row = g.await("degrades", inState(deltatype.ResourceStateDegraded))
 		require.Equal(t, 1, row.Attempt)
 		require.NotNil(t, row.DueAt)
@@ -188,8 +188,8 @@ func TestGearsSyncAndEachOutcomeBecomesWhatItIs(t *testing.T) {
 	})
 }
 
-func TestGearsSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+func TestBothModesSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		started, finish := make(chan string, 4), make(chan struct{})
 		var running, most atomic.Int64
 		c := g.startWorker(func(ctx context.Context, j job) error {
@@ -225,9 +225,9 @@ func TestGearsSyncWhatIsInformedDuringWorkNextAndNotAtOnce(t *testing.T) {
 	})
 }
 
-func TestGearsExpireAndSyncAgain(t *testing.T) {
+func TestBothModesExpireAndSyncAgain(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Object.Name == "fails" && j.Generation == 1 && j.Attempt == 1 {
 				return errors.New("once")
@@ -246,9 +246,9 @@ func TestGearsExpireAndSyncAgain(t *testing.T) {
 	})
 }
 
-func TestGearsRemoveWhatHasRested(t *testing.T) {
+func TestBothModesRemoveWhatHasRested(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			if j.Object.Name == "gone" {
 				return delta.ResourceDelete(nil)
@@ -265,8 +265,8 @@ func TestGearsRemoveWhatHasRested(t *testing.T) {
 	})
 }
 
-func TestGearsLeaveWhatIsPaused(t *testing.T) {
-	inBothGears(t, func(t *testing.T, g gear) {
+func TestBothModesLeaveWhatIsPaused(t *testing.T) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var calls atomic.Int64
 		c := g.startWorker(func(_ context.Context, j job) error {
 			if j.Object.Name == "ann" {
@@ -290,9 +290,9 @@ func TestGearsLeaveWhatIsPaused(t *testing.T) {
 	})
 }
 
-func TestGearsAreSteered(t *testing.T) {
+func TestBothModesTakeCommands(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(_ context.Context, j job) error {
 			if j.Object.Plan == "bad" {
 				return errors.New("bad plan")
@@ -330,9 +330,9 @@ func TestGearsAreSteered(t *testing.T) {
 	})
 }
 
-func TestGearsCompleteInTheUsersTransaction(t *testing.T) {
+func TestBothModesCompleteInTheUsersTransaction(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		g.effects()
 		c := g.startWorker(func(ctx context.Context, j job) error {
 			tx, err := g.Pool.Begin(ctx)
@@ -373,9 +373,9 @@ func TestGearsCompleteInTheUsersTransaction(t *testing.T) {
 	})
 }
 
-func TestGearsBoundWork(t *testing.T) {
+func TestBothModesBoundWork(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		var running, most, all, mostAll atomic.Int64
 		config := g.config(g.controller(func(_ context.Context, j job) error {
 			defer all.Add(-1)

@@ -15,7 +15,7 @@ import (
 
 func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 	soak.Long(t)
-	inBothGears(t, func(t *testing.T, g gear) {
+	inEachMode(t, func(t *testing.T, g mode) {
 		c := g.startWorker(func(_ context.Context, j job) error {
 			if j.Object.Name == "degrades" {
 				return delta.ResourceDegrade(errors.New("closed"))

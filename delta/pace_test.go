@@ -1,0 +1,215 @@
+package delta
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/activities"
+)
+
+// paced is the pace of a kind in automatic mode, on a clock of the test's own.
+type paced struct {
+	*pace
+	clock time.Time
+}
+
+func newPaced(parallelism int) *paced {
+	p := &paced{pace: newPace(parallelism, false), clock: time.Now()}
+	p.now = func() time.Time { return p.clock }
+	return p
+}
+
+// pass lets time pass.
+func (p *paced) pass(d time.Duration) { p.clock = p.clock.Add(d) }
+
+// worked has so many single workflows woken, whose attempts end at once.
+func (p *paced) worked(n int) {
+	p.woke(n)
+	for range n {
+		p.Attempted()
+	}
+}
+
+func TestAFewResourcesGetWorkflowsOfTheirOwnBeforeAnythingIsMeasured(t *testing.T) {
+	t.Parallel()
+	p := newPaced(8)
+	require.Equal(t, 16, p.singles())
+	p.woke(12)
+	require.Equal(t, 4, p.singles())
+	p.woke(4)
+	require.Zero(t, p.singles())
+	p.woke(10) // which another lease was under way for
+	require.Zero(t, p.singles())
+	p.Attempted()
+	require.Zero(t, p.singles())
+	for range 25 {
+		p.Attempted()
+	}
+	require.Equal(t, 16, p.singles())
+	p.Attempted() // of what another client has woken
+	require.Equal(t, 16, p.singles())
+}
+
+func TestWhatCouldNotBeWokenTakesNoRoom(t *testing.T) {
+	t.Parallel()
+	p := newPaced(8)
+	for range 10 {
+		p.woke(16)
+		require.Zero(t, p.singles())
+		p.forget(5)
+		require.Equal(t, 5, p.singles())
+		p.forget(11)
+		require.Equal(t, 16, p.singles())
+	}
+	p.woke(3)
+	p.Attempted() // its start had an effect, although the call had failed
+	p.forget(3)
+	require.Equal(t, 16, p.singles())
+}
+
+func TestAsManyGetWorkflowsOfTheirOwnAsWereWorkedInHalfASecond(t *testing.T) {
+	t.Parallel()
+	for worked, singles := range map[int]int{
+		0: 16, 1: 16, 159: 16, 160: 16, 169: 16, 170: 17, 1000: 100, 2550: 255, 2559: 255, 2560: 256, 2570: 256, 100_000: 256,
+	} {
+		p := newPaced(8)
+		p.worked(worked)
+		require.Equal(t, singles, p.singles(), "%d within five seconds", worked)
+		p.woke(10)
+		require.Equal(t, singles-10, p.singles(), "those under way are of them")
+		require.LessOrEqual(t, len(p.ended), 5120, "what is kept has a bound")
+
+		p.pass(paceOver)
+		require.Equal(t, singles-10, p.singles(), "%d five seconds ago", worked)
+		p.pass(1)
+		require.Equal(t, 16-10, p.singles(), "what is longer ago does not count")
+	}
+}
+
+// An attempt that ended on another client is not told here.
+func TestWhatWasWokenIsForgottenAfterALease(t *testing.T) {
+	t.Parallel()
+	p := newPaced(8)
+	p.woke(10)
+	p.pass(time.Second)
+	p.woke(6)
+	require.Zero(t, p.singles())
+	p.pass(activities.DispatchLease - time.Second)
+	require.Zero(t, p.singles())
+	p.pass(1)
+	require.Equal(t, 10, p.singles())
+	p.pass(time.Second)
+	require.Equal(t, 16, p.singles())
+}
+
+func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 100, newPaced(8).batch(), "nothing is known yet")
+	for _, c := range []struct {
+		parallelism int
+		took        time.Duration
+		size        int
+	}{
+		{8, 0, 1000},
+		{8, time.Millisecond, 1000},
+		{8, 16 * time.Millisecond, 1000},
+		{8, 20 * time.Millisecond, 800},
+		{8, 100 * time.Millisecond, 160},
+		{8, time.Second, 16},
+		{8, time.Hour, 16},
+		{1, 10 * time.Millisecond, 200},
+		{1, time.Second, 16},
+		{100, time.Second, 200},
+		{1000, time.Second, 1000},
+	} {
+		p := newPaced(c.parallelism)
+		for range 20 {
+			p.Called(c.took)
+		}
+		require.Equal(t, c.size, p.batch(), "%d calls of %s at once", c.parallelism, c.took)
+	}
+}
+
+func TestBatchesFollowUntilOneIsLessThanHalfFull(t *testing.T) {
+	t.Parallel()
+	p := newPaced(8)
+	for _, c := range []struct {
+		leased, wanted int
+		goesOn         bool
+	}{{100, 100, true}, {50, 100, true}, {49, 100, false}, {1000, 1000, true}, {0, 100, false}, {0, 1, false}, {1, 1, true}} {
+		p.batched(c.leased, c.wanted)
+		if c.goesOn {
+			require.Zero(t, p.singles(), "%d of %d", c.leased, c.wanted)
+		} else {
+			require.Equal(t, 16, p.singles(), "%d of %d", c.leased, c.wanted)
+		}
+	}
+}
+
+// Whatever happens in whatever order, both sizes are within their bounds, and what is under way in single workflows is too.
+func TestPaceStaysWithinItsBounds(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 50 {
+		p := newPaced(1 + r.IntN(1000))
+		for range 200 {
+			switch r.IntN(7) {
+			case 0, 1:
+				size := p.singles()
+				require.LessOrEqual(t, size, 256)
+				require.GreaterOrEqual(t, size, 0)
+				if size > 0 {
+					require.False(t, p.batching)
+					require.LessOrEqual(t, size+len(p.started), 256)
+				}
+				woken := r.IntN(size + 1)
+				p.woke(woken)
+				p.forget(r.IntN(woken + 1))
+			case 2:
+				for range r.IntN(500) {
+					p.Attempted()
+				}
+			case 3:
+				p.Called(time.Duration(r.Int64N(int64(time.Second) << r.IntN(12))))
+			case 4:
+				size := p.batch()
+				require.LessOrEqual(t, size, 1000)
+				require.GreaterOrEqual(t, size, 16)
+				p.batched(r.IntN(size+1), size)
+			case 5:
+				p.HandedOver()
+			default:
+				p.pass(time.Duration(r.Int64N(int64(10 * time.Second))))
+			}
+			require.LessOrEqual(t, len(p.ended), 5120)
+		}
+		// However it has been used: after a pause it is as it was at first, but for what it knows of Work.
+		p.pass(time.Hour)
+		p.batched(0, 100)
+		require.Equal(t, 16, p.singles())
+	}
+}
+
+// One call in twenty that is too long for a local activity has attempts made by ordinary ones, and a kind with a rate never has others.
+func TestAttemptsAreLocalWhileCallsAreShort(t *testing.T) {
+	t.Parallel()
+	p := newPaced(8)
+	require.True(t, p.IsLocal(), "nothing is known yet")
+	p.Called(activities.LocalFor)
+	require.True(t, p.IsLocal())
+	p.Called(activities.LocalFor + 1)
+	require.False(t, p.IsLocal())
+	calls := 0
+	for ; !p.IsLocal(); calls++ {
+		p.Called(time.Millisecond)
+	}
+	require.Equal(t, 4, calls, "the mean forgets")
+	p.HandedOver()
+	require.False(t, p.IsLocal())
+	require.False(t, newPace(8, true).IsLocal())
+}
