@@ -36,14 +36,23 @@ func TestBackoffTriplesUpToHalfAnHour(t *testing.T) {
 	}
 }
 
-// The default number of attempts, ten, has nine waits.
+// The default number of attempts, ten, has nine waits. The docs say what they come to: 70 to 86 minutes.
 func TestTheDefaultAttemptsLastForMoreThanAnHour(t *testing.T) {
 	t.Parallel()
+	const attempts = 10
+	var middle time.Duration
+	for n := 1; n < attempts; n++ {
+		middle += activities.RetryPolicy{}.Wait(n)
+	}
+	require.Equal(t, 78*time.Minute+13*time.Second, middle)
+	require.Equal(t, 70, int((middle * 9 / 10).Minutes()))
+	require.Equal(t, 86, int((middle * 11 / 10).Minutes()))
 	for range 100 {
 		var all time.Duration
-		for n := 1; n < 10; n++ {
+		for n := 1; n < attempts; n++ {
 			all += activities.RetryPolicy{}.Backoff(n)
 		}
-		require.Greater(t, all, time.Hour)
+		require.GreaterOrEqual(t, all, middle*9/10-time.Millisecond)
+		require.LessOrEqual(t, all, middle*11/10)
 	}
 }

@@ -92,62 +92,111 @@ func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 
 // deleteMissing marks deleted what a complete listing no longer had, unless somebody has to decide of that first.
 func (p *pass) deleteMissing(ctx context.Context) error {
-	a, q := p.activities, db.New()
-	counted, err := q.CountMissing(ctx, db.Planned(a.Pool, deletePage), db.CountMissingParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, Waiting: p.waiting})
-	if err != nil {
-		return fmt.Errorf("counting what is no longer listed: %w", err)
+	waits, err := p.awaitsDecision(ctx)
+	if err == nil && !waits {
+		err = p.deleteCounted(ctx)
 	}
-	withheld := false
-	if why := p.whyWithheld(counted); why != "" {
-		if withheld, err = p.withhold(ctx, counted, why); err != nil {
-			return err
-		}
+	if err != nil || p.in.RunForeground { // what was listed is still asked for
+		return err
 	}
-	if !withheld {
-		if err := p.deletePages(ctx); err != nil {
-			return err
-		}
-		if err := p.forgetWithheld(ctx); err != nil {
-			return err
-		}
-		if p.progress.Deleted > 0 && a.Informed != nil {
-			a.Informed(p.in.Kind)
-		}
-	}
-	if p.in.RunForeground {
-		return nil // what was listed is still asked for
-	}
-	return a.forget(ctx, p.in.Pass)
+	return p.activities.forget(ctx, p.in.Pass)
 }
 
-// deletePages goes through the resources of the kind, or of its shard, once, in pages.
-func (p *pass) deletePages(ctx context.Context) error {
-	a, q := p.activities, db.New()
-	for after := ""; ; {
-		to, err := q.PageEnd(ctx, db.Planned(a.Pool, deletePage), db.PageEndParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, Page: deletePage})
+// deleteCounted counts first, because how much there is decides whether it may be deleted.
+func (p *pass) deleteCounted(ctx context.Context) error {
+	missing, err := p.countMissing(ctx)
+	if err != nil {
+		return err
+	}
+	if why := p.whyWithheld(missing); why != "" {
+		if withheld, err := p.withhold(ctx, missing, why); withheld || err != nil {
+			return err
+		}
+	}
+	if missing.missing > 0 {
+		if err := p.deletePages(ctx, missing); err != nil {
+			return err
+		}
+	}
+	if p.progress.Deleted > 0 && p.activities.Informed != nil {
+		p.activities.Informed(p.in.Kind)
+	}
+	return p.forgetWithheld(ctx)
+}
+
+// missing is how many resources a listing has left out, of how many, and how many of them are of shards, or were restored from a dump.
+type missing struct {
+	missing, total, ofShards, restored int64
+	// first is the id after which the first of them is found.
+	first string
+}
+
+// countMissing counts page by page: one statement for all would read a whole table while its snapshot keeps dead rows.
+func (p *pass) countMissing(ctx context.Context) (all missing, err error) {
+	q := db.New()
+	err = p.eachPage(ctx, "", func(after, to string) (bool, error) {
+		counted, err := q.CountMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.CountMissingParams{
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
+		})
+		if err != nil {
+			return false, fmt.Errorf("counting what is no longer listed: %w", err)
+		}
+		if all.missing == 0 && counted.Missing > 0 {
+			all.first = after
+		}
+		all.missing, all.total = all.missing+counted.Missing, all.total+counted.Total
+		all.ofShards, all.restored = all.ofShards+counted.OfShards, all.restored+counted.Restored
+		return true, nil
+	})
+	return all, err
+}
+
+// eachPage goes through the resources of the kind, or of its shard, in pages, from an id on, for as long as do has it go on.
+func (p *pass) eachPage(ctx context.Context, after string, do func(after, to string) (goOn bool, err error)) error {
+	pool, q := db.Planned(p.activities.Pool, deletePage), db.New()
+	for goOn := true; goOn; {
+		to, err := q.PageEnd(ctx, pool, db.PageEndParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, Page: deletePage})
 		if err != nil {
 			return fmt.Errorf("finding a page of what may no longer be listed: %w", err)
 		}
 		if to == "" {
 			return nil
 		}
+		if goOn, err = do(after, to); err != nil {
+			return err
+		}
+		after = to
+	}
+	return nil
+}
+
+// deletePages marks deleted what was counted as missing.
+func (p *pass) deletePages(ctx context.Context, m missing) error {
+	a, q := p.activities, db.New()
+	return p.eachPage(ctx, m.first, func(after, to string) (bool, error) {
 		if p.reach.claim.isLost() {
-			return errReachLost
+			return false, errReachLost
+		}
+		if m.restored > 0 {
+			_, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, ToObjectID: to})
+			if err != nil {
+				return false, fmt.Errorf("taking over rows of a dump: %w", err)
+			}
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
 			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 			Logs: a.LogChanges, Waiting: p.waiting,
 		}))
 		if err != nil {
-			return fmt.Errorf("marking deleted what is no longer listed: %w", err)
+			return false, fmt.Errorf("marking deleted what is no longer listed: %w", err)
 		}
-		after = to
 		p.progress.Deleted += len(deleted)
 		p.reportDeleted(deleted)
 		for i := range deleted {
 			a.observe(observedDeletion(&deleted[i]))
 		}
-	}
+		return true, nil
+	})
 }
 
 func (a *Activities) forget(ctx context.Context, pass string) error {

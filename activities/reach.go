@@ -27,9 +27,6 @@ var errReachLost = errors.New("Postgres was not reached in time: nothing is dele
 // without a mark existed before the listing began.
 func (p *pass) beginReach(ctx context.Context, shard string) (*reach, error) {
 	a, kind, q := p.activities, p.in.Kind, db.New()
-	if _, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: kind, Shard: shard}); err != nil {
-		return nil, err
-	}
 	r := &reach{pass: p, claim: a.Claims.begin(claimOwner{kind, WorkflowID(ctx)}, a.claimPeriod())}
 	err := q.RenewClaims(ctx, a.Pool, db.RenewClaimsParams{Claims: []string{r.claim.id}, ClaimFor: r.claim.period})
 	if err == nil {

@@ -77,18 +77,23 @@ func (p *pass) reportDeleted(rows []db.Resource) {
 	}
 }
 
-// reportWithheld notes resources that a listing has left out, and that were not marked deleted.
-func (p *pass) reportWithheld(ctx context.Context) error {
-	names, err := db.New().NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs, Most: maxReported,
-		Waiting: p.waiting,
+// reportWithheld notes resources after an id that a listing has left out, and that were not marked deleted.
+func (p *pass) reportWithheld(ctx context.Context, first string) error {
+	q := db.New()
+	var named []string
+	err := p.eachPage(ctx, first, func(after, to string) (bool, error) {
+		names, err := q.NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs,
+			AfterObjectID: after, ToObjectID: to, Most: int32(maxReported - len(named)), Waiting: p.waiting,
+		})
+		if err != nil {
+			return false, fmt.Errorf("naming what is withheld: %w", err)
+		}
+		for _, name := range names {
+			named = append(named, shorten.Text(name, maxReportedBytes))
+		}
+		return len(named) < maxReported, nil
 	})
-	if err != nil {
-		return fmt.Errorf("naming what is withheld: %w", err)
-	}
-	for i := range names {
-		names[i] = shorten.Text(names[i], maxReportedBytes)
-	}
-	p.progress.Pass.Withheld = names
-	return nil
+	p.progress.Pass.Withheld = named
+	return err
 }

@@ -120,6 +120,13 @@ func (s *sharded) withheld() map[string]int64 {
 	return all
 }
 
+// forgetCount has what is withheld counted again.
+func (s *sharded) forgetCount() {
+	s.t.Helper()
+	_, err := s.Pool.Exec(context.Background(), "UPDATE delta_withheld SET seen_at = seen_at - interval '2 hours'")
+	require.NoError(s.t, err)
+}
+
 func (s *sharded) decide(decision, shard string, missing int64) {
 	s.t.Helper()
 	_, err := db.New().DecideWithheld(context.Background(), s.env.Pool,
@@ -242,10 +249,37 @@ func TestAShardThatIsNoLongerNamedIsWithheldUntilItIsDecided(t *testing.T) {
 		require.Len(t, s.live("b"), 1)
 		s.inform(inShard("b", "b/later"))
 		s.settle()
+		s.forgetCount()
 		require.EqualValues(t, 2, s.run()["b"].Withheld)
 		rows, err := db.New().ListWithheld(t.Context(), s.env.Pool)
 		require.NoError(t, err)
 		require.Nil(t, rows[0].Decision, "more is decided anew")
+	})
+	t.Run("and counted once an hour meanwhile", func(t *testing.T) {
+		t.Parallel()
+		s := gone(t)
+		s.inform(inShard("b", "b/later"))
+		s.settle()
+		s.plan()
+		again, err := s.reportedPass(func(in *activities.InformInput) {
+			in.Options.Shard, in.Named, in.Gone, in.Pass = "b", true, true, uuid.NewString()
+		})
+		require.NoError(t, err)
+		require.EqualValues(t, 1, again.Withheld, "it was counted lately")
+		require.Equal(t, []string{"b/0", "b/later"}, again.Pass.Withheld)
+		s.decide(activities.Approved, "b", 1)
+		require.EqualValues(t, 2, s.run()["b"].Withheld, "more is left than was looked at")
+		require.Equal(t, map[string]int64{"b": 2}, s.withheld())
+		require.Len(t, s.live("b"), 2)
+	})
+	t.Run("and forgotten once it was deleted otherwise", func(t *testing.T) {
+		t.Parallel()
+		s := gone(t)
+		_, err := s.Pool.Exec(t.Context(), "UPDATE delta_resource SET state = 'deleted' WHERE shard = 'b'")
+		require.NoError(t, err)
+		require.Zero(t, s.run()["b"].Withheld)
+		require.Empty(t, s.withheld())
+		require.NotContains(t, s.run(), "b", "nothing is left of it")
 	})
 	t.Run("and live when it comes back", func(t *testing.T) {
 		t.Parallel()

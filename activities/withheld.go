@@ -16,20 +16,27 @@ const (
 	Dismissed = "dismissed"
 )
 
+// shardIsGone is why a shard that is gone is withheld.
+const shardIsGone = "the controller no longer names a shard that has resources"
+
+// recountGone is for how long what was counted of a shard that is gone is taken to be so. Its passes list nothing, and come as often as those of
+// the others, perhaps for weeks: each would read all that is left of it, to come to the same.
+const recountGone = time.Hour
+
 // whyWithheld says why a listing may not delete what it leaves out before somebody has approved it; empty where it may.
-func (p *pass) whyWithheld(counted db.CountMissingRow) string {
+func (p *pass) whyWithheld(m missing) string {
 	l := p.activities.Listing
 	switch {
-	case p.in.Gone && counted.Missing > 0:
-		return "the controller no longer names a shard that has resources"
-	case p.in.Options.Shard == "" && counted.OfShards > 0:
+	case p.in.Gone && m.missing > 0:
+		return shardIsGone
+	case p.in.Options.Shard == "" && m.ofShards > 0:
 		// Another version of the controller may list it.
 		return "a listing without shards leaves out resources of shards"
-	case p.progress.Listed == 0 && counted.Missing > 1 && l.MostDeletedShare < 1:
+	case p.progress.Listed == 0 && m.missing > 1 && l.MostDeletedShare < 1:
 		// MostDeleted is of a kind, or of each of its shards: without this rule, an upstream that answers empty lists while it is broken would
 		// empty all that are no larger.
 		return "a listing names nothing at all"
-	case counted.Missing > int64(l.MostDeleted) && float64(counted.Missing) > l.MostDeletedShare*float64(counted.Total):
+	case m.missing > int64(l.MostDeleted) && float64(m.missing) > l.MostDeletedShare*float64(m.total):
 		return "a listing leaves out suspiciously much"
 	}
 	return ""
@@ -37,31 +44,52 @@ func (p *pass) whyWithheld(counted db.CountMissingRow) string {
 
 // withhold notes that a listing leaves out what it may not delete by itself, and reports whether it is withheld: somebody may have approved it. It stays
 // visible until it is decided, or a listing is complete again.
-func (p *pass) withhold(ctx context.Context, counted db.CountMissingRow, why string) (withheld bool, err error) {
+func (p *pass) withhold(ctx context.Context, m missing, why string) (withheld bool, err error) {
 	a := p.activities
-	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: counted.Missing, Total: counted.Total, Reason: why})
+	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: m.missing, Total: m.total, Reason: why})
 	if err != nil {
-		return false, fmt.Errorf("noting that %d deletions are withheld: %w", counted.Missing, err)
+		return false, fmt.Errorf("noting that %d deletions are withheld: %w", m.missing, err)
 	}
-	decision := ""
-	if noted.Decision != nil {
-		decision = *noted.Decision
-	}
-	switch decision {
-	case Approved:
+	if noted.Decision != nil && *noted.Decision == Approved {
 		p.log().Warn(why+", which was approved: it is marked deleted",
-			"missing", counted.Missing, "of", counted.Total, "approved", *noted.DecidedMissing)
+			"missing", m.missing, "of", m.total, "approved", *noted.DecidedMissing)
 		return false, nil
-	case Dismissed:
-		p.log().Info(why+", which was dismissed: nothing is marked deleted",
-			"missing", counted.Missing, "of", counted.Total, "dismissed", *noted.DecidedMissing)
-	default:
-		p.log().Error(why+": nothing is marked deleted until it is approved (delta informs approve KIND)",
-			"missing", counted.Missing, "of", counted.Total, "since", noted.Since.UTC().Format(time.RFC3339),
-			"allowed", a.Listing.MostDeleted, "allowed_share", a.Listing.MostDeletedShare)
 	}
-	p.progress.Withheld = counted.Missing
-	return true, p.reportWithheld(ctx)
+	p.logWithheld(noted)
+	p.progress.Withheld = m.missing
+	return true, p.reportWithheld(ctx, m.first)
+}
+
+// awaitsDecision reports whether the pass is of a shard that is gone, of which something is left that a pass has counted and withheld within
+// recountGone. An approval has it counted again, because it holds for no more than was looked at.
+func (p *pass) awaitsDecision(ctx context.Context) (bool, error) {
+	if !p.in.Gone {
+		return false, nil
+	}
+	noted, err := db.New().LatelyWithheld(ctx, p.activities.Pool, db.LatelyWithheldParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Reason: shardIsGone, Within: recountGone})
+	if isNoRows(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for what is withheld: %w", err)
+	}
+	if err := p.reportWithheld(ctx, ""); err != nil || len(p.progress.Pass.Withheld) == 0 {
+		return false, err
+	}
+	p.logWithheld(noted)
+	p.progress.Withheld = noted.Missing
+	return true, nil
+}
+
+func (p *pass) logWithheld(w db.Withheld) {
+	if w.Decision != nil {
+		p.log().Info(w.Reason+", which was dismissed: nothing is marked deleted",
+			"missing", w.Missing, "of", w.Total, "dismissed", *w.DecidedMissing)
+		return
+	}
+	p.log().Error(w.Reason+": nothing is marked deleted until it is approved (delta informs approve KIND)",
+		"missing", w.Missing, "of", w.Total, "since", w.Since.UTC().Format(time.RFC3339),
+		"allowed", p.activities.Listing.MostDeleted, "allowed_share", p.activities.Listing.MostDeletedShare)
 }
 
 // forgetWithheld ends what was withheld of the kind, or of its shard.

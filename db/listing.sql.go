@@ -43,19 +43,35 @@ func (q *Queries) AbandonedListings(ctx context.Context, db DBTX, older time.Dur
 }
 
 const adoptRestored = `-- name: AdoptRestored :execrows
-UPDATE delta_resource SET written_by = '3'
-WHERE kind = $1 AND ($2::text = '' OR shard = $2) AND written_by >= pg_snapshot_xmax(pg_current_snapshot())
+WITH restored AS MATERIALIZED (
+    SELECT d.id, d.written_by FROM delta_resource d
+    WHERE d.kind = $1 AND ($2::text = '' OR d.shard = $2) AND d.object_id > $3 AND d.object_id <= $4
+      AND d.written_by >= pg_snapshot_xmax(pg_current_snapshot())
+),
+locked AS MATERIALIZED (
+    SELECT d.id FROM restored w JOIN delta_resource d ON d.id = w.id
+    WHERE d.written_by = w.written_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
+)
+UPDATE delta_resource r SET written_by = '3' FROM locked l WHERE r.id = l.id
 `
 
 type AdoptRestoredParams struct {
-	Kind  string
-	Shard string
+	Kind          string
+	Shard         string
+	AfterObjectID string
+	ToObjectID    string
 }
 
-// Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
-// A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
+// Rows of a page that were restored from a dump have transaction ids of another server, which may never be reached here: DeleteMissing would leave them. A row that
+// can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is. That is asked before rows are locked: one
+// that is waited for may have been written by a transaction that began after this statement, and then has another written_by.
 func (q *Queries) AdoptRestored(ctx context.Context, db DBTX, arg AdoptRestoredParams) (int64, error) {
-	result, err := db.Exec(ctx, adoptRestored, arg.Kind, arg.Shard)
+	result, err := db.Exec(ctx, adoptRestored,
+		arg.Kind,
+		arg.Shard,
+		arg.AfterObjectID,
+		arg.ToObjectID,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -80,41 +96,53 @@ func (q *Queries) BeginPass(ctx context.Context, db DBTX, arg BeginPassParams) e
 
 const countMissing = `-- name: CountMissing :one
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
-    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
+    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards,
+    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(r.written_by, ($1::text)::pg_snapshot)) AS restored
 FROM delta_resource r
-LEFT JOIN delta_listing l ON l.pass = $1 AND l.object_id = r.object_id
-WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state <> 'deleted' AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
-  AND pg_visible_in_snapshot(r.written_by, ($5::text)::pg_snapshot)
+LEFT JOIN delta_listing l ON l.pass = $2 AND l.object_id = r.object_id AND l.object_id > $3 AND l.object_id <= $4
+WHERE r.kind = $5 AND ($6::text = '' OR r.shard = $6) AND NOT r.is_deleted AND ($7::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND r.object_id > $3 AND r.object_id <= $4
+  AND delta_is_in_reach(r.written_by, ($1::text)::pg_snapshot)
 `
 
 type CountMissingParams struct {
-	Pass    string
-	Kind    string
-	Shard   string
-	Waiting bool
-	Began   string
+	Began         string
+	Pass          string
+	AfterObjectID string
+	ToObjectID    string
+	Kind          string
+	Shard         string
+	Waiting       bool
 }
 
 type CountMissingRow struct {
 	Total    int64
 	Missing  int64
 	OfShards int64
+	Restored int64
 }
 
-// How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
-// beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
-// is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
+// How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are
+// counted beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
+// is out of its reach: an inform, an outcome, a command. Those that were restored from a dump are counted, too (AdoptRestored). Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
 // source (waiting): no other pass comes to find that it is gone.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
 	row := db.QueryRow(ctx, countMissing,
+		arg.Began,
 		arg.Pass,
+		arg.AfterObjectID,
+		arg.ToObjectID,
 		arg.Kind,
 		arg.Shard,
 		arg.Waiting,
-		arg.Began,
 	)
 	var i CountMissingRow
-	err := row.Scan(&i.Total, &i.Missing, &i.OfShards)
+	err := row.Scan(
+		&i.Total,
+		&i.Missing,
+		&i.OfShards,
+		&i.Restored,
+	)
 	return i, err
 }
 
@@ -215,7 +243,7 @@ func (q *Queries) DegradedOfListing(ctx context.Context, db DBTX, arg DegradedOf
 const deleteMissing = `-- name: DeleteMissing :many
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized($3) AS finalized, CASE WHEN $1::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND d.state <> 'deleted' AND ($7::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, ($8::text)::pg_snapshot)
+    WHERE d.kind = $3 AND ($6::text = '' OR d.shard = $6) AND NOT d.is_deleted AND ($7::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, ($8::text)::pg_snapshot)
       AND d.object_id > $4 AND d.object_id <= $5
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $9 AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -240,7 +268,7 @@ SET state = 'deleted',
     queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = $3 AND r.object_id > $4 AND r.object_id <= $5
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted,
     CASE WHEN $1::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
         m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
@@ -327,6 +355,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Resource.ChangeXid,
 			&i.Resource.SyncedObject,
 			&i.Resource.RevivedGeneration,
+			&i.Resource.IsDeleted,
 			&i.ChangeID,
 		); err != nil {
 			return nil, err
@@ -351,7 +380,7 @@ func (q *Queries) EndPass(ctx context.Context, db DBTX, claim string) error {
 
 const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)
@@ -419,30 +448,35 @@ func (q *Queries) ForgetStale(ctx context.Context, db DBTX, arg ForgetStaleParam
 const nameMissing = `-- name: NameMissing :many
 SELECT (CASE WHEN $1::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
-WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND r.state <> 'deleted' AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
-  AND pg_visible_in_snapshot(r.written_by, ($5::text)::pg_snapshot)
-  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $6 AND l.object_id = r.object_id)
+WHERE r.kind = $2 AND ($3::text = '' OR r.shard = $3) AND NOT r.is_deleted AND ($4::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND r.object_id > $5 AND r.object_id <= $6
+  AND delta_is_in_reach(r.written_by, ($7::text)::pg_snapshot)
+  AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = $8 AND l.object_id = r.object_id)
 ORDER BY r.object_id
-LIMIT $7::integer
+LIMIT $9::integer
 `
 
 type NameMissingParams struct {
-	HashIds bool
-	Kind    string
-	Shard   string
-	Waiting bool
-	Began   string
-	Pass    string
-	Most    int32
+	HashIds       bool
+	Kind          string
+	Shard         string
+	Waiting       bool
+	AfterObjectID string
+	ToObjectID    string
+	Began         string
+	Pass          string
+	Most          int32
 }
 
-// The first of what CountMissing counts as missing.
+// The first of what CountMissing counts as missing in a page.
 func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParams) ([]string, error) {
 	rows, err := db.Query(ctx, nameMissing,
 		arg.HashIds,
 		arg.Kind,
 		arg.Shard,
 		arg.Waiting,
+		arg.AfterObjectID,
+		arg.ToObjectID,
 		arg.Began,
 		arg.Pass,
 		arg.Most,
@@ -467,22 +501,34 @@ func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParam
 
 const pageEnd = `-- name: PageEnd :one
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
-    SELECT d.object_id FROM delta_resource d WHERE d.kind = $1 AND ($2::text = '' OR d.shard = $2) AND d.object_id > $3 ORDER BY d.object_id LIMIT $4::integer
+    SELECT n.object_id FROM (
+        SELECT d.kind, d.object_id FROM delta_resource d
+        WHERE $1::text = '' AND (d.kind, d.object_id) > ($2::text, $3::text)
+        ORDER BY d.kind, d.object_id LIMIT $4::integer
+    ) n WHERE n.kind = $2::text
+    UNION ALL
+    SELECT n.object_id FROM (
+        SELECT d.kind, d.is_deleted, d.shard, d.object_id FROM delta_resource d
+        WHERE $1::text <> '' AND d.shard IS NOT NULL AND (d.kind, d.is_deleted, d.shard, d.object_id) > ($2::text, FALSE, $1::text, $3::text)
+        ORDER BY d.kind, d.is_deleted, d.shard, d.object_id LIMIT $4::integer
+    ) n WHERE n.kind = $2::text AND NOT n.is_deleted AND n.shard = $1::text
 ) p
 `
 
 type PageEndParams struct {
-	Kind          string
 	Shard         string
+	Kind          string
 	AfterObjectID string
 	Page          int32
 }
 
-// The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
+// The last object id of the next page of the resources of a kind, or of those of its shard that are not deleted; empty after the last page. The page
+// of a kind has deleted resources, too: no index leaves them out. Each index is read from a place on, whatever comes after: Postgres may not know the table, and would read the
+// whole kind, and sort it, for a page.
 func (q *Queries) PageEnd(ctx context.Context, db DBTX, arg PageEndParams) (string, error) {
 	row := db.QueryRow(ctx, pageEnd,
-		arg.Kind,
 		arg.Shard,
+		arg.Kind,
 		arg.AfterObjectID,
 		arg.Page,
 	)

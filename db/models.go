@@ -152,6 +152,7 @@ type Resource struct {
 	ChangeXid         *uint64
 	SyncedObject      []byte
 	RevivedGeneration *int64
+	IsDeleted         bool
 }
 
 type Shard struct {

@@ -456,18 +456,67 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 3, most: 4 * 3,
 		},
+		"PageEnd, CountMissing, NameMissing": {
+			before: "state = 'synced'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return countMissing(ctx, conn, "", pass, "010000", few)
+			},
+			does: few, most: 3 * few,
+		},
+		"PageEnd, CountMissing, NameMissing of a shard": {
+			before: "shard = 'eu', state = (CASE WHEN object_id > '003500' THEN 'synced' ELSE 'deleted' END)::delta_resource_state",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if _, err := conn.Exec(ctx, "SET LOCAL plan_cache_mode = auto"); err != nil { // they are planned each time
+					return 0, err
+				}
+				return countMissing(ctx, conn, "eu", pass, "", few)
+			},
+			does: 5, most: few + 2*5, // a page is read from the shard on, whatever comes after
+		},
 		"NameShards": {
-			before: "shard = CASE WHEN object_id <= '002000' THEN 'eu' ELSE 'us' END, state = 'deleted'",
+			before: `shard = CASE WHEN object_id <= '001500' THEN 'eu' WHEN object_id <= '003500' THEN 'forgotten' ELSE 'left' END,
+				state = (CASE WHEN object_id > '003500' THEN 'synced' ELSE 'deleted' END)::delta_resource_state`,
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
 				if _, err := conn.Exec(ctx, "INSERT INTO delta_shard (kind, shard) VALUES ('thing', 'eu')"); err != nil {
 					return 0, err
 				}
 				rows, err := q.NameShards(ctx, conn, db.NameShardsParams{Kind: "thing", Shards: []string{"us"}})
-				return len(rows), err
+				return len(rows), err // eu and us, which it knows, and left
 			},
-			does: 2, most: 3 * 2,
+			does: 3, most: 2,
+		},
+		"ForgetShard": {
+			before: "shard = 'eu', state = 'deleted'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if _, err := conn.Exec(ctx, "INSERT INTO delta_shard (kind, shard, gone_at) VALUES ('thing', 'eu', now())"); err != nil {
+					return 0, err
+				}
+				n, err := q.ForgetShard(ctx, conn, db.ForgetShardParams{Kind: "thing", Shard: "eu"})
+				return int(n), err
+			},
+			does: 1, most: 1,
 		},
 	}
+}
+
+// countMissing finds a page, counts what a pass has left out of it, and names that.
+func countMissing(ctx context.Context, conn db.DBTX, shard, pass, after string, page int) (int, error) {
+	q, planned := db.New(), db.Planned(conn, 1000)
+	to, err := q.PageEnd(ctx, planned, db.PageEndParams{Kind: "thing", Shard: shard, AfterObjectID: after, Page: int32(page)})
+	if err != nil {
+		return 0, err
+	}
+	counted, err := q.CountMissing(ctx, planned, db.CountMissingParams{Kind: "thing", Shard: shard, Pass: pass, Began: farAhead, AfterObjectID: after, ToObjectID: to})
+	if err != nil {
+		return 0, err
+	}
+	names, err := q.NameMissing(ctx, planned, db.NameMissingParams{
+		Kind: "thing", Shard: shard, Pass: pass, Began: farAhead, AfterObjectID: after, ToObjectID: to, Most: int32(page),
+	})
+	if counted.Total != counted.Missing || int64(len(names)) != counted.Missing {
+		err = errors.Join(err, fmt.Errorf("counted are %+v, named %d", counted, len(names)))
+	}
+	return int(counted.Missing), err
 }
 
 // waitsUnlisted are assignments to rows that were deleted explicitly, whose retention has passed, and which wait for a complete listing.

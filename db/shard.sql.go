@@ -13,7 +13,7 @@ import (
 const forgetShard = `-- name: ForgetShard :execrows
 WITH forgotten AS (
     DELETE FROM delta_shard s WHERE s.kind = $1 AND s.shard = $2 AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
-        SELECT FROM delta_resource r WHERE r.kind = $1 AND r.shard = $2::text AND r.state <> 'deleted'
+        SELECT FROM delta_resource r WHERE r.kind = $1 AND r.shard = $2::text AND NOT r.is_deleted
     )
     RETURNING s.kind, s.shard
 ),
@@ -158,20 +158,14 @@ func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformC
 
 const nameShards = `-- name: NameShards :many
 WITH RECURSIVE said AS (
-    (SELECT r.shard FROM delta_resource r WHERE r.kind = $1 AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
+    (SELECT r.shard FROM delta_resource r WHERE r.kind = $1 AND NOT r.is_deleted AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
     UNION ALL
-    SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = $1 AND r.shard > s.shard ORDER BY r.shard LIMIT 1) FROM said s WHERE s.shard IS NOT NULL
-),
-strange AS MATERIALIZED (
-    SELECT s.shard FROM said s WHERE s.shard <> ALL ($2::text[]) AND NOT EXISTS (SELECT FROM delta_shard b WHERE b.kind = $1 AND b.shard = s.shard)
-),
-kept AS (
-    SELECT s.shard FROM strange s
-    CROSS JOIN LATERAL (SELECT r.id FROM delta_resource r WHERE r.kind = $1 AND r.shard = s.shard AND r.state <> 'deleted' LIMIT 1) l
+    SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = $1 AND NOT r.is_deleted AND r.shard > s.shard ORDER BY r.shard LIMIT 1)
+    FROM said s WHERE s.shard IS NOT NULL
 ),
 every AS (
     SELECT unnest($2::text[]) AS shard
-    UNION SELECT k.shard FROM kept k
+    UNION SELECT s.shard FROM said s WHERE s.shard IS NOT NULL
     UNION SELECT s.shard FROM delta_shard s WHERE s.kind = $1 AND s.shard <> ''
 ),
 written AS (
@@ -203,11 +197,11 @@ type NameShardsRow struct {
 	ForgotWithheld bool
 }
 
-// The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
-// resources say. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
+// The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those of which
+// resources are left. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
 // every shard of the kind.
 //
-// Whether something is left of a shard is asked only of those that nothing else says: it reads all rows of one that are deleted, until the first that is not.
+// The shards of resources are looked up one after the other in an index without deleted ones, so that nothing is read of what was forgotten.
 // As they were before this statement.
 func (q *Queries) NameShards(ctx context.Context, db DBTX, arg NameShardsParams) ([]NameShardsRow, error) {
 	rows, err := db.Query(ctx, nameShards, arg.Kind, arg.Shards)

@@ -7,6 +7,8 @@ package db
 
 import (
 	"context"
+
+	"time"
 )
 
 const decideWithheld = `-- name: DecideWithheld :one
@@ -86,6 +88,42 @@ func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithhel
 		return nil, err
 	}
 	return items, nil
+}
+
+const latelyWithheld = `-- name: LatelyWithheld :one
+SELECT kind, shard, missing, total, reason, since, seen_at, decision, decided_missing, decided_at FROM delta_withheld
+WHERE kind = $1 AND shard = $2 AND reason = $3 AND decision IS DISTINCT FROM 'approved' AND seen_at > now() - $4::interval
+`
+
+type LatelyWithheldParams struct {
+	Kind   string
+	Shard  string
+	Reason string
+	Within time.Duration
+}
+
+// What a pass has counted of a shard within a time, for a reason, and may not delete.
+func (q *Queries) LatelyWithheld(ctx context.Context, db DBTX, arg LatelyWithheldParams) (Withheld, error) {
+	row := db.QueryRow(ctx, latelyWithheld,
+		arg.Kind,
+		arg.Shard,
+		arg.Reason,
+		arg.Within,
+	)
+	var i Withheld
+	err := row.Scan(
+		&i.Kind,
+		&i.Shard,
+		&i.Missing,
+		&i.Total,
+		&i.Reason,
+		&i.Since,
+		&i.SeenAt,
+		&i.Decision,
+		&i.DecidedMissing,
+		&i.DecidedAt,
+	)
+	return i, err
 }
 
 const listWithheld = `-- name: ListWithheld :many

@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"math"
@@ -125,6 +126,42 @@ func TestBadInputIsRefusedNamingFieldValueAndRule(t *testing.T) {
 	var rows int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
 	require.Zero(t, rows, "nothing is half-written")
+}
+
+// Whichever way an object comes in, one without an id, or whose id is lost in its JSON, is refused, and with it the set that it is in. Listings are in
+// TestRefusedObjectsAreShownUntilTheyAreTaken, sources in TestASourceFeedsItsKind.
+func TestAnObjectWithoutAnIDIsRefusedWhereverObjectsComeIn(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	c := h.client(h.config(with(&controller[account]{})))
+	ctx := t.Context()
+	tx, err := h.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is committed before
+	good := account{Name: "good"}
+	for without, bad := range map[string]struct {
+		object delta.Object
+		rule   string
+	}{
+		"empty": {account{Plan: "free"}, `kind account: object id "": must not be empty`},
+		"lost":  {unexported{account{Plan: "free"}, "a"}, `account/a: ID "a": must be the same after a round trip through JSON, but comes out as ""`},
+	} {
+		for door, inform := range map[string]func() error{
+			"Inform":       func() error { _, err := c.Inform(ctx, bad.object, nil); return err },
+			"InformTx":     func() error { _, err := c.InformTx(ctx, tx, bad.object, nil); return err },
+			"InformMany":   func() error { _, err := c.InformMany(ctx, []delta.Object{good, bad.object}, nil); return err },
+			"InformManyTx": func() error { _, err := c.InformManyTx(ctx, tx, []delta.Object{good, bad.object}, nil); return err },
+			"Sync":         func() error { _, err := c.Sync(ctx, bad.object, nil); return err },
+		} {
+			err := inform()
+			require.ErrorContains(t, err, bad.rule, "%s, %s", door, without)
+			require.ErrorAs(t, err, new(*delta.InputError), "%s, %s", door, without)
+		}
+	}
+	require.NoError(t, tx.Commit(ctx), "the transaction of the user goes on")
+	var rows int
+	require.NoError(t, h.Pool.QueryRow(ctx, "SELECT count(*) FROM delta_resource").Scan(&rows))
+	require.Zero(t, rows)
 }
 
 func TestGoodInputAtTheEdgesIsTaken(t *testing.T) {

@@ -216,7 +216,7 @@ type ObjectSettings struct {
 // RetryPolicy says how long to wait after an attempt that failed, in Temporal's words; how often is InformOpts.MaxAttempts. It has
 // InitialInterval, the wait after the first failure, which defaults to 1 second; BackoffCoefficient, by which each further wait is
 // longer, 1 at least, which defaults to 3; and MaximumInterval, which defaults to 30 minutes and is InitialInterval at least. Waits
-// are up to a tenth shorter or longer. With these defaults, ten attempts last for more than an hour.
+// are up to a tenth shorter or longer. With these defaults, ten attempts last for 70 to 86 minutes.
 type RetryPolicy = activities.RetryPolicy
 
 // InformOpts are options of a resource. A zero field leaves the resource what it has; a new resource gets the default.

@@ -18,11 +18,12 @@ import (
 type Withheld struct {
 	// Kind is the kind that was listed, Shard its shard; empty for a kind that is listed as a whole.
 	Kind, Shard string
-	// Missing is how many resources the latest listing left out, of Total.
+	// Missing is how many resources were left out at SeenAt, of Total.
 	Missing, Total int64
 	// Reason says in words why the latest listing may not delete them by itself.
 	Reason string
-	// Since is when a listing first left out so many, SeenAt when the latest one did.
+	// Since is when a listing first left out so many, SeenAt when that was counted last: by each complete listing, but of a shard that its controller no
+	// longer names once an hour at most.
 	Since, SeenAt time.Time
 	// Decision is [WithheldApproved] or [WithheldDismissed]; empty where nobody has decided. It holds for listings that leave out no more
 	// than DecidedMissing.

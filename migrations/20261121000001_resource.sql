@@ -279,6 +279,8 @@ CREATE TABLE delta_resource (
     change_xid xid8,
     synced_object jsonb,
     revived_generation bigint,
+    -- For indexes: one that names state itself would be written by each claim, because a claim changes it.
+    is_deleted boolean NOT NULL GENERATED ALWAYS AS (state = 'deleted') STORED,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
@@ -316,8 +318,8 @@ CREATE TABLE delta_key (
 ) WITH (fillfactor = 50);
 
 CREATE INDEX delta_key_wake_idx ON delta_key (kind, wake_at) WHERE wake_at IS NOT NULL;
--- What a pass of a shard looks at, and which shards there are. Kinds without shards are not in it, and a sync changes no column of it.
-CREATE INDEX delta_resource_shard_idx ON delta_resource (kind, shard, object_id) WHERE shard IS NOT NULL;
+-- What a pass of a shard looks at, and of which shards something is left. Kinds without shards are not in it, and a sync changes no column of it.
+CREATE INDEX delta_resource_shard_idx ON delta_resource (kind, is_deleted, shard, object_id) WHERE shard IS NOT NULL;
 
 -- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
 -- written anew each time, and may be locked by a transaction of the user's.
@@ -1089,6 +1091,13 @@ END
 $$;
 -- +goose StatementEnd
 
+-- Whether a complete listing that began with a snapshot may say that a resource is gone: what was last said of it had ended before. A row that was restored
+-- from a dump has the transaction id of another server: it can be seen although no transaction here has reached that id. Only for statements that lock
+-- no rows: one that was waited for may have been written by a transaction that began after the statement.
+CREATE FUNCTION delta_is_in_reach(written_by xid8, began pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN pg_visible_in_snapshot(written_by, began) OR written_by >= pg_snapshot_xmax(pg_current_snapshot());
+
 -- Whether a resource is one that degraded because its attempts were used up: it is tried again, slowly, and when an informer lists it.
 CREATE FUNCTION delta_heals(state delta_resource_state, cause delta_cause) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1290,6 +1299,7 @@ DROP FUNCTION delta_is_left_out;
 DROP FUNCTION delta_listed_all_at;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
+DROP FUNCTION delta_is_in_reach;
 DROP FUNCTION delta_kept_since;
 DROP FUNCTION delta_retention;
 DROP FUNCTION delta_adopt_changes;

@@ -3,39 +3,69 @@
 -- name: RecordListed :exec
 INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::text[]) ON CONFLICT DO NOTHING;
 
+-- name: PageEnd :one
+-- The last object id of the next page of the resources of a kind, or of those of its shard that are not deleted; empty after the last page. The page
+-- of a kind has deleted resources, too: no index leaves them out. Each index is read from a place on, whatever comes after: Postgres may not know the table, and would read the
+-- whole kind, and sort it, for a page.
+SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
+    SELECT n.object_id FROM (
+        SELECT d.kind, d.object_id FROM delta_resource d
+        WHERE @shard::text = '' AND (d.kind, d.object_id) > (@kind::text, @after_object_id::text)
+        ORDER BY d.kind, d.object_id LIMIT @page::integer
+    ) n WHERE n.kind = @kind::text
+    UNION ALL
+    SELECT n.object_id FROM (
+        SELECT d.kind, d.is_deleted, d.shard, d.object_id FROM delta_resource d
+        WHERE @shard::text <> '' AND d.shard IS NOT NULL AND (d.kind, d.is_deleted, d.shard, d.object_id) > (@kind::text, FALSE, @shard::text, @after_object_id::text)
+        ORDER BY d.kind, d.is_deleted, d.shard, d.object_id LIMIT @page::integer
+    ) n WHERE n.kind = @kind::text AND NOT n.is_deleted AND n.shard = @shard::text
+) p;
+
 -- name: CountMissing :one
--- How many resources a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are counted
--- beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
--- is out of its reach: an inform, an outcome, a command. Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
+-- How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are
+-- counted beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
+-- is out of its reach: an inform, an outcome, a command. Those that were restored from a dump are counted, too (AdoptRestored). Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
 -- source (waiting): no other pass comes to find that it is gone.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
-    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards
+    count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards,
+    count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)) AS restored
 FROM delta_resource r
-LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state <> 'deleted' AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
-  AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot);
+LEFT JOIN delta_listing l ON l.pass = @pass AND l.object_id = r.object_id AND l.object_id > @after_object_id AND l.object_id <= @to_object_id
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
+  AND delta_is_in_reach(r.written_by, (@began::text)::pg_snapshot);
 
 -- name: NameMissing :many
--- The first of what CountMissing counts as missing.
+-- The first of what CountMissing counts as missing in a page.
 SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
-WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND r.state <> 'deleted' AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
-  AND pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)
+WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
+  AND r.object_id > @after_object_id AND r.object_id <= @to_object_id
+  AND delta_is_in_reach(r.written_by, (@began::text)::pg_snapshot)
   AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = r.object_id)
 ORDER BY r.object_id
 LIMIT @most::integer;
 
--- name: PageEnd :one
--- The last object id of the next page of the resources of a kind, or of its shard; empty after the last page.
-SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
-    SELECT d.object_id FROM delta_resource d WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.object_id > @after_object_id ORDER BY d.object_id LIMIT @page::integer
-) p;
+-- name: AdoptRestored :execrows
+-- Rows of a page that were restored from a dump have transaction ids of another server, which may never be reached here: DeleteMissing would leave them. A row that
+-- can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is. That is asked before rows are locked: one
+-- that is waited for may have been written by a transaction that began after this statement, and then has another written_by.
+WITH restored AS MATERIALIZED (
+    SELECT d.id, d.written_by FROM delta_resource d
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
+      AND d.written_by >= pg_snapshot_xmax(pg_current_snapshot())
+),
+locked AS MATERIALIZED (
+    SELECT d.id FROM restored w JOIN delta_resource d ON d.id = w.id
+    WHERE d.written_by = w.written_by ORDER BY d.object_id FOR NO KEY UPDATE OF d
+)
+UPDATE delta_resource r SET written_by = '3' FROM locked l WHERE r.id = l.id;
 
 -- name: DeleteMissing :many
 -- Marks those of a page deleted, locked in the order in which informs lock rows.
 WITH missing AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(@kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
-    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND d.state <> 'deleted' AND (@waiting::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
+    WHERE d.kind = @kind AND (@shard::text = '' OR d.shard = @shard) AND NOT d.is_deleted AND (@waiting::boolean OR d.state NOT IN ('scheduled', 'pending')) AND pg_visible_in_snapshot(d.written_by, (@began::text)::pg_snapshot)
       AND d.object_id > @after_object_id AND d.object_id <= @to_object_id
       AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = @pass AND l.object_id = d.object_id)
     ORDER BY d.object_id
@@ -117,12 +147,6 @@ INSERT INTO delta_pass (claim, kind, shard) VALUES (@claim, @kind, @shard);
 -- name: EndPass :exec
 -- Also of passes whose worker died.
 DELETE FROM delta_pass p WHERE p.claim = @claim OR NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = p.claim AND c.claimed_until > now());
-
--- name: AdoptRestored :execrows
--- Rows that were restored from a dump have transaction ids of another server, which may never be reached here: no pass could delete them.
--- A row that can be seen, and was written by a transaction that has not begun, is such a row; 3 is the oldest there is.
-UPDATE delta_resource SET written_by = '3'
-WHERE kind = @kind AND (@shard::text = '' OR shard = @shard) AND written_by >= pg_snapshot_xmax(pg_current_snapshot());
 
 -- name: Snapshot :one
 -- Which transactions have ended.

@@ -26,26 +26,20 @@ SET last_inform_time = least(now(), greatest(
 WHERE NOT @continued::boolean OR s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> '';
 
 -- name: NameShards :many
--- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those that
--- resources say. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
+-- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those of which
+-- resources are left. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
 -- every shard of the kind.
 --
--- Whether something is left of a shard is asked only of those that nothing else says: it reads all rows of one that are deleted, until the first that is not.
+-- The shards of resources are looked up one after the other in an index without deleted ones, so that nothing is read of what was forgotten.
 WITH RECURSIVE said AS (
-    (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
+    (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND NOT r.is_deleted AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
     UNION ALL
-    SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND r.shard > s.shard ORDER BY r.shard LIMIT 1) FROM said s WHERE s.shard IS NOT NULL
-),
-strange AS MATERIALIZED (
-    SELECT s.shard FROM said s WHERE s.shard <> ALL (@shards::text[]) AND NOT EXISTS (SELECT FROM delta_shard b WHERE b.kind = @kind AND b.shard = s.shard)
-),
-kept AS (
-    SELECT s.shard FROM strange s
-    CROSS JOIN LATERAL (SELECT r.id FROM delta_resource r WHERE r.kind = @kind AND r.shard = s.shard AND r.state <> 'deleted' LIMIT 1) l
+    SELECT (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND NOT r.is_deleted AND r.shard > s.shard ORDER BY r.shard LIMIT 1)
+    FROM said s WHERE s.shard IS NOT NULL
 ),
 every AS (
     SELECT unnest(@shards::text[]) AS shard
-    UNION SELECT k.shard FROM kept k
+    UNION SELECT s.shard FROM said s WHERE s.shard IS NOT NULL
     UNION SELECT s.shard FROM delta_shard s WHERE s.kind = @kind AND s.shard <> ''
 ),
 written AS (
@@ -74,7 +68,7 @@ ON CONFLICT (kind, shard) DO UPDATE SET succeeded_at = excluded.succeeded_at, er
 -- A shard that is gone, and of which nothing is left, with the history of its passes and its refused objects: no later pass of it would trim them.
 WITH forgotten AS (
     DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
-        SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND r.state <> 'deleted'
+        SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND NOT r.is_deleted
     )
     RETURNING s.kind, s.shard
 ),

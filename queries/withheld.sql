@@ -12,6 +12,11 @@ SET missing = excluded.missing,
     decision = CASE WHEN excluded.missing <= w.decided_missing THEN w.decision END
 RETURNING *;
 
+-- name: LatelyWithheld :one
+-- What a pass has counted of a shard within a time, for a reason, and may not delete.
+SELECT * FROM delta_withheld
+WHERE kind = @kind AND shard = @shard AND reason = @reason AND decision IS DISTINCT FROM 'approved' AND seen_at > now() - @within::interval;
+
 -- name: ForgetWithheld :many
 -- A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will follow. The answer is what was
 -- withheld, at most one row.

@@ -1,0 +1,99 @@
+package db_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// A transaction that begins after a statement did, and is waited for by it, has an id that the statement's snapshot takes for one of the future, as those of
+// restored rows are. Its row is not taken for one of them.
+func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	q := db.New()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for _, id := range []string{"here", "restored", "written"} {
+		inform(t, env.Pool, object(id, ""), plain)
+	}
+	_, err := env.Pool.Exec(ctx, `UPDATE delta_resource SET state = 'synced', written_by = CASE WHEN object_id = 'here' THEN written_by ELSE '1000000000000' END`)
+	require.NoError(t, err)
+	began, err := q.Snapshot(ctx, env.Pool)
+	require.NoError(t, err)
+	page := db.CountMissingParams{Kind: "thing", Pass: uuid.NewString(), Began: began, ToObjectID: "z"}
+	counted, err := q.CountMissing(ctx, env.Pool, page)
+	require.NoError(t, err)
+	require.Equal(t, db.CountMissingRow{Total: 3, Missing: 3, Restored: 2}, counted)
+
+	writer, err := env.Pool.Begin(ctx)
+	require.NoError(t, err)
+	defer writer.Rollback(context.Background()) //nolint:errcheck // it is committed before
+	_, err = writer.Exec(ctx, "UPDATE delta_resource SET written_by = pg_current_xact_id() WHERE object_id = 'written'")
+	require.NoError(t, err)
+
+	listing, err := env.Pool.Acquire(ctx)
+	require.NoError(t, err)
+	defer listing.Release()
+	pid := int32(listing.Conn().PgConn().PID()) //nolint:gosec // a process
+	type answer struct {
+		adopted int64
+		err     error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		n, err := q.AdoptRestored(ctx, listing, db.AdoptRestoredParams{Kind: "thing", ToObjectID: "z"})
+		answered <- answer{n, err}
+	}()
+	for waits := false; !waits; time.Sleep(10 * time.Millisecond) {
+		select {
+		case a := <-answered:
+			require.Fail(t, "it did not wait for the row", "%+v", a)
+		default:
+		}
+		require.NoError(t, env.Pool.QueryRow(ctx, "SELECT cardinality(pg_blocking_pids($1)) > 0", pid).Scan(&waits))
+	}
+	require.NoError(t, writer.Commit(ctx))
+	require.Equal(t, answer{adopted: 1}, <-answered)
+
+	rows, err := db.ResourcesOf(q.DeleteMissing(ctx, env.Pool, db.DeleteMissingParams{
+		Kind: page.Kind, Pass: page.Pass, Began: began, ToObjectID: page.ToObjectID, DefaultRetention: time.Hour,
+	}))
+	require.NoError(t, err)
+	var deleted []string
+	for _, r := range rows {
+		deleted = append(deleted, r.ObjectID)
+	}
+	require.ElementsMatch(t, []string{"here", "restored"}, deleted)
+}
+
+// A claim is the one write of a sync that is a HOT update: it changes no column that an index names, also in kinds with shards.
+func TestAClaimWritesNoIndex(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	var ids []int64
+	for _, id := range []string{"a", "b", "c"} {
+		o := object(id, "")
+		o.Shard, o.LimitKey = "eu", "key"
+		ids = append(ids, inform(t, env.Pool, o, plain).Resource.ID)
+	}
+	tx, err := env.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it is to be rolled back
+	claimed, err := db.New().ClaimResources(t.Context(), tx, claimParams(uuid.NewString(), "", ids))
+	require.NoError(t, err)
+	require.Len(t, claimed, len(ids))
+	require.Equal(t, deltatype.ResourceStatePending, claimed[0].Resource.State)
+	var updated, hot int
+	require.NoError(t, tx.QueryRow(t.Context(),
+		"SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relid = 'delta_resource'::regclass").Scan(&updated, &hot))
+	require.Equal(t, len(ids), updated)
+	require.Equal(t, updated, hot)
+}
