@@ -15,7 +15,8 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ChangeConsumer is what handles the log of changes, with a position that is kept in the database. Name and Handle are required.
+// ChangeConsumer is what handles the log of changes, with a position that is kept in the database. Name is required, and Handle for
+// [Client.ConsumeChanges].
 type ChangeConsumer struct {
 	// Name tells consumers from each other: each has its own position. Letters, digits, '_', '-' and '.', at most 127 bytes.
 	Name string
@@ -65,8 +66,6 @@ func (o ChangeConsumer) check() (ChangeConsumer, error) {
 	setDefault(&o.Members, 1)
 	setDefault(&o.BatchSize, changesBatch)
 	switch {
-	case o.Handle == nil:
-		return o, inputError("Handle", nil, "must be a function")
 	case o.Members < 1 || o.Members > maxChangeMembers:
 		return o, inputError("Members", o.Members, "must be between 1 and %d", maxChangeMembers)
 	case o.Member < 0 || o.Member >= o.Members:
@@ -120,6 +119,9 @@ const (
 // [Client.ForgetChangeConsumer].
 func (c *Client) ConsumeChanges(ctx context.Context, consumer ChangeConsumer) error {
 	consumer, err := consumer.check()
+	if err == nil && consumer.Handle == nil {
+		err = inputError("Handle", nil, "must be a function")
+	}
 	from := changePlace{}
 	if err == nil {
 		from, err = parseChangePosition("From", consumer.From)

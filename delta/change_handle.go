@@ -15,22 +15,17 @@ import (
 func (r *changeRun) consume(ctx context.Context) error {
 	place, savedAt := r.saved, time.Now()
 	for {
-		page, err := r.reader.readPatiently(ctx, place)
-		switch lost := new(ChangePositionError); {
-		case errors.As(err, &lost) && r.Restart:
-			r.client.config.Logger.Warn("a consumer of the log of changes cannot read on from its position, and begins again at the oldest entry",
-				"consumer", r.Name, "member", r.Member, "error", lost)
-			err, page.isEmpty = nil, place.isStart() // a log that was restored waits until a client has taken it over
-			place, page.end = changePlace{}, changePlace{}
+		page, err := r.readOn(ctx, place)
+		switch {
 		case err == nil && len(page.changes) > 0:
 			err = r.handle(ctx, page.changes, page.end)
 			savedAt = time.Now()
-		case err == nil && page.end != r.saved && time.Since(savedAt) > positionEvery:
+		case err == nil && page.end != r.saved && !page.end.isStart() && time.Since(savedAt) > positionEvery:
 			err = r.savePatiently(ctx, r.saved, page.end)
 			savedAt = time.Now()
 		}
 		if err == nil && page.isEmpty {
-			err = backoff.Pause(ctx, changesPoll)
+			err = pauseChanges(ctx)
 		}
 		if err != nil {
 			return err
@@ -38,6 +33,20 @@ func (r *changeRun) consume(ctx context.Context) error {
 		place = page.end
 	}
 }
+
+// readOn reads the page behind a place. Where that cannot be done without a gap, and Restart is set, the page is empty and ends before the oldest entry.
+func (r *changeRun) readOn(ctx context.Context, place changePlace) (changePage, error) {
+	page, err := r.reader.readPatiently(ctx, place)
+	if lost := new(ChangePositionError); errors.As(err, &lost) && r.Restart {
+		r.client.config.Logger.Warn("a consumer of the log of changes cannot read on from its position, and begins again at the oldest entry",
+			"consumer", r.Name, "member", r.Member, "error", lost)
+		return changePage{isEmpty: place.isStart()}, nil // a log that was restored waits until a client has taken it over
+	}
+	return page, err
+}
+
+// pauseChanges waits until it is worth while to look for entries again.
+func pauseChanges(ctx context.Context) error { return backoff.Pause(ctx, changesPoll) }
 
 // handle has a batch handled, again and again until that succeeds, and saves the position.
 func (r *changeRun) handle(ctx context.Context, changes []*Change, to changePlace) error {

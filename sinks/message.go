@@ -33,10 +33,25 @@ type Message struct {
 // Source gives messages in an order that is the same at each start. A Relay calls Next from one goroutine, and Confirm from another.
 type Source interface {
 	// Next waits for messages and returns at least one, and no more than about limit. The first call returns those after the last confirmed one. An error
-	// that [Permanent] made ends the relay; after any other, Next is called again a little later.
+	// that [Permanent] made ends the relay; after any other, Next is called again a little later: after one that [Resume] made, as if for the first time.
 	Next(ctx context.Context, limit int) ([]Message, error)
 	// Confirm says that the message with this position, and all before it, need not come again. After an error it is called again.
 	Confirm(ctx context.Context, position any) error
+}
+
+// ClosableSource is a Source that keeps something while it is read, such as a claim.
+type ClosableSource interface {
+	Source
+	// Close is called once, when [Relay.Run] ends and calls no other method of the source any more.
+	Close()
+}
+
+// ClaimedSource is a Source that one process at a time may read, as long as it has a claim.
+type ClaimedSource interface {
+	Source
+	// Lost returns a channel that is closed when the claim is lost by which the last messages were read. The relay begins no more deliveries then, and calls Next,
+	// also if [Config.Window] is full: it must return an error that [Resume] made.
+	Lost() <-chan struct{}
 }
 
 // Sink delivers messages to one system. Its methods may be called by several goroutines at once.
@@ -84,6 +99,26 @@ type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
+
+// Resume marks an error of a Source that goes on behind the last confirmed message, because it has lost its place: another process may have read on from there.
+// The relay waits for the deliveries that run, forgets everything else that it has read, and calls Next again. It returns nil for nil.
+func Resume(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &resumeError{err}
+}
+
+type resumeError struct{ err error }
+
+func (e *resumeError) Error() string { return e.err.Error() }
+func (e *resumeError) Unwrap() error { return e.err }
+
+// resumes reports whether an error was marked by [Resume].
+func resumes(err error) bool {
+	var marked *resumeError
+	return errors.As(err, &marked)
+}
 
 // RetryAfter marks an error with how long the system asks to be left alone: the message is not tried again sooner. It returns nil for nil.
 func RetryAfter(err error, delay time.Duration) error {

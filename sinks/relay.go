@@ -43,7 +43,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	reading, stopReading := context.WithCancel(ctx)
 	l := &loop{
-		Relay: r, queue: newQueue(func() *backoff.Backoff { return backoff.New(r.config.ShortestRetry, r.config.LongestRetry) }),
+		Relay: r, queue: newQueue(r.backoff),
 		limits: make(chan int), arrived: make(chan []Message), broken: make(chan error, 1),
 		results: make(chan []*task, r.config.Parallelism), confirmed: make(chan confirmation, 1),
 		working: context.WithoutCancel(ctx),
@@ -53,11 +53,15 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer func() {
 		stopReading()
 		reader.Wait()
-		if s, found := r.config.Source.(*streamSource); found {
-			s.leave()
+		if s, found := r.config.Source.(ClosableSource); found {
+			s.Close()
 		}
 	}()
 	return l.run(ctx, stopReading)
+}
+
+func (r *Relay) backoff() *backoff.Backoff {
+	return backoff.New(r.config.ShortestRetry, r.config.LongestRetry)
 }
 
 // loop is one run of a Relay. One goroutine owns it; others read, deliver and confirm, and answer through channels.
@@ -69,7 +73,11 @@ type loop struct {
 	limits  chan int // asks the reader for messages
 	asked   bool
 	arrived chan []Message
-	broken  chan error // the source ended with an error
+	broken  chan error // the source ended with an error, or resumes
+	// lost is closed when the source loses its place; isLost is set then until it has said so by itself, and resuming from then on, until all deliveries have ended
+	// that began before.
+	lost             <-chan struct{}
+	isLost, resuming bool
 
 	inFlight int
 	results  chan []*task
@@ -94,9 +102,12 @@ func (l *loop) run(ctx context.Context, stopReading func()) (err error) {
 		stopReading()
 	}
 	for {
-		if !stopping {
+		if l.resuming && l.inFlight == 0 && !l.confirming {
+			l.resume()
+		}
+		if !stopping && !l.isLost && !l.resuming {
 			l.dispatch()
-		} else if l.inFlight == 0 && !l.confirming {
+		} else if stopping && l.inFlight == 0 && !l.confirming {
 			return errors.Join(err, l.confirmLast())
 		}
 		limits, limit := l.ask(stopping)
@@ -109,8 +120,13 @@ func (l *loop) run(ctx context.Context, stopReading func()) (err error) {
 		case messages := <-l.arrived:
 			l.asked = false
 			l.queue.add(messages)
+			l.lost = lost(l.config.Source)
+		case <-l.lost:
+			l.lost, l.isLost = nil, true
 		case broken := <-l.broken:
-			stop(broken)
+			if l.resuming = resumes(broken); !l.resuming {
+				stop(broken)
+			}
 		case tasks := <-l.results:
 			l.inFlight--
 			if failed := l.settle(tasks); failed != nil {
@@ -124,6 +140,19 @@ func (l *loop) run(ctx context.Context, stopReading func()) (err error) {
 		}
 		l.publish()
 	}
+}
+
+// resume forgets what was read. The reader has forgotten that it was asked.
+func (l *loop) resume() {
+	l.queue, l.unconfirmed = newQueue(l.backoff), nil
+	l.asked, l.isLost, l.resuming, l.lost = false, false, false, nil
+}
+
+func lost(s Source) <-chan struct{} {
+	if claimed, found := s.(ClaimedSource); found {
+		return claimed.Lost()
+	}
+	return nil
 }
 
 // dispatch starts deliveries while there are messages, and calls of the sink left.
@@ -145,6 +174,9 @@ func (l *loop) dispatch() {
 // ask returns the channel to ask the reader on, nil while it has been asked or the window is full.
 func (l *loop) ask(stopping bool) (chan<- int, int) {
 	room := l.config.Window - len(l.queue.entries)
+	if l.isLost && !stopping && !l.asked {
+		return l.limits, l.config.BatchSize // it answers with an error
+	}
 	if stopping || l.asked || room <= 0 || l.queue.bytes >= l.config.WindowBytes {
 		return nil, 0
 	}
@@ -153,7 +185,7 @@ func (l *loop) ask(stopping bool) (chan<- int, int) {
 
 func (l *loop) retryTimer(stopping bool) <-chan time.Time {
 	at := l.queue.nextRetry()
-	if stopping || at.IsZero() || l.inFlight == l.config.Parallelism {
+	if stopping || l.isLost || l.resuming || at.IsZero() || l.inFlight == l.config.Parallelism {
 		return nil
 	}
 	return time.After(time.Until(at))
@@ -161,7 +193,7 @@ func (l *loop) retryTimer(stopping bool) <-chan time.Time {
 
 // read gives the loop what it asks for, until the context ends or the source fails for good.
 func (l *loop) read(ctx context.Context) {
-	pause := backoff.New(l.config.ShortestRetry, l.config.LongestRetry)
+	pause := l.backoff()
 	for {
 		var limit int
 		select {
@@ -172,6 +204,13 @@ func (l *loop) read(ctx context.Context) {
 		messages, err := l.readPage(ctx, limit, pause)
 		if ctx.Err() != nil {
 			return
+		}
+		if resumes(err) {
+			l.broken <- err
+			if backoff.Pause(ctx, pause.Delay()) != nil {
+				return
+			}
+			continue
 		}
 		if err != nil {
 			l.broken <- fmt.Errorf("sinks: the source cannot go on: %w", err)
@@ -199,7 +238,7 @@ func (l *loop) readPage(ctx context.Context, limit int, pause *backoff.Backoff) 
 		}
 		l.count(func(s *Stats) { s.SourceErrors++; s.LastError = err })
 		l.log.add("the source of a sink cannot be read; it is tried again", err)
-		if backoff.Pause(ctx, pause.Delay()) != nil {
+		if resumes(err) || backoff.Pause(ctx, pause.Delay()) != nil {
 			return nil, err
 		}
 	}
@@ -227,7 +266,7 @@ func (l *loop) settle(tasks []*task) (stopped error) {
 
 // confirm starts to confirm what was delivered, unless a confirmation is on its way.
 func (l *loop) confirm() {
-	if l.unconfirmed == nil || l.confirming {
+	if l.unconfirmed == nil || l.confirming || l.isLost || l.resuming {
 		return
 	}
 	l.confirming = true

@@ -384,6 +384,62 @@ func TestAPermanentErrorOfTheSourceEndsTheRelay(t *testing.T) {
 	require.ErrorIs(t, relay.Run(t.Context()), errGone)
 }
 
+// claimed is a list whose place can be lost to another process, which delivers some more.
+type claimed struct {
+	*list
+	lost   chan struct{}
+	closed int
+}
+
+func (c *claimed) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
+	c.mu.Lock()
+	select {
+	case <-c.lost:
+		c.lost = make(chan struct{})
+		c.restart()
+		c.mu.Unlock()
+		return nil, sinks.Resume(errors.New("another process has it"))
+	default:
+	}
+	c.mu.Unlock()
+	return c.list.Next(ctx, limit)
+}
+
+func (c *claimed) Lost() <-chan struct{} { c.mu.Lock(); defer c.mu.Unlock(); return c.lost }
+func (c *claimed) Close()                { c.closed++ }
+
+// What was read before another process took over is delivered by that one: also where nothing can be read or confirmed, so that no call of the source says so.
+func TestARelayThatLosesItsSourceForgetsWhatItHasRead(t *testing.T) {
+	t.Parallel()
+	source := &claimed{list: newList(sinks.Message{Key: "a"}, sinks.Message{Key: "a"}, sinks.Message{Key: "a"}, sinks.Message{Key: "a"}), lost: make(chan struct{})}
+	var healed atomic.Bool
+	sink := &recorder{fail: func(sinks.Message) error {
+		if !healed.Load() {
+			return errors.New("not now")
+		}
+		return nil
+	}}
+	config := quick(source, sink)
+	config.BatchSize, config.Window = 2, 2
+	relay, stop := start(t, config)
+	until(t, func() bool { return relay.Stats().Full && relay.Stats().Failed > 2 })
+
+	source.mu.Lock()
+	lost := source.lost
+	source.confirmed = 2
+	close(lost)
+	source.mu.Unlock()
+	until(t, func() bool { return source.Lost() != lost })
+	failed := relay.Stats().Failed
+	until(t, func() bool { return relay.Stats().Failed > failed+1 }) // of what was read anew: deliveries of before have ended
+	healed.Store(true)
+	until(t, source.isConfirmed(4))
+	require.Equal(t, []string{"3", "4"}, sink.ids())
+	require.NoError(t, stop())
+	require.Equal(t, 1, source.closed)
+	require.Positive(t, relay.Stats().SourceErrors)
+}
+
 // However the sink fails, and whenever the relay is stopped, every message is delivered, and of each key the last messages come in order.
 func TestOrderIsKeptForEachKeyWhateverFails(t *testing.T) {
 	t.Parallel()

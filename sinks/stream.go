@@ -120,8 +120,8 @@ func (s *streamSource) advance() error {
 	return nil
 }
 
-// leave ends the reading of the current transaction.
-func (s *streamSource) leave() {
+// Close ends the reading of the current transaction. The stream is the caller's.
+func (s *streamSource) Close() {
 	if s.stop != nil {
 		s.stop()
 	}

@@ -1,0 +1,282 @@
+package changelog_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/changelog"
+)
+
+// patience is how long a test waits for what must come: it costs nothing where all is well.
+const patience = 3 * time.Minute
+
+func until(t *testing.T, is func() bool) {
+	t.Helper()
+	require.Eventually(t, is, patience, 10*time.Millisecond)
+}
+
+type bill struct {
+	Number string
+	Cents  int
+}
+
+func (b bill) ID() string                     { return b.Number }
+func (b bill) Kind() string                   { return "bill" }
+func (b bill) Settings() delta.ObjectSettings { return delta.ObjectSettings{Log: true} }
+
+type bills struct {
+	delta.WorkerDefaults[bill]
+	delta.InformerDefaults[bill]
+}
+
+func (bills) Work(context.Context, *delta.Resource[bill]) error { return nil }
+
+func (bills) Inform(context.Context, *delta.InformOptions) (<-chan bill, error) {
+	none := make(chan bill)
+	close(none)
+	return none, nil
+}
+
+// recorder is a sink that keeps what it accepted.
+type recorder struct {
+	mu       sync.Mutex
+	accepted []sinks.Message
+	fail     func() error
+}
+
+func (r *recorder) Deliver(_ context.Context, messages []sinks.Message) []error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	errs := make([]error, len(messages))
+	for i, m := range messages {
+		if r.fail != nil {
+			errs[i] = r.fail()
+		}
+		if errs[i] == nil {
+			r.accepted = append(r.accepted, m)
+		}
+	}
+	return errs
+}
+
+func (r *recorder) all() []sinks.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]sinks.Message(nil), r.accepted...)
+}
+
+func newClient(t *testing.T, env *deltatest.Env, controllers *delta.Controllers) *delta.Client {
+	t.Helper()
+	client, err := delta.NewClient(env.Pool, &delta.Config{
+		Controllers: controllers, Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: env.Logger,
+	})
+	require.NoError(t, err)
+	return client
+}
+
+// start runs a relay of the log until stop is called or the test ends.
+func start(t *testing.T, env *deltatest.Env, sink sinks.Sink, config changelog.Config) (relay *sinks.Relay, stop func() error) {
+	t.Helper()
+	if config.Client == nil {
+		config.Client = newClient(t, env, nil)
+	}
+	source, err := changelog.New(config)
+	require.NoError(t, err)
+	relay, err = sinks.NewRelay(sinks.Config{
+		Source: source, Sink: sink, ShortestRetry: time.Millisecond, LongestRetry: 5 * time.Millisecond, ConfirmInterval: 10 * time.Millisecond, BatchSize: 20,
+		Logger: env.Logger,
+	})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(ctx) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() { _ = stop() })
+	return relay, stop
+}
+
+// appendChanges appends entries to the log, as outcomes do: the first of each is its generation 1, and so on.
+func appendChanges(t *testing.T, env *deltatest.Env, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		_, err := env.Pool.Exec(context.Background(), `SELECT delta_append_change('updated', delta_order_xid(NULL), 1, 'bill', $1, 'default',
+			(SELECT count(*) + 1 FROM delta_change WHERE object_id = $1), 1, NULL, '{}', NULL, NULL)`, id)
+		require.NoError(t, err)
+	}
+}
+
+// consumer is how the only consumer stands.
+func consumer(t *testing.T, env *deltatest.Env) delta.ChangeConsumerStatus {
+	t.Helper()
+	status, err := newClient(t, env, nil).ChangeLog(context.Background())
+	require.NoError(t, err)
+	require.Len(t, status.Consumers, 1)
+	return status.Consumers[0]
+}
+
+func entryOf(t *testing.T, m sinks.Message) (e changelog.Entry) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(m.Body, &e))
+	return e
+}
+
+func TestWhatBecomesOfAResourceIsDelivered(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	controllers := delta.NewControllers()
+	delta.AddController(controllers, bills{})
+	client := newClient(t, env, controllers)
+	require.NoError(t, client.Start(t.Context()))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		require.NoError(t, client.Stop(ctx))
+	})
+	sink := &recorder{}
+	_, stop := start(t, env, sink, changelog.Config{Client: client, Consumer: delta.ChangeConsumer{Name: "sink"}, Prefix: "here:"})
+	for i, b := range []bill{{"a/b", 100}, {"a/b", 150}} {
+		_, err := client.Inform(t.Context(), b, nil)
+		require.NoError(t, err)
+		until(t, func() bool { return len(sink.all()) == i+1 })
+	}
+	_, err := client.Delete(t.Context(), "bill", "a/b")
+	require.NoError(t, err)
+	until(t, func() bool { return len(sink.all()) == 3 })
+	require.NoError(t, stop())
+	require.Zero(t, consumer(t, env).Behind)
+	history, err := client.ResourceChanges(t.Context(), "bill", "a/b", 0, 0)
+	require.NoError(t, err)
+	var types, objects []string
+	for i, m := range sink.all() {
+		e, change := entryOf(t, m), history[2-i]
+		types, objects = append(types, m.Type), append(objects, string(e.Before)+" "+string(e.After))
+		require.Equal(t, "here:"+string(change.Position), m.ID)
+		require.Equal(t, "bill/a%2Fb", m.Key)
+		require.Equal(t, "bill", m.Subject)
+		require.Equal(t, change.At, m.Time)
+		require.Equal(t, changelog.Entry{
+			ID: change.ID, Position: string(change.Position), Type: m.Type, Kind: "bill", ObjectID: "a/b", Namespace: change.Namespace, ResourceID: change.ResourceID,
+			Generation: change.Generation, SyncCount: change.SyncCount, At: change.At, Before: e.Before, After: e.After,
+		}, e)
+	}
+	require.Equal(t, []string{"created", "updated", "deleted"}, types)
+	first, second := `{"Cents":100,"Number":"a/b"}`, `{"Cents":150,"Number":"a/b"}`
+	require.Equal(t, []string{"null " + first, first + " " + second, second + " null"}, objects)
+}
+
+// Where two run, one delivers, and the other goes on where that one ends.
+func TestOneRelayDeliversAndAnotherGoesOn(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	first, second := &recorder{}, &recorder{}
+	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink"}}
+	_, stop := start(t, env, first, config)
+	appendChanges(t, env, "a")
+	until(t, func() bool { return len(first.all()) == 1 })
+	start(t, env, second, config)
+	appendChanges(t, env, "b", "a")
+	until(t, func() bool { return len(first.all()) == 3 })
+	require.NoError(t, stop())
+	appendChanges(t, env, "c")
+	until(t, func() bool { return len(second.all()) == 1 })
+	require.Equal(t, "c", entryOf(t, second.all()[0]).ObjectID)
+}
+
+// However the sink fails, and however often another process takes over, each entry is delivered, and those of an object in order.
+func TestNothingIsLostOrOutOfOrderWhoeverHasTheConsumer(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	const entries, takeovers = 400, 4
+	ids := make([]string, entries)
+	for i := range ids {
+		ids[i] = fmt.Sprint("o", rand.IntN(12))
+	}
+	appendChanges(t, env, ids...)
+	var quota atomic.Int64
+	sink := &recorder{}
+	sink.fail = func() error {
+		if rand.IntN(4) == 0 || len(sink.accepted) >= int(quota.Load()) {
+			return errors.New("not now")
+		}
+		return nil
+	}
+	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink", BatchSize: 30}}
+	relay, _ := start(t, env, sink, config)
+	for range takeovers { // each while much is read, and some of it is delivered
+		quota.Add(entries / 8)
+		until(t, func() bool { return len(sink.all()) >= int(quota.Load()) && consumer(t, env).IsRunning })
+		errs := relay.Stats().SourceErrors
+		_, err := env.Pool.Exec(t.Context(), "UPDATE delta_change_consumer SET claim = gen_random_uuid(), claimed_until = clock_timestamp()")
+		require.NoError(t, err)
+		until(t, func() bool { return relay.Stats().SourceErrors > errs })
+	}
+	quota.Store(math.MaxInt64)
+	until(t, func() bool { return consumer(t, env).Behind == 0 })
+	next, seen := map[string]int64{}, 0
+	for _, m := range sink.all() {
+		e := entryOf(t, m)
+		require.LessOrEqual(t, e.Generation, next[e.ObjectID]+1, "entries of an object come in order; some come again")
+		if e.Generation == next[e.ObjectID]+1 {
+			next[e.ObjectID]++
+			seen++
+		}
+	}
+	require.Equal(t, entries, seen)
+}
+
+func TestARelayThatCannotReadOnEnds(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	appendChanges(t, env, "a")
+	sink := &recorder{}
+	config := changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink"}}
+	_, stop := start(t, env, sink, config)
+	until(t, func() bool { return len(sink.all()) == 1 })
+	require.NoError(t, stop())
+	appendChanges(t, env, "b", "c")
+	_, err := env.Pool.Exec(t.Context(), `WITH gone AS (DELETE FROM delta_change WHERE object_id = 'b' RETURNING order_xid, id)
+		SELECT delta_note_removed_changes(order_xid, id) FROM gone`)
+	require.NoError(t, err)
+	ended := func(config changelog.Config) error {
+		config.Client = newClient(t, env, nil)
+		source, err := changelog.New(config)
+		require.NoError(t, err)
+		relay, err := sinks.NewRelay(sinks.Config{Source: source, Sink: sink, Logger: env.Logger})
+		require.NoError(t, err)
+		return relay.Run(t.Context())
+	}
+	lost := new(delta.ChangePositionError)
+	require.ErrorAs(t, ended(config), &lost)
+	wrong := new(delta.InputError)
+	require.ErrorAs(t, ended(changelog.Config{Consumer: delta.ChangeConsumer{Name: "sink", Members: -1}}), &wrong)
+
+	config.Consumer.Restart = true
+	start(t, env, sink, config)
+	until(t, func() bool { return len(sink.all()) == 3 })
+	for i, id := range []string{"a", "a", "c"} {
+		require.Equal(t, id, entryOf(t, sink.all()[i]).ObjectID)
+	}
+}
+
+func TestClientAndNameAreRequired(t *testing.T) {
+	t.Parallel()
+	for field, config := range map[string]changelog.Config{"Client": {}, "Consumer.Name": {Client: &delta.Client{}}} {
+		_, err := changelog.New(config)
+		invalid := new(sinks.InvalidError)
+		require.ErrorAs(t, err, &invalid)
+		require.Equal(t, field, invalid.Field)
+	}
+}
