@@ -178,7 +178,22 @@ func objectID(object delta.Object) (id string, err error) {
 	return object.ID(), nil
 }
 
-// keyText is the key of a row: its values, with commas between them.
+// KeyID is the id of an object whose key has these values, in the order of the columns in the table: a single value as it is, several with commas between them. A comma
+// or backslash in one of several has a backslash before it, so that no two keys have the same id.
+func KeyID(values ...string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	escaped := make([]string, len(values))
+	for i, value := range values {
+		escaped[i] = keyEscapes.Replace(value)
+	}
+	return strings.Join(escaped, ",")
+}
+
+var keyEscapes = strings.NewReplacer(`\`, `\\`, ",", `\,`)
+
+// keyText is the key of a row as [KeyID] has it.
 func keyText(relation *cdc.Relation, values []cdc.Value) string {
 	var parts []string
 	for i, c := range relation.Columns {
@@ -186,7 +201,7 @@ func keyText(relation *cdc.Relation, values []cdc.Value) string {
 			parts = append(parts, values[i].String())
 		}
 	}
-	return strings.Join(parts, ",")
+	return KeyID(parts...)
 }
 
 // checkID refuses an object whose id says more than the key of its row: of a row that is deleted, only the key is known.

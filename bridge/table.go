@@ -22,7 +22,7 @@ type TableConfig[T delta.Object] struct {
 	Table, Schema string
 
 	// Map makes the object of a row. It may return [ErrNotObject] for a row that is none. Another error refuses the row ([delta.Client.Refused]), and not
-	// the others. The object's ID has to be the text of the key of the row, with commas between the values of several columns, unless the table has
+	// the others. The object's ID has to be the text of the key of the row, for a key of several columns as [KeyID] joins them, unless the table has
 	// REPLICA IDENTITY FULL. It is called again for the same row.
 	//
 	// Defaults to the fields of T: each is read from the column that its tag db names, or its tag json, or from the one of its own name, whose case and

@@ -20,7 +20,7 @@ type WebhookConfig struct {
 	Endpoint string
 	// Client is what is informed. It need not be started.
 	Client *delta.Client
-	// Scheme is how calls are signed: [GitHub], [Stripe], or one of your own.
+	// Scheme is how calls are signed: [StandardWebhooks], [GitHub], [Stripe], or one of your own.
 	Scheme WebhookScheme
 	// Secrets are those that calls may be signed with: one, or, while it is rotated, the former and the next.
 	Secrets []string
@@ -98,7 +98,7 @@ func (c WebhookConfig) validate() error {
 	case c.Client == nil:
 		return invalid("Client", "nil", "must be a client")
 	case c.Scheme == nil:
-		return invalid("Scheme", "nil", "must be GitHub(), Stripe(), or a scheme of your own")
+		return invalid("Scheme", "nil", "must be StandardWebhooks(), GitHub(), Stripe(), or a scheme of your own")
 	case len(c.Secrets) == 0:
 		return invalid("Secrets", "", "must have at least one")
 	case c.Handle == nil:
@@ -129,10 +129,38 @@ func Webhook(config WebhookConfig) (http.Handler, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("bridge: webhook: %w", err)
 	}
-	return &webhook{config: config}, nil
+	keys, err := config.keys()
+	if err != nil {
+		return nil, fmt.Errorf("bridge: webhook: %w", err)
+	}
+	return &webhook{config: config, keys: keys}, nil
 }
 
-type webhook struct{ config WebhookConfig }
+type webhook struct {
+	config WebhookConfig
+	// keys are the secrets as they sign.
+	keys []string
+}
+
+// keys decodes the secrets, where the scheme has them encoded.
+func (c WebhookConfig) keys() ([]string, error) {
+	decoder, isDecoder := c.Scheme.(WebhookSecretDecoder)
+	if !isDecoder {
+		return c.Secrets, nil
+	}
+	keys := make([]string, len(c.Secrets))
+	for i, secret := range c.Secrets {
+		key, err := decoder.DecodeSecret(secret)
+		if err == nil && key == "" {
+			err = errors.New("must not be empty: anybody could sign with it")
+		}
+		if err != nil {
+			return nil, invalid("Secrets", fmt.Sprintf("(number %d is hidden)", i+1), err.Error())
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}
 
 // answerError is an error with the status that it is answered with. What the sender is told of it is in says.
 type answerError struct {
@@ -206,8 +234,8 @@ func (w *webhook) verify(header http.Header, body []byte) error {
 		return answer(http.StatusBadRequest, "the signature is missing, or not of the scheme", err)
 	}
 	isRight := false
-	for _, secret := range w.config.Secrets { // all of them, whichever is right
-		isRight = signed.IsBy(secret, body) || isRight
+	for _, key := range w.keys { // all of them, whichever is right
+		isRight = signed.IsBy(key, body) || isRight
 	}
 	if !isRight {
 		return answer(http.StatusUnauthorized, "the signature is wrong", nil)

@@ -31,7 +31,7 @@ type WebhookSignature struct {
 	At time.Time
 }
 
-// IsBy reports whether a secret has made one of the signatures. It takes as long whichever differs.
+// IsBy reports whether a secret, as it signs, has made one of the signatures. It takes as long whichever differs.
 func (s WebhookSignature) IsBy(secret string, body []byte) bool {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(s.Prefix))
