@@ -68,7 +68,7 @@ func TestStandardWebhooksTakesWhatASinkSends(t *testing.T) {
 	require.Equal(t, 2, h.count(plan(1)))
 	require.Equal(t, []error{nil}, send([]string{former, next}, first), "one that comes again is taken, and does nothing")
 	require.Equal(t, 2, h.count(plan(1)))
-	require.EqualValues(t, 2, h.count(`SELECT count(*) FROM delta_delivery`))
+	require.Equal(t, 2, h.count(`SELECT count(*) FROM delta_delivery`))
 	require.ErrorContains(t, send([]string{"another"}, sinks.Message{ID: "3", Body: newer.Body})[0], "401")
 	require.ErrorContains(t, send(nil, sinks.Message{ID: "3", Body: newer.Body})[0], "400")
 

@@ -42,7 +42,7 @@ func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	listing, err := env.Pool.Acquire(ctx)
 	require.NoError(t, err)
 	defer listing.Release()
-	pid := int32(listing.Conn().PgConn().PID()) //nolint:gosec // a process
+	pid := int32(listing.Conn().PgConn().PID())
 	type answer struct {
 		adopted int64
 		err     error

@@ -357,7 +357,7 @@ func TestAHeartbeatThatIsDueEndsNoResync(t *testing.T) {
 	events, _ := h.follow("/v2/slots/" + h.s + "/stream?consumer=a&resync=true")
 	tables := map[string]bool{}
 	for e := events(); e.kind != "resynced"; e = events() {
-		for _, c := range e.message.Changes {
+		for _, c := range e.Changes {
 			tables[c.Table] = true
 		}
 	}
