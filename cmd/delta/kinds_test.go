@@ -29,10 +29,8 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	var page kindJSON
 	require.Eventually(t, func() bool { // the first pass is done
 		out := decode[kindsJSON](t, i.run("kinds", "page", "-o", "json"))
-		require.Nil(t, out.TemporalError)
-		require.Len(t, out.Kinds, 1)
 		page = out.Kinds[0]
-		return page.Informer.LastSuccess != nil
+		return out.TemporalError == nil && page.Informer.LastSuccess != nil
 	}, patience, 50*time.Millisecond)
 	ended := time.Now()
 	require.EqualValues(t, 3, page.Total)
