@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
 func historyCommand(c *cli) *cobra.Command {
@@ -56,20 +57,7 @@ type historyJSON struct {
 }
 
 type changeJSON struct {
-	ID          int64            `json:"id"`
-	Position    string           `json:"position"`
-	Type        string           `json:"type"`
-	Kind        string           `json:"kind"`
-	ObjectID    string           `json:"object_id"`
-	Namespace   string           `json:"namespace"`
-	ResourceID  int64            `json:"resource_id"`
-	Generation  int64            `json:"generation"`
-	SyncCount   int64            `json:"sync_count"`
-	At          time.Time        `json:"at"`
-	Error       string           `json:"error,omitempty"`
-	TraceParent string           `json:"trace_parent,omitempty"`
-	Before      json.RawMessage  `json:"before"`
-	After       json.RawMessage  `json:"after"`
+	changelog.Entry
 	Differences []differenceJSON `json:"differences"`
 }
 
@@ -83,11 +71,7 @@ type differenceJSON struct {
 func historyOf(changes []*delta.Change, limit int) historyJSON {
 	out := historyJSON{Changes: []changeJSON{}}
 	for _, c := range changes {
-		out.Changes = append(out.Changes, changeJSON{
-			ID: c.ID, Position: string(c.Position), Type: string(c.Type), Kind: c.Kind, ObjectID: c.ObjectID, Namespace: c.Namespace, ResourceID: c.ResourceID,
-			Generation: c.Generation, SyncCount: c.SyncCount, At: c.At, Error: c.Error, TraceParent: c.TraceParent, Before: c.Before, After: c.After,
-			Differences: differences(c.Before, c.After),
-		})
+		out.Changes = append(out.Changes, changeJSON{changelog.EntryOf(c), differences(c.Before, c.After)})
 	}
 	if n := len(changes); n == limit {
 		out.NextBefore = &changes[n-1].ID

@@ -59,19 +59,28 @@ const defaultBatch = 500
 
 // Entry is the body of a message: an entry of the log, with the names that `delta resources history` has. Members are added, and never renamed or removed.
 type Entry struct {
-	ID         int64           `json:"id"`
-	Position   string          `json:"position"`
-	Type       string          `json:"type"`
-	Kind       string          `json:"kind"`
-	ObjectID   string          `json:"object_id"`
-	Namespace  string          `json:"namespace"`
-	ResourceID int64           `json:"resource_id"`
-	Generation int64           `json:"generation"`
-	SyncCount  int64           `json:"sync_count"`
-	At         time.Time       `json:"at"`
-	Error      string          `json:"error,omitempty"`
-	Before     json.RawMessage `json:"before"`
-	After      json.RawMessage `json:"after"`
+	ID          int64           `json:"id"`
+	Position    string          `json:"position"`
+	Type        string          `json:"type"`
+	Kind        string          `json:"kind"`
+	ObjectID    string          `json:"object_id"`
+	Namespace   string          `json:"namespace"`
+	ResourceID  int64           `json:"resource_id"`
+	Generation  int64           `json:"generation"`
+	SyncCount   int64           `json:"sync_count"`
+	At          time.Time       `json:"at"`
+	Error       string          `json:"error,omitempty"`
+	TraceParent string          `json:"trace_parent,omitempty"`
+	Before      json.RawMessage `json:"before"`
+	After       json.RawMessage `json:"after"`
+}
+
+// EntryOf is a change as an entry.
+func EntryOf(c *delta.Change) Entry {
+	return Entry{
+		ID: c.ID, Position: string(c.Position), Type: string(c.Type), Kind: c.Kind, ObjectID: c.ObjectID, Namespace: c.Namespace, ResourceID: c.ResourceID,
+		Generation: c.Generation, SyncCount: c.SyncCount, At: c.At, Error: c.Error, TraceParent: c.TraceParent, Before: c.Before, After: c.After,
+	}
 }
 
 type source struct {
@@ -183,10 +192,7 @@ func (s *source) Close() {
 }
 
 func (s *source) message(c *delta.Change, claim int) (sinks.Message, error) {
-	body, err := json.Marshal(Entry{
-		ID: c.ID, Position: string(c.Position), Type: string(c.Type), Kind: c.Kind, ObjectID: c.ObjectID, Namespace: c.Namespace, ResourceID: c.ResourceID,
-		Generation: c.Generation, SyncCount: c.SyncCount, At: c.At, Error: c.Error, Before: c.Before, After: c.After,
-	})
+	body, err := json.Marshal(EntryOf(c))
 	if err != nil {
 		return sinks.Message{}, fmt.Errorf("entry %d of the log of changes as JSON: %w", c.ID, err)
 	}
