@@ -26,8 +26,8 @@ type CategoryConfig[T delta.Object] struct {
 	// Client reads the messages. Its store may be in another database than Delta's. It must be the primary server's: a standby may lack what was read before.
 	Client *messagedb.Client
 
-	// Entity folds the messages of a stream into its object, and its category is what is read: messagedb.NewEntity with the same client, and messagedb.Fold
-	// for each type of message. The ID of an object has to be the id of its stream, which a fold finds in the name of the message's stream. A message that changes nothing
+	// Entity folds the messages of a stream into its object, and names the category. Make it with messagedb.NewEntity and the same client, and give it a
+	// messagedb.Fold for each type of message. The ID of an object has to be the id of its stream, which a fold finds in the name of the message's stream. A message that changes nothing
 	// of the object leads to nothing.
 	Entity *messagedb.Entity[T]
 

@@ -248,8 +248,8 @@ func (s *categoryState) note(id string, isRefused bool) {
 	}
 }
 
-// fold is what a stream says of its object, as it is now; nil where it has no messages any more. An error is of the store, or, if such stop the source,
-// of a stream that cannot be folded.
+// fold returns the change that a stream makes of its object now; nil where the stream has no messages any more. An error is of the store. It is of the stream
+// only with ErrorStop, if that cannot be folded.
 func (r *categoryRun[T]) fold(ctx context.Context, id string) (*delta.FeedChange, error) {
 	object, version, err := r.config.Entity.Get(ctx, id)
 	_, nameErr := r.config.Entity.Stream(id)

@@ -21,7 +21,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// purse is what the messages of a stream of the category purse fold into.
+// purse is folded from the messages of a stream of the category purse.
 type purse struct {
 	Owner   string
 	Balance int
@@ -63,7 +63,7 @@ func (p *purses) Finalize(_ context.Context, r *delta.Resource[purse]) error {
 	return nil
 }
 
-// purseEntity folds purses. foldOther is what a message of the type Other does.
+// purseEntity folds purses. foldOther folds messages of the type Other.
 func (h *harness) purseEntity(client *messagedb.Client, foldOther func(*purse, *messagedb.Message) error) *messagedb.Entity[purse] {
 	h.t.Helper()
 	entity, err := messagedb.NewEntity(client, messagedb.EntityConfig[purse]{Category: "purse", Fold: foldOther, Logger: h.Logger})
@@ -307,7 +307,7 @@ func TestASourceMayStopAtAStreamThatCannotBeFolded(t *testing.T) {
 	until(t, func() bool { return h.categoryPosition() == 2 })
 }
 
-// A store that was emptied and begun anew, or restored, has messages before the position that were not read.
+// A store that was emptied and filled again, or restored, has messages before the position that were not read.
 func TestACategoryThatWasBegunAnew(t *testing.T) {
 	t.Parallel()
 	const before = 3

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// subscriber is what the messages of a stream of the category subscriber fold into.
+// subscriber is folded from the messages of a stream of the category subscriber.
 type subscriber struct {
 	Number string
 	Plan   string

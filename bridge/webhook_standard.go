@@ -13,7 +13,7 @@ import (
 
 // WebhookSecretDecoder is a [WebhookScheme] by which a secret is written otherwise than as the bytes that sign.
 type WebhookSecretDecoder interface {
-	// DecodeSecret is what signs; an error refuses the configuration.
+	// DecodeSecret returns the bytes of a secret that sign. An error refuses the configuration.
 	DecodeSecret(secret string) (string, error)
 }
 

@@ -125,7 +125,7 @@ func TestTheSnapshotOfV1EndsWhenItIsTooOld(t *testing.T) {
 	require.Contains(t, h.log.String(), "SnapshotMax")
 }
 
-// A consumer that begins anew has a table read in chunks, each of which locks it for a moment.
+// For a consumer that begins again, a table is read in chunks, each of which locks it for a moment.
 func TestWhatAChunkForAConsumerLocksIsShown(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
