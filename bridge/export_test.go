@@ -2,5 +2,9 @@ package bridge
 
 // DefaultNames are those of the slots and publications that tests leave behind.
 func DefaultNames(installation, schema string) []string {
-	return []string{defaultName("account", installation, "table "+schema+".account")}
+	var names []string
+	for _, kind := range []string{"account", "seat"} {
+		names = append(names, defaultName(kind, installation, "table "+schema+"."+kind))
+	}
+	return names
 }

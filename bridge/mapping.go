@@ -18,13 +18,15 @@ type mapping[T delta.Object] struct {
 	fields []field
 	custom func(Row) (T, error)
 	types  *pgtype.Map
+	// source is in words what relation is of.
+	source string
 	// columns are those of the fields in the table as it was last, whose description is relation; -1 for one that has none.
 	relation *cdc.Relation
 	columns  []int
 }
 
 func newMapping[T delta.Object](custom func(Row) (T, error)) (*mapping[T], error) {
-	m := &mapping[T]{custom: custom, types: pgtype.NewMap()}
+	m := &mapping[T]{custom: custom, types: pgtype.NewMap(), source: "table"}
 	if custom != nil {
 		return m, nil
 	}
@@ -35,11 +37,11 @@ func newMapping[T delta.Object](custom func(Row) (T, error)) (*mapping[T], error
 
 // columnError is a table that lacks what the program reads. Every row would be refused: the source fails instead, and goes on where it stands when the table,
 // or the program, has changed.
-type columnError struct{ table, field, column string }
+type columnError struct{ of, field, column string }
 
 func (e *columnError) Error() string {
-	return fmt.Sprintf("table %s has no column %q, which the field %s is read from: add the column, tag the field with the column's name (db:%q), with db:\"-\" if it is of "+
-		"no column, or with db:%q if the column need not be there", e.table, e.column, e.field, e.column, e.column+",optional")
+	return fmt.Sprintf("%s has no column %q, which the field %s is read from: add the column, tag the field with the column's name (db:%q), with db:\"-\" if it is of "+
+		"no column, or with db:%q if the column need not be there", e.of, e.column, e.field, e.column, e.column+",optional")
 }
 
 // use finds the columns of the fields in a table as it is now.
@@ -51,7 +53,7 @@ func (m *mapping[T]) use(relation *cdc.Relation) error {
 	for i, f := range m.fields {
 		columns[i] = f.of(relation)
 		if columns[i] < 0 && !f.optional {
-			return &columnError{relation.Name(), f.name, f.column}
+			return &columnError{m.source + " " + relation.Name(), f.name, f.column}
 		}
 	}
 	m.relation, m.columns = relation, columns

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
@@ -15,13 +16,24 @@ import (
 // Whatever happens to rows, clients and the slot meanwhile, the resources end as the table is: each row in its newest version, and nothing else.
 func TestResourcesEndAsTheTableIs(t *testing.T) {
 	t.Parallel()
+	endAs(t, `SELECT number, plan FROM account`)
+}
+
+func TestResourcesEndAsTheQueryIs(t *testing.T) {
+	t.Parallel()
+	const odd = `SELECT plan || '!' AS plan, number, note FROM account WHERE number % 3 <> 0`
+	endAs(t, odd, func(c *bridge.TableConfig[account]) { c.Query = odd })
+}
+
+// endAs changes the table at random, and has the resources be what a query over it gives in the end.
+func endAs(t *testing.T, wanted string, change ...func(*bridge.TableConfig[account])) {
 	const numbers, rounds, changes = 40, 6, 60
 	h := newHarness(t, createAccount)
 	worker := newAccounts()
 	unbounded := func(c *delta.Config) {
 		c.Kinds = map[string]delta.ObjectSettings{"account": {MaxDeletedShare: 1}}
 	}
-	c := h.start(h.table(worker), unbounded)
+	c := h.start(h.table(worker, change...), unbounded)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -40,7 +52,7 @@ func TestResourcesEndAsTheTableIs(t *testing.T) {
 		}
 		switch round % 3 {
 		case 0:
-			next := h.start(h.table(worker), unbounded)
+			next := h.start(h.table(worker, change...), unbounded)
 			require.NoError(t, c.Stop(context.Background()))
 			c = next
 		case 1:
@@ -57,7 +69,7 @@ func TestResourcesEndAsTheTableIs(t *testing.T) {
 	differences := func() (all []string) {
 		rows, err := h.Pool.Query(t.Context(), `
 			SELECT coalesce(a.number::text, r.object_id) || ': row ' || coalesce(a.plan, 'none') || ', resource ' || coalesce(r.state::text || ' ' || (r.object ->> 'plan'), 'none')
-			FROM account a FULL JOIN (SELECT * FROM delta_resource WHERE kind = 'account') r ON r.object_id = a.number::text
+			FROM (`+wanted+`) a FULL JOIN (SELECT * FROM delta_resource WHERE kind = 'account') r ON r.object_id = a.number::text
 			WHERE (a.number IS NULL AND r.state <> 'deleted')
 				OR (a.number IS NOT NULL AND (r.state IS NULL OR r.state <> 'synced' OR r.object ->> 'plan' <> a.plan))`)
 		require.NoError(t, err)

@@ -21,6 +21,17 @@ type TableConfig[T delta.Object] struct {
 	// Schema defaults to public.
 	Table, Schema string
 
+	// Query has the objects be what a SELECT over the table gives, rather than its rows: with columns of other names, computed ones, those of other
+	// tables, or a part of the rows only. A change of a row has the query be read for the key of that row. The query must give the columns of the
+	// table's key, as they are and under their own names, and one row of each at most; a row of the table that it does not give is no object. It runs as the
+	// role of Conn, and should find rows by the key with an index. It has no parameters, and no semicolon at its end.
+	//
+	// Changes of other tables that it reads are not seen: they count when the row itself changes, or the table is read again as a whole. That happens
+	// by itself when the text of the query is another one than before.
+	//
+	// Defaults to the rows of the table.
+	Query string
+
 	// Map makes the object of a row. It may return [ErrNotObject] for a row that is none. Another error refuses the row ([delta.Client.Refused]), and not
 	// the others. The object's ID has to be the text of the key of the row, for a key of several columns as [KeyID] joins them, unless the table has
 	// REPLICA IDENTITY FULL. It is called again for the same row.

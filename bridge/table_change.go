@@ -27,11 +27,18 @@ func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error 
 	case cdc.KindTruncate:
 		r.needRead("it was truncated")
 		return nil
+	case cdc.KindMessage:
+		return nil
+	}
+	if r.query != nil {
+		r.noteKeys(xid, c)
+		return nil
+	}
+	switch c.Kind {
 	case cdc.KindDelete:
 		return r.addGone(ctx, c.Relation, before(c))
 	case cdc.KindInsert, cdc.KindUpdate, cdc.KindRead:
 		return r.addRow(ctx, xid, c)
-	case cdc.KindMessage:
 	}
 	return nil
 }
@@ -187,13 +194,7 @@ func (r *tableRun[T]) reread(ctx context.Context, xid uint32, relation *cdc.Rela
 	defer rows.Close()
 	if rows.Next() {
 		found = true
-		for _, raw := range rows.RawValues() {
-			value := cdc.Value{}
-			if raw != nil {
-				value = cdc.Value{State: cdc.Present, Text: string(raw)}
-			}
-			row = append(row, value)
-		}
+		row = valuesOf(rows.RawValues())
 	}
 	rows.Close()
 	return row, found, r.otherShape(rows.Err())
@@ -220,10 +221,13 @@ func typeName(name string) string {
 	return pgx.Identifier{"pg_catalog", name}.Sanitize()
 }
 
-// awaitVisible waits until a transaction that is in the log can be seen. The log has the lower half of its id.
-func (r *tableRun[T]) awaitVisible(ctx context.Context, xid uint32) error {
+// awaitVisible waits until transactions that are in the log can be seen. The log has the lower half of their ids.
+func (r *tableRun[T]) awaitVisible(ctx context.Context, xids ...uint32) error {
+	if len(xids) == 0 {
+		return nil
+	}
 	for pauses := backoff.New(time.Millisecond, 100*time.Millisecond); ; {
-		visible, err := r.isVisible(ctx, xid)
+		visible, err := r.areVisible(ctx, xids)
 		if err != nil || visible {
 			return err
 		}
@@ -233,13 +237,17 @@ func (r *tableRun[T]) awaitVisible(ctx context.Context, xid uint32) error {
 	}
 }
 
-func (r *tableRun[T]) isVisible(ctx context.Context, xid uint32) (visible bool, err error) {
+func (r *tableRun[T]) areVisible(ctx context.Context, xids []uint32) (visible bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	err = r.conn.QueryRow(ctx, `SELECT pg_visible_in_snapshot(((s.near - ((s.near - $1::bigint) & 4294967295))::text)::xid8, pg_current_snapshot())
-		FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 2147483648 AS near) s`, int64(xid)).Scan(&visible)
+	wide := make([]int64, len(xids))
+	for i, xid := range xids {
+		wide[i] = int64(xid)
+	}
+	err = r.conn.QueryRow(ctx, `SELECT bool_and(pg_visible_in_snapshot(((s.near - ((s.near - x.xid) & 4294967295))::text)::xid8, pg_current_snapshot()))
+		FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 2147483648 AS near) s, unnest($1::bigint[]) x (xid)`, wide).Scan(&visible)
 	if err != nil {
-		return false, fmt.Errorf("waiting for transaction %d to be visible: %w", xid, err)
+		return false, fmt.Errorf("waiting for transactions %v to be visible: %w", xids, err)
 	}
 	return visible, nil
 }
@@ -248,18 +256,32 @@ func (r *tableRun[T]) isVisible(ctx context.Context, xid uint32) (visible bool, 
 func (r *tableRun[T]) describe(ctx context.Context) (shape string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	rows, err := r.conn.Query(ctx, `SELECT a.attname, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+	rows, err := r.conn.Query(ctx, `SELECT a.attname, a.atttypid, format_type(a.atttypid, -1), coalesce(a.attnum = ANY (i.indkey), false)
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		LEFT JOIN pg_index i ON i.indrelid = c.oid AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
 		WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, r.config.Schema, r.config.Table)
 	if err != nil {
 		return "", fmt.Errorf("reading the columns of table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
 	relation := &cdc.Relation{Schema: r.config.Schema, Table: r.config.Table}
 	relation.Columns, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c cdc.Column, err error) {
-		err = row.Scan(&c.Name, &c.TypeOID)
+		err = row.Scan(&c.Name, &c.TypeOID, &c.Type, &c.Key)
 		return c, err
 	})
 	if err != nil {
 		return "", fmt.Errorf("reading the columns of table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
-	return r.mapping.shape(relation)
+	if r.config.Query == "" {
+		return r.mapping.shape(relation)
+	}
+	query, err := r.describeQuery(ctx, relation)
+	if err != nil {
+		return "", fmt.Errorf("TableConfig.Query over table %s.%s: %w", r.config.Schema, r.config.Table, err)
+	}
+	if r.query != nil && r.query.digest() != query.digest() {
+		r.keys.clear() // of other columns: the table is read as a whole, because the shape is another one
+	}
+	r.query = query
+	shape, err = r.mapping.shape(query.relation)
+	return shape + query.digest(), err
 }

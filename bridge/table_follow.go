@@ -47,7 +47,7 @@ func (r *tableRun[T]) takeChanges(ctx context.Context) error {
 		if err == nil && t != nil {
 			err = r.take(ctx, t)
 		}
-		if err == nil && (t == nil || r.page.isDue()) {
+		if err == nil && (t == nil || r.isDue()) {
 			err = r.flush(ctx)
 		}
 		if err == nil && time.Since(checked) >= r.config.CheckInterval {
@@ -69,7 +69,7 @@ func (r *tableRun[T]) next(ctx context.Context) (*cdc.Transaction, error) {
 	if r.isReading {
 		wait = min(wait, time.Second) // the end of a backfill without rows brings none
 	}
-	if len(r.page.changes) > 0 || r.end > r.acknowledged {
+	if r.hasChanges() || r.end > r.acknowledged {
 		wait = pageLinger
 	}
 	within, cancel := context.WithTimeout(ctx, wait)
@@ -90,7 +90,7 @@ func (r *tableRun[T]) take(ctx context.Context, t *cdc.Transaction) error {
 		if err := r.add(ctx, t.XID, change); err != nil {
 			return err
 		}
-		if r.page.isFull() {
+		if r.page.isFull() || r.keys.isFull() {
 			if err := r.flush(ctx); err != nil {
 				return err
 			}
@@ -100,9 +100,14 @@ func (r *tableRun[T]) take(ctx context.Context, t *cdc.Transaction) error {
 	return nil
 }
 
+// hasChanges reports whether changes wait to be written, and isDue whether they have waited for long enough for further ones.
+func (r *tableRun[T]) hasChanges() bool { return len(r.page.changes) > 0 || !r.keys.isEmpty() }
+
+func (r *tableRun[T]) isDue() bool { return r.page.isDue() || r.keys.isDue() }
+
 // flush writes the page, and only then has the slot confirmed.
 func (r *tableRun[T]) flush(ctx context.Context) error {
-	if len(r.page.changes) == 0 && r.end == r.acknowledged {
+	if !r.hasChanges() && r.end == r.acknowledged {
 		return nil
 	}
 	if err := r.write(ctx); err != nil {
@@ -120,9 +125,16 @@ func (r *tableRun[T]) flush(ctx context.Context) error {
 
 // write writes the page, with where the table stands.
 func (r *tableRun[T]) write(ctx context.Context) error {
+	if err := r.readKeys(ctx); err != nil {
+		return err
+	}
 	if r.end != 0 {
 		r.state.LSN = r.end.String()
 	}
+	return r.writePage(ctx)
+}
+
+func (r *tableRun[T]) writePage(ctx context.Context) error {
 	if err := r.feed.Write(ctx, delta.FeedPage{Changes: r.page.changes, Position: r.state.text()}); err != nil {
 		return err
 	}
@@ -203,6 +215,7 @@ func (r *tableRun[T]) abandonReading(ctx context.Context, why error) {
 	}
 	r.again = ""
 	r.page.clear()
+	r.keys.clear()
 }
 
 // check looks at what no change tells of. An error ends the run, so that it is seen, and another client may have more luck.

@@ -49,7 +49,10 @@ type tableRun[T delta.Object] struct {
 	again     string
 	// unnamed counts rows that were listed and refused, of which it is not known whose objects they are.
 	unnamed int
-	page    page
+	// query is what TableConfig.Query gives, if that is set, and keys are those of rows that changed, for which it was not read yet.
+	query *keyedQuery
+	keys  changedKeys
+	page  page
 	// end is that of the last transaction of which all is in the page, or was written; acknowledged what the stream was told.
 	end, acknowledged cdc.LSN
 }
@@ -78,6 +81,9 @@ func (s *tableSource[T]) open(ctx context.Context, feed *delta.Feed) (*tableRun[
 	}
 	if r.mapping, err = newMapping[T](r.config.Map); err != nil {
 		return nil, err
+	}
+	if r.config.Query != "" {
+		r.mapping.source = "TableConfig.Query over table"
 	}
 	return r, r.connect(ctx)
 }
