@@ -18,7 +18,7 @@ SOAK := 2m
 ROWS := 10000000
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel sinks/kafka sinks/nats tools/delta-temporal internal/bench/peers internal/monitoring
+MODULES := . deltaotel sinks/kafka sinks/nats sinks/cmd/delta-sink tools/delta-temporal internal/bench/peers internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -55,9 +55,14 @@ test-modules: delta-temporal postgres ## Test the other modules of this reposito
 	cd deltaotel && go test ./...
 	cd sinks/kafka && go test ./...
 	cd sinks/nats && go test ./...
+	cd sinks/cmd/delta-sink && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
 	cd internal/monitoring && go test ./...
+
+.PHONY: delta-sink
+delta-sink: ## Build the program of `delta sink`, into .bin
+	cd sinks/cmd/delta-sink && go build -o $(BIN)/delta-sink .
 
 .PHONY: test-pooler
 test-pooler: delta-temporal postgres ## Run the quick tests of the core and messagedb through PgBouncer in transaction mode
@@ -101,6 +106,7 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	cd deltaotel && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/kafka && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/nats && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd sinks/cmd/delta-sink && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 
