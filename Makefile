@@ -16,9 +16,11 @@ VERSIONS := 14 15 16 17 18
 PARALLEL := 6
 SOAK := 2m
 ROWS := 10000000
+# A folder of examples whose program brings what it needs, perhaps in a module of its own. The environment may name another one.
+DEMO ?= modules
 FUZZ := 1m
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
-MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis tools/delta-temporal internal/bench/peers internal/monitoring
+MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/temporal
 # The server is built, tested and linted with the same flags, since each set of flags would compile its packages once more.
 SERVER_FLAGS := CGO_ENABLED=0 GOFLAGS="$(shell go env GOFLAGS) -trimpath"
@@ -30,9 +32,9 @@ help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: delta-temporal ## Keep a table of this project's Go modules true to the module proxy
-	go build -o $(BIN)/modules ./examples/modules
-	exec $(BIN)/modules
+demo: delta-temporal ## Run an example with servers of its own: DEMO=modules, or another folder of examples
+	cd examples/$(DEMO) && go build -o $(BIN)/demo-$(DEMO) .
+	exec $(BIN)/demo-$(DEMO)
 
 .PHONY: dev
 dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
@@ -56,9 +58,15 @@ test-modules: delta-temporal postgres redis ## Test the other modules of this re
 	cd sinks/kafka && go test ./...
 	cd sinks/nats && go test ./...
 	cd sinks/redis && go test ./...
+	cd sinks/cmd/delta-sink && go test ./...
+	cd examples/outbox && go test ./...
 	cd tools/delta-temporal && $(SERVER_FLAGS) go test ./...
 	cd internal/bench/peers && go test ./...
 	cd internal/monitoring && go test ./...
+
+.PHONY: delta-sink
+delta-sink: ## Build the program of `delta sink`, into .bin
+	cd sinks/cmd/delta-sink && go build -o $(BIN)/delta-sink .
 
 .PHONY: test-pooler
 test-pooler: delta-temporal postgres ## Run the quick tests of the core and messagedb through PgBouncer in transaction mode
@@ -103,6 +111,8 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 	cd sinks/kafka && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/nats && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd sinks/redis && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd sinks/cmd/delta-sink && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
+	cd examples/outbox && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/bench/peers && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 	cd internal/monitoring && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
 

@@ -41,6 +41,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	if !r.started.CompareAndSwap(false, true) {
 		return ErrStarted
 	}
+	r.count(func(s *Stats) { s.Running = true })
+	defer r.count(func(s *Stats) { s.Running = false })
 	reading, stopReading := context.WithCancel(ctx)
 	l := &loop{
 		Relay: r, queue: newQueue(r.backoff),

@@ -8,6 +8,8 @@ import (
 
 // Stats is what a Relay has done since it was made, and how it stands.
 type Stats struct {
+	// Running reports whether [Relay.Run] runs.
+	Running bool
 	// Delivered, Filtered and SetAside count messages that were finished that way.
 	Delivered, Filtered, SetAside int64
 	// Failed counts attempts to deliver a message that failed.

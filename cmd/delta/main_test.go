@@ -55,8 +55,13 @@ type result struct {
 
 func command(t *testing.T, env []string, args ...string) result {
 	t.Helper()
+	return commandOf(t, binary, env, args...)
+}
+
+func commandOf(t *testing.T, program string, env []string, args ...string) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// asideFile keeps messages that cannot be delivered, one JSON object a line. The same message can be there twice, with the same id: the process
+// may die behind the line and before the source is confirmed.
+type asideFile struct {
+	path, relay string
+	mu          sync.Mutex
+}
+
+// asideLine is what is kept of a message. Body is that of the message if it is JSON, and BodyBase64 any other.
+type asideLine struct {
+	At         time.Time         `json:"at"`
+	Relay      string            `json:"relay"`
+	Reason     string            `json:"reason"`
+	ID         string            `json:"id"`
+	Key        string            `json:"key,omitempty"`
+	Subject    string            `json:"subject"`
+	Type       string            `json:"type"`
+	Time       time.Time         `json:"time"`
+	Headers    map[string]string `json:"headers,omitempty"`
+	Body       json.RawMessage   `json:"body,omitempty"`
+	BodyBase64 []byte            `json:"body_base64,omitempty"`
+}
+
+// add returns when the line is on the disk. The file is opened anew each time, so that it may be moved away at any time.
+func (a *asideFile) add(_ context.Context, m sinks.Message, reason error) error {
+	line := asideLine{
+		At: time.Now().UTC(), Relay: a.relay, Reason: reason.Error(), ID: m.ID, Key: m.Key, Subject: m.Subject, Type: m.Type, Time: m.Time, Headers: m.Headers,
+	}
+	if json.Valid(m.Body) {
+		line.Body = m.Body
+	} else {
+		line.BodyBase64 = m.Body
+	}
+	text, err := json.Marshal(line)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, missing := os.Stat(a.path)
+	f, err := os.OpenFile(a.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(appendLine(f, append(text, '\n')), f.Close())
+	if err == nil && errors.Is(missing, fs.ErrNotExist) {
+		err = syncFolder(filepath.Dir(a.path))
+	}
+	return err
+}
+
+// appendLine writes a line, behind a line break if the one before was cut off: by a full disk, or the end of the process.
+func appendLine(f *os.File, line []byte) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if size := info.Size(); size > 0 {
+		last := make([]byte, 1)
+		if _, err := f.ReadAt(last, size-1); err != nil {
+			return err
+		}
+		if last[0] != '\n' {
+			line = append([]byte{'\n'}, line...)
+		}
+	}
+	if _, err := f.Write(line); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// syncFolder has the name of a new file outlive a loss of power.
+func syncFolder(path string) error {
+	folder, err := os.Open(path) //nolint:gosec // the user names it
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"maps"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/chariot-giving/delta/internal/exposition"
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// serveGrace is how long answers may take that are under way when the server is stopped.
+const serveGrace = 5 * time.Second
+
+// serve serves figures and probes until stop is called.
+func (s *supervisor) serve(ctx context.Context, address string) (stop func(), err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	server := &http.Server{Handler: s.routes(), ReadHeaderTimeout: serveGrace, WriteTimeout: time.Minute}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(listener) // ErrServerClosed
+	}()
+	s.logger.Info("serving", "url", "http://"+listener.Addr().String())
+	return func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveGrace)
+		defer cancel()
+		_ = server.Shutdown(ending) // answers that take longer are cut
+		<-served
+	}, nil
+}
+
+func (s *supervisor) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		relays := maps.Clone(s.running)
+		s.mu.Unlock()
+		var text bytes.Buffer
+		if err := sinks.WriteMetrics(&text, relays); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", exposition.ContentType)
+		_, _ = text.WriteTo(w)
+	})
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { reply(w, true, health{Status: "ok"}) })
+	// A restart mends nothing that these wait for, so neither is for a liveness probe.
+	mux.HandleFunc("GET /readyz", s.health)
+	mux.HandleFunc("GET /healthz", s.health)
+	return mux
+}
+
+// health is the answer to a probe. Relays has those that do not run, and why.
+type health struct {
+	Status string            `json:"status"`
+	Relays map[string]string `json:"relays,omitempty"`
+}
+
+// health answers 200 while each relay has its source.
+func (s *supervisor) health(w http.ResponseWriter, _ *http.Request) {
+	h := health{Status: "ok", Relays: map[string]string{}}
+	s.mu.Lock()
+	for name, running := range s.running {
+		if running == nil {
+			h.Relays[name] = "its source is not open"
+		}
+	}
+	for _, name := range s.ended {
+		h.Relays[name] = "it has ended"
+	}
+	s.mu.Unlock()
+	if len(h.Relays) > 0 {
+		h.Status = "relays do not run"
+	}
+	reply(w, len(h.Relays) == 0, h)
+}
+
+func reply(w http.ResponseWriter, ok bool, h health) {
+	w.Header().Set("Content-Type", "application/json")
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(h)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/changelog"
+)
+
+// connectPatience is how long Postgres may take to answer a connection, unless the URL says otherwise.
+const connectPatience = 10 * time.Second
+
+// opener opens the source of a relay.
+type opener = func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error)
+
+// database reads a URL, which no problem shows: it has a password.
+func (d *decoder) database(target secret, field string) *pgxpool.Config {
+	d.require(field, target != "")
+	config, err := pgxpool.ParseConfig(string(target))
+	if err != nil {
+		d.failOnce(field, "must be as postgres://user:password@host:5432/database")
+		return nil
+	}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectPatience
+	}
+	return config
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// stream reads the changes of a slot.
+func (d *decoder) stream(s streamSection, field string) opener {
+	database := d.database(s.DatabaseURL, field+".database_url")
+	d.require(field+".slot", s.Slot != "")
+	if !slotName.MatchString(s.Slot) {
+		d.failOnce(field+".slot", "must be 1 to 63 of the characters a-z, 0-9 and _")
+	}
+	d.require(field+".publications", len(s.Publications) > 0)
+	prefix := s.IDPrefix
+	if prefix == "" {
+		prefix = s.Slot
+	}
+	return func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error) {
+		stream, err := cdc.Open(ctx, cdc.Config{
+			Conn: database.ConnConfig, Slot: s.Slot, Publications: s.Publications, OnlyAcknowledged: true, SchemaChanges: s.SchemaChanges, Logger: logger,
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		return sinks.Stream(stream, sinks.StreamConfig{Name: prefix, Keys: s.Keys}), stream.Close, nil
+	}
+}
+
+// log reads the log of changes, as the consumer that has the relay's name.
+func (d *decoder) log(s logSection, name string, kinds []string, field string) opener {
+	database := d.database(s.DatabaseURL, field+".database_url")
+	consumer := delta.ChangeConsumer{Name: s.Consumer, Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
+	if consumer.Name == "" {
+		consumer.Name = name
+	} else if !relayName.MatchString(consumer.Name) {
+		d.failOnce(field+".consumer", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
+	}
+	if s.Members < 0 || s.Members > 1000 {
+		d.failOnce(field+".members", "must be between 1 and 1000")
+	}
+	if s.Member < 0 || s.Member > 0 && s.Member >= max(s.Members, 1) {
+		d.failOnce(field+".member", "must be between 0 and one less than members")
+	}
+	return func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error) {
+		pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
+		if err != nil {
+			return nil, nil, err
+		}
+		// It reads the log, and is never started: it needs no Temporal.
+		client, err := delta.NewClient(pool, &delta.Config{Logger: logger})
+		if err != nil {
+			pool.Close()
+			return nil, nil, err
+		}
+		release := func() {
+			stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+			defer cancel()
+			_ = client.Stop(stopping)
+			pool.Close()
+		}
+		source, err := changelog.New(changelog.Config{Client: client, Consumer: consumer, Prefix: s.IDPrefix})
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return source, release, nil
+	}
+}
+
+// types are those of the messages of each source.
+var types = map[string][]string{
+	"stream": {
+		string(cdc.KindInsert), string(cdc.KindUpdate), string(cdc.KindDelete), string(cdc.KindTruncate), string(cdc.KindMessage), string(cdc.KindSchema),
+	},
+	"log": {
+		string(delta.ChangeCreated), string(delta.ChangeUpdated), string(delta.ChangeFailed), string(delta.ChangeDeleted), string(delta.ChangeFinalized),
+		string(delta.ChangeRevived),
+	},
+}
+
+// filter makes a function of a filter, nil if all messages are wanted.
+func (d *decoder) filter(f filterSection, source, field string) func(sinks.Message) bool {
+	for _, of := range []struct {
+		name, source string
+		isSet        bool
+	}{
+		{"tables", "stream", f.Tables != nil}, {"kinds", "log", f.Kinds != nil}, {"namespaces", "log", f.Namespaces != nil},
+	} {
+		if of.isSet && source != "" && source != of.source {
+			d.fail(field+"."+of.name, "is for the source %s only", of.source)
+		}
+	}
+	for name, list := range map[string][]string{"tables": f.Tables, "kinds": f.Kinds, "namespaces": f.Namespaces, "types": f.Types} {
+		if list != nil && len(list) == 0 {
+			d.failOnce(field+"."+name, "must have at least one value, or be left out")
+		}
+		if i := slices.Index(list, ""); i >= 0 {
+			d.failOnce(indexed(field+"."+name, i), "must not be empty")
+		}
+	}
+	for i, pattern := range f.Tables {
+		if _, err := cdc.MatchTable(pattern, ""); err != nil {
+			d.fail(indexed(field+".tables", i), "must be schema.table, or a pattern of *, ?, [a-z] and other characters, and is %q", pattern)
+		}
+	}
+	for i, name := range f.Types {
+		if source != "" && !slices.Contains(types[source], name) {
+			d.failOnce(indexed(field+".types", i), "must be one of %s, and is %q", strings.Join(types[source], ", "), name)
+		}
+	}
+	if f.Tables == nil && f.Kinds == nil && f.Namespaces == nil && f.Types == nil {
+		return nil
+	}
+	return func(m sinks.Message) bool {
+		return (f.Types == nil || slices.Contains(f.Types, m.Type)) && (f.Kinds == nil || slices.Contains(f.Kinds, m.Subject)) &&
+			(f.Tables == nil || isOfTables(m, f.Tables)) && (f.Namespaces == nil || slices.Contains(f.Namespaces, namespaceOf(m)))
+	}
+}
+
+// isOfTables reports whether a message of a stream is about one of the tables. A logical message is about none.
+func isOfTables(m sinks.Message, patterns []string) bool {
+	return m.Type != string(cdc.KindMessage) && slices.ContainsFunc(patterns, func(pattern string) bool {
+		matches, err := cdc.MatchTable(pattern, m.Subject)
+		return err == nil && matches // its pattern was looked at before
+	})
+}
+
+// namespaceOf reads the body of an entry of the log.
+func namespaceOf(m sinks.Message) string {
+	var entry struct {
+		Namespace string `json:"namespace"`
+	}
+	if err := json.Unmarshal(m.Body, &entry); err != nil {
+		panic(err) // the relay makes an error of it: such a message is neither delivered nor passed over in silence
+	}
+	return entry.Namespace
+}
