@@ -195,31 +195,31 @@ func (r *receiver) deliveredNow() int {
 	return r.delivered
 }
 
-// soakTransactions is in how many transactions a row of ten changes is written.
-const (
-	soakChanges      = 10
-	soakTransactions = 500
-)
+// soakChanges is how often each row changes.
+const soakChanges = 10
 
-// changeRows changes each row ten times, in transactions of some rows. It stops after as many as are allowed, until more are.
-func (h *harness) changeRows(ctx context.Context, rows, pause int, allowed *atomic.Int64) {
-	done := int64(0)
-	for range soakChanges {
-		for numbers := range slices.Chunk(rand.Perm(rows), rows*soakChanges/soakTransactions) {
-			for done >= allowed.Load() || rand.IntN(10) == 0 {
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
-			_, err := h.Pool.Exec(context.Background(), `UPDATE account SET plan = (plan::int + 1)::text WHERE number = ANY ($1)`, numbers)
-			if err != nil {
-				h.t.Errorf("writing the table: %v", err)
+// changeRows changes each row ten times, some rows after the other: if something is lost at a kill, it is the last change of some, and no later one makes up for
+// it. A share of the rows has to be allowed before it begins.
+func (h *harness) changeRows(ctx context.Context, rows, shares, pause int, allowed *atomic.Int64) {
+	began := int64(0)
+	for share := range slices.Chunk(rand.Perm(rows), (rows+shares-1)/shares) {
+		for began >= allowed.Load() {
+			select {
+			case <-ctx.Done():
 				return
+			case <-time.After(10 * time.Millisecond):
 			}
-			done++
-			time.Sleep(time.Duration(rand.IntN(pause)) * time.Millisecond)
+		}
+		began++
+		for numbers := range slices.Chunk(share, rows/50) {
+			for range soakChanges {
+				_, err := h.Pool.Exec(context.Background(), `UPDATE account SET plan = (plan::int + 1)::text WHERE number = ANY ($1)`, numbers)
+				if err != nil {
+					h.t.Errorf("writing the table: %v", err)
+					return
+				}
+				time.Sleep(time.Duration(rand.IntN(pause)) * time.Millisecond)
+			}
 		}
 	}
 }
@@ -256,20 +256,23 @@ func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 	})
 
 	var allowed atomic.Int64
-	allow := func(killed int) { allowed.Store(int64(soakTransactions * (killed + 1) / (kills + 1))) }
-	allow(0)
-	going.Go(func() { h.changeRows(ctx, rows, pause, &allowed) })
+	allowed.Store(1)
+	going.Go(func() { h.changeRows(ctx, rows, kills+1, pause, &allowed) })
 	for life := range kills {
 		outside.begin(life)
 		kill := h.startProgram(server.URL, life)
-		if life%2 == 0 { // it goes on where the last one was, which takes until that one is known to be dead
+		if life%2 == 0 { // it goes on where the last one was, which takes until that one is known to be dead, and dies while the next share is written
+			h.read(1)
 			least := rand.IntN(200)
 			until(t, func() bool { return outside.deliveredNow() > least }, "process", life, "delivers nothing")
-		} else {
+			allowed.Add(1)
 			time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond)
+			kill()
+			continue
 		}
+		time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond)
 		kill()
-		allow(life + 1)
+		allowed.Add(1)
 	}
 	outside.begin(kills)
 	kill := h.startProgram(server.URL, kills)
@@ -290,7 +293,7 @@ func TestSoakOfATableAndTheSinksOfItsLog(t *testing.T) {
 		faults += len(read.faults)
 		mu.Unlock()
 		over = unsynced == 0 && delivered >= entries && noted >= entries && seen >= entries
-		return fmt.Sprintf("%d transactions, %d rows to sync, %d entries, %d delivered, %d in the ledger, %d read", allowed.Load(), unsynced, entries, delivered, noted, seen), over || faults > 0
+		return fmt.Sprintf("%d shares, %d rows to sync, %d entries, %d delivered, %d in the ledger, %d read", allowed.Load(), unsynced, entries, delivered, noted, seen), over || faults > 0
 	})
 	kill()
 	cancel()

@@ -69,7 +69,7 @@ func (n *jetStream) empty(ctx context.Context, count int) error {
 	if err != nil {
 		return err
 	}
-	if info.State.Msgs != uint64(count) { //nolint:gosec // it is not negative
+	if info.State.Msgs != uint64(count) {
 		return fmt.Errorf("the stream has %d messages, and not %d", info.State.Msgs, count)
 	}
 	return n.stream.Purge(ctx)
