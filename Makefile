@@ -85,7 +85,7 @@ test-versions: ## Run the tests on Postgres 14 to 18 (VERSIONS), and say at the 
 	done; printf %s "$$results"; test -z "$$failed"
 
 .PHONY: soak
-soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 10 minutes in all
+soak: delta-temporal postgres ## Put faults in at random, against oracles: each soak for SOAK=2m, about 20 minutes in all
 	DELTA_SOAK=$(SOAK) go test -race -count=1 -p 1 -timeout 0 -run '^TestSoak' $(PACKAGES)
 
 .PHONY: fuzz

@@ -217,8 +217,12 @@ func (r *categoryRun[T]) flush(ctx context.Context) error {
 		}
 		changes = append(changes, delta.FeedChange{Refused: &delta.FeedRefusal{Err: err}})
 	}
-	for _, id := range r.page.ids {
-		change, err := r.fold(ctx, id)
+	folded, err := r.config.Entity.GetMany(ctx, r.page.ids)
+	if err != nil {
+		return fmt.Errorf("folding %d streams of category %s: %w", len(r.page.ids), r.category, err)
+	}
+	for i, id := range r.page.ids {
+		change, err := r.changeOf(id, folded[i])
 		if err != nil {
 			return err
 		}
@@ -248,19 +252,16 @@ func (s *categoryState) note(id string, isRefused bool) {
 	}
 }
 
-// fold returns the change that a stream makes of its object now; nil where the stream has no messages any more. An error is of the store. It is of the stream
-// only with ErrorStop, if that cannot be folded.
-func (r *categoryRun[T]) fold(ctx context.Context, id string) (*delta.FeedChange, error) {
-	object, version, err := r.config.Entity.Get(ctx, id)
-	_, nameErr := r.config.Entity.Stream(id)
-	var isGone bool
+// changeOf returns the change that a stream, as it was folded, makes of its object; nil where the stream has no messages any more. It fails with ErrorStop only, if
+// the stream cannot be folded.
+func (r *categoryRun[T]) changeOf(id string, folded messagedb.EntityResult[T]) (change *delta.FeedChange, err error) {
+	isGone := false
+	err = folded.Err
 	switch {
-	case err == nil && version == messagedb.NoStreamVersion:
+	case err == nil && folded.Version == messagedb.NoStreamVersion:
 		return nil, nil //nolint:nilnil // nothing is to be said
 	case err == nil:
-		isGone, err = r.judge(id, object)
-	case nameErr == nil && !errors.As(err, new(*messagedb.HandlerError)):
-		return nil, fmt.Errorf("folding stream %q of category %s: %w", id, r.category, err)
+		isGone, err = r.judge(id, folded.Value)
 	}
 	switch {
 	case err != nil && r.config.ErrorPolicy == ErrorStop:
@@ -270,7 +271,7 @@ func (r *categoryRun[T]) fold(ctx context.Context, id string) (*delta.FeedChange
 	case isGone:
 		return &delta.FeedChange{Gone: id}, nil
 	}
-	return &delta.FeedChange{Object: object}, nil
+	return &delta.FeedChange{Object: folded.Value}, nil
 }
 
 // describeFold names the message that cannot be folded, as briefly as refused objects are shown.

@@ -157,21 +157,33 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	if err := e.usable(); err != nil {
 		return none, 0, err
 	}
-	known, cached := e.cache.get(id)
-	if !cached {
-		if known, err = e.loadSnapshot(ctx, stream); err != nil {
-			return none, 0, err
-		}
+	known, err := e.known(ctx, id, stream)
+	if err != nil {
+		return none, 0, err
 	}
 	read, err := e.readOn(ctx, stream, known)
 	if err != nil {
 		return none, 0, err
 	}
+	value, version = e.keep(ctx, id, stream, read, known)
+	return value, version, nil
+}
+
+// known is what was read of a stream before: what is in the cache, or its newest snapshot.
+func (e *Entity[T]) known(ctx context.Context, id string, stream StreamName) (folded[T], error) {
+	if known, cached := e.cache.get(id); cached {
+		return known, nil
+	}
+	return e.loadSnapshot(ctx, stream)
+}
+
+// keep keeps what was read in place of what was known, and returns it as the caller's own.
+func (e *Entity[T]) keep(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
 	e.takeSnapshot(ctx, stream, &read)
 	if e.config.CacheSize > 0 {
 		e.cache.put(id, read, known)
 	}
-	return e.clone(read.value), read.version, nil
+	return e.clone(read.value), read.version
 }
 
 func (e *Entity[T]) usable() error {
@@ -206,9 +218,17 @@ func (e *Entity[T]) fresh() folded[T] {
 // errReplaced reports that a stream has another message where the last known one was.
 var errReplaced = errors.New("the stream was replaced")
 
+// begin is the position of the last message that is known: it is read again, to see that the stream is still the same.
+func (f folded[T]) begin() int64 { return max(f.version, 0) }
+
 // readOn folds what comes behind the known value, and begins anew where the stream is not the one that the value was made of.
 func (e *Entity[T]) readOn(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
 	read, err := e.foldFrom(ctx, stream, known)
+	return e.unlessReplaced(ctx, stream, known, read, err)
+}
+
+// unlessReplaced is what was read, or if that failed because the stream is another one, what it is from its beginning.
+func (e *Entity[T]) unlessReplaced(ctx context.Context, stream StreamName, known, read folded[T], err error) (folded[T], error) {
 	if !errors.Is(err, errReplaced) {
 		return read, err
 	}
@@ -217,19 +237,22 @@ func (e *Entity[T]) readOn(ctx context.Context, stream StreamName, known folded[
 	return e.foldFrom(ctx, stream, e.fresh())
 }
 
-// foldFrom reads the stream from the last message that is known, inclusively, to see that it is still the same.
+// foldFrom reads the stream from the last message that is known, and folds what comes behind it.
 func (e *Entity[T]) foldFrom(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
-	result := known
-	shared := true // the value may be in the cache
-	from := max(known.version, 0)
-	for first := true; ; first = false {
-		messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: from, BatchSize: e.config.BatchSize})
-		if err != nil {
-			return known, err
-		}
-		if first && !known.isContinuedBy(messages) {
-			return known, errReplaced
-		}
+	messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: known.begin(), BatchSize: e.config.BatchSize})
+	if err != nil {
+		return known, err
+	}
+	return e.foldRead(ctx, stream, known, messages, e.config.BatchSize)
+}
+
+// foldRead folds messages that were read from the last known one on, so many at most, and reads on where there may be more.
+func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folded[T], messages []*Message, size int) (folded[T], error) {
+	if !known.isContinuedBy(messages) {
+		return known, errReplaced
+	}
+	result, shared := known, true // the value may be in the cache
+	for {
 		for _, m := range messages {
 			if m.Position <= known.version {
 				continue
@@ -242,10 +265,15 @@ func (e *Entity[T]) foldFrom(ctx context.Context, stream StreamName, known folde
 			}
 			result.version, result.last = m.Position, m.ID
 		}
-		if len(messages) < e.config.BatchSize {
+		if len(messages) < size {
 			return result, nil
 		}
-		from = messages[len(messages)-1].Position + 1
+		size = e.config.BatchSize
+		var err error
+		messages, err = e.store.ReadStream(ctx, stream, StreamOptions{From: messages[len(messages)-1].Position + 1, BatchSize: size})
+		if err != nil {
+			return known, err
+		}
 	}
 }
 

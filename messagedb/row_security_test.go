@@ -35,6 +35,7 @@ func allCalls(t *testing.T, c *messagedb.Client) map[string]func() error {
 			return err
 		},
 		"ReadStream":           func() error { _, err := c.ReadStream(ctx, "a-1", messagedb.StreamOptions{}); return err },
+		"ReadStreams":          func() error { _, err := c.ReadStreams(ctx, []messagedb.StreamPlace{{Stream: "a-1"}}, 0); return err },
 		"ReadCategory":         func() error { _, err := c.ReadCategory(ctx, "a", messagedb.CategoryOptions{}); return err },
 		"LastMessage":          func() error { _, err := c.LastMessage(ctx, "a-1", ""); return err },
 		"StreamVersion":        func() error { _, err := c.StreamVersion(ctx, "a-1"); return err },

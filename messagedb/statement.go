@@ -25,7 +25,7 @@ import (
 type statements struct {
 	write, writeNotify, writeMany, writeManyNotify string
 	find                                           string
-	readStream, readCategory, last                 string
+	readStream, readStreams, readCategory, last    string
 	version, storeVersion                          string
 	id, cardinalID, category, isCategory, hash     string
 	lock                                           string
@@ -48,6 +48,7 @@ func newStatements(schema, channel string, inTx bool) statements {
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
 		readStream:   s.rows("get_stream_messages", ", $2::bigint, $3::bigint, $4::varchar"),
+		readStreams:  s.readStreams(),
 		readCategory: s.rows("get_category_messages", ", $2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
 		last:         s.rows("get_last_stream_message", ", $2::varchar"),
 		version:      s.scalar("stream_version", "", ""),
@@ -141,6 +142,15 @@ FROM p, LATERAL %s.%s(%s%s) m
 UNION ALL
 SELECT %s, NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
 		before, columns, s.schema, function, s.first("p.was"), arguments, restore("p.was"))
+}
+
+// readStreams reads several streams. It reads the table itself: get_stream_messages would run a statement of its own for each stream, planned anew. The
+// condition is in an argument, where it is evaluated in any case.
+func (s statementBuilder) readStreams() string {
+	return fmt.Sprintf(`SELECT m.id::varchar, m.stream_name::varchar, m.type::varchar, m.position, m.global_position, m.data::varchar, m.metadata::varchar, m.time
+FROM unnest(CASE WHEN %[2]s THEN $1::text[] END, $2::bigint[]) WITH ORDINALITY AS s (stream_name, first, place),
+	LATERAL (SELECT * FROM %[1]s.messages e WHERE e.stream_name = s.stream_name AND e.position >= s.first ORDER BY e.position LIMIT $3) m
+ORDER BY s.place, m.position`, s.schema, s.unfiltered)
 }
 
 // lag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.

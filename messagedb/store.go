@@ -11,6 +11,8 @@ type Store interface {
 	WriteMessage(ctx context.Context, stream StreamName, message ProposedMessage, expected int64, opts ...WriteOption) (position int64, err error)
 	// ReadStream reads one batch of a stream: see [Client.ReadStream].
 	ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error)
+	// ReadStreams reads one batch of each of several streams: see [Client.ReadStreams].
+	ReadStreams(ctx context.Context, places []StreamPlace, batchSize int) ([]*Message, error)
 	// ReadCategory reads one batch of a category: see [Client.ReadCategory].
 	ReadCategory(ctx context.Context, category string, options CategoryOptions) ([]*Message, error)
 	// LastMessage reads the last message of a stream: see [Client.LastMessage].

@@ -331,7 +331,13 @@ func randomCall(r *rand.Rand) func(ctx context.Context, s messagedb.Store) any {
 		Error    string
 		Messages []string
 	}
-	switch r.IntN(6) {
+	switch r.IntN(7) {
+	case 3:
+		places := []messagedb.StreamPlace{{Stream: stream, From: from}, {Stream: "a-0+1", From: 1}, {Stream: "a-1+0"}}
+		return func(ctx context.Context, s messagedb.Store) any {
+			read, err := s.ReadStreams(ctx, places, size)
+			return answer{Error: told(err), Messages: allShown(read)}
+		}
 	case 0:
 		options := messagedb.StreamOptions{From: from, BatchSize: size}
 		return func(ctx context.Context, s messagedb.Store) any {

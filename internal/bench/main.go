@@ -54,6 +54,8 @@ var benchmarks = []benchmark{
 	{"latency", latencyFigures},
 	{"load", loadFigures},
 	{"cdc", cdcFigures},
+	{"sources", sourceFigures},
+	{"nats", natsFigures},
 }
 
 func main() {

@@ -24,6 +24,7 @@ import (
 const (
 	besideRiverName = "in batches, beside River's raw jobs"
 	besideDBOSName  = "single informs, beside DBOS"
+	besideNATSName  = "log of changes to NATS, beside its client"
 	// The cost of telemetry has Delta on both sides.
 	telemetryInformName  = "Inform with telemetry, beside without"
 	telemetryBatchesName = "in batches with telemetry, beside without"
@@ -195,6 +196,28 @@ func riverFigures(ctx context.Context, b *bench) ([]figure, error) {
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against as "+
 			"many jobs with the same objects, inserted and worked (Work does nothing) on the same Postgres by River", count, batchSize),
 	}, count, s, s.sync)
+}
+
+// natsFigures compares what the log of changes delivers to NATS with what its client alone publishes.
+func natsFigures(ctx context.Context, b *bench) (_ []figure, err error) {
+	log, err := b.startPeer(ctx, "log")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, log.stop()) }()
+	alone, err := b.startPeer(ctx, "nats")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, alone.stop()) }()
+	count := b.scaled(50_000)
+	f := figure{
+		Name: besideNATSName, Unit: "/s", AtLeast: 0.6,
+		What: fmt.Sprintf("%d entries of the log of changes, %s, against nats.go %s, which publishes as many with the same content and headers: %s", count,
+			log.hello.Settings, alone.hello.Version, alone.hello.Settings),
+	}
+	f, err = compare(ctx, b.rounds, 1, f, log.side(countedBy(count)), alone.side(countedBy(count)))
+	return []figure{f}, err
 }
 
 // dbosFigures compares single informs, with default settings, with durable workflows of DBOS.

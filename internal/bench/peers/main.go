@@ -1,4 +1,4 @@
-// Command peers runs what Delta is compared with on the same Postgres: River and DBOS. `make bench` builds it, gives it an empty
+// Command peers runs what Delta is compared with on the same Postgres: River and DBOS, and what needs their like of dependencies: NATS, alone and as a sink. `make bench` builds it, gives it an empty
 // database, and sends it an order for each turn; see package protocol. Between turns a peer has no client running, so it is no load on
 // Delta's turns.
 package main
@@ -44,11 +44,13 @@ var starts = map[string]struct {
 }{
 	"river": {"github.com/riverqueue/river", startRiver},
 	"dbos":  {"github.com/dbos-inc/dbos-transact-golang", startDBOS},
+	"nats":  {"github.com/nats-io/nats.go", startNATS},
+	"log":   {"github.com/chariot-giving/delta", startLog},
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.peer, "peer", "", "river or dbos")
+	flag.StringVar(&o.peer, "peer", "", "river, dbos, nats, or log for the log of changes as a source of NATS")
 	flag.StringVar(&o.databaseURL, "database-url", "", "an empty database for it")
 	flag.IntVar(&o.connections, "connections", 16, "connections to Postgres that it may have")
 	flag.Parse()
@@ -61,10 +63,10 @@ func main() {
 }
 
 // run answers orders until there are no more.
-func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) error {
+func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) (err error) {
 	of, known := starts[o.peer]
 	if !known {
-		return fmt.Errorf("-peer %q: it must be river or dbos", o.peer)
+		return fmt.Errorf("-peer %q: it must be river, dbos, nats or log", o.peer)
 	}
 	config, err := pgxpool.ParseConfig(o.databaseURL)
 	if err != nil {
@@ -80,6 +82,10 @@ func run(ctx context.Context, o options, orders io.Reader, answers io.Writer) er
 	p, err := of.start(ctx, o, pool, logger)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.peer, err)
+	}
+
+	if c, closes := p.(io.Closer); closes {
+		defer func() { err = errors.Join(err, c.Close()) }()
 	}
 
 	lines := json.NewEncoder(answers)

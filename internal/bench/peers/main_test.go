@@ -22,6 +22,8 @@ func TestPeersAnswerOrders(t *testing.T) {
 	t.Parallel()
 	for name, left := range map[string]string{
 		"river": "SELECT count(*) FROM river_job",
+		"nats":  "SELECT 0",
+		"log":   "SELECT count(*) FROM delta_change",
 		"dbos":  "SELECT (SELECT count(*) FROM dbos.workflow_status) + (SELECT count(*) FROM dbos.operation_outputs)",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -79,7 +81,7 @@ func TestATurnThatFailsIsAnswered(t *testing.T) {
 
 func TestFlagsAreChecked(t *testing.T) {
 	t.Parallel()
-	require.ErrorContains(t, run(t.Context(), options{peer: "x"}, nil, nil), `-peer "x": it must be river or dbos`)
+	require.ErrorContains(t, run(t.Context(), options{peer: "x"}, nil, nil), `-peer "x": it must be river, dbos, nats or log`)
 	require.ErrorContains(t, run(t.Context(), options{peer: "river", databaseURL: "postgres://%"}, nil, nil), "-database-url")
 }
 

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/bridge"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/stack"
+)
+
+// acts are what the shop does, one after the other. It knows nothing of the provider.
+var acts = []struct{ says, sql string }{
+	{"three customers sign up", `INSERT INTO customer VALUES ('ann', 'ann@example.com', 'free'), ('bob', 'bob@example.com', 'free'), ('eve', 'eve@example.com', 'team')`},
+	{"ann buys a plan, and eve leaves", `WITH bought AS (UPDATE customer SET plan = 'team' WHERE id = 'ann') DELETE FROM customer WHERE id = 'eve'`},
+	{"a hundred more at once", `INSERT INTO customer SELECT 'user-' || x, 'user-' || x || '@example.com', 'free' FROM generate_series(1, 100) x ON CONFLICT DO NOTHING`},
+	{"all of these leave", `DELETE FROM customer WHERE id LIKE 'user-%'`},
+}
+
+const (
+	// demoQuota is how many calls the provider of the demonstration takes, before it rests for demoPause.
+	demoQuota = 25
+	demoPause = time.Second
+	// stopPatience is how long the servers have to stop.
+	stopPatience = 20 * time.Second
+)
+
+// demonstrate brings Postgres, Temporal and a provider, writes the table, and shows that the provider follows. It keeps nothing. With DEMO_ONCE=1 it ends
+// after that, and otherwise it goes on until ctx ends: the table may be written by hand.
+func demonstrate(ctx context.Context, out io.Writer) (err error) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
+	for _, name := range []string{"DELTA_DATABASE_URL", "TEMPORAL_ADDRESS"} { // what they name may be somebody's
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	say("Starting Postgres and Temporal…")
+	servers, err := stack.Start(ctx, stack.Options{Ephemeral: true, Progress: func(message string) { say("  %s", message) }})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stopping, cancel := context.WithTimeout(context.Background(), stopPatience)
+		defer cancel()
+		err = errors.Join(err, servers.Stop(stopping))
+	}()
+	pool, err := pgxpool.New(ctx, servers.DatabaseURL)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if _, err := pool.Exec(ctx, schema); err != nil {
+		return err
+	}
+	options, err := servers.ClientOptions()
+	if err != nil {
+		return err
+	}
+	logger := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	options.Logger = delta.TemporalLogger(logger)
+	temporal, err := client.DialContext(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+
+	outside := newFakeProvider(demoQuota, demoPause)
+	address, closeProvider, err := serve(ctx, outside)
+	if err != nil {
+		return err
+	}
+	defer closeProvider()
+	following, stop := context.WithCancel(ctx)
+	followed := make(chan error, 1)
+	go func() {
+		followed <- follow(following, pool, bridge.TableConfig[customer]{Table: "customer"}, address, delta.Config{Temporal: temporal, Logger: logger})
+	}()
+	d := demonstration{pool: pool, outside: outside, followed: followed, say: say}
+	err = d.play(ctx)
+	if err == nil && os.Getenv("DEMO_ONCE") == "" {
+		say("\nWrite the table yourself, and look at the provider:\n  psql %q\n  curl %s/customers\nCtrl-C ends.", servers.DatabaseURL, address)
+		select {
+		case <-ctx.Done():
+		case err = <-followed:
+			followed <- nil
+		}
+	}
+	stop()
+	err = errors.Join(err, <-followed)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // Ctrl-C is how it ends
+	}
+	return err
+}
+
+// serve serves the provider on any port.
+func serve(ctx context.Context, provider *fakeProvider) (address string, stop func(), err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	server := &http.Server{Handler: provider, ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	return "http://" + listener.Addr().String(), func() { _ = server.Close() }, nil
+}
+
+// demonstration is the shop, and who looks at the provider.
+type demonstration struct {
+	pool     *pgxpool.Pool
+	outside  *fakeProvider
+	followed chan error
+	say      func(format string, args ...any)
+}
+
+// play does one act after the other, and waits each time until the provider has what the table has.
+func (d *demonstration) play(ctx context.Context) error {
+	for _, act := range acts {
+		d.say("\n%s:\n  %s", act.says, act.sql)
+		before := d.outside.refused()
+		if _, err := d.pool.Exec(ctx, act.sql); err != nil {
+			return err
+		}
+		began := time.Now()
+		customers, err := d.awaitEqual(ctx)
+		if err != nil {
+			return err
+		}
+		d.say("the provider has what the table has: %d customers, %s later; it has refused %d calls, since they were too many", customers,
+			time.Since(began).Round(time.Millisecond), d.outside.refused()-before)
+	}
+	return nil
+}
+
+// awaitEqual waits until the provider has what the table has.
+func (d *demonstration) awaitEqual(ctx context.Context) (customers int, err error) {
+	for {
+		want, err := tableOf(ctx, d.pool)
+		if err != nil {
+			return 0, err
+		}
+		if maps.Equal(want, d.outside.all()) {
+			return len(want), nil
+		}
+		select {
+		case err := <-d.followed:
+			d.followed <- nil
+			return 0, err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// tableOf are the customers of the table.
+func tableOf(ctx context.Context, pool *pgxpool.Pool) (map[string]customer, error) {
+	rows, err := pool.Query(ctx, "SELECT id, email, plan FROM customer")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]customer{}
+	var c customer
+	_, err = pgx.ForEachRow(rows, []any{&c.CustomerID, &c.Email, &c.Plan}, func() error { all[c.CustomerID] = c; return nil })
+	return all, err
+}
