@@ -54,9 +54,14 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 		delta.DroppedMeasurement{What: "events", Count: 1},
 		delta.ClientMeasurement{Parts: []delta.PartMeasurement{{Part: delta.HealthWorker, Kind: kind}}, Slots: map[string]int{kind: 1}},
 		delta.DatabaseMeasurement{
-			Due:    []delta.DueMeasurement{{Kind: kind}},
-			States: []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
-			Passes: []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
+			Due:     []delta.DueMeasurement{{Kind: kind}},
+			States:  []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
+			Passes:  []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
+			Refused: []delta.RefusedMeasurement{{Kind: kind, Count: 1}},
+			Sources: []delta.SourceMeasurement{{
+				Kind: kind, Name: "table public.account", Phase: delta.SourceFollowing, Lag: new(time.Duration), BehindBytes: new(int64), BehindMessages: new(int64),
+			}},
+			Consumers: []delta.ChangeConsumerMeasurement{{Name: "bills"}},
 		},
 	} {
 		telemetry.Record(ctx, measurement)
