@@ -26,8 +26,10 @@ type Feed struct {
 	position string
 	// known reports that the kind may have refused objects.
 	known bool
-	// writing reports that a page is being written, which holds the row of the source.
-	writing atomic.Bool
+	// writing is since when a page is being written, which holds the row of the source, in nanoseconds since 1970; 0 where none is.
+	writing atomic.Int64
+	// reported is how the source stands, as it has said last.
+	reported atomic.Pointer[sourceReport]
 	// listing is the complete listing that the source makes; nil for none.
 	listing *pass
 }
@@ -55,8 +57,8 @@ const feedTries = 10
 
 // Write writes a page in one transaction, with the position. Nothing of it is written if another run of the source has begun.
 func (f *Feed) Write(ctx context.Context, page FeedPage) error {
-	f.writing.Store(true)
-	defer f.writing.Store(false)
+	f.writing.Store(time.Now().UnixNano())
+	defer f.writing.Store(0)
 	var w writtenPage
 	err := error(nil)
 	pauses := newLockedPauses()
@@ -85,11 +87,17 @@ type writtenPage struct {
 	live, listed []*deltatype.ObjectInformResult
 	refused      []Listed
 	deleted      []db.Resource
+	// unkept counts refused objects whose JSON is not kept, unnoted those of them that are not noted either, because there are too many of the kind.
+	unkept, unnoted int
 }
 
 func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	f, q := w.feed, db.New()
-	params := db.AdvanceSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, IdleTimeout: strconv.FormatInt(SourceSilence.Milliseconds(), 10)}
+	r := f.reported.Load()
+	params := db.AdvanceSourceParams{
+		Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, IdleTimeout: strconv.FormatInt(SourceSilence.Milliseconds(), 10),
+		Phase: r.Phase, PhaseAt: r.since, Reason: r.Reason, CaughtUpAt: r.caughtUpAt, BehindBytes: r.BehindBytes, BehindMessages: r.BehindMessages,
+	}
 	if w.page.Position != "" {
 		params.Position = &w.page.Position
 	}
@@ -216,9 +224,12 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(named), err)
 		}
 	}
-	if _, err := q.RecordRefused(ctx, tx, params); err != nil {
+	recorded, err := q.RecordRefused(ctx, tx, params)
+	if err != nil {
 		return fmt.Errorf("keeping %d refused objects: %w", len(w.refused), err)
 	}
+	refused := countDistinct(params.ObjectIds)
+	w.unkept, w.unnoted = refused-int(recorded.Kept), refused-int(recorded.Noted)
 	return nil
 }
 
@@ -270,9 +281,14 @@ func (w *writtenPage) report(ctx context.Context) error {
 				"error", shorten.Error(w.refused[i].Err, maxShownError))
 		}
 	}
+	if w.unnoted > 0 {
+		a.Logger.Warn("a source names more objects that cannot be taken than are noted: they are taken when they change, or are listed again", "kind", w.feed.in.Kind,
+			"source", w.feed.in.Name, "not_noted", w.unnoted, "noted_at_most", maxRefused)
+	}
 	if p == nil {
 		return nil
 	}
+	p.progress.Unkept += w.unkept
 	p.progress.Listed += len(w.listed) + len(w.refused)
 	p.progress.Scheduled += scheduled
 	p.progress.Refused += len(w.refused)

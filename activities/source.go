@@ -96,6 +96,7 @@ func (a *Activities) claimSource(ctx context.Context, in SourceInput) (feed *Fee
 		return nil, 0, err
 	}
 	feed = &Feed{activities: a, in: in, epoch: claimed.Epoch}
+	feed.reported.Store(&sourceReport{SourceReport: SourceReport{Phase: SourceRunning}, since: time.Now(), caughtUpAt: claimed.CaughtUpAt})
 	if claimed.Position != nil {
 		feed.position = *claimed.Position
 	}
@@ -116,6 +117,7 @@ func describeRunner() string {
 func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.CancelCauseFunc) {
 	beats := time.NewTicker(SourceBeat)
 	defer beats.Stop()
+	var waits lockWait
 	for heard := time.Now(); ; {
 		select {
 		case <-ctx.Done():
@@ -129,6 +131,7 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 		switch err := f.renew(ctx); {
 		case err == nil:
 			heard = asked
+			f.nameBlockers(ctx, &waits)
 		case errors.Is(err, errSourceTaken):
 			end(err)
 			return
@@ -144,11 +147,15 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 func (f *Feed) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if f.writing.Load() {
+	if f.writing.Load() != 0 {
 		_, err := f.activities.Pool.Exec(ctx, "SELECT 1")
 		return err
 	}
-	renewed, err := db.New().RenewSource(ctx, f.activities.Pool, db.RenewSourceParams{Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, WellAfter: sourceWell})
+	r := f.reported.Load()
+	renewed, err := db.New().RenewSource(ctx, f.activities.Pool, db.RenewSourceParams{
+		Kind: f.in.Kind, Name: f.in.Name, Epoch: f.epoch, WellAfter: sourceWell,
+		Phase: r.Phase, PhaseAt: r.since, Reason: r.Reason, CaughtUpAt: r.caughtUpAt, BehindBytes: r.BehindBytes, BehindMessages: r.BehindMessages,
+	})
 	if err == nil && renewed == 0 {
 		return errSourceTaken
 	}

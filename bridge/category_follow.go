@@ -39,6 +39,13 @@ type categoryRun[T delta.Object] struct {
 	log      *slog.Logger
 	state    categoryState
 	page     categoryPage
+
+	// isReading reports that messages are read which were there when the run began, and reason says why. behind is how many messages were before it at counted.
+	began     time.Time
+	isReading bool
+	reason    string
+	behind    *int64
+	counted   time.Time
 }
 
 // categoryPage has the streams of messages that were read, and are not written.
@@ -83,10 +90,11 @@ func (p *categoryPage) isEmpty() bool { return p.messages == 0 && len(p.ids) == 
 
 // open reads where the category stands, and has it read again from the beginning where that is needed.
 func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*categoryRun[T], error) {
-	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger()}
+	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger(), began: time.Now()}
 	position := feed.Position()
 	if position == "" {
 		r.state.Version = s.config.Version
+		r.isReading, r.reason = true, "it was not read yet"
 		return r, nil
 	}
 	if err := json.Unmarshal([]byte(position), &r.state); err != nil {
@@ -104,6 +112,7 @@ func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*catego
 // restart begins again at the first message.
 func (r *categoryRun[T]) restart(ctx context.Context, why string) error {
 	r.log.Warn("bridge: the category is read again from its first message", "category", r.category, "because", why)
+	r.isReading, r.reason = true, why
 	r.page, r.state = categoryPage{}, categoryState{Version: r.config.Version, ListedTo: max(r.state.Position, r.state.ListedTo)}
 	return r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()})
 }
@@ -158,7 +167,9 @@ func (r *categoryRun[T]) follow(ctx context.Context) error {
 
 // takeMessages takes what comes.
 func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *messagedb.Subscription, messages <-chan *messagedb.Message, failed <-chan error) error {
+	r.report(time.Time{})
 	for {
+		asked := time.Now()
 		wait := defaultCheckInterval
 		if !r.page.isEmpty() {
 			wait = pageLinger
@@ -166,6 +177,12 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 		timer, isDue := time.NewTimer(wait), false
 		select {
 		case m := <-messages:
+			if m.Time.After(r.began) {
+				r.isReading, r.reason = false, "" // all that was there before has come
+			}
+			if r.page.isEmpty() {
+				r.report(m.Time)
+			}
 			r.page.put(m, m.GlobalPosition > r.state.ListedTo)
 			isDue = r.page.messages >= r.config.BatchSize || time.Since(r.page.began) >= pageAge
 		case <-timer.C:
@@ -184,9 +201,43 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 		if !isDue {
 			continue
 		}
+		isIdle := r.page.isEmpty()
 		if err := r.flush(ctx); err != nil {
 			return err
 		}
+		if isIdle {
+			r.isReading, r.reason = false, ""
+			r.report(asked)
+		}
+		r.count(ctx, isIdle)
+	}
+}
+
+// report says how the category stands. caughtUpTo is until when all messages were written.
+func (r *categoryRun[T]) report(caughtUpTo time.Time) {
+	r.feed.Report(delta.FeedReport{IsReading: r.isReading, Reason: r.reason, CaughtUpTo: caughtUpTo, BehindMessages: r.behind})
+}
+
+const (
+	// countEvery is how often messages are counted that are before a category which is behind, since that costs the more the more they are. countTimeout bounds it.
+	countEvery   = 15 * time.Second
+	countTimeout = 3 * time.Second
+)
+
+// count counts what is before the category. It is not known where that takes too long.
+func (r *categoryRun[T]) count(ctx context.Context, isIdle bool) {
+	if isIdle {
+		r.behind = new(int64)
+		return
+	}
+	if time.Since(r.counted) < countEvery {
+		return
+	}
+	r.counted, r.behind = time.Now(), nil
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	if lag, err := r.config.Client.CategoryLag(ctx, r.category, r.state.Position, nil); err == nil {
+		r.behind = &lag.Messages
 	}
 }
 

@@ -194,10 +194,14 @@ func TestMessagesFoldIntoObjects(t *testing.T) {
 	require.EqualValues(t, 1, h.row(c, "purse", "bob+eur").Generation)
 	until(t, func() bool { return h.categoryPosition() == h.lastPosition() }, "the position is that of the last message")
 
-	sources, err := c.Sources(t.Context())
-	require.NoError(t, err)
-	require.Len(t, sources, 1)
-	require.Equal(t, "category purse", sources[0].Name)
+	until(t, func() bool {
+		sources, err := c.Sources(t.Context())
+		require.NoError(t, err)
+		require.Len(t, sources, 1)
+		require.Equal(t, "category purse", sources[0].Name)
+		behind := sources[0].BehindMessages
+		return sources[0].Phase == delta.SourceFollowing && behind != nil && *behind == 0
+	}, "the source does not say that it has caught up")
 }
 
 // What cannot be folded is refused by itself, also across takeovers, until a program can fold it.

@@ -33,22 +33,33 @@ func (r *tableRun[T]) follow(ctx context.Context) error {
 		return err
 	}
 	if why != "" {
+		if r.lost != "" {
+			why = r.lost
+		}
 		if err := r.read(ctx, why); err != nil {
 			return err
 		}
 	}
+	r.report(time.Time{})
 	return r.takeChanges(ctx)
 }
 
 // takeChanges takes what comes.
 func (r *tableRun[T]) takeChanges(ctx context.Context) error {
 	for checked := time.Now(); ; {
+		asked := time.Now()
 		t, err := r.next(ctx)
 		if err == nil && t != nil {
+			if len(r.page.changes) == 0 {
+				r.report(t.CommitTime)
+			}
 			err = r.take(ctx, t)
 		}
 		if err == nil && (t == nil || r.isDue()) {
 			err = r.flush(ctx)
+		}
+		if err == nil && t == nil {
+			r.report(asked)
 		}
 		if err == nil && time.Since(checked) >= r.config.CheckInterval {
 			checked = time.Now()
@@ -162,8 +173,18 @@ func (r *tableRun[T]) read(ctx context.Context, why string) error {
 		r.feed.AbortListing(ctx, err)
 		return err
 	}
-	r.isReading, r.unnamed = true, 0
+	r.isReading, r.unnamed, r.reason = true, 0, why
+	r.report(time.Time{})
 	return nil
+}
+
+// report says how the table stands. caughtUpTo is until when all changes were written; while the table is read as a whole, it is not.
+func (r *tableRun[T]) report(caughtUpTo time.Time) {
+	report := delta.FeedReport{CaughtUpTo: caughtUpTo, BehindBytes: r.behind}
+	if r.isReading {
+		report = delta.FeedReport{IsReading: true, Reason: r.reason, BehindBytes: r.behind}
+	}
+	r.feed.Report(report)
 }
 
 // endReading ends a listing whose rows have all come, and deletes what is not there.
@@ -185,7 +206,7 @@ func (r *tableRun[T]) endReading(ctx context.Context) error {
 	if err := r.flush(ctx); err != nil {
 		return err
 	}
-	r.isReading = false
+	r.isReading, r.lost = false, ""
 	if r.unnamed > 0 {
 		// Their resources would be taken for ones that are gone.
 		err := fmt.Errorf("%d times a row cannot be mapped, and its key does not say which object it is: nothing is deleted", r.unnamed)
@@ -231,6 +252,9 @@ func (r *tableRun[T]) check(ctx context.Context) error {
 		}
 		return fmt.Errorf("table %s.%s is no longer in publication %q: it was dropped, renamed, or taken out", r.config.Schema, r.config.Table, r.config.Publication)
 	}
+	if r.behind, err = r.measure(ctx); err != nil {
+		return err
+	}
 	shape, err := r.describe(ctx)
 	if err != nil {
 		return err
@@ -251,4 +275,16 @@ func (r *tableRun[T]) checkPublished(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	return r.isPublished(ctx)
+}
+
+// measure says how much of the log is before what the slot has confirmed; nil where the slot is gone, which the stream notices.
+func (r *tableRun[T]) measure(ctx context.Context) (bytes *int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	err = r.conn.QueryRow(ctx, `SELECT max(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+		confirmed_flush_lsn))::bigint FROM pg_replication_slots WHERE slot_name = $1`, r.config.Slot).Scan(&bytes)
+	if err != nil {
+		return nil, fmt.Errorf("measuring slot %q: %w", r.config.Slot, err)
+	}
+	return bytes, nil
 }

@@ -55,6 +55,10 @@ type tableRun[T delta.Object] struct {
 	page  page
 	// end is that of the last transaction of which all is in the page, or was written; acknowledged what the stream was told.
 	end, acknowledged cdc.LSN
+
+	// reason is why the table is read as a whole, lost why the slot had to be made anew, and behind how much of the log is before the slot; nil where that is not known.
+	reason, lost string
+	behind       *int64
 }
 
 // open connects to the table's database.
@@ -157,6 +161,7 @@ func (r *tableRun[T]) prepare(ctx context.Context) (why string, err error) {
 	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()}); err != nil {
 		return "", err
 	}
+	r.feed.Report(delta.FeedReport{IsReading: true, Reason: "its slot is made, for which Postgres waits until all transactions that write have ended"})
 	if _, err := cdc.CreateSlot(ctx, r.conn, r.config.Slot, cdc.SlotOptions{}); err != nil && !errors.Is(err, cdc.ErrExists) {
 		return "", err
 	}
@@ -287,7 +292,8 @@ func (r *tableRun[T]) resync(ctx context.Context, why error) error {
 		r.stream = nil
 	}
 	r.abandonReading(ctx, why)
-	r.end, r.acknowledged = 0, 0
+	r.lost = "changes were lost: " + why.Error()
+	r.end, r.acknowledged, r.behind = 0, 0, nil
 	r.state = tableState{}
 	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()}); err != nil {
 		return err

@@ -32,8 +32,8 @@ func ResourcesOf[R interface{ ResourceOf() Resource }](rows []R, err error) ([]R
 	return all, nil
 }
 
-// OldestTransaction is the transaction of the server that has had its id for longest.
-type OldestTransaction struct {
+// OpenTransaction is a transaction of the server that has not ended. What the role may not see of it is empty.
+type OpenTransaction struct {
 	PID                                int
 	Prepared                           string
 	Database, User, Application, State string
@@ -51,8 +51,8 @@ const findOldestTransaction = `SELECT o.pid, o.prepared, o.database, o.role, o.a
 ORDER BY pg_catalog.age(o.xid) DESC LIMIT 1`
 
 // FindOldestTransaction returns the transaction that has had its id for longest, nil where there is none that the role may see. sqlc does not know the views.
-func (q *Queries) FindOldestTransaction(ctx context.Context, db DBTX) (*OldestTransaction, error) {
-	var o OldestTransaction
+func (q *Queries) FindOldestTransaction(ctx context.Context, db DBTX) (*OpenTransaction, error) {
+	var o OpenTransaction
 	err := db.QueryRow(ctx, findOldestTransaction).Scan(&o.PID, &o.Prepared, &o.Database, &o.User, &o.Application, &o.State, &o.Age)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // it is no error that there is none

@@ -160,7 +160,7 @@ func (q *Queries) ForgetOtherGroups(ctx context.Context, db DBTX, arg ForgetOthe
 
 const heldChanges = `-- name: HeldChanges :one
 SELECT (SELECT count(*) FROM (
-        SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) LIMIT $1::integer
+        SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT $1::integer
     ) u)::bigint AS held,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT 1
@@ -172,7 +172,8 @@ type HeldChangesRow struct {
 	Lag  time.Duration
 }
 
-// The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first.
+// The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
+// counted in order, as those of consumers are.
 func (q *Queries) HeldChanges(ctx context.Context, db DBTX, most int32) (HeldChangesRow, error) {
 	row := db.QueryRow(ctx, heldChanges, most)
 	var i HeldChangesRow
@@ -185,7 +186,7 @@ SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.
     coalesce(o.claimed_until > clock_timestamp(), FALSE)::boolean AS running, i.change_epoch,
     coalesce((i.changes_removed_xid, i.changes_removed_id) > (o.order_xid, o.id), FALSE)::boolean AS removed,
     (SELECT count(*) FROM (
-        SELECT FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) LIMIT $1::integer
+        SELECT FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT $1::integer
     ) u)::bigint AS behind,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT 1
@@ -210,7 +211,8 @@ type ListChangeConsumersRow struct {
 	Lag         time.Duration
 }
 
-// How far each consumer has come. Counting what is after its position ends at a bound.
+// How far each consumer has come. Counting what is after its position ends at a bound. It is in order, so that it takes the index: a LIMIT alone would have a
+// table that was never analyzed be read as a whole for a consumer that has nothing before it.
 func (q *Queries) ListChangeConsumers(ctx context.Context, db DBTX, most int32) ([]ListChangeConsumersRow, error) {
 	rows, err := db.Query(ctx, listChangeConsumers, most)
 	if err != nil {

@@ -171,17 +171,23 @@ type Shard struct {
 }
 
 type Source struct {
-	Kind      string
-	Name      string
-	Epoch     int64
-	Position  *string
-	Runner    string
-	StartedAt time.Time
-	SeenAt    time.Time
-	WrittenAt *time.Time
-	Failures  int32
-	FailedAt  *time.Time
-	Error     *string
+	Kind           string
+	Name           string
+	Epoch          int64
+	Position       *string
+	Runner         string
+	StartedAt      time.Time
+	SeenAt         time.Time
+	WrittenAt      *time.Time
+	Failures       int32
+	FailedAt       *time.Time
+	Error          *string
+	Phase          string
+	PhaseAt        time.Time
+	Reason         string
+	CaughtUpAt     *time.Time
+	BehindBytes    *int64
+	BehindMessages *int64
 }
 
 type Withheld struct {

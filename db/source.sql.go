@@ -7,22 +7,30 @@ package db
 
 import (
 	"context"
-
 	"time"
 )
 
 const advanceSource = `-- name: AdvanceSource :one
-UPDATE delta_source SET seen_at = now(), written_at = now(), position = coalesce($1, position)
-WHERE kind = $2 AND name = $3 AND epoch = $4
-RETURNING set_config('idle_in_transaction_session_timeout', $5, TRUE)
+UPDATE delta_source
+SET seen_at = now(), written_at = now(), position = coalesce($1, position),
+    phase = $2, phase_at = $3, reason = $4, caught_up_at = coalesce(least($5::timestamptz, now()), caught_up_at),
+    behind_bytes = $6::bigint, behind_messages = $7::bigint
+WHERE kind = $8 AND name = $9 AND epoch = $10
+RETURNING set_config('idle_in_transaction_session_timeout', $11, TRUE)
 `
 
 type AdvanceSourceParams struct {
-	Position    *string
-	Kind        string
-	Name        string
-	Epoch       int64
-	IdleTimeout string
+	Position       *string
+	Phase          string
+	PhaseAt        time.Time
+	Reason         string
+	CaughtUpAt     *time.Time
+	BehindBytes    *int64
+	BehindMessages *int64
+	Kind           string
+	Name           string
+	Epoch          int64
+	IdleTimeout    string
 }
 
 // Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
@@ -30,6 +38,12 @@ type AdvanceSourceParams struct {
 func (q *Queries) AdvanceSource(ctx context.Context, db DBTX, arg AdvanceSourceParams) (string, error) {
 	row := db.QueryRow(ctx, advanceSource,
 		arg.Position,
+		arg.Phase,
+		arg.PhaseAt,
+		arg.Reason,
+		arg.CaughtUpAt,
+		arg.BehindBytes,
+		arg.BehindMessages,
 		arg.Kind,
 		arg.Name,
 		arg.Epoch,
@@ -43,8 +57,9 @@ func (q *Queries) AdvanceSource(ctx context.Context, db DBTX, arg AdvanceSourceP
 const claimSource = `-- name: ClaimSource :one
 
 INSERT INTO delta_source AS s (kind, name, epoch, runner) VALUES ($1, $2, 1, $3)
-ON CONFLICT (kind, name) DO UPDATE SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now()
-RETURNING s.epoch, s.position, s.failures
+ON CONFLICT (kind, name) DO UPDATE
+SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now(), phase = excluded.phase, phase_at = now(), reason = excluded.reason
+RETURNING s.epoch, s.position, s.failures, s.caught_up_at
 `
 
 type ClaimSourceParams struct {
@@ -54,9 +69,10 @@ type ClaimSourceParams struct {
 }
 
 type ClaimSourceRow struct {
-	Epoch    int64
-	Position *string
-	Failures int32
+	Epoch      int64
+	Position   *string
+	Failures   int32
+	CaughtUpAt *time.Time
 }
 
 // Sources: what feeds the objects of a kind from where they are kept.
@@ -64,39 +80,13 @@ type ClaimSourceRow struct {
 func (q *Queries) ClaimSource(ctx context.Context, db DBTX, arg ClaimSourceParams) (ClaimSourceRow, error) {
 	row := db.QueryRow(ctx, claimSource, arg.Kind, arg.Name, arg.Runner)
 	var i ClaimSourceRow
-	err := row.Scan(&i.Epoch, &i.Position, &i.Failures)
+	err := row.Scan(
+		&i.Epoch,
+		&i.Position,
+		&i.Failures,
+		&i.CaughtUpAt,
+	)
 	return i, err
-}
-
-const countFailingSources = `-- name: CountFailingSources :many
-SELECT kind, count(*) FILTER (WHERE error IS NOT NULL OR seen_at < now() - $1::interval) AS failing
-FROM delta_source GROUP BY kind ORDER BY kind
-`
-
-type CountFailingSourcesRow struct {
-	Kind    string
-	Failing int64
-}
-
-// How many sources of each kind do not run: their latest run has failed, or nothing has been heard of one for a while.
-func (q *Queries) CountFailingSources(ctx context.Context, db DBTX, silentAfter time.Duration) ([]CountFailingSourcesRow, error) {
-	rows, err := db.Query(ctx, countFailingSources, silentAfter)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []CountFailingSourcesRow
-	for rows.Next() {
-		var i CountFailingSourcesRow
-		if err := rows.Scan(&i.Kind, &i.Failing); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const deleteGone = `-- name: DeleteGone :many
@@ -252,16 +242,26 @@ func (q *Queries) IsDeletionApproved(ctx context.Context, db DBTX, kind string) 
 }
 
 const listSources = `-- name: ListSources :many
-SELECT s.kind, s.name, s.epoch, s.position, s.runner, s.started_at, s.seen_at, s.written_at, s.failures, s.failed_at, s.error, (s.seen_at < now() - $1::interval)::boolean AS silent FROM delta_source s ORDER BY s.kind, s.name
+SELECT s.kind, s.name, s.epoch, s.position, s.runner, s.started_at, s.seen_at, s.written_at, s.failures, s.failed_at, s.error, s.phase, s.phase_at, s.reason, s.caught_up_at, s.behind_bytes, s.behind_messages, (s.seen_at < now() - $1::interval)::boolean AS silent, (s.seen_at < now() - $2::interval)::boolean AS quiet,
+    greatest(now() - coalesce(s.caught_up_at, now()), '0')::interval AS lag
+FROM delta_source s ORDER BY s.kind, s.name
 `
+
+type ListSourcesParams struct {
+	SilentAfter time.Duration
+	QuietAfter  time.Duration
+}
 
 type ListSourcesRow struct {
 	Source Source
 	Silent bool
+	Quiet  bool
+	Lag    time.Duration
 }
 
-func (q *Queries) ListSources(ctx context.Context, db DBTX, silentAfter time.Duration) ([]ListSourcesRow, error) {
-	rows, err := db.Query(ctx, listSources, silentAfter)
+// silent says that nothing was heard of a source for long, quiet that nothing was for longer than a source that writes no page is quiet.
+func (q *Queries) ListSources(ctx context.Context, db DBTX, arg ListSourcesParams) ([]ListSourcesRow, error) {
+	rows, err := db.Query(ctx, listSources, arg.SilentAfter, arg.QuietAfter)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +281,15 @@ func (q *Queries) ListSources(ctx context.Context, db DBTX, silentAfter time.Dur
 			&i.Source.Failures,
 			&i.Source.FailedAt,
 			&i.Source.Error,
+			&i.Source.Phase,
+			&i.Source.PhaseAt,
+			&i.Source.Reason,
+			&i.Source.CaughtUpAt,
+			&i.Source.BehindBytes,
+			&i.Source.BehindMessages,
 			&i.Silent,
+			&i.Quiet,
+			&i.Lag,
 		); err != nil {
 			return nil, err
 		}
@@ -297,21 +305,35 @@ const renewSource = `-- name: RenewSource :execrows
 UPDATE delta_source
 SET seen_at = now(),
     failures = CASE WHEN started_at < now() - $1::interval THEN 0 ELSE failures END,
-    error = CASE WHEN started_at < now() - $1::interval THEN NULL ELSE error END
-WHERE kind = $2 AND name = $3 AND epoch = $4
+    error = CASE WHEN started_at < now() - $1::interval THEN NULL ELSE error END,
+    phase = $2, phase_at = $3, reason = $4, caught_up_at = coalesce(least($5::timestamptz, now()), caught_up_at),
+    behind_bytes = $6::bigint, behind_messages = $7::bigint
+WHERE kind = $8 AND name = $9 AND epoch = $10
 `
 
 type RenewSourceParams struct {
-	WellAfter time.Duration
-	Kind      string
-	Name      string
-	Epoch     int64
+	WellAfter      time.Duration
+	Phase          string
+	PhaseAt        time.Time
+	Reason         string
+	CaughtUpAt     *time.Time
+	BehindBytes    *int64
+	BehindMessages *int64
+	Kind           string
+	Name           string
+	Epoch          int64
 }
 
-// Says that a run goes on. One that has lasted for a while has got over why earlier ones ended.
+// Says that a run goes on, and how it stands. One that has lasted for a while has got over why earlier ones ended.
 func (q *Queries) RenewSource(ctx context.Context, db DBTX, arg RenewSourceParams) (int64, error) {
 	result, err := db.Exec(ctx, renewSource,
 		arg.WellAfter,
+		arg.Phase,
+		arg.PhaseAt,
+		arg.Reason,
+		arg.CaughtUpAt,
+		arg.BehindBytes,
+		arg.BehindMessages,
 		arg.Kind,
 		arg.Name,
 		arg.Epoch,

@@ -127,13 +127,13 @@ type ChangeLogStatus struct {
 	Held int64
 	Lag  time.Duration
 	// HeldBy is the oldest transaction of the server that may write; nil where there is none.
-	HeldBy *OldestTransaction
+	HeldBy *OpenTransaction
 	// Consumers are those of [Client.ConsumeChanges], by name and member.
 	Consumers []ChangeConsumerStatus
 }
 
-// OldestTransaction is a transaction that readers of the log of changes wait for. What the role may not see of others is empty.
-type OldestTransaction struct {
+// OpenTransaction is a transaction that others wait for: readers of the log of changes, or a source. What the role may not see of others is empty.
+type OpenTransaction struct {
 	// PID is its process, 0 for a prepared transaction, whose name is Prepared.
 	PID      int
 	Prepared string
@@ -144,7 +144,7 @@ type OldestTransaction struct {
 }
 
 // String names it for a person.
-func (o *OldestTransaction) String() string {
+func (o *OpenTransaction) String() string {
 	if o.PID == 0 {
 		return fmt.Sprintf("the prepared transaction %q in database %s, open for %s", o.Prepared, o.Database, o.Age.Round(time.Second))
 	}
@@ -174,23 +174,31 @@ type ChangeConsumerStatus struct {
 
 // ChangeLog says how the log of changes stands: what keeps readers back, and how far consumers have come.
 func (c *Client) ChangeLog(ctx context.Context) (*ChangeLogStatus, error) {
-	q := db.New()
-	held, err := q.HeldChanges(ctx, c.pool, maxCountedChanges)
+	status, err := measureChanges(ctx, c.pool, maxCountedChanges)
 	if err != nil {
 		return nil, fmt.Errorf("delta: change log: %w", schemaError(err))
 	}
-	status := &ChangeLogStatus{Held: held.Held, Lag: max(held.Lag, 0)}
-	oldest, err := q.FindOldestTransaction(ctx, c.pool)
+	oldest, err := db.New().FindOldestTransaction(ctx, c.pool)
 	if err != nil {
 		return nil, fmt.Errorf("delta: change log: %w", err)
 	}
 	if oldest != nil {
-		t := OldestTransaction(*oldest)
+		t := OpenTransaction(*oldest)
 		status.HeldBy = &t
 	}
-	rows, err := q.ListChangeConsumers(ctx, c.pool, maxCountedChanges)
+	return status, nil
+}
+
+// measureChanges says how the log stands, but not who holds it. Entries are counted up to a bound.
+func measureChanges(ctx context.Context, conn db.DBTX, most int32) (*ChangeLogStatus, error) {
+	held, err := db.New().HeldChanges(ctx, conn, most)
 	if err != nil {
-		return nil, fmt.Errorf("delta: change log: %w", schemaError(err))
+		return nil, err
+	}
+	status := &ChangeLogStatus{Held: held.Held, Lag: max(held.Lag, 0)}
+	rows, err := db.New().ListChangeConsumers(ctx, conn, most)
+	if err != nil {
+		return nil, err
 	}
 	for _, r := range rows {
 		place := changePlace{r.Epoch, r.OrderXid, r.ID}

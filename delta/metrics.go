@@ -28,6 +28,17 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_pass_lag_seconds", Type: "gauge", Help: "How far the listing is behind, because passes fail, are left out or have never succeeded; 0 where it is not."},
 	{Name: "delta_pass_failing", Type: "gauge", Help: "Shards whose latest pass has failed; a kind without shards has one."},
 	{Name: "delta_sources_failing", Type: "gauge", Help: "Sources of the kind that do not run: their latest run failed, or nothing was heard of them for a minute."},
+	{Name: "delta_source_phase", Type: "gauge", Help: "1 for what the source does, 0 for the other phases."},
+	{Name: "delta_source_lag_seconds", Type: "gauge", Help: "For how long what has changed at the source has not been written, also while it does not run."},
+	{Name: "delta_source_behind_bytes", Type: "gauge", Help: "How much of the log of a table's database is before the source, as it counted last."},
+	{Name: "delta_source_behind_messages", Type: "gauge", Help: "How many messages are before the source, as it counted last."},
+	{Name: "delta_refused", Type: "gauge", Help: "Objects that listings and sources name and that cannot be taken."},
+	{Name: "delta_changes_held", Type: "gauge", Help: "Entries of the log of changes that no reader is given yet, because a transaction is open; at most 10,000."},
+	{Name: "delta_changes_held_age_seconds", Type: "gauge", Help: "For how long the first of them has been held back; 0 where none is."},
+	{Name: "delta_change_consumer_behind", Type: "gauge", Help: "Entries of the log of changes after the position of a consumer, at most 10,000."},
+	{Name: "delta_change_consumer_lag_seconds", Type: "gauge", Help: "How old the first of them is; 0 where there is none."},
+	{Name: "delta_change_consumer_running", Type: "gauge", Help: "1 while a process has the consumer."},
+	{Name: "delta_change_consumer_lost", Type: "gauge", Help: "1 if the consumer cannot read on without a gap."},
 	{Name: "delta_deletions_withheld", Type: "gauge", Help: "Deletions by listings that wait for somebody to decide."},
 	{Name: "delta_resources", Type: "gauge", Help: "Resources by state, counted from time to time."},
 	{Name: "delta_late", Type: "gauge", Help: "Resources whose next step is more than a minute overdue, counted from time to time."},
@@ -100,12 +111,12 @@ func (r *latestFigures) expose(e *exposition.Text) {
 	for i := range r.attempts {
 		exposeAttempts(e, &r.attempts[i])
 	}
-	for _, d := range r.due {
+	for _, d := range r.database.Due {
 		kind := exposition.Labels("kind", d.Kind)
 		e.Add("delta_outbox_due", kind, float64(d.Count))
 		e.Add("delta_outbox_age_seconds", kind, d.Oldest.Seconds())
 	}
-	for _, p := range r.passes {
+	for _, p := range r.database.Passes {
 		kind := exposition.Labels("kind", p.Kind)
 		if p.Age != nil {
 			e.Add("delta_pass_age_seconds", kind, p.Age.Seconds())
@@ -114,8 +125,41 @@ func (r *latestFigures) expose(e *exposition.Text) {
 		e.Add("delta_pass_failing", kind, float64(p.Failing))
 		e.Add("delta_deletions_withheld", kind, float64(p.Withheld))
 	}
-	for _, s := range r.sources {
-		e.Add("delta_sources_failing", exposition.Labels("kind", s.Kind), float64(s.Failing))
+	for _, refused := range r.database.Refused {
+		e.Add("delta_refused", exposition.Labels("kind", refused.Kind), float64(refused.Count))
+	}
+	exposeSources(e, r.database.Sources)
+	e.Add("delta_changes_held", "", float64(r.database.HeldChanges))
+	e.Add("delta_changes_held_age_seconds", "", r.database.HeldFor.Seconds())
+	for _, c := range r.database.Consumers {
+		consumer := exposition.Labels("consumer", c.Name, "member", c.Member)
+		e.Add("delta_change_consumer_behind", consumer, float64(c.Behind))
+		e.Add("delta_change_consumer_lag_seconds", consumer, c.Lag.Seconds())
+		e.Add("delta_change_consumer_running", consumer, oneIf(c.IsRunning))
+		e.Add("delta_change_consumer_lost", consumer, oneIf(c.IsLost))
+	}
+}
+
+func exposeSources(e *exposition.Text, sources []SourceMeasurement) {
+	failing := map[string]float64{}
+	for _, s := range sources {
+		failing[s.Kind] += oneIf(s.Phase == SourceFailed || s.Phase == SourceSilent)
+		source := exposition.Labels("kind", s.Kind, "source", s.Name)
+		for _, phase := range sourcePhases {
+			e.Add("delta_source_phase", exposition.Labels("kind", s.Kind, "source", s.Name, "phase", string(phase)), oneIf(s.Phase == phase))
+		}
+		if s.Lag != nil {
+			e.Add("delta_source_lag_seconds", source, s.Lag.Seconds())
+		}
+		if s.BehindBytes != nil {
+			e.Add("delta_source_behind_bytes", source, float64(*s.BehindBytes))
+		}
+		if s.BehindMessages != nil {
+			e.Add("delta_source_behind_messages", source, float64(*s.BehindMessages))
+		}
+	}
+	for kind, n := range failing {
+		e.Add("delta_sources_failing", exposition.Labels("kind", kind), n)
 	}
 }
 

@@ -41,9 +41,7 @@ type metrics struct {
 // latestFigures are those that a few statements read, each of a bounded number of rows.
 type latestFigures struct {
 	attempts          []db.SumFiguresRow
-	due               []DueMeasurement
-	passes            []LastPassMeasurement
-	sources           []db.CountFailingSourcesRow
+	database          DatabaseMeasurement
 	listeners, hidden int64
 }
 
@@ -71,11 +69,8 @@ func (m *metrics) askFigures(ctx context.Context) (*latestFigures, error) {
 		if r.attempts, err = q.SumFigures(ctx, tx); err != nil {
 			return fmt.Errorf("reading attempts: %w", err)
 		}
-		if r.due, r.passes, err = measureKinds(ctx, tx); err != nil {
+		if r.database, err = measureDatabase(ctx, tx); err != nil {
 			return err
-		}
-		if r.sources, err = q.CountFailingSources(ctx, tx, sourceSilentAfter); err != nil {
-			return fmt.Errorf("counting sources: %w", err)
 		}
 		if r.listeners, r.hidden, err = q.CountListeners(ctx, tx); err != nil {
 			return fmt.Errorf("counting clients: %w", err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	enumspb "go.temporal.io/api/enums/v1"
@@ -197,6 +198,29 @@ func (f *Feed) add(to *activities.FeedPage, change FeedChange) error {
 	return nil
 }
 
+// FeedReport is what a [Source] says of how it stands: [Client.Sources], `delta doctor` and metrics show it.
+type FeedReport struct {
+	// IsReading reports that it reads all of what there is, rather than taking changes, and Reason says why.
+	IsReading bool
+	Reason    string
+	// CaughtUpTo is until when all that had changed there was written: the time at which the oldest change was made that is not, or now. The time since then is
+	// shown as its lag, also while it does not run. Zero leaves it as it was.
+	CaughtUpTo time.Time
+	// BehindBytes and BehindMessages are how much of a log, or how many messages, are before it; nil for one that does not count them, or cannot at the moment.
+	BehindBytes, BehindMessages *int64
+}
+
+// Report says how the source stands. It takes the place of the one before, costs nothing, and is shown within a few seconds. A source that reports nothing has no lag.
+func (f *Feed) Report(report FeedReport) {
+	phase := activities.SourceFollowing
+	if report.IsReading {
+		phase = activities.SourceReading
+	}
+	f.feed.Report(activities.SourceReport{
+		Phase: phase, Reason: report.Reason, CaughtUpTo: report.CaughtUpTo, BehindBytes: report.BehindBytes, BehindMessages: report.BehindMessages,
+	})
+}
+
 // BeginListing begins a complete listing. What is there has to be written as Listed from here on, and changes that come meanwhile may be written between.
 func (f *Feed) BeginListing(ctx context.Context) error {
 	if err := f.feed.BeginListing(ctx); err != nil {
@@ -211,7 +235,8 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 func (f *Feed) EndListing(ctx context.Context) (*InformRun, error) {
 	progress, err := f.feed.EndListing(ctx)
 	run := &InformRun{
-		Listed: progress.Listed, Scheduled: progress.Scheduled, Refused: progress.Refused, Stale: progress.Stale, Deleted: progress.Deleted, Withheld: progress.Withheld,
+		Listed: progress.Listed, Scheduled: progress.Scheduled, Refused: progress.Refused, Unkept: progress.Unkept, Stale: progress.Stale, Deleted: progress.Deleted,
+		Withheld: progress.Withheld,
 	}
 	if err != nil {
 		return run, fmt.Errorf("delta: source %q of kind %s: %w", f.name, f.kind, schemaError(err))

@@ -3,6 +3,9 @@ package delta_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +18,7 @@ import (
 	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/backoff"
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
@@ -316,4 +320,116 @@ func TestTheWorkflowOfASourceIsKeptAlive(t *testing.T) {
 	found, err := h.Temporal.DescribeWorkflow(t.Context(), h.sourceWorkflow(), "")
 	require.NoError(t, err)
 	require.Equal(t, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, found.Status)
+}
+
+// What a source cannot make is noted up to a bound. What is beyond it is not silent: the log, the listing and the passes count it.
+func TestWhatASourceRefusesBeyondTheBoundIsCounted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	const noted, more = 1000, 7
+	ended := make(chan *delta.InformRun, 1)
+	var logs logBuffer
+	config := h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		if err := feed.BeginListing(ctx); err != nil {
+			return err
+		}
+		for _, page := range [][2]int{{0, noted}, {noted, noted + more}} {
+			var changes []delta.FeedChange
+			for i := page[0]; i < page[1]; i++ {
+				changes = append(changes, delta.FeedChange{Listed: true, Refused: &delta.FeedRefusal{ID: fmt.Sprint(i), Err: errors.New("its plan is NULL")}})
+			}
+			if err := feed.Write(ctx, delta.FeedPage{Changes: changes}); err != nil {
+				return err
+			}
+		}
+		run, err := feed.EndListing(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case ended <- run:
+		case <-ctx.Done():
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	config.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+	c := h.start(config)
+	run := <-ended
+	require.Equal(t, noted+more, run.Refused)
+	require.Equal(t, noted+more, run.Unkept, "a row that does not map has no JSON to keep")
+	require.Contains(t, logs.String(), "not_noted=7")
+	passes, err := c.InformPasses(t.Context(), "fed", "", 0)
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(passes, func(p delta.InformPass) bool { return p.Unkept == noted+more }), "%+v", passes)
+	var metrics strings.Builder
+	require.NoError(t, c.WriteMetrics(t.Context(), &metrics))
+	require.Contains(t, metrics.String(), "delta_refused{kind=\"fed\"} 1000\n")
+}
+
+// What a source says of itself is shown, also when it does not run any longer. One that says nothing has no lag.
+func TestASourceSaysHowItStands(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t)
+	var latest atomic.Pointer[delta.FeedReport]
+	c := h.start(h.config(withSource(func(ctx context.Context, feed *delta.Feed) error {
+		for backoff.Pause(ctx, 20*time.Millisecond) == nil {
+			if report := latest.Load(); report != nil {
+				feed.Report(*report)
+			}
+		}
+		return ctx.Err()
+	})))
+	await := func(is func(s delta.SourceStatus) bool) delta.SourceStatus {
+		t.Helper()
+		var found delta.SourceStatus
+		until(t, func() bool {
+			all, err := c.Sources(t.Context())
+			require.NoError(t, err)
+			if len(all) == 0 {
+				return false
+			}
+			found = all[0]
+			return is(found)
+		})
+		return found
+	}
+	shows := func(samples ...string) {
+		t.Helper()
+		for _, sample := range samples {
+			until(t, func() bool {
+				var text strings.Builder
+				require.NoError(t, h.client(h.config()).WriteMetrics(t.Context(), &text))
+				return strings.Contains(text.String(), sample+"\n")
+			}, "no sample "+sample)
+		}
+	}
+	require.Nil(t, await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceRunning }).Lag)
+	shows(`delta_source_phase{kind="fed",source="test",phase="running"} 1`)
+
+	bytes, messages := int64(7), int64(8)
+	latest.Store(&delta.FeedReport{IsReading: true, Reason: "it is new", BehindBytes: &bytes, BehindMessages: &messages})
+	s := await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceReading })
+	require.Equal(t, "it is new", s.Reason)
+	require.NotNil(t, s.Lag, "it is behind since it said something")
+	require.Equal(t, &bytes, s.BehindBytes)
+	require.Equal(t, &messages, s.BehindMessages)
+	shows(`delta_source_phase{kind="fed",source="test",phase="reading"} 1`, `delta_source_phase{kind="fed",source="test",phase="following"} 0`,
+		`delta_source_behind_bytes{kind="fed",source="test"} 7`, `delta_source_behind_messages{kind="fed",source="test"} 8`)
+
+	latest.Store(&delta.FeedReport{CaughtUpTo: time.Now().Add(-time.Hour)})
+	s = await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceFollowing })
+	require.GreaterOrEqual(t, *s.Lag, 59*time.Minute)
+	require.Empty(t, s.Reason)
+	require.Nil(t, s.BehindBytes)
+	latest.Store(&delta.FeedReport{CaughtUpTo: time.Now()})
+	await(func(s delta.SourceStatus) bool { return *s.Lag < time.Hour/2 })
+
+	require.NoError(t, c.Stop(t.Context()))
+	_, err := h.Pool.Exec(t.Context(), "UPDATE delta_source SET seen_at = seen_at - interval '2 hours', caught_up_at = caught_up_at - interval '2 hours'")
+	require.NoError(t, err)
+	s = await(func(s delta.SourceStatus) bool { return s.Phase == delta.SourceSilent })
+	require.True(t, s.IsSilent)
+	require.GreaterOrEqual(t, *s.Lag, 2*time.Hour)
+	shows(`delta_sources_failing{kind="fed"} 1`, `delta_source_phase{kind="fed",source="test",phase="silent"} 1`)
 }

@@ -220,7 +220,47 @@ type DatabaseMeasurement struct {
 	States []StateMeasurement
 	// Passes has each kind with an informer of which a pass has ended.
 	Passes []LastPassMeasurement
+	// Refused has each kind that has refused objects ([Client.Refused]).
+	Refused []RefusedMeasurement
+	// Sources has each source that was ever run.
+	Sources []SourceMeasurement
+	// HeldChanges is how many entries of the log of changes no reader is given yet, at most MaxChangesCounted, and HeldFor for how long the first of them has
+	// been there: see [ChangeLogStatus].
+	HeldChanges int64
+	HeldFor     time.Duration
+	// Consumers are those of the log of changes.
+	Consumers []ChangeConsumerMeasurement
 }
+
+// RefusedMeasurement counts the refused objects of a kind.
+type RefusedMeasurement struct {
+	Kind  string
+	Count int64
+}
+
+// SourceMeasurement is how a source stands.
+type SourceMeasurement struct {
+	Kind, Name string
+	// Phase is what it does.
+	Phase SourcePhase
+	// Lag, BehindBytes and BehindMessages are those of its [SourceStatus].
+	Lag                         *time.Duration
+	BehindBytes, BehindMessages *int64
+}
+
+// ChangeConsumerMeasurement is how far a consumer of the log of changes has come.
+type ChangeConsumerMeasurement struct {
+	// Name is the consumer's; Member is "1 of 3" for a member of a group, which counts from 0, and empty for one that is in none.
+	Name, Member string
+	// Behind is how many entries are after its position, at most MaxChangesCounted, and Lag how old the first of them is.
+	Behind int64
+	Lag    time.Duration
+	// IsRunning reports whether a process has it, and IsLost whether it cannot read on without a gap.
+	IsRunning, IsLost bool
+}
+
+// MaxChangesCounted bounds how many entries of the log of changes are counted, for each consumer, so that a long log costs no more to be measured.
+const MaxChangesCounted = 10_000
 
 // DueMeasurement is the outbox of a kind.
 type DueMeasurement struct {

@@ -133,7 +133,7 @@ func (m *databaseMeter) warn(ctx context.Context, err error) {
 }
 
 func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement, err error) {
-	if measured.Due, measured.Passes, err = measureKinds(ctx, m.client.pool); err != nil {
+	if measured, err = measureDatabase(ctx, m.client.pool); err != nil {
 		return measured, err
 	}
 	if err := m.countStates(ctx); err != nil {
@@ -141,31 +141,6 @@ func (m *databaseMeter) read(ctx context.Context) (measured DatabaseMeasurement,
 	}
 	measured.Installation, measured.States = m.installation, m.states
 	return measured, nil
-}
-
-// measureKinds measures what of each kind waits for dispatchers, and how its listings stand.
-func measureKinds(ctx context.Context, conn db.DBTX) (due []DueMeasurement, passes []LastPassMeasurement, err error) {
-	q := db.New()
-	rows, err := q.MeasureDue(ctx, conn, MaxDueCounted)
-	if err != nil {
-		return nil, nil, fmt.Errorf("counting what is due: %w", err)
-	}
-	for _, d := range rows {
-		due = append(due, DueMeasurement{Kind: d.Kind, Count: d.Count, Oldest: d.Oldest})
-	}
-	latest, err := q.MeasurePasses(ctx, conn)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the latest passes: %w", err)
-	}
-	now := time.Now()
-	for i := range latest {
-		measured, err := measurePass(&latest[i], now)
-		if err != nil {
-			return nil, nil, err
-		}
-		passes = append(passes, measured)
-	}
-	return due, passes, nil
 }
 
 // countStates counts resources, if that was not done lately.

@@ -42,7 +42,7 @@ func (g *gauges) setClient(of *Telemetry, m delta.ClientMeasurement) {
 func (g *gauges) setDatabase(by *Telemetry, m delta.DatabaseMeasurement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m.Installation == "" && len(m.Due) == 0 && len(m.States) == 0 && len(m.Passes) == 0 {
+	if m.Installation == "" && len(m.Due) == 0 && len(m.States) == 0 && len(m.Passes) == 0 && len(m.Sources) == 0 && len(m.Consumers) == 0 {
 		delete(g.databases, by)
 		return
 	}
@@ -72,11 +72,13 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 	passLag := m.seconds("delta.pass.lag", "How far the listing is behind, because passes fail or are left out; 0 where it is not.")
 	failing := m.count("delta.pass.failing", "{shard}", "Shards whose latest pass has failed; a kind without shards has one.")
 	withheld := m.count("delta.deletions.withheld", "{resource}", "Deletions by listings that wait for somebody to decide.")
+	bridged := makeBridged(&m)
 	if err := errors.Join(m.errs...); err != nil {
 		return err
 	}
 	callback, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		shown := i.gauges.sum()
+		bridged.observe(o, &shown)
 		for of, value := range shown.up {
 			o.ObserveInt64(up, value, metric.WithAttributes(attribute.String("part", string(of.Part)), attribute.String("kind", of.Kind)))
 		}
@@ -101,7 +103,7 @@ func (i *instruments) observeGauges(meter metric.Meter) error {
 			o.ObserveInt64(withheld, p.Withheld, of)
 		}
 		return nil
-	}, up, slots, due, age, resources, passAge, passLag, failing, withheld)
+	}, append(bridged.all(), up, slots, due, age, resources, passAge, passLag, failing, withheld)...)
 	if err != nil {
 		return err
 	}
@@ -121,6 +123,8 @@ type shownGauges struct {
 	due    map[string]delta.DueMeasurement
 	states map[delta.StateMeasurement]int64
 	passes map[string]delta.LastPassMeasurement
+	// bridged are the databases, for what is of each source and consumer.
+	bridged []delta.DatabaseMeasurement
 }
 
 // sum puts the measurements of all clients together: a part is up if it is for each of them, counts are added, and of ages the longest is shown. Of a
@@ -163,6 +167,7 @@ func (s *shownGauges) addClient(m delta.ClientMeasurement) {
 }
 
 func (s *shownGauges) addDatabase(m delta.DatabaseMeasurement) {
+	s.bridged = append(s.bridged, m)
 	for _, d := range m.Due {
 		there := s.due[d.Kind]
 		s.due[d.Kind] = delta.DueMeasurement{Count: there.Count + d.Count, Oldest: max(there.Oldest, d.Oldest)}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/messagedb"
+	"github.com/chariot-giving/delta/sinks"
 )
 
 const (
@@ -192,11 +193,31 @@ var (
 		{"cdc.stream.reconnects", "{connection}", "How often a lost connection was replaced.", true, func(s cdc.Stats) float64 { return float64(s.Reconnects) }, nil},
 		{"cdc.stream.heartbeats", "{heartbeat}", "Heartbeats that were written.", true, func(s cdc.Stats) float64 { return float64(s.Heartbeats) }, nil},
 	}
+	// sinks.WriteMetrics has the same names.
+	relayFigures = []figure[sinks.Stats]{
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Delivered) }, outcome("delivered")},
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.Filtered) }, outcome("filtered")},
+		{"delta.sink.messages", "{message}", relayMessages, true, func(s sinks.Stats) float64 { return float64(s.SetAside) }, outcome("set_aside")},
+		{"delta.sink.failed_attempts", "{attempt}", "Attempts to deliver a message that failed.", true, func(s sinks.Stats) float64 { return float64(s.Failed) }, nil},
+		{"delta.sink.source_errors", "{error}", "Reads and confirmations of the source that failed.", true, func(s sinks.Stats) float64 { return float64(s.SourceErrors) }, nil},
+		{
+			"delta.sink.unconfirmed", "{message}", "Messages that were read and are not finished, or wait for one that is not.", false,
+			func(s sinks.Stats) float64 { return float64(s.Unconfirmed) }, nil,
+		},
+		{"delta.sink.waiting_keys", "{key}", "Keys, and messages without a key, that wait for their next attempt.", false, func(s sinks.Stats) float64 { return float64(s.Waiting) }, nil},
+		{"delta.sink.running", "", "1 while the relay runs, 0 while it does not.", false, func(s sinks.Stats) float64 { return float64(oneIf(s.Running)) }, nil},
+		{"delta.sink.full", "", "1 while nothing more is read, because as much as may be is not finished.", false, func(s sinks.Stats) float64 { return float64(oneIf(s.Full)) }, nil},
+		{
+			"delta.sink.age", "s", "How old the oldest message is that was read and is not finished; 0 where there is none.", false,
+			func(s sinks.Stats) float64 { return s.Age(time.Now()).Seconds() }, nil,
+		},
+	}
 )
 
 const (
 	consumerMessages  = "Messages of a consumer, by what became of them."
 	projectorMessages = "Messages of a projector, by what became of them."
+	relayMessages     = "Messages of a relay that are finished, by what became of them."
 )
 
 // lagMeter asks for a lag from time to time.
@@ -240,4 +261,10 @@ func ObserveMessages(provider metric.MeterProvider, name string, client *message
 // that it returns. A nil provider is the global one. What the server has not read of its log yet, it does not know: see cdc.Slot.
 func ObserveStream(provider metric.MeterProvider, name string, stream *cdc.Stream) (stop func(), err error) {
 	return observeStats(provider, "stream", name, streamFigures, func(context.Context) (cdc.Stats, bool) { return stream.Stats(), true })
+}
+
+// ObserveRelay has the metrics of a relay of sinks collected, with the label relay, such as the name of its consumer or slot, until the function is called that it
+// returns. A nil provider is the global one.
+func ObserveRelay(provider metric.MeterProvider, name string, relay *sinks.Relay) (stop func(), err error) {
+	return observeStats(provider, "relay", name, relayFigures, func(context.Context) (sinks.Stats, bool) { return relay.Stats(), true })
 }

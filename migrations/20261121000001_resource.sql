@@ -442,6 +442,14 @@ CREATE TABLE delta_source (
     failures integer NOT NULL DEFAULT 0,
     failed_at timestamptz,
     error text,
+    -- What the run says of itself: what it does, since when and why. caught_up_at is until when all that had changed there was written: it stands still while the
+    -- source is behind or does not run. How many bytes of log, or messages, are before it is counted from time to time. These are null where it does not say.
+    phase text NOT NULL DEFAULT 'running',
+    phase_at timestamptz NOT NULL DEFAULT now(),
+    reason text NOT NULL DEFAULT '',
+    caught_up_at timestamptz,
+    behind_bytes bigint,
+    behind_messages bigint,
     PRIMARY KEY (kind, name)
 ) WITH (fillfactor = 50);
 

@@ -93,12 +93,13 @@ WHERE x.name = @name
   AND NOT EXISTS (SELECT FROM delta_change_consumer o WHERE o.name = @name AND o.claimed_until > clock_timestamp());
 
 -- name: ListChangeConsumers :many
--- How far each consumer has come. Counting what is after its position ends at a bound.
+-- How far each consumer has come. Counting what is after its position ends at a bound. It is in order, so that it takes the index: a LIMIT alone would have a
+-- table that was never analyzed be read as a whole for a consumer that has nothing before it.
 SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.saved_at,
     coalesce(o.claimed_until > clock_timestamp(), FALSE)::boolean AS running, i.change_epoch,
     coalesce((i.changes_removed_xid, i.changes_removed_id) > (o.order_xid, o.id), FALSE)::boolean AS removed,
     (SELECT count(*) FROM (
-        SELECT FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) LIMIT @most::integer
+        SELECT FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT @most::integer
     ) u)::bigint AS behind,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT 1
@@ -107,9 +108,10 @@ FROM delta_change_consumer o CROSS JOIN delta_installation i
 ORDER BY o.name, o.members, o.member;
 
 -- name: HeldChanges :one
--- The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first.
+-- The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
+-- counted in order, as those of consumers are.
 SELECT (SELECT count(*) FROM (
-        SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) LIMIT @most::integer
+        SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT @most::integer
     ) u)::bigint AS held,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT 1

@@ -3,21 +3,27 @@
 -- name: ClaimSource :one
 -- Begins a run. What earlier ones still write is refused from here on.
 INSERT INTO delta_source AS s (kind, name, epoch, runner) VALUES (@kind, @name, 1, @runner)
-ON CONFLICT (kind, name) DO UPDATE SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now()
-RETURNING s.epoch, s.position, s.failures;
+ON CONFLICT (kind, name) DO UPDATE
+SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now(), phase = excluded.phase, phase_at = now(), reason = excluded.reason
+RETURNING s.epoch, s.position, s.failures, s.caught_up_at;
 
 -- name: RenewSource :execrows
--- Says that a run goes on. One that has lasted for a while has got over why earlier ones ended.
+-- Says that a run goes on, and how it stands. One that has lasted for a while has got over why earlier ones ended.
 UPDATE delta_source
 SET seen_at = now(),
     failures = CASE WHEN started_at < now() - @well_after::interval THEN 0 ELSE failures END,
-    error = CASE WHEN started_at < now() - @well_after::interval THEN NULL ELSE error END
+    error = CASE WHEN started_at < now() - @well_after::interval THEN NULL ELSE error END,
+    phase = @phase, phase_at = @phase_at, reason = @reason, caught_up_at = coalesce(least(sqlc.narg('caught_up_at')::timestamptz, now()), caught_up_at),
+    behind_bytes = sqlc.narg('behind_bytes')::bigint, behind_messages = sqlc.narg('behind_messages')::bigint
 WHERE kind = @kind AND name = @name AND epoch = @epoch;
 
 -- name: AdvanceSource :one
 -- Locks the run's right to write for the rest of the transaction, and moves the position, if one is given. No row means that another run has begun. A
 -- client that is cut off from Postgres would keep the lock, and so the next one waiting, until TCP gives up: idle_timeout, in milliseconds, bounds that.
-UPDATE delta_source SET seen_at = now(), written_at = now(), position = coalesce(sqlc.narg('position'), position)
+UPDATE delta_source
+SET seen_at = now(), written_at = now(), position = coalesce(sqlc.narg('position'), position),
+    phase = @phase, phase_at = @phase_at, reason = @reason, caught_up_at = coalesce(least(sqlc.narg('caught_up_at')::timestamptz, now()), caught_up_at),
+    behind_bytes = sqlc.narg('behind_bytes')::bigint, behind_messages = sqlc.narg('behind_messages')::bigint
 WHERE kind = @kind AND name = @name AND epoch = @epoch
 RETURNING set_config('idle_in_transaction_session_timeout', @idle_timeout, TRUE);
 
@@ -26,12 +32,10 @@ UPDATE delta_source SET failures = failures + 1, failed_at = now(), error = @err
 WHERE kind = @kind AND name = @name AND epoch = @epoch;
 
 -- name: ListSources :many
-SELECT sqlc.embed(s), (s.seen_at < now() - @silent_after::interval)::boolean AS silent FROM delta_source s ORDER BY s.kind, s.name;
-
--- name: CountFailingSources :many
--- How many sources of each kind do not run: their latest run has failed, or nothing has been heard of one for a while.
-SELECT kind, count(*) FILTER (WHERE error IS NOT NULL OR seen_at < now() - @silent_after::interval) AS failing
-FROM delta_source GROUP BY kind ORDER BY kind;
+-- silent says that nothing was heard of a source for long, quiet that nothing was for longer than a source that writes no page is quiet.
+SELECT sqlc.embed(s), (s.seen_at < now() - @silent_after::interval)::boolean AS silent, (s.seen_at < now() - @quiet_after::interval)::boolean AS quiet,
+    greatest(now() - coalesce(s.caught_up_at, now()), '0')::interval AS lag
+FROM delta_source s ORDER BY s.kind, s.name;
 
 -- name: IsDeletionApproved :one
 -- Reports whether somebody has approved the deletions that listings of a kind ask for.

@@ -121,22 +121,6 @@ func (f *findings) withheld(kinds []delta.KindStatus) {
 	}
 }
 
-// sources looks for sources that do not run.
-func (f *findings) sources(kinds []delta.KindStatus, now time.Time) {
-	for _, k := range kinds {
-		for _, s := range k.Sources {
-			switch {
-			case s.IsSilent:
-				f.addKind("source", k.Kind, healthFail,
-					fmt.Sprintf("nothing was heard of source %q for %s: nothing is taken from it", s.Name, short(now.Sub(s.SeenAt))), remedy.RunSource(k.Kind, s.Name))
-			case s.Error != "":
-				f.addKind("source", k.Kind, healthFail, fmt.Sprintf("source %q fails, %s in a row: %s", s.Name, counted(int64(s.Failures), "time"), s.Error),
-					remedy.CorrectSource)
-			}
-		}
-	}
-}
-
 // snoozed names what Work keeps from being worked for a while.
 func (f *findings) snoozed(snoozes []delta.Snooze, now time.Time) {
 	for _, snooze := range snoozes {

@@ -34,6 +34,7 @@ var remedies = map[string]struct {
 	"ResumeResource":        {remedy.ResumeResource(oddKind, oddID), 1},
 	"RunSource":             {remedy.RunSource(oddKind, oddID), 0},
 	"CorrectSource":         {remedy.CorrectSource, 0},
+	"CatchUpSource":         {remedy.CatchUpSource, 0},
 	"ResumeKind":            {remedy.ResumeKind(oddKind), 1},
 	"ResumeInformer":        {remedy.ResumeInformer(oddKind), 1},
 	"EndSnoozeOfKind":       {remedy.EndSnoozeOfKind(oddKind), 1},

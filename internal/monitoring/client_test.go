@@ -14,6 +14,7 @@ import (
 	prom "github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/exporters/prometheus"
@@ -25,6 +26,7 @@ import (
 	"github.com/chariot-giving/delta/deltaotel"
 	"github.com/chariot-giving/delta/internal/cdctest"
 	"github.com/chariot-giving/delta/messagedb"
+	"github.com/chariot-giving/delta/sinks"
 )
 
 // clientFamilies are all metrics of deltaotel as OpenTelemetry's exporter gives them to Prometheus: of what a client measures, and of real
@@ -52,9 +54,14 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 		delta.DroppedMeasurement{What: "events", Count: 1},
 		delta.ClientMeasurement{Parts: []delta.PartMeasurement{{Part: delta.HealthWorker, Kind: kind}}, Slots: map[string]int{kind: 1}},
 		delta.DatabaseMeasurement{
-			Due:    []delta.DueMeasurement{{Kind: kind}},
-			States: []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
-			Passes: []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
+			Due:     []delta.DueMeasurement{{Kind: kind}},
+			States:  []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
+			Passes:  []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
+			Refused: []delta.RefusedMeasurement{{Kind: kind, Count: 1}},
+			Sources: []delta.SourceMeasurement{{
+				Kind: kind, Name: "table public.account", Phase: delta.SourceFollowing, Lag: new(time.Duration), BehindBytes: new(int64), BehindMessages: new(int64),
+			}},
+			Consumers: []delta.ChangeConsumerMeasurement{{Name: "bills"}},
 		},
 	} {
 		telemetry.Record(ctx, measurement)
@@ -93,6 +100,12 @@ func observeLeaves(t *testing.T, provider *metric.MeterProvider) {
 	_, err = deltaotel.ObserveMessages(provider, "ledger", client)
 	require.NoError(t, err)
 	_, err = deltaotel.ObserveStream(provider, "accounts", stream)
+	require.NoError(t, err)
+	relay, err := sinks.NewRelay(sinks.Config{
+		Source: sinks.Stream(stream, sinks.StreamConfig{}), Sink: sinks.SinkFunc(func(context.Context, []sinks.Message) []error { return nil }),
+	})
+	require.NoError(t, err)
+	_, err = deltaotel.ObserveRelay(provider, "accounts", relay)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		subscription.Stop()
@@ -160,6 +173,30 @@ func TestClientsAreMonitoredByWhatTheyExpose(t *testing.T) {
 
 // isOfClients reports whether an alert, or its test, is of clients rather than of delta stream.
 func isOfClients(name string) bool { return !strings.HasPrefix(name, "DeltaStream") }
+
+// A relay has the same metrics without a collector as with one: names, types, labels and help.
+func TestRelaysHaveTheSameMetricsWithoutACollector(t *testing.T) {
+	t.Parallel()
+	ofClients := map[string]*dto.MetricFamily{}
+	for _, family := range clientFamilies(t) {
+		ofClients[family.GetName()] = family
+	}
+	var text strings.Builder
+	require.NoError(t, sinks.WriteMetrics(&text, map[string]sinks.Stats{"accounts": {}}))
+	parseExposition(t, text.String()) // promlint
+	textParser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := textParser.TextToMetricFamilies(strings.NewReader(text.String()))
+	require.NoError(t, err)
+	require.Len(t, families, 8)
+	for name, family := range families {
+		other := ofClients[name]
+		require.NotNil(t, other, name)
+		require.Equal(t, other.GetType(), family.GetType(), name)
+		require.Equal(t, other.GetHelp(), family.GetHelp(), name)
+		require.Equal(t, labelsOf(other), labelsOf(family), name)
+		require.Len(t, family.GetMetric(), len(other.GetMetric()), name)
+	}
+}
 
 // The table of docs/metrics.md says which alert goes by a metric.
 func TestClientAlertsAreDocumentedByTheirMetrics(t *testing.T) {

@@ -190,6 +190,9 @@ func RunSource(kind, name string) string {
 // CorrectSource is for a source that fails.
 const CorrectSource = "mend what the error says; it is run again by itself, from where it has come to"
 
+// CatchUpSource is for a source that runs and is behind.
+const CatchUpSource = "nothing, if it is less behind when you ask again; otherwise see the log of the client that runs it, and what its database does"
+
 // DecideWithheldOfShard is for what a listing of a shard leaves out, or what is left of a shard that is gone.
 func DecideWithheldOfShard(kind, shard string) string {
 	one := quote(kind) + ShardFlag(shard)

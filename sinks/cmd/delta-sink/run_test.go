@@ -386,7 +386,7 @@ func TestRelaysOfAFileDoNotWaitForEachOther(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	until(t, func() bool {
 		_, text := p.get("/metrics")
-		return strings.Contains(text, "delta_sink_messages_total{relay=\"kept\",result=\"set_aside\"} 2\n") && strings.Contains(text, "delta_sink_running{relay=\"stops\"} 0\n")
+		return strings.Contains(text, "delta_sink_messages_total{relay=\"kept\",outcome=\"set_aside\"} 2\n") && strings.Contains(text, "delta_sink_running{relay=\"stops\"} 0\n")
 	})
 
 	// The slot that was missing is made, and its relay goes on by itself.
@@ -395,7 +395,7 @@ func TestRelaysOfAFileDoNotWaitForEachOther(t *testing.T) {
 	d.Exec(`update item set n = 9 where id = 2`)
 	until(t, func() bool {
 		_, text := p.get("/metrics")
-		return strings.Contains(text, "delta_sink_messages_total{relay=\"waits\",result=\"delivered\"} 1\n")
+		return strings.Contains(text, "delta_sink_messages_total{relay=\"waits\",outcome=\"delivered\"} 1\n")
 	})
 	code, log := p.end(syscall.SIGTERM)
 	require.Equal(t, exitFailure, code, "a relay has ended by itself")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"maps"
 	"net"
 	"net/http"
 	"time"
@@ -40,8 +39,14 @@ func (s *supervisor) serve(ctx context.Context, address string) (stop func(), er
 func (s *supervisor) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		relays := map[string]sinks.Stats{}
 		s.mu.Lock()
-		relays := maps.Clone(s.running)
+		for name, relay := range s.running {
+			relays[name] = sinks.Stats{} // of one whose source is not open
+			if relay != nil {
+				relays[name] = relay.Stats()
+			}
+		}
 		s.mu.Unlock()
 		var text bytes.Buffer
 		if err := sinks.WriteMetrics(&text, relays); err != nil {

@@ -1,0 +1,238 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/cdctest"
+	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/internal/stack"
+	"github.com/chariot-giving/delta/internal/testport"
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// These tests put a fault between a table, its resources, their log and a sink: nothing is lost, and `delta doctor` and the metrics show the fault while it lasts.
+
+func onSharedTemporal(t *testing.T, standby func(*cdctest.Private) string) *bridged {
+	t.Helper()
+	env := deltatest.New(t)
+	return newBridged(t, env.Temporal, env.TemporalAddress, env.TemporalNamespace, env.Prefix, standby)
+}
+
+// The server crashes and comes back, and then is gone, and its standby is promoted: that has no slot of the table, so all of it is read again.
+func TestNothingIsLostOverACrashAndAFailover(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	var standby *cdctest.Private
+	b := onSharedTemporal(t, func(primary *cdctest.Private) string {
+		primary.Exec(`SELECT pg_create_physical_replication_slot('standby', true)`)
+		standby = primary.Standby("wal_level=logical", "primary_slot_name=standby",
+			fmt.Sprintf("primary_conninfo=host=127.0.0.1 port=%d user=postgres dbname=postgres", primary.Config().Port))
+		// What was committed is on both: nothing may be lost.
+		primary.Exec(`ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`)
+		return fmt.Sprintf("postgres://postgres@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode=disable&target_session_attrs=read-write",
+			primary.Config().Port, standby.Config().Port)
+	})
+	b.start()
+	seen := func() {
+		t.Helper()
+		b.until(func() bool { return b.metric("delta_database_up") == 0 }, func() string { return "metrics do not show that the server is away" })
+		require.Equal(t, healthFail, b.doctor()["database"].Status)
+	}
+	stop := b.write()
+	b.until(func() bool { return len(b.list(`SELECT id::text FROM delta_change`)) > 50 }, func() string { return "nothing becomes of the rows" })
+	b.server.Stop(syscall.SIGQUIT)
+	seen()
+	b.server.Start()
+	b.until(func() bool { return b.phase(delta.SourceFollowing) == 1 }, func() string { return "the source does not go on" })
+	stop()
+	b.settle()
+	require.Equal(t, 1, b.readings(), "the slot is there after a crash")
+
+	stop = b.write()
+	time.Sleep(time.Second) // of changes: what is under way does not matter
+	b.server.Stop(syscall.SIGQUIT)
+	seen()
+	standby.Exec(`SELECT pg_promote()`)
+	b.until(func() bool { return b.readings() == 2 }, func() string { return "the table is not read again" })
+	stop()
+	b.settle()
+	require.Contains(t, b.lines.String(), "changes of the table were lost")
+	b.until(func() bool { return b.phase(delta.SourceFollowing) == 1 && b.metric("delta_database_up") == 1 }, func() string { return "metrics do not show that all is well" })
+	require.Equal(t, healthOK, b.doctor()["database"].Status)
+}
+
+// A transaction stays open while somebody drops the slot: Postgres makes another one only when it has ended, and readers of the log wait for it, too.
+func TestNothingIsLostOverALostSlotAndAnOpenTransaction(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	b := onSharedTemporal(t, nil)
+	b.exec(`INSERT INTO bill SELECT n, 0 FROM generate_series(1, 30) n`)
+	b.start()
+	b.settle()
+
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	_, err = tx.Exec(t.Context(), `UPDATE bill SET cents = 1 WHERE number = 1`)
+	require.NoError(t, err)
+	pid := strconv.FormatUint(uint64(tx.Conn().PgConn().PID()), 10)
+	slot := b.list(`SELECT slot_name::text FROM pg_replication_slots`)[0]
+	b.until(func() bool {
+		b.list(`SELECT pg_terminate_backend(active_pid)::text FROM pg_replication_slots WHERE active`)
+		_, err := b.pool.Exec(t.Context(), `SELECT pg_drop_replication_slot($1)`, slot)
+		return err == nil
+	}, func() string { return "the slot cannot be dropped" })
+	b.exec(`UPDATE bill SET cents = 2 WHERE number = 2`, `DELETE FROM bill WHERE number = 3`, `INSERT INTO bill VALUES (31, 31)`)
+	_, err = b.client(nil).Invalidate(t.Context(), bill{Number: 4})
+	require.NoError(t, err)
+	var held []string
+	b.until(func() bool {
+		held = b.list(`SELECT id::text FROM delta_change WHERE order_xid >= pg_snapshot_xmin(pg_current_snapshot())`)
+		return len(held) > 0
+	}, func() string { return "the bill is not synced" })
+	b.exec(`UPDATE delta_change SET at = at - interval '1 hour' WHERE order_xid >= pg_snapshot_xmin(pg_current_snapshot())`)
+
+	b.until(func() bool {
+		source := b.doctor()["source bill"]
+		return source.Status == healthOK && strings.Contains(source.Detail, "Postgres waits until all transactions that write have ended")
+	}, func() string { return fmt.Sprint(b.doctor()) })
+	require.EqualValues(t, 1, b.phase(delta.SourceReading))
+	require.EqualValues(t, 0, b.phase(delta.SourceFollowing))
+	log := b.doctor()["log of changes"]
+	require.Equal(t, healthWarn, log.Status)
+	require.Contains(t, log.Detail, "process "+pid+" (idle in transaction")
+	require.Contains(t, log.Remedy, "pg_terminate_backend("+pid+")")
+	require.GreaterOrEqual(t, b.metric("delta_changes_held_age_seconds"), 3600.0)
+	require.EqualValues(t, len(held), b.metric("delta_changes_held"))
+	require.Subset(t, b.undelivered(), []string{"entry " + held[0] + " was not delivered"}, "a transaction is open that may write an earlier one")
+
+	require.NoError(t, tx.Commit(t.Context()))
+	b.until(func() bool { return b.readings() == 2 }, func() string { return "the table is not read again" })
+	b.settle()
+	require.Contains(t, b.lines.String(), "changes of the table were lost")
+	b.until(func() bool { return b.phase(delta.SourceFollowing) == 1 && b.metric("delta_changes_held") == 0 }, func() string { return "metrics do not show that all is well" })
+	found := b.doctor()
+	require.Empty(t, found["log of changes"])
+	require.Empty(t, found["source bill"])
+}
+
+// A page waits for a row that a user has locked: the log, doctor and metrics say so, and who holds it. It is not taken for a source that does not run.
+func TestASourceThatWaitsNamesWhoItWaitsFor(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	b := onSharedTemporal(t, nil)
+	b.exec(`INSERT INTO bill SELECT n, 0 FROM generate_series(1, 5) n`)
+	b.start()
+	b.settle()
+	tx, err := b.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	_, err = tx.Exec(t.Context(), `SET application_name = 'a report'`)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = '1' FOR UPDATE`)
+	require.NoError(t, err)
+	pid := strconv.FormatUint(uint64(tx.Conn().PgConn().PID()), 10)
+	b.exec(`UPDATE bill SET cents = 7`)
+
+	b.until(func() bool { return b.phase(delta.SourceWaiting) == 1 }, func() string { return fmt.Sprint(b.doctor()) })
+	source := b.doctor()["source bill"]
+	require.Equal(t, healthWarn, source.Status)
+	require.Contains(t, source.Detail, "for a lock that is held by a transaction of process "+pid+` (idle in transaction, user postgres, application "a report"`)
+	require.Contains(t, source.Remedy, "pg_terminate_backend("+pid+")")
+	require.GreaterOrEqual(t, b.metric(`delta_source_lag_seconds{kind="bill",source="table public.bill"}`), 10.0)
+	b.until(func() bool { return strings.Contains(b.lines.String(), "held_by_pid="+pid) }, func() string { return "the log does not say who holds the lock" })
+
+	require.NoError(t, tx.Rollback(t.Context()))
+	b.settle()
+	b.until(func() bool { return b.phase(delta.SourceFollowing) == 1 }, func() string { return "metrics do not show that all is well" })
+	require.Empty(t, b.doctor()["source bill"])
+}
+
+// A sink is away for a while, which is seen by the age of what it has not got, and then nothing delivers at all.
+func TestNothingIsLostWhileTheSinkIsAway(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	b := onSharedTemporal(t, nil)
+	b.exec(`INSERT INTO bill SELECT n, 0 FROM generate_series(1, 20) n`)
+	_, stopRelay := b.start()
+	b.settle()
+	const consumer = `{consumer="bills",member=""}`
+	b.sink.isAway.Store(true)
+	b.exec(`UPDATE bill SET cents = 1`, `DELETE FROM bill WHERE number = 20`, `INSERT INTO bill VALUES (21, 1)`)
+	b.until(func() bool { return len(b.unlikeTable()) == 0 }, func() string { return "the resources do not follow while the sink is away" })
+	waiting := len(b.undelivered())
+	require.Equal(t, 21, waiting)
+	b.exec(`UPDATE delta_change SET at = at - interval '20 minutes'`)
+	b.until(func() bool { return b.metric("delta_change_consumer_behind"+consumer) == 21 }, func() string { return "metrics do not show what waits" })
+	stopRelay()
+	b.until(func() bool { return b.metric("delta_change_consumer_running"+consumer) == 0 }, func() string { return "metrics do not show that nothing delivers" })
+	require.Contains(t, b.doctor()["consumer of changes bills"].Detail, "no process has it")
+
+	relay, _ := b.deliver() // it reads the entries as if they were of 20 minutes ago
+	b.until(func() bool {
+		return b.metric("delta_change_consumer_running"+consumer) == 1 && relay.Stats().Failed > 0
+	}, func() string { return "the relay does not try" })
+	require.GreaterOrEqual(t, b.metric("delta_change_consumer_lag_seconds"+consumer), 1200.0)
+	found := b.doctor()["consumer of changes bills"]
+	require.Equal(t, healthWarn, found.Status)
+	require.Regexp(t, `21 changes behind, the first since 2\dm(\d+s)?, and a process has it`, found.Detail)
+	var text strings.Builder
+	require.NoError(t, sinks.WriteMetrics(&text, map[string]sinks.Stats{"bills": relay.Stats()}))
+	require.GreaterOrEqual(t, sampleOf(t, text.String(), `delta_sink_age_seconds{relay="bills"}`), 1200.0)
+
+	b.sink.isAway.Store(false)
+	b.settle()
+	b.until(func() bool { return b.metric("delta_change_consumer_behind"+consumer) == 0 }, func() string { return "metrics do not show that all was delivered" })
+	require.Zero(t, b.metric("delta_change_consumer_lag_seconds"+consumer))
+	require.Empty(t, b.doctor()["consumer of changes bills"])
+}
+
+// Temporal loses all that it has. The rows have it all: the workflow of the source begins again, and goes on from its position.
+func TestNothingIsLostWhenTemporalIsWiped(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	port := testport.Reserve(t)
+	begin := func() *stack.Stack {
+		server, err := stack.StartTemporal(t.Context(), stack.Options{Ephemeral: true, TemporalPort: port, UIPort: stack.AnyPort})
+		require.NoError(t, err)
+		return server
+	}
+	server := begin()
+	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	temporal, err := client.Dial(client.Options{HostPort: address, Logger: delta.TemporalLogger(deltatest.New(t).Logger)})
+	require.NoError(t, err)
+	t.Cleanup(temporal.Close)
+	b := newBridged(t, temporal, address, "default", "wiped", nil)
+	b.exec(`INSERT INTO bill SELECT n, 0 FROM generate_series(1, 30) n`)
+	b.start()
+	b.settle()
+	epoch := func() string { return b.list(`SELECT epoch::text FROM delta_source`)[0] }
+	before := epoch()
+
+	require.NoError(t, server.Stop(context.Background()))
+	b.exec(`UPDATE bill SET cents = 1 WHERE number < 10`, `DELETE FROM bill WHERE number = 30`, `INSERT INTO bill VALUES (31, 1)`)
+	b.until(func() bool { return b.telemetry.isDown(delta.HealthTemporal) }, func() string { return "metrics do not show that Temporal is away" })
+	require.Equal(t, healthFail, b.doctor()["temporal"].Status)
+	server = begin()
+	b.until(func() bool { return epoch() != before }, func() string { return "the workflow of the source does not begin again" })
+	b.exec(`UPDATE bill SET cents = 2 WHERE number > 25`)
+	b.settle()
+	require.Equal(t, 1, b.readings(), "the source goes on from its position")
+	b.until(func() bool { return b.phase(delta.SourceFollowing) == 1 && !b.telemetry.isDown(delta.HealthTemporal) }, func() string { return "metrics do not show that all is well" })
+	b.until(func() bool { return b.doctor()["prefix"].Status == healthOK }, func() string { return fmt.Sprint(b.doctor()) })
+}
