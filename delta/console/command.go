@@ -1,0 +1,101 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// commandTimeout bounds a command. It does not end with its request: a browser that goes away would leave it open whether it was done.
+	commandTimeout = 30 * time.Second
+	mostFormBytes  = 64 << 10
+)
+
+// allowed are the commands that the state of a resource allows.
+func allowed(state deltatype.ResourceState) []CommandName {
+	switch state {
+	case deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed:
+		return []CommandName{CommandRetry, CommandDelete}
+	case deltatype.ResourceStateSynced:
+		return []CommandName{CommandInvalidate, CommandDelete}
+	case deltatype.ResourceStateDeleted:
+		return []CommandName{CommandRevive}
+	default:
+		return []CommandName{CommandDelete}
+	}
+}
+
+func (h *handler) mayDo(r *http.Request, c Command) bool {
+	return h.config.Authorize != nil && h.config.Authorize(r, c)
+}
+
+// command carries out what a form asks for, and sends the browser back to the resource.
+func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
+	r.Body = http.MaxBytesReader(w, r.Body, mostFormBytes)
+	c := Command{Name: CommandName(r.PostFormValue("command")), User: user, Kind: r.PostFormValue("kind"), ObjectID: r.PostFormValue("id")}
+	do, known := map[CommandName]func(context.Context) (*deltatype.ResourceRow, error){
+		CommandRetry: func(ctx context.Context) (*deltatype.ResourceRow, error) {
+			return h.client.Retry(ctx, c.Kind, c.ObjectID)
+		},
+		CommandInvalidate: func(ctx context.Context) (*deltatype.ResourceRow, error) {
+			return h.client.Invalidate(ctx, reference{c})
+		},
+		CommandDelete: func(ctx context.Context) (*deltatype.ResourceRow, error) {
+			return h.client.Delete(ctx, c.Kind, c.ObjectID)
+		},
+		CommandRevive: func(ctx context.Context) (*deltatype.ResourceRow, error) {
+			return h.client.Revive(ctx, c.Kind, c.ObjectID)
+		},
+	}[c.Name]
+	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "object_id", c.ObjectID, "user", user, "remote", r.RemoteAddr)
+	refuse := func(status int, text string) {
+		log.Warn("delta: console: command refused", "reason", text)
+		h.problem(w, status, text)
+	}
+	switch {
+	case !isSameOrigin(r):
+		refuse(http.StatusForbidden, "A command must come from a page of this console.")
+		return
+	case !hasFormToken(r):
+		refuse(http.StatusForbidden, "The form is not one of this browser's. Load its page again.")
+		return
+	case !known:
+		refuse(http.StatusBadRequest, "There is no such command.")
+		return
+	case !h.mayDo(r, c):
+		refuse(http.StatusForbidden, "You may not give this command.")
+		return
+	}
+	// Before and after: a process that dies between them has left a line too.
+	log.Info("delta: console: command begins")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
+	defer cancel()
+	row, err := do(ctx)
+	if err != nil {
+		log.Warn("delta: console: command failed", "error", err)
+		h.failed(w, r, err)
+		return
+	}
+	log.Info("delta: console: command done", "state", string(row.State), "generation", row.Generation)
+	// http.Redirect would make it absolute by a path that lacks the prefix.
+	w.Header().Set("Location", addressOf(c.Kind, c.ObjectID))
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// reference is an object of which only the name matters.
+type reference struct{ command Command }
+
+func (r reference) ID() string   { return r.command.ObjectID }
+func (r reference) Kind() string { return r.command.Kind }
+
+var _ delta.Object = reference{}
+
+// addressOf is the page of a resource, relative to all pages.
+func addressOf(kind, id string) string {
+	return "resource?" + url.Values{"kind": {kind}, "id": {id}}.Encode()
+}

@@ -1,0 +1,104 @@
+package console
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Config says who may see what, and who may act. The zero value is read-only, and answers callers of this machine only.
+type Config struct {
+	// Authenticate names the user of a request; false refuses it with 401. It is for a server that has its own middleware: it reads the session or the
+	// header that the middleware has checked. It must be safe for concurrent use. At most one of Authenticate and Passwords may be set.
+	Authenticate func(r *http.Request) (user string, ok bool)
+	// Passwords are those of HTTP basic authentication, by user. Serve it over TLS: the browser sends the password with each request.
+	Passwords map[string]string
+	// Authorize reports whether a command may be given. It is asked for each button of a page, and again when the command comes. It must be safe for
+	// concurrent use.
+	//
+	// Defaults to nil: nobody may give commands.
+	Authorize func(r *http.Request, command Command) bool
+	// Redact hides what must not be seen, such as personal data, from a copy of each row before it is shown: it sets EncodedObject to nil, or changes it,
+	// Metadata, Tags and Errors. Ids are in the addresses of pages, and cannot be hidden. It must be safe for concurrent use.
+	//
+	// Defaults to nil: all is shown.
+	Redact func(row *deltatype.ResourceRow)
+	// TemporalUI is the address of the namespace in Temporal's UI, such as http://localhost:8233/namespaces/default, for links to workflows.
+	//
+	// Defaults to empty: there are no links.
+	TemporalUI string
+	// ReadTimeout is how long the reads of one page may take. A filter that few of many resources match may need longer; its page says so.
+	//
+	// Defaults to 10 seconds.
+	ReadTimeout time.Duration
+	// Logger gets a line for each command, before and after it, and for each one that is refused.
+	//
+	// Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Command is what a user wants to do with one resource.
+type Command struct {
+	// Name is retry, invalidate, delete or revive.
+	Name CommandName
+	// User is who gives it; empty where nobody has to say who they are.
+	User string
+	// Kind and ObjectID name the resource.
+	Kind, ObjectID string
+}
+
+// CommandName names a command, as the command line does.
+type CommandName string
+
+// The commands, each of which is the method of [delta.Client] of that name.
+const (
+	CommandRetry      CommandName = "retry"
+	CommandInvalidate CommandName = "invalidate"
+	CommandDelete     CommandName = "delete"
+	CommandRevive     CommandName = "revive"
+)
+
+// WithDefaults returns a copy in which fields that are not set have their defaults.
+func (c Config) WithDefaults() Config {
+	if c.ReadTimeout == 0 {
+		c.ReadTimeout = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.TemporalUI = strings.TrimRight(c.TemporalUI, "/")
+	return c
+}
+
+func (c Config) validate(client *delta.Client) error {
+	if client == nil {
+		return errors.New("console: the client must not be nil")
+	}
+	if c.Authenticate != nil && c.Passwords != nil {
+		return errors.New("console: at most one of Authenticate and Passwords may be set")
+	}
+	if c.Passwords != nil && len(c.Passwords) == 0 {
+		return errors.New("console: Passwords must have a user, or be nil for callers of this machine only")
+	}
+	for user, password := range c.Passwords {
+		if user == "" || password == "" || strings.Contains(user, ":") {
+			return fmt.Errorf("console: Passwords %q: a user has a name without a colon, and a password", user)
+		}
+	}
+	if c.ReadTimeout < 0 {
+		return fmt.Errorf("console: ReadTimeout %s: it must not be negative", c.ReadTimeout)
+	}
+	if c.TemporalUI != "" {
+		if u, err := url.Parse(c.TemporalUI); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return fmt.Errorf("console: TemporalUI %q: it must be as http://localhost:8233/namespaces/default", c.TemporalUI)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"maps"
+	"net/http"
+
+	"github.com/chariot-giving/delta/delta"
+)
+
+//go:embed page
+var files embed.FS
+
+var templates = template.Must(template.New("").Funcs(template.FuncMap{"visible": visible, "when": when}).ParseFS(files, "page/*.html"))
+
+type handler struct {
+	client *delta.Client
+	config Config
+}
+
+// Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
+// a rule.
+func Handler(client *delta.Client, config Config) (http.Handler, error) {
+	config = config.WithDefaults()
+	if err := config.validate(client); err != nil {
+		return nil, err
+	}
+	config.Passwords = maps.Clone(config.Passwords)
+	return &handler{client: client, config: config}, nil
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	protect(w.Header())
+	user, refused := h.identify(r)
+	switch refused {
+	case http.StatusUnauthorized:
+		if h.config.Passwords != nil {
+			w.Header().Set("WWW-Authenticate", `Basic realm="delta console", charset="UTF-8"`)
+		}
+		h.problem(w, refused, "Say who you are: a user and a password that this console knows are needed.")
+		return
+	case http.StatusForbidden:
+		h.problem(w, refused, "This console has no authentication. It answers callers of its own machine only, by the name localhost.")
+		return
+	}
+	isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case r.URL.Path == "/command" && r.Method == http.MethodPost:
+		h.command(w, r, user)
+	case r.URL.Path == "/command" || !isRead:
+		h.problem(w, http.StatusMethodNotAllowed, "This address does not take such a request.")
+	case r.URL.Path == "/":
+		h.list(w, r, user)
+	case r.URL.Path == "/resource":
+		h.resource(w, r, user)
+	case r.URL.Path == "/console.css":
+		h.style(w)
+	default:
+		h.problem(w, http.StatusNotFound, "There is no such page.")
+	}
+}
+
+func (h *handler) style(w http.ResponseWriter) {
+	text, err := files.ReadFile("page/console.css")
+	if err != nil {
+		h.problem(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	_, _ = w.Write(text)
+}
+
+// render makes the whole page before it writes any of it: half a page with status 200 would look like all there is.
+func (h *handler) render(w http.ResponseWriter, status int, name string, data any) {
+	var page bytes.Buffer
+	if err := templates.ExecuteTemplate(&page, name, data); err != nil {
+		h.config.Logger.Error("delta: console: making a page", "page", name, "error", err)
+		http.Error(w, "The page cannot be made; the log says why.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = page.WriteTo(w)
+}
+
+// problem answers with a sentence.
+func (h *handler) problem(w http.ResponseWriter, status int, text string) {
+	h.render(w, status, "problem.html", map[string]any{"Title": http.StatusText(status), "Text": text})
+}
+
+// failed answers with an error of the client. What the database says may name its host and role: that goes to the log.
+func (h *handler) failed(w http.ResponseWriter, r *http.Request, err error) {
+	var state *delta.StateError
+	var input *delta.InputError
+	switch {
+	case errors.Is(err, delta.ErrNotFound):
+		h.problem(w, http.StatusNotFound, "There is no such resource.")
+	case errors.As(err, &state):
+		h.problem(w, http.StatusConflict, "The state of the resource does not allow it: "+state.Error())
+	case errors.As(err, &input):
+		h.problem(w, http.StatusBadRequest, input.Error())
+	case r.Context().Err() != nil: // the browser has gone
+	case errors.Is(err, context.DeadlineExceeded):
+		h.problem(w, http.StatusServiceUnavailable, "The database needs longer than "+h.config.ReadTimeout.String()+
+			" for it (ReadTimeout). A filter that few of many resources match reads many: name a kind and an id.")
+	default:
+		h.config.Logger.Error("delta: console: a request failed", "path", r.URL.Path, "error", err)
+		h.problem(w, http.StatusInternalServerError, "It failed; the log of the console says why.")
+	}
+}

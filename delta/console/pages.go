@@ -1,0 +1,227 @@
+package console
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+const (
+	// pageRows is how many resources a page lists.
+	pageRows = 50
+	// mostShown is how many bytes of an object are shown, and mostDeep how deep one may be that is laid out: the indents of one that is deeper
+	// could be many times its size.
+	mostShown = 256 << 10
+	mostDeep  = 64
+)
+
+// list shows the resources that match the fields of the address.
+func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
+	asked := r.URL.Query()
+	var filter delta.Filter
+	for name, field := range map[string]*[]string{"kind": &filter.Kinds, "id": &filter.ObjectIDs, "namespace": &filter.Namespaces, "tag": &filter.Tags} {
+		if value := asked.Get(name); value != "" {
+			*field = []string{value}
+		}
+	}
+	if state := asked.Get("state"); state != "" {
+		filter.States = []deltatype.ResourceState{deltatype.ResourceState(state)}
+	}
+	if label := asked.Get("label"); label != "" {
+		name, value, found := strings.Cut(label, "=")
+		if !found {
+			h.problem(w, http.StatusBadRequest, "A label is a name and a value, such as tenant=acme.")
+			return
+		}
+		filter.Labels = map[string]string{name: value}
+	}
+	after, err := strconv.ParseInt(cmp.Or(asked.Get("after"), "0"), 10, 64)
+	if err != nil || after < 0 {
+		h.problem(w, http.StatusBadRequest, "The place to go on from is not a number.")
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
+	defer cancel()
+	rows, err := h.client.List(ctx, filter, delta.Page{After: after, Limit: pageRows})
+	if err != nil {
+		h.failed(w, r, cmp.Or(ctx.Err(), err))
+		return
+	}
+	page := listPage{User: user, Asked: asked, States: deltatype.ResourceStates()}
+	for _, row := range rows {
+		line := listLine{Kind: row.ObjectKind, ID: row.ObjectID, Address: addressOf(row.ObjectKind, row.ObjectID)}
+		line.Row = h.redacted(row)
+		if n := len(line.Row.Errors); n > 0 {
+			line.Error = shortened(line.Row.Errors[n-1].Error)
+		}
+		page.Lines = append(page.Lines, line)
+	}
+	if len(rows) == pageRows {
+		next := url.Values{"after": {strconv.FormatInt(rows[len(rows)-1].ID, 10)}}
+		for _, name := range []string{"kind", "id", "namespace", "state", "tag", "label"} {
+			if value := asked.Get(name); value != "" {
+				next.Set(name, value)
+			}
+		}
+		page.Next = "?" + next.Encode()
+	}
+	h.render(w, http.StatusOK, "list.html", page)
+}
+
+type listPage struct {
+	User   string
+	Asked  url.Values
+	States []deltatype.ResourceState
+	Lines  []listLine
+	// Next is the address of the next page; empty on the last.
+	Next string
+}
+
+type listLine struct {
+	Kind, ID, Address, Error string
+	Row                      *deltatype.ResourceRow
+}
+
+// resource shows one resource.
+func (h *handler) resource(w http.ResponseWriter, r *http.Request, user string) {
+	kind, id := r.URL.Query().Get("kind"), r.URL.Query().Get("id")
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
+	defer cancel()
+	explained, err := h.client.Explain(ctx, kind, id)
+	if err != nil {
+		h.failed(w, r, cmp.Or(ctx.Err(), err))
+		return
+	}
+	row := h.redacted(explained.Resource)
+	page := resourcePage{
+		User: user, Kind: kind, ID: id, Row: row, Reasons: redactedReasons(explained, row), At: &explained.At,
+		HasNoTemporal: explained.TemporalError != nil, Object: laidOut(row.EncodedObject), Metadata: laidOut(row.Metadata),
+	}
+	page.Errors = slices.Clone(row.Errors)
+	slices.Reverse(page.Errors)
+	if h.config.TemporalUI != "" && row.WorkflowID != "" {
+		page.Workflow = h.config.TemporalUI + "/workflows/" + url.PathEscape(row.WorkflowID)
+	}
+	for _, name := range allowed(explained.Resource.State) {
+		if h.mayDo(r, Command{Name: name, User: user, Kind: kind, ObjectID: id}) {
+			page.Commands = append(page.Commands, name)
+		}
+	}
+	if len(page.Commands) > 0 {
+		page.Token = formToken(w, r)
+	}
+	h.render(w, http.StatusOK, "resource.html", page)
+}
+
+type resourcePage struct {
+	User, Kind, ID string
+	Row            *deltatype.ResourceRow
+	Reasons        []delta.Reason
+	At             *time.Time
+	HasNoTemporal  bool
+	// Object and Metadata are empty where they are hidden.
+	Object, Metadata string
+	// Errors are the latest first.
+	Errors   []deltatype.AttemptError
+	Workflow string
+	Commands []CommandName
+	Token    string
+}
+
+// redacted is a copy of a row as it may be shown.
+func (h *handler) redacted(row *deltatype.ResourceRow) *deltatype.ResourceRow {
+	row = row.Clone()
+	if h.config.Redact != nil {
+		h.config.Redact(row)
+	}
+	return row
+}
+
+// redactedReasons are the reasons without the errors that Redact has changed or removed: some quote them.
+func redactedReasons(explained *delta.Explanation, shown *deltatype.ResourceRow) []delta.Reason {
+	reasons := slices.Clone(explained.Reasons)
+	for _, hidden := range explained.Resource.Errors {
+		if hidden.Error == "" || slices.ContainsFunc(shown.Errors, func(e deltatype.AttemptError) bool { return e.Error == hidden.Error }) {
+			continue
+		}
+		for i := range reasons {
+			if strings.Contains(reasons[i].Text, hidden.Error) {
+				reasons[i].Text = string(reasons[i].Code) + " (its error is hidden)"
+			}
+		}
+	}
+	return reasons
+}
+
+// laidOut is JSON with a line for each member. The order of members and the digits of numbers stay as they are stored.
+func laidOut(text []byte) string {
+	if len(text) > mostShown {
+		return string(text[:mostShown]) + fmt.Sprintf("… (%d bytes in all)", len(text))
+	}
+	var laid bytes.Buffer
+	if depth(text) > mostDeep || json.Indent(&laid, text, "", "  ") != nil {
+		return string(text)
+	}
+	return laid.String()
+}
+
+// depth is at least as deep as JSON is nested: brackets in texts count too.
+func depth(text []byte) (deepest int) {
+	deep := 0
+	for _, b := range text {
+		switch b {
+		case '{', '[':
+			deep++
+			deepest = max(deepest, deep)
+		case '}', ']':
+			deep--
+		}
+	}
+	return deepest
+}
+
+// shortened is the first line of a text, 200 characters at most.
+func shortened(text string) string {
+	line, _, isLong := strings.Cut(text, "\n")
+	if runes := []rune(line); len(runes) > 200 {
+		line, isLong = string(runes[:200]), true
+	}
+	if isLong {
+		line += " …"
+	}
+	return line
+}
+
+// visible shows characters that have no picture, or change the order of those beside them, as escapes: an id could look like
+// another one.
+func visible(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r != '\n' && r != '\t' && (unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// when is a time in UTC.
+func when(t *time.Time) string {
+	if t == nil {
+		return "–"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
