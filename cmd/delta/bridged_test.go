@@ -284,10 +284,10 @@ func sampleOf(t *testing.T, text, sample string) float64 {
 	return value
 }
 
-// phase is the metric of a phase of the table's source.
-func (b *bridged) phase(phase delta.SourcePhase) float64 {
+// isIn reports whether metrics show that the source of the table is in a phase.
+func (b *bridged) isIn(phase delta.SourcePhase) bool {
 	b.t.Helper()
-	return b.metric(fmt.Sprintf(`delta_source_phase{kind="bill",source="table public.bill",phase=%q}`, phase))
+	return b.metric(fmt.Sprintf(`delta_source_phase{kind="bill",source="table public.bill",phase=%q}`, phase)) == 1
 }
 
 // readings is how often the table was read as a whole.
