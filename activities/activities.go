@@ -78,6 +78,10 @@ type Activities struct {
 	Rate *RateLimit
 	// Keys say whether calls are limited by the keys of objects.
 	Keys KeyLimits
+	// HasParents is true where objects of the kind may have parents, which are synced before they are worked.
+	HasParents bool
+	// SyncedFirst is called when a resource was synced for the first time: others may wait for it; nil for no call.
+	SyncedFirst func(kind, objectID string)
 	// Snoozes are those that the client knows; nil for none.
 	Snoozes *Snoozes
 	// Pace measures attempts; nil for no measure, and no local activities.

@@ -46,6 +46,8 @@ type Step struct {
 	Paused      bool   `json:"paused,omitempty"`
 	// AwaitsSlot says that the row waits for a slot of its limit key.
 	AwaitsSlot bool `json:"awaits_slot,omitempty"`
+	// AwaitsParent says that the row waits for a parent, which was never synced.
+	AwaitsParent bool `json:"awaits_parent,omitempty"`
 	// Heals says that the resource has degraded, and is tried again after Wait rather than removed.
 	Heals bool `json:"heals,omitempty"`
 	// Error is the beginning of the latest error of a row that is not synced.
@@ -193,6 +195,9 @@ func isDue(got *db.GetResourceRow) bool {
 // awaitsSlot reports whether a row waits for a slot of its limit key: a dispatcher wakes it.
 func awaitsSlot(r *db.Resource) bool { return r.QueuedAt != nil && r.DispatchAt == nil }
 
+// awaitsOthers reports whether a row waits for a slot of its limit key, or for a parent: a dispatcher wakes it.
+func awaitsOthers(r *db.Resource) bool { return awaitsSlot(r) || r.AwaitsParent() }
+
 // takeOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
 func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetResourceRow, error) {
 	end := time.Now().Add(lockedPatience)
@@ -209,12 +214,17 @@ func (e *execution) takeOne(ctx context.Context, ref Ref) (*claimed, *db.GetReso
 			if err := e.giveBack(rows); err != nil {
 				return nil, nil, err
 			}
+			if len(rows) == 0 {
+				if _, err := e.awaitParents(ctx, ref.Kind, []int64{id}); err != nil {
+					return nil, nil, err
+				}
+			}
 		}
 		got, found, err := e.get(ctx, ref)
 		if err != nil || !found {
 			return nil, nil, err
 		}
-		if got.Resource.ID == id && (!isDue(&got) || awaitsSlot(&got.Resource) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pauses.Delay())) {
+		if got.Resource.ID == id && (!isDue(&got) || awaitsOthers(&got.Resource) || got.Resource.ClaimedUntil != nil || time.Now().After(end) || !sleep(e.base, pauses.Delay())) {
 			return nil, &got, nil
 		}
 		id = got.Resource.ID
@@ -271,6 +281,7 @@ func (e *execution) close(ctx context.Context, ref Ref, one *claimed) (Step, err
 	}
 	if one.tx.committed {
 		e.wakeKeys([]*claimed{one})
+		e.noteSynced(one, got.Resource.SyncCount)
 		e.observe(one.observed(got.Resource.State, got.Resource.Row))
 		return e.unclaimed(ctx, ref, &got)
 	}
@@ -383,11 +394,12 @@ func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 		SyncCount:        r.SyncCount,
 		Paused:           r.Paused,
 		AwaitsSlot:       awaitsSlot(r),
+		AwaitsParent:     r.AwaitsParent(),
 	}
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
-		if r.Paused || awaitsSlot(r) {
-			return s // a dispatcher wakes it when it is resumed, or when the slot is its own
+		if r.Paused || awaitsOthers(r) {
+			return s // a dispatcher wakes it when it is resumed, when the slot is its own, or when its parent was synced
 		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
@@ -28,7 +29,7 @@ const (
 	maxAwaitPoll   = 5 * time.Second
 )
 
-// AwaitSettled waits until all that a run listed has settled: synced, degraded, deleted or paused. Each look begins and ends at the first
+// AwaitSettled waits until all that a run listed has settled: synced, degraded, deleted or paused, or waiting for a parent that is not on its way. Each look begins and ends at the first
 // resource that had not. A worker that stops leaves the wait to another one: what is waited for may well be settled by others only.
 func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
 	if err := a.check(in.Installation, in.Kind); err != nil {
@@ -47,7 +48,17 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 		if err != nil {
 			return AwaitResult{}, fmt.Errorf("waiting for what was informed of kind %s: %w", in.Kind, err)
 		}
-		from = unsettled
+		from = unsettled.ObjectID
+		if unsettled.AwaitsParent {
+			blocked, err := a.isBlocked(ctx, in.Kind, unsettled)
+			if err != nil {
+				return AwaitResult{}, err
+			}
+			if blocked {
+				from += "\x01" // the next one: no id has a control character
+				continue
+			}
+		}
 		touch := db.TouchListingParams{Pass: in.Pass, ObjectID: from, Older: ListingsKept / 2}
 		if err := db.New().TouchListing(ctx, a.Pool, touch); err != nil {
 			return AwaitResult{}, fmt.Errorf("noting that a run of kind %s is waited for: %w", in.Kind, err)
@@ -70,6 +81,16 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 		result.Named = append(result.Named, row.Name)
 	}
 	return result, nil
+}
+
+// isBlocked reports whether a resource waits for a parent that is not on its way.
+func (a *Activities) isBlocked(ctx context.Context, kind string, row db.FirstUnsettledRow) (bool, error) {
+	awaited, err := db.ReadAwaited(ctx, a.Pool, row.AwaitedParents)
+	if err != nil {
+		return false, fmt.Errorf("reading what %s/%s waits for: %w", kind, row.ObjectID, err)
+	}
+	found := awaited.Find(deltatype.Ref{Kind: kind, ID: row.ObjectID}, row.AwaitedParents)
+	return found != nil && !found.IsOnItsWay(), nil
 }
 
 // ForgetListing removes what a run had recorded for AwaitSettled, whose answer has arrived: it could be asked for again before.

@@ -45,7 +45,7 @@ type Progress struct {
 	Degraded int `json:"degraded,omitempty"`
 	Snoozed  int `json:"snoozed,omitempty"`
 	Deleted  int `json:"deleted,omitempty"`
-	// Withheld is how many were not worked because their kind or their namespace was snoozed, or their limit key was full.
+	// Withheld is how many were not worked because their kind or their namespace was snoozed, their limit key was full, or a parent was not synced.
 	Withheld int `json:"withheld,omitempty"`
 	// Unreadable is how many wait for a worker that understands their objects.
 	Unreadable int `json:"unreadable,omitempty"`
@@ -179,7 +179,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 		}
 		missing = append(missing, left...)
 	}
-	if missing, err = r.withhold(ctx, missing); err != nil {
+	if missing, err = r.leaveToOthers(ctx, missing); err != nil {
 		return err
 	}
 	// Some of those were locked by other transactions, and may not be any more. The others went on. What is still locked when nothing else
@@ -190,12 +190,22 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 		if missing, err = f.takeAndWork(ctx, missing); err != nil {
 			return err
 		}
-		if missing, err = r.withhold(ctx, missing); err != nil || last {
+		if missing, err = r.leaveToOthers(ctx, missing); err != nil || last {
 			return err
 		}
 		sleep(r.base, pauses.Delay())
 	}
 	return nil
+}
+
+// leaveToOthers leaves members to dispatchers that wait for their parents, or are snoozed, and returns the others.
+func (r *batchRun) leaveToOthers(ctx context.Context, missing []int64) (others []int64, err error) {
+	waiting, err := r.awaitParents(context.WithoutCancel(ctx), r.in.Kind, missing)
+	if err != nil {
+		return nil, err
+	}
+	r.withholds(len(waiting))
+	return r.withhold(ctx, without(missing, waiting))
 }
 
 // withhold leaves members to a dispatcher that were not claimed because they are snoozed, and returns the others.

@@ -152,7 +152,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	}
 	params := db.ClaimResourcesParams{
 		Claim: e.claim.id, ClaimFor: e.claim.period, WorkflowID: e.workflowID, WholeKind: e.single, Kind: kind, Ids: ids,
-		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(), Keyed: e.Keys.Limited,
+		Lost: workerLost, MaxErrors: MaxErrors, MostLost: most, Finalizes: e.Handler.Finalizes(), Keyed: e.Keys.Limited, Parented: e.HasParents,
 	}
 	var rows []db.ClaimResourcesRow
 	takenAt := time.Now()

@@ -153,12 +153,10 @@ func (w *writtenPage) inform(
 		return err
 	})
 	switch half := len(objects) / 2; {
-	case err != nil && !isUnstorable(err):
+	case err != nil && !isOfOneObject(err):
 		return nil, err
 	case err != nil && half == 0:
-		// Without its JSON: no version of the controller would make Postgres take that.
-		only := &objects[0]
-		w.refused = append(w.refused, Listed{Params: deltatype.ObjectInformParams{ResourceID: only.ResourceID}, Err: fmt.Errorf("%s/%s: %w", only.Kind, only.ResourceID, err)})
+		w.refused = append(w.refused, refusedAlone(&objects[0], err))
 		return nil, nil
 	case err != nil:
 		first, err := w.inform(ctx, tx, objects[:half], options)

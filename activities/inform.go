@@ -417,11 +417,10 @@ func (p *pass) inform(
 ) ([]*deltatype.ObjectInformResult, error) {
 	results, err := db.InformRetrying(ctx, p.activities.Pool, some, options)
 	switch half := len(some) / 2; {
-	case err == nil || !isUnstorable(err):
+	case err == nil || !isOfOneObject(err):
 		return results, err
 	case half == 0:
-		// Without its JSON: no version of the controller would make Postgres take that.
-		return nil, p.refuse(ctx, Listed{Params: deltatype.ObjectInformParams{ResourceID: some[0].ResourceID}, Err: fmt.Errorf("%s/%s: %w", some[0].Kind, some[0].ResourceID, err)})
+		return nil, p.refuse(ctx, refusedAlone(&some[0], err))
 	default:
 		first, err := p.inform(ctx, some[:half], options)
 		if err != nil {
@@ -430,6 +429,22 @@ func (p *pass) inform(
 		second, err := p.inform(ctx, some[half:], options)
 		return append(first, second...), err
 	}
+}
+
+// isOfOneObject reports whether an error of a set is the fault of objects in it: the others can be taken.
+func isOfOneObject(err error) bool {
+	cycle := new(deltatype.ParentCycleError)
+	return isUnstorable(err) || errors.As(err, &cycle)
+}
+
+// refusedAlone is an object that could not be taken by itself. One that Postgres does not store is without its JSON: no version of the controller would make Postgres
+// take that.
+func refusedAlone(object *deltatype.ObjectInformParams, err error) Listed {
+	params := deltatype.ObjectInformParams{ResourceID: object.ResourceID}
+	if !isUnstorable(err) {
+		params = *object
+	}
+	return Listed{Params: params, Err: fmt.Errorf("%s/%s: %w", object.Kind, object.ResourceID, err)}
 }
 
 // isUnstorable tells of an error that it is the data which Postgres does not take: a number out of its range, say, or too much.

@@ -241,6 +241,9 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 		return
 	}
 	e.logOutcome(one, row)
+	if one.outcome.Verdict == VerdictSynced {
+		e.noteSynced(one, row.SyncCount)
+	}
 	e.observe(one.observed(row.State, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
 }
 

@@ -267,7 +267,10 @@ func (q *Queries) NameWorkflows(ctx context.Context, db DBTX, arg NameWorkflowsP
 }
 
 const nextDispatch = `-- name: NextDispatch :one
-SELECT coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = $1 AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
+SELECT EXISTS (
+    SELECT FROM delta_resource d
+    WHERE d.kind = $1 AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
+) AS parents_wait, coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = $1 AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
     SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
         SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = $1
         UNION ALL SELECT m.snoozed_until, m.snooze_spread FROM delta_namespace m WHERE m.snoozed_until > now() - interval '1 minute'
@@ -287,18 +290,19 @@ type NextDispatchParams struct {
 }
 
 type NextDispatchRow struct {
-	KeysWait time.Duration
-	Wait     time.Duration
+	ParentsWait bool
+	KeysWait    time.Duration
+	Wait        time.Duration
 }
 
 // How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
 // while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
 // of a namespace: then it looks several times while what has waited comes back. keys_wait is
-// how long it is until a limit key is to be looked at.
+// how long it is until a limit key is to be looked at, and parents_wait says that rows wait for parents.
 func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (NextDispatchRow, error) {
 	row := db.QueryRow(ctx, nextDispatch, arg.Kind, arg.Looked)
 	var i NextDispatchRow
-	err := row.Scan(&i.KeysWait, &i.Wait)
+	err := row.Scan(&i.ParentsWait, &i.KeysWait, &i.Wait)
 	return i, err
 }
 

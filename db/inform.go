@@ -65,6 +65,9 @@ func inform(
 ) ([]*deltatype.ObjectInformResult, error) {
 	set, places, older := unique(params)
 	found := make([]*deltatype.ObjectInformResult, len(set))
+	if err := checkCycles(ctx, conn, set); err != nil {
+		return nil, err
+	}
 	open := make([]int, len(set)) // places in the set
 	for i := range open {
 		open[i] = i

@@ -15,7 +15,7 @@ import (
 const informResource = `-- name: InformResource :many
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version, shard, limit_key, carrier
+    revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     coalesce($5::text, 'default') AS namespace, coalesce($6::jsonb, '{}') AS metadata,
@@ -23,23 +23,23 @@ SELECT $1 AS kind, $2 AS object_id, $3::jsonb AS object, $4::bytea AS hash,
     $10::timestamptz AS external_created_at, $11::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     $12::bigint AS revision, $13::integer AS object_version,
     nullif($14::text, '') AS shard, nullif($15::text, '') AS limit_key,
-    nullif($16::text, '') AS carrier
+    nullif($16::text, '') AS carrier, $17::text[] AS parents, $17::text[] AS awaited_parents
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = $1 AND k.object_id = $2
-      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $17::boolean)
-        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $18::boolean)
-        AND ($19::boolean OR coalesce($12 >= k.revision, TRUE))
-        AND coalesce(k.hash = $20::bytea, TRUE)
+      AND ((coalesce(k.namespace <> $5, FALSE) AND NOT $18::boolean)
+        OR NOT (NOT delta_stays_deleted(k.state, k.cause, $19::boolean)
+        AND ($20::boolean OR coalesce($12 >= k.revision, TRUE))
+        AND coalesce(k.hash = $21::bytea, TRUE)
         AND ((k.hash <> $4 AND NOT (delta_is_rivers(k.hash) AND k.object = $3::jsonb))
           OR coalesce(k.namespace <> $5, FALSE)
-          OR ($21::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
+          OR ($22::boolean AND (coalesce(k.metadata <> $6::jsonb, FALSE)
             OR coalesce(k.tags <> $7::text[], FALSE)))
           OR coalesce(k.max_attempts <> $8, FALSE)
-          OR delta_comes_back(k.state, k.cause, $18::boolean)
-          OR (k.state NOT IN ('scheduled', 'pending') AND $22::boolean))))
+          OR delta_comes_back(k.state, k.cause, $19::boolean)
+          OR (k.state NOT IN ('scheduled', 'pending') AND $23::boolean))))
 )
-  AND (coalesce($20::bytea = '', TRUE)
+  AND (coalesce($21::bytea = '', TRUE)
     OR EXISTS (SELECT FROM delta_resource k WHERE k.kind = $1 AND k.object_id = $2))
 ON CONFLICT (kind, object_id) DO UPDATE
 SET object = excluded.object,
@@ -62,25 +62,27 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    parents = excluded.parents,
+    awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
     -- A deleted resource whose kind logs changes is revived, which is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
     written_by = pg_current_xact_id()
-WHERE NOT delta_stays_deleted(r.state, r.cause, $18::boolean)
-  AND ($17::boolean OR coalesce(r.namespace = $5, TRUE))
-  AND ($19::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
-  AND coalesce(r.hash = $20::bytea, TRUE)
+WHERE NOT delta_stays_deleted(r.state, r.cause, $19::boolean)
+  AND ($18::boolean OR coalesce(r.namespace = $5, TRUE))
+  AND ($20::boolean OR coalesce(excluded.revision >= r.revision, TRUE))
+  AND coalesce(r.hash = $21::bytea, TRUE)
   AND ((r.hash <> excluded.hash AND NOT (delta_is_rivers(r.hash) AND r.object = excluded.object))
     OR r.namespace <> $5
-    OR ($21::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
+    OR ($22::boolean AND (r.metadata <> $6::jsonb OR r.tags <> $7::text[]))
     OR r.max_attempts <> $8
-    OR delta_comes_back(r.state, r.cause, $18::boolean)
-    OR (r.state NOT IN ('scheduled', 'pending') AND $22::boolean))
+    OR delta_comes_back(r.state, r.cause, $19::boolean)
+    OR (r.state NOT IN ('scheduled', 'pending') AND $23::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
-    CASE WHEN $23::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
+    CASE WHEN $24::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
     CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id
 `
@@ -102,6 +104,7 @@ type InformResourceParams struct {
 	Shard              string
 	LimitKey           string
 	Carrier            string
+	Parents            []string
 	MoveNamespace      bool
 	Revive             bool
 	Forced             bool
@@ -147,6 +150,8 @@ type InformResourceRow struct {
 	Shard             *string
 	LimitKey          *string
 	WrittenBy         uint64
+	Parents           []string
+	AwaitedParents    []string
 	Notified          int64
 	ChangeID          int64
 }
@@ -172,6 +177,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 		arg.Shard,
 		arg.LimitKey,
 		arg.Carrier,
+		arg.Parents,
 		arg.MoveNamespace,
 		arg.Revive,
 		arg.Forced,
@@ -223,6 +229,8 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 			&i.Shard,
 			&i.LimitKey,
 			&i.WrittenBy,
+			&i.Parents,
+			&i.AwaitedParents,
 			&i.Notified,
 			&i.ChangeID,
 		); err != nil {
@@ -239,12 +247,12 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $27::text <> '' THEN set_config('lock_timeout', $27::text, TRUE) END AS lock_timeout,
+    SELECT CASE WHEN $28::text <> '' THEN set_config('lock_timeout', $28::text, TRUE) END AS lock_timeout,
         ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -259,7 +267,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier, i.parents, i.parents AS awaited_parents
 FROM (
     SELECT
         settings.paused,
@@ -280,27 +288,28 @@ FROM (
         nullif(unnest($18::text[]), '') AS shard,
         nullif(unnest($19::text[]), '') AS limit_key,
         nullif(unnest($20::text[]), '') AS carrier,
-        unnest($21::boolean[]) AS forced,
-        unnest($22::boolean[]) AS sync_metadata,
-        unnest($23::bytea[]) AS expected_hash
+        nullif(unnest($21::text[]), '')::text[] AS parents,
+        unnest($22::boolean[]) AS forced,
+        unnest($23::boolean[]) AS sync_metadata,
+        unnest($24::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND NOT delta_stays_deleted(d.state, d.cause, $24::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $25::boolean)
       AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
       AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $24::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $25::boolean))
+        OR delta_comes_back(d.state, d.cause, $25::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $26::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -329,6 +338,8 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    parents = excluded.parents,
+    awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
     -- A deleted resource whose kind logs changes is revived, which is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
@@ -337,10 +348,10 @@ SET object = excluded.object,
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $26::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN $27::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
     CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id
 `
@@ -366,6 +377,7 @@ type InformResourcesParams struct {
 	Shards             []string
 	LimitKeys          []string
 	Carriers           []string
+	Parents            []string
 	Forced             []bool
 	SyncMetadata       []bool
 	ExpectedHashes     [][]byte
@@ -411,6 +423,8 @@ type InformResourcesRow struct {
 	Shard             *string
 	LimitKey          *string
 	WrittenBy         uint64
+	Parents           []string
+	AwaitedParents    []string
 	Notified          int64
 	ChangeID          int64
 }
@@ -460,6 +474,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 		arg.Shards,
 		arg.LimitKeys,
 		arg.Carriers,
+		arg.Parents,
 		arg.Forced,
 		arg.SyncMetadata,
 		arg.ExpectedHashes,
@@ -511,6 +526,8 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 			&i.Shard,
 			&i.LimitKey,
 			&i.WrittenBy,
+			&i.Parents,
+			&i.AwaitedParents,
 			&i.Notified,
 			&i.ChangeID,
 		); err != nil {
@@ -525,7 +542,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResource = `-- name: KeptResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, EXISTS (
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = $1 AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
@@ -583,6 +600,8 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.SlotKey,
 		&i.Resource.SlotUntil,
 		&i.Resource.QueuedAt,
+		&i.Resource.Parents,
+		&i.Resource.AwaitedParents,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -599,7 +618,7 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -616,7 +635,7 @@ FROM (
         unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
   OR (coalesce(r.hash = i.expected_hash, TRUE)
@@ -710,6 +729,8 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.SlotKey,
 			&i.SlotUntil,
 			&i.QueuedAt,
+			&i.Parents,
+			&i.AwaitedParents,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,
@@ -768,9 +789,9 @@ func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsPar
 }
 
 const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -825,6 +846,8 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.SlotKey,
 			&i.SlotUntil,
 			&i.QueuedAt,
+			&i.Parents,
+			&i.AwaitedParents,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,
@@ -903,13 +926,14 @@ WITH settings AS MATERIALIZED (
     SELECT CASE WHEN $2::text <> '' THEN set_config('lock_timeout', $2::text, TRUE) END AS lock_timeout
 ),
 o AS MATERIALIZED (
-    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.forced
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.parents, i.forced
     FROM (
         SELECT settings.lock_timeout, unnest($1::bigint[]) AS id, unnest($3::bigint[]) AS generation, unnest($4::bytea[]) AS hash,
             nullif(unnest($5::text[]), '')::jsonb AS metadata, nullif(unnest($6::text[]), '')::text[] AS tags,
             nullif(unnest($7::text[]), '')::bigint AS revision, unnest($8::integer[]) AS object_version,
             nullif(unnest($9::text[]), '') AS shard, nullif(unnest($10::text[]), '') AS limit_key,
-            unnest($11::boolean[]) AS forced
+            nullif(unnest($11::text[]), '')::text[] AS parents,
+            unnest($12::boolean[]) AS forced
         FROM settings
     ) i
     CROSS JOIN LATERAL (
@@ -923,11 +947,16 @@ SET metadata = coalesce(o.metadata, r.metadata),
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
     shard = o.shard,
     limit_key = o.limit_key,
-    dispatch_at = CASE WHEN r.queued_at IS NOT NULL AND r.dispatch_at IS NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now() ELSE r.dispatch_at END,
+    parents = o.parents,
+    awaited_parents = CASE WHEN o.parents IS NOT NULL THEN delta_awaited_parents(o.parents, r.parents, r.awaited_parents) END,
+    dispatch_at = CASE
+        WHEN r.dispatch_at IS NULL AND r.queued_at IS NOT NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now()
+        WHEN r.dispatch_at IS NULL AND r.queued_at IS NULL AND r.awaited_parents IS NOT NULL AND r.parents IS DISTINCT FROM o.parents THEN now()
+        ELSE r.dispatch_at END,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
 `
 
 type NoteResourcesParams struct {
@@ -941,12 +970,14 @@ type NoteResourcesParams struct {
 	ObjectVersions []int32
 	Shards         []string
 	LimitKeys      []string
+	Parents        []string
 	Forced         []bool
 }
 
-// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
-// a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
-// as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key.
+// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, other parents, and,
+// while a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
+// as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key. So is one that
+// waits for a parent and has others now.
 func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, noteResources,
 		arg.Ids,
@@ -959,6 +990,7 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 		arg.ObjectVersions,
 		arg.Shards,
 		arg.LimitKeys,
+		arg.Parents,
 		arg.Forced,
 	)
 	if err != nil {
@@ -1004,6 +1036,8 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.SlotKey,
 			&i.SlotUntil,
 			&i.QueuedAt,
+			&i.Parents,
+			&i.AwaitedParents,
 			&i.Hash,
 			&i.Object,
 			&i.Metadata,

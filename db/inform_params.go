@@ -27,6 +27,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		Shard:              o.Shard,
 		LimitKey:           o.LimitKey,
 		Carrier:            o.Carrier,
+		Parents:            texts(o.Parents),
 		Forced:             o.Force,
 		SyncMetadata:       o.SyncMetadata,
 		ExpectedHash:       o.ExpectedHash,
@@ -84,6 +85,9 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		give(&p.Shards, n, i, o.Shard, o.Shard != "")
 		give(&p.LimitKeys, n, i, o.LimitKey, o.LimitKey != "")
 		give(&p.Carriers, n, i, o.Carrier, o.Carrier != "")
+		if o.Parents != nil {
+			give(&p.Parents, n, i, arrayLiteral(texts(o.Parents)), true)
+		}
 		give(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
 		give(&p.Forced, n, i, true, o.Force)
 		give(&p.SyncMetadata, n, i, true, o.SyncMetadata)

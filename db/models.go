@@ -143,6 +143,8 @@ type Resource struct {
 	SlotKey           *string
 	SlotUntil         *time.Time
 	QueuedAt          *time.Time
+	Parents           []string
+	AwaitedParents    []string
 	Hash              []byte
 	Object            []byte
 	Metadata          []byte

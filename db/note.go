@@ -78,6 +78,8 @@ func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResu
 		return true
 	case o.Shard != row.Shard || o.LimitKey != row.LimitKey:
 		return true
+	case !slices.Equal(o.Parents, row.Parents):
+		return true
 	case o.Tags != nil && !slices.Equal(o.Tags, row.Tags):
 		return true
 	}
@@ -114,11 +116,14 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revision(o.Revision))
 		p.ObjectVersions, p.Forced = append(p.ObjectVersions, o.ObjectVersion), append(p.Forced, o.Force)
 		p.Shards, p.LimitKeys = append(p.Shards, o.Shard), append(p.LimitKeys, o.LimitKey)
-		tags := ""
+		tags, parents := "", ""
 		if o.Tags != nil {
 			tags = arrayLiteral(o.Tags)
 		}
-		p.Tags = append(p.Tags, tags)
+		if o.Parents != nil {
+			parents = arrayLiteral(texts(o.Parents))
+		}
+		p.Tags, p.Parents = append(p.Tags, tags), append(p.Parents, parents)
 	}
 	p.Hashes = hashes
 	rows, err := New().NoteResources(ctx, Planned(conn, len(places)), p)

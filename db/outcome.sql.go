@@ -27,7 +27,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due
     r.snoozes, r.paused, now()::timestamptz AS now,
     (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND delta_is_worked(r.state, r.finalized, r.due_at))))::boolean AS open
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = $3::uuid
 `
 

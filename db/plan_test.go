@@ -193,6 +193,46 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 10, most: 8 * 10,
 		},
+		"AwaitParents": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = now() + interval '1 minute', awaited_parents = '{other/000001,other/nobody}'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.AwaitParents(ctx, conn, db.AwaitParentsParams{Kind: "thing", Ids: ids})
+				return len(rows), err
+			},
+			does: few, most: 12 * few, // each parent is read when the row is chosen, and when it is written
+		},
+		"WakeChildrenOf": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = NULL, awaited_parents = '{other/000001}'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				woken, err := q.WakeChildrenOf(ctx, conn, db.WakeChildrenOfParams{Kind: "thing", Parents: []string{"other/000001", "other/000002"}, Page: 20})
+				return int(woken), err
+			},
+			does: 20, most: 4 * few,
+		},
+		"AwaitedParents": {
+			before: "state = 'scheduled', due_at = now(), dispatch_at = NULL, awaited_parents = ARRAY['other/' || CASE WHEN object_id > '002000' THEN '000001' ELSE '000002' END]",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.AwaitedParents(ctx, conn, db.AwaitedParentsParams{Kind: "thing", Page: 100})
+				return len(rows), err
+			},
+			does: 2, most: 10,
+		},
+		"ParentsAbove": {
+			before: "parents = ARRAY['thing/' || lpad((object_id::integer / 200 * 100)::text, 6, '0'), 'other/000001']",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.ParentsAbove(ctx, conn, db.ParentsAboveParams{Resources: []string{"thing/004000", "thing/nobody"}, Deepest: 32, Most: 1000})
+				return len(rows), err
+			},
+			does: 6, most: 40, // 40, 20, 10, 5, 2, 1
+		},
+		"AwaitedAbove": {
+			before: "awaited_parents = ARRAY['thing/' || lpad((object_id::integer / 200 * 100)::text, 6, '0'), 'other/000001']",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.AwaitedAbove(ctx, conn, db.AwaitedAboveParams{Resources: []string{"thing/004000", "thing/nobody"}, Deepest: 32, Most: 1000})
+				return len(rows), err
+			},
+			does: 9, most: 60, // these, what is not there, and the other kind's
+		},
 		"ClaimResources": {
 			before: "state = 'scheduled', due_at = now(), claim = gen_random_uuid(), claimed_until = now() - interval '1 s'",
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
@@ -388,8 +428,8 @@ func frequentStatements(few int) map[string]frequent {
 				}
 				// Where it left off, there is no need to read what comes before, nor after.
 				last, err := q.FirstUnsettled(ctx, conn, db.FirstUnsettledParams{Kind: "thing", Pass: pass, FromObjectID: "000500"})
-				if last != "000500" {
-					err = errors.Join(err, fmt.Errorf("the first is %q", last))
+				if last.ObjectID != "000500" {
+					err = errors.Join(err, fmt.Errorf("the first is %q", last.ObjectID))
 				}
 				return 1, err
 			},

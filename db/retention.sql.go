@@ -200,7 +200,7 @@ func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg Reschedule
 const restingMembers = `-- name: RestingMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
   AND NOT delta_awaits_attempt(r.state, r.finalized)
 `

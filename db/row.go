@@ -56,6 +56,7 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	if r.LimitKey != nil {
 		row.LimitKey = *r.LimitKey
 	}
+	row.Parents, row.AwaitedParents = refs(r.Parents), refs(r.AwaitedParents)
 	for i, encoded := range r.Errors {
 		var attempt deltatype.AttemptError
 		if err := json.Unmarshal(encoded, &attempt); err != nil {
@@ -124,5 +125,7 @@ func (r *InformResourceRow) resource() Resource {
 		Metadata:          r.Metadata,
 		Tags:              r.Tags,
 		Errors:            r.Errors,
+		Parents:           r.Parents,
+		AwaitedParents:    r.AwaitedParents,
 	}
 }

@@ -174,8 +174,15 @@ func plain(v reflect.Value) any {
 		}
 		v = v.Elem()
 	}
-	if at, ok := v.Interface().(time.Time); ok {
-		return at.UTC()
+	switch is := v.Interface().(type) {
+	case time.Time:
+		return is.UTC()
+	case []deltatype.Ref:
+		all := make([]string, len(is))
+		for i, ref := range is {
+			all[i] = strings.TrimSuffix(ref.String(), "/") // what a test fills in has none
+		}
+		return all
 	}
 	if v.CanInt() {
 		return v.Int()

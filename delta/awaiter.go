@@ -36,6 +36,8 @@ type awaiter struct {
 // awaitCall is a caller that waits for a generation of a row.
 type awaitCall struct {
 	id, generation int64
+	// waits says what parent the row waits for, when it was last looked at; empty where it does not.
+	waits string
 	// done gets the answer.
 	done chan awaitAnswer
 }
@@ -43,11 +45,14 @@ type awaitCall struct {
 // awaitAnswer is that a generation has settled, or why that cannot be said.
 type awaitAnswer struct {
 	kindPaused bool
-	err        error
+	// blocked says what parent the row waits for that is not on its way; empty where it does not.
+	blocked string
+	err     error
 }
 
-// await returns when a generation of a row has settled: it was synced, or the row is degraded, deleted, paused, with its kind perhaps, or gone.
-func (a *awaiter) await(ctx context.Context, id, generation int64) (kindPaused bool, err error) {
+// await returns when a generation of a row has settled: it was synced, or the row is degraded, deleted, paused, with its kind perhaps, or gone, or waits for a parent
+// that is not on its way.
+func (a *awaiter) await(ctx context.Context, id, generation int64) (awaitAnswer, error) {
 	call := &awaitCall{id: id, generation: generation, done: make(chan awaitAnswer, 1)}
 	a.mu.Lock()
 	if a.calls == nil {
@@ -62,12 +67,16 @@ func (a *awaiter) await(ctx context.Context, id, generation int64) (kindPaused b
 	a.mu.Unlock()
 	select {
 	case answer := <-call.done:
-		return answer.kindPaused, answer.err
+		return answer, answer.err
 	case <-ctx.Done():
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		delete(a.calls, call)
-		return false, withCause(ctx, ctx.Err())
+		err := withCause(ctx, ctx.Err())
+		if call.waits != "" {
+			err = fmt.Errorf("it %s: %w", call.waits, err)
+		}
+		return awaitAnswer{}, err
 	}
 }
 
@@ -108,15 +117,37 @@ func (a *awaiter) look(calls []*awaitCall) {
 		err = fmt.Errorf("reading how the resource stands: %w", err)
 	}
 	byID := map[int64]db.ResourcesAwaitedRow{}
+	var parents []string
 	for _, row := range rows {
 		byID[row.ID] = row
+		if row.AwaitsParent {
+			parents = append(parents, row.AwaitedParents...)
+		}
+	}
+	var awaited db.AwaitedResources
+	if len(parents) > 0 {
+		slices.Sort(parents)
+		if awaited, err = db.ReadAwaited(ctx, a.pool, slices.Compact(parents)); err != nil {
+			if db.IsTransient(err) {
+				return
+			}
+			err = fmt.Errorf("reading what the resource waits for: %w", err)
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, call := range calls {
 		row, there := byID[call.id]
-		if err != nil || !there || hasSettled(row, call.generation) {
-			call.done <- awaitAnswer{kindPaused: row.KindPaused, err: err}
+		blocked := ""
+		if call.waits = ""; row.AwaitsParent {
+			if found := awaited.Find(deltatype.Ref{Kind: row.Kind, ID: row.ObjectID}, row.AwaitedParents); found != nil {
+				if call.waits = found.Words(); !found.IsOnItsWay() {
+					blocked = call.waits
+				}
+			}
+		}
+		if err != nil || !there || blocked != "" || hasSettled(row, call.generation) {
+			call.done <- awaitAnswer{kindPaused: row.KindPaused, blocked: blocked, err: err}
 			delete(a.calls, call)
 		}
 	}

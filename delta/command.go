@@ -20,6 +20,9 @@ var ErrNotFound = deltatype.ErrNotFound
 // NamespaceError is returned for an object that names another namespace than its resource has. Match it with errors.As.
 type NamespaceError = deltatype.NamespaceError
 
+// ParentCycleError is returned for an object whose parents lead back to it; see [deltatype.ParentCycleError].
+type ParentCycleError = deltatype.ParentCycleError
+
 // StateError is returned where the state of a resource does not allow what was asked for. Match it with errors.As.
 type StateError = deltatype.StateError
 

@@ -203,6 +203,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
+		hasParents: reflect.TypeFor[T]().Implements(reflect.TypeFor[ObjectWithParents]()),
 	}
 	return nil
 }
@@ -219,6 +220,7 @@ var optionalMethods = []struct {
 	{"CreatedAt", reflect.TypeFor[ObjectWithCreatedAt]()},
 	{"InformOpts", reflect.TypeFor[ObjectWithInformOpts]()},
 	{"LimitKey", reflect.TypeFor[ObjectWithLimitKey]()},
+	{"Parents", reflect.TypeFor[ObjectWithParents]()},
 	{"Revision", reflect.TypeFor[ObjectWithRevision]()},
 	{"Settings", reflect.TypeFor[ObjectWithSettings]()},
 	{"Version", reflect.TypeFor[ObjectWithVersion]()},
@@ -251,6 +253,8 @@ type registered struct {
 	// own are the settings that the kind says itself, settings those that hold.
 	own, settings ObjectSettings
 	objectType    reflect.Type
+	// hasParents is true where objects may have parents.
+	hasParents bool
 	// sources feed the kind, by name; nil for none.
 	sources map[string]Source
 }

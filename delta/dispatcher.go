@@ -81,6 +81,8 @@ type dispatcher struct {
 	batchWait time.Duration
 	// keyed is true where calls are limited by keys of objects.
 	keyed bool
+	// parents are the parents that rows of the kind wait for.
+	parents parentsWatch
 	// leased are batches that informs of this client have leased.
 	leased *leasedBatches
 
@@ -171,6 +173,9 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 	defer cancel()
 	if next, err := db.New().NextDispatch(ctx, d.pool, db.NextDispatchParams{Kind: d.kind, Looked: looked}); err == nil {
 		wait = min(wait, max(next.Wait, soonest), max(next.KeysWait, soonest))
+		if d.parents.waiting.Store(next.ParentsWait); next.ParentsWait {
+			wait = min(wait, d.parents.untilLook())
+		}
 		d.mu.Lock()
 		d.keysWait = next.KeysWait < time.Hour
 		d.mu.Unlock()
@@ -199,7 +204,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			filled = true
 			d.fill(startCtx)
 		}
-		if err = d.lookAfterKeys(startCtx); err != nil {
+		if err = errors.Join(d.lookAfterKeys(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break
 		}
 		leased, leaseErr := d.leaseDue(startCtx, batch, size)
@@ -208,15 +213,20 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			break
 		}
 		count := len(leased)
-		due, leaseErr := d.takeSlots(startCtx, leased)
+		ready, leaseErr := d.awaitParents(startCtx, leased)
+		if leaseErr != nil {
+			err = leaseErr
+			break
+		}
+		due, leaseErr := d.takeSlots(startCtx, ready)
 		if leaseErr != nil {
 			err = leaseErr
 			break
 		}
 		if count > 0 {
-			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting_for_slots", count-len(due))
+			d.log.Debug("rows were leased", "kind", d.kind, "workflow_id", batch, "resources", count, "waiting", count-len(due))
 		}
-		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, too.
+		// Where workflows for a few are not enough, there may be more for a batch; and behind what has to wait for a slot, or a parent, too.
 		full = count == size || len(due) < count
 		var members, singles []db.LeaseDueRow
 		var namespaces []string

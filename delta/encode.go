@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -89,6 +91,9 @@ func encode(object Object, opts *InformOpts, stored decoder) (params deltatype.O
 	if params.Shard, params.LimitKey, err = keysOf(object); err != nil {
 		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
 	}
+	if params.Parents, err = parentsOf(object, kind, id); err != nil {
+		return params, fmt.Errorf("%s/%s: %w", kind, id, err)
+	}
 	if with, ok := object.(ComparableObject); ok {
 		params.Compare = comparison(with, id, stored)
 	}
@@ -129,6 +134,36 @@ func keysOf(object Object) (shard, limitKey string, err error) {
 		return "", "", err
 	}
 	return shard, limitKey, checkKey("LimitKey", limitKey)
+}
+
+// maxParents is how many parents an object may have: they are looked at one by one.
+const maxParents = 16
+
+// parentsOf are the parents of an object, each once, in its order; nil where it has none.
+func parentsOf(object Object, kind, id string) (parents []Ref, err error) {
+	with, ok := object.(ObjectWithParents)
+	if !ok {
+		return nil, nil
+	}
+	for i, parent := range with.Parents() {
+		field := fmt.Sprintf("Parents[%d]", i)
+		if err := checkName(field+".Kind", parent.Kind); err != nil {
+			return nil, err
+		}
+		if rule := db.BrokenIDRule(parent.ID); rule != "" {
+			return nil, inputError(field+".ID", parent.ID, "%s", rule)
+		}
+		if own := (Ref{Kind: kind, ID: id}); parent == own {
+			return nil, &ParentCycleError{Path: []Ref{own, own}}
+		}
+		if !slices.Contains(parents, parent) {
+			parents = append(parents, parent)
+		}
+	}
+	if len(parents) > maxParents {
+		return nil, inputError("Parents", len(parents), "must be %d at most", maxParents)
+	}
+	return parents, nil
 }
 
 // canonical is RFC 8785, except that numbers count as they are written: two large integers, or long decimals, that are the

@@ -335,6 +335,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 
 		batchSize: r.settings.BatchSize,
 		keyed:     r.settings.keyLimits().Limited,
+		parents:   parentsWatch{has: r.hasParents},
 		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
 		leased:    newLeasedBatches(),

@@ -54,6 +54,8 @@ type facts struct {
 	key *LimitKeyStatus
 	// claimed counts resources that are in work.
 	claimed db.CountClaimedRow
+	// awaited is what it waits for in the end, of its parents; nil where it does not.
+	awaited *db.Awaited
 	// maxWorkers is that of its namespace, as far as this client knows; 0 for none.
 	maxWorkers int
 	// temporal is nil where Temporal was not asked, or did not answer.
@@ -72,6 +74,13 @@ func (c *Client) readFacts(ctx context.Context, kind, objectID string) (*facts, 
 	}
 	if f.row, err = found.Resource.Row(); err != nil {
 		return nil, err
+	}
+	if parents := found.Resource.AwaitedParents; parents != nil && f.AwaitsAttempt && f.row.State != deltatype.ResourceStateDeleted {
+		awaited, err := db.ReadAwaited(ctx, c.pool, parents)
+		if err != nil {
+			return nil, err
+		}
+		f.awaited = awaited.Find(Ref{Kind: kind, ID: objectID}, parents)
 	}
 	if f.row.LimitKey != "" {
 		if f.key, err = c.LimitKey(ctx, kind, objectID); err != nil {

@@ -19,7 +19,7 @@ func (f *facts) reasons() []Reason {
 	all := slices.Concat(f.standing(), calls, pauses)
 	if len(calls) == 0 && (f.isWaiting() || f.isLate()) {
 		waits := f.waits()
-		blocked := slices.Concat(f.faults(), waits, f.troubles())
+		blocked := slices.Concat(f.parents(), f.faults(), waits, f.troubles())
 		all = append(all, blocked...)
 		switch isBlocked := len(blocked)+len(pauses) > 0; {
 		case !isBlocked:
@@ -148,6 +148,23 @@ func (f *facts) pauses() (all []Reason) {
 		all = append(all, Reason{Code: ReasonKindPaused, Text: "its kind is paused: none of its resources is worked", Remedy: remedy.ResumeKind(f.row.ObjectKind)})
 	}
 	return all
+}
+
+// parents says which parent it waits for.
+func (f *facts) parents() []Reason {
+	a := f.awaited
+	if a == nil {
+		return nil
+	}
+	last := a.Path[len(a.Path)-1]
+	reason := Reason{Code: ReasonParent, Text: "it " + a.Words(), Since: f.row.DueAt, Remedy: remedy.ExplainParent(last.Kind, last.ID)}
+	switch {
+	case a.IsCycle:
+		reason.Code, reason.Remedy = ReasonParentCycle, remedy.BreakParentCycle
+	case !a.IsThere:
+		reason.Remedy = remedy.InformParent(last.Kind, last.ID)
+	}
+	return []Reason{reason}
 }
 
 // faults says what somebody has to mend.

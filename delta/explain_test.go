@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	sdkworker "go.temporal.io/sdk/worker"
 
@@ -22,11 +23,18 @@ import (
 )
 
 // explained is an object that is worked in a mode, and whose name says what its Work does.
-type explained[M batchSized] struct{ Name, Key, Namespace string }
+type explained[M batchSized] struct{ Name, Key, Namespace, Parent string }
 
 func (o explained[M]) ID() string       { return o.Name }
 func (o explained[M]) Kind() string     { return "explained" }
 func (o explained[M]) LimitKey() string { return o.Key }
+func (o explained[M]) Parents() []delta.Ref {
+	if o.Parent == "" {
+		return nil
+	}
+	return []delta.Ref{{Kind: o.Kind(), ID: o.Parent}}
+}
+
 func (o explained[M]) InformOpts() delta.InformOpts {
 	return delta.InformOpts{Namespace: o.Namespace}
 }
@@ -214,6 +222,7 @@ func TestEachReasonOfAnExplanationHasAScenario(t *testing.T) {
 			"hashed":          {explainHashed, nil},
 			"next generation": {explainNextGeneration[single], explainNextGeneration[batches]},
 			"unknown to Work": {explainUnknownState, nil},
+			"parents":         {explainParents[single], explainParents[batches]},
 		} {
 			for i, mode := range []string{"single", "batches"} {
 				if scenario[i] == nil {
@@ -551,4 +560,55 @@ func explainHashed(t *testing.T, seen *reasonsSeen) {
 	gone := x.decides("secret", delta.ReasonWorkflowGone)
 	require.Contains(t, gone.Text, hashed)
 	require.NotContains(t, gone.Text, "secret")
+}
+
+func explainParents[M batchSized](t *testing.T, seen *reasonsSeen) {
+	x := newExplaining[M](t, seen, nil).starts()
+	inform := func(name, parent string) {
+		t.Helper()
+		_, err := x.c.Inform(t.Context(), explained[M]{Name: name, Parent: parent}, nil)
+		require.NoError(t, err)
+	}
+	inform("child", "mother")
+	reason := x.decides("child", delta.ReasonParent)
+	require.Equal(t, "it waits for its parent explained/mother, which is not there: it was not informed yet, or its row was removed", reason.Text)
+	require.Contains(t, reason.Remedy, "inform explained/mother")
+	require.Equal(t, x.row("explained", "child").DueAt, reason.Since)
+	inform("grandchild", "child")
+	reason = x.decides("grandchild", delta.ReasonParent)
+	require.Contains(t, reason.Text, "its parent explained/child, which waits for explained/mother, which is not there")
+	inform("hopeless", "")
+	x.decides("hopeless", delta.ReasonHopeless)
+	inform("of the hopeless", "hopeless")
+	reason = x.decides("of the hopeless", delta.ReasonParent)
+	require.Contains(t, reason.Text, "which is degraded and was never synced")
+	require.Equal(t, "see what that waits for: delta resources explain explained hopeless", reason.Remedy)
+	inform("mother", "")
+	x.decides("grandchild", delta.ReasonSynced)
+
+	// Two transactions that do not see each other.
+	var open []pgx.Tx
+	for _, o := range []explained[M]{{Name: "left", Parent: "right"}, {Name: "right", Parent: "left"}} {
+		tx, err := x.Pool.Begin(t.Context())
+		require.NoError(t, err)
+		defer tx.Rollback(context.Background()) //nolint:errcheck // it was committed
+		_, err = x.c.InformTx(t.Context(), tx, o, nil)
+		require.NoError(t, err)
+		open = append(open, tx)
+	}
+	for _, tx := range open {
+		require.NoError(t, tx.Commit(t.Context()))
+	}
+	inform("below", "left")
+	reason = x.decides("left", delta.ReasonParentCycle)
+	require.Contains(t, reason.Text, "it waits for its parent explained/right, which waits for explained/left: a cycle")
+	x.decides("below", delta.ReasonParentCycle)
+	_, err := x.c.Sync(t.Context(), explained[M]{Name: "left", Parent: "right", Key: "changed"}, nil)
+	require.ErrorAs(t, err, new(*delta.ParentCycleError), "it makes the cycle anew")
+	_, err = x.c.Sync(t.Context(), explained[M]{Name: "below", Parent: "left", Key: "changed"}, nil)
+	require.ErrorIs(t, err, delta.ErrNotSynced)
+	require.ErrorContains(t, err, "a cycle")
+	inform("left", "")
+	x.decides("below", delta.ReasonSynced)
+	x.decides("right", delta.ReasonSynced)
 }

@@ -66,6 +66,10 @@ const (
 	// ReasonPaused and ReasonKindPaused say what is paused.
 	ReasonPaused     ReasonCode = "paused"
 	ReasonKindPaused ReasonCode = "kind_paused"
+	// ReasonParent says that it waits for a parent that was never synced ([ObjectWithParents]), or for what that waits for.
+	ReasonParent ReasonCode = "parent"
+	// ReasonParentCycle says that what it waits for waits for itself: two informs at the same moment have made a cycle of parents.
+	ReasonParentCycle ReasonCode = "parent_cycle"
 	// ReasonKindUnknown says that no client has started with its kind.
 	ReasonKindUnknown ReasonCode = "kind_unknown"
 	// ReasonNoWorker says that nobody polls the task queue of its kind.

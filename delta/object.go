@@ -55,6 +55,26 @@ type ObjectWithLimitKey interface {
 	LimitKey() string
 }
 
+// Ref names a resource by the kind and the id of its object.
+type Ref = deltatype.Ref
+
+// ObjectWithParents is for objects that are of no use before others exist outside, such as a payment before its account. Work is not called for a resource before
+// each of its parents was synced once, whatever becomes of them later. Until then it waits in Postgres, and takes no slot and no workflow;
+// [Client.Explain] says what for. 16 at most; nil means none.
+//
+// A parent may be of the same kind or another one, in any namespace, and need not be there yet. One whose row was removed after its retention
+// counts as never synced, for resources that have not seen it synced: give the kinds of parents a SyncedRetention that is long enough. Finalize
+// does not wait.
+//
+// An object whose parents lead back to it is refused with a *[ParentCycleError], also if all of them are informed together. Chains are followed for
+// 32 parents. Two informs at the same moment can still make a cycle: then none of its resources is worked, and Explain names it.
+//
+// The parents are columns. They are written when the object changes or is informed, also if nothing else changed. A resource waits for those that are
+// new to it.
+type ObjectWithParents interface {
+	Parents() []Ref
+}
+
 // ObjectWithVersion is for types whose JSON changes in a way that older programs would misread: the version is stored with it. It must be the same
 // for every value of the type, the zero value included, and rises with such a change; it is positive. What was stored before a type had a version
 // has version 0.

@@ -104,7 +104,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
 		a.Turns = activities.NewTurns(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
-		a.Keys = r.settings.keyLimits()
+		a.Keys, a.HasParents, a.SyncedFirst = r.settings.keyLimits(), r.hasParents, c.wakeChildren
 		a.AbandonAfter = c.timing.abandonAfter
 		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
 		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost

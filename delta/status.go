@@ -86,6 +86,10 @@ type KindStatus struct {
 	// the first of them waits.
 	Queued, QueuedKeys int64
 	OldestQueued       *time.Time
+	// Awaiting counts resources that wait for a parent which was never synced ([ObjectWithParents]), AwaitedParents these parents; OldestAwaiting is
+	// when the first of them was due. They are not late.
+	Awaiting, AwaitedParents int64
+	OldestAwaiting           *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
 	// if its Decision is empty. Those of shards are in Shards.
 	Withheld *Withheld
@@ -175,6 +179,14 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, q := range queued {
 		k, oldest := kind(q.Kind), q.Oldest.UTC()
 		k.Queued, k.QueuedKeys, k.OldestQueued = q.Count, q.Keys, &oldest
+	}
+	awaiting, err := db.New().CountAwaiting(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, a := range awaiting {
+		k, oldest := kind(a.Kind), a.Oldest.UTC()
+		k.Awaiting, k.AwaitedParents, k.OldestAwaiting = a.Count, a.Parents, &oldest
 	}
 	withheld, err := c.Withheld(ctx)
 	if err != nil {

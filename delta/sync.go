@@ -13,7 +13,9 @@ import (
 var ErrNotSynced = errors.New("the resource was not synced")
 
 // Sync informs an object, and waits until the resource has settled: synced, degraded, deleted or paused, with its kind perhaps. An object that did
-// not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced.
+// not change and is synced needs no wait. It returns the row, with [ErrNotSynced] for one that is not synced. One that waits for a parent
+// ([ObjectWithParents]) which is not on its way, because it was not informed or is degraded, say, counts as settled: the error says which. If ctx ends while it waits
+// for a parent that is on its way, the error says that, too.
 //
 // Once the object is informed, the row is never nil: with any other error, such as the end of ctx, it is the row as it was informed.
 //
@@ -24,9 +26,9 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 	if err != nil {
 		return nil, err
 	}
-	row, kindPaused := result.Resource, false
+	row, answer := result.Resource, awaitAnswer{}
 	if !isSettled(row) {
-		if kindPaused, err = c.awaiter.await(ctx, row.ID, row.Generation); err != nil {
+		if answer, err = c.awaiter.await(ctx, row.ID, row.Generation); err != nil {
 			return row, fmt.Errorf("delta: sync %s/%s: it is informed; waiting for it: %w", row.ObjectKind, row.ObjectID, err)
 		}
 		settled, err := c.Get(ctx, row.ObjectKind, row.ObjectID)
@@ -40,8 +42,10 @@ func (c *Client) Sync(ctx context.Context, object Object, opts *InformOpts) (*de
 		switch {
 		case row.Paused:
 			why += ", paused"
-		case kindPaused:
+		case answer.kindPaused:
 			why += ", and its kind is paused"
+		case answer.blocked != "":
+			why += ": it " + answer.blocked
 		}
 		if n := len(row.Errors); n > 0 {
 			why += ": " + row.Errors[n-1].Error

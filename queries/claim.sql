@@ -16,6 +16,8 @@
 --
 -- Where the kind limits keys, a row is claimed that has a slot of its key, or has no key. See TakeSlots.
 --
+-- Where the kind has parents, a row is claimed that awaits none, or only such as were synced once meanwhile. From then on it awaits none.
+--
 -- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
 WITH o AS MATERIALIZED (
     SELECT l.id, l.due_at, l.attempt, l.repeated, NOT l.repeated AND l.pending AS lost,
@@ -31,6 +33,7 @@ WITH o AS MATERIALIZED (
             OR (delta_awaits_attempt(d.state, d.finalized) AND d.due_at <= now() AND (d.attempt < d.max_attempts OR d.state = 'deleted')))
           AND (d.state <> 'deleted' OR @finalizes::boolean)
           AND (NOT @keyed::boolean OR d.limit_key IS NULL OR coalesce(d.slot_key = d.limit_key, FALSE))
+          AND (d.awaited_parents IS NULL OR NOT @parented::boolean OR d.state = 'deleted' OR delta_unsynced(d.awaited_parents) IS NULL)
           AND (d.claimed_until IS NULL OR d.claim = @claim::uuid OR (d.claimed_until <= now()
             AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now())))
           AND (coalesce(d.claim = @claim::uuid, FALSE)
@@ -53,6 +56,7 @@ SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
     claimed_until = CASE WHEN o.repeated THEN r.claimed_until ELSE now() + @claim_for::interval END,
     slot_until = NULL,
     queued_at = NULL,
+    awaited_parents = NULL,
     workflow_id = coalesce(nullif(@workflow_id::text, ''), r.workflow_id),
     errors = CASE WHEN o.lost AND NOT o.exhausted
         THEN delta_append_error(r.errors, jsonb_build_object('at', now(), 'attempt', r.attempt, 'error', @lost::text), @max_errors)

@@ -95,8 +95,11 @@ SELECT count(*) FROM written;
 -- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
 -- while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
 -- of a namespace: then it looks several times while what has waited comes back. keys_wait is
--- how long it is until a limit key is to be looked at.
-SELECT coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = @kind AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
+-- how long it is until a limit key is to be looked at, and parents_wait says that rows wait for parents.
+SELECT EXISTS (
+    SELECT FROM delta_resource d
+    WHERE d.kind = @kind AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
+) AS parents_wait, coalesce((SELECT min(k.wake_at) FROM delta_key k WHERE k.kind = @kind AND k.wake_at IS NOT NULL) - now(), '1 hour')::interval AS keys_wait, least(coalesce(min(n.dispatch_at) - now(), '1 hour'), (
     SELECT min(CASE WHEN s.until > now() THEN s.until - now() ELSE s.spread / 16 END) FROM (
         SELECT c.snoozed_until AS until, c.snooze_spread AS spread FROM delta_controller c WHERE c.name = @kind
         UNION ALL SELECT m.snoozed_until, m.snooze_spread FROM delta_namespace m WHERE m.snoozed_until > now() - interval '1 minute'

@@ -29,7 +29,7 @@ WITH settings AS MATERIALIZED (
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier
+    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -44,7 +44,7 @@ SELECT
     CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
     CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
     CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
-    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier
+    i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier, i.parents, i.parents AS awaited_parents
 FROM (
     SELECT
         settings.paused,
@@ -65,6 +65,7 @@ FROM (
         nullif(unnest(@shards::text[]), '') AS shard,
         nullif(unnest(@limit_keys::text[]), '') AS limit_key,
         nullif(unnest(@carriers::text[]), '') AS carrier,
+        nullif(unnest(@parents::text[]), '')::text[] AS parents,
         unnest(@forced::boolean[]) AS forced,
         unnest(@sync_metadata::boolean[]) AS sync_metadata,
         unnest(@expected_hashes::bytea[]) AS expected_hash
@@ -114,6 +115,8 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    parents = excluded.parents,
+    awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
     -- A deleted resource whose kind logs changes is revived, which is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
@@ -122,7 +125,7 @@ SET object = excluded.object,
 WHERE r.generation = excluded.generation - 1
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
@@ -169,7 +172,7 @@ WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_names
 -- did not change is neither written nor locked, and gives back nothing: read it then.
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
-    revision, object_version, shard, limit_key, carrier
+    revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::bytea AS hash,
     coalesce(sqlc.narg(namespace)::text, 'default') AS namespace, coalesce(sqlc.narg(metadata)::jsonb, '{}') AS metadata,
@@ -177,7 +180,7 @@ SELECT @kind AS kind, @object_id AS object_id, @object::jsonb AS object, @hash::
     sqlc.narg(external_created_at)::timestamptz AS external_created_at, @priority::smallint AS priority, now() AS due_at, now() AS dispatch_at,
     sqlc.narg(revision)::bigint AS revision, @object_version::integer AS object_version,
     nullif(@shard::text, '') AS shard, nullif(@limit_key::text, '') AS limit_key,
-    nullif(@carrier::text, '') AS carrier
+    nullif(@carrier::text, '') AS carrier, sqlc.narg(parents)::text[] AS parents, sqlc.narg(parents)::text[] AS awaited_parents
 WHERE NOT EXISTS (
     SELECT FROM delta_resource k
     WHERE k.kind = @kind AND k.object_id = @object_id
@@ -216,6 +219,8 @@ SET object = excluded.object,
     shard = excluded.shard,
     limit_key = excluded.limit_key,
     carrier = excluded.carrier,
+    parents = excluded.parents,
+    awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
     -- A deleted resource whose kind logs changes is revived, which is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
@@ -233,7 +238,7 @@ WHERE NOT delta_stays_deleted(r.state, r.cause, @revive::boolean)
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))
 RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.listed_at,
     r.due_at, r.dispatch_at, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.sync_count, r.max_attempts, r.priority, r.paused, r.claim, r.claimed_until, r.hashed_id, r.namespace, r.workflow_id, r.metadata, r.tags, r.errors,
-    r.revision, r.object_version, r.shard, r.limit_key, r.written_by,
+    r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
     CASE WHEN @notify::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
     CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
@@ -309,19 +314,21 @@ CROSS JOIN LATERAL (
 ) r;
 
 -- name: NoteResources :many
--- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, and, while
--- a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
--- as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key.
+-- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, other parents, and,
+-- while a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
+-- as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key. So is one that
+-- waits for a parent and has others now.
 WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 ),
 o AS MATERIALIZED (
-    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.forced
+    SELECT i.id, i.metadata, i.tags, i.revision, i.object_version, i.shard, i.limit_key, i.parents, i.forced
     FROM (
         SELECT settings.lock_timeout, unnest(@ids::bigint[]) AS id, unnest(@generations::bigint[]) AS generation, unnest(@hashes::bytea[]) AS hash,
             nullif(unnest(@metadatas::text[]), '')::jsonb AS metadata, nullif(unnest(@tags::text[]), '')::text[] AS tags,
             nullif(unnest(@revisions::text[]), '')::bigint AS revision, unnest(@object_versions::integer[]) AS object_version,
             nullif(unnest(@shards::text[]), '') AS shard, nullif(unnest(@limit_keys::text[]), '') AS limit_key,
+            nullif(unnest(@parents::text[]), '')::text[] AS parents,
             unnest(@forced::boolean[]) AS forced
         FROM settings
     ) i
@@ -336,7 +343,12 @@ SET metadata = coalesce(o.metadata, r.metadata),
     object_version = CASE WHEN o.forced THEN o.object_version ELSE greatest(r.object_version, o.object_version) END,
     shard = o.shard,
     limit_key = o.limit_key,
-    dispatch_at = CASE WHEN r.queued_at IS NOT NULL AND r.dispatch_at IS NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now() ELSE r.dispatch_at END,
+    parents = o.parents,
+    awaited_parents = CASE WHEN o.parents IS NOT NULL THEN delta_awaited_parents(o.parents, r.parents, r.awaited_parents) END,
+    dispatch_at = CASE
+        WHEN r.dispatch_at IS NULL AND r.queued_at IS NOT NULL AND r.limit_key IS DISTINCT FROM o.limit_key THEN now()
+        WHEN r.dispatch_at IS NULL AND r.queued_at IS NULL AND r.awaited_parents IS NOT NULL AND r.parents IS DISTINCT FROM o.parents THEN now()
+        ELSE r.dispatch_at END,
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])

@@ -125,7 +125,9 @@ UPDATE delta_listing SET listed_at = now() WHERE pass = @pass AND object_id = @o
 
 -- name: FirstUnsettled :one
 -- The first of a run's objects, from an id on, that has not settled. Those before it have, so that a wait reads a listing once.
-SELECT l.object_id FROM delta_listing l
+SELECT l.object_id, r.awaited_parents,
+    (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent
+FROM delta_listing l
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.kind = @kind AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = @pass AND l.object_id >= @from_object_id
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused

@@ -63,7 +63,8 @@ SELECT * FROM delta_namespace ORDER BY name;
 
 -- name: ResourcesAwaited :many
 -- How the rows stand that callers wait for.
-SELECT r.id, r.state, r.generation, r.synced_generation,
+SELECT r.id, r.kind, r.object_id, r.state, r.generation, r.synced_generation,
+    (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent, r.awaited_parents,
     r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
 FROM (SELECT unnest(@ids::bigint[]) AS id) i
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = i.id LIMIT 1) r;

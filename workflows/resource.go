@@ -208,6 +208,8 @@ func waiting(s activities.Step, now time.Time) string {
 		return "is paused"
 	case s.AwaitsSlot:
 		return "waits for a slot of its limit key"
+	case s.AwaitsParent:
+		return "waits for a parent to be synced"
 	default:
 		return "waits for nothing"
 	}

@@ -67,6 +67,7 @@ func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) findings {
 	found.late(kinds, time.Now())
 	found.unfinalized(kinds, time.Now())
 	found.queued(kinds, time.Now())
+	found.awaiting(kinds, time.Now())
 	found.withheld(kinds)
 	found.sources(kinds, time.Now())
 	found.shards(kinds)

@@ -149,7 +149,7 @@ func (f *findings) refused(ctx context.Context, s *session, kinds []delta.KindSt
 	}
 }
 
-// longQueued is how long a resource may wait for a slot of its limit key before that is worth a warning.
+// longQueued is how long a resource may wait for a slot of its limit key, or for a parent, before that is worth a warning.
 const longQueued = 15 * time.Minute
 
 // queued looks for resources that wait long because their limit keys are full.
@@ -161,5 +161,17 @@ func (f *findings) queued(kinds []delta.KindStatus, now time.Time) {
 		f.addKind("limit keys", k.Kind, healthWarn,
 			fmt.Sprintf("%s of %s wait for slots, the first for %s", counted(k.Queued, "resource"), counted(k.QueuedKeys, "limit key"), short(now.Sub(*k.OldestQueued))),
 			remedy.AskForLimits)
+	}
+}
+
+// awaiting looks for resources that wait long for parents which were never synced.
+func (f *findings) awaiting(kinds []delta.KindStatus, now time.Time) {
+	for _, k := range kinds {
+		if k.Awaiting == 0 || now.Sub(*k.OldestAwaiting) < longQueued {
+			continue
+		}
+		f.addKind("parents", k.Kind, healthWarn,
+			fmt.Sprintf("%s for %s, the first for %s", counted(k.Awaiting, "resource")+" waiting", counted(k.AwaitedParents, "parent"), short(now.Sub(*k.OldestAwaiting))),
+			remedy.ExplainAwaiting(k.Kind))
 	}
 }

@@ -47,7 +47,11 @@ type kindJSON struct {
 	Queued       int64      `json:"queued"`
 	QueuedKeys   int64      `json:"queued_keys"`
 	OldestQueued *time.Time `json:"oldest_queued"`
-	Refused      int64      `json:"refused"`
+	// Awaiting is how many wait for parents that were never synced, AwaitedParents how many parents these are.
+	Awaiting       int64      `json:"awaiting"`
+	AwaitedParents int64      `json:"awaited_parents"`
+	OldestAwaiting *time.Time `json:"oldest_awaiting"`
+	Refused        int64      `json:"refused"`
 	// Undecodable is how many wait for a worker that understands their stored objects.
 	Undecodable int64 `json:"undecodable"`
 	Stale       int64 `json:"stale"`
@@ -141,6 +145,10 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		if k.Queued > 0 {
 			c.tell(fmt.Sprintf("%s: %s for slots of %s, the first %s", k.Kind, counted(k.Queued, "resource")+" waiting", counted(k.QueuedKeys, "limit key"),
 				when(k.OldestQueued, now)))
+		}
+		if k.Awaiting > 0 {
+			c.tell(fmt.Sprintf("%s: %s for %s to be synced, the first %s", k.Kind, counted(k.Awaiting, "resource")+" waiting",
+				counted(k.AwaitedParents, "parent"), when(k.OldestAwaiting, now)))
 		}
 		if k.Undecodable > 0 {
 			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, counted(k.Undecodable, "resource"),
@@ -271,7 +279,8 @@ func errorOfKinds(status *delta.TemporalStatus) error {
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
-		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
+		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued,
+		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),

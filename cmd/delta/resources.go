@@ -105,21 +105,24 @@ func (n named) ID() string   { return n.id }
 // resourceJSON is a resource as --output json shows it. Members are added, and
 // never renamed or removed.
 type resourceJSON struct {
-	ID                int64           `json:"id"`
-	Kind              string          `json:"kind"`
-	ObjectID          string          `json:"object_id"`
-	Namespace         string          `json:"namespace"`
-	State             string          `json:"state"`
-	Cause             string          `json:"cause,omitempty"`
-	Finalized         *bool           `json:"finalized,omitempty"`
-	Paused            bool            `json:"paused"`
-	Generation        int64           `json:"generation"`
-	SyncedGeneration  int64           `json:"synced_generation"`
-	SyncCount         int64           `json:"sync_count"`
-	Revision          *int64          `json:"revision"`
-	ObjectVersion     int             `json:"object_version"`
-	Shard             string          `json:"shard,omitempty"`
-	LimitKey          string          `json:"limit_key,omitempty"`
+	ID               int64  `json:"id"`
+	Kind             string `json:"kind"`
+	ObjectID         string `json:"object_id"`
+	Namespace        string `json:"namespace"`
+	State            string `json:"state"`
+	Cause            string `json:"cause,omitempty"`
+	Finalized        *bool  `json:"finalized,omitempty"`
+	Paused           bool   `json:"paused"`
+	Generation       int64  `json:"generation"`
+	SyncedGeneration int64  `json:"synced_generation"`
+	SyncCount        int64  `json:"sync_count"`
+	Revision         *int64 `json:"revision"`
+	ObjectVersion    int    `json:"object_version"`
+	Shard            string `json:"shard,omitempty"`
+	LimitKey         string `json:"limit_key,omitempty"`
+	// Parents and AwaitedParents are names of resources, each as kind/id.
+	Parents           []string        `json:"parents,omitempty"`
+	AwaitedParents    []string        `json:"awaited_parents,omitempty"`
 	Attempt           int             `json:"attempt"`
 	MaxAttempts       int             `json:"max_attempts"`
 	Snoozes           int             `json:"snoozes"`
@@ -155,7 +158,7 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 	out := resourceJSON{
 		ID: r.ID, Kind: r.ObjectKind, ObjectID: r.ObjectID, Namespace: r.Namespace, State: string(r.State), Cause: string(r.Cause), Finalized: r.Finalized, Paused: r.Paused,
 		Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount,
-		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey,
+		Revision: r.Revision, ObjectVersion: r.ObjectVersion, Shard: r.Shard, LimitKey: r.LimitKey, Parents: names(r.Parents), AwaitedParents: names(r.AwaitedParents),
 		Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Snoozes: r.Snoozes, Priority: r.Priority,
 		CreatedAt: r.CreatedAt, GenerationAt: r.GenerationAt, AttemptedAt: r.AttemptedAt, SyncedAt: r.SyncedAt, ExternalCreatedAt: r.ExternalCreatedAt, ListedAt: r.ListedAt,
 		DueAt: r.DueAt, DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, WorkflowID: r.WorkflowID, HashedID: r.HashedID,
@@ -166,6 +169,14 @@ func toJSON(r *deltatype.ResourceRow) resourceJSON {
 		out.Errors = append(out.Errors, errorJSON(e))
 	}
 	return out
+}
+
+// names are those of resources, each as kind/id; nil for none.
+func names(refs []deltatype.Ref) (all []string) {
+	for _, ref := range refs {
+		all = append(all, ref.String())
+	}
+	return all
 }
 
 func allJSON(rows []*deltatype.ResourceRow) []resourceJSON {

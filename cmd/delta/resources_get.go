@@ -122,6 +122,12 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if r.LimitKey != "" {
 		line("limit key", "%s", limitKeyShown(r.LimitKey, key, now))
 	}
+	if r.Parents != nil {
+		line("parents", "%s", plain(strings.Join(names(r.Parents), ", ")))
+	}
+	if r.AwaitedParents != nil {
+		line("awaits", "%s", plain(strings.Join(names(r.AwaitedParents), ", ")))
+	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {
 		tries += fmt.Sprintf(", and %s", counted(int64(r.Snoozes), "snooze"))

@@ -77,6 +77,8 @@ type ObjectInformParams struct {
 	Shard string
 	// LimitKey is what the object's calls of Work are limited by, together with those of others that have it; empty for none.
 	LimitKey string
+	// Parents are the resources that have to be synced once before this one is worked; nil for none.
+	Parents []Ref
 	// Compare compares the object with one that is stored, which was written by a version of its type: negative means that it is older,
 	// 0 that they are the same. ok is false where they cannot be compared: then the hash decides. Nil for objects that do not
 	// compare themselves.

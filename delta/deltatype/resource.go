@@ -36,6 +36,11 @@ type ResourceRow struct {
 	Shard string
 	// LimitKey is what the object's calls of Work are limited by, together with those of others that have it; empty for none.
 	LimitKey string
+	// Parents are the resources that have to be synced once before this one is worked, as its object says; nil for none.
+	Parents []Ref
+	// AwaitedParents are those of them that were not seen synced yet, when it was last looked at; nil from the first call of Work on. The resource waits for the first of them
+	// where it is due and has no DispatchAt.
+	AwaitedParents []Ref
 	// SyncCount counts syncs over the life of the row: 1 after the object was created outside, more after updates. Within Work it does not count
 	// the sync that Work is called for.
 	SyncCount int64
@@ -92,6 +97,7 @@ func (r *ResourceRow) Clone() *ResourceRow {
 	c := *r
 	c.Finalized, c.Revision = cloned(r.Finalized), cloned(r.Revision)
 	c.EncodedObject, c.Hash, c.Metadata = bytes.Clone(r.EncodedObject), bytes.Clone(r.Hash), bytes.Clone(r.Metadata)
+	c.Parents, c.AwaitedParents = slices.Clone(r.Parents), slices.Clone(r.AwaitedParents)
 	c.Tags, c.Errors = slices.Clone(r.Tags), slices.Clone(r.Errors)
 	c.AttemptedAt, c.SyncedAt, c.ExternalCreatedAt, c.ListedAt = cloned(r.AttemptedAt), cloned(r.SyncedAt), cloned(r.ExternalCreatedAt), cloned(r.ListedAt)
 	c.DueAt, c.DispatchAt, c.ClaimedUntil = cloned(r.DueAt), cloned(r.DispatchAt), cloned(r.ClaimedUntil)

@@ -49,6 +49,24 @@ func RetryNow(kind, objectID string) string {
 	return "nothing; to try it now: " + resource("retry", kind, objectID)
 }
 
+// ExplainParent is for a resource that waits for a parent.
+func ExplainParent(kind, objectID string) string {
+	return "see what that waits for: " + resource("explain", kind, objectID)
+}
+
+// InformParent is for a resource whose parent is not there.
+func InformParent(kind, objectID string) string {
+	return "inform " + kind + "/" + objectID + ", and give its kind a SyncedRetention that is long enough"
+}
+
+// ExplainAwaiting is for a kind of which resources wait long for parents.
+func ExplainAwaiting(kind string) string {
+	return "see what they wait for: delta resources list --kind " + quote(kind) + " --state scheduled, then delta resources explain " + quote(kind) + " ID"
+}
+
+// BreakParentCycle is for a resource whose parents lead back to where they came from.
+const BreakParentCycle = "inform one of them with other parents"
+
 // EndSnooze is for a resource that its Work has put off.
 func EndSnooze(kind, objectID string) string {
 	return "nothing; to try it now: " + resource("touch", kind, objectID)
