@@ -26,19 +26,16 @@ func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error 
 		return r.changeShape(ctx, c)
 	case cdc.KindTruncate:
 		r.needRead("it was truncated")
-		return nil
 	case cdc.KindMessage:
-		return nil
-	}
-	if r.query != nil {
-		r.noteKeys(xid, c)
-		return nil
-	}
-	switch c.Kind {
-	case cdc.KindDelete:
-		return r.addGone(ctx, c.Relation, before(c))
-	case cdc.KindInsert, cdc.KindUpdate, cdc.KindRead:
-		return r.addRow(ctx, xid, c)
+	case cdc.KindInsert, cdc.KindUpdate, cdc.KindRead, cdc.KindDelete:
+		switch {
+		case r.query != nil:
+			r.noteKeys(xid, c)
+		case c.Kind == cdc.KindDelete:
+			return r.addGone(ctx, c.Relation, before(c))
+		default:
+			return r.addRow(ctx, xid, c)
+		}
 	}
 	return nil
 }

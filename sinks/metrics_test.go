@@ -50,7 +50,7 @@ func TestMetricsShowASinkThatIsAway(t *testing.T) {
 	while := metricsOf(t, `the "bills"`, relay)
 	const label = `{relay="the \"bills\""`
 	require.GreaterOrEqual(t, while["delta_sink_age_seconds"+label+"}"], 600.0)
-	require.EqualValues(t, 3, while["delta_sink_unconfirmed"+label+"}"])
+	require.InDelta(t, 3, while["delta_sink_unconfirmed"+label+"}"], 0)
 	require.GreaterOrEqual(t, while["delta_sink_failed_attempts_total"+label+"}"], 4.0)
 	require.Zero(t, while["delta_sink_messages_total"+label+`,outcome="delivered"}`])
 
@@ -61,7 +61,7 @@ func TestMetricsShowASinkThatIsAway(t *testing.T) {
 		after := metricsOf(t, `the "bills"`, relay)
 		return after["delta_sink_age_seconds"+label+"}"] == 0 && after["delta_sink_unconfirmed"+label+"}"] == 0 && after["delta_sink_waiting_keys"+label+"}"] == 0
 	})
-	require.EqualValues(t, 3, metricsOf(t, `the "bills"`, relay)["delta_sink_messages_total"+label+`,outcome="delivered"}`])
+	require.InDelta(t, 3, metricsOf(t, `the "bills"`, relay)["delta_sink_messages_total"+label+`,outcome="delivered"}`], 0)
 }
 
 func TestMetricsOfSeveralRelaysAreOneText(t *testing.T) {
