@@ -367,7 +367,7 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.countStale(ctx, results); err != nil {
 		return err
 	}
-	scheduled, waiting, taken := 0, false, make([]string, 0, len(results))
+	scheduled, waiting, taken := 0, 0, make([]string, 0, len(results))
 	for _, r := range results {
 		if r.Refused != nil {
 			if err := p.refuse(ctx, Listed{Params: p.refusedOfPage(r), Err: r.Refused}); err != nil {
@@ -384,7 +384,9 @@ func (p *pass) write(ctx context.Context) error {
 			if !r.AlreadyExists {
 				p.added++
 			}
-			waiting = waiting || !db.IsLeased(r.Resource)
+			if !db.IsLeased(r.Resource) {
+				waiting++
+			}
 		}
 	}
 	p.progress.Scheduled += scheduled
@@ -396,8 +398,8 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err
 	}
-	if waiting && p.activities.Informed != nil {
-		p.activities.Informed(p.in.Kind)
+	if waiting > 0 && p.activities.Informed != nil {
+		p.activities.Informed(p.in.Kind, waiting)
 	}
 	return p.writeRefused(ctx)
 }

@@ -161,8 +161,8 @@ func (d *dispatcher) leaseBatches(wanted, size int) *db.Lease {
 		if members == nil {
 			d.leased.give(taken)
 			d.leased.lose(lease.Batches)
-			d.wake()
-			time.AfterFunc(2*lostLook, d.wake)
+			d.wake(1)
+			time.AfterFunc(2*lostLook, func() { d.wake(1) })
 			return
 		}
 		for _, id := range lease.Batches {
@@ -202,7 +202,7 @@ func (d *dispatcher) startLeased(ctx context.Context) {
 				err := d.startBatch(ctx, batch.id, batch.members)
 				d.leased.setOpen(err == nil && ctx.Err() == nil)
 				if err != nil {
-					d.wake() // the rows are due: the dispatcher tries again, and tells of what is wrong
+					d.wake(1) // the rows are due: the dispatcher tries again, and tells of what is wrong
 				}
 				return nil
 			})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -74,7 +75,9 @@ type dispatcher struct {
 	// telemetry counts what is woken; nil for none.
 	telemetry *telemetry
 	wakes     chan struct{}
-	limits    *namespaceLimits
+	// many is set while a set waits that is to be leased to batches at once.
+	many   atomic.Bool
+	limits *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -95,11 +98,27 @@ type dispatcher struct {
 	failures map[int64]int
 }
 
-// wake makes the dispatcher look at once. It never blocks.
-func (d *dispatcher) wake() {
+// wake makes the dispatcher look at once, for so many rows that a statement has made due. It never blocks.
+func (d *dispatcher) wake(due int) {
+	if d.isMany(due) {
+		d.many.Store(true)
+	}
 	select {
 	case d.wakes <- struct{}{}:
 	default:
+	}
+}
+
+// isMany reports whether a set makes batches of its own: nothing is gathered for them, and none of it gets workflows of its own first, which
+// would keep the others waiting.
+func (d *dispatcher) isMany(due int) bool {
+	switch d.batchSize {
+	case 0:
+		return due >= 2*fewSingles
+	case 1:
+		return false
+	default:
+		return due >= max(d.batchSize/2, 2)
 	}
 }
 
@@ -187,15 +206,16 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		return false, err
 	}
 	const turn = time.Second // after which it looks for what was lost, and at its context
-	began, filled := time.Now(), false
+	began, filled, many := time.Now(), false, false
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)
 	if d.batchSize == 1 {
 		starts.SetLimit(1)
 	}
 	for full = true; full && startCtx.Err() == nil && time.Since(began) < turn; {
-		batch, size := d.next()
-		if batch != "" && !filled {
+		many = d.many.Swap(false) || many
+		batch, size := d.next(many)
+		if batch != "" && !filled && !many {
 			filled = true
 			d.fill(startCtx)
 		}
@@ -232,7 +252,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			full = true // behind those that there was no room for
 		}
 		d.pace.woke(len(singles))
-		if batch != "" {
+		if batch != "" && !many { // a set that is leased at once does not say what comes after it
 			d.pace.batched(len(due), size)
 		}
 		if len(singles) > 0 {
@@ -242,21 +262,25 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			starts.Go(func() error { return d.startBatch(ctx, batch, members) })
 		}
 	}
+	if many && full {
+		d.many.Store(true) // there is more of the set
+	}
 	if startErr := starts.Wait(); startErr != nil {
 		return false, startErr
 	}
 	return full, err
 }
 
-// next is what the next lease is for: a batch with a name, or single workflows, and of how many.
-func (d *dispatcher) next() (batch string, size int) {
+// next is what the next lease is for: a batch with a name, or single workflows, and of how many. many is true where a set waits that makes batches
+// of its own.
+func (d *dispatcher) next(many bool) (batch string, size int) {
 	switch {
 	case d.batchSize == 1:
 		return "", leaseSize
 	case d.batchSize > 1:
 		size = d.batchSize
 	default:
-		if size = min(d.pace.singles(), leaseSize); size > 0 {
+		if size = min(d.pace.singles(), leaseSize); size > 0 && !many {
 			return "", size
 		}
 		size = d.pace.batch()

@@ -128,13 +128,19 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 	if err != nil {
 		return nil, informError(params, withCause(ctx, err))
 	}
+	due := make(map[string]int, 1)
 	for _, r := range results {
 		if r == nil {
 			continue // its row is locked: the caller that gathered it writes it by itself
 		}
 		c.observeInform(r)
-		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.ObjectKind) && !lead {
-			c.notifier.follow(r.Resource.ObjectKind)
+		if r.Scheduled && !db.IsLeased(r.Resource) {
+			due[r.Resource.ObjectKind]++
+		}
+	}
+	for kind, n := range due {
+		if !c.wakeOwn(kind, n) && !lead {
+			c.notifier.follow(kind)
 		}
 	}
 	return results, nil
