@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/worker"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -126,8 +125,6 @@ type Activities struct {
 	Informed func(kind string, due int)
 	// LogChanges has what settles appended to the log of changes.
 	LogChanges bool
-	// Outbox leases what informers write; nil for none.
-	Outbox db.Outbox
 	// Sources are what feeds the kind, by name; nil for none.
 	Sources map[string]Source
 

@@ -84,8 +84,6 @@ type dispatcher struct {
 	batchWait time.Duration
 	// keyed is true where calls are limited by keys of objects.
 	keyed bool
-	// leased are batches that informs of this client have leased.
-	leased *leasedBatches
 
 	mu sync.Mutex
 	// leases counts them, for leaseRounds. lookedAt is when the latest began, and putOffAt when it was last looked for rows of snoozed namespaces.
@@ -124,11 +122,6 @@ func (d *dispatcher) isMany(due int) bool {
 
 func (d *dispatcher) run(ctx context.Context) {
 	pauses := backoff.New(time.Second, maxDispatchBackoff)
-	if d.batchSize != 1 {
-		var leased sync.WaitGroup
-		leased.Go(func() { d.startLeased(ctx) })
-		defer leased.Wait()
-	}
 	for ctx.Err() == nil {
 		full, err := d.dispatchRound(ctx)
 		switch {
@@ -140,9 +133,7 @@ func (d *dispatcher) run(ctx context.Context) {
 			_ = backoff.Pause(ctx, wait) // the loop looks at the context
 			continue
 		}
-		// Also after a start of what was leased has failed: its rows were due at once, and have been started by now.
 		pauses.Reset()
-		d.leased.setOpen(true)
 		if full {
 			continue
 		}
@@ -199,13 +190,10 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 
 // dispatch leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
 func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
-	if err := d.freeLost(ctx, lostLook); err != nil {
-		return false, err
-	}
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
-	const turn = time.Second // after which it looks for what was lost, and at its context
+	const turn = time.Second // after which it puts off what is snoozed by then, and looks at its context
 	began, filled, many := time.Now(), false, false
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)

@@ -337,7 +337,6 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		keyed:     r.settings.keyLimits().Limited,
 		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
-		leased:    newLeasedBatches(),
 		limits:    e.client.limits,
 		failures:  map[int64]int{},
 

@@ -123,7 +123,6 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		Revive:             true,
 		Notify:             lead,
 		LockTimeout:        lockTimeout,
-		Outbox:             outbox{c},
 	})
 	if err != nil {
 		return nil, informError(params, withCause(ctx, err))
@@ -134,7 +133,7 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 			continue // its row is locked: the caller that gathered it writes it by itself
 		}
 		c.observeInform(r)
-		if r.Scheduled && !db.IsLeased(r.Resource) {
+		if r.Scheduled {
 			due[r.Resource.ObjectKind]++
 		}
 	}
