@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/worker"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
@@ -126,12 +125,10 @@ type Activities struct {
 	ClaimsLost   func(kind, namespace string, resources int)
 	// Listing says how this kind's listings are taken.
 	Listing Listing
-	// Informed is called after a page was written, where something in it is to be dispatched.
-	Informed func(kind string)
+	// Informed is called after something was written that is to be dispatched, with how many rows a statement has made due together; nil for no call.
+	Informed func(kind string, due int)
 	// LogChanges has what settles appended to the log of changes.
 	LogChanges bool
-	// Outbox leases what informers write; nil for none.
-	Outbox db.Outbox
 	// Sources are what feeds the kind, by name; nil for none.
 	Sources map[string]Source
 

@@ -270,8 +270,8 @@ func (w *writtenPage) report(ctx context.Context) error {
 			p.unchanged++
 		}
 	}
-	if (scheduled > 0 || len(w.deleted) > 0) && a.Informed != nil {
-		a.Informed(w.feed.in.Kind)
+	if due := scheduled + len(w.deleted); due > 0 && a.Informed != nil {
+		a.Informed(w.feed.in.Kind, due)
 	}
 	for i := range w.refused {
 		if i < maxRefusedShown && !a.HashObjectIDs {

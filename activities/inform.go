@@ -346,7 +346,6 @@ func (p *pass) write(ctx context.Context) error {
 		DefaultMaxAttempts: p.activities.DefaultMaxAttempts,
 		DefaultPriority:    deltatype.PriorityPeriodic,
 		ProcessExisting:    p.in.ProcessExisting,
-		Outbox:             p.activities.Outbox,
 		Pass:               p.reach.claimID(),
 	}
 	if p.in.ProcessExisting {
@@ -367,7 +366,7 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.countStale(ctx, results); err != nil {
 		return err
 	}
-	scheduled, waiting, taken := 0, false, make([]string, 0, len(results))
+	scheduled, taken := 0, make([]string, 0, len(results))
 	for _, r := range results {
 		if r.Refused != nil {
 			if err := p.refuse(ctx, Listed{Params: p.refusedOfPage(r), Err: r.Refused}); err != nil {
@@ -384,7 +383,6 @@ func (p *pass) write(ctx context.Context) error {
 			if !r.AlreadyExists {
 				p.added++
 			}
-			waiting = waiting || !db.IsLeased(r.Resource)
 		}
 	}
 	p.progress.Scheduled += scheduled
@@ -396,8 +394,8 @@ func (p *pass) write(ctx context.Context) error {
 	if err := p.forgetTaken(ctx, taken); err != nil {
 		return err
 	}
-	if waiting && p.activities.Informed != nil {
-		p.activities.Informed(p.in.Kind)
+	if scheduled > 0 && p.activities.Informed != nil {
+		p.activities.Informed(p.in.Kind, scheduled)
 	}
 	return p.writeRefused(ctx)
 }

@@ -92,16 +92,18 @@ func TestAPassWritesInPagesWhatItLists(t *testing.T) {
 		items = append(items, item(object(fmt.Sprint(i), "1")))
 	}
 	h := newInformer(t, lists(items...))
-	var informed atomic.Int64
-	h.Informed = func(k string) {
+	var informed, scheduled atomic.Int64
+	h.Informed = func(k string, due int) {
 		require.Equal(t, kind, k)
 		informed.Add(1)
+		scheduled.Add(int64(due))
 	}
 	progress, err := h.pass()
 	require.NoError(t, err)
 	require.Equal(t, activities.InformProgress{Listed: many, Scheduled: many}, progress)
 	require.GreaterOrEqual(t, informed.Load(), int64(3), "each page is dispatched when it is written")
 	require.Less(t, informed.Load(), int64(many/10))
+	require.EqualValues(t, many, scheduled.Load())
 	var rows, attempts int
 	require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*), max(max_attempts) FROM delta_resource").Scan(&rows, &attempts))
 	require.Equal(t, many, rows)
@@ -129,7 +131,7 @@ func TestASlowListingIsWrittenWhileItGoesOn(t *testing.T) {
 		return out
 	})
 	informed := make(chan string, 10)
-	h.Informed = func(k string) { informed <- k }
+	h.Informed = func(k string, _ int) { informed <- k }
 	done := make(chan error)
 	go func() {
 		_, err := h.pass()
@@ -257,7 +259,7 @@ func TestAnIncompletePassKeepsWhatItWroteAndLeavesTheCursor(t *testing.T) {
 				stopping, stop := context.WithCancel(t.Context())
 				defer stop()
 				h.Stopping = stopping
-				h.Informed = func(string) {
+				h.Informed = func(string, int) {
 					var rows int
 					require.NoError(t, h.Pool.QueryRow(t.Context(), "SELECT count(*) FROM delta_resource").Scan(&rows))
 					if rows < len(page) {
@@ -325,7 +327,7 @@ func TestAListingThatIsClosedBecauseItsContextEndedIsNotComplete(t *testing.T) {
 		closed = make(chan struct{})
 		stopping, stop := context.WithCancel(t.Context())
 		h.Stopping = stopping
-		h.Informed = func(string) {
+		h.Informed = func(string, int) {
 			stop()
 			<-closed
 		}

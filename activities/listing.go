@@ -85,7 +85,7 @@ func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 		return fmt.Errorf("waking deleted resources of kind %s that are no longer listed: %w", kind, err)
 	}
 	if woken > 0 && a.Informed != nil {
-		a.Informed(kind)
+		a.Informed(kind, int(woken))
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func (p *pass) deleteCounted(ctx context.Context) error {
 		}
 	}
 	if p.progress.Deleted > 0 && p.activities.Informed != nil {
-		p.activities.Informed(p.in.Kind)
+		p.activities.Informed(p.in.Kind, p.progress.Deleted)
 	}
 	return p.forgetWithheld(ctx)
 }

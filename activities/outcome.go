@@ -312,10 +312,10 @@ func (e *execution) persist(set []*claimed, do func(context.Context) error) erro
 	}
 }
 
-// dispatchSoon wakes the dispatcher of the kind.
+// dispatchSoon wakes the dispatcher of the kind for a few rows: what failed together is not to be leased at once.
 func (a *Activities) dispatchSoon() {
 	if a.Informed != nil {
-		a.Informed(a.Handler.Kind())
+		a.Informed(a.Handler.Kind(), 1)
 	}
 }
 

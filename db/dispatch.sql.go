@@ -73,31 +73,6 @@ func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispa
 	return items, nil
 }
 
-const freeLeased = `-- name: FreeLeased :exec
-UPDATE delta_resource SET dispatch_at = now()
-WHERE id = ANY (ARRAY(
-    SELECT d.id FROM delta_resource d
-    WHERE d.kind = $1 AND d.priority = ANY ('{1,2,3,4,5}'::smallint[]) AND NOT d.paused
-      AND d.dispatch_at > now() AND d.dispatch_at <= now() + $2::interval
-      AND d.state = 'scheduled' AND d.claimed_until IS NULL AND d.workflow_id = ANY ($3::text[])
-    FOR NO KEY UPDATE SKIP LOCKED
-))
-`
-
-type FreeLeasedParams struct {
-	Kind     string
-	Lease    time.Duration
-	BatchIds []string
-}
-
-// If the connection breaks during an inform, the client cannot know whether its rows were committed, and does not start the batches
-// that they were leased to. Makes such rows due again. The names of the batches were made up for that one statement: a row that
-// went on meanwhile has another.
-func (q *Queries) FreeLeased(ctx context.Context, db DBTX, arg FreeLeasedParams) error {
-	_, err := db.Exec(ctx, freeLeased, arg.Kind, arg.Lease, arg.BatchIds)
-	return err
-}
-
 const leaseDue = `-- name: LeaseDue :many
 
 UPDATE delta_resource r

@@ -30,8 +30,6 @@ type InformOptions struct {
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
-	// Outbox has rows leased as they are written. Only for a set outside a transaction; nil for none.
-	Outbox Outbox
 	// Pass is the claim of the complete listing that informs, if one does: it remembers by itself what it has listed.
 	Pass *string
 }
@@ -88,10 +86,7 @@ func inform(
 		if open, asked = seen.answer(found, open, asked); len(open) == 0 {
 			break
 		}
-		leases := lease(asked, options.Outbox)
-		options.Outbox = nil // what is written in later rounds are few
-		answers, err := informRows(ctx, conn, asked, options, &leases)
-		leases.start(answers)
+		answers, err := informRows(ctx, conn, asked, options)
 		if err != nil {
 			if tries--; tries == 0 || !IsContended(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
 				return nil, err
@@ -205,14 +200,12 @@ func (a answers) answerWritten(found []*deltatype.ObjectInformResult, open []int
 
 // informRows writes a set, and reads what there was nothing to write of. With an error its answers are those that were written all the same; nil
 // if nothing was.
-func informRows(
-	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases,
-) (answers, error) {
+func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) (answers, error) {
 	all := make(answers, len(set))
 	if len(set) == 1 {
 		return all, informRow(ctx, conn, set[0], options, all)
 	}
-	written, err := writeSet(ctx, conn, set, options, leases, all)
+	written, err := writeSet(ctx, conn, set, options, all)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +291,7 @@ func pageOf(set []*deltatype.ObjectInformParams) (n int) {
 
 // writeSet writes all of a set or nothing, and says how many rows that were.
 func writeSet(
-	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, leases *leases, all answers,
+	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, all answers,
 ) (written int, err error) {
 	if pool, ok := conn.(interface {
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
@@ -306,7 +299,7 @@ func writeSet(
 		if _, within := conn.(pgx.Tx); !within {
 			// Not what the role or the database has by default: the level that all statements of Delta are written for.
 			err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
-				written, err = writeSet(ctx, tx, set, options, leases, all)
+				written, err = writeSet(ctx, tx, set, options, all)
 				return err
 			})
 			return written, err
@@ -317,7 +310,6 @@ func writeSet(
 	for from, to := 0, 0; from < len(set) && err == nil; from = to {
 		to = from + pageOf(set[from:])
 		params := informParams(set[from:to], options)
-		leases.apply(&params, from, to)
 		var rows []InformResourcesRow
 		if rows, err = New().InformResources(ctx, Planned(conn, to-from), params); err == nil {
 			written += len(rows)

@@ -247,12 +247,11 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN $28::text <> '' THEN set_config('lock_timeout', $28::text, TRUE) END AS lock_timeout,
-        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
+    SELECT CASE WHEN $25::text <> '' THEN set_config('lock_timeout', $25::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
+    dispatch_at, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -264,34 +263,31 @@ SELECT
     coalesce(k.generation, 0) + 1 AS generation,
     i.priority,
     now() AS due_at,
-    CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + $2::interval END AS dispatch_at,
-    CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
-    CASE WHEN $3::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
+    now() AS dispatch_at,
     i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier, i.parents, i.parents AS awaited_parents
 FROM (
     SELECT
-        settings.paused,
-        unnest($4::text[]) AS kind,
-        unnest($5::text[]) AS object_id,
-        nullif(unnest($6::text[]), '') AS batch_id,
-        unnest($7::jsonb[]) AS object,
-        unnest($8::bytea[]) AS hash,
-        nullif(unnest($9::text[]), '') AS namespace,
-        unnest($10::boolean[]) AS move_namespace,
-        nullif(unnest($11::text[]), '')::jsonb AS metadata,
-        nullif(unnest($12::text[]), '')::text[] AS tags,
-        nullif(unnest($13::smallint[]), 0::smallint) AS max_attempts,
-        nullif(unnest($14::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
-        unnest($15::smallint[]) AS priority,
-        nullif(unnest($16::text[]), '')::bigint AS revision,
-        unnest($17::integer[]) AS object_version,
-        nullif(unnest($18::text[]), '') AS shard,
-        nullif(unnest($19::text[]), '') AS limit_key,
-        nullif(unnest($20::text[]), '') AS carrier,
-        nullif(unnest($21::text[]), '')::text[] AS parents,
-        unnest($22::boolean[]) AS forced,
-        unnest($23::boolean[]) AS sync_metadata,
-        unnest($24::bytea[]) AS expected_hash
+        settings.lock_timeout,
+        unnest($2::text[]) AS kind,
+        unnest($3::text[]) AS object_id,
+        unnest($4::jsonb[]) AS object,
+        unnest($5::bytea[]) AS hash,
+        nullif(unnest($6::text[]), '') AS namespace,
+        unnest($7::boolean[]) AS move_namespace,
+        nullif(unnest($8::text[]), '')::jsonb AS metadata,
+        nullif(unnest($9::text[]), '')::text[] AS tags,
+        nullif(unnest($10::smallint[]), 0::smallint) AS max_attempts,
+        nullif(unnest($11::timestamptz[]), '0001-01-01 00:00:00Z') AS external_created_at,
+        unnest($12::smallint[]) AS priority,
+        nullif(unnest($13::text[]), '')::bigint AS revision,
+        unnest($14::integer[]) AS object_version,
+        nullif(unnest($15::text[]), '') AS shard,
+        nullif(unnest($16::text[]), '') AS limit_key,
+        nullif(unnest($17::text[]), '') AS carrier,
+        nullif(unnest($18::text[]), '')::text[] AS parents,
+        unnest($19::boolean[]) AS forced,
+        unnest($20::boolean[]) AS sync_metadata,
+        unnest($21::bytea[]) AS expected_hash
     FROM settings
 ) i
 LEFT JOIN LATERAL (
@@ -301,15 +297,15 @@ LEFT JOIN LATERAL (
     SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
-      AND NOT delta_stays_deleted(d.state, d.cause, $25::boolean)
+      AND NOT delta_stays_deleted(d.state, d.cause, $22::boolean)
       AND (i.forced IS TRUE OR coalesce(i.revision >= d.revision, TRUE))
       AND coalesce(d.hash = i.expected_hash, TRUE)
       AND ((d.hash <> i.hash AND NOT (delta_is_rivers(d.hash) AND d.object = i.object))
         OR d.namespace <> i.namespace
         OR (i.sync_metadata IS TRUE AND (d.metadata <> i.metadata OR d.tags <> i.tags))
         OR d.max_attempts <> i.max_attempts
-        OR delta_comes_back(d.state, d.cause, $25::boolean)
-        OR (d.state NOT IN ('scheduled', 'pending') AND $26::boolean))
+        OR delta_comes_back(d.state, d.cause, $22::boolean)
+        OR (d.state NOT IN ('scheduled', 'pending') AND $23::boolean))
     LIMIT 1
     FOR NO KEY UPDATE
 ) k ON TRUE
@@ -330,9 +326,7 @@ SET object = excluded.object,
     -- What waits already is not put off by an inform that is less urgent.
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
-    workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
-    hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
+    dispatch_at = now(),
     revision = excluded.revision,
     object_version = excluded.object_version,
     shard = excluded.shard,
@@ -351,18 +345,15 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
     r.revision, r.object_version, r.shard, r.limit_key, r.written_by, r.parents, r.awaited_parents,
     -- In a caller's transaction the wake-up is sent here: Postgres delivers it at commit, once a kind, and drops it at
     -- rollback. Elsewhere the client sends it itself, because a commit that notifies waits for every other one that does.
-    CASE WHEN $27::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
+    CASE WHEN $24::boolean THEN length(pg_notify(delta_channel(), r.kind)::text) ELSE 0 END::bigint AS notified,
     CASE WHEN r.revived_generation = r.generation THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation,
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id
 `
 
 type InformResourcesParams struct {
 	DefaultMaxAttempts int16
-	Lease              time.Duration
-	HashIds            bool
 	Kinds              []string
 	ObjectIds          []string
-	BatchIds           []string
 	Objects            [][]byte
 	Hashes             [][]byte
 	Namespaces         []string
@@ -445,8 +436,6 @@ type InformResourcesRow struct {
 //
 // Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 //
-// A row that has a batch named is leased to it as it is written (as LeaseDue does later), unless its claim is open.
-//
 // LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
 // also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
 // the statement each time (jit_above_cost), which takes longer than to run it.
@@ -455,11 +444,8 @@ type InformResourcesRow struct {
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
 	rows, err := db.Query(ctx, informResources,
 		arg.DefaultMaxAttempts,
-		arg.Lease,
-		arg.HashIds,
 		arg.Kinds,
 		arg.ObjectIds,
-		arg.BatchIds,
 		arg.Objects,
 		arg.Hashes,
 		arg.Namespaces,

@@ -321,13 +321,6 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 4 * few,
 		},
-		"FreeLeased": {
-			before: "state = 'scheduled', dispatch_at = now() + interval '30 s', workflow_id = 'batch/1'",
-			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
-				return few, q.FreeLeased(ctx, conn, db.FreeLeasedParams{Kind: "thing", Lease: time.Minute, BatchIds: []string{"batch/1"}})
-			},
-			does: few, most: 4 * few,
-		},
 		"RaisePriorities": {
 			before: "state = 'failed', priority = 5",
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {

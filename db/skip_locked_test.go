@@ -16,6 +16,14 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
+// things are so many objects of the same content.
+func things(n int, content string) (all []deltatype.ObjectInformParams) {
+	for i := range n {
+		all = append(all, object(fmt.Sprintf("%03d", i), content))
+	}
+	return all
+}
+
 // What the engine does for sets goes on while a user's transaction has locked one of the rows; that one is left for later.
 func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 	soak.Long(t)
@@ -135,13 +143,6 @@ func TestATransactionThatHoldsARowDelaysNoOther(t *testing.T) {
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) ([]int64, error) {
 				return q.CloseClaims(ctx, conn, db.CloseClaimsParams{Ids: ids, Claim: claim})
 			},
-		},
-		"FreeLeased": {
-			before: "dispatch_at = now() + interval '30 s', workflow_id = 'batch/1'",
-			do: func(ctx context.Context, conn db.DBTX, _ []int64) ([]int64, error) {
-				return nil, q.FreeLeased(ctx, conn, db.FreeLeasedParams{Kind: "thing", Lease: time.Minute, BatchIds: []string{"batch/1"}})
-			},
-			taken: "dispatch_at <= now()",
 		},
 		"ForgetDispatched": {
 			before: "dispatch_at = now() + interval '1 hour'",

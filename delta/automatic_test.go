@@ -2,9 +2,11 @@ package delta_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -56,5 +58,77 @@ func TestADozenInformsGetAWorkflowEachInAutomaticMode(t *testing.T) {
 				require.Equal(t, g.resourceWorkflow(name), g.await(name, synced(1)).WorkflowID)
 			}
 		})
+	}
+}
+
+// A set of more than a few is worked in a batch as a whole, and what comes after it gets workflows of its own again. A dispatcher that looks between the
+// commit of the set and its wake-up does not know that it is one: so there are several tries.
+func TestASetInAutomaticModeIsABatchAndADozenAfterItAreNot(t *testing.T) {
+	t.Parallel()
+	g := automaticMode()
+	g.harness = newHarness(t)
+	isOneBatch := func(names []string) bool {
+		batches := map[string]bool{}
+		for _, name := range names {
+			batches[g.await(name, synced(1)).WorkflowID] = true
+		}
+		for batch := range batches {
+			return len(batches) == 1 && strings.Contains(batch, ":batch/")
+		}
+		return false
+	}
+	haveOwn := func(names []string) bool {
+		for _, name := range names {
+			if g.await(name, synced(1)).WorkflowID != g.resourceWorkflow(name) {
+				return false
+			}
+		}
+		return true
+	}
+	try := func(round int) bool {
+		// One that knows nothing of Work has batches of 100: this is more than half of one, and less than one.
+		c := g.startWorker(func(context.Context, job) error { return nil })
+		defer func() { require.NoError(t, c.Stop(context.Background())) }()
+		set, dozen := names(fmt.Sprintf("set-%d-", round), 60), names(fmt.Sprintf("dozen-%d-", round), 12)
+		g.inform(c, nil, set...)
+		together := isOneBatch(set)
+		g.inform(c, nil, dozen...)
+		return haveOwn(dozen) && together
+	}
+	for round := 0; !try(round); round++ {
+		require.Less(t, round, 20)
+	}
+}
+
+// patientlyBatched is the object of a kind whose batches wait long to be filled.
+type patientlyBatched struct{ account }
+
+func (patientlyBatched) Kind() string { return "patient" }
+
+func (patientlyBatched) Settings() delta.ObjectSettings {
+	s := batchSettings(50)
+	s.BatchWait = time.Second
+	return s
+}
+
+// A set that fills half a batch does not wait for others: what is informed a moment later is in another batch, although BatchWait has not passed.
+func TestASetThatFillsHalfABatchDoesNotWaitForOthers(t *testing.T) {
+	t.Parallel()
+	g := modeFor(0, func(a account) patientlyBatched { return patientlyBatched{a} }, func(o patientlyBatched) account { return o.account })
+	g.harness = newHarness(t)
+	c := g.startWorker(func(context.Context, job) error { return nil })
+	try := func(round int) bool {
+		first, second := names(fmt.Sprintf("first-%d-", round), 25), names(fmt.Sprintf("second-%d-", round), 25)
+		g.inform(c, nil, first...)
+		time.Sleep(patientlyBatched{}.Settings().BatchWait / 5) // longer than a lease takes, and shorter than one that waits
+		g.inform(c, nil, second...)
+		batches := map[string]bool{}
+		for _, name := range append(first, second...) {
+			batches[g.await(name, synced(1)).WorkflowID] = true
+		}
+		return len(batches) == 2
+	}
+	for round := 0; !try(round); round++ {
+		require.Less(t, round, 20)
 	}
 }

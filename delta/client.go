@@ -240,15 +240,15 @@ func (c *Client) useDispatchers(dispatchers map[string]*dispatcher) {
 	c.dispatchers = dispatchers
 }
 
-// wakeOwn wakes this client's dispatcher of a kind, and tells whether it has one.
-func (c *Client) wakeOwn(kind string) bool {
+// wakeOwn wakes this client's dispatcher of a kind for so many rows that a statement has made due, and reports whether there is one.
+func (c *Client) wakeOwn(kind string, due int) bool {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	d := c.dispatchers[kind]
 	if d == nil {
 		return false
 	}
-	d.wake()
+	d.wake(due)
 	return true
 }
 
@@ -257,7 +257,7 @@ func (c *Client) wakeAll() {
 	c.dispatchersMu.RLock()
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
-		d.wake()
+		d.wake(1)
 	}
 }
 

@@ -78,7 +78,7 @@ func (c *Client) command(ctx context.Context, command activities.Command, kind, 
 	if err != nil {
 		return nil, fmt.Errorf("delta: %w", schemaError(err))
 	}
-	c.wakeKind(kind)
+	c.wakeKind(kind, 1)
 	return row.Row()
 }
 
@@ -112,7 +112,7 @@ func (c *Client) pause(ctx context.Context, kind, objectID string, paused bool) 
 	if err != nil {
 		return nil, fmt.Errorf("delta: %s %s/%s: %w", pausing(paused), kind, objectID, schemaError(err))
 	}
-	c.wakeKind(kind)
+	c.wakeKind(kind, 1)
 	return row.Row()
 }
 
@@ -140,7 +140,7 @@ func (c *Client) pauseKind(ctx context.Context, kind string, paused bool) error 
 	if err != nil {
 		return fmt.Errorf("delta: %s kind %s: %w", pausing(paused), kind, schemaError(err))
 	}
-	c.wakeKind(kind)
+	c.wakeKind(kind, 1)
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (c *Client) wakeNamespace(ctx context.Context, namespace string) error {
 		if err := c.dispatchDue(ctx, kind.Name, namespace, longest); err != nil {
 			return err
 		}
-		c.wakeKind(kind.Name)
+		c.wakeKind(kind.Name, 1)
 	}
 	return nil
 }
@@ -212,14 +212,14 @@ func (c *Client) dispatchDue(ctx context.Context, kind, namespace string, longes
 		if err := db.New().DispatchNow(ctx, db.Planned(c.pool, len(page)), page); err != nil {
 			return err
 		}
-		c.wakeKind(kind)
+		c.wakeKind(kind, len(page))
 	}
 	return nil
 }
 
-// wakeKind wakes who dispatches a kind: this client, or others.
-func (c *Client) wakeKind(kind string) {
-	if !c.wakeOwn(kind) {
+// wakeKind wakes the dispatcher of a kind, of this client or of others, for so many rows that a statement has made due.
+func (c *Client) wakeKind(kind string, due int) {
+	if !c.wakeOwn(kind, due) {
 		c.notifier.follow(kind)
 	}
 }

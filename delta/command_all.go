@@ -125,12 +125,12 @@ func (c *Client) commandAll(ctx context.Context, command activities.Command, fil
 			return done, fmt.Errorf("delta: %s: %w", command, schemaError(err))
 		}
 		done += len(rows)
-		kinds := map[string]bool{}
+		due := map[string]int{}
 		for _, row := range rows {
-			kinds[row.Kind] = true
+			due[row.Kind]++
 		}
-		for kind := range kinds {
-			c.wakeKind(kind)
+		for kind, n := range due {
+			c.wakeKind(kind, n)
 		}
 	}
 }

@@ -100,7 +100,7 @@ func (c *Client) wakeChildren(kind, objectID string) {
 	defer c.dispatchersMu.RUnlock()
 	for _, d := range c.dispatchers {
 		if d.parents.add(Ref{Kind: kind, ID: objectID}) {
-			d.wake()
+			d.wake(1)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -74,7 +75,9 @@ type dispatcher struct {
 	// telemetry counts what is woken; nil for none.
 	telemetry *telemetry
 	wakes     chan struct{}
-	limits    *namespaceLimits
+	// many is set while a set waits that is to be leased to batches at once.
+	many   atomic.Bool
+	limits *namespaceLimits
 	// batchSize above 1 starts batches, which wait for batchWait to be filled; 1 starts a workflow for each resource, 0 leaves it to pace.
 	batchSize int
 	pace      *pace
@@ -83,8 +86,6 @@ type dispatcher struct {
 	keyed bool
 	// parents are the parents that rows of the kind wait for.
 	parents parentsWatch
-	// leased are batches that informs of this client have leased.
-	leased *leasedBatches
 
 	mu sync.Mutex
 	// leases counts them, for leaseRounds. lookedAt is when the latest began, and putOffAt when it was last looked for rows of snoozed namespaces.
@@ -97,21 +98,32 @@ type dispatcher struct {
 	failures map[int64]int
 }
 
-// wake makes the dispatcher look at once. It never blocks.
-func (d *dispatcher) wake() {
+// wake makes the dispatcher look at once, for so many rows that a statement has made due. It never blocks.
+func (d *dispatcher) wake(due int) {
+	if d.isMany(due) {
+		d.many.Store(true)
+	}
 	select {
 	case d.wakes <- struct{}{}:
 	default:
 	}
 }
 
+// isMany reports whether a set makes batches of its own: nothing is gathered for them, and none of it gets workflows of its own first, which
+// would keep the others waiting.
+func (d *dispatcher) isMany(due int) bool {
+	switch d.batchSize {
+	case 0:
+		return due >= 2*fewSingles
+	case 1:
+		return false
+	default:
+		return due >= max(d.batchSize/2, 2)
+	}
+}
+
 func (d *dispatcher) run(ctx context.Context) {
 	pauses := backoff.New(time.Second, maxDispatchBackoff)
-	if d.batchSize != 1 {
-		var leased sync.WaitGroup
-		leased.Go(func() { d.startLeased(ctx) })
-		defer leased.Wait()
-	}
 	for ctx.Err() == nil {
 		full, err := d.dispatchRound(ctx)
 		switch {
@@ -123,9 +135,7 @@ func (d *dispatcher) run(ctx context.Context) {
 			_ = backoff.Pause(ctx, wait) // the loop looks at the context
 			continue
 		}
-		// Also after a start of what was leased has failed: its rows were due at once, and have been started by now.
 		pauses.Reset()
-		d.leased.setOpen(true)
 		if full {
 			continue
 		}
@@ -185,22 +195,20 @@ func (d *dispatcher) untilNext(ctx context.Context) time.Duration {
 
 // dispatch leases what is due, and starts or wakes workflows, until there is no full set any more. It returns true if there may be more.
 func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
-	if err := d.freeLost(ctx, lostLook); err != nil {
-		return false, err
-	}
 	if err := d.putOffSnoozed(ctx); err != nil {
 		return false, err
 	}
-	const turn = time.Second // after which it looks for what was lost, and at its context
-	began, filled := time.Now(), false
+	const turn = time.Second // after which it puts off what is snoozed by then, and looks at its context
+	began, filled, many := time.Now(), false, false
 	starts, startCtx := errgroup.WithContext(ctx)
 	starts.SetLimit(batchesAtOnce)
 	if d.batchSize == 1 {
 		starts.SetLimit(1)
 	}
 	for full = true; full && startCtx.Err() == nil && time.Since(began) < turn; {
-		batch, size := d.next()
-		if batch != "" && !filled {
+		many = d.many.Swap(false) || many
+		batch, size := d.next(many)
+		if batch != "" && !filled && !many {
 			filled = true
 			d.fill(startCtx)
 		}
@@ -242,7 +250,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			full = true // behind those that there was no room for
 		}
 		d.pace.woke(len(singles))
-		if batch != "" {
+		if batch != "" && !many { // a set that is leased at once does not say what comes after it
 			d.pace.batched(len(due), size)
 		}
 		if len(singles) > 0 {
@@ -252,21 +260,25 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			starts.Go(func() error { return d.startBatch(ctx, batch, members) })
 		}
 	}
+	if many && full {
+		d.many.Store(true) // there is more of the set
+	}
 	if startErr := starts.Wait(); startErr != nil {
 		return false, startErr
 	}
 	return full, err
 }
 
-// next is what the next lease is for: a batch with a name, or single workflows, and of how many.
-func (d *dispatcher) next() (batch string, size int) {
+// next is what the next lease is for: a batch with a name, or single workflows, and of how many. many is true where a set waits that makes batches
+// of its own.
+func (d *dispatcher) next(many bool) (batch string, size int) {
 	switch {
 	case d.batchSize == 1:
 		return "", leaseSize
 	case d.batchSize > 1:
 		size = d.batchSize
 	default:
-		if size = min(d.pace.singles(), leaseSize); size > 0 {
+		if size = min(d.pace.singles(), leaseSize); size > 0 && !many {
 			return "", size
 		}
 		size = d.pace.batch()

@@ -338,7 +338,6 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		parents:   parentsWatch{has: r.hasParents},
 		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
-		leased:    newLeasedBatches(),
 		limits:    e.client.limits,
 		failures:  map[int64]int{},
 

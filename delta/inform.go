@@ -123,18 +123,23 @@ func (c *Client) inform(ctx context.Context, params []deltatype.ObjectInformPara
 		Revive:             true,
 		Notify:             lead,
 		LockTimeout:        lockTimeout,
-		Outbox:             outbox{c},
 	})
 	if err != nil {
 		return nil, informError(params, withCause(ctx, err))
 	}
+	due := make(map[string]int, 1)
 	for _, r := range results {
 		if r == nil {
 			continue // its row is locked: the caller that gathered it writes it by itself
 		}
 		c.observeInform(r)
-		if r.Scheduled && !db.IsLeased(r.Resource) && !c.wakeOwn(r.Resource.ObjectKind) && !lead {
-			c.notifier.follow(r.Resource.ObjectKind)
+		if r.Scheduled {
+			due[r.Resource.ObjectKind]++
+		}
+	}
+	for kind, n := range due {
+		if !c.wakeOwn(kind, n) && !lead {
+			c.notifier.follow(kind)
 		}
 	}
 	return results, nil

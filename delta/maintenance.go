@@ -47,13 +47,13 @@ func (e *engine) dispatchAnew(ctx context.Context) error {
 		if err != nil || len(page) == 0 {
 			return schemaError(err)
 		}
-		kinds := map[string]bool{}
+		due := map[string]int{}
 		for _, row := range page {
 			after = max(after, row.ID)
-			kinds[row.Kind] = true
+			due[row.Kind]++
 		}
-		for kind := range kinds {
-			e.client.wakeKind(kind)
+		for kind, n := range due {
+			e.client.wakeKind(kind, n)
 		}
 	}
 }

@@ -35,7 +35,7 @@ const namespacesChanged = "/namespaces"
 // heard takes in a notification: of a kind that has something to dispatch, or of namespaces that were set.
 func (e *engine) heard(ctx context.Context, what string) {
 	if what != namespacesChanged {
-		e.client.wakeOwn(what)
+		e.client.wakeOwn(what, 1)
 		return
 	}
 	if _, err := e.client.readNamespaces(ctx); err != nil && ctx.Err() == nil {
@@ -105,7 +105,7 @@ func (c *Client) rescheduleResting(ctx context.Context, namespace string) error 
 		}
 		slices.Sort(kinds)
 		for _, kind := range slices.Compact(kinds) {
-			c.wakeKind(kind)
+			c.wakeKind(kind, 1)
 		}
 	}
 }

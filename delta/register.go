@@ -106,7 +106,7 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.Keys, a.HasParents, a.SyncedFirst = r.settings.keyLimits(), r.hasParents, c.wakeChildren
 		a.AbandonAfter = c.timing.abandonAfter
-		a.Observed, a.Informed, a.Outbox = c.observe, c.wakeKind, outbox{c}
+		a.Observed, a.Informed = c.observe, c.wakeKind
 		a.PassBegins, a.PassEnded, a.Listed, a.ClaimsLost = c.passWithin, c.observePass, c.observeListed, c.observeLost
 		a.Sources, a.SourceFailed = c.sourcesOf(r), c.observeSource
 		a.Stopping = stopping

@@ -148,19 +148,6 @@ UPDATE delta_resource r SET workflow_id = o.workflow_id
 FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 
--- name: FreeLeased :exec
--- If the connection breaks during an inform, the client cannot know whether its rows were committed, and does not start the batches
--- that they were leased to. Makes such rows due again. The names of the batches were made up for that one statement: a row that
--- went on meanwhile has another.
-UPDATE delta_resource SET dispatch_at = now()
-WHERE id = ANY (ARRAY(
-    SELECT d.id FROM delta_resource d
-    WHERE d.kind = @kind AND d.priority = ANY ('{1,2,3,4,5}'::smallint[]) AND NOT d.paused
-      AND d.dispatch_at > now() AND d.dispatch_at <= now() + @lease::interval
-      AND d.state = 'scheduled' AND d.claimed_until IS NULL AND d.workflow_id = ANY (@batch_ids::text[])
-    FOR NO KEY UPDATE SKIP LOCKED
-));
-
 -- name: DispatchSoon :exec
 -- A row whose workflow turned out to be another installation's is looked at again soon.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval

@@ -15,8 +15,6 @@
 --
 -- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
 --
--- A row that has a batch named is leased to it as it is written (as LeaseDue does later), unless its claim is open.
---
 -- LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
 -- also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
 -- the statement each time (jit_above_cost), which takes longer than to run it.
@@ -24,12 +22,11 @@
 -- are sorted.
 WITH settings AS MATERIALIZED (
     -- For this transaction, which is the statement's own where it is given.
-    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout,
-        ARRAY(SELECT c.name FROM delta_controller c WHERE c.paused OR c.snoozed_until > now()) AS paused
+    SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, generation, priority, due_at,
-    dispatch_at, workflow_id, hashed_id, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
+    dispatch_at, revision, object_version, shard, limit_key, carrier, parents, awaited_parents
 )
 SELECT
     i.kind, i.object_id, i.object, i.hash,
@@ -41,16 +38,13 @@ SELECT
     coalesce(k.generation, 0) + 1 AS generation,
     i.priority,
     now() AS due_at,
-    CASE WHEN i.batch_id IS NULL OR i.kind = ANY (i.paused) THEN now() ELSE now() + @lease::interval END AS dispatch_at,
-    CASE WHEN i.kind = ANY (i.paused) THEN NULL ELSE i.batch_id END AS workflow_id,
-    CASE WHEN @hash_ids::boolean THEN delta_hash_id(i.kind, i.object_id) END AS hashed_id,
+    now() AS dispatch_at,
     i.revision, coalesce(i.object_version, 0) AS object_version, i.shard, i.limit_key, i.carrier, i.parents, i.parents AS awaited_parents
 FROM (
     SELECT
-        settings.paused,
+        settings.lock_timeout,
         unnest(@kinds::text[]) AS kind,
         unnest(@object_ids::text[]) AS object_id,
-        nullif(unnest(@batch_ids::text[]), '') AS batch_id,
         unnest(@objects::jsonb[]) AS object,
         unnest(@hashes::bytea[]) AS hash,
         nullif(unnest(@namespaces::text[]), '') AS namespace,
@@ -107,9 +101,7 @@ SET object = excluded.object,
     -- What waits already is not put off by an inform that is less urgent.
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
-    dispatch_at = CASE WHEN r.claimed_until IS NOT NULL THEN now() ELSE excluded.dispatch_at END,
-    workflow_id = CASE WHEN r.claimed_until IS NOT NULL OR excluded.workflow_id IS NULL THEN r.workflow_id ELSE excluded.workflow_id END,
-    hashed_id = coalesce(excluded.hashed_id, r.hashed_id),
+    dispatch_at = now(),
     revision = excluded.revision,
     object_version = excluded.object_version,
     shard = excluded.shard,

@@ -35,7 +35,7 @@ func encode(page []item) (c columns, err error) {
 	return c, nil
 }
 
-// barePage runs Delta's own statements for a page: the upsert, the claim and the outcomes.
+// barePage runs Delta's own statements for a page: the upsert, the lease, the claim and the outcomes.
 func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	c, err := encode(page)
 	if err != nil {
@@ -45,17 +45,21 @@ func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	p := db.InformResourcesParams{
 		Kinds: c.kinds, ObjectIds: c.ids, Objects: c.objects, Hashes: c.hashes, Namespaces: make([]string, n), Metadatas: make([]string, n),
 		Tags: make([]string, n), MaxAttempts: make([]int16, n), ExternalCreatedAts: make([]time.Time, n), Priorities: make([]int16, n),
-		BatchIds: make([]string, n), Lease: time.Minute, DefaultMaxAttempts: 10,
+		DefaultMaxAttempts: 10,
 	}
 	for i := range n {
-		p.Priorities[i], p.BatchIds[i] = 3, batch
+		p.Priorities[i] = 3
 	}
-	informed, err := q.InformResources(ctx, plannedEachTime{pool}, p)
+	if _, err := q.InformResources(ctx, plannedEachTime{pool}, p); err != nil {
+		return err
+	}
+	// As many as are due: they may be another page's.
+	due, err := q.LeaseDue(ctx, plannedEachTime{pool}, leaseParams(batch, n))
 	if err != nil {
 		return err
 	}
-	ids := make([]int64, len(informed))
-	for i, row := range informed {
+	ids := make([]int64, len(due))
+	for i, row := range due {
 		ids[i] = row.ID
 	}
 	claim := uuid.NewString()

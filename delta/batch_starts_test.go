@@ -1,0 +1,114 @@
+package delta_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/soak"
+)
+
+// A batch that cannot be started leaves its members to the next one: they do not wait for the end of the lease.
+func TestABatchThatCannotBeStartedIsNotHeldBackByItsLease(t *testing.T) {
+	t.Parallel()
+	var temporal starts
+	h := temporal.harness(t)
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(time.Hour, 0, 0)
+	require.NoError(t, c.Start(t.Context()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
+
+	temporal.away.Store(true)
+	all := names("some", 30)
+	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
+	require.NoError(t, err)
+	row := h.eventually("batched", all[0], func(r *deltatype.ResourceRow) bool { return len(r.Errors) > 0 })
+	require.Contains(t, row.Errors[0].Error, "its batch cannot be started: the test has it fail")
+	temporal.away.Store(false)
+	for _, name := range all {
+		h.eventually("batched", name, synced(1))
+	}
+}
+
+// A client that stops leaves the batches to others that it has leased, and not started yet.
+func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	var temporal starts
+	h := temporal.harness(t)
+	temporal.slow.Store(true)
+	c := h.client(h.config(with(&controller[batched]{})))
+	c.SetTiming(time.Hour, 0, 0)
+	require.NoError(t, c.Start(t.Context()))
+	all := names("some", 600) // more batches than are started at once
+	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
+	require.NoError(t, err)
+	until(t, func() bool {
+		return h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '30 minutes'") > 0
+	})
+	require.NoError(t, c.Stop(t.Context()))
+	temporal.slow.Store(false)
+
+	h.start(h.config(with(&controller[batched]{})))
+	for _, name := range all {
+		h.eventually("batched", name, synced(1))
+	}
+}
+
+// starts is what a test does to the starting of workflows.
+type starts struct {
+	away, slow, late atomic.Bool
+	// lose is what the next one fails with, although Temporal has answered; 0 for nothing.
+	lose atomic.Uint32
+	// begun counts those that Temporal has answered, and whose answer is late or lost.
+	begun atomic.Int32
+}
+
+// harness is one whose Temporal client goes through it.
+func (s *starts) harness(t *testing.T) *harness {
+	t.Helper()
+	intercept := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if strings.HasSuffix(method, "/StartWorkflowExecution") {
+			if s.away.Load() {
+				return status.Error(codes.InvalidArgument, "the test has it fail") // which the SDK does not try again
+			}
+			if s.slow.Load() {
+				<-ctx.Done()
+				return status.FromContextError(ctx.Err()).Err()
+			}
+			if code := s.lose.Swap(0); code != 0 {
+				if err := invoke(ctx, method, req, reply, cc, opts...); err != nil {
+					return err
+				}
+				reply.(*workflowservice.StartWorkflowExecutionResponse).Reset()
+				s.begun.Add(1)
+				return status.Error(codes.Code(code), "the test loses the answer")
+			}
+			if s.late.Load() {
+				err := invoke(ctx, method, req, reply, cc, opts...)
+				s.begun.Add(1)
+				select {
+				case <-ctx.Done():
+					return status.FromContextError(ctx.Err()).Err()
+				case <-time.After(300 * time.Millisecond):
+					return err
+				}
+			}
+		}
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	return &harness{t: t, Env: deltatest.New(t, deltatest.WithTemporalOptions(func(o *client.Options) {
+		o.ConnectionOptions.DialOptions = append(o.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(intercept))
+	}))}
+}

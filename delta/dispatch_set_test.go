@@ -1,0 +1,36 @@
+package delta
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What a statement has made due is a set that is leased at once if it fills half a batch, or is more than get workflows of their own.
+func TestALargeSetIsLeasedToBatchesAtOnce(t *testing.T) {
+	t.Parallel()
+	const never = 1 << 30
+	for batchSize, fewest := range map[int]int{0: 32, 1: never, 2: 2, 3: 2, 50: 25, 1000: 500} {
+		d := &dispatcher{kind: "account", batchSize: batchSize, pace: newPace(8, false), wakes: make(chan struct{}, 1)}
+		for _, due := range []int{0, 1, fewest - 1} {
+			d.wake(due)
+			require.False(t, d.many.Load(), "%d of a BatchSize of %d", due, batchSize)
+			require.Len(t, d.wakes, 1)
+		}
+		d.wake(fewest)
+		require.Equal(t, fewest != never, d.many.Load(), "%d of a BatchSize of %d", fewest, batchSize)
+		d.wake(1)
+		require.Equal(t, fewest != never, d.many.Load(), "a few more do not change that")
+	}
+}
+
+func TestOnlyAFewGetWorkflowsOfTheirOwnInAutomaticMode(t *testing.T) {
+	t.Parallel()
+	d := &dispatcher{kind: "account", pace: newPace(8, false)}
+	batch, size := d.next(false)
+	require.Empty(t, batch)
+	require.Equal(t, 16, size)
+	batch, size = d.next(true)
+	require.Contains(t, batch, "account:batch/")
+	require.Equal(t, 100, size)
+}
