@@ -144,7 +144,7 @@ func leaseParams(batch string, size int) db.LeaseDueParams {
 	return db.LeaseDueParams{
 		Kind: batchedKind, Lease: activities.DispatchLease, Longest: activities.LongestLease, Grace: activities.DueGrace,
 		BatchID: batch, BatchPrefix: batch, Largest: 1 << 20, MostLost: activities.MaxLost, Priorities: []int16{1, 2, 3, 4, 5},
-		Batch: int32(size), FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{}, //nolint:gosec // it is a page
+		Batch: int32(size), FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
 	}
 }
 
