@@ -55,7 +55,7 @@ func TestABatchThatIsBeingStartedByAClientThatStopsIsStartedByAnother(t *testing
 	_, err := c.InformMany(t.Context(), manyBatched(all...), nil)
 	require.NoError(t, err)
 	until(t, func() bool {
-		return h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '30 minutes'") > 0
+		return h.count("SELECT count(*) FROM delta_resource WHERE dispatch_at > now() + interval '5 minutes'") > 0
 	})
 	require.NoError(t, c.Stop(t.Context()))
 	temporal.slow.Store(false)

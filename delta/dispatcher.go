@@ -160,11 +160,16 @@ func (d *dispatcher) dispatchRound(ctx context.Context) (full bool, err error) {
 	return full, err
 }
 
-// fill waits a little, so that what is informed together comes into one batch.
+// fill waits a little, so that what is informed together comes into one batch; no longer than until there is a set that makes batches of its own.
 func (d *dispatcher) fill(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d.batchWait):
+	for full := time.After(d.batchWait); !d.many.Load(); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-full:
+			return
+		case <-d.wakes: // what it was for is leased below
+		}
 	}
 }
 
@@ -211,6 +216,7 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 		if batch != "" && !filled && !many {
 			filled = true
 			d.fill(startCtx)
+			many = d.many.Swap(false)
 		}
 		if err = errors.Join(d.lookAfterKeys(startCtx), d.wakeChildren(startCtx)); err != nil {
 			break

@@ -135,6 +135,6 @@ func TestDoctorFindsSourcesThatDoNotRun(t *testing.T) {
 	require.Equal(t, healthFail, found().Status)
 	require.Contains(t, found().Detail, `source "table public.page" fails, 3 times in a row: there is no table`)
 	i.set(`update delta_source set seen_at = now() - interval '2 hours'`)
-	require.Contains(t, found().Detail, `nothing was heard of source "table public.page" for 2h`)
+	require.Contains(t, found().Detail, `source "table public.page" does not run: nothing was heard of it for 2h`)
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 }
