@@ -227,14 +227,12 @@ func (d *dispatcher) dispatch(ctx context.Context) (full bool, err error) {
 			break
 		}
 		count := len(leased)
-		ready, leaseErr := d.awaitParents(startCtx, leased)
-		if leaseErr != nil {
-			err = leaseErr
-			break
+		var due []db.LeaseDueRow
+		if due, err = d.awaitParents(startCtx, leased); err == nil {
+			due, err = d.takeSlots(startCtx, due)
 		}
-		due, leaseErr := d.takeSlots(startCtx, ready)
-		if leaseErr != nil {
-			err = leaseErr
+		if err != nil {
+			err = errors.Join(err, d.releaseNow(ctx, leased))
 			break
 		}
 		if count > 0 {
@@ -302,8 +300,11 @@ func (d *dispatcher) nextPriorities() []int16 {
 	return []int16{1, 2, 3, 4, 5}
 }
 
-// leaseDue leases rows that are due, for a batch or for workflows of their own.
+// leaseDue leases rows that are due, for a batch or for workflows of their own. It waits a little for the answer where the client is stopped meanwhile, or
+// another start has failed: nobody would release what it has leased.
 func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db.LeaseDueRow, error) {
+	ctx, cancel := patientFor(ctx, dispatchGrace, d.timeout)
+	defer cancel()
 	d.mu.Lock()
 	d.leases++
 	d.lookedAt = time.Now()
