@@ -56,7 +56,7 @@ type tableRun[T delta.Object] struct {
 	// end is that of the last transaction of which all is in the page, or was written; acknowledged what the stream was told.
 	end, acknowledged cdc.LSN
 
-	// reason is why the table is read as a whole, lost why the slot had to be made anew, and behind how much of the log is before the slot; nil where that is not known.
+	// reason is why the table is read as a whole, lost why another slot had to be made, and behind how much of the log is before the slot; nil where that is not known.
 	reason, lost string
 	behind       *int64
 }

@@ -604,7 +604,7 @@ func explainParents[M batchSized](t *testing.T, seen *reasonsSeen) {
 	require.Contains(t, reason.Text, "it waits for its parent explained/right, which waits for explained/left: a cycle")
 	x.decides("below", delta.ReasonParentCycle)
 	_, err := x.c.Sync(t.Context(), explained[M]{Name: "left", Parent: "right", Key: "changed"}, nil)
-	require.ErrorAs(t, err, new(*delta.ParentCycleError), "it makes the cycle anew")
+	require.ErrorAs(t, err, new(*delta.ParentCycleError), "it makes the cycle again")
 	_, err = x.c.Sync(t.Context(), explained[M]{Name: "below", Parent: "left", Key: "changed"}, nil)
 	require.ErrorIs(t, err, delta.ErrNotSynced)
 	require.ErrorContains(t, err, "a cycle")

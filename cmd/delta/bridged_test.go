@@ -265,7 +265,7 @@ func (b *bridged) doctor() map[string]finding {
 	return diagnosis(b.t, inProcess(b.t.Context(), streams{}, append([]string{"doctor", "-o", "json", "--database-url", b.url}, b.temporalSettings...)...))
 }
 
-// metric is a sample of what `delta metrics` serves, read anew; -1 if there is none.
+// metric is a sample of what `delta metrics` serves at this moment; -1 if there is none.
 func (b *bridged) metric(sample string) float64 {
 	b.t.Helper()
 	answer := httptest.NewRecorder()
