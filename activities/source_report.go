@@ -17,7 +17,7 @@ const (
 	SourceFollowing = "following"
 )
 
-// SourceReport is what a source says of how it stands.
+// SourceReport describes how a source stands, as it reports it.
 type SourceReport struct {
 	// Phase is SourceReading or SourceFollowing, and Reason says why it is in it, if that is to be known.
 	Phase, Reason string
@@ -57,7 +57,7 @@ type lockWait struct {
 	logged time.Time // when the log named who holds the lock
 }
 
-// blockersEvery is how often the log names who holds a lock that a page waits for.
+// blockersEvery is how often the log names the process that holds a lock which a page waits for.
 const blockersEvery = time.Minute
 
 // nameBlockers has the log say for whom a page waits that has not been written for long. Nothing else would: Postgres answers, and the source goes on when the

@@ -19,7 +19,7 @@ import (
 // queryTimeout bounds one reading of the query, which may join other tables.
 const queryTimeout = time.Minute
 
-// keyedQuery is what TableConfig.Query gives, as the database describes it.
+// keyedQuery is TableConfig.Query, as the database describes it.
 type keyedQuery struct {
 	sql string
 	// key are the columns of the table's key, in the order of the table.
@@ -129,8 +129,8 @@ func (k *changedKeys) clear() {
 	clear(k.at)
 }
 
-// put notes the key of a row that a transaction has changed, or that was found.
-func (k *changedKeys) put(xid uint32, values []cdc.Value, isListed bool) {
+// put notes the key of a row that a transaction has changed, or that was found. id is a text that no other key has.
+func (k *changedKeys) put(xid uint32, id string, values []cdc.Value, isListed bool) {
 	if k.at == nil {
 		k.at = map[string]int{}
 	}
@@ -140,22 +140,12 @@ func (k *changedKeys) put(xid uint32, values []cdc.Value, isListed bool) {
 	if !isListed && (len(k.xids) == 0 || k.xids[len(k.xids)-1] != xid) {
 		k.xids = append(k.xids, xid)
 	}
-	text := textOf(values)
-	if i, there := k.at[text]; there {
+	if i, there := k.at[id]; there {
 		k.keys[i].isListed = k.keys[i].isListed && isListed // a change that came meanwhile is more than a row that is found
 		return
 	}
-	k.at[text] = len(k.keys)
+	k.at[id] = len(k.keys)
 	k.keys = append(k.keys, changedKey{values: values, isListed: isListed})
-}
-
-// textOf is a text that no other key has.
-func textOf(values []cdc.Value) string {
-	texts := make([]string, len(values))
-	for i, v := range values {
-		texts[i] = v.Text
-	}
-	return KeyID(texts...)
 }
 
 // noteKeys notes the keys of the row before and after a change: the query is read for them when the page is written.
@@ -174,7 +164,7 @@ func (r *tableRun[T]) noteKeys(xid uint32, c *cdc.Change) {
 			}
 			values[i] = row[at]
 		}
-		r.keys.put(xid, values, c.Kind == cdc.KindRead)
+		r.keys.put(xid, keyText(r.query.relation, values), values, c.Kind == cdc.KindRead)
 	}
 }
 
@@ -234,13 +224,13 @@ func (r *tableRun[T]) readQuery(ctx context.Context) error {
 
 // addQueried adds a row that the query has given.
 func (r *tableRun[T]) addQueried(ctx context.Context, values []cdc.Value) error {
-	at, isNoted := r.keys.at[textOf(values[:len(r.query.key)])]
+	id := keyText(r.query.relation, values)
+	at, isNoted := r.keys.at[id]
 	if !isNoted { // equal to a key that was noted, by a collation: it has changes of its own
 		return nil
 	}
 	key := &r.keys.keys[at]
 	if key.isFound {
-		id := keyText(r.query.relation, values)
 		r.page.put(id, len(id), delta.FeedChange{Listed: key.isListed, Refused: &delta.FeedRefusal{ID: id, Err: errSeveralRows}})
 		return nil
 	}

@@ -116,7 +116,7 @@ func (h *harness) startProgram(receiver string, life int) (kill func()) {
 	return kill
 }
 
-// reading is what a reader of the log has got.
+// reading holds the entries that a reader of the log has got.
 type reading struct {
 	ids        map[int64]bool
 	last       map[string]changelog.Entry // of each object

@@ -49,7 +49,7 @@ type tableRun[T delta.Object] struct {
 	again     string
 	// unnamed counts rows that were listed and refused, of which it is not known whose objects they are.
 	unnamed int
-	// query is what TableConfig.Query gives, if that is set, and keys are those of rows that changed, for which it was not read yet.
+	// query is TableConfig.Query, nil where that is not set. keys are the keys of changed rows for which it was not read yet.
 	query *keyedQuery
 	keys  changedKeys
 	page  page

@@ -90,17 +90,10 @@ func (m *metrics) read(ctx context.Context, patience time.Duration) ([]byte, err
 		read.expose(e)
 		counted.expose(e, read.attempts)
 	}
-	e.Add("delta_database_up", "", oneIf(read != nil))
+	e.Add("delta_database_up", "", exposition.Flag(read != nil))
 	var text bytes.Buffer
 	_, _ = e.WriteTo(&text) // to memory
 	return text.Bytes(), err
-}
-
-func oneIf(yes bool) float64 {
-	if yes {
-		return 1
-	}
-	return 0
 }
 
 // expose adds what was read at once.
@@ -135,18 +128,18 @@ func (r *latestFigures) expose(e *exposition.Text) {
 		consumer := exposition.Labels("consumer", c.Name, "member", c.Member)
 		e.Add("delta_change_consumer_behind", consumer, float64(c.Behind))
 		e.Add("delta_change_consumer_lag_seconds", consumer, c.Lag.Seconds())
-		e.Add("delta_change_consumer_running", consumer, oneIf(c.IsRunning))
-		e.Add("delta_change_consumer_lost", consumer, oneIf(c.IsLost))
+		e.Add("delta_change_consumer_running", consumer, exposition.Flag(c.IsRunning))
+		e.Add("delta_change_consumer_lost", consumer, exposition.Flag(c.IsLost))
 	}
 }
 
 func exposeSources(e *exposition.Text, sources []SourceMeasurement) {
 	failing := map[string]float64{}
 	for _, s := range sources {
-		failing[s.Kind] += oneIf(s.Phase == SourceFailed || s.Phase == SourceSilent)
+		failing[s.Kind] += exposition.Flag(s.Phase == SourceFailed || s.Phase == SourceSilent)
 		source := exposition.Labels("kind", s.Kind, "source", s.Name)
 		for _, phase := range sourcePhases {
-			e.Add("delta_source_phase", exposition.Labels("kind", s.Kind, "source", s.Name, "phase", string(phase)), oneIf(s.Phase == phase))
+			e.Add("delta_source_phase", exposition.Labels("kind", s.Kind, "source", s.Name, "phase", string(phase)), exposition.Flag(s.Phase == phase))
 		}
 		if s.Lag != nil {
 			e.Add("delta_source_lag_seconds", source, s.Lag.Seconds())

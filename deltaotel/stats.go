@@ -155,12 +155,7 @@ var (
 			"messagedb.projector.rewinds", "{rewind}", "How often the position of a projection was found to be less than it was.", true,
 			func(s messagedb.ProjectorStats) float64 { return float64(s.Rewound) }, nil,
 		},
-		{"messagedb.projector.live", "", "1 while the version of the projector is the live one, as far as it has looked.", false, func(s messagedb.ProjectorStats) float64 {
-			if s.Live {
-				return 1
-			}
-			return 0
-		}, nil},
+		{"messagedb.projector.live", "", "1 while the version of the projector is the live one, as far as it has looked.", false, func(s messagedb.ProjectorStats) float64 { return float64(oneIf(s.Live)) }, nil},
 	}
 	subscriptionFigures = []figure[messagedb.SubscriptionStats]{
 		{"messagedb.subscription.messages", "{message}", "Messages that a subscription has handled.", true, func(s messagedb.SubscriptionStats) float64 { return float64(s.Handled) }, nil},
@@ -176,12 +171,7 @@ var (
 		{"messagedb.client.duplicates", "{call}", "Writes that were refused because of an id that is there.", true, func(s messagedb.ClientStats) float64 { return float64(s.Duplicates) }, nil},
 	}
 	streamFigures = []figure[cdc.Stats]{
-		{"cdc.stream.up", "", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 {
-			if s.Connected {
-				return 1
-			}
-			return 0
-		}, nil},
+		{"cdc.stream.up", "", "1 while a stream has a connection, 0 while it has none.", false, func(s cdc.Stats) float64 { return float64(oneIf(s.Connected)) }, nil},
 		{"cdc.stream.lag", "s", "How long ago the oldest transaction was committed that came and is not acknowledged.", false, func(s cdc.Stats) float64 { return s.Lag.Seconds() }, nil},
 		{"cdc.stream.delay", "s", "From the commit of a heartbeat until it was delivered.", false, func(s cdc.Stats) float64 { return s.HeartbeatDelay.Seconds() }, nil},
 		{"cdc.stream.unacknowledged", "{transaction}", "Transactions that came and are not acknowledged.", false, func(s cdc.Stats) float64 { return float64(s.Waiting) }, nil},

@@ -40,8 +40,8 @@ func WriteMetrics(w io.Writer, relays map[string]Stats) error {
 		text.Add("delta_sink_source_errors_total", relay, float64(stats.SourceErrors))
 		text.Add("delta_sink_unconfirmed", relay, float64(stats.Unconfirmed))
 		text.Add("delta_sink_waiting_keys", relay, float64(stats.Waiting))
-		text.Add("delta_sink_running", relay, oneIf(stats.Running))
-		text.Add("delta_sink_full", relay, oneIf(stats.Full))
+		text.Add("delta_sink_running", relay, exposition.Flag(stats.Running))
+		text.Add("delta_sink_full", relay, exposition.Flag(stats.Full))
 		text.Add("delta_sink_age_seconds", relay, stats.Age(time.Now()).Seconds())
 	}
 	if _, err := text.WriteTo(w); err != nil {
@@ -56,11 +56,4 @@ func (s Stats) Age(now time.Time) time.Duration {
 		return 0
 	}
 	return max(now.Sub(s.Oldest), 0) // the clock of the source may be ahead
-}
-
-func oneIf(is bool) float64 {
-	if is {
-		return 1
-	}
-	return 0
 }

@@ -226,19 +226,19 @@ func (s *Server) exposeSlots(ctx context.Context, e *exposition.Text) {
 	if err != nil { // what is known without the database is exposed all the same
 		s.config.Logger.Warn("cdc/server: the slots cannot be listed", "error", err)
 	}
-	e.Add("delta_stream_database_up", "", number(err == nil))
+	e.Add("delta_stream_database_up", "", exposition.Flag(err == nil))
 	for _, one := range slots {
 		if one.Temporary { // see registry
 			continue
 		}
 		label := slotLabel(one.Name)
 		for _, status := range statuses {
-			e.Add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, number(one.Status == status))
+			e.Add("delta_stream_slot_wal_status", label[:len(label)-1]+`,status="`+status+`"}`, exposition.Flag(one.Status == status))
 		}
 		if one.Status == statusMissing {
 			continue
 		}
-		e.Add("delta_stream_slot_active", label, number(one.Active))
+		e.Add("delta_stream_slot_active", label, exposition.Flag(one.Active))
 		e.Add("delta_stream_slot_lag_bytes", label, float64(one.LagBytes))
 		e.Add("delta_stream_slot_retained_bytes", label, float64(one.RetainedBytes))
 		if one.LagSeconds != nil {
@@ -262,8 +262,8 @@ func (s *Server) exposeConsumers(e *exposition.Text, slot *slotJSON) {
 			continue
 		}
 		label := fmt.Sprintf(`{slot=%q,consumer=%q}`, slot.Name, c.Name)
-		e.Add("delta_stream_consumer_attached", label, number(c.Attached))
-		e.Add("delta_stream_consumer_lost", label, number(c.Lost))
+		e.Add("delta_stream_consumer_attached", label, exposition.Flag(c.Attached))
+		e.Add("delta_stream_consumer_lost", label, exposition.Flag(c.Lost))
 		e.Add("delta_stream_consumer_lag_bytes", label, float64(*c.LagBytes))
 	}
 }
@@ -291,13 +291,6 @@ var labelText = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // slotLabel needs no escaping: names of slots are of a-z, 0-9 and _.
 func slotLabel(slot string) string { return `{slot="` + slot + `"}` }
-
-func number(yes bool) float64 {
-	if yes {
-		return 1
-	}
-	return 0
-}
 
 const modulePath = "github.com/chariot-giving/delta"
 

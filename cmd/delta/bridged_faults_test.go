@@ -130,7 +130,7 @@ func TestNothingIsLostOverALostSlotAndAnOpenTransaction(t *testing.T) {
 	require.Empty(t, found["source bill"])
 }
 
-// A page waits for a row that a user has locked: the log, doctor and metrics say so, and who holds it. It is not taken for a source that does not run.
+// A page waits for a row that a user has locked: the log, doctor and metrics say so, and name the process that holds it. The source is not taken for a source that does not run.
 func TestASourceThatWaitsNamesWhoItWaitsFor(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()

@@ -259,7 +259,7 @@ func (b *bridged) write() (stop func()) {
 	return stop
 }
 
-// doctor is what the command finds.
+// doctor returns the findings of the command.
 func (b *bridged) doctor() map[string]finding {
 	b.t.Helper()
 	return diagnosis(b.t, inProcess(b.t.Context(), streams{}, append([]string{"doctor", "-o", "json", "--database-url", b.url}, b.temporalSettings...)...))

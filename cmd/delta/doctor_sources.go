@@ -38,7 +38,7 @@ func (f *findings) source(s *delta.SourceStatus, now time.Time) {
 	}
 }
 
-// doing is what a source that runs does.
+// doing describes the phase of a source that runs.
 func doing(s *delta.SourceStatus, now time.Time) string {
 	text := string(s.Phase)
 	if s.Phase == delta.SourceReading {

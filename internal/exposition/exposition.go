@@ -55,6 +55,14 @@ func (e *Text) Add(name, labels string, value float64) {
 	e.line(name, fmt.Sprintf("%s%s %v", name, labels, value))
 }
 
+// Flag is the value of a sample that says whether something is so: 1 if it is.
+func Flag(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
 var escaped = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
 
 // Labels are the labels of a sample, given as names and values.
