@@ -35,7 +35,10 @@ func encode(page []item) (c columns, err error) {
 	return c, nil
 }
 
-// barePage runs Delta's own statements for a page: the upsert, the lease, the claim and the outcomes.
+// bareLease writes what a lease writes, of the rows of one page: LeaseDue would take those that other pages have made due.
+const bareLease = `UPDATE delta_resource SET dispatch_at = now() + interval '1 minute', workflow_id = $2 WHERE id = ANY ($1)`
+
+// barePage runs Delta's own statements for a page, the upsert, the claim and the outcomes, and a lease of its rows.
 func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	c, err := encode(page)
 	if err != nil {
@@ -50,17 +53,16 @@ func barePage(ctx context.Context, pool *pgxpool.Pool, page []item) error {
 	for i := range n {
 		p.Priorities[i] = 3
 	}
-	if _, err := q.InformResources(ctx, plannedEachTime{pool}, p); err != nil {
-		return err
-	}
-	// As many as are due: they may be another page's.
-	due, err := q.LeaseDue(ctx, plannedEachTime{pool}, leaseParams(batch, n))
+	informed, err := q.InformResources(ctx, plannedEachTime{pool}, p)
 	if err != nil {
 		return err
 	}
-	ids := make([]int64, len(due))
-	for i, row := range due {
+	ids := make([]int64, len(informed))
+	for i, row := range informed {
 		ids[i] = row.ID
+	}
+	if _, err := pool.Exec(ctx, bareLease, ids, batch); err != nil {
+		return err
 	}
 	claim := uuid.NewString()
 	claimed, err := q.ClaimResources(ctx, pool, db.ClaimResourcesParams{

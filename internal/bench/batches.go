@@ -40,7 +40,7 @@ func batchFigures(ctx context.Context, b *bench) (_ []figure, err error) {
 	f := figure{
 		Name: "resources synced in batches", Unit: "/s", AtLeast: 0.65, DeltaAtLeast: 12_000,
 		What: fmt.Sprintf("Client.InformMany of %d objects in pages, batches of %d, until the last row is synced (Work does nothing), against "+
-			"a loop of the same upsert, lease, claim and outcome statements and nothing else; %d pages at once", count, batchSize, pagesAtOnce),
+			"a loop of the same upsert, claim and outcome statements, with a lease by id, and nothing else; %d pages at once", count, batchSize, pagesAtOnce),
 	}
 	f, err = compare(ctx, b.rounds, 1, f, synced, loop(same, "delta_resource", counted, barePage))
 	if err != nil {

@@ -139,21 +139,16 @@ const (
 	rolledBack = 2 * leasedAtOnce * costRuns
 )
 
-// leaseParams are those of a lease to a batch.
-func leaseParams(batch string, size int) db.LeaseDueParams {
-	return db.LeaseDueParams{
-		Kind: batchedKind, Lease: activities.DispatchLease, Longest: activities.LongestLease, Grace: activities.DueGrace,
-		BatchID: batch, BatchPrefix: batch, Largest: 1 << 20, MostLost: activities.MaxLost, Priorities: []int16{1, 2, 3, 4, 5},
-		Batch: int32(size), FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
-	}
-}
-
 // costs times what a dispatcher and `delta doctor` ask. The statements are Delta's own, each in a transaction that is rolled back, so that the
 // client which runs meanwhile sees nothing of it.
 func (l *large) costs(ctx context.Context, when string) error {
 	q := db.New()
 	lease := func(ctx context.Context, conn db.DBTX) error {
-		_, err := q.LeaseDue(ctx, db.Planned(conn, leasedAtOnce), leaseParams("cost", leasedAtOnce))
+		_, err := q.LeaseDue(ctx, db.Planned(conn, leasedAtOnce), db.LeaseDueParams{
+			Kind: batchedKind, Lease: activities.DispatchLease, Longest: activities.LongestLease, Grace: activities.DueGrace,
+			BatchID: "cost", BatchPrefix: "cost", Largest: 1 << 20, MostLost: activities.MaxLost, Priorities: []int16{1, 2, 3, 4, 5},
+			Batch: leasedAtOnce, FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
+		})
 		return err
 	}
 	for _, cost := range []struct {
