@@ -329,6 +329,9 @@ func child(mode string) error {
 			return err
 		}
 		config.Temporal, config.WorkflowIDPrefix = temporal, os.Getenv("DELTA_TEST_PREFIX")
+		if mode == "together" {
+			config.Namespaces = workersTogether
+		}
 		config.Controllers = delta.NewControllers()
 		delta.AddController(config.Controllers, &controller[account]{work: func(context.Context, *delta.Resource[account]) error {
 			fmt.Println("working")
@@ -339,13 +342,13 @@ func child(mode string) error {
 				return completeAndDie(ctx, pool, r)
 			}
 			if strings.HasPrefix(r.ObjectID, "short") {
-				return notePID(ctx, pool, r.ObjectID)
+				return workTogether(ctx, pool, r.ObjectID)
 			}
 			fmt.Println("holding")
 			select {}
 		}})
 		delta.AddController(config.Controllers, &controller[ratedTenant]{work: func(ctx context.Context, r *delta.Resource[ratedTenant]) error {
-			return notePID(ctx, pool, r.ObjectID)
+			return workTogether(ctx, pool, r.ObjectID)
 		}})
 		delta.AddController[regional](config.Controllers, &stuckRegions{regions: newRegions(inRegion, map[string][]string{"eu": names("e", 4), "us": names("u", 3)})})
 		delta.AddController(config.Controllers, &controller[wide]{work: func(ctx context.Context, r *delta.Resource[wide]) error {

@@ -172,10 +172,12 @@ func (h *harness) watchKeys(kind string) (most func() int) {
 		}
 		found <- most
 	}()
-	return func() int {
+	most = sync.OnceValue(func() int {
 		cancel()
 		return <-found
-	}
+	})
+	h.t.Cleanup(func() { most() }) // before its pool is closed, also where the test ends early
+	return most
 }
 
 func TestCallsOfAKeyAreNeverMoreThanItsConcurrencyWhateverTheModeAndTheClients(t *testing.T) {
@@ -298,18 +300,32 @@ func TestABusyKeyHoldsNoOtherUp(t *testing.T) {
 	}
 }
 
+// workersTogether leaves slots of the keys to the other processes: what calls workTogether waits for them with what it has.
+var workersTogether = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
+
 // workTogether notes the process and waits for a call of another one, because a quick process might do everything by itself.
-func (h *harness) workTogether(ctx context.Context, r *deltatype.ResourceRow) error {
-	if err := notePID(ctx, h.Pool, r.ObjectID); err != nil {
+func workTogether(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	if err := notePID(ctx, pool, id); err != nil {
 		return err
 	}
 	for {
 		var several bool
-		if err := h.Pool.QueryRow(ctx, "SELECT count(DISTINCT pid) > 1 FROM calls").Scan(&several); err != nil || several {
+		if err := pool.QueryRow(ctx, "SELECT count(DISTINCT pid) > 1 FROM calls").Scan(&several); err != nil || several {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// together is the client of a test whose children are "together" as well, and is not started.
+func (h *harness) together(mode tenantMode) *delta.Client {
+	h.t.Helper()
+	h.exec("CREATE TABLE calls (id text, pid integer)")
+	config := h.config(mode.controller(func(ctx context.Context, r *deltatype.ResourceRow) error {
+		return workTogether(ctx, h.Pool, r.ObjectID)
+	}))
+	config.Namespaces = workersTogether
+	return h.client(config)
 }
 
 // noteCounts has the database note the calls of limit keys as they are counted against the rate, 0.25 seconds each: when the statement began, how many it
@@ -331,15 +347,14 @@ func TestTheRateOfAKeyHoldsForAllClients(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	h.exec("CREATE TABLE calls (id text, pid integer)")
 	h.noteCounts()
 	mode := modeOf(func(o tenant) ratedTenant { return ratedTenant{o} })
-	config := h.config(mode.controller(h.workTogether))
-	config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}}
-	c := h.start(config)
+	c := h.together(mode)
 	for range 2 {
-		h.startChild("keys", "started")
+		h.startChild("together", "started")
 	}
+	require.NoError(t, c.Start(context.Background()))
+	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	var objects []delta.Object
 	for i := range 24 {
 		objects = append(objects, mode.object(tenant{Name: fmt.Sprint(i), Key: fmt.Sprint("key", i%2)}))
@@ -365,13 +380,10 @@ func TestProcessesTogetherKeepToTheConcurrencyOfAKey(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	h := newHarness(t)
-	h.exec("CREATE TABLE calls (id text, pid integer)")
 	mode := tenantModes()[0]
-	config := h.config(mode.controller(h.workTogether))
-	config.Namespaces = map[string]delta.NamespaceConfig{"default": {MaxWorkers: 2}} // the keys have slots for more
-	c := h.client(config)
-	dies := h.startChild("keys", "started")
-	h.startChild("keys", "started")
+	c := h.together(mode)
+	dies := h.startChild("together", "started")
+	h.startChild("together", "started")
 	require.NoError(t, c.Start(context.Background()))
 	t.Cleanup(func() { _ = c.Stop(context.Background()) })
 	most := h.watchKeys(mode.kind)
