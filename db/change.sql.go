@@ -191,7 +191,7 @@ SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT 1
     ), '0')::interval AS lag
-FROM delta_change_consumer o CROSS JOIN delta_installation i
+FROM delta_change_consumer o CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
 ORDER BY o.name, o.members, o.member
 `
 
@@ -267,7 +267,7 @@ WITH page AS MATERIALIZED (
         OR (hashtextextended(c.object_id, hashtextextended(c.kind, 0)) % $4::bigint + $4::bigint)
             % $4::bigint = $5::bigint) AS wanted
     FROM delta_change c
-    WHERE (c.order_xid, c.id) > ($1::xid8, $2::bigint) AND c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE (c.order_xid, c.id) > ((SELECT $1::xid8), $2::bigint) AND c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY c.order_xid, c.id
     LIMIT $6::integer
 )
@@ -284,7 +284,7 @@ SELECT i.change_epoch,
     (CASE WHEN p.wanted THEN coalesce(p.before::text, '') ELSE '' END)::text AS before,
     (CASE WHEN p.wanted THEN coalesce(p.after::text, '') ELSE '' END)::text AS after,
     coalesce(p.error, '')::text AS error, coalesce(p.carrier, '')::text AS carrier
-FROM delta_installation i LEFT JOIN page p ON TRUE
+FROM (SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i LEFT JOIN page p ON TRUE
 ORDER BY p.order_xid, p.id
 `
 
@@ -326,7 +326,8 @@ type ReadChangesRow struct {
 // there is no entry. Entries that the reader does not want are in it without their objects, so that it gets past them.
 //
 // removed says that entries after the position are gone, up to removed_xid and removed_id, ahead that this server has not come to the position, and restored that entries wait to be
-// taken over (delta_adopt_changes). They are of the same snapshot as the page.
+// taken over (delta_adopt_changes). They are of the same snapshot as the page. The position's transaction is a subquery so that the planner takes what is behind it to be much,
+// and reads it in order: of one transaction it believes that nothing is behind, and would read and sort all that is. The installation is one row, which it does not know.
 func (q *Queries) ReadChanges(ctx context.Context, db DBTX, arg ReadChangesParams) ([]ReadChangesRow, error) {
 	rows, err := db.Query(ctx, readChanges,
 		arg.AfterXid,
@@ -429,7 +430,7 @@ const resourceChanges = `-- name: ResourceChanges :many
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
-FROM delta_change c CROSS JOIN delta_installation i
+FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
 WHERE c.kind = $1 AND c.object_id = $2 AND ($3::bigint = 0 OR c.id < $3::bigint)
 ORDER BY c.id DESC
 LIMIT $4::integer

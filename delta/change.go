@@ -130,9 +130,9 @@ type changePage struct {
 	isEmpty bool
 }
 
-// read reads the page behind a place.
+// read reads the page behind a place. It is planned each time: a plan from when the log was short reads all of it, for each page.
 func (r *changeReader) read(ctx context.Context, from changePlace) (page changePage, err error) {
-	rows, err := db.New().ReadChanges(ctx, r.client.pool, db.ReadChangesParams{
+	rows, err := db.New().ReadChanges(ctx, db.Planned(r.client.pool, r.batch), db.ReadChangesParams{
 		AfterXid: from.xid, AfterID: from.id, Kinds: orEmpty(r.kinds), Members: int64(r.members), Member: int64(r.member), Most: int32(r.batch), //nolint:gosec // it has a bound
 	})
 	if err != nil {

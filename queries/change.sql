@@ -5,7 +5,8 @@
 -- there is no entry. Entries that the reader does not want are in it without their objects, so that it gets past them.
 --
 -- removed says that entries after the position are gone, up to removed_xid and removed_id, ahead that this server has not come to the position, and restored that entries wait to be
--- taken over (delta_adopt_changes). They are of the same snapshot as the page.
+-- taken over (delta_adopt_changes). They are of the same snapshot as the page. The position's transaction is a subquery so that the planner takes what is behind it to be much,
+-- and reads it in order: of one transaction it believes that nothing is behind, and would read and sort all that is. The installation is one row, which it does not know.
 WITH page AS MATERIALIZED (
     SELECT c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count, c.before, c.after, c.error, c.carrier,
       (cardinality(@kinds::text[]) = 0 OR c.kind = ANY (@kinds::text[]))
@@ -13,7 +14,7 @@ WITH page AS MATERIALIZED (
         OR (hashtextextended(c.object_id, hashtextextended(c.kind, 0)) % sqlc.arg(members)::bigint + sqlc.arg(members)::bigint)
             % sqlc.arg(members)::bigint = sqlc.arg(member)::bigint) AS wanted
     FROM delta_change c
-    WHERE (c.order_xid, c.id) > (@after_xid::xid8, @after_id::bigint) AND c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE (c.order_xid, c.id) > ((SELECT @after_xid::xid8), @after_id::bigint) AND c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY c.order_xid, c.id
     LIMIT @most::integer
 )
@@ -30,7 +31,7 @@ SELECT i.change_epoch,
     (CASE WHEN p.wanted THEN coalesce(p.before::text, '') ELSE '' END)::text AS before,
     (CASE WHEN p.wanted THEN coalesce(p.after::text, '') ELSE '' END)::text AS after,
     coalesce(p.error, '')::text AS error, coalesce(p.carrier, '')::text AS carrier
-FROM delta_installation i LEFT JOIN page p ON TRUE
+FROM (SELECT * FROM delta_installation LIMIT 1) i LEFT JOIN page p ON TRUE
 ORDER BY p.order_xid, p.id;
 
 -- name: ChangesEnd :one
@@ -42,7 +43,7 @@ SELECT i.change_epoch, pg_snapshot_xmin(pg_current_snapshot())::xid8 AS xmin FRO
 SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
     coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
     coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
-FROM delta_change c CROSS JOIN delta_installation i
+FROM delta_change c CROSS JOIN (SELECT * FROM delta_installation LIMIT 1) i
 WHERE c.kind = @kind AND c.object_id = @object_id AND (@before_id::bigint = 0 OR c.id < @before_id::bigint)
 ORDER BY c.id DESC
 LIMIT @most::integer;
@@ -104,7 +105,7 @@ SELECT o.name, o.members, o.member, o.epoch, o.order_xid, o.id, o.created_at, o.
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE (c.order_xid, c.id) > (o.order_xid, o.id) ORDER BY c.order_xid, c.id LIMIT 1
     ), '0')::interval AS lag
-FROM delta_change_consumer o CROSS JOIN delta_installation i
+FROM delta_change_consumer o CROSS JOIN (SELECT * FROM delta_installation LIMIT 1) i
 ORDER BY o.name, o.members, o.member;
 
 -- name: HeldChanges :one
