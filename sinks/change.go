@@ -6,9 +6,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
 // rowKey names a row across tables: the table and the values of its key. It is empty for a table without a replica identity, and the table's
@@ -59,11 +58,11 @@ func (s *streamSource) changedKey(c *cdc.Change) string {
 // changeBody is a change as JSON. The kind is that of the message, which for an update of a key is not that of the change.
 func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
 	b := &body{}
-	b.open()
-	b.string("kind", string(kind))
+	b.Open()
+	b.String("kind", string(kind))
 	if c.Relation != nil {
-		b.string("schema", c.Relation.Schema)
-		b.string("table", c.Relation.Table)
+		b.String("schema", c.Relation.Schema)
+		b.String("table", c.Relation.Table)
 	}
 	switch kind {
 	case cdc.KindMessage:
@@ -83,56 +82,30 @@ func changeBody(c *cdc.Change, kind cdc.Kind) []byte {
 		b.row("old", c.Relation, c.Old, false)
 	}
 	b.unchanged(c, kind)
-	b.string("lsn", c.LSN.String())
-	b.close()
-	return b.out
+	b.String("lsn", c.LSN.String())
+	b.Close()
+	return b.Out
 }
 
 // body writes one JSON object.
-type body struct {
-	out   []byte
-	comma bool
-}
-
-func (b *body) open()  { b.out, b.comma = append(b.out, '{'), false }
-func (b *body) close() { b.out, b.comma = append(b.out, '}'), true }
-
-func (b *body) quote(s string) { b.out, _ = jsontext.AppendQuote(b.out, s) }
-
-func (b *body) separate() {
-	if b.comma {
-		b.out = append(b.out, ',')
-	}
-	b.comma = true
-}
-
-func (b *body) name(name string) {
-	b.separate()
-	b.quote(name)
-	b.out = append(b.out, ':')
-}
-
-func (b *body) string(name, value string) {
-	b.name(name)
-	b.quote(value)
-}
+type body struct{ jsonobject.Writer }
 
 // row writes the columns that have a value, or those of the key among them.
 func (b *body) row(name string, r *cdc.Relation, row []cdc.Value, keyOnly bool) {
 	if row == nil {
 		return
 	}
-	b.name(name)
-	b.open()
+	b.Name(name)
+	b.Open()
 	for i, v := range row {
 		c := &r.Columns[i]
 		if keyOnly && !c.Key || v.State == cdc.Unchanged {
 			continue
 		}
-		b.name(c.Name)
-		b.out = v.AppendJSON(b.out, c.Type)
+		b.Name(c.Name)
+		b.Out = v.AppendJSON(b.Out, c.Type)
 	}
-	b.close()
+	b.Close()
 }
 
 // unchanged names the columns whose large values an update left alone, which Postgres therefore did not send.
@@ -158,23 +131,16 @@ func (b *body) columns(r *cdc.Relation) {
 }
 
 func (b *body) list(name string, values []string) {
-	if len(values) == 0 {
-		return
+	if len(values) > 0 {
+		b.Strings(name, values)
 	}
-	b.name(name)
-	b.out, b.comma = append(b.out, '['), false
-	for _, v := range values {
-		b.separate()
-		b.quote(v)
-	}
-	b.out, b.comma = append(b.out, ']'), true
 }
 
 func (b *body) content(m *cdc.Message) {
-	b.string("prefix", m.Prefix)
+	b.String("prefix", m.Prefix)
 	if utf8.Valid(m.Content) {
-		b.string("content", string(m.Content))
+		b.String("content", string(m.Content))
 		return
 	}
-	b.string("content_base64", base64.StdEncoding.EncodeToString(m.Content))
+	b.String("content_base64", base64.StdEncoding.EncodeToString(m.Content))
 }

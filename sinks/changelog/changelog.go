@@ -6,13 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/url"
 	"sync"
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
 // Config is what [New] needs. Client and Consumer.Name are required.
@@ -117,9 +117,7 @@ func (s *source) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
 	s.rest = s.rest[len(page):]
 	messages := make([]sinks.Message, len(page))
 	for i, change := range page {
-		if messages[i], err = s.message(change, claim); err != nil {
-			return nil, sinks.Permanent(err)
-		}
+		messages[i] = s.message(change, claim)
 	}
 	return messages, nil
 }
@@ -191,13 +189,9 @@ func (s *source) Close() {
 	}
 }
 
-func (s *source) message(c *delta.Change, claim int) (sinks.Message, error) {
-	body, err := json.Marshal(EntryOf(c))
-	if err != nil {
-		return sinks.Message{}, fmt.Errorf("entry %d of the log of changes as JSON: %w", c.ID, err)
-	}
+func (s *source) message(c *delta.Change, claim int) sinks.Message {
 	m := sinks.Message{
-		ID: s.config.Prefix + string(c.Position), Key: c.Kind + "/" + url.PathEscape(c.ObjectID), Subject: c.Kind, Type: string(c.Type), Time: c.At, Body: body,
+		ID: s.config.Prefix + string(c.Position), Key: c.Kind + "/" + url.PathEscape(c.ObjectID), Subject: c.Kind, Type: string(c.Type), Time: c.At, Body: entryJSON(c),
 		Position: position{claim, c.Position},
 	}
 	if c.TraceParent != "" {
@@ -206,5 +200,32 @@ func (s *source) message(c *delta.Change, claim int) (sinks.Message, error) {
 			m.Headers[HeaderTraceState] = c.TraceState
 		}
 	}
-	return m, nil
+	return m
+}
+
+// entryJSON is EntryOf as JSON, with the objects as they are in the database.
+func entryJSON(c *delta.Change) []byte {
+	const names = 300 // and what is between and around them, more or less
+	w := jsonobject.Writer{Out: make([]byte, 0, names+len(c.Before)+len(c.After)+len(c.Error)+2*len(c.ObjectID))}
+	w.Open()
+	w.Int("id", c.ID)
+	w.String("position", string(c.Position))
+	w.String("type", string(c.Type))
+	w.String("kind", c.Kind)
+	w.String("object_id", c.ObjectID)
+	w.String("namespace", c.Namespace)
+	w.Int("resource_id", c.ResourceID)
+	w.Int("generation", c.Generation)
+	w.Int("sync_count", c.SyncCount)
+	w.String("at", c.At.Format(time.RFC3339Nano))
+	if c.Error != "" {
+		w.String("error", c.Error)
+	}
+	if c.TraceParent != "" {
+		w.String("trace_parent", c.TraceParent)
+	}
+	w.JSON("before", c.Before)
+	w.JSON("after", c.After)
+	w.Close()
+	return w.Out
 }

@@ -173,7 +173,7 @@ func TestWhatBecomesOfAResourceIsDelivered(t *testing.T) {
 		}, e)
 	}
 	require.Equal(t, []string{"created", "updated", "deleted"}, types)
-	first, second := `{"Cents":100,"Number":"a/b"}`, `{"Cents":150,"Number":"a/b"}`
+	first, second := `{"Cents": 100, "Number": "a/b"}`, `{"Cents": 150, "Number": "a/b"}`
 	require.Equal(t, []string{"null " + first, first + " " + second, second + " null"}, objects)
 }
 
