@@ -39,6 +39,9 @@ type categoryRun[T delta.Object] struct {
 	log      *slog.Logger
 	state    categoryState
 	page     categoryPage
+	// writer writes a page while the next one is read: written is the position of what it has written, and state that of what was given to it.
+	writer  writer
+	written int64
 
 	// isReading reports that messages are read which were there when the run began, and reason says why. behind is how many messages were before it at counted.
 	began     time.Time
@@ -90,7 +93,7 @@ func (p *categoryPage) isEmpty() bool { return p.messages == 0 && len(p.ids) == 
 
 // open reads where the category stands, and has it read again from the beginning where that is needed.
 func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*categoryRun[T], error) {
-	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger(), began: time.Now()}
+	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger(), began: time.Now(), writer: writer{feed: feed}}
 	position := feed.Position()
 	if position == "" {
 		r.state.Version = s.config.Version
@@ -100,6 +103,7 @@ func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*catego
 	if err := json.Unmarshal([]byte(position), &r.state); err != nil {
 		return nil, fmt.Errorf("reading the position %q in delta_source: %w", position, err)
 	}
+	r.written = r.state.Position
 	switch {
 	case r.state.Version != s.config.Version:
 		return r, r.restart(ctx, fmt.Sprintf("CategoryConfig.Version is %d, and was %d", s.config.Version, r.state.Version))
@@ -113,7 +117,8 @@ func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*catego
 func (r *categoryRun[T]) restart(ctx context.Context, why string) error {
 	r.log.Warn("bridge: the category is read again from its first message", "category", r.category, "because", why)
 	r.isReading, r.reason = true, why
-	r.page, r.state = categoryPage{}, categoryState{Version: r.config.Version, ListedTo: max(r.state.Position, r.state.ListedTo)}
+	r.page, r.state = categoryPage{}, categoryState{Version: r.config.Version, ListedTo: max(r.written, r.state.ListedTo)}
+	r.written = 0
 	return r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()})
 }
 
@@ -127,6 +132,7 @@ func (s categoryState) text() string {
 
 // follow takes messages until ctx ends or it cannot go on.
 func (r *categoryRun[T]) follow(ctx context.Context) error {
+	defer r.writer.abandon()
 	r.page = categoryPage{}
 	if err := r.check(ctx); err != nil {
 		return err
@@ -187,6 +193,12 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 			isDue = r.page.messages >= r.config.BatchSize || time.Since(r.page.began) >= pageAge
 		case <-timer.C:
 			isDue = true
+		case err := <-r.writer.running:
+			timer.Stop()
+			if err := r.writer.end(err); err != nil {
+				return err
+			}
+			continue
 		case err := <-failed:
 			timer.Stop()
 			return err
@@ -206,6 +218,9 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 			return err
 		}
 		if isIdle {
+			if err := r.writer.settle(); err != nil {
+				return err
+			}
 			r.isReading, r.reason = false, ""
 			r.report(asked)
 		}
@@ -246,7 +261,7 @@ func (r *categoryRun[T]) check(ctx context.Context) error {
 	return r.config.Client.CheckPosition(ctx, r.category, r.state.Position, r.state.Message)
 }
 
-// flush folds the streams of the page, and informs their objects together with the position.
+// flush folds the streams of the page, and begins to inform their objects together with the position.
 func (r *categoryRun[T]) flush(ctx context.Context) error {
 	// After the messages were read: what is there now was there then. And before they count.
 	if err := r.check(ctx); err != nil {
@@ -283,11 +298,11 @@ func (r *categoryRun[T]) flush(ctx context.Context) error {
 			changes = append(changes, *change)
 		}
 	}
-	if err := r.feed.Write(ctx, delta.FeedPage{Changes: changes, Position: state.text()}); err != nil {
-		return err
-	}
 	r.state, r.page = state, categoryPage{}
-	return nil
+	return r.writer.begin(ctx, delta.FeedPage{Changes: changes, Position: state.text()}, func() error {
+		r.written = state.Position
+		return nil
+	})
 }
 
 // note notes whether a stream could be folded.
