@@ -160,6 +160,7 @@ func TestInformTxRollbackLeavesNothing(t *testing.T) {
 
 func TestInformTxIsSyncedAfterCommitAndNotBefore(t *testing.T) {
 	t.Parallel()
+	hostile.NeedsDirect(t, "no client hears the commit")
 	h := newHarness(t)
 	c := h.client(h.config(with(&controller[account]{})))
 	c.SetTiming(0, time.Hour, 0) // it is the commit that wakes the dispatcher

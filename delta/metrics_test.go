@@ -266,6 +266,7 @@ func (heldUp) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {
 
 func TestMetricsSayThatTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
+	hostile.NeedsDirect(t, "its connections have parameters of their own")
 	h := newHarness(t)
 	c := h.pooled(h.config(), func(settings *pgxpool.Config) { settings.ConnConfig.Port = 1 })
 	require.Equal(t, map[string]float64{"delta_database_up": 0}, scrape(t, c))

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/hostile"
 )
 
 // polls counts the long polls that a connection keeps open.
@@ -77,6 +78,7 @@ func TestAKindHasTwelvePollersAndEightWithoutAnInformer(t *testing.T) {
 
 func TestASharedWorkerHasThirtyTwoPollersForAllKinds(t *testing.T) {
 	t.Parallel()
+	hostile.NeedsDirect(t, "no client hears a notification, which its health says")
 	h := newHarness(t)
 	var open polls
 	config := open.through(h, h.config(with(&controller[account]{}), with(lister("a", "b")), with(&controller[batched]{})))
