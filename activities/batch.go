@@ -316,7 +316,7 @@ func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, 
 
 // readRow is the row of a member as it is now.
 func (r *batchRun) readRow(one *claimed) (*deltatype.ResourceRow, error) {
-	if row := r.read(one.worked); row != nil {
+	if row, err := r.read(one.worked); err == nil && row != nil {
 		return row.Row()
 	}
 	return one.worked.Row()
