@@ -51,7 +51,10 @@ type kindJSON struct {
 	Awaiting       int64      `json:"awaiting"`
 	AwaitedParents int64      `json:"awaited_parents"`
 	OldestAwaiting *time.Time `json:"oldest_awaiting"`
-	Refused        int64      `json:"refused"`
+	// Touches is how many parents have changed whose children of the kind are still to be touched.
+	Touches     int64      `json:"touches"`
+	OldestTouch *time.Time `json:"oldest_touch"`
+	Refused     int64      `json:"refused"`
 	// Undecodable is how many wait for a worker that understands their stored objects.
 	Undecodable int64 `json:"undecodable"`
 	Stale       int64 `json:"stale"`
@@ -149,6 +152,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		if k.Awaiting > 0 {
 			c.tell(fmt.Sprintf("%s: %s for %s to be synced, the first %s", k.Kind, counted(k.Awaiting, "resource")+" waiting",
 				counted(k.AwaitedParents, "parent"), when(k.OldestAwaiting, now)))
+		}
+		if k.Touches > 0 {
+			c.tell(fmt.Sprintf("%s: the children of %s, the first %s, are being touched", k.Kind, counted(k.Touches, "changed parent"), when(k.OldestTouch, now)))
 		}
 		if k.Undecodable > 0 {
 			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, counted(k.Undecodable, "resource"),
@@ -280,7 +286,8 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
 		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued,
-		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
+		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Touches: k.Touches, OldestTouch: k.OldestTouch,
+		Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),

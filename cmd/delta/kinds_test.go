@@ -43,6 +43,10 @@ func TestKindsCountAndShowInformers(t *testing.T) {
 	require.WithinRange(t, *page.Informer.LastRun, began.Add(-time.Minute), ended.Add(time.Minute))
 	require.WithinRange(t, *page.Informer.NextRun, began.Add(-time.Minute), ended.Add(61*time.Minute))
 
+	i.set(`insert into delta_touch (kind, parent, changed_at) values ('page', 'book/a', now() - interval '90 s'), ('page', 'book/b', now())`)
+	r = i.run("kinds", "page")
+	require.Contains(t, r.stderr, "page: the children of 2 changed parents, the first ")
+
 	r = i.runWith(streams{width: 80}, "kinds")
 	require.Equal(t, exitOK, r.code, r.stderr)
 	requireNarrow(t, r.stdout)
