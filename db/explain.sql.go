@@ -55,7 +55,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.writ
     c.next_call_at AS kind_next_call_at, n.next_call_at AS namespace_next_call_at, n.rate_limit AS namespace_rate, n.max_workers AS namespace_workers,
     k.next_call_at AS key_next_call_at,
     s.passes AS stale_passes, s.since AS stale_since,
-    f.rule AS refused_rule, f.refused_at AS refused_since,
+    f.rule AS refused_rule, f.refused_at AS refused_since, (f.kind IS NOT NULL AND f.object IS NULL)::boolean AS refused_unkept,
     h.gone_at AS shard_gone_at,
     w.missing AS withheld_missing, w.total AS withheld_total, w.reason AS withheld_reason, w.since AS withheld_since
 FROM delta_resource r
@@ -100,6 +100,7 @@ type ExplainResourceRow struct {
 	StaleSince          *time.Time
 	RefusedRule         *string
 	RefusedSince        *time.Time
+	RefusedUnkept       bool
 	ShardGoneAt         *time.Time
 	WithheldMissing     *int64
 	WithheldTotal       *int64
@@ -181,6 +182,7 @@ func (q *Queries) ExplainResource(ctx context.Context, db DBTX, arg ExplainResou
 		&i.StaleSince,
 		&i.RefusedRule,
 		&i.RefusedSince,
+		&i.RefusedUnkept,
 		&i.ShardGoneAt,
 		&i.WithheldMissing,
 		&i.WithheldTotal,

@@ -61,6 +61,7 @@ type kindJSON struct {
 	// Shardless is how many of a kind with shards have none: no listing marks them deleted.
 	Shardless int64        `json:"shardless"`
 	Informer  informerJSON `json:"informer"`
+	Sources   []sourceJSON `json:"sources"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where it runs by a
@@ -170,6 +171,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	if err := c.shardTable(out.Kinds, now); err != nil {
+		return err
+	}
+	if err := c.sourceTable(out.Kinds, now); err != nil {
 		return err
 	}
 	for _, k := range out.Kinds {
@@ -292,6 +296,7 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),
 		},
+		Sources: sourcesOf(k),
 	}
 	for _, state := range deltatype.ResourceStates() {
 		out.Counts[string(state)] = k.Counts[state]
