@@ -69,9 +69,6 @@ const maxFailures = 20
 const (
 	// claimMost is how many members are claimed at once, unless one call takes more of them.
 	claimMost = 500
-	// flushMost and flushEvery say when outcomes are written: there are so many of them, or the first of them has waited.
-	flushMost  = 1000
-	flushEvery = 200 * time.Millisecond
 	// FewFailures is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
 	// failed, and as many workflows would be started again at each retry.
 	FewFailures = 20
@@ -236,46 +233,26 @@ func (r *batchRun) withholds(members int) {
 // collect writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep
 // back no others.
 func (r *batchRun) collect(results <-chan *claimed) error {
-	var set, locked, unwritten []*claimed
+	var unwritten []*claimed
 	var failure error
-	flush := func() {
+	flush := func(set []*claimed) (locked []*claimed) {
 		wake := false
-		left, err := r.write(set, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { wake = r.counts(one, row) || wake })
+		locked, err := r.write(set, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { wake = r.counts(one, row) || wake })
 		if err != nil {
 			failure = err
 			unwritten = append(unwritten, set...)
 		}
-		locked = append(locked, left...)
-		set = nil
 		if wake {
 			r.dispatchSoon()
 		}
+		return locked
 	}
-	tick := time.NewTicker(flushEvery)
-	defer tick.Stop()
-	again := time.Now()
-	for more := true; more; {
-		var one *claimed
-		select {
-		case one, more = <-results:
-			if more {
-				set = append(set, one)
-			}
-			if !more || len(set) >= flushMost {
-				flush()
-			}
-		case now := <-tick.C:
-			if len(locked) > 0 && now.After(again) {
-				set, locked = append(set, locked...), nil
-				again = now.Add(time.Second)
-			}
-			flush()
-		}
-	}
+	locked := gather(results, flush)
 	if len(unwritten) > 0 {
 		// Postgres has refused them together with others, perhaps.
-		set, failure = unwritten, nil
-		flush()
+		set := unwritten
+		unwritten, failure = nil, nil
+		locked = append(locked, flush(set)...)
 	}
 	if len(locked) > 0 {
 		left, err := r.repeat(locked, lockedPatience, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { r.counts(one, row) })
@@ -339,7 +316,7 @@ func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, 
 
 // readRow is the row of a member as it is now.
 func (r *batchRun) readRow(one *claimed) (*deltatype.ResourceRow, error) {
-	if row := r.read(one.worked); row != nil {
+	if row, err := r.read(one.worked); err == nil && row != nil {
 		return row.Row()
 	}
 	return one.worked.Row()

@@ -76,9 +76,17 @@ func (c *txCompletion) judge(outcome *Outcome, function string) {
 		c.rule(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
 		return
 	}
-	w, r := c.worked, c.execution.read(c.worked)
+	w := c.worked
+	r, err := c.execution.read(w)
+	if err != nil {
+		// Nothing is written where it was committed. Where it was not, its effects are lost, and that must not pass for a success.
+		if outcome.Verdict == c.success() {
+			*outcome = Outcome{Verdict: VerdictFailed, Error: fmt.Sprintf("%s returned nil after CompleteTx, and whether the transaction was committed could not be read: %v", function, err)}
+		}
+		return
+	}
 	if r == nil {
-		return // fenced: nothing is written where the row is gone, or was completed
+		return // fenced: nothing is written where the row is gone
 	}
 	mine := r.Claim != nil && *r.Claim == c.execution.claim.id
 	done := r.SyncedGeneration >= w.Generation

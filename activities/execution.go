@@ -218,8 +218,8 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 // afterTx is how long the row is asked for whether a transaction of the user's was committed.
 const afterTx = time.Minute
 
-// read reads a row that was claimed, again and again where Postgres does not answer; nil where it is gone or cannot be read.
-func (e *execution) read(worked *db.Resource) *db.Resource {
+// read reads a row that was claimed, again and again where Postgres does not answer; nil where it is gone.
+func (e *execution) read(worked *db.Resource) (*db.Resource, error) {
 	ctx, cancel := context.WithTimeout(e.writes, afterTx)
 	defer cancel()
 	var got db.GetResourceRow
@@ -230,11 +230,12 @@ func (e *execution) read(worked *db.Resource) *db.Resource {
 	})
 	if err != nil {
 		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", append(e.fields(worked), "error", err)...)
+		return nil, err
 	}
-	if err != nil || !found || got.Resource.ID != worked.ID {
-		return nil
+	if !found || got.Resource.ID != worked.ID {
+		return nil, nil
 	}
-	return &got.Resource
+	return &got.Resource, nil
 }
 
 // errUnanswered marks a failure that may come from this client's connection to Postgres.

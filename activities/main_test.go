@@ -42,6 +42,7 @@ func init() {
 // handler is a controller made of functions.
 type handler struct {
 	work         func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
+	workTask     func(ctx context.Context, task *activities.Task) activities.Outcome
 	inform       func(ctx context.Context, options deltatype.InformOptions) <-chan activities.Listed
 	shards       func() ([]string, error)
 	finalize     func(ctx context.Context, row *deltatype.ResourceRow) activities.Outcome
@@ -58,6 +59,9 @@ func (h *handler) Kind() string { return kind }
 
 func (h *handler) Work(ctx context.Context, task *activities.Task) activities.Outcome {
 	h.worked.Add(1)
+	if h.workTask != nil {
+		return h.workTask(ctx, task)
+	}
 	return h.work(ctx, task.Row)
 }
 

@@ -121,6 +121,7 @@ func (e *execution) afterWait(unbatched bool) time.Duration {
 // outcomesOf is the statement for a set.
 func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
+	o.Kind = e.Handler.Kind()
 	o.Claim, o.Continues, o.Lease, o.MaxErrors, o.Logs = e.claim.id, e.single, DispatchLease, MaxErrors, e.LogChanges
 	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
 	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention

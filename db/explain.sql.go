@@ -45,7 +45,7 @@ func (q *Queries) CountClaimed(ctx context.Context, db DBTX, arg CountClaimedPar
 
 const explainResource = `-- name: ExplainResource :one
 
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, now()::timestamptz AS now,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, now()::timestamptz AS now,
     delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, delta_awaits_attempt(r.state, r.finalized)::boolean AS awaits_attempt,
     delta_heals(r.state, r.cause)::boolean AS heals,
     o.claimed_until AS renewed_until,
@@ -55,7 +55,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.writ
     c.next_call_at AS kind_next_call_at, n.next_call_at AS namespace_next_call_at, n.rate_limit AS namespace_rate, n.max_workers AS namespace_workers,
     k.next_call_at AS key_next_call_at,
     s.passes AS stale_passes, s.since AS stale_since,
-    f.rule AS refused_rule, f.refused_at AS refused_since,
+    f.rule AS refused_rule, f.refused_at AS refused_since, (f.kind IS NOT NULL AND f.object IS NULL)::boolean AS refused_unkept,
     h.gone_at AS shard_gone_at,
     w.missing AS withheld_missing, w.total AS withheld_total, w.reason AS withheld_reason, w.since AS withheld_since
 FROM delta_resource r
@@ -100,6 +100,7 @@ type ExplainResourceRow struct {
 	StaleSince          *time.Time
 	RefusedRule         *string
 	RefusedSince        *time.Time
+	RefusedUnkept       bool
 	ShardGoneAt         *time.Time
 	WithheldMissing     *int64
 	WithheldTotal       *int64
@@ -150,6 +151,7 @@ func (q *Queries) ExplainResource(ctx context.Context, db DBTX, arg ExplainResou
 		&i.Resource.QueuedAt,
 		&i.Resource.Parents,
 		&i.Resource.AwaitedParents,
+		&i.Resource.TouchedHash,
 		&i.Resource.Hash,
 		&i.Resource.Object,
 		&i.Resource.Metadata,
@@ -180,6 +182,7 @@ func (q *Queries) ExplainResource(ctx context.Context, db DBTX, arg ExplainResou
 		&i.StaleSince,
 		&i.RefusedRule,
 		&i.RefusedSince,
+		&i.RefusedUnkept,
 		&i.ShardGoneAt,
 		&i.WithheldMissing,
 		&i.WithheldTotal,

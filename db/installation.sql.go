@@ -82,7 +82,7 @@ func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueu
 }
 
 const getController = `-- name: GetController :one
-SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
+SELECT name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at FROM delta_controller WHERE name = $1
 `
 
 func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Controller, error) {
@@ -108,6 +108,7 @@ func (q *Queries) GetController(ctx context.Context, db DBTX, name string) (Cont
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.LogsChanges,
+		&i.TouchedBy,
 		&i.NextCallAt,
 		&i.KeyConcurrency,
 		&i.KeyRate,
@@ -259,26 +260,27 @@ func (q *Queries) SetNamespace(ctx context.Context, db DBTX, arg SetNamespacePar
 const upsertController = `-- name: UpsertController :one
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention,
-    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes
+    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes, touched_by
 )
 VALUES ($1, $2, $3, $4, $5, $6, $7,
     $8, $9,
     $10::interval, $11::interval, $12::interval, $13::interval,
-    $14, $15, $16)
+    $14, $15, $16, coalesce($17::text[], '{}'))
 ON CONFLICT (name) DO UPDATE
-SET inform_interval = CASE WHEN $17::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
-    inform_schedule = CASE WHEN $17::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
-    inform_jitter = CASE WHEN $17::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
-    full_listing_interval = CASE WHEN $17::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
-    lists_nothing = CASE WHEN $17::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
-    lists_all = CASE WHEN $17::boolean THEN excluded.lists_all ELSE c.lists_all END,
-    informs_since = CASE WHEN $17::boolean
+SET inform_interval = CASE WHEN $18::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
+    inform_schedule = CASE WHEN $18::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
+    inform_jitter = CASE WHEN $18::boolean THEN excluded.inform_jitter ELSE c.inform_jitter END,
+    full_listing_interval = CASE WHEN $18::boolean THEN excluded.full_listing_interval ELSE c.full_listing_interval END,
+    lists_nothing = CASE WHEN $18::boolean THEN excluded.lists_nothing ELSE c.lists_nothing END,
+    lists_all = CASE WHEN $18::boolean THEN excluded.lists_all ELSE c.lists_all END,
+    informs_since = CASE WHEN $18::boolean
       AND (excluded.inform_interval, excluded.inform_schedule, excluded.full_listing_interval, excluded.lists_nothing)
        IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes, updated_at = now()
-RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes,
+    touched_by = excluded.touched_by, updated_at = now()
+RETURNING name, inform_interval, paused, inform_paused, snoozed_until, snooze_spread, lists_nothing, inform_schedule, inform_jitter, lists_all, full_listing_interval, informs_since, synced_retention, degraded_retention, deleted_retention, degraded_retry, task_queue, finalizes, logs_changes, touched_by, next_call_at, key_concurrency, key_rate, metadata, created_at, updated_at
 `
 
 type UpsertControllerParams struct {
@@ -298,6 +300,7 @@ type UpsertControllerParams struct {
 	KeyConcurrency      int32
 	KeyRate             float64
 	LogsChanges         bool
+	TouchedBy           []string
 	Informs             bool
 }
 
@@ -321,6 +324,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		arg.KeyConcurrency,
 		arg.KeyRate,
 		arg.LogsChanges,
+		arg.TouchedBy,
 		arg.Informs,
 	)
 	var i Controller
@@ -344,6 +348,7 @@ func (q *Queries) UpsertController(ctx context.Context, db DBTX, arg UpsertContr
 		&i.TaskQueue,
 		&i.Finalizes,
 		&i.LogsChanges,
+		&i.TouchedBy,
 		&i.NextCallAt,
 		&i.KeyConcurrency,
 		&i.KeyRate,

@@ -30,6 +30,7 @@ type Controller struct {
 	TaskQueue           *string
 	Finalizes           bool
 	LogsChanges         bool
+	TouchedBy           []string
 	NextCallAt          *time.Time
 	KeyConcurrency      int32
 	KeyRate             float64
@@ -145,6 +146,7 @@ type Resource struct {
 	QueuedAt          *time.Time
 	Parents           []string
 	AwaitedParents    []string
+	TouchedHash       []byte
 	Hash              []byte
 	Object            []byte
 	Metadata          []byte

@@ -27,7 +27,7 @@ SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.due
     r.snoozes, r.paused, now()::timestamptz AS now,
     (r.claimed_until IS NOT NULL AND (r.generation > i.generation OR (r.generation = i.generation AND delta_is_worked(r.state, r.finalized, r.due_at))))::boolean AS open
 FROM (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS generation) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 WHERE r.claim = $3::uuid
 `
 
@@ -100,7 +100,8 @@ const writeOutcomes = `-- name: WriteOutcomes :many
 WITH o AS MATERIALIZED (
     SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
-        i.object, i.carrier, l.synced_object,
+        i.object, i.carrier, l.synced_object, l.touching,
+        l.touching AND l.current AND i.state = 'synced' AND l.synced_generation < i.generation AND l.hash IS DISTINCT FROM l.touched_hash AS touches,
         CASE
             WHEN NOT $3::boolean THEN NULL
             WHEN l.finalizing THEN CASE WHEN l.current AND i.state = 'deleted' THEN 'finalized' END
@@ -121,11 +122,11 @@ WITH o AS MATERIALIZED (
             unnest($21::text[]) AS object, nullif(unnest($22::text[]), '') AS carrier
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
+        SELECT d.generation = i.generation AS current, (SELECT delta_is_touching($23::text)) AS touching, d.hash, d.touched_hash, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
             CASE WHEN $3::boolean THEN d.synced_object END AS synced_object,
             CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
         FROM delta_resource d
-        WHERE d.id = i.id AND d.claim = $23::uuid AND d.claimed_until IS NOT NULL
+        WHERE d.id = i.id AND d.claim = $24::uuid AND d.claimed_until IS NOT NULL
           AND (d.generation > i.generation OR (d.generation = i.generation AND delta_is_worked(d.state, d.finalized, d.due_at)))
         LIMIT 1
         FOR NO KEY UPDATE SKIP LOCKED
@@ -142,6 +143,11 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
     sync_count = CASE WHEN o.reached AND o.state = 'synced' THEN r.sync_count + 1 ELSE r.sync_count END,
     synced_at = CASE WHEN o.reached THEN now() ELSE r.synced_at END,
+    touched_hash = CASE
+        WHEN NOT o.touching THEN NULL
+        WHEN o.reached AND o.current AND o.state = 'synced' THEN r.hash
+        WHEN o.reached THEN NULL
+        ELSE r.touched_hash END,
     due_at = CASE WHEN o.current THEN now() + o.period ELSE r.due_at END,
     dispatch_at = CASE
         WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE AND NOT $1::boolean THEN now()
@@ -171,7 +177,8 @@ RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.
     CASE WHEN o.change IS NOT NULL THEN delta_append_change(o.change, r.change_xid, r.id, r.kind, r.object_id, r.namespace, o.generation, r.sync_count,
         o.synced_object,
         CASE WHEN o.change IN ('created', 'updated', 'failed') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END END,
-        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id
+        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id,
+    CASE WHEN o.touches THEN delta_note_touch(r.kind, r.object_id) ELSE 0 END::bigint AS noted_touches
 `
 
 type WriteOutcomesParams struct {
@@ -197,6 +204,7 @@ type WriteOutcomesParams struct {
 	Errors                   []string
 	Objects                  []string
 	Carriers                 []string
+	Kind                     string
 	Claim                    string
 }
 
@@ -217,6 +225,7 @@ type WriteOutcomesRow struct {
 	Paused           bool
 	Now              time.Time
 	ChangeID         int64
+	NotedTouches     int64
 }
 
 // What Work came to.
@@ -232,6 +241,9 @@ type WriteOutcomesRow struct {
 // delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after due_at a dispatcher looks
 // at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 // is said by a workflow that goes on with a newer generation by itself.
+//
+// Where resources are touched by those of the kind, a row that was synced with another object than the last time is noted for its children (delta_touch). One
+// that went on is not: what it went on to is. Its hash is unknown then, as after it was deleted, so that it is noted the next time in any case.
 //
 // Where the kind logs its changes, what has settled is appended to delta_change, with the object that was worked: where the row went on, that is
 // the one that is given. A kind without a log gives no objects, and pays for a test of a parameter.
@@ -259,6 +271,7 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 		arg.Errors,
 		arg.Objects,
 		arg.Carriers,
+		arg.Kind,
 		arg.Claim,
 	)
 	if err != nil {
@@ -285,6 +298,7 @@ func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesP
 			&i.Paused,
 			&i.Now,
 			&i.ChangeID,
+			&i.NotedTouches,
 		); err != nil {
 			return nil, err
 		}

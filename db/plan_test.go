@@ -217,6 +217,25 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 2, most: 10,
 		},
+		"TouchableChildren": {
+			before: "parents = '{other/000001,other/000003}', generation_at = now() - interval '1 hour'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				now := time.Now().Add(time.Hour)
+				rows, err := q.TouchableChildren(ctx, conn, db.TouchableChildrenParams{
+					Kind: "thing", Parents: []string{"other/000001", "other/000002"}, ChangedAts: []time.Time{now, now}, Page: 1000,
+				})
+				return len(rows), err
+			},
+			does: few, most: 2 * few,
+		},
+		"TouchChildren": {
+			before: "parents = '{other/000001}', generation_at = now() - interval '1 hour'",
+			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
+				rows, err := q.TouchChildren(ctx, conn, db.TouchChildrenParams{Ids: ids, ChangedAts: slices.Repeat([]time.Time{time.Now().Add(time.Hour)}, len(ids)), Priority: 4})
+				return len(rows), err
+			},
+			does: few, most: 4 * few,
+		},
 		"ParentsAbove": {
 			before: "parents = ARRAY['thing/' || lpad((object_id::integer / 200 * 100)::text, 6, '0'), 'other/000001']",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

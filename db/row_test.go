@@ -15,9 +15,9 @@ import (
 // publicNames has the fields that are called otherwise in the public type.
 var publicNames = map[string]string{"Object": "EncodedObject", "Kind": "ObjectKind"}
 
-// ownColumns are of slots of limit keys, of the log of changes, and of an index: IsDeleted is in State.
+// ownColumns are of slots of limit keys, of the log of changes, of touches, and of an index: IsDeleted is in State.
 var ownColumns = map[string]bool{
-	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true, "IsDeleted": true,
+	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true, "TouchedHash": true, "IsDeleted": true,
 }
 
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {

@@ -196,6 +196,10 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 	if err != nil {
 		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
 	}
+	hasParents := reflect.TypeFor[T]().Implements(reflect.TypeFor[ObjectWithParents]())
+	if err := settings.checkTouchedBy(hasParents); err != nil {
+		return fmt.Errorf("delta: controller for kind %q: %w", kind, err)
+	}
 	adapter := &controllerAdapter[T]{controller: controller, lister: lister, listsNothing: nothing, sharder: sharder, kind: kind, version: version}
 	controllers.byKind[kind] = registered{
 		handler:    adapter,
@@ -203,7 +207,7 @@ func AddControllerSafely[T Object](controllers *Controllers, controller Controll
 		own:        own,
 		settings:   settings,
 		objectType: reflect.TypeFor[T](),
-		hasParents: reflect.TypeFor[T]().Implements(reflect.TypeFor[ObjectWithParents]()),
+		hasParents: hasParents,
 	}
 	return nil
 }
@@ -374,6 +378,22 @@ func (s ObjectSettings) withDefaults() (ObjectSettings, error) {
 	return s, nil
 }
 
+// checkTouchedBy reports which rule the kinds of parents break; hasParents says whether objects of the kind may have any.
+func (s ObjectSettings) checkTouchedBy(hasParents bool) error {
+	if len(s.TouchedBy) > 0 && !hasParents {
+		return inputError("TouchedBy", s.TouchedBy, "must be empty: objects of the kind have no Parents (ObjectWithParents)")
+	}
+	for i, kind := range s.TouchedBy {
+		if err := checkName("TouchedBy", kind); err != nil {
+			return err
+		}
+		if slices.Contains(s.TouchedBy[:i], kind) {
+			return inputError("TouchedBy", kind, "must name each kind once")
+		}
+	}
+	return nil
+}
+
 // zeroObject makes a value of T that methods can be called on: for a pointer type, a pointer to a zero value.
 func zeroObject[T Object]() (object T, err error) {
 	switch t := reflect.TypeFor[T](); t.Kind() {
@@ -408,7 +428,10 @@ func (c *Controllers) withSettings(kinds map[string]ObjectSettings) (*Controller
 			return nil, inputError(field, kind, "must be a kind that Config.Controllers has: there are %q", copied.kinds())
 		}
 		var err error
-		if found.settings, err = kinds[kind].over(found.own).withDefaults(); err != nil {
+		if found.settings, err = kinds[kind].over(found.own).withDefaults(); err == nil {
+			err = found.settings.checkTouchedBy(found.hasParents)
+		}
+		if err != nil {
 			if input := new(InputError); errors.As(err, &input) {
 				input.Field = field + "." + input.Field
 			}

@@ -86,6 +86,8 @@ type dispatcher struct {
 	keyed bool
 	// parents are the parents that rows of the kind wait for.
 	parents parentsWatch
+	// touches is true where resources of the kind are touched when their parents change.
+	touches bool
 
 	mu sync.Mutex
 	// leases counts them, for leaseRounds. lookedAt is when the latest began, and putOffAt when it was last looked for rows of snoozed namespaces.

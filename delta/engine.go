@@ -108,6 +108,9 @@ func startEngine(ctx context.Context, c *Client) (_ *engine, err error) {
 	}
 	for _, d := range e.dispatchers {
 		e.loops.Go(func() { d.run(loopCtx) })
+		if d.touches {
+			e.loops.Go(func() { d.touchChildren(loopCtx) })
+		}
 	}
 	e.loops.Go(func() { e.maintain(loopCtx) })
 	if c.telemetry != nil {
@@ -222,7 +225,7 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			Name: kind, TaskQueue: queue, Finalizes: r.handler.Finalizes(), Informs: !c.config.DisableInformers,
 			SyncedRetention: rest.SyncedRetention, DegradedRetention: rest.DegradedRetention, DeletedRetention: rest.DeletedRetention,
 			DegradedRetry: rest.DegradedRetry, KeyConcurrency: int32(r.settings.KeyConcurrency), KeyRate: r.settings.KeyRate, //nolint:gosec // it has a bound
-			LogsChanges: r.settings.Log,
+			LogsChanges: r.settings.Log, TouchedBy: append([]string{}, r.settings.TouchedBy...),
 		}
 		if params.Informs {
 			spec, err := encodeSpec(r.settings.InformSchedule)
@@ -241,6 +244,11 @@ func (e *engine) writeSettings(ctx context.Context) error {
 			return fmt.Errorf("writing the settings of kind %q: %w", kind, schemaError(err))
 		}
 		e.warnOfKind(kind, r, settings)
+		if len(settings.TouchedBy) == 0 { // nobody would touch them
+			if err := q.ForgetTouches(ctx, c.pool, kind); err != nil {
+				return fmt.Errorf("forgetting the parents of kind %q that have changed: %w", kind, schemaError(err))
+			}
+		}
 		if !settings.ListsAll { // the kind may have had complete listings, which what was deleted waits for
 			if _, err := db.WakeUnlisted(ctx, c.pool, kind, "", rest.DeletedRetention); err != nil {
 				return fmt.Errorf("waking deleted resources of kind %q: %w", kind, schemaError(err))
@@ -336,6 +344,7 @@ func (e *engine) startKind(ctx, workCtx context.Context, kind string, r register
 		batchSize: r.settings.BatchSize,
 		keyed:     r.settings.keyLimits().Limited,
 		parents:   parentsWatch{has: r.hasParents},
+		touches:   len(r.settings.TouchedBy) > 0,
 		pace:      e.client.paces[kind],
 		batchWait: max(r.settings.BatchWait, 0),
 		limits:    e.client.limits,

@@ -135,7 +135,11 @@ func explainListings(t *testing.T, seen *reasonsSeen) {
 	stale := x.says("ruled", "old", delta.ReasonStale)
 	require.Contains(t, stale.Text, "the latest 3 passes listed an older version")
 	require.NotNil(t, stale.Since)
-	require.Contains(t, x.says("ruled", "bad", delta.ReasonRefused).Text, `namespace "no name!"`)
+	refused := x.says("ruled", "bad", delta.ReasonRefused).Text
+	require.Contains(t, refused, `namespace "no name!"`)
+	require.NotContains(t, refused, "nor kept")
+	h.exec(`update delta_refused set object = null`) // as one that is too large
+	require.Contains(t, x.says("ruled", "bad", delta.ReasonRefused).Text, "nor kept, so it has to be named again")
 
 	h.exec(`update delta_resource set state = 'synced', synced_generation = 1`)
 	outside.set(ruled{mirror: mirror{Name: "another"}})

@@ -316,8 +316,12 @@ func (f *facts) remarks() (all []Reason) {
 		})
 	}
 	if f.RefusedRule != nil {
+		text := "what a listing, or a source, named breaks a rule, and was not taken: "
+		if f.RefusedUnkept {
+			text = "what a listing, or a source, named breaks a rule, and was not taken, nor kept, so it has to be named again once it is valid: "
+		}
 		all = append(all, Reason{
-			Code: ReasonRefused, Text: "what a listing named breaks a rule, and was not taken: " + *f.RefusedRule, Since: db.UTC(f.RefusedSince),
+			Code: ReasonRefused, Text: text + *f.RefusedRule, Since: db.UTC(f.RefusedSince),
 			Remedy: remedy.CorrectRefused(kind),
 		})
 	}

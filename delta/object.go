@@ -69,6 +69,8 @@ type Ref = deltatype.Ref
 // An object whose parents lead back to it is refused with a *[ParentCycleError], also if all of them are informed together. Chains are followed for
 // 32 parents. Two informs at the same moment can still make a cycle: then none of its resources is worked, and Explain names it.
 //
+// That a parent changes later is no reason to call Work, unless [ObjectSettings].TouchedBy says so.
+//
 // The parents are columns. They are written when the object changes or is informed, also if nothing else changed. A resource waits for those that are
 // new to it.
 type ObjectWithParents interface {
@@ -210,6 +212,16 @@ type ObjectSettings struct {
 	//
 	// Defaults to 10 seconds.
 	HeartbeatTimeout time.Duration
+
+	// TouchedBy names kinds of parents ([ObjectWithParents]) whose changes have Work called again: when such a parent was synced with another object than before, its children of
+	// this kind are touched, as by [Client.Touch], in the background, and worked after what is informed. Each is touched once for each version of the parent that was synced,
+	// however often that changed in between. What waits for Work anyway, and what has begun since the parent was synced, is not touched. A parent that was only worked again, because
+	// it had expired or was touched itself, touches nothing. One whose row was removed meanwhile touches its children when it is synced again, changed or not.
+	//
+	// The kinds are those of the client that has started last. Only a kind whose objects have Parents can name any.
+	//
+	// Defaults to nil: that a parent changes is no reason to call Work.
+	TouchedBy []string
 
 	// Log appends an entry to the log of changes for each settled step of a resource: created, updated, failed for good, deleted, finalized, revived.
 	// [Client.Changes] and [Client.ConsumeChanges] read it. It costs a tenth to a quarter of the speed of batches, and disk for the objects before and

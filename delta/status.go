@@ -90,6 +90,10 @@ type KindStatus struct {
 	// when the first of them was due. They are not late.
 	Awaiting, AwaitedParents int64
 	OldestAwaiting           *time.Time
+	// Touches counts parents that have changed, and whose children of this kind are still to be touched ([ObjectSettings].TouchedBy); OldestTouch is when the first of them was
+	// synced.
+	Touches     int64
+	OldestTouch *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
 	// if its Decision is empty. Those of shards are in Shards.
 	Withheld *Withheld
@@ -187,6 +191,14 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, a := range awaiting {
 		k, oldest := kind(a.Kind), a.Oldest.UTC()
 		k.Awaiting, k.AwaitedParents, k.OldestAwaiting = a.Count, a.Parents, &oldest
+	}
+	touches, err := db.New().CountTouches(ctx, c.pool)
+	if err != nil {
+		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
+	}
+	for _, t := range touches {
+		k, oldest := kind(t.Kind), t.Oldest.UTC()
+		k.Touches, k.OldestTouch = t.Count, &oldest
 	}
 	withheld, err := c.Withheld(ctx)
 	if err != nil {

@@ -150,6 +150,8 @@ CREATE TABLE delta_controller (
     finalizes boolean NOT NULL DEFAULT FALSE,
     -- Settled steps of the kind are appended to delta_change.
     logs_changes boolean NOT NULL DEFAULT FALSE,
+    -- Kinds of parents: resources of this kind are touched when such a parent has changed.
+    touched_by text[] COLLATE "C" NOT NULL DEFAULT '{}',
     -- Where the calls of Work are limited in their rate: when the next one may begin.
     next_call_at timestamptz,
     -- How many calls of Work run at once for each limit key, and how many begin a second; 0 for no limit. Of the client that started last.
@@ -219,6 +221,9 @@ CREATE TABLE delta_shard (
 -- awaited_parents are those of them that were not seen synced yet, null once all were: what was synced once may be gone by the time of the next generation.
 -- Where it is not null and dispatch_at and queued_at are, a row that is not deleted waits for the first of them, and no dispatcher steps over it.
 --
+-- touched_hash is the hash of the object with which the resource was synced last, by which its next change is told: null where nobody is touched by it
+-- (delta_is_touching), after it was deleted, and where it was synced with an object that was not the latest any more.
+--
 -- generation_at is when the transaction began that made the generation. carrier is what the inform that made it carries to its Work, a line for
 -- each: W3C's traceparent (its bytes in base64, because each of the three writes of a sync copies them) and tracestate, and headers of context propagators;
 -- null where it carries nothing, and where no inform made the generation. It is not in metadata, which the user owns and which may be a reason to call Work.
@@ -276,6 +281,7 @@ CREATE TABLE delta_resource (
     queued_at timestamptz,
     parents text[] COLLATE "C",
     awaited_parents text[] COLLATE "C",
+    touched_hash bytea,
     hash bytea NOT NULL,
     object jsonb NOT NULL,
     metadata jsonb NOT NULL DEFAULT '{}',
@@ -310,6 +316,9 @@ CREATE INDEX delta_resource_queue_idx ON delta_resource (kind, limit_key, priori
 CREATE INDEX delta_resource_parent_idx ON delta_resource (kind, (awaited_parents[1]))
     WHERE awaited_parents IS NOT NULL AND dispatch_at IS NULL AND queued_at IS NULL AND NOT is_deleted;
 
+-- The children of a parent, for touches. A btree cannot have a row under each of its parents. Kinds without parents are not in it.
+CREATE INDEX delta_resource_parents_idx ON delta_resource USING gin (parents) WHERE parents IS NOT NULL;
+
 -- What was deleted explicitly and waits for a complete listing (delta_awaits_listing), which looks for it here, page by page (WakeUnlisted). It names
 -- neither state nor due_at: a claim changes both, and would have to write all indexes. A million rows in it are 41 MB as it is built, and 72 MB if they come in any
 -- order.
@@ -331,6 +340,19 @@ CREATE TABLE delta_key (
 CREATE INDEX delta_key_wake_idx ON delta_key (kind, wake_at) WHERE wake_at IS NOT NULL;
 -- What a pass of a shard looks at, and of which shards something is left. Kinds without shards are not in it, and a sync changes no column of it.
 CREATE INDEX delta_resource_shard_idx ON delta_resource (kind, is_deleted, shard, object_id) WHERE shard IS NOT NULL;
+
+-- Parents that have changed, each as kind/id, whose children of a kind are still to be touched: a row for both, however often the parent changes. It is written
+-- by the statement that says that the parent was synced, and is gone when all of those children were touched. changed_at is when the parent was synced: a call of Work that
+-- began after it has seen the change. look_at is when a client looks at it: ahead while one does.
+CREATE TABLE delta_touch (
+    kind text COLLATE "C" NOT NULL,
+    parent text COLLATE "C" NOT NULL,
+    changed_at timestamptz NOT NULL,
+    look_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (kind, parent)
+) WITH (fillfactor = 50);
+
+CREATE INDEX delta_touch_look_idx ON delta_touch (kind, look_at);
 
 -- The claims that last longer than a few seconds, with the time until which each was renewed. A row of delta_resource would have to be
 -- written anew each time, and may be locked by a transaction of the user's.
@@ -1132,6 +1154,30 @@ RETURN (
     WHERE i.resource <> ALL (coalesce(had, '{}')) OR i.resource = ANY (awaited)
 );
 
+-- Whether resources of some kind are touched when one of this kind changes.
+CREATE FUNCTION delta_is_touching(parent_kind text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN EXISTS (SELECT FROM delta_controller c WHERE parent_kind = ANY (c.touched_by));
+
+-- Notes that a parent has changed, for each kind of children that are touched by it. The outcome that calls it has locked the parent's row, so no other transaction notes
+-- it at the same time, and what clients do to the row of delta_touch is a statement of its own: nothing waits here for longer than that. The time is that of the clock:
+-- a transaction of the user's may have begun long before.
+-- +goose StatementBegin
+CREATE FUNCTION delta_note_touch(parent_kind text, parent_id text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+    noted bigint;
+BEGIN
+    INSERT INTO delta_touch AS t (kind, parent, changed_at)
+    SELECT c.name, parent_kind || '/' || parent_id, clock_timestamp() FROM delta_controller c WHERE parent_kind = ANY (c.touched_by) ORDER BY c.name
+    ON CONFLICT (kind, parent) DO UPDATE SET changed_at = greatest(excluded.changed_at, t.changed_at), look_at = now();
+    GET DIAGNOSTICS noted = ROW_COUNT;
+    RETURN noted;
+END
+$$;
+-- +goose StatementEnd
+
 -- Whether a complete listing that began with a snapshot may say that a resource is gone: what was last said of it had ended before. A row that was restored
 -- from a dump has the transaction id of another server: it can be seen although no transaction here has reached that id. Only for statements that lock
 -- no rows: one that was waited for may have been written by a transaction that began after the statement.
@@ -1341,6 +1387,8 @@ DROP FUNCTION delta_listed_all_at;
 DROP FUNCTION delta_comes_back;
 DROP FUNCTION delta_heals;
 DROP FUNCTION delta_is_in_reach;
+DROP FUNCTION delta_note_touch;
+DROP FUNCTION delta_is_touching;
 DROP FUNCTION delta_awaited_parents;
 DROP FUNCTION delta_unsynced;
 DROP FUNCTION delta_kept_since;
@@ -1367,6 +1415,7 @@ DROP TABLE delta_pass;
 DROP TABLE delta_refused;
 DROP TABLE delta_withheld;
 DROP TABLE delta_listing;
+DROP TABLE delta_touch;
 DROP TABLE delta_claim;
 DROP TABLE delta_key;
 DROP TABLE delta_resource;

@@ -12,7 +12,7 @@ SELECT sqlc.embed(r), now()::timestamptz AS now,
     c.next_call_at AS kind_next_call_at, n.next_call_at AS namespace_next_call_at, n.rate_limit AS namespace_rate, n.max_workers AS namespace_workers,
     k.next_call_at AS key_next_call_at,
     s.passes AS stale_passes, s.since AS stale_since,
-    f.rule AS refused_rule, f.refused_at AS refused_since,
+    f.rule AS refused_rule, f.refused_at AS refused_since, (f.kind IS NOT NULL AND f.object IS NULL)::boolean AS refused_unkept,
     h.gone_at AS shard_gone_at,
     w.missing AS withheld_missing, w.total AS withheld_total, w.reason AS withheld_reason, w.since AS withheld_since
 FROM delta_resource r

@@ -41,12 +41,12 @@ WHERE b.degraded_retention IS NOT NULL -- it was configured
 -- that another schedule has not made are not missing.
 INSERT INTO delta_controller AS c (
     name, inform_interval, inform_schedule, inform_jitter, full_listing_interval, lists_nothing, lists_all, task_queue, finalizes, synced_retention,
-    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes
+    degraded_retention, deleted_retention, degraded_retry, key_concurrency, key_rate, logs_changes, touched_by
 )
 VALUES (@name, @inform_interval, sqlc.narg(inform_schedule), sqlc.narg(inform_jitter), @full_listing_interval, @lists_nothing, @lists_all,
     sqlc.narg(task_queue), @finalizes,
     @synced_retention::interval, @degraded_retention::interval, @deleted_retention::interval, @degraded_retry::interval,
-    @key_concurrency, @key_rate, @logs_changes)
+    @key_concurrency, @key_rate, @logs_changes, coalesce(@touched_by::text[], '{}'))
 ON CONFLICT (name) DO UPDATE
 SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval ELSE c.inform_interval END,
     inform_schedule = CASE WHEN @informs::boolean THEN excluded.inform_schedule ELSE c.inform_schedule END,
@@ -59,7 +59,8 @@ SET inform_interval = CASE WHEN @informs::boolean THEN excluded.inform_interval 
        IS DISTINCT FROM (c.inform_interval, c.inform_schedule, c.full_listing_interval, c.lists_nothing) THEN now() ELSE c.informs_since END,
     task_queue = excluded.task_queue, finalizes = c.finalizes OR excluded.finalizes, synced_retention = excluded.synced_retention,
     degraded_retention = excluded.degraded_retention, deleted_retention = excluded.deleted_retention, degraded_retry = excluded.degraded_retry,
-    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes, updated_at = now()
+    key_concurrency = excluded.key_concurrency, key_rate = excluded.key_rate, logs_changes = excluded.logs_changes,
+    touched_by = excluded.touched_by, updated_at = now()
 RETURNING *;
 
 -- name: GetController :one

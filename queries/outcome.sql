@@ -14,12 +14,16 @@
 -- at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
 -- is said by a workflow that goes on with a newer generation by itself.
 --
+-- Where resources are touched by those of the kind, a row that was synced with another object than the last time is noted for its children (delta_touch). One
+-- that went on is not: what it went on to is. Its hash is unknown then, as after it was deleted, so that it is noted the next time in any case.
+--
 -- Where the kind logs its changes, what has settled is appended to delta_change, with the object that was worked: where the row went on, that is
 -- the one that is given. A kind without a log gives no objects, and pays for a test of a parameter.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.generation, i.state, i.cause, i.counted, i.snoozed, i.grace, i.kept, i.error, l.current, l.finalizing, l.finalized,
         i.state IN ('synced', 'deleted') AND l.synced_generation < i.generation AS reached,
-        i.object, i.carrier, l.synced_object,
+        i.object, i.carrier, l.synced_object, l.touching,
+        l.touching AND l.current AND i.state = 'synced' AND l.synced_generation < i.generation AND l.hash IS DISTINCT FROM l.touched_hash AS touches,
         CASE
             WHEN NOT @logs::boolean THEN NULL
             WHEN l.finalizing THEN CASE WHEN l.current AND i.state = 'deleted' THEN 'finalized' END
@@ -40,7 +44,7 @@ WITH o AS MATERIALIZED (
             unnest(@objects::text[]) AS object, nullif(unnest(@carriers::text[]), '') AS carrier
     ) i
     CROSS JOIN LATERAL (
-        SELECT d.generation = i.generation AS current, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
+        SELECT d.generation = i.generation AS current, (SELECT delta_is_touching(@kind::text)) AS touching, d.hash, d.touched_hash, d.namespace, d.synced_generation, d.state = 'deleted' AS finalizing, d.sync_count,
             CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object,
             CASE WHEN d.state = 'deleted' THEN i.state = 'deleted' WHEN i.state = 'deleted' THEN delta_unfinalized(d.kind) END AS finalized
         FROM delta_resource d
@@ -61,6 +65,11 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
     synced_generation = CASE WHEN o.reached THEN o.generation ELSE r.synced_generation END,
     sync_count = CASE WHEN o.reached AND o.state = 'synced' THEN r.sync_count + 1 ELSE r.sync_count END,
     synced_at = CASE WHEN o.reached THEN now() ELSE r.synced_at END,
+    touched_hash = CASE
+        WHEN NOT o.touching THEN NULL
+        WHEN o.reached AND o.current AND o.state = 'synced' THEN r.hash
+        WHEN o.reached THEN NULL
+        ELSE r.touched_hash END,
     due_at = CASE WHEN o.current THEN now() + o.period ELSE r.due_at END,
     dispatch_at = CASE
         WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE AND NOT @continues::boolean THEN now()
@@ -90,7 +99,8 @@ RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.synced_at, r.
     CASE WHEN o.change IS NOT NULL THEN delta_append_change(o.change, r.change_xid, r.id, r.kind, r.object_id, r.namespace, o.generation, r.sync_count,
         o.synced_object,
         CASE WHEN o.change IN ('created', 'updated', 'failed') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END END,
-        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id;
+        o.error ->> 'error', o.carrier) ELSE 0 END::bigint AS change_id,
+    CASE WHEN o.touches THEN delta_note_touch(r.kind, r.object_id) ELSE 0 END::bigint AS noted_touches;
 
 -- name: StandingOutcomes :many
 -- How rows stand whose outcomes a statement did not write, if their latest claim is this one: open is one that was locked, and can still be

@@ -51,13 +51,17 @@ type kindJSON struct {
 	Awaiting       int64      `json:"awaiting"`
 	AwaitedParents int64      `json:"awaited_parents"`
 	OldestAwaiting *time.Time `json:"oldest_awaiting"`
-	Refused        int64      `json:"refused"`
+	// Touches is how many parents have changed whose children of the kind are still to be touched.
+	Touches     int64      `json:"touches"`
+	OldestTouch *time.Time `json:"oldest_touch"`
+	Refused     int64      `json:"refused"`
 	// Undecodable is how many wait for a worker that understands their stored objects.
 	Undecodable int64 `json:"undecodable"`
 	Stale       int64 `json:"stale"`
 	// Shardless is how many of a kind with shards have none: no listing marks them deleted.
 	Shardless int64        `json:"shardless"`
 	Informer  informerJSON `json:"informer"`
+	Sources   []sourceJSON `json:"sources"`
 }
 
 // informerJSON is the informer of a kind. Interval is null where it runs by a
@@ -150,6 +154,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 			c.tell(fmt.Sprintf("%s: %s for %s to be synced, the first %s", k.Kind, counted(k.Awaiting, "resource")+" waiting",
 				counted(k.AwaitedParents, "parent"), when(k.OldestAwaiting, now)))
 		}
+		if k.Touches > 0 {
+			c.tell(fmt.Sprintf("%s: the children of %s, the first %s, are being touched", k.Kind, counted(k.Touches, "changed parent"), when(k.OldestTouch, now)))
+		}
 		if k.Undecodable > 0 {
 			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, counted(k.Undecodable, "resource"),
 				remedy.UnderstandObjects(k.Kind)))
@@ -164,6 +171,9 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	if err := c.shardTable(out.Kinds, now); err != nil {
+		return err
+	}
+	if err := c.sourceTable(out.Kinds, now); err != nil {
 		return err
 	}
 	for _, k := range out.Kinds {
@@ -280,11 +290,13 @@ func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
 		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
 		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued,
-		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
+		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Touches: k.Touches, OldestTouch: k.OldestTouch,
+		Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
 		Informer: informerJSON{
 			ListsNothing: k.ListsNothing, BySchedule: k.InformSchedule != nil, LastInformTime: k.LastInformTime, Paused: k.InformerPaused,
 			Withheld: withheldOf(k.Withheld), Error: textOf(k.InformError), Shards: shardsOf(k),
 		},
+		Sources: sourcesOf(k),
 	}
 	for _, state := range deltatype.ResourceStates() {
 		out.Counts[string(state)] = k.Counts[state]

@@ -1,0 +1,91 @@
+package activities
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/db"
+)
+
+// gathered runs gather with a channel of outcomes, and returns when the sets were written, with the members of each. locked says which of a set are locked.
+func gathered(t *testing.T, send func(one func(id int64)), locked func(id int64, at time.Duration) bool) (sets map[time.Duration][]int64, left []int64) {
+	t.Helper()
+	began, results := time.Now(), make(chan *claimed)
+	sets = map[time.Duration][]int64{}
+	go func() {
+		defer close(results)
+		send(func(id int64) { results <- &claimed{worked: &db.Resource{ID: id}} })
+	}()
+	for _, one := range gather(results, func(set []*claimed) (left []*claimed) {
+		at := time.Since(began)
+		require.NotEmpty(t, set)
+		for _, one := range set {
+			sets[at] = append(sets[at], one.worked.ID)
+			if locked != nil && locked(one.worked.ID, at) {
+				left = append(left, one)
+			}
+		}
+		return left
+	}) {
+		left = append(left, one.worked.ID)
+	}
+	return sets, left
+}
+
+// A set is of what comes within a time after its first, wherever in the attempt that is.
+func TestOutcomesThatComeTogetherAreWrittenTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sets, left := gathered(t, func(one func(int64)) {
+			time.Sleep(flushEvery - 10*time.Millisecond)
+			one(1)
+			time.Sleep(20 * time.Millisecond)
+			one(2)
+			time.Sleep(time.Minute)
+			one(3)
+		}, nil)
+		require.Empty(t, left)
+		require.Equal(t, map[time.Duration][]int64{
+			2*flushEvery - 10*time.Millisecond: {1, 2}, flushEvery + 10*time.Millisecond + time.Minute: {3}, // the last one at the end
+		}, sets)
+	})
+}
+
+func TestManyOutcomesAreWrittenAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sets, _ := gathered(t, func(one func(int64)) {
+			for id := range int64(flushMost + 1) {
+				one(id)
+			}
+			time.Sleep(time.Minute)
+		}, nil)
+		require.Len(t, sets[0], flushMost)
+		require.Equal(t, []int64{flushMost}, sets[flushEvery])
+		require.Len(t, sets, 2)
+	})
+}
+
+// What is locked is written again, however often others come meanwhile, and keeps none of them back.
+func TestLockedOutcomesAreWrittenAgainAfterAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sets, left := gathered(t, func(one func(int64)) {
+			one(1)
+			one(2)
+			for id := range int64(9) {
+				time.Sleep(300 * time.Millisecond)
+				one(10 + id)
+			}
+		}, func(id int64, at time.Duration) bool { return id == 2 || (id == 1 && at < 2*lockedAgain) })
+		require.Equal(t, []int64{2}, left)
+		require.Equal(t, []int64{1, 2}, sets[flushEvery])
+		require.Equal(t, []int64{1, 2}, sets[flushEvery+lockedAgain])
+		require.Equal(t, []int64{1, 2}, sets[flushEvery+2*lockedAgain])
+		require.Equal(t, []int64{10}, sets[300*time.Millisecond+flushEvery])
+		require.Equal(t, []int64{11}, sets[600*time.Millisecond+flushEvery])
+	})
+}

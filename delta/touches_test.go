@@ -1,0 +1,211 @@
+package delta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// touchedConfig has payments touched when their parents change.
+func (f *family[M]) touchedConfig(add ...func(*delta.Controllers)) *delta.Config {
+	config := f.config(add...)
+	config.Kinds = map[string]delta.ObjectSettings{"payment": {TouchedBy: []string{"account", "payment"}}}
+	return config
+}
+
+// calmed waits until no parent has changed whose children are still to be touched, and all are synced. Then nothing changes any more.
+func (f *family[M]) calmed() {
+	f.t.Helper()
+	until(f.t, func() bool {
+		return f.count(`SELECT (SELECT count(*) FROM delta_touch) + (SELECT count(*) FROM delta_resource WHERE state <> 'synced')`) == 0
+	}, "all are touched, and synced")
+}
+
+// generation is that of a payment: it rises when that is touched.
+func (f *family[M]) generation(name string) int64 {
+	f.t.Helper()
+	return f.row("payment", name).Generation
+}
+
+func TestChildrenAreTouchedWhenTheirParentHasChanged(t *testing.T) {
+	inFamilies(t, childrenAreTouched[single], childrenAreTouched[batches])
+}
+
+func childrenAreTouched[M batchSized](t *testing.T) {
+	f := newFamily[M](t)
+	f.c = f.start(f.touchedConfig(f.payments(), f.accounts()))
+	f.inform(account{Name: "ann"}, account{Name: "bob"}, payment[M]{Name: "p", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}},
+		payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}}, payment[M]{Name: "of p", Of: []delta.Ref{paymentRef("p")}})
+	f.calmed()
+	p, q, ofP := f.generation("p"), f.generation("q"), f.generation("of p")
+	f.inform(account{Name: "ann", Plan: "gold"})
+	f.syncs("payment", "p", p+1)
+	f.calmed()
+	require.Equal(t, p+1, f.generation("p"), "once")
+	require.Equal(t, q, f.generation("q"), "it is another's")
+	require.Equal(t, ofP, f.generation("of p"), "p is as it was: it has only been worked again")
+	row := f.row("payment", "p")
+	require.Equal(t, delta.PriorityBackfill, row.Priority, "it comes after what is informed")
+
+	// Two parents at once, and a child that changes itself.
+	f.inform(account{Name: "ann", Plan: "lead"}, account{Name: "bob", Plan: "lead"})
+	f.syncs("payment", "q", q+1)
+	f.inform(payment[M]{Name: "p", Plan: "mine", Tenant: "other", Of: []delta.Ref{accountRef("bob"), accountRef("ann")}})
+	f.calmed()
+	f.eventually("payment", "of p", func(r *deltatype.ResourceRow) bool { return r.Generation > ofP }) // p has changed
+	f.calmed()
+	require.Equal(t, q+1, f.generation("q"))
+}
+
+// A parent changes while nobody is there to touch its children, as when the process dies after its outcome: each child is touched once, however often that was.
+func TestChildrenAreTouchedOnceWhenTheirClientIsBack(t *testing.T) {
+	inFamilies(t, childrenAreTouchedLater[single], childrenAreTouchedLater[batches])
+}
+
+func childrenAreTouchedLater[M batchSized](t *testing.T) {
+	f := newFamily[M](t)
+	f.c = f.start(f.touchedConfig(f.payments()))
+	other := f.start(f.config(f.accounts()))
+	sync := func(name, plan string) {
+		t.Helper()
+		_, err := other.Sync(t.Context(), account{Name: name, Plan: plan}, nil)
+		require.NoError(t, err)
+	}
+	sync("ann", "")
+	sync("bob", "")
+	var children []delta.Object
+	for n := range 30 {
+		children = append(children, payment[M]{Name: fmt.Sprintf("p%02d", n), Of: []delta.Ref{accountRef("ann")}})
+	}
+	f.inform(append(children, payment[M]{Name: "q", Of: []delta.Ref{accountRef("bob")}})...)
+	f.calmed()
+	f.exec(`UPDATE delta_resource SET generation = 5, synced_generation = 5 WHERE kind = 'payment'`)
+	stopped, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	require.NoError(t, f.c.Stop(stopped))
+
+	for n := range 3 {
+		sync("ann", fmt.Sprint(n))
+	}
+	_, err := other.Touch(t.Context(), "account", "bob")
+	require.NoError(t, err)
+	f.eventually("account", "bob", func(r *deltatype.ResourceRow) bool {
+		return r.SyncCount == 2 && r.State == deltatype.ResourceStateSynced
+	})
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "ann, once: bob was only worked again")
+	kinds, err := other.Kinds(t.Context())
+	require.NoError(t, err)
+	for _, k := range kinds {
+		if k.Kind == "payment" {
+			require.EqualValues(t, 1, k.Touches)
+			require.False(t, k.OldestTouch.Before(*f.row("account", "ann").SyncedAt))
+		}
+	}
+
+	// One of them is locked for a while, and delays no other.
+	tx, err := f.Pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it has only locked
+	_, err = tx.Exec(t.Context(), `SELECT FROM delta_resource WHERE object_id = 'p07' FOR UPDATE`)
+	require.NoError(t, err)
+	f.start(f.touchedConfig(f.payments()))
+	f.start(f.touchedConfig(f.payments())) // both touch
+	until(t, func() bool {
+		return f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6 AND state = 'synced'`) == 29
+	}, "the others")
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`), "it is not forgotten")
+	require.NoError(t, tx.Rollback(t.Context()))
+	f.syncs("payment", "p07", 6)
+	f.calmed()
+	require.Equal(t, 30, f.count(`SELECT count(*) FROM delta_resource WHERE kind = 'payment' AND generation = 6`), "each once")
+	require.EqualValues(t, 5, f.generation("q"))
+}
+
+// What Work has read of the parent may be older than the change.
+func TestAChildThatIsWorkedWhileItsParentChangesIsWorkedAgain(t *testing.T) {
+	inFamilies(t, touchedWhileWorked[single], touchedWhileWorked[batches])
+}
+
+func touchedWhileWorked[M batchSized](t *testing.T) {
+	f := newFamily[M](t)
+	begun, goOn := make(chan struct{}, 10), make(chan struct{})
+	f.c = f.start(f.touchedConfig(f.accounts(), with(&controller[payment[M]]{work: func(ctx context.Context, r *delta.Resource[payment[M]]) error {
+		if r.ObjectID == "hopeless" && r.SyncCount == 0 {
+			return delta.ResourceDegrade(errors.New("its account is closed"))
+		}
+		if r.ObjectID == "slow" && r.Generation == 1 {
+			begun <- struct{}{}
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+		}
+		return f.pay(ctx, r)
+	}})))
+	f.inform(account{Name: "ann"})
+	f.syncs("account", "ann", 1)
+	f.inform(payment[M]{Name: "slow", Of: []delta.Ref{accountRef("ann")}})
+	<-begun
+	f.inform(account{Name: "ann", Plan: "gold"})
+	f.eventually("payment", "slow", func(r *deltatype.ResourceRow) bool { return r.Generation == 2 })
+	close(goOn)
+	f.syncs("payment", "slow", 2)
+	require.Equal(t, 2, f.called("slow"))
+	f.calmed()
+
+	// One that is degraded is tried again.
+	f.inform(payment[M]{Name: "hopeless", Of: []delta.Ref{accountRef("ann")}})
+	f.eventually("payment", "hopeless", inState(deltatype.ResourceStateDegraded))
+	f.inform(account{Name: "ann", Plan: "lead"})
+	f.eventually("payment", "hopeless", func(r *deltatype.ResourceRow) bool {
+		return r.Generation == 2 && r.State == deltatype.ResourceStateDegraded
+	})
+}
+
+// Two informs at the same moment can make a cycle of resources that were synced before. It does not touch itself for ever.
+func TestACycleOfParentsIsTouchedOnce(t *testing.T) {
+	inFamilies(t, cycleIsTouched[single], cycleIsTouched[batches])
+}
+
+func cycleIsTouched[M batchSized](t *testing.T) {
+	f := newFamily[M](t)
+	f.c = f.start(f.touchedConfig(f.payments()))
+	f.inform(payment[M]{Name: "a"}, payment[M]{Name: "b"})
+	f.calmed()
+	f.exec(`UPDATE delta_resource SET parents = CASE object_id WHEN 'a' THEN '{payment/b}' ELSE '{payment/a}' END::text[]`)
+	f.exec(`UPDATE delta_resource SET hash = '\x00' WHERE object_id = 'b'`) // b has changed
+	_, err := f.c.Touch(t.Context(), "payment", "b")
+	require.NoError(t, err)
+	f.syncs("payment", "b", 2)
+	f.syncs("payment", "a", 2)
+	f.calmed()
+	require.EqualValues(t, 2, f.generation("a"))
+	require.EqualValues(t, 2, f.generation("b"), "a is as it was")
+}
+
+func TestTouchedByIsChecked(t *testing.T) {
+	t.Parallel()
+	f := newFamily[single](t)
+	for name, s := range map[string]map[string]delta.ObjectSettings{
+		"no parents":  {"account": {TouchedBy: []string{"account"}}},
+		"no name":     {"payment": {TouchedBy: []string{"pay/ment"}}},
+		"named twice": {"payment": {TouchedBy: []string{"account", "account"}}},
+	} {
+		config := f.config(f.payments(), f.accounts())
+		config.Kinds = s
+		_, err := delta.NewClient(f.Pool, config)
+		input := new(delta.InputError)
+		require.ErrorAs(t, err, &input, name)
+		require.Contains(t, input.Field, "TouchedBy", name)
+	}
+	// A client that has none says so for all, and forgets what nobody would touch.
+	f.exec(`INSERT INTO delta_touch (kind, parent, changed_at) VALUES ('payment', 'account/ann', now()), ('other', 'account/ann', now())`)
+	f.start(f.config(f.payments()))
+	require.Equal(t, 1, f.count(`SELECT count(*) FROM delta_touch`))
+}
