@@ -25,6 +25,8 @@ type Check struct {
 	Name string
 	// Kind is the kind that it is about, and of a consumer of the log of changes its name; empty where it is about the installation.
 	Kind string
+	// Namespace is the namespace that it is about; empty where it is about none.
+	Namespace string
 	// State is what was found.
 	State CheckState
 	// Detail says in words what was found, Remedy what to do about it, with commands of the command line; empty where there is nothing to do. Both are
@@ -106,7 +108,7 @@ func (f *findings) add(name string, state CheckState, detail, remedy string) {
 }
 
 func (f *findings) addKind(name, kind string, state CheckState, detail, remedy string) {
-	*f = append(*f, Check{name, kind, state, wording.Line(detail), wording.Line(remedy)})
+	*f = append(*f, Check{Name: name, Kind: kind, State: state, Detail: wording.Line(detail), Remedy: wording.Line(remedy)})
 }
 
 // read reads what most checks are about.

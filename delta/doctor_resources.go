@@ -123,6 +123,7 @@ func (f *findings) snoozed(snoozes []Snooze, now time.Time) {
 		}
 		f.add("namespace", CheckWarning, fmt.Sprintf("%s is snoozed for %s more, as its Work has said", snooze.Namespace, left),
 			remedy.EndSnoozeOfNamespace(snooze.Namespace))
+		(*f)[len(*f)-1].Namespace = snooze.Namespace
 	}
 }
 

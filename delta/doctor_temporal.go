@@ -164,7 +164,7 @@ func (f *findings) prefix(status *TemporalStatus, err error) bool {
 		f.add(check, CheckFailure, detailOf(err), remedy.MatchInstallation)
 		return false
 	case errors.As(err, &input):
-		f.add(check, CheckFailure, detailOf(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix")
+		f.add(check, CheckFailure, detailOf(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix. A console that was started before the first client has to be started again")
 		return false
 	case err != nil:
 		f.add(check, CheckFailure, detailOf(err), remedy.ReachTemporal)

@@ -128,9 +128,14 @@ func TestSettingsOfAKindSayWhereTheyComeFrom(t *testing.T) {
 		by[s.Name] = s
 	}
 	for _, want := range []delta.Setting{
-		{"Parallelism", "9", delta.SettingOfConfig}, {"RateLimit", "2.5", delta.SettingOfKind}, {"RetryPolicy.InitialInterval", "1.5s", delta.SettingOfKind},
-		{"RetryPolicy.MaximumInterval", "1h", delta.SettingOfConfig}, {"RetryPolicy.BackoffCoefficient", "3", delta.SettingOfDefault},
-		{"InformInterval", "1h30m", delta.SettingOfClient}, {"InformSchedule", "-", delta.SettingOfDefault}, {"HeartbeatTimeout", "10s", delta.SettingOfDefault},
+		{"Parallelism", "9", delta.SettingOfConfig},
+		{"RateLimit", "2.5", delta.SettingOfKind},
+		{"RetryPolicy.InitialInterval", "1.5s", delta.SettingOfKind},
+		{"RetryPolicy.MaximumInterval", "1h", delta.SettingOfConfig},
+		{"RetryPolicy.BackoffCoefficient", "3", delta.SettingOfDefault},
+		{"InformInterval", "1h30m", delta.SettingOfClient},
+		{"InformSchedule", "-", delta.SettingOfDefault},
+		{"HeartbeatTimeout", "10s", delta.SettingOfDefault},
 		{"Log", "false", delta.SettingOfDefault},
 	} {
 		require.Equal(t, want, by[want.Name])

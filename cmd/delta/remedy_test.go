@@ -43,7 +43,7 @@ var remedies = map[string]struct {
 	"SeePasses":             {remedy.SeePasses(oddKind), 1},
 	"SeePassesOfShard":      {remedy.SeePassesOfShard(oddKind, oddID), 1},
 	"ResumeShard":           {remedy.ResumeShard(oddKind, oddID), 1},
-	"ReachPostgres":         {remedy.ReachPostgres, 0},
+	"ReachPostgres":         {remedy.ReachPostgres, 1},
 	"ListShardless":         {remedy.ListShardless(oddKind), 1},
 	"CorrectStale":          {remedy.CorrectStale(oddKind), 1},
 	"CorrectRefused":        {remedy.CorrectRefused(oddKind), 1},

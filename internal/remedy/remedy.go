@@ -134,7 +134,7 @@ func ResumeShard(kind, shard string) string {
 }
 
 // ReachPostgres is for a database that does not answer.
-const ReachPostgres = "see that Postgres runs there, and that --database-url or DELTA_DATABASE_URL names it; delta dev starts one for development"
+const ReachPostgres = "see that Postgres runs there, and that --database-url or DELTA_DATABASE_URL names it; to start one for development: delta dev"
 
 // ListShardless is for resources of a kind with shards that have none.
 func ListShardless(kind string) string {
