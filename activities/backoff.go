@@ -32,9 +32,15 @@ func (p RetryPolicy) Backoff(n int) time.Duration {
 
 // Wait is how long to wait after attempt n failed, without a spread.
 func (p RetryPolicy) Wait(n int) time.Duration {
-	initial := cmp.Or(p.InitialInterval, defaultInitialInterval)
-	most := max(cmp.Or(p.MaximumInterval, defaultMaximumInterval), initial)
-	coefficient := cmp.Or(p.BackoffCoefficient, defaultBackoffCoefficient)
-	wait := float64(initial) * math.Pow(coefficient, float64(max(n, 1)-1))
-	return time.Duration(min(wait, float64(most)))
+	p = p.WithDefaults()
+	wait := float64(p.InitialInterval) * math.Pow(p.BackoffCoefficient, float64(max(n, 1)-1))
+	return time.Duration(min(wait, float64(p.MaximumInterval)))
+}
+
+// WithDefaults returns a copy in which fields that are not set have their defaults.
+func (p RetryPolicy) WithDefaults() RetryPolicy {
+	p.InitialInterval = cmp.Or(p.InitialInterval, defaultInitialInterval)
+	p.MaximumInterval = max(cmp.Or(p.MaximumInterval, defaultMaximumInterval), p.InitialInterval)
+	p.BackoffCoefficient = cmp.Or(p.BackoffCoefficient, defaultBackoffCoefficient)
+	return p
 }

@@ -23,12 +23,78 @@ type Figure struct {
 	P50, P95 time.Duration
 }
 
+// FigureSteps are the figures of a kind, or of all kinds for an empty one, added up over steps of time, the earliest first. The first step begins with
+// the minute of since, and Minute is when a step begins. P50 and P95 are those of all calls of the step, which cannot be found from those of its minutes.
+// Steps in which no attempt ended are left out. A step is a whole number of minutes, one at least. See [Client.Figures] for how complete figures are, and for
+// how long they are kept.
+func (c *Client) FigureSteps(ctx context.Context, kind string, since time.Time, step time.Duration) ([]Figure, error) {
+	if step < time.Minute || step%time.Minute != 0 {
+		return nil, fmt.Errorf("delta: figures: %w", inputError("step", step, "must be a whole number of minutes, 1 at least"))
+	}
+	if since = since.UTC().Truncate(time.Minute); since.Before(time.Now().Add(-2 * figuresKept)) {
+		return nil, fmt.Errorf("delta: figures: %w", inputError("since", since, "must be within the last four days: figures are kept for two"))
+	}
+	rows, err := c.listFigures(ctx, kind, since)
+	if err != nil {
+		return nil, err
+	}
+	type key struct {
+		kind string
+		step time.Time
+	}
+	at := map[key]int{}
+	var sums []db.Figure
+	for i := range rows {
+		row := &rows[i]
+		row.Minute = since.Add(row.Minute.Sub(since).Truncate(step))
+		k := key{row.Kind, row.Minute}
+		if _, ok := at[k]; !ok {
+			at[k] = len(sums)
+			sums = append(sums, *row)
+			continue
+		}
+		addFigure(&sums[at[k]], row)
+	}
+	all := make([]Figure, len(sums))
+	for i := range sums {
+		all[i] = figureOf(&sums[i])
+	}
+	return all, nil
+}
+
+// addFigure adds what another row of the kind has counted.
+func addFigure(sum, more *db.Figure) {
+	sum.Synced += more.Synced
+	sum.Finalized += more.Finalized
+	sum.Failed += more.Failed
+	sum.Degraded += more.Degraded
+	sum.Deleted += more.Deleted
+	sum.Snoozed += more.Snoozed
+	sum.Unreadable += more.Unreadable
+	for i := range min(len(sum.Durations), len(more.Durations)) {
+		sum.Durations[i] += more.Durations[i]
+	}
+}
+
 // Figures returns the minutes of a kind, or of all kinds for an empty one, that began at since or later, the earliest first. They are kept for two
 // days. Minutes in which no attempt ended are left out.
 //
 // Each client adds what it has counted a few seconds after the end of a minute, and when it stops. So the latest minutes are not complete yet, and a
 // client whose process dies leaves out up to a minute.
 func (c *Client) Figures(ctx context.Context, kind string, since time.Time) ([]Figure, error) {
+	rows, err := c.listFigures(ctx, kind, since)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Figure, len(rows))
+	for i := range rows {
+		all[i] = figureOf(&rows[i])
+	}
+	return all, nil
+}
+
+// listFigures reads the rows of minutes.
+func (c *Client) listFigures(ctx context.Context, kind string, since time.Time) ([]db.Figure, error) {
 	if kind != "" {
 		if err := checkName("kind", kind); err != nil {
 			return nil, fmt.Errorf("delta: figures: %w", err)
@@ -41,11 +107,7 @@ func (c *Client) Figures(ctx context.Context, kind string, since time.Time) ([]F
 	if err != nil {
 		return nil, fmt.Errorf("delta: figures: %w", schemaError(err))
 	}
-	all := make([]Figure, len(rows))
-	for i := range rows {
-		all[i] = figureOf(&rows[i])
-	}
-	return all, nil
+	return rows, nil
 }
 
 func figureOf(r *db.Figure) Figure {

@@ -50,7 +50,7 @@ func TestNothingIsLostOverACrashAndAFailover(t *testing.T) {
 	seen := func() {
 		t.Helper()
 		b.until(func() bool { return b.metric("delta_database_up") == 0 }, func() string { return "metrics do not show that the server is away" })
-		require.Equal(t, healthFail, b.doctor()["database"].Status)
+		require.Equal(t, delta.CheckFailure, b.doctor()["database"].Status)
 	}
 	stop := b.write()
 	b.until(func() bool { return len(b.list(`SELECT id::text FROM delta_change`)) > 50 }, func() string { return "nothing becomes of the rows" })
@@ -72,7 +72,7 @@ func TestNothingIsLostOverACrashAndAFailover(t *testing.T) {
 	b.settle()
 	require.Contains(t, b.lines.String(), "changes of the table were lost")
 	b.until(func() bool { return b.isIn(delta.SourceFollowing) && b.metric("delta_database_up") == 1 }, func() string { return "metrics do not show that all is well" })
-	require.Equal(t, healthOK, b.doctor()["database"].Status)
+	require.Equal(t, delta.CheckOK, b.doctor()["database"].Status)
 }
 
 // A transaction stays open while somebody drops the slot: Postgres makes another one only when it has ended, and readers of the log wait for it, too.
@@ -108,12 +108,12 @@ func TestNothingIsLostOverALostSlotAndAnOpenTransaction(t *testing.T) {
 
 	b.until(func() bool {
 		source := b.doctor()["source bill"]
-		return source.Status == healthOK && strings.Contains(source.Detail, "Postgres waits until all transactions that write have ended")
+		return source.Status == delta.CheckOK && strings.Contains(source.Detail, "Postgres waits until all transactions that write have ended")
 	}, func() string { return fmt.Sprint(b.doctor()) })
 	require.True(t, b.isIn(delta.SourceReading))
 	require.False(t, b.isIn(delta.SourceFollowing))
 	log := b.doctor()["log of changes"]
-	require.Equal(t, healthWarn, log.Status)
+	require.Equal(t, delta.CheckWarning, log.Status)
 	require.Contains(t, log.Detail, "process "+pid+" (idle in transaction")
 	require.Contains(t, log.Remedy, "pg_terminate_backend("+pid+")")
 	require.GreaterOrEqual(t, b.metric("delta_changes_held_age_seconds"), 3600.0)
@@ -150,7 +150,7 @@ func TestASourceThatWaitsNamesWhoItWaitsFor(t *testing.T) {
 
 	b.until(func() bool { return b.isIn(delta.SourceWaiting) }, func() string { return fmt.Sprint(b.doctor()) })
 	source := b.doctor()["source bill"]
-	require.Equal(t, healthWarn, source.Status)
+	require.Equal(t, delta.CheckWarning, source.Status)
 	require.Contains(t, source.Detail, "for a lock that is held by a transaction of process "+pid+` (idle in transaction, user postgres, application "a report"`)
 	require.Contains(t, source.Remedy, "pg_terminate_backend("+pid+")")
 	require.GreaterOrEqual(t, b.metric(`delta_source_lag_seconds{kind="bill",source="table public.bill"}`), 10.0)
@@ -188,7 +188,7 @@ func TestNothingIsLostWhileTheSinkIsAway(t *testing.T) {
 	}, func() string { return "the relay does not try" })
 	require.GreaterOrEqual(t, b.metric("delta_change_consumer_lag_seconds"+consumer), 1200.0)
 	found := b.doctor()["consumer of changes bills"]
-	require.Equal(t, healthWarn, found.Status)
+	require.Equal(t, delta.CheckWarning, found.Status)
 	require.Regexp(t, `21 changes behind, the first since 2\dm(\d+s)?, and a process has it`, found.Detail)
 	var text strings.Builder
 	require.NoError(t, sinks.WriteMetrics(&text, map[string]sinks.Stats{"bills": relay.Stats()}))
@@ -227,12 +227,12 @@ func TestNothingIsLostWhenTemporalIsWiped(t *testing.T) {
 	require.NoError(t, server.Stop(context.Background()))
 	b.exec(`UPDATE bill SET cents = 1 WHERE number < 10`, `DELETE FROM bill WHERE number = 30`, `INSERT INTO bill VALUES (31, 1)`)
 	b.until(func() bool { return b.telemetry.isDown(delta.HealthTemporal) }, func() string { return "metrics do not show that Temporal is away" })
-	require.Equal(t, healthFail, b.doctor()["temporal"].Status)
+	require.Equal(t, delta.CheckFailure, b.doctor()["temporal"].Status)
 	server = begin()
 	b.until(func() bool { return epoch() != before }, func() string { return "the workflow of the source does not begin again" })
 	b.exec(`UPDATE bill SET cents = 2 WHERE number > 25`)
 	b.settle()
 	require.Equal(t, 1, b.readings(), "the source goes on from its position")
 	b.until(func() bool { return b.isIn(delta.SourceFollowing) && !b.telemetry.isDown(delta.HealthTemporal) }, func() string { return "metrics do not show that all is well" })
-	b.until(func() bool { return b.doctor()["prefix"].Status == healthOK }, func() string { return fmt.Sprint(b.doctor()) })
+	b.until(func() bool { return b.doctor()["prefix"].Status == delta.CheckOK }, func() string { return fmt.Sprint(b.doctor()) })
 }

@@ -260,7 +260,7 @@ func (b *bridged) write() (stop func()) {
 }
 
 // doctor returns the findings of the command.
-func (b *bridged) doctor() map[string]finding {
+func (b *bridged) doctor() map[string]checkJSON {
 	b.t.Helper()
 	return diagnosis(b.t, inProcess(b.t.Context(), streams{}, append([]string{"doctor", "-o", "json", "--database-url", b.url}, b.temporalSettings...)...))
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
-	namespacepb "go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
@@ -170,6 +169,15 @@ func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
 	logger := slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	s := &session{pool: pool}
 	s.temporal, s.address, s.namespace, s.temporalErr = c.lazyTemporal(logger)
+	config := c.clientConfig(ctx, pool, logger)
+	config.Temporal, config.TemporalNamespace = s.temporal, s.namespace
+	var err error
+	s.Client, err = delta.NewClient(pool, config)
+	return s, err
+}
+
+// clientConfig is that of a client, as far as it does not depend on how Temporal is reached.
+func (c *cli) clientConfig(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) *delta.Config {
 	prefix := c.prefix
 	if prefix == "" {
 		// A schema that is missing is for whatever comes next to find.
@@ -177,22 +185,31 @@ func (c *cli) open(ctx context.Context, pool *pgxpool.Pool) (*session, error) {
 			prefix = *found.WorkflowIDPrefix
 		}
 	}
-	var err error
-	s.Client, err = delta.NewClient(pool, &delta.Config{
-		Temporal: s.temporal, TemporalNamespace: s.namespace, WorkflowIDPrefix: prefix, TaskQueue: c.taskQueue, Logger: logger,
-		CountResourcesInterval: c.countEvery,
-	})
-	return s, err
+	return &delta.Config{WorkflowIDPrefix: prefix, TaskQueue: c.taskQueue, Logger: logger, CountResourcesInterval: c.countEvery}
 }
 
-// close waits for notifications that are under way.
+// connecting makes a client that connects to Temporal by itself when it is first used. So it knows the address, which its checks name, and a
+// configuration for Temporal that is wrong is for them to find.
+func (c *cli) connecting(ctx context.Context, pool *pgxpool.Pool, logger *slog.Logger) (*delta.Client, error) {
+	config := c.clientConfig(ctx, pool, logger)
+	config.TemporalNamespace = c.temporalNamespace
+	config.TemporalOptions = func(o *client.Options) { o.HostPort = cmp.Or(c.temporalAddress, o.HostPort) }
+	return delta.NewClient(pool, config)
+}
+
+// close stops the client, and closes its connection to Temporal.
 func (s *session) close(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
-	defer cancel()
-	_ = s.Stop(ctx)
+	stop(ctx, s.Client)
 	if s.temporal != nil {
 		s.temporal.Close()
 	}
+}
+
+// stop waits for notifications of a client that are under way.
+func stop(ctx context.Context, c *delta.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectPatience)
+	defer cancel()
+	_ = c.Stop(ctx)
 }
 
 // lazyTemporal is a client of Temporal that connects to nothing yet.
@@ -216,28 +233,19 @@ func (s *session) needTemporal(ctx context.Context) error {
 	if s.temporalErr != nil {
 		return s.temporalErr
 	}
-	_, err := askTemporal(ctx, s.temporal, s.address, s.namespace)
-	return err
+	return askTemporal(ctx, s.temporal, s.address, s.namespace)
 }
 
-// temporalServer describes a server of Temporal, in its own words.
-type temporalServer struct {
-	version string
-	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.
-	capabilities *namespacepb.NamespaceInfo_Capabilities
-}
-
-// askTemporal asks the server about itself and the namespace.
-func askTemporal(ctx context.Context, c client.Client, address, namespace string) (temporalServer, error) {
+// askTemporal sees that the server answers, and has the namespace.
+func askTemporal(ctx context.Context, c client.Client, address, namespace string) error {
 	ctx, cancel := context.WithTimeout(ctx, temporalPatience)
 	defer cancel()
-	info, err := c.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{})
-	if err != nil {
-		return temporalServer{}, &unreachableError{"Temporal at " + address, err}
+	if _, err := c.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}); err != nil {
+		return &unreachableError{"Temporal at " + address, err}
 	}
-	described, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+	_, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
 	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
-		return temporalServer{}, fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
+		return fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", namespace, address)
 	}
-	return temporalServer{info.GetServerVersion(), described.GetNamespaceInfo().GetCapabilities()}, nil
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"github.com/chariot-giving/delta/internal/localconsole"
 	"github.com/chariot-giving/delta/internal/stack"
 	"github.com/chariot-giving/delta/migrations"
 )
@@ -23,21 +25,22 @@ const stopPatience = 30 * time.Second
 
 func devCommand(c *cli) *cobra.Command {
 	var opts stack.Options
+	consolePort := localconsole.DefaultPort
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run Postgres and Temporal for development, until Ctrl-C",
-		Long: "dev runs a private Postgres with Delta's tables and a Temporal development server with its UI in the foreground.\n" +
+		Short: "Run Postgres, Temporal and the console for development, until Ctrl-C",
+		Long: "dev runs a private Postgres with Delta's tables, a Temporal development server with its UI, and the console, in the foreground.\n" +
 			"Data is kept for the next run, unless --ephemeral says otherwise.\n\n" +
 			"DELTA_DATABASE_URL and TEMPORAL_ADDRESS name servers that already run; these are used instead.\n" +
 			"The first Ctrl-C stops the servers in order, a second one kills them.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, port := range []string{"postgres-port", "temporal-port", "ui-port"} {
+			for _, port := range []string{"postgres-port", "temporal-port", "ui-port", "console-port"} {
 				if n, _ := cmd.Flags().GetInt(port); n < 0 || n > 65535 {
 					return fmt.Errorf("--%s %d is not a port", port, n)
 				}
 			}
-			return fail(dev(cmd.Context(), opts, c))
+			return fail(dev(cmd.Context(), opts, consolePort, c))
 		},
 	}
 	where := "no default"
@@ -50,13 +53,14 @@ func devCommand(c *cli) *cobra.Command {
 	flags.IntVar(&opts.PostgresPort, "postgres-port", stack.DefaultPostgresPort, "preferred port of Postgres; 0 is the default")
 	flags.IntVar(&opts.TemporalPort, "temporal-port", stack.DefaultTemporalPort, "preferred port of Temporal; 0 is the default")
 	flags.IntVar(&opts.UIPort, "ui-port", stack.DefaultUIPort, "preferred port of Temporal's UI; 0 is the default")
+	flags.IntVar(&consolePort, "console-port", consolePort, "preferred port of the console; 0 is any")
 	cmd.MarkFlagsMutuallyExclusive("dir", "ephemeral")
 	c.outputFlag(cmd)
 	return cmd
 }
 
 // dev runs the stack until a signal comes or a server dies.
-func dev(ctx context.Context, opts stack.Options, c *cli) (err error) {
+func dev(ctx context.Context, opts stack.Options, consolePort int, c *cli) (err error) {
 	stderr := c.err
 	// One signal asks for an end, the next for a quick one. Both are caught
 	// from here on, so none can leave a server behind.
@@ -107,14 +111,19 @@ func dev(ctx context.Context, opts stack.Options, c *cli) (err error) {
 		}
 		return err
 	}
+	consoleURL, closeConsole, err := devConsole(running, s, consolePort)
+	if err != nil {
+		return err
+	}
+	defer closeConsole()
 	done, err := c.json(map[string]any{
-		"database_url": s.DatabaseURL, "temporal_address": s.TemporalAddress, "temporal_namespace": s.TemporalNamespace, "ui_url": s.UIURL,
+		"database_url": s.DatabaseURL, "temporal_address": s.TemporalAddress, "temporal_namespace": s.TemporalNamespace, "ui_url": s.UIURL, "console_url": consoleURL,
 	})
 	if err != nil {
 		return err
 	}
 	if !done {
-		announce(c.out, s, opts.Ephemeral)
+		announce(c.out, s, consoleURL, opts.Ephemeral)
 	}
 	select {
 	case <-running.Done():
@@ -122,6 +131,26 @@ func dev(ctx context.Context, opts stack.Options, c *cli) (err error) {
 	case <-s.Done():
 		return s.Err()
 	}
+}
+
+// devConsole serves the console of the stack to this machine.
+func devConsole(ctx context.Context, s *stack.Stack, port int) (address string, closeConsole func(), err error) {
+	pool, err := pgxpool.New(ctx, s.DatabaseURL)
+	if err != nil {
+		return "", nil, fmt.Errorf("opening the database: %w", err)
+	}
+	served := &cli{streams: streams{err: io.Discard}, temporalAddress: s.TemporalAddress, temporalNamespace: s.TemporalNamespace}
+	client, err := served.connecting(ctx, pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		pool.Close()
+		return "", nil, err
+	}
+	address, closeServer, err := localconsole.Serve(ctx, client, port, s.UIURL, s.TemporalNamespace)
+	if err != nil {
+		pool.Close()
+		return "", nil, fmt.Errorf("serving the console: %w", err)
+	}
+	return address, func() { closeServer(); stop(ctx, client); pool.Close() }, nil
 }
 
 func migrate(ctx context.Context, databaseURL string) error {
@@ -134,7 +163,7 @@ func migrate(ctx context.Context, databaseURL string) error {
 }
 
 // announce says what runs where, and how to use it.
-func announce(w io.Writer, s *stack.Stack, ephemeral bool) {
+func announce(w io.Writer, s *stack.Stack, consoleURL string, ephemeral bool) {
 	lines := [][2]string{
 		{"Postgres", s.DatabaseURL},
 		{"Temporal", fmt.Sprintf("%s (namespace %s)", s.TemporalAddress, s.TemporalNamespace)},
@@ -142,6 +171,7 @@ func announce(w io.Writer, s *stack.Stack, ephemeral bool) {
 	if s.UIURL != "" {
 		lines = append(lines, [2]string{"Temporal UI", s.UIURL})
 	}
+	lines = append(lines, [2]string{"Console", consoleURL})
 	switch {
 	case s.Dir == "":
 	case ephemeral:

@@ -1,51 +1,37 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"slices"
+	"log/slog"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// health is what a check finds.
-type health string
-
-const (
-	healthOK   health = "ok"
-	healthWarn health = "warn"
-	healthFail health = "fail"
-	// healthSkip is for a check that needs what another one found to be missing.
-	healthSkip health = "skip"
-)
-
-// finding is the result of one check, and what to do about it.
-type finding struct {
-	Check  string `json:"check"`
-	Kind   string `json:"kind,omitempty"`
-	Status health `json:"status"`
-	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
+// checkJSON is a check as --output json shows it.
+type checkJSON struct {
+	Check  string           `json:"check"`
+	Kind   string           `json:"kind,omitempty"`
+	Status delta.CheckState `json:"status"`
+	Detail string           `json:"detail"`
+	Remedy string           `json:"remedy,omitempty"`
 }
 
-// findings is a list that grows.
-type findings []finding
-
-func (f *findings) add(check string, status health, detail, remedy string) {
-	f.addKind(check, "", status, detail, remedy)
-}
-
-func (f *findings) addKind(check, kind string, status health, detail, remedy string) {
-	*f = append(*f, finding{check, kind, status, plain(detail), plain(remedy)})
-}
-
-func (f findings) worst() health {
-	for _, status := range []health{healthFail, healthWarn} {
-		if slices.ContainsFunc(f, func(one finding) bool { return one.Status == status }) {
-			return status
-		}
+func (f checkJSON) name() string {
+	if f.Kind == "" {
+		return f.Check
 	}
-	return healthOK
+	return f.Check + " " + f.Kind
+}
+
+type diagnosisJSON struct {
+	Status delta.CheckState `json:"status"`
+	Checks []checkJSON      `json:"checks"`
 }
 
 func doctorCommand(c *cli) *cobra.Command {
@@ -62,19 +48,22 @@ func doctorCommand(c *cli) *cobra.Command {
 			}
 			ctx, stop := untilInterrupted(cmd.Context())
 			defer stop()
-			found := c.diagnose(ctx, config)
+			found, err := c.diagnose(ctx, config)
+			if err != nil {
+				return err
+			}
 			if ctx.Err() != nil {
 				return fail(interrupted(ctx, ctx.Err()))
 			}
-			if err := c.printFindings(found); err != nil {
+			if err := c.printDiagnosis(found); err != nil {
 				return fail(err)
 			}
-			switch found.worst() {
-			case healthFail:
+			switch found.State() {
+			case delta.CheckFailure:
 				return &silence{exitDoctorFailures}
-			case healthWarn:
+			case delta.CheckWarning:
 				return &silence{exitDoctorWarnings}
-			case healthOK, healthSkip:
+			case delta.CheckOK, delta.CheckSkipped:
 			}
 			return nil
 		},
@@ -89,13 +78,27 @@ const (
 	exitDoctorFailures = 2
 )
 
-type diagnosisJSON struct {
-	Status health   `json:"status"`
-	Checks findings `json:"checks"`
+// diagnose has a client make its checks. Its error is of usage: a flag that no client takes.
+func (c *cli) diagnose(ctx context.Context, config *pgxpool.Config) (*delta.Diagnosis, error) {
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	client, err := c.connecting(ctx, pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer stop(ctx, client)
+	return client.Doctor(ctx), nil
 }
 
-func (c *cli) printFindings(found findings) error {
-	if done, err := c.json(diagnosisJSON{found.worst(), found}); done {
+func (c *cli) printDiagnosis(d *delta.Diagnosis) error {
+	found := make([]checkJSON, len(d.Checks))
+	for i, one := range d.Checks {
+		found[i] = checkJSON{one.Name, one.Kind, one.State, one.Detail, one.Remedy}
+	}
+	if done, err := c.json(diagnosisJSON{d.State(), found}); done {
 		return err
 	}
 	widest := 0
@@ -108,7 +111,7 @@ func (c *cli) printFindings(found findings) error {
 	if c.width > 0 {
 		room = max(c.width-len(indent), 20)
 	}
-	counts := map[health]int{}
+	counts := map[delta.CheckState]int{}
 	for _, f := range found {
 		counts[f.Status]++
 		for i, line := range wrap(f.Detail, room) {
@@ -129,17 +132,10 @@ func (c *cli) printFindings(found findings) error {
 			_, _ = fmt.Fprintf(c.out, "%s%s%s\n", indent, mark, line)
 		}
 	}
-	summary := fmt.Sprintf("\n%d ok, %s, %s", counts[healthOK], counted(counts[healthWarn], "warning"), counted(counts[healthFail], "failure"))
-	if n := counts[healthSkip]; n > 0 {
+	summary := fmt.Sprintf("\n%d ok, %s, %s", counts[delta.CheckOK], wording.Count(counts[delta.CheckWarning], "warning"), wording.Count(counts[delta.CheckFailure], "failure"))
+	if n := counts[delta.CheckSkipped]; n > 0 {
 		summary += fmt.Sprintf(", %d skipped", n)
 	}
 	_, err := fmt.Fprintln(c.out, summary)
 	return err
-}
-
-func (f finding) name() string {
-	if f.Kind == "" {
-		return f.Check
-	}
-	return f.Check + " " + f.Kind
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/hostile"
 )
 
@@ -24,18 +25,18 @@ func (i *installation) pooled(settings ...string) string {
 func TestDoctorNamesAPoolerInTransactionMode(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
-	doctor := func(url string) map[string]finding {
+	doctor := func(url string) map[string]checkJSON {
 		t.Helper()
 		return diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json", "--database-url", url,
 			"--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace, "--prefix", i.Prefix))
 	}
 	found := doctor(i.pooled())
-	require.Equal(t, healthWarn, found["pooler"].Status, "%+v", found)
+	require.Equal(t, delta.CheckWarning, found["pooler"].Status, "%+v", found)
 	require.Contains(t, found["pooler"].Detail, "in transaction mode")
 	require.Contains(t, found["pooler"].Remedy, "the address of Postgres itself")
-	require.Equal(t, healthOK, found["database"].Status)
-	require.Equal(t, healthOK, found["schema"].Status, "all else is looked at, without prepared statements: %+v", found["schema"])
+	require.Equal(t, delta.CheckOK, found["database"].Status)
+	require.Equal(t, delta.CheckOK, found["schema"].Status, "all else is looked at, without prepared statements: %+v", found["schema"])
 
-	require.Equal(t, healthOK, doctor(i.pooled("pool_mode=session"))["pooler"].Status)
+	require.Equal(t, delta.CheckOK, doctor(i.pooled("pool_mode=session"))["pooler"].Status)
 	require.NotContains(t, doctor(i.DatabaseURL), "pooler", "a direct connection")
 }

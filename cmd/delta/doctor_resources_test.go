@@ -22,21 +22,21 @@ func TestDoctorLooksAtFullListings(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	c := i.begin(i.configured(&pages{}, map[string]delta.ObjectSettings{"page": {FullListingInterval: 24 * time.Hour}}))
-	full := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["full listing page"] }
-	require.Equal(t, healthOK, full().Status)
+	full := func() checkJSON { return diagnosis(t, i.run("doctor", "-o", "json"))["full listing page"] }
+	require.Equal(t, delta.CheckOK, full().Status)
 	require.Contains(t, full().Detail, "every 1d, next in ")
 
 	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform-full:page")
 	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
-	require.Equal(t, healthWarn, full().Status)
+	require.Equal(t, delta.CheckWarning, full().Status)
 	require.Contains(t, full().Detail, "paused in Temporal by an operator")
-	require.Equal(t, healthOK, diagnosis(t, i.run("doctor", "-o", "json"))["informer page"].Status, "that has a schedule of its own")
+	require.Equal(t, delta.CheckOK, diagnosis(t, i.run("doctor", "-o", "json"))["informer page"].Status, "that has a schedule of its own")
 	require.Equal(t, exitOK, i.run(strings.Fields(full().Remedy[strings.Index(full().Remedy, "delta ")+len("delta "):])...).code)
-	require.Equal(t, healthOK, full().Status)
+	require.Equal(t, delta.CheckOK, full().Status)
 
 	require.NoError(t, c.Stop(t.Context()))
 	require.NoError(t, schedule.Delete(t.Context()))
-	require.Equal(t, healthWarn, full().Status)
+	require.Equal(t, delta.CheckWarning, full().Status)
 	require.Contains(t, full().Detail, "missing in Temporal")
 
 	i.set(`update delta_controller set full_listing_interval = '0'`)
@@ -59,11 +59,11 @@ func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
 	i.set(`update delta_resource set due_at = now() - interval '2 hours', dispatch_at = now() + interval '10 minutes'`)
 	found := diagnosis(t, i.run("doctor", "-o", "json"))
 	require.NotContains(t, found, "finalizer page", "a client has taken them, and is busy")
-	require.Equal(t, healthWarn, found["late page"].Status)
+	require.Equal(t, delta.CheckWarning, found["late page"].Status)
 
 	i.set(`update delta_resource set dispatch_at = now() - interval '2 hours'`)
 	found = diagnosis(t, i.run("doctor", "-o", "json"))
-	require.Equal(t, healthWarn, found["finalizer page"].Status)
+	require.Equal(t, delta.CheckWarning, found["finalizer page"].Status)
 	require.Contains(t, found["finalizer page"].Detail, "2 resources deleted and not finalized, the first for 2h: no client that runs has a Finalizer")
 	require.NotContains(t, found, "late page", "more workers do not help")
 	require.NotContains(t, found, "late", "they are late")
@@ -73,7 +73,7 @@ func TestDoctorFindsWhatWaitsForAFinalizer(t *testing.T) {
 	i.set(statements)
 	require.Eventually(t, func() bool {
 		found = diagnosis(t, i.run("doctor", "-o", "json"))
-		return found["finalizer page"].Status == "" && found["late"].Status == healthOK
+		return found["finalizer page"].Status == "" && found["late"].Status == delta.CheckOK
 	}, patience, 100*time.Millisecond, "the rows are kept for their retention")
 }
 
@@ -84,7 +84,7 @@ func TestDoctorFindsWhatIsStaleInPassAfterPass(t *testing.T) {
 	i.set(`insert into delta_stale (kind, object_id, pass, passes) values
 		('page', 'once', gen_random_uuid(), 2), ('page', 'a', gen_random_uuid(), 3), ('page', 'b', gen_random_uuid(), 7), ('o''k', 'c', gen_random_uuid(), 3)`)
 	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
-	require.Equal(t, healthWarn, found["stale page"].Status)
+	require.Equal(t, delta.CheckWarning, found["stale page"].Status)
 	require.Contains(t, found["stale page"].Detail, "2 objects listed in an older version than the stored one")
 	require.Contains(t, found["stale page"].Remedy, "delta inform page --force")
 	require.Contains(t, found["stale o'k"].Remedy, "kind = 'o''k'")
@@ -99,7 +99,7 @@ func TestDoctorAndKindsCountWhatHasNoShard(t *testing.T) {
 		select k, n, 'default', case n when 'deleted' then 'deleted' else 'synced' end::delta_resource_state, 3, '', '{}', case n when 'sharded' then 'eu' end
 		from unnest(array['page', 'whole']) k, unnest(array['a', 'b', 'deleted', 'sharded']) n`)
 	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
-	require.Equal(t, healthWarn, found["shards page"].Status)
+	require.Equal(t, delta.CheckWarning, found["shards page"].Status)
 	require.Contains(t, found["shards page"].Detail, "2 resources without a shard: no listing marks them deleted")
 	require.Contains(t, found["shards page"].Remedy, "delta inform page --full")
 	require.NotContains(t, found["shards whole"].Detail, "without a shard", "its controller names none any more")
@@ -117,7 +117,7 @@ func TestDoctorAndKindsFindWhatNoWorkerUnderstands(t *testing.T) {
 			array[jsonb_build_object('at', now(), 'attempt', 0, 'error', case n when 'unstarted' then 'its workflow cannot be started: ' else 'it does not decode' end)]
 		from unnest(array['a', 'b', 'informed', 'unstarted']) n`)
 	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
-	require.Equal(t, healthWarn, found["undecodable page"].Status)
+	require.Equal(t, delta.CheckWarning, found["undecodable page"].Status)
 	require.Contains(t, found["undecodable page"].Detail, "2 resources waiting")
 	require.Contains(t, found["undecodable page"].Remedy, "Upgrade")
 	shown := i.run("kinds", "page", "--prefix", i.Prefix)
@@ -129,10 +129,10 @@ func TestDoctorFindsSourcesThatDoNotRun(t *testing.T) {
 	i := newInstallation(t)
 	i.start(&pages{})
 	i.set(`insert into delta_source (kind, name, epoch, runner) values ('page', 'table public.page', 1, 'test')`)
-	found := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["source page"] }
+	found := func() checkJSON { return diagnosis(t, i.run("doctor", "-o", "json"))["source page"] }
 	require.Empty(t, found(), "it runs")
 	i.set(`update delta_source set failures = 3, error = 'there is no table'`)
-	require.Equal(t, healthFail, found().Status)
+	require.Equal(t, delta.CheckFailure, found().Status)
 	require.Contains(t, found().Detail, `source "table public.page" fails, 3 times in a row: there is no table`)
 	i.set(`update delta_source set seen_at = now() - interval '2 hours'`)
 	require.Contains(t, found().Detail, `source "table public.page" does not run: nothing was heard of it for 2h`)

@@ -9,19 +9,20 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
 // diagnosis is what doctor says, by check and kind.
-func diagnosis(t *testing.T, r result) map[string]finding {
+func diagnosis(t *testing.T, r result) map[string]checkJSON {
 	t.Helper()
 	out := decode[diagnosisJSON](t, r)
-	require.Equal(t, map[int]health{0: healthOK, 1: healthWarn, 2: healthFail}[r.code], out.Status)
-	found := map[string]finding{}
+	require.Equal(t, map[int]delta.CheckState{0: delta.CheckOK, 1: delta.CheckWarning, 2: delta.CheckFailure}[r.code], out.Status)
+	found := map[string]checkJSON{}
 	for _, f := range out.Checks {
 		found[f.name()] = f
-		if f.Status == healthFail || f.Status == healthWarn {
+		if f.Status == delta.CheckFailure || f.Status == delta.CheckWarning {
 			require.NotEmpty(t, f.Remedy, "%+v", f)
 		}
 	}
@@ -39,7 +40,7 @@ func TestDoctorFindsNothing(t *testing.T) {
 	}, patience, 100*time.Millisecond)
 	found := diagnosis(t, healthy)
 	for _, check := range []string{"database", "schema", "temporal", "server settings", "prefix", "search attributes", "informer page", "workers page", "late"} {
-		require.Equal(t, healthOK, found[check].Status, "%s: %+v", check, found[check])
+		require.Equal(t, delta.CheckOK, found[check].Status, "%s: %+v", check, found[check])
 	}
 	require.Contains(t, found["workers page"].Detail, "1 on "+i.Prefix+"/page")
 	var r result
@@ -65,10 +66,10 @@ func TestDoctorWithoutTemporal(t *testing.T) {
 	found := diagnosis(t, inProcess(t.Context(), streams{}, append(args, "-o", "json")...))
 	require.Contains(t, found["temporal"].Detail, "127.0.0.1:1 cannot be reached")
 	require.Contains(t, found["temporal"].Remedy, "TEMPORAL_ADDRESS")
-	require.Equal(t, healthOK, found["schema"].Status)
-	require.Equal(t, healthSkip, found["server settings"].Status)
-	require.Equal(t, healthSkip, found["workers"].Status)
-	require.Equal(t, healthWarn, found["late page"].Status)
+	require.Equal(t, delta.CheckOK, found["schema"].Status)
+	require.Equal(t, delta.CheckSkipped, found["server settings"].Status)
+	require.Equal(t, delta.CheckSkipped, found["workers"].Status)
+	require.Equal(t, delta.CheckWarning, found["late page"].Status)
 	require.Contains(t, found["late page"].Detail, "1 resource late, the first by 1h")
 }
 
@@ -77,15 +78,15 @@ func TestDoctorWithoutDatabaseOrSchema(t *testing.T) {
 	i := newInstallation(t)
 	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", "postgres://u:secret@127.0.0.1:1/x", "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
-	require.Equal(t, healthFail, found["database"].Status)
+	require.Equal(t, delta.CheckFailure, found["database"].Status)
 	require.NotContains(t, found["database"].Detail, "secret")
-	require.Equal(t, healthOK, found["temporal"].Status, "it is asked all the same")
+	require.Equal(t, delta.CheckOK, found["temporal"].Status, "it is asked all the same")
 
 	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.emptySchema(), "--temporal-address", i.TemporalAddress, "--temporal-namespace", i.TemporalNamespace))
-	require.Equal(t, healthOK, found["database"].Status)
-	require.Equal(t, finding{Check: "schema", Status: healthFail, Detail: "Delta's schema is missing", Remedy: "apply it: delta migrate up"}, found["schema"])
-	require.Equal(t, healthSkip, found["late"].Status)
+	require.Equal(t, delta.CheckOK, found["database"].Status)
+	require.Equal(t, checkJSON{Check: "schema", Status: delta.CheckFailure, Detail: "Delta's schema is missing", Remedy: "apply it: delta migrate up"}, found["schema"])
+	require.Equal(t, delta.CheckSkipped, found["late"].Status)
 
 	found = diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.DatabaseURL, "--temporal-address", i.TemporalAddress, "--temporal-namespace", "nowhere"))
@@ -102,8 +103,8 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 
 	// Before any client.
 	found := diagnosis(t, i.run("doctor", "-o", "json", "--prefix", i.Prefix))
-	require.Equal(t, healthWarn, found["prefix"].Status)
-	require.Equal(t, healthWarn, found["kinds"].Status)
+	require.Equal(t, delta.CheckWarning, found["prefix"].Status)
+	require.Equal(t, delta.CheckWarning, found["kinds"].Status)
 
 	// A client that ended, a schedule that somebody paused, and then deleted.
 	c := i.client(&pages{})
@@ -113,26 +114,26 @@ func TestDoctorFindsWhatIsMissing(t *testing.T) {
 	schedule := i.Temporal.ScheduleClient().GetHandle(t.Context(), i.Prefix+"/inform:page")
 	require.NoError(t, schedule.Pause(t.Context(), client.SchedulePauseOptions{}))
 	found = diagnosis(t, i.run("doctor", "-o", "json"))
-	require.Equal(t, healthOK, found["prefix"].Status, "found without --prefix: %+v", found["prefix"])
+	require.Equal(t, delta.CheckOK, found["prefix"].Status, "found without --prefix: %+v", found["prefix"])
 	require.Contains(t, found["informer page"].Detail, "by an operator")
 	require.NoError(t, schedule.Delete(t.Context()))
 	require.Equal(t, exitOK, i.run("pause", "kind", "page").code)
 	found = diagnosis(t, i.run("doctor", "-o", "json"))
 	require.Contains(t, found["informer page"].Detail, "missing in Temporal")
-	require.Equal(t, healthWarn, found["kind page"].Status)
+	require.Equal(t, delta.CheckWarning, found["kind page"].Status)
 
 	// A kind that nobody works.
 	i.set(`insert into delta_controller (name, inform_interval) values ('idle', '-1s')`)
 	i.set(`update delta_resource set kind = 'idle', state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now()`)
 	found = diagnosis(t, i.run("doctor", "-o", "json"))
-	require.Equal(t, healthFail, found["workers idle"].Status)
+	require.Equal(t, delta.CheckFailure, found["workers idle"].Status)
 	require.Contains(t, found["workers idle"].Detail, "nobody polls "+i.Prefix+"/idle, and resources are late")
 	requireNarrow(t, i.runWith(streams{width: 80}, "doctor").stdout)
 
 	// Another installation's prefix.
 	other := newInstallation(t)
 	found = diagnosis(t, other.run("doctor", "-o", "json", "--prefix", i.Prefix))
-	require.Equal(t, healthFail, found["prefix"].Status)
+	require.Equal(t, delta.CheckFailure, found["prefix"].Status)
 	require.Contains(t, found["prefix"].Detail, "belongs to another Delta installation")
 }
 
@@ -142,7 +143,7 @@ func TestDoctorFindsAnInformerThatFails(t *testing.T) {
 	i.start(&pages{err: errors.New("upstream is down")})
 	require.Eventually(t, func() bool {
 		found := diagnosis(t, i.run("doctor", "-o", "json"))
-		return found["informer page"].Status == healthWarn
+		return found["informer page"].Status == delta.CheckWarning
 	}, patience, 100*time.Millisecond)
 	require.Contains(t, i.run("doctor").stdout, "delta informs page")
 	require.Contains(t, i.run("informs", "page").stderr, "upstream is down")
@@ -162,7 +163,7 @@ func TestRefusedObjectsAreShown(t *testing.T) {
 	require.Equal(t, 1, out.Refused)
 
 	refused := diagnosis(t, i.run("doctor", "-o", "json"))["refused page"]
-	require.Equal(t, healthWarn, refused.Status)
+	require.Equal(t, delta.CheckWarning, refused.Status)
 	require.Contains(t, refused.Detail, "1 object refused, as \"bad\uFFFDid\" since ")
 	require.Contains(t, refused.Detail, "must have no control characters")
 	require.Contains(t, refused.Remedy, "delta kinds page")
@@ -188,7 +189,7 @@ func TestDoctorNamesServerSettingsThatAreOff(t *testing.T) {
 	found := diagnosis(t, inProcess(t.Context(), streams{}, "doctor", "-o", "json",
 		"--database-url", i.DatabaseURL, "--temporal-address", server.TemporalAddress, "--temporal-namespace", server.TemporalNamespace))
 	settings := found["server settings"]
-	require.Equal(t, healthWarn, settings.Status)
+	require.Equal(t, delta.CheckWarning, settings.Status)
 	require.Contains(t, settings.Detail, "polls of a worker that stops are not ended")
 	require.Contains(t, settings.Detail, "do not start eagerly")
 	require.Contains(t, settings.Remedy, "frontend.enableCancelWorkerPollsOnShutdown (server 1.32 or later) and system.enableEagerWorkflowStart")

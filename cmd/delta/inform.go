@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // informFlags are what a run of an informer is asked for.
@@ -152,29 +153,29 @@ func (c *cli) inform(ctx context.Context, s *session, f *informFlags) error {
 		_, printErr = fmt.Fprintln(c.out, out.summary(f.params.RunForeground))
 	}
 	if run.Refused > 0 {
-		c.tell(counted(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
+		c.tell(wording.Count(run.Refused, "object") + " refused, which stops nothing else: delta kinds " + kind + " shows which, and why.")
 	}
 	if run.Unkept > 0 {
-		c.tell(number(run.Unkept) + " of them not kept (too large, or too many): when they are valid, a listing has to name them again: delta inform " + kind + " --full.")
+		c.tell(wording.Number(run.Unkept) + " of them not kept (too large, or too many): when they are valid, a listing has to name them again: delta inform " + kind + " --full.")
 	}
 	if run.Withheld > 0 {
-		c.tell(counted(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")
+		c.tell(wording.Count(run.Withheld, "resource") + " gone from the listing, of which none was marked deleted before somebody decides: delta kinds says why.")
 	}
 	return errors.Join(err, printErr)
 }
 
 func (r informJSON) summary(foreground bool) string {
-	text := fmt.Sprintf("%s: %s listed", r.Kind, number(r.Listed))
+	text := fmt.Sprintf("%s: %s listed", r.Kind, wording.Number(r.Listed))
 	if r.Scheduled == 0 {
 		text += ", none to sync"
 	} else {
-		text += fmt.Sprintf(", %s to sync", number(r.Scheduled))
+		text += fmt.Sprintf(", %s to sync", wording.Number(r.Scheduled))
 	}
 	if r.Stale > 0 {
-		text += fmt.Sprintf(", %s older than what is stored", number(r.Stale))
+		text += fmt.Sprintf(", %s older than what is stored", wording.Number(r.Stale))
 	}
 	if r.Deleted > 0 {
-		text += fmt.Sprintf(", %s gone and marked deleted", number(r.Deleted))
+		text += fmt.Sprintf(", %s gone and marked deleted", wording.Number(r.Deleted))
 	}
 	if foreground {
 		text += "; all have settled"

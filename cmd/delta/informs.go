@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func informsCommand(c *cli) *cobra.Command {
@@ -86,7 +87,7 @@ func (c *cli) informs(ctx context.Context, s *session, kind, shard string, limit
 	if len(all) == 0 {
 		of := ""
 		if shard != "" {
-			of = " of shard " + plain(shard)
+			of = " of shard " + wording.Line(shard)
 		}
 		c.tell("There are no passes" + of + " yet.")
 		return nil
@@ -135,16 +136,16 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 		case p.Error != nil:
 			took = "failed"
 		case p.EndedAt != nil:
-			took = often(p.EndedAt.Sub(p.StartedAt))
+			took = wording.Interval(p.EndedAt.Sub(p.StartedAt))
 		}
 		by := p.Trigger
 		if p.FullListing {
 			by += ", all"
 		}
-		rows[i] = []string{inShard(p.Kind, p.Shard), when(&p.StartedAt, now), by, took, number(p.Listed), number(p.New), number(p.Changed), number(p.Unchanged)}
+		rows[i] = []string{inShard(p.Kind, p.Shard), wording.When(&p.StartedAt, now), by, took, wording.Number(p.Listed), wording.Number(p.New), wording.Number(p.Changed), wording.Number(p.Unchanged)}
 		for _, r := range rare {
 			if r.shown {
-				rows[i] = append(rows[i], number(r.of(p)))
+				rows[i] = append(rows[i], wording.Number(r.of(p)))
 			}
 		}
 	}
@@ -153,7 +154,7 @@ func (c *cli) passTable(all []passJSON, now time.Time) error {
 	}
 	for _, p := range all {
 		if p.Error != nil {
-			c.tell(fmt.Sprintf("%s, %s: %s", inShard(p.Kind, p.Shard), p.StartedAt.Format(time.RFC3339), plain(*p.Error)))
+			c.tell(fmt.Sprintf("%s, %s: %s", inShard(p.Kind, p.Shard), p.StartedAt.Format(time.RFC3339), wording.Line(*p.Error)))
 		}
 	}
 	return nil

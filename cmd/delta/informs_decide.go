@@ -10,6 +10,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/remedy"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // decision is one that a person makes about deletions that were withheld.
@@ -80,7 +81,7 @@ func withheldOf(w *delta.Withheld) *withheldJSON {
 
 // missing says how much is withheld.
 func (w *withheldJSON) missing() string {
-	return fmt.Sprintf("%s of %s", number(w.Missing), number(w.Total))
+	return fmt.Sprintf("%s of %s", wording.Number(w.Missing), wording.Number(w.Total))
 }
 
 func (c *cli) decide(ctx context.Context, s *session, d decision, kind, shard string, yes bool) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
 	"github.com/chariot-giving/delta/internal/remedy"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func kindsCommand(c *cli) *cobra.Command {
@@ -147,23 +148,23 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 	}
 	for _, k := range out.Kinds {
 		if k.Queued > 0 {
-			c.tell(fmt.Sprintf("%s: %s for slots of %s, the first %s", k.Kind, counted(k.Queued, "resource")+" waiting", counted(k.QueuedKeys, "limit key"),
-				when(k.OldestQueued, now)))
+			c.tell(fmt.Sprintf("%s: %s for slots of %s, the first %s", k.Kind, wording.Count(k.Queued, "resource")+" waiting", wording.Count(k.QueuedKeys, "limit key"),
+				wording.When(k.OldestQueued, now)))
 		}
 		if k.Awaiting > 0 {
-			c.tell(fmt.Sprintf("%s: %s for %s to be synced, the first %s", k.Kind, counted(k.Awaiting, "resource")+" waiting",
-				counted(k.AwaitedParents, "parent"), when(k.OldestAwaiting, now)))
+			c.tell(fmt.Sprintf("%s: %s for %s to be synced, the first %s", k.Kind, wording.Count(k.Awaiting, "resource")+" waiting",
+				wording.Count(k.AwaitedParents, "parent"), wording.When(k.OldestAwaiting, now)))
 		}
 		if k.Touches > 0 {
 			c.tell(fmt.Sprintf("%s: the children of %s, the first %s, are being touched", k.Kind, counted(k.Touches, "changed parent"), when(k.OldestTouch, now)))
 		}
 		if k.Undecodable > 0 {
-			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, counted(k.Undecodable, "resource"),
+			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, wording.Count(k.Undecodable, "resource"),
 				remedy.UnderstandObjects(k.Kind)))
 		}
 		if k.Stale > 0 {
 			c.tell(fmt.Sprintf("%s: %s listed in an older version than the stored one, pass after pass, and not taken: "+
-				"is their Compare, or Revision, right? (delta inform %s --force takes them)", k.Kind, counted(k.Stale, "object"), k.Kind))
+				"is their Compare, or Revision, right? (delta inform %s --force takes them)", k.Kind, wording.Count(k.Stale, "object"), k.Kind))
 		}
 	}
 	_, _ = fmt.Fprintln(c.out)
@@ -182,7 +183,7 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 			if len(k.Informer.Shards) > 0 {
 				what = "the shards could not be named"
 			}
-			c.tell(fmt.Sprintf("%s: %s: %s", k.Kind, what, plain(*e)))
+			c.tell(fmt.Sprintf("%s: %s: %s", k.Kind, what, wording.Line(*e)))
 		}
 		c.tellShards(k)
 		if w := k.Informer.Withheld; w != nil && w.Decision == "" {
@@ -194,7 +195,7 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 		return err
 	}
 	if temporalErr != nil {
-		c.tell("When informers run next is not known: " + plain(*out.TemporalError))
+		c.tell("When informers run next is not known: " + wording.Line(*out.TemporalError))
 	}
 	return nil
 }
@@ -227,18 +228,18 @@ func (c *cli) refusedTable(all []refusedJSON, now time.Time) error {
 	shown := all[:min(len(all), maxRefusedShown)]
 	rows := make([][]string, len(shown))
 	for i, o := range shown {
-		rule := plain(o.Rule)
+		rule := wording.Line(o.Rule)
 		if !o.Kept {
 			rule += " (not kept: too large, or not to be stored)"
 		}
-		rows[i] = []string{inShard(o.Kind, o.Shard), plain(o.ID), when(&o.Since, now), rule}
+		rows[i] = []string{inShard(o.Kind, o.Shard), wording.Line(o.ID), wording.When(&o.Since, now), rule}
 	}
 	_, _ = fmt.Fprintln(c.out)
 	if err := c.table([]string{"REFUSED KIND", "ID", "SINCE", "RULE"}, rows, 3); err != nil {
 		return err
 	}
 	if len(all) > len(shown) {
-		c.tell(fmt.Sprintf("%s more are refused: see -o json", number(len(all)-len(shown))))
+		c.tell(fmt.Sprintf("%s more are refused: see -o json", wording.Number(len(all)-len(shown))))
 	}
 	return nil
 }
@@ -335,9 +336,9 @@ func (c *cli) countTable(all []kindJSON) error {
 	}
 	rows := make([][]string, len(all))
 	for i, k := range all {
-		rows[i] = []string{k.Kind, number(k.Total)}
+		rows[i] = []string{k.Kind, wording.Number(k.Total)}
 		for _, state := range shown {
-			rows[i] = append(rows[i], number(k.Counts[state]))
+			rows[i] = append(rows[i], wording.Number(k.Counts[state]))
 		}
 	}
 	return c.table(headers, rows, 0)
@@ -346,7 +347,7 @@ func (c *cli) countTable(all []kindJSON) error {
 func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 	rows := make([][]string, len(all))
 	for i, k := range all {
-		every, next := "-", when(k.Informer.NextRun, now)
+		every, next := "-", wording.When(k.Informer.NextRun, now)
 		switch seconds := k.Informer.IntervalSeconds; {
 		case k.Informer.BySchedule:
 			every = "by calendar"
@@ -356,10 +357,10 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		case *seconds < 0:
 			every = "never"
 		default:
-			every = often(time.Duration(*seconds * float64(time.Second)))
+			every = wording.Interval(time.Duration(*seconds * float64(time.Second)))
 		}
 		if full := k.Informer.FullIntervalSeconds; full != nil {
-			every += ", all " + often(time.Duration(*full*float64(time.Second)))
+			every += ", all " + wording.Interval(time.Duration(*full*float64(time.Second)))
 		}
 		switch {
 		case k.Informer.Paused:
@@ -372,10 +373,10 @@ func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {
 		case k.Paused:
 			work = "paused"
 		case k.SnoozedUntil != nil:
-			work = "snoozed " + short(k.SnoozedUntil.Sub(now))
+			work = "snoozed " + wording.Duration(k.SnoozedUntil.Sub(now))
 		}
 		rows[i] = []string{
-			k.Kind, work, number(k.Late), number(k.Refused), every, when(k.Informer.LastSuccess, now),
+			k.Kind, work, wording.Number(k.Late), wording.Number(k.Refused), every, wording.When(k.Informer.LastSuccess, now),
 			lagShown(k.Informer.LagSeconds), next,
 		}
 	}
@@ -395,5 +396,5 @@ func lagShown(seconds *float64) string {
 	if seconds == nil {
 		return "-"
 	}
-	return short(time.Duration(*seconds * float64(time.Second)))
+	return wording.Duration(time.Duration(*seconds * float64(time.Second)))
 }

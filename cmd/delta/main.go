@@ -75,7 +75,7 @@ func rootCommand(c *cli) *cobra.Command {
 			doctorCommand(c), informCommand(c), informsCommand(c), kindsCommand(c), messagesCommand(c), namespacesCommand(c), pauseCommand(c), resourcesCommand(c),
 			resumeCommand(c),
 		},
-		groupServe: {devCommand(c), metricsCommand(c), migrateCommand(c), sinkCommand(), streamCommand(c)},
+		groupServe: {consoleCommand(c), devCommand(c), metricsCommand(c), migrateCommand(c), sinkCommand(), streamCommand(c)},
 	} {
 		for _, cmd := range commands {
 			cmd.GroupID = id

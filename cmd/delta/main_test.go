@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -175,7 +177,7 @@ type server struct {
 func startDev(t *testing.T, env []string, args ...string) *server {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{
-		"dev", "--postgres-port", freePort(t), "--temporal-port", freePort(t), "--ui-port", freePort(t),
+		"dev", "--postgres-port", freePort(t), "--temporal-port", freePort(t), "--ui-port", freePort(t), "--console-port", "0",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "DELTA_DATABASE_URL=", "TEMPORAL_ADDRESS=")
 	cmd.Env = append(cmd.Env, env...)
@@ -273,6 +275,16 @@ func TestDev(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 	}
+
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.value(t, `Console +(http://\S+)`)+"doctor", nil)
+	require.NoError(t, err)
+	shown, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	body, err := io.ReadAll(shown.Body)
+	require.NoError(t, err)
+	require.NoError(t, shown.Body.Close())
+	require.Equal(t, http.StatusOK, shown.StatusCode)
+	require.Contains(t, string(body), "start a client with controllers", "of an installation in which nothing was started yet")
 
 	// Its own servers can be named by the environment of another one.
 	second := startDev(t, []string{"DELTA_DATABASE_URL=" + databaseURL, "TEMPORAL_ADDRESS=" + s.value(t, `export TEMPORAL_ADDRESS='(.*)'`)})

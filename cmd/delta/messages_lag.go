@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -132,21 +133,21 @@ func (c *cli) printLag(out lagJSON) error {
 	now := time.Now()
 	var rows [][]string
 	for _, one := range out.Consumers {
-		rows = append(rows, append([]string{plain(one.PositionStream), "consumer"}, one.cells(now)...))
+		rows = append(rows, append([]string{wording.Line(one.PositionStream), "consumer"}, one.cells(now)...))
 	}
 	for _, one := range out.Projections {
-		rows = append(rows, append([]string{plain(fmt.Sprintf("%s %d", one.Name, one.Version)), one.State}, one.cells(now)...))
+		rows = append(rows, append([]string{wording.Line(fmt.Sprintf("%s %d", one.Name, one.Version)), one.State}, one.cells(now)...))
 	}
 	return c.table([]string{"READER", "IS", "POSITION", "BEHIND", "OLDEST", "SAVED"}, rows, 0)
 }
 
 func (r readerJSON) cells(now time.Time) []string {
-	behind, oldest := number(r.Messages), "-"
+	behind, oldest := wording.Number(r.Messages), "-"
 	if r.Messages > 0 {
-		oldest = short(time.Duration(r.OldestSeconds * float64(time.Second)))
+		oldest = wording.Duration(time.Duration(r.OldestSeconds * float64(time.Second)))
 	}
 	if r.Rewound {
 		behind = "REWOUND"
 	}
-	return []string{fmt.Sprint(r.Position), behind, oldest, when(&r.SavedAt, now)}
+	return []string{fmt.Sprint(r.Position), behind, oldest, wording.When(&r.SavedAt, now)}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -81,7 +82,7 @@ func (c *cli) streamsOf(ctx context.Context, store *messagedb.Client, category s
 	now := time.Now()
 	rows := make([][]string, len(found))
 	for i, s := range out.Streams {
-		rows[i] = []string{plain(s.Stream), fmt.Sprint(s.Version), number(s.Messages), when(&s.LastTime, now)}
+		rows[i] = []string{wording.Line(s.Stream), fmt.Sprint(s.Version), wording.Number(s.Messages), wording.When(&s.LastTime, now)}
 	}
 	if err := c.table([]string{"STREAM", "VERSION", "MESSAGES", "LAST"}, rows, 0); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/messagedb"
 )
 
@@ -183,7 +184,7 @@ func (c *cli) printMessage(m *messagedb.Message) error {
 		data = string(m.Data)
 	}
 	line := strings.Join([]string{
-		fmt.Sprint(m.GlobalPosition), m.Time.Format(time.RFC3339), plain(fmt.Sprintf("%s@%d", m.Stream, m.Position)), plain(m.Type), plain(data),
+		fmt.Sprint(m.GlobalPosition), m.Time.Format(time.RFC3339), wording.Line(fmt.Sprintf("%s@%d", m.Stream, m.Position)), wording.Line(m.Type), wording.Line(data),
 	}, "  ")
 	if c.width > 0 {
 		line = cut(line, c.width)

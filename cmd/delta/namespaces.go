@@ -9,6 +9,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func namespacesCommand(c *cli) *cobra.Command {
@@ -100,7 +101,7 @@ func secondsOf(d time.Duration) *float64 {
 func rowOf(n deltatype.Namespace, out namespaceJSON, now time.Time) []string {
 	workers, rate, by := "-", "-", "clients"
 	if n.MaxWorkers != 0 {
-		workers = number(n.MaxWorkers)
+		workers = wording.Number(n.MaxWorkers)
 	}
 	if n.RateLimit != 0 {
 		rate = fmt.Sprintf("%g/s", n.RateLimit)
@@ -110,7 +111,7 @@ func rowOf(n deltatype.Namespace, out namespaceJSON, now time.Time) []string {
 	}
 	return []string{
 		n.Name, workers, rate, period(n.ResourceExpiry), period(n.SyncedResourceRetentionPeriod),
-		period(n.DegradedResourceRetentionPeriod), period(n.DeletedResourceRetentionPeriod), by, when(out.SnoozedUntil, now),
+		period(n.DegradedResourceRetentionPeriod), period(n.DeletedResourceRetentionPeriod), by, wording.When(out.SnoozedUntil, now),
 	}
 }
 
@@ -122,7 +123,7 @@ func period(d time.Duration) string {
 	case d < 0:
 		return "for ever"
 	default:
-		return short(d)
+		return wording.Duration(d)
 	}
 }
 

@@ -4,11 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -98,17 +95,6 @@ func cut(s string, room int) string {
 	return string([]rune(s)[:room-1]) + "…"
 }
 
-// plain makes a text of others safe for a terminal, on one line.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	return strings.Join(strings.Fields(s), " ")
-}
-
 // wrap breaks a text into lines of so many characters; 0 leaves it as it is.
 func wrap(s string, width int) []string {
 	if width <= 0 {
@@ -124,67 +110,4 @@ func wrap(s string, width int) []string {
 		line = strings.TrimSpace(line + " " + word)
 	}
 	return append(lines, line)
-}
-
-// number writes a count with commas.
-func number[T int | int64](n T) string {
-	digits := strconv.FormatInt(int64(n), 10)
-	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-// counted writes a count and what is counted, whose plural ends in s.
-func counted[T int | int64](n T, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return number(n) + " " + what + "s"
-}
-
-// often shows an interval: parts of a second of a short one count.
-func often(d time.Duration) string {
-	if d > 0 && d < time.Minute && d%time.Second != 0 {
-		return d.Round(time.Millisecond).String()
-	}
-	return short(d)
-}
-
-// short writes a duration in one or two units.
-func short(d time.Duration) string {
-	const day = 24 * time.Hour
-	two := func(a, b time.Duration, units string) string {
-		whole, rest := d/a, d%a/b
-		if rest == 0 {
-			return fmt.Sprintf("%d%c", whole, units[0])
-		}
-		return fmt.Sprintf("%d%c%d%c", whole, units[0], rest, units[1])
-	}
-	switch {
-	case d < 0:
-		return "-" + short(-d)
-	case d < time.Second:
-		return "0s"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return two(time.Minute, time.Second, "ms")
-	case d < day:
-		return two(time.Hour, time.Minute, "hm")
-	}
-	return two(day, time.Hour, "dh")
-}
-
-// when writes a time as seen from now; - for none.
-func when(t *time.Time, now time.Time) string {
-	switch {
-	case t == nil:
-		return "-"
-	case t.Sub(now) >= time.Second:
-		return "in " + short(t.Sub(now))
-	case now.Sub(*t) < time.Second:
-		return "now"
-	}
-	return short(now.Sub(*t)) + " ago"
 }

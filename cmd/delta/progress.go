@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 const (
@@ -42,11 +43,11 @@ func (c *cli) newProgress(kind string) *progress {
 func (p *progress) report(now delta.InformProgress) {
 	if now.LastFailure != "" && now.LastFailure != p.lastFailure {
 		p.clear()
-		_, _ = fmt.Fprintf(p.w, "A try failed, and is repeated: %s\n", plain(now.LastFailure))
+		_, _ = fmt.Fprintf(p.w, "A try failed, and is repeated: %s\n", wording.Line(now.LastFailure))
 	}
 	p.lastFailure = now.LastFailure
 	if p.animated {
-		line := cut(p.bar(now)+"  "+short(time.Since(p.began)), p.width-1)
+		line := cut(p.bar(now)+"  "+wording.Duration(time.Since(p.began)), p.width-1)
 		_, _ = fmt.Fprintf(p.w, "\r%s%s", line, strings.Repeat(" ", max(0, utf8.RuneCountInString(p.last)-utf8.RuneCountInString(line))))
 		p.last = line
 		p.frame++
@@ -89,9 +90,9 @@ func (p *progress) bar(now delta.InformProgress) string {
 func words(now delta.InformProgress) string {
 	switch {
 	case now.Settling:
-		return fmt.Sprintf("%s of %s settled", number(now.Listed-now.Unsettled), number(now.Listed))
+		return fmt.Sprintf("%s of %s settled", wording.Number(now.Listed-now.Unsettled), wording.Number(now.Listed))
 	case now.Listed == 0:
 		return "listing"
 	}
-	return fmt.Sprintf("%s listed", number(now.Listed))
+	return fmt.Sprintf("%s listed", wording.Number(now.Listed))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // actionJSON says what became of the resources that were named.
@@ -44,7 +45,7 @@ func (c *cli) act(ctx context.Context, action, done, kind string, ids []string,
 		}
 		rows = append(rows, row)
 		if c.output == outputTable {
-			_, _ = fmt.Fprintf(c.out, "%s/%s %s\n", row.ObjectKind, plain(row.ObjectID), done)
+			_, _ = fmt.Fprintf(c.out, "%s/%s %s\n", row.ObjectKind, wording.Line(row.ObjectID), done)
 		}
 	}
 	if _, err := c.json(actionJSON{Action: action, Count: len(rows), Resources: allJSON(rows), Failed: failed}); err != nil {

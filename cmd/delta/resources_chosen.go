@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // countedBefore is how far resources are counted before a question.
@@ -92,9 +93,9 @@ func (ch choosing) check(cmd *cobra.Command, f *chosenFlags, args []string) erro
 
 func (c *cli) actNamed(ctx context.Context, s *session, ch choosing, f *chosenFlags, kind string, ids []string) error {
 	if ch.asks {
-		what := fmt.Sprintf("%s/%s", kind, plain(ids[0]))
+		what := fmt.Sprintf("%s/%s", kind, wording.Line(ids[0]))
 		if n := len(ids); n > 1 {
-			what = fmt.Sprintf("%s of kind %s", counted(n, "resource"), kind)
+			what = fmt.Sprintf("%s of kind %s", wording.Count(n, "resource"), kind)
 		}
 		if err := c.confirm(ctx, f.yes, ch.title()+" "+what+"?"); err != nil {
 			return err
@@ -118,9 +119,9 @@ func (c *cli) actChosen(ctx context.Context, s *session, ch choosing, f *chosenF
 		if err != nil {
 			return err
 		}
-		what := counted(len(found), "resource")
+		what := wording.Count(len(found), "resource")
 		if len(found) == countedBefore {
-			what = number(countedBefore) + " resources or more"
+			what = wording.Number(countedBefore) + " resources or more"
 		}
 		if len(found) > 0 {
 			if err := c.confirm(ctx, false, ch.title()+" "+what+"?"); err != nil {
@@ -130,12 +131,12 @@ func (c *cli) actChosen(ctx context.Context, s *session, ch choosing, f *chosenF
 	}
 	count, err := ch.many(s)(ctx, filter)
 	if err != nil {
-		return fmt.Errorf("after %s: %w", counted(count, "resource"), err)
+		return fmt.Errorf("after %s: %w", wording.Count(count, "resource"), err)
 	}
 	if done, err := c.json(actionJSON{Action: ch.verb, Count: count, Resources: []resourceJSON{}, Failed: []failedJSON{}}); done {
 		return err
 	}
-	_, err = fmt.Fprintf(c.out, "%s %s\n", counted(count, "resource"), ch.doneMany)
+	_, err = fmt.Fprintf(c.out, "%s %s\n", wording.Count(count, "resource"), ch.doneMany)
 	return err
 }
 
@@ -156,7 +157,7 @@ func (c *cli) dryRun(ctx context.Context, s *session, ch choosing, filter delta.
 	if done, err := c.json(actionJSON{Action: ch.verb, DryRun: true, Count: count, Resources: []resourceJSON{}, Failed: []failedJSON{}}); done {
 		return err
 	}
-	_, err := fmt.Fprintf(c.out, "%s: nothing was done\n", counted(count, "resource"))
+	_, err := fmt.Fprintf(c.out, "%s: nothing was done\n", wording.Count(count, "resource"))
 	return err
 }
 

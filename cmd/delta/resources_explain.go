@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func explainCommand(c *cli) *cobra.Command {
@@ -78,7 +79,7 @@ func explanationOf(e *delta.Explanation) explanationJSON {
 func (c *cli) explain(e *delta.Explanation) error {
 	var b strings.Builder
 	r := e.Resource
-	fmt.Fprintf(&b, "%s/%s is %s (generation %d, attempt %d of %d)\n\n", r.ObjectKind, plain(r.ObjectID), r.State, r.Generation, r.Attempt, r.MaxAttempts)
+	fmt.Fprintf(&b, "%s/%s is %s (generation %d, attempt %d of %d)\n\n", r.ObjectKind, wording.Line(r.ObjectID), r.State, r.Generation, r.Attempt, r.MaxAttempts)
 	widest := 0
 	for _, reason := range e.Reasons {
 		widest = max(widest, len(reason.Code))
@@ -104,7 +105,7 @@ func (c *cli) writeReason(b *strings.Builder, reason delta.Reason, widest int, n
 		room = max(c.width-len(indent), 20)
 	}
 	name := string(reason.Code)
-	for _, line := range wrap(plain(reason.Text), room) {
+	for _, line := range wrap(wording.Line(reason.Text), room) {
 		fmt.Fprintf(b, "%-*s  %s\n", widest, name, line)
 		name = ""
 	}
@@ -113,14 +114,14 @@ func (c *cli) writeReason(b *strings.Builder, reason delta.Reason, widest int, n
 		at   *time.Time
 	}{{"since", reason.Since}, {"until", reason.Until}} {
 		if one.at != nil {
-			fmt.Fprintf(b, "%s%s %s (%s)\n", indent, one.word, one.at.Format(time.RFC3339), when(one.at, now))
+			fmt.Fprintf(b, "%s%s %s (%s)\n", indent, one.word, one.at.Format(time.RFC3339), wording.When(one.at, now))
 		}
 	}
 	if reason.Remedy == "" {
 		return
 	}
 	mark := "→ "
-	for _, line := range wrap(plain(reason.Remedy), max(room-2, 0)) {
+	for _, line := range wrap(wording.Line(reason.Remedy), max(room-2, 0)) {
 		fmt.Fprintf(b, "%s%s%s\n", indent, mark, line)
 		mark = "  "
 	}

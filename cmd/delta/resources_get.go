@@ -12,6 +12,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func getCommand(c *cli) *cobra.Command {
@@ -78,7 +79,7 @@ func limitKeyShown(name string, key *delta.LimitKeyStatus, now time.Time) string
 	if key.WaitsSince == nil {
 		return fmt.Sprintf("%s (%s)", name, running)
 	}
-	return fmt.Sprintf("%s: it waits for a slot, %s (%s, %s waiting)", name, when(key.WaitsSince, now), running, number(key.Waiting))
+	return fmt.Sprintf("%s: it waits for a slot, %s (%s, %s waiting)", name, wording.When(key.WaitsSince, now), running, wording.Number(key.Waiting))
 }
 
 // show writes a resource as lines of a name and a value.
@@ -89,10 +90,10 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	}
 	at := func(name string, t *time.Time) {
 		if t != nil {
-			line(name, "%s (%s)", t.Format(time.RFC3339), when(t, now))
+			line(name, "%s (%s)", t.Format(time.RFC3339), wording.When(t, now))
 		}
 	}
-	line("resource", "%s/%s", r.ObjectKind, plain(r.ObjectID))
+	line("resource", "%s/%s", r.ObjectKind, wording.Line(r.ObjectID))
 	line("namespace", "%s", r.Namespace)
 	state := string(r.State)
 	if r.Paused {
@@ -105,11 +106,11 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if r.Finalized != nil && r.State == deltatype.ResourceStateDeleted {
 		line("finalized", "%s", map[bool]string{true: "yes", false: "not yet"}[*r.Finalized])
 	}
-	synced := fmt.Sprintf("last synced: %d, of %s", r.SyncedGeneration, counted(r.SyncCount, "sync"))
+	synced := fmt.Sprintf("last synced: %d, of %s", r.SyncedGeneration, wording.Count(r.SyncCount, "sync"))
 	if r.SyncCount == 0 {
 		synced = "never synced"
 	}
-	line("generation", "%d (%s), made %s (%s)", r.Generation, synced, r.GenerationAt.Format(time.RFC3339), when(&r.GenerationAt, now))
+	line("generation", "%d (%s), made %s (%s)", r.Generation, synced, r.GenerationAt.Format(time.RFC3339), wording.When(&r.GenerationAt, now))
 	if r.Revision != nil {
 		line("revision", "%d", *r.Revision)
 	}
@@ -123,14 +124,14 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		line("limit key", "%s", limitKeyShown(r.LimitKey, key, now))
 	}
 	if r.Parents != nil {
-		line("parents", "%s", plain(strings.Join(names(r.Parents), ", ")))
+		line("parents", "%s", wording.Line(strings.Join(names(r.Parents), ", ")))
 	}
 	if r.AwaitedParents != nil {
-		line("awaits", "%s", plain(strings.Join(names(r.AwaitedParents), ", ")))
+		line("awaits", "%s", wording.Line(strings.Join(names(r.AwaitedParents), ", ")))
 	}
 	tries := fmt.Sprintf("%d of %d", r.Attempt, r.MaxAttempts)
 	if r.Snoozes > 0 {
-		tries += fmt.Sprintf(", and %s", counted(int64(r.Snoozes), "snooze"))
+		tries += fmt.Sprintf(", and %s", wording.Count(int64(r.Snoozes), "snooze"))
 	}
 	line("tries", "%s", tries)
 	line("priority", "%d", r.Priority)
@@ -140,13 +141,13 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	at("synced", r.SyncedAt)
 	at("listed", r.ListedAt)
 	if r.DueAt != nil {
-		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), when(r.DueAt, now), nextStep(r))
+		line("next step", "%s (%s): %s", r.DueAt.Format(time.RFC3339), wording.When(r.DueAt, now), nextStep(r))
 	}
 	if r.DispatchAt != nil {
-		line("dispatch", "%s (%s): when a dispatcher looks at it", r.DispatchAt.Format(time.RFC3339), when(r.DispatchAt, now))
+		line("dispatch", "%s (%s): when a dispatcher looks at it", r.DispatchAt.Format(time.RFC3339), wording.When(r.DispatchAt, now))
 	}
 	if r.ClaimedUntil != nil {
-		line("claimed", "until %s (%s), or longer if it was renewed", r.ClaimedUntil.Format(time.RFC3339), when(r.ClaimedUntil, now))
+		line("claimed", "until %s (%s), or longer if it was renewed", r.ClaimedUntil.Format(time.RFC3339), wording.When(r.ClaimedUntil, now))
 	}
 	for _, snooze := range snoozes {
 		if snooze.Kind == r.ObjectKind || snooze.Namespace == r.Namespace {
@@ -154,11 +155,11 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 			if snooze.Kind != "" {
 				what = "kind"
 			}
-			line("snoozed", "its %s, until %s (%s)", what, snooze.Until.Format(time.RFC3339), when(&snooze.Until, now))
+			line("snoozed", "its %s, until %s (%s)", what, snooze.Until.Format(time.RFC3339), wording.When(&snooze.Until, now))
 		}
 	}
 	if r.WorkflowID != "" {
-		line("workflow", "%s", plain(r.WorkflowID))
+		line("workflow", "%s", wording.Line(r.WorkflowID))
 	}
 	if len(r.Tags) > 0 {
 		line("tags", "%s", strings.Join(r.Tags, ", "))
@@ -172,7 +173,7 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 		var text bytes.Buffer
 		if json.Indent(&text, encoded, "  ", "  ") != nil {
 			text.Reset()
-			text.WriteString(plain(string(encoded)))
+			text.WriteString(wording.Line(string(encoded)))
 		}
 		fmt.Fprintf(&b, "\n%s\n  %s\n", name, text.String())
 	}
@@ -189,7 +190,7 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 	if n := len(r.Errors); n > 0 && r.Errors[n-1].Trace != "" {
 		fmt.Fprint(&b, "\nstack of the latest error\n")
 		for text := range strings.Lines(r.Errors[n-1].Trace) {
-			text = plain(text)
+			text = wording.Line(text)
 			if c.width > 0 {
 				text = cut(text, max(c.width-2, leastShown))
 			}
@@ -202,8 +203,8 @@ func (c *cli) show(r *deltatype.ResourceRow, snoozes []delta.Snooze, key *delta.
 
 // writeError writes the error of an attempt, or, as attempt 0, of something before one.
 func (c *cli) writeError(b *strings.Builder, e deltatype.AttemptError, now time.Time) {
-	fmt.Fprintf(b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, when(&e.At, now))
-	for _, text := range wrap(plain(e.Error), max(c.width-4, 0)) {
+	fmt.Fprintf(b, "  %s  try %d (%s)\n", e.At.Format(time.RFC3339), e.Attempt, wording.When(&e.At, now))
+	for _, text := range wrap(wording.Line(e.Error), max(c.width-4, 0)) {
 		fmt.Fprintf(b, "    %s\n", text)
 	}
 }

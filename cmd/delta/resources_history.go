@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
 
@@ -83,15 +84,15 @@ func historyOf(changes []*delta.Change, limit int) historyJSON {
 func (c *cli) history(kind, id string, changes []*delta.Change, limit int, now time.Time) error {
 	var b strings.Builder
 	if len(changes) == 0 {
-		_, err := fmt.Fprintf(c.err, "The log of changes has none of %s/%s: it has those of kinds with ObjectSettings.Log.\n", kind, plain(id))
+		_, err := fmt.Fprintf(c.err, "The log of changes has none of %s/%s: it has those of kinds with ObjectSettings.Log.\n", kind, wording.Line(id))
 		return err
 	}
 	for i, change := range changes {
 		if i > 0 {
 			fmt.Fprintln(&b)
 		}
-		fmt.Fprintf(&b, "%s (%s)  %s, generation %d\n", change.At.Format(time.RFC3339), when(&change.At, now), change.Type, change.Generation)
-		for _, text := range wrap(plain(change.Error), max(c.width-4, 0)) {
+		fmt.Fprintf(&b, "%s (%s)  %s, generation %d\n", change.At.Format(time.RFC3339), wording.When(&change.At, now), change.Type, change.Generation)
+		for _, text := range wrap(wording.Line(change.Error), max(c.width-4, 0)) {
 			if text != "" {
 				fmt.Fprintf(&b, "    %s\n", text)
 			}
@@ -113,12 +114,12 @@ func (c *cli) history(kind, id string, changes []*delta.Change, limit int, now t
 // writeDifferences writes a line for each field: what it became, and what it was, if it was there.
 func (c *cli) writeDifferences(b *strings.Builder, all []differenceJSON) {
 	for _, d := range all {
-		text := fmt.Sprintf("%s: %s", plain(d.Field), plain(string(d.After)))
+		text := fmt.Sprintf("%s: %s", wording.Line(d.Field), wording.Line(string(d.After)))
 		switch {
 		case d.After == nil:
-			text = fmt.Sprintf("%s: %s → gone", plain(d.Field), plain(string(d.Before)))
+			text = fmt.Sprintf("%s: %s → gone", wording.Line(d.Field), wording.Line(string(d.Before)))
 		case d.Before != nil:
-			text = fmt.Sprintf("%s: %s → %s", plain(d.Field), plain(string(d.Before)), plain(string(d.After)))
+			text = fmt.Sprintf("%s: %s → %s", wording.Line(d.Field), wording.Line(string(d.Before)), wording.Line(string(d.After)))
 		}
 		if c.width > 0 {
 			text = cut(text, max(c.width-4, leastShown))

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func TestDifferencesAreByField(t *testing.T) {
@@ -51,7 +54,7 @@ func TestHistoryShowsWhatHasChanged(t *testing.T) {
 	require.Equal(t, []differenceJSON{{"title", json.RawMessage(`"old"`), json.RawMessage(`"new \u001b[31m"`)}}, out.Changes[1].Differences)
 	require.Equal(t, "00-1", out.Changes[1].TraceParent)
 	require.NotNil(t, out.NextBefore)
-	out = decode[historyJSON](t, i.run("resources", "history", "page", "a", "--before", number(*out.NextBefore), "-o", "json"))
+	out = decode[historyJSON](t, i.run("resources", "history", "page", "a", "--before", wording.Number(*out.NextBefore), "-o", "json"))
 	require.Len(t, out.Changes, 1)
 	require.Nil(t, out.NextBefore)
 
@@ -70,19 +73,21 @@ func TestDoctorNamesWhatHoldsTheLogOfChanges(t *testing.T) {
 	_, err = tx.Exec(t.Context(), "SELECT pg_current_xact_id()")
 	require.NoError(t, err)
 	i.set(`select delta_append_change('created', delta_order_xid(null), 1, 'page', 'a', 'default', 1, 1, null, '{}', null, null)`)
-	held := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["log of changes"] }
+	held := func() checkJSON { return diagnosis(t, i.run("doctor", "-o", "json"))["log of changes"] }
 	require.Empty(t, held(), "it has not been held back for long")
 	i.set(`update delta_change set at = now() - interval '1 hour'`)
-	require.Equal(t, healthWarn, held().Status)
+	require.Equal(t, delta.CheckWarning, held().Status)
 	require.Regexp(t, `1 change is held back from readers for 1h by a transaction of process \d+ `, held().Detail)
 	require.Contains(t, held().Remedy, "pg_terminate_backend(")
 	require.NoError(t, tx.Rollback(t.Context()))
 
 	i.set(`insert into delta_change_consumer (name, members, member, epoch, order_xid, id) values ('sink', 2, 1, 1, '3', 0)`)
-	consumer := func() finding { return diagnosis(t, i.run("doctor", "-o", "json"))["consumer of changes sink 1 of 2"] }
-	require.Equal(t, healthWarn, consumer().Status)
+	consumer := func() checkJSON {
+		return diagnosis(t, i.run("doctor", "-o", "json"))["consumer of changes sink 1 of 2"]
+	}
+	require.Equal(t, delta.CheckWarning, consumer().Status)
 	require.Contains(t, consumer().Detail, "1 change behind, the first since 1h, and no process has it")
 	i.set(`update delta_installation set change_epoch = 2`)
-	require.Equal(t, healthFail, consumer().Status)
+	require.Equal(t, delta.CheckFailure, consumer().Status)
 	require.Contains(t, consumer().Detail, "cannot read on")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func listCommand(c *cli) *cobra.Command {
@@ -78,14 +79,14 @@ func (c *cli) list(ctx context.Context, s *session, filter delta.Filter, page de
 func (c *cli) resourceTable(rows []*deltatype.ResourceRow, now time.Time) error {
 	cells := make([][]string, len(rows))
 	for i, r := range rows {
-		next := when(r.DueAt, now)
+		next := wording.When(r.DueAt, now)
 		if r.Paused {
 			next = "paused"
 		} else if r.DueAt != nil && r.DueAt.Before(now) {
 			next = "now"
 		}
 		cells[i] = []string{
-			r.ObjectKind, plain(r.ObjectID), r.Namespace, string(r.State), fmt.Sprintf("%d/%d", r.Attempt, r.MaxAttempts), when(r.SyncedAt, now), next,
+			r.ObjectKind, wording.Line(r.ObjectID), r.Namespace, string(r.State), fmt.Sprintf("%d/%d", r.Attempt, r.MaxAttempts), wording.When(r.SyncedAt, now), next,
 		}
 	}
 	return c.table([]string{"KIND", "ID", "NAMESPACE", "STATE", "TRIES", "SYNCED", "NEXT"}, cells, 1)

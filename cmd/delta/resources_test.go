@@ -8,6 +8,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 func TestListFiltersAndPages(t *testing.T) {
@@ -58,8 +59,8 @@ func TestListFiltersAndPages(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, first)
 	require.NotNil(t, next)
 	r := i.run("resources", "list", "--limit", "2")
-	require.Contains(t, r.stderr, "--after "+number(*next))
-	second, next := ids("--limit", "2", "--after", number(*next))
+	require.Contains(t, r.stderr, "--after "+wording.Number(*next))
+	second, next := ids("--limit", "2", "--after", wording.Number(*next))
 	require.Equal(t, []string{"l", "c"}, second)
 	require.Nil(t, next)
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/remedy"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // shardJSON is a shard of a kind as --output json shows it.
@@ -52,7 +53,7 @@ func inShard(kind, shard string) string {
 	if shard == "" {
 		return kind
 	}
-	return kind + " " + plain(shard)
+	return kind + " " + wording.Line(shard)
 }
 
 // state is a word for how a shard stands: the first that applies.
@@ -98,7 +99,7 @@ func (c *cli) shardTable(all []kindJSON, now time.Time) error {
 		return err
 	}
 	if hidden > 0 {
-		c.tell(fmt.Sprintf("%s more run: see -o json", counted(hidden, "shard")))
+		c.tell(fmt.Sprintf("%s more run: see -o json", wording.Count(hidden, "shard")))
 	}
 	return nil
 }
@@ -110,18 +111,18 @@ func (s shardJSON) row(kind string, now time.Time) []string {
 			withheld += ", " + s.Withheld.Decision
 		}
 	}
-	return []string{kind, plain(s.Shard), s.state(), when(s.LastSuccess, now), lagShown(s.LagSeconds), withheld}
+	return []string{kind, wording.Line(s.Shard), s.state(), wording.When(s.LastSuccess, now), lagShown(s.LagSeconds), withheld}
 }
 
 // tellShards says what is to be decided of shards, and which fail.
 func (c *cli) tellShards(k kindJSON) {
 	if k.Shardless > 0 {
 		c.tell(fmt.Sprintf("%s: %s without a shard: no listing marks them deleted. What is left after %s is in no shard, or gone.",
-			k.Kind, counted(k.Shardless, "resource"), "delta inform "+k.Kind+" --full"))
+			k.Kind, wording.Count(k.Shardless, "resource"), "delta inform "+k.Kind+" --full"))
 	}
 	for _, s := range k.Informer.Shards {
 		if s.Error != nil {
-			c.tell(fmt.Sprintf("%s: %s", inShard(k.Kind, s.Shard), plain(*s.Error)))
+			c.tell(fmt.Sprintf("%s: %s", inShard(k.Kind, s.Shard), wording.Line(*s.Error)))
 		}
 		w := s.Withheld
 		if w == nil || w.Decision != "" {
@@ -129,47 +130,8 @@ func (c *cli) tellShards(k kindJSON) {
 		}
 		why := "the listings leave out " + w.missing() + " resources since " + w.Since.Format(time.RFC3339) + " (" + w.Reason + "): none is marked deleted"
 		if s.GoneSince != nil {
-			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + counted(w.Missing, "resource") + ") stays as it is"
+			why = "the controller no longer names it since " + s.GoneSince.Format(time.RFC3339) + ": what is left of it (" + wording.Count(w.Missing, "resource") + ") stays as it is"
 		}
 		c.tell(fmt.Sprintf("%s: %s. Decide with delta informs approve %s%s, or dismiss.", inShard(k.Kind, s.Shard), why, k.Kind, remedy.ShardFlag(s.Shard)))
-	}
-}
-
-// shards looks at shards that fail, are paused, or are gone. It says nothing of kinds without shards.
-func (f *findings) shards(kinds []delta.KindStatus) {
-	for _, k := range kinds {
-		if len(k.Shards) == 0 {
-			continue
-		}
-		found := len(*f)
-		if k.InformError != "" {
-			f.addKind("shards", k.Kind, healthWarn, "the controller could not name them: "+k.InformError, "see why: delta informs "+k.Kind)
-		}
-		if k.Shardless > 0 {
-			f.addKind("shards", k.Kind, healthWarn, counted(k.Shardless, "resource")+" without a shard: no listing marks them deleted", remedy.ListShardless(k.Kind))
-		}
-		for _, s := range k.Shards {
-			f.shard(k.Kind, s)
-		}
-		if len(*f) == found {
-			f.addKind("shards", k.Kind, healthOK, counted(len(k.Shards), "shard"), "")
-		}
-	}
-}
-
-func (f *findings) shard(kind string, s delta.ShardStatus) {
-	add := func(detail, remedy string) { f.addKind("shards", kind, healthWarn, s.Shard+": "+detail, remedy) }
-	undecided := s.Withheld != nil && s.Withheld.Decision == ""
-	switch flag := remedy.ShardFlag(s.Shard); {
-	case s.GoneSince != nil && undecided:
-		add(fmt.Sprintf("no longer named by the controller since %s, and %s left", s.GoneSince.Format(time.RFC3339), counted(s.Withheld.Missing, "resource")),
-			remedy.DecideWithheldOfShard(kind, s.Shard))
-	case undecided:
-		add(fmt.Sprintf("its listings leave out %s resources (%s): none is marked deleted", withheldOf(s.Withheld).missing(), s.Withheld.Reason),
-			remedy.DecideWithheldOfShard(kind, s.Shard))
-	case s.Error != "":
-		add("its latest pass failed: "+s.Error, "see its passes: delta informs "+kind+flag)
-	case s.Paused:
-		add("paused", "when it is time: delta resume informer "+kind+flag)
 	}
 }

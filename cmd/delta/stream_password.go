@@ -53,9 +53,9 @@ func askPassword(ctx context.Context, command string) (string, error) {
 }
 
 func onlyLine(source string, text []byte) (string, error) {
-	password := strings.TrimRight(string(text), "\r\n")
-	if password == "" || strings.ContainsAny(password, "\r\n\x00") {
-		return "", fmt.Errorf("%s: it must give one line, the password", source)
+	secret := strings.TrimRight(string(text), "\r\n")
+	if secret == "" || strings.ContainsAny(secret, "\r\n\x00") {
+		return "", fmt.Errorf("%s: it must give one line, the secret", source)
 	}
-	return password, nil
+	return secret, nil
 }

@@ -38,8 +38,17 @@ func (h *handler) identify(r *http.Request) (user string, refused int) {
 	case h.config.Passwords != nil:
 		user, password, _ := r.BasicAuth()
 		want, known := h.config.Passwords[user]
-		given, expected := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(want))
-		if subtle.ConstantTimeCompare(given[:], expected[:]) != 1 || !known {
+		if !isEqual(password, want) || !known {
+			return "", http.StatusUnauthorized
+		}
+		return user, 0
+	case h.config.Token != "":
+		user, given, isBasic := r.BasicAuth()
+		if !isBasic {
+			user = "token"
+			given = bearerToken(r)
+		}
+		if !isEqual(given, h.config.Token) {
 			return "", http.StatusUnauthorized
 		}
 		return user, 0
@@ -47,6 +56,21 @@ func (h *handler) identify(r *http.Request) (user string, refused int) {
 		return "", http.StatusForbidden
 	}
 	return "", 0
+}
+
+// isEqual compares secrets in a time that says nothing of them, their lengths included.
+func isEqual(given, want string) bool {
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// bearerToken is that of a request; empty where it has none.
+func bearerToken(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // isLocal reports whether a request comes from this machine, to a loopback address and by a name of one. The name keeps out pages of
@@ -104,4 +128,19 @@ func formToken(w http.ResponseWriter, r *http.Request) string {
 func hasFormToken(r *http.Request) bool {
 	cookie, err := r.Cookie(tokenCookie)
 	return err == nil && cookie.Value != "" && subtle.ConstantTimeCompare([]byte(cookie.Value), []byte(r.PostFormValue(tokenField))) == 1
+}
+
+// refusal says why a form may not do what it asks for, with the status of the answer; 0 where it may. known is whether there is such a command.
+func (h *handler) refusal(r *http.Request, c Command, known bool) (status int, text string) {
+	switch {
+	case !isSameOrigin(r):
+		return http.StatusForbidden, "A command must come from a page of this console."
+	case !hasFormToken(r):
+		return http.StatusForbidden, "The form is not one of this browser's. Load its page again."
+	case !known:
+		return http.StatusBadRequest, "There is no such command."
+	case !h.mayDo(r, c):
+		return http.StatusForbidden, "You may not give this command."
+	}
+	return 0, ""
 }

@@ -53,22 +53,9 @@ func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
 		},
 	}[c.Name]
 	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "object_id", c.ObjectID, "user", user, "remote", r.RemoteAddr)
-	refuse := func(status int, text string) {
+	if status, text := h.refusal(r, c, known); status != 0 {
 		log.Warn("delta: console: command refused", "reason", text)
 		h.problem(w, status, text)
-	}
-	switch {
-	case !isSameOrigin(r):
-		refuse(http.StatusForbidden, "A command must come from a page of this console.")
-		return
-	case !hasFormToken(r):
-		refuse(http.StatusForbidden, "The form is not one of this browser's. Load its page again.")
-		return
-	case !known:
-		refuse(http.StatusBadRequest, "There is no such command.")
-		return
-	case !h.mayDo(r, c):
-		refuse(http.StatusForbidden, "You may not give this command.")
 		return
 	}
 	// Before and after: a process that dies between them has left a line too.

@@ -16,10 +16,13 @@ import (
 // Config says who may see what, and who may act. The zero value is read-only, and answers callers of this machine only.
 type Config struct {
 	// Authenticate names the user of a request; false refuses it with 401. It is for a server that has its own middleware: it reads the session or the
-	// header that the middleware has checked. It must be safe for concurrent use. At most one of Authenticate and Passwords may be set.
+	// header that the middleware has checked. It must be safe for concurrent use. At most one of Authenticate, Passwords and Token may be set.
 	Authenticate func(r *http.Request) (user string, ok bool)
 	// Passwords are those of HTTP basic authentication, by user. Serve it over TLS: the browser sends the password with each request.
 	Passwords map[string]string
+	// Token is a secret of 16 bytes at least that all users share. It comes as a bearer token, or as the password of HTTP basic authentication, whose user is
+	// then the name that the log has: anybody who knows the token may say any name. Serve it over TLS.
+	Token string
 	// Authorize reports whether a command may be given. It is asked for each button of a page, and again when the command comes. It must be safe for
 	// concurrent use.
 	//
@@ -44,26 +47,52 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Command is what a user wants to do with one resource.
+// Command is what a user wants to do with one resource, a kind, its informer, or a namespace.
 type Command struct {
-	// Name is retry, invalidate, delete or revive.
+	// Name says what is to be done.
 	Name CommandName
 	// User is who gives it; empty where nobody has to say who they are.
 	User string
-	// Kind and ObjectID name the resource.
+	// Kind and ObjectID name the resource. ObjectID is empty for a command that is about a kind, and both are for one that is about a namespace.
 	Kind, ObjectID string
+	// Shard names a shard of the kind; empty for all of it.
+	Shard string
+	// Namespace is that of CommandResumeNamespace; empty otherwise.
+	Namespace string
+	// Missing is how many resources CommandApprove and CommandDismiss are about; 0 otherwise.
+	Missing int64
 }
 
 // CommandName names a command, as the command line does.
 type CommandName string
 
-// The commands, each of which is the method of [delta.Client] of that name.
+// The commands for one resource, each of which is the method of [delta.Client] of that name.
 const (
 	CommandRetry      CommandName = "retry"
 	CommandInvalidate CommandName = "invalidate"
 	CommandDelete     CommandName = "delete"
 	CommandRevive     CommandName = "revive"
 )
+
+// The commands for a kind, an informer, a shard or a namespace.
+const (
+	CommandPauseKind       CommandName = "pause-kind"
+	CommandResumeKind      CommandName = "resume-kind"
+	CommandPauseInformer   CommandName = "pause-informer"
+	CommandResumeInformer  CommandName = "resume-informer"
+	CommandPauseShard      CommandName = "pause-shard"
+	CommandResumeShard     CommandName = "resume-shard"
+	CommandResumeNamespace CommandName = "resume-namespace"
+	// CommandInform runs the informer once, now, and CommandInformAll has it list everything.
+	CommandInform    CommandName = "inform"
+	CommandInformAll CommandName = "inform-all"
+	// CommandApprove and CommandDismiss decide of a deletion that was withheld.
+	CommandApprove CommandName = "approve"
+	CommandDismiss CommandName = "dismiss"
+)
+
+// leastToken is how long a token must be that cannot be guessed.
+const leastToken = 16
 
 // WithDefaults returns a copy in which fields that are not set have their defaults.
 func (c Config) WithDefaults() Config {
@@ -81,8 +110,17 @@ func (c Config) validate(client *delta.Client) error {
 	if client == nil {
 		return errors.New("console: the client must not be nil")
 	}
-	if c.Authenticate != nil && c.Passwords != nil {
-		return errors.New("console: at most one of Authenticate and Passwords may be set")
+	ways := 0
+	for _, isSet := range []bool{c.Authenticate != nil, c.Passwords != nil, c.Token != ""} {
+		if isSet {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return errors.New("console: at most one of Authenticate, Passwords and Token may be set")
+	}
+	if c.Token != "" && len(c.Token) < leastToken {
+		return fmt.Errorf("console: Token: it must have %d bytes at least", leastToken)
 	}
 	if c.Passwords != nil && len(c.Passwords) == 0 {
 		return errors.New("console: Passwords must have a user, or be nil for callers of this machine only")

@@ -181,11 +181,11 @@ func TestAPersonFindsAndCommandsResources(t *testing.T) {
 			document.head.append(s); return window.ran === undefined`), "the policy allows a script in the page")
 		require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('main img, main script').length"))
 	}
-	b.Open(acting + "?state=degraded&kind=thing")
+	b.Open(acting + "resources?state=degraded&kind=thing")
 	b.Shows("thing/" + hostile)
 	b.Shows("refused: " + hostile)
 	requireHarmless()
-	b.Open(acting + "?state=synced")
+	b.Open(acting + "resources?state=synced")
 	b.Shows("No resource matches.")
 	b.Open(acting + pageOf(hostile))
 	b.Shows("refused: " + hostile)
@@ -289,7 +289,7 @@ func TestWhoIsAnswered(t *testing.T) {
 		"through a proxy":     {map[string]string{"X-Forwarded-For": "127.0.0.1"}, 403},
 		"by a name like ours": {map[string]string{"Host": "127.0.0.1.evil.example"}, 403},
 	} {
-		status, headers := send(t, http.MethodGet, open, "", c.headers)
+		status, headers := send(t, http.MethodGet, open+"resources", "", c.headers)
 		require.Equal(t, c.status, status, name)
 		require.Contains(t, headers.Get("Content-Security-Policy"), "default-src 'none'")
 		require.NotContains(t, headers.Get("Content-Security-Policy"), "script-src")
@@ -308,11 +308,39 @@ func TestWhoIsAnswered(t *testing.T) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, asking, nil)
 		require.NoError(t, err)
 		request.SetBasicAuth(c.user, c.password)
-		status, headers := send(t, http.MethodGet, asking, "", map[string]string{"Authorization": request.Header.Get("Authorization"), "X-Forwarded-For": "192.0.2.1"})
+		status, headers := send(t, http.MethodGet, asking+"resources", "", map[string]string{"Authorization": request.Header.Get("Authorization"), "X-Forwarded-For": "192.0.2.1"})
 		require.Equal(t, c.status, status, "%s:%s", c.user, c.password)
 		require.Equal(t, c.status == 401, headers.Get("WWW-Authenticate") != "")
 	}
+	const token = "a token of 16 bytes at least"
+	shared := serve(t, client, console.Config{Token: token})
+	basic := func(user, password string) string {
+		request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		request.SetBasicAuth(user, password)
+		return request.Header.Get("Authorization")
+	}
+	for _, c := range []struct {
+		authorization string
+		status        int
+	}{
+		{"Bearer " + token, 200},
+		{"bearer " + token, 200},
+		{"Bearer " + token + "s", 401},
+		{"Bearer", 401},
+		{token, 401},
+		{"", 401},
+		{basic("ann", token), 200},
+		{basic("", token), 200},
+		{basic(token, ""), 401},
+		{basic("ann", "other"), 401},
+	} {
+		status, headers := send(t, http.MethodGet, shared+"resources", "", map[string]string{"Authorization": c.authorization, "X-Forwarded-For": "192.0.2.1"})
+		require.Equal(t, c.status, status, c.authorization)
+		require.Equal(t, c.status == 401, headers.Get("WWW-Authenticate") != "")
+	}
 	for _, wrong := range []console.Config{
+		{Token: "fifteen letters"},
+		{Token: token, Passwords: map[string]string{"ann": "secret"}},
 		{Passwords: map[string]string{}},
 		{Passwords: map[string]string{"ann": ""}},
 		{Passwords: map[string]string{"": "secret"}},

@@ -10,16 +10,22 @@ import (
 	"net/http"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 //go:embed page
 var files embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{"visible": visible, "when": when}).ParseFS(files, "page/*.html"))
+var templates = template.Must(template.New("").Funcs(template.FuncMap{
+	"visible": visible, "when": when, "number": wording.Number[int64], "count": wording.Count[int64], "duration": wording.Duration, "interval": wording.Interval,
+	"ago": wording.When, "kindPage": kindAddress, "shorten": shortened,
+}).ParseFS(files, "page/*.html"))
 
 type handler struct {
 	client *delta.Client
 	config Config
+	survey survey
+	runs   runs
 }
 
 // Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
@@ -30,7 +36,7 @@ func Handler(client *delta.Client, config Config) (http.Handler, error) {
 		return nil, err
 	}
 	config.Passwords = maps.Clone(config.Passwords)
-	return &handler{client: client, config: config}, nil
+	return &handler{client: client, config: config, survey: survey{client: client}, runs: runs{client: client, logger: config.Logger}}, nil
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -38,33 +44,52 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	user, refused := h.identify(r)
 	switch refused {
 	case http.StatusUnauthorized:
-		if h.config.Passwords != nil {
+		if h.config.Passwords != nil || h.config.Token != "" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="delta console", charset="UTF-8"`)
 		}
-		h.problem(w, refused, "Say who you are: a user and a password that this console knows are needed.")
+		h.problem(w, refused, "Say who you are: a user and a password, or a token, that this console knows are needed.")
 		return
 	case http.StatusForbidden:
 		h.problem(w, refused, "This console has no authentication. It answers callers of its own machine only, by the name localhost.")
 		return
 	}
-	isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+	page, known := h.routes()[r.URL.Path]
+	takes := http.MethodGet
+	if page.isCommand {
+		takes = http.MethodPost
+	}
 	switch {
-	case r.URL.Path == "/command" && r.Method == http.MethodPost:
-		h.command(w, r, user)
-	case r.URL.Path == "/command" || !isRead:
+	case known && (r.Method == takes || r.Method == http.MethodHead && !page.isCommand):
+		page.serve(w, r, user)
+	case known || r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.problem(w, http.StatusMethodNotAllowed, "This address does not take such a request.")
-	case r.URL.Path == "/":
-		h.list(w, r, user)
-	case r.URL.Path == "/resource":
-		h.resource(w, r, user)
-	case r.URL.Path == "/console.css":
-		h.style(w)
 	default:
 		h.problem(w, http.StatusNotFound, "There is no such page.")
 	}
 }
 
-func (h *handler) style(w http.ResponseWriter) {
+// route is an address of the console. It has no slash but the first: all links are relative, so that a prefix does not matter.
+type route struct {
+	serve func(w http.ResponseWriter, r *http.Request, user string)
+	// isCommand is for one that takes the forms of commands, and shows nothing.
+	isCommand bool
+}
+
+func (h *handler) routes() map[string]route {
+	return map[string]route{
+		"/":             {serve: h.overview},
+		"/kind":         {serve: h.kind},
+		"/run":          {serve: h.run},
+		"/doctor":       {serve: h.doctor},
+		"/kind-command": {serve: h.kindCommand, isCommand: true},
+		"/resources":    {serve: h.list},
+		"/resource":     {serve: h.resource},
+		"/command":      {serve: h.command, isCommand: true},
+		"/console.css":  {serve: h.style},
+	}
+}
+
+func (h *handler) style(w http.ResponseWriter, _ *http.Request, _ string) {
 	text, err := files.ReadFile("page/console.css")
 	if err != nil {
 		h.problem(w, http.StatusInternalServerError, err.Error())

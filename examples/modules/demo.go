@@ -18,6 +18,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/examples/modules/proxy"
+	"github.com/chariot-giving/delta/internal/localconsole"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -190,13 +191,18 @@ func (d *demonstration) keep(ctx, stopping context.Context) error {
 		_ = k.client.Stop(patient) // its error says that work was cut short: it is done again next time
 	}()
 
+	console, closeConsole, err := localconsole.Serve(ctx, k.client, localconsole.DefaultPort, d.servers.UIURL, d.servers.TemporalNamespace)
+	if err != nil {
+		return fmt.Errorf("serving the console: %w", err)
+	}
+	defer closeConsole()
 	v := &viewer{keeper: k, show: d.show, proxies: d.proxies.List().String()}
 	last, err := v.firstPass(ctx)
 	if err != nil || d.once {
 		return err
 	}
 	d.show.printf("%s", hints{
-		tools: tools{temporal: stack.TemporalCommand(), postgresDir: d.servers.PostgresBin}, databaseURL: d.servers.DatabaseURL, ui: d.servers.UIURL, address: d.servers.TemporalAddress,
+		tools: tools{temporal: stack.TemporalCommand(), postgresDir: d.servers.PostgresBin}, databaseURL: d.servers.DatabaseURL, console: console, ui: d.servers.UIURL, address: d.servers.TemporalAddress,
 		namespace: d.servers.TemporalNamespace, prefix: d.prefix, every: d.every,
 	}.text(last))
 	return v.follow(ctx, last)

@@ -34,7 +34,7 @@ func (t tools) psqlCommand() string {
 // hints are what a reader can try while the demo runs.
 type hints struct {
 	tools                      tools
-	databaseURL, ui            string
+	databaseURL, console, ui   string
 	address, namespace, prefix string
 	every                      time.Duration
 }
@@ -53,7 +53,8 @@ func (h hints) text(s snapshot) string {
 		temporal += " --namespace " + quote(h.namespace)
 	}
 
-	p("\n%sTemporal UI  %s\n", indent, cmp.Or(h.ui, "that of the Temporal at "+h.address))
+	p("\n%sConsole      %s\n", indent, h.console)
+	p("%sTemporal UI  %s\n", indent, cmp.Or(h.ui, "that of the Temporal at "+h.address))
 	p("\nThree things to try in another terminal:\n")
 	p("\n1. Ask the table that Delta keeps true what to upgrade first:\n\n")
 	p("  %s -c \\\n    \"select path, version, latest, date_trunc('day', age) as age, behind\n", psql)

@@ -76,13 +76,14 @@ func TestHints(t *testing.T) {
 
 	// A database of the user's own: its password is not for the screen.
 	t.Setenv("DELTA_DATABASE_URL", h.databaseURL)
-	h.namespace, h.ui = "mine", "http://127.0.0.1:8233"
+	h.namespace, h.ui, h.console = "mine", "http://127.0.0.1:8233", "http://127.0.0.1:8234/"
 	text = h.text(snapshot{rows: s.rows[:1]})
 	require.NotContains(t, text, "u:p@h")
 	require.Contains(t, text, `"$DELTA_DATABASE_URL" -c`)
 	require.Contains(t, text, "--namespace mine")
 	require.Contains(t, text, "--workflow-id delta/module/z\n")
 	require.Contains(t, text, "Temporal UI  http://127.0.0.1:8233\n")
+	require.Contains(t, text, "Console      http://127.0.0.1:8234/\n")
 
 	text = h.text(snapshot{})
 	require.Contains(t, text, "requires nothing")

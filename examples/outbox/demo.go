@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/localconsole"
 	"github.com/chariot-giving/delta/internal/stack"
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
@@ -91,6 +92,14 @@ func demo(ctx context.Context, prefix string, once bool, out io.Writer) (err err
 		defer cancel()
 		_ = c.Stop(stopping) // its error says that work was cut short: it is done again next time
 	}()
+	if !once {
+		address, closeConsole, err := localconsole.Serve(ctx, c, localconsole.DefaultPort, servers.UIURL, servers.TemporalNamespace)
+		if err != nil {
+			return err
+		}
+		defer closeConsole()
+		_, _ = fmt.Fprintln(out, "Console: "+address)
+	}
 	return show(ctx, c, pool, js, once, out)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/chariot-giving/delta/bridge"
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/localconsole"
 	"github.com/chariot-giving/delta/internal/stack"
 )
 
@@ -90,7 +91,14 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	d := demonstration{pool: pool, outside: outside, followed: followed, say: say}
 	err = d.play(ctx)
 	if err == nil && os.Getenv("DEMO_ONCE") == "" {
-		say("\nWrite the table yourself, and look at the provider:\n  psql %q\n  curl %s/customers\nCtrl-C ends.", servers.DatabaseURL, address)
+		consoleAddress, closeConsole, consoleErr := serveConsole(ctx, pool, temporal, logger, servers)
+		if consoleErr != nil {
+			stop()
+			return errors.Join(consoleErr, <-followed)
+		}
+		defer closeConsole()
+		say("\nWrite the table yourself, and look at the provider, and at the console:\n  psql %q\n  curl %s/customers\n  %s\nCtrl-C ends.", servers.DatabaseURL, address,
+			consoleAddress)
 		select {
 		case <-ctx.Done():
 		case err = <-followed:
@@ -103,6 +111,15 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 		return nil //nolint:nilerr // Ctrl-C is how it ends
 	}
 	return err
+}
+
+// serveConsole serves the console, of a client that works nothing.
+func serveConsole(ctx context.Context, pool *pgxpool.Pool, temporal client.Client, logger *slog.Logger, servers *stack.Stack) (address string, stop func(), err error) {
+	c, err := delta.NewClient(pool, &delta.Config{Temporal: temporal, TemporalNamespace: servers.TemporalNamespace, Logger: logger})
+	if err != nil {
+		return "", nil, err
+	}
+	return localconsole.Serve(ctx, c, localconsole.DefaultPort, servers.UIURL, servers.TemporalNamespace)
 }
 
 // serve serves the provider on any port.

@@ -33,7 +33,7 @@ var joining = map[string][]string{
 }
 
 // shared import nothing of this module, so everything may import them, leaves too.
-var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler", "sinks/internal/jsonobject"}
+var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler", "internal/wording", "sinks/internal/jsonobject"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.
@@ -155,6 +155,9 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"bridge", "internal/backoff"},
 		{"sinks", "cdc"},
 		{"delta/console", "delta"},
+		{"delta/console", "internal/wording"},
+		{"internal/localconsole", "delta/console"},
+		{"examples/modules", "internal/localconsole"},
 		{"sinks/changelog", "delta"},
 		{"sinks/changelog", "sinks"},
 		{"examples/modules", "bridge"},
@@ -201,7 +204,7 @@ func rank(path string) int {
 	if joining[path] != nil {
 		return len(layers) + 1
 	}
-	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "delta/deltatest"}, within(path)) {
+	if slices.ContainsFunc([]string{"cmd", "examples", "internal/bench", "internal/cdctest", "internal/localconsole", "delta/deltatest"}, within(path)) {
 		return len(layers) + 1
 	}
 	if slices.Contains(testOnly, path) {

@@ -29,8 +29,19 @@ type Browser struct {
 	session string
 }
 
-// New starts one, where this machine has it: .ci/chromium installs it on Debian.
+// New starts one, where this machine has it: .ci/chromium installs it on Debian. What it is told to do next waits until a page has loaded.
 func New(t testing.TB) *Browser {
+	t.Helper()
+	return start(t, "normal")
+}
+
+// NewImpatient starts one that waits for no page to have loaded, for pages that the server sends bit by bit. Use Shows before anything else.
+func NewImpatient(t testing.TB) *Browser {
+	t.Helper()
+	return start(t, "none")
+}
+
+func start(t testing.TB, pageLoadStrategy string) *Browser {
 	t.Helper()
 	driver, err := exec.LookPath("chromedriver")
 	if err != nil {
@@ -43,6 +54,7 @@ func New(t testing.TB) *Browser {
 		SessionID string `json:"sessionId"`
 	}
 	b.Call(http.MethodPost, "/session", map[string]any{"capabilities": map[string]any{"alwaysMatch": map[string]any{
+		"pageLoadStrategy": pageLoadStrategy,
 		"goog:chromeOptions": map[string]any{"args": []string{
 			"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
 			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,1000", "--user-data-dir=" + profile,

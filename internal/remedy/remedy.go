@@ -123,6 +123,19 @@ func RaiseMaxWorkers(namespace string) string {
 // SeePasses is for passes that fail.
 func SeePasses(kind string) string { return "see why: delta informs " + quote(kind) }
 
+// SeePassesOfShard is for passes of a shard that fail.
+func SeePassesOfShard(kind, shard string) string {
+	return "see its passes: delta informs " + quote(kind) + ShardFlag(shard)
+}
+
+// ResumeShard ends the pause of a shard.
+func ResumeShard(kind, shard string) string {
+	return "when it is time: delta resume informer " + quote(kind) + ShardFlag(shard)
+}
+
+// ReachPostgres is for a database that does not answer.
+const ReachPostgres = "see that Postgres runs there, and that --database-url or DELTA_DATABASE_URL names it; to start one for development: delta dev"
+
 // ListShardless is for resources of a kind with shards that have none.
 func ListShardless(kind string) string {
 	return "list everything, which gives those that are listed their shard: delta inform " + quote(kind) +

@@ -1,0 +1,211 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/wording"
+)
+
+// surveyed is what pages say of the survey that they show.
+type surveyed struct {
+	User string
+	At   *time.Time
+	Took string
+}
+
+func surveyedOf(f *found, user string) surveyed {
+	return surveyed{User: user, At: &f.At, Took: took(f.took)}
+}
+
+// surveyFor returns the survey for a page; nil where it has answered that there is none yet.
+func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request) *found {
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
+	defer cancel()
+	f, err := h.survey.get(ctx)
+	if err == nil {
+		return f
+	}
+	if r.Context().Err() == nil {
+		h.problem(w, http.StatusServiceUnavailable, "The installation is being looked at for the first time, which takes longer than "+h.config.ReadTimeout.String()+
+			" (ReadTimeout). It goes on: load the page again in a moment.")
+	}
+	return nil
+}
+
+// overview shows what needs attention, and how each kind stands.
+func (h *handler) overview(w http.ResponseWriter, r *http.Request, user string) {
+	f := h.surveyFor(w, r)
+	if f == nil {
+		return
+	}
+	p := &page{h: h, w: w, r: r, user: user, back: "overview"}
+	shown := overviewPage{
+		surveyed: surveyedOf(f, user), Items: p.attention(f, func(string) bool { return true }), HasNoTemporal: f.Temporal == nil, HasNoFigures: f.figuresError != nil,
+	}
+	for _, check := range f.Checks {
+		if check.State == delta.CheckOK {
+			shown.Good++
+		}
+	}
+	for i := range f.Kinds {
+		shown.Kinds = append(shown.Kinds, lineOf(&f.Kinds[i], f))
+	}
+	h.render(w, http.StatusOK, "overview.html", shown)
+}
+
+type overviewPage struct {
+	surveyed
+	Items []item
+	// Good is how many checks have found nothing.
+	Good                        int
+	Kinds                       []kindLine
+	HasNoTemporal, HasNoFigures bool
+}
+
+// kindLine is a kind in the overview.
+type kindLine struct {
+	*delta.KindStatus
+	Total  int64
+	States []stateCount
+	// Rate and P95 are of the last hour, Failed the share of attempts that did not succeed; empty where there was none.
+	Rate, Failed, P95 string
+	Chart             chart
+	// Every is how often the informer runs, NextRun when it does next, and Workers how many poll: "?" where Temporal did not say.
+	Every, LastSuccess, NextRun, Workers string
+	IsInformerPaused                     bool
+}
+
+// agoOf is how long ago something was; "never" where it was not.
+func agoOf(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return wording.When(t, now)
+}
+
+type stateCount struct {
+	State   deltatype.ResourceState
+	Count   int64
+	Address string
+}
+
+func lineOf(k *delta.KindStatus, f *found) kindLine {
+	now := f.At
+	line := kindLine{
+		KindStatus: k, Total: total(k), Every: everyOf(k), LastSuccess: agoOf(k.LastSuccess, now), NextRun: "?", Workers: "?",
+		IsInformerPaused: isInformerPaused(k, f.Temporal),
+		Chart:            arrange(f.steps[k.Kind], f.from, overviewStep, int(overviewSpan/overviewStep)).attempts(),
+	}
+	for _, state := range deltatype.ResourceStates() {
+		if n := k.Counts[state]; n > 0 {
+			line.States = append(line.States, stateCount{state, n, listAddress(k.Kind, state)})
+		}
+	}
+	if hour, ok := f.hour[k.Kind]; ok {
+		line.Rate, line.Failed, line.P95 = rateOf(&hour, time.Hour)
+	}
+	if f.Temporal != nil && f.Temporal.Kinds[k.Kind].Error == nil {
+		there := f.Temporal.Kinds[k.Kind]
+		line.Workers = wording.Number(len(there.Workers))
+		line.NextRun = "–"
+		if there.Schedule != nil && there.Schedule.NextRun != nil {
+			line.NextRun = wording.When(there.Schedule.NextRun, now)
+		}
+	}
+	if line.IsInformerPaused {
+		line.NextRun = "paused"
+	}
+	return line
+}
+
+// rateOf is how many attempts ended in a minute, which share of them failed, and how long 95 of 100 calls took at most.
+func rateOf(f *delta.Figure, span time.Duration) (rate, failed, p95 string) {
+	_, all := attemptsOf(f)
+	if all == 0 {
+		return "", "", ""
+	}
+	perMinute := float64(all) / span.Minutes()
+	rate = wording.Number(int64(perMinute+0.5)) + " a minute"
+	if perMinute < 1 {
+		rate = wording.Number(all) + " an hour"
+	}
+	bad := f.Attempts[delta.OutcomeFailed] + f.Attempts[delta.OutcomeDegraded] + f.Attempts[delta.OutcomeUnreadable]
+	return rate, percent(bad, all), took(f.P95)
+}
+
+// percent is a share; "under 1 %" for one that is not nothing.
+func percent(part, all int64) string {
+	switch share := part * 100 / all; {
+	case part == 0:
+		return "0 %"
+	case share == 0:
+		return "under 1 %"
+	default:
+		return wording.Number(share) + " %"
+	}
+}
+
+// everyOf is how often the informer of a kind runs.
+func everyOf(k *delta.KindStatus) string {
+	text := ""
+	switch {
+	case k.ListsNothing:
+		return "lists nothing"
+	case k.InformSchedule != nil:
+		text = "by calendar"
+	case k.InformInterval == 0:
+		return "–"
+	case k.InformInterval < 0:
+		text = "never by itself"
+	default:
+		text = "every " + wording.Interval(k.InformInterval)
+	}
+	if k.FullListingInterval > 0 {
+		text += ", all every " + wording.Interval(k.FullListingInterval)
+	}
+	return text
+}
+
+// listAddress is the page of the resources of a kind, in a state or in any, relative to all pages.
+func listAddress(kind string, state deltatype.ResourceState) string {
+	values := url.Values{"kind": {kind}}
+	if state != "" {
+		values.Set("state", string(state))
+	}
+	return "resources?" + values.Encode()
+}
+
+// doctor shows all checks.
+func (h *handler) doctor(w http.ResponseWriter, r *http.Request, user string) {
+	f := h.surveyFor(w, r)
+	if f == nil {
+		return
+	}
+	p := &page{h: h, w: w, r: r, user: user, back: "doctor"}
+	shown := doctorPage{surveyed: surveyedOf(f, user)}
+	for _, check := range f.Checks {
+		switch check.State {
+		case delta.CheckOK:
+			shown.Good++
+		case delta.CheckWarning:
+			shown.Warnings++
+		case delta.CheckFailure:
+			shown.Failures++
+		case delta.CheckSkipped:
+			shown.Skipped++
+		}
+		shown.Items = append(shown.Items, p.itemOf(check, f))
+	}
+	h.render(w, http.StatusOK, "doctor.html", shown)
+}
+
+type doctorPage struct {
+	surveyed
+	Good, Warnings, Failures, Skipped int
+	Items                             []item
+}

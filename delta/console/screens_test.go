@@ -1,0 +1,338 @@
+package console_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/console"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/internal/browsertest"
+)
+
+// listed is a kind whose listings go on for as long as the test wants.
+type listed struct {
+	Name string `json:"name"`
+}
+
+func (l listed) ID() string   { return l.Name }
+func (l listed) Kind() string { return "listed" }
+func (l listed) Settings() delta.ObjectSettings {
+	return delta.ObjectSettings{InformInterval: 12 * time.Hour, Parallelism: 7}
+}
+
+// lists hands on what the test lists.
+type lists struct {
+	delta.WorkerDefaults[listed]
+	delta.InformerDefaults[listed]
+	objects chan listed
+	fails   bool
+}
+
+func (c *lists) Work(context.Context, *delta.Resource[listed]) error { return nil }
+func (c *lists) Inform(ctx context.Context, _ *delta.InformOptions) (<-chan listed, error) {
+	if c.fails {
+		return nil, errors.New("upstream is down " + hostile)
+	}
+	out := make(chan listed)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case object, open := <-c.objects:
+				if !open {
+					return
+				}
+				select {
+				case out <- object:
+				case <-ctx.Done():
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// InformTimeout is none, as the test decides when it ends.
+func (c *lists) InformTimeout(*delta.InformArgs[listed]) time.Duration { return -1 }
+
+// started is a client of the kind, with settings over its own, that runs until the test ends.
+func started(t *testing.T, env *deltatest.Env, controller *lists, settings delta.ObjectSettings) *delta.Client {
+	t.Helper()
+	config := &delta.Config{
+		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix, Logger: slog.New(slog.DiscardHandler),
+		Controllers: delta.NewControllers(), Kinds: map[string]delta.ObjectSettings{"listed": settings},
+	}
+	delta.AddController(config.Controllers, controller)
+	client, err := delta.NewClient(env.Pool, config)
+	require.NoError(t, err)
+	require.NoError(t, client.Start(t.Context()))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		_ = client.Stop(ctx)
+	})
+	return client
+}
+
+// press presses the button of a command, as a form of the page has it.
+func press(b *browsertest.Browser, command console.CommandName) {
+	b.Execute(`document.querySelector('button[value=` + string(command) + `]').click()`)
+}
+
+// requireSound sees of a page that nothing hostile in it has run, that a telephone need not scroll sideways, and that each image and each field has a name.
+func requireSound(t *testing.T, b *browsertest.Browser, address, name string) {
+	t.Helper()
+	b.Open(address)
+	require.Nil(t, b.Execute("return window.ran"))
+	for _, view := range []struct {
+		width  int
+		scheme string
+	}{{1200, "light"}, {390, "dark"}} {
+		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+			"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": view.width, "height": 844, "deviceScaleFactor": 1, "mobile": view.width < 500},
+		}, nil)
+		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+			"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": view.scheme}}},
+		}, nil)
+		require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), float64(view.width), "%s has to be scrolled sideways", name)
+		if *screenshots {
+			height := b.Execute("return document.documentElement.scrollHeight").(float64)
+			b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+				"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": view.width, "height": int(height), "deviceScaleFactor": 1, "mobile": view.width < 500},
+			}, nil)
+			b.Picture(fmt.Sprintf("%s/console-%s-%d-%s.png", os.TempDir(), name, view.width, view.scheme))
+		}
+	}
+	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{"cmd": "Emulation.clearDeviceMetricsOverride", "params": map[string]any{}}, nil)
+	require.EqualValues(t, 0, b.Execute(`return document.querySelectorAll('svg:not([aria-label]), main img').length`))
+	require.EqualValues(t, 1, b.Execute(`return document.querySelectorAll('h1').length`))
+	require.EqualValues(t, 1, b.Execute(`return document.querySelectorAll('nav [aria-current=page], main').length > 0 ? 1 : 0`))
+}
+
+func hideErrors(row *deltatype.ResourceRow) { row.Errors = nil }
+
+const fillFigures = `INSERT INTO delta_figure (kind, minute, synced, finalized, failed, degraded, deleted, snoozed, unreadable, seconds, durations)
+	SELECT 'listed', date_trunc('minute', now()) - i * interval '1 minute', 40 + i % 30, 0, i % 7, i % 20 / 19, 1, 0, 0, 10,
+		(SELECT array_agg(CASE WHEN b BETWEEN 6 AND 8 THEN 20 WHEN b = 11 AND i % 40 < 10 THEN 9 ELSE 0 END ORDER BY b) FROM generate_series(1, 25) b)
+	FROM generate_series(1, 1400) i WHERE i % 300 > 20 ON CONFLICT DO NOTHING`
+
+// A person sees what needs attention, presses the button that mends it, and sees that nothing does any more.
+func TestTheOverviewNamesWhatNeedsAttentionAndMendsIt(t *testing.T) {
+	t.Parallel()
+	b := browsertest.New(t)
+	env := deltatest.New(t)
+	controller := &lists{objects: make(chan listed)}
+	close(controller.objects)
+	client := started(t, env, controller, delta.ObjectSettings{RateLimit: 1000})
+	_, err := client.Sync(t.Context(), listed{"fine"}, nil)
+	require.NoError(t, err)
+	log := &lines{}
+	config := console.Config{
+		Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Authorize: func(*http.Request, console.Command) bool { return true },
+		Logger: slog.New(slog.NewJSONHandler(log, nil)),
+	}
+	acting := serve(t, client, config)
+	config.Authorize = nil
+	reading := serve(t, client, config)
+
+	// Once the schedule is there, all is well.
+	require.Eventually(t, func() bool { return client.Doctor(t.Context()).State() == delta.CheckOK }, patience, 100*time.Millisecond)
+	until := func(address, says string) {
+		t.Helper()
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+			if b.Open(address); strings.Contains(b.Text(), says) {
+				return
+			}
+		}
+		b.Shows(says)
+	}
+	until(acting, "Nothing does.")
+
+	require.NoError(t, client.PauseKind(t.Context(), "listed"))
+	_, err = env.Pool.Exec(t.Context(), `INSERT INTO delta_namespace (name, snoozed_until) VALUES ('asleep', now() + interval '1 hour');
+		INSERT INTO delta_withheld (kind, shard, missing, total, reason, since, seen_at) VALUES ('listed', '', 6, 10, 'it is more than a quarter', now(), now());
+		INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors) SELECT 'listed', 'bad' || i, 'default', 'degraded', 10, '', '{}',
+			ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', 'user ' || i || ' is unknown')] FROM generate_series(1, 3) i`)
+	require.NoError(t, err)
+	_, err = env.Pool.Exec(t.Context(), fillFigures)
+	require.NoError(t, err)
+	until(acting, "3 of 4 resources are degraded")
+	for _, says := range []string{
+		"paused: its resources are not worked on", "snoozed for", "the listings leave out 6 of 10 resources", "See the degraded resources of listed", "every 12h",
+	} {
+		require.Contains(t, b.Text(), says)
+	}
+	requireSound(t, b, acting, "overview")
+	for _, step := range []struct {
+		command console.CommandName
+		gone    string
+	}{
+		{console.CommandResumeKind, "paused: its resources are not worked on"},
+		{console.CommandResumeNamespace, "asleep"},
+		{console.CommandDismiss, "the listings leave out 6 of 10 resources"},
+	} {
+		b.Open(acting)
+		require.Contains(t, b.Text(), step.gone)
+		press(b, step.command)
+		require.Eventually(t, func() bool {
+			return log.has(t, map[string]string{"msg": "delta: console: command done", "command": string(step.command), "user": "ann"})
+		}, patience, 50*time.Millisecond, step.command)
+		// The page that the browser is sent to shows what is so after the command.
+		require.Eventually(t, func() bool { return !strings.Contains(b.Text(), step.gone) }, patience, 100*time.Millisecond, step.command)
+		require.Equal(t, acting, b.Execute("return location.href"))
+	}
+	kinds, err := client.Kinds(t.Context())
+	require.NoError(t, err)
+	require.False(t, kinds[0].Paused)
+	require.Equal(t, delta.WithheldDismissed, kinds[0].Withheld.Decision)
+
+	requireSound(t, b, acting+"doctor", "doctor")
+	for _, says := range []string{"database", "schema", "server settings", "search attributes", "workers listed", "informer listed"} {
+		require.Contains(t, b.Text(), says)
+	}
+
+	// Who only reads has no button on any screen, and is refused.
+	require.NoError(t, client.PauseKind(t.Context(), "listed"))
+	for _, screen := range []string{"", "doctor", "kind?kind=listed"} {
+		until(reading+screen, "paused: its resources are not worked on")
+		require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('button, form').length"), screen)
+	}
+	form := url.Values{"token": {"t"}, "kind": {"listed"}, "command": {"resume-kind"}}
+	good := map[string]string{"Origin": strings.TrimSuffix(acting, "/ops/delta/"), "Cookie": "delta_console=t", "Sec-Fetch-Site": "same-origin"}
+	for name, c := range map[string]struct {
+		address, field, value string
+		status                int
+	}{
+		"read-only":       {reading, "", "", 403},
+		"another token":   {acting, "token", "u", 403},
+		"no such command": {acting, "command", "drop-kind", 400},
+		"no number":       {acting, "missing", "all", 400},
+		"not withheld":    {acting, "command", "approve", 400},
+	} {
+		sent := url.Values{}
+		for field, values := range form {
+			sent[field] = values
+		}
+		if c.field != "" {
+			sent.Set(c.field, c.value)
+		}
+		headers := map[string]string{}
+		for header, value := range good {
+			headers[header] = value
+		}
+		headers["Origin"] = strings.TrimSuffix(c.address, "/ops/delta/")
+		status, _ := send(t, http.MethodPost, c.address+"kind-command", sent.Encode(), headers)
+		require.Equal(t, c.status, status, name)
+	}
+	kinds, err = client.Kinds(t.Context())
+	require.NoError(t, err)
+	require.True(t, kinds[0].Paused)
+}
+
+// A person sees how a kind stands, and runs its informer with a bar that goes on by itself.
+func TestAKindIsShownAndItsInformerRuns(t *testing.T) {
+	t.Parallel()
+	b := browsertest.New(t)
+	env := deltatest.New(t)
+	controller := &lists{objects: make(chan listed)}
+	// It runs when it is asked to, and not by itself: two passes would share what is listed.
+	client := started(t, env, controller, delta.ObjectSettings{RateLimit: 1000, InformInterval: -1})
+	_, err := env.Pool.Exec(t.Context(), fillFigures)
+	require.NoError(t, err)
+	_, err = env.Pool.Exec(t.Context(), `INSERT INTO delta_resource (kind, object_id, namespace, state, max_attempts, hash, object, errors)
+		SELECT 'listed', 'bad' || i, 'default', 'degraded', 10, '', '{}', ARRAY[jsonb_build_object('at', now(), 'attempt', 1, 'error', 'user ' || i || ' is unknown: ' || $1::text)]
+		FROM generate_series(1, 3) i`, hostile)
+	require.NoError(t, err)
+	log := &lines{}
+	config := console.Config{
+		Authenticate: func(*http.Request) (string, bool) { return "ann", true }, Authorize: func(*http.Request, console.Command) bool { return true },
+		Logger: slog.New(slog.NewJSONHandler(log, nil)),
+	}
+	acting := serve(t, client, config)
+	kind := acting + "kind?kind=listed"
+	requireSound(t, b, kind+"&hours=24", "kind")
+	b.Execute(`document.querySelectorAll('details').forEach(d => d.open = true)`)
+	for _, says := range []string{
+		"user # is unknown", "Of 3 resources that are degraded", "bad1", "attempts in 20m", "95 of 100 calls", "The figures as a table", "never by itself", "RateLimit", "Config.Kinds",
+		"Parallelism", "the kind's Settings", "the default",
+	} {
+		require.Contains(t, b.Text(), says)
+	}
+	require.Greater(t, b.Execute(`return document.querySelectorAll('svg rect').length`), 100.0)
+	require.Contains(t, b.Execute(`return document.querySelector('svg').getAttribute('aria-label')`), "degraded. At most")
+	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('script').length"))
+
+	// What the page says goes on while it is open: nothing asks for it, and there is no script that could.
+	form := url.Values{"token": {"t"}, "kind": {"listed"}, "command": {string(console.CommandInform)}}
+	good := map[string]string{"Origin": strings.TrimSuffix(acting, "/ops/delta/"), "Cookie": "delta_console=t", "Sec-Fetch-Site": "same-origin"}
+	status, headers := send(t, http.MethodPost, acting+"kind-command", form.Encode(), good)
+	require.Equal(t, http.StatusSeeOther, status)
+	live := browsertest.NewImpatient(t)
+	live.Open(acting + headers.Get("Location"))
+	live.Shows("Run of the informer of listed")
+	live.Shows("Listing: 0 objects so far.")
+	b.Open(kind)
+	b.Shows("A run that was asked for here goes on")
+	for i := range 5 {
+		controller.objects <- listed{fmt.Sprint("new", i)}
+	}
+	// How many are known to be listed while it goes on is not fixed; what was said before is not to be seen any more.
+	require.Eventually(t, func() bool {
+		text := live.Text()
+		return strings.Contains(text, "Listing: ") && !strings.Contains(text, "Listing: 0 objects so far.")
+	}, patience, 100*time.Millisecond)
+	close(controller.objects)
+	live.Shows("Done: 5 listed")
+	live.Shows("To listed")
+	require.EqualValues(t, 1, live.Execute("return document.querySelectorAll('.step:last-child progress[value=\"1\"]').length"))
+	require.EqualValues(t, 0, live.Execute("return document.querySelectorAll('script').length"))
+	require.Eventually(t, func() bool {
+		return log.has(t, map[string]string{"msg": "delta: console: run of an informer ended", "command": "inform", "user": "ann", "kind": "listed"})
+	}, patience, 50*time.Millisecond)
+	if *screenshots {
+		live.Picture(os.TempDir() + "/console-run.png")
+	}
+	b.Open(kind)
+	b.Shows("request")
+
+	b.Open(kind)
+	press(b, console.CommandPauseInformer)
+	require.Eventually(t, func() bool {
+		return strings.Contains(b.Text(), "Resume the informer of listed")
+	}, patience, 100*time.Millisecond)
+	require.Equal(t, kind, b.Execute("return location.href"))
+	kinds, err := client.Kinds(t.Context())
+	require.NoError(t, err)
+	require.True(t, kinds[0].InformerPaused)
+	press(b, console.CommandResumeInformer)
+	require.Eventually(t, func() bool {
+		return strings.Contains(b.Text(), "Pause the informer of listed")
+	}, patience, 100*time.Millisecond)
+
+	// An error is as it may be shown.
+	config.Redact = hideErrors
+	redacting := serve(t, client, config)
+	b.Open(redacting + "kind?kind=listed")
+	b.Shows("It is hidden.")
+	require.NotContains(t, b.Text(), "is unknown")
+
+	for path, status := range map[string]int{"kind?kind=nobody": 404, "run?id=nobody": 404, "nowhere": 404, "kind-command": 405} {
+		got, _ := send(t, http.MethodGet, acting+path, "", nil)
+		require.Equal(t, status, got, path)
+	}
+}

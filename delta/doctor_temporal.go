@@ -1,0 +1,257 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	namespacepb "go.temporal.io/api/namespace/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"github.com/chariot-giving/delta/internal/remedy"
+	"github.com/chariot-giving/delta/internal/wording"
+)
+
+const checkServerSettings = "server settings"
+
+// checkTemporal makes the checks that ask Temporal. It returns what Temporal knows of kinds; nil where that could not be read.
+func (d *doctor) checkTemporal(ctx context.Context, hasDatabase, hasSchema bool, kinds []KindStatus) *TemporalStatus {
+	f := &d.found
+	server, err := d.askTemporal(ctx)
+	if err != nil {
+		f.add("temporal", CheckFailure, detailOf(err), remedy.ReachTemporal)
+		f.add(checkServerSettings, CheckSkipped, "needs Temporal", "")
+	} else {
+		f.add("temporal", CheckOK, fmt.Sprintf("server %s at %s, namespace %s", server.version, server.address, server.namespace), "")
+		f.serverSettings(server)
+	}
+	switch {
+	case !hasDatabase:
+		f.skip("the database")
+		return nil
+	case err != nil:
+		f.skip("Temporal")
+		return nil
+	case !hasSchema:
+		f.skip("the schema")
+		return nil
+	}
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.Kind
+	}
+	status, err := d.client.TemporalStatus(ctx, names...)
+	if !f.prefix(status, err) {
+		return nil
+	}
+	f.attributes(status)
+	if len(kinds) == 0 {
+		f.add("kinds", CheckWarning, "there are none yet", "start a client with controllers")
+	}
+	for _, k := range kinds {
+		if k.Paused {
+			f.addKind("kind", k.Kind, CheckWarning, "paused: its resources are not worked on", remedy.ResumeKind(k.Kind))
+		}
+		there := status.Kinds[k.Kind]
+		if there.Error != nil {
+			f.addKind("kind", k.Kind, CheckWarning, "Temporal could not be asked about it: "+detailOf(there.Error), remedy.ReachTemporal)
+			continue
+		}
+		f.informer(k, there, d.now)
+		f.fullListing(k, there, d.now)
+		f.workers(k, there)
+	}
+	return status
+}
+
+// temporalServer describes a server of Temporal, in its own words.
+type temporalServer struct {
+	version, address, namespace string
+	// capabilities are those of the namespace; nil if the user may not describe it, and may use it all the same.
+	capabilities *namespacepb.NamespaceInfo_Capabilities
+}
+
+// askTemporal asks the server about itself and the namespace. Unlike the calls that reach Temporal otherwise it needs no database.
+func (d *doctor) askTemporal(ctx context.Context) (server temporalServer, err error) {
+	c, there := d.client, d.client.config.Temporal
+	server.namespace = c.config.TemporalNamespace
+	setDefault(&server.namespace, client.DefaultNamespace)
+	name := "Temporal"
+	if there == nil {
+		options, err := c.optionsOfConnection()
+		if err != nil {
+			return server, err
+		}
+		server.address, server.namespace = options.HostPort, options.Namespace
+		name += " at " + options.HostPort
+		if there, err = client.NewLazyClient(options); err != nil {
+			return server, fmt.Errorf("the configuration for Temporal: %w", err)
+		}
+		defer there.Close()
+	}
+	var answered peer.Peer
+	info, err := askPatiently(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.GetSystemInfoResponse, error) {
+		return there.WorkflowService().GetSystemInfo(ctx, &workflowservice.GetSystemInfoRequest{}, grpc.Peer(&answered))
+	})
+	if err != nil {
+		return server, errors.New(unreachable(name, err))
+	}
+	server.version = info.GetServerVersion()
+	if server.address == "" && answered.Addr != nil { // the caller's connection does not say what it was made for
+		server.address = answered.Addr.String()
+	}
+	described, err := askPatiently(ctx, c.timing.temporalTimeout, func(ctx context.Context) (*workflowservice.DescribeNamespaceResponse, error) {
+		return there.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: server.namespace})
+	})
+	if missing := new(serviceerror.NamespaceNotFound); errors.As(err, &missing) {
+		return server, fmt.Errorf("there is no namespace %q in Temporal at %s: give --temporal-namespace or set TEMPORAL_NAMESPACE", server.namespace, server.address)
+	}
+	server.capabilities = described.GetNamespaceInfo().GetCapabilities()
+	return server, nil
+}
+
+// askPatiently is patientlyRead for calls that the SDK sets no timeout.
+func askPatiently[T any](ctx context.Context, timeout time.Duration, ask func(context.Context) (T, error)) (T, error) {
+	return patientlyRead(ctx, func() (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return ask(ctx)
+	})
+}
+
+// serverSettings looks at the dynamic configuration that docs/operations.md recommends.
+func (f *findings) serverSettings(server temporalServer) {
+	if server.capabilities == nil {
+		f.add(checkServerSettings, CheckSkipped, "needs the right to describe the namespace", "")
+		return
+	}
+	var off, remedies []string
+	if !server.capabilities.GetWorkerPollCompleteOnShutdown() {
+		off = append(off, "polls of a worker that stops are not ended, so after a restart the first sync of a kind may wait for ten seconds")
+		remedies = append(remedies, "frontend.enableCancelWorkerPollsOnShutdown (server 1.32 or later)")
+	}
+	if !server.capabilities.GetEagerWorkflowStart() {
+		off = append(off, "workflows do not start eagerly, so new resources take longer, and more of Temporal")
+		remedies = append(remedies, "system.enableEagerWorkflowStart")
+	}
+	if len(off) == 0 {
+		f.add(checkServerSettings, CheckOK, "polls end when a worker stops, and workflows start eagerly", "")
+		return
+	}
+	f.add(checkServerSettings, CheckWarning, strings.Join(off, "; "),
+		"set to true in the server's dynamic configuration: "+strings.Join(remedies, " and "))
+}
+
+// skip has the checks that need the database and Temporal left out.
+func (f *findings) skip(why string) {
+	for _, check := range []string{"prefix", "search attributes", "informers", "workers"} {
+		f.add(check, CheckSkipped, "needs "+why, "")
+	}
+}
+
+// prefix reports whether the prefix in Temporal may be this installation's.
+func (f *findings) prefix(status *TemporalStatus, err error) bool {
+	const check = "prefix"
+	var input *InputError
+	switch {
+	case errors.Is(err, ErrOtherInstallation):
+		f.add(check, CheckFailure, detailOf(err), remedy.MatchInstallation)
+		return false
+	case errors.As(err, &input):
+		f.add(check, CheckFailure, detailOf(err), "leave the prefix out: Config.WorkflowIDPrefix, or --prefix. A console that was started before the first client has to be started again")
+		return false
+	case err != nil:
+		f.add(check, CheckFailure, detailOf(err), remedy.ReachTemporal)
+		return false
+	case !status.PrefixHeld:
+		f.add(check, CheckWarning, fmt.Sprintf("%s is not marked as this installation's in Temporal", status.Prefix),
+			"start a client: it marks the prefix, and dispatches everything anew if Temporal was wiped or moved")
+	default:
+		f.add(check, CheckOK, status.Prefix+" is this installation's", "")
+	}
+	return true
+}
+
+func (f *findings) attributes(status *TemporalStatus) {
+	const check = "search attributes"
+	switch {
+	case status.AttributesError != nil:
+		f.add(check, CheckWarning, "they cannot be read: "+status.AttributesError.Error(),
+			"only the filters of Temporal's UI need them: DeltaKind, DeltaNamespace and DeltaState, of type Keyword")
+	case len(status.MissingAttributes) > 0:
+		command := "create them: temporal operator search-attribute create --namespace " + status.Namespace
+		for _, name := range status.MissingAttributes {
+			command += " --name " + name + " --type Keyword"
+		}
+		f.add(check, CheckWarning, "missing: "+strings.Join(status.MissingAttributes, ", ")+"; Temporal's UI cannot filter by them", command)
+	default:
+		f.add(check, CheckOK, "DeltaKind, DeltaNamespace and DeltaState are there", "")
+	}
+}
+
+const checkInformer = "informer"
+
+// informer looks at a kind's schedule, and at how far its informer lags.
+func (f *findings) informer(k KindStatus, t KindInTemporal, now time.Time) {
+	add := func(state CheckState, detail, remedy string) { f.addKind(checkInformer, k.Kind, state, detail, remedy) }
+	every := "every " + wording.Interval(k.InformInterval)
+	if k.InformSchedule != nil {
+		every = "by calendar"
+	}
+	switch {
+	case k.InformInterval == 0 && k.InformSchedule == nil:
+		add(CheckWarning, "no client that runs informers has started with this kind", "start a client that has its controller, without Config.DisableInformers")
+	case k.ListsNothing:
+		add(CheckOK, "its controller has none", "")
+	case k.InformInterval < 0:
+		add(CheckOK, "never runs by itself, as it is set", "")
+	default:
+		f.schedule(checkInformer, k, every, t.Schedule, now)
+	}
+}
+
+// fullListing looks at the schedule of a kind's full listings, which is one of its own.
+func (f *findings) fullListing(k KindStatus, t KindInTemporal, now time.Time) {
+	if k.FullListingInterval > 0 && !k.ListsNothing {
+		f.schedule("full listing", k, "every "+wording.Interval(k.FullListingInterval), t.FullSchedule, now)
+	}
+}
+
+// schedule looks at a schedule in Temporal that must be there.
+func (f *findings) schedule(check string, k KindStatus, every string, there *InformSchedule, now time.Time) {
+	add := func(state CheckState, detail, todo string) { f.addKind(check, k.Kind, state, detail, todo) }
+	switch {
+	case there == nil:
+		add(CheckWarning, "its schedule is missing in Temporal", "start a client that has its controller: it makes the schedule within a minute")
+	case k.InformerPaused:
+		add(CheckWarning, every+", paused", remedy.ResumeInformer(k.Kind))
+	case there.Paused:
+		add(CheckWarning, every+", paused in Temporal by an operator", remedy.ResumeInformer(k.Kind))
+	case there.LastRunFailed:
+		add(CheckWarning, fmt.Sprintf("%s, but the run of %s failed", every, wording.When(there.LastRun, now)), remedy.SeePasses(k.Kind))
+	case check == checkInformer && k.Lag > 0:
+		add(CheckWarning, fmt.Sprintf("%s, but no pass has succeeded for %s", every, wording.Duration(k.Lag)), remedy.SeePasses(k.Kind))
+	default:
+		add(CheckOK, fmt.Sprintf("%s, next %s", every, wording.When(there.NextRun, now)), "")
+	}
+}
+
+func (f *findings) workers(k KindStatus, t KindInTemporal) {
+	add := func(state CheckState, detail, remedy string) { f.addKind("workers", k.Kind, state, detail, remedy) }
+	switch {
+	case len(t.Workers) == 0 && k.Late > 0:
+		add(CheckFailure, "nobody polls "+t.TaskQueue+", and resources are late", remedy.StartWorker)
+	case len(t.Workers) == 0:
+		add(CheckWarning, "nobody polls "+t.TaskQueue, remedy.StartWorker)
+	case len(t.InformWorkers) == 0:
+		add(CheckWarning, "nobody polls "+t.InformTaskQueue, remedy.StartWorker)
+	default:
+		add(CheckOK, fmt.Sprintf("%d on %s", len(t.Workers), t.TaskQueue), "")
+	}
+}

@@ -1,0 +1,101 @@
+package delta
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/internal/wording"
+)
+
+// SettingOrigin says where a setting of a kind comes from.
+type SettingOrigin string
+
+// Where settings come from, the strongest first.
+const (
+	// SettingOfConfig is one that [Config].Kinds sets.
+	SettingOfConfig SettingOrigin = "config"
+	// SettingOfKind is one that the kind's own Settings returns.
+	SettingOfKind SettingOrigin = "kind"
+	// SettingOfClient is one that the kind leaves to the client, as InformInterval is left to [Config].ResourceInformInterval.
+	SettingOfClient SettingOrigin = "client"
+	// SettingOfDefault is one that nobody has set.
+	SettingOfDefault SettingOrigin = "default"
+)
+
+// Setting is one of the settings of a kind that are in force in a client.
+type Setting struct {
+	// Name is the field of [ObjectSettings], such as "RetryPolicy.MaximumInterval".
+	Name string
+	// Value is its value in words: durations as "1h30m", structs as JSON, and "-" for none.
+	Value string
+	// Origin says where it comes from.
+	Origin SettingOrigin
+}
+
+// KindSettings returns the settings of a kind that are in force in this client, in the order of [ObjectSettings]. Clients that have other settings are
+// not known. It returns [ErrNotFound] where this client has no controller of the kind.
+func (c *Client) KindSettings(kind string) ([]Setting, error) {
+	found, ok := c.config.Controllers.find(kind)
+	if !ok {
+		return nil, fmt.Errorf("delta: settings of kind %s: this client has no controller of it: %w", kind, ErrNotFound)
+	}
+	// These have their defaults where they are used.
+	inForce := found.settings
+	inForce.RetryPolicy = inForce.RetryPolicy.WithDefaults()
+	setDefault(&inForce.HeartbeatTimeout, activities.HeartbeatTimeout)
+	var all []Setting
+	addSettings(&all, "", reflect.ValueOf(inForce), reflect.ValueOf(found.own), reflect.ValueOf(c.config.Kinds[kind]))
+	for i := range all {
+		if all[i].Name == "InformInterval" && found.settings.InformInterval == 0 && found.settings.InformSchedule == nil {
+			all[i].Value, all[i].Origin = settingText(reflect.ValueOf(c.config.ResourceInformInterval)), SettingOfClient
+		}
+	}
+	return all, nil
+}
+
+// addSettings adds the fields of settings, and says of each which of the two other sets has it.
+func addSettings(all *[]Setting, within string, inForce, own, configured reflect.Value) {
+	for i := range inForce.NumField() {
+		name := within + inForce.Type().Field(i).Name
+		if inForce.Field(i).Kind() == reflect.Struct {
+			addSettings(all, name+".", inForce.Field(i), own.Field(i), configured.Field(i))
+			continue
+		}
+		origin := SettingOfDefault
+		switch {
+		case !configured.Field(i).IsZero():
+			origin = SettingOfConfig
+		case !own.Field(i).IsZero():
+			origin = SettingOfKind
+		}
+		*all = append(*all, Setting{name, settingText(inForce.Field(i)), origin})
+	}
+}
+
+// settingText is a value as a person reads it.
+func settingText(value reflect.Value) string {
+	switch v := value.Interface().(type) {
+	case time.Duration:
+		switch {
+		case v < 0:
+			return "never"
+		case v == 0:
+			return "-"
+		}
+		return wording.Interval(v)
+	case *ScheduleSpec:
+		if v == nil {
+			return "-"
+		}
+		text, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Sprint(v)
+		}
+		return string(text)
+	default:
+		return fmt.Sprint(v)
+	}
+}
