@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -75,6 +76,8 @@ type Client struct {
 	bell   *bell
 
 	counters *clientCounters // shared with the clients of InTx
+
+	claimLasts, takesAfter time.Duration // the constant claimLasts, but in tests
 }
 
 // NewClient makes a client of the Message DB that a pool connects to. It asks the server nothing; call [Client.Version] to
@@ -102,6 +105,8 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		bell:   newBell(pool, channel, full.Logger),
 
 		counters: &clientCounters{},
+
+		claimLasts: claimLasts, takesAfter: claimLasts,
 	}, nil
 }
 
