@@ -110,6 +110,9 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	}, nil
 }
 
+// Pool is what the client was made with, also for those that InTx has made of it: to begin the transactions of InTx with.
+func (c *Client) Pool() *pgxpool.Pool { return c.pool }
+
 // InTx returns a client whose calls are part of a transaction: what it writes is there when tx commits, and its reads see
 // it before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.
 // The transaction's search path is the same after each call as before.
