@@ -196,8 +196,8 @@ func TestASaveWhoseAnswerIsLostIsNoOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	cursor := openCursor(t, otherProcess(t, s, time.Hour, time.Hour))
-	all := fill(t, s, "a", 1, 200)
-	next(t, cursor, 200)
+	all := fill(t, s, "a", 1, 60)
+	next(t, cursor, 60)
 	lost := 0
 	for _, m := range all {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
@@ -207,11 +207,11 @@ func TestASaveWhoseAnswerIsLostIsNoOtherProcess(t *testing.T) {
 		}
 		cancel()
 	}
-	require.NoError(t, cursor.Save(t.Context(), all[199]))
+	require.NoError(t, cursor.Save(t.Context(), all[59]))
 	positions := positionsOf(t, s, cursor)
-	require.JSONEq(t, string(positions[len(positions)-1].Data), jsonOf(t, map[string]any{"position": all[199].GlobalPosition}))
+	require.JSONEq(t, string(positions[len(positions)-1].Data), jsonOf(t, map[string]any{"position": all[59].GlobalPosition}))
 	require.True(t, slices.IsSortedFunc(positions, func(a, b *messagedb.Message) int { return int(a.Position - b.Position) }))
-	t.Logf("%d of 200 answers were lost", lost)
+	t.Logf("%d of 60 answers were lost", lost)
 }
 
 func TestACursorOfAStoreThatHasGoneBack(t *testing.T) {
