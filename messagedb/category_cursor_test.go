@@ -127,8 +127,9 @@ func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
 	require.Equal(t, all, next(t, first, 8))
 	require.NoError(t, first.Save(t.Context(), all[7]))
 	opened := make(chan *messagedb.CategoryCursor)
+	other := otherProcess(t, s, time.Hour, 100*time.Millisecond)
 	go func() {
-		cursor, err := otherProcess(t, s, time.Hour, 100*time.Millisecond).OpenCategory(t.Context(), cursorConfig)
+		cursor, err := other.OpenCategory(t.Context(), cursorConfig)
 		if err != nil {
 			t.Error(err)
 		}

@@ -1,7 +1,6 @@
 package category_test
 
 import (
-	"errors"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,7 +91,7 @@ func TestTheServersErrorsAreOfTheMessageOrNot(t *testing.T) {
 	errs = sink.Deliver(t.Context(), []sinks.Message{{ID: "3", Key: "3", Type: "T", Body: []byte("{}")}, small})
 	require.Error(t, errs[0])
 	require.False(t, sinks.IsPermanent(errs[0]), errs[0])
-	require.True(t, errors.Is(errs[1], sinks.ErrNotTried))
+	require.ErrorIs(t, errs[1], sinks.ErrNotTried)
 	d.Exec("ALTER TABLE message_store.away RENAME TO messages")
 	errs = sink.Deliver(t.Context(), []sinks.Message{{ID: "3", Key: "3", Type: "T", Body: []byte("{}")}, small})
 	require.Equal(t, []error{nil, nil}, errs)
