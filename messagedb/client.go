@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -75,6 +76,8 @@ type Client struct {
 	bell   *bell
 
 	counters *clientCounters // shared with the clients of InTx
+
+	claimLasts, takesAfter time.Duration // the constant claimLasts, but in tests
 }
 
 // NewClient makes a client of the Message DB that a pool connects to. It asks the server nothing; call [Client.Version] to
@@ -102,8 +105,13 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 		bell:   newBell(pool, channel, full.Logger),
 
 		counters: &clientCounters{},
+
+		claimLasts: claimLasts, takesAfter: claimLasts,
 	}, nil
 }
+
+// Pool is what the client was made with, also for those that InTx has made of it: to begin the transactions of InTx with.
+func (c *Client) Pool() *pgxpool.Pool { return c.pool }
 
 // InTx returns a client whose calls are part of a transaction: what it writes is there when tx commits, and its reads see
 // it before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.

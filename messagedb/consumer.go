@@ -359,20 +359,9 @@ func (c *Consumer) retried(err error) {
 
 // persist repeats what needs the database until it succeeds, fails for good, or the consumer is stopped.
 func (c *Consumer) persist(r *run, do func(ctx context.Context) error) error {
-	retry := backoff.New(shortestRetry, longestRetry)
-	for {
-		err := do(r.reading)
-		switch {
-		case err == nil:
-			return nil
-		case r.reading.Err() != nil:
-			return errStopped
-		case !IsTransient(err):
-			return err
-		}
-		c.retried(err)
-		if backoff.Pause(r.reading, retry.Delay()) != nil {
-			return errStopped
-		}
+	err := patiently(r.reading, c.retried, do)
+	if err != nil && r.reading.Err() != nil {
+		return errStopped
 	}
+	return err
 }

@@ -96,7 +96,7 @@ func (e *Entity[T]) writeSnapshot(ctx context.Context, to StreamName, read folde
 	}
 	_, err = e.store.WriteMessage(ctx, to, ProposedMessage{
 		// Two processes that read the same version write one snapshot.
-		ID:       derivedID(to.String(), recordedType, read.last, fmt.Sprint(e.config.SnapshotVersion)),
+		ID:       DerivedID(to.String(), recordedType, read.last, fmt.Sprint(e.config.SnapshotVersion)),
 		Type:     recordedType,
 		Data:     snapshot{EntityData: text, EntityVersion: read.version, Time: time.Now().UTC()},
 		Metadata: snapshotMetadata{Version: e.config.SnapshotVersion, Message: read.last},

@@ -347,7 +347,8 @@ func isOurs(err error) bool {
 	var rewound *RewoundError
 	var hidden *RowSecurityError
 	return errors.As(err, &bad) || errors.As(err, &decode) || errors.As(err, &handler) || errors.As(err, &position) ||
-		errors.As(err, &projection) || errors.As(err, &rewound) || errors.As(err, &hidden) || errors.Is(err, ErrNoMessage)
+		errors.As(err, &projection) || errors.As(err, &rewound) || errors.As(err, &hidden) || errors.Is(err, ErrNoMessage) ||
+		errors.Is(err, ErrConsumerSuperseded) || errors.Is(err, errCursorClosed)
 }
 
 // HandlerError is a handler that failed, with the message that it failed for.

@@ -1,5 +1,7 @@
 package messagedb
 
+import "time"
+
 // Stopping reports whether Run is about to end, because Stop was called, or has ended.
 func (c *Consumer) Stopping() bool {
 	c.mu.Lock()
@@ -27,3 +29,8 @@ func (e *Entity[T]) Cached() int { return e.cache.len() }
 
 // Kill ends Run as the death of its process would.
 func (p *Projector) Kill() { p.consumer.Kill() }
+
+// SetClaim changes how long cursors of this client have a claim that they do not renew, and how long one must be silent before they take it over.
+func (c *Client) SetClaim(lasts, takesAfter time.Duration) {
+	c.claimLasts, c.takesAfter = lasts, takesAfter
+}

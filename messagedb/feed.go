@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"time"
-
-	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 // Handler is called with each message, one after another. Its context ends when the subscription or consumer is stopped.
@@ -39,25 +37,14 @@ type feed struct {
 // run handles messages from a position on until the context ends, which is no error, or something fails for good. at is the last
 // message that was handled.
 func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Message) error) error {
-	retry := backoff.New(shortestRetry, longestRetry)
 	for ctx.Err() == nil {
-		messages, err := f.next(ctx, from, at)
+		messages, err := f.fetch(ctx, from, at)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && IsTransient(err):
-			delay := retry.Delay()
-			f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err, "in", delay)
-			f.onError(err)
-			f.checked = time.Time{} // the server may be another one, or restored
-			if backoff.Pause(ctx, delay) != nil {
-				return nil
-			}
-			continue
 		case err != nil:
 			return err
 		}
-		retry.Reset()
 		for _, m := range messages {
 			if ctx.Err() != nil {
 				return nil
@@ -72,6 +59,20 @@ func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Messa
 		f.wait(ctx, f.polling(len(messages), f.batch))
 	}
 	return nil
+}
+
+// fetch is next, repeated while its errors are transient.
+func (f *feed) fetch(ctx context.Context, from int64, at place) (messages []*Message, err error) {
+	retried := func(err error) {
+		f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err)
+		f.onError(err)
+		f.checked = time.Time{} // the server may be another one, or restored
+	}
+	err = patiently(ctx, retried, func(ctx context.Context) (err error) {
+		messages, err = f.next(ctx, from, at)
+		return err
+	})
+	return messages, err
 }
 
 // next reads a batch, and sees that the store still has what was handled before it is handed on: after the read, because what is there

@@ -174,14 +174,14 @@ func (c *Client) consumerPosition(ctx context.Context, stream StreamName) (p Con
 	if err != nil {
 		return p, err
 	}
-	saved, err := savedPlace(last)
+	saved, err := savedIn(last)
 	if err != nil {
 		return p, err
 	}
 	p = ConsumerPosition{Stream: stream, Category: consumedCategory(stream.Category()), Position: saved.position, SavedAt: last.Time}
 	p.Identifier, p.Group = identifierOf(stream)
 	// Compared after it was read: the store goes on meanwhile.
-	if err := c.checkCategory(ctx, p.Category, saved); err != nil && !errors.As(err, &p.Rewound) {
+	if err := c.checkCategory(ctx, p.Category, saved.place); err != nil && !errors.As(err, &p.Rewound) {
 		return p, err
 	}
 	p.Lag, err = c.countLag(ctx, p.Category, p.Position, "", p.Group)

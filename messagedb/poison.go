@@ -68,7 +68,7 @@ func (c *Consumer) SkippedStream() StreamName {
 func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
 	m := failed.Message
 	record := ProposedMessage{
-		ID:   derivedID(c.config.PositionStream.String(), SkippedType, m.ID),
+		ID:   DerivedID(c.config.PositionStream.String(), SkippedType, m.ID),
 		Type: SkippedType,
 		Data: Skipped{
 			ID: m.ID, Stream: m.Stream, Type: m.Type, Position: m.Position, GlobalPosition: m.GlobalPosition,
@@ -84,8 +84,9 @@ func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
 	})
 }
 
-// derivedID makes the same uuid, of version 8, for the same names.
-func derivedID(names ...string) string {
+// DerivedID makes the same uuid, of version 8, of the same names, and another one of any others: give it to a message that may be written again, as [Idempotent]
+// recognises it by its id. No name may contain a NUL byte, which separates them.
+func DerivedID(names ...string) string {
 	sum := sha256.Sum256([]byte("messagedb\x00" + strings.Join(names, "\x00")))
 	sum[6] = sum[6]&0x0f | 0x80
 	sum[8] = sum[8]&0x3f | 0x80

@@ -18,11 +18,19 @@ type recorded struct {
 	Position int64 `json:"position"`
 }
 
-// recorder is the metadata of a position: which call of Run saved it, and the id of the message that stands there, by which a store
-// that was emptied and filled again is known.
+// recorder is the metadata of a position: which call of Run or which cursor saved it, the id of the message that stands there, by which a store
+// that was emptied and filled again is known, and whether the position stream is that cursor's: see [CategoryCursor].
 type recorder struct {
 	Run     string `json:"run"`
 	Message string `json:"message,omitempty"`
+	Claimed bool   `json:"claimed,omitempty"`
+}
+
+// savedPosition is what a position stream says: a position, 0 if there is none, the version of the stream, and whether a cursor has it.
+type savedPosition struct {
+	place
+	version int64
+	claimed bool
 }
 
 // ConsumerStats count what a consumer has done since it was made.
@@ -110,41 +118,51 @@ func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
 	if c.keeper != nil {
 		return c.keeper.loadPosition(ctx)
 	}
-	saved, _, err := c.load(ctx, c.config.PositionStream)
+	saved, err := c.load(ctx, c.config.PositionStream)
 	return saved.position, err
 }
 
-// load reads a position, 0 if there is none, and the version of its stream.
-func (c *Consumer) load(ctx context.Context, stream StreamName) (saved place, version int64, err error) {
+// load reads what a position stream says.
+func (c *Consumer) load(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
+	saved.version = NoStreamVersion
 	last, err := c.client.LastMessage(ctx, stream, "")
+	if err == nil {
+		saved.version = last.Position
+		if last.Type != recordedType {
+			last, err = c.client.LastMessage(ctx, stream, recordedType)
+		}
+	}
 	if errors.Is(err, ErrNoMessage) {
-		return saved, NoStreamVersion, nil
+		return saved, nil
 	}
 	if err != nil {
-		return saved, 0, err
+		return saved, err
 	}
-	version = last.Position
-	if last.Type != recordedType {
-		last, err = c.client.LastMessage(ctx, stream, recordedType)
-		if errors.Is(err, ErrNoMessage) {
-			return saved, version, nil
-		}
-		if err != nil {
-			return saved, 0, err
-		}
-	}
-	saved, err = savedPlace(last)
-	return saved, version, err
+	version := saved.version
+	saved, err = savedIn(last)
+	saved.version = version
+	return saved, err
 }
 
-// savedPlace reads the place that a message of [recordedType] holds.
-func savedPlace(m *Message) (saved place, err error) {
+// savedIn reads what a message of [recordedType] holds.
+func savedIn(m *Message) (saved savedPosition, err error) {
 	data, err := Decode[recorded](m)
 	if by, err := DecodeMetadata[recorder](m); err == nil { // that of another program may be anything
-		saved.id = by.Message
+		saved.id, saved.claimed = by.Message, by.Claimed
 	}
-	saved.position = data.Position
+	saved.position, saved.version = data.Position, m.Position
 	return saved, err
+}
+
+// beginning is the place behind what was handled: what is saved, or the least of the group's previous members, or, where isNew, what is before From.
+func (c *Consumer) beginning(ctx context.Context, saved place) (at place, isNew bool, err error) {
+	if saved.position == 0 && c.config.PreviousSize > 0 {
+		saved.position, err = c.leastOf(ctx, c.config.PreviousSize)
+	}
+	if saved.position == 0 {
+		return place{position: c.config.From - 1}, true, err
+	}
+	return saved, false, err
 }
 
 // resume finds where to begin, and what was handled last.
@@ -154,7 +172,8 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 			at, err = c.keeper.resumePosition(ctx)
 			return err
 		}
-		at, r.version, err = c.load(ctx, c.config.PositionStream)
+		saved, err := c.load(ctx, c.config.PositionStream)
+		at, r.version = saved.place, saved.version
 		return err
 	})
 	if err != nil {
@@ -166,25 +185,24 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 	if c.keeper != nil && at.position > 0 {
 		return at.position + 1, at, nil // it was saved with what was made of it
 	}
-	if at.position == 0 && c.config.PreviousSize > 0 {
-		err = c.persist(r, func(ctx context.Context) error {
-			at.position, err = c.leastOf(ctx, c.config.PreviousSize)
-			return err
-		})
-	}
-	if at.position == 0 {
-		return c.config.From, place{position: c.config.From - 1}, err
+	saved, isNew := at, false
+	err = c.persist(r, func(ctx context.Context) error {
+		at, isNew, err = c.beginning(ctx, saved)
+		return err
+	})
+	if isNew {
+		return c.config.From, at, err
 	}
 	return at.position, at, err
 }
 
 // rewind begins a run again at the first message. What it was about to save is of messages that are gone.
 func (c *Consumer) rewind(r *run, why error) error {
-	c.client.config.Logger.Warn("messagedb: consumer begins again at the first message", "category", c.config.Category,
-		"position_stream", c.config.PositionStream, "error", why)
+	c.warnOfRewind(why)
 	r.forget()
-	err := c.persist(r, func(ctx context.Context) (err error) {
-		_, r.version, err = c.load(ctx, c.config.PositionStream)
+	err := c.persist(r, func(ctx context.Context) error {
+		saved, err := c.load(ctx, c.config.PositionStream)
+		r.version = saved.version
 		return err
 	})
 	c.mu.Lock()
@@ -194,6 +212,11 @@ func (c *Consumer) rewind(r *run, why error) error {
 	return err
 }
 
+func (c *Consumer) warnOfRewind(why error) {
+	c.client.config.Logger.Warn("messagedb: consumer begins again at the first message", "category", c.config.Category,
+		"position_stream", c.config.PositionStream, "error", why)
+}
+
 // forget gives up what is not saved.
 func (r *run) forget() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
 
@@ -201,7 +224,7 @@ func (r *run) forget() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessa
 // been handled, whoever's it was.
 func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
 	for member := range size {
-		saved, _, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
+		saved, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
 		if err != nil || saved.position == 0 {
 			return 0, err
 		}
@@ -223,7 +246,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		return c.saveKept(ctx, r)
 	}
 	if r.record.ID == "" {
-		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last.position}, Metadata: recorder{r.id, r.last.id}}
+		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last.position}, Metadata: recorder{Run: r.id, Message: r.last.id}}
 	}
 	for {
 		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())

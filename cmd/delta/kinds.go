@@ -156,7 +156,7 @@ func (c *cli) kinds(ctx context.Context, s *session, only []string) error {
 				wording.Count(k.AwaitedParents, "parent"), wording.When(k.OldestAwaiting, now)))
 		}
 		if k.Touches > 0 {
-			c.tell(fmt.Sprintf("%s: the children of %s, the first %s, are being touched", k.Kind, counted(k.Touches, "changed parent"), when(k.OldestTouch, now)))
+			c.tell(fmt.Sprintf("%s: the children of %s, the first %s, are being touched", k.Kind, wording.Count(k.Touches, "changed parent"), wording.When(k.OldestTouch, now)))
 		}
 		if k.Undecodable > 0 {
 			c.tell(fmt.Sprintf("%s: %s waiting for a worker that understands their stored objects: %s", k.Kind, wording.Count(k.Undecodable, "resource"),

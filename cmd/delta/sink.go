@@ -12,13 +12,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// sinkProgram is in a module of its own, sinks/cmd/delta-sink, so that the clients of NATS and Kafka are in nobody's module graph who imports Delta.
+// sinkProgram is in a module of its own, sinks/cmd/delta-sink, so that the clients of NATS, Kafka and Redis are in nobody's module graph who imports Delta.
 const sinkProgram = "delta-sink"
 
 func sinkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "sink run|check -f FILE",
-		Short: "Deliver changes to webhooks, NATS and Kafka as a file says",
+		Short: "Deliver changes to webhooks and message systems as a file says",
 		Long: "sink delivers the changes of tables, or of the log of changes, as a file in YAML says, which docs/sinks.md describes:\n" +
 			"sink check -f FILE validates one, and sink run -f FILE delivers until it is interrupted.\n\n" +
 			"It executes the program " + sinkProgram + ", which is beside delta or on PATH. `make " + sinkProgram + "` in a checkout of Delta builds it.",

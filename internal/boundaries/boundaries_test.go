@@ -28,6 +28,7 @@ var leaves = []string{"migrations", "messagedb", "cdc"}
 // joining packages stand on top of these alone, and join them: what a user can import, too.
 var joining = map[string][]string{
 	"bridge":          {"delta", "delta/deltatype", "messagedb", "cdc"},
+	"sinks/category":  {"messagedb", "sinks"},
 	"sinks/changelog": {"delta", "sinks"},
 	"delta/console":   {"delta", "delta/deltatype"},
 }
@@ -123,6 +124,9 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"messagedb", "bridge", "messagedb is a leaf: it must not import bridge"},
 		{"sinks", "delta", "sinks must not import delta"},
 		{"sinks/changelog", "db", "sinks/changelog joins public packages: it must not import db"},
+		{"sinks/category", "delta", "sinks/category joins public packages: it must not import delta"},
+		{"messagedb", "sinks/category", "messagedb is a leaf: it must not import sinks/category"},
+		{"sinks", "sinks/category", "sinks must not import sinks/category"},
 		{"bridge", "sinks", "bridge joins public packages: it must not import sinks"},
 		{"delta", "delta/console", "delta must not import delta/console"},
 		{"delta/console", "db", "delta/console joins public packages: it must not import db"},

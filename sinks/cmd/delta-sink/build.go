@@ -55,7 +55,9 @@ func (d *decoder) build(f file) (relays []*relay) {
 
 func (d *decoder) buildRelay(s relaySection, field string) *relay {
 	r := &relay{name: s.Name}
-	r.sourceType = d.onlyOne(field+".source", map[string]bool{"stream": s.Source.Stream != nil, "log": s.Source.Log != nil})
+	r.sourceType = d.onlyOne(field+".source", map[string]bool{
+		"stream": s.Source.Stream != nil, "log": s.Source.Log != nil, "messagedb": s.Source.MessageDB != nil,
+	})
 	at := field + ".source." + r.sourceType
 	switch {
 	case r.sourceType == "":
@@ -63,8 +65,12 @@ func (d *decoder) buildRelay(s relaySection, field string) *relay {
 		r.open = d.stream(*s.Source.Stream, at)
 	case s.Source.Log != nil:
 		r.open = d.log(*s.Source.Log, s.Name, s.Filter.Kinds, at)
+	case s.Source.MessageDB != nil:
+		r.open = d.category(*s.Source.MessageDB, s.Name, at)
 	}
-	r.sinkType = d.onlyOne(field+".sink", map[string]bool{"webhook": s.Sink.Webhook != nil, "nats": s.Sink.NATS != nil, "kafka": s.Sink.Kafka != nil})
+	r.sinkType = d.onlyOne(field+".sink", map[string]bool{
+		"webhook": s.Sink.Webhook != nil, "nats": s.Sink.NATS != nil, "kafka": s.Sink.Kafka != nil, "redis": s.Sink.Redis != nil, "messagedb": s.Sink.MessageDB != nil,
+	})
 	at = field + ".sink." + r.sinkType
 	switch {
 	case r.sinkType == "":
@@ -74,6 +80,10 @@ func (d *decoder) buildRelay(s relaySection, field string) *relay {
 		r.connect = d.nats(*s.Sink.NATS, s.Name, at)
 	case s.Sink.Kafka != nil:
 		r.connect = d.kafka(*s.Sink.Kafka, at)
+	case s.Sink.Redis != nil:
+		r.connect = d.redis(*s.Sink.Redis, at)
+	case s.Sink.MessageDB != nil:
+		r.connect = d.messageDB(*s.Sink.MessageDB, at)
 	}
 	r.config = sinks.Config{
 		Filter: d.filter(s.Filter, r.sourceType, field+".filter"), BatchSize: s.Limits.BatchSize, Parallelism: s.Limits.Parallelism, Window: s.Limits.Window,

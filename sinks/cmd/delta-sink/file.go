@@ -29,10 +29,11 @@ type relaySection struct {
 	Limits        limitsSection        `yaml:"limits"`
 }
 
-// sourceSection has exactly one of its fields. Another source, such as a Message DB category, is a section here and a function in source.go.
+// sourceSection has exactly one of its fields.
 type sourceSection struct {
-	Stream *streamSection `yaml:"stream"`
-	Log    *logSection    `yaml:"log"`
+	Stream    *streamSection   `yaml:"stream"`
+	Log       *logSection      `yaml:"log"`
+	MessageDB *categorySection `yaml:"messagedb"`
 }
 
 type streamSection struct {
@@ -53,11 +54,24 @@ type logSection struct {
 	IDPrefix    string `yaml:"id_prefix"`
 }
 
+type categorySection struct {
+	DatabaseURL secret `yaml:"database_url"`
+	Schema      string `yaml:"schema"`
+	Category    string `yaml:"category"`
+	Consumer    string `yaml:"consumer"`
+	Members     int    `yaml:"members"`
+	Member      int    `yaml:"member"`
+	Restart     bool   `yaml:"restart"`
+	IDPrefix    string `yaml:"id_prefix"`
+}
+
 // sinkSection has exactly one of its fields.
 type sinkSection struct {
-	Webhook *webhookSection `yaml:"webhook"`
-	NATS    *natsSection    `yaml:"nats"`
-	Kafka   *kafkaSection   `yaml:"kafka"`
+	Webhook   *webhookSection   `yaml:"webhook"`
+	NATS      *natsSection      `yaml:"nats"`
+	Kafka     *kafkaSection     `yaml:"kafka"`
+	Redis     *redisSection     `yaml:"redis"`
+	MessageDB *messageDBSection `yaml:"messagedb"`
 }
 
 type webhookSection struct {
@@ -80,6 +94,20 @@ type kafkaSection struct {
 	TLS         *tlsSection  `yaml:"tls"`
 	SASL        *saslSection `yaml:"sasl"`
 	TopicPrefix string       `yaml:"topic_prefix"`
+}
+
+type redisSection struct {
+	URL          secret      `yaml:"url"`
+	TLS          *tlsSection `yaml:"tls"`
+	StreamPrefix string      `yaml:"stream_prefix"`
+	MaxLen       int         `yaml:"max_len"`
+	MaxBytes     int         `yaml:"max_bytes"`
+}
+
+type messageDBSection struct {
+	DatabaseURL secret `yaml:"database_url"`
+	Schema      string `yaml:"schema"`
+	Category    string `yaml:"category"`
 }
 
 // tlsSection names files, in PEM. Where it is there without any, the certificates of the system count.

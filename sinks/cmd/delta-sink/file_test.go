@@ -60,6 +60,31 @@ const whole = `relays:
         sasl: {mechanism: scram-sha-256, user: u, password: p}
         topic_prefix: shop
     undeliverable: {policy: stop}
+  - name: events
+    source:
+      messagedb:
+        database_url: ${TEST_SINK_DATABASE}
+        schema: store
+        category: account
+        consumer: hooks
+        members: 2
+        member: 1
+        restart: true
+        id_prefix: store
+    sink:
+      redis:
+        url: ${TEST_SINK_REDIS}
+        tls: {}
+        stream_prefix: shop
+        max_len: 1000
+        max_bytes: 1000000
+    filter: {types: [Deposited]}
+  - name: copy
+    source: {stream: {database_url: "${TEST_SINK_DATABASE}", slot: copy, publications: [orders]}}
+    sink:
+      messagedb:
+        database_url: ${TEST_SINK_DATABASE}
+        category: events
 `
 
 // write makes a file of a text, in which SECRETFILE, URLFILE and ASIDEFILE are files of a folder of their own.
@@ -80,18 +105,19 @@ func setEnvironment(t *testing.T) {
 	t.Helper()
 	t.Setenv("TEST_SINK_DATABASE", "postgres://u:hunter2@127.0.0.1:1/d")
 	t.Setenv("TEST_SINK_SECRET", "hunter2")
+	t.Setenv("TEST_SINK_REDIS", "rediss://u:hunter2@127.0.0.1:1/0")
 }
 
 func TestAFileWithEveryFieldIsRead(t *testing.T) {
 	setEnvironment(t)
 	relays, err := load(write(t, whole))
 	require.NoError(t, err)
-	require.Len(t, relays, 3)
+	require.Len(t, relays, 5)
 	var read []string
 	for _, r := range relays {
 		read = append(read, r.name+" "+r.sourceType+" "+r.sinkType)
 	}
-	require.Equal(t, []string{"orders stream webhook", "bills log nats", "more log kafka"}, read)
+	require.Equal(t, []string{"orders stream webhook", "bills log nats", "more log kafka", "events messagedb redis", "copy stream messagedb"}, read)
 	config := relays[0].config
 	require.NotNil(t, config.SetAside)
 	wants := config.Filter
@@ -113,6 +139,8 @@ func TestAFileWithEveryFieldIsRead(t *testing.T) {
 		require.Equal(t, wanted, relays[1].config.Filter(*m), "%v", *m)
 	}
 	require.Nil(t, relays[2].config.Filter)
+	require.True(t, relays[3].config.Filter(sinks.Message{Type: "Deposited"}))
+	require.False(t, relays[3].config.Filter(sinks.Message{Type: "Withdrawn"}))
 }
 
 // The file above has every field that there is, and so has the documentation.
@@ -158,9 +186,9 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		"slot":                  {"slot: orders", "slot: Orders", "6: relays[0].source.stream.slot: must be 1 to 63"},
 		"no publications":       {"publications: [orders]", "publications: []", "7: relays[0].source.stream.publications: is required"},
 		"not a list":            {"publications: [orders]", "publications: orders", "7: relays[0].source.stream.publications: must be a list"},
-		"two sources":           {"sink:\n      webhook", "  log: {database_url: x}\n    sink:\n      webhook", "relays[0].source: must have one of log, stream, and has log and stream"},
-		"no sink":               {"sink:\n      nats:", "sink:\n      natz:", "33: relays[1].sink.natz: is unknown: there are webhook, nats, kafka"},
-		"an empty sink":         {"source: {log: {database_url: \"${TEST_SINK_DATABASE}\"}}", "source:", "39: relays[2].source: must have one of log, stream"},
+		"two sources":           {"sink:\n      webhook", "  log: {database_url: x}\n    sink:\n      webhook", "relays[0].source: must have one of log, messagedb, stream, and has log and stream"},
+		"no sink":               {"sink:\n      nats:", "sink:\n      natz:", "33: relays[1].sink.natz: is unknown: there are webhook, nats, kafka, redis, messagedb"},
+		"an empty sink":         {"source: {log: {database_url: \"${TEST_SINK_DATABASE}\"}}", "source:", "39: relays[2].source: must have one of log, messagedb, stream"},
 		"webhook's URL":         {"url: https://example.com/hooks", "url: example.com/hunter2", "13: relays[0].sink.webhook.url: must be an address with http or https"},
 		"webhook's secret":      {"\"${TEST_SINK_SECRET}\"", `"whsec_???hunter2"`, "14: relays[0].sink.webhook.secrets[0]: must not be empty, and base64"},
 		"concurrency":           {"concurrency: 3", "concurrency: -3", "16: relays[0].sink.webhook.concurrency: must be positive"},
@@ -191,7 +219,19 @@ func TestAWrongFileIsRefusedWithLineAndField(t *testing.T) {
 		"no certificates":       {"tls: {}", "tls: {ca: /nowhere/x}", "43: relays[2].sink.kafka.tls.ca: open /nowhere/x"},
 		"topic":                 {"topic_prefix: shop", "topic_prefix: a b", "45: relays[2].sink.kafka.topic_prefix: must be letters"},
 		"no YAML":               {"relays:\n", "relays: [\n", ": did not find expected"},
-		"two documents":         {"    undeliverable: {policy: stop}\n", "---\nrelays: []\n", "a file has one document"},
+		"category":              {"category: account", "category: account-1", "52: relays[3].source.messagedb.category: must not contain"},
+		"no category":           {"category: account", "category: ''", "52: relays[3].source.messagedb.category: is required"},
+		"schema":                {"schema: store", "schema: " + strings.Repeat("s", 64), "51: relays[3].source.messagedb.schema: must not be longer than 63 bytes"},
+		"reader of a category":  {"consumer: hooks", "consumer: a b", "53: relays[3].source.messagedb.consumer: must be letters"},
+		"member of a category":  {"hooks\n        members: 2", "hooks\n        members: 1", "55: relays[3].source.messagedb.member: must be between 0 and one less than members"},
+		"kinds of a category":   {"types: [Deposited]", "kinds: [x]", "65: relays[3].filter.kinds: is for the source log only"},
+		"Redis' URL":            {"url: ${TEST_SINK_REDIS}", "url: 127.0.0.1:hunter2", "60: relays[3].sink.redis.url: must be as redis://"},
+		"no URL of Redis":       {"url: ${TEST_SINK_REDIS}", "url: ''", "60: relays[3].sink.redis.url: is required"},
+		"TLS without it":        {"url: ${TEST_SINK_REDIS}", "url: redis://127.0.0.1:1", "61: relays[3].sink.redis.tls: is for a URL with rediss:// only"},
+		"length":                {"max_len: 1000", "max_len: -1", "63: relays[3].sink.redis.max_len: must be positive"},
+		"bytes":                 {"max_bytes: 1000000", "max_bytes: -1", "64: relays[3].sink.redis.max_bytes: must be positive"},
+		"category to write to":  {"category: events", "category: a-b", "71: relays[4].sink.messagedb.category: must not contain"},
+		"two documents":         {"        category: events\n", "---\nrelays: []\n", "a file has one document"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Contains(t, whole, c.from)

@@ -6,9 +6,11 @@ require (
 	github.com/chariot-giving/delta v0.0.0
 	github.com/chariot-giving/delta/sinks/kafka v0.0.0
 	github.com/chariot-giving/delta/sinks/nats v0.0.0
+	github.com/chariot-giving/delta/sinks/redis v0.0.0
 	github.com/jackc/pgx/v5 v5.13.0
 	github.com/nats-io/nats-server/v2 v2.15.3
 	github.com/nats-io/nats.go v1.55.0
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
 	github.com/twmb/franz-go v1.22.3
@@ -19,6 +21,7 @@ require (
 require (
 	github.com/BurntSushi/toml v1.4.0 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.9.0-default-no-op // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/facebookgo/clock v0.0.0-20150410010913-600d898af40a // indirect
 	github.com/fergusstrange/embedded-postgres v1.34.0 // indirect
 	github.com/go-json-experiment/json v1.27.2 // indirect
@@ -54,6 +57,7 @@ require (
 	go.temporal.io/api v1.64.3 // indirect
 	go.temporal.io/sdk v1.51.0 // indirect
 	go.temporal.io/sdk/contrib/envconfig v1.0.2 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	go.uber.org/zap v1.28.0 // indirect
@@ -75,4 +79,5 @@ replace (
 	github.com/chariot-giving/delta => ../../../
 	github.com/chariot-giving/delta/sinks/kafka => ../../kafka
 	github.com/chariot-giving/delta/sinks/nats => ../../nats
+	github.com/chariot-giving/delta/sinks/redis => ../../redis
 )

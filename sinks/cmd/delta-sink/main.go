@@ -1,7 +1,7 @@
-// Command delta-sink delivers changes to webhooks, NATS and Kafka as a file says: `delta sink run -f sink.yaml`, which executes this program, for those
+// Command delta-sink delivers changes to webhooks, NATS, Kafka, Redis and Message DB as a file says: `delta sink run -f sink.yaml`, which executes this program, for those
 // who write no Go. docs/sinks.md has the file.
 //
-// It is a module of its own, because its clients of NATS and Kafka are for nobody else's module graph.
+// It is a module of its own, because its clients of NATS, Kafka and Redis are for nobody else's module graph.
 package main
 
 import (
@@ -66,8 +66,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "delta-sink",
-		Short: "Deliver changes to webhooks, NATS and Kafka as a file says",
-		Long: "delta-sink delivers the changes of tables, or of Delta's log, to webhooks, NATS and Kafka: at least once, in the order\n" +
+		Short: "Deliver changes to webhooks and message systems as a file says",
+		Long: "delta-sink delivers the changes of tables, of Delta's log, or of a Message DB category to\n" +
+			"webhooks, NATS, Kafka, Redis and Message DB: at least once, in the order\n" +
 			"of their keys. `delta sink` executes it. docs/sinks.md has what a file may say.",
 		SilenceErrors: true,
 		SilenceUsage:  true,

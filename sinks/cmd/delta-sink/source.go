@@ -65,18 +65,8 @@ func (d *decoder) stream(s streamSection, field string) opener {
 // log reads the log of changes, as the consumer that has the relay's name.
 func (d *decoder) log(s logSection, name string, kinds []string, field string) opener {
 	database := d.database(s.DatabaseURL, field+".database_url")
-	consumer := delta.ChangeConsumer{Name: s.Consumer, Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
-	if consumer.Name == "" {
-		consumer.Name = name
-	} else if !relayName.MatchString(consumer.Name) {
-		d.failOnce(field+".consumer", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
-	}
-	if s.Members < 0 || s.Members > 1000 {
-		d.failOnce(field+".members", "must be between 1 and 1000")
-	}
-	if s.Member < 0 || s.Member > 0 && s.Member >= max(s.Members, 1) {
-		d.failOnce(field+".member", "must be between 0 and one less than members")
-	}
+	consumer := delta.ChangeConsumer{Name: d.consumer(s.Consumer, name, field), Members: s.Members, Member: s.Member, Kinds: kinds, Restart: s.Restart}
+	d.group(s.Members, s.Member, field)
 	return func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error) {
 		pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
 		if err != nil {
@@ -103,7 +93,27 @@ func (d *decoder) log(s logSection, name string, kinds []string, field string) o
 	}
 }
 
-// types are those of the messages of each source.
+// consumer is the name by which a position is kept: the relay's, if the file has none.
+func (d *decoder) consumer(consumer, relay, field string) string {
+	if consumer == "" {
+		return relay
+	}
+	if !relayName.MatchString(consumer) {
+		d.failOnce(field+".consumer", "must be letters, digits, '_', '-' and '.', at most 127, and not start with '-' or '.'")
+	}
+	return consumer
+}
+
+func (d *decoder) group(members, member int, field string) {
+	if members < 0 || members > 1000 {
+		d.failOnce(field+".members", "must be between 1 and 1000")
+	}
+	if member < 0 || member > 0 && member >= max(members, 1) {
+		d.failOnce(field+".member", "must be between 0 and one less than members")
+	}
+}
+
+// types are those of the messages of each source, but of a category, which has any.
 var types = map[string][]string{
 	"stream": {
 		string(cdc.KindInsert), string(cdc.KindUpdate), string(cdc.KindDelete), string(cdc.KindTruncate), string(cdc.KindMessage), string(cdc.KindSchema),
@@ -140,7 +150,7 @@ func (d *decoder) filter(f filterSection, source, field string) func(sinks.Messa
 		}
 	}
 	for i, name := range f.Types {
-		if source != "" && !slices.Contains(types[source], name) {
+		if types[source] != nil && !slices.Contains(types[source], name) {
 			d.failOnce(indexed(field+".types", i), "must be one of %s, and is %q", strings.Join(types[source], ", "), name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/chariot-giving/delta/cdc"
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/backoff"
+	"github.com/chariot-giving/delta/messagedb"
 	"github.com/chariot-giving/delta/sinks"
 )
 
@@ -92,7 +93,8 @@ func (s *supervisor) keep(ctx context.Context, r *relay, logger *slog.Logger) er
 // isFinal reports whether another attempt would end alike: the policy is to stop, or the file is wrong in a way that only the system behind it could tell.
 func isFinal(err error) bool {
 	return errors.As(err, new(*sinks.DeliveryError)) || errors.As(err, new(*sinks.InvalidError)) || errors.As(err, new(*cdc.InvalidError)) ||
-		errors.As(err, new(*delta.InputError)) || errors.As(err, new(*delta.ChangePositionError))
+		errors.As(err, new(*delta.InputError)) || errors.As(err, new(*delta.ChangePositionError)) ||
+		errors.As(err, new(*messagedb.RewoundError))
 }
 
 // runOnce runs a relay until its source fails. It reports whether something was delivered.

@@ -1,0 +1,292 @@
+package messagedb_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/internal/soak"
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+// otherProcess is a client of the same store, whose cursors have a claim for so long, and take one over from cursors that were silent for so long.
+func otherProcess(t *testing.T, s *store, claimLasts, takesAfter time.Duration) *messagedb.Client {
+	t.Helper()
+	client, err := messagedb.NewClient(s.pool, &messagedb.Config{Logger: quiet})
+	require.NoError(t, err)
+	client.SetClaim(claimLasts, takesAfter)
+	return client
+}
+
+var cursorConfig = messagedb.ConsumerConfig{Category: "a", Identifier: "x", BatchSize: 10, Polling: messagedb.IdlePolling(5 * time.Millisecond)}
+
+func openCursor(t *testing.T, client *messagedb.Client, change ...func(*messagedb.ConsumerConfig)) *messagedb.CategoryCursor {
+	t.Helper()
+	config := cursorConfig
+	for _, c := range change {
+		c(&config)
+	}
+	cursor, err := client.OpenCategory(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(cursor.Close)
+	return cursor
+}
+
+// next reads n messages.
+func next(t *testing.T, cursor *messagedb.CategoryCursor, n int) (all []*messagedb.Message) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	for len(all) < n {
+		page, err := cursor.Next(ctx)
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(page), 10)
+		all = append(all, page...)
+	}
+	return all
+}
+
+func positionsOf(t *testing.T, s *store, cursor *messagedb.CategoryCursor) []*messagedb.Message {
+	t.Helper()
+	all, err := s.client.ReadStream(t.Context(), cursor.PositionStream(), messagedb.StreamOptions{})
+	require.NoError(t, err)
+	return all
+}
+
+// takeOver writes a position as the cursor of another process does.
+func takeOver(t *testing.T, s *store, cursor *messagedb.CategoryCursor, position int64) {
+	t.Helper()
+	_, err := s.client.WriteMessage(t.Context(), cursor.PositionStream(), messagedb.ProposedMessage{
+		Type: "Recorded", Data: map[string]any{"position": position}, Metadata: map[string]any{"run": messagedb.NewID(), "claimed": true},
+	}, messagedb.AnyVersion)
+	require.NoError(t, err)
+}
+
+func TestACursorGoesOnBehindWhatWasSaved(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *store) {
+		all := fill(t, s, "a", 3, 10)
+		first := openCursor(t, s.client)
+		require.Equal(t, messagedb.StreamName("a:position-x"), first.PositionStream())
+		require.Equal(t, all[:20], next(t, first, 20))
+		require.NoError(t, first.Save(t.Context(), all[14]))
+		first.Close()
+		first.Close()
+		_, err := first.Next(t.Context())
+		require.ErrorContains(t, err, "the cursor is closed")
+		require.ErrorContains(t, first.Save(t.Context(), all[15]), "the cursor is closed")
+
+		second := openCursor(t, s.client) // at once, as the first was closed
+		require.Equal(t, all[15:], next(t, second, 15))
+		require.NoError(t, second.Save(t.Context(), all[29]))
+		second.Close()
+		// One that leads its own loop goes on there, inclusively.
+		j := &journal{}
+		c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Handler: j.handle})
+		lag, err := c.Lag(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, lag.Messages)
+		running(t, c)
+		handled(t, c, 1)
+		require.Equal(t, all[29:], j.messages())
+	})
+}
+
+func TestACursorThatHasNothingToReadWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	client := otherProcess(t, s, 30*time.Millisecond, time.Hour)
+	cursor := openCursor(t, client)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := cursor.Next(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.Len(t, positionsOf(t, s, cursor), 1, "the claim")
+	require.NoError(t, ctxErr(cursor.Done()), "nothing was to be done, so nothing was lost")
+}
+
+// ctxErr is an error if the channel is closed.
+func ctxErr(done <-chan struct{}) error {
+	select {
+	case <-done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func TestOneOfTwoCursorsReadsAndTheOtherGoesOnWhenThatIsSilent(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	first := openCursor(t, s.client)
+	all := fill(t, s, "a", 1, 8)
+	require.Equal(t, all, next(t, first, 8))
+	require.NoError(t, first.Save(t.Context(), all[7]))
+	opened := make(chan *messagedb.CategoryCursor)
+	other := otherProcess(t, s, time.Hour, 100*time.Millisecond)
+	go func() {
+		cursor, err := other.OpenCategory(t.Context(), cursorConfig)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- cursor
+	}()
+	select {
+	case <-opened:
+		t.Fatal("there was nothing to read, so the silence of the first says nothing")
+	case <-time.After(2 * time.Second):
+	}
+	// Messages come that the first does not look at: it might have died.
+	all = fill(t, s, "a", 2, 8)
+	second := take(t, opened)
+	t.Cleanup(second.Close)
+	require.Equal(t, all[8:], next(t, second, 16))
+	require.NoError(t, second.Save(t.Context(), all[23]))
+
+	// It goes on, but can do no harm.
+	require.ErrorIs(t, first.Save(t.Context(), all[3]), messagedb.ErrConsumerSuperseded)
+	take(t, first.Done())
+	_, err := first.Next(t.Context())
+	require.ErrorIs(t, err, messagedb.ErrConsumerSuperseded)
+	first.Close()
+	require.NoError(t, ctxErr(second.Done()))
+	positions := positionsOf(t, s, second)
+	require.JSONEq(t, string(positions[len(positions)-1].Data), jsonOf(t, map[string]any{"position": all[23].GlobalPosition}))
+}
+
+// A cursor that was idle finds out that another one has the consumer before it returns messages that this one has read already.
+func TestACursorThatWasIdleLooksAtItsClaimBeforeItReturnsMessages(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	cursor := openCursor(t, otherProcess(t, s, 30*time.Millisecond, time.Hour))
+	time.Sleep(100 * time.Millisecond) // longer than the claim lasts
+	takeOver(t, s, cursor, 0)
+	fill(t, s, "a", 1, 1)
+	_, err := cursor.Next(t.Context())
+	require.ErrorIs(t, err, messagedb.ErrConsumerSuperseded)
+}
+
+func TestAClaimIsRenewedWhileMessagesAreHandledAndLostIfItCannotBe(t *testing.T) {
+	soak.Long(t)
+	t.Parallel()
+	s := newStore(t)
+	cursor := openCursor(t, otherProcess(t, s, 30*time.Second, time.Hour))
+	all := fill(t, s, "a", 1, 2)
+	next(t, cursor, 2)
+	before := len(positionsOf(t, s, cursor))
+	require.Eventually(t, func() bool { return len(positionsOf(t, s, cursor)) > before }, soon, 10*time.Millisecond)
+	require.NoError(t, ctxErr(cursor.Done()))
+
+	tx, err := s.pool.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(context.Background()) //nolint:errcheck // it only reads
+	_, err = s.client.InTx(tx).AcquireLock(t.Context(), cursor.PositionStream())
+	require.NoError(t, err)
+	saving := make(chan error, 1)
+	go func() { saving <- cursor.Save(context.WithoutCancel(t.Context()), all[1]) }()
+	take(t, cursor.Done())
+	require.ErrorIs(t, take(t, saving), messagedb.ErrConsumerSuperseded)
+}
+
+// Calls are cancelled at any moment, so that some are carried out whose answers nobody gets.
+func TestASaveWhoseAnswerIsLostIsNoOtherProcess(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	cursor := openCursor(t, otherProcess(t, s, time.Hour, time.Hour))
+	all := fill(t, s, "a", 1, 60)
+	next(t, cursor, 60)
+	lost := 0
+	for _, m := range all {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
+		if err := cursor.Save(ctx, m); err != nil {
+			require.NotErrorIs(t, err, messagedb.ErrConsumerSuperseded)
+			lost++
+		}
+		cancel()
+	}
+	require.NoError(t, cursor.Save(t.Context(), all[59]))
+	positions := positionsOf(t, s, cursor)
+	require.JSONEq(t, string(positions[len(positions)-1].Data), jsonOf(t, map[string]any{"position": all[59].GlobalPosition}))
+	require.True(t, slices.IsSortedFunc(positions, func(a, b *messagedb.Message) int { return int(a.Position - b.Position) }))
+	t.Logf("%d of 60 answers were lost", lost)
+}
+
+func TestACursorOfAStoreThatHasGoneBack(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, s *store) {
+		restart := func(c *messagedb.ConsumerConfig) { c.Rewind = messagedb.RewindRestart }
+		all := fill(t, s, "a", 1, 5)
+		cursor := openCursor(t, s.client, restart)
+		require.Equal(t, all, next(t, cursor, 5))
+		empty(t, s)
+		rewound := new(messagedb.RewoundError)
+		_, err := cursor.Next(t.Context())
+		require.ErrorAs(t, err, &rewound, "also with RewindRestart: the caller has to forget what it has read")
+		take(t, cursor.Done())
+		require.ErrorAs(t, cursor.Save(t.Context(), all[4]), &rewound)
+		cursor.Close()
+		require.Empty(t, positionsOf(t, s, cursor))
+
+		// A position of before, as a backup that was restored into another database has it.
+		takeOver(t, s, cursor, 1000)
+		_, err = s.client.WriteMessage(t.Context(), cursor.PositionStream(), messagedb.ProposedMessage{
+			Type: "Recorded", Data: map[string]any{"position": 1000}, Metadata: map[string]any{"run": "gone"},
+		}, messagedb.AnyVersion)
+		require.NoError(t, err)
+		config := cursorConfig
+		_, err = s.client.OpenCategory(t.Context(), config)
+		require.ErrorAs(t, err, &rewound)
+		again := fill(t, s, "a", 1, 3)
+		cursor = openCursor(t, s.client, restart)
+		require.Equal(t, again, next(t, cursor, 3))
+		require.NoError(t, cursor.Save(t.Context(), again[1]))
+		cursor.Close()
+		require.Equal(t, again[2:], next(t, openCursor(t, s.client), 1))
+	})
+}
+
+func TestACursorHasNoHandler(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	config := cursorConfig
+	config.Handler = func(context.Context, *messagedb.Message) error { return nil }
+	_, err := s.client.OpenCategory(t.Context(), config)
+	bad := new(messagedb.InvalidError)
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, messagedb.FieldHandler, bad.Field)
+	_, err = s.client.OpenCategory(t.Context(), messagedb.ConsumerConfig{Category: "a-1"})
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, messagedb.FieldCategory, bad.Field)
+}
+
+// Several open at once, and again when one closes: each message is handled once, in order.
+func TestCursorsThatOpenAtOnceTakeTurns(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	all := fill(t, s, "a", 1, 40)
+	handled := make(chan string, 2*len(all))
+	for range 4 {
+		client := otherProcess(t, s, time.Hour, time.Hour)
+		go func() {
+			for {
+				cursor, err := client.OpenCategory(t.Context(), cursorConfig)
+				if err != nil {
+					return // the test has ended
+				}
+				page, err := cursor.Next(t.Context())
+				if err == nil {
+					handled <- page[0].ID
+					_ = cursor.Save(t.Context(), page[0])
+				}
+				cursor.Close()
+			}
+		}()
+	}
+	for _, m := range all[:8] { // each turn waits for one look at the claim
+		require.Equal(t, m.ID, take(t, handled))
+	}
+}

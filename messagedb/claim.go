@@ -1,0 +1,232 @@
+package messagedb
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/chariot-giving/delta/internal/backoff"
+)
+
+const (
+	// claimLasts is how long a position stream is a cursor's that writes nothing there, while messages wait. It writes three times as often then, and
+	// stops after two thirds of it, so that no clocks need to agree.
+	claimLasts = 15 * time.Second
+	// claimPolling is how often a cursor that waits for a claim looks.
+	claimPolling = time.Second
+)
+
+// claim is the right to read a category for a position stream. The last message there says whose it is, and only who knows the version of the stream can write the
+// next one: a claim is taken, renewed and given up by saving the position again.
+//
+// Rejected: an advisory lock, which needs a connection of its own, is lost behind a pooler, and outlives a process whose connection is half open; and a table, which would have to be
+// migrated. The price is a message in the position stream for each renewal, where saved positions are no renewals already.
+type claim struct {
+	consumer *Consumer
+	run      string
+	lasts    time.Duration
+	owned    context.Context //nolint:containedctx // it ends with the claim
+	lose     context.CancelCauseFunc
+	renewing sync.WaitGroup
+
+	writing sync.Mutex // held while the position is written
+	version int64      // of the position stream
+	saved   place
+	unsure  *claimRecord // its write was not answered
+
+	mu      sync.Mutex
+	renewed time.Time
+	given   place
+	waiting bool // a message that was given is not saved
+}
+
+// claimRecord is a position that is written. It may be repeated until it is answered.
+type claimRecord struct {
+	message ProposedMessage
+	at      place
+	began   time.Time
+}
+
+func newClaim(consumer *Consumer) *claim {
+	owned, lose := context.WithCancelCause(context.Background())
+	return &claim{consumer: consumer, run: NewID(), lasts: consumer.client.claimLasts, owned: owned, lose: lose}
+}
+
+// acquire waits until no other cursor has the position stream, and takes it.
+func (c *claim) acquire(ctx context.Context) error {
+	var rival rivalClaim
+	for {
+		found, isFree, err := c.look(ctx, &rival)
+		if err != nil {
+			return err
+		}
+		if isFree {
+			c.version, c.saved = found.version, found.place
+			err := patiently(ctx, c.consumer.retried, c.renewOnce)
+			if !errors.Is(err, ErrConsumerSuperseded) {
+				return err
+			}
+		}
+		if err := backoff.Pause(ctx, claimPolling); err != nil {
+			return err
+		}
+	}
+}
+
+// rivalClaim is what is seen of the claim of another process.
+type rivalClaim struct {
+	version int64
+	since   time.Time // when this version was seen for the first time while messages waited; zero where none does
+}
+
+// look reads the position, and reports whether the claim can be taken: it was given up, or nothing was written for long enough although messages wait. A cursor that
+// finds nothing to read writes nothing, so its silence says nothing.
+func (c *claim) look(ctx context.Context, rival *rivalClaim) (found savedPosition, isFree bool, err error) {
+	err = patiently(ctx, c.consumer.retried, func(ctx context.Context) (err error) {
+		isFree = false
+		found, err = c.consumer.load(ctx, c.consumer.config.PositionStream)
+		if err != nil || !found.claimed {
+			isFree = err == nil
+			return err
+		}
+		at, _, err := c.consumer.beginning(ctx, found.place)
+		if err != nil {
+			return err
+		}
+		options := c.consumer.options
+		options.From, options.BatchSize = max(at.position+1, 0), 1
+		next, err := c.consumer.client.readCategory(ctx, c.consumer.config.Category, options)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(next) == 0:
+			rival.since = time.Time{}
+		case rival.since.IsZero() || rival.version != found.version:
+			*rival = rivalClaim{found.version, time.Now()}
+		}
+		isFree = !rival.since.IsZero() && time.Since(rival.since) > c.consumer.client.takesAfter
+		return nil
+	})
+	return found, isFree, err
+}
+
+// renew renews the claim while messages that were given are not saved, and ends it when that was not possible for too long.
+func (c *claim) renew() {
+	ticker := time.NewTicker(c.lasts / 15)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.owned.Done():
+			return
+		case <-ticker.C:
+		}
+		age := c.age()
+		switch {
+		case !c.isWaiting() || age <= c.lasts/3:
+		case age > c.lasts*2/3:
+			c.lose(ErrConsumerSuperseded)
+		case c.writing.TryLock(): // what is being written otherwise renews it, too
+			ctx, cancel := context.WithTimeout(c.owned, c.lasts*2/3-age)
+			if err := c.write(ctx, c.saved, true); err != nil && ctx.Err() == nil {
+				c.consumer.retried(err)
+			}
+			cancel()
+			c.writing.Unlock()
+		}
+	}
+}
+
+func (c *claim) renewOnce(ctx context.Context) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.write(ctx, c.saved, true)
+}
+
+// record saves a position, which renews the claim.
+func (c *claim) record(ctx context.Context, at place) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.write(ctx, at, true)
+}
+
+// release lets another process have the consumer at once, if this one has it.
+func (c *claim) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+	defer cancel()
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.unsure != nil || !c.takenAt().IsZero() {
+		_ = c.write(ctx, c.saved, false) // otherwise it has it a little later
+	}
+}
+
+// write writes a position behind the version that this run has left. What was tried before, without an answer, is repeated first: by its id it is
+// found where it was carried out.
+func (c *claim) write(ctx context.Context, at place, claimed bool) error {
+	if cause := context.Cause(c.owned); cause != nil && claimed {
+		return cause // it may have been given up while the caller waited
+	}
+	if c.unsure != nil {
+		if err := c.try(ctx); err != nil {
+			return err
+		}
+	}
+	c.unsure = &claimRecord{ProposedMessage{
+		ID: NewID(), Type: recordedType, Data: recorded{at.position}, Metadata: recorder{c.run, at.id, claimed},
+	}, at, time.Now()}
+	return c.try(ctx)
+}
+
+func (c *claim) try(ctx context.Context) error {
+	stream := c.consumer.config.PositionStream
+	version, err := c.consumer.client.write(ctx, stream, []ProposedMessage{c.unsure.message}, c.version, Idempotent())
+	var conflict *VersionConflictError
+	if errors.As(err, &conflict) {
+		c.unsure = nil
+		err = ErrConsumerSuperseded
+		if conflict.Actual < c.version { // a position stream only grows
+			err = &RewoundError{Stream: stream, Position: c.version, Last: conflict.Actual}
+		}
+		if !c.takenAt().IsZero() {
+			c.lose(err)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.version, c.saved = version, c.unsure.at
+	c.mu.Lock()
+	c.renewed = c.unsure.began // not the end of it: another process may have seen it all the time since
+	c.mu.Unlock()
+	c.unsure = nil
+	return nil
+}
+
+// takenAt is when the claim was taken or renewed, as seen before the write; zero before the first.
+func (c *claim) takenAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewed
+}
+
+func (c *claim) age() time.Duration { return time.Since(c.takenAt()) }
+
+func (c *claim) isWaiting() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waiting
+}
+
+func (c *claim) setGiven(last place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.given, c.waiting = last, true
+}
+
+func (c *claim) setSaved(at place) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = c.waiting && at != c.given
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chariot-giving/delta/messagedb"
+	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/category"
+)
+
+// category reads a category of Message DB, as the consumer that has the relay's name.
+func (d *decoder) category(s categorySection, name, field string) opener {
+	database := d.store(s.DatabaseURL, s.Schema, s.Category, field)
+	config := category.SourceConfig{
+		Consumer: messagedb.ConsumerConfig{
+			Category: s.Category, Identifier: d.consumer(s.Consumer, name, field), Polling: messagedb.ExpBackoffPolling(shortestPolling, longestPolling, 2),
+		},
+		Prefix: s.IDPrefix,
+	}
+	d.group(s.Members, s.Member, field)
+	if s.Members > 0 {
+		config.Consumer.Group = &messagedb.Group{Member: s.Member, Size: s.Members}
+	}
+	if s.Restart {
+		config.Consumer.Rewind = messagedb.RewindRestart
+	}
+	return func(ctx context.Context, logger *slog.Logger) (sinks.Source, func(), error) {
+		config := config
+		client, release, err := openStore(ctx, database, s.Schema, logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		config.Client = client
+		source, err := category.NewSource(config)
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return source, release, nil
+	}
+}
+
+// shortestPolling and longestPolling bound how often a category without new messages is read.
+const (
+	shortestPolling = 50 * time.Millisecond
+	longestPolling  = time.Second
+)
+
+// messageDB writes to a category.
+func (d *decoder) messageDB(s messageDBSection, field string) connector {
+	database := d.store(s.DatabaseURL, s.Schema, s.Category, field)
+	return func(logger *slog.Logger) (sinks.Sink, func(), error) {
+		client, release, err := openStore(context.Background(), database, s.Schema, logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		sink, err := category.NewSink(category.SinkConfig{Client: client, Category: s.Category})
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+		return sink, release, nil
+	}
+}
+
+const longestSchema = 63
+
+// store validates what names a category.
+func (d *decoder) store(target secret, schema, name, field string) *pgxpool.Config {
+	database := d.database(target, field+".database_url")
+	if len(schema) > longestSchema {
+		d.fail(field+".schema", "must not be longer than %d bytes", longestSchema)
+	}
+	d.require(field+".category", name != "")
+	var invalid *messagedb.InvalidError
+	if _, err := messagedb.NewStreamName(name, "1"); errors.As(err, &invalid) {
+		d.failOnce(field+".category", "%s", invalid.Rule)
+	}
+	return database
+}
+
+// openStore connects to a message store when it is used for the first time.
+func openStore(ctx context.Context, database *pgxpool.Config, schema string, logger *slog.Logger) (*messagedb.Client, func(), error) {
+	pool, err := pgxpool.NewWithConfig(ctx, database.Copy())
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := messagedb.NewClient(pool, &messagedb.Config{Schema: schema, Logger: logger})
+	if err != nil {
+		pool.Close()
+		return nil, nil, err
+	}
+	return client, pool.Close, nil
+}
