@@ -292,7 +292,8 @@ func TestWhoIsAnswered(t *testing.T) {
 		status, headers := send(t, http.MethodGet, open, "", c.headers)
 		require.Equal(t, c.status, status, name)
 		require.Contains(t, headers.Get("Content-Security-Policy"), "default-src 'none'")
-		require.NotContains(t, headers.Get("Content-Security-Policy"), "script-src")
+		require.Contains(t, headers.Get("Content-Security-Policy"), "script-src 'self';")
+		require.NotContains(t, headers.Get("Content-Security-Policy"), "unsafe")
 	}
 	handler, err := console.Handler(client, console.Config{})
 	require.NoError(t, err)

@@ -59,6 +59,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.resource(w, r, user)
 	case r.URL.Path == "/console.css":
 		h.style(w)
+	case scriptNames[r.URL.Path] != "":
+		h.script(w, r, user)
 	default:
 		h.problem(w, http.StatusNotFound, "There is no such page.")
 	}
