@@ -52,6 +52,9 @@ type Command struct {
 	User string
 	// Kind and ObjectID name the resource.
 	Kind, ObjectID string
+	// Filter chooses the resources of a command for many, such as CommandRetryAll; nil for the others. Kind is the one kind that it names, or empty, and
+	// ObjectID is empty.
+	Filter *delta.Filter
 }
 
 // CommandName names a command, as the command line does.
@@ -63,6 +66,14 @@ const (
 	CommandInvalidate CommandName = "invalidate"
 	CommandDelete     CommandName = "delete"
 	CommandRevive     CommandName = "revive"
+)
+
+// The commands for all resources that a filter chooses, each of which is a [delta.BulkCommand].
+const (
+	CommandRetryAll      CommandName = "retry-all"
+	CommandInvalidateAll CommandName = "invalidate-all"
+	CommandDeleteAll     CommandName = "delete-all"
+	CommandReviveAll     CommandName = "revive-all"
 )
 
 // WithDefaults returns a copy in which fields that are not set have their defaults.

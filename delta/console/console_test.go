@@ -92,6 +92,11 @@ func (l *lines) has(t *testing.T, members map[string]string) bool {
 
 func newClient(t *testing.T, env *deltatest.Env, controller *things) *delta.Client {
 	t.Helper()
+	return newClientFor(t, env, controller)
+}
+
+func newClientFor(t *testing.T, env *deltatest.Env, controller delta.Controller[thing]) *delta.Client {
+	t.Helper()
 	config := &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix,
 		Logger: slog.New(slog.DiscardHandler), Controllers: delta.NewControllers(),

@@ -20,6 +20,8 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{"visible":
 type handler struct {
 	client *delta.Client
 	config Config
+
+	bulkRuns bulkRuns
 }
 
 // Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
@@ -47,26 +49,47 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.problem(w, refused, "This console has no authentication. It answers callers of its own machine only, by the name localhost.")
 		return
 	}
-	isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
+	page, known := h.routes()[r.URL.Path]
+	takes := http.MethodGet
+	if page.isCommand {
+		takes = http.MethodPost
+	}
 	switch {
-	case r.URL.Path == "/command" && r.Method == http.MethodPost:
-		h.command(w, r, user)
-	case r.URL.Path == "/command" || !isRead:
+	case known && (r.Method == takes || r.Method == http.MethodHead && !page.isCommand):
+		page.serve(w, r, user)
+	case known || r.Method != http.MethodGet && r.Method != http.MethodHead:
 		h.problem(w, http.StatusMethodNotAllowed, "This address does not take such a request.")
-	case r.URL.Path == "/":
-		h.list(w, r, user)
-	case r.URL.Path == "/resource":
-		h.resource(w, r, user)
-	case r.URL.Path == "/console.css":
-		h.style(w)
-	case scriptNames[r.URL.Path] != "":
-		h.script(w, r, user)
 	default:
 		h.problem(w, http.StatusNotFound, "There is no such page.")
 	}
 }
 
-func (h *handler) style(w http.ResponseWriter) {
+// route is an address of the console. It has no slash but the first: all links are relative, so that a prefix does not matter.
+type route struct {
+	serve func(w http.ResponseWriter, r *http.Request, user string)
+	// isCommand is for one that takes the forms of commands, and shows nothing.
+	isCommand bool
+}
+
+// resourcesPage is the address of the list of resources, relative to all pages.
+const resourcesPage = "./"
+
+func (h *handler) routes() map[string]route {
+	return map[string]route{
+		"/":            {serve: h.list},
+		"/resource":    {serve: h.resource},
+		"/command":     {serve: h.command, isCommand: true},
+		"/bulk":        {serve: h.bulk},
+		"/bulk-start":  {serve: h.bulkStart, isCommand: true},
+		"/bulk-run":    {serve: h.bulkProgress},
+		"/bulk-stop":   {serve: h.bulkStop, isCommand: true},
+		"/console.css": {serve: h.style},
+		"/htmx.js":     {serve: h.script},
+		"/sse.js":      {serve: h.script},
+	}
+}
+
+func (h *handler) style(w http.ResponseWriter, _ *http.Request, _ string) {
 	text, err := files.ReadFile("page/console.css")
 	if err != nil {
 		h.problem(w, http.StatusInternalServerError, err.Error())
