@@ -129,6 +129,17 @@ verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals 
 		docker compose -f docker-compose.yml config --quiet && echo "docker-compose.yml: ok"; \
 	else echo "docker-compose.yml: not checked with docker compose, which is not installed"; fi
 
+# htmx 4 has other names for attributes and events: it is another major version, and no refresh.
+HTMX := 2.0.11
+
+.PHONY: console-scripts
+console-scripts: ## Fetch the scripts of delta/console from npm again, at the versions pinned here
+	fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; \
+	npm install --silent --no-save --ignore-scripts --prefix "$$fetched" htmx.org@$(HTMX); \
+	cp "$$fetched/node_modules/htmx.org/dist/htmx.min.js" delta/console/scripts/
+	@cd delta/console/scripts && sha256sum -c SHA256SUMS || \
+		{ echo "after a change of version: look at the files, write SHA256SUMS anew, and the versions and licenses in LICENSES.txt"; exit 1; }
+
 .PHONY: bench
 bench: delta-temporal postgres ## Measure beside bare Postgres, bare Temporal, River and DBOS, in one run
 	go run ./internal/bench

@@ -11,6 +11,48 @@ import (
 	"time"
 )
 
+const countMatchingResources = `-- name: CountMatchingResources :one
+SELECT count(*) FROM (
+    SELECT FROM delta_resource d
+    WHERE d.state::text = ANY ($1::text[])
+      AND (cardinality($2::text[]) = 0 OR d.kind = ANY ($2::text[]))
+      AND (cardinality($3::text[]) = 0 OR d.object_id = ANY ($3::text[]))
+      AND (cardinality($4::text[]) = 0 OR d.namespace = ANY ($4::text[]))
+      AND (cardinality($5::text[]) = 0 OR d.shard = ANY ($5::text[]))
+      AND d.tags @> $6::text[]
+      AND d.metadata @> $7::jsonb
+    LIMIT $8::integer
+) m
+`
+
+type CountMatchingResourcesParams struct {
+	States     []string
+	Kinds      []string
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	Tags       []string
+	Labels     []byte
+	Most       int32
+}
+
+// How many there are that MatchingResources gives page by page; it stops at most.
+func (q *Queries) CountMatchingResources(ctx context.Context, db DBTX, arg CountMatchingResourcesParams) (int64, error) {
+	row := db.QueryRow(ctx, countMatchingResources,
+		arg.States,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.Tags,
+		arg.Labels,
+		arg.Most,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const deleteResources = `-- name: DeleteResources :many
 WITH chosen AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(d.kind) AS finalized, d.synced_object, delta_logs_changes(d.kind) AS logs FROM delta_resource d

@@ -3,74 +3,116 @@ package delta
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
-	"github.com/chariot-giving/delta/activities"
 	"github.com/chariot-giving/delta/db"
 	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// BulkCommand names what [Client.CommandAll] does to many resources.
+type BulkCommand string
+
+// The commands for many resources, each of which has a method of [Client] of its own.
+const (
+	BulkRetry      BulkCommand = "retry"      // [Client.RetryAll]
+	BulkInvalidate BulkCommand = "invalidate" // [Client.InvalidateAll]
+	BulkTouch      BulkCommand = "touch"      // [Client.TouchAll]
+	BulkDelete     BulkCommand = "delete"     // [Client.DeleteAll]
+	BulkRevive     BulkCommand = "revive"     // [Client.ReviveAll]
 )
 
 // RetryAll has the degraded resources that match a filter tried again, and says how many they were; with
 // [deltatype.ResourceStateFailed] among the filter's states, also failed ones that wait. Other states in it match none. It
 // goes on in pages: if it fails, those before have been taken care of.
 func (c *Client) RetryAll(ctx context.Context, filter Filter) (int, error) {
-	if filter.States == nil {
-		filter.States = []deltatype.ResourceState{deltatype.ResourceStateDegraded}
-	}
-	return c.commandAll(ctx, activities.CommandRetry, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
-		return db.New().RetryResources(ctx, db.Planned(c.pool, len(ids)), db.RetryResourcesParams{Ids: ids, States: states})
-	}, deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed)
+	return c.CommandAll(ctx, BulkRetry, filter, nil)
 }
 
 // InvalidateAll has the synced resources that match a filter synced again at once, and says how many they were. Other states in
 // it match none. It goes on in pages, as [Client.RetryAll] does.
 func (c *Client) InvalidateAll(ctx context.Context, filter Filter) (int, error) {
-	return c.commandAll(ctx, activities.CommandInvalidate, filter, func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
-		return db.New().InvalidateResources(ctx, db.Planned(c.pool, len(ids)), ids)
-	}, deltatype.ResourceStateSynced)
+	return c.CommandAll(ctx, BulkInvalidate, filter, nil)
 }
 
 // ReviveAll has the deleted resources that match a filter synced again, as [Client.Revive] does, and says how many they were. Other states
 // in it match none. It goes on in pages, as [Client.RetryAll] does.
 func (c *Client) ReviveAll(ctx context.Context, filter Filter) (int, error) {
-	return c.commandAll(ctx, activities.CommandRevive, filter, func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
-		return db.ResourcesOf(db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids))
-	}, deltatype.ResourceStateDeleted)
+	return c.CommandAll(ctx, BulkRevive, filter, nil)
 }
 
 // TouchAll touches the resources that match a filter, as [Client.Touch] does, and says how many they were. Those that are deleted match
 // not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything is refused, as by [Client.DeleteAll].
 func (c *Client) TouchAll(ctx context.Context, filter Filter) (int, error) {
-	states := undeleted()
-	if err := filter.checkAll(states); err != nil {
-		return 0, fmt.Errorf("delta: touch: %w", err)
-	}
-	return c.commandAll(ctx, activities.CommandTouch, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
-		return db.New().TouchResources(ctx, db.Planned(c.pool, len(ids)), db.TouchResourcesParams{Ids: ids, States: states})
-	}, states...)
+	return c.CommandAll(ctx, BulkTouch, filter, nil)
 }
 
 // DeleteAll marks the resources that match a filter deleted, as [Client.Delete] does, and says how many they were. Those that are
 // deleted already match not. It goes on in pages, as [Client.RetryAll] does. A filter that chooses everything, because no field is set, or only
 // States, and those to all that there are, is refused unless it says so with All.
 func (c *Client) DeleteAll(ctx context.Context, filter Filter) (int, error) {
-	states := undeleted()
-	if err := filter.checkAll(states); err != nil {
-		return 0, fmt.Errorf("delta: delete: %w", err)
+	return c.CommandAll(ctx, BulkDelete, filter, nil)
+}
+
+// bulk is a command for many resources.
+type bulk struct {
+	// states are those that it takes; usual those that it takes where the filter names none, nil for all of states.
+	states, usual []deltatype.ResourceState
+	// asksForAll is for one that refuses a filter which chooses everything and does not say so with All.
+	asksForAll bool
+	// do does it to rows that are in one of the states, and returns those it was done to.
+	do func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error)
+}
+
+func (c *Client) bulk(command BulkCommand) (bulk, error) {
+	switch command {
+	case BulkRetry:
+		return bulk{
+			states: []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed},
+			usual:  []deltatype.ResourceState{deltatype.ResourceStateDegraded},
+			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+				return db.New().RetryResources(ctx, db.Planned(c.pool, len(ids)), db.RetryResourcesParams{Ids: ids, States: states})
+			},
+		}, nil
+	case BulkInvalidate:
+		return bulk{
+			states: []deltatype.ResourceState{deltatype.ResourceStateSynced},
+			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+				return db.New().InvalidateResources(ctx, db.Planned(c.pool, len(ids)), ids)
+			},
+		}, nil
+	case BulkRevive:
+		return bulk{
+			states: []deltatype.ResourceState{deltatype.ResourceStateDeleted},
+			do: func(ctx context.Context, ids []int64, _ []string) ([]db.Resource, error) {
+				return db.ResourcesOf(db.New().ReviveResources(ctx, db.Planned(c.pool, len(ids)), ids))
+			},
+		}, nil
+	case BulkTouch:
+		return bulk{
+			states: undeleted(), asksForAll: true,
+			do: func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+				return db.New().TouchResources(ctx, db.Planned(c.pool, len(ids)), db.TouchResourcesParams{Ids: ids, States: states})
+			},
+		}, nil
+	case BulkDelete:
+		return bulk{states: undeleted(), asksForAll: true, do: c.deleteResources}, nil
 	}
-	return c.commandAll(ctx, activities.CommandDelete, filter, func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
-		rows, err := db.ResourcesOf(db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
-			Ids: ids, States: states, DefaultRetention: interval(c.config.DeletedResourceRetentionPeriod),
-		}))
-		for _, raw := range rows {
-			row, err := raw.Row()
-			if err != nil {
-				return rows, err
-			}
-			c.events.send(EventCategoryObjectDeleted, row)
+	return bulk{}, inputError("command", string(command), "must be retry, invalidate, touch, delete or revive")
+}
+
+func (c *Client) deleteResources(ctx context.Context, ids []int64, states []string) ([]db.Resource, error) {
+	rows, err := db.ResourcesOf(db.New().DeleteResources(ctx, db.Planned(c.pool, len(ids)), db.DeleteResourcesParams{
+		Ids: ids, States: states, DefaultRetention: interval(c.config.DeletedResourceRetentionPeriod),
+	}))
+	for _, raw := range rows {
+		row, err := raw.Row()
+		if err != nil {
+			return rows, err
 		}
-		return rows, err
-	}, states...)
+		c.events.send(EventCategoryObjectDeleted, row)
+	}
+	return rows, err
 }
 
 // undeleted are all states but deleted.
@@ -86,43 +128,95 @@ func (f Filter) checkAll(states []deltatype.ResourceState) error {
 	return nil
 }
 
-// commandPage is how many resources one statement of commandAll changes.
+// commandPage is how many resources one statement of CommandAll changes.
 const commandPage = 200
 
-// commandAll does something to all resources that match a filter and are in one of some states, page by page, and wakes who
-// dispatches them: what is done gives back the rows. A resource is met at most once, whatever it becomes meanwhile.
-func (c *Client) commandAll(ctx context.Context, command activities.Command, filter Filter,
-	do func(ctx context.Context, ids []int64, states []string) ([]db.Resource, error), allowed ...deltatype.ResourceState,
-) (int, error) {
-	if err := filter.check(); err != nil {
-		return 0, fmt.Errorf("delta: %s: %w", command, err)
+// CommandAll does what the method of the command's name does ([Client.RetryAll] and so on) to all resources that match a filter, page by page, and says
+// how many they were. A resource is met at most once, whatever it becomes meanwhile.
+//
+// each, which may be nil, is called after each page with the rows that it has changed, at most 200, which may be none, as they are after the command. It is
+// called by this goroutine. An error of it ends the command before the next page, and is wrapped in the one that is returned: the number is exact then. Where
+// ctx ends instead, a page may have been committed that is not counted.
+func (c *Client) CommandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (int, error) {
+	done, err := c.commandAll(ctx, command, filter, each)
+	if err != nil {
+		return done, fmt.Errorf("delta: %s: %w", command, schemaError(err))
 	}
-	if filter.choosesNothing() {
-		return 0, nil
+	return done, nil
+}
+
+// CountForAll counts the resources that [Client.CommandAll] would be about now, and stops at most: a number below it is exact.
+func (c *Client) CountForAll(ctx context.Context, command BulkCommand, filter Filter, most int) (int, error) {
+	if most < 1 || most > math.MaxInt32 {
+		return 0, wrapCount(command, inputError("most", most, "must be between 1 and %d", math.MaxInt32))
+	}
+	chosen, err := c.matching(command, filter)
+	if err != nil || len(chosen.States) == 0 {
+		return 0, wrapCount(command, err)
+	}
+	n, err := db.New().CountMatchingResources(ctx, c.pool, db.CountMatchingResourcesParams{
+		States: chosen.States, Kinds: chosen.Kinds, ObjectIds: chosen.ObjectIds, Namespaces: chosen.Namespaces, Shards: chosen.Shards,
+		Tags: chosen.Tags, Labels: chosen.Labels, Most: int32(most),
+	})
+	return int(n), wrapCount(command, err)
+}
+
+func wrapCount(command BulkCommand, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("delta: count for %s: %w", command, schemaError(err))
+}
+
+// matching are the arguments of a page of what a command for a filter is about. There are no states in it where nothing can match.
+func (c *Client) matching(command BulkCommand, filter Filter) (db.MatchingResourcesParams, error) {
+	b, err := c.bulk(command)
+	if err != nil {
+		return db.MatchingResourcesParams{}, err
+	}
+	if b.asksForAll {
+		if err := filter.checkAll(b.states); err != nil {
+			return db.MatchingResourcesParams{}, err
+		}
+	}
+	if filter.States == nil {
+		filter.States = b.usual
+	}
+	if err := filter.check(); err != nil || filter.choosesNothing() {
+		return db.MatchingResourcesParams{}, err
 	}
 	labels, err := filter.labels()
 	if err != nil {
-		return 0, fmt.Errorf("delta: %s: %w", command, err)
+		return db.MatchingResourcesParams{}, err
 	}
-	states := slices.DeleteFunc(allowed, func(s deltatype.ResourceState) bool {
+	states := slices.DeleteFunc(slices.Clone(b.states), func(s deltatype.ResourceState) bool {
 		return filter.States != nil && !slices.Contains(filter.States, s)
 	})
-	done, after := 0, int64(0)
+	return db.MatchingResourcesParams{
+		States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
+		Namespaces: orEmpty(filter.Namespaces), Shards: orEmpty(filter.Shards), Tags: orEmpty(filter.Tags), Labels: labels, Batch: commandPage,
+	}, nil
+}
+
+// commandAll wakes those that dispatch what a page has made due.
+func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (done int, err error) {
+	chosen, err := c.matching(command, filter)
+	if err != nil || len(chosen.States) == 0 {
+		return 0, err
+	}
+	b, err := c.bulk(command)
+	if err != nil {
+		return 0, err
+	}
 	for {
-		ids, err := db.New().MatchingResources(ctx, c.pool, db.MatchingResourcesParams{
-			AfterID: after, States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
-			Namespaces: orEmpty(filter.Namespaces), Shards: orEmpty(filter.Shards), Tags: orEmpty(filter.Tags), Labels: labels, Batch: commandPage,
-		})
-		if err != nil {
-			return done, fmt.Errorf("delta: %s: %w", command, schemaError(err))
+		ids, err := db.New().MatchingResources(ctx, c.pool, chosen)
+		if err != nil || len(ids) == 0 {
+			return done, err
 		}
-		if len(ids) == 0 {
-			return done, nil
-		}
-		after = ids[len(ids)-1]
-		rows, err := do(ctx, ids, texts(states))
+		chosen.AfterID = ids[len(ids)-1]
+		rows, err := b.do(ctx, ids, chosen.States)
 		if err != nil {
-			return done, fmt.Errorf("delta: %s: %w", command, schemaError(err))
+			return done, err
 		}
 		done += len(rows)
 		due := map[string]int{}
@@ -131,6 +225,18 @@ func (c *Client) commandAll(ctx context.Context, command activities.Command, fil
 		}
 		for kind, n := range due {
 			c.wakeKind(kind, n)
+		}
+		if each == nil {
+			continue
+		}
+		page := make([]*deltatype.ResourceRow, len(rows))
+		for i, row := range rows {
+			if page[i], err = row.Row(); err != nil {
+				return done, err
+			}
+		}
+		if err := each(page); err != nil {
+			return done, err
 		}
 	}
 }

@@ -70,3 +70,57 @@ func TestInvalidateAllAndDeleteAllTakeWhatTheFilterChooses(t *testing.T) {
 		}
 	})
 }
+
+// What each is told after a page is what was done, and an error of it ends the command there.
+func TestCommandAllSaysWhatItDoesAndStopsBetweenPages(t *testing.T) {
+	soak.Long(t)
+	inModes(t, commandAllStops, modeFor(0, func(a account) each { return each{a} }, func(o each) account { return o.account }))
+}
+
+func commandAllStops(t *testing.T, g mode) {
+	c := g.startWorker(func(context.Context, job) error { return nil })
+	const resources, page = 450, 200
+	var names []string
+	for i := range resources {
+		names = append(names, fmt.Sprintf("red%03d", i))
+	}
+	g.inform(c, &delta.InformOpts{Tags: []string{"red"}}, names...)
+	until(t, func() bool {
+		return g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND state = 'synced'", g.kind) == resources
+	})
+	filter := delta.Filter{Kinds: []string{g.kind}, Tags: []string{"red"}}
+	for most, want := range map[int]int{7: 7, resources: resources, 10_000: resources} {
+		n, err := c.CountForAll(t.Context(), delta.BulkInvalidate, filter, most)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	for _, command := range []delta.BulkCommand{delta.BulkRetry, delta.BulkRevive} {
+		n, err := c.CountForAll(t.Context(), command, filter, resources)
+		require.NoError(t, err)
+		require.Zero(t, n, "%s is not for what is synced", command)
+	}
+
+	stop := errors.New("enough")
+	told := map[string]bool{}
+	n, err := c.CommandAll(t.Context(), delta.BulkInvalidate, filter, func(rows []*deltatype.ResourceRow) error {
+		for _, row := range rows {
+			told[row.ObjectID] = true
+			require.EqualValues(t, 2, row.Generation)
+		}
+		if len(told) == 2*page {
+			return stop
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, 2*page, n)
+	require.Len(t, told, 2*page)
+	require.Equal(t, 2*page, g.count("SELECT count(*) FROM delta_resource WHERE kind = $1 AND generation = 2", g.kind), "it has gone on after it was stopped")
+
+	_, err = c.CommandAll(t.Context(), "drop", filter, nil)
+	require.ErrorContains(t, err, `command "drop"`)
+	_, err = c.CountForAll(t.Context(), delta.BulkDelete, delta.Filter{}, resources)
+	require.ErrorContains(t, err, "would choose everything")
+	_, err = c.CountForAll(t.Context(), delta.BulkDelete, filter, 0)
+	require.ErrorContains(t, err, "most")
+}

@@ -16,6 +16,20 @@ WHERE d.id > @after_id
 ORDER BY d.id
 LIMIT @batch::integer;
 
+-- name: CountMatchingResources :one
+-- How many there are that MatchingResources gives page by page; it stops at most.
+SELECT count(*) FROM (
+    SELECT FROM delta_resource d
+    WHERE d.state::text = ANY (@states::text[])
+      AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
+      AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
+      AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
+      AND (cardinality(@shards::text[]) = 0 OR d.shard = ANY (@shards::text[]))
+      AND d.tags @> @tags::text[]
+      AND d.metadata @> @labels::jsonb
+    LIMIT @most::integer
+) m;
+
 -- name: RetryResources :many
 -- degraded, or failed and waiting -> scheduled, at once: a new generation, with the attempt counter reset.
 WITH chosen AS MATERIALIZED (

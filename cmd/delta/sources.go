@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // sourceJSON is a source of a kind as --output json shows it.
@@ -53,9 +54,9 @@ func sourcesOf(k delta.KindStatus) []sourceJSON {
 func (s sourceJSON) behind() string {
 	switch {
 	case s.BehindMessages != nil:
-		return counted(*s.BehindMessages, "message")
+		return wording.Count(*s.BehindMessages, "message")
 	case s.BehindBytes != nil:
-		return size(*s.BehindBytes)
+		return wording.Size(*s.BehindBytes)
 	default:
 		return "-"
 	}
@@ -68,9 +69,9 @@ func (c *cli) sourceTable(all []kindJSON, now time.Time) error {
 		for _, s := range k.Sources {
 			lag := "-"
 			if s.LagSeconds != nil {
-				lag = short(time.Duration(*s.LagSeconds * float64(time.Second)))
+				lag = wording.Duration(time.Duration(*s.LagSeconds * float64(time.Second)))
 			}
-			rows = append(rows, []string{k.Kind, plain(s.Name), s.Phase, when(&s.Since, now), lag, s.behind(), when(s.WrittenAt, now)})
+			rows = append(rows, []string{k.Kind, wording.Line(s.Name), s.Phase, wording.When(&s.Since, now), lag, s.behind(), wording.When(s.WrittenAt, now)})
 		}
 	}
 	if len(rows) == 0 {
@@ -84,9 +85,9 @@ func (c *cli) sourceTable(all []kindJSON, now time.Time) error {
 		for _, s := range k.Sources {
 			switch {
 			case s.Error != nil:
-				c.tell(fmt.Sprintf("%s: source %q fails, %s in a row: %s", k.Kind, s.Name, counted(int64(s.Failures), "time"), plain(*s.Error)))
+				c.tell(fmt.Sprintf("%s: source %q fails, %s in a row: %s", k.Kind, s.Name, wording.Count(int64(s.Failures), "time"), wording.Line(*s.Error)))
 			case s.HeldBy != nil:
-				c.tell(fmt.Sprintf("%s: source %q waits for a lock that is held by %s", k.Kind, s.Name, plain(*s.HeldBy)))
+				c.tell(fmt.Sprintf("%s: source %q waits for a lock that is held by %s", k.Kind, s.Name, wording.Line(*s.HeldBy)))
 			}
 		}
 	}

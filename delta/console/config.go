@@ -61,6 +61,9 @@ type Command struct {
 	Namespace string
 	// Missing is how many resources CommandApprove and CommandDismiss are about; 0 otherwise.
 	Missing int64
+	// Filter chooses the resources of a command for many, such as CommandRetryAll; nil for the others. Kind is the one kind that it names, or empty, and
+	// ObjectID is empty.
+	Filter *delta.Filter
 }
 
 // CommandName names a command, as the command line does.
@@ -72,6 +75,14 @@ const (
 	CommandInvalidate CommandName = "invalidate"
 	CommandDelete     CommandName = "delete"
 	CommandRevive     CommandName = "revive"
+)
+
+// The commands for all resources that a filter chooses, each of which is a [delta.BulkCommand].
+const (
+	CommandRetryAll      CommandName = "retry-all"
+	CommandInvalidateAll CommandName = "invalidate-all"
+	CommandDeleteAll     CommandName = "delete-all"
+	CommandReviveAll     CommandName = "revive-all"
 )
 
 // The commands for a kind, an informer, a shard or a namespace.

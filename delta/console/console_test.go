@@ -92,6 +92,11 @@ func (l *lines) has(t *testing.T, members map[string]string) bool {
 
 func newClient(t *testing.T, env *deltatest.Env, controller *things) *delta.Client {
 	t.Helper()
+	return newClientFor(t, env, controller)
+}
+
+func newClientFor(t *testing.T, env *deltatest.Env, controller delta.Controller[thing]) *delta.Client {
+	t.Helper()
 	config := &delta.Config{
 		Temporal: env.Temporal, TemporalNamespace: env.TemporalNamespace, WorkflowIDPrefix: env.Prefix,
 		Logger: slog.New(slog.DiscardHandler), Controllers: delta.NewControllers(),
@@ -292,7 +297,8 @@ func TestWhoIsAnswered(t *testing.T) {
 		status, headers := send(t, http.MethodGet, open+"resources", "", c.headers)
 		require.Equal(t, c.status, status, name)
 		require.Contains(t, headers.Get("Content-Security-Policy"), "default-src 'none'")
-		require.NotContains(t, headers.Get("Content-Security-Policy"), "script-src")
+		require.Contains(t, headers.Get("Content-Security-Policy"), "script-src 'self';")
+		require.NotContains(t, headers.Get("Content-Security-Policy"), "unsafe")
 	}
 	handler, err := console.Handler(client, console.Config{})
 	require.NoError(t, err)

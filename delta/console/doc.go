@@ -7,8 +7,8 @@
 //	…
 //	mux.Handle("/ops/delta/", http.StripPrefix("/ops/delta", handler))
 //
-// All links are relative, so that it works under any path that ends in a slash, and behind a proxy that adds or removes a prefix. The pages have no
-// script at all: the Content-Security-Policy allows none. All data come from exported methods of [delta.Client].
+// All links are relative, so that it works under any path that ends in a slash, and behind a proxy that adds or removes a prefix. The
+// Content-Security-Policy allows the script that is embedded, and all pages work without them. All data come from exported methods of [delta.Client].
 //
 // # What always holds
 //

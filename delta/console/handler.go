@@ -22,10 +22,11 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 }).ParseFS(files, "page/*.html"))
 
 type handler struct {
-	client *delta.Client
-	config Config
-	survey survey
-	runs   runs
+	client   *delta.Client
+	config   Config
+	survey   survey
+	runs     runs
+	bulkRuns bulkRuns
 }
 
 // Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
@@ -75,6 +76,9 @@ type route struct {
 	isCommand bool
 }
 
+// resourcesPage is the address of the list of resources, relative to all pages.
+const resourcesPage = "resources"
+
 func (h *handler) routes() map[string]route {
 	return map[string]route{
 		"/":             {serve: h.overview},
@@ -85,7 +89,12 @@ func (h *handler) routes() map[string]route {
 		"/resources":    {serve: h.list},
 		"/resource":     {serve: h.resource},
 		"/command":      {serve: h.command, isCommand: true},
+		"/bulk":         {serve: h.bulk},
+		"/bulk-start":   {serve: h.bulkStart, isCommand: true},
+		"/bulk-run":     {serve: h.bulkProgress},
+		"/bulk-stop":    {serve: h.bulkStop, isCommand: true},
 		"/console.css":  {serve: h.style},
+		"/htmx.js":      {serve: h.script},
 	}
 }
 

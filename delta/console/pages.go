@@ -30,22 +30,10 @@ const (
 // list shows the resources that match the fields of the address.
 func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	asked := r.URL.Query()
-	var filter delta.Filter
-	for name, field := range map[string]*[]string{"kind": &filter.Kinds, "id": &filter.ObjectIDs, "namespace": &filter.Namespaces, "tag": &filter.Tags} {
-		if value := asked.Get(name); value != "" {
-			*field = []string{value}
-		}
-	}
-	if state := asked.Get("state"); state != "" {
-		filter.States = []deltatype.ResourceState{deltatype.ResourceState(state)}
-	}
-	if label := asked.Get("label"); label != "" {
-		name, value, found := strings.Cut(label, "=")
-		if !found {
-			h.problem(w, http.StatusBadRequest, "A label is a name and a value, such as tenant=acme.")
-			return
-		}
-		filter.Labels = map[string]string{name: value}
+	filter, err := filterOf(asked)
+	if err != nil {
+		h.problem(w, http.StatusBadRequest, err.Error())
+		return
 	}
 	after, err := strconv.ParseInt(cmp.Or(asked.Get("after"), "0"), 10, 64)
 	if err != nil || after < 0 {
@@ -54,27 +42,19 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
+	began := time.Now()
 	rows, err := h.client.List(ctx, filter, delta.Page{After: after, Limit: pageRows})
 	if err != nil {
 		h.failed(w, r, cmp.Or(ctx.Err(), err))
 		return
 	}
-	page := listPage{User: user, Asked: asked, States: deltatype.ResourceStates()}
-	for _, row := range rows {
-		line := listLine{Kind: row.ObjectKind, ID: row.ObjectID, Address: addressOf(row.ObjectKind, row.ObjectID)}
-		line.Row = h.redacted(row)
-		if n := len(line.Row.Errors); n > 0 {
-			line.Error = shortened(line.Row.Errors[n-1].Error)
-		}
-		page.Lines = append(page.Lines, line)
+	page := listPage{
+		User: user, Asked: asked, States: deltatype.ResourceStates(), Lines: h.lines(rows), Commands: h.bulkAllowed(r, user, asked, filter),
+		Self: "?" + asked.Encode(), Every: liveEvery(time.Since(began)),
 	}
 	if len(rows) == pageRows {
-		next := url.Values{"after": {strconv.FormatInt(rows[len(rows)-1].ID, 10)}}
-		for _, name := range []string{"kind", "id", "namespace", "state", "tag", "label"} {
-			if value := asked.Get(name); value != "" {
-				next.Set(name, value)
-			}
-		}
+		next := fieldsOf(asked)
+		next.Set("after", strconv.FormatInt(rows[len(rows)-1].ID, 10))
 		page.Next = "?" + next.Encode()
 	}
 	h.render(w, http.StatusOK, "list.html", page)
@@ -85,6 +65,10 @@ type listPage struct {
 	Asked  url.Values
 	States []deltatype.ResourceState
 	Lines  []listLine
+	// Commands are those for all that match.
+	Commands []bulkLink
+	// Self is the address of this page, which a script loads again, and Every how often.
+	Self, Every string
 	// Next is the address of the next page; empty on the last.
 	Next string
 }
@@ -92,6 +76,18 @@ type listPage struct {
 type listLine struct {
 	Kind, ID, Address, Error string
 	Row                      *deltatype.ResourceRow
+}
+
+// lines are rows as lists show them.
+func (h *handler) lines(rows []*deltatype.ResourceRow) (all []listLine) {
+	for _, row := range rows {
+		line := listLine{Kind: row.ObjectKind, ID: row.ObjectID, Address: addressOf(row.ObjectKind, row.ObjectID), Row: h.redacted(row)}
+		if n := len(line.Row.Errors); n > 0 {
+			line.Error = shortened(line.Row.Errors[n-1].Error)
+		}
+		all = append(all, line)
+	}
+	return all
 }
 
 // resource shows one resource.
