@@ -63,6 +63,7 @@ func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
 	row, err := do(ctx)
+	h.survey.noteCommand()
 	if err != nil {
 		log.Warn("delta: console: command failed", "error", err)
 		h.failed(w, r, err)
