@@ -21,8 +21,10 @@ func TestTheBodyOfAMessageIsAnEntry(t *testing.T) {
 		"nothing":  {At: at},
 		"deletion": {Position: "1.2.3", ID: 3, Type: delta.ChangeDeleted, Kind: "bill", ObjectID: "7", Namespace: "default", ResourceID: 4, Generation: 5, SyncCount: 6, At: at, Before: json.RawMessage(`{"a": 1}`)},
 		"failure":  {ID: math.MaxInt64, Type: delta.ChangeFailed, At: at.Truncate(time.Second), Error: "503\nwhy", TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", After: json.RawMessage(`null`)},
-		"hostile": {ObjectID: "\"}\\\u2028\x00 <script> \U0001f600", Kind: "a/b", Error: "\x7f", At: at.In(time.FixedZone("", 3600)),
-			After: json.RawMessage(`{"html": "<&>", "deep": [{"a": [1e300, -0, "\u0000"]}]}`)},
+		"hostile": {
+			ObjectID: "\"}\\\u2028\x00 <script> \U0001f600", Kind: "a/b", Error: "\x7f", At: at.In(time.FixedZone("", 3600)),
+			After: json.RawMessage(`{"html": "<&>", "deep": [{"a": [1e300, -0, "\u0000"]}]}`),
+		},
 		"bytes that are no text": {ObjectID: "a\xffb", At: at},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 // newSink produces to a cluster. Close the client after the relay has ended.
 func newSink(brokers ...string) (sinks.Sink, *kgo.Client, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.AllowIdempotentProduceCancellation())
 	if err != nil {
 		return nil, nil, err
 	}

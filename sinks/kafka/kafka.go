@@ -15,7 +15,8 @@ import (
 // Config is what [New] needs. Client is required.
 type Config struct {
 	// Client produces. It stays the caller's, who closes it after the relay has ended. Leave its producer idempotent and its acknowledgements
-	// at all in-sync replicas, as they are by default.
+	// at all in-sync replicas, as they are by default. It must be made with [kgo.AllowIdempotentProduceCancellation]: without, a delivery
+	// would wait for a broker that went away in the middle of it, however long [sinks.Config].DeliveryTimeout is, and nothing would say that it fails.
 	Client *kgo.Client
 	// Topic returns the topic of a message. Default: [DefaultTopic].
 	Topic func(m sinks.Message) string
@@ -44,6 +45,13 @@ func New(config Config) (sinks.Sink, error) {
 	if config.Client == nil {
 		return nil, &sinks.InvalidError{Field: "Client", Value: "nil", Rule: "is required"}
 	}
+	idempotent, cancels := config.Client.OptValue(kgo.DisableIdempotentWrite) == false, config.Client.OptValue(kgo.AllowIdempotentProduceCancellation) == true
+	if idempotent && !cancels {
+		return nil, &sinks.InvalidError{
+			Field: "Client", Value: "without kgo.AllowIdempotentProduceCancellation",
+			Rule: "must be made with it, so that a delivery ends when its time is over",
+		}
+	}
 	if config.Topic == nil {
 		config.Topic = DefaultTopic
 	}
@@ -52,18 +60,29 @@ func New(config Config) (sinks.Sink, error) {
 
 type sink struct{ config Config }
 
+// errUnanswered is the error of a message of which it is not known whether the brokers have it: it comes again.
+var errUnanswered = errors.New("the brokers have not answered in time")
+
 // Deliver produces all messages, and waits until the brokers have each. The key of a message is that of its record, so that its partition, and
 // with it the order of Kafka, is the same for all messages of a key. A deleted row keeps its body: it is no tombstone.
 func (s *sink) Deliver(ctx context.Context, messages []sinks.Message) []error {
-	errs := make([]error, len(messages))
-	index := make(map[*kgo.Record]int, len(messages))
-	records := make([]*kgo.Record, len(messages))
-	for i, m := range messages {
-		records[i] = s.record(m)
-		index[records[i]] = i
+	type answer struct {
+		at  int
+		err error
 	}
-	for _, result := range s.config.Client.ProduceSync(ctx, records...) {
-		errs[index[result.Record]] = classify(result.Err)
+	answers := make(chan answer, len(messages))
+	errs := make([]error, len(messages))
+	for i, m := range messages {
+		errs[i] = errUnanswered
+		s.config.Client.Produce(ctx, s.record(m), func(_ *kgo.Record, err error) { answers <- answer{i, err} })
+	}
+	for range messages {
+		select {
+		case a := <-answers:
+			errs[a.at] = classify(a.err)
+		case <-ctx.Done(): // the client gives up its records as well, when it looks at them the next time
+			return errs
+		}
 	}
 	return errs
 }

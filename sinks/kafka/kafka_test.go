@@ -29,7 +29,7 @@ func newCluster(t *testing.T) *kfake.Cluster {
 
 func newClient(t *testing.T, cluster *kfake.Cluster, options ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(cluster.ListenAddrs()...))...)
+	client, err := kgo.NewClient(append(options, kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.AllowIdempotentProduceCancellation())...)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	return client
@@ -115,6 +115,32 @@ func TestBrokersThatRefuseForAWhileLoseNothing(t *testing.T) {
 		}
 		return all
 	})
+}
+
+// A broker that goes away in the middle of a delivery ends it when its time is over: a relay is to count it, and to be able to stop.
+func TestADeliveryEndsWhenItsTimeIsOver(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t)
+	sink, err := kafka.New(kafka.Config{Client: newClient(t, cluster)})
+	require.NoError(t, err)
+	one := []sinks.Message{{ID: "1", Key: "a", Subject: "number", Body: []byte("1")}}
+	require.Equal(t, []error{nil}, sink.Deliver(t.Context(), one))
+	cluster.Close()
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		errs := sink.Deliver(ctx, one) // it would not return
+		cancel()
+		require.ErrorContains(t, errs[0], "not answered in time")
+		require.False(t, sinks.IsPermanent(errs[0]))
+	}
+
+	client, err := kgo.NewClient()
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	_, err = kafka.New(kafka.Config{Client: client})
+	invalid := new(sinks.InvalidError)
+	require.ErrorAs(t, err, &invalid)
+	require.Equal(t, "Client", invalid.Field)
 }
 
 func TestTopicsAreLegal(t *testing.T) {

@@ -119,7 +119,7 @@ const longestTopic = 249
 
 func (d *decoder) kafka(s kafkaSection, field string) connector {
 	d.require(field+".brokers", len(s.Brokers) > 0)
-	options := []kgo.Opt{kgo.SeedBrokers(s.Brokers...)}
+	options := []kgo.Opt{kgo.SeedBrokers(s.Brokers...), kgo.AllowIdempotentProduceCancellation()}
 	if s.TopicPrefix != "" && !topicPrefix.MatchString(s.TopicPrefix) {
 		d.fail(field+".topic_prefix", "must be letters, digits, '.', '_' and '-', at most 200, and is %q", s.TopicPrefix)
 	}
