@@ -122,7 +122,7 @@ func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	}
 	stopFollower, stop := follower(), relay()
 	payAll(100)
-	until(t, func() bool { return has(h, n, `"cents":100`) })
+	until(t, func() bool { return has(h, n, `"cents": 100`) })
 	stop()
 	stopFollower()
 
@@ -139,13 +139,13 @@ func TestWhatBecomesOfPaymentsIsHeard(t *testing.T) {
 	until(t, func() bool { return has(h, 1, "deleted") && len(h.of("bad")) == 1 })
 	until(t, func() bool {
 		for i := 1; i < n; i++ {
-			if all := h.of(fmt.Sprintf("pay_%d", i)); !strings.Contains(all[len(all)-1], `"cents":200`) {
+			if all := h.of(fmt.Sprintf("pay_%d", i)); !strings.Contains(all[len(all)-1], `"cents": 200`) {
 				return false
 			}
 		}
 		return true
 	})
-	require.Equal(t, []string{`failed {"id":"bad","cents":-1}`}, h.of("bad"))
+	require.Equal(t, []string{`failed {"id": "bad", "cents": -1}`}, h.of("bad"))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	last := map[string]int64{}
@@ -165,8 +165,8 @@ func TestTheDemoRuns(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, demo(t.Context(), env.Prefix, true, &out), out.String())
 	for _, says := range []string{
-		`created   pay_1   null → {"id":"pay_1","cents":1200}`, `updated   pay_1   {"id":"pay_1","cents":1200} → {"id":"pay_1","cents":1500}`,
-		`failed    pay_2   null → `, `the bank refuses the amount`, `deleted   pay_1   {"id":"pay_1","cents":1500} → null`,
+		`created   pay_1   null → {"id": "pay_1", "cents": 1200}`, `updated   pay_1   {"id": "pay_1", "cents": 1200} → {"id": "pay_1", "cents": 1500}`,
+		`failed    pay_2   null → `, `the bank refuses the amount`, `deleted   pay_1   {"id": "pay_1", "cents": 1500} → null`,
 	} {
 		require.Contains(t, out.String(), says)
 	}
