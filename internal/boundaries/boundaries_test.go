@@ -27,10 +27,11 @@ var leaves = []string{"migrations", "messagedb", "cdc"}
 
 // joining packages stand on top of these alone, and join them: what a user can import, too.
 var joining = map[string][]string{
-	"bridge":          {"delta", "delta/deltatype", "messagedb", "cdc"},
-	"sinks/category":  {"messagedb", "sinks"},
-	"sinks/changelog": {"delta", "sinks"},
-	"delta/console":   {"delta", "delta/deltatype"},
+	"bridge":                 {"delta", "delta/deltatype", "messagedb", "cdc"},
+	"sinks/category":         {"messagedb", "sinks", "sinks/internal/claimed"},
+	"sinks/changelog":        {"delta", "sinks", "sinks/internal/claimed"},
+	"sinks/internal/claimed": {"sinks"},
+	"delta/console":          {"delta", "delta/deltatype"},
 }
 
 // shared import nothing of this module, so everything may import them, leaves too.

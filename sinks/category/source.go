@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/chariot-giving/delta/messagedb"
 	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/internal/claimed"
 )
 
 // SourceConfig is what [NewSource] needs. Client and Consumer.Category are required.
@@ -64,124 +64,30 @@ func NewSource(config SourceConfig) (sinks.ClaimedSource, error) {
 	if config.Consumer.BatchSize == 0 {
 		config.Consumer.BatchSize = defaultBatch
 	}
-	return &source{config: config}, nil
+	return &claimed.Source[*messagedb.Message, *messagedb.Message]{
+		Open: func(ctx context.Context) (claimed.Cursor[*messagedb.Message, *messagedb.Message], error) {
+			cursor, err := config.Client.OpenCategory(ctx, config.Consumer)
+			if err != nil {
+				return nil, err
+			}
+			return cursor, nil
+		},
+		Message:    config.message,
+		Superseded: messagedb.ErrConsumerSuperseded,
+		HasLost: func(err error) bool {
+			hasGoneBack := errors.As(err, new(*messagedb.RewoundError)) && config.Consumer.Rewind == messagedb.RewindRestart
+			return errors.Is(err, messagedb.ErrConsumerSuperseded) || hasGoneBack
+		},
+		IsPermanent: func(err error) bool { // a server that is away, or without Message DB yet, is waited for
+			return errors.As(err, new(*messagedb.RewoundError)) || errors.As(err, new(*messagedb.InvalidError))
+		},
+	}, nil
 }
 
-type source struct {
-	config SourceConfig
-
-	mu     sync.Mutex
-	cursor *messagedb.CategoryCursor // nil before the first call of Next, and after the claim was lost
-	claim  int                       // numbers the cursors
-	rest   []*messagedb.Message      // of Next: read, and not given
-}
-
-// position is that of a message, as one cursor has read it.
-type position struct {
-	claim   int
-	message *messagedb.Message
-}
-
-func (s *source) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	cursor, claim, err := s.open(ctx)
-	if err != nil {
-		return nil, classify(err)
-	}
-	if len(s.rest) == 0 || isDone(cursor.Done()) {
-		s.rest, err = cursor.Next(ctx)
-	}
-	hasGoneBack := errors.As(err, new(*messagedb.RewoundError)) && s.config.Consumer.Rewind == messagedb.RewindRestart
-	if errors.Is(err, messagedb.ErrConsumerSuperseded) || hasGoneBack {
-		s.Close()
-		return nil, sinks.Resume(err)
-	}
-	if err != nil {
-		return nil, classify(err)
-	}
-	page := s.rest[:min(limit, len(s.rest))]
-	s.rest = s.rest[len(page):]
-	messages := make([]sinks.Message, len(page))
-	for i, m := range page {
-		if messages[i], err = s.message(m, claim); err != nil {
-			return nil, sinks.Permanent(err)
-		}
-	}
-	return messages, nil
-}
-
-// open waits until this process has the position stream.
-func (s *source) open(ctx context.Context) (*messagedb.CategoryCursor, int, error) {
-	if cursor, claim := s.current(); cursor != nil {
-		return cursor, claim, nil
-	}
-	cursor, err := s.config.Client.OpenCategory(ctx, s.config.Consumer)
-	if err != nil {
-		return nil, 0, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cursor = cursor
-	s.claim++
-	return cursor, s.claim, nil
-}
-
-func (s *source) current() (*messagedb.CategoryCursor, int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor, s.claim
-}
-
-// classify marks what stays as it is. A server that is away, or without Message DB yet, is waited for.
-func classify(err error) error {
-	if errors.As(err, new(*messagedb.RewoundError)) || errors.As(err, new(*messagedb.InvalidError)) {
-		return sinks.Permanent(err)
-	}
-	return err
-}
-
-func (s *source) Confirm(ctx context.Context, at any) error {
-	p := at.(position) //nolint:forcetypeassert // it is ours
-	cursor, claim := s.current()
-	if cursor == nil || claim != p.claim {
-		return messagedb.ErrConsumerSuperseded
-	}
-	return cursor.Save(ctx, p.message)
-}
-
-// Lost is closed when the claim is lost.
-func (s *source) Lost() <-chan struct{} {
-	if cursor, _ := s.current(); cursor != nil {
-		return cursor.Done()
-	}
-	return nil
-}
-
-func isDone(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// Close lets another process have the position stream at once.
-func (s *source) Close() {
-	s.mu.Lock()
-	cursor := s.cursor
-	s.cursor, s.rest = nil, nil
-	s.mu.Unlock()
-	if cursor != nil {
-		cursor.Close()
-	}
-}
-
-func (s *source) message(m *messagedb.Message, claim int) (sinks.Message, error) {
+func (c *SourceConfig) message(m *messagedb.Message) (sinks.Message, *messagedb.Message, error) {
 	body, err := json.Marshal(EntryOf(m))
 	if err != nil {
-		return sinks.Message{}, fmt.Errorf("message %s of category %s as JSON: %w", m.ID, s.config.Consumer.Category, err)
+		return sinks.Message{}, nil, fmt.Errorf("message %s of category %s as JSON: %w", m.ID, c.Consumer.Category, err)
 	}
-	return sinks.Message{
-		ID: s.config.Prefix + m.ID, Key: m.Stream.String(), Subject: s.config.Consumer.Category, Type: m.Type, Time: m.Time, Body: body, Position: position{claim, m},
-	}, nil
+	return sinks.Message{ID: c.Prefix + m.ID, Key: m.Stream.String(), Subject: c.Consumer.Category, Type: m.Type, Time: m.Time, Body: body}, m, nil
 }

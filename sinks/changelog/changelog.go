@@ -7,11 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/sinks"
+	"github.com/chariot-giving/delta/sinks/internal/claimed"
 	"github.com/chariot-giving/delta/sinks/internal/jsonobject"
 )
 
@@ -52,7 +52,21 @@ func New(config Config) (sinks.ClaimedSource, error) {
 	if config.Consumer.Name == "" {
 		return nil, &sinks.InvalidError{Field: "Consumer.Name", Value: "empty", Rule: "is required"}
 	}
-	return &source{config: config}, nil
+	return &claimed.Source[*delta.Change, delta.ChangePosition]{
+		Open: func(ctx context.Context) (claimed.Cursor[*delta.Change, delta.ChangePosition], error) {
+			cursor, err := config.Client.OpenChanges(ctx, config.Consumer)
+			if err != nil {
+				return nil, err
+			}
+			return cursor, nil
+		},
+		Message:    config.message,
+		Superseded: delta.ErrConsumerSuperseded,
+		HasLost:    func(err error) bool { return errors.Is(err, delta.ErrConsumerSuperseded) },
+		IsPermanent: func(err error) bool { // a server that is away is waited for
+			return errors.As(err, new(*delta.ChangePositionError)) || errors.As(err, new(*delta.InputError)) || errors.Is(err, delta.ErrNoSchema)
+		},
+	}, nil
 }
 
 const defaultBatch = 500
@@ -83,124 +97,18 @@ func EntryOf(c *delta.Change) Entry {
 	}
 }
 
-type source struct {
-	config Config
-
-	mu     sync.Mutex
-	cursor *delta.ChangeCursor // nil before the first call of Next, and after the claim was lost
-	claim  int                 // numbers the cursors
-	rest   []*delta.Change     // of Next: read, and not given
-}
-
-// position is that of an entry, as one cursor has read it.
-type position struct {
-	claim int
-	at    delta.ChangePosition
-}
-
-func (s *source) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
-	cursor, claim, err := s.open(ctx)
-	if err != nil {
-		return nil, classify(err)
-	}
-	if len(s.rest) == 0 || isDone(cursor.Done()) {
-		s.rest, err = cursor.Next(ctx)
-	}
-	if errors.Is(err, delta.ErrConsumerSuperseded) {
-		s.Close()
-		return nil, sinks.Resume(err)
-	}
-	if err != nil {
-		return nil, classify(err)
-	}
-	page := s.rest[:min(limit, len(s.rest))]
-	s.rest = s.rest[len(page):]
-	messages := make([]sinks.Message, len(page))
-	for i, change := range page {
-		messages[i] = s.message(change, claim)
-	}
-	return messages, nil
-}
-
-// open waits until this process has the consumer.
-func (s *source) open(ctx context.Context) (*delta.ChangeCursor, int, error) {
-	if cursor, claim := s.current(); cursor != nil {
-		return cursor, claim, nil
-	}
-	cursor, err := s.config.Client.OpenChanges(ctx, s.config.Consumer)
-	if err != nil {
-		return nil, 0, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cursor = cursor
-	s.claim++
-	return cursor, s.claim, nil
-}
-
-func (s *source) current() (*delta.ChangeCursor, int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cursor, s.claim
-}
-
-// classify marks what stays as it is. A server that is away is waited for.
-func classify(err error) error {
-	if errors.As(err, new(*delta.ChangePositionError)) || errors.As(err, new(*delta.InputError)) || errors.Is(err, delta.ErrNoSchema) {
-		return sinks.Permanent(err)
-	}
-	return err
-}
-
-func (s *source) Confirm(ctx context.Context, at any) error {
-	p := at.(position) //nolint:forcetypeassert // it is ours
-	cursor, claim := s.current()
-	if cursor == nil || claim != p.claim {
-		return delta.ErrConsumerSuperseded
-	}
-	return cursor.Save(ctx, p.at)
-}
-
-// Lost is closed when the claim is lost.
-func (s *source) Lost() <-chan struct{} {
-	if cursor, _ := s.current(); cursor != nil {
-		return cursor.Done()
-	}
-	return nil
-}
-
-func isDone(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// Close lets another process have the consumer at once.
-func (s *source) Close() {
-	s.mu.Lock()
-	cursor := s.cursor
-	s.cursor, s.rest = nil, nil
-	s.mu.Unlock()
-	if cursor != nil {
-		cursor.Close()
-	}
-}
-
-func (s *source) message(c *delta.Change, claim int) sinks.Message {
+func (c *Config) message(change *delta.Change) (sinks.Message, delta.ChangePosition, error) {
 	m := sinks.Message{
-		ID: s.config.Prefix + string(c.Position), Key: c.Kind + "/" + url.PathEscape(c.ObjectID), Subject: c.Kind, Type: string(c.Type), Time: c.At, Body: entryJSON(c),
-		Position: position{claim, c.Position},
+		ID: c.Prefix + string(change.Position), Key: change.Kind + "/" + url.PathEscape(change.ObjectID), Subject: change.Kind, Type: string(change.Type), Time: change.At,
+		Body: entryJSON(change),
 	}
-	if c.TraceParent != "" {
-		m.Headers = map[string]string{HeaderTraceParent: c.TraceParent}
-		if c.TraceState != "" {
-			m.Headers[HeaderTraceState] = c.TraceState
+	if change.TraceParent != "" {
+		m.Headers = map[string]string{HeaderTraceParent: change.TraceParent}
+		if change.TraceState != "" {
+			m.Headers[HeaderTraceState] = change.TraceState
 		}
 	}
-	return m
+	return m, change.Position, nil
 }
 
 // entryJSON is EntryOf as JSON, with the objects as they are in the database.

@@ -1,0 +1,138 @@
+// Package claimed makes a source of sinks of a cursor that one process has at a time.
+package claimed
+
+import (
+	"context"
+	"sync"
+
+	"github.com/chariot-giving/delta/sinks"
+)
+
+// Cursor reads entries, and saves the place of the last one that was handled, P. Next and Save return an error where another process has taken it over.
+type Cursor[E, P any] interface {
+	Next(ctx context.Context) ([]E, error)
+	Save(ctx context.Context, place P) error
+	// Done is closed when the claim is lost.
+	Done() <-chan struct{}
+	// Close lets another process have it at once.
+	Close()
+}
+
+// Source is a [sinks.ClaimedSource] whose cursor is opened again where it has lost its place.
+type Source[E, P any] struct {
+	// Open waits until this process has the cursor.
+	Open func(ctx context.Context) (Cursor[E, P], error)
+	// Message makes a message of an entry, without its position, and says the entry's place. An error is permanent.
+	Message func(entry E) (sinks.Message, P, error)
+	// Superseded is the error of Confirm for a place that was read before the claim was lost. HasLost reports whether an error of Next says that a place was lost,
+	// and IsPermanent whether an error stays as it is.
+	Superseded           error
+	HasLost, IsPermanent func(err error) bool
+
+	mu     sync.Mutex
+	cursor Cursor[E, P] // nil before the first call of Next, and after the claim was lost
+	claim  int          // numbers the cursors
+	rest   []E          // of Next: read, and not given
+}
+
+// position is that of an entry, as one cursor has read it.
+type position[P any] struct {
+	claim int
+	place P
+}
+
+// Next reads.
+func (s *Source[E, P]) Next(ctx context.Context, limit int) ([]sinks.Message, error) {
+	cursor, claim, err := s.open(ctx)
+	if err != nil {
+		return nil, s.classify(err)
+	}
+	if len(s.rest) == 0 || isDone(cursor.Done()) {
+		s.rest, err = cursor.Next(ctx)
+	}
+	switch {
+	case err != nil && s.HasLost(err):
+		s.Close()
+		return nil, sinks.Resume(err)
+	case err != nil:
+		return nil, s.classify(err)
+	}
+	page := s.rest[:min(limit, len(s.rest))]
+	s.rest = s.rest[len(page):]
+	messages := make([]sinks.Message, len(page))
+	for i, entry := range page {
+		message, place, err := s.Message(entry)
+		if err != nil {
+			return nil, sinks.Permanent(err)
+		}
+		message.Position = position[P]{claim, place}
+		messages[i] = message
+	}
+	return messages, nil
+}
+
+func (s *Source[E, P]) open(ctx context.Context) (Cursor[E, P], int, error) {
+	if cursor, claim := s.current(); cursor != nil {
+		return cursor, claim, nil
+	}
+	cursor, err := s.Open(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cursor = cursor
+	s.claim++
+	return cursor, s.claim, nil
+}
+
+func (s *Source[E, P]) current() (Cursor[E, P], int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cursor, s.claim
+}
+
+func (s *Source[E, P]) classify(err error) error {
+	if s.IsPermanent(err) {
+		return sinks.Permanent(err)
+	}
+	return err
+}
+
+// Confirm saves the place of a message.
+func (s *Source[E, P]) Confirm(ctx context.Context, at any) error {
+	p := at.(position[P]) //nolint:forcetypeassert // it is ours
+	cursor, claim := s.current()
+	if cursor == nil || claim != p.claim {
+		return s.Superseded
+	}
+	return cursor.Save(ctx, p.place)
+}
+
+// Lost is closed when the claim is lost.
+func (s *Source[E, P]) Lost() <-chan struct{} {
+	if cursor, _ := s.current(); cursor != nil {
+		return cursor.Done()
+	}
+	return nil
+}
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close lets another process have the cursor at once.
+func (s *Source[E, P]) Close() {
+	s.mu.Lock()
+	cursor := s.cursor
+	s.cursor, s.rest = nil, nil
+	s.mu.Unlock()
+	if cursor != nil {
+		cursor.Close()
+	}
+}
