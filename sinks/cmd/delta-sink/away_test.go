@@ -10,12 +10,15 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/chariot-giving/delta/internal/cdctest"
 	"github.com/chariot-giving/delta/internal/testport"
@@ -27,6 +30,8 @@ type system struct {
 	sink  string        // of the file
 	start func() func() // starts it, and returns what stops it
 	has   func() string // the key of the last message that it has, while it runs
+	// forgets is set for one that begins with nothing each time: what wrote to it would have to find that out.
+	forgets bool
 }
 
 func natsSystem(t *testing.T) system {
@@ -56,7 +61,30 @@ func natsSystem(t *testing.T) system {
 			return ""
 		}
 		return m.Header.Get("Delta-Key")
-	}}
+	}, false}
+}
+
+// kafkaSystem is a broker in memory.
+func kafkaSystem(t *testing.T) system {
+	const topic = "shop.public.item"
+	port := testport.Reserve(t)
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	start := func() func() {
+		cluster, err := kfake.NewCluster(kfake.Ports(port), kfake.SeedTopics(1, topic))
+		require.NoError(t, err)
+		return cluster.Close
+	}
+	return system{`kafka: {brokers: ["` + address + `"], topic_prefix: shop}`, start, func() (key string) {
+		client, err := kgo.NewClient(kgo.SeedBrokers(address), kgo.ConsumeTopics(topic))
+		require.NoError(t, err)
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for _, r := range client.PollFetches(ctx).Records() {
+			key = string(r.Key)
+		}
+		return key
+	}, true}
 }
 
 func redisSystem(t *testing.T) system {
@@ -78,7 +106,7 @@ func redisSystem(t *testing.T) system {
 			return ""
 		}
 		return last[0].Values["key"].(string)
-	}}
+	}, false}
 }
 
 // messageDBSystem is a database whose message store is away.
@@ -101,7 +129,7 @@ func messageDBSystem(t *testing.T) system {
 		}
 		id, _ := last[0].Stream.ID()
 		return id
-	}}
+	}, false}
 }
 
 var failedAttempts = regexp.MustCompile(`delta_sink_failed_attempts_total\{relay="items"\} (\d+)`)
@@ -109,7 +137,7 @@ var failedAttempts = regexp.MustCompile(`delta_sink_failed_attempts_total\{relay
 // A system that is away when the process begins, and again later, is waited for, and gets what changed meanwhile.
 func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	for name, of := range map[string]func(*testing.T) system{"nats": natsSystem, "redis": redisSystem, "messagedb": messageDBSystem} {
+	for name, of := range map[string]func(*testing.T) system{"nats": natsSystem, "kafka": kafkaSystem, "redis": redisSystem, "messagedb": messageDBSystem} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d, target := newStream(t)
@@ -130,7 +158,11 @@ func TestASystemThatIsAwayIsWaitedFor(t *testing.T) {
 				require.NoError(t, err)
 				return n
 			}
-			for row := range 2 {
+			outages := 2
+			if s.forgets {
+				outages = 1
+			}
+			for row := range outages {
 				before := failed()
 				d.Exec(fmt.Sprintf("insert into item values (%d, 1)", row))
 				until(t, func() bool { return failed() > before })
