@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -103,7 +102,7 @@ func (c *cli) serveConsole(cmd *cobra.Command, f *consoleFlags) error {
 			mode = "users may give commands"
 		}
 		_, _ = fmt.Fprintf(c.err, "delta console: http://%s/ (%s)\n", listener.Addr(), mode)
-		return serveUntil(ctx, listener, handler)
+		return serveUntil(ctx, listener, &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}, consoleGrace)
 	}))
 }
 
@@ -113,24 +112,4 @@ func (f *consoleFlags) handler(client *delta.Client, token string, logger *slog.
 		config.Authorize = func(*http.Request, console.Command) bool { return true }
 	}
 	return console.Handler(client, config)
-}
-
-// serveUntil serves until ctx ends. Pages that show how a run goes on are cut after a while then.
-func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), consoleGrace)
-		defer cancel()
-		if server.Shutdown(ended) != nil {
-			_ = server.Close()
-		}
-	})
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	<-stopped // Serve returns when Shutdown begins
-	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -64,21 +63,8 @@ func (c *cli) serveMetrics(ctx context.Context, s *session, address string) erro
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: metricsRoutes(s), ReadHeaderTimeout: metricsGrace, WriteTimeout: time.Minute}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), metricsGrace)
-		defer cancel()
-		_ = server.Shutdown(ended) // answers that take longer are cut
-	})
-	defer stop()
 	_, _ = fmt.Fprintf(c.err, "delta metrics: http://%s/metrics\n", listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	<-stopped // Serve returns when Shutdown begins
-	return nil
+	return serveUntil(ctx, listener, &http.Server{Handler: metricsRoutes(s), ReadHeaderTimeout: metricsGrace, WriteTimeout: time.Minute}, metricsGrace)
 }
 
 func metricsRoutes(s *session) http.Handler {

@@ -11,7 +11,7 @@ import (
 // sourceJSON is a source of a kind as --output json shows it.
 type sourceJSON struct {
 	Name string `json:"name"`
-	// Phase is what it does, since when and, where it says so, why.
+	// Phase is the phase of its run, with its beginning and, where it gives one, its reason.
 	Phase  string    `json:"phase"`
 	Since  time.Time `json:"since"`
 	Reason *string   `json:"reason"`
