@@ -299,10 +299,7 @@ func (r *categoryRun[T]) flush(ctx context.Context) error {
 		}
 	}
 	r.state, r.page = state, categoryPage{}
-	return r.writer.begin(ctx, delta.FeedPage{Changes: changes, Position: state.text()}, func() error {
-		r.written = state.Position
-		return nil
-	})
+	return r.writer.begin(ctx, delta.FeedPage{Changes: changes, Position: state.text()}, func() { r.written = state.Position })
 }
 
 // note notes whether a stream could be folded.

@@ -11,11 +11,11 @@ type writer struct {
 	feed *delta.Feed
 	// running gives the result of the page that is being written; nil for none. written is called when it was.
 	running chan error
-	written func() error
+	written func()
 }
 
 // begin begins to write a page when the one before it was written, and fails if that could not be.
-func (w *writer) begin(ctx context.Context, page delta.FeedPage, written func() error) error {
+func (w *writer) begin(ctx context.Context, page delta.FeedPage, written func()) error {
 	if err := w.settle(); err != nil {
 		return err
 	}
@@ -36,10 +36,10 @@ func (w *writer) settle() error {
 // end is called with what running has given.
 func (w *writer) end(err error) error {
 	w.running = nil
-	if err != nil {
-		return err
+	if err == nil {
+		w.written()
 	}
-	return w.written()
+	return err
 }
 
 // abandon waits as settle does. The run ends, for another error or for that of the page.

@@ -150,7 +150,11 @@ func (c *Client) CountForAll(ctx context.Context, command BulkCommand, filter Fi
 	if most < 1 || most > math.MaxInt32 {
 		return 0, wrapCount(command, inputError("most", most, "must be between 1 and %d", math.MaxInt32))
 	}
-	chosen, err := c.matching(command, filter)
+	b, err := c.bulk(command)
+	if err != nil {
+		return 0, wrapCount(command, err)
+	}
+	chosen, err := b.matching(filter)
 	if err != nil || len(chosen.States) == 0 {
 		return 0, wrapCount(command, err)
 	}
@@ -169,11 +173,7 @@ func wrapCount(command BulkCommand, err error) error {
 }
 
 // matching are the arguments of a page of what a command for a filter is about. There are no states in it where nothing can match.
-func (c *Client) matching(command BulkCommand, filter Filter) (db.MatchingResourcesParams, error) {
-	b, err := c.bulk(command)
-	if err != nil {
-		return db.MatchingResourcesParams{}, err
-	}
+func (b bulk) matching(filter Filter) (db.MatchingResourcesParams, error) {
 	if b.asksForAll {
 		if err := filter.checkAll(b.states); err != nil {
 			return db.MatchingResourcesParams{}, err
@@ -200,12 +200,12 @@ func (c *Client) matching(command BulkCommand, filter Filter) (db.MatchingResour
 
 // commandAll wakes those that dispatch what a page has made due.
 func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Filter, each func(page []*deltatype.ResourceRow) error) (done int, err error) {
-	chosen, err := c.matching(command, filter)
-	if err != nil || len(chosen.States) == 0 {
-		return 0, err
-	}
 	b, err := c.bulk(command)
 	if err != nil {
+		return 0, err
+	}
+	chosen, err := b.matching(filter)
+	if err != nil || len(chosen.States) == 0 {
 		return 0, err
 	}
 	for {
