@@ -7,7 +7,7 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// CheckState is what a check has found.
+// CheckState is the result of a check.
 type CheckState string
 
 // The states of a check, in the words of the command.
@@ -21,28 +21,28 @@ const (
 
 // Check is one thing that was looked at, what was found, and what to do about it.
 type Check struct {
-	// Name says what was looked at, such as "workers". Several checks may have the same name.
+	// Name is the subject of the check, such as "workers". Several checks may have the same name.
 	Name string
 	// Kind is the kind that it is about, and of a consumer of the log of changes its name; empty where it is about the installation.
 	Kind string
 	// Namespace is the namespace that it is about; empty where it is about none.
 	Namespace string
-	// State is what was found.
+	// State is the result.
 	State CheckState
 	// Detail says in words what was found, Remedy what to do about it, with commands of the command line; empty where there is nothing to do. Both are
 	// one line without control characters.
 	Detail, Remedy string
 }
 
-// Diagnosis is what [Client.Doctor] has found.
+// Diagnosis is the result of [Client.Doctor].
 type Diagnosis struct {
 	// At is when it began.
 	At time.Time
 	// Checks are in the order of what needs what: the database, the schema, Temporal, kinds, and what is late.
 	Checks []Check
-	// Kinds are what [Client.Kinds] has returned; nil where it could not be read.
+	// Kinds is the result of [Client.Kinds]; nil where it could not be read.
 	Kinds []KindStatus
-	// Temporal is what [Client.TemporalStatus] has returned for them; nil where it could not be read.
+	// Temporal is the result of [Client.TemporalStatus] for them; nil where it could not be read.
 	Temporal *TemporalStatus
 }
 

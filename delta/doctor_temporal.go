@@ -171,7 +171,7 @@ func (f *findings) prefix(status *TemporalStatus, err error) bool {
 		return false
 	case !status.PrefixHeld:
 		f.add(check, CheckWarning, fmt.Sprintf("%s is not marked as this installation's in Temporal", status.Prefix),
-			"start a client: it marks the prefix, and dispatches everything anew if Temporal was wiped or moved")
+			"start a client: it marks the prefix, and dispatches everything again if Temporal was wiped or moved")
 	default:
 		f.add(check, CheckOK, status.Prefix+" is this installation's", "")
 	}

@@ -17,8 +17,8 @@ type item struct {
 	Link, LinkText string
 }
 
-// attention is what needs somebody, failures first: what the doctor has found, and resources that have degraded, of which the doctor says nothing because
-// the installation works.
+// attention lists what needs somebody, failures first: findings of the doctor, and resources that have degraded, of which the doctor says nothing because the
+// installation works.
 func (p *page) attention(f *found, of func(kind string) bool) (items []item) {
 	for _, state := range []delta.CheckState{delta.CheckFailure, delta.CheckWarning} {
 		for _, check := range f.Checks {

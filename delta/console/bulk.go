@@ -51,7 +51,7 @@ func takes(name CommandName, states []deltatype.ResourceState) bool {
 	return len(states) == 0 || slices.ContainsFunc(states, func(s deltatype.ResourceState) bool { return slices.Contains(allowed(s), one) })
 }
 
-// bulkCommand is what Authorize is asked about.
+// bulkCommand is the command that Authorize is asked about.
 func bulkCommand(name CommandName, user string, filter delta.Filter) Command {
 	c := Command{Name: name, User: user, Filter: &filter}
 	if len(filter.Kinds) == 1 {
@@ -75,7 +75,7 @@ func (h *handler) bulk(w http.ResponseWriter, r *http.Request, user string) {
 		h.problem(w, http.StatusBadRequest, err.Error())
 		return
 	case len(fields) == 0:
-		h.problem(w, http.StatusBadRequest, "A command for everything is not given here: choose resources by a field of the filter.")
+		h.problem(w, http.StatusBadRequest, forEverything)
 		return
 	case !h.mayDo(r, bulkCommand(name, user, filter)):
 		h.problem(w, http.StatusForbidden, "You may not give this command.")
@@ -110,7 +110,7 @@ func (h *handler) bulkStart(w http.ResponseWriter, r *http.Request, user string)
 	case err != nil:
 		status, text = http.StatusBadRequest, err.Error()
 	case len(fields) == 0:
-		status, text = http.StatusBadRequest, "A command for everything is not given here: choose resources by a field of the filter."
+		status, text = http.StatusBadRequest, forEverything
 	}
 	if status != 0 {
 		log.Warn("delta: console: command refused", "reason", text)
@@ -123,8 +123,7 @@ func (h *handler) bulkStart(w http.ResponseWriter, r *http.Request, user string)
 		h.problem(w, http.StatusServiceUnavailable, "Too many such commands go on in this process: wait for one of them, or stop it.")
 		return
 	}
-	w.Header().Set("Location", run.address())
-	w.WriteHeader(http.StatusSeeOther)
+	goOn(w, run.address())
 }
 
 // bulkStop ends a command after the page of rows that it is at.
@@ -143,9 +142,10 @@ func (h *handler) bulkStop(w http.ResponseWriter, r *http.Request, user string) 
 	}
 	log.Info("delta: console: command is stopped")
 	run.stop()
-	w.Header().Set("Location", run.address())
-	w.WriteHeader(http.StatusSeeOther)
+	goOn(w, run.address())
 }
+
+const forEverything = "A command for everything is not given here: choose resources by a field of the filter."
 
 const noSuchRun = "This process of the console knows no such command. What it has done is done; the list of resources shows how they stand."
 

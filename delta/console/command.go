@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -53,6 +54,20 @@ func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
 		},
 	}[c.Name]
 	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "object_id", c.ObjectID, "user", user, "remote", r.RemoteAddr)
+	h.carryOut(w, r, c, known, log, h.failed, func(ctx context.Context) (next string, done []any, err error) {
+		row, err := do(ctx)
+		if err != nil {
+			return "", nil, err
+		}
+		return addressOf(c.Kind, c.ObjectID), []any{"state", string(row.State), "generation", row.Generation}, nil
+	})
+}
+
+// carryOut does what a command says, unless it is refused, and sends the browser on to the next page. The line that it is done has what do returns with it.
+func (h *handler) carryOut(
+	w http.ResponseWriter, r *http.Request, c Command, known bool, log *slog.Logger, failed func(http.ResponseWriter, *http.Request, error),
+	do func(context.Context) (next string, done []any, err error),
+) {
 	if status, text := h.refusal(r, c, known); status != 0 {
 		log.Warn("delta: console: command refused", "reason", text)
 		h.problem(w, status, text)
@@ -62,16 +77,20 @@ func (h *handler) command(w http.ResponseWriter, r *http.Request, user string) {
 	log.Info("delta: console: command begins")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
-	row, err := do(ctx)
+	next, done, err := do(ctx)
 	h.survey.noteCommand()
 	if err != nil {
 		log.Warn("delta: console: command failed", "error", err)
-		h.failed(w, r, err)
+		failed(w, r, err)
 		return
 	}
-	log.Info("delta: console: command done", "state", string(row.State), "generation", row.Generation)
-	// http.Redirect would make it absolute by a path that lacks the prefix.
-	w.Header().Set("Location", addressOf(c.Kind, c.ObjectID))
+	log.Info("delta: console: command done", done...)
+	goOn(w, next)
+}
+
+// goOn sends the browser on to a page. http.Redirect would make the address absolute by a path that lacks the prefix.
+func goOn(w http.ResponseWriter, next string) {
+	w.Header().Set("Location", next)
 	w.WriteHeader(http.StatusSeeOther)
 }
 

@@ -47,9 +47,9 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Command is what a user wants to do with one resource, a kind, its informer, or a namespace.
+// Command is a request of a user to change one resource, a kind, its informer, or a namespace.
 type Command struct {
-	// Name says what is to be done.
+	// Name is the command.
 	Name CommandName
 	// User is who gives it; empty where nobody has to say who they are.
 	User string

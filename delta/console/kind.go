@@ -111,7 +111,7 @@ type kindPage struct {
 	Attempts, Durations chart
 	Rows                []stepRow
 	Groups              []errorGroup
-	// GroupsText says what Groups are of, or why they are missing.
+	// GroupsText describes the resources that Groups were made of, or why they are missing.
 	GroupsText string
 	Shards     []shardLine
 	// Shard is that of which the passes are; empty for all.
@@ -168,7 +168,7 @@ type errorGroup struct {
 
 type exampleLine struct{ ID, Address string }
 
-// errorGroups groups errors, and says what of, or why that cannot be said in time.
+// errorGroups groups errors. Its text describes the resources that they are of, or why that cannot be said in time.
 func (h *handler) errorGroups(ctx context.Context, kind string) (groups []errorGroup, text string) {
 	waiting, cancel := context.WithTimeout(ctx, groupsWait)
 	defer cancel()
@@ -254,7 +254,7 @@ func (p *page) shardOf(s *delta.ShardStatus, now time.Time) shardLine {
 type passLine struct {
 	*delta.InformPass
 	Began *time.Time
-	// By is what started it, Rare what is seldom; empty where there is nothing.
+	// By is the trigger that started it, Rare has the counts that are seldom above 0; empty where there are none.
 	By, Took, Rare string
 	// ShardAddress is the page with the passes of its shard; empty where it has none.
 	ShardAddress string

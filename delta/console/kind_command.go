@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -14,13 +15,13 @@ import (
 // button is one of a command for a kind, an informer, a shard or a namespace.
 type button struct {
 	Command Command
-	// Text is what it says, Warning what to know before it is used; a button with one is shown when asked for.
+	// Text is on the button. Warning is shown before it, when it is asked for; empty for a button that is shown at once.
 	Text, Warning string
 	// Back is the page to go on to, and Token that of the browser's forms.
 	Back, Token string
 }
 
-// page is what all pages of this file's commands have.
+// page has what all pages with such buttons need.
 type page struct {
 	h     *handler
 	w     http.ResponseWriter
@@ -109,28 +110,10 @@ func (h *handler) kindCommand(w http.ResponseWriter, r *http.Request, user strin
 	log := h.config.Logger.With("command", string(c.Name), "kind", c.Kind, "shard", c.Shard, "namespace", c.Namespace, "missing", c.Missing,
 		"user", user, "remote", r.RemoteAddr)
 	do, known := h.kindCommands(c, log)[c.Name]
-	if status, text := h.refusal(r, c, known && isNumber); status != 0 {
-		log.Warn("delta: console: command refused", "reason", text)
-		h.problem(w, status, text)
-		return
-	}
-	// Before and after: a process that dies between them has left a line too.
-	log.Info("delta: console: command begins")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
-	defer cancel()
-	next, err := do(ctx)
-	h.survey.noteCommand()
-	if err != nil {
-		log.Warn("delta: console: command failed", "error", err)
-		h.commandFailed(w, r, err)
-		return
-	}
-	log.Info("delta: console: command done")
-	if next == "" {
-		next = backAddress(r.PostFormValue("back"), c.Kind)
-	}
-	w.Header().Set("Location", next)
-	w.WriteHeader(http.StatusSeeOther)
+	h.carryOut(w, r, c, known && isNumber, log, h.commandFailed, func(ctx context.Context) (next string, done []any, err error) {
+		next, err = do(ctx)
+		return cmp.Or(next, backAddress(r.PostFormValue("back"), c.Kind)), nil, err
+	})
 }
 
 // kindCommands do what commands say. They return the page to go on to; empty for the one where the form was.

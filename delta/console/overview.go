@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-// surveyed is what pages say of the survey that they show.
+// surveyed describes the survey that a page shows.
 type surveyed struct {
 	User string
 	At   *time.Time

@@ -156,7 +156,7 @@ func (r *informRun) now() (runStep, <-chan struct{}) {
 	return step, r.changed
 }
 
-// resultText is what a run came to.
+// resultText is the result of a run in words.
 func resultText(r *delta.InformRun) string {
 	text := wording.Number(r.Listed) + " listed, " + wording.Number(r.Scheduled) + " to sync"
 	for _, rare := range []struct {

@@ -22,7 +22,7 @@ const (
 	overviewStep = 10 * time.Minute
 )
 
-// found is what a survey has found.
+// found is the result of a survey.
 type found struct {
 	*delta.Diagnosis
 	// hour has the figures of the last hour of each kind, steps those of overviewSpan by overviewStep since from.
@@ -36,7 +36,7 @@ type found struct {
 	commands int
 }
 
-// survey is what is expensive to find out and the same for all: one is under way at most, however many browsers ask, and pages show the latest.
+// survey looks at the whole installation, which is expensive and the same for all: one look is under way at most, however many browsers ask, and pages show the latest.
 type survey struct {
 	client *delta.Client
 
@@ -97,7 +97,7 @@ func (s *survey) look() (latest *found, ended <-chan struct{}, isStale bool) {
 	return s.latest, s.running, isStale
 }
 
-// make makes a survey, for whoever asks.
+// make looks, for all who wait for it.
 func (s *survey) make(commands int, ended chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), surveyTimeout)
 	defer cancel()
