@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/db"
@@ -134,9 +135,9 @@ func TestALongTransactionWritesIntoThePartitionOfItsWrite(t *testing.T) {
 	var began time.Time
 	require.NoError(t, tx.QueryRow(t.Context(), "SELECT now()").Scan(&began))
 	var now time.Time
-	require.Eventually(t, func() bool {
-		require.NoError(t, tx.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
-		return now.After(began)
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		require.NoError(c, tx.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
+		assert.True(c, now.After(began))
 	}, time.Minute, time.Millisecond)
 	_, err = tx.Exec(t.Context(), "SELECT delta_append_change('updated', delta_order_xid(NULL), 1, 'thing', 'a', 'default', 1, 1, NULL, NULL, NULL, NULL)")
 	require.NoError(t, err)

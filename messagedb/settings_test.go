@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/hostile"
@@ -233,11 +234,11 @@ func TestTheTableOfProjectionsIsMadeUnderOneLock(t *testing.T) {
 	for _, schema := range []string{"", messagedb.DefaultProjectionSchema} {
 		go func() { ended <- messagedb.MigrateProjections(t.Context(), s.pool, schema) }()
 	}
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		var waiting int
-		require.NoError(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		require.NoError(c, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting))
-		return waiting == 2 || len(ended) > 0
+		assert.True(c, waiting == 2 || len(ended) > 0)
 	}, soon, 10*time.Millisecond)
 	require.Empty(t, ended, "one did not wait")
 	require.NoError(t, held.Commit(t.Context()))

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/puddle/v2"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/internal/hostile"
@@ -334,10 +335,10 @@ func TestNotificationsWakeSubscriptions(t *testing.T) {
 		sub.Stop()
 		require.NoError(t, sub.Err())
 	}
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		var n int
-		require.NoError(t, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&n))
-		return n == 0
+		require.NoError(c, s.pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'").Scan(&n))
+		assert.Zero(c, n)
 	}, soon, 10*time.Millisecond, "the last subscription takes the listener with it")
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -144,11 +145,11 @@ func (i *installation) inform(c *delta.Client, state deltatype.ResourceState, op
 func (i *installation) eventually(path string, is func(*deltatype.ResourceRow) bool) *deltatype.ResourceRow {
 	i.t.Helper()
 	var row *deltatype.ResourceRow
-	require.Eventually(i.t, func() bool {
+	require.EventuallyWithT(i.t, func(c *assert.CollectT) {
 		var err error
 		row, err = i.client(nil).Get(i.t.Context(), "page", path)
-		require.NoError(i.t, err)
-		return is(row)
+		require.NoError(c, err)
+		assert.True(c, is(row))
 	}, patience, 10*time.Millisecond, path)
 	return row
 }

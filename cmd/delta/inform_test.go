@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta"
@@ -163,10 +164,10 @@ func TestInformsShowsThePasses(t *testing.T) {
 	i.start(&pages{list: []page{{Path: "a"}, {Path: "bad\x00id"}}})
 	require.Equal(t, exitOK, i.run("inform", "page").code)
 	// The schedule makes a pass at once: what is inserted below is the latest only after that has been.
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		var n int
-		require.NoError(t, i.Pool.QueryRow(t.Context(), "select count(*) from delta_inform where trigger = 'schedule' and ended_at is not null").Scan(&n))
-		return n > 0
+		require.NoError(c, i.Pool.QueryRow(t.Context(), "select count(*) from delta_inform where trigger = 'schedule' and ended_at is not null").Scan(&n))
+		assert.Positive(c, n)
 	}, patience, 10*time.Millisecond)
 	i.set(`insert into delta_inform (kind, trigger, workflow_id, run_id, attempt, started_at, ended_at, full_listing, error)
 		values ('page', 'schedule', '', '', 1, now() - interval '1 hour', now(), true, 'upstream is down')`)

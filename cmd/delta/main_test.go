@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
@@ -246,15 +247,13 @@ func openDir(t *testing.T) string {
 // requireNobody waits until no process works in dir any more.
 func requireNobody(t *testing.T, dir string) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		cwds, err := filepath.Glob("/proc/[0-9]*/cwd")
-		require.NoError(t, err)
+		require.NoError(c, err)
 		for _, link := range cwds {
-			if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, dir) {
-				return false
-			}
+			cwd, err := os.Readlink(link)
+			assert.False(c, err == nil && strings.HasPrefix(cwd, dir), "%s is %s", link, cwd)
 		}
-		return true
 	}, patience, 20*time.Millisecond)
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -134,10 +135,11 @@ func privateTmp(t *testing.T) string {
 // when its servers' directory is.
 func requireOver(t *testing.T, dir string) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		left, err := filepath.Glob(filepath.Join(dir, "delta-stack-*"))
-		require.NoError(t, err)
-		return len(left) == 0 && len(inside(dir)) == 0
+		require.NoError(c, err)
+		assert.Empty(c, left)
+		assert.Empty(c, inside(dir))
 	}, patience, 20*time.Millisecond, "the servers did not end")
 }
 
