@@ -180,9 +180,13 @@ func newStream(t *testing.T) (d *cdctest.Database, target string) {
 	require.NoError(t, cdc.CreatePublication(t.Context(), d.Pool, cdc.Publication{Name: "items", AllTables: true}))
 	_, err := cdc.CreateSlot(t.Context(), d.Pool, d.Name, cdc.SlotOptions{})
 	require.NoError(t, err)
+	return d, urlOf(d)
+}
+
+func urlOf(d *cdctest.Database) string {
 	c := d.Config()
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(c.User, c.Password), Host: fmt.Sprintf("%s:%d", c.Host, c.Port), Path: d.Name}
-	return d, u.String()
+	return u.String()
 }
 
 // The process is killed while rows change. Started again, it goes on: the receiver gets each version of each row, in their order.
