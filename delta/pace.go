@@ -58,11 +58,15 @@ func (p *pace) singles() int {
 	if p.batching {
 		return 0
 	}
-	now := p.now()
-	p.started = since(p.started, now.Add(-activities.DispatchLease))
-	p.ended = since(p.ended, now.Add(-paceOver))
-	atOnce := int(float64(len(p.ended)) * float64(singlesFor) / float64(paceOver))
-	return max(min(max(atOnce, fewSingles), manySingles)-len(p.started), 0)
+	p.started = since(p.started, p.now().Add(-activities.DispatchLease))
+	return max(p.atOnce()-len(p.started), 0)
+}
+
+// atOnce is how many resources may have workflows of their own at once.
+func (p *pace) atOnce() int {
+	p.ended = since(p.ended, p.now().Add(-paceOver))
+	measured := int(float64(len(p.ended)) * float64(singlesFor) / float64(paceOver))
+	return min(max(measured, fewSingles), manySingles)
 }
 
 // since drops the times before one.
@@ -148,9 +152,10 @@ func (p *pace) batch() int {
 	return int(min(max(float64(batchFor)*float64(p.parallelism)/float64(p.took), fewSingles), largestBatch))
 }
 
-// batched takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full.
+// batched takes in that a batch of so many was leased, of so many wanted. It goes on with batches until one is less than half full and has no more than could have
+// workflows of their own: while as much comes in as these take, each look would begin with some of them, and one costs as much as a hundred members of a batch.
 func (p *pace) batched(leased, wanted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.batching = 2*leased >= wanted
+	p.batching = 2*leased >= wanted || leased > p.atOnce()
 }

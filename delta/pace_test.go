@@ -133,19 +133,28 @@ func TestABatchIsWhatTwoSecondsOfWorkTake(t *testing.T) {
 	}
 }
 
-func TestBatchesFollowUntilOneIsLessThanHalfFull(t *testing.T) {
+func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 	t.Parallel()
-	p := newPaced(8)
 	for _, c := range []struct {
+		ended          int // within five seconds, before
 		leased, wanted int
 		goesOn         bool
-	}{{100, 100, true}, {50, 100, true}, {49, 100, false}, {1000, 1000, true}, {0, 100, false}, {0, 1, false}, {1, 1, true}} {
+	}{
+		{0, 100, 100, true}, {0, 50, 100, true}, {0, 1000, 1000, true}, {0, 17, 100, true}, {0, 17, 1000, true}, {0, 16, 100, false}, {0, 1, 1000, false},
+		{0, 0, 100, false}, {0, 0, 1, false},
+		{1000, 101, 1000, true}, {1000, 100, 1000, false},
+		{0, 16, 32, true}, {0, 15, 32, false}, {0, 1, 1, true}, // half full: Work takes long, and as much is due as it can take
+	} {
+		p := newPaced(8)
+		p.worked(c.ended)
+		room := p.singles()
+		p.batched(1000, 1000)
+		require.Zero(t, p.singles())
 		p.batched(c.leased, c.wanted)
 		if c.goesOn {
-			require.Zero(t, p.singles(), "%d of %d", c.leased, c.wanted)
-		} else {
-			require.Equal(t, 16, p.singles(), "%d of %d", c.leased, c.wanted)
+			room = 0
 		}
+		require.Equal(t, room, p.singles(), "%d of %d", c.leased, c.wanted)
 	}
 }
 
