@@ -10,37 +10,6 @@ import (
 	"time"
 )
 
-const countTouches = `-- name: CountTouches :many
-SELECT t.kind, count(*) AS count, min(t.changed_at)::timestamptz AS oldest FROM delta_touch t GROUP BY t.kind ORDER BY t.kind
-`
-
-type CountTouchesRow struct {
-	Kind   string
-	Count  int64
-	Oldest time.Time
-}
-
-// How many parents have changed whose children are still to be touched, by the kind of these, and since when the first of them is.
-func (q *Queries) CountTouches(ctx context.Context, db DBTX) ([]CountTouchesRow, error) {
-	rows, err := db.Query(ctx, countTouches)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []CountTouchesRow
-	for rows.Next() {
-		var i CountTouchesRow
-		if err := rows.Scan(&i.Kind, &i.Count, &i.Oldest); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const endTouches = `-- name: EndTouches :exec
 WITH o AS MATERIALIZED (
     SELECT i.parent, i.finished
@@ -124,6 +93,50 @@ func (q *Queries) LeaseTouches(ctx context.Context, db DBTX, arg LeaseTouchesPar
 	for rows.Next() {
 		var i LeaseTouchesRow
 		if err := rows.Scan(&i.Parent, &i.ChangedAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const measureTouches = `-- name: MeasureTouches :many
+SELECT c.name AS kind, t.count, t.oldest::timestamptz AS oldest, (now() - t.oldest)::interval AS age
+FROM delta_controller c
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count, min(l.changed_at) AS oldest
+    FROM (SELECT d.changed_at FROM delta_touch d WHERE d.kind = c.name ORDER BY d.look_at LIMIT $1::bigint) l
+) t
+WHERE t.count > 0
+ORDER BY c.name
+`
+
+type MeasureTouchesRow struct {
+	Kind   string
+	Count  int64
+	Oldest time.Time
+	Age    time.Duration
+}
+
+// How many parents have changed whose children are still to be touched, by the kind of these, and when the first of them has. Counting ends at a bound.
+func (q *Queries) MeasureTouches(ctx context.Context, db DBTX, most int64) ([]MeasureTouchesRow, error) {
+	rows, err := db.Query(ctx, measureTouches, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MeasureTouchesRow
+	for rows.Next() {
+		var i MeasureTouchesRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.Count,
+			&i.Oldest,
+			&i.Age,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

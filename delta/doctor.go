@@ -85,6 +85,7 @@ func (c *Client) Doctor(ctx context.Context) *Diagnosis {
 	found.unfinalized(kinds, d.now)
 	found.queued(kinds, d.now)
 	found.awaiting(kinds, d.now)
+	found.touches(kinds, d.now)
 	found.withheld(kinds)
 	found.sources(kinds, d.now)
 	found.shards(kinds)

@@ -169,6 +169,18 @@ func (f *findings) awaiting(kinds []KindStatus, now time.Time) {
 	}
 }
 
+// touches looks for parents that have changed long ago, and whose children are still to be touched.
+func (f *findings) touches(kinds []KindStatus, now time.Time) {
+	for _, k := range kinds {
+		if k.Touches == 0 || now.Sub(*k.OldestTouch) < longQueued {
+			continue
+		}
+		f.addKind("touches", k.Kind, CheckWarning,
+			fmt.Sprintf("the children of %s are still to be touched, the first changed %s ago", wording.Count(k.Touches, "parent"), wording.Duration(now.Sub(*k.OldestTouch))),
+			remedy.TouchChildren(k.Kind))
+	}
+}
+
 // leftOut says how much is withheld.
 func leftOut(w *Withheld) string {
 	return wording.Number(w.Missing) + " of " + wording.Number(w.Total)

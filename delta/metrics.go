@@ -33,6 +33,8 @@ var metricFamilies = exposition.NewTable([]exposition.Family{
 	{Name: "delta_source_behind_bytes", Type: "gauge", Help: "How much of the log of a table's database is before the source, as it counted last."},
 	{Name: "delta_source_behind_messages", Type: "gauge", Help: "How many messages are before the source, as it counted last."},
 	{Name: "delta_refused", Type: "gauge", Help: "Objects that listings and sources name and that cannot be taken."},
+	{Name: "delta_touches", Type: "gauge", Help: "Parents that have changed whose children are still to be touched, at most 100,000."},
+	{Name: "delta_touches_age_seconds", Type: "gauge", Help: "How long ago the first of them has changed."},
 	{Name: "delta_changes_held", Type: "gauge", Help: "Entries of the log of changes that no reader is given yet, because a transaction is open; at most 10,000."},
 	{Name: "delta_changes_held_age_seconds", Type: "gauge", Help: "For how long the first of them has been held back; 0 where none is."},
 	{Name: "delta_change_consumer_behind", Type: "gauge", Help: "Entries of the log of changes after the position of a consumer, at most 10,000."},
@@ -120,6 +122,10 @@ func (r *latestFigures) expose(e *exposition.Text) {
 	}
 	for _, refused := range r.database.Refused {
 		e.Add("delta_refused", exposition.Labels("kind", refused.Kind), float64(refused.Count))
+	}
+	for _, t := range r.database.Touches {
+		e.Add("delta_touches", exposition.Labels("kind", t.Kind), float64(t.Count))
+		e.Add("delta_touches_age_seconds", exposition.Labels("kind", t.Kind), t.Age.Seconds())
 	}
 	exposeSources(e, r.database.Sources)
 	e.Add("delta_changes_held", "", float64(r.database.HeldChanges))

@@ -91,7 +91,7 @@ type KindStatus struct {
 	Awaiting, AwaitedParents int64
 	OldestAwaiting           *time.Time
 	// Touches counts parents that have changed, and whose children of this kind are still to be touched ([ObjectSettings].TouchedBy); OldestTouch is when the first of them was
-	// synced.
+	// synced. Of each kind, 100,000 are counted at most.
 	Touches     int64
 	OldestTouch *time.Time
 	// Withheld is a deletion that complete listings ask for and that is not carried out; nil where there is none. Nobody has decided of it
@@ -192,7 +192,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		k, oldest := kind(a.Kind), a.Oldest.UTC()
 		k.Awaiting, k.AwaitedParents, k.OldestAwaiting = a.Count, a.Parents, &oldest
 	}
-	touches, err := db.New().CountTouches(ctx, c.pool)
+	touches, err := db.New().MeasureTouches(ctx, c.pool, MaxTouchesCounted)
 	if err != nil {
 		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
 	}

@@ -222,6 +222,8 @@ type DatabaseMeasurement struct {
 	Passes []LastPassMeasurement
 	// Refused has each kind that has refused objects ([Client.Refused]).
 	Refused []RefusedMeasurement
+	// Touches has each kind whose resources are still to be touched because parents have changed ([ObjectSettings].TouchedBy).
+	Touches []TouchMeasurement
 	// Sources has each source that was ever run.
 	Sources []SourceMeasurement
 	// HeldChanges is how many entries of the log of changes no reader is given yet, at most MaxChangesCounted, and HeldFor for how long the first of them has
@@ -237,6 +239,17 @@ type RefusedMeasurement struct {
 	Kind  string
 	Count int64
 }
+
+// TouchMeasurement is what is still to be touched of a kind.
+type TouchMeasurement struct {
+	Kind string
+	// Count is how many parents have changed whose children of the kind are still to be touched, at most MaxTouchesCounted, and Age how long ago the first of them has.
+	Count int64
+	Age   time.Duration
+}
+
+// MaxTouchesCounted bounds how many changed parents of a kind are counted.
+const MaxTouchesCounted = 100_000
 
 // SourceMeasurement is how a source stands.
 type SourceMeasurement struct {

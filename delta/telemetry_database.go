@@ -38,6 +38,13 @@ func measureDatabase(ctx context.Context, conn db.DBTX) (m DatabaseMeasurement, 
 	for _, r := range refused {
 		m.Refused = append(m.Refused, RefusedMeasurement{Kind: r.Kind, Count: r.Count})
 	}
+	touches, err := q.MeasureTouches(ctx, conn, MaxTouchesCounted)
+	if err != nil {
+		return m, fmt.Errorf("counting parents that have changed: %w", err)
+	}
+	for _, t := range touches {
+		m.Touches = append(m.Touches, TouchMeasurement{Kind: t.Kind, Count: t.Count, Age: t.Age})
+	}
 	sources, err := listSources(ctx, conn)
 	if err != nil {
 		return m, fmt.Errorf("reading how sources stand: %w", err)

@@ -127,6 +127,44 @@ func childrenAreTouchedLater[M batchSized](t *testing.T) {
 	require.EqualValues(t, 5, f.generation("q"))
 }
 
+// One that is back as it was has gone meanwhile, which its children may have seen.
+func TestChildrenAreTouchedWhenTheirParentIsBack(t *testing.T) {
+	inFamilies(t, childrenOfOneThatIsBack[single], childrenOfOneThatIsBack[batches])
+}
+
+func childrenOfOneThatIsBack[M batchSized](t *testing.T) {
+	f := newFamily[M](t)
+	parent := unguarded{mirrors(1)[0]}
+	outside := &upstream[unguarded]{}
+	outside.set(parent)
+	config := f.config(f.payments(), with(&controller[unguarded]{inform: outside.inform}))
+	config.Kinds = map[string]delta.ObjectSettings{"payment": {TouchedBy: []string{parent.Kind()}}}
+	f.c = f.start(config)
+	list := func() {
+		t.Helper()
+		_, err := f.c.RunInform(t.Context(), delta.ScheduleInformParams{ResourceKind: parent.Kind(), RunForeground: true}, nil)
+		require.NoError(t, err)
+	}
+	list()
+	f.inform(payment[M]{Name: "p", Of: []delta.Ref{{Kind: parent.Kind(), ID: parent.ID()}}})
+	f.calmed()
+	p := f.generation("p")
+	for i, way := range []struct {
+		name       string
+		goes, back func()
+	}{
+		{"a listing", func() { outside.set(); list() }, func() { outside.set(parent); list() }},
+		{"a command", func() { _, err := f.c.Delete(t.Context(), parent.Kind(), parent.ID()); require.NoError(t, err) }, func() { f.inform(parent) }},
+	} {
+		way.goes()
+		f.eventually(parent.Kind(), parent.ID(), func(r *deltatype.ResourceRow) bool { return r.State == deltatype.ResourceStateDeleted })
+		way.back()
+		f.syncs("payment", "p", p+int64(i)+1)
+		f.calmed()
+		require.Equal(t, p+int64(i)+1, f.generation("p"), "%s: once", way.name)
+	}
+}
+
 // What Work has read of the parent may be older than the change.
 func TestAChildThatIsWorkedWhileItsParentChangesIsWorkedAgain(t *testing.T) {
 	inFamilies(t, touchedWhileWorked[single], touchedWhileWorked[batches])

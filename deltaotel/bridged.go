@@ -7,11 +7,11 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// bridged are the gauges of what stands beside a kind: its sources and refused objects, and the log of changes with its consumers.
+// bridged are the gauges of what stands beside a kind: its sources, refused objects and touches, and the log of changes with its consumers.
 type bridged struct {
-	refused, phase, bytes, messages metric.Int64ObservableGauge
-	held, behind, running, lost     metric.Int64ObservableGauge
-	lag, heldAge, consumerLag       metric.Float64ObservableGauge
+	refused, phase, bytes, messages, touches metric.Int64ObservableGauge
+	held, behind, running, lost              metric.Int64ObservableGauge
+	lag, heldAge, consumerLag, touchesAge    metric.Float64ObservableGauge
 }
 
 func makeBridged(m *maker) *bridged {
@@ -21,6 +21,8 @@ func makeBridged(m *maker) *bridged {
 		lag:         m.seconds("delta.source.lag", "For how long what has changed at the source has not been written, also while it does not run."),
 		bytes:       m.count("delta.source.behind", "By", "How much of the log of a table's database is before the source, as it counted last."),
 		messages:    m.count("delta.source.behind.messages", "{message}", "How many messages are before the source, as it counted last."),
+		touches:     m.count("delta.touches", "{parent}", "Parents that have changed whose children are still to be touched, at most 100,000."),
+		touchesAge:  m.seconds("delta.touches.age", "How long ago the first of them has changed."),
 		held:        m.count("delta.changes.held", "{entry}", "Entries of the log of changes that no reader is given yet, because a transaction is open; at most 10,000."),
 		heldAge:     m.seconds("delta.changes.held.age", "For how long the first of them has been held back; 0 where none is."),
 		behind:      m.count("delta.change.consumer.behind", "{entry}", "Entries of the log of changes after the position of a consumer, at most 10,000."),
@@ -31,7 +33,7 @@ func makeBridged(m *maker) *bridged {
 }
 
 func (b *bridged) all() []metric.Observable {
-	return []metric.Observable{b.refused, b.phase, b.bytes, b.messages, b.held, b.behind, b.running, b.lost, b.lag, b.heldAge, b.consumerLag}
+	return []metric.Observable{b.refused, b.phase, b.bytes, b.messages, b.touches, b.touchesAge, b.held, b.behind, b.running, b.lost, b.lag, b.heldAge, b.consumerLag}
 }
 
 // sourcePhases are all that a source may be in.
@@ -43,12 +45,16 @@ var sourcePhases = []delta.SourcePhase{
 func (b *bridged) observe(o metric.Observer, shown *shownGauges) {
 	var held int64
 	var heldAge float64
-	refused := map[string]int64{}
+	refused, touches, touchesAge := map[string]int64{}, map[string]int64{}, map[string]float64{}
 	for i := range shown.bridged {
 		m := &shown.bridged[i]
 		held, heldAge = held+m.HeldChanges, max(heldAge, m.HeldFor.Seconds())
 		for _, r := range m.Refused {
 			refused[r.Kind] += r.Count
+		}
+		for _, t := range m.Touches {
+			touches[t.Kind] += t.Count
+			touchesAge[t.Kind] = max(touchesAge[t.Kind], t.Age.Seconds())
 		}
 		for j := range m.Sources {
 			b.observeSource(o, &m.Sources[j])
@@ -59,6 +65,10 @@ func (b *bridged) observe(o metric.Observer, shown *shownGauges) {
 	}
 	for kind, n := range refused {
 		o.ObserveInt64(b.refused, n, ofKind(kind))
+	}
+	for kind, n := range touches {
+		o.ObserveInt64(b.touches, n, ofKind(kind))
+		o.ObserveFloat64(b.touchesAge, touchesAge[kind], ofKind(kind))
 	}
 	if len(shown.bridged) > 0 {
 		o.ObserveInt64(b.held, held)

@@ -112,9 +112,10 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 		Slots: map[string]int{"account": 20},
 	})
 	telemetry.Record(ctx, delta.DatabaseMeasurement{
-		Due:    []delta.DueMeasurement{{Kind: "account", Count: 7, Oldest: 90 * time.Second}},
-		States: []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateDegraded, Count: 3}},
-		Passes: []delta.LastPassMeasurement{{Kind: "account", Age: &age, Lag: time.Hour, Failing: 3, Withheld: 5}, {Kind: "new", Failing: 1}},
+		Due:     []delta.DueMeasurement{{Kind: "account", Count: 7, Oldest: 90 * time.Second}},
+		States:  []delta.StateMeasurement{{Kind: "account", Namespace: "tenant", State: deltatype.ResourceStateDegraded, Count: 3}},
+		Touches: []delta.TouchMeasurement{{Kind: "payment", Count: 4, Age: time.Minute}},
+		Passes:  []delta.LastPassMeasurement{{Kind: "account", Age: &age, Lag: time.Hour, Failing: 3, Withheld: 5}, {Kind: "new", Failing: 1}},
 	})
 	for _, wanted := range []struct {
 		value  float64
@@ -133,6 +134,8 @@ func TestGaugesShowTheLatestMeasurementUntilAnEmptyOne(t *testing.T) {
 		{0, "delta.pass.lag", []string{"kind", "new"}},
 		{1, "delta.pass.failing", []string{"kind", "new"}},
 		{5, "delta.deletions.withheld", []string{"kind", "account"}},
+		{4, "delta.touches", []string{"kind", "payment"}},
+		{60, "delta.touches.age", []string{"kind", "payment"}},
 	} {
 		value, there := o.figure(wanted.name, wanted.labels...)
 		require.True(t, there, wanted.name)

@@ -75,6 +75,13 @@ UPDATE delta_touch t SET look_at = now() + @wait::interval FROM o WHERE NOT o.fi
 -- A kind is touched by no parents any more.
 DELETE FROM delta_touch WHERE kind = @kind;
 
--- name: CountTouches :many
--- How many parents have changed whose children are still to be touched, by the kind of these, and since when the first of them is.
-SELECT t.kind, count(*) AS count, min(t.changed_at)::timestamptz AS oldest FROM delta_touch t GROUP BY t.kind ORDER BY t.kind;
+-- name: MeasureTouches :many
+-- How many parents have changed whose children are still to be touched, by the kind of these, and when the first of them has. Counting ends at a bound.
+SELECT c.name AS kind, t.count, t.oldest::timestamptz AS oldest, (now() - t.oldest)::interval AS age
+FROM delta_controller c
+CROSS JOIN LATERAL (
+    SELECT count(*) AS count, min(l.changed_at) AS oldest
+    FROM (SELECT d.changed_at FROM delta_touch d WHERE d.kind = c.name ORDER BY d.look_at LIMIT @most::bigint) l
+) t
+WHERE t.count > 0
+ORDER BY c.name;

@@ -69,6 +69,7 @@ var remedies = map[string]struct {
 	"InformParent":          {remedy.InformParent("account", "a b"), 0},
 	"BreakParentCycle":      {remedy.BreakParentCycle, 0},
 	"ExplainAwaiting":       {remedy.ExplainAwaiting("account"), 2},
+	"TouchChildren":         {remedy.TouchChildren("account"), 0},
 	"EndTransaction":        {remedy.EndTransaction(7, ""), 0},
 	"StartConsumer":         {remedy.StartConsumer, 0},
 	"RestartConsumer":       {remedy.RestartConsumer, 0},

@@ -58,6 +58,7 @@ func clientFamilies(t *testing.T) []*dto.MetricFamily {
 			States:  []delta.StateMeasurement{{Kind: kind, Namespace: namespace, State: deltatype.ResourceStateSynced, Count: 1}},
 			Passes:  []delta.LastPassMeasurement{{Kind: kind, Age: new(time.Duration)}},
 			Refused: []delta.RefusedMeasurement{{Kind: kind, Count: 1}},
+			Touches: []delta.TouchMeasurement{{Kind: kind, Count: 1}},
 			Sources: []delta.SourceMeasurement{{
 				Kind: kind, Name: "table public.account", Phase: delta.SourceFollowing, Lag: new(time.Duration), BehindBytes: new(int64), BehindMessages: new(int64),
 			}},

@@ -33,6 +33,7 @@ func installationFamilies(t *testing.T) map[string]*dto.MetricFamily {
 		`INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES ('account', '', now())`,
 		`INSERT INTO delta_source (kind, name, epoch, runner, caught_up_at, behind_bytes, behind_messages) VALUES ('account', 'table public.account', 1, '1@host', now(), 0, 0)`,
 		`INSERT INTO delta_refused (kind, shard, object_id, rule) VALUES ('account', '', 'bob', 'it has no plan')`,
+		`INSERT INTO delta_touch (kind, parent, changed_at) VALUES ('account', 'company/acme', now())`,
 		`INSERT INTO delta_change_consumer (name, members, member, epoch, order_xid, id) VALUES ('bills', 1, 0, 1, '3', 0)`)
 	client, err := delta.NewClient(d.Pool, &delta.Config{})
 	require.NoError(t, err)
@@ -66,6 +67,6 @@ func onlyOfInstallation(t *testing.T, ofClients []*dto.MetricFamily) []*dto.Metr
 		}
 		delete(all, family.GetName())
 	}
-	require.Equal(t, 19, shared, "docs/metrics.md says which")
+	require.Equal(t, 21, shared, "docs/metrics.md says which")
 	return slices.Collect(maps.Values(all))
 }

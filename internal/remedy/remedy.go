@@ -64,6 +64,11 @@ func ExplainAwaiting(kind string) string {
 	return "see what they wait for: delta resources list --kind " + quote(kind) + " --state scheduled, then delta resources explain " + quote(kind) + " ID"
 }
 
+// TouchChildren is for a kind whose resources are not touched though their parents have changed.
+func TouchChildren(kind string) string {
+	return "see that a client which has the controller of " + quote(kind) + " is started, and what it logs of resources that cannot be touched"
+}
+
 // BreakParentCycle is for a resource whose parents lead back to where they came from.
 const BreakParentCycle = "inform one of them with other parents"
 
