@@ -19,6 +19,8 @@ ROWS := 10000000
 # A folder of examples whose program brings what it needs, perhaps in a module of its own. The environment may name another one.
 DEMO ?= modules
 FUZZ := 1m
+RUNS := 20
+LOAD := 2
 # The modules of this repository that hold code of ours. Those under tools only pin programs that others wrote, but for delta-temporal.
 MODULES := . deltaotel sinks/kafka sinks/nats sinks/redis sinks/cmd/delta-sink examples/outbox tools/delta-temporal internal/bench/peers internal/monitoring
 ALL_MODULES := $(MODULES) tools tools/temporal
@@ -47,6 +49,16 @@ test: delta-temporal temporal postgres chromium ## Run all tests, with the race 
 		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
 		go test -race -parallel $(PARALLEL) -timeout 25m $$packages || failed=yes; \
 	done; test -z "$$failed"
+
+.PHONY: test-repeat
+test-repeat: delta-temporal temporal postgres chromium ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
+	@loops=; trap 'kill $$loops 2>/dev/null || true' EXIT; \
+	for loop in $$(seq $(LOAD)); do (while :; do :; done) & loops+=" $$!"; done; \
+	results=; failed=; for run in $$(seq $(RUNS)); do \
+		echo "::: run $$run of $(RUNS), beside $(LOAD) busy loops"; began=$$SECONDS; \
+		if GOFLAGS=-count=1 $(MAKE) --no-print-directory test; then how=ok; else how=FAILED; failed=yes; fi; \
+		results+="run $$run: $$how, $$((SECONDS - began)) s"$$'\n'; \
+	done; printf %s "$$results"; test -z "$$failed"
 
 .PHONY: test-short
 test-short: delta-temporal temporal postgres ## Run the quick tests, without the race detector, while you work
@@ -100,6 +112,7 @@ fuzz: postgres delta-temporal ## Fuzz each parser of foreign bytes for FUZZ=1m
 nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every Postgres, the benchmarks with a million rows
 	$(MAKE) soak SOAK=30m
 	$(MAKE) test-versions
+	$(MAKE) test-repeat RUNS=5
 	$(MAKE) bench
 
 .PHONY: lint
