@@ -32,6 +32,15 @@ type ledger struct {
 	last map[string]call
 	done map[string]deed
 	seen map[string]deltatype.ResourceRow
+	// synced are resources that may have been synced once, by object id: their children may be worked.
+	synced map[string]bool
+	// changed says after how many calls the latest plan of a resource was done for the first time.
+	changed map[string]change
+}
+
+type change struct {
+	plan  string
+	after int
 }
 
 // deed is what a call of Work does outside.
@@ -43,6 +52,7 @@ type deed struct {
 // call is a call of Work.
 type call struct {
 	deed
+	number  int // of all calls
 	attempt int
 	running bool
 	verdict verdict
@@ -65,7 +75,7 @@ func newLedger(t *testing.T, seed uint64) *ledger {
 	_, long := soak.Given(t)
 	return &ledger{
 		t: t, long: long, random: rand.New(rand.NewPCG(seed, 1)),
-		last: map[string]call{}, done: map[string]deed{}, seen: map[string]deltatype.ResourceRow{},
+		last: map[string]call{}, done: map[string]deed{}, seen: map[string]deltatype.ResourceRow{}, synced: map[string]bool{}, changed: map[string]change{},
 	}
 }
 
@@ -113,6 +123,7 @@ func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 		case 6:
 			return completeInTx(ctx, pool, j, false)
 		case 7:
+			l.maySync(j)
 			if err := completeInTx(ctx, pool, j, true); err != nil {
 				// The answer to the commit may be lost: the row tells.
 				l.did(j)
@@ -120,8 +131,16 @@ func (l *ledger) workWith(pool *pgxpool.Pool) func(context.Context, job) error {
 			}
 		}
 		what = done
+		l.maySync(j)
 		return nil
 	}
+}
+
+// maySync notes that a call may sync its resource, before it does.
+func (l *ledger) maySync(j job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.synced[j.ObjectID] = true
 }
 
 // completeInTx completes a resource in a transaction of the user's, and commits it or not.
@@ -142,7 +161,7 @@ func (l *ledger) enter(j job) (dice int, pause time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.begun++
-	now := call{deed: deedOf(j), attempt: j.Attempt, running: true}
+	now := call{deed: deedOf(j), number: l.begun, attempt: j.Attempt, running: true}
 	l.compare(j, l.last[j.ObjectID], now)
 	l.last[j.ObjectID] = now
 	dice, pause = l.random.IntN(14), time.Duration(l.random.IntN(30))*time.Millisecond
@@ -174,6 +193,11 @@ func (l *ledger) compare(j job, before, now call) {
 	case before.row == now.row && before.generation == now.generation && before.plan != now.plan:
 		l.t.Errorf("%s: one generation has two objects: %+v after %+v", j.ObjectID, now, before)
 	}
+	for _, parent := range j.Parents {
+		if !l.synced[parent.ID] {
+			l.t.Errorf("%s: it is worked before its parent %s was synced once: %+v", j.ObjectID, parent.ID, now)
+		}
+	}
 	var want []int
 	for n := 1; n < j.Attempt; n++ {
 		want = append(want, n)
@@ -199,6 +223,9 @@ func (l *ledger) leave(ctx context.Context, j job, what verdict) {
 	}
 	if what == done {
 		l.done[j.ObjectID] = deedOf(j)
+		if l.changed[j.ObjectID].plan != j.Object.Plan {
+			l.changed[j.ObjectID] = change{j.Object.Plan, l.begun}
+		}
 	}
 	last := l.last[j.ObjectID]
 	if last.deed != deedOf(j) || last.attempt != j.Attempt {
@@ -206,6 +233,17 @@ func (l *ledger) leave(ctx context.Context, j job, what verdict) {
 	}
 	last.running, last.verdict = false, what
 	l.last[j.ObjectID] = last
+}
+
+// requireTouched fails the test where a resource was not worked after its parents had changed for the last time.
+func (l *ledger) requireTouched(row *deltatype.ResourceRow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, parent := range row.Parents {
+		if last, changed := l.last[row.ObjectID], l.changed[parent.ID]; last.number <= changed.after {
+			l.t.Errorf("%s: its parent %s has changed since it was worked: %+v before %+v", row.ObjectID, parent.ID, last, changed)
+		}
+	}
 }
 
 // saw compares a row with how it was seen before.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,26 +20,43 @@ import (
 	"github.com/chariot-giving/delta/internal/soak"
 )
 
-// stormEach, stormBatched and stormAuto are a kind in each mode, with claims as short as a busy machine allows.
+// stormEach, stormBatched and stormAuto are a kind in each mode, with claims as short as a busy machine allows. Some of their resources have others as parents.
 type stormEach struct{ account }
 
-func (stormEach) Kind() string                   { return "storm-each" }
-func (stormEach) Settings() delta.ObjectSettings { return stormSettings(1) }
+func (stormEach) Kind() string                     { return "storm-each" }
+func (o stormEach) Settings() delta.ObjectSettings { return stormSettings(1, o.Kind()) }
+func (o stormEach) Parents() []delta.Ref           { return stormParents(o.Kind(), o.Name) }
 
 type stormBatched struct{ account }
 
-func (stormBatched) Kind() string                   { return "storm-batched" }
-func (stormBatched) Settings() delta.ObjectSettings { return stormSettings(5) }
+func (stormBatched) Kind() string                     { return "storm-batched" }
+func (o stormBatched) Settings() delta.ObjectSettings { return stormSettings(5, o.Kind()) }
+func (o stormBatched) Parents() []delta.Ref           { return stormParents(o.Kind(), o.Name) }
 
 type stormAuto struct{ account }
 
-func (stormAuto) Kind() string                   { return "storm-auto" }
-func (stormAuto) Settings() delta.ObjectSettings { return stormSettings(0) }
+func (stormAuto) Kind() string                     { return "storm-auto" }
+func (o stormAuto) Settings() delta.ObjectSettings { return stormSettings(0, o.Kind()) }
+func (o stormAuto) Parents() []delta.Ref           { return stormParents(o.Kind(), o.Name) }
 
-func stormSettings(size int) delta.ObjectSettings {
+func stormSettings(size int, kind string) delta.ObjectSettings {
 	s := briefSettings(size)
 	s.RetryPolicy = delta.RetryPolicy{InitialInterval: 50 * time.Millisecond, MaximumInterval: 500 * time.Millisecond}
+	s.TouchedBy = []string{kind}
 	return s
+}
+
+// stormParents are those of a resource: r05 has r04, and r07 has r05, so that r07 waits for both.
+func stormParents(kind, name string) []delta.Ref {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, "r"))
+	switch {
+	case err != nil || n%2 == 0:
+		return nil
+	case n%4 == 1:
+		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-1]}}
+	default:
+		return []delta.Ref{{Kind: kind, ID: names("r", n)[n-2]}}
+	}
 }
 
 const (
@@ -170,7 +188,7 @@ func (s *storm) watch(until time.Time) {
 	}
 }
 
-// settle ends all faults, and waits until nothing is due any more. With help, leases and the graces for timers of workflows that were ended are
+// settle ends all faults, and waits until nothing is due any more. With help, leases, also of touches, and the graces for timers of workflows that were ended are
 // not waited for.
 func (s *storm) settle(helps bool) {
 	s.calm.Store(true)
@@ -186,12 +204,19 @@ func (s *storm) settle(helps bool) {
 	}
 	if helps {
 		s.exec("UPDATE delta_resource SET dispatch_at = now() WHERE state IN ('scheduled', 'expired', 'failed', 'pending')")
+		s.exec("UPDATE delta_touch SET look_at = now()")
 	}
+	s.rest()
+}
+
+// rest waits until nothing is due any more, and nothing is to be touched. What waits for a parent rests when that does.
+func (s *storm) rest() {
 	restless := ""
 	until(s.t, func() bool {
-		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT coalesce(string_agg(r::text, E'\n'), '') FROM delta_resource r
-			WHERE state IN ('scheduled', 'expired', 'failed', 'pending') OR (state = 'synced' AND due_at IS NOT NULL)
-			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()`).Scan(&restless))
+		require.NoError(s.t, s.Pool.QueryRow(s.t.Context(), `SELECT concat((SELECT string_agg(r::text, E'\n') FROM delta_resource r
+			WHERE (state IN ('scheduled', 'expired', 'failed', 'pending') AND delta_unsynced(awaited_parents) IS NULL) OR (state = 'synced' AND due_at IS NOT NULL)
+			OR greatest(claimed_until, (SELECT c.claimed_until FROM delta_claim c WHERE c.id = r.claim)) > now()),
+			(SELECT string_agg(t::text, E'\n') FROM delta_touch t))`).Scan(&restless))
 		return restless == ""
 	}, shown[string]{&restless})
 }
@@ -224,6 +249,11 @@ func (s *storm) requireRow(u *user, id string, row *deltatype.ResourceRow) {
 		}
 		require.Equal(t, stormAttempts, row.Attempt, "%s is degraded although it has attempts left: %+v", id, row)
 		require.Equal(t, []int{1, 2, 3}, lastAttempts(row, stormAttempts), "%s: each attempt has left its error: %+v", id, row)
+	case deltatype.ResourceStateScheduled:
+		require.NotEmpty(t, row.AwaitedParents, "%s does not rest: %+v", id, row)
+		parent := s.row(row.AwaitedParents[0].Kind, row.AwaitedParents[0].ID)
+		require.True(t, parent == nil || parent.SyncCount == 0, "%s waits for %+v", id, parent)
+		require.Zero(t, row.SyncCount, "%s was worked before its parent", id)
 	case deltatype.ResourceStateDeleted:
 		isWorks := last.row == row.ID && last.generation == row.Generation && last.verdict == deletes
 		require.True(t, isWorks || u.deleted[id], "%s was deleted by nobody", id)
@@ -243,11 +273,16 @@ func (s *storm) requireLast(plan string) {
 		}
 	}
 	for _, id := range s.ids {
-		row := s.await(id, func(r *deltatype.ResourceRow) bool {
+		s.await(id, func(r *deltatype.ResourceRow) bool {
 			return r.State == deltatype.ResourceStateSynced && r.SyncedGeneration == r.Generation
 		})
+	}
+	s.rest() // children are touched after their parents
+	for _, id := range s.ids {
+		row := s.row(s.kind, id)
 		_, done := s.of(id)
 		require.Equal(s.t, deed{row.ID, row.Generation, plan}, done, id)
+		s.requireTouched(row)
 	}
 	s.exec("UPDATE delta_resource SET attempt = least(attempt, $1), max_attempts = $1", stormAttempts)
 }
