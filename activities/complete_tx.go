@@ -93,7 +93,9 @@ func (c *txCompletion) judge(outcome *Outcome, function string) {
 	if w.IsFinalizing() {
 		done = r.Generation == w.Generation && r.Finalized != nil && *r.Finalized
 	}
-	c.rule(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), r.IsWorked() && mine && r.ClaimedUntil != nil)
+	// Of a row that went on meanwhile the outcome is written as well, as that of the generation before.
+	open := mine && r.ClaimedUntil != nil && (r.Generation > w.Generation || r.IsWorked())
+	c.rule(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
 }
 
 // rule has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.

@@ -161,6 +161,43 @@ func TestCompleteTxCommitsWithTheEffectsOrNotAtAll(t *testing.T) {
 	require.Equal(t, 3, h.countEffects(), "the effects of the first attempt are not there")
 }
 
+// The resource is informed again after CompleteTx, whose transaction is rolled back: the generation before was not synced, whatever Work returns.
+func TestARolledBackCompleteTxSyncsNothingThoughTheResourceGoesOn(t *testing.T) {
+	t.Parallel()
+	inBothModes(t, testRolledBackAndGoesOn[single], testRolledBackAndGoesOn[batches])
+}
+
+func testRolledBackAndGoesOn[M batchSized](t *testing.T) {
+	h := newHarness(t)
+	var c *delta.Client
+	ready := make(chan struct{})
+	c = h.start(h.config(with(&controller[loose[M]]{work: func(ctx context.Context, r *delta.Resource[loose[M]]) error {
+		<-ready
+		if r.Generation > 1 {
+			return nil
+		}
+		err := pgx.BeginFunc(ctx, h.Pool, func(tx pgx.Tx) error {
+			if err := r.CompleteTx(ctx, tx); err != nil {
+				return err
+			}
+			return errRollBack
+		})
+		if !errors.Is(err, errRollBack) {
+			return err
+		}
+		_, err = c.Touch(ctx, "loose", "a")
+		return err
+	}})))
+	close(ready)
+	_, err := c.Inform(t.Context(), loose[M]{Key: "a"}, nil)
+	require.NoError(t, err)
+	row := h.eventually("loose", "a", synced(2))
+	require.EqualValues(t, 1, row.SyncCount)
+	require.Contains(t, row.Errors[0].Error, "the transaction was not committed")
+}
+
+var errRollBack = errors.New("roll back")
+
 func TestCompleteTxOfAnAttemptThatWasSupersededIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
