@@ -133,8 +133,11 @@ func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
 	}
 }
 
-// isLost reports whether rows may have been claimed by others.
+// isLost reports whether rows may have been claimed by others. It looks at the clock: where a machine has much to do, the goroutine that renews claims may come late.
 func (k *claim) isLost() bool {
+	if k.claims != nil {
+		k.expire(time.Now())
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.lost

@@ -145,6 +145,37 @@ func TestWorkEndsWhenItsClaimCannotBeRenewed(t *testing.T) {
 	}
 }
 
+// untimed is a Handler whose calls have no timeout.
+type untimed struct{ Handler }
+
+func (untimed) WorkTimeout(*Task) time.Duration { return -1 }
+
+// Others may have claimed the row while the call waited for a slot, or for a goroutine.
+func TestWorkIsNotCalledWhenItsClaimWasLostMeanwhile(t *testing.T) {
+	t.Parallel()
+	claims := NewClaims(nil, silent)
+	claims.renewing = true // as if the goroutine that renews claims, and finds them lost, got no processor
+	for _, lost := range []bool{false, true} {
+		k := claims.begin(thingOwner, neverLost)
+		e := &execution{Activities: &Activities{Handler: untimed{}, Logger: silent}, claim: k, base: t.Context()}
+		one := &claimed{}
+		one.begin(e, &db.Resource{ID: 1}, time.Now())
+		one.task.Row = &deltatype.ResourceRow{}
+		called := false
+		outcomes := e.call([]*claimed{one}, one.alone[:], userFunc{"Work", func(context.Context, []*Task) []Outcome {
+			called = true
+			return []Outcome{{Verdict: VerdictSynced}}
+		}}, func(call func()) {
+			if lost {
+				k.renewed = time.Now().Add(-neverLost * 5 / 6)
+			}
+			go call()
+		})
+		require.Equal(t, !lost, called)
+		require.Equal(t, map[bool]Verdict{false: VerdictSynced, true: VerdictReleased}[lost], outcomes[0].Verdict)
+	}
+}
+
 func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]string{

@@ -48,11 +48,6 @@ func (e *execution) call(
 			return alike(tasks, Outcome{Verdict: VerdictReleased})
 		}
 	}
-	if e.claim.isLost() {
-		e.observeLost(errClaimLost, set)
-		taken.leave()
-		return alike(tasks, Outcome{Verdict: VerdictReleased})
-	}
 	if e.Snoozes.hold(e.base, kind, row.Namespace, set[0].takenAt) {
 		taken.leave()
 		return alike(tasks, Outcome{Verdict: VerdictWithheld})
@@ -81,6 +76,10 @@ func (e *execution) call(
 			}
 			done <- outcomes
 		}()
+		if e.claim.isLost() { // while the call waited for a slot
+			outcomes = alike(tasks, Outcome{Verdict: VerdictReleased})
+			return
+		}
 		began := time.Now()
 		outcomes = user.do(workCtx, tasks)
 		took := time.Since(began)
