@@ -133,6 +133,15 @@ lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
 generate: $(BIN)/sqlc ## Generate code from the SQL
 	$(BIN)/sqlc generate
 
+.PHONY: docs
+docs: $(BIN)/site/node_modules ## Build docs/ into a site, .bin/site/dist, and check its links: DOCS_VERSION=v1.2.0 BASE=/delta/v1.2.0/ for a release
+	@rm -rf $(BIN)/site/docs && cp -r tools/site/.vitepress docs $(BIN)/site/
+	cd $(BIN)/site && DOCS=$(CURDIR)/docs VERSION=$(or $(DOCS_VERSION),main) BASE=$(BASE) npx --no-install vitepress build . --outDir $(BIN)/site/dist
+
+$(BIN)/site/node_modules: tools/site/package.json tools/site/package-lock.json
+	mkdir -p $(BIN)/site && cp $^ $(BIN)/site/
+	cd $(BIN)/site && npm ci --silent --no-audit --no-fund && touch node_modules
+
 .PHONY: verify
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up
 	$(BIN)/sqlc diff
