@@ -397,7 +397,7 @@ func frequentStatements(few int) map[string]frequent {
 		"CountLate": {
 			before: "state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now() + interval '1 minute'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
-				rows, err := q.CountLate(ctx, conn, db.CountLateParams{Grace: time.Minute, Longest: 15 * time.Minute})
+				rows, err := q.CountLate(ctx, conn, db.CountLateParams{Grace: time.Minute, Longest: 15 * time.Minute, Most: 1000})
 				if err != nil || len(rows) != 1 {
 					return 0, err
 				}

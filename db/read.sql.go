@@ -25,9 +25,12 @@ CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT coalesce(d.due_at, d.claimed_until) AS since,
         d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - $1::interval AS unfinalized
-    FROM delta_resource d
-    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + $2::interval AND NOT d.paused
-      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+    FROM (
+        SELECT n.due_at, n.claimed_until, n.state, n.finalized, n.dispatch_at, n.namespace, n.claim FROM delta_resource n
+        WHERE n.kind = k.kind AND n.priority = p.priority AND n.dispatch_at <= now() + $2::interval AND NOT n.paused
+        ORDER BY n.dispatch_at LIMIT $3::integer
+    ) d
+    WHERE d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
       AND coalesce(d.due_at, d.claimed_until) < now() - $1::interval
       AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
         AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $1::interval)))
@@ -39,6 +42,7 @@ GROUP BY k.kind ORDER BY k.kind
 type CountLateParams struct {
 	Grace   time.Duration
 	Longest time.Duration
+	Most    int32
 }
 
 type CountLateRow struct {
@@ -52,10 +56,12 @@ type CountLateRow struct {
 // Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
 // at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
 //
+// Of each kind and priority it looks at no more than most rows, those that dispatchers come to first.
+//
 // Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
 // Finalizer leases a due row within seconds, so there is none that runs.
 func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) ([]CountLateRow, error) {
-	rows, err := db.Query(ctx, countLate, arg.Grace, arg.Longest)
+	rows, err := db.Query(ctx, countLate, arg.Grace, arg.Longest, arg.Most)
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +171,108 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 	return items, nil
 }
 
+const countSmallKinds = `-- name: CountSmallKinds :many
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, c.state, count(*) AS count, count(*) FILTER (WHERE c.shard IS NULL) AS shardless
+FROM kinds k
+CROSS JOIN LATERAL (
+    SELECT n.kind, n.state, n.shard FROM delta_resource n WHERE (n.kind, n.object_id) >= (k.kind, '') AND n.kind <= k.kind ORDER BY n.kind, n.object_id LIMIT $1::integer
+) c
+WHERE k.kind <> ALL ($2::text[])
+GROUP BY k.kind, c.state
+`
+
+type CountSmallKindsParams struct {
+	Most  int32
+	Large []string
+}
+
+type CountSmallKindsRow struct {
+	Kind      string
+	State     deltatype.ResourceState
+	Count     int64
+	Shardless int64
+}
+
+// Resources by kind and state of the kinds that are not named as large: of each, no more than most are looked at. The index is read from the kind's
+// first row to its last: Postgres may not know the table, and would read it as a whole for an equality.
+func (q *Queries) CountSmallKinds(ctx context.Context, db DBTX, arg CountSmallKindsParams) ([]CountSmallKindsRow, error) {
+	rows, err := db.Query(ctx, countSmallKinds, arg.Most, arg.Large)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountSmallKindsRow
+	for rows.Next() {
+		var i CountSmallKindsRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.State,
+			&i.Count,
+			&i.Shardless,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const countTroubled = `-- name: CountTroubled :many
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, t.trouble::delta_resource_state AS state, count(*) FILTER (WHERE c.state = t.trouble) AS count, count(*) AS looked
+FROM kinds k
+CROSS JOIN unnest('{degraded,failed}'::delta_resource_state[]) AS t (trouble)
+CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT $1::integer) c
+GROUP BY k.kind, t.trouble
+`
+
+type CountTroubledRow struct {
+	Kind   string
+	State  deltatype.ResourceState
+	Count  int64
+	Looked int64
+}
+
+// Degraded and failed resources by kind, up to most of each: few of many resources are.
+func (q *Queries) CountTroubled(ctx context.Context, db DBTX, most int32) ([]CountTroubledRow, error) {
+	rows, err := db.Query(ctx, countTroubled, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CountTroubledRow
+	for rows.Next() {
+		var i CountTroubledRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.State,
+			&i.Count,
+			&i.Looked,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getResource = `-- name: GetResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused,
     (greatest(delta_snoozed_until(r.kind, r.namespace, r.id), now()) - now())::interval AS snoozed_for, now()::timestamptz AS now
 FROM delta_resource r WHERE r.kind = $1 AND r.object_id = $2
 `
@@ -235,6 +341,7 @@ func (q *Queries) GetResource(ctx context.Context, db DBTX, arg GetResourceParam
 		&i.Resource.SyncedObject,
 		&i.Resource.RevivedGeneration,
 		&i.Resource.IsDeleted,
+		&i.Resource.Trouble,
 		&i.KindPaused,
 		&i.SnoozedFor,
 		&i.Now,
@@ -377,7 +484,7 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 }
 
 const listResources = `-- name: ListResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted FROM delta_resource r
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble FROM delta_resource r
 WHERE r.id > $1
   AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
   AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
@@ -471,6 +578,7 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.Trouble,
 		); err != nil {
 			return nil, err
 		}
@@ -550,7 +658,7 @@ SELECT r.id, r.kind, r.object_id, r.state, r.generation, r.synced_generation,
     (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent, r.awaited_parents,
     r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
 FROM (SELECT unnest($1::bigint[]) AS id) i
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.id = i.id LIMIT 1) r
 `
 
 type ResourcesAwaitedRow struct {
@@ -598,16 +706,71 @@ func (q *Queries) ResourcesAwaited(ctx context.Context, db DBTX, ids []int64) ([
 	return items, nil
 }
 
+const sampleResources = `-- name: SampleResources :many
+WITH sample AS MATERIALIZED (
+    SELECT least(1, current_setting('block_size')::float8 * ($1::bigint) / greatest(pg_relation_size('delta_resource'), 1))::float8 AS share
+)
+SELECT r.kind, r.state, count(*) AS count, count(*) FILTER (WHERE r.shard IS NULL) AS shardless, (SELECT s.share FROM sample s)::float8 AS share
+FROM delta_resource r TABLESAMPLE SYSTEM ((SELECT 100 * s.share FROM sample s))
+GROUP BY r.kind, r.state
+`
+
+type SampleResourcesRow struct {
+	Kind      string
+	State     deltatype.ResourceState
+	Count     int64
+	Shardless int64
+	Share     float64
+}
+
+// Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is which part of the pages that is. What this
+// reads does not grow with the table, and does not depend on whether Postgres has ever analyzed it.
+func (q *Queries) SampleResources(ctx context.Context, db DBTX, pages int64) ([]SampleResourcesRow, error) {
+	rows, err := db.Query(ctx, sampleResources, pages)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SampleResourcesRow
+	for rows.Next() {
+		var i SampleResourcesRow
+		if err := rows.Scan(
+			&i.Kind,
+			&i.State,
+			&i.Count,
+			&i.Shardless,
+			&i.Share,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const undecodableKinds = `-- name: UndecodableKinds :many
-SELECT r.kind, count(*) AS count FROM delta_resource r
-WHERE (r.state = 'scheduled' OR (r.state = 'deleted' AND r.finalized IS FALSE)) AND r.snoozes = 0 AND r.attempted_at >= r.generation_at
-  AND r.errors[cardinality(r.errors)] ->> 'attempt' = '0'
-  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', $1::text)
-  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', $2::text)
-GROUP BY r.kind
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, count(*) AS count
+FROM kinds k
+CROSS JOIN unnest('{scheduled,deleted}'::delta_resource_state[]) AS t (trouble)
+CROSS JOIN LATERAL (
+    SELECT d.errors[cardinality(d.errors)] AS error FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT $1::integer
+) r
+WHERE r.error ->> 'attempt' = '0'
+  AND NOT starts_with(r.error ->> 'error', $2::text)
+  AND NOT starts_with(r.error ->> 'error', $3::text)
+GROUP BY k.kind
 `
 
 type UndecodableKindsParams struct {
+	Most               int32
 	WorkflowNotStarted string
 	BatchNotStarted    string
 }
@@ -618,9 +781,9 @@ type UndecodableKindsRow struct {
 }
 
 // How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
-// worker in this generation, and it is not that their workflow could not be started.
+// worker in this generation, and it is not that their workflow could not be started. It looks at no more than most resources of each kind.
 func (q *Queries) UndecodableKinds(ctx context.Context, db DBTX, arg UndecodableKindsParams) ([]UndecodableKindsRow, error) {
-	rows, err := db.Query(ctx, undecodableKinds, arg.WorkflowNotStarted, arg.BatchNotStarted)
+	rows, err := db.Query(ctx, undecodableKinds, arg.Most, arg.WorkflowNotStarted, arg.BatchNotStarted)
 	if err != nil {
 		return nil, err
 	}

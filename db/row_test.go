@@ -15,9 +15,10 @@ import (
 // publicNames has the fields that are called otherwise in the public type.
 var publicNames = map[string]string{"Object": "EncodedObject", "Kind": "ObjectKind"}
 
-// ownColumns are of slots of limit keys, of the log of changes, of touches, and of an index: IsDeleted is in State.
+// ownColumns are of slots of limit keys, of the log of changes, of touches, and of indexes: IsDeleted and Trouble are in State.
 var ownColumns = map[string]bool{
 	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true, "TouchedHash": true, "IsDeleted": true,
+	"Trouble": true,
 }
 
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {
@@ -157,6 +158,9 @@ func fill(t *testing.T, structure any) {
 		case *deltatype.Cause:
 			cause := deltatype.CauseHopeless
 			value = &cause
+		case *deltatype.ResourceState:
+			state := deltatype.ResourceStateFailed
+			value = &state
 		case deltatype.ResourceState:
 			value = deltatype.ResourceStateFailed
 		default:

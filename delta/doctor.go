@@ -65,7 +65,7 @@ func (d *Diagnosis) State() CheckState {
 // somebody. It changes nothing, and the client need not be started. What cannot be looked at is a check that says so, which is why it returns no
 // error: once ctx has ended, checks may say just that.
 //
-// It counts the whole table, as [Client.Kinds] does, and asks Temporal about each kind. A Temporal that does not answer takes 10 to 30 seconds.
+// What it reads does not grow with the table, as with [Client.Kinds]. It asks Temporal about each kind. A Temporal that does not answer takes 10 to 30 seconds.
 func (c *Client) Doctor(ctx context.Context) *Diagnosis {
 	d := &doctor{client: c, now: time.Now()}
 	found := &d.found

@@ -29,8 +29,7 @@ type ErrorGroup struct {
 }
 
 // ErrorGroups groups the resources of a kind that are degraded, or wait to be tried again, by the text of their latest errors, the largest group first.
-// Returned are the 50 largest of the first [MaxErrorsGrouped] resources that are found; read is how many these were. Where few of many resources have
-// errors it reads all rows of the kind, so give it a context with a deadline.
+// Returned are the 50 largest of the first [MaxErrorsGrouped] resources that are found; read is how many these were.
 func (c *Client) ErrorGroups(ctx context.Context, kind string) (groups []ErrorGroup, read int64, err error) {
 	if err := checkName("kind", kind); err != nil {
 		return nil, 0, fmt.Errorf("delta: error groups: %w", err)

@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -146,7 +147,8 @@ func (m *metrics) askCounts(ctx context.Context) (r resourceCounts, err error) {
 		if r.states, err = q.CountStates(ctx, tx, MaxCountedNamespaces); err != nil {
 			return fmt.Errorf("counting resources: %w", err)
 		}
-		if r.late, err = q.CountLate(ctx, tx, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease}); err != nil {
+		// Alerts compare these numbers with each other and with rates: they have no bound, as those of states.
+		if r.late, err = q.CountLate(ctx, tx, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease, Most: math.MaxInt32}); err != nil {
 			return fmt.Errorf("counting late resources: %w", err)
 		}
 		return nil

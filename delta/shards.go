@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
 // ShardStatus is how a shard of a kind stands.
@@ -78,14 +77,6 @@ func shardOf(row *db.Shard) ShardStatus {
 		s.LastInformTime = &last
 	}
 	return s
-}
-
-// addCount counts resources of the kind in a state; shards were added before.
-func (k *KindStatus) addCount(counted db.CountResourcesRow) {
-	k.Counts[counted.State] = counted.Count
-	if counted.State != deltatype.ResourceStateDeleted && k.namesShards() {
-		k.Shardless += counted.Shardless
-	}
 }
 
 // namesShards reports whether the controller of the kind names shards now.

@@ -33,8 +33,11 @@ const (
 type KindStatus struct {
 	// Kind is its name.
 	Kind string
-	// Counts has the number of resources by state; a state that none is in is left out.
-	Counts map[deltatype.ResourceState]int64
+	// Counts has the number of resources by state; a state that none is in is left out. Where IsEstimated is true they were estimated from some pages of the table, at
+	// random: the largest within some percent, while a state that few are in may be missing. Degraded and failed ones are counted then too, up to [MaxCounted].
+	// [Client.Count] counts all.
+	Counts      map[deltatype.ResourceState]int64
+	IsEstimated bool
 	// Paused tells that its resources are not worked on, InformerPaused that its informer does not run by its schedule.
 	Paused, InformerPaused bool
 	// InformSchedule is when its informer runs, where that is no interval; nil otherwise.
@@ -71,11 +74,11 @@ type KindStatus struct {
 	InformError string
 	// Shards are those of the kind, by name, where its controller names them ([Sharder]): also those that are gone and of which something is left.
 	Shards []ShardStatus
-	// Shardless counts resources of a kind with shards that have none and are not deleted: no listing marks them deleted. They get a shard when they are listed
+	// Shardless counts, or estimates as Counts does, resources of a kind with shards that have none and are not deleted: no listing marks them deleted. They get a shard when they are listed
 	// or informed, so what is left when all shards were listed is in none of them, or gone.
 	Shardless int64
 	// Late counts resources whose next step is more than a minute overdue, or whose worker was lost that long ago, whatever was dispatched;
-	// OldestLate is when the first of them was due.
+	// OldestLate is when the first of them was due. It looks at the [MaxCounted] of each priority that dispatchers come to first.
 	Late       int64
 	OldestLate *time.Time
 	// Unfinalized counts those of them that are deleted, wait for Finalize, and are taken by no client: none that runs has a [Finalizer] for the
@@ -109,7 +112,8 @@ type KindStatus struct {
 	informJitter *time.Duration
 }
 
-// Kinds says how each kind stands that a client was started with or that has resources, by name. It counts the whole table.
+// Kinds says how each kind stands that a client was started with or that has resources, by name. A table of up to 16 MB is counted. Of a larger one a part is read that
+// does not grow with it, and [KindStatus].Counts are estimates for kinds of more than some thousand resources.
 func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	byName := map[string]*KindStatus{}
 	kind := func(name string) *KindStatus {
@@ -143,12 +147,8 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 			kind(snooze.Kind).SnoozedUntil = &snooze.Until
 		}
 	}
-	counts, err := c.countResources(ctx, Filter{})
-	if err != nil {
+	if err := c.addCounts(ctx, kind); err != nil {
 		return nil, err
-	}
-	for _, count := range counts {
-		kind(count.Kind).addCount(count)
 	}
 	refused, err := db.New().CountRefused(ctx, c.pool)
 	if err != nil {
@@ -157,14 +157,14 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 	for _, r := range refused {
 		kind(r.Kind).Refused = r.Count
 	}
-	undecodable, err := db.New().UndecodableKinds(ctx, c.pool, db.UndecodableKindsParams{WorkflowNotStarted: workflowNotStarted, BatchNotStarted: batchNotStarted})
+	undecodable, err := db.New().UndecodableKinds(ctx, c.pool, db.UndecodableKindsParams{Most: MaxCounted, WorkflowNotStarted: workflowNotStarted, BatchNotStarted: batchNotStarted})
 	if err != nil {
 		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
 	}
 	for _, u := range undecodable {
 		kind(u.Kind).Undecodable = u.Count
 	}
-	late, err := db.New().CountLate(ctx, c.pool, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease})
+	late, err := db.New().CountLate(ctx, c.pool, db.CountLateParams{Grace: lateGrace, Longest: activities.LongestLease, Most: MaxCounted})
 	if err != nil {
 		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
 	}

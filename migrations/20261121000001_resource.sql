@@ -293,6 +293,13 @@ CREATE TABLE delta_resource (
     revived_generation bigint,
     -- For indexes: one that names state itself would be written by each claim, because a claim changes it.
     is_deleted boolean NOT NULL GENERATED ALWAYS AS (state = 'deleted') STORED,
+    -- Null for all but the few that somebody may have to look at: degraded; failed, which stays so while it is tried again; and what was given to a worker in its
+    -- generation and came back without an attempt, scheduled or deleted. A claim leaves all but the last as they are, and writes no index.
+    trouble delta_resource_state GENERATED ALWAYS AS (CASE
+        WHEN state = 'degraded' THEN state
+        WHEN state = 'failed' OR (state = 'pending' AND attempt > 1) THEN 'failed'::delta_resource_state
+        WHEN (state = 'scheduled' OR (state = 'deleted' AND finalized IS FALSE)) AND snoozes = 0 AND attempted_at >= generation_at THEN state
+    END) STORED,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
@@ -323,6 +330,9 @@ CREATE INDEX delta_resource_parents_idx ON delta_resource USING gin (parents) WH
 -- neither state nor due_at: a claim changes both, and would have to write all indexes. A million rows in it are 41 MB as it is built, and 72 MB if they come in any
 -- order.
 CREATE INDEX delta_resource_unlisted_idx ON delta_resource (kind, coalesce(shard, ''), id) WHERE dispatch_at IS NULL AND cause IN ('work', 'command');
+
+-- What somebody may have to look at, for those who ask for it: few of many. What is synced without a failure is never in it.
+CREATE INDEX delta_resource_trouble_idx ON delta_resource (trouble, kind) WHERE trouble IS NOT NULL;
 
 -- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
 -- is when the key's rate has room for one more call, less what may come at once. lead is how many seconds before their calls rows are woken: what

@@ -1,12 +1,11 @@
 -- name: GroupErrors :many
 -- The latest errors of resources of a kind that are degraded or wait to be tried again, grouped by their first lines without what differs between
 -- resources: quoted texts, UUIDs and other long hexadecimal numbers, and numbers. The most frequent are first, each with its latest text and the ids of
--- those that had it last. It looks at no more than most resources; read is how many these were. No index names such resources, since each claim
--- would have to write it: where few of many resources are among them, it reads all rows of the kind.
+-- those that had it last. It looks at no more than most resources, by the index of what is in trouble; read is how many these were.
 WITH latest AS (
     SELECT r.object_id, r.state = 'degraded' AS is_degraded, r.errors[cardinality(r.errors)] AS error
     FROM delta_resource r
-    WHERE r.kind = @kind AND r.state IN ('degraded', 'failed') AND cardinality(r.errors) > 0
+    WHERE r.kind = @kind AND r.trouble IN ('degraded', 'failed') AND r.state IN ('degraded', 'failed') AND cardinality(r.errors) > 0
     LIMIT @most::integer
 ), worded AS (
     SELECT l.object_id, l.is_degraded, left(l.error ->> 'error', 1000) AS text, (l.error ->> 'at')::timestamptz AS at,

@@ -27,9 +27,50 @@ SELECT sqlc.embed(r), EXISTS (SELECT FROM delta_controller c WHERE c.name = r.ki
     (greatest(delta_snoozed_until(r.kind, r.namespace, r.id), now()) - now())::interval AS snoozed_for, now()::timestamptz AS now
 FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
+-- name: SampleResources :many
+-- Resources by kind and state in some pages of the table, at random: in all of them where there are no more. share is which part of the pages that is. What this
+-- reads does not grow with the table, and does not depend on whether Postgres has ever analyzed it.
+WITH sample AS MATERIALIZED (
+    SELECT least(1, current_setting('block_size')::float8 * (@pages::bigint) / greatest(pg_relation_size('delta_resource'), 1))::float8 AS share
+)
+SELECT r.kind, r.state, count(*) AS count, count(*) FILTER (WHERE r.shard IS NULL) AS shardless, (SELECT s.share FROM sample s)::float8 AS share
+FROM delta_resource r TABLESAMPLE SYSTEM ((SELECT 100 * s.share FROM sample s))
+GROUP BY r.kind, r.state;
+
+-- name: CountSmallKinds :many
+-- Resources by kind and state of the kinds that are not named as large: of each, no more than most are looked at. The index is read from the kind's
+-- first row to its last: Postgres may not know the table, and would read it as a whole for an equality.
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, c.state, count(*) AS count, count(*) FILTER (WHERE c.shard IS NULL) AS shardless
+FROM kinds k
+CROSS JOIN LATERAL (
+    SELECT n.kind, n.state, n.shard FROM delta_resource n WHERE (n.kind, n.object_id) >= (k.kind, '') AND n.kind <= k.kind ORDER BY n.kind, n.object_id LIMIT @most::integer
+) c
+WHERE k.kind <> ALL (@large::text[])
+GROUP BY k.kind, c.state;
+
+-- name: CountTroubled :many
+-- Degraded and failed resources by kind, up to most of each: few of many resources are.
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, t.trouble::delta_resource_state AS state, count(*) FILTER (WHERE c.state = t.trouble) AS count, count(*) AS looked
+FROM kinds k
+CROSS JOIN unnest('{degraded,failed}'::delta_resource_state[]) AS t (trouble)
+CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT @most::integer) c
+GROUP BY k.kind, t.trouble;
+
 -- name: CountLate :many
 -- Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
 -- at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
+--
+-- Of each kind and priority it looks at no more than most rows, those that dispatchers come to first.
 --
 -- Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
 -- Finalizer leases a due row within seconds, so there is none that runs.
@@ -45,9 +86,12 @@ CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
 CROSS JOIN LATERAL (
     SELECT coalesce(d.due_at, d.claimed_until) AS since,
         d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - @grace::interval AS unfinalized
-    FROM delta_resource d
-    WHERE d.kind = k.kind AND d.priority = p.priority AND d.dispatch_at <= now() + @longest::interval AND NOT d.paused
-      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+    FROM (
+        SELECT n.due_at, n.claimed_until, n.state, n.finalized, n.dispatch_at, n.namespace, n.claim FROM delta_resource n
+        WHERE n.kind = k.kind AND n.priority = p.priority AND n.dispatch_at <= now() + @longest::interval AND NOT n.paused
+        ORDER BY n.dispatch_at LIMIT @most::integer
+    ) d
+    WHERE d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
       AND coalesce(d.due_at, d.claimed_until) < now() - @grace::interval
       AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
         AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - @grace::interval)))
@@ -100,10 +144,19 @@ GROUP BY d.kind ORDER BY d.kind;
 
 -- name: UndecodableKinds :many
 -- How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
--- worker in this generation, and it is not that their workflow could not be started.
-SELECT r.kind, count(*) AS count FROM delta_resource r
-WHERE (r.state = 'scheduled' OR (r.state = 'deleted' AND r.finalized IS FALSE)) AND r.snoozes = 0 AND r.attempted_at >= r.generation_at
-  AND r.errors[cardinality(r.errors)] ->> 'attempt' = '0'
-  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', @workflow_not_started::text)
-  AND NOT starts_with(r.errors[cardinality(r.errors)] ->> 'error', @batch_not_started::text)
-GROUP BY r.kind;
+-- worker in this generation, and it is not that their workflow could not be started. It looks at no more than most resources of each kind.
+WITH RECURSIVE kinds AS (
+    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
+)
+SELECT k.kind::text AS kind, count(*) AS count
+FROM kinds k
+CROSS JOIN unnest('{scheduled,deleted}'::delta_resource_state[]) AS t (trouble)
+CROSS JOIN LATERAL (
+    SELECT d.errors[cardinality(d.errors)] AS error FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT @most::integer
+) r
+WHERE r.error ->> 'attempt' = '0'
+  AND NOT starts_with(r.error ->> 'error', @workflow_not_started::text)
+  AND NOT starts_with(r.error ->> 'error', @batch_not_started::text)
+GROUP BY k.kind;

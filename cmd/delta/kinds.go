@@ -39,7 +39,9 @@ type kindJSON struct {
 	Kind   string           `json:"kind"`
 	Total  int64            `json:"total"`
 	Counts map[string]int64 `json:"counts"`
-	Paused bool             `json:"paused"`
+	// Estimated is whether total and counts are estimates.
+	Estimated bool `json:"estimated"`
+	Paused    bool `json:"paused"`
 	// SnoozedUntil is null where the kind is not snoozed.
 	SnoozedUntil *time.Time `json:"snoozed_until"`
 	Late         int64      `json:"late"`
@@ -289,7 +291,7 @@ func errorOfKinds(status *delta.TemporalStatus) error {
 
 func kindOf(k delta.KindStatus, status *delta.TemporalStatus) kindJSON {
 	out := kindJSON{
-		Kind: k.Kind, Counts: map[string]int64{}, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
+		Kind: k.Kind, Counts: map[string]int64{}, Estimated: k.IsEstimated, Paused: k.Paused, SnoozedUntil: k.SnoozedUntil, Late: k.Late, OldestLate: k.OldestLate,
 		Queued: k.Queued, QueuedKeys: k.QueuedKeys, OldestQueued: k.OldestQueued,
 		Awaiting: k.Awaiting, AwaitedParents: k.AwaitedParents, OldestAwaiting: k.OldestAwaiting, Touches: k.Touches, OldestTouch: k.OldestTouch,
 		Refused: k.Refused, Undecodable: k.Undecodable, Stale: k.Stale, Shardless: k.Shardless,
@@ -334,14 +336,22 @@ func (c *cli) countTable(all []kindJSON) error {
 			}
 		}
 	}
-	rows := make([][]string, len(all))
+	rows, number, isEstimated := make([][]string, len(all)), wording.Number[int64], false
 	for i, k := range all {
-		rows[i] = []string{k.Kind, wording.Number(k.Total)}
+		number, isEstimated = wording.Number[int64], isEstimated || k.Estimated
+		if k.Estimated {
+			number = wording.Estimate
+		}
+		rows[i] = []string{k.Kind, number(k.Total)}
 		for _, state := range shown {
-			rows[i] = append(rows[i], wording.Number(k.Counts[state]))
+			rows[i] = append(rows[i], number(k.Counts[state]))
 		}
 	}
-	return c.table(headers, rows, 0)
+	if err := c.table(headers, rows, 0); err != nil || !isEstimated {
+		return err
+	}
+	c.tell("~ is an estimate, from a part of the table.")
+	return nil
 }
 
 func (c *cli) informerTable(all []kindJSON, now time.Time, reached bool) error {

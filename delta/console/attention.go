@@ -6,7 +6,6 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
-	"github.com/chariot-giving/delta/internal/wording"
 )
 
 // item is something to look at, with the buttons that mend it.
@@ -36,7 +35,7 @@ func (p *page) attention(f *found, of func(kind string) bool) (items []item) {
 		items = append(items, item{
 			Check: delta.Check{
 				Name: "degraded", Kind: k.Kind, State: delta.CheckWarning,
-				Detail: fmt.Sprintf("%s of %s are degraded: their attempts are used up, or hopeless", wording.Number(n), wording.Count(total(k), "resource")),
+				Detail: fmt.Sprintf("%s of %s resources are degraded: their attempts are used up, or hopeless", numberOf(k, n), numberOf(k, total(k))),
 				Remedy: "when the reason is gone: retry them",
 			},
 			Link: listAddress(k.Kind, deltatype.ResourceStateDegraded), LinkText: "See the degraded resources of " + k.Kind,

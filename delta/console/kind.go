@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// groupsWait is how long a page waits for the groups of errors, for which a large table is read, and groupsAsked how many it shows where Redact hides
+	// groupsWait is how long a page waits for the groups of errors, and groupsAsked how many it shows where Redact hides
 	// errors: each is read by itself then.
 	groupsWait  = 2 * time.Second
 	groupsShown = 10
@@ -175,7 +175,7 @@ func (h *handler) errorGroups(ctx context.Context, kind string) (groups []errorG
 	found, read, err := h.client.ErrorGroups(waiting, kind)
 	switch {
 	case err != nil && waiting.Err() != nil:
-		return nil, "Grouping them takes longer than " + groupsWait.String() + ": few of many resources have errors. See the resources that are degraded."
+		return nil, "Grouping them takes longer than " + groupsWait.String() + ". See the resources that are degraded."
 	case err != nil:
 		h.config.Logger.Error("delta: console: grouping errors", "kind", kind, "error", err)
 		return nil, "They could not be read; the log of the console says why."

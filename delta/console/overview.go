@@ -70,7 +70,8 @@ type overviewPage struct {
 // kindLine is a kind in the overview.
 type kindLine struct {
 	*delta.KindStatus
-	Total  int64
+	// Total is how many resources it has, in words.
+	Total  string
 	States []stateCount
 	// Rate and P95 are of the last hour, Failed the share of attempts that did not succeed; empty where there was none.
 	Rate, Failed, P95 string
@@ -78,6 +79,14 @@ type kindLine struct {
 	// Every is how often the informer runs, NextRun when it does next, and Workers how many poll: "?" where Temporal did not say.
 	Every, LastSuccess, NextRun, Workers string
 	IsInformerPaused                     bool
+}
+
+// numberOf writes how many resources of a kind there are of a sort: an estimate as such.
+func numberOf(k *delta.KindStatus, n int64) string {
+	if k.IsEstimated {
+		return wording.Estimate(n)
+	}
+	return wording.Number(n)
 }
 
 // agoOf is how long ago something was; "never" where it was not.
@@ -89,21 +98,20 @@ func agoOf(t *time.Time, now time.Time) string {
 }
 
 type stateCount struct {
-	State   deltatype.ResourceState
-	Count   int64
-	Address string
+	State          deltatype.ResourceState
+	Count, Address string
 }
 
 func lineOf(k *delta.KindStatus, f *found) kindLine {
 	now := f.At
 	line := kindLine{
-		KindStatus: k, Total: total(k), Every: everyOf(k), LastSuccess: agoOf(k.LastSuccess, now), NextRun: "?", Workers: "?",
+		KindStatus: k, Total: numberOf(k, total(k)), Every: everyOf(k), LastSuccess: agoOf(k.LastSuccess, now), NextRun: "?", Workers: "?",
 		IsInformerPaused: isInformerPaused(k, f.Temporal),
 		Chart:            arrange(f.steps[k.Kind], f.from, overviewStep, int(overviewSpan/overviewStep)).attempts(),
 	}
 	for _, state := range deltatype.ResourceStates() {
 		if n := k.Counts[state]; n > 0 {
-			line.States = append(line.States, stateCount{state, n, listAddress(k.Kind, state)})
+			line.States = append(line.States, stateCount{state, numberOf(k, n), listAddress(k.Kind, state)})
 		}
 	}
 	if hour, ok := f.hour[k.Kind]; ok {

@@ -10,7 +10,7 @@ import (
 
 const (
 	// surveyFresh is how long what a survey has found is shown to all before it is made again, and surveyShare how many times its own duration it is
-	// shown at least: a survey counts the whole table, so it is made the less often the larger that is.
+	// shown at least: a survey asks Temporal of each kind, so it is made the less often the more there are.
 	surveyFresh = 3 * time.Second
 	surveyShare = 20
 	// surveyTimeout bounds one, of which nobody may wait any longer.

@@ -30,6 +30,19 @@ func Number[T int | int64](n T) string {
 	return digits
 }
 
+// Estimate writes an estimate with two digits that count, as ~990,000. What is below 10,000 is written as it is, without the sign: it was counted, or is of no
+// importance beside the others.
+func Estimate(n int64) string {
+	unit := int64(1)
+	for n/unit >= 100 {
+		unit *= 10
+	}
+	if n < 10_000 {
+		return Number(n)
+	}
+	return "~" + Number((n+unit/2)/unit*unit)
+}
+
 // Count writes a count and what is counted, whose plural ends in s.
 func Count[T int | int64](n T, what string) string {
 	if n == 1 {

@@ -28,6 +28,9 @@ func TestTimesAndNumbersAsAPersonReadsThem(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000", -100: "-100"} {
 		require.Equal(t, want, wording.Number(n))
 	}
+	for n, want := range map[int64]string{0: "0", 9_999: "9,999", 10_000: "~10,000", 10_499: "~10,000", 10_500: "~11,000", 99_600: "~100,000", 987_654: "~990,000"} {
+		require.Equal(t, want, wording.Estimate(n))
+	}
 	require.Equal(t, "1 resource", wording.Count(1, "resource"))
 	require.Equal(t, "0 resources", wording.Count(0, "resource"))
 	require.Equal(t, "1 change is", wording.CountIs(1, "change"))
