@@ -11,41 +11,78 @@ import (
 	"time"
 )
 
+const countMatchingLate = `-- name: CountMatchingLate :one
+SELECT count(*) FROM (
+    SELECT FROM delta_resource d
+    WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late($1::text[], NULL, $2::interval, $3::interval) AS l)) AND delta_is_chosen(d, $1::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb, $10::text)
+    LIMIT $11::integer
+) m
+`
+
+type CountMatchingLateParams struct {
+	Kinds      []string
+	Grace      time.Duration
+	Longest    time.Duration
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Most       int32
+}
+
+func (q *Queries) CountMatchingLate(ctx context.Context, db DBTX, arg CountMatchingLateParams) (int64, error) {
+	row := db.QueryRow(ctx, countMatchingLate,
+		arg.Kinds,
+		arg.Grace,
+		arg.Longest,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
+		arg.Most,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countMatchingResources = `-- name: CountMatchingResources :one
 SELECT count(*) FROM (
     SELECT FROM delta_resource d
-    WHERE d.state::text = ANY ($1::text[])
-      AND (cardinality($2::text[]) = 0 OR d.kind = ANY ($2::text[]))
-      AND (cardinality($3::text[]) = 0 OR d.object_id = ANY ($3::text[]))
-      AND (cardinality($4::text[]) = 0 OR d.namespace = ANY ($4::text[]))
-      AND (cardinality($5::text[]) = 0 OR d.shard = ANY ($5::text[]))
-      AND d.tags @> $6::text[]
-      AND d.metadata @> $7::jsonb
-    LIMIT $8::integer
+    WHERE delta_is_chosen(d, $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb, $8::text)
+    LIMIT $9::integer
 ) m
 `
 
 type CountMatchingResourcesParams struct {
-	States     []string
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
 	Shards     []string
+	States     []string
 	Tags       []string
 	Labels     []byte
+	Error      string
 	Most       int32
 }
 
 // How many there are that MatchingResources gives page by page; it stops at most.
 func (q *Queries) CountMatchingResources(ctx context.Context, db DBTX, arg CountMatchingResourcesParams) (int64, error) {
 	row := db.QueryRow(ctx, countMatchingResources,
-		arg.States,
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
 		arg.Shards,
+		arg.States,
 		arg.Tags,
 		arg.Labels,
+		arg.Error,
 		arg.Most,
 	)
 	var count int64
@@ -79,7 +116,7 @@ SET state = 'deleted',
     queued_at = CASE WHEN c.finalized IS FALSE THEN r.queued_at END
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing,
     CASE WHEN c.logs THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
         c.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
@@ -155,6 +192,7 @@ func (q *Queries) DeleteResources(ctx context.Context, db DBTX, arg DeleteResour
 			&i.Resource.SyncedObject,
 			&i.Resource.RevivedGeneration,
 			&i.Resource.IsDeleted,
+			&i.Resource.IsFailing,
 			&i.ChangeID,
 		); err != nil {
 			return nil, err
@@ -234,7 +272,7 @@ SET state = 'expired', generation = r.generation + 1, generation_at = now(), car
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 // synced -> expired, at once: a new generation of the same object.
@@ -296,6 +334,7 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}
@@ -307,30 +346,84 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 	return items, nil
 }
 
+const matchingLate = `-- name: MatchingLate :many
+SELECT d.id FROM delta_resource d
+WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late($1::text[], $2::bigint[], $3::interval, $4::interval) AS l)) AND d.id > $5 AND delta_is_chosen(d, $1::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::jsonb,
+    $12::text)
+ORDER BY d.id
+LIMIT $13::integer
+`
+
+type MatchingLateParams struct {
+	Kinds      []string
+	Ids        []int64
+	Grace      time.Duration
+	Longest    time.Duration
+	AfterID    int64
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Batch      int32
+}
+
+// MatchingResources for late ones: all late ones are looked at for a page, or only those with some ids.
+func (q *Queries) MatchingLate(ctx context.Context, db DBTX, arg MatchingLateParams) ([]int64, error) {
+	rows, err := db.Query(ctx, matchingLate,
+		arg.Kinds,
+		arg.Ids,
+		arg.Grace,
+		arg.Longest,
+		arg.AfterID,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
+		arg.Batch,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const matchingResources = `-- name: MatchingResources :many
 
 SELECT d.id FROM delta_resource d
-WHERE d.id > $1
-  AND d.state::text = ANY ($2::text[])
-  AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
-  AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
-  AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
-  AND (cardinality($6::text[]) = 0 OR d.shard = ANY ($6::text[]))
-  AND d.tags @> $7::text[]
-  AND d.metadata @> $8::jsonb
+WHERE d.id > $1 AND delta_is_chosen(d, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb,
+    $9::text)
 ORDER BY d.id
-LIMIT $9::integer
+LIMIT $10::integer
 `
 
 type MatchingResourcesParams struct {
 	AfterID    int64
-	States     []string
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
 	Shards     []string
+	States     []string
 	Tags       []string
 	Labels     []byte
+	Error      string
 	Batch      int32
 }
 
@@ -341,13 +434,14 @@ type MatchingResourcesParams struct {
 func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingResourcesParams) ([]int64, error) {
 	rows, err := db.Query(ctx, matchingResources,
 		arg.AfterID,
-		arg.States,
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
 		arg.Shards,
+		arg.States,
 		arg.Tags,
 		arg.Labels,
+		arg.Error,
 		arg.Batch,
 	)
 	if err != nil {
@@ -405,7 +499,7 @@ SET paused = $1,
     written_by = pg_current_xact_id(),
     dispatch_at = CASE WHEN NOT $1::boolean AND (r.due_at IS NOT NULL OR delta_is_worked(r.state, r.finalized, r.due_at)) THEN greatest(r.due_at, now()) ELSE r.dispatch_at END
 WHERE r.kind = $2 AND r.object_id = $3
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 type PauseResourceParams struct {
@@ -468,6 +562,7 @@ func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceP
 		&i.SyncedObject,
 		&i.RevivedGeneration,
 		&i.IsDeleted,
+		&i.IsFailing,
 	)
 	return i, err
 }
@@ -484,7 +579,7 @@ SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), c
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 type RetryResourcesParams struct {
@@ -551,6 +646,7 @@ func (q *Queries) RetryResources(ctx context.Context, db DBTX, arg RetryResource
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}
@@ -576,7 +672,7 @@ SET state = 'scheduled', generation = r.generation + 1, generation_at = now(), c
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing,
     CASE WHEN c.logs THEN delta_append_change('revived', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
         NULL, r.object, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
@@ -645,6 +741,7 @@ func (q *Queries) ReviveResources(ctx context.Context, db DBTX, ids []int64) ([]
 			&i.Resource.SyncedObject,
 			&i.Resource.RevivedGeneration,
 			&i.Resource.IsDeleted,
+			&i.Resource.IsFailing,
 			&i.ChangeID,
 		); err != nil {
 			return nil, err
@@ -714,7 +811,7 @@ SET state = CASE WHEN r.state IN ('scheduled', 'pending') THEN r.state WHEN r.st
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 // Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
@@ -777,6 +874,7 @@ func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Re
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}
@@ -807,7 +905,7 @@ SET state = CASE WHEN r.state IN ('synced', 'expired') THEN 'expired' ELSE 'sche
     written_by = pg_current_xact_id()
 FROM chosen c
 WHERE r.id = c.id
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 type TouchResourcesParams struct {
@@ -875,6 +973,7 @@ func (q *Queries) TouchResources(ctx context.Context, db DBTX, arg TouchResource
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}

@@ -294,7 +294,7 @@ LEFT JOIN LATERAL (
     SELECT TRUE AS there FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) p ON TRUE
 LEFT JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.is_failing FROM delta_resource d
     WHERE p.there AND d.kind = i.kind AND d.object_id = i.object_id
       AND (i.namespace IS NULL OR d.namespace = i.namespace OR coalesce(i.move_namespace, FALSE))
       AND NOT delta_stays_deleted(d.state, d.cause, $22::boolean)
@@ -528,7 +528,7 @@ func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResour
 }
 
 const keptResource = `-- name: KeptResource :one
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, EXISTS (
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing, EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = $1 AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM $2::uuid
 ) AS listing
@@ -599,13 +599,14 @@ func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourcePar
 		&i.Resource.SyncedObject,
 		&i.Resource.RevivedGeneration,
 		&i.Resource.IsDeleted,
+		&i.Resource.IsFailing,
 		&i.Listing,
 	)
 	return i, err
 }
 
 const keptResources = `-- name: KeptResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 FROM (
     SELECT
         unnest($1::text[]) AS kind,
@@ -622,7 +623,7 @@ FROM (
         unnest($12::bytea[]) AS expected_hash
 ) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.is_failing FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_namespace, FALSE))
   OR (coalesce(r.hash = i.expected_hash, TRUE)
@@ -729,6 +730,7 @@ func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesP
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}
@@ -777,9 +779,9 @@ func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsPar
 }
 
 const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
 CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.is_failing FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r
 `
 
@@ -847,6 +849,7 @@ func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtRe
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}
@@ -945,7 +948,7 @@ SET metadata = coalesce(o.metadata, r.metadata),
     written_by = pg_current_xact_id()
 FROM o
 WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing
 `
 
 type NoteResourcesParams struct {
@@ -1038,6 +1041,7 @@ func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesP
 			&i.SyncedObject,
 			&i.RevivedGeneration,
 			&i.IsDeleted,
+			&i.IsFailing,
 		); err != nil {
 			return nil, err
 		}

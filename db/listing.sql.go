@@ -269,7 +269,7 @@ SET state = 'deleted',
     queued_at = CASE WHEN m.finalized IS FALSE THEN r.queued_at END
 FROM missing m
 WHERE r.id = m.id AND r.kind = $3 AND r.object_id > $4 AND r.object_id <= $5
-RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted,
+RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.is_failing,
     CASE WHEN $1::boolean THEN delta_append_change('deleted', r.change_xid, r.id, r.kind, r.object_id, r.namespace, r.generation, r.sync_count,
         m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id
 `
@@ -360,6 +360,7 @@ func (q *Queries) DeleteMissing(ctx context.Context, db DBTX, arg DeleteMissingP
 			&i.Resource.SyncedObject,
 			&i.Resource.RevivedGeneration,
 			&i.Resource.IsDeleted,
+			&i.Resource.IsFailing,
 			&i.ChangeID,
 		); err != nil {
 			return nil, err
@@ -386,7 +387,7 @@ const firstUnsettled = `-- name: FirstUnsettled :one
 SELECT l.object_id, r.awaited_parents,
     (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent
 FROM delta_listing l
-CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
+CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.is_failing FROM delta_resource d WHERE d.kind = $1 AND d.object_id = l.object_id LIMIT 1) r
 WHERE l.pass = $2 AND l.object_id >= $3
   AND r.state IN ('scheduled', 'pending', 'failed', 'expired') AND NOT r.paused
   AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = $1 AND c.paused)

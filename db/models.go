@@ -157,6 +157,7 @@ type Resource struct {
 	SyncedObject      []byte
 	RevivedGeneration *int64
 	IsDeleted         bool
+	IsFailing         bool
 }
 
 type Shard struct {

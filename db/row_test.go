@@ -17,7 +17,7 @@ var publicNames = map[string]string{"Object": "EncodedObject", "Kind": "ObjectKi
 
 // ownColumns are of slots of limit keys, of the log of changes, of touches, and of an index: IsDeleted is in State.
 var ownColumns = map[string]bool{
-	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true, "TouchedHash": true, "IsDeleted": true,
+	"SlotKey": true, "SlotUntil": true, "QueuedAt": true, "ChangeXid": true, "SyncedObject": true, "RevivedGeneration": true, "TouchedHash": true, "IsDeleted": true, "IsFailing": true,
 }
 
 func TestEveryColumnOfAResourceReachesThePublicRow(t *testing.T) {

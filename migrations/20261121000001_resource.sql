@@ -293,6 +293,10 @@ CREATE TABLE delta_resource (
     revived_generation bigint,
     -- For indexes: one that names state itself would be written by each claim, because a claim changes it.
     is_deleted boolean NOT NULL GENERATED ALWAYS AS (state = 'deleted') STORED,
+    -- What has an error that should be seen: it is degraded, waits to be tried again, is tried again, or is deleted and not finalized. The first claim of a
+    -- generation, and the claim of another try, leave it as it is.
+    is_failing boolean NOT NULL GENERATED ALWAYS AS (state IN ('degraded', 'failed') OR (state = 'pending' AND attempt > 1)
+        OR (state = 'deleted' AND finalized IS FALSE AND cardinality(errors) > 0)) STORED,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
     CONSTRAINT delta_resource_attempt_bounded CHECK (snoozes >= 0 AND attempt BETWEEN 0 AND max_attempts),
@@ -323,6 +327,10 @@ CREATE INDEX delta_resource_parents_idx ON delta_resource USING gin (parents) WH
 -- neither state nor due_at: a claim changes both, and would have to write all indexes. A million rows in it are 41 MB as it is built, and 72 MB if they come in any
 -- order.
 CREATE INDEX delta_resource_unlisted_idx ON delta_resource (kind, coalesce(shard, ''), id) WHERE dispatch_at IS NULL AND cause IN ('work', 'command');
+
+-- The rows with an error that should be seen, which may be a few of millions: what lists degraded rows, or looks for a text in errors, looks only at these. A
+-- sync that succeeds at once touches it never.
+CREATE INDEX delta_resource_failing_idx ON delta_resource (id) WHERE is_failing;
 
 -- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
 -- is when the key's rate has room for one more call, less what may come at once. lead is how many seconds before their calls rows are woken: what
@@ -614,6 +622,26 @@ CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RE
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
 
+-- The text of the latest error; empty where there is none.
+CREATE FUNCTION delta_latest_error(errors jsonb[]) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(errors[cardinality(errors)] ->> 'error', '');
+
+-- What a filter means, for all that list, count or change what one chooses: an empty list asks for nothing, and so does an empty error. The planner puts the
+-- expression in the place of the call, so that indexes serve it, if it knows the arguments: a statement with it is planned each time (db.Planned).
+CREATE FUNCTION delta_is_chosen(r delta_resource, kinds text[], object_ids text[], namespaces text[], shards text[], states text[], tags text[], labels jsonb,
+    error text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (cardinality(kinds) = 0 OR r.kind = ANY (kinds))
+    AND (cardinality(object_ids) = 0 OR r.object_id = ANY (object_ids))
+    AND (cardinality(namespaces) = 0 OR r.namespace = ANY (namespaces))
+    AND (cardinality(shards) = 0 OR r.shard = ANY (shards))
+    AND (cardinality(states) = 0 OR r.state::text = ANY (states))
+    AND (cardinality(states) = 0 OR NOT states <@ '{degraded,failed}' OR r.is_failing) -- which has an index
+    AND (cardinality(tags) = 0 OR r.tags @> tags)
+    AND (labels = '{}' OR r.metadata @> labels)
+    AND (error = '' OR (r.is_failing AND strpos(delta_latest_error(r.errors), error) > 0));
+
 -- Whether settled steps of a kind are appended to delta_change.
 CREATE FUNCTION delta_logs_changes(kind text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -800,6 +828,44 @@ RETURN ARRAY(
     SELECT n.name FROM delta_namespace n
     WHERE n.snoozed_until > now() - interval '1 minute' AND n.snoozed_until + n.snooze_spread > now()
 );
+
+-- What is late, which has one meaning everywhere: its next step is due, or its claim is dead, for longer than a grace, whatever was dispatched. What is paused or snoozed,
+-- by itself, its kind or its namespace, is not. Given kinds, or all where these are empty, it reads the dispatcher's index, a range for each kind and priority: no row is looked at
+-- later than longest after it was leased. Given ids, it looks at these only.
+--
+-- unfinalized is what waits for Finalize and no dispatcher has leased within the grace. A dispatcher whose controller has a Finalizer leases a due row within
+-- seconds, so there is none that runs.
+CREATE FUNCTION delta_late(kinds text[], ids bigint[], grace interval, longest interval)
+RETURNS TABLE (id bigint, kind text, since timestamptz, unfinalized boolean)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT d.id, d.kind, coalesce(d.due_at, d.claimed_until), d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - grace
+    FROM (
+        SELECT r.* FROM (
+            WITH RECURSIVE there AS (
+                (SELECT r.kind FROM delta_resource r WHERE cardinality(kinds) = 0 AND ids IS NULL ORDER BY r.kind LIMIT 1)
+                UNION ALL
+                SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > t.kind ORDER BY r.kind LIMIT 1) FROM there t WHERE t.kind IS NOT NULL
+            )
+            SELECT t.kind FROM there t
+            UNION ALL
+            SELECT unnest(kinds) WHERE ids IS NULL
+        ) k
+        CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT r.* FROM delta_resource r
+            WHERE r.kind = k.kind AND r.priority = p.priority AND r.dispatch_at <= now() + longest AND NOT r.paused
+              AND coalesce(r.due_at, r.claimed_until) < now() - grace
+        ) r
+        UNION ALL
+        SELECT r.* FROM unnest(ids) AS i (id) CROSS JOIN LATERAL (SELECT r.* FROM delta_resource r WHERE r.id = i.id LIMIT 1) r
+    ) d
+    WHERE NOT d.paused AND coalesce(d.due_at, d.claimed_until) < now() - grace
+      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - grace)))
+      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = d.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
+$$;
 
 -- delta_wakes_at of one resource, by its kind and its namespace; null where neither has a row.
 CREATE FUNCTION delta_snoozed_until(kind text, namespace text, id bigint) RETURNS timestamptz
@@ -1402,6 +1468,9 @@ DROP FUNCTION delta_append_change;
 DROP FUNCTION delta_order_xid;
 DROP FUNCTION delta_logs_changes;
 DROP FUNCTION delta_append_error;
+DROP FUNCTION delta_late;
+DROP FUNCTION delta_is_chosen;
+DROP FUNCTION delta_latest_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_change_consumer;
