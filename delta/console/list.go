@@ -73,7 +73,10 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
 		h.failed(w, r, cmp.Or(ctx.Err(), err))
 		return
 	}
-	matches := h.matches(ctx, r, filter)
+	matches := matching(delta.Estimate{Count: int64(len(listed.Rows)), IsExact: true})
+	if isAll := asked.Get("cursor") == "" && listed.Next == ""; !isAll {
+		matches = h.matches(ctx, r, filter)
+	}
 	now := time.Now()
 	page := listPage{
 		User: user, Asked: asked, States: deltatype.ResourceStates(), Lines: h.lines(listed.Rows), Matches: matches, Commands: h.bulkAllowed(r, user, asked, filter),
@@ -136,6 +139,11 @@ func (h *handler) matches(ctx context.Context, r *http.Request, filter delta.Fil
 		}
 		return ""
 	}
+	return matching(estimate)
+}
+
+// matching is an estimate in words.
+func matching(estimate delta.Estimate) string {
 	switch {
 	case estimate.IsExact && estimate.Count == 1:
 		return "1 resource matches."
