@@ -198,6 +198,7 @@ func TestPagesOfEachOrderGoForwardsAndBackwards(t *testing.T) {
 			pages := []string{idsOf(at.Rows)}
 			for at.Next != "" {
 				require.Len(t, at.Rows, limit)
+				require.Less(t, len(pages), 10, "pages do not end")
 				at = read(at.Next)
 				require.NotEmpty(t, at.Previous)
 				pages = append(pages, idsOf(at.Rows))
