@@ -11,41 +11,78 @@ import (
 	"time"
 )
 
+const countMatchingLate = `-- name: CountMatchingLate :one
+SELECT count(*) FROM (
+    SELECT FROM delta_resource d
+    WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late($1::text[], NULL, $2::interval, $3::interval, NULL) AS l)) AND delta_is_chosen(d, $1::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::jsonb, $10::text)
+    LIMIT $11::integer
+) m
+`
+
+type CountMatchingLateParams struct {
+	Kinds      []string
+	Grace      time.Duration
+	Longest    time.Duration
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Most       int32
+}
+
+func (q *Queries) CountMatchingLate(ctx context.Context, db DBTX, arg CountMatchingLateParams) (int64, error) {
+	row := db.QueryRow(ctx, countMatchingLate,
+		arg.Kinds,
+		arg.Grace,
+		arg.Longest,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
+		arg.Most,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countMatchingResources = `-- name: CountMatchingResources :one
 SELECT count(*) FROM (
     SELECT FROM delta_resource d
-    WHERE d.state::text = ANY ($1::text[])
-      AND (cardinality($2::text[]) = 0 OR d.kind = ANY ($2::text[]))
-      AND (cardinality($3::text[]) = 0 OR d.object_id = ANY ($3::text[]))
-      AND (cardinality($4::text[]) = 0 OR d.namespace = ANY ($4::text[]))
-      AND (cardinality($5::text[]) = 0 OR d.shard = ANY ($5::text[]))
-      AND d.tags @> $6::text[]
-      AND d.metadata @> $7::jsonb
-    LIMIT $8::integer
+    WHERE delta_is_chosen(d, $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb, $8::text)
+    LIMIT $9::integer
 ) m
 `
 
 type CountMatchingResourcesParams struct {
-	States     []string
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
 	Shards     []string
+	States     []string
 	Tags       []string
 	Labels     []byte
+	Error      string
 	Most       int32
 }
 
 // How many there are that MatchingResources gives page by page; it stops at most.
 func (q *Queries) CountMatchingResources(ctx context.Context, db DBTX, arg CountMatchingResourcesParams) (int64, error) {
 	row := db.QueryRow(ctx, countMatchingResources,
-		arg.States,
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
 		arg.Shards,
+		arg.States,
 		arg.Tags,
 		arg.Labels,
+		arg.Error,
 		arg.Most,
 	)
 	var count int64
@@ -309,30 +346,84 @@ func (q *Queries) InvalidateResources(ctx context.Context, db DBTX, ids []int64)
 	return items, nil
 }
 
+const matchingLate = `-- name: MatchingLate :many
+SELECT d.id FROM delta_resource d
+WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late($1::text[], $2::bigint[], $3::interval, $4::interval, NULL) AS l)) AND d.id > $5 AND delta_is_chosen(d, $1::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::jsonb,
+    $12::text)
+ORDER BY d.id
+LIMIT $13::integer
+`
+
+type MatchingLateParams struct {
+	Kinds      []string
+	Ids        []int64
+	Grace      time.Duration
+	Longest    time.Duration
+	AfterID    int64
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Batch      int32
+}
+
+// MatchingResources for late ones: all late ones are looked at for a page, or only those with some ids.
+func (q *Queries) MatchingLate(ctx context.Context, db DBTX, arg MatchingLateParams) ([]int64, error) {
+	rows, err := db.Query(ctx, matchingLate,
+		arg.Kinds,
+		arg.Ids,
+		arg.Grace,
+		arg.Longest,
+		arg.AfterID,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
+		arg.Batch,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const matchingResources = `-- name: MatchingResources :many
 
 SELECT d.id FROM delta_resource d
-WHERE d.id > $1
-  AND d.state::text = ANY ($2::text[])
-  AND (cardinality($3::text[]) = 0 OR d.kind = ANY ($3::text[]))
-  AND (cardinality($4::text[]) = 0 OR d.object_id = ANY ($4::text[]))
-  AND (cardinality($5::text[]) = 0 OR d.namespace = ANY ($5::text[]))
-  AND (cardinality($6::text[]) = 0 OR d.shard = ANY ($6::text[]))
-  AND d.tags @> $7::text[]
-  AND d.metadata @> $8::jsonb
+WHERE d.id > $1 AND delta_is_chosen(d, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb,
+    $9::text)
 ORDER BY d.id
-LIMIT $9::integer
+LIMIT $10::integer
 `
 
 type MatchingResourcesParams struct {
 	AfterID    int64
-	States     []string
 	Kinds      []string
 	ObjectIds  []string
 	Namespaces []string
 	Shards     []string
+	States     []string
 	Tags       []string
 	Labels     []byte
+	Error      string
 	Batch      int32
 }
 
@@ -343,13 +434,14 @@ type MatchingResourcesParams struct {
 func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingResourcesParams) ([]int64, error) {
 	rows, err := db.Query(ctx, matchingResources,
 		arg.AfterID,
-		arg.States,
 		arg.Kinds,
 		arg.ObjectIds,
 		arg.Namespaces,
 		arg.Shards,
+		arg.States,
 		arg.Tags,
 		arg.Labels,
+		arg.Error,
 		arg.Batch,
 	)
 	if err != nil {

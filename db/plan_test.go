@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestStatementsReadWhatTheyAreAboutAndNotTheTable(t *testing.T) {
 						most := s.most
 						if belief == "believed empty" {
 							// Until the table is analyzed it is read as a whole, a few times, and not once for each row.
-							most += 3 * 2 * rest
+							most += 5 * 2 * rest
 						}
 						require.LessOrEqual(t, read.fetched, most, "%s reads more rows than it is about", t.Name())
 					})
@@ -394,6 +395,86 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 4 * few,
 		},
+		"ListResources, ListResourcesDescending of degraded ones": {
+			before: "state = 'degraded'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return listed(ctx, conn, []string{"degraded", "failed"}, "")
+			},
+			does: few, most: 2 * 2 * few,
+		},
+		"ListResources, ListResourcesDescending with an error": {
+			before: `state = 'failed', errors = ARRAY['{"error": "100% wrong"}'::jsonb]`,
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return listed(ctx, conn, nil, "0% w")
+			},
+			does: few, most: 2 * 2 * few,
+		},
+		"ListFew by error": {
+			before: `state = 'failed', errors = ARRAY['{"error": "100% wrong"}'::jsonb]`,
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return listedFew(ctx, conn, "error", false)
+			},
+			does: few, most: 3 * few,
+		},
+		"ListFew of late ones": {
+			before: "state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				return listedFew(ctx, conn, "due", true)
+			},
+			does: few, most: 6 * few,
+		},
+		"MatchingResources, CountMatchingResources": {
+			before: `state = 'degraded', errors = ARRAY['{"error": "100% wrong"}'::jsonb]`,
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := planEachTime(ctx, conn); err != nil {
+					return 0, err
+				}
+				ids, err := q.MatchingResources(ctx, db.Planned(conn, 1000), db.MatchingResourcesParams{
+					Kinds: none, ObjectIds: none, Namespaces: none, Shards: none, States: []string{"degraded"}, Tags: none, Labels: []byte("{}"), Error: "wrong", Batch: 200,
+				})
+				if err != nil {
+					return 0, err
+				}
+				n, err := q.CountMatchingResources(ctx, db.Planned(conn, 1000), db.CountMatchingResourcesParams{
+					Kinds: []string{"thing"}, ObjectIds: none, Namespaces: none, Shards: none, States: []string{"degraded"}, Tags: none, Labels: []byte("{}"), Most: 10_000,
+				})
+				if int(n) != len(ids) {
+					err = errors.Join(err, fmt.Errorf("counted are %d, and there are %d", n, len(ids)))
+				}
+				return len(ids), err
+			},
+			does: few, most: 2 * 2 * few,
+		},
+		"MatchingLate, CountMatchingLate": {
+			before: "state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now() + interval '1 minute'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				if err := planEachTime(ctx, conn); err != nil {
+					return 0, err
+				}
+				p := db.MatchingLateParams{
+					Kinds: []string{"thing"}, ObjectIds: none, Namespaces: none, Shards: none, States: none, Tags: none, Labels: []byte("{}"), Batch: 10_000,
+					Grace: time.Minute, Longest: 15 * time.Minute,
+				}
+				ids, err := q.MatchingLate(ctx, db.Planned(conn, 1000), p)
+				if err != nil {
+					return 0, err
+				}
+				p.Ids = ids
+				again, err := q.MatchingLate(ctx, db.Planned(conn, 1000), p)
+				if err != nil {
+					return 0, err
+				}
+				n, err := q.CountMatchingLate(ctx, db.Planned(conn, 1000), db.CountMatchingLateParams{
+					Kinds: none, ObjectIds: none, Namespaces: none, Shards: none, States: []string{"scheduled"}, Tags: none, Labels: []byte("{}"), Most: 10_000,
+					Grace: time.Minute, Longest: 15 * time.Minute,
+				})
+				if int(n) != len(ids) || len(again) != len(ids) {
+					err = errors.Join(err, fmt.Errorf("counted are %d, there are %d, and again %d", n, len(ids), len(again)))
+				}
+				return len(ids), err
+			},
+			does: few, most: 3 * 4 * few,
+		},
 		"CountLate": {
 			before: "state = 'scheduled', due_at = now() - interval '1 hour', dispatch_at = now() + interval '1 minute'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
@@ -549,6 +630,49 @@ func frequentStatements(few int) map[string]frequent {
 			does: 1, most: 1,
 		},
 	}
+}
+
+// none is a part of a filter that asks for nothing.
+var none = []string{}
+
+// planEachTime undoes what the test has set for statements that are planned each time.
+func planEachTime(ctx context.Context, conn db.DBTX) error {
+	_, err := conn.Exec(ctx, "SET LOCAL plan_cache_mode = auto")
+	return err
+}
+
+// listed lists what is in some states and has an error, from both ends.
+func listed(ctx context.Context, conn db.DBTX, states []string, text string) (int, error) {
+	if err := planEachTime(ctx, conn); err != nil {
+		return 0, err
+	}
+	states = append([]string{}, states...)
+	forwards, err := db.New().ListResources(ctx, db.Planned(conn, 1000), db.ListResourcesParams{
+		Kinds: []string{"thing"}, ObjectIds: none, Namespaces: none, Shards: none, States: states, Tags: none, Labels: []byte("{}"), Error: text, Batch: 50,
+	})
+	if err != nil {
+		return 0, err
+	}
+	backwards, err := db.New().ListResourcesDescending(ctx, db.Planned(conn, 1000), db.ListResourcesDescendingParams{
+		BeforeID: math.MaxInt64,
+		Kinds:    none, ObjectIds: none, Namespaces: none, Shards: none, States: states, Tags: none, Labels: []byte("{}"), Error: text, Batch: 50,
+	})
+	if len(backwards) != len(forwards) {
+		err = errors.Join(err, fmt.Errorf("from one end there are %d, from the other %d", len(forwards), len(backwards)))
+	}
+	return len(forwards), err
+}
+
+// listedFew lists failing or late rows in an order.
+func listedFew(ctx context.Context, conn db.DBTX, sort string, late bool) (int, error) {
+	if err := planEachTime(ctx, conn); err != nil {
+		return 0, err
+	}
+	rows, err := db.New().ListFew(ctx, db.Planned(conn, 1000), db.ListFewParams{
+		Sort: sort, Late: late, First: true, Batch: 50, Grace: time.Minute, Longest: 15 * time.Minute,
+		Kinds: none, ObjectIds: none, Namespaces: none, Shards: none, States: none, Tags: none, Labels: []byte("{}"),
+	})
+	return len(rows), err
 }
 
 // countMissing finds a page, counts what a pass has left out of it, and names that.

@@ -13,30 +13,10 @@ import (
 )
 
 const countLate = `-- name: CountLate :many
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
-SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest, count(*) FILTER (WHERE d.unfinalized) AS unfinalized,
-    coalesce(min(d.since) FILTER (WHERE d.unfinalized), now())::timestamptz AS oldest_unfinalized
-FROM kinds k
-CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
-CROSS JOIN LATERAL (
-    SELECT coalesce(d.due_at, d.claimed_until) AS since,
-        d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - $1::interval AS unfinalized
-    FROM (
-        SELECT n.due_at, n.claimed_until, n.state, n.finalized, n.dispatch_at, n.namespace, n.claim FROM delta_resource n
-        WHERE n.kind = k.kind AND n.priority = p.priority AND n.dispatch_at <= now() + $2::interval AND NOT n.paused
-        ORDER BY n.dispatch_at LIMIT $3::integer
-    ) d
-    WHERE d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
-      AND coalesce(d.due_at, d.claimed_until) < now() - $1::interval
-      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
-        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - $1::interval)))
-) d
-WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
-GROUP BY k.kind ORDER BY k.kind
+SELECT l.kind::text AS kind, count(*) AS count, min(l.since)::timestamptz AS oldest, count(*) FILTER (WHERE l.unfinalized) AS unfinalized,
+    coalesce(min(l.since) FILTER (WHERE l.unfinalized), now())::timestamptz AS oldest_unfinalized
+FROM delta_late('{}', NULL, $1::interval, $2::interval, $3::integer) AS l
+GROUP BY l.kind ORDER BY l.kind
 `
 
 type CountLateParams struct {
@@ -53,13 +33,7 @@ type CountLateRow struct {
 	OldestUnfinalized time.Time
 }
 
-// Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
-// at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
-//
-// Of each kind and priority it looks at no more than most rows, those that dispatchers come to first.
-//
-// Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
-// Finalizer leases a due row within seconds, so there is none that runs.
+// What is late, by kind, of the first most of each kind and priority.
 func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) ([]CountLateRow, error) {
 	rows, err := db.Query(ctx, countLate, arg.Grace, arg.Longest, arg.Most)
 	if err != nil {
@@ -444,6 +418,155 @@ func (q *Queries) ListControllers(ctx context.Context, db DBTX) ([]Controller, e
 	return items, nil
 }
 
+const listFew = `-- name: ListFew :many
+WITH few AS MATERIALIZED (
+    SELECT c.id,
+        (CASE WHEN $2::text = 'error' THEN left(delta_latest_error(c.errors), 200) ELSE '' END COLLATE "C")::text AS key_text,
+        CASE $2::text
+            WHEN 'changed' THEN greatest(c.generation_at, c.attempted_at, c.synced_at)
+            WHEN 'due' THEN coalesce(c.due_at, c.claimed_until, '9999-12-31 00:00:00Z')
+            ELSE '1970-01-01 00:00:00Z' END::timestamptz AS key_at
+    FROM (
+        SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE NOT $3::boolean AND d.trouble IS NOT NULL AND delta_is_chosen(d, $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::jsonb, $11::text)
+        UNION ALL
+        SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d
+        WHERE $3::boolean AND d.id = ANY (ARRAY(SELECT l.id FROM delta_late($4::text[], NULL, $12::interval, $13::interval, NULL) AS l)) AND delta_is_chosen(d, $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::jsonb, $11::text)
+    ) c
+), page AS (
+    SELECT f.id, f.key_text, f.key_at FROM few f
+    CROSS JOIN (SELECT $14::text AS key_text, $15::timestamptz AS key_at, $16::bigint AS id) a
+    WHERE $17::boolean OR CASE WHEN $1::boolean THEN (f.key_text, f.key_at, f.id) < (a.key_text, a.key_at, a.id)
+        ELSE (f.key_text, f.key_at, f.id) > (a.key_text, a.key_at, a.id) END
+    ORDER BY CASE WHEN $1::boolean THEN f.key_text END DESC, CASE WHEN $1::boolean THEN f.key_at END DESC,
+        CASE WHEN $1::boolean THEN f.id END DESC, f.key_text, f.key_at, f.id
+    LIMIT $18::integer
+)
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble, p.key_text, p.key_at
+FROM page p JOIN delta_resource r ON r.id = p.id
+ORDER BY CASE WHEN $1::boolean THEN p.key_text END DESC, CASE WHEN $1::boolean THEN p.key_at END DESC,
+    CASE WHEN $1::boolean THEN p.id END DESC, p.key_text, p.key_at, p.id
+`
+
+type ListFewParams struct {
+	Descending bool
+	Sort       string
+	Late       bool
+	Kinds      []string
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Grace      time.Duration
+	Longest    time.Duration
+	AfterText  string
+	AfterAt    time.Time
+	AfterID    int64
+	First      bool
+	Batch      int32
+}
+
+type ListFewRow struct {
+	Resource Resource
+	KeyText  string
+	KeyAt    time.Time
+}
+
+// A page of rows that are few, in an order that no index has: of late ones, or of those with an error that should be seen. All of them are looked at for each page, and
+// those of the page are read. The page begins after a place, which is a key of the order and an id: a row that has changed meanwhile moves in the order, and no other does.
+func (q *Queries) ListFew(ctx context.Context, db DBTX, arg ListFewParams) ([]ListFewRow, error) {
+	rows, err := db.Query(ctx, listFew,
+		arg.Descending,
+		arg.Sort,
+		arg.Late,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
+		arg.Grace,
+		arg.Longest,
+		arg.AfterText,
+		arg.AfterAt,
+		arg.AfterID,
+		arg.First,
+		arg.Batch,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListFewRow
+	for rows.Next() {
+		var i ListFewRow
+		if err := rows.Scan(
+			&i.Resource.ID,
+			&i.Resource.Generation,
+			&i.Resource.SyncedGeneration,
+			&i.Resource.SyncCount,
+			&i.Resource.Revision,
+			&i.Resource.WrittenBy,
+			&i.Resource.CreatedAt,
+			&i.Resource.GenerationAt,
+			&i.Resource.AttemptedAt,
+			&i.Resource.SyncedAt,
+			&i.Resource.ExternalCreatedAt,
+			&i.Resource.DueAt,
+			&i.Resource.DispatchAt,
+			&i.Resource.ClaimedUntil,
+			&i.Resource.ListedAt,
+			&i.Resource.Claim,
+			&i.Resource.State,
+			&i.Resource.Cause,
+			&i.Resource.Finalized,
+			&i.Resource.Attempt,
+			&i.Resource.Snoozes,
+			&i.Resource.ObjectVersion,
+			&i.Resource.MaxAttempts,
+			&i.Resource.Priority,
+			&i.Resource.Paused,
+			&i.Resource.Kind,
+			&i.Resource.ObjectID,
+			&i.Resource.Namespace,
+			&i.Resource.WorkflowID,
+			&i.Resource.HashedID,
+			&i.Resource.Shard,
+			&i.Resource.LimitKey,
+			&i.Resource.SlotKey,
+			&i.Resource.SlotUntil,
+			&i.Resource.QueuedAt,
+			&i.Resource.Parents,
+			&i.Resource.AwaitedParents,
+			&i.Resource.TouchedHash,
+			&i.Resource.Hash,
+			&i.Resource.Object,
+			&i.Resource.Metadata,
+			&i.Resource.Tags,
+			&i.Resource.Errors,
+			&i.Resource.Carrier,
+			&i.Resource.ChangeXid,
+			&i.Resource.SyncedObject,
+			&i.Resource.RevivedGeneration,
+			&i.Resource.IsDeleted,
+			&i.Resource.Trouble,
+			&i.KeyText,
+			&i.KeyAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listNamespaces = `-- name: ListNamespaces :many
 SELECT name, resource_expiry, synced_retention, degraded_retention, deleted_retention, rate_limit, next_call_at, max_workers, overridden, snoozed_until, snooze_spread, metadata, created_at, updated_at FROM delta_namespace ORDER BY name
 `
@@ -485,16 +608,10 @@ func (q *Queries) ListNamespaces(ctx context.Context, db DBTX) ([]Namespace, err
 
 const listResources = `-- name: ListResources :many
 SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble FROM delta_resource r
-WHERE r.id > $1
-  AND (cardinality($2::text[]) = 0 OR r.kind = ANY ($2::text[]))
-  AND (cardinality($3::text[]) = 0 OR r.object_id = ANY ($3::text[]))
-  AND (cardinality($4::text[]) = 0 OR r.namespace = ANY ($4::text[]))
-  AND (cardinality($5::text[]) = 0 OR r.shard = ANY ($5::text[]))
-  AND (cardinality($6::text[]) = 0 OR r.state::text = ANY ($6::text[]))
-  AND r.tags @> $7::text[]
-  AND r.metadata @> $8::jsonb
+WHERE r.id > $1 AND delta_is_chosen(r, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb,
+    $9::text)
 ORDER BY r.id
-LIMIT $9::integer
+LIMIT $10::integer
 `
 
 type ListResourcesParams struct {
@@ -506,10 +623,11 @@ type ListResourcesParams struct {
 	States     []string
 	Tags       []string
 	Labels     []byte
+	Error      string
 	Batch      int32
 }
 
-// A page in the order of ids. Empty filters ask for all.
+// A page in the order of ids.
 func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, listResources,
 		arg.AfterID,
@@ -520,6 +638,110 @@ func (q *Queries) ListResources(ctx context.Context, db DBTX, arg ListResourcesP
 		arg.States,
 		arg.Tags,
 		arg.Labels,
+		arg.Error,
+		arg.Batch,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
+			&i.CreatedAt,
+			&i.GenerationAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Finalized,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.ObjectVersion,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Shard,
+			&i.LimitKey,
+			&i.SlotKey,
+			&i.SlotUntil,
+			&i.QueuedAt,
+			&i.Parents,
+			&i.AwaitedParents,
+			&i.TouchedHash,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
+			&i.IsDeleted,
+			&i.Trouble,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listResourcesDescending = `-- name: ListResourcesDescending :many
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble FROM delta_resource r
+WHERE r.id < $1 AND delta_is_chosen(r, $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb,
+    $9::text)
+ORDER BY r.id DESC
+LIMIT $10::integer
+`
+
+type ListResourcesDescendingParams struct {
+	BeforeID   int64
+	Kinds      []string
+	ObjectIds  []string
+	Namespaces []string
+	Shards     []string
+	States     []string
+	Tags       []string
+	Labels     []byte
+	Error      string
+	Batch      int32
+}
+
+// A page in the opposite order.
+func (q *Queries) ListResourcesDescending(ctx context.Context, db DBTX, arg ListResourcesDescendingParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, listResourcesDescending,
+		arg.BeforeID,
+		arg.Kinds,
+		arg.ObjectIds,
+		arg.Namespaces,
+		arg.Shards,
+		arg.States,
+		arg.Tags,
+		arg.Labels,
+		arg.Error,
 		arg.Batch,
 	)
 	if err != nil {

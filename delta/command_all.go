@@ -158,11 +158,8 @@ func (c *Client) CountForAll(ctx context.Context, command BulkCommand, filter Fi
 	if err != nil || len(chosen.States) == 0 {
 		return 0, wrapCount(command, err)
 	}
-	n, err := db.New().CountMatchingResources(ctx, c.pool, db.CountMatchingResourcesParams{
-		States: chosen.States, Kinds: chosen.Kinds, ObjectIds: chosen.ObjectIds, Namespaces: chosen.Namespaces, Shards: chosen.Shards,
-		Tags: chosen.Tags, Labels: chosen.Labels, Most: int32(most),
-	})
-	return int(n), wrapCount(command, err)
+	n, err := c.countMatching(ctx, chosen, filter.Late, most)
+	return n, wrapCount(command, err)
 }
 
 func wrapCount(command BulkCommand, err error) error {
@@ -185,17 +182,11 @@ func (b bulk) matching(filter Filter) (db.MatchingResourcesParams, error) {
 	if err := filter.check(); err != nil || filter.choosesNothing() {
 		return db.MatchingResourcesParams{}, err
 	}
-	labels, err := filter.labels()
-	if err != nil {
-		return db.MatchingResourcesParams{}, err
-	}
 	states := slices.DeleteFunc(slices.Clone(b.states), func(s deltatype.ResourceState) bool {
 		return filter.States != nil && !slices.Contains(filter.States, s)
 	})
-	return db.MatchingResourcesParams{
-		States: texts(states), Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs),
-		Namespaces: orEmpty(filter.Namespaces), Shards: orEmpty(filter.Shards), Tags: orEmpty(filter.Tags), Labels: labels, Batch: commandPage,
-	}, nil
+	filter.States = states
+	return filter.params()
 }
 
 // commandAll wakes those that dispatch what a page has made due.
@@ -208,12 +199,12 @@ func (c *Client) commandAll(ctx context.Context, command BulkCommand, filter Fil
 	if err != nil || len(chosen.States) == 0 {
 		return 0, err
 	}
+	matching := matching{client: c, params: chosen, isLate: filter.Late}
 	for {
-		ids, err := db.New().MatchingResources(ctx, c.pool, chosen)
+		ids, err := matching.next(ctx)
 		if err != nil || len(ids) == 0 {
 			return done, err
 		}
-		chosen.AfterID = ids[len(ids)-1]
 		rows, err := b.do(ctx, ids, chosen.States)
 		if err != nil {
 			return done, err

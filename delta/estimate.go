@@ -3,97 +3,66 @@ package delta
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/chariot-giving/delta/db"
-	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-const (
-	// MaxCounted is how many resources of one sort are counted where people look: degraded, failed, late, and others of a kind. There are more where a count is that, or
-	// there may be.
-	MaxCounted = 10_000
-	// sampledPages is how many pages of the table are read for an estimate, 16 MB. A smaller table is read as a whole, and counted.
-	sampledPages = 2_000
-	// smallKind is how many resources a kind has at most, by the sample, that is counted by itself, and smallKindMost how many of it are read: a sample may be wrong about
-	// a kind whose resources are in few pages.
-	smallKind     = 5_000
-	smallKindMost = 20_000
-)
+// mostCountCost is what counting may cost, in the planner's units, for an estimate to count: about a tenth of a second.
+const mostCountCost = 10_000
 
-// addCounts counts the resources of all kinds without reading more of the table the larger it is.
-func (c *Client) addCounts(ctx context.Context, kind func(name string) *KindStatus) error {
-	q := db.New()
-	sampled, err := q.SampleResources(ctx, c.pool, sampledPages)
-	if err != nil {
-		return fmt.Errorf("delta: kinds: %w", schemaError(err))
-	}
-	if len(sampled) > 0 && sampled[0].Share >= 1 {
-		for _, s := range sampled {
-			kind(s.Kind).addCount(s.State, s.Count, s.Shardless)
-		}
-		return nil
-	}
-	// What was not sampled may be there all the same, and a kind of few resources is counted.
-	estimates := map[string]int64{}
-	scaled := func(n int64, share float64) int64 { return int64(float64(n)/share + 0.5) }
-	for _, s := range sampled {
-		estimates[s.Kind] += scaled(s.Count, s.Share)
-	}
-	maps.DeleteFunc(estimates, func(_ string, n int64) bool { return n <= smallKind })
-	for _, s := range sampled {
-		if estimates[s.Kind] > 0 {
-			k := kind(s.Kind)
-			k.IsEstimated = true
-			k.addCount(s.State, scaled(s.Count, s.Share), scaled(s.Shardless, s.Share))
-		}
-	}
-	small, err := q.CountSmallKinds(ctx, c.pool, db.CountSmallKindsParams{Most: smallKindMost, Large: slices.Collect(maps.Keys(estimates))})
-	if err != nil {
-		return fmt.Errorf("delta: kinds: %w", schemaError(err))
-	}
-	read := map[string]int64{}
-	for _, s := range small {
-		k := kind(s.Kind)
-		k.addCount(s.State, s.Count, s.Shardless)
-		read[s.Kind] += s.Count
-		k.IsEstimated = read[s.Kind] >= smallKindMost
-	}
-	troubled, err := q.CountTroubled(ctx, c.pool, MaxCounted)
-	if err != nil {
-		return fmt.Errorf("delta: kinds: %w", schemaError(err))
-	}
-	exact := map[string]map[deltatype.ResourceState]int64{}
-	for _, t := range troubled {
-		if exact[t.Kind] == nil {
-			exact[t.Kind] = map[deltatype.ResourceState]int64{}
-		}
-		exact[t.Kind][t.State] = t.Count
-		if t.Looked >= MaxCounted { // there are more: the sample says how many
-			exact[t.Kind][t.State] = max(t.Count, kind(t.Kind).Counts[t.State])
-		}
-	}
-	for name := range estimates {
-		for _, state := range []deltatype.ResourceState{deltatype.ResourceStateDegraded, deltatype.ResourceStateFailed} {
-			kind(name).setCount(state, exact[name][state])
-		}
-	}
-	return nil
+// Estimate says how many resources match a filter.
+type Estimate struct {
+	Count int64
+	// IsExact reports that the resources were counted.
+	IsExact bool
+	// IsLeast reports that there are Count or more.
+	IsLeast bool
 }
 
-// addCount notes how many resources of the kind are in a state; shards were added before.
-func (k *KindStatus) addCount(state deltatype.ResourceState, count, shardless int64) {
-	k.setCount(state, count)
-	if state != deltatype.ResourceStateDeleted && k.namesShards() {
-		k.Shardless += shardless
+// EstimateCount says how many resources match a filter, at a cost that does not grow with the table: where it is cheap to count them, up to 10,000, they are counted. Otherwise the
+// planner of Postgres is asked, which goes by the latest statistics of the table, and may be wrong by several times for a filter of more than one field. Late ones are always counted, up
+// to 10,000, which reads all late ones: give it a context with a deadline.
+func (c *Client) EstimateCount(ctx context.Context, filter Filter) (Estimate, error) {
+	estimate, err := c.estimateCount(ctx, filter)
+	if err != nil {
+		return Estimate{}, fmt.Errorf("delta: estimate count: %w", schemaError(err))
 	}
+	return estimate, nil
 }
 
-func (k *KindStatus) setCount(state deltatype.ResourceState, count int64) {
-	if count == 0 {
-		delete(k.Counts, state)
-		return
+func (c *Client) estimateCount(ctx context.Context, filter Filter) (Estimate, error) {
+	if err := filter.check(); err != nil {
+		return Estimate{}, err
 	}
-	k.Counts[state] = count
+	if filter.choosesNothing() {
+		return Estimate{IsExact: true}, nil
+	}
+	p, err := filter.params()
+	if err != nil {
+		return Estimate{}, err
+	}
+	estimated := 0.0
+	if !filter.Late {
+		rows, cost, err := db.EstimateMatching(ctx, c.pool, db.CountMatchingResourcesParams{
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+			Most: MaxCounted,
+		})
+		if err != nil {
+			return Estimate{}, err
+		}
+		estimated = rows
+		if cost > mostCountCost {
+			return Estimate{Count: int64(estimated)}, nil
+		}
+	}
+	counted, err := c.countMatching(ctx, p, filter.Late, MaxCounted)
+	switch {
+	case err != nil:
+		return Estimate{}, err
+	case counted < MaxCounted:
+		return Estimate{Count: int64(counted), IsExact: true}, nil
+	case estimated > MaxCounted:
+		return Estimate{Count: int64(estimated)}, nil
+	}
+	return Estimate{Count: MaxCounted, IsLeast: true}, nil
 }

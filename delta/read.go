@@ -18,6 +18,8 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
+	// maxErrorFilter is how many bytes of an error are looked for at most.
+	maxErrorFilter = 1000
 )
 
 // Filter chooses resources. Within a field any of the values matches, except for Tags and Labels, where all must. A field that
@@ -33,6 +35,11 @@ type Filter struct {
 	Tags []string
 	// Labels are members that its Metadata must have, by name and value.
 	Labels map[string]string
+	// Error is a text, 1000 bytes at most, that the latest error of a resource must contain, letter by letter. Only what is failing matches: what is degraded, waits to be tried
+	// again or is tried again, and what is deleted and whose Finalize has failed. Empty matches everything, failing or not.
+	Error string
+	// Late chooses those whose next step is more than a minute overdue, or whose worker was lost that long ago, as [KindStatus].Late counts them.
+	Late bool
 	// All says that everything is meant, or everything in one of States, by a filter with no other field. [Client.DeleteAll] asks for it.
 	All bool
 }
@@ -75,23 +82,13 @@ func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltaty
 	if filter.choosesNothing() {
 		return nil, nil
 	}
-	labels, err := filter.labels()
+	placed, err := c.listPlaced(ctx, filter, SortMade, false, page.Limit, &place{id: page.After})
 	if err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)
 	}
-	rows, err := db.New().ListResources(ctx, c.pool, db.ListResourcesParams{
-		AfterID: page.After, Kinds: orEmpty(filter.Kinds), ObjectIds: orEmpty(filter.ObjectIDs), Namespaces: orEmpty(filter.Namespaces),
-		Shards: orEmpty(filter.Shards), States: texts(filter.States), Tags: orEmpty(filter.Tags), Labels: labels,
-		Batch: int32(page.Limit),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("delta: list: %w", schemaError(err))
-	}
-	all := make([]*deltatype.ResourceRow, len(rows))
-	for i, row := range rows {
-		if all[i], err = row.Row(); err != nil {
-			return nil, fmt.Errorf("delta: list: %w", err)
-		}
+	all := make([]*deltatype.ResourceRow, len(placed))
+	for i, p := range placed {
+		all[i] = p.row
 	}
 	return all, nil
 }
@@ -116,6 +113,8 @@ func (c *Client) Count(ctx context.Context, filter Filter) ([]Count, error) {
 		{"States", filter.States, len(filter.States) == 0},
 		{"Tags", filter.Tags, len(filter.Tags) == 0},
 		{"Labels", filter.Labels, len(filter.Labels) == 0},
+		{"Error", filter.Error, filter.Error == ""},
+		{"Late", filter.Late, !filter.Late},
 	} {
 		if !field.empty {
 			return nil, fmt.Errorf("delta: count: %w", inputError(field.name, field.value, "must be empty: Kinds and Namespaces are what is counted by"))
@@ -166,9 +165,12 @@ func (f Filter) check() error {
 			return err
 		}
 	}
+	if len(f.Error) > maxErrorFilter {
+		return inputError("Error", fmt.Sprintf("%d bytes", len(f.Error)), "must have at most %d bytes", maxErrorFilter)
+	}
 	labels := slices.Concat(slices.Collect(maps.Keys(f.Labels)), slices.Collect(maps.Values(f.Labels)))
 	for field, values := range map[string][]string{
-		"Kinds": f.Kinds, "ObjectIDs": f.ObjectIDs, "Namespaces": f.Namespaces, "Tags": f.Tags, "Labels": labels,
+		"Kinds": f.Kinds, "ObjectIDs": f.ObjectIDs, "Namespaces": f.Namespaces, "Tags": f.Tags, "Labels": labels, "Error": {f.Error},
 	} {
 		for _, value := range values {
 			if err := checkText(field, value); err != nil {
@@ -184,6 +186,13 @@ func (f Filter) labels() ([]byte, error) {
 		return []byte("{}"), nil
 	}
 	return json.Marshal(f.Labels)
+}
+
+// isOfFew reports whether only resources match that are failing or late: an index finds these, and they may be put into any order.
+func (f Filter) isOfFew() bool {
+	return f.Late || f.Error != "" || len(f.States) > 0 && !slices.ContainsFunc(f.States, func(s deltatype.ResourceState) bool {
+		return s != deltatype.ResourceStateDegraded && s != deltatype.ResourceStateFailed
+	})
 }
 
 // choosesNothing reports whether there is a field that nothing matches.
@@ -204,7 +213,7 @@ func (f Filter) choosesAll(states []deltatype.ResourceState) bool {
 
 // narrows reports whether a field other than States is set.
 func (f Filter) narrows() bool {
-	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Shards != nil || f.Tags != nil || f.Labels != nil
+	return f.Kinds != nil || f.ObjectIDs != nil || f.Namespaces != nil || f.Shards != nil || f.Tags != nil || f.Labels != nil || f.Error != "" || f.Late
 }
 
 func texts[T ~string](values []T) []string {

@@ -298,7 +298,7 @@ CREATE TABLE delta_resource (
     trouble delta_resource_state GENERATED ALWAYS AS (CASE
         WHEN state = 'degraded' THEN state
         WHEN state = 'failed' OR (state = 'pending' AND attempt > 1) THEN 'failed'::delta_resource_state
-        WHEN (state = 'scheduled' OR (state = 'deleted' AND finalized IS FALSE)) AND snoozes = 0 AND attempted_at >= generation_at THEN state
+        WHEN (state = 'scheduled' OR (state = 'deleted' AND finalized IS FALSE)) AND (snoozes = 0 OR state = 'deleted') AND attempted_at >= generation_at THEN state
     END) STORED,
     CONSTRAINT delta_resource_kind_object_id_key UNIQUE (kind, object_id),
     CONSTRAINT delta_resource_max_attempts_positive CHECK (max_attempts > 0),
@@ -331,8 +331,9 @@ CREATE INDEX delta_resource_parents_idx ON delta_resource USING gin (parents) WH
 -- order.
 CREATE INDEX delta_resource_unlisted_idx ON delta_resource (kind, coalesce(shard, ''), id) WHERE dispatch_at IS NULL AND cause IN ('work', 'command');
 
--- What somebody may have to look at, for those who ask for it: few of many. What is synced without a failure is never in it.
+-- What somebody may have to look at, for those who ask for it, of a kind or in the order of ids: few of many resources. What is synced without a failure is never in them.
 CREATE INDEX delta_resource_trouble_idx ON delta_resource (trouble, kind) WHERE trouble IS NOT NULL;
+CREATE INDEX delta_resource_trouble_id_idx ON delta_resource (id) WHERE trouble IS NOT NULL;
 
 -- One row for each limit key that was used lately. Slots are given and taken only by transactions that have locked the key's row. next_call_at
 -- is when the key's rate has room for one more call, less what may come at once. lead is how many seconds before their calls rows are woken: what
@@ -624,6 +625,26 @@ CREATE FUNCTION delta_append_error(errors jsonb[], error jsonb, keep integer) RE
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (errors || error)[greatest(cardinality(errors) + 2 - keep, 1):];
 
+-- The text of the latest error; empty where there is none.
+CREATE FUNCTION delta_latest_error(errors jsonb[]) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(errors[cardinality(errors)] ->> 'error', '');
+
+-- What a filter means, for all that list, count or change what one chooses: an empty list asks for nothing, and so does an empty error. The planner puts the
+-- expression in the place of the call, so that indexes serve it, if it knows the arguments: a statement with it is planned each time (db.Planned).
+CREATE FUNCTION delta_is_chosen(r delta_resource, kinds text[], object_ids text[], namespaces text[], shards text[], states text[], tags text[], labels jsonb,
+    error text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (cardinality(kinds) = 0 OR r.kind = ANY (kinds))
+    AND (cardinality(object_ids) = 0 OR r.object_id = ANY (object_ids))
+    AND (cardinality(namespaces) = 0 OR r.namespace = ANY (namespaces))
+    AND (cardinality(shards) = 0 OR r.shard = ANY (shards))
+    AND (cardinality(states) = 0 OR r.state::text = ANY (states))
+    AND (cardinality(states) = 0 OR NOT states <@ '{degraded,failed}' OR r.trouble IS NOT NULL) -- which has an index
+    AND (cardinality(tags) = 0 OR r.tags @> tags)
+    AND (labels = '{}' OR r.metadata @> labels)
+    AND (error = '' OR (r.trouble IS NOT NULL AND strpos(delta_latest_error(r.errors), error) > 0));
+
 -- Whether settled steps of a kind are appended to delta_change.
 CREATE FUNCTION delta_logs_changes(kind text) RETURNS boolean
 LANGUAGE sql STABLE PARALLEL SAFE
@@ -810,6 +831,46 @@ RETURN ARRAY(
     SELECT n.name FROM delta_namespace n
     WHERE n.snoozed_until > now() - interval '1 minute' AND n.snoozed_until + n.snooze_spread > now()
 );
+
+-- What is late, which has one meaning everywhere: its next step is due, or its claim is dead, for longer than a grace, whatever was dispatched. What is paused or snoozed,
+-- by itself, its kind or its namespace, is not. Given kinds, or all where these are empty, it reads the dispatcher's index, a range for each kind and priority: no row is looked at
+-- later than longest after it was leased. Of each range it looks at no more than most rows, those that dispatchers come to first; null, and it looks at all. Given ids, it looks at these
+-- only.
+--
+-- unfinalized is what waits for Finalize and no dispatcher has leased within the grace. A dispatcher whose controller has a Finalizer leases a due row within
+-- seconds, so there is none that runs.
+CREATE FUNCTION delta_late(kinds text[], ids bigint[], grace interval, longest interval, most integer)
+RETURNS TABLE (id bigint, kind text, since timestamptz, unfinalized boolean)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT d.id, d.kind, coalesce(d.due_at, d.claimed_until), d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - grace
+    FROM (
+        SELECT r.* FROM (
+            WITH RECURSIVE there AS (
+                (SELECT r.kind FROM delta_resource r WHERE cardinality(kinds) = 0 AND ids IS NULL ORDER BY r.kind LIMIT 1)
+                UNION ALL
+                SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > t.kind ORDER BY r.kind LIMIT 1) FROM there t WHERE t.kind IS NOT NULL
+            )
+            SELECT t.kind FROM there t
+            UNION ALL
+            SELECT unnest(kinds) WHERE ids IS NULL
+        ) k
+        CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
+        CROSS JOIN LATERAL (
+            SELECT n.* FROM delta_resource n
+            WHERE n.kind = k.kind AND n.priority = p.priority AND n.dispatch_at <= now() + longest AND NOT n.paused
+            ORDER BY n.dispatch_at
+            LIMIT most
+        ) r
+        UNION ALL
+        SELECT r.* FROM unnest(ids) AS i (id) CROSS JOIN LATERAL (SELECT r.* FROM delta_resource r WHERE r.id = i.id LIMIT 1) r
+    ) d
+    WHERE NOT d.paused AND coalesce(d.due_at, d.claimed_until) < now() - grace
+      AND d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
+      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
+        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - grace)))
+      AND NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = d.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
+$$;
 
 -- delta_wakes_at of one resource, by its kind and its namespace; null where neither has a row.
 CREATE FUNCTION delta_snoozed_until(kind text, namespace text, id bigint) RETURNS timestamptz
@@ -1412,6 +1473,9 @@ DROP FUNCTION delta_append_change;
 DROP FUNCTION delta_order_xid;
 DROP FUNCTION delta_logs_changes;
 DROP FUNCTION delta_append_error;
+DROP FUNCTION delta_late;
+DROP FUNCTION delta_is_chosen;
+DROP FUNCTION delta_latest_error;
 DROP FUNCTION delta_hash_id;
 DROP FUNCTION delta_channel;
 DROP TABLE delta_change_consumer;

@@ -5,14 +5,16 @@
 -- name: MatchingResources :many
 -- A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
 SELECT d.id FROM delta_resource d
-WHERE d.id > @after_id
-  AND d.state::text = ANY (@states::text[])
-  AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
-  AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
-  AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
-  AND (cardinality(@shards::text[]) = 0 OR d.shard = ANY (@shards::text[]))
-  AND d.tags @> @tags::text[]
-  AND d.metadata @> @labels::jsonb
+WHERE d.id > @after_id AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb,
+    @error::text)
+ORDER BY d.id
+LIMIT @batch::integer;
+
+-- name: MatchingLate :many
+-- MatchingResources for late ones: all late ones are looked at for a page, or only those with some ids.
+SELECT d.id FROM delta_resource d
+WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late(@kinds::text[], sqlc.narg('ids')::bigint[], @grace::interval, @longest::interval, NULL) AS l)) AND d.id > @after_id AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb,
+    @error::text)
 ORDER BY d.id
 LIMIT @batch::integer;
 
@@ -20,13 +22,14 @@ LIMIT @batch::integer;
 -- How many there are that MatchingResources gives page by page; it stops at most.
 SELECT count(*) FROM (
     SELECT FROM delta_resource d
-    WHERE d.state::text = ANY (@states::text[])
-      AND (cardinality(@kinds::text[]) = 0 OR d.kind = ANY (@kinds::text[]))
-      AND (cardinality(@object_ids::text[]) = 0 OR d.object_id = ANY (@object_ids::text[]))
-      AND (cardinality(@namespaces::text[]) = 0 OR d.namespace = ANY (@namespaces::text[]))
-      AND (cardinality(@shards::text[]) = 0 OR d.shard = ANY (@shards::text[]))
-      AND d.tags @> @tags::text[]
-      AND d.metadata @> @labels::jsonb
+    WHERE delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
+    LIMIT @most::integer
+) m;
+
+-- name: CountMatchingLate :one
+SELECT count(*) FROM (
+    SELECT FROM delta_resource d
+    WHERE d.id = ANY (ARRAY(SELECT l.id FROM delta_late(@kinds::text[], NULL, @grace::interval, @longest::interval, NULL) AS l)) AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
     LIMIT @most::integer
 ) m;
 

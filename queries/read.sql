@@ -1,16 +1,48 @@
 -- name: ListResources :many
--- A page in the order of ids. Empty filters ask for all.
+-- A page in the order of ids.
 SELECT r.* FROM delta_resource r
-WHERE r.id > @after_id
-  AND (cardinality(@kinds::text[]) = 0 OR r.kind = ANY (@kinds::text[]))
-  AND (cardinality(@object_ids::text[]) = 0 OR r.object_id = ANY (@object_ids::text[]))
-  AND (cardinality(@namespaces::text[]) = 0 OR r.namespace = ANY (@namespaces::text[]))
-  AND (cardinality(@shards::text[]) = 0 OR r.shard = ANY (@shards::text[]))
-  AND (cardinality(@states::text[]) = 0 OR r.state::text = ANY (@states::text[]))
-  AND r.tags @> @tags::text[]
-  AND r.metadata @> @labels::jsonb
+WHERE r.id > @after_id AND delta_is_chosen(r, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb,
+    @error::text)
 ORDER BY r.id
 LIMIT @batch::integer;
+
+-- name: ListResourcesDescending :many
+-- A page in the opposite order.
+SELECT r.* FROM delta_resource r
+WHERE r.id < @before_id AND delta_is_chosen(r, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb,
+    @error::text)
+ORDER BY r.id DESC
+LIMIT @batch::integer;
+
+-- name: ListFew :many
+-- A page of rows that are few, in an order that no index has: of late ones, or of those with an error that should be seen. All of them are looked at for each page, and
+-- those of the page are read. The page begins after a place, which is a key of the order and an id: a row that has changed meanwhile moves in the order, and no other does.
+WITH few AS MATERIALIZED (
+    SELECT c.id,
+        (CASE WHEN @sort::text = 'error' THEN left(delta_latest_error(c.errors), 200) ELSE '' END COLLATE "C")::text AS key_text,
+        CASE @sort::text
+            WHEN 'changed' THEN greatest(c.generation_at, c.attempted_at, c.synced_at)
+            WHEN 'due' THEN coalesce(c.due_at, c.claimed_until, '9999-12-31 00:00:00Z')
+            ELSE '1970-01-01 00:00:00Z' END::timestamptz AS key_at
+    FROM (
+        SELECT d.* FROM delta_resource d WHERE NOT @late::boolean AND d.trouble IS NOT NULL AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
+        UNION ALL
+        SELECT d.* FROM delta_resource d
+        WHERE @late::boolean AND d.id = ANY (ARRAY(SELECT l.id FROM delta_late(@kinds::text[], NULL, @grace::interval, @longest::interval, NULL) AS l)) AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
+    ) c
+), page AS (
+    SELECT f.id, f.key_text, f.key_at FROM few f
+    CROSS JOIN (SELECT @after_text::text AS key_text, @after_at::timestamptz AS key_at, @after_id::bigint AS id) a
+    WHERE @first::boolean OR CASE WHEN @descending::boolean THEN (f.key_text, f.key_at, f.id) < (a.key_text, a.key_at, a.id)
+        ELSE (f.key_text, f.key_at, f.id) > (a.key_text, a.key_at, a.id) END
+    ORDER BY CASE WHEN @descending::boolean THEN f.key_text END DESC, CASE WHEN @descending::boolean THEN f.key_at END DESC,
+        CASE WHEN @descending::boolean THEN f.id END DESC, f.key_text, f.key_at, f.id
+    LIMIT @batch::integer
+)
+SELECT sqlc.embed(r), p.key_text, p.key_at
+FROM page p JOIN delta_resource r ON r.id = p.id
+ORDER BY CASE WHEN @descending::boolean THEN p.key_text END DESC, CASE WHEN @descending::boolean THEN p.key_at END DESC,
+    CASE WHEN @descending::boolean THEN p.id END DESC, p.key_text, p.key_at, p.id;
 
 -- name: CountResources :many
 SELECT r.kind, r.state, count(*) AS count, count(*) FILTER (WHERE r.shard IS NULL) AS shardless FROM delta_resource r
@@ -67,37 +99,11 @@ CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.tro
 GROUP BY k.kind, t.trouble;
 
 -- name: CountLate :many
--- Resources whose next step is due, or whose claim is dead, for longer than a grace, by kind, whatever was dispatched. No row is looked
--- at later than longest after it was leased, so they are read off the index of the dispatcher, a range for each kind and priority.
---
--- Of each kind and priority it looks at no more than most rows, those that dispatchers come to first.
---
--- Unfinalized are those of them that wait for Finalize and that no dispatcher has leased within the grace. A dispatcher whose controller has a
--- Finalizer leases a due row within seconds, so there is none that runs.
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
-SELECT k.kind::text AS kind, count(*) AS count, min(d.since)::timestamptz AS oldest, count(*) FILTER (WHERE d.unfinalized) AS unfinalized,
-    coalesce(min(d.since) FILTER (WHERE d.unfinalized), now())::timestamptz AS oldest_unfinalized
-FROM kinds k
-CROSS JOIN unnest('{1,2,3,4,5}'::smallint[]) AS p (priority)
-CROSS JOIN LATERAL (
-    SELECT coalesce(d.due_at, d.claimed_until) AS since,
-        d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - @grace::interval AS unfinalized
-    FROM (
-        SELECT n.due_at, n.claimed_until, n.state, n.finalized, n.dispatch_at, n.namespace, n.claim FROM delta_resource n
-        WHERE n.kind = k.kind AND n.priority = p.priority AND n.dispatch_at <= now() + @longest::interval AND NOT n.paused
-        ORDER BY n.dispatch_at LIMIT @most::integer
-    ) d
-    WHERE d.namespace <> ALL ((SELECT delta_snoozed_namespaces())::text[])
-      AND coalesce(d.due_at, d.claimed_until) < now() - @grace::interval
-      AND (d.claimed_until IS NULL OR (d.claimed_until <= now()
-        AND NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = d.claim AND c.claimed_until > now() - @grace::interval)))
-) d
-WHERE NOT EXISTS (SELECT FROM delta_controller c WHERE c.name = k.kind AND (c.paused OR c.snoozed_until + c.snooze_spread > now()))
-GROUP BY k.kind ORDER BY k.kind;
+-- What is late, by kind, of the first most of each kind and priority.
+SELECT l.kind::text AS kind, count(*) AS count, min(l.since)::timestamptz AS oldest, count(*) FILTER (WHERE l.unfinalized) AS unfinalized,
+    coalesce(min(l.since) FILTER (WHERE l.unfinalized), now())::timestamptz AS oldest_unfinalized
+FROM delta_late('{}', NULL, @grace::interval, @longest::interval, @most::integer) AS l
+GROUP BY l.kind ORDER BY l.kind;
 
 -- name: ResourceOfHash :one
 SELECT id, object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @hashed_id;

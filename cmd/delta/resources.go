@@ -34,10 +34,12 @@ func resourcesCommand(c *cli) *cobra.Command {
 type filterFlags struct {
 	kinds, ids, namespaces, shards, states, tags []string
 	labels                                       map[string]string
+	failure                                      string
+	late                                         bool
 }
 
 // names of the flags that chooses.
-var filterNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label"}
+var filterNames = []string{"kind", "id", "namespace", "shard", "state", "tag", "label", "error", "late"}
 
 func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -48,6 +50,8 @@ func (f *filterFlags) add(c *cli, cmd *cobra.Command) {
 	flags.StringSliceVar(&f.states, "state", nil, "in this `state`: "+strings.Join(states(), ", "))
 	flags.StringSliceVar(&f.tags, "tag", nil, "with this `tag`, and all others that are given")
 	flags.StringToStringVar(&f.labels, "label", nil, "with this member in its metadata, `name=value`, and all others that are given")
+	flags.StringVar(&f.failure, "error", "", "failing, with a latest error that has this `text` in it")
+	flags.BoolVar(&f.late, "late", false, "whose next step is more than a minute overdue, or whose worker was lost that long ago")
 	mustComplete(cmd, "kind", c.completeKinds)
 	mustComplete(cmd, "state", fixed(states()...))
 }
@@ -77,11 +81,17 @@ func (f *filterFlags) empty(cmd *cobra.Command) string {
 	if cmd.Flags().Changed("label") && len(f.labels) == 0 {
 		return "label"
 	}
+	if cmd.Flags().Changed("error") && f.failure == "" {
+		return "error"
+	}
+	if cmd.Flags().Changed("late") && !f.late {
+		return "late"
+	}
 	return ""
 }
 
 func (f *filterFlags) filter() delta.Filter {
-	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Shards: f.shards, Tags: f.tags, Labels: f.labels}
+	filter := delta.Filter{Kinds: f.kinds, ObjectIDs: f.ids, Namespaces: f.namespaces, Shards: f.shards, Tags: f.tags, Labels: f.labels, Error: f.failure, Late: f.late}
 	for _, list := range []*[]string{&filter.Kinds, &filter.ObjectIDs, &filter.Namespaces, &filter.Shards, &filter.Tags} {
 		if len(*list) == 0 {
 			*list = nil // a flag that was not given; one that was given empty is refused

@@ -103,6 +103,60 @@ func TestGetShowsEverything(t *testing.T) {
 	require.Contains(t, i.run("resources", "get", "page", "broken").stdout, "degraded, paused")
 }
 
+func TestListFindsErrorsAndLateOnesInAnOrder(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	i.inform(i.client(nil), deltatype.ResourceStateScheduled, nil, "a", "b", "c", "d")
+	i.set(`update delta_resource set state = 'failed', attempt = 1, due_at = now() + interval '1 hour', generation_at = now() - interval '1 day',
+		errors = array[jsonb_build_object('at', now(), 'attempt', 1, 'error', '100% ' || object_id || E'\nand more')] where object_id in ('b', 'c')`)
+	i.set(`update delta_resource set attempted_at = now() - interval '1 hour' where object_id = 'b'`)
+	i.set(`update delta_resource set attempted_at = now() - interval '2 hours' where object_id = 'c'`)
+	i.set(`update delta_resource set due_at = now() - interval '1 hour', dispatch_at = now() where object_id = 'd'`)
+	i.set(`update delta_resource set due_at = now() + interval '1 hour' where object_id = 'a'`)
+	ids := func(args ...string) (ids string, next string) {
+		t.Helper()
+		r := i.run(append([]string{"resources", "list", "-o", "json"}, args...)...)
+		require.Equal(t, exitOK, r.code, r.stderr)
+		out := decode[pageJSON](t, r)
+		for _, one := range out.Resources {
+			ids += one.ObjectID
+		}
+		return ids, out.NextCursor
+	}
+	found, next := ids("--error", "100%")
+	require.Equal(t, "bc", found)
+	require.Empty(t, next)
+	found, _ = ids("--error", "_")
+	require.Empty(t, found)
+	found, _ = ids("--late")
+	require.Equal(t, "d", found)
+	found, next = ids("--error", "100%", "--sort", "changed", "--limit", "1")
+	require.Equal(t, "c", found)
+	require.NotEmpty(t, next)
+	found, next = ids("--error", "100%", "--sort", "changed", "--limit", "1", "--cursor", next)
+	require.Equal(t, "b", found)
+	require.Empty(t, next)
+	found, _ = ids("--descending")
+	require.Equal(t, "dcba", found)
+
+	r := i.run("resources", "list", "--error", "100%", "--sort", "error", "--limit", "1")
+	require.Contains(t, r.stdout, "100% b\n", "its first line")
+	require.NotContains(t, r.stdout, "and more")
+	require.Contains(t, r.stderr, "There are more: --cursor ")
+	require.Contains(t, i.run("resources", "list", "--late").stdout, "1h ago")
+	r = i.run("resources", "list", "--kind", "page", "--sort", "changed")
+	require.Equal(t, exitUsage, r.code)
+	require.Contains(t, r.stderr, "needs a filter with Late")
+	for _, wrong := range [][]string{{"--error", ""}, {"--late=false"}, {"--after", "1", "--sort", "due"}, {"--sort", "name"}, {"--cursor", "x"}} {
+		require.Equal(t, exitUsage, i.run(append([]string{"resources", "list"}, wrong...)...).code, "%v", wrong)
+	}
+	require.Contains(t, i.run("resources", "retry", "--error", "", "--yes").stderr, "--error must not be empty")
+
+	require.Equal(t, "1 resource: nothing was done\n", i.run("resources", "touch", "--late", "--dry-run").stdout)
+	r = i.run("resources", "retry", "--error", "% c", "--state", "failed", "--yes")
+	require.Equal(t, "1 resource will be tried again\n", r.stdout, r.stderr)
+}
+
 func TestRetryByNameAndByFilter(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)

@@ -65,7 +65,7 @@ func (h *handler) bulk(w http.ResponseWriter, r *http.Request, user string) {
 	asked := r.URL.Query()
 	name := CommandName(asked.Get("command"))
 	command, known := bulkCommands[name]
-	filter, err := filterOf(asked)
+	filter, err := h.filterOf(asked)
 	fields := fieldList(asked)
 	switch {
 	case !known:
@@ -101,7 +101,7 @@ func (h *handler) bulkStart(w http.ResponseWriter, r *http.Request, user string)
 	r.Body = http.MaxBytesReader(w, r.Body, mostFormBytes)
 	name := CommandName(r.PostFormValue("command"))
 	command, known := bulkCommands[name]
-	filter, err := filterOf(r.PostForm)
+	filter, err := h.filterOf(r.PostForm)
 	fields := fieldList(r.PostForm)
 	log := h.config.Logger.With("command", string(name), "filter", fieldsOf(r.PostForm).Encode(), "user", user, "remote", r.RemoteAddr)
 	status, text := h.refusal(r, bulkCommand(name, user, filter), known)

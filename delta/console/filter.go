@@ -12,7 +12,18 @@ import (
 )
 
 // filterFields are the fields of addresses that choose resources.
-var filterFields = []string{"kind", "id", "namespace", "state", "tag", "label"}
+var filterFields = []string{"kind", "id", "namespace", "state", "tag", "label", "error", "late"}
+
+// errorsHidden refuses a search: it could find out, letter by letter, what Redact hides.
+const errorsHidden = "Errors may be hidden in this console (Redact), so they are not searched, and resources are not sorted by them."
+
+// filterOf is filterOf of this console.
+func (h *handler) filterOf(asked url.Values) (delta.Filter, error) {
+	if h.config.Redact != nil && asked.Get("error") != "" {
+		return delta.Filter{}, errors.New(errorsHidden)
+	}
+	return filterOf(asked)
+}
 
 // filterOf is the filter that the fields of an address, or of a form, ask for.
 func filterOf(asked url.Values) (filter delta.Filter, err error) {
@@ -31,6 +42,7 @@ func filterOf(asked url.Values) (filter delta.Filter, err error) {
 		}
 		filter.Labels = map[string]string{name: value}
 	}
+	filter.Error, filter.Late = asked.Get("error"), asked.Get("late") != ""
 	return filter, nil
 }
 

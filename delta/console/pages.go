@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -19,76 +18,11 @@ import (
 )
 
 const (
-	// pageRows is how many resources a page lists.
-	pageRows = 50
 	// mostShown is how many bytes of an object are shown, and mostDeep how deep one may be that is laid out: the indents of one that is deeper
 	// could be many times its size.
 	mostShown = 256 << 10
 	mostDeep  = 64
 )
-
-// list shows the resources that match the fields of the address.
-func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
-	asked := r.URL.Query()
-	filter, err := filterOf(asked)
-	if err != nil {
-		h.problem(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	after, err := strconv.ParseInt(cmp.Or(asked.Get("after"), "0"), 10, 64)
-	if err != nil || after < 0 {
-		h.problem(w, http.StatusBadRequest, "The place to go on from is not a number.")
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
-	defer cancel()
-	began := time.Now()
-	rows, err := h.client.List(ctx, filter, delta.Page{After: after, Limit: pageRows})
-	if err != nil {
-		h.failed(w, r, cmp.Or(ctx.Err(), err))
-		return
-	}
-	page := listPage{
-		User: user, Asked: asked, States: deltatype.ResourceStates(), Lines: h.lines(rows), Commands: h.bulkAllowed(r, user, asked, filter),
-		Self: "?" + asked.Encode(), Every: liveEvery(time.Since(began)),
-	}
-	if len(rows) == pageRows {
-		next := fieldsOf(asked)
-		next.Set("after", strconv.FormatInt(rows[len(rows)-1].ID, 10))
-		page.Next = "?" + next.Encode()
-	}
-	h.render(w, http.StatusOK, "list.html", page)
-}
-
-type listPage struct {
-	User   string
-	Asked  url.Values
-	States []deltatype.ResourceState
-	Lines  []listLine
-	// Commands are those for all that match.
-	Commands []bulkLink
-	// Self is the address of this page, which a script loads again, and Every how often.
-	Self, Every string
-	// Next is the address of the next page; empty on the last.
-	Next string
-}
-
-type listLine struct {
-	Kind, ID, Address, Error string
-	Row                      *deltatype.ResourceRow
-}
-
-// lines are rows as lists show them.
-func (h *handler) lines(rows []*deltatype.ResourceRow) (all []listLine) {
-	for _, row := range rows {
-		line := listLine{Kind: row.ObjectKind, ID: row.ObjectID, Address: addressOf(row.ObjectKind, row.ObjectID), Row: h.redacted(row)}
-		if n := len(line.Row.Errors); n > 0 {
-			line.Error = shortened(line.Row.Errors[n-1].Error)
-		}
-		all = append(all, line)
-	}
-	return all
-}
 
 // resource shows one resource.
 func (h *handler) resource(w http.ResponseWriter, r *http.Request, user string) {

@@ -1,0 +1,227 @@
+package delta
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// Sort is an order of resources.
+type Sort string
+
+// The orders. All but SortMade are for few resources: the filter must have Late or Error, or States of which each is degraded or failed. An index that had all
+// resources in these orders would be written by each sync, twice. All that match are looked at for a page, so give it a context with a deadline.
+const (
+	// SortMade is the order in which the rows were made, for any filter. A page of it costs the same wherever it is.
+	SortMade Sort = "made"
+	// SortChanged is by the latest of: a new generation, which an inform or a command makes, the beginning of a call of Work, and a sync.
+	SortChanged Sort = "changed"
+	// SortDue is by when the next step is due, or until when the claim lasts. What has no next step is last.
+	SortDue Sort = "due"
+	// SortError is by the first 200 characters of the latest error: equal texts are together.
+	SortError Sort = "error"
+)
+
+// Sorts are all orders.
+func Sorts() []Sort { return []Sort{SortMade, SortChanged, SortDue, SortError} }
+
+// SortedPage is a part of a sorted listing.
+type SortedPage struct {
+	// Sort is the order; Descending is the opposite one, such as the newest first.
+	//
+	// Sort defaults to SortMade.
+	Sort       Sort
+	Descending bool
+	// Cursor is the Next or Previous of another page of the same filter and order; empty for the first page.
+	Cursor string
+	// Limit is how many resources the page has at most.
+	//
+	// Defaults to 100; at most 1000.
+	Limit int
+}
+
+// SortedRows is a page of resources, and the cursors of the pages after and before it: empty where there is none.
+type SortedRows struct {
+	Rows           []*deltatype.ResourceRow
+	Next, Previous string
+}
+
+// ListSorted reads a page of the resources that match, in an order. Pages go on from the place of a row in the order, not from a number of rows: a row that changes
+// meanwhile may be met twice, or not at all, and no other one is.
+func (c *Client) ListSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
+	listed, err := c.listSorted(ctx, filter, page)
+	if err != nil {
+		return nil, fmt.Errorf("delta: list sorted: %w", err)
+	}
+	return listed, nil
+}
+
+func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
+	setDefault(&page.Limit, defaultPage)
+	setDefault(&page.Sort, SortMade)
+	if page.Limit < 0 || page.Limit > maxPage {
+		return nil, inputError("Limit", page.Limit, "must be between 1 and %d (or 0, for the default of %d)", maxPage, defaultPage)
+	}
+	if !slices.Contains(Sorts(), page.Sort) {
+		return nil, inputError("Sort", string(page.Sort), "must be made, changed, due or error")
+	}
+	if err := filter.check(); err != nil {
+		return nil, err
+	}
+	if page.Sort != SortMade && !filter.isOfFew() {
+		return nil, inputError("Sort", string(page.Sort), "needs a filter with Late, with Error, or with States of which each is degraded or failed: no index has all resources in this order")
+	}
+	cursor, err := decodeCursor(page.Cursor, page.Sort)
+	if err != nil {
+		return nil, err
+	}
+	if filter.choosesNothing() {
+		return &SortedRows{}, nil
+	}
+	var after *place
+	isBackwards := false
+	if cursor != nil {
+		after, isBackwards = &place{text: cursor.Text, at: cursor.At, id: cursor.ID}, cursor.IsBackwards
+	}
+	rows, err := c.listPlaced(ctx, filter, page.Sort, page.Descending != isBackwards, page.Limit+1, after)
+	if err != nil {
+		return nil, err
+	}
+	goesOn := len(rows) > page.Limit
+	rows = rows[:min(len(rows), page.Limit)]
+	if isBackwards {
+		slices.Reverse(rows)
+	}
+	listed := &SortedRows{}
+	for _, r := range rows {
+		listed.Rows = append(listed.Rows, r.row)
+	}
+	if n := len(rows); n > 0 {
+		if isBackwards || goesOn {
+			listed.Next = encodeCursor(page.Sort, rows[n-1].place, false)
+		}
+		if !isBackwards && cursor != nil || isBackwards && goesOn {
+			listed.Previous = encodeCursor(page.Sort, rows[0].place, true)
+		}
+	}
+	return listed, nil
+}
+
+// place is where a row is in an order: by a text, a time and its id. What an order does not need is empty, and the same for all rows.
+type place struct {
+	text string
+	at   time.Time
+	id   int64
+}
+
+type placedRow struct {
+	place
+	row *deltatype.ResourceRow
+}
+
+// listPlaced reads what matches a filter that was checked, and chooses something, in an order, after a place; from its beginning where that is nil.
+func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDescending bool, limit int, after *place) ([]placedRow, error) {
+	p, err := filter.params()
+	if err != nil {
+		return nil, err
+	}
+	conn := db.Planned(c.pool, maxPage)
+	first := after == nil
+	if first {
+		after = &place{}
+	}
+	var rows []db.Resource
+	switch batch := int32(limit); {
+	case sort != SortMade || filter.Late:
+		few, err := db.New().ListFew(ctx, conn, db.ListFewParams{
+			Sort: string(sort), Descending: isDescending, Late: filter.Late, Grace: lateGrace, Longest: activities.LongestLease,
+			First: first, AfterText: after.text, AfterAt: after.time(), AfterID: after.id, Batch: batch,
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+		})
+		if err != nil {
+			return nil, schemaError(err)
+		}
+		placed := make([]placedRow, len(few))
+		for i, f := range few {
+			placed[i].place = place{text: f.KeyText, at: f.KeyAt.UTC(), id: f.Resource.ID}
+			if placed[i].row, err = f.Resource.Row(); err != nil {
+				return nil, err
+			}
+		}
+		return placed, nil
+	case isDescending:
+		before := after.id
+		if first {
+			before = math.MaxInt64
+		}
+		rows, err = db.New().ListResourcesDescending(ctx, conn, db.ListResourcesDescendingParams{
+			BeforeID: before, Batch: batch,
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+		})
+	default:
+		rows, err = db.New().ListResources(ctx, conn, db.ListResourcesParams{
+			AfterID: after.id, Batch: batch,
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+		})
+	}
+	if err != nil {
+		return nil, schemaError(err)
+	}
+	placed := make([]placedRow, len(rows))
+	for i, row := range rows {
+		placed[i].id = row.ID
+		if placed[i].row, err = row.Row(); err != nil {
+			return nil, err
+		}
+	}
+	return placed, nil
+}
+
+// time is that of the place; the epoch where the order has none, as the statement has it.
+func (p *place) time() time.Time {
+	if p.at.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return p.at
+}
+
+// cursor is a place as callers keep it, with the order that it is of.
+type cursor struct {
+	Sort        Sort      `json:"s"`
+	IsBackwards bool      `json:"b,omitempty"`
+	Text        string    `json:"t,omitempty"`
+	At          time.Time `json:"a,omitzero"`
+	ID          int64     `json:"i"`
+}
+
+func encodeCursor(sort Sort, p place, isBackwards bool) string {
+	text, err := json.Marshal(cursor{Sort: sort, IsBackwards: isBackwards, Text: p.text, At: p.at, ID: p.id})
+	if err != nil {
+		panic(err) // a text, a time of Postgres and a number have JSON
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// decodeCursor returns nil for an empty one.
+func decodeCursor(encoded string, sort Sort) (*cursor, error) {
+	if encoded == "" {
+		return nil, nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	decoded := &cursor{}
+	if err == nil {
+		err = json.Unmarshal(text, decoded)
+	}
+	if err != nil || decoded.Sort != sort || checkText("Cursor", decoded.Text) != nil {
+		return nil, inputError("Cursor", encoded, "must be one of a page of the same order")
+	}
+	return decoded, nil
+}

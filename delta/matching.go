@@ -1,0 +1,95 @@
+package delta
+
+import (
+	"context"
+	"math"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+)
+
+// latePage is how many late resources are looked up at once for a command: finding any of them reads all of them.
+const latePage = 10_000
+
+// matching are the resources that a filter chooses, page by page, in the order of their rows.
+type matching struct {
+	client *Client
+	params db.MatchingResourcesParams
+	isLate bool
+	// found are late ones that are still to come.
+	found []int64
+}
+
+// next returns a page; an empty one is the end.
+func (m *matching) next(ctx context.Context) (ids []int64, err error) {
+	if m.isLate {
+		return m.nextLate(ctx)
+	}
+	m.params.Batch = commandPage
+	ids, err = db.New().MatchingResources(ctx, db.Planned(m.client.pool, maxPage), m.params)
+	if len(ids) > 0 {
+		m.params.AfterID = ids[len(ids)-1]
+	}
+	return ids, err
+}
+
+// nextLate looks at a page again before it is returned: between many pages, what was late may have been worked.
+func (m *matching) nextLate(ctx context.Context) ([]int64, error) {
+	for {
+		if len(m.found) == 0 {
+			found, err := m.late(ctx, nil, m.params.AfterID, latePage)
+			if err != nil || len(found) == 0 {
+				return nil, err
+			}
+			m.found, m.params.AfterID = found, found[len(found)-1]
+		}
+		n := min(len(m.found), commandPage)
+		ids, err := m.late(ctx, m.found[:n], 0, n)
+		if err != nil {
+			return nil, err
+		}
+		if m.found = m.found[n:]; len(ids) > 0 {
+			return ids, nil
+		}
+	}
+}
+
+// late looks for late ones among some ids, or among all where that is nil.
+func (m *matching) late(ctx context.Context, among []int64, after int64, most int) ([]int64, error) {
+	p := m.params
+	return db.New().MatchingLate(ctx, db.Planned(m.client.pool, maxPage), db.MatchingLateParams{
+		Ids: among, AfterID: after, Batch: int32(most), Grace: lateGrace, Longest: activities.LongestLease, //nolint:gosec // it is latePage at most
+		Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+	})
+}
+
+// countMatching counts what matches, and stops at most.
+func (c *Client) countMatching(ctx context.Context, p db.MatchingResourcesParams, isLate bool, most int) (int, error) {
+	var n int64
+	var err error
+	conn, bound := db.Planned(c.pool, maxPage), int32(min(most, math.MaxInt32)) //nolint:gosec // it is not negative
+	if isLate {
+		n, err = db.New().CountMatchingLate(ctx, conn, db.CountMatchingLateParams{
+			Grace: lateGrace, Longest: activities.LongestLease, Most: bound,
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+		})
+	} else {
+		n, err = db.New().CountMatchingResources(ctx, conn, db.CountMatchingResourcesParams{
+			Most:  bound,
+			Kinds: p.Kinds, ObjectIds: p.ObjectIds, Namespaces: p.Namespaces, Shards: p.Shards, States: p.States, Tags: p.Tags, Labels: p.Labels, Error: p.Error,
+		})
+	}
+	return int(n), err
+}
+
+// params are the arguments of statements that choose by a filter; empty lists choose everything.
+func (f Filter) params() (db.MatchingResourcesParams, error) {
+	labels, err := f.labels()
+	if err != nil {
+		return db.MatchingResourcesParams{}, err
+	}
+	return db.MatchingResourcesParams{
+		Kinds: orEmpty(f.Kinds), ObjectIds: orEmpty(f.ObjectIDs), Namespaces: orEmpty(f.Namespaces), Shards: orEmpty(f.Shards), States: texts(f.States),
+		Tags: orEmpty(f.Tags), Labels: labels, Error: f.Error,
+	}, nil
+}
