@@ -89,7 +89,7 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 	}
 	setDefault(&limit, defaultPage)
 	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
-		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
+		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1,
 		Longest: activities.LongestLease, BatchPrefix: c.names().batches(kind),
 	})
 	if err != nil {

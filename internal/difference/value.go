@@ -45,7 +45,7 @@ func read(decoder *json.Decoder) (*Value, error) {
 	if !isContainer {
 		return &Value{text: encode(token)}, nil
 	}
-	value, places := &Value{Opens: byte(opens)}, map[string]int{} //nolint:gosec // it is { or [
+	value, places := &Value{Opens: byte(opens)}, map[string]int{}
 	for decoder.More() {
 		name := fmt.Sprintf("[%d]", len(value.Members))
 		if opens == '{' {
