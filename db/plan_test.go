@@ -497,6 +497,33 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: 1, most: few,
 		},
+		"PreviousObject": {
+			before: "state = 'synced'",
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				_, err := conn.Exec(ctx, `SELECT delta_append_change('updated', delta_order_xid(null), 1, 'thing', lpad(g::text, 6, '0'), 'default', 1, 1, '{"a": 1}', '{}', null, null)
+					FROM generate_series(1, 1000) g`)
+				if err != nil {
+					return 0, err
+				}
+				found, err := q.PreviousObject(ctx, conn, db.PreviousObjectParams{Kind: "thing", ObjectID: "000500"})
+				if found.Object != `{"a": 1}` {
+					err = errors.Join(err, fmt.Errorf("it is %q", found.Object))
+				}
+				return 1, err
+			},
+			does: 1, most: 3,
+		},
+		"RelatedResources": {
+			before: `state = 'pending', parents = '{thing/000500,other/000001}', limit_key = 'key', slot_key = 'key', workflow_id = 'batch/1',
+				dispatch_at = now() + interval '1 minute'`,
+			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {
+				rows, err := q.RelatedResources(ctx, conn, db.RelatedResourcesParams{
+					Kind: "thing", ObjectID: "000500", Resource: "thing/000500", Most: 20, Longest: 15 * time.Minute, BatchPrefix: "batch/",
+				})
+				return len(rows), err
+			},
+			does: 2 + 3*20, most: 5 * few, // two parents; children, holders of its key, and members of its batch
+		},
 		"CountClaimed": {
 			before: "state = 'pending', claim = gen_random_uuid(), claimed_until = now() + interval '1 minute', dispatch_at = now() + interval '1 minute'",
 			do: func(ctx context.Context, conn db.DBTX, _ []int64) (int, error) {

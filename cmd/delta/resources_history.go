@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"reflect"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/difference"
 	"github.com/chariot-giving/delta/internal/wording"
 	"github.com/chariot-giving/delta/sinks/changelog"
 )
@@ -128,81 +125,11 @@ func (c *cli) writeDifferences(b *strings.Builder, all []differenceJSON) {
 	}
 }
 
-// differences are the fields in which two JSON texts differ, in the order of their names. Fields of objects are compared one by one, and so are elements of arrays.
+// differences are the fields in which two JSON texts differ.
 func differences(before, after json.RawMessage) []differenceJSON {
 	all := []differenceJSON{}
-	compareFields("", decodeJSON(before), decodeJSON(after), &all)
+	for _, f := range difference.Fields(before, after) {
+		all = append(all, differenceJSON{f.Name, f.Before, f.After})
+	}
 	return all
-}
-
-// absent is what a side has that has no such field.
-type absent struct{}
-
-// decodeJSON decodes a text with its numbers as they are written.
-func decodeJSON(text json.RawMessage) (value any) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if len(text) == 0 || decoder.Decode(&value) != nil {
-		return absent{}
-	}
-	return value
-}
-
-func compareFields(field string, before, after any, to *[]differenceJSON) {
-	if reflect.DeepEqual(before, after) {
-		return
-	}
-	if was, is, both := asObjects(before, after); both {
-		names := slices.Concat(slices.Collect(maps.Keys(was)), slices.Collect(maps.Keys(is)))
-		slices.Sort(names)
-		for _, name := range slices.Compact(names) {
-			compareFields(strings.TrimPrefix(field+"."+name, "."), memberOf(was, name), memberOf(is, name), to)
-		}
-		return
-	}
-	was, wasArray := before.([]any)
-	if is, isArray := after.([]any); wasArray && isArray {
-		for i := range max(len(was), len(is)) {
-			compareFields(fmt.Sprintf("%s[%d]", field, i), elementOf(was, i), elementOf(is, i), to)
-		}
-		return
-	}
-	*to = append(*to, differenceJSON{field, encodeJSON(before), encodeJSON(after)})
-}
-
-// asObjects are two sides as objects, if both are: a side that has nothing is one without fields, so that those of the other are named one by one.
-func asObjects(before, after any) (was, is map[string]any, both bool) {
-	was, wasObject := before.(map[string]any)
-	is, isObject := after.(map[string]any)
-	_, wasAbsent := before.(absent)
-	_, isAbsent := after.(absent)
-	return was, is, (wasObject && isObject) || (wasObject && isAbsent && len(was) > 0) || (isObject && wasAbsent && len(is) > 0)
-}
-
-func memberOf(object map[string]any, name string) any {
-	if value, there := object[name]; there {
-		return value
-	}
-	return absent{}
-}
-
-func elementOf(array []any, i int) any {
-	if i < len(array) {
-		return array[i]
-	}
-	return absent{}
-}
-
-// encodeJSON is a value as JSON; nil for none.
-func encodeJSON(value any) json.RawMessage {
-	if _, isAbsent := value.(absent); isAbsent {
-		return nil
-	}
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil {
-		return nil
-	}
-	return bytes.TrimSpace(b.Bytes())
 }

@@ -10,30 +10,6 @@ import (
 	"github.com/chariot-giving/delta/internal/wording"
 )
 
-func TestDifferencesAreByField(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct{ before, after, want string }{
-		"nothing":        {`{"a":1,"b":[1,{"c":2}]}`, `{"b":[1,{"c":2}],"a":1}`, `[]`},
-		"a field":        {`{"a":1,"b":2}`, `{"a":1,"b":3}`, `[{"field":"b","before":2,"after":3}]`},
-		"within":         {`{"a":{"b":{"c":1,"d":2}}}`, `{"a":{"b":{"c":2,"d":2}}}`, `[{"field":"a.b.c","before":1,"after":2}]`},
-		"new and gone":   {`{"a":1}`, `{"b":null}`, `[{"field":"a","before":1},{"field":"b","after":null}]`},
-		"of an array":    {`{"a":[1,2,3]}`, `{"a":[1,4]}`, `[{"field":"a[1]","before":2,"after":4},{"field":"a[2]","before":3}]`},
-		"another type":   {`{"a":{"b":1}}`, `{"a":[1]}`, `[{"field":"a","before":{"b":1},"after":[1]}]`},
-		"null and empty": {`{"a":null}`, `{"a":{}}`, `[{"field":"a","before":null,"after":{}}]`},
-		"from nothing":   {``, `{"a":{"b":1},"c":{}}`, `[{"field":"a.b","after":1},{"field":"c","after":{}}]`},
-		"to nothing":     {`{"a":1}`, ``, `[{"field":"a","before":1}]`},
-		"large numbers":  {`{"a":9007199254740993}`, `{"a":9007199254740992}`, `[{"field":"a","before":9007199254740993,"after":9007199254740992}]`},
-		"no object":      {`1`, `"<2>"`, `[{"field":"","before":1,"after":"<2>"}]`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			got, err := json.Marshal(differences(json.RawMessage(test.before), json.RawMessage(test.after)))
-			require.NoError(t, err)
-			require.JSONEq(t, test.want, string(got))
-		})
-	}
-}
-
 func TestHistoryShowsWhatHasChanged(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)

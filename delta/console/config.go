@@ -29,7 +29,7 @@ type Config struct {
 	// Defaults to nil: nobody may give commands.
 	Authorize func(r *http.Request, command Command) bool
 	// Redact hides what must not be seen, such as personal data, from a copy of each row before it is shown: it sets EncodedObject to nil, or changes it,
-	// Metadata, Tags and Errors. Ids are in the addresses of pages, and cannot be hidden. It must be safe for concurrent use.
+	// Metadata, Tags and Errors. For another version of the object, or an error of the log of changes, it is given the row as it is now with that in it. Ids are in the addresses of pages, and cannot be hidden. It must be safe for concurrent use.
 	//
 	// Defaults to nil: all is shown.
 	Redact func(row *deltatype.ResourceRow)

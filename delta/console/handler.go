@@ -88,6 +88,7 @@ func (h *handler) routes() map[string]route {
 		"/kind-command": {serve: h.kindCommand, isCommand: true},
 		"/resources":    {serve: h.list},
 		"/resource":     {serve: h.resource},
+		"/object":       {serve: h.object},
 		"/command":      {serve: h.command, isCommand: true},
 		"/bulk":         {serve: h.bulk},
 		"/bulk-start":   {serve: h.bulkStart, isCommand: true},

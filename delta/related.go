@@ -1,0 +1,113 @@
+package delta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chariot-giving/delta/activities"
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/delta/deltatype"
+)
+
+// PreviousObject is the version of a resource's object before the one that is stored. [Client.PreviousObject] finds it.
+type PreviousObject struct {
+	// Object is JSON; nil where the version is not known: the stored one is the first, or the kind had no log, or the log does not reach back to it.
+	Object json.RawMessage
+	// IsSynced is set where Object is what was synced last, and the stored object has not been synced yet. Otherwise Object is what was synced before it.
+	IsSynced bool
+	// Until is when a later version was written to the log; nil where IsSynced, and where Object is nil.
+	Until *time.Time
+	// IsLogged reports whether the kind has a log of changes ([ObjectSettings].Log) now.
+	IsLogged bool
+}
+
+// PreviousObject returns the version of a resource's object before the one that is stored, as far as the log of changes knows it: it looks at the latest 100 entries of the
+// resource. It returns [ErrNotFound] where there is no resource. The client need not be started.
+func (c *Client) PreviousObject(ctx context.Context, kind, objectID string) (*PreviousObject, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: previous object: %w", err)
+	}
+	row, err := db.New().PreviousObject(ctx, c.pool, db.PreviousObjectParams{Kind: kind, ObjectID: objectID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("delta: previous object of %s/%s: %w", kind, objectID, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("delta: previous object of %s/%s: %w", kind, objectID, schemaError(err))
+	}
+	previous := &PreviousObject{Object: jsonOrNil(row.Object), IsSynced: row.IsSynced, IsLogged: row.IsLogged}
+	if previous.Object != nil && !previous.IsSynced {
+		previous.Until = db.UTC(&row.Until)
+	}
+	return previous, nil
+}
+
+// RelatedResources are the resources that have to do with one. [Client.RelatedResources] reads them.
+type RelatedResources struct {
+	// Parents are those of its object ([ObjectWithParents]), in their order.
+	Parents RelatedSet
+	// Children are some of the resources whose objects name it as a parent, in no order.
+	Children RelatedSet
+	// KeyHolders are others with its limit key ([ObjectWithLimitKey]) that have a slot of it, claimed or about to be. KeyWaiters are others that wait for one, the first first.
+	KeyHolders, KeyWaiters RelatedSet
+	// BatchMembers are others of its batch that wait for a call of Work or Finalize, or have one. They are looked for among the resources of its kind that were
+	// leased last, 2000 of each priority.
+	BatchMembers RelatedSet
+}
+
+// RelatedSet is a bounded set of resources.
+type RelatedSet struct {
+	// Resources are at most as many as were asked for.
+	Resources []RelatedResource
+	// HasMore is set where there are others.
+	HasMore bool
+}
+
+// RelatedResource is a resource that has to do with another.
+type RelatedResource struct {
+	Ref
+	// State is how it stands; empty for a parent that is not there.
+	State deltatype.ResourceState
+	// IsAwaited is set for a parent that was never seen synced, for which the resource waits before its next call of Work, and for a child that waits so for the resource.
+	IsAwaited bool
+}
+
+const maxRelated = 1000
+
+// RelatedResources returns the resources that have to do with one: so many of each relation at most, 1000 at most; 0 means 100. It is one statement, and reads by index. Where a
+// resource has very many children, all entries of the index for them are read. It has no resources where there is no such resource. The client need not be started.
+func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, limit int) (*RelatedResources, error) {
+	if err := checkRef(kind, objectID); err != nil {
+		return nil, fmt.Errorf("delta: related resources: %w", err)
+	}
+	if limit < 0 || limit > maxRelated {
+		return nil, fmt.Errorf("delta: related resources: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxRelated, defaultPage))
+	}
+	setDefault(&limit, defaultPage)
+	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
+		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1,
+		Longest: activities.LongestLease, BatchPrefix: c.names().batches(kind),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("delta: related resources of %s/%s: %w", kind, objectID, schemaError(err))
+	}
+	related := &RelatedResources{}
+	sets := map[string]*RelatedSet{
+		"parent": &related.Parents, "child": &related.Children, "holder": &related.KeyHolders, "waiter": &related.KeyWaiters, "member": &related.BatchMembers,
+	}
+	for _, row := range rows {
+		set := sets[row.Relation]
+		if len(set.Resources) == limit {
+			set.HasMore = true
+			continue
+		}
+		set.Resources = append(set.Resources, RelatedResource{
+			Ref: Ref{Kind: row.Kind, ID: row.ObjectID}, State: deltatype.ResourceState(row.State), IsAwaited: row.IsAwaited,
+		})
+	}
+	return related, nil
+}
