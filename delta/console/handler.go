@@ -19,7 +19,7 @@ var files embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"visible": visible, "when": when, "number": wording.Number[int64], "count": wording.Count[int64], "duration": wording.Duration, "interval": wording.Interval,
-	"ago": wording.When, "kindPage": kindAddress, "shorten": shortened,
+	"ago": wording.When, "size": wording.Size, "kindPage": kindAddress, "shorten": shortened,
 }).ParseFS(files, "page/*.html"))
 
 type handler struct {
@@ -100,6 +100,7 @@ func (h *handler) routes() map[string]route {
 		"/tail":         {serve: h.tail},
 		"/tail-events":  {serve: h.tailEvents},
 		"/tail.js":      {serve: h.tailScript},
+		"/streams":      {serve: h.streams},
 	}
 }
 
