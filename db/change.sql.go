@@ -164,21 +164,88 @@ SELECT (SELECT count(*) FROM (
     ) u)::bigint AS held,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT 1
-    ), '0')::interval AS lag
+    ), '0')::interval AS lag,
+    coalesce(clock_timestamp() - (SELECT c.at FROM delta_change c ORDER BY c.order_xid, c.id LIMIT 1), '0')::interval AS oldest_age
 `
 
 type HeldChangesRow struct {
-	Held int64
-	Lag  time.Duration
+	Held      int64
+	Lag       time.Duration
+	OldestAge time.Duration
 }
 
 // The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
-// counted in order, as those of consumers are.
+// counted in order, as those of consumers are. oldest_age is how old the oldest entry is that is kept.
 func (q *Queries) HeldChanges(ctx context.Context, db DBTX, most int32) (HeldChangesRow, error) {
 	row := db.QueryRow(ctx, heldChanges, most)
 	var i HeldChangesRow
-	err := row.Scan(&i.Held, &i.Lag)
+	err := row.Scan(&i.Held, &i.Lag, &i.OldestAge)
 	return i, err
+}
+
+const latestChanges = `-- name: LatestChanges :many
+SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
+    coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
+    coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
+FROM delta_change c CROSS JOIN (SELECT singleton, id, workflow_id_prefix, hash_object_ids, salt, schema_version, measured_by, measured_until, change_epoch, changes_removed_xid, changes_removed_id, created_at FROM delta_installation LIMIT 1) i
+WHERE c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY c.order_xid DESC, c.id DESC
+LIMIT $1::integer
+`
+
+type LatestChangesRow struct {
+	ChangeEpoch int32
+	OrderXid    uint64
+	ID          int64
+	At          time.Time
+	Change      string
+	Kind        string
+	ObjectID    string
+	Namespace   string
+	ResourceID  int64
+	Generation  int64
+	SyncCount   int64
+	Before      string
+	After       string
+	Error       string
+	Carrier     string
+}
+
+// The latest entries that readers are given, the latest first.
+func (q *Queries) LatestChanges(ctx context.Context, db DBTX, most int32) ([]LatestChangesRow, error) {
+	rows, err := db.Query(ctx, latestChanges, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LatestChangesRow
+	for rows.Next() {
+		var i LatestChangesRow
+		if err := rows.Scan(
+			&i.ChangeEpoch,
+			&i.OrderXid,
+			&i.ID,
+			&i.At,
+			&i.Change,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.ResourceID,
+			&i.Generation,
+			&i.SyncCount,
+			&i.Before,
+			&i.After,
+			&i.Error,
+			&i.Carrier,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listChangeConsumers = `-- name: ListChangeConsumers :many

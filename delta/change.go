@@ -201,20 +201,50 @@ func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, bef
 	if before < 0 {
 		return nil, fmt.Errorf("delta: changes: %w", inputError("before", before, "must be the ID of a Change, or 0 for the latest"))
 	}
-	if limit < 0 || limit > maxHistory {
-		return nil, fmt.Errorf("delta: changes: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxHistory, defaultHistory))
+	if err := checkLimit(&limit); err != nil {
+		return nil, err
 	}
-	setDefault(&limit, defaultHistory)
-	rows, err := db.New().ResourceChanges(ctx, c.pool, db.ResourceChangesParams{Kind: kind, ObjectID: objectID, BeforeID: before, Most: int32(limit)})
+	rows, err := db.New().ResourceChanges(ctx, c.pool, db.ResourceChangesParams{Kind: kind, ObjectID: objectID, BeforeID: before, Most: int32(limit)}) //nolint:gosec // it has a bound
 	if err != nil {
 		return nil, fmt.Errorf("delta: changes of %s/%s: %w", kind, objectID, schemaError(err))
 	}
 	all := make([]*Change, len(rows))
 	for i, r := range rows {
-		all[i] = changeOf(&changeRow{
-			ChangeEpoch: r.ChangeEpoch, OrderXid: r.OrderXid, ID: r.ID, At: r.At, Change: r.Change, Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace,
-			ResourceID: r.ResourceID, Generation: r.Generation, SyncCount: r.SyncCount, Before: r.Before, After: r.After, Error: r.Error, Carrier: r.Carrier,
-		})
+		all[i] = changeOfRow(r)
 	}
 	return all, nil
+}
+
+// LatestChanges returns the latest entries of the log of changes, of all kinds, the latest first. It has what [Client.Changes] yields by now, so that reading goes on
+// without a gap at the Position of the first. The limit is 10,000 at most; 0 means 100.
+func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error) {
+	if err := checkLimit(&limit); err != nil {
+		return nil, err
+	}
+	rows, err := db.New().LatestChanges(ctx, db.Planned(c.pool, limit), int32(limit)) //nolint:gosec // it has a bound
+	if err != nil {
+		return nil, fmt.Errorf("delta: changes: %w", schemaError(err))
+	}
+	all := make([]*Change, len(rows))
+	for i, r := range rows {
+		all[i] = changeOfRow(db.ResourceChangesRow(r))
+	}
+	return all, nil
+}
+
+// checkLimit checks how many entries are asked for, and sets the default.
+func checkLimit(limit *int) error {
+	if *limit < 0 || *limit > maxHistory {
+		return fmt.Errorf("delta: changes: %w", inputError("limit", *limit, "must be between 1 and %d (or 0, for the default of %d)", maxHistory, defaultHistory))
+	}
+	setDefault(limit, defaultHistory)
+	return nil
+}
+
+// changeOfRow is an entry that was read from its end.
+func changeOfRow(r db.ResourceChangesRow) *Change {
+	return changeOf(&changeRow{
+		ChangeEpoch: r.ChangeEpoch, OrderXid: r.OrderXid, ID: r.ID, At: r.At, Change: r.Change, Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace,
+		ResourceID: r.ResourceID, Generation: r.Generation, SyncCount: r.SyncCount, Before: r.Before, After: r.After, Error: r.Error, Carrier: r.Carrier,
+	})
 }

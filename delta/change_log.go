@@ -126,6 +126,8 @@ type ChangeLogStatus struct {
 	// and Lag for how long the first of them has been there.
 	Held int64
 	Lag  time.Duration
+	// OldestAge is how old the oldest entry is that is kept; 0 where there is none.
+	OldestAge time.Duration
 	// HeldBy is the oldest transaction of the server that may write; nil where there is none.
 	HeldBy *OpenTransaction
 	// Consumers are those of [Client.ConsumeChanges], by name and member.
@@ -195,7 +197,7 @@ func measureChanges(ctx context.Context, conn db.DBTX, most int32) (*ChangeLogSt
 	if err != nil {
 		return nil, err
 	}
-	status := &ChangeLogStatus{Held: held.Held, Lag: max(held.Lag, 0)}
+	status := &ChangeLogStatus{Held: held.Held, Lag: max(held.Lag, 0), OldestAge: max(held.OldestAge, 0)}
 	rows, err := db.New().ListChangeConsumers(ctx, conn, most)
 	if err != nil {
 		return nil, err

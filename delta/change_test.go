@@ -123,6 +123,16 @@ func TestChangesYieldsWhatIsDone(t *testing.T) {
 		require.Equal(t, positions[2], change.Position, "it goes on behind the position")
 		break
 	}
+	latest, err := c.LatestChanges(t.Context(), 2)
+	require.NoError(t, err)
+	require.Equal(t, positions[2], latest[0].Position)
+	require.Equal(t, positions[1], latest[1].Position)
+	require.Len(t, latest, 2)
+	require.JSONEq(t, free, string(latest[1].Before))
+	for _, limit := range []int{-1, 10_001} {
+		_, err = c.LatestChanges(t.Context(), limit)
+		require.ErrorAs(t, err, new(*delta.InputError))
+	}
 	history, err := c.ResourceChanges(t.Context(), "account", "a", 0, 2)
 	require.NoError(t, err)
 	require.Len(t, history, 2)

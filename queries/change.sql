@@ -48,6 +48,16 @@ WHERE c.kind = @kind AND c.object_id = @object_id AND (@before_id::bigint = 0 OR
 ORDER BY c.id DESC
 LIMIT @most::integer;
 
+-- name: LatestChanges :many
+-- The latest entries that readers are given, the latest first.
+SELECT i.change_epoch, c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count,
+    coalesce(c.before::text, '')::text AS before, coalesce(c.after::text, '')::text AS after,
+    coalesce(c.error, '')::text AS error, coalesce(c.carrier, '')::text AS carrier
+FROM delta_change c CROSS JOIN (SELECT * FROM delta_installation LIMIT 1) i
+WHERE c.order_xid < pg_snapshot_xmin(pg_current_snapshot())
+ORDER BY c.order_xid DESC, c.id DESC
+LIMIT @most::integer;
+
 -- name: ClaimChangeConsumer :one
 -- Makes the row of a consumer, or takes it over if no other process has it. A new one begins where the last of the same name in a group of another
 -- size is, so that nothing is missed when a group grows or shrinks, or where it says.
@@ -110,13 +120,14 @@ ORDER BY o.name, o.members, o.member;
 
 -- name: HeldChanges :one
 -- The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
--- counted in order, as those of consumers are.
+-- counted in order, as those of consumers are. oldest_age is how old the oldest entry is that is kept.
 SELECT (SELECT count(*) FROM (
         SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT @most::integer
     ) u)::bigint AS held,
     coalesce(clock_timestamp() - (
         SELECT c.at FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT 1
-    ), '0')::interval AS lag;
+    ), '0')::interval AS lag,
+    coalesce(clock_timestamp() - (SELECT c.at FROM delta_change c ORDER BY c.order_xid, c.id LIMIT 1), '0')::interval AS oldest_age;
 
 -- name: MakeChangePartition :one
 SELECT delta_make_change_partition((timezone('UTC', now()))::date + sqlc.arg(ahead)::integer)::boolean AS made;

@@ -25,8 +25,8 @@ const (
 
 // consoleFlags are those of console.
 type consoleFlags struct {
-	listen, tokenFile, temporalUI string
-	allowCommands                 bool
+	listen, tokenFile, temporalUI, streamURL string
+	allowCommands                            bool
 }
 
 func consoleCommand(c *cli) *cobra.Command {
@@ -51,6 +51,7 @@ func consoleCommand(c *cli) *cobra.Command {
 	flags.StringVar(&f.tokenFile, "token-file", "", "`file` with the token that users need, of 16 bytes at least (default $"+consoleTokenVariable+", or none)")
 	flags.BoolVar(&f.allowCommands, "allow-commands", false, "let users give commands: retry, delete, pause, inform and the like")
 	flags.StringVar(&f.temporalUI, "temporal-ui", "", "`address` of the namespace in Temporal's UI, such as http://localhost:8233/namespaces/default (default no links)")
+	flags.StringVar(&f.streamURL, "stream-url", "", "`address` of delta stream, such as http://localhost:8080/, for links to the changes of slots (default no links)")
 	return cmd
 }
 
@@ -107,7 +108,7 @@ func (c *cli) serveConsole(cmd *cobra.Command, f *consoleFlags) error {
 }
 
 func (f *consoleFlags) handler(client *delta.Client, token string, logger *slog.Logger) (http.Handler, error) {
-	config := console.Config{Token: token, TemporalUI: f.temporalUI, Logger: logger}
+	config := console.Config{Token: token, TemporalUI: f.temporalUI, StreamURL: f.streamURL, Logger: logger}
 	if f.allowCommands {
 		config.Authorize = func(*http.Request, console.Command) bool { return true }
 	}

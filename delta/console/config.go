@@ -11,6 +11,7 @@ import (
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/delta/deltatype"
+	"github.com/chariot-giving/delta/messagedb"
 )
 
 // Config says who may see what, and who may act. The zero value is read-only, and answers callers of this machine only.
@@ -37,6 +38,14 @@ type Config struct {
 	//
 	// Defaults to empty: there are no links.
 	TemporalUI string
+	// StreamURL is the address of delta stream, for links to the changes of slots as they happen.
+	//
+	// Defaults to empty: there are no links.
+	StreamURL string
+	// MessageStore is the message store whose consumers and categories are shown.
+	//
+	// Defaults to nil: the one in the client's database, in the schema message_store, if there is one.
+	MessageStore *messagedb.Client
 	// ReadTimeout is how long the reads of one page may take. A filter that few of many resources match may need longer; its page says so.
 	//
 	// Defaults to 10 seconds.
@@ -144,10 +153,17 @@ func (c Config) validate(client *delta.Client) error {
 	if c.ReadTimeout < 0 {
 		return fmt.Errorf("console: ReadTimeout %s: it must not be negative", c.ReadTimeout)
 	}
-	if c.TemporalUI != "" {
-		if u, err := url.Parse(c.TemporalUI); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("console: TemporalUI %q: it must be as http://localhost:8233/namespaces/default", c.TemporalUI)
-		}
+	if c.TemporalUI != "" && !isAddress(c.TemporalUI) {
+		return fmt.Errorf("console: TemporalUI %q: it must be as http://localhost:8233/namespaces/default", c.TemporalUI)
+	}
+	if c.StreamURL != "" && !isAddress(c.StreamURL) {
+		return fmt.Errorf("console: StreamURL %q: it must be as http://localhost:8080/", c.StreamURL)
 	}
 	return nil
+}
+
+// isAddress reports whether a text is an address for links, and nothing that could run.
+func isAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.RawQuery == "" && u.Fragment == ""
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -114,9 +115,17 @@ func serve(t *testing.T, client *delta.Client, config console.Config) (address s
 	require.NoError(t, err)
 	mux := http.NewServeMux()
 	mux.Handle("/ops/delta/", http.StripPrefix("/ops/delta", handler))
-	server := httptest.NewServer(mux)
+	return serveHandler(t, mux).URL + "/ops/delta/"
+}
+
+// serveHandler serves until the end of the test. Then pages that go on end, for which Close would wait.
+func serveHandler(t *testing.T, handler http.Handler) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.BaseContext = func(net.Listener) context.Context { return t.Context() }
+	server.Start()
 	t.Cleanup(server.Close)
-	return server.URL + "/ops/delta/"
+	return server
 }
 
 // send makes a request with headers, and returns the status and what follows.

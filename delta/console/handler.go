@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"maps"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/chariot-giving/delta/delta"
 	"github.com/chariot-giving/delta/internal/wording"
@@ -18,7 +19,7 @@ var files embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"visible": visible, "when": when, "number": wording.Number[int64], "count": wording.Count[int64], "duration": wording.Duration, "interval": wording.Interval,
-	"ago": wording.When, "kindPage": kindAddress, "shorten": shortened,
+	"ago": wording.When, "size": wording.Size, "kindPage": kindAddress, "shorten": shortened,
 }).ParseFS(files, "page/*.html"))
 
 type handler struct {
@@ -27,6 +28,7 @@ type handler struct {
 	survey   survey
 	runs     runs
 	bulkRuns bulkRuns
+	tails    atomic.Int32 // live tails that are open
 }
 
 // Handler serves the console of a client, which need not be started. It is safe for concurrent use. It returns an error where the configuration breaks
@@ -96,16 +98,25 @@ func (h *handler) routes() map[string]route {
 		"/bulk-stop":    {serve: h.bulkStop, isCommand: true},
 		"/console.css":  {serve: h.style},
 		"/htmx.js":      {serve: h.script},
+		"/tail":         {serve: h.tail},
+		"/tail-events":  {serve: h.tailEvents},
+		"/tail.js":      {serve: h.tailScript},
+		"/streams":      {serve: h.streams},
 	}
 }
 
 func (h *handler) style(w http.ResponseWriter, _ *http.Request, _ string) {
-	text, err := files.ReadFile("page/console.css")
+	h.serveFile(w, "page/console.css", "text/css; charset=utf-8")
+}
+
+// serveFile serves one of the embedded files.
+func (h *handler) serveFile(w http.ResponseWriter, name, contentType string) {
+	text, err := files.ReadFile(name)
 	if err != nil {
 		h.problem(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("Content-Type", contentType)
 	_, _ = w.Write(text)
 }
 

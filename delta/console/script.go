@@ -22,3 +22,8 @@ func (h *handler) script(w http.ResponseWriter, r *http.Request, _ string) {
 	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:])+`"`)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(htmx))
 }
+
+// tailScript serves the script of the live tail.
+func (h *handler) tailScript(w http.ResponseWriter, _ *http.Request, _ string) {
+	h.serveFile(w, "page/tail.js", "text/javascript; charset=utf-8")
+}

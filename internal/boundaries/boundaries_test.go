@@ -31,7 +31,7 @@ var joining = map[string][]string{
 	"sinks/category":         {"messagedb", "sinks", "sinks/internal/claimed"},
 	"sinks/changelog":        {"delta", "sinks", "sinks/internal/claimed"},
 	"sinks/internal/claimed": {"sinks"},
-	"delta/console":          {"delta", "delta/deltatype"},
+	"delta/console":          {"delta", "delta/deltatype", "messagedb", "cdc"},
 }
 
 // shared import nothing of this module, so everything may import them, leaves too.
@@ -160,6 +160,8 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		{"bridge", "internal/backoff"},
 		{"sinks", "cdc"},
 		{"delta/console", "delta"},
+		{"delta/console", "cdc"},
+		{"delta/console", "messagedb"},
 		{"delta/console", "internal/wording"},
 		{"internal/localconsole", "delta/console"},
 		{"examples/modules", "internal/localconsole"},

@@ -1,0 +1,135 @@
+package console_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/chariot-giving/delta/cdc"
+	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/delta/console"
+	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/browsertest"
+	"github.com/chariot-giving/delta/messagedb"
+)
+
+// Each reader is shown with what it has before it, and seen to come and go; where there is none, that is said.
+func TestStreamsAreShownWithTheirLag(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	client := newLogging(t, env, &stubborn{}, true)
+	// Slots and schemas are of the whole database, which tests share.
+	unique := fmt.Sprintf("console_%d", time.Now().UnixNano())
+	store, err := messagedb.NewClient(env.Pool, &messagedb.Config{Schema: unique})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := env.Pool.Exec(context.Background(), "DROP SCHEMA IF EXISTS "+pgx.Identifier{unique}.Sanitize()+" CASCADE")
+		require.NoError(t, err)
+	})
+	quiet := slog.New(slog.DiscardHandler)
+	address := serve(t, client, console.Config{MessageStore: store, StreamURL: "http://localhost:8080/", Logger: quiet}) + "streams"
+	plain := serve(t, client, console.Config{Logger: quiet}) + "streams"
+	b := browsertest.New(t)
+	b.Open(plain)
+	for _, says := range []string{"It has no entry", "No consumer has a position", "No source was ever run", "Config.StreamURL links to it"} {
+		b.Shows(says)
+	}
+	b.Open(address)
+	b.Shows("Config.MessageStore has no message store")
+
+	_, err = cdc.CreateSlot(t.Context(), env.Pool, unique, cdc.SlotOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, cdc.DropSlot(context.Background(), env.Pool, unique)) })
+	appendEntries(t, env, 5)
+	consumer, err := client.OpenChanges(t.Context(), delta.ChangeConsumer{Name: "feed"})
+	require.NoError(t, err)
+	defer consumer.Close()
+	changes, err := consumer.Next(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, consumer.Save(t.Context(), changes[1].Position))
+	_, err = env.Pool.Exec(t.Context(), "INSERT INTO delta_source (kind, name, epoch, runner) VALUES ('thing', $1, 1, '1@host')", hostile)
+	require.NoError(t, err)
+	require.NoError(t, messagedb.Migrate(t.Context(), env.Pool, unique))
+	for i := range 3 {
+		_, err = store.WriteMessage(t.Context(), "account-1", messagedb.ProposedMessage{Type: "Opened", Data: i}, messagedb.AnyVersion)
+		require.NoError(t, err)
+	}
+	_, err = store.WriteMessage(t.Context(), "lonely-1", messagedb.ProposedMessage{Type: "Opened", Data: 1}, messagedb.AnyVersion)
+	require.NoError(t, err)
+	reader, err := store.OpenCategory(t.Context(), messagedb.ConsumerConfig{Category: "account", Identifier: "opener"})
+	require.NoError(t, err)
+	defer reader.Close()
+	messages, err := reader.Next(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, reader.Save(t.Context(), messages[0]))
+
+	// cells are those of the row that begins with a text, as the page is now.
+	cells := func(section, first string) string {
+		return b.Execute(`return [...document.querySelectorAll('section[aria-labelledby=` + section + `] tbody tr')].filter(r => r.cells[0].innerText === ` +
+			fmt.Sprintf("%q", first) + `).map(r => [...r.cells].map(c => c.innerText).join('|')).join('\n')`).(string)
+	}
+	begins := func(section, first, want string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return strings.HasPrefix(cells(section, first), want) }, patience, 100*time.Millisecond, want)
+	}
+	begins("log", "feed", "feed|–|runs|")
+	require.Equal(t, "3", strings.Split(cells("log", "feed"), "|")[3])
+	begins("sources", hostile, hostile+"|thing|")
+	begins("slots", unique, unique+"|nothing reads it")
+	require.Contains(t, cells("slots", unique), "pgoutput")
+	begins("store", "account", "account|opener|2|")
+	require.Contains(t, b.Text(), "Categories of which no position is saved: lonely")
+	require.NotContains(t, b.Text(), "position is saved: account")
+	require.Equal(t, "http://localhost:8080/", b.Execute(`return document.querySelector('section[aria-labelledby=slots] p a').href`))
+	require.Nil(t, b.Execute("return window.ran"))
+	require.EqualValues(t, 0, b.Execute("return document.querySelectorAll('main img, main script').length"))
+
+	// The page reads itself again.
+	b.Execute("window.loadedOnce = true")
+	require.NoError(t, consumer.Save(t.Context(), changes[4].Position))
+	consumer.Close()
+	begins("log", "feed", "feed|–|no process has it|0|")
+	require.NoError(t, reader.Save(t.Context(), messages[2]))
+	begins("store", "account", "account|opener|0|")
+	require.Equal(t, true, b.Execute("return window.loadedOnce"), "the page was loaded again")
+	pictures(b, "console-streams")
+	require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), 390.0, "a telephone has to scroll sideways")
+
+	for _, wrong := range []string{"javascript:alert(1)", "localhost:8080", "http://"} {
+		_, err := console.Handler(client, console.Config{StreamURL: wrong})
+		require.Error(t, err)
+	}
+	status, _ := send(t, http.MethodPost, address, "", nil)
+	require.Equal(t, http.StatusMethodNotAllowed, status)
+}
+
+// A part that cannot be read leaves the others, and says nothing of the database.
+func TestAPartOfStreamsThatFailsLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	env := deltatest.New(t)
+	client := newLogging(t, env, &stubborn{}, true)
+	_, err := env.Pool.Exec(t.Context(), "INSERT INTO delta_source (kind, name, epoch, runner) VALUES ('thing', 'feeder', 1, '1@host'); ALTER TABLE delta_source RENAME TO renamed")
+	require.NoError(t, err)
+	log := &lines{}
+	b := browsertest.New(t)
+	b.Open(serve(t, client, console.Config{Logger: slog.New(slog.NewJSONHandler(log, nil))}) + "streams")
+	b.Shows("No consumer has a position")
+	b.Shows("Replication slots")
+	require.NotContains(t, b.Text(), "renamed")
+	require.NotContains(t, b.Text(), "delta_source")
+	require.Contains(t, b.Text(), "Delta's schema is missing: see Doctor.")
+	_, err = env.Pool.Exec(t.Context(), "ALTER TABLE renamed RENAME TO delta_source; ALTER TABLE delta_source ALTER failures DROP DEFAULT, ALTER failures TYPE text")
+	require.NoError(t, err)
+	b.Shows("It could not be read; the log of the console says why.")
+	require.True(t, log.has(t, map[string]string{"msg": "delta: console: a part of the page of streams could not be read", "part": "sources"}))
+	_, err = env.Pool.Exec(t.Context(), "ALTER TABLE delta_source ALTER failures TYPE integer USING 0, ALTER failures SET DEFAULT 0")
+	require.NoError(t, err)
+	b.Shows("feeder")
+}
