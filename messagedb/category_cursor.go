@@ -21,7 +21,7 @@ var errCursorClosed = errors.New("messagedb: the cursor is closed")
 type CategoryCursor struct {
 	*claim
 	feed  *feed
-	leave func() // the bell
+	leave func() // unsubscribes from the notifier; does nothing without Notify
 	close sync.Once
 
 	// Of the goroutine that calls Next.
@@ -31,7 +31,7 @@ type CategoryCursor struct {
 }
 
 // OpenCategory opens a consumer for a caller that leads its own loop; see [Consumer] for one that does it itself. It waits until no other process has the
-// position stream, and returns a cursor behind the position that was saved last, exclusively. Handler must be nil, and Poison and PositionInterval mean nothing
+// position stream, and returns a cursor behind the position that was saved last, exclusively. Handler must be nil, and ErrorPolicy and PositionInterval mean nothing
 // here. Close the cursor, so that another process need not wait.
 //
 // Whose it is, the position stream says: its last message is a position with a run of one cursor. Each write there expects the version that this run left, so a
@@ -43,7 +43,7 @@ type CategoryCursor struct {
 // message with [RewindRestart].
 func (c *Client) OpenCategory(ctx context.Context, config ConsumerConfig) (*CategoryCursor, error) {
 	if config.Handler != nil {
-		return nil, invalid(FieldHandler, "a function", "must be nil: the cursor's caller handles the messages")
+		return nil, newInvalidError(FieldHandler, "a function", "must be nil: the cursor's caller handles the messages")
 	}
 	consumer, err := c.NewConsumer(config)
 	if err != nil {
@@ -55,31 +55,31 @@ func (c *Client) OpenCategory(ctx context.Context, config ConsumerConfig) (*Cate
 	}
 	f.onError = consumer.config.Retried
 	cursor := &CategoryCursor{claim: newClaim(consumer), feed: f, leave: func() {}}
-	err = cursor.acquire(ctx)
+	err = cursor.acquireClaim(ctx)
 	if err == nil {
-		err = cursor.begin(ctx)
+		err = cursor.findStart(ctx)
 	}
 	if err != nil {
-		cursor.release() // it may have been written
+		cursor.releaseClaim() // it may have been written
 		return nil, err
 	}
 	if config.Notify {
-		f.woken, cursor.leave = c.bell.join(consumer.config.Category)
+		f.woken, cursor.leave = c.notifier.addWaiter(consumer.config.Category)
 	}
-	cursor.renewing.Go(cursor.renew)
+	cursor.renewing.Go(cursor.keepRenewed)
 	return cursor, nil
 }
 
-// begin finds the place behind what was handled, and sees that the store still has it.
-func (c *CategoryCursor) begin(ctx context.Context) error {
+// findStart finds the place behind what was handled, and sees that the store still has it.
+func (c *CategoryCursor) findStart(ctx context.Context) error {
 	consumer := c.consumer
-	retried := consumer.retried
-	err := patiently(ctx, retried, func(ctx context.Context) (err error) {
-		c.at, _, err = consumer.beginning(ctx, c.saved)
+	retried := consumer.reportRetry
+	err := retryTransient(ctx, retried, func(ctx context.Context) (err error) {
+		c.at, _, err = consumer.findBeginning(ctx, c.saved)
 		return err
 	})
 	if err == nil && c.at.position > 0 {
-		err = patiently(ctx, retried, func(ctx context.Context) error { return c.feed.check(ctx, c.at) })
+		err = retryTransient(ctx, retried, func(ctx context.Context) error { return c.feed.check(ctx, c.at) })
 	}
 	if errors.As(err, new(*RewoundError)) && consumer.config.Rewind == RewindRestart {
 		consumer.warnOfRewind(err)
@@ -98,16 +98,16 @@ func (c *CategoryCursor) Next(ctx context.Context) ([]*Message, error) {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	for {
-		c.feed.wait(ctx, c.delay)
-		messages, err := c.feed.fetch(ctx, c.from, c.at)
+		c.feed.awaitMore(ctx, c.delay)
+		messages, err := c.feed.fetchBatch(ctx, c.from, c.at)
 		if err == nil && len(messages) > 0 {
-			err = c.give(ctx, messages[len(messages)-1])
+			err = c.recordGiven(ctx, messages[len(messages)-1])
 		}
 		if err != nil {
 			if errors.As(err, new(*RewoundError)) {
 				c.lose(err)
 			}
-			return nil, c.explain(ctx, err)
+			return nil, c.explainEnd(ctx, err)
 		}
 		c.delay = c.feed.polling(len(messages), c.feed.batch)
 		if len(messages) > 0 {
@@ -116,10 +116,10 @@ func (c *CategoryCursor) Next(ctx context.Context) ([]*Message, error) {
 	}
 }
 
-// give notes what is about to be returned. While there was nothing to read, the claim was not renewed, and another process may have it.
-func (c *CategoryCursor) give(ctx context.Context, last *Message) error {
-	for c.age() > c.lasts/3 {
-		if err := patiently(ctx, c.consumer.retried, c.renewOnce); err != nil {
+// recordGiven notes what is about to be returned. While there was nothing to read, the claim was not renewed, and another process may have it.
+func (c *CategoryCursor) recordGiven(ctx context.Context, last *Message) error {
+	for c.measureAge() > c.lasts/3 {
+		if err := retryTransient(ctx, c.consumer.reportRetry, c.renewOnce); err != nil {
 			return err
 		}
 	}
@@ -135,9 +135,9 @@ func (c *CategoryCursor) Save(ctx context.Context, m *Message) error {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	at := place{m.GlobalPosition, m.ID}
-	err := patiently(ctx, c.consumer.retried, func(ctx context.Context) error { return c.record(ctx, at) })
+	err := retryTransient(ctx, c.consumer.reportRetry, func(ctx context.Context) error { return c.savePosition(ctx, at) })
 	if err != nil {
-		return c.explain(ctx, err)
+		return c.explainEnd(ctx, err)
 	}
 	c.setSaved(at)
 	return nil
@@ -156,7 +156,7 @@ func (c *CategoryCursor) Close() {
 		c.renewing.Wait()
 		c.leave()
 		if errors.Is(context.Cause(c.owned), errCursorClosed) {
-			c.release()
+			c.releaseClaim()
 		}
 	})
 }
@@ -171,8 +171,8 @@ func (c *CategoryCursor) whileOwned(ctx context.Context) (context.Context, func(
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// explain names the consumer, and why its claim has ended, if it has.
-func (c *CategoryCursor) explain(ctx context.Context, err error) error {
+// explainEnd names the consumer, and why its claim has ended, if it has.
+func (c *CategoryCursor) explainEnd(ctx context.Context, err error) error {
 	if cause := context.Cause(c.owned); cause != nil {
 		err = cause
 	} else if ctx.Err() != nil {
@@ -181,8 +181,8 @@ func (c *CategoryCursor) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("position stream %q: %w", c.PositionStream(), err)
 }
 
-// patiently repeats what needs the database until it succeeds, fails for good, or ctx ends. retried is told of each error that is got over.
-func patiently(ctx context.Context, retried func(error), do func(ctx context.Context) error) error {
+// retryTransient repeats what needs the database until it succeeds, fails for good, or ctx ends. retried is told of each error that is got over.
+func retryTransient(ctx context.Context, retried func(error), do func(ctx context.Context) error) error {
 	retry := backoff.New(shortestRetry, longestRetry)
 	for {
 		err := do(ctx)

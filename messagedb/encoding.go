@@ -27,7 +27,7 @@ func checkEncoding(conn *pgx.Conn) error {
 	case goEncoding, "": // a pooler that does not pass it on
 		return nil
 	default:
-		return invalid(FieldClientEncoding, encoding, "must be "+goEncoding+": open the pool with client_encoding=UTF8 in its connection string, "+
+		return newInvalidError(FieldClientEncoding, encoding, "must be "+goEncoding+": open the pool with client_encoding=UTF8 in its connection string, "+
 			"or have the role connect so (ALTER ROLE … SET client_encoding = 'UTF8')")
 	}
 }
@@ -35,7 +35,7 @@ func checkEncoding(conn *pgx.Conn) error {
 // utf8Pool is a pool each of whose connections is checked before anything is sent over it.
 type utf8Pool struct{ pool *pgxpool.Pool }
 
-func (p utf8Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+func (p utf8Pool) acquireChecked(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
 		return nil, asClosed(ctx, err)
@@ -57,7 +57,7 @@ func asClosed(ctx context.Context, err error) error {
 
 // Exec runs a statement that returns no rows.
 func (p utf8Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	conn, err := p.acquire(ctx)
+	conn, err := p.acquireChecked(ctx)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -80,7 +80,7 @@ func (p utf8Pool) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // Query runs a statement on a connection of the pool, which goes back when the rows are closed.
 func (p utf8Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	conn, err := p.acquire(ctx)
+	conn, err := p.acquireChecked(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -65,20 +65,20 @@ func (c EntityConfig[T]) validate() error {
 	}
 	switch {
 	case c.CacheSize < -1:
-		return invalid(FieldCacheSize, c.CacheSize, "must be positive, -1 for no cache, or 0 for the default of 1000")
+		return newInvalidError(FieldCacheSize, c.CacheSize, "must be positive, -1 for no cache, or 0 for the default of 1000")
 	case c.SnapshotInterval < 0:
-		return invalid(FieldSnapshotInterval, c.SnapshotInterval, "must be positive, or 0 for no snapshots")
+		return newInvalidError(FieldSnapshotInterval, c.SnapshotInterval, "must be positive, or 0 for no snapshots")
 	case c.BatchSize < 1:
-		return invalid(FieldBatchSize, c.BatchSize, "must be positive, or 0 for the default of 1000")
+		return newInvalidError(FieldBatchSize, c.BatchSize, "must be positive, or 0 for the default of 1000")
 	}
 	if c.CacheSize > 0 && c.Clone == nil {
 		if shared := sharedPart[T](); shared != "" {
-			return invalid(FieldClone, "nil", "must be a function, because the cache would share "+shared+" with callers; or set CacheSize to -1")
+			return newInvalidError(FieldClone, "nil", "must be a function, because the cache would share "+shared+" with callers; or set CacheSize to -1")
 		}
 	}
 	if c.SnapshotInterval > 0 {
 		if lost := unmarshalledPart[T](); lost != "" {
-			return invalid(FieldSnapshotInterval, c.SnapshotInterval, "must be 0, because a snapshot in JSON would lose "+lost)
+			return newInvalidError(FieldSnapshotInterval, c.SnapshotInterval, "must be 0, because a snapshot in JSON would lose "+lost)
 		}
 	}
 	return nil
@@ -101,10 +101,10 @@ type Entity[T any] struct {
 // in a transaction what depends on a value, read the value first, and write with its version as the expected one.
 func NewEntity[T any](store Store, config EntityConfig[T]) (*Entity[T], error) {
 	if client, ok := store.(*Client); ok && (client == nil || client.tx != nil || client.db == nil) {
-		return nil, invalid(FieldStore, "a client of InTx", "must be the client of the pool")
+		return nil, newInvalidError(FieldStore, "a client of InTx", "must be the client of the pool")
 	}
 	if store == nil {
-		return nil, invalid(FieldStore, "nil", "must be a client or a memory store")
+		return nil, newInvalidError(FieldStore, "nil", "must be a client or a memory store")
 	}
 	full := config.WithDefaults()
 	if err := full.validate(); err != nil {
@@ -123,11 +123,11 @@ func Fold[T, D any](e *Entity[T], messageType string, fold func(value *T, data D
 	defer e.mu.Unlock()
 	switch {
 	case messageType == "":
-		e.bad = invalid(FieldType, "", "must not be empty")
+		e.bad = newInvalidError(FieldType, "", "must not be empty")
 	case fold == nil:
-		e.bad = invalid(FieldHandler, "nil", "must be a function")
+		e.bad = newInvalidError(FieldHandler, "nil", "must be a function")
 	case e.routes[messageType] != nil:
-		e.bad = invalid(FieldType, messageType, "must not have two functions")
+		e.bad = newInvalidError(FieldType, messageType, "must not have two functions")
 	}
 	e.routes[messageType] = func(value *T, m *Message) error {
 		data, err := Decode[D](m)
@@ -154,10 +154,10 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	if err != nil {
 		return none, 0, err
 	}
-	if err := e.usable(); err != nil {
+	if err := e.checkUsable(); err != nil {
 		return none, 0, err
 	}
-	known, err := e.known(ctx, id, stream)
+	known, err := e.loadKnown(ctx, id, stream)
 	if err != nil {
 		return none, 0, err
 	}
@@ -165,38 +165,38 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	if err != nil {
 		return none, 0, err
 	}
-	value, version = e.keep(ctx, id, stream, read, known)
+	value, version = e.storeRead(ctx, id, stream, read, known)
 	return value, version, nil
 }
 
-// known is what was read of a stream before: what is in the cache, or its newest snapshot.
-func (e *Entity[T]) known(ctx context.Context, id string, stream StreamName) (folded[T], error) {
+// loadKnown is what was read of a stream before: what is in the cache, or its newest snapshot.
+func (e *Entity[T]) loadKnown(ctx context.Context, id string, stream StreamName) (folded[T], error) {
 	if known, cached := e.cache.get(id); cached {
 		return known, nil
 	}
 	return e.loadSnapshot(ctx, stream)
 }
 
-// keep keeps what was read in place of what was known, and returns it as the caller's own.
-func (e *Entity[T]) keep(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
+// storeRead keeps what was read in place of what was known, and returns it as the caller's own.
+func (e *Entity[T]) storeRead(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
 	e.takeSnapshot(ctx, stream, &read)
 	if e.config.CacheSize > 0 {
 		e.cache.put(id, read, known)
 	}
-	return e.clone(read.value), read.version
+	return e.cloneValue(read.value), read.version
 }
 
-func (e *Entity[T]) usable() error {
+func (e *Entity[T]) checkUsable() error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.bad == nil && len(e.routes) == 0 && e.config.Fold == nil {
-		return invalid(FieldHandler, "none", "there must be one: call Fold or set EntityConfig.Fold")
+		return newInvalidError(FieldHandler, "none", "there must be one: call Fold or set EntityConfig.Fold")
 	}
 	return e.bad
 }
 
-// clone copies a value that is shared with the cache.
-func (e *Entity[T]) clone(value T) T {
+// cloneValue copies a value that is shared with the cache.
+func (e *Entity[T]) cloneValue(value T) T {
 	if e.config.CacheSize > 0 && e.config.Clone != nil {
 		return e.config.Clone(value)
 	}
@@ -211,15 +211,15 @@ type folded[T any] struct {
 	snapshot int64  // the version that the newest snapshot has, NoStreamVersion if there is none
 }
 
-func (e *Entity[T]) fresh() folded[T] {
+func (e *Entity[T]) newFolded() folded[T] {
 	return folded[T]{value: e.config.New(), version: NoStreamVersion, snapshot: NoStreamVersion}
 }
 
 // errReplaced reports that a stream has another message where the last known one was.
 var errReplaced = errors.New("the stream was replaced")
 
-// begin is the position of the last message that is known: it is read again, to see that the stream is still the same.
-func (f folded[T]) begin() int64 { return max(f.version, 0) }
+// findBegin is the position of the last message that is known: it is read again, to see that the stream is still the same.
+func (f folded[T]) findBegin() int64 { return max(f.version, 0) }
 
 // readOn folds what comes behind the known value, and begins anew where the stream is not the one that the value was made of.
 func (e *Entity[T]) readOn(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
@@ -234,12 +234,12 @@ func (e *Entity[T]) unlessReplaced(ctx context.Context, stream StreamName, known
 	}
 	e.config.Logger.Warn("messagedb: a stream is not the one that was read before, and is folded from its beginning: was the store restored?",
 		"stream", stream, "version", known.version, "message", known.last)
-	return e.foldFrom(ctx, stream, e.fresh())
+	return e.foldFrom(ctx, stream, e.newFolded())
 }
 
 // foldFrom reads the stream from the last message that is known, and folds what comes behind it.
 func (e *Entity[T]) foldFrom(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
-	messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: known.begin(), BatchSize: e.config.BatchSize})
+	messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: known.findBegin(), BatchSize: e.config.BatchSize})
 	if err != nil {
 		return known, err
 	}
@@ -258,7 +258,7 @@ func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folde
 				continue
 			}
 			if shared {
-				result.value, shared = e.clone(result.value), false
+				result.value, shared = e.cloneValue(result.value), false
 			}
 			if err := e.foldOne(&result.value, m); err != nil {
 				return known, err
@@ -298,7 +298,7 @@ func (e *Entity[T]) foldOne(value *T, m *Message) error {
 	if fold == nil {
 		return nil
 	}
-	if err := guarded(context.Background(), func(context.Context, *Message) error { return fold(value, m) }, m); err != nil {
+	if err := callRecovering(context.Background(), func(context.Context, *Message) error { return fold(value, m) }, m); err != nil {
 		return &HandlerError{Message: m, Attempts: 1, Err: fmt.Errorf("folding into %T: %w", *value, err)}
 	}
 	return nil

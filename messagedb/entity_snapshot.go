@@ -36,11 +36,11 @@ func (e *Entity[T]) snapshotStreamOf(stream StreamName) StreamName {
 // loadSnapshot reads the newest snapshot of a stream; one that cannot be used is as good as none.
 func (e *Entity[T]) loadSnapshot(ctx context.Context, stream StreamName) (folded[T], error) {
 	if e.config.SnapshotInterval == 0 {
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	m, err := e.store.LastMessage(ctx, e.snapshotStreamOf(stream), recordedType)
 	if errors.Is(err, ErrNoMessage) {
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	if err != nil {
 		return folded[T]{}, err
@@ -49,7 +49,7 @@ func (e *Entity[T]) loadSnapshot(ctx context.Context, stream StreamName) (folded
 	if err != nil {
 		e.config.Logger.Warn("messagedb: a snapshot is not used, and its stream is folded from the beginning",
 			"stream", stream, "snapshot_stream", m.Stream, "position", m.Position, "error", err)
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	return loaded, nil
 }

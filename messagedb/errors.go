@@ -43,7 +43,7 @@ const (
 	FieldPolling          Field = "Polling"
 	FieldIdentifier       Field = "Identifier"
 	FieldPositionInterval Field = "PositionInterval"
-	FieldPoison           Field = "Poison"
+	FieldErrorPolicy      Field = "ErrorPolicy"
 	FieldPreviousSize     Field = "PreviousSize"
 	FieldClientEncoding   Field = "client_encoding"
 	FieldStore            Field = "Store"
@@ -70,7 +70,7 @@ func (e *InvalidError) Error() string {
 	return fmt.Sprintf("messagedb: %s %q: %s", e.Field, e.Value, e.Rule)
 }
 
-func invalid(field Field, value any, rule string) error {
+func newInvalidError(field Field, value any, rule string) error {
 	return &InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }
 
@@ -213,14 +213,14 @@ func (about call) String() string {
 	return text
 }
 
-// explain turns an error of the server into one of this package's, or adds what was being done.
-func (c *Client) explain(err error, about call) error {
+// explainError turns an error of the server into one of this package's, or adds what was being done.
+func (c *Client) explainError(err error, about call) error {
 	if err == nil {
 		return nil
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		if typed := c.typed(pg, about); typed != nil {
+		if typed := c.convertServerError(pg, about); typed != nil {
 			return typed
 		}
 	}
@@ -247,23 +247,23 @@ func explainReadOnly(err error) error {
 	return err
 }
 
-func (c *Client) typed(pg *pgconn.PgError, about call) error {
+func (c *Client) convertServerError(pg *pgconn.PgError, about call) error {
 	switch pg.Code {
 	case stateRaised:
-		return raised(pg, about)
+		return convertRaised(pg, about)
 	case stateUnique:
-		return unique(pg, about)
+		return convertUniqueViolation(pg, about)
 	case stateTooLong:
 		if pg.ConstraintName != "" { // an index that the row does not fit into; a JSON value that is too large has none
-			return invalid(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
+			return newInvalidError(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
 		}
 	case stateNoSuchCharacter:
-		return invalid(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold, nor what the encoding of the database has no character for: UTF8 has all`)
+		return newInvalidError(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold, nor what the encoding of the database has no character for: UTF8 has all`)
 	case stateBadText, stateOutOfRange:
 		// The client checks that it is JSON, but not what jsonb refuses beyond that: half of a surrogate pair, a huge number.
 		// Where that was found is said by the routine, because messages are in the language of lc_messages.
 		if about.writes && !strings.Contains(pg.Routine, "int8") && !strings.Contains(pg.Routine, "int64") {
-			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
+			return newInvalidError(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
 		}
 	case stateNoObject:
 		if refused := asRowSecurity(pg); refused != nil {
@@ -278,8 +278,8 @@ func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	return nil
 }
 
-// raised reads the errors that the server's functions raise.
-func raised(pg *pgconn.PgError, about call) error {
+// convertRaised reads the errors that the server's functions raise.
+func convertRaised(pg *pgconn.PgError, about call) error {
 	if m := wrongVersion.FindStringSubmatch(pg.Message); m != nil {
 		expected, _ := strconv.ParseInt(m[1], 10, 64)
 		actual, _ := strconv.ParseInt(m[3], 10, 64)
@@ -289,18 +289,18 @@ func raised(pg *pgconn.PgError, about call) error {
 	case pg.Message == "Retrieval with SQL condition is not activated":
 		return &ConditionDisabledError{Condition: about.condition, cause: pg}
 	case strings.HasPrefix(pg.Message, "Must be a stream name"):
-		return invalid(FieldStream, about.stream, pg.Message)
+		return newInvalidError(FieldStream, about.stream, pg.Message)
 	case strings.HasPrefix(pg.Message, "Must be a category"):
-		return invalid(FieldCategory, about.category, pg.Message)
+		return newInvalidError(FieldCategory, about.category, pg.Message)
 	case strings.HasPrefix(pg.Message, "Correlation must be a category"):
-		return invalid(FieldCorrelation, about.category, pg.Message)
+		return newInvalidError(FieldCorrelation, about.category, pg.Message)
 	default:
 		return nil
 	}
 }
 
-// unique reads violations of the two unique indexes.
-func unique(pg *pgconn.PgError, about call) error {
+// convertUniqueViolation reads violations of the two unique indexes.
+func convertUniqueViolation(pg *pgconn.PgError, about call) error {
 	switch pg.ConstraintName {
 	case "messages_id":
 		e := &DuplicateIDError{Position: -1, cause: pg}

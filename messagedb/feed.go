@@ -38,7 +38,7 @@ type feed struct {
 // message that was handled.
 func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Message) error) error {
 	for ctx.Err() == nil {
-		messages, err := f.fetch(ctx, from, at)
+		messages, err := f.fetchBatch(ctx, from, at)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -56,28 +56,28 @@ func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Messa
 			from = at.position + 1
 		}
 		f.onBatch(len(messages), f.batch)
-		f.wait(ctx, f.polling(len(messages), f.batch))
+		f.awaitMore(ctx, f.polling(len(messages), f.batch))
 	}
 	return nil
 }
 
-// fetch is next, repeated while its errors are transient.
-func (f *feed) fetch(ctx context.Context, from int64, at place) (messages []*Message, err error) {
+// fetchBatch is next, repeated while its errors are transient.
+func (f *feed) fetchBatch(ctx context.Context, from int64, at place) (messages []*Message, err error) {
 	retried := func(err error) {
 		f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err)
 		f.onError(err)
 		f.checked = time.Time{} // the server may be another one, or restored
 	}
-	err = patiently(ctx, retried, func(ctx context.Context) (err error) {
-		messages, err = f.next(ctx, from, at)
+	err = retryTransient(ctx, retried, func(ctx context.Context) (err error) {
+		messages, err = f.readBatch(ctx, from, at)
 		return err
 	})
 	return messages, err
 }
 
-// next reads a batch, and sees that the store still has what was handled before it is handed on: after the read, because what is there
+// readBatch reads a batch, and sees that the store still has what was handled before it is handed on: after the read, because what is there
 // then was there when the batch was read. Where there is nothing new, that is done now and then only.
-func (f *feed) next(ctx context.Context, from int64, at place) ([]*Message, error) {
+func (f *feed) readBatch(ctx context.Context, from int64, at place) ([]*Message, error) {
 	messages, err := f.read(ctx, from)
 	if err != nil || at.position < 0 || len(messages) == 0 && time.Since(f.checked) < rewindInterval {
 		return messages, err
@@ -89,8 +89,8 @@ func (f *feed) next(ctx context.Context, from int64, at place) ([]*Message, erro
 	return messages, nil
 }
 
-// wait lets the interval pass, or less if the feed is woken.
-func (f *feed) wait(ctx context.Context, d time.Duration) {
+// awaitMore lets the interval pass, or less if the feed is woken.
+func (f *feed) awaitMore(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -103,8 +103,8 @@ func (f *feed) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// guarded calls a handler and turns a panic into an error.
-func guarded(ctx context.Context, handle Handler, m *Message) (err error) {
+// callRecovering calls a handler and turns a panic into an error.
+func callRecovering(ctx context.Context, handle Handler, m *Message) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}

@@ -39,7 +39,7 @@ type ConsumerStats struct {
 	Position int64
 	// Saved is the position that a restart would begin at, 0 if there is none.
 	Saved int64
-	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the poison
+	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the error
 	// policy passed over, Retried the errors that were retried.
 	Handled, Ignored, Skipped, Retried int64
 	// Rewound counts how often it began again because the store had gone back, by [RewindRestart].
@@ -89,9 +89,9 @@ func (c *Client) countLag(ctx context.Context, category string, position int64, 
 		member, size = &group.Member, &group.Size
 	}
 	var seconds float64
-	err = c.scanRow(ctx, []any{&lag.Messages, &lag.Last, &seconds}, c.sql.lag, category, position, nullable(correlation), member, size)
+	err = c.scanRow(ctx, []any{&lag.Messages, &lag.Last, &seconds}, c.sql.lag, category, position, nullIfEmpty(correlation), member, size)
 	lag.Age = time.Duration(seconds * float64(time.Second))
-	return lag, c.explain(err, call{doing: "counting what is new in category", category: category})
+	return lag, c.explainError(err, call{doing: "counting what is new in category", category: category})
 }
 
 // scanRow reads the one row that a statement gives.
@@ -118,12 +118,12 @@ func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
 	if c.keeper != nil {
 		return c.keeper.loadPosition(ctx)
 	}
-	saved, err := c.load(ctx, c.config.PositionStream)
+	saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 	return saved.position, err
 }
 
-// load reads what a position stream says.
-func (c *Consumer) load(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
+// readPositionStream reads what a position stream says.
+func (c *Consumer) readPositionStream(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
 	saved.version = NoStreamVersion
 	last, err := c.client.LastMessage(ctx, stream, "")
 	if err == nil {
@@ -154,8 +154,8 @@ func savedIn(m *Message) (saved savedPosition, err error) {
 	return saved, err
 }
 
-// beginning is the place behind what was handled: what is saved, or the least of the group's previous members, or, where isNew, what is before From.
-func (c *Consumer) beginning(ctx context.Context, saved place) (at place, isNew bool, err error) {
+// findBeginning is the place behind what was handled: what is saved, or the least of the group's previous members, or, where isNew, what is before From.
+func (c *Consumer) findBeginning(ctx context.Context, saved place) (at place, isNew bool, err error) {
 	if saved.position == 0 && c.config.PreviousSize > 0 {
 		saved.position, err = c.leastOf(ctx, c.config.PreviousSize)
 	}
@@ -165,14 +165,14 @@ func (c *Consumer) beginning(ctx context.Context, saved place) (at place, isNew 
 	return saved, false, err
 }
 
-// resume finds where to begin, and what was handled last.
-func (c *Consumer) resume(r *run) (from int64, at place, err error) {
-	err = c.persist(r, func(ctx context.Context) error {
+// resumeRun finds where to begin, and what was handled last.
+func (c *Consumer) resumeRun(r *run) (from int64, at place, err error) {
+	err = c.retryUntilStopped(r, func(ctx context.Context) error {
 		if c.keeper != nil {
 			at, err = c.keeper.resumePosition(ctx)
 			return err
 		}
-		saved, err := c.load(ctx, c.config.PositionStream)
+		saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 		at, r.version = saved.place, saved.version
 		return err
 	})
@@ -186,8 +186,8 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 		return at.position + 1, at, nil // it was saved with what was made of it
 	}
 	saved, isNew := at, false
-	err = c.persist(r, func(ctx context.Context) error {
-		at, isNew, err = c.beginning(ctx, saved)
+	err = c.retryUntilStopped(r, func(ctx context.Context) error {
+		at, isNew, err = c.findBeginning(ctx, saved)
 		return err
 	})
 	if isNew {
@@ -196,12 +196,12 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 	return at.position, at, err
 }
 
-// rewind begins a run again at the first message. What it was about to save is of messages that are gone.
-func (c *Consumer) rewind(r *run, why error) error {
+// rewindRun begins a run again at the first message. What it was about to save is of messages that are gone.
+func (c *Consumer) rewindRun(r *run, why error) error {
 	c.warnOfRewind(why)
-	r.forget()
-	err := c.persist(r, func(ctx context.Context) error {
-		saved, err := c.load(ctx, c.config.PositionStream)
+	r.forgetUnsaved()
+	err := c.retryUntilStopped(r, func(ctx context.Context) error {
+		saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 		r.version = saved.version
 		return err
 	})
@@ -217,14 +217,14 @@ func (c *Consumer) warnOfRewind(why error) {
 		"position_stream", c.config.PositionStream, "error", why)
 }
 
-// forget gives up what is not saved.
-func (r *run) forget() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
+// forgetUnsaved gives up what is not saved.
+func (r *run) forgetUnsaved() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
 
 // leastOf is the least position of the members of a group of that size, 0 if one of them has none: what is before it has
 // been handled, whoever's it was.
 func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
 	for member := range size {
-		saved, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
+		saved, err := c.readPositionStream(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
 		if err != nil || saved.position == 0 {
 			return 0, err
 		}
@@ -235,10 +235,10 @@ func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err erro
 	return least, nil
 }
 
-// save writes the position if there is something new. It expects the version that it left, so that two consumers of one
+// saveUnsaved writes the position if there is something new. It expects the version that it left, so that two consumers of one
 // position find out; and it may be repeated, as it recognises what it wrote by the id. Until it has succeeded, nothing more
 // is handled, so what is to be saved stays the same.
-func (c *Consumer) save(ctx context.Context, r *run) error {
+func (c *Consumer) saveUnsaved(ctx context.Context, r *run) error {
 	if r.unsaved == 0 || r.dead.Load() {
 		return nil
 	}
@@ -249,7 +249,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last.position}, Metadata: recorder{Run: r.id, Message: r.last.id}}
 	}
 	for {
-		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
+		version, err := c.client.writeMessages(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
 		if err == nil {
 			r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
 			c.mu.Lock()
@@ -265,7 +265,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 			r.unsaved = 0
 			return &RewoundError{Stream: c.config.PositionStream, Position: r.version, Last: conflict.Actual}
 		}
-		adopted, loadErr := c.adopt(ctx, r)
+		adopted, loadErr := c.adoptVersion(ctx, r)
 		if loadErr != nil {
 			return loadErr
 		}
@@ -291,9 +291,9 @@ func (c *Consumer) saveKept(ctx context.Context, r *run) error {
 	return nil
 }
 
-// adopt takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have
+// adoptVersion takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have
 // left one save that the server still carried out, when its successor had read the position already. Who writes twice lives.
-func (c *Consumer) adopt(ctx context.Context, r *run) (bool, error) {
+func (c *Consumer) adoptVersion(ctx context.Context, r *run) (bool, error) {
 	last, err := c.client.LastMessage(ctx, c.config.PositionStream, "")
 	if err != nil {
 		return false, err

@@ -20,22 +20,22 @@ func (c *Client) ReadStreams(ctx context.Context, places []StreamPlace, batchSiz
 		names[i], from[i] = p.Stream.String(), p.From
 	}
 	about := call{doing: "reading streams, of which the first is", stream: places[0].Stream, place: "position", from: places[0].From}
-	return c.read(ctx, about, Unlimited, c.sql.readStreams, names, from, int64(batchSize))
+	return c.readMessages(ctx, about, Unlimited, c.sql.readStreams, names, from, int64(batchSize))
 }
 
 // validPlaces checks places, and the size of the batch of each.
 func validPlaces(places []StreamPlace, batchSize int) (int, error) {
 	if batchSize == Unlimited {
-		return 0, invalid(FieldBatchSize, batchSize, "must be positive, or 0 for the default of 1000")
+		return 0, newInvalidError(FieldBatchSize, batchSize, "must be positive, or 0 for the default of 1000")
 	}
 	seen := make(map[StreamName]bool, len(places))
 	for _, p := range places {
-		o, err := StreamOptions{From: p.From, BatchSize: batchSize}.prepared(p.Stream)
+		o, err := StreamOptions{From: p.From, BatchSize: batchSize}.prepareOptions(p.Stream)
 		if err != nil {
 			return 0, err
 		}
 		if seen[p.Stream] {
-			return 0, invalid(FieldStream, p.Stream, "must be named once")
+			return 0, newInvalidError(FieldStream, p.Stream, "must be named once")
 		}
 		seen[p.Stream], batchSize = true, o.BatchSize
 	}

@@ -18,8 +18,8 @@ type clientCounters struct {
 	written, conflicts, duplicates atomic.Int64
 }
 
-// count notes how a write has ended. What consumers write for themselves, their positions, does not count.
-func (c *clientCounters) count(messages int, err error) {
+// countWrite notes how a write has ended. What consumers write for themselves, their positions, does not count.
+func (c *clientCounters) countWrite(messages int, err error) {
 	switch {
 	case err == nil:
 		c.written.Add(int64(messages))

@@ -15,9 +15,9 @@ import (
 	"github.com/chariot-giving/delta/internal/pooler"
 )
 
-// bell wakes subscriptions when a category was written. It listens on one connection, which is not the pool's any more,
+// notifier wakes subscriptions when a category was written. It listens on one connection, which is not the pool's any more,
 // for as long as there is a subscription that wants to be woken. Where it does not work, nothing is lost: they poll.
-type bell struct {
+type notifier struct {
 	pool    *pgxpool.Pool
 	channel string
 	logger  *slog.Logger
@@ -29,21 +29,21 @@ type bell struct {
 }
 
 const (
-	bellRetry   = time.Second      // between attempts to listen
-	bellPooled  = 5 * time.Minute  // between attempts where a pooler loses notifications
-	bellTimeout = 10 * time.Second // of one attempt
+	listenRetry       = time.Second      // between attempts to listen
+	listenRetryPooled = 5 * time.Minute  // between attempts where a pooler loses notifications
+	listenTimeout     = 10 * time.Second // of one attempt
 )
 
-func newBell(pool *pgxpool.Pool, channel string, logger *slog.Logger) *bell {
-	return &bell{pool: pool, channel: channel, logger: logger, waiting: map[string]map[chan struct{}]bool{}}
+func newNotifier(pool *pgxpool.Pool, channel string, logger *slog.Logger) *notifier {
+	return &notifier{pool: pool, channel: channel, logger: logger, waiting: map[string]map[chan struct{}]bool{}}
 }
 
-// bellPayload names a category, which may be too long for a notification. Two that collide wake each other.
-func bellPayload(category string) string { return strconv.FormatInt(Hash64(category), 10) }
+// notificationPayload names a category, which may be too long for a notification. Two that collide wake each other.
+func notificationPayload(category string) string { return strconv.FormatInt(Hash64(category), 10) }
 
-// join returns a channel that has an element after each write to a category, and what ends that.
-func (b *bell) join(category string) (woken <-chan struct{}, leave func()) {
-	payload, ch := bellPayload(category), make(chan struct{}, 1)
+// addWaiter returns a channel that has an element after each write to a category, and what ends that.
+func (b *notifier) addWaiter(category string) (woken <-chan struct{}, leave func()) {
+	payload, ch := notificationPayload(category), make(chan struct{}, 1)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.waiting[payload] == nil {
@@ -62,11 +62,11 @@ func (b *bell) join(category string) (woken <-chan struct{}, leave func()) {
 			b.listen(ctx)
 		}()
 	}
-	return ch, func() { b.leave(payload, ch) }
+	return ch, func() { b.removeWaiter(payload, ch) }
 }
 
-// leave returns when the listener has ended, if this was the last who wanted it.
-func (b *bell) leave(payload string, ch chan struct{}) {
+// removeWaiter returns when the listener has ended, if this was the last who wanted it.
+func (b *notifier) removeWaiter(payload string, ch chan struct{}) {
 	b.mu.Lock()
 	delete(b.waiting[payload], ch)
 	if len(b.waiting[payload]) == 0 {
@@ -83,8 +83,8 @@ func (b *bell) leave(payload string, ch chan struct{}) {
 	<-done
 }
 
-// ring wakes who waits for a payload; everybody if it is empty.
-func (b *bell) ring(payload string) {
+// notifyWaiters wakes who waits for a payload; everybody if it is empty.
+func (b *notifier) notifyWaiters(payload string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for p, channels := range b.waiting {
@@ -100,28 +100,28 @@ func (b *bell) ring(payload string) {
 	}
 }
 
-func (b *bell) listen(ctx context.Context) {
-	retry := backoff.New(bellRetry, bellRetry) // they do not all listen anew in the same moment
+func (b *notifier) listen(ctx context.Context) {
+	retry := backoff.New(listenRetry, listenRetry) // they do not all listen anew in the same moment
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, puddle.ErrClosedPool) {
-			b.ring("") // they read, and find the same
+			b.notifyWaiters("") // they read, and find the same
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
 		delay := retry.Delay()
 		if errors.Is(err, pooler.ErrNotHeard) {
-			delay = bellPooled
+			delay = listenRetryPooled
 		}
 		_ = backoff.Pause(ctx, delay) // the loop looks at the context
 	}
 }
 
-func (b *bell) listenOnce(ctx context.Context) error {
-	acquireCtx, cancel := context.WithTimeout(ctx, bellTimeout)
+func (b *notifier) listenOnce(ctx context.Context) error {
+	acquireCtx, cancel := context.WithTimeout(ctx, listenTimeout)
 	defer cancel()
 	pooled, err := b.pool.Acquire(acquireCtx)
 	if err != nil {
@@ -133,17 +133,17 @@ func (b *bell) listenOnce(ctx context.Context) error {
 		defer cancel()
 		_ = conn.Close(closeCtx)
 	}()
-	if err := pooler.Listen(acquireCtx, conn, b.pool, b.channel, b.ring); err != nil {
+	if err := pooler.Listen(acquireCtx, conn, b.pool, b.channel, b.notifyWaiters); err != nil {
 		return err
 	}
-	b.ring("") // what was written before we listened
+	b.notifyWaiters("") // what was written before we listened
 	for {
 		n, err := conn.WaitForNotification(ctx)
 		if err != nil {
 			return err
 		}
 		if n.Channel == b.channel {
-			b.ring(n.Payload)
+			b.notifyWaiters(n.Payload)
 		}
 	}
 }
