@@ -10,14 +10,14 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ErrConsumerSuperseded is the error of a [CategoryCursor] whose claim is lost: another process reads on, or may.
+// ErrConsumerSuperseded reports that a [CategoryCursor] has lost its claim: another process has taken over, or may have.
 var ErrConsumerSuperseded = errors.New("messagedb: another process has the consumer, or may have it")
 
 // errCursorClosed is the error of a cursor after its end.
 var errCursorClosed = errors.New("messagedb: the cursor is closed")
 
-// CategoryCursor is a consumer of a category that its caller reads, and whose position its caller saves: messages may be handled side by side, and more be read
-// meanwhile. One process at a time has it. Next is for one goroutine; Save, Done and Close may be called by others at any time.
+// CategoryCursor is a consumer of a category for callers that read and save the position themselves, so that they can handle messages concurrently and read
+// ahead. Only one process at a time has a cursor of a position stream. Only one goroutine may call Next; Save, Done and Close are safe for concurrent use.
 type CategoryCursor struct {
 	*claim
 	feed  *feed
@@ -30,14 +30,13 @@ type CategoryCursor struct {
 	delay time.Duration
 }
 
-// OpenCategory opens a consumer for a caller that leads its own loop; see [Consumer] for one that does it itself. It waits until no other process has the
-// position stream, and returns a cursor behind the position that was saved last, exclusively. Handler must be nil, and ErrorPolicy and PositionInterval mean nothing
-// here. Close the cursor, so that another process need not wait.
+// OpenCategory opens a consumer for a caller with a loop of its own; a [Consumer] has one built in. It waits until no other process has the position stream, and
+// returns a cursor that begins after the last saved position. Handler must be nil; ErrorPolicy and PositionInterval are ignored. Close the cursor, so that
+// another process can take over at once.
 //
-// Whose it is, the position stream says: its last message is a position with a run of one cursor. Each write there expects the version that this run left, so a
-// process that was taken for dead, and goes on, can save nothing. A cursor that dies is superseded by one that has waited for 15 seconds, in which nothing was
-// written there although messages were to be read. Nothing is written while there is nothing to read. A [Consumer] knows no claims: do not run one with the
-// same position stream at the same time.
+// The last message of the position stream names the run of the cursor that owns it. Each write expects the version that this run wrote last, so a process that was
+// taken for dead and goes on cannot save a position. Another cursor takes over once messages have waited for 15 seconds without a write to the position stream. A
+// cursor writes nothing while there is nothing to read. A [Consumer] takes no claim: do not run one with the same position stream at the same time.
 //
 // Its errors are those of [Consumer.Run], and that of ctx if it ends. A store that has gone back behind the position is a [*RewoundError], or is read from its first
 // message with [RewindRestart].
@@ -70,7 +69,7 @@ func (c *Client) OpenCategory(ctx context.Context, config ConsumerConfig) (*Cate
 	return cursor, nil
 }
 
-// findStart finds the place behind what was handled, and sees that the store still has it.
+// findStart finds the place after the last handled message, and checks that the store still has that message.
 func (c *CategoryCursor) findStart(ctx context.Context) error {
 	consumer := c.consumer
 	retried := consumer.reportRetry
@@ -89,7 +88,7 @@ func (c *CategoryCursor) findStart(ctx context.Context) error {
 	return err
 }
 
-// Next waits for messages and returns those that follow, BatchSize at most: those of a stream in their order. It gets over what passes.
+// Next waits for messages and returns the next ones, at most BatchSize. Messages of one stream are in order. Transient errors are retried.
 //
 // It returns an error with [ErrConsumerSuperseded] where another process has the consumer, or may have it, because the claim could not be renewed for ten seconds, and
 // a [*RewoundError] where the store has gone back, whatever the policy is. The cursor is at its end then: what was not saved comes again from the next one.
@@ -116,7 +115,8 @@ func (c *CategoryCursor) Next(ctx context.Context) ([]*Message, error) {
 	}
 }
 
-// recordGiven notes what is about to be returned. While there was nothing to read, the claim was not renewed, and another process may have it.
+// recordGiven records that messages up to last are about to be returned. It renews the claim first if that is old: the claim is not renewed while there is
+// nothing to read, so another process may have taken it.
 func (c *CategoryCursor) recordGiven(ctx context.Context, last *Message) error {
 	for c.measureAge() > c.lasts/3 {
 		if err := retryTransient(ctx, c.consumer.reportRetry, c.renewOnce); err != nil {
@@ -129,8 +129,8 @@ func (c *CategoryCursor) recordGiven(ctx context.Context, last *Message) error {
 	return nil
 }
 
-// Save saves the position of a message that Next has returned: it and all before it have been handled, and do not come again. It gets over what passes, until ctx
-// ends; then the position may be saved or not, which the next call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
+// Save saves the position of a message that Next has returned: this message and all before it are not delivered again. It retries transient errors until ctx ends.
+// After that the position may or may not have been saved; the next call finds out. Like Next, it returns an error with [ErrConsumerSuperseded].
 func (c *CategoryCursor) Save(ctx context.Context, m *Message) error {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
@@ -146,10 +146,11 @@ func (c *CategoryCursor) Save(ctx context.Context, m *Message) error {
 // PositionStream is where the position is saved.
 func (c *CategoryCursor) PositionStream() StreamName { return c.consumer.config.PositionStream }
 
-// Done is closed when the claim is lost, or the cursor closed: what was read and not saved may be another process's from then on.
+// Done is closed when the claim is lost or the cursor is closed. From then on another process may handle the messages that were read but not saved.
 func (c *CategoryCursor) Done() <-chan struct{} { return c.owned.Done() }
 
-// Close gives up the consumer, so that another process has it at once. What was not saved comes again. Other methods that run end with an error.
+// Close releases the claim, so that another process can take over at once. Messages that were not saved are delivered again. Calls of other methods that are
+// still running return an error.
 func (c *CategoryCursor) Close() {
 	c.close.Do(func() {
 		c.lose(errCursorClosed)
@@ -161,7 +162,7 @@ func (c *CategoryCursor) Close() {
 	})
 }
 
-// whileOwned is a context that ends with the claim, too.
+// whileOwned returns a context that also ends when the claim does.
 func (c *CategoryCursor) whileOwned(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if cause := context.Cause(c.owned); cause != nil {
@@ -171,7 +172,7 @@ func (c *CategoryCursor) whileOwned(ctx context.Context) (context.Context, func(
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// explainEnd names the consumer, and why its claim has ended, if it has.
+// explainEnd adds the position stream to an error. If the claim has ended, it returns the cause of that instead, since err is only a consequence.
 func (c *CategoryCursor) explainEnd(ctx context.Context, err error) error {
 	if cause := context.Cause(c.owned); cause != nil {
 		err = cause
@@ -181,7 +182,7 @@ func (c *CategoryCursor) explainEnd(ctx context.Context, err error) error {
 	return fmt.Errorf("position stream %q: %w", c.PositionStream(), err)
 }
 
-// retryTransient repeats what needs the database until it succeeds, fails for good, or ctx ends. retried is told of each error that is got over.
+// retryTransient calls do until it succeeds, fails with an error that is not transient, or ctx ends. It calls retried with each error before the next attempt.
 func retryTransient(ctx context.Context, retried func(error), do func(ctx context.Context) error) error {
 	retry := backoff.New(shortestRetry, longestRetry)
 	for {

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// claimLasts is how long a position stream is a cursor's that writes nothing there, while messages wait. It writes three times as often then, and
-	// stops after two thirds of it, so that no clocks need to agree.
+	// claimLasts is how long a cursor keeps its claim without writing to the position stream while messages wait. The cursor renews it after a third of this
+	// time and gives up after two thirds, so that the clocks of processes need not agree.
 	claimLasts = 15 * time.Second
-	// claimPolling is how often a cursor that waits for a claim looks.
+	// claimPolling is how long a cursor waits between checks of another process's claim.
 	claimPolling = time.Second
 )
 
-// claim is the right to read a category for a position stream. The last message there says whose it is, and only who knows the version of the stream can write the
-// next one: a claim is taken, renewed and given up by saving the position again.
+// claim is the right to read a category for a position stream. The last message of that stream names the owner, and only a process that knows the version of the
+// stream can write the next message. So a claim is taken, renewed and released by saving the position again.
 //
-// Rejected: an advisory lock, which needs a connection of its own, is lost behind a pooler, and outlives a process whose connection is half open; and a table, which would have to be
-// migrated. The price is a message in the position stream for each renewal, where saved positions are no renewals already.
+// Rejected: an advisory lock, because it needs a connection of its own, is lost behind a pooler, and outlives a process if its connection is half open; and a table,
+// because it would need a migration. The price is one message in the position stream for each renewal, unless saving a position has renewed the claim already.
 type claim struct {
 	consumer *Consumer
 	run      string
@@ -33,7 +33,7 @@ type claim struct {
 	writing sync.Mutex // held while the position is written
 	version int64      // of the position stream
 	saved   place
-	unsure  *claimRecord // its write was not answered
+	unsure  *claimRecord // the last write, if its outcome is not known
 
 	mu      sync.Mutex
 	renewed time.Time
@@ -41,7 +41,7 @@ type claim struct {
 	waiting bool // a message that was given is not saved
 }
 
-// claimRecord is a position that is written. It may be repeated until it is answered.
+// claimRecord is one write of a position. It is repeated, with the same id, until its outcome is known.
 type claimRecord struct {
 	message ProposedMessage
 	at      place
@@ -53,7 +53,7 @@ func newClaim(consumer *Consumer) *claim {
 	return &claim{consumer: consumer, run: NewID(), lasts: consumer.client.claimLasts, owned: owned, lose: lose}
 }
 
-// acquireClaim waits until no other cursor has the position stream, and takes it.
+// acquireClaim waits until no other cursor has the position stream, and claims it.
 func (c *claim) acquireClaim(ctx context.Context) error {
 	var rival rivalClaim
 	for {
@@ -74,14 +74,14 @@ func (c *claim) acquireClaim(ctx context.Context) error {
 	}
 }
 
-// rivalClaim is what is seen of the claim of another process.
+// rivalClaim is the claim of another process, as seen from this one.
 type rivalClaim struct {
 	version int64
 	since   time.Time // when this version was seen for the first time while messages waited; zero where none does
 }
 
-// checkRival reads the position, and reports whether the claim can be taken: it was given up, or nothing was written for long enough although messages wait. A cursor that
-// finds nothing to read writes nothing, so its silence says nothing.
+// checkRival reads the position, and reports whether the claim can be taken: it was released, or nothing was written for takesAfter although messages waited. Time
+// without waiting messages does not count, because a cursor writes nothing while there is nothing to read.
 func (c *claim) checkRival(ctx context.Context, rival *rivalClaim) (found savedPosition, isFree bool, err error) {
 	err = retryTransient(ctx, c.consumer.reportRetry, func(ctx context.Context) (err error) {
 		isFree = false
@@ -112,7 +112,7 @@ func (c *claim) checkRival(ctx context.Context, rival *rivalClaim) (found savedP
 	return found, isFree, err
 }
 
-// keepRenewed renews the claim while messages that were given are not saved, and ends it when that was not possible for too long.
+// keepRenewed renews the claim while returned messages are not saved, and ends it if it could not be renewed for two thirds of its time.
 func (c *claim) keepRenewed() {
 	ticker := time.NewTicker(c.lasts / 15)
 	defer ticker.Stop()
@@ -151,19 +151,19 @@ func (c *claim) savePosition(ctx context.Context, at place) error {
 	return c.writePosition(ctx, at, true)
 }
 
-// releaseClaim lets another process have the consumer at once, if this one has it.
+// releaseClaim lets another process take over at once, if this one has the claim.
 func (c *claim) releaseClaim() {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.unsure != nil || !c.takenAt().IsZero() {
-		_ = c.writePosition(ctx, c.saved, false) // otherwise it has it a little later
+		_ = c.writePosition(ctx, c.saved, false) // on failure, the claim expires a little later
 	}
 }
 
-// writePosition writes a position behind the version that this run has left. What was tried before, without an answer, is repeated first: by its id it is
-// found where it was carried out.
+// writePosition writes a position at the version that this run wrote last. A write without a known outcome is repeated first: if the server did carry it out, it is
+// recognised by its id.
 func (c *claim) writePosition(ctx context.Context, at place, claimed bool) error {
 	if cause := context.Cause(c.owned); cause != nil && claimed {
 		return cause // it may have been given up while the caller waited

@@ -60,7 +60,7 @@ func validSchema(name string) error {
 	return validText(FieldSchema, name)
 }
 
-// querier is what calls run on: a pool or a transaction, each connection of which is checked.
+// querier runs the calls of a client: a pool or a transaction whose connections are checked.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -81,7 +81,7 @@ type Client struct {
 }
 
 // NewClient makes a client of the Message DB that a pool connects to. It asks the server nothing; call [Client.Version] to
-// see whether Message DB is there. The pool stays the caller's, who closes it after the client's last use. A nil config is
+// see whether Message DB is there. The caller keeps the pool, and closes it after the last use of the client. A nil config is
 // the zero one. It returns an [InvalidError] if the pool is nil or the schema cannot be one.
 func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	if pool == nil {
@@ -110,11 +110,11 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	}, nil
 }
 
-// Pool is what the client was made with, also for those that InTx has made of it: to begin the transactions of InTx with.
+// Pool returns the pool that the client was made with, to begin the transactions of InTx with. Clients made by InTx return it, too.
 func (c *Client) Pool() *pgxpool.Pool { return c.pool }
 
-// InTx returns a client whose calls are part of a transaction: what it writes is there when tx commits, and its reads see
-// it before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.
+// InTx returns a client that makes its calls in a transaction: others see its writes when tx commits, and its own reads see
+// them before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.
 // The transaction's search path is the same after each call as before.
 func (c *Client) InTx(tx pgx.Tx) *Client {
 	bound := *c

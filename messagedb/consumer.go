@@ -17,11 +17,11 @@ const DefaultPositionInterval = 100
 // saveTimeout is how long a consumer that ends tries to save its position.
 const saveTimeout = 5 * time.Second
 
-// ConsumerConfig says what a consumer consumes, and how. Category is required.
+// ConsumerConfig configures a [Consumer]. Category is required.
 type ConsumerConfig struct {
-	// Category is what it reads.
+	// Category is the category to read.
 	Category string
-	// Identifier tells consumers of one category from each other: each has its own position. Required with Group, where all
+	// Identifier distinguishes consumers of one category, so that each has a position of its own. Required with Group, where all
 	// members have the same one. Default: none.
 	Identifier string
 	// Group makes it one member of a consumer group. Each member must run once. Default: it reads everything.
@@ -32,8 +32,8 @@ type ConsumerConfig struct {
 	// PositionStream is where the position is saved. Default: CATEGORY:position, or CATEGORY+position where the category has
 	// types; then -IDENTIFIER; then, in a group, +MEMBER+SIZE. That of a consumer without a group is Eventide's.
 	PositionStream StreamName
-	// PositionInterval is after how many messages the position is saved. It bounds how many are handled twice after a crash:
-	// so many, and the one before them, whose position was saved. Default: [DefaultPositionInterval].
+	// PositionInterval is after how many messages the position is saved. At most this many messages are handled again after a crash,
+	// and the one that was saved last. Default: [DefaultPositionInterval].
 	PositionInterval int
 	// From is the global position to begin at where none is saved. Default: 0, the beginning.
 	From int64
@@ -47,11 +47,11 @@ type ConsumerConfig struct {
 	Notify bool
 	// ErrorPolicy decides about a message that cannot be handled. Default: the consumer stops at the first error.
 	ErrorPolicy ErrorPolicy
-	// Rewind says what to do when the store has gone back behind the position: [RewindStop] or [RewindRestart]. Default: RewindStop.
+	// Rewind decides what happens when the store has gone back behind the position: [RewindStop] or [RewindRestart]. Default: RewindStop.
 	Rewind RewindPolicy
 	// Handler is called with messages of types that [Handle] was not called for. Default: they are passed over.
 	Handler Handler
-	// Retried is told of each error that the consumer tries to get over. Default: nobody is told; it is logged.
+	// Retried is called with each error that is retried. These are logged in any case. Default: nil.
 	Retried func(err error)
 }
 
@@ -94,7 +94,7 @@ func (c ConsumerConfig) validate() error {
 		}
 	}
 	if c.Identifier == "" && c.Group != nil {
-		return newInvalidError(FieldIdentifier, "", "must not be empty with a group, whose members' positions it names")
+		return newInvalidError(FieldIdentifier, "", "must not be empty with a group, because it names the positions of the members")
 	}
 	if err := validText(FieldIdentifier, c.Identifier); err != nil {
 		return err
@@ -169,8 +169,8 @@ func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	return &Consumer{client: c, config: full, options: options, routes: map[string]Handler{}}, nil
 }
 
-// Handle registers the handler of one message type, whose data it gets as a T. Data that does not fit is an error of the
-// message, which the error policy decides on without retries. Call it before [Consumer.Run], which returns an
+// Handle registers the handler of one message type, and decodes the data of its messages into a T. Data that does not decode is an error of the
+// message: the error policy applies, without retries. Call it before [Consumer.Run], which returns an
 // [*InvalidError] if the type is empty or has a handler already, or if the handler is nil.
 func Handle[T any](c *Consumer, messageType string, handle func(ctx context.Context, data T, m *Message) error) {
 	c.mu.Lock()
@@ -294,7 +294,7 @@ func (c *Consumer) Stop(ctx context.Context) error {
 	}
 }
 
-// processMessage handles one message, or settles that it cannot be handled, and counts it.
+// processMessage handles one message, or applies the error policy to it, and counts it.
 func (c *Consumer) processMessage(r *run, m *Message) error {
 	handle := c.routes[m.Type]
 	if handle == nil {
@@ -328,7 +328,7 @@ func (c *Consumer) processMessage(r *run, m *Message) error {
 	return c.retryUntilStopped(r, func(ctx context.Context) error { return c.saveUnsaved(ctx, r) })
 }
 
-// callHandler calls the handler until it succeeds or has been tried often enough.
+// callHandler calls the handler until it succeeds or the retries of the error policy are used up.
 func (c *Consumer) callHandler(r *run, handle Handler, m *Message) *HandlerError {
 	retry := backoff.New(c.config.ErrorPolicy.Delay, c.config.ErrorPolicy.MaxDelay)
 	for n := 1; ; n++ {
@@ -348,7 +348,7 @@ func (c *Consumer) callHandler(r *run, handle Handler, m *Message) *HandlerError
 	}
 }
 
-// reportRetry counts, logs and tells of an error that is got over.
+// reportRetry counts, logs and reports an error that is retried.
 func (c *Consumer) reportRetry(err error) {
 	c.mu.Lock()
 	c.stats.Retried++
@@ -357,7 +357,7 @@ func (c *Consumer) reportRetry(err error) {
 	c.config.Retried(err)
 }
 
-// retryUntilStopped repeats what needs the database until it succeeds, fails for good, or the consumer is stopped.
+// retryUntilStopped calls do until it succeeds, fails with an error that is not transient, or the consumer is stopped.
 func (c *Consumer) retryUntilStopped(r *run, do func(ctx context.Context) error) error {
 	err := retryTransient(r.reading, c.reportRetry, do)
 	if err != nil && r.reading.Err() != nil {

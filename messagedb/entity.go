@@ -13,7 +13,7 @@ const DefaultCacheSize = 1000
 
 // EntityConfig says how streams of a category are folded into values. Category is required.
 type EntityConfig[T any] struct {
-	// Category is what the streams are in.
+	// Category is the category of the streams.
 	Category string
 	// New makes the value of a stream without messages. Default: the zero value of T.
 	New func() T
@@ -169,7 +169,7 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	return value, version, nil
 }
 
-// loadKnown is what was read of a stream before: what is in the cache, or its newest snapshot.
+// loadKnown returns the value as it was read before, from the cache or from the newest snapshot.
 func (e *Entity[T]) loadKnown(ctx context.Context, id string, stream StreamName) (folded[T], error) {
 	if known, cached := e.cache.get(id); cached {
 		return known, nil
@@ -177,7 +177,7 @@ func (e *Entity[T]) loadKnown(ctx context.Context, id string, stream StreamName)
 	return e.loadSnapshot(ctx, stream)
 }
 
-// storeRead keeps what was read in place of what was known, and returns it as the caller's own.
+// storeRead stores the value that was read in the cache, in place of known, and returns a copy for the caller.
 func (e *Entity[T]) storeRead(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
 	e.takeSnapshot(ctx, stream, &read)
 	if e.config.CacheSize > 0 {
@@ -218,16 +218,16 @@ func (e *Entity[T]) newFolded() folded[T] {
 // errReplaced reports that a stream has another message where the last known one was.
 var errReplaced = errors.New("the stream was replaced")
 
-// findBegin is the position of the last message that is known: it is read again, to see that the stream is still the same.
+// findBegin returns the position of the last known message. It is read again, to check that the stream is still the same.
 func (f folded[T]) findBegin() int64 { return max(f.version, 0) }
 
-// readOn folds what comes behind the known value, and begins anew where the stream is not the one that the value was made of.
+// readOn folds the messages after the known value. It starts again from an empty value if the stream was replaced.
 func (e *Entity[T]) readOn(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
 	read, err := e.foldFrom(ctx, stream, known)
 	return e.unlessReplaced(ctx, stream, known, read, err)
 }
 
-// unlessReplaced is what was read, or if that failed because the stream is another one, what it is from its beginning.
+// unlessReplaced returns the value that was read, or if reading failed because the stream was replaced, the value of the whole stream.
 func (e *Entity[T]) unlessReplaced(ctx context.Context, stream StreamName, known, read folded[T], err error) (folded[T], error) {
 	if !errors.Is(err, errReplaced) {
 		return read, err
@@ -279,7 +279,7 @@ func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folde
 
 // isContinuedBy reports whether messages that were read from the known version on are of the stream that was read before. They are not if
 // another message is in the place of the last one, or if there is none: the store was restored from a backup, or the stream was emptied and
-// begun anew. Where only later ones are left, the known ones were archived, and what was made of them counts.
+// begun again. Where only later ones are left, the known ones were archived, and what was made of them counts.
 func (f folded[T]) isContinuedBy(messages []*Message) bool {
 	if f.version == NoStreamVersion {
 		return true

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// EntityResult is what [Entity.GetMany] has read of one id: what [Entity.Get] returns.
+// EntityResult is the result of [Entity.GetMany] for one id: the values that [Entity.Get] returns.
 type EntityResult[T any] struct {
 	Value   T
 	Version int64

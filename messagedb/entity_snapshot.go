@@ -15,7 +15,7 @@ type snapshot struct {
 	Time          time.Time       `json:"time"`
 }
 
-// snapshotMetadata is what decides whether a snapshot can be used.
+// snapshotMetadata decides whether a snapshot can be used.
 type snapshotMetadata struct {
 	// Version is EntityConfig.SnapshotVersion.
 	Version int `json:"snapshotVersion"`

@@ -11,15 +11,15 @@ import (
 // SkippedType is the type of the messages that record what a consumer skipped.
 const SkippedType = "Skipped"
 
-// ErrorPolicy says what a consumer does with a message whose handler fails.
+// ErrorPolicy decides what a consumer does with a message when its handler fails.
 type ErrorPolicy struct {
-	// Retries is how many times it is tried again. Meanwhile, nothing else is handled. Default: 0.
+	// Retries is how many times the handler is called again. Meanwhile no other message is handled. Default: 0.
 	Retries int
-	// Delay is the time before the first of them; it doubles with each, up to MaxDelay. Default: 100 ms, and 5 s or Delay,
+	// Delay is the time before the first retry; it doubles with each, up to MaxDelay. Default: 100 ms, and 5 s or Delay,
 	// whichever is longer.
 	Delay, MaxDelay time.Duration
-	// Skip goes on with the next message when it has failed for the last time, and records that: a message of [SkippedType]
-	// whose data is a [Skipped], in the stream of [Consumer.SkippedStream]. Default: false, the consumer stops.
+	// Skip continues with the next message after the last retry has failed. The skipped message is recorded in the stream of
+	// [Consumer.SkippedStream], as a message of [SkippedType] with a [Skipped] as its data. Default: false, the consumer stops.
 	Skip bool
 }
 
@@ -64,7 +64,7 @@ func (c *Consumer) SkippedStream() StreamName {
 	return StreamName(name)
 }
 
-// recordSkipped writes what was skipped, once, however often it is skipped.
+// recordSkipped records a skipped message. The id is derived, so that a message that is skipped again is not recorded twice.
 func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
 	m := failed.Message
 	record := ProposedMessage{

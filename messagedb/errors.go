@@ -58,11 +58,11 @@ const (
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
 type InvalidError struct {
-	// Field is what is wrong.
+	// Field names the input that is wrong.
 	Field Field
-	// Value is what was given, shortened if it is very long.
+	// Value is the input, shortened if it is very long.
 	Value string
-	// Rule says what it must be.
+	// Rule is the rule that the input breaks.
 	Rule string
 }
 
@@ -109,7 +109,7 @@ func versionName(v int64) string {
 	}
 }
 
-// DuplicateIDError is a write of a message whose id is in the store already. Nothing was written. With [Idempotent], the
+// DuplicateIDError reports a write of a message with an id that the store has already. Nothing was written. With [Idempotent], the
 // message that is there differs from the one to be written, or only some of the messages of the call are there.
 type DuplicateIDError struct {
 	// ID is the id that both have.
@@ -117,7 +117,7 @@ type DuplicateIDError struct {
 	// Stream and Position tell where the message is that has it; empty and -1 if that was not asked for: without [Idempotent].
 	Stream   StreamName
 	Position int64
-	// Different tells that its content is another; asked for with [Idempotent] only.
+	// Different reports that the stored message has another content. It is set with [Idempotent] only.
 	Different bool
 	cause     error
 }
@@ -136,7 +136,7 @@ func (e *DuplicateIDError) Error() string {
 // Unwrap gives the server's own error, a *pgconn.PgError.
 func (e *DuplicateIDError) Unwrap() error { return e.cause }
 
-// ConditionDisabledError is a read with a condition on a server whose setting message_store.sql_condition is not on.
+// ConditionDisabledError reports a read with a condition on a server where the setting message_store.sql_condition is not on.
 type ConditionDisabledError struct {
 	Condition string
 	cause     error
@@ -190,7 +190,7 @@ var (
 	takenPlace   = regexp.MustCompile(`(?s)=\(.*, (\d+)\)`)
 )
 
-// call is what a statement was about, for its errors. It is text only when there is one.
+// call describes a statement for its errors. It is formatted only when there is an error.
 type call struct {
 	doing     string // to what stream or category names
 	stream    StreamName
@@ -231,8 +231,8 @@ func (c *Client) explainError(err error, about call) error {
 	return fmt.Errorf("messagedb: %s: %w", about, err)
 }
 
-// noPreparedReason says what to do behind a pooler that gives each transaction another connection of the server, where the statements of before
-// are not prepared.
+// noPreparedReason is the remedy behind a pooler that may give each transaction another connection of the server: statements that were prepared
+// before are missing there.
 const noPreparedReason = "the pool connects through a pooler that has no prepared statements: give PgBouncer (1.21 or later) max_prepared_statements, " +
 	"or the pool's connection string default_query_exec_mode=cache_describe"
 
@@ -320,7 +320,7 @@ func convertUniqueViolation(pg *pgconn.PgError, about call) error {
 	}
 }
 
-// IsTransient tells whether a call that failed may succeed when it is made again, unchanged: the connection was lost or
+// IsTransient reports whether a failed call may succeed when it is repeated unchanged: the connection was lost or
 // refused, the server is starting, stopping or out of a resource, or a deadlock or serialization failure ended the
 // transaction. A transaction of the caller's has then to be repeated as a whole. Errors of a context are not transient, and
 // neither is a pool that was closed: it never opens again.
@@ -337,7 +337,7 @@ func IsTransient(err error) bool {
 	}
 }
 
-// isOurs tells whether an error is of a type that repeating cannot help.
+// isOurs reports whether an error has one of our types that a retry cannot help with.
 func isOurs(err error) bool {
 	var bad *InvalidError
 	var decode *DecodeError
@@ -369,7 +369,7 @@ func (e *HandlerError) Unwrap() error { return e.Err }
 
 // PanicError is a handler that panicked.
 type PanicError struct {
-	// Value is what it panicked with.
+	// Value is the argument of the panic.
 	Value any
 	// Stack is where, as of runtime/debug.Stack.
 	Stack []byte

@@ -19,7 +19,7 @@ func (c *Consumer) Kill() {
 	}
 }
 
-// Explain is what becomes of an error of the server that a write has met.
+// Explain converts an error of the server as a write does.
 func (c *Client) Explain(err error) error {
 	return c.explainError(err, call{doing: "writing to stream", stream: "a-1", writes: true})
 }

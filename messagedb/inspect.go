@@ -26,8 +26,8 @@ type StreamInfo struct {
 	First int64
 }
 
-// Streams lists the streams of a category in the order of their first messages, a page at a time: those whose first message is behind the
-// global position after, limit of them at most, from 1 to [MaxStreamsListed]. A page reads the category's messages up to the last stream that it
+// Streams lists the streams of a category in the order of their first messages, a page at a time. A page has the streams that begin after the
+// global position after: limit of them at most, from 1 to [MaxStreamsListed]. A page reads the category's messages up to the last stream that it
 // has, so all pages together read it once.
 func (c *Client) Streams(ctx context.Context, category string, after int64, limit int) ([]StreamInfo, error) {
 	if err := c.checkUsable(); err != nil {
@@ -111,7 +111,7 @@ type ConsumerPosition struct {
 	// Rewound is why the consumer cannot go on, by what a store that went back has at the position: see [Client.CheckPosition]. It is nil
 	// where it can.
 	Rewound *RewoundError
-	// Lag is what is behind the position, of the group member. A correlation or condition of the consumer's is not known here.
+	// Lag counts the messages after the position, of the group member. It ignores the consumer's correlation and condition, which the store does not know.
 	Lag Lag
 }
 
@@ -133,7 +133,7 @@ func (c *Client) ConsumerPositions(ctx context.Context, category string) ([]Cons
 				after = s.First
 				found, err := c.consumerPosition(ctx, s.Stream)
 				if errors.Is(err, ErrNoMessage) {
-					continue // nothing of a consumer's
+					continue // not a position stream of a consumer
 				}
 				if err != nil {
 					return nil, err
@@ -159,7 +159,7 @@ func (c *Client) positionCategories(ctx context.Context, category string) ([]str
 	return slices.DeleteFunc(categories, func(name string) bool { return consumedCategory(name) == "" }), err
 }
 
-// consumedCategory is the category whose positions are in another one, empty if none are.
+// consumedCategory returns the category that a category of positions belongs to; empty if the name is not that of such a category.
 func consumedCategory(positions string) string {
 	for _, separator := range []string{TypeSeparator, CompoundSeparator} {
 		if category, ok := strings.CutSuffix(positions, separator+positionType); ok && withType(category, positionType) == positions {

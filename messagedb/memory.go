@@ -67,7 +67,7 @@ func (s *Memory) Write(ctx context.Context, stream StreamName, messages []Propos
 	return s.findWritten(stream, rows, failed)
 }
 
-// normalizeFields has the JSON of a row as jsonb would have it.
+// normalizeFields rewrites the JSON of a row as jsonb would.
 func (r *row) normalizeFields() error {
 	for _, text := range []**string{&r.data, &r.metadata} {
 		if *text == nil {
@@ -82,7 +82,7 @@ func (r *row) normalizeFields() error {
 	return nil
 }
 
-// checkWrite returns the error of a write that cannot be: that of its version first, as the server does.
+// checkWrite returns the error of a write that is refused: a version conflict first, as the server does.
 func (s *Memory) checkWrite(stream StreamName, rows []row, expected int64) error {
 	if actual := s.lastPosition(stream); expected != AnyVersion && expected != actual {
 		return &VersionConflictError{Stream: stream, Expected: expected, Actual: actual}

@@ -19,7 +19,7 @@ type Message struct {
 	ID string
 	// Stream is the stream that it is in.
 	Stream StreamName
-	// Type says what kind of message it is.
+	// Type is the kind of the message.
 	Type string
 	// Position is its place in its stream; the first is 0.
 	Position int64
@@ -35,7 +35,7 @@ type Message struct {
 type ProposedMessage struct {
 	// ID is a uuid, as 32 hexadecimal digits with or without hyphens. Default: [NewID], a new one for each write.
 	ID string
-	// Type says what kind of message it is. Required.
+	// Type is the kind of the message. Required.
 	Type string
 	// Data is marshalled to JSON; a json.RawMessage is written as it is. Required; [NoData] writes NULL.
 	Data any
@@ -50,13 +50,13 @@ type noData struct{}
 
 // DecodeError is a payload that does not fit the type that it was to become.
 type DecodeError struct {
-	// Message is the one whose payload it is.
+	// Message is the message that does not decode.
 	Message *Message
 	// Field is FieldData or FieldMetadata.
 	Field Field
 	// Into is the Go type.
 	Into string
-	// Err is what encoding/json says.
+	// Err is the error of encoding/json.
 	Err error
 }
 
@@ -175,7 +175,7 @@ func marshalField(field Field, value any) (*string, error) {
 	return &text, nil
 }
 
-// hasNUL tells whether there is an escaped NUL in JSON, and not just a backslash in front of u0000.
+// hasNUL reports whether JSON contains an escaped NUL, as opposed to an escaped backslash before u0000.
 func hasNUL(b []byte) bool {
 	for {
 		i := bytes.IndexByte(b, '\\')

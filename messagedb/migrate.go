@@ -19,8 +19,8 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// Migrations is a goose migration set that makes a message store, for who has no Message DB and does not want its
-// installer. Clients of Message DB 1.3.0 work with it. Its names are unqualified: they land in the first schema of the
+// Migrations is a goose migration set that makes a message store, for databases without Message DB where its installer is not
+// wanted. Clients of Message DB 1.3.0 work with it. Its names are unqualified: they land in the first schema of the
 // search path, which the functions remember. [Migrate] applies it.
 var Migrations fs.FS = mustSub(fs.Sub(migrationFiles, "migrations"))
 

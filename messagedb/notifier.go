@@ -15,8 +15,8 @@ import (
 	"github.com/chariot-giving/delta/internal/pooler"
 )
 
-// notifier wakes subscriptions when a category was written. It listens on one connection, which is not the pool's any more,
-// for as long as there is a subscription that wants to be woken. Where it does not work, nothing is lost: they poll.
+// notifier wakes subscriptions when a category was written. While there are subscriptions to wake, it listens on one
+// connection that it takes out of the pool. If listening fails nothing is lost, because subscriptions also poll.
 type notifier struct {
 	pool    *pgxpool.Pool
 	channel string
@@ -41,7 +41,7 @@ func newNotifier(pool *pgxpool.Pool, channel string, logger *slog.Logger) *notif
 // notificationPayload names a category, which may be too long for a notification. Two that collide wake each other.
 func notificationPayload(category string) string { return strconv.FormatInt(Hash64(category), 10) }
 
-// addWaiter returns a channel that has an element after each write to a category, and what ends that.
+// addWaiter returns a channel that receives after each write to a category, and a function that ends this.
 func (b *notifier) addWaiter(category string) (woken <-chan struct{}, leave func()) {
 	payload, ch := notificationPayload(category), make(chan struct{}, 1)
 	b.mu.Lock()
@@ -65,7 +65,7 @@ func (b *notifier) addWaiter(category string) (woken <-chan struct{}, leave func
 	return ch, func() { b.removeWaiter(payload, ch) }
 }
 
-// removeWaiter returns when the listener has ended, if this was the last who wanted it.
+// removeWaiter removes a channel. After the last one it stops the listener, and waits for its end.
 func (b *notifier) removeWaiter(payload string, ch chan struct{}) {
 	b.mu.Lock()
 	delete(b.waiting[payload], ch)
@@ -83,7 +83,7 @@ func (b *notifier) removeWaiter(payload string, ch chan struct{}) {
 	<-done
 }
 
-// notifyWaiters wakes who waits for a payload; everybody if it is empty.
+// notifyWaiters wakes the waiters of a payload; all waiters if it is empty.
 func (b *notifier) notifyWaiters(payload string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,21 +94,21 @@ func (b *notifier) notifyWaiters(payload string) {
 		for ch := range channels {
 			select {
 			case ch <- struct{}{}:
-			default: // it has not looked yet
+			default: // the last one was not received yet
 			}
 		}
 	}
 }
 
 func (b *notifier) listen(ctx context.Context) {
-	retry := backoff.New(listenRetry, listenRetry) // they do not all listen anew in the same moment
+	retry := backoff.New(listenRetry, listenRetry) // with jitter, so that processes do not all reconnect at once
 	for ctx.Err() == nil {
 		err := b.listenOnce(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if errors.Is(err, puddle.ErrClosedPool) {
-			b.notifyWaiters("") // they read, and find the same
+			b.notifyWaiters("") // they read, and get the same error
 			return
 		}
 		b.logger.Warn("messagedb: no notifications, subscriptions poll", "error", err)
@@ -116,7 +116,7 @@ func (b *notifier) listen(ctx context.Context) {
 		if errors.Is(err, pooler.ErrNotHeard) {
 			delay = listenRetryPooled
 		}
-		_ = backoff.Pause(ctx, delay) // the loop looks at the context
+		_ = backoff.Pause(ctx, delay) // the loop checks the context
 	}
 }
 
@@ -136,7 +136,7 @@ func (b *notifier) listenOnce(ctx context.Context) error {
 	if err := pooler.Listen(acquireCtx, conn, b.pool, b.channel, b.notifyWaiters); err != nil {
 		return err
 	}
-	b.notifyWaiters("") // what was written before we listened
+	b.notifyWaiters("") // writes before we listened sent us no notification
 	for {
 		n, err := conn.WaitForNotification(ctx)
 		if err != nil {

@@ -104,7 +104,7 @@ func orDefaultInterval(d time.Duration) time.Duration {
 	return d
 }
 
-// newPolling makes a strategy's polling, and checks that it made one.
+// newPolling returns the polling of a strategy, or an error if that is nil.
 func newPolling(strategy PollingStrategy) (Polling, error) {
 	p := strategy()
 	if p == nil {

@@ -26,7 +26,7 @@ type recorder struct {
 	Claimed bool   `json:"claimed,omitempty"`
 }
 
-// savedPosition is what a position stream says: a position, 0 if there is none, the version of the stream, and whether a cursor has it.
+// savedPosition is the content of a position stream: a position, 0 if there is none, the version of the stream, and whether a cursor has claimed it.
 type savedPosition struct {
 	place
 	version int64
@@ -39,7 +39,7 @@ type ConsumerStats struct {
 	Position int64
 	// Saved is the position that a restart would begin at, 0 if there is none.
 	Saved int64
-	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the error
+	// Handled counts messages that were handled without error, Ignored those of types without one, Skipped those that the error
 	// policy passed over, Retried the errors that were retried.
 	Handled, Ignored, Skipped, Retried int64
 	// Rewound counts how often it began again because the store had gone back, by [RewindRestart].
@@ -55,7 +55,7 @@ func (c *Consumer) Stats() ConsumerStats {
 	return c.stats
 }
 
-// Lag is what a consumer has before it.
+// Lag counts the messages that a consumer has not handled.
 type Lag struct {
 	// Messages counts what it has not handled.
 	Messages int64
@@ -122,7 +122,7 @@ func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
 	return saved.position, err
 }
 
-// readPositionStream reads what a position stream says.
+// readPositionStream reads the position of a position stream.
 func (c *Consumer) readPositionStream(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
 	saved.version = NoStreamVersion
 	last, err := c.client.LastMessage(ctx, stream, "")
@@ -217,11 +217,11 @@ func (c *Consumer) warnOfRewind(why error) {
 		"position_stream", c.config.PositionStream, "error", why)
 }
 
-// forgetUnsaved gives up what is not saved.
+// forgetUnsaved drops the position that is not saved.
 func (r *run) forgetUnsaved() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
 
 // leastOf is the least position of the members of a group of that size, 0 if one of them has none: what is before it has
-// been handled, whoever's it was.
+// been handled, by whichever member.
 func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
 	for member := range size {
 		saved, err := c.readPositionStream(ctx, c.config.positionStream(&Group{Member: member, Size: size}))

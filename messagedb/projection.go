@@ -17,7 +17,7 @@ const DefaultProjectionSchema = "public"
 
 const projectionTable = "messagedb_projection"
 
-// ProjectionState says what a version of a projection is for.
+// ProjectionState is the purpose of a version of a projection.
 type ProjectionState string
 
 // The states of the versions of a projection. One of them is live.
@@ -44,7 +44,7 @@ type Projection struct {
 	SavedAt time.Time
 }
 
-// ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty
+// ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for your own migrations. An empty
 // schema is [DefaultProjectionSchema]. A row is one version of one projection.
 func ProjectionTable(schema string) string {
 	schema = cmp.Or(schema, DefaultProjectionSchema)
@@ -145,7 +145,7 @@ func listProjections(ctx context.Context, db rowQuerier, sql string, args ...any
 	})
 }
 
-// rowQuerier is what statements about projections run on: a pool or a transaction.
+// rowQuerier runs statements about projections: a pool or a transaction.
 type rowQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -178,7 +178,7 @@ func newProjectionRow(schema, name string, version int, category string) project
 	}
 }
 
-// readProjection finds the row, and that of the live version; it makes the row if there is none.
+// readProjection returns the row and that of the live version. It inserts the row if there is none.
 func (r projectionRow) readProjection(ctx context.Context, db rowQuerier) (own, live Projection, err error) {
 	// Where a policy hid the live version, this one would take its place.
 	if err := refuseHiddenProjections(ctx, db, r.schema); err != nil {
@@ -197,7 +197,7 @@ func (r projectionRow) readProjection(ctx context.Context, db rowQuerier) (own, 
 	return own, live, err
 }
 
-// queryVersions runs one of the statements that return all versions, and sees that this one may go on.
+// queryVersions runs one of the statements that return all versions, and checks that this version may go on.
 func (r projectionRow) queryVersions(ctx context.Context, db rowQuerier, sql string) (own, live Projection, err error) {
 	all, err := listProjections(ctx, db, sql, r.name)
 	if err != nil {

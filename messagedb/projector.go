@@ -17,14 +17,14 @@ import (
 // if, and only if, the message counts as handled. It must not end the transaction, and must return the error of a statement that failed.
 type TxHandler func(ctx context.Context, tx pgx.Tx, m *Message) error
 
-// ProjectorConfig says what a projector projects, and how. Name and Category are required.
+// ProjectorConfig configures a [Projector]. Name and Category are required.
 type ProjectorConfig struct {
 	// Name tells projections from each other.
 	Name string
 	// Version is that of the projection's code and tables. One that is raised is built from the first message on, beside the live one, and
 	// takes its place when it has caught up. Default: 1.
 	Version int
-	// Category is what it reads.
+	// Category is the category to read.
 	Category string
 	// Pool is of the database with the projection's tables and the table of [MigrateProjections]. Default: that of the client.
 	Pool *pgxpool.Pool
@@ -165,7 +165,7 @@ func (p *Projector) consumerConfig() ConsumerConfig {
 	return config
 }
 
-// Project registers the handler of one message type, whose data it gets as a T. See [TxHandler] and [Handle].
+// Project registers the handler of one message type, and decodes the data of its messages into a T. See [TxHandler] and [Handle].
 func Project[T any](p *Projector, messageType string, project func(ctx context.Context, tx pgx.Tx, data T, m *Message) error) {
 	if project == nil {
 		Handle[T](p.consumer, messageType, nil)
@@ -274,7 +274,7 @@ func (p *Projector) isStopping() bool {
 	return p.running != nil && p.running.stopping
 }
 
-// interruptRun ends the consumer's run. The handler that is called now ends by itself.
+// interruptRun ends the consumer's run. It does not cancel a handler that is running.
 func (c *Consumer) interruptRun() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,7 +293,7 @@ func (c *Consumer) readingContext(otherwise context.Context) context.Context {
 	return c.running.reading
 }
 
-// failRun has Run end with an error.
+// failRun makes Run return an error.
 func (p *Projector) failRun(err error) error {
 	p.failure = err
 	p.consumer.interruptRun()

@@ -202,7 +202,7 @@ func (p *Projector) savePosition(ctx context.Context, at place) error {
 	return err
 }
 
-// restartRun has Run begin again at the position of the row.
+// restartRun makes Run begin again at the position of the row.
 func (p *Projector) restartRun() error {
 	p.again = true
 	p.consumer.interruptRun()

@@ -32,7 +32,7 @@ func tallied(t *testing.T, tables ...string) *store {
 	return s
 }
 
-// beside is the same store by a pool of its own, whose connections live on when those of the other pool are ended.
+// beside returns the same store with a second pool, so that its connections survive when those of the first pool are ended.
 func beside(t *testing.T, s *store) *store {
 	t.Helper()
 	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
@@ -245,7 +245,7 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	}
 }
 
-// A projector that loses its connection in each attempt waits ever longer between two of them, though each loss has the run begin again.
+// A projector that loses its connection in each attempt waits longer before each retry, although each loss makes the run begin again.
 func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
 	t.Parallel()
 	s := tallied(t)

@@ -32,7 +32,7 @@ type CategoryOptions struct {
 	From int64
 	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize]. [Unlimited] reads all.
 	BatchSize int
-	// Correlation reads messages only whose metadata names a stream of this category as their correlationStreamName.
+	// Correlation reads only messages that name a stream of this category as correlationStreamName in their metadata.
 	// Default: all messages.
 	Correlation string
 	// Group reads what is one member's of a consumer group. Default: everything, as with a Group of size 0.
@@ -160,7 +160,7 @@ func (c *Client) LastMessage(ctx context.Context, stream StreamName, messageType
 	return messages[0], nil
 }
 
-// readMessages runs a statement that returns messages, and a last row that is none.
+// readMessages runs a statement that returns messages, and a last row that is not a message.
 func (c *Client) readMessages(ctx context.Context, about call, batchSize int, sql string, args ...any) ([]*Message, error) {
 	if err := c.checkUsable(); err != nil {
 		return nil, err
@@ -206,7 +206,7 @@ func blockSize(read, batchSize int) int {
 	return size
 }
 
-// asUTC reads the clock of a timestamp without zone as what it is in the store: UTC.
+// asUTC interprets a timestamp without zone as UTC, because the store writes UTC.
 func asUTC(t time.Time) time.Time {
 	if t.Location() == time.UTC {
 		return t
@@ -214,7 +214,7 @@ func asUTC(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// nullIfEmpty is NULL for an empty string.
+// nullIfEmpty returns nil, for NULL, if the string is empty.
 func nullIfEmpty(s string) *string {
 	if s == "" {
 		return nil

@@ -9,7 +9,7 @@ import (
 // rewindInterval is how often a feed that finds nothing new compares its place with the store, however fast it polls.
 const rewindInterval = time.Second
 
-// RewindPolicy says what a subscription or a consumer does when the store has gone back behind its position: it was emptied, or
+// RewindPolicy decides what a subscription or a consumer does when the store has gone back behind its position: it was emptied, or
 // restored from a backup, so that new messages take positions which were handled before. Reading on would pass over them.
 type RewindPolicy string
 
@@ -31,7 +31,7 @@ func (p RewindPolicy) validate() error {
 // RewoundError is a position that the store does not have any more, or never had: the store was emptied, or restored from a backup,
 // or the position is of another one. Messages written since then may stand before the position, and were not handled.
 type RewoundError struct {
-	// Stream or Category is what was read. The other is empty.
+	// One of Stream and Category names the source that was read; the other is empty.
 	Stream   StreamName
 	Category string
 	// Position is the last one that was handled, or the one before the one to begin at; a global position where Category is set.
@@ -61,7 +61,7 @@ type place struct {
 	id       string
 }
 
-// standing is what the store has at a place: the id of the message there, nil if there is none, and the last position that was given
+// standing is the content of the store at a place: the id of the message there, nil if there is none, and the last position that was given
 // out, nil where that cannot be known, as on a standby, which may lag behind the server that was read before.
 type standing struct {
 	id   *string

@@ -3,7 +3,7 @@ package messagedb
 import "context"
 
 // ServerNames asks the server's own functions about names. [StreamName] and [Hash64] give the same answers without a round
-// trip; this is for who wants to see that they do.
+// trip; use this to check that they do.
 type ServerNames struct{ client *Client }
 
 // ServerNames asks the server's own functions about names.

@@ -78,12 +78,12 @@ type statementBuilder struct {
 	inTx                  bool   // the path must be put back
 }
 
-// setPath puts the schema in front of the search path that was, and is not NULL.
+// setPath returns an expression that puts the schema in front of the previous search path. It is never NULL.
 func (s statementBuilder) setPath(was string) string {
 	return `set_config('search_path', ` + s.path + ` || coalesce(', ' || nullif(` + was + `, ''), '') || ', pg_temp', true)`
 }
 
-// setPathFirst is the first argument of a call, which sets the path.
+// setPathFirst returns the first argument of a call, which sets the path.
 func (s statementBuilder) setPathFirst(was string) string {
 	return "CASE WHEN " + s.setPath(was) + " IS NOT NULL AND " + s.unfiltered + " THEN $1::varchar END"
 }
@@ -94,10 +94,10 @@ const (
 	before  = "SELECT " + current + " AS was"
 )
 
-// restorePath is a column that puts the path back.
+// restorePath returns a column that restores the path.
 func restorePath(was string) string { return "set_config('search_path', " + was + ", true)" }
 
-// notifyListeners is a column that tells listeners; the payload is a parameter.
+// notifyListeners returns a column that notifies listeners; the payload is a parameter.
 func (s statementBuilder) notifyListeners(payload string) string {
 	if payload == "" {
 		return ""
@@ -105,7 +105,7 @@ func (s statementBuilder) notifyListeners(payload string) string {
 	return ", pg_notify(" + s.channel + ", " + payload + ")"
 }
 
-// callForValue calls a function that returns one value.
+// callForValue returns a statement that calls a function for one value.
 func (s statementBuilder) callForValue(function, arguments, payload string) string {
 	if !s.inTx {
 		return fmt.Sprintf("SELECT %s.%s(%s%s)%s", s.schema, function, s.setPathFirst(current), arguments, s.notifyListeners(payload))
@@ -130,7 +130,8 @@ FROM (SELECT was, %s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::
 		s.setPath("was"), before, columns, s.notifyListeners(payload), s.schema, s.unfiltered)
 }
 
-// callForRows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
+// callForRows returns a statement that calls a function for messages. In a transaction, its last row is not a message: it restores the path, and is there even
+// without messages.
 func (s statementBuilder) callForRows(function, arguments string) string {
 	const columns = "m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time"
 	if !s.inTx {
@@ -144,7 +145,7 @@ SELECT %s, NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
 		before, columns, s.schema, function, s.setPathFirst("p.was"), arguments, restorePath("p.was"))
 }
 
-// readStreams reads several streams. It reads the table itself: get_stream_messages would run a statement of its own for each stream, planned anew. The
+// readStreams reads several streams. It reads the table itself: get_stream_messages would run, and plan, one more statement for each stream. The
 // condition is in an argument, where it is evaluated in any case.
 func (s statementBuilder) readStreams() string {
 	return fmt.Sprintf(`SELECT m.id::varchar, m.stream_name::varchar, m.type::varchar, m.position, m.global_position, m.data::varchar, m.metadata::varchar, m.time
@@ -153,7 +154,7 @@ FROM unnest(CASE WHEN %[2]s THEN $1::text[] END, $2::bigint[]) WITH ORDINALITY A
 ORDER BY s.place, m.position`, s.schema, s.unfiltered)
 }
 
-// countLag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.
+// countLag returns a statement that counts the messages a reader of a category has not read. It need not set the path, because all names are qualified.
 func (s statementBuilder) countLag() string {
 	return fmt.Sprintf(`SELECT CASE WHEN %[2]s THEN count(*) END, coalesce(max(global_position), 0),
 	coalesce(extract(epoch FROM (now() AT TIME ZONE 'utc') - min(time)), 0)::float8
@@ -164,7 +165,7 @@ WHERE %[1]s.category(stream_name) = $1 AND global_position > $2 AND ($3::varchar
 
 // listStreams lists the streams of a category by their first messages: by the index of categories, in the order of global positions, which any page
 // can go on from. The order of names was rejected: the index of streams is in the database's collation, in which the names of one category
-// need not stand together. A first message that is not at position 0 is that of a stream whose beginning was archived.
+// need not be adjacent. A first message after position 0 means that the beginning of its stream was archived.
 func (s statementBuilder) listStreams() string {
 	return fmt.Sprintf(`SELECT f.stream_name, f.global_position, l.position, l.time, (SELECT count(*) FROM %[1]s.messages c WHERE c.stream_name = f.stream_name)
 FROM (SELECT m.stream_name, m.global_position FROM %[1]s.messages m

@@ -79,13 +79,13 @@ func ParseStreamName(s string) (StreamName, error) {
 	return name, name.validate()
 }
 
-// Category is what stands before the first "-": all of it if there is none.
+// Category returns the part before the first "-": the whole name if there is none.
 func (s StreamName) Category() string {
 	category, _, _ := strings.Cut(string(s), StreamNameSeparator)
 	return category
 }
 
-// ID is what stands after the first "-"; ok is false if there is none.
+// ID returns the part after the first "-"; ok is false if there is none.
 func (s StreamName) ID() (id string, ok bool) {
 	_, id, ok = strings.Cut(string(s), StreamNameSeparator)
 	return id, ok
@@ -108,7 +108,7 @@ func (s StreamName) IDs() []string {
 	return strings.Split(id, CompoundSeparator)
 }
 
-// IsCategory tells whether the name has no id.
+// IsCategory reports whether the name has no id.
 func (s StreamName) IsCategory() bool {
 	return !strings.Contains(string(s), StreamNameSeparator)
 }

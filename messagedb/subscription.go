@@ -15,7 +15,7 @@ type SubscriptionOptions struct {
 	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. The client's subscriptions
 	// share one more connection for it. Default: false.
 	Notify bool
-	// Rewind says what to do when the store has gone back behind the position, or From is ahead of it: [RewindStop] or
+	// Rewind decides what happens when the store has gone back behind the position, or From is ahead of it: [RewindStop] or
 	// [RewindRestart]. Default: RewindStop.
 	Rewind RewindPolicy
 	// Liveness is told true when the subscription has caught up: a read found less than a batch, and that has been handled. It
@@ -114,7 +114,7 @@ func (c *Client) prepareFeed(f *feed, strategy PollingStrategy) (err error) {
 	return err
 }
 
-// watchLiveness tells when full batches change to others, and back.
+// watchLiveness returns a function that calls tell when batches stop being full, and when they are full again.
 func watchLiveness(tell func(bool)) func(retrieved, expected int) {
 	if tell == nil {
 		return func(int, int) {}
@@ -176,7 +176,7 @@ func (s *Subscription) Stop() {
 // Done is closed when the subscription has ended and no function of it will be called any more.
 func (s *Subscription) Done() <-chan struct{} { return s.done }
 
-// Err waits for the end of the subscription and tells why it ended: nil if it was stopped or its context ended.
+// Err waits for the end of the subscription and returns its cause: nil if it was stopped or its context ended.
 func (s *Subscription) Err() error {
 	<-s.done
 	return s.err

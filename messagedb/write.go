@@ -40,7 +40,7 @@ func (c *Client) WriteTx(ctx context.Context, tx pgx.Tx, stream StreamName, mess
 // expected is the version that the stream must be at: the position of its last message, [NoStreamVersion] where there must
 // be none, [AnyVersion] where it does not matter. If it is at another, the error is a [*VersionConflictError].
 //
-// A message whose id is in the store already gives a [*DuplicateIDError]; see [Idempotent]. Bad input gives an
+// A message with an id that the store has already gives a [*DuplicateIDError]; see [Idempotent]. Bad input gives an
 // [*InvalidError] before anything is sent. The category of the stream is locked until the transaction of the write ends.
 func (c *Client) Write(ctx context.Context, stream StreamName, messages []ProposedMessage, expected int64, opts ...WriteOption) (position int64, err error) {
 	if err := stream.validate(); err != nil {
@@ -51,7 +51,7 @@ func (c *Client) Write(ctx context.Context, stream StreamName, messages []Propos
 	return position, err
 }
 
-// writeMessages does not insist on an id, which the position stream of a consumer need not have.
+// writeMessages accepts a stream name without an id, because the position stream of a consumer may have none.
 func (c *Client) writeMessages(ctx context.Context, stream StreamName, messages []ProposedMessage, expected int64, opts ...WriteOption) (int64, error) {
 	var o writeOptions
 	for _, change := range opts {
@@ -84,7 +84,7 @@ func validExpected(expected int64) error {
 	return nil
 }
 
-// writeStatement chooses among the statements, by the number of messages and whether listeners are told.
+// writeStatement chooses a statement by the number of messages and whether to notify listeners.
 func (c *Client) writeStatement(stream StreamName, rows []row, expected int64) (sql string, args []any) {
 	var version *int64
 	if expected != AnyVersion {
@@ -134,7 +134,7 @@ func prepareAll(messages []ProposedMessage, idempotent bool) ([]row, error) {
 	return rows, nil
 }
 
-// writeOnce writes, and looks for what is there already if something is in the way.
+// writeOnce makes an idempotent write. After a conflict it looks for the messages in the store.
 func (c *Client) writeOnce(ctx context.Context, about call, rows []row, sql string, args []any) (int64, error) {
 	var position int64
 	err := c.writeInSavepoint(ctx, about, sql, &position, args)
@@ -160,7 +160,7 @@ func (c *Client) writeOnce(ctx context.Context, about call, rows []row, sql stri
 	}
 }
 
-// writeInSavepoint runs the write in a savepoint where there is a transaction, so that its failure leaves that one usable. The
+// writeInSavepoint runs the write in a savepoint if there is a transaction, so that the transaction survives a failed write. The
 // three statements are one round trip.
 func (c *Client) writeInSavepoint(ctx context.Context, about call, sql string, position *int64, args []any) error {
 	if c.tx == nil {
