@@ -151,7 +151,7 @@ type run struct {
 }
 
 // NewConsumer makes a consumer, which does nothing before [Consumer.Run]. Register its handlers with [Handle]. It returns an
-// [*InvalidError] for what cannot be.
+// [*InvalidError] for an invalid configuration.
 func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	full := config.WithDefaults()
 	options, err := CategoryOptions{

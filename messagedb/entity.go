@@ -11,7 +11,7 @@ import (
 // DefaultCacheSize is how many values an [Entity] keeps in memory.
 const DefaultCacheSize = 1000
 
-// EntityConfig says how streams of a category are folded into values. Category is required.
+// EntityConfig configures an [Entity], which folds the streams of a category into values. Category is required.
 type EntityConfig[T any] struct {
 	// Category is the category of the streams.
 	Category string
@@ -29,11 +29,11 @@ type EntityConfig[T any] struct {
 	// T must be exported and marshalled. A snapshot is read into the zero value of T, not that of New: what "omitempty" left out is zero then.
 	// Default: 0, never.
 	SnapshotInterval int
-	// SnapshotVersion is to be changed with what T or the folding means: snapshots of another version are not used. Default: 0.
+	// SnapshotVersion must be changed whenever T or the folding changes its meaning: snapshots of another version are not used. Default: 0.
 	SnapshotVersion int
 	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize].
 	BatchSize int
-	// Logger is told of snapshots that could not be used or written, and of streams that were replaced. Default: [slog.Default].
+	// Logger logs snapshots that could not be used or written, and streams that were replaced. Default: [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -84,7 +84,7 @@ func (c EntityConfig[T]) validate() error {
 	return nil
 }
 
-// Entity folds the streams of a category into values, one for each stream. What it has read it keeps, and reads only messages behind it.
+// Entity folds the streams of a category into values, one for each stream. It keeps the values, and reads only the messages after them.
 // It is safe for concurrent use.
 type Entity[T any] struct {
 	store  Store
@@ -97,7 +97,7 @@ type Entity[T any] struct {
 }
 
 // NewEntity makes an entity of a store: of a [Client], or of a [Memory] in tests. Register how messages are folded with [Fold]. It returns
-// an [*InvalidError] for what cannot be; for a client of [Client.InTx], too: the cache would keep what the transaction may take back. To write
+// an [*InvalidError] for an invalid configuration, and for a client of [Client.InTx], too: the cache would keep what the transaction may take back. To write
 // in a transaction what depends on a value, read the value first, and write with its version as the expected one.
 func NewEntity[T any](store Store, config EntityConfig[T]) (*Entity[T], error) {
 	if client, ok := store.(*Client); ok && (client == nil || client.tx != nil || client.db == nil) {
@@ -177,7 +177,7 @@ func (e *Entity[T]) loadKnown(ctx context.Context, id string, stream StreamName)
 	return e.loadSnapshot(ctx, stream)
 }
 
-// storeRead stores the value that was read in the cache, in place of known, and returns a copy for the caller.
+// storeRead puts the value that was read into the cache, in place of known, and into a snapshot if one is due. It returns a copy for the caller.
 func (e *Entity[T]) storeRead(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
 	e.takeSnapshot(ctx, stream, &read)
 	if e.config.CacheSize > 0 {
@@ -246,7 +246,7 @@ func (e *Entity[T]) foldFrom(ctx context.Context, stream StreamName, known folde
 	return e.foldRead(ctx, stream, known, messages, e.config.BatchSize)
 }
 
-// foldRead folds messages that were read from the last known one on, so many at most, and reads on where there may be more.
+// foldRead folds messages that were read from the last known one on. If the batch was full, it reads on.
 func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folded[T], messages []*Message, size int) (folded[T], error) {
 	if !known.isContinuedBy(messages) {
 		return known, errReplaced

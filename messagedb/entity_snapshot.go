@@ -76,7 +76,7 @@ func (e *Entity[T]) decodeSnapshot(m *Message) (folded[T], error) {
 	return folded[T]{value: value, version: data.EntityVersion, last: metadata.Message, snapshot: data.EntityVersion}, nil
 }
 
-// takeSnapshot writes one if the interval has passed since the last. A failure is logged, and costs time only: the value is right without.
+// takeSnapshot writes a snapshot if SnapshotInterval messages have passed since the last one. A failure is only logged, because the value is right without it.
 func (e *Entity[T]) takeSnapshot(ctx context.Context, stream StreamName, read *folded[T]) {
 	if e.config.SnapshotInterval == 0 || read.version-read.snapshot < int64(e.config.SnapshotInterval) {
 		return

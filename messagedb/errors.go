@@ -74,7 +74,7 @@ func newInvalidError(field Field, value any, rule string) error {
 	return &InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }
 
-// VersionConflictError is a write that expected the stream to be at another version than it is. Nothing was written.
+// VersionConflictError reports a write that expected another version of the stream. Nothing was written.
 type VersionConflictError struct {
 	Stream StreamName
 	// Expected is the version that the write named; [AnyVersion] if it named none, which can happen where Stale is true.
@@ -114,7 +114,7 @@ func versionName(v int64) string {
 type DuplicateIDError struct {
 	// ID is the id that both have.
 	ID string
-	// Stream and Position tell where the message is that has it; empty and -1 if that was not asked for: without [Idempotent].
+	// Stream and Position are the place of the message in the store. Without [Idempotent] they are not known: empty and -1.
 	Stream   StreamName
 	Position int64
 	// Different reports that the stored message has another content. It is set with [Idempotent] only.
@@ -149,9 +149,9 @@ func (e *ConditionDisabledError) Error() string {
 // Unwrap gives the server's own error, a *pgconn.PgError.
 func (e *ConditionDisabledError) Unwrap() error { return e.cause }
 
-// NotInstalledError is a database in which Message DB was not found.
+// NotInstalledError reports that Message DB was not found in a database.
 type NotInstalledError struct {
-	// Schema is where it was looked for.
+	// Schema is the schema that was searched.
 	Schema string
 	cause  error
 }
@@ -213,7 +213,7 @@ func (about call) String() string {
 	return text
 }
 
-// explainError turns an error of the server into one of this package's, or adds what was being done.
+// explainError converts an error of the server to a type of this package, or adds the description of the call.
 func (c *Client) explainError(err error, about call) error {
 	if err == nil {
 		return nil
@@ -351,7 +351,7 @@ func isOurs(err error) bool {
 		errors.Is(err, ErrConsumerSuperseded) || errors.Is(err, errCursorClosed)
 }
 
-// HandlerError is a handler that failed, with the message that it failed for.
+// HandlerError reports that a handler failed, and for which message.
 type HandlerError struct {
 	Message *Message
 	// Attempts is how many times it was tried in all.
@@ -367,18 +367,18 @@ func (e *HandlerError) Error() string {
 // Unwrap gives the handler's own error.
 func (e *HandlerError) Unwrap() error { return e.Err }
 
-// PanicError is a handler that panicked.
+// PanicError reports that a handler panicked.
 type PanicError struct {
 	// Value is the argument of the panic.
 	Value any
-	// Stack is where, as of runtime/debug.Stack.
+	// Stack is the stack of the panic, as of runtime/debug.Stack.
 	Stack []byte
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
-// PositionConflictError is a consumer that found its position stream written by another: two of them run with one
-// identifier and one member. It has stopped; nothing is lost, and messages may have been handled by both.
+// PositionConflictError reports that another consumer wrote the position stream: two of them run with the same
+// identifier and member. The consumer has stopped. No message is lost, but both may have handled some messages.
 type PositionConflictError struct {
 	// Stream is the position stream.
 	Stream StreamName

@@ -228,7 +228,7 @@ func (r projectionRow) newStoppedError(reason ProjectionReason, detail string) *
 	return &ProjectionError{Name: r.name, Version: r.version, Reason: reason, detail: detail}
 }
 
-// ProjectionReason says why a projector must not go on.
+// ProjectionReason is why a projector must not go on.
 type ProjectionReason string
 
 // The reasons.

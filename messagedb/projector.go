@@ -19,16 +19,16 @@ type TxHandler func(ctx context.Context, tx pgx.Tx, m *Message) error
 
 // ProjectorConfig configures a [Projector]. Name and Category are required.
 type ProjectorConfig struct {
-	// Name tells projections from each other.
+	// Name distinguishes projections.
 	Name string
-	// Version is that of the projection's code and tables. One that is raised is built from the first message on, beside the live one, and
-	// takes its place when it has caught up. Default: 1.
+	// Version is the version of the projection's code and tables. After it was raised, the new version is built from the first message on,
+	// beside the live one, and takes its place when it has caught up. Default: 1.
 	Version int
 	// Category is the category to read.
 	Category string
-	// Pool is of the database with the projection's tables and the table of [MigrateProjections]. Default: that of the client.
+	// Pool connects to the database with the projection's tables and the table of [MigrateProjections]. Default: that of the client.
 	Pool *pgxpool.Pool
-	// Schema is where the table of [MigrateProjections] is. Default: [DefaultProjectionSchema].
+	// Schema has the table of [MigrateProjections]. Default: [DefaultProjectionSchema].
 	Schema string
 	// Handler is called with messages of types that [Project] was not called for. Default: they are passed over.
 	Handler TxHandler
@@ -111,7 +111,7 @@ type projectorRun struct {
 	done     chan struct{}
 }
 
-// ProjectorStats count what a projector has done since it was made.
+// ProjectorStats are the counts of a projector since it was made.
 type ProjectorStats struct {
 	ConsumerStats
 	// Overtaken counts messages that another projector of the same name and version had handled when this one was about to. Rewound counts
@@ -122,7 +122,7 @@ type ProjectorStats struct {
 }
 
 // NewProjector makes a projector, which does nothing before [Projector.Run]. Register its handlers with [Project]. It returns an
-// [*InvalidError] for what cannot be.
+// [*InvalidError] for an invalid configuration.
 func (c *Client) NewProjector(config ProjectorConfig) (*Projector, error) {
 	full := config.WithDefaults()
 	if err := full.validate(); err != nil {
@@ -144,7 +144,7 @@ func (c *Client) NewProjector(config ProjectorConfig) (*Projector, error) {
 	return p, nil
 }
 
-// consumerConfig is that of the consumer that reads for the projector. It writes no position stream, but records what it skips.
+// consumerConfig returns the configuration of the consumer that reads for the projector. It writes no position stream, but records what it skips.
 func (p *Projector) consumerConfig() ConsumerConfig {
 	c := p.config
 	id := fmt.Sprintf("%s%s%d", c.Name, CompoundSeparator, c.Version)
@@ -176,10 +176,10 @@ func Project[T any](p *Projector, messageType string, project func(ctx context.C
 	})
 }
 
-// Name is that of the projection, and Version that of the projector.
+// Name is the name of the projection: see [ProjectorConfig].
 func (p *Projector) Name() string { return p.config.Name }
 
-// Version is that of the projection's code and tables: see [ProjectorConfig].
+// Version is the version of the projection's code and tables: see [ProjectorConfig].
 func (p *Projector) Version() int { return p.config.Version }
 
 // SkippedStream is where the projector records what the error policy passed over: CATEGORY:skipped-NAME+VERSION.
@@ -200,7 +200,7 @@ func (p *Projector) updateStats(change func(*ProjectorStats)) {
 	change(&p.stats)
 }
 
-// Lag asks the database what the projector has before it: see [Consumer.Lag].
+// Lag asks the database for the messages that the projector has not handled: see [Consumer.Lag].
 func (p *Projector) Lag(ctx context.Context) (Lag, error) { return p.consumer.Lag(ctx) }
 
 // Run projects until ctx ends or [Projector.Stop] is called, and returns nil then. It returns earlier with a [*HandlerError] if the error
@@ -283,7 +283,7 @@ func (c *Consumer) interruptRun() {
 	}
 }
 
-// readingContext ends when the consumer is to read no more.
+// readingContext ends when the consumer must stop reading.
 func (c *Consumer) readingContext(otherwise context.Context) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -209,7 +209,7 @@ func (p *Projector) restartRun() error {
 	return errRestart
 }
 
-// noteError is told of errors that are retried. After one that may have come from a lost connection, the run begins again at the position
+// noteError is called with errors that are retried. After one that may have come from a lost connection, the run begins again at the position
 // of the row, and looks at the store first: what is connected to next may have been restored from a backup, and messages that were read
 // and passed over since the position was saved may be others now.
 func (p *Projector) noteError(err error) {

@@ -48,7 +48,7 @@ func (p *Projector) afterBatch(caughtUp bool) {
 	}
 }
 
-// switchError is an error of ProjectorConfig.Switch that repeating does not help.
+// switchError is an error of ProjectorConfig.Switch that a retry cannot help with.
 type switchError struct{ err error }
 
 func (e *switchError) Error() string {

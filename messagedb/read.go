@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// StreamOptions say what to read of a stream. The zero value reads from its beginning.
+// StreamOptions select the messages to read from a stream. The zero value reads from its beginning.
 type StreamOptions struct {
 	// From is the position to begin at, inclusively. Default: 0, the first message.
 	From int64
@@ -26,7 +26,7 @@ type Group struct {
 	Size int
 }
 
-// CategoryOptions say what to read of a category. The zero value reads all of it, from its beginning.
+// CategoryOptions select the messages to read from a category. The zero value reads all of it, from its beginning.
 type CategoryOptions struct {
 	// From is the global position to begin at, inclusively. Default: 0; the first message has 1.
 	From int64
@@ -35,7 +35,7 @@ type CategoryOptions struct {
 	// Correlation reads only messages that name a stream of this category as correlationStreamName in their metadata.
 	// Default: all messages.
 	Correlation string
-	// Group reads what is one member's of a consumer group. Default: everything, as with a Group of size 0.
+	// Group reads only the streams of one member of a consumer group. Default: all streams, as with a Group of size 0.
 	Group *Group
 	// Condition is a condition in SQL on the columns of the table messages, which the server's setting
 	// message_store.sql_condition must allow. It is raw SQL: never make it from input. Default: none.
@@ -74,7 +74,8 @@ func (o CategoryOptions) prepareOptions(category string) (CategoryOptions, error
 	return o, err
 }
 
-// orNone is nil for a group of no members, which gomdb's options use for none. Size 0 with another Member is a size that was forgotten.
+// orNone returns nil for a group with size 0 and member 0, because gomdb's options use that for no group. With another member, the size was
+// forgotten.
 func (g *Group) orNone() *Group {
 	if g == nil || *g == (Group{}) {
 		return nil
@@ -105,8 +106,8 @@ func validReading(from int64, batchSize int, condition string) (int, error) {
 	return batchSize, validText(FieldCondition, condition)
 }
 
-// ReadStream reads one batch of a stream, in the order of positions. None is no error. It returns an [*InvalidError] for
-// options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+// ReadStream reads one batch of a stream, in the order of positions. It returns no error if there are none, an [*InvalidError] for
+// invalid options, and a [*ConditionDisabledError] for a condition that the server does not allow.
 func (c *Client) ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error) {
 	o, err := options.prepareOptions(stream)
 	if err != nil {
@@ -120,8 +121,8 @@ func (c *Client) readStream(ctx context.Context, stream StreamName, o StreamOpti
 	return c.readMessages(ctx, about, o.BatchSize, c.sql.readStream, stream.String(), o.From, int64(o.BatchSize), nullIfEmpty(o.Condition))
 }
 
-// ReadCategory reads one batch of a category, in the order of global positions. None is no error. It returns an
-// [*InvalidError] for options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+// ReadCategory reads one batch of a category, in the order of global positions. It returns no error if there are none, an
+// [*InvalidError] for invalid options, and a [*ConditionDisabledError] for a condition that the server does not allow.
 func (c *Client) ReadCategory(ctx context.Context, category string, options CategoryOptions) ([]*Message, error) {
 	o, err := options.prepareOptions(category)
 	if err != nil {
@@ -194,7 +195,7 @@ func (c *Client) readMessages(ctx context.Context, about call, batchSize int, sq
 	return messages, nil
 }
 
-// streamColumn is where statementBuilder.rows has the name of the stream.
+// streamColumn is where statementBuilder.callForRows has the name of the stream.
 const streamColumn = 1
 
 // blockSize is how many messages to make room for when so many have been read: as many again, of those that can still come.

@@ -2,14 +2,14 @@ package messagedb
 
 import "context"
 
-// StreamPlace is a place in a stream: what stands before From, a position, is not read.
+// StreamPlace is a stream, and the position to read it from, inclusively.
 type StreamPlace struct {
 	Stream StreamName
 	From   int64
 }
 
 // ReadStreams reads one batch of each of several streams in one round trip: batchSize messages of each at most; 0 is [DefaultBatchSize]. They come stream by
-// stream, in the order of the places, and those of a stream in the order of positions. Name each stream once. It returns an [*InvalidError] for what cannot be.
+// stream, in the order of the places, and those of a stream in the order of positions. Name each stream once. It returns an [*InvalidError] for invalid places or sizes.
 func (c *Client) ReadStreams(ctx context.Context, places []StreamPlace, batchSize int) ([]*Message, error) {
 	batchSize, err := validPlaces(places, batchSize)
 	if err != nil || len(places) == 0 {

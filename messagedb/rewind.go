@@ -55,7 +55,7 @@ func (e *RewoundError) Error() string {
 	return fmt.Sprintf("messagedb: %s: %s: the store was emptied or restored from a backup, or the position is of another store", what, why)
 }
 
-// place is where a feed stands: behind the last message that was handled. ID is empty where only the position is known.
+// place is the place of a feed: behind the last message that was handled. ID is empty where only the position is known.
 type place struct {
 	position int64
 	id       string
