@@ -180,7 +180,7 @@ func objectID(object delta.Object) (id string, err error) {
 	return object.ID(), nil
 }
 
-// KeyID is the id of an object whose key has these values, in the order of the columns in the table: a single value as it is, several with commas between them. A comma
+// KeyID returns the id of the object with these values of its key, in the order of the columns in the table: a single value as it is, several with commas between them. A comma
 // or backslash in one of several has a backslash before it, so that no two keys have the same id.
 func KeyID(values ...string) string {
 	if len(values) == 1 {
@@ -206,7 +206,7 @@ func keyText(relation *cdc.Relation, values []cdc.Value) string {
 	return KeyID(parts...)
 }
 
-// checkID refuses an object whose id says more than the key of its row: of a row that is deleted, only the key is known.
+// checkID refuses an object if its id depends on more than the key of its row, because only the key of a deleted row is known.
 func (m *mapping[T]) checkID(relation *cdc.Relation, values []cdc.Value, object T) error {
 	if relation.Identity == cdc.IdentityFull {
 		return nil

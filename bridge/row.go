@@ -87,8 +87,8 @@ type field struct {
 	optional bool
 }
 
-// fieldsOf finds the columns that the fields of a struct name: by the tag db, by the tag json, or by the name of the field, whose case and underscores do
-// not matter then. db:"-" is for a field that is of no column, and db:"name,optional" for one whose column need not be there.
+// fieldsOf finds the columns that the fields of a struct name: by the tag db, by the tag json, or by the name of the field, without regard to case and
+// underscores. db:"-" is for a field without a column, and db:"name,optional" for one with a column that need not exist.
 func fieldsOf(t reflect.Type) ([]field, error) {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()

@@ -40,7 +40,7 @@ func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error 
 	return nil
 }
 
-// before is what the server has sent of the row before the change; nil for nothing.
+// before returns the values of the row before the change that the server has sent; nil if it sent none.
 func before(c *cdc.Change) []cdc.Value {
 	if c.Old != nil {
 		return c.Old
@@ -249,7 +249,7 @@ func (r *tableRun[T]) areVisible(ctx context.Context, xids []uint32) (visible bo
 	return visible, nil
 }
 
-// describe says what of the table is read, as it is now.
+// describe returns the shape of the table as it is now: the parts of it that are read.
 func (r *tableRun[T]) describe(ctx context.Context) (shape string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()

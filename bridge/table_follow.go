@@ -116,7 +116,7 @@ func (r *tableRun[T]) hasChanges() bool { return len(r.page.changes) > 0 || !r.k
 
 func (r *tableRun[T]) isDue() bool { return r.page.isDue() || r.keys.isDue() }
 
-// flush writes the page, and only then has the slot confirmed.
+// flush writes the page, and only then confirms the slot: otherwise a crash between the two would lose the changes.
 func (r *tableRun[T]) flush(ctx context.Context) error {
 	if !r.hasChanges() && r.end == r.acknowledged {
 		return nil

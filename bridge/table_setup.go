@@ -43,11 +43,11 @@ type tableRun[T delta.Object] struct {
 	isOwnPublication bool
 
 	stream *cdc.Stream
-	// isReading reports whether a listing runs, whose rows backfill brings; again has the table be read once more after that.
+	// isReading reports whether a listing runs; backfill delivers its rows. If again is set, the table is read once more after it.
 	isReading bool
 	backfill  *cdc.Backfill
 	again     string
-	// unnamed counts rows that were listed and refused, of which it is not known whose objects they are.
+	// unnamed counts listed rows that were refused and cannot be attributed to an object. If there are any, the listing deletes nothing.
 	unnamed int
 	// query is TableConfig.Query, nil where that is not set. keys are the keys of changed rows for which it was not read yet.
 	query *keyedQuery
@@ -283,7 +283,7 @@ func (r *tableRun[T]) endReader(ctx context.Context) (ended bool, err error) {
 	return ended, nil
 }
 
-// resync begins anew with another slot, because changes were lost: the table will be read as a whole.
+// resync drops the slot and resets the state after changes were lost, so that another slot is made and the whole table is read.
 func (r *tableRun[T]) resync(ctx context.Context, why error) error {
 	r.log.Warn("bridge: changes of the table were lost, so all of it is read again; resources whose rows are gone are deleted then",
 		"table", r.config.Schema+"."+r.config.Table, "error", why)

@@ -14,17 +14,17 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// WebhookConfig says what is done with the calls of a webhook. Endpoint, Client, Scheme, Secrets and Handle are required.
+// WebhookConfig configures a webhook. Endpoint, Client, Scheme, Secrets and Handle are required.
 type WebhookConfig struct {
-	// Endpoint tells webhooks from each other: the ids of deliveries are unique within one. 1 to 255 bytes of UTF-8 without control characters.
+	// Endpoint distinguishes webhooks: the ids of deliveries are unique within one. 1 to 255 bytes of UTF-8 without control characters.
 	Endpoint string
-	// Client is what is informed. It need not be started.
+	// Client receives the informs. It need not be started.
 	Client *delta.Client
 	// Scheme is how calls are signed: [StandardWebhooks], [GitHub], [Stripe], or one of your own.
 	Scheme WebhookScheme
 	// Secrets are those that calls may be signed with: one, or, while it is rotated, the former and the next.
 	Secrets []string
-	// Handle says what a delivery leads to. It is called outside any transaction, may be called several times for a delivery, and for several at once. No
+	// Handle returns the actions for a delivery. It is called outside any transaction, may be called several times for a delivery, and for several at once. No
 	// action means that there is nothing to do. An error is answered with 500, so that the sender tries again, unless it wraps [ErrRejected].
 	Handle func(ctx context.Context, delivery WebhookDelivery) ([]WebhookAction, error)
 	// MaxBody bounds the body, in bytes.
@@ -45,7 +45,7 @@ type WebhookConfig struct {
 	Logger *slog.Logger
 }
 
-// WebhookDelivery is a call whose signature was right.
+// WebhookDelivery is a call with a valid signature.
 type WebhookDelivery struct {
 	// ID is the sender's id of the delivery.
 	ID string
@@ -54,7 +54,7 @@ type WebhookDelivery struct {
 	Body   []byte
 }
 
-// WebhookAction is what a delivery leads to: one of Inform and Touch is set.
+// WebhookAction is an action of a delivery: one of Inform and Touch is set.
 type WebhookAction struct {
 	// Inform is an object as the delivery has it; see [delta.Client.Inform].
 	Inform delta.Object
@@ -142,7 +142,7 @@ type webhook struct {
 	keys []string
 }
 
-// keys decodes the secrets, where the scheme has them encoded.
+// keys returns the secrets, decoded if the scheme encodes them.
 func (c WebhookConfig) keys() ([]string, error) {
 	decoder, isDecoder := c.Scheme.(WebhookSecretDecoder)
 	if !isDecoder {
