@@ -87,15 +87,15 @@ func (c CategoryConfig[T]) WithDefaults() CategoryConfig[T] {
 func (c CategoryConfig[T]) validate() error {
 	switch {
 	case c.Client == nil:
-		return invalid("Client", "nil", "must be the client of the store")
+		return newInvalidError("Client", "nil", "must be the client of the store")
 	case c.Entity == nil:
-		return invalid("Entity", "nil", "must say how messages are folded: make it with messagedb.NewEntity")
+		return newInvalidError("Entity", "nil", "must say how messages are folded: make it with messagedb.NewEntity")
 	case c.ErrorPolicy != ErrorRefuse && c.ErrorPolicy != ErrorStop:
-		return invalid("ErrorPolicy", c.ErrorPolicy, "must be ErrorRefuse or ErrorStop, or empty for ErrorRefuse")
+		return newInvalidError("ErrorPolicy", c.ErrorPolicy, "must be ErrorRefuse or ErrorStop, or empty for ErrorRefuse")
 	case c.Rewind != messagedb.RewindStop && c.Rewind != messagedb.RewindRestart:
-		return invalid("Rewind", c.Rewind, "must be messagedb.RewindStop or messagedb.RewindRestart, or empty for RewindStop")
+		return newInvalidError("Rewind", c.Rewind, "must be messagedb.RewindStop or messagedb.RewindRestart, or empty for RewindStop")
 	case c.BatchSize < 1 || c.BatchSize > maxBatchSize:
-		return invalid("BatchSize", c.BatchSize, "must be 1 to 10000 messages, or 0 for the default of 1000")
+		return newInvalidError("BatchSize", c.BatchSize, "must be 1 to 10000 messages, or 0 for the default of 1000")
 	}
 	return nil
 }
@@ -145,16 +145,16 @@ func (s *categorySource[T]) Name() string { return "category " + s.category }
 
 // Run follows the category until ctx ends.
 func (s *categorySource[T]) Run(ctx context.Context, feed *delta.Feed) error {
-	r, err := s.open(ctx, feed)
+	r, err := s.openRun(ctx, feed)
 	if err != nil {
 		return err
 	}
 	for {
-		err := r.follow(ctx)
+		err := r.followCategory(ctx)
 		if !errors.As(err, new(*messagedb.RewoundError)) || s.config.Rewind != messagedb.RewindRestart {
 			return err
 		}
-		if err := r.restart(ctx, "the store has gone back: "+err.Error()); err != nil {
+		if err := r.restartReading(ctx, "the store has gone back: "+err.Error()); err != nil {
 			return err
 		}
 	}

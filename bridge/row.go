@@ -55,10 +55,10 @@ func (r Row) Scan(column string, into any) error {
 	if i < 0 || i >= len(r.values) {
 		return fmt.Errorf("table %s has no column %q", r.relation.Name(), column)
 	}
-	return r.scan(i, into)
+	return r.scanColumn(i, into)
 }
 
-func (r Row) scan(i int, into any) error {
+func (r Row) scanColumn(i int, into any) error {
 	column, value := &r.relation.Columns[i], r.values[i]
 	var text []byte
 	switch value.State {
@@ -118,8 +118,8 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 	return all, nil
 }
 
-// of finds the column of a field; -1 if there is none.
-func (f field) of(relation *cdc.Relation) int {
+// findColumn finds the column of a field; -1 if there is none.
+func (f field) findColumn(relation *cdc.Relation) int {
 	if i := relation.Index(f.column); i >= 0 || f.tagged {
 		return i
 	}
