@@ -9,13 +9,13 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// ErrorPolicy says what a [Category] does with a stream whose messages cannot be folded into its object.
+// ErrorPolicy decides what a [Category] does with a stream if its messages cannot be folded into its object.
 type ErrorPolicy string
 
 // The policies.
 const (
-	// ErrorRefuse refuses the object ([delta.Client.Refused], `delta doctor`), whose resource stays as it is, and goes on with the others. It is tried again with
-	// each message of the stream, and when a client begins to run the source, as one of a new version of the program does.
+	// ErrorRefuse refuses the object ([delta.Client.Refused], `delta doctor`), leaves its resource as it is, and goes on with the other streams. The stream is tried
+	// again with each of its new messages, and when a client begins to run the source, such as one with a new version of the program.
 	ErrorRefuse ErrorPolicy = "refuse"
 	// ErrorStop stops the source at the first such stream: it fails, which [delta.Client.Sources] shows, and tries again until the program or the store is mended.
 	ErrorStop ErrorPolicy = "stop"
@@ -40,14 +40,14 @@ type CategoryConfig[T delta.Object] struct {
 	// Version has all streams be folded again when it is another one than before: raise it when the folding or IsGone means something else.
 	Version int
 
-	// ErrorPolicy says what to do with a stream whose messages cannot be folded: one does not decode, a fold returns an error or panics, or the object has
+	// ErrorPolicy decides about a stream if its messages cannot be folded: one does not decode, a fold returns an error or panics, or the object has
 	// another ID than its stream.
 	//
 	// Defaults to ErrorRefuse.
 	ErrorPolicy ErrorPolicy
 
-	// Rewind says what to do when the store has gone back behind the position, because it was emptied or restored from a backup:
-	// messagedb.RewindStop has the source fail, and messagedb.RewindRestart has it begin again at the first message. Resources whose streams are gone stay as they are.
+	// Rewind decides what happens when the store has gone back behind the position, because it was emptied or restored from a backup:
+	// with messagedb.RewindStop the source fails, and with messagedb.RewindRestart it begins again at the first message. If a stream is gone, its resource stays as it is.
 	//
 	// Defaults to messagedb.RewindStop.
 	Rewind messagedb.RewindPolicy
@@ -87,15 +87,15 @@ func (c CategoryConfig[T]) WithDefaults() CategoryConfig[T] {
 func (c CategoryConfig[T]) validate() error {
 	switch {
 	case c.Client == nil:
-		return invalid("Client", "nil", "must be the client of the store")
+		return newInvalidError("Client", "nil", "must be the client of the store")
 	case c.Entity == nil:
-		return invalid("Entity", "nil", "must say how messages are folded: make it with messagedb.NewEntity")
+		return newInvalidError("Entity", "nil", "must say how messages are folded: make it with messagedb.NewEntity")
 	case c.ErrorPolicy != ErrorRefuse && c.ErrorPolicy != ErrorStop:
-		return invalid("ErrorPolicy", c.ErrorPolicy, "must be ErrorRefuse or ErrorStop, or empty for ErrorRefuse")
+		return newInvalidError("ErrorPolicy", c.ErrorPolicy, "must be ErrorRefuse or ErrorStop, or empty for ErrorRefuse")
 	case c.Rewind != messagedb.RewindStop && c.Rewind != messagedb.RewindRestart:
-		return invalid("Rewind", c.Rewind, "must be messagedb.RewindStop or messagedb.RewindRestart, or empty for RewindStop")
+		return newInvalidError("Rewind", c.Rewind, "must be messagedb.RewindStop or messagedb.RewindRestart, or empty for RewindStop")
 	case c.BatchSize < 1 || c.BatchSize > maxBatchSize:
-		return invalid("BatchSize", c.BatchSize, "must be 1 to 10000 messages, or 0 for the default of 1000")
+		return newInvalidError("BatchSize", c.BatchSize, "must be 1 to 10000 messages, or 0 for the default of 1000")
 	}
 	return nil
 }
@@ -145,16 +145,16 @@ func (s *categorySource[T]) Name() string { return "category " + s.category }
 
 // Run follows the category until ctx ends.
 func (s *categorySource[T]) Run(ctx context.Context, feed *delta.Feed) error {
-	r, err := s.open(ctx, feed)
+	r, err := s.openRun(ctx, feed)
 	if err != nil {
 		return err
 	}
 	for {
-		err := r.follow(ctx)
+		err := r.followCategory(ctx)
 		if !errors.As(err, new(*messagedb.RewoundError)) || s.config.Rewind != messagedb.RewindRestart {
 			return err
 		}
-		if err := r.restart(ctx, "the store has gone back: "+err.Error()); err != nil {
+		if err := r.restartReading(ctx, "the store has gone back: "+err.Error()); err != nil {
 			return err
 		}
 	}

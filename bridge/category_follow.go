@@ -64,8 +64,8 @@ type categoryPage struct {
 	began    time.Time
 }
 
-// put adds a message, which was not read before if it is live.
-func (p *categoryPage) put(m *messagedb.Message, isLive bool) {
+// addMessage adds a message, which was not read before if it is live.
+func (p *categoryPage) addMessage(m *messagedb.Message, isLive bool) {
 	if p.messages == 0 {
 		p.began = time.Now()
 	}
@@ -91,8 +91,8 @@ func (p *categoryPage) putID(id string, isLive bool) {
 
 func (p *categoryPage) isEmpty() bool { return p.messages == 0 && len(p.ids) == 0 }
 
-// open reads where the category stands, and has it read again from the beginning where that is needed.
-func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*categoryRun[T], error) {
+// openRun reads where the category stands, and has it read again from the beginning where that is needed.
+func (s *categorySource[T]) openRun(ctx context.Context, feed *delta.Feed) (*categoryRun[T], error) {
 	r := &categoryRun[T]{config: s.config, category: s.category, feed: feed, log: feed.Logger(), began: time.Now(), writer: writer{feed: feed}}
 	position := feed.Position()
 	if position == "" {
@@ -106,23 +106,23 @@ func (s *categorySource[T]) open(ctx context.Context, feed *delta.Feed) (*catego
 	r.written = r.state.Position
 	switch {
 	case r.state.Version != s.config.Version:
-		return r, r.restart(ctx, fmt.Sprintf("CategoryConfig.Version is %d, and was %d", s.config.Version, r.state.Version))
+		return r, r.restartReading(ctx, fmt.Sprintf("CategoryConfig.Version is %d, and was %d", s.config.Version, r.state.Version))
 	case r.state.RefusedMore:
-		return r, r.restart(ctx, fmt.Sprintf("more than %d streams could not be folded", maxRefusedStreams))
+		return r, r.restartReading(ctx, fmt.Sprintf("more than %d streams could not be folded", maxRefusedStreams))
 	}
 	return r, nil
 }
 
-// restart begins again at the first message.
-func (r *categoryRun[T]) restart(ctx context.Context, why string) error {
+// restartReading begins again at the first message.
+func (r *categoryRun[T]) restartReading(ctx context.Context, why string) error {
 	r.log.Warn("bridge: the category is read again from its first message", "category", r.category, "because", why)
 	r.isReading, r.reason = true, why
 	r.page, r.state = categoryPage{}, categoryState{Version: r.config.Version, ListedTo: max(r.written, r.state.ListedTo)}
 	r.written = 0
-	return r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()})
+	return r.feed.Write(ctx, delta.FeedPage{Position: r.state.formatText()})
 }
 
-func (s categoryState) text() string {
+func (s categoryState) formatText() string {
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // it has nothing that could not be JSON
@@ -130,17 +130,17 @@ func (s categoryState) text() string {
 	return string(text)
 }
 
-// follow takes messages until ctx ends or it cannot go on.
-func (r *categoryRun[T]) follow(ctx context.Context) error {
-	defer r.writer.abandon()
+// followCategory takes messages until ctx ends or it cannot go on.
+func (r *categoryRun[T]) followCategory(ctx context.Context) error {
+	defer r.writer.abandonPage()
 	r.page = categoryPage{}
-	if err := r.check(ctx); err != nil {
+	if err := r.checkPosition(ctx); err != nil {
 		return err
 	}
 	for _, id := range r.state.Refused {
 		r.page.putID(id, false) // the program may be another one by now
 	}
-	if err := r.flush(ctx); err != nil {
+	if err := r.flushPage(ctx); err != nil {
 		return err
 	}
 	messages := make(chan *messagedb.Message)
@@ -173,7 +173,7 @@ func (r *categoryRun[T]) follow(ctx context.Context) error {
 
 // takeMessages takes what comes.
 func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *messagedb.Subscription, messages <-chan *messagedb.Message, failed <-chan error) error {
-	r.report(time.Time{})
+	r.reportProgress(time.Time{})
 	for {
 		asked := time.Now()
 		wait := defaultCheckInterval
@@ -187,15 +187,15 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 				r.isReading, r.reason = false, "" // all that was there before has come
 			}
 			if r.page.isEmpty() {
-				r.report(m.Time)
+				r.reportProgress(m.Time)
 			}
-			r.page.put(m, m.GlobalPosition > r.state.ListedTo)
+			r.page.addMessage(m, m.GlobalPosition > r.state.ListedTo)
 			isDue = r.page.messages >= r.config.BatchSize || time.Since(r.page.began) >= pageAge
 		case <-timer.C:
 			isDue = true
 		case err := <-r.writer.running:
 			timer.Stop()
-			if err := r.writer.end(err); err != nil {
+			if err := r.writer.endPage(err); err != nil {
 				return err
 			}
 			continue
@@ -214,22 +214,22 @@ func (r *categoryRun[T]) takeMessages(ctx context.Context, subscription *message
 			continue
 		}
 		isIdle := r.page.isEmpty()
-		if err := r.flush(ctx); err != nil {
+		if err := r.flushPage(ctx); err != nil {
 			return err
 		}
 		if isIdle {
-			if err := r.writer.settle(); err != nil {
+			if err := r.writer.awaitPage(); err != nil {
 				return err
 			}
 			r.isReading, r.reason = false, ""
-			r.report(asked)
+			r.reportProgress(asked)
 		}
-		r.count(ctx, isIdle)
+		r.countLag(ctx, isIdle)
 	}
 }
 
-// report says how the category stands. caughtUpTo is until when all messages were written.
-func (r *categoryRun[T]) report(caughtUpTo time.Time) {
+// reportProgress reports the state of the category. All messages up to the time caughtUpTo were written.
+func (r *categoryRun[T]) reportProgress(caughtUpTo time.Time) {
 	r.feed.Report(delta.FeedReport{IsReading: r.isReading, Reason: r.reason, CaughtUpTo: caughtUpTo, BehindMessages: r.behind})
 }
 
@@ -239,8 +239,8 @@ const (
 	countTimeout = 3 * time.Second
 )
 
-// count counts what is before the category. It is not known where that takes too long.
-func (r *categoryRun[T]) count(ctx context.Context, isIdle bool) {
+// countLag counts what is before the category. It is not known where that takes too long.
+func (r *categoryRun[T]) countLag(ctx context.Context, isIdle bool) {
 	if isIdle {
 		r.behind = new(int64)
 		return
@@ -256,15 +256,15 @@ func (r *categoryRun[T]) count(ctx context.Context, isIdle bool) {
 	}
 }
 
-// check compares the position with the store. A store that was emptied and filled again may have other messages before the position, which were not read.
-func (r *categoryRun[T]) check(ctx context.Context) error {
+// checkPosition compares the position with the store. A store that was emptied and filled again may have other messages before the position, which were not read.
+func (r *categoryRun[T]) checkPosition(ctx context.Context) error {
 	return r.config.Client.CheckPosition(ctx, r.category, r.state.Position, r.state.Message)
 }
 
-// flush folds the streams of the page, and begins to inform their objects together with the position.
-func (r *categoryRun[T]) flush(ctx context.Context) error {
+// flushPage folds the streams of the page, and begins to inform their objects together with the position.
+func (r *categoryRun[T]) flushPage(ctx context.Context) error {
 	// After the messages were read: what is there now was there then. And before they count.
-	if err := r.check(ctx); err != nil {
+	if err := r.checkPosition(ctx); err != nil {
 		return err
 	}
 	if r.page.isEmpty() {
@@ -292,18 +292,18 @@ func (r *categoryRun[T]) flush(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		state.note(id, change != nil && change.Refused != nil)
+		state.recordFolded(id, change != nil && change.Refused != nil)
 		if change != nil {
 			change.Listed = !r.page.isLive[id]
 			changes = append(changes, *change)
 		}
 	}
 	r.state, r.page = state, categoryPage{}
-	return r.writer.begin(ctx, delta.FeedPage{Changes: changes, Position: state.text()}, func() { r.written = state.Position })
+	return r.writer.beginPage(ctx, delta.FeedPage{Changes: changes, Position: state.formatText()}, func() { r.written = state.Position })
 }
 
-// note notes whether a stream could be folded.
-func (s *categoryState) note(id string, isRefused bool) {
+// recordFolded records whether a stream could be folded.
+func (s *categoryState) recordFolded(id string, isRefused bool) {
 	at := slices.Index(s.Refused, id)
 	switch {
 	case !isRefused && at >= 0:
@@ -324,7 +324,7 @@ func (r *categoryRun[T]) changeOf(id string, folded messagedb.EntityResult[T]) (
 	case err == nil && folded.Version == messagedb.NoStreamVersion:
 		return nil, nil //nolint:nilnil // nothing is to be said
 	case err == nil:
-		isGone, err = r.judge(id, folded.Value)
+		isGone, err = r.judgeObject(id, folded.Value)
 	}
 	switch {
 	case err != nil && r.config.ErrorPolicy == ErrorStop:
@@ -349,8 +349,8 @@ func describeFold(err error) error {
 	return fmt.Errorf("message %s (%s, position %d of its stream): %w", refusal.Message.ID, refusal.Message.Type, refusal.Message.Position, err)
 }
 
-// judge reports whether an object is gone. It refuses one that is not of its stream.
-func (r *categoryRun[T]) judge(id string, object T) (isGone bool, err error) {
+// judgeObject reports whether an object is gone. It refuses one that is not of its stream.
+func (r *categoryRun[T]) judgeObject(id string, object T) (isGone bool, err error) {
 	defer catchPanic(&err)
 	if isGone = r.config.IsGone(object); isGone {
 		return true, nil

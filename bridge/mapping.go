@@ -44,14 +44,14 @@ func (e *columnError) Error() string {
 		"no column, or with db:%q if the column need not be there", e.of, e.column, e.field, e.column, e.column+",optional")
 }
 
-// use finds the columns of the fields in a table as it is now.
-func (m *mapping[T]) use(relation *cdc.Relation) error {
+// useRelation finds the columns of the fields in a table as it is now.
+func (m *mapping[T]) useRelation(relation *cdc.Relation) error {
 	if m.relation == relation {
 		return nil
 	}
 	columns := make([]int, len(m.fields))
 	for i, f := range m.fields {
-		columns[i] = f.of(relation)
+		columns[i] = f.findColumn(relation)
 		if columns[i] < 0 && !f.optional {
 			return &columnError{m.source + " " + relation.Name(), f.name, f.column}
 		}
@@ -60,9 +60,9 @@ func (m *mapping[T]) use(relation *cdc.Relation) error {
 	return nil
 }
 
-// shape describes what is read from which columns: when it changes, rows that were read before have to be read again.
-func (m *mapping[T]) shape(relation *cdc.Relation) (string, error) {
-	if err := m.use(relation); err != nil {
+// describeShape describes what is read from which columns: when it changes, rows that were read before have to be read again.
+func (m *mapping[T]) describeShape(relation *cdc.Relation) (string, error) {
+	if err := m.useRelation(relation); err != nil {
 		return "", err
 	}
 	var b strings.Builder
@@ -80,9 +80,9 @@ func (m *mapping[T]) shape(relation *cdc.Relation) (string, error) {
 	return b.String(), nil
 }
 
-// object makes the object of a row. errUnchanged is in the error of a row that has to be read from the table, and ErrNotObject in that of one that is none.
-func (m *mapping[T]) object(relation *cdc.Relation, values []cdc.Value) (object T, err error) {
-	if err := m.use(relation); err != nil {
+// makeObject makes the object of a row. errUnchanged is in the error of a row that has to be read from the table, and ErrNotObject in that of one that is none.
+func (m *mapping[T]) makeObject(relation *cdc.Relation, values []cdc.Value) (object T, err error) {
+	if err := m.useRelation(relation); err != nil {
 		return object, err
 	}
 	unchanged := false
@@ -94,18 +94,18 @@ func (m *mapping[T]) object(relation *cdc.Relation, values []cdc.Value) (object 
 		}
 		return object, err
 	}
-	return m.scan(row, false)
+	return m.scanColumns(row, false)
 }
 
-// scan reads columns into the fields of an object: all, or those of the key.
-func (m *mapping[T]) scan(row Row, keyOnly bool) (T, error) {
+// scanColumns reads columns into the fields of an object: all, or those of the key.
+func (m *mapping[T]) scanColumns(row Row, keyOnly bool) (T, error) {
 	into, object := newObject[T]()
 	for i, f := range m.fields {
 		at := m.columns[i]
 		if at < 0 || keyOnly && !row.relation.Columns[at].Key {
 			continue
 		}
-		if err := row.scan(at, fieldAt(into, f.index)); err != nil {
+		if err := row.scanColumn(at, fieldAt(into, f.index)); err != nil {
 			return object, fmt.Errorf("field %s: %w", f.name, err)
 		}
 	}
@@ -154,7 +154,7 @@ func callMap[T any](custom func(Row) (T, error), row Row) (object T, err error) 
 // keyID is the id of the object of a row of which only the key is known. Where the server sends whole rows, it is that of the whole object.
 func (m *mapping[T]) keyID(relation *cdc.Relation, values []cdc.Value) (id string, err error) {
 	if relation.Identity == cdc.IdentityFull {
-		object, err := m.object(relation, values)
+		object, err := m.makeObject(relation, values)
 		if err != nil {
 			return "", err
 		}
@@ -163,11 +163,11 @@ func (m *mapping[T]) keyID(relation *cdc.Relation, values []cdc.Value) (id strin
 	if m.custom != nil {
 		return keyText(relation, values), nil
 	}
-	if err := m.use(relation); err != nil {
+	if err := m.useRelation(relation); err != nil {
 		return "", err
 	}
 	unchanged := false
-	object, err := m.scan(Row{relation: relation, values: values, types: m.types, unchanged: &unchanged}, true)
+	object, err := m.scanColumns(Row{relation: relation, values: values, types: m.types, unchanged: &unchanged}, true)
 	if err != nil {
 		return "", err
 	}
@@ -180,7 +180,7 @@ func objectID(object delta.Object) (id string, err error) {
 	return object.ID(), nil
 }
 
-// KeyID is the id of an object whose key has these values, in the order of the columns in the table: a single value as it is, several with commas between them. A comma
+// KeyID returns the id of the object with these values of its key, in the order of the columns in the table: a single value as it is, several with commas between them. A comma
 // or backslash in one of several has a backslash before it, so that no two keys have the same id.
 func KeyID(values ...string) string {
 	if len(values) == 1 {
@@ -206,7 +206,7 @@ func keyText(relation *cdc.Relation, values []cdc.Value) string {
 	return KeyID(parts...)
 }
 
-// checkID refuses an object whose id says more than the key of its row: of a row that is deleted, only the key is known.
+// checkID refuses an object if its id depends on more than the key of its row, because only the key of a deleted row is known.
 func (m *mapping[T]) checkID(relation *cdc.Relation, values []cdc.Value, object T) error {
 	if relation.Identity == cdc.IdentityFull {
 		return nil

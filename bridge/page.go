@@ -20,8 +20,8 @@ type page struct {
 	began   time.Time
 }
 
-// put adds what was said of an object, in place of what was said before. Nothing is known of one without an id.
-func (p *page) put(id string, size int, change delta.FeedChange) {
+// putChange adds a change of an object, in place of an earlier one. An object without an id has no earlier one.
+func (p *page) putChange(id string, size int, change delta.FeedChange) {
 	if p.at == nil {
 		p.at = map[string]int{}
 	}

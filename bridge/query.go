@@ -72,8 +72,8 @@ func (r *tableRun[T]) describeQuery(ctx context.Context, table *cdc.Relation) (*
 	return q, nil
 }
 
-// digest changes with the query, and with the key of its table.
-func (q *keyedQuery) digest() string {
+// computeDigest changes with the query, and with the key of its table.
+func (q *keyedQuery) computeDigest() string {
 	sum := sha256.Sum256([]byte(q.sql))
 	names := make([]string, len(q.key))
 	for i, c := range q.key {
@@ -82,8 +82,8 @@ func (q *keyedQuery) digest() string {
 	return fmt.Sprintf("of query %s by %s", hex.EncodeToString(sum[:8]), strings.Join(names, ","))
 }
 
-// statement reads the query for keys, of which it is given the texts of each column.
-func (q *keyedQuery) statement() string {
+// buildStatement returns a statement that runs the query for keys. Its parameters are the texts of each column.
+func (q *keyedQuery) buildStatement() string {
 	columns := make([]string, len(q.relation.Columns))
 	for i, c := range q.relation.Columns {
 		columns[i] = "query." + pgx.Identifier{c.Name}.Sanitize()
@@ -129,8 +129,8 @@ func (k *changedKeys) clear() {
 	clear(k.at)
 }
 
-// put notes the key of a row that a transaction has changed, or that was found. id is a text that no other key has.
-func (k *changedKeys) put(xid uint32, id string, values []cdc.Value, isListed bool) {
+// addKey records the key of a row that a transaction has changed, or that was found. id is a text that no other key has.
+func (k *changedKeys) addKey(xid uint32, id string, values []cdc.Value, isListed bool) {
 	if k.at == nil {
 		k.at = map[string]int{}
 	}
@@ -150,8 +150,8 @@ func (k *changedKeys) put(xid uint32, id string, values []cdc.Value, isListed bo
 
 // noteKeys notes the keys of the row before and after a change: the query is read for them when the page is written.
 func (r *tableRun[T]) noteKeys(xid uint32, c *cdc.Change) {
-	old := before(c)
-	for _, row := range [][]cdc.Value{old, fill(c.New, old)} {
+	old := valuesBefore(c)
+	for _, row := range [][]cdc.Value{old, fillUnchanged(c.New, old)} {
 		if row == nil {
 			continue
 		}
@@ -164,7 +164,7 @@ func (r *tableRun[T]) noteKeys(xid uint32, c *cdc.Change) {
 			}
 			values[i] = row[at]
 		}
-		r.keys.put(xid, keyText(r.query.relation, values), values, c.Kind == cdc.KindRead)
+		r.keys.addKey(xid, keyText(r.query.relation, values), values, c.Kind == cdc.KindRead)
 	}
 }
 
@@ -206,7 +206,7 @@ func (r *tableRun[T]) readQuery(ctx context.Context) error {
 		}
 		args = append(args, texts)
 	}
-	rows, err := r.conn.Query(within, r.query.statement(), args...)
+	rows, err := r.conn.Query(within, r.query.buildStatement(), args...)
 	if err != nil {
 		return fmt.Errorf("TableConfig.Query over table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
@@ -231,7 +231,7 @@ func (r *tableRun[T]) addQueried(ctx context.Context, values []cdc.Value) error 
 	}
 	key := &r.keys.keys[at]
 	if key.isFound {
-		r.page.put(id, len(id), delta.FeedChange{Listed: key.isListed, Refused: &delta.FeedRefusal{ID: id, Err: errSeveralRows}})
+		r.page.putChange(id, len(id), delta.FeedChange{Listed: key.isListed, Refused: &delta.FeedRefusal{ID: id, Err: errSeveralRows}})
 		return nil
 	}
 	key.isFound = true

@@ -100,7 +100,7 @@ func TestAQueryThatGivesNothingDeletesNothing(t *testing.T) {
 	require.Equal(t, deltatype.ResourceStateSynced, h.row(c, "account", "7").State)
 }
 
-// seat has a key of two columns, whose texts have what separates them.
+// seat has a key of two columns, with the separator in their texts.
 type seat struct {
 	Hall   string `json:"hall"`
 	Number int32  `json:"number"`

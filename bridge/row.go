@@ -55,10 +55,10 @@ func (r Row) Scan(column string, into any) error {
 	if i < 0 || i >= len(r.values) {
 		return fmt.Errorf("table %s has no column %q", r.relation.Name(), column)
 	}
-	return r.scan(i, into)
+	return r.scanColumn(i, into)
 }
 
-func (r Row) scan(i int, into any) error {
+func (r Row) scanColumn(i int, into any) error {
 	column, value := &r.relation.Columns[i], r.values[i]
 	var text []byte
 	switch value.State {
@@ -87,8 +87,8 @@ type field struct {
 	optional bool
 }
 
-// fieldsOf finds the columns that the fields of a struct name: by the tag db, by the tag json, or by the name of the field, whose case and underscores do
-// not matter then. db:"-" is for a field that is of no column, and db:"name,optional" for one whose column need not be there.
+// fieldsOf finds the columns that the fields of a struct name: by the tag db, by the tag json, or by the name of the field, without regard to case and
+// underscores. db:"-" is for a field without a column, and db:"name,optional" for one with a column that need not exist.
 func fieldsOf(t reflect.Type) ([]field, error) {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -118,8 +118,8 @@ func fieldsOf(t reflect.Type) ([]field, error) {
 	return all, nil
 }
 
-// of finds the column of a field; -1 if there is none.
-func (f field) of(relation *cdc.Relation) int {
+// findColumn finds the column of a field; -1 if there is none.
+func (f field) findColumn(relation *cdc.Relation) int {
 	if i := relation.Index(f.column); i >= 0 || f.tagged {
 		return i
 	}

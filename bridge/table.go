@@ -101,7 +101,7 @@ type ConfigError struct {
 // Error names the field, the value and the rule.
 func (e *ConfigError) Error() string { return fmt.Sprintf("%s is %q: it %s", e.Field, e.Value, e.Rule) }
 
-func invalid(field string, value any, rule string) error {
+func newInvalidError(field string, value any, rule string) error {
 	return &ConfigError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }
 
@@ -111,16 +111,16 @@ func (c TableConfig[T]) validate() error {
 		empty        bool
 	}{{"Table", c.Table, false}, {"Schema", c.Schema, false}, {"Publication", c.Publication, true}} {
 		if (name.value == "" && !name.empty) || len(name.value) > 63 || strings.ContainsRune(name.value, 0) {
-			return invalid(name.field, name.value, "must be 1 to 63 bytes, none of them zero")
+			return newInvalidError(name.field, name.value, "must be 1 to 63 bytes, none of them zero")
 		}
 	}
 	switch {
 	case !slotName.MatchString(c.Slot):
-		return invalid("Slot", c.Slot, "must be 1 to 63 of the characters a-z, 0-9 and _")
+		return newInvalidError("Slot", c.Slot, "must be 1 to 63 of the characters a-z, 0-9 and _")
 	case c.ChunkSize < 0 || c.ChunkSize > 100_000:
-		return invalid("ChunkSize", c.ChunkSize, "must be 1 to 100000 rows, or 0 for the default of 5000")
+		return newInvalidError("ChunkSize", c.ChunkSize, "must be 1 to 100000 rows, or 0 for the default of 5000")
 	case c.CheckInterval < minCheckInterval:
-		return invalid("CheckInterval", c.CheckInterval, "must be at least 100ms, or 0 for the default of 5s")
+		return newInvalidError("CheckInterval", c.CheckInterval, "must be at least 100ms, or 0 for the default of 5s")
 	}
 	return nil
 }
@@ -180,17 +180,17 @@ func (s *tableSource[T]) Name() string {
 
 // Run follows the table until ctx ends.
 func (s *tableSource[T]) Run(ctx context.Context, feed *delta.Feed) error {
-	r, err := s.open(ctx, feed)
+	r, err := s.openRun(ctx, feed)
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	for {
-		err := r.follow(ctx)
+		err := r.followTable(ctx)
 		if !errors.Is(err, cdc.ErrResyncNeeded) {
 			return err
 		}
-		if err := r.resync(ctx, err); err != nil {
+		if err := r.dropLostSlot(ctx, err); err != nil {
 			return err
 		}
 	}

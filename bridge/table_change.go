@@ -16,8 +16,8 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// add adds a change to the page.
-func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error {
+// addChange adds a change to the page.
+func (r *tableRun[T]) addChange(ctx context.Context, xid uint32, c *cdc.Change) error {
 	if c.Relation == nil || (c.Relation.OID != r.state.Table && (c.Relation.Schema != r.config.Schema || c.Relation.Table != r.config.Table)) {
 		return nil // a publication may have other tables
 	}
@@ -32,7 +32,7 @@ func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error 
 		case r.query != nil:
 			r.noteKeys(xid, c)
 		case c.Kind == cdc.KindDelete:
-			return r.addGone(ctx, c.Relation, before(c))
+			return r.addGone(ctx, c.Relation, valuesBefore(c))
 		default:
 			return r.addRow(ctx, xid, c)
 		}
@@ -40,8 +40,8 @@ func (r *tableRun[T]) add(ctx context.Context, xid uint32, c *cdc.Change) error 
 	return nil
 }
 
-// before is what the server has sent of the row before the change; nil for nothing.
-func before(c *cdc.Change) []cdc.Value {
+// valuesBefore returns the values of the row before the change that the server has sent; nil if it sent none.
+func valuesBefore(c *cdc.Change) []cdc.Value {
 	if c.Old != nil {
 		return c.Old
 	}
@@ -50,7 +50,7 @@ func before(c *cdc.Change) []cdc.Value {
 
 // changeShape has the table be read again where other columns are read of it now: rows that were not written since may have other values in them.
 func (r *tableRun[T]) changeShape(ctx context.Context, c *cdc.Change) error {
-	shape, err := r.describe(ctx)
+	shape, err := r.describeTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,30 +70,30 @@ func (r *tableRun[T]) addGone(ctx context.Context, relation *cdc.Relation, value
 		return r.passOver(ctx, err)
 	case err != nil:
 		// A row that was never taken for this reason. Were it another one, its resource would stay: that is not for a log alone.
-		r.page.put(keyText(relation, values), 0, delta.FeedChange{Refused: &delta.FeedRefusal{
+		r.page.putChange(keyText(relation, values), 0, delta.FeedChange{Refused: &delta.FeedRefusal{
 			ID: keyText(relation, values), Err: fmt.Errorf("the row was deleted, and the id of its object cannot be made of its key: %w", err),
 		}})
 		return nil
 	}
-	r.page.put(id, len(id), delta.FeedChange{Gone: id})
+	r.page.putChange(id, len(id), delta.FeedChange{Gone: id})
 	return nil
 }
 
 // addRow adds a row as it is now.
 func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) error {
-	values := fill(c.New, c.Old)
+	values := fillUnchanged(c.New, c.Old)
 	id, keyErr := r.mapping.keyID(c.Relation, values)
 	isNamed := keyErr == nil
 	if errors.Is(keyErr, errUnchanged) || errors.Is(keyErr, ErrNotObject) {
 		keyErr = nil // of a table whose identity are whole rows: the object says
 	}
-	object, err := r.mapping.object(c.Relation, values)
+	object, err := r.mapping.makeObject(c.Relation, values)
 	if errors.Is(err, errUnchanged) {
 		var found bool
-		if values, found, err = r.reread(ctx, xid, c.Relation, values); err != nil || !found {
+		if values, found, err = r.rereadRow(ctx, xid, c.Relation, values); err != nil || !found {
 			return err // where it is not there any longer, its deletion comes
 		}
-		object, err = r.mapping.object(c.Relation, values)
+		object, err = r.mapping.makeObject(c.Relation, values)
 	}
 	if err == nil {
 		err = errors.Join(keyErr, r.mapping.checkID(c.Relation, values, object))
@@ -101,9 +101,9 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	if err == nil {
 		id, err = objectID(object)
 	}
-	if old := before(c); old != nil && c.Kind == cdc.KindUpdate && (err == nil || isNamed || errors.Is(err, ErrNotObject)) { // otherwise it may be the same object
+	if old := valuesBefore(c); old != nil && c.Kind == cdc.KindUpdate && (err == nil || isNamed || errors.Is(err, ErrNotObject)) { // otherwise it may be the same object
 		if former, err := r.mapping.keyID(c.Relation, old); err == nil && former != id {
-			r.page.put(former, len(former), delta.FeedChange{Gone: former})
+			r.page.putChange(former, len(former), delta.FeedChange{Gone: former})
 		}
 	}
 	if id == "" {
@@ -113,16 +113,16 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 	switch {
 	case errors.Is(err, ErrNotObject) && isListed: // the end of the listing finds its resource, within the bounds of deletions
 	case errors.Is(err, ErrNotObject):
-		r.page.put(id, len(id), delta.FeedChange{Gone: id})
+		r.page.putChange(id, len(id), delta.FeedChange{Gone: id})
 	case err != nil && isWhole(err):
 		return r.passOver(ctx, err)
 	case err != nil:
 		if r.isReading && !isNamed {
 			r.unnamed++
 		}
-		r.page.put(id, len(id), delta.FeedChange{Listed: isListed, Refused: &delta.FeedRefusal{ID: id, Err: err}})
+		r.page.putChange(id, len(id), delta.FeedChange{Listed: isListed, Refused: &delta.FeedRefusal{ID: id, Err: err}})
 	default:
-		r.page.put(id, sizeOf(values), delta.FeedChange{Listed: isListed, Object: object})
+		r.page.putChange(id, sizeOf(values), delta.FeedChange{Listed: isListed, Object: object})
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (r *tableRun[T]) addRow(ctx context.Context, xid uint32, c *cdc.Change) err
 // passOver passes over a change of the table from when it lacked a column that is read. If it has that by now, the table is read again instead. If not, the
 // source cannot go on: every row would be refused.
 func (r *tableRun[T]) passOver(ctx context.Context, lacking error) error {
-	if _, err := r.describe(ctx); err != nil {
+	if _, err := r.describeTable(ctx); err != nil {
 		return err
 	}
 	r.needRead("a change is of when it lacked a column: " + lacking.Error())
@@ -145,8 +145,8 @@ func (r *tableRun[T]) needRead(why string) {
 	r.state.Read = false
 }
 
-// fill is the row after a change, with the values that an update has left alone taken from the row before it, where the server has sent that.
-func fill(row, old []cdc.Value) []cdc.Value {
+// fillUnchanged returns the row after a change. Values that the update did not change come from the row before it, if the server has sent that.
+func fillUnchanged(row, old []cdc.Value) []cdc.Value {
 	filled := row
 	for i := range row {
 		if row[i].State == cdc.Unchanged && i < len(old) && old[i].State != cdc.Unchanged {
@@ -166,9 +166,9 @@ func sizeOf(values []cdc.Value) (size int) {
 	return size
 }
 
-// reread reads a row from the table, because the server has left out large values that an update did not touch. What it finds may be newer than the change,
+// rereadRow reads a row from the table, because the server has left out large values that an update did not touch. What it finds may be newer than the change,
 // and never older: a commit is in the log a moment before others see it, with synchronous replication a long one.
-func (r *tableRun[T]) reread(ctx context.Context, xid uint32, relation *cdc.Relation, values []cdc.Value) (row []cdc.Value, found bool, err error) {
+func (r *tableRun[T]) rereadRow(ctx context.Context, xid uint32, relation *cdc.Relation, values []cdc.Value) (row []cdc.Value, found bool, err error) {
 	if err := r.awaitVisible(ctx, xid); err != nil {
 		return nil, false, err
 	}
@@ -249,8 +249,8 @@ func (r *tableRun[T]) areVisible(ctx context.Context, xids []uint32) (visible bo
 	return visible, nil
 }
 
-// describe says what of the table is read, as it is now.
-func (r *tableRun[T]) describe(ctx context.Context) (shape string, err error) {
+// describeTable returns the shape of the table as it is now: the parts of it that are read.
+func (r *tableRun[T]) describeTable(ctx context.Context) (shape string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	rows, err := r.conn.Query(ctx, `SELECT a.attname, a.atttypid, format_type(a.atttypid, -1), coalesce(a.attnum = ANY (i.indkey), false)
@@ -269,16 +269,16 @@ func (r *tableRun[T]) describe(ctx context.Context) (shape string, err error) {
 		return "", fmt.Errorf("reading the columns of table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
 	if r.config.Query == "" {
-		return r.mapping.shape(relation)
+		return r.mapping.describeShape(relation)
 	}
 	query, err := r.describeQuery(ctx, relation)
 	if err != nil {
 		return "", fmt.Errorf("TableConfig.Query over table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
-	if r.query != nil && r.query.digest() != query.digest() {
+	if r.query != nil && r.query.computeDigest() != query.computeDigest() {
 		r.keys.clear() // of other columns: the table is read as a whole, because the shape is another one
 	}
 	r.query = query
-	shape, err = r.mapping.shape(query.relation)
-	return shape + query.digest(), err
+	shape, err = r.mapping.describeShape(query.relation)
+	return shape + query.computeDigest(), err
 }

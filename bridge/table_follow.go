@@ -16,13 +16,13 @@ const (
 	pageAge    = 50 * time.Millisecond
 )
 
-// follow reads the table as a whole, if that is needed, and its changes, until ctx ends or it cannot go on.
-func (r *tableRun[T]) follow(ctx context.Context) error {
-	why, err := r.prepare(ctx)
+// followTable reads the table as a whole, if that is needed, and its changes, until ctx ends or it cannot go on.
+func (r *tableRun[T]) followTable(ctx context.Context) error {
+	why, err := r.prepareSlot(ctx)
 	if err != nil {
 		return err
 	}
-	shape, err := r.describe(ctx)
+	shape, err := r.describeTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -36,11 +36,11 @@ func (r *tableRun[T]) follow(ctx context.Context) error {
 		if r.lost != "" {
 			why = r.lost
 		}
-		if err := r.read(ctx, why); err != nil {
+		if err := r.beginReading(ctx, why); err != nil {
 			return err
 		}
 	}
-	r.report(time.Time{})
+	r.reportProgress(time.Time{})
 	return r.takeChanges(ctx)
 }
 
@@ -48,22 +48,22 @@ func (r *tableRun[T]) follow(ctx context.Context) error {
 func (r *tableRun[T]) takeChanges(ctx context.Context) error {
 	for checked := time.Now(); ; {
 		asked := time.Now()
-		t, err := r.next(ctx)
+		t, err := r.nextTransaction(ctx)
 		if err == nil && t != nil {
 			if len(r.page.changes) == 0 {
-				r.report(t.CommitTime)
+				r.reportProgress(t.CommitTime)
 			}
-			err = r.take(ctx, t)
+			err = r.takeTransaction(ctx, t)
 		}
 		if err == nil && (t == nil || r.isDue()) {
-			err = r.flush(ctx)
+			err = r.flushPage(ctx)
 		}
 		if err == nil && t == nil {
-			r.report(asked)
+			r.reportProgress(asked)
 		}
 		if err == nil && time.Since(checked) >= r.config.CheckInterval {
 			checked = time.Now()
-			err = r.check(ctx)
+			err = r.checkDatabase(ctx)
 		}
 		if err == nil {
 			err = r.endReading(ctx)
@@ -74,8 +74,8 @@ func (r *tableRun[T]) takeChanges(ctx context.Context) error {
 	}
 }
 
-// next is the next transaction; nil where none has come for a while.
-func (r *tableRun[T]) next(ctx context.Context) (*cdc.Transaction, error) {
+// nextTransaction returns the next transaction; nil if none has arrived for a while.
+func (r *tableRun[T]) nextTransaction(ctx context.Context) (*cdc.Transaction, error) {
 	wait := r.config.CheckInterval
 	if r.isReading {
 		wait = min(wait, time.Second) // the end of a backfill without rows brings none
@@ -92,17 +92,17 @@ func (r *tableRun[T]) next(ctx context.Context) (*cdc.Transaction, error) {
 	return t, err
 }
 
-// take adds the changes of a transaction to the page. The position moves when all of them are in it.
-func (r *tableRun[T]) take(ctx context.Context, t *cdc.Transaction) error {
+// takeTransaction adds the changes of a transaction to the page. The position moves when all of them are in it.
+func (r *tableRun[T]) takeTransaction(ctx context.Context, t *cdc.Transaction) error {
 	for change, err := range t.Changes() {
 		if err != nil {
 			return err
 		}
-		if err := r.add(ctx, t.XID, change); err != nil {
+		if err := r.addChange(ctx, t.XID, change); err != nil {
 			return err
 		}
 		if r.page.isFull() || r.keys.isFull() {
-			if err := r.flush(ctx); err != nil {
+			if err := r.flushPage(ctx); err != nil {
 				return err
 			}
 		}
@@ -116,12 +116,12 @@ func (r *tableRun[T]) hasChanges() bool { return len(r.page.changes) > 0 || !r.k
 
 func (r *tableRun[T]) isDue() bool { return r.page.isDue() || r.keys.isDue() }
 
-// flush writes the page, and only then has the slot confirmed.
-func (r *tableRun[T]) flush(ctx context.Context) error {
+// flushPage writes the page, and only then confirms the slot: otherwise a crash between the two would lose the changes.
+func (r *tableRun[T]) flushPage(ctx context.Context) error {
 	if !r.hasChanges() && r.end == r.acknowledged {
 		return nil
 	}
-	if err := r.write(ctx); err != nil {
+	if err := r.writeChanges(ctx); err != nil {
 		return err
 	}
 	if r.end == r.acknowledged {
@@ -134,8 +134,8 @@ func (r *tableRun[T]) flush(ctx context.Context) error {
 	return nil
 }
 
-// write writes the page, with where the table stands.
-func (r *tableRun[T]) write(ctx context.Context) error {
+// writeChanges reads the rows of changed keys into the page, and writes it with the position.
+func (r *tableRun[T]) writeChanges(ctx context.Context) error {
 	if err := r.readKeys(ctx); err != nil {
 		return err
 	}
@@ -146,22 +146,22 @@ func (r *tableRun[T]) write(ctx context.Context) error {
 }
 
 func (r *tableRun[T]) writePage(ctx context.Context) error {
-	if err := r.feed.Write(ctx, delta.FeedPage{Changes: r.page.changes, Position: r.state.text()}); err != nil {
+	if err := r.feed.Write(ctx, delta.FeedPage{Changes: r.page.changes, Position: r.state.formatText()}); err != nil {
 		return err
 	}
 	r.page.clear()
 	return nil
 }
 
-// read begins to read the table as a whole, beside its changes.
-func (r *tableRun[T]) read(ctx context.Context, why string) error {
-	shape, err := r.describe(ctx)
+// beginReading begins to read the table as a whole, beside its changes.
+func (r *tableRun[T]) beginReading(ctx context.Context, why string) error {
+	shape, err := r.describeTable(ctx)
 	if err != nil {
 		return err
 	}
 	r.log.Info("bridge: the table is read as a whole", "table", r.config.Schema+"."+r.config.Table, "because", why)
 	r.state.Read, r.state.Shape, r.again = false, shape, ""
-	if err := r.write(ctx); err != nil {
+	if err := r.writeChanges(ctx); err != nil {
 		return err
 	}
 	if err := r.feed.BeginListing(ctx); err != nil {
@@ -174,12 +174,12 @@ func (r *tableRun[T]) read(ctx context.Context, why string) error {
 		return err
 	}
 	r.isReading, r.unnamed, r.reason = true, 0, why
-	r.report(time.Time{})
+	r.reportProgress(time.Time{})
 	return nil
 }
 
-// report says how the table stands. caughtUpTo is until when all changes were written; while the table is read as a whole, it is not.
-func (r *tableRun[T]) report(caughtUpTo time.Time) {
+// reportProgress reports the state of the table. All changes up to the time caughtUpTo were written; it does not count while the table is read as a whole.
+func (r *tableRun[T]) reportProgress(caughtUpTo time.Time) {
 	report := delta.FeedReport{CaughtUpTo: caughtUpTo, BehindBytes: r.behind}
 	if r.isReading {
 		report = delta.FeedReport{IsReading: true, Reason: r.reason, BehindBytes: r.behind}
@@ -193,7 +193,7 @@ func (r *tableRun[T]) endReading(ctx context.Context) error {
 		if r.again == "" {
 			return nil
 		}
-		return r.read(ctx, r.again)
+		return r.beginReading(ctx, r.again)
 	}
 	select {
 	case <-r.backfill.Done():
@@ -203,7 +203,7 @@ func (r *tableRun[T]) endReading(ctx context.Context) error {
 	if err := r.backfill.Err(); err != nil {
 		return fmt.Errorf("reading table %s.%s: %w", r.config.Schema, r.config.Table, err)
 	}
-	if err := r.flush(ctx); err != nil {
+	if err := r.flushPage(ctx); err != nil {
 		return err
 	}
 	r.isReading, r.lost = false, ""
@@ -213,14 +213,14 @@ func (r *tableRun[T]) endReading(ctx context.Context) error {
 		r.feed.AbortListing(ctx, err)
 		r.log.Warn("bridge: the table was read, and what it does not have any more is kept", "table", r.config.Schema+"."+r.config.Table, "error", err)
 		r.state.Read = r.again == ""
-		return r.write(ctx)
+		return r.writeChanges(ctx)
 	}
 	run, err := r.feed.EndListing(ctx)
 	if err != nil {
 		return err
 	}
 	r.state.Read = r.again == ""
-	if err := r.write(ctx); err != nil {
+	if err := r.writeChanges(ctx); err != nil {
 		return err
 	}
 	r.log.Info("bridge: the table was read", "table", r.config.Schema+"."+r.config.Table,
@@ -239,23 +239,23 @@ func (r *tableRun[T]) abandonReading(ctx context.Context, why error) {
 	r.keys.clear()
 }
 
-// check looks at what no change tells of. An error ends the run, so that it is seen, and another client may have more luck.
-func (r *tableRun[T]) check(ctx context.Context) error {
+// checkDatabase checks conditions that the stream of changes does not show. An error ends the run, so that it is visible and another client can try.
+func (r *tableRun[T]) checkDatabase(ctx context.Context) error {
 	there, err := r.checkPublished(ctx)
 	if err != nil {
 		return err
 	}
 	if !there {
 		r.state.Read = false // what changed without it cannot be read from the log
-		if err := r.write(ctx); err != nil {
+		if err := r.writeChanges(ctx); err != nil {
 			return err
 		}
 		return fmt.Errorf("table %s.%s is no longer in publication %q: it was dropped, renamed, or taken out", r.config.Schema, r.config.Table, r.config.Publication)
 	}
-	if r.behind, err = r.measure(ctx); err != nil {
+	if r.behind, err = r.measureLag(ctx); err != nil {
 		return err
 	}
-	shape, err := r.describe(ctx)
+	shape, err := r.describeTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -277,8 +277,8 @@ func (r *tableRun[T]) checkPublished(ctx context.Context) (bool, error) {
 	return r.isPublished(ctx)
 }
 
-// measure says how much of the log is before what the slot has confirmed; nil where the slot is gone, which the stream notices.
-func (r *tableRun[T]) measure(ctx context.Context) (bytes *int64, err error) {
+// measureLag returns how many bytes of the log the slot has not confirmed; nil if the slot is gone, which the stream notices.
+func (r *tableRun[T]) measureLag(ctx context.Context) (bytes *int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	err = r.conn.QueryRow(ctx, `SELECT max(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,

@@ -43,11 +43,11 @@ type tableRun[T delta.Object] struct {
 	isOwnPublication bool
 
 	stream *cdc.Stream
-	// isReading reports whether a listing runs, whose rows backfill brings; again has the table be read once more after that.
+	// isReading reports whether a listing runs; backfill delivers its rows. If again is set, the table is read once more after it.
 	isReading bool
 	backfill  *cdc.Backfill
 	again     string
-	// unnamed counts rows that were listed and refused, of which it is not known whose objects they are.
+	// unnamed counts listed rows that were refused and cannot be attributed to an object. If there are any, the listing deletes nothing.
 	unnamed int
 	// query is TableConfig.Query, nil where that is not set. keys are the keys of changed rows for which it was not read yet.
 	query *keyedQuery
@@ -61,8 +61,8 @@ type tableRun[T delta.Object] struct {
 	behind       *int64
 }
 
-// open connects to the table's database.
-func (s *tableSource[T]) open(ctx context.Context, feed *delta.Feed) (*tableRun[T], error) {
+// openRun connects to the table's database.
+func (s *tableSource[T]) openRun(ctx context.Context, feed *delta.Feed) (*tableRun[T], error) {
 	r := &tableRun[T]{config: s.config, feed: feed, log: feed.Logger()}
 	if position := feed.Position(); position != "" {
 		if err := json.Unmarshal([]byte(position), &r.state); err != nil {
@@ -89,7 +89,7 @@ func (s *tableSource[T]) open(ctx context.Context, feed *delta.Feed) (*tableRun[
 	if r.config.Query != "" {
 		r.mapping.source = "TableConfig.Query over table"
 	}
-	return r, r.connect(ctx)
+	return r, r.connectDatabase(ctx)
 }
 
 // kindOf is the kind of a type of object, which was asked before when it was added.
@@ -114,8 +114,8 @@ func defaultName(kind, installation, source string) string {
 // connectTimeout bounds connecting, and each statement but the making of a slot.
 const connectTimeout = 10 * time.Second
 
-// connect makes the connection for what is not of the stream. Texts are to be as the stream has them.
-func (r *tableRun[T]) connect(ctx context.Context) error {
+// connectDatabase makes the connection for all statements besides the stream. It sets the formats of texts that the stream uses.
+func (r *tableRun[T]) connectDatabase(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	config := r.config.Conn.Copy()
@@ -137,9 +137,9 @@ func (r *tableRun[T]) close() {
 	_ = r.conn.Close(ctx)
 }
 
-// prepare sees that publication and slot are there, and reports in words why the table has to be read as a whole; empty where it has not.
-func (r *tableRun[T]) prepare(ctx context.Context) (why string, err error) {
-	if err := r.publish(ctx); err != nil {
+// prepareSlot makes the publication if it is missing, and the slot if there is no position yet. why is the reason for reading the table as a whole; empty if that is not needed.
+func (r *tableRun[T]) prepareSlot(ctx context.Context) (why string, err error) {
+	if err := r.ensurePublication(ctx); err != nil {
 		return "", err
 	}
 	oid, err := r.findTable(ctx)
@@ -158,7 +158,7 @@ func (r *tableRun[T]) prepare(ctx context.Context) (why string, err error) {
 	if r.state.LSN != "" {
 		return why, nil
 	}
-	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()}); err != nil {
+	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.formatText()}); err != nil {
 		return "", err
 	}
 	r.feed.Report(delta.FeedReport{IsReading: true, Reason: "its slot is made, for which Postgres waits until all transactions that write have ended"})
@@ -168,7 +168,7 @@ func (r *tableRun[T]) prepare(ctx context.Context) (why string, err error) {
 	return why, nil
 }
 
-func (s tableState) text() string {
+func (s tableState) formatText() string {
 	text, err := json.Marshal(s)
 	if err != nil {
 		panic(err) // it has nothing that could not be JSON
@@ -176,8 +176,8 @@ func (s tableState) text() string {
 	return string(text)
 }
 
-// publish makes the publication, or adds the table to the one that was made here.
-func (r *tableRun[T]) publish(ctx context.Context) error {
+// ensurePublication makes the publication, or adds the table to the one that was made here.
+func (r *tableRun[T]) ensurePublication(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	err := cdc.CreatePublication(ctx, r.conn, cdc.Publication{
@@ -283,8 +283,8 @@ func (r *tableRun[T]) endReader(ctx context.Context) (ended bool, err error) {
 	return ended, nil
 }
 
-// resync begins anew with another slot, because changes were lost: the table will be read as a whole.
-func (r *tableRun[T]) resync(ctx context.Context, why error) error {
+// dropLostSlot drops the slot and resets the state after changes were lost, so that another slot is made and the whole table is read.
+func (r *tableRun[T]) dropLostSlot(ctx context.Context, why error) error {
 	r.log.Warn("bridge: changes of the table were lost, so all of it is read again; resources whose rows are gone are deleted then",
 		"table", r.config.Schema+"."+r.config.Table, "error", why)
 	if r.stream != nil {
@@ -295,7 +295,7 @@ func (r *tableRun[T]) resync(ctx context.Context, why error) error {
 	r.lost = "changes were lost: " + why.Error()
 	r.end, r.acknowledged, r.behind = 0, 0, nil
 	r.state = tableState{}
-	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.text()}); err != nil {
+	if err := r.feed.Write(ctx, delta.FeedPage{Position: r.state.formatText()}); err != nil {
 		return err
 	}
 	if _, err := r.endReader(ctx); err != nil {

@@ -14,17 +14,17 @@ import (
 	"github.com/chariot-giving/delta/delta"
 )
 
-// WebhookConfig says what is done with the calls of a webhook. Endpoint, Client, Scheme, Secrets and Handle are required.
+// WebhookConfig configures a webhook. Endpoint, Client, Scheme, Secrets and Handle are required.
 type WebhookConfig struct {
-	// Endpoint tells webhooks from each other: the ids of deliveries are unique within one. 1 to 255 bytes of UTF-8 without control characters.
+	// Endpoint distinguishes webhooks: the ids of deliveries are unique within one. 1 to 255 bytes of UTF-8 without control characters.
 	Endpoint string
-	// Client is what is informed. It need not be started.
+	// Client receives the informs. It need not be started.
 	Client *delta.Client
 	// Scheme is how calls are signed: [StandardWebhooks], [GitHub], [Stripe], or one of your own.
 	Scheme WebhookScheme
 	// Secrets are those that calls may be signed with: one, or, while it is rotated, the former and the next.
 	Secrets []string
-	// Handle says what a delivery leads to. It is called outside any transaction, may be called several times for a delivery, and for several at once. No
+	// Handle returns the actions for a delivery. It is called outside any transaction, may be called several times for a delivery, and for several at once. No
 	// action means that there is nothing to do. An error is answered with 500, so that the sender tries again, unless it wraps [ErrRejected].
 	Handle func(ctx context.Context, delivery WebhookDelivery) ([]WebhookAction, error)
 	// MaxBody bounds the body, in bytes.
@@ -45,7 +45,7 @@ type WebhookConfig struct {
 	Logger *slog.Logger
 }
 
-// WebhookDelivery is a call whose signature was right.
+// WebhookDelivery is a call with a valid signature.
 type WebhookDelivery struct {
 	// ID is the sender's id of the delivery.
 	ID string
@@ -54,7 +54,7 @@ type WebhookDelivery struct {
 	Body   []byte
 }
 
-// WebhookAction is what a delivery leads to: one of Inform and Touch is set.
+// WebhookAction is an action of a delivery: one of Inform and Touch is set.
 type WebhookAction struct {
 	// Inform is an object as the delivery has it; see [delta.Client.Inform].
 	Inform delta.Object
@@ -94,25 +94,25 @@ func (c WebhookConfig) WithDefaults() WebhookConfig {
 func (c WebhookConfig) validate() error {
 	switch {
 	case c.Endpoint == "" || len(c.Endpoint) > 255:
-		return invalid("Endpoint", c.Endpoint, "must be 1 to 255 bytes")
+		return newInvalidError("Endpoint", c.Endpoint, "must be 1 to 255 bytes")
 	case c.Client == nil:
-		return invalid("Client", "nil", "must be a client")
+		return newInvalidError("Client", "nil", "must be a client")
 	case c.Scheme == nil:
-		return invalid("Scheme", "nil", "must be StandardWebhooks(), GitHub(), Stripe(), or a scheme of your own")
+		return newInvalidError("Scheme", "nil", "must be StandardWebhooks(), GitHub(), Stripe(), or a scheme of your own")
 	case len(c.Secrets) == 0:
-		return invalid("Secrets", "", "must have at least one")
+		return newInvalidError("Secrets", "", "must have at least one")
 	case c.Handle == nil:
-		return invalid("Handle", "nil", "must be a function")
+		return newInvalidError("Handle", "nil", "must be a function")
 	case c.MaxBody < 0:
-		return invalid("MaxBody", c.MaxBody, "must be positive, or 0 for the default of 1 MiB")
+		return newInvalidError("MaxBody", c.MaxBody, "must be positive, or 0 for the default of 1 MiB")
 	case c.Tolerance < 0:
-		return invalid("Tolerance", c.Tolerance, "must be positive, or 0 for the default of 5m")
+		return newInvalidError("Tolerance", c.Tolerance, "must be positive, or 0 for the default of 5m")
 	case c.Remember < 0:
-		return invalid("Remember", c.Remember, "must be positive, or 0 for the default of 168h")
+		return newInvalidError("Remember", c.Remember, "must be positive, or 0 for the default of 168h")
 	}
 	for _, secret := range c.Secrets {
 		if secret == "" {
-			return invalid("Secrets", "(one of them is empty)", "must have no empty secret: anybody could sign with it")
+			return newInvalidError("Secrets", "(one of them is empty)", "must have no empty secret: anybody could sign with it")
 		}
 	}
 	return nil
@@ -129,7 +129,7 @@ func Webhook(config WebhookConfig) (http.Handler, error) {
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("bridge: webhook: %w", err)
 	}
-	keys, err := config.keys()
+	keys, err := config.decodeSecrets()
 	if err != nil {
 		return nil, fmt.Errorf("bridge: webhook: %w", err)
 	}
@@ -142,8 +142,8 @@ type webhook struct {
 	keys []string
 }
 
-// keys decodes the secrets, where the scheme has them encoded.
-func (c WebhookConfig) keys() ([]string, error) {
+// decodeSecrets returns the secrets, decoded if the scheme encodes them.
+func (c WebhookConfig) decodeSecrets() ([]string, error) {
 	decoder, isDecoder := c.Scheme.(WebhookSecretDecoder)
 	if !isDecoder {
 		return c.Secrets, nil
@@ -155,7 +155,7 @@ func (c WebhookConfig) keys() ([]string, error) {
 			err = errors.New("must not be empty: anybody could sign with it")
 		}
 		if err != nil {
-			return nil, invalid("Secrets", fmt.Sprintf("(number %d is hidden)", i+1), err.Error())
+			return nil, newInvalidError("Secrets", fmt.Sprintf("(number %d is hidden)", i+1), err.Error())
 		}
 		keys[i] = key
 	}
@@ -178,11 +178,11 @@ func (e *answerError) Error() string {
 
 func (e *answerError) Unwrap() error { return e.err }
 
-func answer(status int, says string, err error) error { return &answerError{status, says, err} }
+func newAnswerError(status int, says string, err error) error { return &answerError{status, says, err} }
 
 // ServeHTTP takes a call.
 func (w *webhook) ServeHTTP(to http.ResponseWriter, r *http.Request) {
-	err := w.receive(r.Context(), to, r)
+	err := w.receiveCall(r.Context(), to, r)
 	if err == nil {
 		to.WriteHeader(http.StatusOK)
 		return
@@ -198,88 +198,88 @@ func (w *webhook) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	http.Error(to, says, status)
 }
 
-func (w *webhook) receive(ctx context.Context, to http.ResponseWriter, r *http.Request) error {
+func (w *webhook) receiveCall(ctx context.Context, to http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
-		return answer(http.StatusMethodNotAllowed, "only POST is taken", nil)
+		return newAnswerError(http.StatusMethodNotAllowed, "only POST is taken", nil)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(to, r.Body, w.config.MaxBody))
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return answer(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", w.config.MaxBody), nil)
+		return newAnswerError(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", w.config.MaxBody), nil)
 	}
 	if err != nil {
-		return answer(http.StatusBadRequest, "the body cannot be read", err)
+		return newAnswerError(http.StatusBadRequest, "the body cannot be read", err)
 	}
-	if err := w.verify(r.Header, body); err != nil {
+	if err := w.verifySignature(r.Header, body); err != nil {
 		return err
 	}
 	id, err := w.config.Scheme.ID(r.Header, body)
 	if err != nil {
-		return answer(http.StatusBadRequest, "the id of the delivery is missing", err)
+		return newAnswerError(http.StatusBadRequest, "the id of the delivery is missing", err)
 	}
 	delivery := WebhookDelivery{ID: id, Header: r.Header, Body: body}
-	actions, err := w.handle(ctx, delivery)
+	actions, err := w.callHandle(ctx, delivery)
 	switch {
 	case errors.Is(err, ErrRejected):
-		return answer(http.StatusUnprocessableEntity, "the delivery is rejected", err)
+		return newAnswerError(http.StatusUnprocessableEntity, "the delivery is rejected", err)
 	case err != nil:
-		return answer(http.StatusInternalServerError, "it failed; try again", err)
+		return newAnswerError(http.StatusInternalServerError, "it failed; try again", err)
 	}
-	return w.commit(ctx, delivery, actions)
+	return w.commitDelivery(ctx, delivery, actions)
 }
 
-// verify compares the signature with those of all secrets.
-func (w *webhook) verify(header http.Header, body []byte) error {
+// verifySignature compares the signature with those of all secrets.
+func (w *webhook) verifySignature(header http.Header, body []byte) error {
 	signed, err := w.config.Scheme.Parse(header)
 	if err != nil {
-		return answer(http.StatusBadRequest, "the signature is missing, or not of the scheme", err)
+		return newAnswerError(http.StatusBadRequest, "the signature is missing, or not of the scheme", err)
 	}
 	isRight := false
 	for _, key := range w.keys { // all of them, whichever is right
 		isRight = signed.IsBy(key, body) || isRight
 	}
 	if !isRight {
-		return answer(http.StatusUnauthorized, "the signature is wrong", nil)
+		return newAnswerError(http.StatusUnauthorized, "the signature is wrong", nil)
 	}
 	if signed.At.IsZero() {
 		return nil
 	}
 	if age := time.Since(signed.At); age > w.config.Tolerance || age < -w.config.Tolerance {
-		return answer(http.StatusBadRequest, fmt.Sprintf("it was signed more than %s from now", w.config.Tolerance), nil)
+		return newAnswerError(http.StatusBadRequest, fmt.Sprintf("it was signed more than %s from now", w.config.Tolerance), nil)
 	}
 	return nil
 }
 
-// handle calls the user's function. A panic is an error.
-func (w *webhook) handle(ctx context.Context, delivery WebhookDelivery) (actions []WebhookAction, err error) {
+// callHandle calls the user's function, and returns a panic as an error.
+func (w *webhook) callHandle(ctx context.Context, delivery WebhookDelivery) (actions []WebhookAction, err error) {
 	defer catchPanic(&err)
 	return w.config.Handle(ctx, delivery)
 }
 
-// commit writes what a delivery leads to, unless it was received before.
-func (w *webhook) commit(ctx context.Context, delivery WebhookDelivery, actions []WebhookAction) error {
+// commitDelivery writes the actions of a delivery, unless it was received before.
+func (w *webhook) commitDelivery(ctx context.Context, delivery WebhookDelivery, actions []WebhookAction) error {
 	client := w.config.Client
 	err := pgx.BeginTxFunc(ctx, client.Pool(), pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		isFirst, err := client.ReceiveTx(ctx, tx, w.config.Endpoint, delivery.ID, w.config.Remember)
 		if err != nil || !isFirst {
 			return err
 		}
-		return w.act(ctx, tx, actions)
+		return w.performActions(ctx, tx, actions)
 	})
 	refused, known := new(delta.StateError), new(answerError)
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
 	case errors.Is(err, delta.ErrNotFound):
-		return answer(http.StatusNotFound, "there is no resource of the object", err)
+		return newAnswerError(http.StatusNotFound, "there is no resource of the object", err)
 	case errors.As(err, &refused):
-		return answer(http.StatusConflict, "the state of the resource does not allow it", err)
+		return newAnswerError(http.StatusConflict, "the state of the resource does not allow it", err)
 	case errors.As(err, new(*delta.InputError)), errors.As(err, new(*delta.NamespaceError)):
-		return answer(http.StatusUnprocessableEntity, "what the delivery leads to cannot be taken", err)
+		return newAnswerError(http.StatusUnprocessableEntity, "what the delivery leads to cannot be taken", err)
 	}
-	return answer(http.StatusServiceUnavailable, "it was not committed; try again", err)
+	return newAnswerError(http.StatusServiceUnavailable, "it was not committed; try again", err)
 }
 
-func (w *webhook) act(ctx context.Context, tx pgx.Tx, actions []WebhookAction) error {
+func (w *webhook) performActions(ctx context.Context, tx pgx.Tx, actions []WebhookAction) error {
 	var objects []delta.Object
 	for _, action := range actions {
 		if action.Inform != nil {
@@ -296,7 +296,7 @@ func (w *webhook) act(ctx context.Context, tx pgx.Tx, actions []WebhookAction) e
 				return err
 			}
 		case action.Inform == nil:
-			return answer(http.StatusInternalServerError, "it failed; try again", errors.New("a WebhookAction must have Inform or Touch"))
+			return newAnswerError(http.StatusInternalServerError, "it failed; try again", errors.New("a WebhookAction must have Inform or Touch"))
 		}
 	}
 	return nil

@@ -25,7 +25,7 @@ type WebhookScheme interface {
 type WebhookSignature struct {
 	// Sums are the signatures: one, or several while the sender rotates its secret.
 	Sums [][]byte
-	// Prefix is what is signed before the body.
+	// Prefix is signed together with the body, before it.
 	Prefix string
 	// At is when it was signed; the zero time where the scheme does not say.
 	At time.Time
@@ -53,8 +53,8 @@ func parseSum(text string) ([]byte, error) {
 }
 
 // GitHub is the scheme of GitHub: the header X-Hub-Signature-256 is HMAC-SHA256 of the body, and X-GitHub-Delivery the id of the delivery. Neither the time nor the
-// id is signed. So whoever has seen a call can send it again under another id, and it is not noticed: touch the object, and have Work look for itself, or inform objects with
-// a revision, of which an older one changes nothing.
+// id is signed. So anybody with a copy of a call can replay it under another id without being noticed. Therefore touch the object, so that Work reads it from its source, or inform
+// objects with a revision, because an older revision changes nothing.
 //
 // See https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries, which has the example that it is tested with.
 func GitHub() WebhookScheme { return github{} }

@@ -14,9 +14,9 @@ type writer struct {
 	written func()
 }
 
-// begin begins to write a page when the one before it was written, and fails if that could not be.
-func (w *writer) begin(ctx context.Context, page delta.FeedPage, written func()) error {
-	if err := w.settle(); err != nil {
+// beginPage begins to write a page when the one before it was written, and fails if that could not be.
+func (w *writer) beginPage(ctx context.Context, page delta.FeedPage, written func()) error {
+	if err := w.awaitPage(); err != nil {
 		return err
 	}
 	running := make(chan error, 1)
@@ -25,16 +25,16 @@ func (w *writer) begin(ctx context.Context, page delta.FeedPage, written func())
 	return nil
 }
 
-// settle waits until the page that is being written was, if there is one.
-func (w *writer) settle() error {
+// awaitPage waits until the current page, if there is one, is written.
+func (w *writer) awaitPage() error {
 	if w.running == nil {
 		return nil
 	}
-	return w.end(<-w.running)
+	return w.endPage(<-w.running)
 }
 
-// end is called with what running has given.
-func (w *writer) end(err error) error {
+// endPage is called with what running has given.
+func (w *writer) endPage(err error) error {
 	w.running = nil
 	if err == nil {
 		w.written()
@@ -42,5 +42,5 @@ func (w *writer) end(err error) error {
 	return err
 }
 
-// abandon waits as settle does. The run ends, for another error or for that of the page.
-func (w *writer) abandon() { _ = w.settle() }
+// abandonPage waits as awaitPage does, and ignores the error: the run ends in any case.
+func (w *writer) abandonPage() { _ = w.awaitPage() }

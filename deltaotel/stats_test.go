@@ -44,7 +44,7 @@ func TestConsumersSubscriptionsAndWritesOfMessages(t *testing.T) {
 	provider, o := meter(t)
 	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{
 		Category: "account", Identifier: "billing", Polling: messagedb.IdlePolling(5 * time.Millisecond),
-		Poison: messagedb.Poison{Skip: true, Retries: 1, Delay: time.Millisecond},
+		ErrorPolicy: messagedb.ErrorPolicy{Skip: true, Retries: 1, Delay: time.Millisecond},
 	})
 	require.NoError(t, err)
 	bad := errors.New("no such account")
@@ -117,7 +117,7 @@ func TestProjectorsOfMessages(t *testing.T) {
 	project := func() *messagedb.Projector {
 		p, err := client.NewProjector(messagedb.ProjectorConfig{
 			Name: "accounts", Category: "account", Polling: messagedb.IdlePolling(5 * time.Millisecond),
-			Poison: messagedb.Poison{Skip: true, Retries: 1, Delay: time.Millisecond},
+			ErrorPolicy: messagedb.ErrorPolicy{Skip: true, Retries: 1, Delay: time.Millisecond},
 		})
 		require.NoError(t, err)
 		messagedb.Project(p, "Opened", func(_ context.Context, _ pgx.Tx, data opened, _ *messagedb.Message) error {

@@ -10,18 +10,18 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// ErrConsumerSuperseded is the error of a [CategoryCursor] whose claim is lost: another process reads on, or may.
+// ErrConsumerSuperseded reports that a [CategoryCursor] has lost its claim: another process has taken over, or may have.
 var ErrConsumerSuperseded = errors.New("messagedb: another process has the consumer, or may have it")
 
 // errCursorClosed is the error of a cursor after its end.
 var errCursorClosed = errors.New("messagedb: the cursor is closed")
 
-// CategoryCursor is a consumer of a category that its caller reads, and whose position its caller saves: messages may be handled side by side, and more be read
-// meanwhile. One process at a time has it. Next is for one goroutine; Save, Done and Close may be called by others at any time.
+// CategoryCursor is a consumer of a category for callers that read and save the position themselves, so that they can handle messages concurrently and read
+// ahead. Only one process at a time has a cursor of a position stream. Only one goroutine may call Next; Save, Done and Close are safe for concurrent use.
 type CategoryCursor struct {
 	*claim
 	feed  *feed
-	leave func() // the bell
+	leave func() // unsubscribes from the notifier; does nothing without Notify
 	close sync.Once
 
 	// Of the goroutine that calls Next.
@@ -30,20 +30,19 @@ type CategoryCursor struct {
 	delay time.Duration
 }
 
-// OpenCategory opens a consumer for a caller that leads its own loop; see [Consumer] for one that does it itself. It waits until no other process has the
-// position stream, and returns a cursor behind the position that was saved last, exclusively. Handler must be nil, and Poison and PositionInterval mean nothing
-// here. Close the cursor, so that another process need not wait.
+// OpenCategory opens a consumer for a caller with a loop of its own; a [Consumer] has one built in. It waits until no other process has the position stream, and
+// returns a cursor that begins after the last saved position. Handler must be nil; ErrorPolicy and PositionInterval are ignored. Close the cursor, so that
+// another process can take over at once.
 //
-// Whose it is, the position stream says: its last message is a position with a run of one cursor. Each write there expects the version that this run left, so a
-// process that was taken for dead, and goes on, can save nothing. A cursor that dies is superseded by one that has waited for 15 seconds, in which nothing was
-// written there although messages were to be read. Nothing is written while there is nothing to read. A [Consumer] knows no claims: do not run one with the
-// same position stream at the same time.
+// The last message of the position stream names the run of the cursor that owns it. Each write expects the version that this run wrote last, so a process that was
+// taken for dead and goes on cannot save a position. Another cursor takes over once messages have waited for 15 seconds without a write to the position stream. A
+// cursor writes nothing while there is nothing to read. A [Consumer] takes no claim: do not run one with the same position stream at the same time.
 //
 // Its errors are those of [Consumer.Run], and that of ctx if it ends. A store that has gone back behind the position is a [*RewoundError], or is read from its first
 // message with [RewindRestart].
 func (c *Client) OpenCategory(ctx context.Context, config ConsumerConfig) (*CategoryCursor, error) {
 	if config.Handler != nil {
-		return nil, invalid(FieldHandler, "a function", "must be nil: the cursor's caller handles the messages")
+		return nil, newInvalidError(FieldHandler, "a function", "must be nil: the cursor's caller handles the messages")
 	}
 	consumer, err := c.NewConsumer(config)
 	if err != nil {
@@ -55,31 +54,31 @@ func (c *Client) OpenCategory(ctx context.Context, config ConsumerConfig) (*Cate
 	}
 	f.onError = consumer.config.Retried
 	cursor := &CategoryCursor{claim: newClaim(consumer), feed: f, leave: func() {}}
-	err = cursor.acquire(ctx)
+	err = cursor.acquireClaim(ctx)
 	if err == nil {
-		err = cursor.begin(ctx)
+		err = cursor.findStart(ctx)
 	}
 	if err != nil {
-		cursor.release() // it may have been written
+		cursor.releaseClaim() // it may have been written
 		return nil, err
 	}
 	if config.Notify {
-		f.woken, cursor.leave = c.bell.join(consumer.config.Category)
+		f.woken, cursor.leave = c.notifier.addWaiter(consumer.config.Category)
 	}
-	cursor.renewing.Go(cursor.renew)
+	cursor.renewing.Go(cursor.keepRenewed)
 	return cursor, nil
 }
 
-// begin finds the place behind what was handled, and sees that the store still has it.
-func (c *CategoryCursor) begin(ctx context.Context) error {
+// findStart finds the place after the last handled message, and checks that the store still has that message.
+func (c *CategoryCursor) findStart(ctx context.Context) error {
 	consumer := c.consumer
-	retried := consumer.retried
-	err := patiently(ctx, retried, func(ctx context.Context) (err error) {
-		c.at, _, err = consumer.beginning(ctx, c.saved)
+	retried := consumer.reportRetry
+	err := retryTransient(ctx, retried, func(ctx context.Context) (err error) {
+		c.at, _, err = consumer.findBeginning(ctx, c.saved)
 		return err
 	})
 	if err == nil && c.at.position > 0 {
-		err = patiently(ctx, retried, func(ctx context.Context) error { return c.feed.check(ctx, c.at) })
+		err = retryTransient(ctx, retried, func(ctx context.Context) error { return c.feed.check(ctx, c.at) })
 	}
 	if errors.As(err, new(*RewoundError)) && consumer.config.Rewind == RewindRestart {
 		consumer.warnOfRewind(err)
@@ -89,7 +88,7 @@ func (c *CategoryCursor) begin(ctx context.Context) error {
 	return err
 }
 
-// Next waits for messages and returns those that follow, BatchSize at most: those of a stream in their order. It gets over what passes.
+// Next waits for messages and returns the next ones, at most BatchSize. Messages of one stream are in order. Transient errors are retried.
 //
 // It returns an error with [ErrConsumerSuperseded] where another process has the consumer, or may have it, because the claim could not be renewed for ten seconds, and
 // a [*RewoundError] where the store has gone back, whatever the policy is. The cursor is at its end then: what was not saved comes again from the next one.
@@ -98,16 +97,16 @@ func (c *CategoryCursor) Next(ctx context.Context) ([]*Message, error) {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	for {
-		c.feed.wait(ctx, c.delay)
-		messages, err := c.feed.fetch(ctx, c.from, c.at)
+		c.feed.awaitMore(ctx, c.delay)
+		messages, err := c.feed.fetchBatch(ctx, c.from, c.at)
 		if err == nil && len(messages) > 0 {
-			err = c.give(ctx, messages[len(messages)-1])
+			err = c.recordGiven(ctx, messages[len(messages)-1])
 		}
 		if err != nil {
 			if errors.As(err, new(*RewoundError)) {
 				c.lose(err)
 			}
-			return nil, c.explain(ctx, err)
+			return nil, c.explainEnd(ctx, err)
 		}
 		c.delay = c.feed.polling(len(messages), c.feed.batch)
 		if len(messages) > 0 {
@@ -116,10 +115,11 @@ func (c *CategoryCursor) Next(ctx context.Context) ([]*Message, error) {
 	}
 }
 
-// give notes what is about to be returned. While there was nothing to read, the claim was not renewed, and another process may have it.
-func (c *CategoryCursor) give(ctx context.Context, last *Message) error {
-	for c.age() > c.lasts/3 {
-		if err := patiently(ctx, c.consumer.retried, c.renewOnce); err != nil {
+// recordGiven records that messages up to last are about to be returned. It renews the claim first if that is old: the claim is not renewed while there is
+// nothing to read, so another process may have taken it.
+func (c *CategoryCursor) recordGiven(ctx context.Context, last *Message) error {
+	for c.measureAge() > c.lasts/3 {
+		if err := retryTransient(ctx, c.consumer.reportRetry, c.renewOnce); err != nil {
 			return err
 		}
 	}
@@ -129,15 +129,15 @@ func (c *CategoryCursor) give(ctx context.Context, last *Message) error {
 	return nil
 }
 
-// Save saves the position of a message that Next has returned: it and all before it have been handled, and do not come again. It gets over what passes, until ctx
-// ends; then the position may be saved or not, which the next call finds out. It returns an error with [ErrConsumerSuperseded] as Next does.
+// Save saves the position of a message that Next has returned: this message and all before it are not delivered again. It retries transient errors until ctx ends.
+// After that the position may or may not have been saved; the next call finds out. Like Next, it returns an error with [ErrConsumerSuperseded].
 func (c *CategoryCursor) Save(ctx context.Context, m *Message) error {
 	ctx, leave := c.whileOwned(ctx)
 	defer leave()
 	at := place{m.GlobalPosition, m.ID}
-	err := patiently(ctx, c.consumer.retried, func(ctx context.Context) error { return c.record(ctx, at) })
+	err := retryTransient(ctx, c.consumer.reportRetry, func(ctx context.Context) error { return c.savePosition(ctx, at) })
 	if err != nil {
-		return c.explain(ctx, err)
+		return c.explainEnd(ctx, err)
 	}
 	c.setSaved(at)
 	return nil
@@ -146,22 +146,23 @@ func (c *CategoryCursor) Save(ctx context.Context, m *Message) error {
 // PositionStream is where the position is saved.
 func (c *CategoryCursor) PositionStream() StreamName { return c.consumer.config.PositionStream }
 
-// Done is closed when the claim is lost, or the cursor closed: what was read and not saved may be another process's from then on.
+// Done is closed when the claim is lost or the cursor is closed. From then on another process may handle the messages that were read but not saved.
 func (c *CategoryCursor) Done() <-chan struct{} { return c.owned.Done() }
 
-// Close gives up the consumer, so that another process has it at once. What was not saved comes again. Other methods that run end with an error.
+// Close releases the claim, so that another process can take over at once. Messages that were not saved are delivered again. Calls of other methods that are
+// still running return an error.
 func (c *CategoryCursor) Close() {
 	c.close.Do(func() {
 		c.lose(errCursorClosed)
 		c.renewing.Wait()
 		c.leave()
 		if errors.Is(context.Cause(c.owned), errCursorClosed) {
-			c.release()
+			c.releaseClaim()
 		}
 	})
 }
 
-// whileOwned is a context that ends with the claim, too.
+// whileOwned returns a context that also ends when the claim does.
 func (c *CategoryCursor) whileOwned(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	if cause := context.Cause(c.owned); cause != nil {
@@ -171,8 +172,8 @@ func (c *CategoryCursor) whileOwned(ctx context.Context) (context.Context, func(
 	return ctx, func() { unhook(); cancel(nil) }
 }
 
-// explain names the consumer, and why its claim has ended, if it has.
-func (c *CategoryCursor) explain(ctx context.Context, err error) error {
+// explainEnd adds the position stream to an error. If the claim has ended, it returns the cause of that instead, since err is only a consequence.
+func (c *CategoryCursor) explainEnd(ctx context.Context, err error) error {
 	if cause := context.Cause(c.owned); cause != nil {
 		err = cause
 	} else if ctx.Err() != nil {
@@ -181,8 +182,8 @@ func (c *CategoryCursor) explain(ctx context.Context, err error) error {
 	return fmt.Errorf("position stream %q: %w", c.PositionStream(), err)
 }
 
-// patiently repeats what needs the database until it succeeds, fails for good, or ctx ends. retried is told of each error that is got over.
-func patiently(ctx context.Context, retried func(error), do func(ctx context.Context) error) error {
+// retryTransient calls do until it succeeds, fails with an error that is not transient, or ctx ends. It calls retried with each error before the next attempt.
+func retryTransient(ctx context.Context, retried func(error), do func(ctx context.Context) error) error {
 	retry := backoff.New(shortestRetry, longestRetry)
 	for {
 		err := do(ctx)

@@ -13,7 +13,8 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// otherProcess is a client of the same store, whose cursors have a claim for so long, and take one over from cursors that were silent for so long.
+// otherProcess returns another client of the same store. Its cursors hold a claim for claimLasts, and take over the claim of a cursor that has been silent
+// for takesAfter.
 func otherProcess(t *testing.T, s *store, claimLasts, takesAfter time.Duration) *messagedb.Client {
 	t.Helper()
 	client, err := messagedb.NewClient(s.pool, &messagedb.Config{Logger: quiet})
@@ -192,8 +193,8 @@ func TestAClaimIsRenewedWhileMessagesAreHandledAndLostIfItCannotBe(t *testing.T)
 	require.ErrorIs(t, take(t, saving), messagedb.ErrConsumerSuperseded)
 }
 
-// Calls are cancelled at any moment, so that some are carried out whose answers nobody gets.
-func TestASaveWhoseAnswerIsLostIsNoOtherProcess(t *testing.T) {
+// Calls are cancelled at random moments, so that the server carries out some of them without the caller getting the answer.
+func TestASaveWithoutAnAnswerIsNoOtherProcess(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	cursor := openCursor(t, otherProcess(t, s, time.Hour, time.Hour))

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// claimLasts is how long a position stream is a cursor's that writes nothing there, while messages wait. It writes three times as often then, and
-	// stops after two thirds of it, so that no clocks need to agree.
+	// claimLasts is how long a cursor keeps its claim without writing to the position stream while messages wait. The cursor renews it after a third of this
+	// time and gives up after two thirds, so that the clocks of processes need not agree.
 	claimLasts = 15 * time.Second
-	// claimPolling is how often a cursor that waits for a claim looks.
+	// claimPolling is how long a cursor waits between checks of another process's claim.
 	claimPolling = time.Second
 )
 
-// claim is the right to read a category for a position stream. The last message there says whose it is, and only who knows the version of the stream can write the
-// next one: a claim is taken, renewed and given up by saving the position again.
+// claim is the right to read a category for a position stream. The last message of that stream names the owner, and only a process that knows the version of the
+// stream can write the next message. So a claim is taken, renewed and released by saving the position again.
 //
-// Rejected: an advisory lock, which needs a connection of its own, is lost behind a pooler, and outlives a process whose connection is half open; and a table, which would have to be
-// migrated. The price is a message in the position stream for each renewal, where saved positions are no renewals already.
+// Rejected: an advisory lock, because it needs a connection of its own, is lost behind a pooler, and outlives a process if its connection is half open; and a table,
+// because it would need a migration. The price is one message in the position stream for each renewal, unless saving a position has renewed the claim already.
 type claim struct {
 	consumer *Consumer
 	run      string
@@ -33,7 +33,7 @@ type claim struct {
 	writing sync.Mutex // held while the position is written
 	version int64      // of the position stream
 	saved   place
-	unsure  *claimRecord // its write was not answered
+	unsure  *claimRecord // the last write, if its outcome is not known
 
 	mu      sync.Mutex
 	renewed time.Time
@@ -41,7 +41,7 @@ type claim struct {
 	waiting bool // a message that was given is not saved
 }
 
-// claimRecord is a position that is written. It may be repeated until it is answered.
+// claimRecord is one write of a position. It is repeated, with the same id, until its outcome is known.
 type claimRecord struct {
 	message ProposedMessage
 	at      place
@@ -53,17 +53,17 @@ func newClaim(consumer *Consumer) *claim {
 	return &claim{consumer: consumer, run: NewID(), lasts: consumer.client.claimLasts, owned: owned, lose: lose}
 }
 
-// acquire waits until no other cursor has the position stream, and takes it.
-func (c *claim) acquire(ctx context.Context) error {
+// acquireClaim waits until no other cursor has the position stream, and claims it.
+func (c *claim) acquireClaim(ctx context.Context) error {
 	var rival rivalClaim
 	for {
-		found, isFree, err := c.look(ctx, &rival)
+		found, isFree, err := c.checkRival(ctx, &rival)
 		if err != nil {
 			return err
 		}
 		if isFree {
 			c.version, c.saved = found.version, found.place
-			err := patiently(ctx, c.consumer.retried, c.renewOnce)
+			err := retryTransient(ctx, c.consumer.reportRetry, c.renewOnce)
 			if !errors.Is(err, ErrConsumerSuperseded) {
 				return err
 			}
@@ -74,23 +74,23 @@ func (c *claim) acquire(ctx context.Context) error {
 	}
 }
 
-// rivalClaim is what is seen of the claim of another process.
+// rivalClaim is the claim of another process, as seen from this one.
 type rivalClaim struct {
 	version int64
 	since   time.Time // when this version was seen for the first time while messages waited; zero where none does
 }
 
-// look reads the position, and reports whether the claim can be taken: it was given up, or nothing was written for long enough although messages wait. A cursor that
-// finds nothing to read writes nothing, so its silence says nothing.
-func (c *claim) look(ctx context.Context, rival *rivalClaim) (found savedPosition, isFree bool, err error) {
-	err = patiently(ctx, c.consumer.retried, func(ctx context.Context) (err error) {
+// checkRival reads the position, and reports whether the claim can be taken: it was released, or nothing was written for takesAfter although messages waited. Time
+// without waiting messages does not count, because a cursor writes nothing while there is nothing to read.
+func (c *claim) checkRival(ctx context.Context, rival *rivalClaim) (found savedPosition, isFree bool, err error) {
+	err = retryTransient(ctx, c.consumer.reportRetry, func(ctx context.Context) (err error) {
 		isFree = false
-		found, err = c.consumer.load(ctx, c.consumer.config.PositionStream)
+		found, err = c.consumer.readPositionStream(ctx, c.consumer.config.PositionStream)
 		if err != nil || !found.claimed {
 			isFree = err == nil
 			return err
 		}
-		at, _, err := c.consumer.beginning(ctx, found.place)
+		at, _, err := c.consumer.findBeginning(ctx, found.place)
 		if err != nil {
 			return err
 		}
@@ -112,8 +112,8 @@ func (c *claim) look(ctx context.Context, rival *rivalClaim) (found savedPositio
 	return found, isFree, err
 }
 
-// renew renews the claim while messages that were given are not saved, and ends it when that was not possible for too long.
-func (c *claim) renew() {
+// keepRenewed renews the claim while returned messages are not saved, and ends it if it could not be renewed for two thirds of its time.
+func (c *claim) keepRenewed() {
 	ticker := time.NewTicker(c.lasts / 15)
 	defer ticker.Stop()
 	for {
@@ -122,15 +122,15 @@ func (c *claim) renew() {
 			return
 		case <-ticker.C:
 		}
-		age := c.age()
+		age := c.measureAge()
 		switch {
 		case !c.isWaiting() || age <= c.lasts/3:
 		case age > c.lasts*2/3:
 			c.lose(ErrConsumerSuperseded)
 		case c.writing.TryLock(): // what is being written otherwise renews it, too
 			ctx, cancel := context.WithTimeout(c.owned, c.lasts*2/3-age)
-			if err := c.write(ctx, c.saved, true); err != nil && ctx.Err() == nil {
-				c.consumer.retried(err)
+			if err := c.writePosition(ctx, c.saved, true); err != nil && ctx.Err() == nil {
+				c.consumer.reportRetry(err)
 			}
 			cancel()
 			c.writing.Unlock()
@@ -141,47 +141,47 @@ func (c *claim) renew() {
 func (c *claim) renewOnce(ctx context.Context) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	return c.write(ctx, c.saved, true)
+	return c.writePosition(ctx, c.saved, true)
 }
 
-// record saves a position, which renews the claim.
-func (c *claim) record(ctx context.Context, at place) error {
+// savePosition saves a position, which renews the claim.
+func (c *claim) savePosition(ctx context.Context, at place) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	return c.write(ctx, at, true)
+	return c.writePosition(ctx, at, true)
 }
 
-// release lets another process have the consumer at once, if this one has it.
-func (c *claim) release() {
+// releaseClaim lets another process take over at once, if this one has the claim.
+func (c *claim) releaseClaim() {
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.unsure != nil || !c.takenAt().IsZero() {
-		_ = c.write(ctx, c.saved, false) // otherwise it has it a little later
+		_ = c.writePosition(ctx, c.saved, false) // on failure, the claim expires a little later
 	}
 }
 
-// write writes a position behind the version that this run has left. What was tried before, without an answer, is repeated first: by its id it is
-// found where it was carried out.
-func (c *claim) write(ctx context.Context, at place, claimed bool) error {
+// writePosition writes a position at the version that this run wrote last. A write without a known outcome is repeated first: if the server did carry it out, it is
+// recognised by its id.
+func (c *claim) writePosition(ctx context.Context, at place, claimed bool) error {
 	if cause := context.Cause(c.owned); cause != nil && claimed {
 		return cause // it may have been given up while the caller waited
 	}
 	if c.unsure != nil {
-		if err := c.try(ctx); err != nil {
+		if err := c.sendUnsure(ctx); err != nil {
 			return err
 		}
 	}
 	c.unsure = &claimRecord{ProposedMessage{
 		ID: NewID(), Type: recordedType, Data: recorded{at.position}, Metadata: recorder{c.run, at.id, claimed},
 	}, at, time.Now()}
-	return c.try(ctx)
+	return c.sendUnsure(ctx)
 }
 
-func (c *claim) try(ctx context.Context) error {
+func (c *claim) sendUnsure(ctx context.Context) error {
 	stream := c.consumer.config.PositionStream
-	version, err := c.consumer.client.write(ctx, stream, []ProposedMessage{c.unsure.message}, c.version, Idempotent())
+	version, err := c.consumer.client.writeMessages(ctx, stream, []ProposedMessage{c.unsure.message}, c.version, Idempotent())
 	var conflict *VersionConflictError
 	if errors.As(err, &conflict) {
 		c.unsure = nil
@@ -211,7 +211,7 @@ func (c *claim) takenAt() time.Time {
 	return c.renewed
 }
 
-func (c *claim) age() time.Duration { return time.Since(c.takenAt()) }
+func (c *claim) measureAge() time.Duration { return time.Since(c.takenAt()) }
 
 func (c *claim) isWaiting() bool {
 	c.mu.Lock()

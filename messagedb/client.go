@@ -55,25 +55,25 @@ func (c Config) validate() error { return validSchema(c.Schema) }
 
 func validSchema(name string) error {
 	if len(name) > 63 {
-		return invalid(FieldSchema, name, "must not be longer than 63 bytes")
+		return newInvalidError(FieldSchema, name, "must not be longer than 63 bytes")
 	}
 	return validText(FieldSchema, name)
 }
 
-// querier is what calls run on: a pool or a transaction, each connection of which is checked.
+// querier runs the calls of a client: a pool or a transaction whose connections are checked.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // Client writes and reads messages. It is safe for concurrent use, except one that InTx made.
 type Client struct {
-	config Config
-	sql    *statements
-	txSQL  *statements // what InTx uses
-	db     querier
-	pool   *pgxpool.Pool
-	tx     pgx.Tx // nil unless this client is bound to one
-	bell   *bell
+	config   Config
+	sql      *statements
+	txSQL    *statements // what InTx uses
+	db       querier
+	pool     *pgxpool.Pool
+	tx       pgx.Tx // nil unless this client is bound to one
+	notifier *notifier
 
 	counters *clientCounters // shared with the clients of InTx
 
@@ -81,11 +81,11 @@ type Client struct {
 }
 
 // NewClient makes a client of the Message DB that a pool connects to. It asks the server nothing; call [Client.Version] to
-// see whether Message DB is there. The pool stays the caller's, who closes it after the client's last use. A nil config is
+// see whether Message DB is there. The caller keeps the pool, and closes it after the last use of the client. A nil config is
 // the zero one. It returns an [InvalidError] if the pool is nil or the schema cannot be one.
 func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	if pool == nil {
-		return nil, invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
+		return nil, newInvalidError(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
 	if config == nil {
 		config = &Config{}
@@ -97,12 +97,12 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	channel := "messagedb_" + strconv.FormatUint(uint64(Hash64(full.Schema)), 36) //nolint:gosec // any number will do
 	alone, inTx := newStatements(full.Schema, channel, false), newStatements(full.Schema, channel, true)
 	return &Client{
-		config: full,
-		sql:    &alone,
-		txSQL:  &inTx,
-		db:     utf8Pool{pool},
-		pool:   pool,
-		bell:   newBell(pool, channel, full.Logger),
+		config:   full,
+		sql:      &alone,
+		txSQL:    &inTx,
+		db:       utf8Pool{pool},
+		pool:     pool,
+		notifier: newNotifier(pool, channel, full.Logger),
 
 		counters: &clientCounters{},
 
@@ -110,11 +110,11 @@ func NewClient(pool *pgxpool.Pool, config *Config) (*Client, error) {
 	}, nil
 }
 
-// Pool is what the client was made with, also for those that InTx has made of it: to begin the transactions of InTx with.
+// Pool returns the pool that the client was made with, to begin the transactions of InTx with. Clients made by InTx return it, too.
 func (c *Client) Pool() *pgxpool.Pool { return c.pool }
 
-// InTx returns a client whose calls are part of a transaction: what it writes is there when tx commits, and its reads see
-// it before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.
+// InTx returns a client that makes its calls in a transaction: others see its writes when tx commits, and its own reads see
+// them before. It is as safe for concurrent use as tx is: not. It cannot subscribe, nor be the client of a consumer.
 // The transaction's search path is the same after each call as before.
 func (c *Client) InTx(tx pgx.Tx) *Client {
 	bound := *c
@@ -125,43 +125,43 @@ func (c *Client) InTx(tx pgx.Tx) *Client {
 	return &bound
 }
 
-// ready reports a transaction that is nil as an error, not as a panic.
-func (c *Client) ready() error {
+// checkUsable reports a transaction that is nil as an error, not as a panic.
+func (c *Client) checkUsable() error {
 	if c.db == nil {
-		return invalid(FieldTx, "nil", "must be a transaction that has begun")
+		return newInvalidError(FieldTx, "nil", "must be a transaction that has begun")
 	}
 	return nil
 }
 
-// scalar runs a statement that calls a function for one value.
-func (c *Client) scalar(ctx context.Context, about call, sql string, value any, args ...any) error {
-	if err := c.ready(); err != nil {
+// queryValue runs a statement that calls a function for one value.
+func (c *Client) queryValue(ctx context.Context, about call, sql string, value any, args ...any) error {
+	if err := c.checkUsable(); err != nil {
 		return err
 	}
 	rows, err := c.db.Query(ctx, sql, args...)
 	if err != nil {
-		return c.explain(err, about)
+		return c.explainError(err, about)
 	}
 	defer rows.Close()
 	if !rows.Next() {
 		if err := rows.Err(); err != nil {
-			return c.explain(err, about)
+			return c.explainError(err, about)
 		}
-		return c.explain(errNothing, about)
+		return c.explainError(errNothing, about)
 	}
 	// What restores the path, and what notifies, comes after the value and is not looked at.
 	into := make([]any, len(rows.FieldDescriptions()))
 	into[0] = value
 	if err := rows.Scan(into...); err != nil {
-		return c.explain(err, about)
+		return c.explainError(err, about)
 	}
 	rows.Close()
-	return c.explain(rows.Err(), about)
+	return c.explainError(rows.Err(), about)
 }
 
 // Version is the version of Message DB in the database, as "1.3.0". The error is a [*NotInstalledError] if it is not there.
 func (c *Client) Version(ctx context.Context) (version string, err error) {
-	err = c.scalar(ctx, call{doing: "asking for the version of the store"}, c.sql.storeVersion, &version)
+	err = c.queryValue(ctx, call{doing: "asking for the version of the store"}, c.sql.storeVersion, &version)
 	return version, err
 }
 
@@ -171,7 +171,7 @@ func (c *Client) StreamVersion(ctx context.Context, stream StreamName) (int64, e
 		return 0, err
 	}
 	var version *int64
-	err := c.scalar(ctx, call{doing: "asking for the version of stream", stream: stream}, c.sql.version, &version, stream.String())
+	err := c.queryValue(ctx, call{doing: "asking for the version of stream", stream: stream}, c.sql.version, &version, stream.String())
 	if err != nil {
 		return 0, err
 	}
@@ -186,11 +186,11 @@ func (c *Client) StreamVersion(ctx context.Context, stream StreamName) (int64, e
 // write several categories in one transaction, take their locks in one order everywhere: else two can wait for each other.
 func (c *Client) AcquireLock(ctx context.Context, stream StreamName) (key int64, err error) {
 	if c.tx == nil {
-		return 0, invalid(FieldTx, "nil", "a lock lasts as long as its transaction: use InTx")
+		return 0, newInvalidError(FieldTx, "nil", "a lock lasts as long as its transaction: use InTx")
 	}
 	if err := validName(FieldStream, stream.String()); err != nil {
 		return 0, err
 	}
-	err = c.scalar(ctx, call{doing: "locking the category of stream", stream: stream}, c.sql.lock, &key, stream.String())
+	err = c.queryValue(ctx, call{doing: "locking the category of stream", stream: stream}, c.sql.lock, &key, stream.String())
 	return key, err
 }

@@ -17,11 +17,11 @@ const DefaultPositionInterval = 100
 // saveTimeout is how long a consumer that ends tries to save its position.
 const saveTimeout = 5 * time.Second
 
-// ConsumerConfig says what a consumer consumes, and how. Category is required.
+// ConsumerConfig configures a [Consumer]. Category is required.
 type ConsumerConfig struct {
-	// Category is what it reads.
+	// Category is the category to read.
 	Category string
-	// Identifier tells consumers of one category from each other: each has its own position. Required with Group, where all
+	// Identifier distinguishes consumers of one category, so that each has a position of its own. Required with Group, where all
 	// members have the same one. Default: none.
 	Identifier string
 	// Group makes it one member of a consumer group. Each member must run once. Default: it reads everything.
@@ -32,8 +32,8 @@ type ConsumerConfig struct {
 	// PositionStream is where the position is saved. Default: CATEGORY:position, or CATEGORY+position where the category has
 	// types; then -IDENTIFIER; then, in a group, +MEMBER+SIZE. That of a consumer without a group is Eventide's.
 	PositionStream StreamName
-	// PositionInterval is after how many messages the position is saved. It bounds how many are handled twice after a crash:
-	// so many, and the one before them, whose position was saved. Default: [DefaultPositionInterval].
+	// PositionInterval is after how many messages the position is saved. At most this many messages are handled again after a crash,
+	// and the one that was saved last. Default: [DefaultPositionInterval].
 	PositionInterval int
 	// From is the global position to begin at where none is saved. Default: 0, the beginning.
 	From int64
@@ -45,13 +45,13 @@ type ConsumerConfig struct {
 	Polling PollingStrategy
 	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. Default: false.
 	Notify bool
-	// Poison says what to do with a message that cannot be handled. Default: the consumer stops at the first error.
-	Poison Poison
-	// Rewind says what to do when the store has gone back behind the position: [RewindStop] or [RewindRestart]. Default: RewindStop.
+	// ErrorPolicy decides about a message that cannot be handled. Default: the consumer stops at the first error.
+	ErrorPolicy ErrorPolicy
+	// Rewind decides what happens when the store has gone back behind the position: [RewindStop] or [RewindRestart]. Default: RewindStop.
 	Rewind RewindPolicy
 	// Handler is called with messages of types that [Handle] was not called for. Default: they are passed over.
 	Handler Handler
-	// Retried is told of each error that the consumer tries to get over. Default: nobody is told; it is logged.
+	// Retried is called with each error that is retried. These are logged in any case. Default: nil.
 	Retried func(err error)
 }
 
@@ -72,7 +72,7 @@ func (c ConsumerConfig) WithDefaults() ConsumerConfig {
 	if c.Rewind == "" {
 		c.Rewind = RewindStop
 	}
-	c.Poison = c.Poison.withDefaults()
+	c.ErrorPolicy = c.ErrorPolicy.withDefaults()
 	return c
 }
 
@@ -94,7 +94,7 @@ func (c ConsumerConfig) validate() error {
 		}
 	}
 	if c.Identifier == "" && c.Group != nil {
-		return invalid(FieldIdentifier, "", "must not be empty with a group, whose members' positions it names")
+		return newInvalidError(FieldIdentifier, "", "must not be empty with a group, because it names the positions of the members")
 	}
 	if err := validText(FieldIdentifier, c.Identifier); err != nil {
 		return err
@@ -103,18 +103,18 @@ func (c ConsumerConfig) validate() error {
 		return err
 	}
 	if c.PositionStream.Category() == c.Category {
-		return invalid(FieldStream, c.PositionStream, "the position stream must not be in the category that is consumed")
+		return newInvalidError(FieldStream, c.PositionStream, "the position stream must not be in the category that is consumed")
 	}
 	if c.PositionInterval < 1 {
-		return invalid(FieldPositionInterval, c.PositionInterval, "must be positive, or 0 for the default of 100")
+		return newInvalidError(FieldPositionInterval, c.PositionInterval, "must be positive, or 0 for the default of 100")
 	}
 	if c.PreviousSize != 0 && (c.Group == nil || c.PreviousSize < 1 || c.PreviousSize > MaxGroupSize) {
-		return invalid(FieldPreviousSize, c.PreviousSize, "must be the size of a group, and is for members of one only")
+		return newInvalidError(FieldPreviousSize, c.PreviousSize, "must be the size of a group, and is for members of one only")
 	}
 	if err := c.Rewind.validate(); err != nil {
 		return err
 	}
-	return c.Poison.validate()
+	return c.ErrorPolicy.validate()
 }
 
 // Consumer handles the messages of a category at least once, one at a time and those of one stream in order, and remembers
@@ -151,12 +151,12 @@ type run struct {
 }
 
 // NewConsumer makes a consumer, which does nothing before [Consumer.Run]. Register its handlers with [Handle]. It returns an
-// [*InvalidError] for what cannot be.
+// [*InvalidError] for an invalid configuration.
 func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	full := config.WithDefaults()
 	options, err := CategoryOptions{
 		From: full.From, BatchSize: full.BatchSize, Correlation: full.Correlation, Condition: full.Condition, Group: full.Group,
-	}.prepared(full.Category)
+	}.prepareOptions(full.Category)
 	if err != nil {
 		return nil, err
 	}
@@ -169,19 +169,19 @@ func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	return &Consumer{client: c, config: full, options: options, routes: map[string]Handler{}}, nil
 }
 
-// Handle registers the handler of one message type, whose data it gets as a T. Data that does not fit is an error of the
-// message, which the poison policy decides on without retries. Call it before [Consumer.Run], which returns an
+// Handle registers the handler of one message type, and decodes the data of its messages into a T. Data that does not decode is an error of the
+// message: the error policy applies, without retries. Call it before [Consumer.Run], which returns an
 // [*InvalidError] if the type is empty or has a handler already, or if the handler is nil.
 func Handle[T any](c *Consumer, messageType string, handle func(ctx context.Context, data T, m *Message) error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case messageType == "":
-		c.bad = invalid(FieldType, "", "must not be empty")
+		c.bad = newInvalidError(FieldType, "", "must not be empty")
 	case handle == nil:
-		c.bad = invalid(FieldHandler, "nil", "must be a function")
+		c.bad = newInvalidError(FieldHandler, "nil", "must be a function")
 	case c.routes[messageType] != nil:
-		c.bad = invalid(FieldType, messageType, "must not have two handlers")
+		c.bad = newInvalidError(FieldType, messageType, "must not have two handlers")
 	}
 	c.routes[messageType] = func(ctx context.Context, m *Message) error {
 		data, err := Decode[T](m)
@@ -201,17 +201,17 @@ var (
 )
 
 // Run consumes until ctx ends or [Consumer.Stop] is called, and returns nil then, with the position saved. It returns
-// earlier with a [*HandlerError] if the poison policy says to stop, with a [*PositionConflictError] if another consumer
+// earlier with a [*HandlerError] if the error policy says to stop, with a [*PositionConflictError] if another consumer
 // writes the same positions, with a [*RewoundError] if the store has gone back behind the position and the policy says to stop, or
 // with an error of the server that is not transient. Others are retried: see [IsTransient].
 // The position of what was handled is saved in any case, if the database lets it be. A consumer can run again.
 func (c *Consumer) Run(ctx context.Context) error {
-	r, err := c.begin(ctx)
+	r, err := c.beginRun(ctx)
 	if err != nil {
 		return err
 	}
-	defer c.end(r)
-	from, at, err := c.resume(r)
+	defer c.endRun(r)
+	from, at, err := c.resumeRun(r)
 	if err != nil {
 		if r.reading.Err() != nil {
 			return nil
@@ -222,38 +222,38 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if err := c.client.prepareFeed(f, c.config.Polling); err != nil {
 		return err
 	}
-	f.onError, f.onBatch = c.retried, func(int, int) {}
+	f.onError, f.onBatch = c.reportRetry, func(int, int) {}
 	if c.config.Notify {
-		woken, leave := c.client.bell.join(c.config.Category)
+		woken, leave := c.client.notifier.addWaiter(c.config.Category)
 		defer leave()
 		f.woken = woken
 	}
-	process := func(m *Message) error { return c.process(r, m) }
+	process := func(m *Message) error { return c.processMessage(r, m) }
 	err = f.run(r.reading, from, at, process)
 	for errors.As(err, new(*RewoundError)) && c.config.Rewind == RewindRestart {
-		if err = c.rewind(r, err); err == nil {
+		if err = c.rewindRun(r, err); err == nil {
 			err = f.run(r.reading, 0, place{position: -1}, process)
 		}
 	}
 	if errors.As(err, new(*RewoundError)) {
-		r.forget() // it would be a position in what the store is now
+		r.forgetUnsaved() // it would be a position in what the store is now
 	}
 	if errors.Is(err, errStopped) {
 		err = nil
 	}
 	saveCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	return errors.Join(err, c.save(saveCtx, r))
+	return errors.Join(err, c.saveUnsaved(saveCtx, r))
 }
 
-func (c *Consumer) begin(ctx context.Context) (*run, error) {
+func (c *Consumer) beginRun(ctx context.Context) (*run, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.bad != nil {
 		return nil, c.bad
 	}
 	if len(c.routes) == 0 && c.config.Handler == nil {
-		return nil, invalid(FieldHandler, "none", "there must be one: call Handle or set ConsumerConfig.Handler")
+		return nil, newInvalidError(FieldHandler, "none", "there must be one: call Handle or set ConsumerConfig.Handler")
 	}
 	if c.running != nil {
 		return nil, errRunning
@@ -265,7 +265,7 @@ func (c *Consumer) begin(ctx context.Context) (*run, error) {
 	return r, nil
 }
 
-func (c *Consumer) end(r *run) {
+func (c *Consumer) endRun(r *run) {
 	r.stop()
 	r.cancel()
 	c.mu.Lock()
@@ -294,8 +294,8 @@ func (c *Consumer) Stop(ctx context.Context) error {
 	}
 }
 
-// process handles one message, or settles that it cannot be handled, and counts it.
-func (c *Consumer) process(r *run, m *Message) error {
+// processMessage handles one message, or applies the error policy to it, and counts it.
+func (c *Consumer) processMessage(r *run, m *Message) error {
 	handle := c.routes[m.Type]
 	if handle == nil {
 		handle = c.config.Handler
@@ -303,11 +303,11 @@ func (c *Consumer) process(r *run, m *Message) error {
 	count := func(s *ConsumerStats) { s.Handled++ }
 	if handle == nil {
 		count = func(s *ConsumerStats) { s.Ignored++ }
-	} else if failed := c.attempt(r, handle, m); failed != nil {
+	} else if failed := c.callHandler(r, handle, m); failed != nil {
 		if r.reading.Err() != nil {
 			return errStopped // it will be handled again
 		}
-		if !c.config.Poison.Skip {
+		if !c.config.ErrorPolicy.Skip {
 			return failed
 		}
 		if err := c.recordSkipped(r, failed); err != nil {
@@ -325,31 +325,31 @@ func (c *Consumer) process(r *run, m *Message) error {
 		return nil
 	}
 	// What was not saved must not grow beyond the interval, so nothing is handled meanwhile.
-	return c.persist(r, func(ctx context.Context) error { return c.save(ctx, r) })
+	return c.retryUntilStopped(r, func(ctx context.Context) error { return c.saveUnsaved(ctx, r) })
 }
 
-// attempt calls the handler until it succeeds or has been tried often enough.
-func (c *Consumer) attempt(r *run, handle Handler, m *Message) *HandlerError {
-	retry := backoff.New(c.config.Poison.Delay, c.config.Poison.MaxDelay)
+// callHandler calls the handler until it succeeds or the retries of the error policy are used up.
+func (c *Consumer) callHandler(r *run, handle Handler, m *Message) *HandlerError {
+	retry := backoff.New(c.config.ErrorPolicy.Delay, c.config.ErrorPolicy.MaxDelay)
 	for n := 1; ; n++ {
-		err := guarded(r.handling, handle, m)
+		err := callRecovering(r.handling, handle, m)
 		if err == nil {
 			return nil
 		}
 		failed := &HandlerError{Message: m, Attempts: n, Err: err}
 		decode := new(DecodeError)
-		if n > c.config.Poison.Retries || errors.As(err, &decode) || r.reading.Err() != nil {
+		if n > c.config.ErrorPolicy.Retries || errors.As(err, &decode) || r.reading.Err() != nil {
 			return failed
 		}
-		c.retried(failed)
+		c.reportRetry(failed)
 		if backoff.Pause(r.reading, retry.Delay()) != nil {
 			return failed
 		}
 	}
 }
 
-// retried counts, logs and tells of an error that is got over.
-func (c *Consumer) retried(err error) {
+// reportRetry counts, logs and reports an error that is retried.
+func (c *Consumer) reportRetry(err error) {
 	c.mu.Lock()
 	c.stats.Retried++
 	c.mu.Unlock()
@@ -357,9 +357,9 @@ func (c *Consumer) retried(err error) {
 	c.config.Retried(err)
 }
 
-// persist repeats what needs the database until it succeeds, fails for good, or the consumer is stopped.
-func (c *Consumer) persist(r *run, do func(ctx context.Context) error) error {
-	err := patiently(r.reading, c.retried, do)
+// retryUntilStopped calls do until it succeeds, fails with an error that is not transient, or the consumer is stopped.
+func (c *Consumer) retryUntilStopped(r *run, do func(ctx context.Context) error) error {
+	err := retryTransient(r.reading, c.reportRetry, do)
 	if err != nil && r.reading.Err() != nil {
 		return errStopped
 	}

@@ -175,29 +175,29 @@ func TestMessagesAreRoutedByType(t *testing.T) {
 	require.Equal(t, []int64{3, 1, 0, 0, 4, 4}, []int64{stats.Handled, stats.Ignored, stats.Skipped, stats.Retried, stats.Position, stats.Saved})
 }
 
-func TestPoison(t *testing.T) {
+func TestErrorPolicy(t *testing.T) {
 	soak.Long(t)
 	t.Parallel()
 	broken := errors.New("broken")
 	for name, test := range map[string]struct {
-		poison   messagedb.Poison
+		policy   messagedb.ErrorPolicy
 		fails    int // how often the message fails
 		attempts int
 		stops    bool
 		skips    bool
 	}{
-		"stop":           {messagedb.Poison{}, 9, 1, true, false},
-		"retry, succeed": {messagedb.Poison{Retries: 3, Delay: time.Millisecond}, 2, 3, false, false},
-		"retry, stop":    {messagedb.Poison{Retries: 3, Delay: time.Millisecond}, 9, 4, true, false},
-		"skip":           {messagedb.Poison{Skip: true}, 9, 1, false, true},
-		"retry, skip":    {messagedb.Poison{Retries: 2, Delay: time.Millisecond, Skip: true}, 9, 3, false, true},
+		"stop":           {messagedb.ErrorPolicy{}, 9, 1, true, false},
+		"retry, succeed": {messagedb.ErrorPolicy{Retries: 3, Delay: time.Millisecond}, 2, 3, false, false},
+		"retry, stop":    {messagedb.ErrorPolicy{Retries: 3, Delay: time.Millisecond}, 9, 4, true, false},
+		"skip":           {messagedb.ErrorPolicy{Skip: true}, 9, 1, false, true},
+		"retry, skip":    {messagedb.ErrorPolicy{Retries: 2, Delay: time.Millisecond, Skip: true}, 9, 3, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			all := fill(t, s, "a", 1, 10)
 			attempts := 0
-			c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Poison: test.poison, Handler: func(_ context.Context, m *messagedb.Message) error {
+			c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: test.policy, Handler: func(_ context.Context, m *messagedb.Message) error {
 				if m.Position != 4 {
 					return nil
 				}
@@ -236,7 +236,7 @@ func TestPoison(t *testing.T) {
 			// Skipped again after a crash, it is recorded once.
 			_, err = s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name = 'a:position-x'")
 			require.NoError(t, err)
-			again := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", Poison: messagedb.Poison{Skip: true}, Handler: func(_ context.Context, m *messagedb.Message) error {
+			again := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Identifier: "x", ErrorPolicy: messagedb.ErrorPolicy{Skip: true}, Handler: func(_ context.Context, m *messagedb.Message) error {
 				return fmt.Errorf("broken otherwise: %d", m.Position)
 			}})
 			ended = running(t, again)
@@ -255,7 +255,7 @@ func TestDataThatDoesNotFitIsNotRetried(t *testing.T) {
 	s := newStore(t)
 	_, err := s.client.WriteMessage(t.Context(), "a-1", messagedb.ProposedMessage{Type: "Opened", Data: "text"}, messagedb.AnyVersion)
 	require.NoError(t, err)
-	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", Poison: messagedb.Poison{Retries: 1000, Delay: time.Hour}})
+	c := consumer(t, s, messagedb.ConsumerConfig{Category: "a", ErrorPolicy: messagedb.ErrorPolicy{Retries: 1000, Delay: time.Hour}})
 	messagedb.Handle(c, "Opened", func(context.Context, opened, *messagedb.Message) error { return nil })
 	err = take(t, running(t, c))
 	require.ErrorAs(t, err, new(*messagedb.DecodeError))
@@ -314,7 +314,7 @@ func TestConsumersThatCannotBe(t *testing.T) {
 		messagedb.FieldPositionInterval: func(c *messagedb.ConsumerConfig) { c.PositionInterval = -1 },
 		messagedb.FieldPosition:         func(c *messagedb.ConsumerConfig) { c.From = -1 },
 		messagedb.FieldBatchSize:        func(c *messagedb.ConsumerConfig) { c.BatchSize = messagedb.Unlimited },
-		messagedb.FieldPoison:           func(c *messagedb.ConsumerConfig) { c.Poison.Retries = -1 },
+		messagedb.FieldErrorPolicy:      func(c *messagedb.ConsumerConfig) { c.ErrorPolicy.Retries = -1 },
 		messagedb.FieldStream:           func(c *messagedb.ConsumerConfig) { c.PositionStream = "a-position" },
 		messagedb.FieldPreviousSize:     func(c *messagedb.ConsumerConfig) { c.PreviousSize = 3 },
 	} {

@@ -17,7 +17,7 @@
 //
 // # What is promised
 //
-//   - A write is all of its messages or none. With an expected version it is written by one of those who race, and the others
+//   - A write is all of its messages or none. Of concurrent writes with the same expected version one succeeds, and the others
 //     get a [*VersionConflictError]; with [Idempotent] it can be repeated.
 //   - A subscription delivers each message of its category once, in order, and skips none: writes hold a lock of the category
 //     from before they take their position until they are visible. A raw INSERT takes no lock and has no such promise.
@@ -26,13 +26,13 @@
 //   - What the handler of a [Projector] writes with its transaction has effect exactly once, whatever dies, and however many of one name run.
 //   - An [Entity] gives the value of a stream as it is when it is asked for, and its version. What is kept in memory or in snapshots is never
 //     taken for the truth: the last message that is known has to be there still.
-//   - Nothing is delivered after [Subscription.Stop] has returned but what is being handled.
+//   - After [Subscription.Stop] has returned, no further message is delivered; one may still be in its handler.
 //
 // # Errors
 //
-// Bad input is an [*InvalidError], told before anything is sent as far as the client can know. The server's errors are typed
+// Bad input is an [*InvalidError], returned before anything is sent as far as the client can know. The server's errors are typed
 // where they mean something: [*VersionConflictError], [*DuplicateIDError], [*ConditionDisabledError], [*NotInstalledError].
-// [IsTransient] tells what can be repeated.
+// [IsTransient] reports whether a call can be repeated.
 //
 // [Message DB]: https://github.com/message-db/message-db
 package messagedb

@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/puddle/v2"
 )
 
-// goEncoding is what Postgres calls the encoding of Go's text.
+// goEncoding is Postgres' name for the encoding of Go strings.
 const goEncoding = "UTF8"
 
-// checkEncoding refuses a connection on which Postgres takes text for something other than UTF-8, which is what Go sends: it would store
+// checkEncoding refuses a connection on which Postgres takes text for something other than UTF-8, the encoding that Go sends: it would store
 // other characters than were written, and give back text that is no UTF-8. pgx sets nothing, so such a connection has the encoding of the
 // database unless it is told otherwise. The server reports its setting without being asked.
 //
-// Rejected: to set it. The connection is the caller's, who may have reasons, and behind a pooler it is also somebody else's.
+// Rejected: to set the encoding. The connection belongs to the caller, which may rely on its setting, and behind a pooler other clients share it.
 func checkEncoding(conn *pgx.Conn) error {
 	if conn == nil {
 		return nil // a transaction of a test's own
@@ -27,15 +27,15 @@ func checkEncoding(conn *pgx.Conn) error {
 	case goEncoding, "": // a pooler that does not pass it on
 		return nil
 	default:
-		return invalid(FieldClientEncoding, encoding, "must be "+goEncoding+": open the pool with client_encoding=UTF8 in its connection string, "+
+		return newInvalidError(FieldClientEncoding, encoding, "must be "+goEncoding+": open the pool with client_encoding=UTF8 in its connection string, "+
 			"or have the role connect so (ALTER ROLE … SET client_encoding = 'UTF8')")
 	}
 }
 
-// utf8Pool is a pool each of whose connections is checked before anything is sent over it.
+// utf8Pool checks each connection of a pool before it sends anything over it.
 type utf8Pool struct{ pool *pgxpool.Pool }
 
-func (p utf8Pool) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+func (p utf8Pool) acquireChecked(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := p.pool.Acquire(ctx)
 	if err != nil {
 		return nil, asClosed(ctx, err)
@@ -57,7 +57,7 @@ func asClosed(ctx context.Context, err error) error {
 
 // Exec runs a statement that returns no rows.
 func (p utf8Pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	conn, err := p.acquire(ctx)
+	conn, err := p.acquireChecked(ctx)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -80,7 +80,7 @@ func (p utf8Pool) Begin(ctx context.Context) (pgx.Tx, error) {
 
 // Query runs a statement on a connection of the pool, which goes back when the rows are closed.
 func (p utf8Pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	conn, err := p.acquire(ctx)
+	conn, err := p.acquireChecked(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (r *pooledRows) Next() bool {
 	return next
 }
 
-// utf8Tx is a transaction of the caller's, whose connection is checked in the same way.
+// utf8Tx checks the connection of a caller's transaction in the same way.
 type utf8Tx struct{ tx pgx.Tx }
 
 func (t utf8Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {

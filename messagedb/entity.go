@@ -11,9 +11,9 @@ import (
 // DefaultCacheSize is how many values an [Entity] keeps in memory.
 const DefaultCacheSize = 1000
 
-// EntityConfig says how streams of a category are folded into values. Category is required.
+// EntityConfig configures an [Entity], which folds the streams of a category into values. Category is required.
 type EntityConfig[T any] struct {
-	// Category is what the streams are in.
+	// Category is the category of the streams.
 	Category string
 	// New makes the value of a stream without messages. Default: the zero value of T.
 	New func() T
@@ -29,11 +29,11 @@ type EntityConfig[T any] struct {
 	// T must be exported and marshalled. A snapshot is read into the zero value of T, not that of New: what "omitempty" left out is zero then.
 	// Default: 0, never.
 	SnapshotInterval int
-	// SnapshotVersion is to be changed with what T or the folding means: snapshots of another version are not used. Default: 0.
+	// SnapshotVersion must be changed whenever T or the folding changes its meaning: snapshots of another version are not used. Default: 0.
 	SnapshotVersion int
 	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize].
 	BatchSize int
-	// Logger is told of snapshots that could not be used or written, and of streams that were replaced. Default: [slog.Default].
+	// Logger logs snapshots that could not be used or written, and streams that were replaced. Default: [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -65,26 +65,26 @@ func (c EntityConfig[T]) validate() error {
 	}
 	switch {
 	case c.CacheSize < -1:
-		return invalid(FieldCacheSize, c.CacheSize, "must be positive, -1 for no cache, or 0 for the default of 1000")
+		return newInvalidError(FieldCacheSize, c.CacheSize, "must be positive, -1 for no cache, or 0 for the default of 1000")
 	case c.SnapshotInterval < 0:
-		return invalid(FieldSnapshotInterval, c.SnapshotInterval, "must be positive, or 0 for no snapshots")
+		return newInvalidError(FieldSnapshotInterval, c.SnapshotInterval, "must be positive, or 0 for no snapshots")
 	case c.BatchSize < 1:
-		return invalid(FieldBatchSize, c.BatchSize, "must be positive, or 0 for the default of 1000")
+		return newInvalidError(FieldBatchSize, c.BatchSize, "must be positive, or 0 for the default of 1000")
 	}
 	if c.CacheSize > 0 && c.Clone == nil {
 		if shared := sharedPart[T](); shared != "" {
-			return invalid(FieldClone, "nil", "must be a function, because the cache would share "+shared+" with callers; or set CacheSize to -1")
+			return newInvalidError(FieldClone, "nil", "must be a function, because the cache would share "+shared+" with callers; or set CacheSize to -1")
 		}
 	}
 	if c.SnapshotInterval > 0 {
 		if lost := unmarshalledPart[T](); lost != "" {
-			return invalid(FieldSnapshotInterval, c.SnapshotInterval, "must be 0, because a snapshot in JSON would lose "+lost)
+			return newInvalidError(FieldSnapshotInterval, c.SnapshotInterval, "must be 0, because a snapshot in JSON would lose "+lost)
 		}
 	}
 	return nil
 }
 
-// Entity folds the streams of a category into values, one for each stream. What it has read it keeps, and reads only messages behind it.
+// Entity folds the streams of a category into values, one for each stream. It keeps the values, and reads only the messages after them.
 // It is safe for concurrent use.
 type Entity[T any] struct {
 	store  Store
@@ -97,14 +97,14 @@ type Entity[T any] struct {
 }
 
 // NewEntity makes an entity of a store: of a [Client], or of a [Memory] in tests. Register how messages are folded with [Fold]. It returns
-// an [*InvalidError] for what cannot be; for a client of [Client.InTx], too: the cache would keep what the transaction may take back. To write
+// an [*InvalidError] for an invalid configuration, and for a client of [Client.InTx], too: the cache would keep what the transaction may take back. To write
 // in a transaction what depends on a value, read the value first, and write with its version as the expected one.
 func NewEntity[T any](store Store, config EntityConfig[T]) (*Entity[T], error) {
 	if client, ok := store.(*Client); ok && (client == nil || client.tx != nil || client.db == nil) {
-		return nil, invalid(FieldStore, "a client of InTx", "must be the client of the pool")
+		return nil, newInvalidError(FieldStore, "a client of InTx", "must be the client of the pool")
 	}
 	if store == nil {
-		return nil, invalid(FieldStore, "nil", "must be a client or a memory store")
+		return nil, newInvalidError(FieldStore, "nil", "must be a client or a memory store")
 	}
 	full := config.WithDefaults()
 	if err := full.validate(); err != nil {
@@ -123,11 +123,11 @@ func Fold[T, D any](e *Entity[T], messageType string, fold func(value *T, data D
 	defer e.mu.Unlock()
 	switch {
 	case messageType == "":
-		e.bad = invalid(FieldType, "", "must not be empty")
+		e.bad = newInvalidError(FieldType, "", "must not be empty")
 	case fold == nil:
-		e.bad = invalid(FieldHandler, "nil", "must be a function")
+		e.bad = newInvalidError(FieldHandler, "nil", "must be a function")
 	case e.routes[messageType] != nil:
-		e.bad = invalid(FieldType, messageType, "must not have two functions")
+		e.bad = newInvalidError(FieldType, messageType, "must not have two functions")
 	}
 	e.routes[messageType] = func(value *T, m *Message) error {
 		data, err := Decode[D](m)
@@ -154,10 +154,10 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	if err != nil {
 		return none, 0, err
 	}
-	if err := e.usable(); err != nil {
+	if err := e.checkUsable(); err != nil {
 		return none, 0, err
 	}
-	known, err := e.known(ctx, id, stream)
+	known, err := e.loadKnown(ctx, id, stream)
 	if err != nil {
 		return none, 0, err
 	}
@@ -165,38 +165,38 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (value T, version int64,
 	if err != nil {
 		return none, 0, err
 	}
-	value, version = e.keep(ctx, id, stream, read, known)
+	value, version = e.storeRead(ctx, id, stream, read, known)
 	return value, version, nil
 }
 
-// known is what was read of a stream before: what is in the cache, or its newest snapshot.
-func (e *Entity[T]) known(ctx context.Context, id string, stream StreamName) (folded[T], error) {
+// loadKnown returns the value as it was read before, from the cache or from the newest snapshot.
+func (e *Entity[T]) loadKnown(ctx context.Context, id string, stream StreamName) (folded[T], error) {
 	if known, cached := e.cache.get(id); cached {
 		return known, nil
 	}
 	return e.loadSnapshot(ctx, stream)
 }
 
-// keep keeps what was read in place of what was known, and returns it as the caller's own.
-func (e *Entity[T]) keep(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
+// storeRead puts the value that was read into the cache, in place of known, and into a snapshot if one is due. It returns a copy for the caller.
+func (e *Entity[T]) storeRead(ctx context.Context, id string, stream StreamName, read, known folded[T]) (value T, version int64) {
 	e.takeSnapshot(ctx, stream, &read)
 	if e.config.CacheSize > 0 {
 		e.cache.put(id, read, known)
 	}
-	return e.clone(read.value), read.version
+	return e.cloneValue(read.value), read.version
 }
 
-func (e *Entity[T]) usable() error {
+func (e *Entity[T]) checkUsable() error {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	if e.bad == nil && len(e.routes) == 0 && e.config.Fold == nil {
-		return invalid(FieldHandler, "none", "there must be one: call Fold or set EntityConfig.Fold")
+		return newInvalidError(FieldHandler, "none", "there must be one: call Fold or set EntityConfig.Fold")
 	}
 	return e.bad
 }
 
-// clone copies a value that is shared with the cache.
-func (e *Entity[T]) clone(value T) T {
+// cloneValue copies a value that is shared with the cache.
+func (e *Entity[T]) cloneValue(value T) T {
 	if e.config.CacheSize > 0 && e.config.Clone != nil {
 		return e.config.Clone(value)
 	}
@@ -211,42 +211,42 @@ type folded[T any] struct {
 	snapshot int64  // the version that the newest snapshot has, NoStreamVersion if there is none
 }
 
-func (e *Entity[T]) fresh() folded[T] {
+func (e *Entity[T]) newFolded() folded[T] {
 	return folded[T]{value: e.config.New(), version: NoStreamVersion, snapshot: NoStreamVersion}
 }
 
 // errReplaced reports that a stream has another message where the last known one was.
 var errReplaced = errors.New("the stream was replaced")
 
-// begin is the position of the last message that is known: it is read again, to see that the stream is still the same.
-func (f folded[T]) begin() int64 { return max(f.version, 0) }
+// findBegin returns the position of the last known message. It is read again, to check that the stream is still the same.
+func (f folded[T]) findBegin() int64 { return max(f.version, 0) }
 
-// readOn folds what comes behind the known value, and begins anew where the stream is not the one that the value was made of.
+// readOn folds the messages after the known value. It starts again from an empty value if the stream was replaced.
 func (e *Entity[T]) readOn(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
 	read, err := e.foldFrom(ctx, stream, known)
 	return e.unlessReplaced(ctx, stream, known, read, err)
 }
 
-// unlessReplaced is what was read, or if that failed because the stream is another one, what it is from its beginning.
+// unlessReplaced returns the value that was read, or if reading failed because the stream was replaced, the value of the whole stream.
 func (e *Entity[T]) unlessReplaced(ctx context.Context, stream StreamName, known, read folded[T], err error) (folded[T], error) {
 	if !errors.Is(err, errReplaced) {
 		return read, err
 	}
 	e.config.Logger.Warn("messagedb: a stream is not the one that was read before, and is folded from its beginning: was the store restored?",
 		"stream", stream, "version", known.version, "message", known.last)
-	return e.foldFrom(ctx, stream, e.fresh())
+	return e.foldFrom(ctx, stream, e.newFolded())
 }
 
 // foldFrom reads the stream from the last message that is known, and folds what comes behind it.
 func (e *Entity[T]) foldFrom(ctx context.Context, stream StreamName, known folded[T]) (folded[T], error) {
-	messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: known.begin(), BatchSize: e.config.BatchSize})
+	messages, err := e.store.ReadStream(ctx, stream, StreamOptions{From: known.findBegin(), BatchSize: e.config.BatchSize})
 	if err != nil {
 		return known, err
 	}
 	return e.foldRead(ctx, stream, known, messages, e.config.BatchSize)
 }
 
-// foldRead folds messages that were read from the last known one on, so many at most, and reads on where there may be more.
+// foldRead folds messages that were read from the last known one on. If the batch was full, it reads on.
 func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folded[T], messages []*Message, size int) (folded[T], error) {
 	if !known.isContinuedBy(messages) {
 		return known, errReplaced
@@ -258,7 +258,7 @@ func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folde
 				continue
 			}
 			if shared {
-				result.value, shared = e.clone(result.value), false
+				result.value, shared = e.cloneValue(result.value), false
 			}
 			if err := e.foldOne(&result.value, m); err != nil {
 				return known, err
@@ -279,7 +279,7 @@ func (e *Entity[T]) foldRead(ctx context.Context, stream StreamName, known folde
 
 // isContinuedBy reports whether messages that were read from the known version on are of the stream that was read before. They are not if
 // another message is in the place of the last one, or if there is none: the store was restored from a backup, or the stream was emptied and
-// begun anew. Where only later ones are left, the known ones were archived, and what was made of them counts.
+// begun again. Where only later ones are left, the known ones were archived, and what was made of them counts.
 func (f folded[T]) isContinuedBy(messages []*Message) bool {
 	if f.version == NoStreamVersion {
 		return true
@@ -298,7 +298,7 @@ func (e *Entity[T]) foldOne(value *T, m *Message) error {
 	if fold == nil {
 		return nil
 	}
-	if err := guarded(context.Background(), func(context.Context, *Message) error { return fold(value, m) }, m); err != nil {
+	if err := callRecovering(context.Background(), func(context.Context, *Message) error { return fold(value, m) }, m); err != nil {
 		return &HandlerError{Message: m, Attempts: 1, Err: fmt.Errorf("folding into %T: %w", *value, err)}
 	}
 	return nil

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// EntityResult is what [Entity.GetMany] has read of one id: what [Entity.Get] returns.
+// EntityResult is the result of [Entity.GetMany] for one id: the values that [Entity.Get] returns.
 type EntityResult[T any] struct {
 	Value   T
 	Version int64
@@ -23,7 +23,7 @@ const (
 // GetMany reads the values of several ids, as [Entity.Get] does, in few round trips. Name each id once. The results are in the order of the ids. The error is
 // of the store, or an [*InvalidError]; what is wrong with one stream is in its result.
 func (e *Entity[T]) GetMany(ctx context.Context, ids []string) ([]EntityResult[T], error) {
-	if err := e.usable(); err != nil {
+	if err := e.checkUsable(); err != nil {
 		return nil, err
 	}
 	results := make([]EntityResult[T], 0, len(ids))
@@ -48,11 +48,11 @@ func (e *Entity[T]) getSome(ctx context.Context, ids []string) ([]EntityResult[T
 			results[i].Err = err
 			continue
 		}
-		if known[i], err = e.known(ctx, id, stream); err != nil {
+		if known[i], err = e.loadKnown(ctx, id, stream); err != nil {
 			return nil, err
 		}
 		streams[i] = stream
-		places = append(places, StreamPlace{Stream: stream, From: known[i].begin()})
+		places = append(places, StreamPlace{Stream: stream, From: known[i].findBegin()})
 	}
 	size := min(messagesOfEach, e.config.BatchSize)
 	messages, err := e.store.ReadStreams(ctx, places, size)
@@ -75,7 +75,7 @@ func (e *Entity[T]) getSome(ctx context.Context, ids []string) ([]EntityResult[T
 		case err != nil:
 			return nil, err
 		default:
-			results[i].Value, results[i].Version = e.keep(ctx, ids[i], stream, now, known[i])
+			results[i].Value, results[i].Version = e.storeRead(ctx, ids[i], stream, now, known[i])
 		}
 	}
 	return results, nil

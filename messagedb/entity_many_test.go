@@ -31,7 +31,7 @@ func (s *roundTrips) ReadStreams(ctx context.Context, places []messagedb.StreamP
 	return s.Store.ReadStreams(ctx, places, batchSize)
 }
 
-// What many are read as is what each is by itself, with a round trip for some hundred, and others for long streams only.
+// GetMany returns the same values as Get does for each id, in one round trip for some hundred ids; only long streams need more.
 func TestManyEntitiesAreReadAtOnce(t *testing.T) {
 	t.Parallel()
 	onEveryStore(t, func(t *testing.T, store messagedb.Store) {
@@ -96,7 +96,7 @@ func TestOneOfManyEntitiesThatCannotBeFolded(t *testing.T) {
 	})
 }
 
-// A stream that is another one than was read before is folded anew, beside those that are not.
+// A stream that was replaced since it was read is folded again from its beginning, and the others are not.
 func TestOneOfManyEntitiesThatWasRestored(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, s *store) {

@@ -15,7 +15,7 @@ type snapshot struct {
 	Time          time.Time       `json:"time"`
 }
 
-// snapshotMetadata is what decides whether a snapshot can be used.
+// snapshotMetadata decides whether a snapshot can be used.
 type snapshotMetadata struct {
 	// Version is EntityConfig.SnapshotVersion.
 	Version int `json:"snapshotVersion"`
@@ -36,11 +36,11 @@ func (e *Entity[T]) snapshotStreamOf(stream StreamName) StreamName {
 // loadSnapshot reads the newest snapshot of a stream; one that cannot be used is as good as none.
 func (e *Entity[T]) loadSnapshot(ctx context.Context, stream StreamName) (folded[T], error) {
 	if e.config.SnapshotInterval == 0 {
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	m, err := e.store.LastMessage(ctx, e.snapshotStreamOf(stream), recordedType)
 	if errors.Is(err, ErrNoMessage) {
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	if err != nil {
 		return folded[T]{}, err
@@ -49,7 +49,7 @@ func (e *Entity[T]) loadSnapshot(ctx context.Context, stream StreamName) (folded
 	if err != nil {
 		e.config.Logger.Warn("messagedb: a snapshot is not used, and its stream is folded from the beginning",
 			"stream", stream, "snapshot_stream", m.Stream, "position", m.Position, "error", err)
-		return e.fresh(), nil
+		return e.newFolded(), nil
 	}
 	return loaded, nil
 }
@@ -76,7 +76,7 @@ func (e *Entity[T]) decodeSnapshot(m *Message) (folded[T], error) {
 	return folded[T]{value: value, version: data.EntityVersion, last: metadata.Message, snapshot: data.EntityVersion}, nil
 }
 
-// takeSnapshot writes one if the interval has passed since the last. A failure is logged, and costs time only: the value is right without.
+// takeSnapshot writes a snapshot if SnapshotInterval messages have passed since the last one. A failure is only logged, because the value is right without it.
 func (e *Entity[T]) takeSnapshot(ctx context.Context, stream StreamName, read *folded[T]) {
 	if e.config.SnapshotInterval == 0 || read.version-read.snapshot < int64(e.config.SnapshotInterval) {
 		return

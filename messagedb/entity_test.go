@@ -17,7 +17,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// balance is what the streams of these tests are folded into.
+// balance is the value that these tests fold streams into.
 type balance struct {
 	Sum   int
 	Count int

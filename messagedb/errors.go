@@ -43,7 +43,7 @@ const (
 	FieldPolling          Field = "Polling"
 	FieldIdentifier       Field = "Identifier"
 	FieldPositionInterval Field = "PositionInterval"
-	FieldPoison           Field = "Poison"
+	FieldErrorPolicy      Field = "ErrorPolicy"
 	FieldPreviousSize     Field = "PreviousSize"
 	FieldClientEncoding   Field = "client_encoding"
 	FieldStore            Field = "Store"
@@ -58,11 +58,11 @@ const (
 
 // InvalidError is input that breaks a rule. Most are found without asking the server.
 type InvalidError struct {
-	// Field is what is wrong.
+	// Field names the input that is wrong.
 	Field Field
-	// Value is what was given, shortened if it is very long.
+	// Value is the input, shortened if it is very long.
 	Value string
-	// Rule says what it must be.
+	// Rule is the rule that the input breaks.
 	Rule string
 }
 
@@ -70,11 +70,11 @@ func (e *InvalidError) Error() string {
 	return fmt.Sprintf("messagedb: %s %q: %s", e.Field, e.Value, e.Rule)
 }
 
-func invalid(field Field, value any, rule string) error {
+func newInvalidError(field Field, value any, rule string) error {
 	return &InvalidError{Field: field, Value: fmt.Sprint(value), Rule: rule}
 }
 
-// VersionConflictError is a write that expected the stream to be at another version than it is. Nothing was written.
+// VersionConflictError reports a write that expected another version of the stream. Nothing was written.
 type VersionConflictError struct {
 	Stream StreamName
 	// Expected is the version that the write named; [AnyVersion] if it named none, which can happen where Stale is true.
@@ -109,15 +109,15 @@ func versionName(v int64) string {
 	}
 }
 
-// DuplicateIDError is a write of a message whose id is in the store already. Nothing was written. With [Idempotent], the
+// DuplicateIDError reports a write of a message with an id that the store has already. Nothing was written. With [Idempotent], the
 // message that is there differs from the one to be written, or only some of the messages of the call are there.
 type DuplicateIDError struct {
 	// ID is the id that both have.
 	ID string
-	// Stream and Position tell where the message is that has it; empty and -1 if that was not asked for: without [Idempotent].
+	// Stream and Position are the place of the message in the store. Without [Idempotent] they are not known: empty and -1.
 	Stream   StreamName
 	Position int64
-	// Different tells that its content is another; asked for with [Idempotent] only.
+	// Different reports that the stored message has another content. It is set with [Idempotent] only.
 	Different bool
 	cause     error
 }
@@ -136,7 +136,7 @@ func (e *DuplicateIDError) Error() string {
 // Unwrap gives the server's own error, a *pgconn.PgError.
 func (e *DuplicateIDError) Unwrap() error { return e.cause }
 
-// ConditionDisabledError is a read with a condition on a server whose setting message_store.sql_condition is not on.
+// ConditionDisabledError reports a read with a condition on a server where the setting message_store.sql_condition is not on.
 type ConditionDisabledError struct {
 	Condition string
 	cause     error
@@ -149,9 +149,9 @@ func (e *ConditionDisabledError) Error() string {
 // Unwrap gives the server's own error, a *pgconn.PgError.
 func (e *ConditionDisabledError) Unwrap() error { return e.cause }
 
-// NotInstalledError is a database in which Message DB was not found.
+// NotInstalledError reports that Message DB was not found in a database.
 type NotInstalledError struct {
-	// Schema is where it was looked for.
+	// Schema is the schema that was searched.
 	Schema string
 	cause  error
 }
@@ -190,7 +190,7 @@ var (
 	takenPlace   = regexp.MustCompile(`(?s)=\(.*, (\d+)\)`)
 )
 
-// call is what a statement was about, for its errors. It is text only when there is one.
+// call describes a statement for its errors. It is formatted only when there is an error.
 type call struct {
 	doing     string // to what stream or category names
 	stream    StreamName
@@ -213,14 +213,14 @@ func (about call) String() string {
 	return text
 }
 
-// explain turns an error of the server into one of this package's, or adds what was being done.
-func (c *Client) explain(err error, about call) error {
+// explainError converts an error of the server to a type of this package, or adds the description of the call.
+func (c *Client) explainError(err error, about call) error {
 	if err == nil {
 		return nil
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		if typed := c.typed(pg, about); typed != nil {
+		if typed := c.convertServerError(pg, about); typed != nil {
 			return typed
 		}
 	}
@@ -231,8 +231,8 @@ func (c *Client) explain(err error, about call) error {
 	return fmt.Errorf("messagedb: %s: %w", about, err)
 }
 
-// noPreparedReason says what to do behind a pooler that gives each transaction another connection of the server, where the statements of before
-// are not prepared.
+// noPreparedReason is the remedy behind a pooler that may give each transaction another connection of the server: statements that were prepared
+// before are missing there.
 const noPreparedReason = "the pool connects through a pooler that has no prepared statements: give PgBouncer (1.21 or later) max_prepared_statements, " +
 	"or the pool's connection string default_query_exec_mode=cache_describe"
 
@@ -247,23 +247,23 @@ func explainReadOnly(err error) error {
 	return err
 }
 
-func (c *Client) typed(pg *pgconn.PgError, about call) error {
+func (c *Client) convertServerError(pg *pgconn.PgError, about call) error {
 	switch pg.Code {
 	case stateRaised:
-		return raised(pg, about)
+		return convertRaised(pg, about)
 	case stateUnique:
-		return unique(pg, about)
+		return convertUniqueViolation(pg, about)
 	case stateTooLong:
 		if pg.ConstraintName != "" { // an index that the row does not fit into; a JSON value that is too large has none
-			return invalid(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
+			return newInvalidError(FieldStream, about.stream, "is too long for an index of Postgres: "+pg.Message)
 		}
 	case stateNoSuchCharacter:
-		return invalid(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold, nor what the encoding of the database has no character for: UTF8 has all`)
+		return newInvalidError(FieldData, pg.Message, `must not contain \u0000, which jsonb cannot hold, nor what the encoding of the database has no character for: UTF8 has all`)
 	case stateBadText, stateOutOfRange:
 		// The client checks that it is JSON, but not what jsonb refuses beyond that: half of a surrogate pair, a huge number.
 		// Where that was found is said by the routine, because messages are in the language of lc_messages.
 		if about.writes && !strings.Contains(pg.Routine, "int8") && !strings.Contains(pg.Routine, "int64") {
-			return invalid(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
+			return newInvalidError(FieldData, pg.Message, "must be JSON that jsonb can hold: "+pg.Detail)
 		}
 	case stateNoObject:
 		if refused := asRowSecurity(pg); refused != nil {
@@ -278,8 +278,8 @@ func (c *Client) typed(pg *pgconn.PgError, about call) error {
 	return nil
 }
 
-// raised reads the errors that the server's functions raise.
-func raised(pg *pgconn.PgError, about call) error {
+// convertRaised reads the errors that the server's functions raise.
+func convertRaised(pg *pgconn.PgError, about call) error {
 	if m := wrongVersion.FindStringSubmatch(pg.Message); m != nil {
 		expected, _ := strconv.ParseInt(m[1], 10, 64)
 		actual, _ := strconv.ParseInt(m[3], 10, 64)
@@ -289,18 +289,18 @@ func raised(pg *pgconn.PgError, about call) error {
 	case pg.Message == "Retrieval with SQL condition is not activated":
 		return &ConditionDisabledError{Condition: about.condition, cause: pg}
 	case strings.HasPrefix(pg.Message, "Must be a stream name"):
-		return invalid(FieldStream, about.stream, pg.Message)
+		return newInvalidError(FieldStream, about.stream, pg.Message)
 	case strings.HasPrefix(pg.Message, "Must be a category"):
-		return invalid(FieldCategory, about.category, pg.Message)
+		return newInvalidError(FieldCategory, about.category, pg.Message)
 	case strings.HasPrefix(pg.Message, "Correlation must be a category"):
-		return invalid(FieldCorrelation, about.category, pg.Message)
+		return newInvalidError(FieldCorrelation, about.category, pg.Message)
 	default:
 		return nil
 	}
 }
 
-// unique reads violations of the two unique indexes.
-func unique(pg *pgconn.PgError, about call) error {
+// convertUniqueViolation reads violations of the two unique indexes.
+func convertUniqueViolation(pg *pgconn.PgError, about call) error {
 	switch pg.ConstraintName {
 	case "messages_id":
 		e := &DuplicateIDError{Position: -1, cause: pg}
@@ -320,7 +320,7 @@ func unique(pg *pgconn.PgError, about call) error {
 	}
 }
 
-// IsTransient tells whether a call that failed may succeed when it is made again, unchanged: the connection was lost or
+// IsTransient reports whether a failed call may succeed when it is repeated unchanged: the connection was lost or
 // refused, the server is starting, stopping or out of a resource, or a deadlock or serialization failure ended the
 // transaction. A transaction of the caller's has then to be repeated as a whole. Errors of a context are not transient, and
 // neither is a pool that was closed: it never opens again.
@@ -337,7 +337,7 @@ func IsTransient(err error) bool {
 	}
 }
 
-// isOurs tells whether an error is of a type that repeating cannot help.
+// isOurs reports whether an error has one of our types that a retry cannot help with.
 func isOurs(err error) bool {
 	var bad *InvalidError
 	var decode *DecodeError
@@ -351,7 +351,7 @@ func isOurs(err error) bool {
 		errors.Is(err, ErrConsumerSuperseded) || errors.Is(err, errCursorClosed)
 }
 
-// HandlerError is a handler that failed, with the message that it failed for.
+// HandlerError reports that a handler failed, and for which message.
 type HandlerError struct {
 	Message *Message
 	// Attempts is how many times it was tried in all.
@@ -367,18 +367,18 @@ func (e *HandlerError) Error() string {
 // Unwrap gives the handler's own error.
 func (e *HandlerError) Unwrap() error { return e.Err }
 
-// PanicError is a handler that panicked.
+// PanicError reports that a handler panicked.
 type PanicError struct {
-	// Value is what it panicked with.
+	// Value is the argument of the panic.
 	Value any
-	// Stack is where, as of runtime/debug.Stack.
+	// Stack is the stack of the panic, as of runtime/debug.Stack.
 	Stack []byte
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.Value, e.Stack) }
 
-// PositionConflictError is a consumer that found its position stream written by another: two of them run with one
-// identifier and one member. It has stopped; nothing is lost, and messages may have been handled by both.
+// PositionConflictError reports that another consumer wrote the position stream: two of them run with the same
+// identifier and member. The consumer has stopped. No message is lost, but both may have handled some messages.
 type PositionConflictError struct {
 	// Stream is the position stream.
 	Stream StreamName

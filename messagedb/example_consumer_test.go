@@ -34,10 +34,10 @@ func ExampleConsumer() {
 	}
 
 	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{
-		Category:   "account:command",
-		Identifier: "opener",
-		Group:      &messagedb.Group{Member: 0, Size: 1},
-		Poison:     messagedb.Poison{Retries: 3, Delay: time.Second, Skip: true},
+		Category:    "account:command",
+		Identifier:  "opener",
+		Group:       &messagedb.Group{Member: 0, Size: 1},
+		ErrorPolicy: messagedb.ErrorPolicy{Retries: 3, Delay: time.Second, Skip: true},
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -20,7 +20,7 @@ type Withdrawn struct {
 	Amount int `json:"amount"`
 }
 
-// The state of an account is what its events make of it. Who writes the next event names the version that the state was read at.
+// The state of an account is folded from its events. The next event is written with the version of the state as the expected one.
 func ExampleEntity() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))

@@ -17,7 +17,7 @@ type Deposited struct {
 	Amount int `json:"amount"`
 }
 
-// Writing with an expected version, reading, and a write in a transaction of one's own.
+// Write with an expected version, read, and write in the caller's transaction.
 func Example() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL"))
@@ -44,7 +44,7 @@ func Example() {
 	}
 	fmt.Println("written up to position", position)
 
-	// Somebody who has not seen these messages is told so.
+	// A writer that has not seen these messages gets a conflict.
 	var conflict *messagedb.VersionConflictError
 	_, err = client.Write(ctx, stream, deposits, messagedb.NoStreamVersion)
 	fmt.Println("conflict:", errors.As(err, &conflict), conflict.Actual)

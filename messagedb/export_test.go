@@ -19,9 +19,9 @@ func (c *Consumer) Kill() {
 	}
 }
 
-// Explain is what becomes of an error of the server that a write has met.
+// Explain converts an error of the server as a write does.
 func (c *Client) Explain(err error) error {
-	return c.explain(err, call{doing: "writing to stream", stream: "a-1", writes: true})
+	return c.explainError(err, call{doing: "writing to stream", stream: "a-1", writes: true})
 }
 
 // Cached is how many values the entity keeps.

@@ -12,9 +12,9 @@ import (
 // A panic counts as an error, a [*PanicError].
 type Handler func(ctx context.Context, m *Message) error
 
-// feed reads a stream or category for ever and hands on what it finds. It is what subscriptions and consumers share.
+// feed reads a stream or category for ever and passes its messages on. Subscriptions and consumers share it.
 //
-// A category is read by global position, from behind the last message that was read. That skips nothing: whoever writes to
+// A category is read by global position, after the last message that was read. That skips nothing: a write to
 // a category holds its lock from before the position is taken until the message is visible, so positions of one category
 // become visible in order. What is inserted into the table without write_message has no such promise.
 type feed struct {
@@ -26,11 +26,11 @@ type feed struct {
 	checked time.Time
 	batch   int
 	polling Polling
-	woken   <-chan struct{} // nil if nobody wakes it
+	woken   <-chan struct{} // nil without notifications
 	logger  *slog.Logger
-	// onError is told of errors that are retried.
+	// onError is called with errors that are retried.
 	onError func(error)
-	// onBatch is told, when all messages of a read have been handled, how many they were of how many asked for.
+	// onBatch is called when all messages of a read have been handled, with their number and the number asked for.
 	onBatch func(retrieved, expected int)
 }
 
@@ -38,7 +38,7 @@ type feed struct {
 // message that was handled.
 func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Message) error) error {
 	for ctx.Err() == nil {
-		messages, err := f.fetch(ctx, from, at)
+		messages, err := f.fetchBatch(ctx, from, at)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -56,28 +56,28 @@ func (f *feed) run(ctx context.Context, from int64, at place, handle func(*Messa
 			from = at.position + 1
 		}
 		f.onBatch(len(messages), f.batch)
-		f.wait(ctx, f.polling(len(messages), f.batch))
+		f.awaitMore(ctx, f.polling(len(messages), f.batch))
 	}
 	return nil
 }
 
-// fetch is next, repeated while its errors are transient.
-func (f *feed) fetch(ctx context.Context, from int64, at place) (messages []*Message, err error) {
+// fetchBatch calls readBatch until it returns no transient error.
+func (f *feed) fetchBatch(ctx context.Context, from int64, at place) (messages []*Message, err error) {
 	retried := func(err error) {
 		f.logger.Warn("messagedb: reading again after an error", "reading", f.name, "error", err)
 		f.onError(err)
 		f.checked = time.Time{} // the server may be another one, or restored
 	}
-	err = patiently(ctx, retried, func(ctx context.Context) (err error) {
-		messages, err = f.next(ctx, from, at)
+	err = retryTransient(ctx, retried, func(ctx context.Context) (err error) {
+		messages, err = f.readBatch(ctx, from, at)
 		return err
 	})
 	return messages, err
 }
 
-// next reads a batch, and sees that the store still has what was handled before it is handed on: after the read, because what is there
-// then was there when the batch was read. Where there is nothing new, that is done now and then only.
-func (f *feed) next(ctx context.Context, from int64, at place) ([]*Message, error) {
+// readBatch reads a batch, and checks that the store still has the last handled message. It checks after the read, because a message that is there
+// then was there during the read. If there is nothing new, it checks every rewindInterval only.
+func (f *feed) readBatch(ctx context.Context, from int64, at place) ([]*Message, error) {
 	messages, err := f.read(ctx, from)
 	if err != nil || at.position < 0 || len(messages) == 0 && time.Since(f.checked) < rewindInterval {
 		return messages, err
@@ -89,8 +89,8 @@ func (f *feed) next(ctx context.Context, from int64, at place) ([]*Message, erro
 	return messages, nil
 }
 
-// wait lets the interval pass, or less if the feed is woken.
-func (f *feed) wait(ctx context.Context, d time.Duration) {
+// awaitMore waits for d, for a notification, or for the end of ctx.
+func (f *feed) awaitMore(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -103,8 +103,8 @@ func (f *feed) wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// guarded calls a handler and turns a panic into an error.
-func guarded(ctx context.Context, handle Handler, m *Message) (err error) {
+// callRecovering calls a handler and returns a panic as a [*PanicError].
+func callRecovering(ctx context.Context, handle Handler, m *Message) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}

@@ -26,21 +26,21 @@ type StreamInfo struct {
 	First int64
 }
 
-// Streams lists the streams of a category in the order of their first messages, a page at a time: those whose first message is behind the
-// global position after, limit of them at most, from 1 to [MaxStreamsListed]. A page reads the category's messages up to the last stream that it
+// Streams lists the streams of a category in the order of their first messages, a page at a time. A page has the streams that begin after the
+// global position after: limit of them at most, from 1 to [MaxStreamsListed]. A page reads the category's messages up to the last stream that it
 // has, so all pages together read it once.
 func (c *Client) Streams(ctx context.Context, category string, after int64, limit int) ([]StreamInfo, error) {
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return nil, err
 	}
 	if err := validCategory(FieldCategory, category); err != nil {
 		return nil, err
 	}
 	if after < 0 {
-		return nil, invalid(FieldPosition, after, "must not be negative")
+		return nil, newInvalidError(FieldPosition, after, "must not be negative")
 	}
 	if limit < 1 || limit > MaxStreamsListed {
-		return nil, invalid(FieldLimit, limit, "must be from 1 to "+strconv.Itoa(MaxStreamsListed))
+		return nil, newInvalidError(FieldLimit, limit, "must be from 1 to "+strconv.Itoa(MaxStreamsListed))
 	}
 	about := call{doing: "listing the streams of category", category: category, place: "global position", from: after}
 	if err := c.refuseFiltered(ctx, about); err != nil {
@@ -48,19 +48,19 @@ func (c *Client) Streams(ctx context.Context, category string, after int64, limi
 	}
 	rows, err := c.db.Query(ctx, c.sql.streams, category, after, limit)
 	if err != nil {
-		return nil, c.explain(err, about)
+		return nil, c.explainError(err, about)
 	}
 	streams, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s StreamInfo, err error) {
 		err = row.Scan((*string)(&s.Stream), &s.First, &s.Version, &s.LastTime, &s.Messages)
-		s.LastTime = utc(s.LastTime)
+		s.LastTime = asUTC(s.LastTime)
 		return s, err
 	})
-	return streams, c.explain(err, about)
+	return streams, c.explainError(err, about)
 }
 
 // Categories lists all categories of the store, in the order of the server's collation. It costs a look into an index for each.
 func (c *Client) Categories(ctx context.Context) ([]string, error) {
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return nil, err
 	}
 	about := call{doing: "listing categories"}
@@ -69,30 +69,30 @@ func (c *Client) Categories(ctx context.Context) ([]string, error) {
 	}
 	rows, err := c.db.Query(ctx, c.sql.categories)
 	if err != nil {
-		return nil, c.explain(err, about)
+		return nil, c.explainError(err, about)
 	}
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return names, c.explain(err, about)
+	return names, c.explainError(err, about)
 }
 
 // LastCategoryMessages reads the last messages of a category, of one correlation if that is not empty, n of them at most, from 1 to
 // [DefaultBatchSize], in the order of global positions.
 func (c *Client) LastCategoryMessages(ctx context.Context, category string, n int, correlation string) ([]*Message, error) {
 	if n < 1 || n > DefaultBatchSize {
-		return nil, invalid(FieldLimit, n, "must be from 1 to "+strconv.Itoa(DefaultBatchSize))
+		return nil, newInvalidError(FieldLimit, n, "must be from 1 to "+strconv.Itoa(DefaultBatchSize))
 	}
-	o, err := CategoryOptions{Correlation: correlation}.prepared(category)
+	o, err := CategoryOptions{Correlation: correlation}.prepareOptions(category)
 	if err != nil {
 		return nil, err
 	}
 	about := call{doing: "reading the end of category", category: category}
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return nil, err
 	}
 	if err := c.refuseFiltered(ctx, about); err != nil {
 		return nil, err
 	}
-	messages, err := c.read(ctx, about, n, c.sql.categoryTail, category, nullable(o.Correlation), n)
+	messages, err := c.readMessages(ctx, about, n, c.sql.categoryTail, category, nullIfEmpty(o.Correlation), n)
 	slices.Reverse(messages)
 	return messages, err
 }
@@ -111,7 +111,7 @@ type ConsumerPosition struct {
 	// Rewound is why the consumer cannot go on, by what a store that went back has at the position: see [Client.CheckPosition]. It is nil
 	// where it can.
 	Rewound *RewoundError
-	// Lag is what is behind the position, of the group member. A correlation or condition of the consumer's is not known here.
+	// Lag counts the messages after the position, of the group member. It ignores the consumer's correlation and condition, which the store does not know.
 	Lag Lag
 }
 
@@ -133,7 +133,7 @@ func (c *Client) ConsumerPositions(ctx context.Context, category string) ([]Cons
 				after = s.First
 				found, err := c.consumerPosition(ctx, s.Stream)
 				if errors.Is(err, ErrNoMessage) {
-					continue // nothing of a consumer's
+					continue // not a position stream of a consumer
 				}
 				if err != nil {
 					return nil, err
@@ -159,7 +159,7 @@ func (c *Client) positionCategories(ctx context.Context, category string) ([]str
 	return slices.DeleteFunc(categories, func(name string) bool { return consumedCategory(name) == "" }), err
 }
 
-// consumedCategory is the category whose positions are in another one, empty if none are.
+// consumedCategory returns the category that a category of positions belongs to; empty if the name is not that of such a category.
 func consumedCategory(positions string) string {
 	for _, separator := range []string{TypeSeparator, CompoundSeparator} {
 		if category, ok := strings.CutSuffix(positions, separator+positionType); ok && withType(category, positionType) == positions {
@@ -204,10 +204,10 @@ func identifierOf(stream StreamName) (identifier string, group *Group) {
 
 // CategoryLag counts what is behind a global position in a category, of a group member if there is one.
 func (c *Client) CategoryLag(ctx context.Context, category string, position int64, group *Group) (Lag, error) {
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return Lag{}, err
 	}
-	o, err := CategoryOptions{Group: group}.prepared(category)
+	o, err := CategoryOptions{Group: group}.prepareOptions(category)
 	if err != nil {
 		return Lag{}, err
 	}

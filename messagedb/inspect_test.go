@@ -132,7 +132,7 @@ func TestWhereConsumersStand(t *testing.T) {
 				require.False(t, p.SavedAt.IsZero())
 			}
 		}
-		// A category whose messages were deleted takes nothing from its readers: the store did not go back.
+		// If the messages of a category were deleted, its readers lose nothing: the store did not go back.
 		_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE stream_name LIKE 'a:command-%'")
 		require.NoError(t, err)
 		_, err = s.pool.Exec(t.Context(), "UPDATE message_store.messages SET global_position = global_position - $1", all[19].GlobalPosition) // nothing is at or behind the position

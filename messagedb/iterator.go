@@ -17,15 +17,15 @@ import (
 //	}
 func (c *Client) StreamMessages(ctx context.Context, stream StreamName, options StreamOptions) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
-		o, err := options.prepared(stream)
+		o, err := options.prepareOptions(stream)
 		if err == nil {
-			err = bounded(o.BatchSize)
+			err = checkBounded(o.BatchSize)
 		}
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		pages(yield, o.BatchSize, func(last *Message) ([]*Message, error) {
+		yieldPages(yield, o.BatchSize, func(last *Message) ([]*Message, error) {
 			if last != nil {
 				o.From = last.Position + 1
 			}
@@ -39,15 +39,15 @@ func (c *Client) StreamMessages(ctx context.Context, stream StreamName, options 
 // bad options as an [*InvalidError], [Unlimited] among them.
 func (c *Client) CategoryMessages(ctx context.Context, category string, options CategoryOptions) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
-		o, err := options.prepared(category)
+		o, err := options.prepareOptions(category)
 		if err == nil {
-			err = bounded(o.BatchSize)
+			err = checkBounded(o.BatchSize)
 		}
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		pages(yield, o.BatchSize, func(last *Message) ([]*Message, error) {
+		yieldPages(yield, o.BatchSize, func(last *Message) ([]*Message, error) {
 			if last != nil {
 				o.From = last.GlobalPosition + 1
 			}
@@ -56,15 +56,15 @@ func (c *Client) CategoryMessages(ctx context.Context, category string, options 
 	}
 }
 
-func bounded(batchSize int) error {
+func checkBounded(batchSize int) error {
 	if batchSize == Unlimited {
-		return invalid(FieldBatchSize, batchSize, "must not be unlimited here: an iterator holds one batch in memory")
+		return newInvalidError(FieldBatchSize, batchSize, "must not be unlimited here: an iterator holds one batch in memory")
 	}
 	return nil
 }
 
-// pages reads batches until one is not full.
-func pages(yield func(*Message, error) bool, batchSize int, read func(last *Message) ([]*Message, error)) {
+// yieldPages reads batches until one is not full.
+func yieldPages(yield func(*Message, error) bool, batchSize int, read func(last *Message) ([]*Message, error)) {
 	var last *Message
 	for {
 		messages, err := read(last)

@@ -143,13 +143,13 @@ func plainNumber(text string) (string, error) {
 		mantissa = digits[:i]
 		var err error
 		if exponent, err = strconv.Atoi(digits[i+1:]); err != nil || exponent > math.MaxInt32/2 || exponent < -math.MaxInt32/2 {
-			return "", fmt.Errorf("number %s is out of range", shorten(text))
+			return "", fmt.Errorf("number %s is out of range", shortenText(text))
 		}
 	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	scale := max(len(fraction)-exponent, 0)
 	if scale > mostFractionDigits || len(whole)+exponent > mostWholeDigits {
-		return "", fmt.Errorf("number %s is out of range", shorten(text))
+		return "", fmt.Errorf("number %s is out of range", shortenText(text))
 	}
 	all := whole + fraction
 	point := len(whole) + exponent

@@ -48,7 +48,7 @@ func (s *Memory) Write(ctx context.Context, stream StreamName, messages []Propos
 		return 0, err
 	}
 	for i := range rows {
-		if err := rows[i].normalize(); err != nil {
+		if err := rows[i].normalizeFields(); err != nil {
 			return 0, err
 		}
 	}
@@ -57,9 +57,9 @@ func (s *Memory) Write(ctx context.Context, stream StreamName, messages []Propos
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failed := s.check(stream, rows, expected)
+	failed := s.checkWrite(stream, rows, expected)
 	if failed == nil {
-		return s.append(stream, rows), nil
+		return s.appendRows(stream, rows), nil
 	}
 	if !o.idempotent {
 		return 0, failed
@@ -67,24 +67,24 @@ func (s *Memory) Write(ctx context.Context, stream StreamName, messages []Propos
 	return s.findWritten(stream, rows, failed)
 }
 
-// normalize has the JSON of a row as jsonb would have it.
-func (r *row) normalize() error {
+// normalizeFields rewrites the JSON of a row as jsonb would.
+func (r *row) normalizeFields() error {
 	for _, text := range []**string{&r.data, &r.metadata} {
 		if *text == nil {
 			continue
 		}
 		normal, err := normalizeJSON(**text)
 		if err != nil {
-			return invalid(FieldData, shorten(**text), "must be JSON that jsonb can hold: "+err.Error())
+			return newInvalidError(FieldData, shortenText(**text), "must be JSON that jsonb can hold: "+err.Error())
 		}
 		*text = &normal
 	}
 	return nil
 }
 
-// check returns the error of a write that cannot be: that of its version first, as the server does.
-func (s *Memory) check(stream StreamName, rows []row, expected int64) error {
-	if actual := s.version(stream); expected != AnyVersion && expected != actual {
+// checkWrite returns the error of a write that is refused: a version conflict first, as the server does.
+func (s *Memory) checkWrite(stream StreamName, rows []row, expected int64) error {
+	if actual := s.lastPosition(stream); expected != AnyVersion && expected != actual {
 		return &VersionConflictError{Stream: stream, Expected: expected, Actual: actual}
 	}
 	seen := map[string]bool{}
@@ -97,19 +97,19 @@ func (s *Memory) check(stream StreamName, rows []row, expected int64) error {
 	return nil
 }
 
-func (s *Memory) append(stream StreamName, rows []row) (position int64) {
+func (s *Memory) appendRows(stream StreamName, rows []row) (position int64) {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	for _, r := range rows {
 		s.last++
 		m := &Message{
-			ID: r.id, Stream: stream, Type: r.kind, Position: s.version(stream) + 1, GlobalPosition: s.last,
+			ID: r.id, Stream: stream, Type: r.kind, Position: s.lastPosition(stream) + 1, GlobalPosition: s.last,
 			Data: rawOf(r.data), Metadata: rawOf(r.metadata), Time: now,
 		}
 		s.ids[m.ID] = m
 		s.streams[stream] = append(s.streams[stream], m)
 		s.categories[stream.Category()] = append(s.categories[stream.Category()], m)
 	}
-	return s.version(stream)
+	return s.lastPosition(stream)
 }
 
 func rawOf(text *string) json.RawMessage {
@@ -155,8 +155,8 @@ func textOf(raw json.RawMessage) *string {
 	return &text
 }
 
-// version is the position of the last message of a stream. The lock must be held.
-func (s *Memory) version(stream StreamName) int64 { return int64(len(s.streams[stream])) - 1 }
+// lastPosition is the position of the last message of a stream. The lock must be held.
+func (s *Memory) lastPosition(stream StreamName) int64 { return int64(len(s.streams[stream])) - 1 }
 
 // StreamVersion is the position of the last message of a stream, [NoStreamVersion] if there is none.
 func (s *Memory) StreamVersion(ctx context.Context, stream StreamName) (int64, error) {
@@ -168,7 +168,7 @@ func (s *Memory) StreamVersion(ctx context.Context, stream StreamName) (int64, e
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.version(stream), nil
+	return s.lastPosition(stream), nil
 }
 
 // refuseRead refuses conditions, as a server does that does not allow them, and what comes after the end of the context.
@@ -181,7 +181,7 @@ func refuseRead(ctx context.Context, condition string) error {
 
 // ReadStream reads one batch of a stream: see [Client.ReadStream].
 func (s *Memory) ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error) {
-	o, err := options.prepared(stream)
+	o, err := options.prepareOptions(stream)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (s *Memory) ReadStream(ctx context.Context, stream StreamName, options Stre
 
 // ReadCategory reads one batch of a category: see [Client.ReadCategory].
 func (s *Memory) ReadCategory(ctx context.Context, category string, options CategoryOptions) ([]*Message, error) {
-	o, err := options.prepared(category)
+	o, err := options.prepareOptions(category)
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +208,11 @@ func (s *Memory) ReadCategory(ctx context.Context, category string, options Cate
 	defer s.mu.RUnlock()
 	all := s.categories[category]
 	from, _ := slices.BinarySearchFunc(all, o.From, func(m *Message, from int64) int { return cmp.Compare(m.GlobalPosition, from) })
-	return copyBatch(all[from:], o.BatchSize, o.matches), nil
+	return copyBatch(all[from:], o.BatchSize, o.matchesMessage), nil
 }
 
-// matches reports whether a message is of the correlation and the group member, as the server decides it.
-func (o CategoryOptions) matches(m *Message) bool {
+// matchesMessage reports whether a message is of the correlation and the group member, as the server decides it.
+func (o CategoryOptions) matchesMessage(m *Message) bool {
 	if o.Correlation != "" && correlationOf(m) != o.Correlation {
 		return false
 	}

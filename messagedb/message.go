@@ -19,7 +19,7 @@ type Message struct {
 	ID string
 	// Stream is the stream that it is in.
 	Stream StreamName
-	// Type says what kind of message it is.
+	// Type is the kind of the message.
 	Type string
 	// Position is its place in its stream; the first is 0.
 	Position int64
@@ -35,7 +35,7 @@ type Message struct {
 type ProposedMessage struct {
 	// ID is a uuid, as 32 hexadecimal digits with or without hyphens. Default: [NewID], a new one for each write.
 	ID string
-	// Type says what kind of message it is. Required.
+	// Type is the kind of the message. Required.
 	Type string
 	// Data is marshalled to JSON; a json.RawMessage is written as it is. Required; [NoData] writes NULL.
 	Data any
@@ -50,13 +50,13 @@ type noData struct{}
 
 // DecodeError is a payload that does not fit the type that it was to become.
 type DecodeError struct {
-	// Message is the one whose payload it is.
+	// Message is the message that does not decode.
 	Message *Message
 	// Field is FieldData or FieldMetadata.
 	Field Field
 	// Into is the Go type.
 	Into string
-	// Err is what encoding/json says.
+	// Err is the error of encoding/json.
 	Err error
 }
 
@@ -70,15 +70,15 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 
 // Decode unmarshals the data of a message. NULL gives the zero value. The error is a [*DecodeError].
 func Decode[T any](m *Message) (T, error) {
-	return decode[T](m, FieldData, m.Data)
+	return decodeField[T](m, FieldData, m.Data)
 }
 
 // DecodeMetadata unmarshals the metadata of a message. NULL gives the zero value. The error is a [*DecodeError].
 func DecodeMetadata[T any](m *Message) (T, error) {
-	return decode[T](m, FieldMetadata, m.Metadata)
+	return decodeField[T](m, FieldMetadata, m.Metadata)
 }
 
-func decode[T any](m *Message, field Field, raw json.RawMessage) (value T, err error) {
+func decodeField[T any](m *Message, field Field, raw json.RawMessage) (value T, err error) {
 	if raw == nil {
 		return value, nil
 	}
@@ -117,7 +117,7 @@ func canonicalID(id string) (string, error) {
 	}
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) != 16 {
-		return "", invalid(FieldID, shorten(id), "must be a uuid: 32 hexadecimal digits, with hyphens after the 8th, 12th, 16th and 20th, or without")
+		return "", newInvalidError(FieldID, shortenText(id), "must be a uuid: 32 hexadecimal digits, with hyphens after the 8th, 12th, 16th and 20th, or without")
 	}
 	return formatID(b), nil
 }
@@ -128,11 +128,11 @@ type row struct {
 	data, metadata *string
 }
 
-// prepare checks a message and marshals what it holds.
-func (m ProposedMessage) prepare() (r row, err error) {
+// prepareRow checks a message and marshals what it holds.
+func (m ProposedMessage) prepareRow() (r row, err error) {
 	r.kind = m.Type
 	if m.Type == "" {
-		return r, invalid(FieldType, "", "must not be empty")
+		return r, newInvalidError(FieldType, "", "must not be empty")
 	}
 	if err := validText(FieldType, m.Type); err != nil {
 		return r, err
@@ -143,39 +143,39 @@ func (m ProposedMessage) prepare() (r row, err error) {
 		return r, err
 	}
 	if m.Data == nil {
-		return r, invalid(FieldData, "nil", "must not be nil; NoData writes NULL")
+		return r, newInvalidError(FieldData, "nil", "must not be nil; NoData writes NULL")
 	}
 	if m.Data != NoData {
-		if r.data, err = marshal(FieldData, m.Data); err != nil {
+		if r.data, err = marshalField(FieldData, m.Data); err != nil {
 			return r, err
 		}
 	}
 	if m.Metadata != nil {
-		r.metadata, err = marshal(FieldMetadata, m.Metadata)
+		r.metadata, err = marshalField(FieldMetadata, m.Metadata)
 	}
 	return r, err
 }
 
-// marshal gives the JSON of a value, checked for what jsonb cannot hold. NULL for a json.RawMessage that is nil.
-func marshal(field Field, value any) (*string, error) {
+// marshalField gives the JSON of a value, checked for what jsonb cannot hold. NULL for a json.RawMessage that is nil.
+func marshalField(field Field, value any) (*string, error) {
 	if raw, ok := value.(json.RawMessage); ok && raw == nil {
 		return nil, nil
 	}
 	b, err := json.Marshal(value)
 	if err != nil {
-		return nil, invalid(field, fmt.Sprintf("%T", value), "must marshal to JSON: "+err.Error())
+		return nil, newInvalidError(field, fmt.Sprintf("%T", value), "must marshal to JSON: "+err.Error())
 	}
 	if !utf8.Valid(b) {
-		return nil, invalid(field, shorten(string(b)), "must be valid UTF-8")
+		return nil, newInvalidError(field, shortenText(string(b)), "must be valid UTF-8")
 	}
 	if hasNUL(b) {
-		return nil, invalid(field, shorten(string(b)), `must not contain \u0000, which jsonb cannot hold`)
+		return nil, newInvalidError(field, shortenText(string(b)), `must not contain \u0000, which jsonb cannot hold`)
 	}
 	text := string(b)
 	return &text, nil
 }
 
-// hasNUL tells whether there is an escaped NUL in JSON, and not just a backslash in front of u0000.
+// hasNUL reports whether JSON contains an escaped NUL, as opposed to an escaped backslash before u0000.
 func hasNUL(b []byte) bool {
 	for {
 		i := bytes.IndexByte(b, '\\')
@@ -189,8 +189,8 @@ func hasNUL(b []byte) bool {
 	}
 }
 
-// shorten keeps errors readable.
-func shorten(s string) string {
+// shortenText keeps errors readable.
+func shortenText(s string) string {
 	const most = 80
 	if len(s) <= most {
 		return s

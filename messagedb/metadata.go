@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 )
 
-// Metadata is what Eventide and its clients keep in the metadata of a message about where it comes from. Give it to a [ProposedMessage] as
+// Metadata holds the origin of a message, as Eventide and its clients keep it in the metadata. Give it to a [ProposedMessage] as
 // its Metadata, and read it with DecodeMetadata[Metadata]. Fields that are empty are not written.
 type Metadata struct {
 	// CorrelationStreamName is the stream of the conversation that the message belongs to. Set it in the message that begins one; messages

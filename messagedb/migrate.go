@@ -19,12 +19,12 @@ import (
 //go:embed migrations/*.sql
 var migrationFiles embed.FS
 
-// Migrations is a goose migration set that makes a message store, for who has no Message DB and does not want its
-// installer. Clients of Message DB 1.3.0 work with it. Its names are unqualified: they land in the first schema of the
+// Migrations is a goose migration set that makes a message store, for databases without Message DB where its installer is not
+// wanted. Clients of Message DB 1.3.0 work with it. Its names are unqualified: they land in the first schema of the
 // search path, which the functions remember. [Migrate] applies it.
-var Migrations fs.FS = must(fs.Sub(migrationFiles, "migrations"))
+var Migrations fs.FS = mustSub(fs.Sub(migrationFiles, "migrations"))
 
-func must(sub fs.FS, err error) fs.FS {
+func mustSub(sub fs.FS, err error) fs.FS {
 	if err != nil {
 		panic(err) // the folder is there, or this would not have been built
 	}
@@ -46,7 +46,7 @@ func (e *InstalledError) Error() string {
 // grants it, if the server has such a role.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 	if pool == nil {
-		return invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
+		return newInvalidError(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
 	config := Config{Schema: schema}.WithDefaults()
 	if err := config.validate(); err != nil {

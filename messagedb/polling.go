@@ -15,7 +15,7 @@ type PollingStrategy func() Polling
 // ConstantPolling reads again at once after a full batch, else after an interval. An interval that is not positive counts
 // as [DefaultPollingInterval].
 func ConstantPolling(interval time.Duration) PollingStrategy {
-	interval = positive(interval)
+	interval = orDefaultInterval(interval)
 	return func() Polling {
 		return func(retrieved, expected int) time.Duration {
 			if retrieved >= expected {
@@ -29,7 +29,7 @@ func ConstantPolling(interval time.Duration) PollingStrategy {
 // IdlePolling reads again at once after a batch with messages, else after an interval: what Message DB's documentation
 // wants of a consumer. An interval that is not positive counts as [DefaultPollingInterval].
 func IdlePolling(interval time.Duration) PollingStrategy {
-	interval = positive(interval)
+	interval = orDefaultInterval(interval)
 	return func() Polling {
 		return func(retrieved, _ int) time.Duration {
 			if retrieved > 0 {
@@ -44,7 +44,7 @@ func IdlePolling(interval time.Duration) PollingStrategy {
 // delay that is multiplied with each empty one, up to the longest. A shortest that is not positive counts as
 // [DefaultPollingInterval], a longest below the shortest as the shortest, and a multiplier below 1 as 1.
 func ExpBackoffPolling(shortest, longest time.Duration, multiplier float64) PollingStrategy {
-	shortest = positive(shortest)
+	shortest = orDefaultInterval(shortest)
 	longest = max(longest, shortest)
 	multiplier = max(multiplier, 1)
 	return func() Polling {
@@ -75,8 +75,8 @@ func ExpBackoffPolling(shortest, longest time.Duration, multiplier float64) Poll
 // full batch it reads again at once. Durations that are not positive count as [DefaultPollingInterval], a longest below the
 // shortest as the shortest; a target outside of 0 to 1 counts as the nearer of these.
 func DynamicPolling(target float64, step, shortest, longest time.Duration) PollingStrategy {
-	step = positive(step)
-	shortest = positive(shortest)
+	step = orDefaultInterval(step)
+	shortest = orDefaultInterval(shortest)
 	longest = max(longest, shortest)
 	target = min(max(target, 0), 1)
 	return func() Polling {
@@ -97,18 +97,18 @@ func DynamicPolling(target float64, step, shortest, longest time.Duration) Polli
 	}
 }
 
-func positive(d time.Duration) time.Duration {
+func orDefaultInterval(d time.Duration) time.Duration {
 	if d <= 0 {
 		return DefaultPollingInterval
 	}
 	return d
 }
 
-// polled makes a strategy's polling, and checks that it made one.
-func polled(strategy PollingStrategy) (Polling, error) {
+// newPolling returns the polling of a strategy, or an error if that is nil.
+func newPolling(strategy PollingStrategy) (Polling, error) {
 	p := strategy()
 	if p == nil {
-		return nil, invalid(FieldPolling, "nil", "a strategy must not return a nil Polling")
+		return nil, newInvalidError(FieldPolling, "nil", "a strategy must not return a nil Polling")
 	}
 	return p, nil
 }

@@ -26,20 +26,20 @@ type recorder struct {
 	Claimed bool   `json:"claimed,omitempty"`
 }
 
-// savedPosition is what a position stream says: a position, 0 if there is none, the version of the stream, and whether a cursor has it.
+// savedPosition is the content of a position stream: a position, 0 if there is none, the version of the stream, and whether a cursor has claimed it.
 type savedPosition struct {
 	place
 	version int64
 	claimed bool
 }
 
-// ConsumerStats count what a consumer has done since it was made.
+// ConsumerStats are the counts of a consumer since it was made.
 type ConsumerStats struct {
 	// Position is the global position of the last message that was handled, 0 before the first.
 	Position int64
 	// Saved is the position that a restart would begin at, 0 if there is none.
 	Saved int64
-	// Handled counts messages whose handler succeeded, Ignored those of types without one, Skipped those that the poison
+	// Handled counts messages that were handled without error, Ignored those of types without one, Skipped those that the error
 	// policy passed over, Retried the errors that were retried.
 	Handled, Ignored, Skipped, Retried int64
 	// Rewound counts how often it began again because the store had gone back, by [RewindRestart].
@@ -55,20 +55,20 @@ func (c *Consumer) Stats() ConsumerStats {
 	return c.stats
 }
 
-// Lag is what a consumer has before it.
+// Lag counts the messages that a consumer has not handled.
 type Lag struct {
 	// Messages counts what it has not handled.
 	Messages int64
 	// Last is the global position of the last message that it has to handle, 0 if there is none.
 	Last int64
-	// Age is for how long the oldest of them has been waiting, by the server's clock: from when the transaction that wrote it
-	// began.
+	// Age is how long the oldest of them has been waiting, by the server's clock, since the beginning of the transaction that
+	// wrote it.
 	Age time.Duration
 }
 
-// Lag asks the database what the consumer has before it: of its group member and correlation, if it has those. A condition
-// is left out of account. It costs the more the longer the lag is. For a consumer that does not run, and has not, it counts
-// from the position that is saved.
+// Lag asks the database for the messages that the consumer has not handled, of its group member and correlation if it has
+// these. It ignores the condition. The longer the lag, the more the call costs. For a consumer that has never run, it counts
+// from the saved position.
 func (c *Consumer) Lag(ctx context.Context) (Lag, error) {
 	position := c.Stats().Position
 	if position == 0 {
@@ -89,12 +89,12 @@ func (c *Client) countLag(ctx context.Context, category string, position int64, 
 		member, size = &group.Member, &group.Size
 	}
 	var seconds float64
-	err = c.scanRow(ctx, []any{&lag.Messages, &lag.Last, &seconds}, c.sql.lag, category, position, nullable(correlation), member, size)
+	err = c.scanRow(ctx, []any{&lag.Messages, &lag.Last, &seconds}, c.sql.lag, category, position, nullIfEmpty(correlation), member, size)
 	lag.Age = time.Duration(seconds * float64(time.Second))
-	return lag, c.explain(err, call{doing: "counting what is new in category", category: category})
+	return lag, c.explainError(err, call{doing: "counting what is new in category", category: category})
 }
 
-// scanRow reads the one row that a statement gives.
+// scanRow reads the only row of a statement.
 func (c *Client) scanRow(ctx context.Context, into []any, sql string, args ...any) error {
 	rows, err := c.db.Query(ctx, sql, args...)
 	if err == nil {
@@ -109,7 +109,7 @@ type positionKeeper interface {
 	loadPosition(ctx context.Context) (int64, error)
 	// resumePosition is the place behind that message, for a run that begins: with its id, so that the run sees whether the store still has it.
 	resumePosition(ctx context.Context) (place, error)
-	// savePosition keeps the place behind a message, if what was handled before did not do so.
+	// savePosition saves the place behind a message, unless handling it has saved it already.
 	savePosition(ctx context.Context, at place) error
 }
 
@@ -118,12 +118,12 @@ func (c *Consumer) loadSaved(ctx context.Context) (position int64, err error) {
 	if c.keeper != nil {
 		return c.keeper.loadPosition(ctx)
 	}
-	saved, err := c.load(ctx, c.config.PositionStream)
+	saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 	return saved.position, err
 }
 
-// load reads what a position stream says.
-func (c *Consumer) load(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
+// readPositionStream reads the position of a position stream.
+func (c *Consumer) readPositionStream(ctx context.Context, stream StreamName) (saved savedPosition, err error) {
 	saved.version = NoStreamVersion
 	last, err := c.client.LastMessage(ctx, stream, "")
 	if err == nil {
@@ -144,7 +144,7 @@ func (c *Consumer) load(ctx context.Context, stream StreamName) (saved savedPosi
 	return saved, err
 }
 
-// savedIn reads what a message of [recordedType] holds.
+// savedIn reads the position in a message of [recordedType].
 func savedIn(m *Message) (saved savedPosition, err error) {
 	data, err := Decode[recorded](m)
 	if by, err := DecodeMetadata[recorder](m); err == nil { // that of another program may be anything
@@ -154,8 +154,9 @@ func savedIn(m *Message) (saved savedPosition, err error) {
 	return saved, err
 }
 
-// beginning is the place behind what was handled: what is saved, or the least of the group's previous members, or, where isNew, what is before From.
-func (c *Consumer) beginning(ctx context.Context, saved place) (at place, isNew bool, err error) {
+// findBeginning returns the place to begin behind: the saved position, or the least one of the group's previous members, or, where isNew, the position
+// before From.
+func (c *Consumer) findBeginning(ctx context.Context, saved place) (at place, isNew bool, err error) {
 	if saved.position == 0 && c.config.PreviousSize > 0 {
 		saved.position, err = c.leastOf(ctx, c.config.PreviousSize)
 	}
@@ -165,14 +166,14 @@ func (c *Consumer) beginning(ctx context.Context, saved place) (at place, isNew 
 	return saved, false, err
 }
 
-// resume finds where to begin, and what was handled last.
-func (c *Consumer) resume(r *run) (from int64, at place, err error) {
-	err = c.persist(r, func(ctx context.Context) error {
+// resumeRun finds where to begin, and what was handled last.
+func (c *Consumer) resumeRun(r *run) (from int64, at place, err error) {
+	err = c.retryUntilStopped(r, func(ctx context.Context) error {
 		if c.keeper != nil {
 			at, err = c.keeper.resumePosition(ctx)
 			return err
 		}
-		saved, err := c.load(ctx, c.config.PositionStream)
+		saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 		at, r.version = saved.place, saved.version
 		return err
 	})
@@ -186,8 +187,8 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 		return at.position + 1, at, nil // it was saved with what was made of it
 	}
 	saved, isNew := at, false
-	err = c.persist(r, func(ctx context.Context) error {
-		at, isNew, err = c.beginning(ctx, saved)
+	err = c.retryUntilStopped(r, func(ctx context.Context) error {
+		at, isNew, err = c.findBeginning(ctx, saved)
 		return err
 	})
 	if isNew {
@@ -196,12 +197,12 @@ func (c *Consumer) resume(r *run) (from int64, at place, err error) {
 	return at.position, at, err
 }
 
-// rewind begins a run again at the first message. What it was about to save is of messages that are gone.
-func (c *Consumer) rewind(r *run, why error) error {
+// rewindRun begins a run again at the first message. It drops the unsaved position, because that message is gone.
+func (c *Consumer) rewindRun(r *run, why error) error {
 	c.warnOfRewind(why)
-	r.forget()
-	err := c.persist(r, func(ctx context.Context) error {
-		saved, err := c.load(ctx, c.config.PositionStream)
+	r.forgetUnsaved()
+	err := c.retryUntilStopped(r, func(ctx context.Context) error {
+		saved, err := c.readPositionStream(ctx, c.config.PositionStream)
 		r.version = saved.version
 		return err
 	})
@@ -217,14 +218,14 @@ func (c *Consumer) warnOfRewind(why error) {
 		"position_stream", c.config.PositionStream, "error", why)
 }
 
-// forget gives up what is not saved.
-func (r *run) forget() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
+// forgetUnsaved drops the position that is not saved.
+func (r *run) forgetUnsaved() { r.unsaved, r.last, r.record = 0, place{}, ProposedMessage{} }
 
-// leastOf is the least position of the members of a group of that size, 0 if one of them has none: what is before it has
-// been handled, whoever's it was.
+// leastOf returns the least position of the members of a group of that size, 0 if one of them has none. All messages before
+// it have been handled.
 func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err error) {
 	for member := range size {
-		saved, err := c.load(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
+		saved, err := c.readPositionStream(ctx, c.config.positionStream(&Group{Member: member, Size: size}))
 		if err != nil || saved.position == 0 {
 			return 0, err
 		}
@@ -235,10 +236,10 @@ func (c *Consumer) leastOf(ctx context.Context, size int) (least int64, err erro
 	return least, nil
 }
 
-// save writes the position if there is something new. It expects the version that it left, so that two consumers of one
-// position find out; and it may be repeated, as it recognises what it wrote by the id. Until it has succeeded, nothing more
-// is handled, so what is to be saved stays the same.
-func (c *Consumer) save(ctx context.Context, r *run) error {
+// saveUnsaved writes the position if it has changed. It expects the version that it wrote last, so that two consumers of one
+// position stream notice each other. It may be repeated, because it recognises its own write by the id. No message is handled
+// until it has succeeded, so a repetition saves the same position.
+func (c *Consumer) saveUnsaved(ctx context.Context, r *run) error {
 	if r.unsaved == 0 || r.dead.Load() {
 		return nil
 	}
@@ -249,7 +250,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 		r.record = ProposedMessage{ID: NewID(), Type: recordedType, Data: recorded{r.last.position}, Metadata: recorder{Run: r.id, Message: r.last.id}}
 	}
 	for {
-		version, err := c.client.write(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
+		version, err := c.client.writeMessages(ctx, c.config.PositionStream, []ProposedMessage{r.record}, r.version, Idempotent())
 		if err == nil {
 			r.version, r.unsaved, r.record = version, 0, ProposedMessage{}
 			c.mu.Lock()
@@ -265,7 +266,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 			r.unsaved = 0
 			return &RewoundError{Stream: c.config.PositionStream, Position: r.version, Last: conflict.Actual}
 		}
-		adopted, loadErr := c.adopt(ctx, r)
+		adopted, loadErr := c.adoptVersion(ctx, r)
 		if loadErr != nil {
 			return loadErr
 		}
@@ -279,7 +280,7 @@ func (c *Consumer) save(ctx context.Context, r *run) error {
 	}
 }
 
-// saveKept is save where something else keeps the position.
+// saveKept is saveUnsaved for a position that a positionKeeper keeps.
 func (c *Consumer) saveKept(ctx context.Context, r *run) error {
 	if err := c.keeper.savePosition(ctx, r.last); err != nil {
 		return err
@@ -291,9 +292,9 @@ func (c *Consumer) saveKept(ctx context.Context, r *run) error {
 	return nil
 }
 
-// adopt takes over the position stream from a run that wrote to it meanwhile, once for each: a process that died can have
-// left one save that the server still carried out, when its successor had read the position already. Who writes twice lives.
-func (c *Consumer) adopt(ctx context.Context, r *run) (bool, error) {
+// adoptVersion takes over the position stream from another run that wrote to it meanwhile, once for each run: the server may
+// have carried out the last save of a dead process after its successor had read the position. A run that writes twice is alive.
+func (c *Consumer) adoptVersion(ctx context.Context, r *run) (bool, error) {
 	last, err := c.client.LastMessage(ctx, c.config.PositionStream, "")
 	if err != nil {
 		return false, err

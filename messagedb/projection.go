@@ -17,7 +17,7 @@ const DefaultProjectionSchema = "public"
 
 const projectionTable = "messagedb_projection"
 
-// ProjectionState says what a version of a projection is for.
+// ProjectionState is the purpose of a version of a projection.
 type ProjectionState string
 
 // The states of the versions of a projection. One of them is live.
@@ -44,7 +44,7 @@ type Projection struct {
 	SavedAt time.Time
 }
 
-// ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for migrations of one's own. An empty
+// ProjectionTable is the SQL that makes the table of projections in a schema, if it is not there: for your own migrations. An empty
 // schema is [DefaultProjectionSchema]. A row is one version of one projection.
 func ProjectionTable(schema string) string {
 	schema = cmp.Or(schema, DefaultProjectionSchema)
@@ -68,7 +68,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS ` + pgx.Identifier{projectionTable + "_live"}.
 // processes at once, at every start. See [ProjectionTable].
 func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) error {
 	if pool == nil {
-		return invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
+		return newInvalidError(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
 	schema = cmp.Or(schema, DefaultProjectionSchema) // before it names the lock
 	if err := validSchema(schema); err != nil {
@@ -95,7 +95,7 @@ func MigrateProjections(ctx context.Context, pool *pgxpool.Pool, schema string) 
 // there is no table of projections, there are none.
 func Projections(ctx context.Context, pool *pgxpool.Pool, schema string) ([]Projection, error) {
 	if pool == nil {
-		return nil, invalid(FieldPool, "nil", "must be an open *pgxpool.Pool")
+		return nil, newInvalidError(FieldPool, "nil", "must be an open *pgxpool.Pool")
 	}
 	schema = cmp.Or(schema, DefaultProjectionSchema)
 	if err := validSchema(schema); err != nil {
@@ -129,7 +129,7 @@ func projectionSelect(schema string) string {
 
 // refuseHiddenProjections fails where policies may hide projections.
 func refuseHiddenProjections(ctx context.Context, db rowQuerier, schema string) error {
-	_, err := db.Exec(ctx, "SELECT "+unfiltered(pgx.Identifier{schema, projectionTable}.Sanitize()))
+	_, err := db.Exec(ctx, "SELECT "+buildUnfilteredCheck(pgx.Identifier{schema, projectionTable}.Sanitize()))
 	return err
 }
 
@@ -145,7 +145,7 @@ func listProjections(ctx context.Context, db rowQuerier, sql string, args ...any
 	})
 }
 
-// rowQuerier is what statements about projections run on: a pool or a transaction.
+// rowQuerier runs statements about projections: a pool or a transaction.
 type rowQuerier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -178,8 +178,8 @@ func newProjectionRow(schema, name string, version int, category string) project
 	}
 }
 
-// read finds the row, and that of the live version; it makes the row if there is none.
-func (r projectionRow) read(ctx context.Context, db rowQuerier) (own, live Projection, err error) {
+// readProjection returns the row and that of the live version. It inserts the row if there is none.
+func (r projectionRow) readProjection(ctx context.Context, db rowQuerier) (own, live Projection, err error) {
 	// Where a policy hid the live version, this one would take its place.
 	if err := refuseHiddenProjections(ctx, db, r.schema); err != nil {
 		return own, live, err
@@ -188,7 +188,7 @@ func (r projectionRow) read(ctx context.Context, db rowQuerier) (own, live Proje
 		if _, err := db.Exec(ctx, r.register, r.name, r.version, r.category); err != nil {
 			return own, live, err
 		}
-		own, live, err = r.find(ctx, db, r.load)
+		own, live, err = r.queryVersions(ctx, db, r.load)
 		var none *ProjectionError
 		if !errors.As(err, &none) || none.Reason != ProjectionGone {
 			return own, live, err
@@ -197,8 +197,8 @@ func (r projectionRow) read(ctx context.Context, db rowQuerier) (own, live Proje
 	return own, live, err
 }
 
-// find runs one of the statements that return all versions, and sees that this one may go on.
-func (r projectionRow) find(ctx context.Context, db rowQuerier, sql string) (own, live Projection, err error) {
+// queryVersions runs one of the statements that return all versions, and checks that this version may go on.
+func (r projectionRow) queryVersions(ctx context.Context, db rowQuerier, sql string) (own, live Projection, err error) {
 	all, err := listProjections(ctx, db, sql, r.name)
 	if err != nil {
 		return own, live, err
@@ -214,21 +214,21 @@ func (r projectionRow) find(ctx context.Context, db rowQuerier, sql string) (own
 	switch {
 	case own.Version == 0:
 		if err = refuseHiddenProjections(ctx, db, r.schema); err == nil {
-			err = r.stopped(ProjectionGone, "its row was deleted")
+			err = r.newStoppedError(ProjectionGone, "its row was deleted")
 		}
 	case own.Category != r.category:
-		err = r.stopped(ProjectionOfOtherCategory, fmt.Sprintf("its row is of category %q, not %q", own.Category, r.category))
+		err = r.newStoppedError(ProjectionOfOtherCategory, fmt.Sprintf("its row is of category %q, not %q", own.Category, r.category))
 	case own.State == ProjectionRetired || live.Version > r.version:
-		err = r.stopped(ProjectionSuperseded, fmt.Sprintf("version %d is live", live.Version))
+		err = r.newStoppedError(ProjectionSuperseded, fmt.Sprintf("version %d is live", live.Version))
 	}
 	return own, live, err
 }
 
-func (r projectionRow) stopped(reason ProjectionReason, detail string) *ProjectionError {
+func (r projectionRow) newStoppedError(reason ProjectionReason, detail string) *ProjectionError {
 	return &ProjectionError{Name: r.name, Version: r.version, Reason: reason, detail: detail}
 }
 
-// ProjectionReason says why a projector must not go on.
+// ProjectionReason is why a projector must not go on.
 type ProjectionReason string
 
 // The reasons.

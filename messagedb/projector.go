@@ -17,18 +17,18 @@ import (
 // if, and only if, the message counts as handled. It must not end the transaction, and must return the error of a statement that failed.
 type TxHandler func(ctx context.Context, tx pgx.Tx, m *Message) error
 
-// ProjectorConfig says what a projector projects, and how. Name and Category are required.
+// ProjectorConfig configures a [Projector]. Name and Category are required.
 type ProjectorConfig struct {
-	// Name tells projections from each other.
+	// Name distinguishes projections.
 	Name string
-	// Version is that of the projection's code and tables. One that is raised is built from the first message on, beside the live one, and
-	// takes its place when it has caught up. Default: 1.
+	// Version is the version of the projection's code and tables. After it was raised, the new version is built from the first message on,
+	// beside the live one, and takes its place when it has caught up. Default: 1.
 	Version int
-	// Category is what it reads.
+	// Category is the category to read.
 	Category string
-	// Pool is of the database with the projection's tables and the table of [MigrateProjections]. Default: that of the client.
+	// Pool connects to the database with the projection's tables and the table of [MigrateProjections]. Default: that of the client.
 	Pool *pgxpool.Pool
-	// Schema is where the table of [MigrateProjections] is. Default: [DefaultProjectionSchema].
+	// Schema has the table of [MigrateProjections]. Default: [DefaultProjectionSchema].
 	Schema string
 	// Handler is called with messages of types that [Project] was not called for. Default: they are passed over.
 	Handler TxHandler
@@ -43,11 +43,11 @@ type ProjectorConfig struct {
 	Correlation string
 	Condition   string
 	BatchSize   int
-	// Polling, Notify, Poison and Retried are as in [ConsumerConfig].
-	Polling PollingStrategy
-	Notify  bool
-	Poison  Poison
-	Retried func(err error)
+	// Polling, Notify, ErrorPolicy and Retried are as in [ConsumerConfig].
+	Polling     PollingStrategy
+	Notify      bool
+	ErrorPolicy ErrorPolicy
+	Retried     func(err error)
 }
 
 // WithDefaults returns the configuration with its defaults filled in, but for those of [ConsumerConfig].
@@ -69,13 +69,13 @@ func (c ProjectorConfig) WithDefaults() ProjectorConfig {
 
 func (c ProjectorConfig) validate() error {
 	if c.Name == "" {
-		return invalid(FieldName, "", "must not be empty")
+		return newInvalidError(FieldName, "", "must not be empty")
 	}
 	if err := validText(FieldName, c.Name); err != nil {
 		return err
 	}
 	if c.Version < 1 || c.Version > 1<<31-1 {
-		return invalid(FieldVersion, c.Version, "must be positive, or 0 for the default of 1")
+		return newInvalidError(FieldVersion, c.Version, "must be positive, or 0 for the default of 1")
 	}
 	return validSchema(c.Schema)
 }
@@ -111,7 +111,7 @@ type projectorRun struct {
 	done     chan struct{}
 }
 
-// ProjectorStats count what a projector has done since it was made.
+// ProjectorStats are the counts of a projector since it was made.
 type ProjectorStats struct {
 	ConsumerStats
 	// Overtaken counts messages that another projector of the same name and version had handled when this one was about to. Rewound counts
@@ -122,7 +122,7 @@ type ProjectorStats struct {
 }
 
 // NewProjector makes a projector, which does nothing before [Projector.Run]. Register its handlers with [Project]. It returns an
-// [*InvalidError] for what cannot be.
+// [*InvalidError] for an invalid configuration.
 func (c *Client) NewProjector(config ProjectorConfig) (*Projector, error) {
 	full := config.WithDefaults()
 	if err := full.validate(); err != nil {
@@ -144,14 +144,14 @@ func (c *Client) NewProjector(config ProjectorConfig) (*Projector, error) {
 	return p, nil
 }
 
-// consumerConfig is that of the consumer that reads for the projector. It writes no position stream, but records what it skips.
+// consumerConfig returns the configuration of the consumer that reads for the projector. It writes no position stream, but records what it skips.
 func (p *Projector) consumerConfig() ConsumerConfig {
 	c := p.config
 	id := fmt.Sprintf("%s%s%d", c.Name, CompoundSeparator, c.Version)
 	config := ConsumerConfig{
 		Category: c.Category, Identifier: id, PositionStream: StreamName(withType(c.Category, positionType) + StreamNameSeparator + id),
 		PositionInterval: c.PositionInterval, From: c.From, Correlation: c.Correlation, Condition: c.Condition, BatchSize: c.BatchSize,
-		Polling: p.watchBatches(c.Polling), Notify: c.Notify, Poison: c.Poison,
+		Polling: p.watchBatches(c.Polling), Notify: c.Notify, ErrorPolicy: c.ErrorPolicy,
 		Retried: func(err error) {
 			p.noteError(err)
 			c.Retried(err)
@@ -159,30 +159,30 @@ func (p *Projector) consumerConfig() ConsumerConfig {
 	}
 	if c.Handler != nil {
 		config.Handler = func(ctx context.Context, m *Message) error {
-			return p.apply(ctx, m, func(tx pgx.Tx) error { return c.Handler(ctx, tx, m) })
+			return p.applyMessage(ctx, m, func(tx pgx.Tx) error { return c.Handler(ctx, tx, m) })
 		}
 	}
 	return config
 }
 
-// Project registers the handler of one message type, whose data it gets as a T. See [TxHandler] and [Handle].
+// Project registers the handler of one message type, and decodes the data of its messages into a T. See [TxHandler] and [Handle].
 func Project[T any](p *Projector, messageType string, project func(ctx context.Context, tx pgx.Tx, data T, m *Message) error) {
 	if project == nil {
 		Handle[T](p.consumer, messageType, nil)
 		return
 	}
 	Handle(p.consumer, messageType, func(ctx context.Context, data T, m *Message) error {
-		return p.apply(ctx, m, func(tx pgx.Tx) error { return project(ctx, tx, data, m) })
+		return p.applyMessage(ctx, m, func(tx pgx.Tx) error { return project(ctx, tx, data, m) })
 	})
 }
 
-// Name is that of the projection, and Version that of the projector.
+// Name is the name of the projection: see [ProjectorConfig].
 func (p *Projector) Name() string { return p.config.Name }
 
-// Version is that of the projection's code and tables: see [ProjectorConfig].
+// Version is the version of the projection's code and tables: see [ProjectorConfig].
 func (p *Projector) Version() int { return p.config.Version }
 
-// SkippedStream is where the projector records what the poison policy passed over: CATEGORY:skipped-NAME+VERSION.
+// SkippedStream is where the projector records what the error policy passed over: CATEGORY:skipped-NAME+VERSION.
 func (p *Projector) SkippedStream() StreamName { return p.consumer.SkippedStream() }
 
 // Stats returns the counts as they are now, without a round trip.
@@ -194,24 +194,24 @@ func (p *Projector) Stats() ProjectorStats {
 	return stats
 }
 
-func (p *Projector) count(change func(*ProjectorStats)) {
+func (p *Projector) updateStats(change func(*ProjectorStats)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	change(&p.stats)
 }
 
-// Lag asks the database what the projector has before it: see [Consumer.Lag].
+// Lag asks the database for the messages that the projector has not handled: see [Consumer.Lag].
 func (p *Projector) Lag(ctx context.Context) (Lag, error) { return p.consumer.Lag(ctx) }
 
-// Run projects until ctx ends or [Projector.Stop] is called, and returns nil then. It returns earlier with a [*HandlerError] if the poison
+// Run projects until ctx ends or [Projector.Stop] is called, and returns nil then. It returns earlier with a [*HandlerError] if the error
 // policy says to stop, with a [*ProjectionError] if this version must not go on, with an error of Switch, or with an error of a server that is
 // not transient. Others are retried: see [IsTransient]. A projector can run again.
 func (p *Projector) Run(ctx context.Context) error {
-	r, err := p.begin()
+	r, err := p.beginRun()
 	if err != nil {
 		return err
 	}
-	defer p.end(r)
+	defer p.endRun(r)
 	p.retry.Reset()
 	for {
 		p.again, p.failure = false, nil
@@ -228,7 +228,7 @@ func (p *Projector) Run(ctx context.Context) error {
 	}
 }
 
-func (p *Projector) begin() (*projectorRun, error) {
+func (p *Projector) beginRun() (*projectorRun, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil {
@@ -238,7 +238,7 @@ func (p *Projector) begin() (*projectorRun, error) {
 	return p.running, nil
 }
 
-func (p *Projector) end(r *projectorRun) {
+func (p *Projector) endRun(r *projectorRun) {
 	p.mu.Lock()
 	p.running = nil
 	p.mu.Unlock()
@@ -274,8 +274,8 @@ func (p *Projector) isStopping() bool {
 	return p.running != nil && p.running.stopping
 }
 
-// interrupt ends the consumer's run. The handler that is called now ends by itself.
-func (c *Consumer) interrupt() {
+// interruptRun ends the consumer's run. It does not cancel a handler that is running.
+func (c *Consumer) interruptRun() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running != nil {
@@ -283,7 +283,7 @@ func (c *Consumer) interrupt() {
 	}
 }
 
-// readingContext ends when the consumer is to read no more.
+// readingContext ends when the consumer must stop reading.
 func (c *Consumer) readingContext(otherwise context.Context) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,9 +293,9 @@ func (c *Consumer) readingContext(otherwise context.Context) context.Context {
 	return c.running.reading
 }
 
-// fail has Run end with an error.
-func (p *Projector) fail(err error) error {
+// failRun makes Run return an error.
+func (p *Projector) failRun(err error) error {
 	p.failure = err
-	p.consumer.interrupt()
+	p.consumer.interruptRun()
 	return err
 }

@@ -90,7 +90,7 @@ func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	p := projector(t, s, messagedb.ProjectorConfig{Handler: tallyInto("tally")})
 	ended := projecting(t, p)
 	requireTally(t, s, "tally", all)
-	restore(t, s, all[15])
+	restorePath(t, s, all[15])
 	for len(ended) == 0 {
 		require.NoError(t, administer(t.Context(), "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '"+s.config.ConnConfig.Database+"'"))
 		time.Sleep(20 * time.Millisecond)
@@ -100,8 +100,8 @@ func TestAStoreThatIsRestoredUnderAProjectorIsNoticed(t *testing.T) {
 	require.Equal(t, messagedb.ProjectionAhead, stopped.Reason)
 }
 
-// restore takes back the store to what it was before a message, as a backup would, with the positions that it gives out next.
-func restore(t *testing.T, s *store, before *messagedb.Message) {
+// restorePath takes back the store to what it was before a message, as a backup would, with the positions that it gives out next.
+func restorePath(t *testing.T, s *store, before *messagedb.Message) {
 	t.Helper()
 	_, err := s.pool.Exec(t.Context(), "DELETE FROM message_store.messages WHERE global_position >= $1", before.GlobalPosition)
 	require.NoError(t, err)
@@ -128,7 +128,7 @@ func TestAProjectorKnowsItsLastMessageWhenItBegins(t *testing.T) {
 			require.NoError(t, p.Stop(t.Context()))
 			require.NoError(t, take(t, ended))
 
-			restore(t, s, all[8])
+			restorePath(t, s, all[8])
 			fill(t, s, "b", 1, 4) // takes the positions of the last two, and two more
 			fill(t, s, "a", 1, 2)
 			_, ended = start()

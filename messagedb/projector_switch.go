@@ -31,7 +31,7 @@ func (p *Projector) afterBatch(caughtUp bool) {
 		return
 	}
 	if p.unsure.Load() {
-		_ = p.restart()
+		_ = p.restartRun()
 		return
 	}
 	if !caughtUp || !p.building {
@@ -41,14 +41,14 @@ func (p *Projector) afterBatch(caughtUp bool) {
 	switch {
 	case err == nil, ctx.Err() != nil:
 	case IsTransient(err) && !errors.As(err, new(*switchError)):
-		p.consumer.retried(err)
+		p.consumer.reportRetry(err)
 		_ = backoff.Pause(ctx, p.retry.Delay()) // the run looks at its context
 	default:
-		_ = p.fail(err)
+		_ = p.failRun(err)
 	}
 }
 
-// switchError is an error of ProjectorConfig.Switch that repeating does not help.
+// switchError is an error of ProjectorConfig.Switch that a retry cannot help with.
 type switchError struct{ err error }
 
 func (e *switchError) Error() string {
@@ -61,9 +61,9 @@ func (e *switchError) Unwrap() error { return e.err }
 func (p *Projector) switchLive(ctx context.Context) error {
 	switched := false
 	err := pgx.BeginFunc(ctx, p.db, func(tx pgx.Tx) error {
-		own, live, err := p.row.find(ctx, tx, p.row.lockAll)
+		own, live, err := p.row.queryVersions(ctx, tx, p.row.lockAll)
 		if err != nil {
-			return p.explain(err)
+			return p.explainError(err)
 		}
 		if live.Version == own.Version { // another projector of this version did it
 			switched = true
@@ -84,7 +84,7 @@ func (p *Projector) switchLive(ctx context.Context) error {
 	if err == nil && switched {
 		p.building = false
 		p.retry.Reset()
-		p.count(func(s *ProjectorStats) { s.Live = true })
+		p.updateStats(func(s *ProjectorStats) { s.Live = true })
 		p.client.config.Logger.Info("messagedb: a version of a projection is live", "projection", p.row.name, "version", p.row.version)
 	}
 	return err
@@ -117,7 +117,7 @@ func (c *Consumer) lastHandled() int64 {
 
 func (p *Projector) makeLive(ctx context.Context, tx pgx.Tx) error {
 	if p.config.Switch != nil {
-		err := guarded(ctx, func(ctx context.Context, _ *Message) error { return p.config.Switch(ctx, tx) }, nil)
+		err := callRecovering(ctx, func(ctx context.Context, _ *Message) error { return p.config.Switch(ctx, tx) }, nil)
 		switch {
 		case err == nil:
 		case isTransientIn(tx, err):
@@ -127,8 +127,8 @@ func (p *Projector) makeLive(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if _, err := tx.Exec(ctx, p.row.retireLive, p.row.name); err != nil {
-		return p.explain(err)
+		return p.explainError(err)
 	}
 	_, err := tx.Exec(ctx, p.row.makeLive, p.row.name, p.row.version)
-	return p.explain(err)
+	return p.explainError(err)
 }

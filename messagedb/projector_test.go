@@ -32,7 +32,7 @@ func tallied(t *testing.T, tables ...string) *store {
 	return s
 }
 
-// beside is the same store by a pool of its own, whose connections live on when those of the other pool are ended.
+// beside returns the same store with a second pool, so that its connections survive when those of the first pool are ended.
 func beside(t *testing.T, s *store) *store {
 	t.Helper()
 	pool, err := pgxpool.NewWithConfig(t.Context(), s.config.Copy())
@@ -245,7 +245,7 @@ func TestProjectorsOfOneNameShareTheWork(t *testing.T) {
 	}
 }
 
-// A projector that loses its connection in each attempt waits ever longer between two of them, though each loss has the run begin again.
+// A projector that loses its connection in each attempt waits longer before each retry, although each loss makes the run begin again.
 func TestAProjectorThatFailsForLongTriesLessOften(t *testing.T) {
 	t.Parallel()
 	s := tallied(t)
@@ -301,7 +301,7 @@ func TestAHandlerOfAProjectorThatFails(t *testing.T) {
 	// It is passed over where the policy says so, and what it wrote is not there.
 	tries := 0
 	p := projector(t, s, messagedb.ProjectorConfig{
-		Poison: messagedb.Poison{Retries: 2, Delay: time.Millisecond, Skip: true},
+		ErrorPolicy: messagedb.ErrorPolicy{Retries: 2, Delay: time.Millisecond, Skip: true},
 		Handler: func(ctx context.Context, tx pgx.Tx, m *messagedb.Message) error {
 			if err := tallyInto("tally")(ctx, tx, m); err != nil || m.Position != 5 {
 				return err
@@ -358,7 +358,7 @@ func TestWhatAProjectorCannotBe(t *testing.T) {
 		"category":      {messagedb.ProjectorConfig{Name: "x", Handler: handler}, messagedb.FieldCategory},
 		"batch size":    {messagedb.ProjectorConfig{Category: "a", Name: "x", BatchSize: messagedb.Unlimited, Handler: handler}, messagedb.FieldBatchSize},
 		"polling":       {messagedb.ProjectorConfig{Category: "a", Name: "x", Polling: func() messagedb.Polling { return nil }, Handler: handler}, messagedb.FieldPolling},
-		"poison":        {messagedb.ProjectorConfig{Category: "a", Name: "x", Poison: messagedb.Poison{Retries: -1}, Handler: handler}, messagedb.FieldPoison},
+		"error policy":  {messagedb.ProjectorConfig{Category: "a", Name: "x", ErrorPolicy: messagedb.ErrorPolicy{Retries: -1}, Handler: handler}, messagedb.FieldErrorPolicy},
 	} {
 		_, err := s.client.NewProjector(c.config)
 		bad := new(messagedb.InvalidError)
@@ -469,7 +469,7 @@ func TestAProjectorSkipsNothingForAnErrorOfItsOwnDatabase(t *testing.T) {
 			pool, err := pgxpool.NewWithConfig(t.Context(), s.pool.Config())
 			require.NoError(t, err)
 			defer pool.Close()
-			skip := messagedb.ProjectorConfig{Handler: tallyInto("tally"), Pool: pool, Poison: messagedb.Poison{Skip: true}}
+			skip := messagedb.ProjectorConfig{Handler: tallyInto("tally"), Pool: pool, ErrorPolicy: messagedb.ErrorPolicy{Skip: true}}
 			all := fill(t, s, "a", 1, 5)
 			p := projector(t, s, skip)
 			ended := projecting(t, p)

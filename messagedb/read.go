@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// StreamOptions say what to read of a stream. The zero value reads from its beginning.
+// StreamOptions select the messages to read from a stream. The zero value reads from its beginning.
 type StreamOptions struct {
 	// From is the position to begin at, inclusively. Default: 0, the first message.
 	From int64
@@ -26,35 +26,35 @@ type Group struct {
 	Size int
 }
 
-// CategoryOptions say what to read of a category. The zero value reads all of it, from its beginning.
+// CategoryOptions select the messages to read from a category. The zero value reads all of it, from its beginning.
 type CategoryOptions struct {
 	// From is the global position to begin at, inclusively. Default: 0; the first message has 1.
 	From int64
 	// BatchSize is the most messages that one round trip reads. Default: [DefaultBatchSize]. [Unlimited] reads all.
 	BatchSize int
-	// Correlation reads messages only whose metadata names a stream of this category as their correlationStreamName.
+	// Correlation reads only messages that name a stream of this category as correlationStreamName in their metadata.
 	// Default: all messages.
 	Correlation string
-	// Group reads what is one member's of a consumer group. Default: everything, as with a Group of size 0.
+	// Group reads only the streams of one member of a consumer group. Default: all streams, as with a Group of size 0.
 	Group *Group
 	// Condition is a condition in SQL on the columns of the table messages, which the server's setting
 	// message_store.sql_condition must allow. It is raw SQL: never make it from input. Default: none.
 	Condition string
 }
 
-func (o StreamOptions) prepared(stream StreamName) (StreamOptions, error) {
+func (o StreamOptions) prepareOptions(stream StreamName) (StreamOptions, error) {
 	if err := validName(FieldStream, stream.String()); err != nil {
 		return o, err
 	}
 	if stream.IsCategory() {
-		return o, invalid(FieldStreamID, stream, `a stream name must have an id after its first "-"`)
+		return o, newInvalidError(FieldStreamID, stream, `a stream name must have an id after its first "-"`)
 	}
 	var err error
 	o.BatchSize, err = validReading(o.From, o.BatchSize, o.Condition)
 	return o, err
 }
 
-func (o CategoryOptions) prepared(category string) (CategoryOptions, error) {
+func (o CategoryOptions) prepareOptions(category string) (CategoryOptions, error) {
 	if err := validCategory(FieldCategory, category); err != nil {
 		return o, err
 	}
@@ -74,7 +74,8 @@ func (o CategoryOptions) prepared(category string) (CategoryOptions, error) {
 	return o, err
 }
 
-// orNone is nil for a group of no members, which gomdb's options use for none. Size 0 with another Member is a size that was forgotten.
+// orNone returns nil for a group with size 0 and member 0, because gomdb's options use that for no group. With another member, the size was
+// forgotten.
 func (g *Group) orNone() *Group {
 	if g == nil || *g == (Group{}) {
 		return nil
@@ -85,9 +86,9 @@ func (g *Group) orNone() *Group {
 func (g Group) validate() error {
 	switch {
 	case g.Size < 1 || g.Size > MaxGroupSize:
-		return invalid(FieldGroupSize, g.Size, "must be from 1 to "+strconv.Itoa(MaxGroupSize))
+		return newInvalidError(FieldGroupSize, g.Size, "must be from 1 to "+strconv.Itoa(MaxGroupSize))
 	case g.Member < 0 || g.Member >= g.Size:
-		return invalid(FieldGroupMember, g.Member, "must be from 0 to the group's size less 1, "+strconv.Itoa(g.Size-1))
+		return newInvalidError(FieldGroupMember, g.Member, "must be from 0 to the group's size less 1, "+strconv.Itoa(g.Size-1))
 	default:
 		return nil
 	}
@@ -96,19 +97,19 @@ func (g Group) validate() error {
 func validReading(from int64, batchSize int, condition string) (int, error) {
 	switch {
 	case from < 0:
-		return 0, invalid(FieldPosition, from, "must not be negative")
+		return 0, newInvalidError(FieldPosition, from, "must not be negative")
 	case batchSize < Unlimited:
-		return 0, invalid(FieldBatchSize, batchSize, "must be positive, -1 for all messages, or 0 for the default of 1000")
+		return 0, newInvalidError(FieldBatchSize, batchSize, "must be positive, -1 for all messages, or 0 for the default of 1000")
 	case batchSize == 0:
 		batchSize = DefaultBatchSize
 	}
 	return batchSize, validText(FieldCondition, condition)
 }
 
-// ReadStream reads one batch of a stream, in the order of positions. None is no error. It returns an [*InvalidError] for
-// options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+// ReadStream reads one batch of a stream, in the order of positions. It returns no error if there are none, an [*InvalidError] for
+// invalid options, and a [*ConditionDisabledError] for a condition that the server does not allow.
 func (c *Client) ReadStream(ctx context.Context, stream StreamName, options StreamOptions) ([]*Message, error) {
-	o, err := options.prepared(stream)
+	o, err := options.prepareOptions(stream)
 	if err != nil {
 		return nil, err
 	}
@@ -117,13 +118,13 @@ func (c *Client) ReadStream(ctx context.Context, stream StreamName, options Stre
 
 func (c *Client) readStream(ctx context.Context, stream StreamName, o StreamOptions) ([]*Message, error) {
 	about := call{doing: "reading stream", stream: stream, place: "position", from: o.From, condition: o.Condition}
-	return c.read(ctx, about, o.BatchSize, c.sql.readStream, stream.String(), o.From, int64(o.BatchSize), nullable(o.Condition))
+	return c.readMessages(ctx, about, o.BatchSize, c.sql.readStream, stream.String(), o.From, int64(o.BatchSize), nullIfEmpty(o.Condition))
 }
 
-// ReadCategory reads one batch of a category, in the order of global positions. None is no error. It returns an
-// [*InvalidError] for options that cannot be, a [*ConditionDisabledError] for a condition that the server does not allow.
+// ReadCategory reads one batch of a category, in the order of global positions. It returns no error if there are none, an
+// [*InvalidError] for invalid options, and a [*ConditionDisabledError] for a condition that the server does not allow.
 func (c *Client) ReadCategory(ctx context.Context, category string, options CategoryOptions) ([]*Message, error) {
-	o, err := options.prepared(category)
+	o, err := options.prepareOptions(category)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (c *Client) readCategory(ctx context.Context, category string, o CategoryOp
 		m, s := int64(o.Group.Member), int64(o.Group.Size)
 		member, size = &m, &s
 	}
-	return c.read(ctx, about, o.BatchSize, c.sql.readCategory, category, o.From, int64(o.BatchSize), nullable(o.Correlation), member, size, nullable(o.Condition))
+	return c.readMessages(ctx, about, o.BatchSize, c.sql.readCategory, category, o.From, int64(o.BatchSize), nullIfEmpty(o.Correlation), member, size, nullIfEmpty(o.Condition))
 }
 
 // LastMessage reads the last message of a stream, or the last of one type; an empty messageType is any. The error is
@@ -150,7 +151,7 @@ func (c *Client) LastMessage(ctx context.Context, stream StreamName, messageType
 		return nil, err
 	}
 	about := call{doing: "reading the last message of stream", stream: stream}
-	messages, err := c.read(ctx, about, 1, c.sql.last, stream.String(), nullable(messageType))
+	messages, err := c.readMessages(ctx, about, 1, c.sql.last, stream.String(), nullIfEmpty(messageType))
 	if err != nil {
 		return nil, err
 	}
@@ -160,14 +161,14 @@ func (c *Client) LastMessage(ctx context.Context, stream StreamName, messageType
 	return messages[0], nil
 }
 
-// read runs a statement that returns messages, and a last row that is none.
-func (c *Client) read(ctx context.Context, about call, batchSize int, sql string, args ...any) ([]*Message, error) {
-	if err := c.ready(); err != nil {
+// readMessages runs a statement that returns messages, and a last row that is not a message.
+func (c *Client) readMessages(ctx context.Context, about call, batchSize int, sql string, args ...any) ([]*Message, error) {
+	if err := c.checkUsable(); err != nil {
 		return nil, err
 	}
 	rows, err := c.db.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, c.explain(err, about)
+		return nil, c.explainError(err, about)
 	}
 	defer rows.Close()
 	var messages []*Message
@@ -182,19 +183,19 @@ func (c *Client) read(ctx context.Context, about call, batchSize int, sql string
 		}
 		m := &block[0]
 		if err := rows.Scan(&m.ID, (*string)(&m.Stream), &m.Type, &m.Position, &m.GlobalPosition, (*[]byte)(&m.Data), (*[]byte)(&m.Metadata), &m.Time); err != nil {
-			return nil, c.explain(err, about)
+			return nil, c.explainError(err, about)
 		}
-		m.Time = utc(m.Time)
+		m.Time = asUTC(m.Time)
 		messages = append(messages, m)
 		block = block[1:]
 	}
 	if err := rows.Err(); err != nil {
-		return nil, c.explain(err, about)
+		return nil, c.explainError(err, about)
 	}
 	return messages, nil
 }
 
-// streamColumn is where statementBuilder.rows has the name of the stream.
+// streamColumn is where statementBuilder.callForRows has the name of the stream.
 const streamColumn = 1
 
 // blockSize is how many messages to make room for when so many have been read: as many again, of those that can still come.
@@ -206,16 +207,16 @@ func blockSize(read, batchSize int) int {
 	return size
 }
 
-// utc reads the clock of a timestamp without zone as what it is in the store: UTC.
-func utc(t time.Time) time.Time {
+// asUTC interprets a timestamp without zone as UTC, because the store writes UTC.
+func asUTC(t time.Time) time.Time {
 	if t.Location() == time.UTC {
 		return t
 	}
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// nullable is NULL for an empty string.
-func nullable(s string) *string {
+// nullIfEmpty returns nil, for NULL, if the string is empty.
+func nullIfEmpty(s string) *string {
 	if s == "" {
 		return nil
 	}

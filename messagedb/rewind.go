@@ -9,7 +9,7 @@ import (
 // rewindInterval is how often a feed that finds nothing new compares its place with the store, however fast it polls.
 const rewindInterval = time.Second
 
-// RewindPolicy says what a subscription or a consumer does when the store has gone back behind its position: it was emptied, or
+// RewindPolicy decides what a subscription or a consumer does when the store has gone back behind its position: it was emptied, or
 // restored from a backup, so that new messages take positions which were handled before. Reading on would pass over them.
 type RewindPolicy string
 
@@ -23,7 +23,7 @@ const (
 
 func (p RewindPolicy) validate() error {
 	if p != RewindStop && p != RewindRestart {
-		return invalid(FieldRewind, p, "must be RewindStop or RewindRestart, or empty for RewindStop")
+		return newInvalidError(FieldRewind, p, "must be RewindStop or RewindRestart, or empty for RewindStop")
 	}
 	return nil
 }
@@ -31,7 +31,7 @@ func (p RewindPolicy) validate() error {
 // RewoundError is a position that the store does not have any more, or never had: the store was emptied, or restored from a backup,
 // or the position is of another one. Messages written since then may stand before the position, and were not handled.
 type RewoundError struct {
-	// Stream or Category is what was read. The other is empty.
+	// One of Stream and Category names the source that was read; the other is empty.
 	Stream   StreamName
 	Category string
 	// Position is the last one that was handled, or the one before the one to begin at; a global position where Category is set.
@@ -55,22 +55,22 @@ func (e *RewoundError) Error() string {
 	return fmt.Sprintf("messagedb: %s: %s: the store was emptied or restored from a backup, or the position is of another store", what, why)
 }
 
-// place is where a feed stands: behind the last message that was handled. ID is empty where only the position is known.
+// place is the place of a feed: behind the last message that was handled. ID is empty where only the position is known.
 type place struct {
 	position int64
 	id       string
 }
 
-// standing is what the store has at a place: the id of the message there, nil if there is none, and the last position that was given
+// standing is the content of the store at a place: the id of the message there, nil if there is none, and the last position that was given
 // out, nil where that cannot be known, as on a standby, which may lag behind the server that was read before.
 type standing struct {
 	id   *string
 	last *int64
 }
 
-// compare finds a place that is not of this store. A message that is not there any more, below the last position, was deleted, which
+// comparePlace finds a place that is not of this store. A message that is not there any more, below the last position, was deleted, which
 // takes nothing from a reader.
-func (s standing) compare(at place) (rewound *RewoundError) {
+func (s standing) comparePlace(at place) (rewound *RewoundError) {
 	switch {
 	case s.id != nil && at.id != "" && *s.id != at.id:
 		rewound = &RewoundError{Position: at.position, Expected: at.id, Found: *s.id}
@@ -91,9 +91,9 @@ func (c *Client) checkStream(ctx context.Context, stream StreamName, at place) e
 	about := call{doing: "comparing the position with stream", stream: stream, place: "position", from: at.position}
 	err := c.scanRow(ctx, []any{&found.id, &found.last}, c.sql.streamStanding, stream.String(), at.position)
 	if err != nil {
-		return c.explain(err, about)
+		return c.explainError(err, about)
 	}
-	if rewound := found.compare(at); rewound != nil {
+	if rewound := found.comparePlace(at); rewound != nil {
 		rewound.Stream = stream
 		return rewound
 	}
@@ -104,14 +104,14 @@ func (c *Client) checkStream(ctx context.Context, stream StreamName, at place) e
 // go on: the error is a [*RewoundError] where the store has gone back behind it. messageID is the id of the message that was handled at the
 // position, empty if it is not known. That the newest messages were deleted is no error: the store has not given out their positions again.
 func (c *Client) CheckPosition(ctx context.Context, category string, position int64, messageID string) error {
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return err
 	}
 	if err := validCategory(FieldCategory, category); err != nil {
 		return err
 	}
 	if position < 0 {
-		return invalid(FieldPosition, position, "must not be negative")
+		return newInvalidError(FieldPosition, position, "must not be negative")
 	}
 	at := place{position: position}
 	if messageID != "" {
@@ -130,9 +130,9 @@ func (c *Client) checkCategory(ctx context.Context, category string, at place) e
 	about := call{doing: "comparing the position with category", category: category, place: "global position", from: at.position}
 	err := c.scanRow(ctx, []any{&found.id, &found.last}, c.sql.categoryStanding, at.position)
 	if err != nil {
-		return c.explain(err, about)
+		return c.explainError(err, about)
 	}
-	if rewound := found.compare(at); rewound != nil {
+	if rewound := found.comparePlace(at); rewound != nil {
 		rewound.Category = category
 		return rewound
 	}
@@ -151,5 +151,5 @@ func (s statementBuilder) categoryStanding() string {
 	return fmt.Sprintf(`SELECT CASE WHEN %[3]s THEN (SELECT id::text FROM %[1]s.messages WHERE global_position = $1) END,
 	CASE WHEN NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.has_sequence_privilege(places.name, 'SELECT, USAGE')
 		THEN coalesce(pg_catalog.pg_sequence_last_value(places.name::pg_catalog.regclass), 0) END
-FROM (SELECT pg_catalog.pg_get_serial_sequence(%[2]s, 'global_position') AS name) places`, s.schema, literal(s.schema+".messages"), s.unfiltered)
+FROM (SELECT pg_catalog.pg_get_serial_sequence(%[2]s, 'global_position') AS name) places`, s.schema, quoteLiteral(s.schema+".messages"), s.unfiltered)
 }

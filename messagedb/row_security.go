@@ -27,27 +27,27 @@ func (e *RowSecurityError) Error() string {
 // Unwrap gives the server's own error, a *pgconn.PgError.
 func (e *RowSecurityError) Unwrap() error { return e.cause }
 
-// unfiltered is an expression that is true, or fails where policies may hide rows of a table. SQL by itself cannot raise an error with a
-// text, so it asks for a setting whose name says what is wrong, and that nobody can have made. It must be where it is evaluated in any case: in an
-// argument or in the one row of a result, not in a WHERE, from which the planner may take it because a policy shows no row.
+// buildUnfilteredCheck returns an SQL expression that is true, or fails where policies may hide rows of a table. An expression cannot raise an error with
+// a chosen text, so it reads a setting that cannot exist and has the explanation as its name. Put the expression where it is always evaluated: in an
+// argument or in the single row of a result. In a WHERE, the planner may drop it because a policy hides all rows.
 //
 // Rejected: the setting row_security, with which Postgres refuses such a statement itself, since it is looked at when a statement is planned, which is
 // before the statement can set it, and a transaction of the caller's would keep it; and to look once for each connection, which would miss SET ROLE and
 // policies that are made later.
-func unfiltered(table string) string {
+func buildUnfilteredCheck(table string) string {
 	return fmt.Sprintf("CASE WHEN pg_catalog.row_security_active(%s::pg_catalog.regclass) THEN pg_catalog.current_setting(%s || current_user || '>') IS NULL ELSE true END",
-		literal(table), literal("messagedb row security <"+table+"> <"))
+		quoteLiteral(table), quoteLiteral("messagedb row security <"+table+"> <"))
 }
 
-// refuseFiltered asks for [unfiltered] alone, for statements that have no place for it.
+// refuseFiltered asks for [buildUnfilteredCheck] alone, for statements that have no place for it.
 func (c *Client) refuseFiltered(ctx context.Context, about call) error {
 	var is bool
-	return c.explain(c.scanRow(ctx, []any{&is}, c.sql.unfiltered), about)
+	return c.explainError(c.scanRow(ctx, []any{&is}, c.sql.unfiltered), about)
 }
 
 var filtered = regexp.MustCompile(`(?s)messagedb row security <(.*)> <(.*)>`)
 
-// asRowSecurity finds the error of the condition [unfiltered], nil if it is another one.
+// asRowSecurity finds the error of the condition [buildUnfilteredCheck], nil if it is another one.
 func asRowSecurity(err error) *RowSecurityError {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || pg.Code != stateNoObject {

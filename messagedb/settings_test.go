@@ -182,7 +182,7 @@ func useReaders(t *testing.T, c *messagedb.Client, pool *pgxpool.Pool) {
 	}
 }
 
-// heldUp is a role whose transactions may last for half a second, in a database where each change of the schema takes a tenth of one.
+// heldUp returns a role with a limit of half a second for its transactions, in a database where each change of the schema takes a tenth of a second.
 func heldUp(t *testing.T) *pgx.ConnConfig {
 	t.Helper()
 	config := hostile.Make(t, server.admin, "role", hostile.Family{Settings: []hostile.Setting{
@@ -387,7 +387,7 @@ func TestASubscriptionBehindAPoolerSaysThatItHearsNothing(t *testing.T) {
 	<-got
 }
 
-// logLines are what a client logs.
+// logLines are the lines that a client has logged.
 type logLines chan string
 
 func (l logLines) Write(line []byte) (int, error) {

@@ -24,7 +24,7 @@ const (
 	soakInterval = 50
 )
 
-// audit is what one group has handled, in its order.
+// audit holds the messages that one group has handled, in order.
 type audit struct {
 	mu         sync.Mutex
 	next       map[messagedb.StreamName]int64 // the first position that was not handled
@@ -57,8 +57,8 @@ func (a *audit) distinct() (n int64) {
 	return n
 }
 
-// Writers, and groups whose members die and come back: every message is handled by each group, those of a stream in order,
-// and no more of them twice than a position interval, and the message before it, for each death.
+// Members of groups die and come back while messages are written. Each group handles every message, those of a stream in order,
+// and for each death at most a position interval of messages, and the one before it, again.
 func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 	long := soak.Time(t, 0)
 	t.Parallel()
@@ -111,7 +111,7 @@ func TestSoakOfGroupsWhoseMembersDie(t *testing.T) {
 		total.Load(), wrote.Round(time.Millisecond), len(groups), time.Since(began).Round(time.Millisecond), deaths.Load(), duplicates, deaths.Load()*(soakInterval+1))
 }
 
-// live runs a member until it dies, or the test is over; it tells whether it comes back.
+// live runs a member until it dies, or the test is over; it reports whether the member comes back.
 func live(t *testing.T, s *store, config messagedb.ConsumerConfig, r *rand.Rand, over, written <-chan struct{}, deaths *atomic.Int64) bool {
 	c, err := s.client.NewConsumer(config)
 	if err != nil {

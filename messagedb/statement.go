@@ -37,31 +37,31 @@ type statements struct {
 
 func newStatements(schema, channel string, inTx bool) statements {
 	q := pgx.Identifier{schema}.Sanitize()
-	s := statementBuilder{schema: q, path: literal(q), channel: literal(channel), unfiltered: unfiltered(q + ".messages"), inTx: inTx}
+	s := statementBuilder{schema: q, path: quoteLiteral(q), channel: quoteLiteral(channel), unfiltered: buildUnfilteredCheck(q + ".messages"), inTx: inTx}
 	return statements{
-		write:           s.scalar("write_message", writeArguments, ""),
-		writeNotify:     s.scalar("write_message", writeArguments, "$7"),
+		write:           s.callForValue("write_message", writeArguments, ""),
+		writeNotify:     s.callForValue("write_message", writeArguments, "$7"),
 		writeMany:       s.writeMany(""),
 		writeManyNotify: s.writeMany("$7"),
 		find: fmt.Sprintf(`SELECT i.place, m.stream_name, m.position,
 	m.stream_name = $1 AND m.type = i.type AND m.data IS NOT DISTINCT FROM i.data::jsonb AND m.metadata IS NOT DISTINCT FROM i.metadata::jsonb
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 JOIN %s.messages m ON m.id = i.id ORDER BY i.place`, q),
-		readStream:   s.rows("get_stream_messages", ", $2::bigint, $3::bigint, $4::varchar"),
+		readStream:   s.callForRows("get_stream_messages", ", $2::bigint, $3::bigint, $4::varchar"),
 		readStreams:  s.readStreams(),
-		readCategory: s.rows("get_category_messages", ", $2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
-		last:         s.rows("get_last_stream_message", ", $2::varchar"),
-		version:      s.scalar("stream_version", "", ""),
+		readCategory: s.callForRows("get_category_messages", ", $2::bigint, $3::bigint, $4::varchar, $5::bigint, $6::bigint, $7::varchar"),
+		last:         s.callForRows("get_last_stream_message", ", $2::varchar"),
+		version:      s.callForValue("stream_version", "", ""),
 		storeVersion: "SELECT " + q + ".message_store_version()", // it reads nothing
-		id:           s.scalar("id", "", ""),
-		cardinalID:   s.scalar("cardinal_id", "", ""),
-		category:     s.scalar("category", "", ""),
-		isCategory:   s.scalar("is_category", "", ""),
-		hash:         s.scalar("hash_64", "", ""),
-		lock:         s.scalar("acquire_lock", "", ""),
-		lag:          s.lag(),
-		streams:      s.streams(),
-		categories:   s.categories(),
+		id:           s.callForValue("id", "", ""),
+		cardinalID:   s.callForValue("cardinal_id", "", ""),
+		category:     s.callForValue("category", "", ""),
+		isCategory:   s.callForValue("is_category", "", ""),
+		hash:         s.callForValue("hash_64", "", ""),
+		lock:         s.callForValue("acquire_lock", "", ""),
+		lag:          s.countLag(),
+		streams:      s.listStreams(),
+		categories:   s.listCategories(),
 		categoryTail: s.categoryTail(),
 
 		streamStanding:   s.streamStanding(),
@@ -78,14 +78,14 @@ type statementBuilder struct {
 	inTx                  bool   // the path must be put back
 }
 
-// set puts the schema in front of the search path that was, and is not NULL.
-func (s statementBuilder) set(was string) string {
+// setPath returns an expression that puts the schema in front of the previous search path. It is never NULL.
+func (s statementBuilder) setPath(was string) string {
 	return `set_config('search_path', ` + s.path + ` || coalesce(', ' || nullif(` + was + `, ''), '') || ', pg_temp', true)`
 }
 
-// first is the first argument of a call, which sets the path.
-func (s statementBuilder) first(was string) string {
-	return "CASE WHEN " + s.set(was) + " IS NOT NULL AND " + s.unfiltered + " THEN $1::varchar END"
+// setPathFirst returns the first argument of a call, which sets the path.
+func (s statementBuilder) setPathFirst(was string) string {
+	return "CASE WHEN " + s.setPath(was) + " IS NOT NULL AND " + s.unfiltered + " THEN $1::varchar END"
 }
 
 const (
@@ -94,25 +94,25 @@ const (
 	before  = "SELECT " + current + " AS was"
 )
 
-// restore is a column that puts the path back.
-func restore(was string) string { return "set_config('search_path', " + was + ", true)" }
+// restorePath returns a column that restores the path.
+func restorePath(was string) string { return "set_config('search_path', " + was + ", true)" }
 
-// notify is a column that tells listeners; the payload is a parameter.
-func (s statementBuilder) notify(payload string) string {
+// notifyListeners returns a column that notifies listeners; the payload is a parameter.
+func (s statementBuilder) notifyListeners(payload string) string {
 	if payload == "" {
 		return ""
 	}
 	return ", pg_notify(" + s.channel + ", " + payload + ")"
 }
 
-// scalar calls a function that returns one value.
-func (s statementBuilder) scalar(function, arguments, payload string) string {
+// callForValue returns a statement that calls a function for one value.
+func (s statementBuilder) callForValue(function, arguments, payload string) string {
 	if !s.inTx {
-		return fmt.Sprintf("SELECT %s.%s(%s%s)%s", s.schema, function, s.first(current), arguments, s.notify(payload))
+		return fmt.Sprintf("SELECT %s.%s(%s%s)%s", s.schema, function, s.setPathFirst(current), arguments, s.notifyListeners(payload))
 	}
 	return fmt.Sprintf(`SELECT called.value, %s%s
 FROM (SELECT was, %s.%s(%s%s) AS value FROM (%s OFFSET 0) before OFFSET 0) called`,
-		restore("called.was"), s.notify(payload), s.schema, function, s.first("was"), arguments, before)
+		restorePath("called.was"), s.notifyListeners(payload), s.schema, function, s.setPathFirst("was"), arguments, before)
 }
 
 // writeMany calls write_message for each message in turn. Only the first is held to the expected version: the others
@@ -120,31 +120,32 @@ FROM (SELECT was, %s.%s(%s%s) AS value FROM (%s OFFSET 0) before OFFSET 0) calle
 func (s statementBuilder) writeMany(payload string) string {
 	columns := "max(called.value)"
 	if s.inTx {
-		columns += ", " + restore("min(called.was)")
+		columns += ", " + restorePath("min(called.was)")
 	}
 	return fmt.Sprintf(`WITH p AS MATERIALIZED (SELECT was, %s AS path FROM (%s OFFSET 0) before)
 SELECT %s%s
 FROM (SELECT was, %s.write_message(i.id, $1, i.type, i.data::jsonb, i.metadata::jsonb, CASE WHEN place = 1 THEN $2::bigint END) AS value
 	FROM p, unnest($3::varchar[], $4::varchar[], $5::text[], $6::text[]) WITH ORDINALITY AS i (id, type, data, metadata, place)
 	WHERE path IS NOT NULL AND %s OFFSET 0) called`,
-		s.set("was"), before, columns, s.notify(payload), s.schema, s.unfiltered)
+		s.setPath("was"), before, columns, s.notifyListeners(payload), s.schema, s.unfiltered)
 }
 
-// rows calls a function that returns messages. In a transaction, the last row is none: it puts the path back, and is there when no message is.
-func (s statementBuilder) rows(function, arguments string) string {
+// callForRows returns a statement that calls a function for messages. In a transaction, its last row is not a message: it restores the path, and is there even
+// without messages.
+func (s statementBuilder) callForRows(function, arguments string) string {
 	const columns = "m.id, m.stream_name, m.type, m.position, m.global_position, m.data, m.metadata, m.time"
 	if !s.inTx {
-		return fmt.Sprintf("SELECT %s FROM %s.%s(%s%s) m", columns, s.schema, function, s.first(current), arguments)
+		return fmt.Sprintf("SELECT %s FROM %s.%s(%s%s) m", columns, s.schema, function, s.setPathFirst(current), arguments)
 	}
 	return fmt.Sprintf(`WITH p AS MATERIALIZED (%s)
 SELECT %s
 FROM p, LATERAL %s.%s(%s%s) m
 UNION ALL
 SELECT %s, NULL, '', 0, 0, NULL, NULL, 'epoch'::timestamp FROM p`,
-		before, columns, s.schema, function, s.first("p.was"), arguments, restore("p.was"))
+		before, columns, s.schema, function, s.setPathFirst("p.was"), arguments, restorePath("p.was"))
 }
 
-// readStreams reads several streams. It reads the table itself: get_stream_messages would run a statement of its own for each stream, planned anew. The
+// readStreams reads several streams. It reads the table itself: get_stream_messages would run, and plan, one more statement for each stream. The
 // condition is in an argument, where it is evaluated in any case.
 func (s statementBuilder) readStreams() string {
 	return fmt.Sprintf(`SELECT m.id::varchar, m.stream_name::varchar, m.type::varchar, m.position, m.global_position, m.data::varchar, m.metadata::varchar, m.time
@@ -153,8 +154,8 @@ FROM unnest(CASE WHEN %[2]s THEN $1::text[] END, $2::bigint[]) WITH ORDINALITY A
 ORDER BY s.place, m.position`, s.schema, s.unfiltered)
 }
 
-// lag counts what a reader of a category has before it. The path is needed by nothing here: all names are qualified.
-func (s statementBuilder) lag() string {
+// countLag returns a statement that counts the messages a reader of a category has not read. It need not set the path, because all names are qualified.
+func (s statementBuilder) countLag() string {
 	return fmt.Sprintf(`SELECT CASE WHEN %[2]s THEN count(*) END, coalesce(max(global_position), 0),
 	coalesce(extract(epoch FROM (now() AT TIME ZONE 'utc') - min(time)), 0)::float8
 FROM %[1]s.messages
@@ -162,10 +163,10 @@ WHERE %[1]s.category(stream_name) = $1 AND global_position > $2 AND ($3::varchar
 	AND ($4::bigint IS NULL OR mod(abs(%[1]s.hash_64(split_part(nullif(substr(stream_name, strpos(stream_name, '-') + 1), stream_name), '+', 1))), $5::bigint) = $4)`, s.schema, s.unfiltered)
 }
 
-// streams lists the streams of a category by their first messages: by the index of categories, in the order of global positions, which any page
+// listStreams lists the streams of a category by their first messages: by the index of categories, in the order of global positions, which any page
 // can go on from. The order of names was rejected: the index of streams is in the database's collation, in which the names of one category
-// need not stand together. A first message that is not at position 0 is that of a stream whose beginning was archived.
-func (s statementBuilder) streams() string {
+// need not be adjacent. A first message after position 0 means that the beginning of its stream was archived.
+func (s statementBuilder) listStreams() string {
 	return fmt.Sprintf(`SELECT f.stream_name, f.global_position, l.position, l.time, (SELECT count(*) FROM %[1]s.messages c WHERE c.stream_name = f.stream_name)
 FROM (SELECT m.stream_name, m.global_position FROM %[1]s.messages m
 	WHERE %[1]s.category(m.stream_name) = $1 AND m.global_position > $2
@@ -175,8 +176,8 @@ FROM (SELECT m.stream_name, m.global_position FROM %[1]s.messages m
 ORDER BY f.global_position`, s.schema)
 }
 
-// categories skips from one category to the next in the index.
-func (s statementBuilder) categories() string {
+// listCategories skips from one category to the next in the index.
+func (s statementBuilder) listCategories() string {
 	return fmt.Sprintf(`WITH RECURSIVE found (name) AS (
 	(SELECT %[1]s.category(stream_name)::text FROM %[1]s.messages ORDER BY %[1]s.category(stream_name) LIMIT 1)
 	UNION ALL
@@ -195,8 +196,8 @@ WHERE %[1]s.category(m.stream_name) = $1 AND ($2::varchar IS NULL OR %[1]s.categ
 ORDER BY m.global_position DESC LIMIT $3`, s.schema)
 }
 
-// literal quotes a string for SQL, whatever standard_conforming_strings is.
-func literal(s string) string {
+// quoteLiteral quotes a string for SQL, whatever standard_conforming_strings is.
+func quoteLiteral(s string) string {
 	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	if strings.Contains(s, `\`) {
 		return " E" + strings.ReplaceAll(quoted, `\`, `\\`)

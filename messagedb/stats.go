@@ -18,8 +18,8 @@ type clientCounters struct {
 	written, conflicts, duplicates atomic.Int64
 }
 
-// count notes how a write has ended. What consumers write for themselves, their positions, does not count.
-func (c *clientCounters) count(messages int, err error) {
+// countWrite counts a write by its outcome. Consumers' writes of their positions do not count.
+func (c *clientCounters) countWrite(messages int, err error) {
 	switch {
 	case err == nil:
 		c.written.Add(int64(messages))
@@ -39,7 +39,7 @@ func (c *Client) Stats() ClientStats {
 type SubscriptionStats struct {
 	// Position is that of the last message that was handled, in the stream or, of a category, the global one; 0 before the first.
 	Position int64
-	// Handled counts messages whose handler succeeded, Retried the errors of reading that were retried, Rewound how often it began
+	// Handled counts messages that were handled without error, Retried the errors of reading that were retried, Rewound how often it began
 	// again because the store had gone back, by [RewindRestart].
 	Handled, Retried, Rewound int64
 }

@@ -2,7 +2,7 @@ package messagedb
 
 import "context"
 
-// Store is what a [Client] and a [Memory] have in common: enough to write streams, to read them, and to fold an [Entity]. Code that takes a
+// Store has the methods that [Client] and [Memory] share: enough to write streams, to read them, and to fold an [Entity]. Code that takes a
 // Store can be tested without a server. One conformance suite runs against both. It may gain methods; it is for calling, not for implementing.
 type Store interface {
 	// Write appends messages to a stream: see [Client.Write].

@@ -29,7 +29,7 @@ import (
 	"github.com/chariot-giving/delta/messagedb"
 )
 
-// server is what the tests of this process share: a database for each kind of store, from which each test's is copied.
+// server is shared by the tests of this process: it has a template database for each kind of store, and each test gets a copy.
 var server struct {
 	once  sync.Once
 	admin *pgx.ConnConfig
@@ -223,7 +223,7 @@ func templateOf(ctx context.Context, kind string) (string, error) {
 	return database, nil
 }
 
-// makeRole makes the role that belongs to the whole server, whoever else does so at the same time.
+// makeRole makes a role, which belongs to the whole server. Other test processes may make it at the same time.
 func makeRole(ctx context.Context, pool *pgxpool.Pool) error {
 	_, err := pool.Exec(ctx, `DO $$ BEGIN
 		CREATE ROLE message_store WITH LOGIN;

@@ -35,14 +35,14 @@ func NewStreamName(category string, ids ...string) (StreamName, error) {
 		return "", err
 	}
 	if len(ids) == 0 {
-		return "", invalid(FieldStreamID, "", "must not be empty")
+		return "", newInvalidError(FieldStreamID, "", "must not be empty")
 	}
 	for _, id := range ids {
 		if id == "" {
-			return "", invalid(FieldStreamID, "", "must not be empty")
+			return "", newInvalidError(FieldStreamID, "", "must not be empty")
 		}
 		if len(ids) > 1 && strings.Contains(id, CompoundSeparator) {
-			return "", invalid(FieldStreamID, id, `must not contain "+", which separates the parts of an id, where it is one of several parts`)
+			return "", newInvalidError(FieldStreamID, id, `must not contain "+", which separates the parts of an id, where it is one of several parts`)
 		}
 	}
 	name := StreamName(category + StreamNameSeparator + strings.Join(ids, CompoundSeparator))
@@ -53,16 +53,16 @@ func NewStreamName(category string, ids ...string) (StreamName, error) {
 // the entity is empty, if one of them has a "-" or a ":", or if a type is empty or has a "+".
 func NewCategory(entity string, types ...string) (string, error) {
 	if entity == "" {
-		return "", invalid(FieldCategory, entity, "must not be empty")
+		return "", newInvalidError(FieldCategory, entity, "must not be empty")
 	}
 	for _, part := range append([]string{entity}, types...) {
 		if strings.ContainsAny(part, StreamNameSeparator+TypeSeparator) {
-			return "", invalid(FieldCategory, part, `an entity or type must not contain "-" or ":"`)
+			return "", newInvalidError(FieldCategory, part, `an entity or type must not contain "-" or ":"`)
 		}
 	}
 	for _, t := range types {
 		if t == "" || strings.Contains(t, CompoundSeparator) {
-			return "", invalid(FieldCategory, t, `a type must not be empty or contain "+"`)
+			return "", newInvalidError(FieldCategory, t, `a type must not be empty or contain "+"`)
 		}
 	}
 	category := entity
@@ -79,13 +79,13 @@ func ParseStreamName(s string) (StreamName, error) {
 	return name, name.validate()
 }
 
-// Category is what stands before the first "-": all of it if there is none.
+// Category returns the part before the first "-": the whole name if there is none.
 func (s StreamName) Category() string {
 	category, _, _ := strings.Cut(string(s), StreamNameSeparator)
 	return category
 }
 
-// ID is what stands after the first "-"; ok is false if there is none.
+// ID returns the part after the first "-"; ok is false if there is none.
 func (s StreamName) ID() (id string, ok bool) {
 	_, id, ok = strings.Cut(string(s), StreamNameSeparator)
 	return id, ok
@@ -108,7 +108,7 @@ func (s StreamName) IDs() []string {
 	return strings.Split(id, CompoundSeparator)
 }
 
-// IsCategory tells whether the name has no id.
+// IsCategory reports whether the name has no id.
 func (s StreamName) IsCategory() bool {
 	return !strings.Contains(string(s), StreamNameSeparator)
 }
@@ -158,10 +158,10 @@ func (s StreamName) validate() error {
 		return err
 	}
 	if s.Category() == "" {
-		return invalid(FieldCategory, s.String(), "a stream name must have a category before its first \"-\"")
+		return newInvalidError(FieldCategory, s.String(), "a stream name must have a category before its first \"-\"")
 	}
 	if id, _ := s.ID(); id == "" {
-		return invalid(FieldStreamID, s.String(), "a stream name must have an id after its first \"-\"")
+		return newInvalidError(FieldStreamID, s.String(), "a stream name must have an id after its first \"-\"")
 	}
 	return nil
 }
@@ -179,7 +179,7 @@ func validCategory(field Field, category string) error {
 		return err
 	}
 	if strings.Contains(category, StreamNameSeparator) {
-		return invalid(field, category, `must not contain "-", which begins the id of a stream`)
+		return newInvalidError(field, category, `must not contain "-", which begins the id of a stream`)
 	}
 	return nil
 }
@@ -187,9 +187,9 @@ func validCategory(field Field, category string) error {
 func validName(field Field, name string) error {
 	switch {
 	case name == "":
-		return invalid(field, name, "must not be empty")
+		return newInvalidError(field, name, "must not be empty")
 	case len(name) > MaxNameBytes:
-		return invalid(field, name[:60]+"…", "must not be longer than 2600 bytes")
+		return newInvalidError(field, name[:60]+"…", "must not be longer than 2600 bytes")
 	default:
 		return validText(field, name)
 	}
@@ -199,9 +199,9 @@ func validName(field Field, name string) error {
 func validText(field Field, text string) error {
 	switch {
 	case strings.ContainsRune(text, 0):
-		return invalid(field, text, "must not contain a NUL byte")
+		return newInvalidError(field, text, "must not contain a NUL byte")
 	case !utf8.ValidString(text):
-		return invalid(field, text, "must be valid UTF-8")
+		return newInvalidError(field, text, "must be valid UTF-8")
 	default:
 		return nil
 	}

@@ -15,7 +15,7 @@ type SubscriptionOptions struct {
 	// Notify lets writes of clients that notify wake it; see [Config]. It goes on polling, too. The client's subscriptions
 	// share one more connection for it. Default: false.
 	Notify bool
-	// Rewind says what to do when the store has gone back behind the position, or From is ahead of it: [RewindStop] or
+	// Rewind decides what happens when the store has gone back behind the position, or From is ahead of it: [RewindStop] or
 	// [RewindRestart]. Default: RewindStop.
 	Rewind RewindPolicy
 	// Liveness is told true when the subscription has caught up: a read found less than a batch, and that has been handled. It
@@ -50,24 +50,24 @@ type Subscription struct {
 // It returns an [*InvalidError] for what cannot be subscribed to, [Unlimited] among it. What else may go wrong, Dropped is
 // told, and [Subscription.Err].
 func (c *Client) SubscribeToStream(ctx context.Context, stream StreamName, handle Handler, read StreamOptions, options SubscriptionOptions) (*Subscription, error) {
-	o, err := read.prepared(stream)
+	o, err := read.prepareOptions(stream)
 	if err != nil {
 		return nil, err
 	}
-	return c.subscribe(ctx, c.streamFeed(stream, o), stream.Category(), o.From, handle, options)
+	return c.startSubscription(ctx, c.streamFeed(stream, o), stream.Category(), o.From, handle, options)
 }
 
 // SubscribeToCategory delivers the messages of a category from options.From on, as [Client.SubscribeToStream] does. Messages
 // of one stream come in order. Nothing is skipped that was written with the server's write_message.
 func (c *Client) SubscribeToCategory(ctx context.Context, category string, handle Handler, read CategoryOptions, options SubscriptionOptions) (*Subscription, error) {
-	o, err := read.prepared(category)
+	o, err := read.prepareOptions(category)
 	if err != nil {
 		return nil, err
 	}
-	return c.subscribe(ctx, c.categoryFeed(category, o), category, o.From, handle, options)
+	return c.startSubscription(ctx, c.categoryFeed(category, o), category, o.From, handle, options)
 }
 
-func (c *Client) subscribe(ctx context.Context, f *feed, category string, from int64, handle Handler, o SubscriptionOptions) (*Subscription, error) {
+func (c *Client) startSubscription(ctx context.Context, f *feed, category string, from int64, handle Handler, o SubscriptionOptions) (*Subscription, error) {
 	if err := c.prepareFeed(f, o.Polling); err != nil {
 		return nil, err
 	}
@@ -76,11 +76,11 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 		return nil, err
 	}
 	if handle == nil {
-		return nil, invalid(FieldHandler, "nil", "must be a function")
+		return nil, newInvalidError(FieldHandler, "nil", "must be a function")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Subscription{stop: cancel, done: make(chan struct{}), drop: o.Dropped, leave: func() {}}
-	tell := liveness(o.Liveness)
+	tell := watchLiveness(o.Liveness)
 	f.onBatch = func(retrieved, expected int) {
 		if s.mayDeliver() { // what is left of a batch after Stop was not handled
 			tell(retrieved, expected)
@@ -93,7 +93,7 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 		}
 	}
 	if o.Notify {
-		f.woken, s.leave = c.bell.join(category)
+		f.woken, s.leave = c.notifier.addWaiter(category)
 	}
 	go s.run(ctx, f, from, handle, o.Rewind)
 	return s, nil
@@ -102,20 +102,20 @@ func (c *Client) subscribe(ctx context.Context, f *feed, category string, from i
 // prepareFeed checks what subscriptions and consumers have in common.
 func (c *Client) prepareFeed(f *feed, strategy PollingStrategy) (err error) {
 	if c.tx != nil || c.db == nil {
-		return invalid(FieldTx, "a client of InTx", "cannot subscribe: use the client of the pool")
+		return newInvalidError(FieldTx, "a client of InTx", "cannot subscribe: use the client of the pool")
 	}
 	if f.batch == Unlimited {
-		return invalid(FieldBatchSize, f.batch, "must not be unlimited here: a subscription holds one batch in memory")
+		return newInvalidError(FieldBatchSize, f.batch, "must not be unlimited here: a subscription holds one batch in memory")
 	}
 	if strategy == nil {
 		strategy = c.config.Polling
 	}
-	f.polling, err = polled(strategy)
+	f.polling, err = newPolling(strategy)
 	return err
 }
 
-// liveness tells when full batches change to others, and back.
-func liveness(tell func(bool)) func(retrieved, expected int) {
+// watchLiveness returns a function that calls tell when batches stop being full, and when they are full again.
+func watchLiveness(tell func(bool)) func(retrieved, expected int) {
 	if tell == nil {
 		return func(int, int) {}
 	}
@@ -135,7 +135,7 @@ func (s *Subscription) run(ctx context.Context, f *feed, from int64, handle Hand
 		if !s.mayDeliver() {
 			return nil // the context has ended, or is about to
 		}
-		if err := guarded(ctx, handle, m); err != nil {
+		if err := callRecovering(ctx, handle, m); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -176,7 +176,7 @@ func (s *Subscription) Stop() {
 // Done is closed when the subscription has ended and no function of it will be called any more.
 func (s *Subscription) Done() <-chan struct{} { return s.done }
 
-// Err waits for the end of the subscription and tells why it ended: nil if it was stopped or its context ended.
+// Err waits for the end of the subscription and returns its cause: nil if it was stopped or its context ended.
 func (s *Subscription) Err() error {
 	<-s.done
 	return s.err

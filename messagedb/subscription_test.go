@@ -182,7 +182,7 @@ func TestLivenessChangesWithTheSizeOfBatches(t *testing.T) {
 	require.Empty(t, live)
 }
 
-// As gomdb does: whoever waits for "live" may rely on everything that was there having been handled.
+// As in gomdb: when Liveness reports true, all messages that were there before have been handled.
 func TestASubscriptionIsLiveWhenTheBacklogWasHandled(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

@@ -26,7 +26,7 @@ func onEveryStore(t *testing.T, test func(t *testing.T, s messagedb.Store)) {
 	onBoth(t, func(t *testing.T, s *store) { test(t, s.client) })
 }
 
-// told is what a call returned, without what the server alone knows.
+// told formats the error of a call, without the parts that only the server knows.
 func told(err error) string {
 	var conflict *messagedb.VersionConflictError
 	var duplicate *messagedb.DuplicateIDError
@@ -322,7 +322,7 @@ func TestTheMemoryStoreDoesWhatAServerDoes(t *testing.T) {
 	})
 }
 
-// randomCall makes a call whose answer can be compared. Streams, ids and versions are few, so that they meet.
+// randomCall makes a call with a comparable answer. Streams, ids and versions are few, so that calls collide.
 func randomCall(r *rand.Rand) func(ctx context.Context, s messagedb.Store) any {
 	stream := messagedb.StreamName(fmt.Sprintf("%s-%d+%d", []string{"a", "b:command"}[r.IntN(2)], r.IntN(4), r.IntN(2)))
 	category, from, size := stream.Category(), int64(r.IntN(6)), r.IntN(5)-1

@@ -44,12 +44,12 @@ type SummaryRow struct {
 
 // Summary reads a view, in its own order. It returns an [*InvalidError] if there is no such view.
 func (c *Client) Summary(ctx context.Context, view View) ([]SummaryRow, error) {
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return nil, err
 	}
 	columns, ok := viewColumns[view]
 	if !ok {
-		return nil, invalid(FieldView, view, fmt.Sprintf("must be one of %v", Views()))
+		return nil, newInvalidError(FieldView, view, fmt.Sprintf("must be one of %v", Views()))
 	}
 	about := call{doing: "reading " + string(view)}
 	if err := c.refuseFiltered(ctx, about); err != nil {
@@ -57,12 +57,12 @@ func (c *Client) Summary(ctx context.Context, view View) ([]SummaryRow, error) {
 	}
 	rows, err := c.db.Query(ctx, "SELECT "+columns+", message_count, percent::float8 FROM "+pgx.Identifier{c.config.Schema, string(view)}.Sanitize())
 	if err != nil {
-		return nil, c.explain(err, about)
+		return nil, c.explainError(err, about)
 	}
 	summary, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r SummaryRow, err error) {
 		return r, row.Scan((*string)(&r.Stream), &r.Category, &r.Type, &r.Messages, &r.Percent)
 	})
-	return summary, c.explain(err, about)
+	return summary, c.explainError(err, about)
 }
 
 // Views are the names of all views.

@@ -40,24 +40,24 @@ func (c *Client) WriteTx(ctx context.Context, tx pgx.Tx, stream StreamName, mess
 // expected is the version that the stream must be at: the position of its last message, [NoStreamVersion] where there must
 // be none, [AnyVersion] where it does not matter. If it is at another, the error is a [*VersionConflictError].
 //
-// A message whose id is in the store already gives a [*DuplicateIDError]; see [Idempotent]. Bad input gives an
+// A message with an id that the store has already gives a [*DuplicateIDError]; see [Idempotent]. Bad input gives an
 // [*InvalidError] before anything is sent. The category of the stream is locked until the transaction of the write ends.
 func (c *Client) Write(ctx context.Context, stream StreamName, messages []ProposedMessage, expected int64, opts ...WriteOption) (position int64, err error) {
 	if err := stream.validate(); err != nil {
 		return 0, err
 	}
-	position, err = c.write(ctx, stream, messages, expected, opts...)
-	c.counters.count(len(messages), err)
+	position, err = c.writeMessages(ctx, stream, messages, expected, opts...)
+	c.counters.countWrite(len(messages), err)
 	return position, err
 }
 
-// write does not insist on an id, which the position stream of a consumer need not have.
-func (c *Client) write(ctx context.Context, stream StreamName, messages []ProposedMessage, expected int64, opts ...WriteOption) (int64, error) {
+// writeMessages accepts a stream name without an id, because the position stream of a consumer may have none.
+func (c *Client) writeMessages(ctx context.Context, stream StreamName, messages []ProposedMessage, expected int64, opts ...WriteOption) (int64, error) {
 	var o writeOptions
 	for _, change := range opts {
 		change(&o)
 	}
-	if err := c.ready(); err != nil {
+	if err := c.checkUsable(); err != nil {
 		return 0, err
 	}
 	if err := validExpected(expected); err != nil {
@@ -71,7 +71,7 @@ func (c *Client) write(ctx context.Context, stream StreamName, messages []Propos
 	sql, args := c.writeStatement(stream, rows, expected)
 	if !o.idempotent {
 		var position int64
-		err := c.scalar(ctx, about, sql, &position, args...)
+		err := c.queryValue(ctx, about, sql, &position, args...)
 		return position, err
 	}
 	return c.writeOnce(ctx, about, rows, sql, args)
@@ -79,12 +79,12 @@ func (c *Client) write(ctx context.Context, stream StreamName, messages []Propos
 
 func validExpected(expected int64) error {
 	if expected < AnyVersion {
-		return invalid(FieldExpectedVersion, expected, "must be a position, -1 for no stream or -2 for any version")
+		return newInvalidError(FieldExpectedVersion, expected, "must be a position, -1 for no stream or -2 for any version")
 	}
 	return nil
 }
 
-// writeStatement chooses among the statements, by the number of messages and whether listeners are told.
+// writeStatement chooses a statement by the number of messages and whether to notify listeners.
 func (c *Client) writeStatement(stream StreamName, rows []row, expected int64) (sql string, args []any) {
 	var version *int64
 	if expected != AnyVersion {
@@ -95,17 +95,17 @@ func (c *Client) writeStatement(stream StreamName, rows []row, expected int64) (
 		r := rows[0]
 		args = []any{r.id, stream.String(), r.kind, r.data, r.metadata, version}
 	} else {
-		ids, kinds, data, metadata := columns(rows)
+		ids, kinds, data, metadata := splitColumns(rows)
 		args = []any{stream.String(), version, ids, kinds, data, metadata}
 		plain, notifying = c.sql.writeMany, c.sql.writeManyNotify
 	}
 	if c.config.Notify {
-		return notifying, append(args, bellPayload(stream.Category()))
+		return notifying, append(args, notificationPayload(stream.Category()))
 	}
 	return plain, args
 }
 
-func columns(rows []row) (ids, kinds []string, data, metadata []*string) {
+func splitColumns(rows []row) (ids, kinds []string, data, metadata []*string) {
 	for _, r := range rows {
 		ids, kinds = append(ids, r.id), append(kinds, r.kind)
 		data, metadata = append(data, r.data), append(metadata, r.metadata)
@@ -115,13 +115,13 @@ func columns(rows []row) (ids, kinds []string, data, metadata []*string) {
 
 func prepareAll(messages []ProposedMessage, idempotent bool) ([]row, error) {
 	if len(messages) == 0 {
-		return nil, invalid(FieldMessages, "none", "must be at least one message")
+		return nil, newInvalidError(FieldMessages, "none", "must be at least one message")
 	}
 	rows := make([]row, 0, len(messages))
 	for i, m := range messages {
-		r, err := m.prepare()
+		r, err := m.prepareRow()
 		if err == nil && idempotent && m.ID == "" {
-			err = invalid(FieldID, "", "must not be empty: an idempotent write is recognised by it")
+			err = newInvalidError(FieldID, "", "must not be empty: an idempotent write is recognised by it")
 		}
 		if bad := new(InvalidError); errors.As(err, &bad) && len(messages) > 1 {
 			bad.Field = Field("Messages[" + strconv.Itoa(i) + "]." + string(bad.Field))
@@ -134,10 +134,10 @@ func prepareAll(messages []ProposedMessage, idempotent bool) ([]row, error) {
 	return rows, nil
 }
 
-// writeOnce writes, and looks for what is there already if something is in the way.
+// writeOnce makes an idempotent write. After a conflict it looks for the messages in the store.
 func (c *Client) writeOnce(ctx context.Context, about call, rows []row, sql string, args []any) (int64, error) {
 	var position int64
-	err := c.protected(ctx, about, sql, &position, args)
+	err := c.writeInSavepoint(ctx, about, sql, &position, args)
 	if err == nil {
 		return position, nil
 	}
@@ -146,7 +146,7 @@ func (c *Client) writeOnce(ctx context.Context, about call, rows []row, sql stri
 	if !errors.As(err, &conflict) && !errors.As(err, &duplicate) {
 		return 0, err
 	}
-	there, position, findErr := c.find(ctx, about, rows)
+	there, position, findErr := c.findMessages(ctx, about, rows)
 	switch {
 	case findErr != nil:
 		return 0, findErr
@@ -160,14 +160,14 @@ func (c *Client) writeOnce(ctx context.Context, about call, rows []row, sql stri
 	}
 }
 
-// protected runs the write in a savepoint where there is a transaction, so that its failure leaves that one usable. The
+// writeInSavepoint runs the write in a savepoint if there is a transaction, so that the transaction survives a failed write. The
 // three statements are one round trip.
-func (c *Client) protected(ctx context.Context, about call, sql string, position *int64, args []any) error {
+func (c *Client) writeInSavepoint(ctx context.Context, about call, sql string, position *int64, args []any) error {
 	if c.tx == nil {
-		return c.scalar(ctx, about, sql, position, args...)
+		return c.queryValue(ctx, about, sql, position, args...)
 	}
 	if err := checkEncoding(c.tx.Conn()); err != nil {
-		return c.explain(err, about)
+		return c.explainError(err, about)
 	}
 	batch := &pgx.Batch{}
 	batch.Queue("SAVEPOINT messagedb_write")
@@ -186,7 +186,7 @@ func (c *Client) protected(ctx context.Context, about call, sql string, position
 	if err == nil {
 		return nil
 	}
-	err = c.explain(err, about)
+	err = c.explainError(err, about)
 	// If the savepoint itself failed, the transaction was unusable before.
 	if _, rollbackErr := c.tx.Exec(ctx, "ROLLBACK TO SAVEPOINT messagedb_write; RELEASE SAVEPOINT messagedb_write"); rollbackErr != nil {
 		return errors.Join(err, rollbackErr)
@@ -194,13 +194,13 @@ func (c *Client) protected(ctx context.Context, about call, sql string, position
 	return err
 }
 
-// find looks for the messages of a write. It returns nil and the last position if all are there as they would have been
+// findMessages looks for the messages of a write. It returns nil and the last position if all are there as they would have been
 // written, else what is wrong: an error without an ID if none of them is there.
-func (c *Client) find(ctx context.Context, about call, rows []row) (*DuplicateIDError, int64, error) {
-	ids, kinds, data, metadata := columns(rows)
+func (c *Client) findMessages(ctx context.Context, about call, rows []row) (*DuplicateIDError, int64, error) {
+	ids, kinds, data, metadata := splitColumns(rows)
 	found, err := c.db.Query(ctx, c.sql.find, about.stream.String(), ids, kinds, data, metadata)
 	if err != nil {
-		return nil, 0, c.explain(err, about)
+		return nil, 0, c.explainError(err, about)
 	}
 	type place struct {
 		number   int64
@@ -212,7 +212,7 @@ func (c *Client) find(ctx context.Context, about call, rows []row) (*DuplicateID
 		return p, r.Scan(&p.number, &p.stream, &p.position, &p.same)
 	})
 	if err != nil {
-		return nil, 0, c.explain(err, about)
+		return nil, 0, c.explainError(err, about)
 	}
 	if len(places) == 0 {
 		return &DuplicateIDError{}, 0, nil

@@ -50,7 +50,7 @@ CREATE UNIQUE INDEX messages_id ON messages (id);
 CREATE UNIQUE INDEX messages_stream ON messages (stream_name, position);
 CREATE INDEX messages_category ON messages (category(stream_name), global_position, category(metadata->>'correlationStreamName'));
 
--- debugging tells whether notices of one kind, get or write, are wanted.
+-- debugging reports whether notices of one kind, get or write, are wanted.
 CREATE FUNCTION debugging(kind text) RETURNS boolean LANGUAGE sql STABLE AS $$
 	SELECT 'on' IN (current_setting('message_store.debug', true), current_setting('message_store.debug_' || $1, true))
 $$;

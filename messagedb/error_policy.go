@@ -11,15 +11,15 @@ import (
 // SkippedType is the type of the messages that record what a consumer skipped.
 const SkippedType = "Skipped"
 
-// Poison says what a consumer does with a message whose handler fails.
-type Poison struct {
-	// Retries is how many times it is tried again. Meanwhile, nothing else is handled. Default: 0.
+// ErrorPolicy decides what a consumer does with a message when its handler fails.
+type ErrorPolicy struct {
+	// Retries is how many times the handler is called again. Meanwhile no other message is handled. Default: 0.
 	Retries int
-	// Delay is the time before the first of them; it doubles with each, up to MaxDelay. Default: 100 ms, and 5 s or Delay,
+	// Delay is the time before the first retry; it doubles with each, up to MaxDelay. Default: 100 ms, and 5 s or Delay,
 	// whichever is longer.
 	Delay, MaxDelay time.Duration
-	// Skip goes on with the next message when it has failed for the last time, and records that: a message of [SkippedType]
-	// whose data is a [Skipped], in the stream of [Consumer.SkippedStream]. Default: false, the consumer stops.
+	// Skip continues with the next message after the last retry has failed. The skipped message is recorded in the stream of
+	// [Consumer.SkippedStream], as a message of [SkippedType] with a [Skipped] as its data. Default: false, the consumer stops.
 	Skip bool
 }
 
@@ -34,7 +34,7 @@ type Skipped struct {
 	Error          string     `json:"error"`
 }
 
-func (p Poison) withDefaults() Poison {
+func (p ErrorPolicy) withDefaults() ErrorPolicy {
 	if p.Delay == 0 {
 		p.Delay = shortestRetry
 	}
@@ -44,12 +44,12 @@ func (p Poison) withDefaults() Poison {
 	return p
 }
 
-func (p Poison) validate() error {
+func (p ErrorPolicy) validate() error {
 	switch {
 	case p.Retries < 0:
-		return invalid(FieldPoison, p.Retries, "the number of retries must not be negative")
+		return newInvalidError(FieldErrorPolicy, p.Retries, "the number of retries must not be negative")
 	case p.Delay < 0 || p.MaxDelay < p.Delay:
-		return invalid(FieldPoison, p.Delay, "the delay must not be negative, or above the longest one, "+p.MaxDelay.String())
+		return newInvalidError(FieldErrorPolicy, p.Delay, "the delay must not be negative, or above the longest one, "+p.MaxDelay.String())
 	default:
 		return nil
 	}
@@ -64,7 +64,7 @@ func (c *Consumer) SkippedStream() StreamName {
 	return StreamName(name)
 }
 
-// recordSkipped writes what was skipped, once, however often it is skipped.
+// recordSkipped records a skipped message. The id is derived, so that a message that is skipped again is not recorded twice.
 func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
 	m := failed.Message
 	record := ProposedMessage{
@@ -75,8 +75,8 @@ func (c *Consumer) recordSkipped(r *run, failed *HandlerError) error {
 			Attempts: failed.Attempts, Error: strings.ReplaceAll(failed.Err.Error(), "\x00", ""),
 		},
 	}
-	return c.persist(r, func(ctx context.Context) error {
-		_, err := c.client.write(ctx, c.SkippedStream(), []ProposedMessage{record}, AnyVersion)
+	return c.retryUntilStopped(r, func(ctx context.Context) error {
+		_, err := c.client.writeMessages(ctx, c.SkippedStream(), []ProposedMessage{record}, AnyVersion)
 		if duplicate := new(DuplicateIDError); errors.As(err, &duplicate) {
 			return nil
 		}
