@@ -139,7 +139,7 @@ func (c *Client) listPlaced(ctx context.Context, filter Filter, sort Sort, isDes
 		after = &place{}
 	}
 	var rows []db.Resource
-	switch batch := int32(limit); {
+	switch batch := int32(limit); { //nolint:gosec // it is at most maxPage
 	case sort != SortMade || filter.Late:
 		few, err := db.New().ListFew(ctx, conn, db.ListFewParams{
 			Sort: string(sort), Descending: isDescending, Late: filter.Late, Grace: lateGrace, Longest: activities.LongestLease,

@@ -140,10 +140,20 @@ func TestBatchesFollowUntilOneHasNoMoreThanSinglesTake(t *testing.T) {
 		leased, wanted int
 		goesOn         bool
 	}{
-		{0, 100, 100, true}, {0, 50, 100, true}, {0, 1000, 1000, true}, {0, 17, 100, true}, {0, 17, 1000, true}, {0, 16, 100, false}, {0, 1, 1000, false},
-		{0, 0, 100, false}, {0, 0, 1, false},
-		{1000, 101, 1000, true}, {1000, 100, 1000, false},
-		{0, 16, 32, true}, {0, 15, 32, false}, {0, 1, 1, true}, // half full: Work takes long, and as much is due as it can take
+		{0, 100, 100, true},
+		{0, 50, 100, true},
+		{0, 1000, 1000, true},
+		{0, 17, 100, true},
+		{0, 17, 1000, true},
+		{0, 16, 100, false},
+		{0, 1, 1000, false},
+		{0, 0, 100, false},
+		{0, 0, 1, false},
+		{1000, 101, 1000, true},
+		{1000, 100, 1000, false},
+		{0, 16, 32, true},
+		{0, 15, 32, false},
+		{0, 1, 1, true}, // half full: Work takes long, and as much is due as it can take
 	} {
 		p := newPaced(8)
 		p.worked(c.ended)

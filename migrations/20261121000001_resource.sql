@@ -640,10 +640,10 @@ RETURN (cardinality(kinds) = 0 OR r.kind = ANY (kinds))
     AND (cardinality(namespaces) = 0 OR r.namespace = ANY (namespaces))
     AND (cardinality(shards) = 0 OR r.shard = ANY (shards))
     AND (cardinality(states) = 0 OR r.state::text = ANY (states))
-    AND (cardinality(states) = 0 OR NOT states <@ '{degraded,failed}' OR r.trouble IS NOT NULL) -- which has an index
+    AND (cardinality(states) = 0 OR NOT states <@ '{degraded,failed}' OR r.trouble IN ('degraded', 'failed')) -- which has an index
     AND (cardinality(tags) = 0 OR r.tags @> tags)
     AND (labels = '{}' OR r.metadata @> labels)
-    AND (error = '' OR (r.trouble IS NOT NULL AND strpos(delta_latest_error(r.errors), error) > 0));
+    AND (error = '' OR (r.trouble IN ('degraded', 'failed', 'scheduled', 'deleted') AND strpos(delta_latest_error(r.errors), error) > 0));
 
 -- Whether settled steps of a kind are appended to delta_change.
 CREATE FUNCTION delta_logs_changes(kind text) RETURNS boolean

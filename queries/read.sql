@@ -25,7 +25,7 @@ WITH few AS MATERIALIZED (
             WHEN 'due' THEN coalesce(c.due_at, c.claimed_until, '9999-12-31 00:00:00Z')
             ELSE '1970-01-01 00:00:00Z' END::timestamptz AS key_at
     FROM (
-        SELECT d.* FROM delta_resource d WHERE NOT @late::boolean AND d.trouble IS NOT NULL AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
+        SELECT d.* FROM delta_resource d WHERE NOT @late::boolean AND d.trouble IN ('degraded', 'failed', 'scheduled', 'deleted') AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
         UNION ALL
         SELECT d.* FROM delta_resource d
         WHERE @late::boolean AND d.id = ANY (ARRAY(SELECT l.id FROM delta_late(@kinds::text[], NULL, @grace::interval, @longest::interval, NULL) AS l)) AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)

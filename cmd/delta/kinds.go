@@ -336,9 +336,10 @@ func (c *cli) countTable(all []kindJSON) error {
 			}
 		}
 	}
-	rows, number, isEstimated := make([][]string, len(all)), wording.Number[int64], false
+	rows, isEstimated := make([][]string, len(all)), false
 	for i, k := range all {
-		number, isEstimated = wording.Number[int64], isEstimated || k.Estimated
+		number := wording.Number[int64]
+		isEstimated = isEstimated || k.Estimated
 		if k.Estimated {
 			number = wording.Estimate
 		}

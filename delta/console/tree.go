@@ -51,7 +51,6 @@ func (h *handler) objectViewOf(stored, row *deltatype.ResourceRow, previous *del
 	}
 	view.IsTooLarge = len(row.EncodedObject) > mostCompared || len(before) > mostCompared
 	if len(row.EncodedObject) > mostCompared {
-		before = nil
 		view.Text, view.IsCut = laidOut(row.EncodedObject), true
 		return view
 	}
@@ -108,10 +107,10 @@ func treeOf(node *difference.Node, depth int, values *int) treeNode {
 		n.Change = difference.Changed
 	}
 	if n.Change == difference.Changed || value.Opens == 0 || len(node.Children) == 0 || depth == mostDeep {
-		n.Text, n.IsShort = ended(value.JSON(), mostOfValue)
+		n.Text, n.IsShort = ended(value.JSON())
 		if n.Change == difference.Changed {
 			var isShort bool
-			n.Before, isShort = ended(node.Before.JSON(), mostOfValue)
+			n.Before, isShort = ended(node.Before.JSON())
 			n.IsShort = n.IsShort || isShort
 		}
 		return n
@@ -158,16 +157,17 @@ func differenceViewOf(before, after []byte) differenceView {
 			view.Left = len(fields) - mostFields
 			break
 		}
-		name, _ := ended([]byte(field.Name), mostOfValue)
-		was, _ := ended(field.Before, mostOfValue)
-		is, _ := ended(field.After, mostOfValue)
+		name, _ := ended([]byte(field.Name))
+		was, _ := ended(field.Before)
+		is, _ := ended(field.After)
 		view.Fields = append(view.Fields, fieldView{name, was, is})
 	}
 	return view
 }
 
-// ended is a text up to so many bytes, and reports whether it goes on. A character that it would end in is left out.
-func ended(text []byte, most int) (string, bool) {
+// ended is a text up to mostOfValue bytes, and reports whether it goes on. A character that it would end in is left out.
+func ended(text []byte) (string, bool) {
+	most := mostOfValue
 	if len(text) <= most {
 		return string(text), false
 	}

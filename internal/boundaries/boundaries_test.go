@@ -35,7 +35,7 @@ var joining = map[string][]string{
 }
 
 // shared import nothing of this module, so everything may import them, leaves too.
-var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler", "internal/wording", "sinks/internal/jsonobject"}
+var shared = []string{"internal/exposition", "internal/backoff", "internal/pooler", "internal/wording", "internal/difference", "sinks/internal/jsonobject"}
 
 // testOnly are for tests, and for the few that run the same servers. Nothing that users link into their programs may
 // import them.

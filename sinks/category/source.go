@@ -17,7 +17,7 @@ type SourceConfig struct {
 	// Client reads the category. It must be the primary server's.
 	Client *messagedb.Client
 	// Consumer says which category is read, and whose position is saved: that of the last message which was delivered, and before which all were. Its Handler must be nil, and
-	// its Poison and PositionInterval mean nothing. Members of a group are relays of their own. With Rewind, the relay ends with a [*messagedb.RewoundError]
+	// its ErrorPolicy and PositionInterval mean nothing. Members of a group are relays of their own. With Rewind, the relay ends with a [*messagedb.RewoundError]
 	// where the store has gone back, or begins again at the first message. Default of its BatchSize: 500.
 	Consumer messagedb.ConsumerConfig
 	// Prefix begins the ids of messages. Default: none, as the ids of the store are uuids.
