@@ -44,14 +44,14 @@ dev: delta-temporal ## Run Postgres and Temporal in the foreground, migrated
 	exec $(BIN)/delta dev
 
 .PHONY: test
-test: delta-temporal temporal postgres chromium ## Run all tests, with the race detector, on a real Postgres and Temporal
+test: delta-temporal temporal postgres chromium axe ## Run all tests, with the race detector, on a real Postgres and Temporal
 	@all=$$(go list $(PACKAGES)); failed=; for these in -x -vx; do \
 		packages=$$(grep $$these $(ALONE) <<<"$$all") || continue; \
 		go test -race -parallel $(PARALLEL) -timeout 25m $$packages || failed=yes; \
 	done; test -z "$$failed"
 
 .PHONY: test-repeat
-test-repeat: delta-temporal temporal postgres chromium ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
+test-repeat: delta-temporal temporal postgres chromium axe ## Run all tests RUNS=20 times beside LOAD=2 busy loops, and say at the end how each went
 	@loops=; trap 'kill $$loops 2>/dev/null || true' EXIT; \
 	for loop in $$(seq $(LOAD)); do (while :; do :; done) & loops+=" $$!"; done; \
 	results=; failed=; for run in $$(seq $(RUNS)); do \
@@ -141,6 +141,15 @@ docs: $(BIN)/site/node_modules ## Build docs/ into a site, .bin/site/dist, and c
 $(BIN)/site/node_modules: tools/site/package.json tools/site/package-lock.json
 	mkdir -p $(BIN)/site && cp $^ $(BIN)/site/
 	cd $(BIN)/site && npm ci --silent --no-audit --no-fund && touch node_modules
+
+.PHONY: axe
+axe: $(BIN)/axe-core/axe.min.js ## Fetch axe-core, with which the tests look at the console's pages as those do who see little of them
+
+AXE := 4.14.1
+$(BIN)/axe-core/axe.min.js:
+	@fetched=$$(mktemp -d); trap 'rm -rf "$$fetched"' EXIT; \
+	npm install --silent --no-save --ignore-scripts --prefix "$$fetched" axe-core@$(AXE); \
+	mkdir -p $(@D) && cp "$$fetched/node_modules/axe-core/axe.min.js" $@.part && mv $@.part $@
 
 .PHONY: verify
 verify: $(BIN)/sqlc delta-temporal postgres ## Check that generated code equals its source, and migrations up, down, up

@@ -94,21 +94,31 @@ func press(b *browsertest.Browser, command console.CommandName) {
 	b.Execute(`document.querySelector('button[value=` + string(command) + `]').click()`)
 }
 
+// view is a window of a browser.
+type view struct {
+	width  int
+	scheme string
+}
+
+// views begin with the two that tell most.
+var views = []view{{1200, "light"}, {390, "dark"}, {390, "light"}, {1200, "dark"}}
+
+func (v view) emulate(b *browsertest.Browser) {
+	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+		"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": v.width, "height": 844, "deviceScaleFactor": 1, "mobile": v.width < 500},
+	}, nil)
+	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
+		"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": v.scheme}}},
+	}, nil)
+}
+
 // requireSound sees of a page that nothing hostile in it has run, that a telephone need not scroll sideways, and that each image and each field has a name.
 func requireSound(t *testing.T, b *browsertest.Browser, address, name string) {
 	t.Helper()
 	b.Open(address)
 	require.Nil(t, b.Execute("return window.ran"))
-	for _, view := range []struct {
-		width  int
-		scheme string
-	}{{1200, "light"}, {390, "dark"}} {
-		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
-			"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": view.width, "height": 844, "deviceScaleFactor": 1, "mobile": view.width < 500},
-		}, nil)
-		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
-			"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": view.scheme}}},
-		}, nil)
+	for _, view := range views[:2] {
+		view.emulate(b)
 		require.LessOrEqual(t, b.Execute("return document.documentElement.scrollWidth"), float64(view.width), "%s has to be scrolled sideways", name)
 		if *screenshots {
 			height := b.Execute("return document.documentElement.scrollHeight").(float64)
