@@ -10,6 +10,21 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
+type CommandRecord struct {
+	ID        int64
+	BegunAt   time.Time
+	EndedAt   *time.Time
+	Actor     string
+	Command   string
+	Kind      string
+	ObjectID  string
+	Shard     string
+	Namespace string
+	Filter    string
+	Resources *int64
+	Error     *string
+}
+
 type Controller struct {
 	Name                string
 	InformInterval      time.Duration

@@ -28,7 +28,7 @@ const findHiddenTables = `SELECT c.relname::text FROM pg_catalog.pg_class c
 WHERE c.relnamespace = (SELECT o.relnamespace FROM pg_catalog.pg_class o WHERE o.oid = 'delta_installation'::regclass)
 	AND c.relname = ANY (ARRAY['delta_installation', 'delta_namespace', 'delta_controller', 'delta_shard', 'delta_resource', 'delta_key', 'delta_claim', 'delta_listing',
 		'delta_refused', 'delta_inform', 'delta_withheld', 'delta_pass', 'delta_stale', 'delta_source', 'delta_delivery', 'delta_figure', 'delta_change',
-		'delta_change_consumer', 'delta_touch'])
+		'delta_change_consumer', 'delta_touch', 'delta_command'])
 	AND pg_catalog.row_security_active(c.oid)
 ORDER BY 1`
 

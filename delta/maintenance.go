@@ -118,6 +118,7 @@ func (e *engine) sweep(ctx context.Context) error {
 	}{
 		{"removing old renewals of claims", func() error { return q.SweepClaims(ctx, pool, claimsKept) }},
 		{"removing limit keys that nothing uses", func() error { return q.SweepKeys(ctx, pool, keysKept) }},
+		{"removing old records of commands", func() error { return q.SweepCommands(ctx, pool, commandsKept) }},
 		{"removing old figures", func() error { return q.SweepFigures(ctx, pool, figuresKept) }},
 		{"removing what passes have listed that did not end", func() error { return db.SweepListings(ctx, pool, activities.ListingsKept) }},
 		{"forgetting stale objects that are no longer listed", func() error { return db.SweepStale(ctx, pool, staleKept) }},

@@ -509,6 +509,27 @@ CREATE TABLE delta_delivery (
 
 CREATE INDEX delta_delivery_expires_idx ON delta_delivery (expires_at);
 
+-- The commands that people have given, who did, and what came of them. One that has not ended goes on, or its process has died.
+CREATE TABLE delta_command (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    begun_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz,
+    actor text NOT NULL,
+    command text NOT NULL,
+    -- What it was for: each is empty where it was not for one.
+    kind text COLLATE "C" NOT NULL,
+    object_id text COLLATE "C" NOT NULL,
+    shard text COLLATE "C" NOT NULL,
+    namespace text COLLATE "C" NOT NULL,
+    filter text NOT NULL,
+    -- How many resources were changed; null until it has ended, and where that is not known.
+    resources bigint,
+    error text
+);
+
+CREATE INDEX delta_command_object_idx ON delta_command (kind, object_id, id);
+CREATE INDEX delta_command_begun_idx ON delta_command (begun_at);
+
 -- Attempts of a kind by minute, for two days, and in a row whose minute is '-infinity' all of them since the first, which is what a counter needs: a
 -- sum over minutes would fall when the old ones are removed. Each client adds what it has counted, once a minute: only it knows its attempts.
 CREATE TABLE delta_figure (
@@ -1481,6 +1502,7 @@ DROP FUNCTION delta_channel;
 DROP TABLE delta_change_consumer;
 DROP TABLE delta_change;
 DROP TABLE delta_figure;
+DROP TABLE delta_command;
 DROP TABLE delta_delivery;
 DROP TABLE delta_source;
 DROP TABLE delta_inform;

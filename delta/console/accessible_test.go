@@ -82,7 +82,7 @@ func TestEachScreenIsAccessible(t *testing.T) {
 	}
 	for _, screen := range []string{
 		"", "doctor", "kind?kind=listed&hours=24", "resources", "resources?kind=listed&state=degraded", "resource?kind=listed&id=fine", "resource?kind=listed&id=bad1",
-		"resource?kind=listed&id=missing", "bulk?command=retry-all&kind=listed&state=degraded", "tail", "tail?kind=listed", "streams",
+		"resource?kind=listed&id=missing", "bulk?command=retry-all&kind=listed&state=degraded", "tail", "tail?kind=listed", "streams", "commands",
 	} {
 		b.Open(address + screen)
 		b.Execute(`document.querySelectorAll('details').forEach(d => d.open = true)`)
@@ -99,6 +99,10 @@ func TestEachScreenIsAccessible(t *testing.T) {
 	b.Shows("Done")
 	require.Contains(t, b.Execute("return location.pathname"), "/run")
 	look("run")
+
+	b.Open(address + "commands?kind=listed")
+	b.Shows("retry-all")
+	look("commands")
 
 	all, commands := console.Addresses()
 	for _, one := range append(commands, noScreens...) {

@@ -119,7 +119,16 @@ func (h *handler) bulkStart(w http.ResponseWriter, r *http.Request, user string)
 	}
 	of, _ := strconv.Atoi(r.PostFormValue("count")) // what the user was told, for the bar only
 	run := &bulkRun{name: name, command: command, user: user, fields: fields, filter: filter, of: max(0, min(of, mostCounted))}
-	if !h.bulkRuns.start(h.client, run, log) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
+	defer cancel()
+	record, err := recordCommand(ctx, h.client, bulkCommand(name, user, filter), fieldsOf(r.PostForm).Encode())
+	if err != nil {
+		log.Warn("delta: console: command cannot be recorded, and is not carried out", "error", err)
+		h.failed(w, r, err)
+		return
+	}
+	if !h.bulkRuns.start(h.client, run, record, log) {
+		endCommand(h.client, log, record, new(int64), errTooMany)
 		h.problem(w, http.StatusServiceUnavailable, "Too many such commands go on in this process: wait for one of them, or stop it.")
 		return
 	}

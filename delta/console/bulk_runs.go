@@ -60,8 +60,8 @@ type bulkState struct {
 // errStopped ends a command that somebody has stopped.
 var errStopped = errors.New("stopped by a user")
 
-// start begins a run, and reports whether it did: it does not where too many go on.
-func (s *bulkRuns) start(client *delta.Client, run *bulkRun, log *slog.Logger) bool {
+// start begins a run, and reports whether it did: it does not where too many go on. record is that of the command.
+func (s *bulkRuns) start(client *delta.Client, run *bulkRun, record int64, log *slog.Logger) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	going := 0
@@ -82,14 +82,16 @@ func (s *bulkRuns) start(client *delta.Client, run *bulkRun, log *slog.Logger) b
 	log = log.With("run", run.id)
 	// Before and after: a process that dies between them has left a line too.
 	log.Info("delta: console: command begins")
-	go run.run(client, log)
+	go run.run(client, record, log)
 	return true
 }
 
-func (r *bulkRun) run(client *delta.Client, log *slog.Logger) {
+func (r *bulkRun) run(client *delta.Client, record int64, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), bulkTimeout)
 	defer cancel()
 	done, err := client.CommandAll(ctx, r.command, r.filter, r.add)
+	changed := int64(done)
+	endCommand(client, log, record, &changed, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.progress.Done, r.progress.Ended = done, true

@@ -77,7 +77,14 @@ func (h *handler) carryOut(
 	log.Info("delta: console: command begins")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
+	record, err := recordCommand(ctx, h.client, c, "")
+	if err != nil {
+		log.Warn("delta: console: command cannot be recorded, and is not carried out", "error", err)
+		failed(w, r, err)
+		return
+	}
 	next, done, err := do(ctx)
+	endCommand(h.client, log, record, changedBy(c, err), err)
 	h.survey.noteCommand()
 	if err != nil {
 		log.Warn("delta: console: command failed", "error", err)

@@ -102,6 +102,7 @@ func (h *handler) routes() map[string]route {
 		"/tail-events":  {serve: h.tailEvents},
 		"/tail.js":      {serve: h.tailScript},
 		"/streams":      {serve: h.streams},
+		"/commands":     {serve: h.commands},
 	}
 }
 

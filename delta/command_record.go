@@ -1,0 +1,107 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/chariot-giving/delta/db"
+	"github.com/chariot-giving/delta/internal/shorten"
+)
+
+const (
+	// commandsKept is how long records of commands are kept.
+	commandsKept = 90 * 24 * time.Hour
+	// maxRecordedBytes bounds each text of a record.
+	maxRecordedBytes = 64 << 10
+)
+
+// CommandRecord says who has given which command to what, and what came of it: see [Client.RecordCommand].
+type CommandRecord struct {
+	// ID names the record. Later ones have larger ids.
+	ID int64
+	// BegunAt is when the command was given; EndedAt when it ended, nil while it goes on, or where its process has died.
+	BegunAt time.Time
+	EndedAt *time.Time
+	// Actor is who has given it, and Command its name. They are required.
+	Actor, Command string
+	// Kind, ObjectID, Shard, Namespace and Filter say what it was for. Each may be empty.
+	Kind, ObjectID, Shard, Namespace, Filter string
+	// Resources is how many resources it has changed; nil where that is not known.
+	Resources *int64
+	// Error is why it failed, or was stopped; empty otherwise.
+	Error string
+}
+
+// RecordCommand writes down that somebody gives a command, before it is carried out, and returns the id for [Client.EndCommand]: who may give commands to resources
+// answers for them. The console does it for each of its commands. Delta does not do it by itself, because it does not know who calls it. Records are kept for 90 days.
+//
+// It returns an [InputError] where the actor or the command is empty, or a text is longer than 64 KiB or not UTF-8.
+func (c *Client) RecordCommand(ctx context.Context, r *CommandRecord) (id int64, err error) {
+	for _, field := range []struct {
+		name, value string
+		isRequired  bool
+	}{
+		{"Actor", r.Actor, true}, {"Command", r.Command, true}, {"Kind", r.Kind, false}, {"ObjectID", r.ObjectID, false}, {"Shard", r.Shard, false},
+		{"Namespace", r.Namespace, false}, {"Filter", r.Filter, false},
+	} {
+		switch {
+		case field.isRequired && field.value == "":
+			return 0, fmt.Errorf("delta: record command: %w", inputError(field.name, field.value, "must not be empty"))
+		case len(field.value) > maxRecordedBytes:
+			return 0, fmt.Errorf("delta: record command: %w", inputError(field.name, field.value, "must not be longer than %d bytes", maxRecordedBytes))
+		case !utf8.ValidString(field.value) || strings.ContainsRune(field.value, 0):
+			return 0, fmt.Errorf("delta: record command: %w", inputError(field.name, field.value, "must be UTF-8 without NUL"))
+		}
+	}
+	id, err = db.New().RecordCommand(ctx, c.pool, db.RecordCommandParams{
+		Actor: r.Actor, Command: r.Command, Kind: r.Kind, ObjectID: r.ObjectID, Shard: r.Shard, Namespace: r.Namespace, Filter: r.Filter,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("delta: record command: %w", schemaError(err))
+	}
+	return id, nil
+}
+
+// EndCommand writes down what came of a recorded command: how many resources it has changed, nil where that is not known, and why it failed, nil where it did not. One
+// that has ended stays as it is.
+func (c *Client) EndCommand(ctx context.Context, id int64, resources *int64, failure error) error {
+	text := ""
+	if failure != nil {
+		text = shorten.Text(failure.Error(), maxRecordedBytes)
+	}
+	if err := db.New().EndCommand(ctx, c.pool, db.EndCommandParams{ID: id, Resources: resources, Error: text}); err != nil {
+		return fmt.Errorf("delta: end command: %w", schemaError(err))
+	}
+	return nil
+}
+
+// ListCommands lists recorded commands, the latest first: those of a kind, or of one of its resources; all where both are empty. It begins behind the record with the
+// id before; 0 is the beginning. The limit must be between 1 and 1000.
+func (c *Client) ListCommands(ctx context.Context, kind, objectID string, before int64, limit int) ([]CommandRecord, error) {
+	const most = 1000
+	if limit < 1 || limit > most {
+		return nil, fmt.Errorf("delta: list commands: %w", inputError("limit", limit, "must be between 1 and %d", most))
+	}
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	rows, err := db.New().ListCommands(ctx, c.pool, db.ListCommandsParams{Kind: kind, ObjectID: objectID, BeforeID: before, Batch: int32(limit)}) //nolint:gosec // it has a bound
+	if err != nil {
+		return nil, fmt.Errorf("delta: list commands: %w", schemaError(err))
+	}
+	all := make([]CommandRecord, len(rows))
+	for i, row := range rows {
+		all[i] = CommandRecord{
+			ID: row.ID, BegunAt: row.BegunAt.UTC(), EndedAt: row.EndedAt, Actor: row.Actor, Command: row.Command, Kind: row.Kind, ObjectID: row.ObjectID, Shard: row.Shard,
+			Namespace: row.Namespace, Filter: row.Filter, Resources: row.Resources,
+		}
+		if row.Error != nil {
+			all[i].Error = *row.Error
+		}
+	}
+	return all, nil
+}
