@@ -45,8 +45,13 @@ func (c *Client) RecordCommand(ctx context.Context, r *CommandRecord) (id int64,
 		name, value string
 		isRequired  bool
 	}{
-		{"Actor", r.Actor, true}, {"Command", r.Command, true}, {"Kind", r.Kind, false}, {"ObjectID", r.ObjectID, false}, {"Shard", r.Shard, false},
-		{"Namespace", r.Namespace, false}, {"Filter", r.Filter, false},
+		{"Actor", r.Actor, true},
+		{"Command", r.Command, true},
+		{"Kind", r.Kind, false},
+		{"ObjectID", r.ObjectID, false},
+		{"Shard", r.Shard, false},
+		{"Namespace", r.Namespace, false},
+		{"Filter", r.Filter, false},
 	} {
 		switch {
 		case field.isRequired && field.value == "":
@@ -89,7 +94,7 @@ func (c *Client) ListCommands(ctx context.Context, kind, objectID string, before
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	rows, err := db.New().ListCommands(ctx, c.pool, db.ListCommandsParams{Kind: kind, ObjectID: objectID, BeforeID: before, Batch: int32(limit)}) //nolint:gosec // it has a bound
+	rows, err := db.New().ListCommands(ctx, c.pool, db.ListCommandsParams{Kind: kind, ObjectID: objectID, BeforeID: before, Batch: int32(limit)})
 	if err != nil {
 		return nil, fmt.Errorf("delta: list commands: %w", schemaError(err))
 	}
