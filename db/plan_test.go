@@ -111,7 +111,7 @@ func TestStatementsReadWhatTheyAreAboutAndNotTheTable(t *testing.T) {
 						most := s.most
 						if belief == "believed empty" {
 							// Until the table is analyzed it is read as a whole, a few times, and not once for each row.
-							most += 5 * 2 * rest
+							most += 3 * 2 * rest
 						}
 						require.LessOrEqual(t, read.fetched, most, "%s reads more rows than it is about", t.Name())
 					})
