@@ -121,6 +121,7 @@ func formToken(w http.ResponseWriter, r *http.Request) string {
 		return cookie.Value
 	}
 	token := rand.Text()
+	r.Header.Set("Cookie", tokenCookie+"="+token+"; "+r.Header.Get("Cookie")) // a second call for this request gets the same
 	isSecure := r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 	http.SetCookie(w, &http.Cookie{Name: tokenCookie, Value: token, HttpOnly: true, Secure: isSecure, SameSite: http.SameSiteStrictMode}) //nolint:gosec // Secure where the browser uses TLS: it would not be sent back otherwise
 	return token

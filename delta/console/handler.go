@@ -129,6 +129,10 @@ func (h *handler) render(w http.ResponseWriter, status int, name string, data an
 		http.Error(w, "The page cannot be made; the log says why.", http.StatusInternalServerError)
 		return
 	}
+	if begun, is := w.(*early); is {
+		_, _ = w.Write(begun.rest(page.Bytes()))
+		return
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = page.WriteTo(w)

@@ -41,11 +41,11 @@ func spanFor(r *http.Request) span {
 
 // kind shows one kind.
 func (h *handler) kind(w http.ResponseWriter, r *http.Request, user string) {
-	f := h.surveyFor(w, r)
+	name := r.URL.Query().Get("kind")
+	f, w := h.surveyFor(w, r, name)
 	if f == nil {
 		return
 	}
-	name := r.URL.Query().Get("kind")
 	at := slices.IndexFunc(f.Kinds, func(k delta.KindStatus) bool { return k.Kind == name })
 	if at < 0 {
 		h.problem(w, http.StatusNotFound, "There is no such kind: no client was started with it, and it has no resources.")

@@ -22,24 +22,40 @@ func surveyedOf(f *found, user string) surveyed {
 	return surveyed{User: user, At: &f.At, Took: took(f.took)}
 }
 
-// surveyFor returns the survey for a page; nil where it has answered that there is none yet.
-func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request) *found {
+// surveyFor returns the survey for a page with a title, and the writer for it; nil where it has answered that there is none yet. Where the survey takes long, the beginning
+// of the page is sent meanwhile.
+func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request, title string) (*found, http.ResponseWriter) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
-	f, err := h.survey.get(ctx)
-	if err == nil {
-		return f
+	type result struct {
+		*found
+		err error
+	}
+	ready := make(chan result, 1)
+	go func() {
+		f, err := h.survey.get(ctx)
+		ready <- result{f, err}
+	}()
+	var f result
+	select {
+	case f = <-ready:
+	case <-time.After(earlyAfter):
+		w = h.sendEarly(w, r, title)
+		f = <-ready
+	}
+	if f.err == nil {
+		return f.found, w
 	}
 	if r.Context().Err() == nil {
 		h.problem(w, http.StatusServiceUnavailable, "The installation is being looked at for the first time, which takes longer than "+h.config.ReadTimeout.String()+
 			" (ReadTimeout). It goes on: load the page again in a moment.")
 	}
-	return nil
+	return nil, w
 }
 
 // overview shows what needs attention, and how each kind stands.
 func (h *handler) overview(w http.ResponseWriter, r *http.Request, user string) {
-	f := h.surveyFor(w, r)
+	f, w := h.surveyFor(w, r, "Overview")
 	if f == nil {
 		return
 	}
@@ -190,7 +206,7 @@ func listAddress(kind string, state deltatype.ResourceState) string {
 
 // doctor shows all checks.
 func (h *handler) doctor(w http.ResponseWriter, r *http.Request, user string) {
-	f := h.surveyFor(w, r)
+	f, w := h.surveyFor(w, r, "Doctor")
 	if f == nil {
 		return
 	}

@@ -142,9 +142,9 @@ func (p *Proxy) Refuse() {
 	p.Cut()
 }
 
-// Accept forwards connections again that come.
+// Accept forwards connections again that come. Those that are frozen stay so: Cut ends them.
 func (p *Proxy) Accept() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.refusing = false
+	p.refusing, p.silent = false, false
 }
