@@ -142,6 +142,15 @@ $(BIN)/site/node_modules: tools/site/package.json tools/site/package-lock.json
 	mkdir -p $(BIN)/site && cp $^ $(BIN)/site/
 	cd $(BIN)/site && npm ci --silent --no-audit --no-fund && touch node_modules
 
+# Those of docs/console.md, as the tests name them, and as the docs do.
+PICTURES := overview-1200-light=overview kind-1200-light=kind list-error=resources resource-1200-light=resource doctor-390-dark=doctor tail=tail streams=streams
+
+.PHONY: console-pictures
+console-pictures: delta-temporal postgres chromium ## Have the tests of the console make the pictures of docs/console.md again
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; chmod o+x $$folder; \
+	TMPDIR=$$folder go test -count=1 ./delta/console -run 'TheOverviewNames|AKindIsShown|ItsChangeAndItsHistory|ByErrorAndLateness|TheTailShows|StreamsAreShown' -screenshots; \
+	for picture in $(PICTURES); do cp "$$folder/console-$${picture%=*}.png" "docs/images/console-$${picture#*=}.png"; done
+
 .PHONY: axe
 axe: $(BIN)/axe-core/axe.min.js ## Fetch axe-core, with which the tests look at the console's pages as those do who see little of them
 

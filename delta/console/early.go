@@ -16,6 +16,27 @@ type early struct {
 	head []byte
 }
 
+// readForPage reads what a page with a title needs, and returns the writer for the page: where reading takes long, the beginning of the page is sent meanwhile.
+func readForPage[T any](h *handler, w http.ResponseWriter, r *http.Request, title string, read func() (T, error)) (T, http.ResponseWriter, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	ready := make(chan result, 1)
+	go func() {
+		value, err := read()
+		ready <- result{value, err}
+	}()
+	select {
+	case got := <-ready:
+		return got.value, w, got.err
+	case <-time.After(earlyAfter):
+	}
+	w = h.sendEarly(w, r, title)
+	got := <-ready
+	return got.value, w, got.err
+}
+
 // sendEarly sends the beginning of the page with a title, and returns the writer for the rest of it.
 func (h *handler) sendEarly(w http.ResponseWriter, r *http.Request, title string) http.ResponseWriter {
 	if h.config.Authorize != nil {

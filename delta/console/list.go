@@ -68,7 +68,9 @@ func (h *handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
 	began := time.Now()
-	listed, err := h.client.ListSorted(ctx, filter, delta.SortedPage{Sort: order.sort, Descending: order.isDescending, Cursor: asked.Get("cursor"), Limit: pageRows})
+	listed, w, err := readForPage(h, w, r, "Resources", func() (*delta.SortedRows, error) {
+		return h.client.ListSorted(ctx, filter, delta.SortedPage{Sort: order.sort, Descending: order.isDescending, Cursor: asked.Get("cursor"), Limit: pageRows})
+	})
 	if err != nil {
 		h.failed(w, r, cmp.Or(ctx.Err(), err))
 		return

@@ -22,29 +22,13 @@ func surveyedOf(f *found, user string) surveyed {
 	return surveyed{User: user, At: &f.At, Took: took(f.took)}
 }
 
-// surveyFor returns the survey for a page with a title, and the writer for it; nil where it has answered that there is none yet. Where the survey takes long, the beginning
-// of the page is sent meanwhile.
+// surveyFor returns the survey for a page with a title, and the writer for it; nil where it has answered that there is none yet.
 func (h *handler) surveyFor(w http.ResponseWriter, r *http.Request, title string) (*found, http.ResponseWriter) {
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
-	type result struct {
-		*found
-		err error
-	}
-	ready := make(chan result, 1)
-	go func() {
-		f, err := h.survey.get(ctx)
-		ready <- result{f, err}
-	}()
-	var f result
-	select {
-	case f = <-ready:
-	case <-time.After(earlyAfter):
-		w = h.sendEarly(w, r, title)
-		f = <-ready
-	}
-	if f.err == nil {
-		return f.found, w
+	f, w, err := readForPage(h, w, r, title, func() (*found, error) { return h.survey.get(ctx) })
+	if err == nil {
+		return f, w
 	}
 	if r.Context().Err() == nil {
 		h.problem(w, http.StatusServiceUnavailable, "The installation is being looked at for the first time, which takes longer than "+h.config.ReadTimeout.String()+
