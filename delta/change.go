@@ -201,8 +201,8 @@ func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, bef
 	if before < 0 {
 		return nil, fmt.Errorf("delta: changes: %w", inputError("before", before, "must be the ID of a Change, or 0 for the latest"))
 	}
-	if err := checkLimit(&limit); err != nil {
-		return nil, err
+	if err := setLimit("limit", &limit, defaultHistory, maxHistory); err != nil {
+		return nil, fmt.Errorf("delta: changes: %w", err)
 	}
 	rows, err := db.New().ResourceChanges(ctx, c.pool, db.ResourceChangesParams{Kind: kind, ObjectID: objectID, BeforeID: before, Most: int32(limit)}) //nolint:gosec // it has a bound
 	if err != nil {
@@ -218,8 +218,8 @@ func (c *Client) ResourceChanges(ctx context.Context, kind, objectID string, bef
 // LatestChanges returns the latest entries of the log of changes, of all kinds, the latest first. It has what [Client.Changes] yields by now, so that reading goes on
 // without a gap at the Position of the first. The limit is 10,000 at most; 0 means 100.
 func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error) {
-	if err := checkLimit(&limit); err != nil {
-		return nil, err
+	if err := setLimit("limit", &limit, defaultHistory, maxHistory); err != nil {
+		return nil, fmt.Errorf("delta: changes: %w", err)
 	}
 	rows, err := db.New().LatestChanges(ctx, db.Planned(c.pool, limit), int32(limit)) //nolint:gosec // it has a bound
 	if err != nil {
@@ -230,15 +230,6 @@ func (c *Client) LatestChanges(ctx context.Context, limit int) ([]*Change, error
 		all[i] = changeOfRow(db.ResourceChangesRow(r))
 	}
 	return all, nil
-}
-
-// checkLimit checks how many entries are asked for, and sets the default.
-func checkLimit(limit *int) error {
-	if *limit < 0 || *limit > maxHistory {
-		return fmt.Errorf("delta: changes: %w", inputError("limit", *limit, "must be between 1 and %d (or 0, for the default of %d)", maxHistory, defaultHistory))
-	}
-	setDefault(limit, defaultHistory)
-	return nil
 }
 
 // changeOfRow is an entry that was read from its end.

@@ -19,16 +19,16 @@ const (
 	maxRecordedBytes = 64 << 10
 )
 
-// CommandRecord says who has given which command to what, and what came of it: see [Client.RecordCommand].
+// CommandRecord is a command that a person has given, with its subject and its result: see [Client.RecordCommand].
 type CommandRecord struct {
 	// ID names the record. Later ones have larger ids.
 	ID int64
 	// BegunAt is when the command was given; EndedAt when it ended, nil while it goes on, or where its process has died.
 	BegunAt time.Time
 	EndedAt *time.Time
-	// Actor is who has given it, and Command its name. They are required.
+	// Actor is the person, and Command the name of the command. They are required.
 	Actor, Command string
-	// Kind, ObjectID, Shard, Namespace and Filter say what it was for. Each may be empty.
+	// Kind, ObjectID, Shard, Namespace and Filter are its subject. Each may be empty.
 	Kind, ObjectID, Shard, Namespace, Filter string
 	// Resources is how many resources it has changed; nil where that is not known.
 	Resources *int64
@@ -71,7 +71,7 @@ func (c *Client) RecordCommand(ctx context.Context, r *CommandRecord) (id int64,
 	return id, nil
 }
 
-// EndCommand writes down what came of a recorded command: how many resources it has changed, nil where that is not known, and why it failed, nil where it did not. One
+// EndCommand writes down the result of a recorded command: how many resources it has changed, nil where that is not known, and why it failed, nil where it did not. One
 // that has ended stays as it is.
 func (c *Client) EndCommand(ctx context.Context, id int64, resources *int64, failure error) error {
 	text := ""

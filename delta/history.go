@@ -52,11 +52,10 @@ func (c *Client) InformPasses(ctx context.Context, kind, shard string, limit int
 	if err := checkKey("shard", shard); err != nil {
 		return nil, fmt.Errorf("delta: passes: %w", err)
 	}
-	if limit < 0 || limit > maxPasses {
-		return nil, fmt.Errorf("delta: passes: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxPasses, defaultPasses))
+	if err := setLimit("limit", &limit, defaultPasses, maxPasses); err != nil {
+		return nil, fmt.Errorf("delta: passes: %w", err)
 	}
-	setDefault(&limit, defaultPasses)
-	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Shard: shard, Most: int32(limit)})
+	rows, err := db.New().ListInforms(ctx, c.pool, db.ListInformsParams{Kind: kind, Shard: shard, Most: int32(limit)}) //nolint:gosec // it has a bound
 	if err != nil {
 		return nil, fmt.Errorf("delta: passes: %w", schemaError(err))
 	}

@@ -65,10 +65,9 @@ func (c *Client) ListSorted(ctx context.Context, filter Filter, page SortedPage)
 }
 
 func (c *Client) listSorted(ctx context.Context, filter Filter, page SortedPage) (*SortedRows, error) {
-	setDefault(&page.Limit, defaultPage)
 	setDefault(&page.Sort, SortMade)
-	if page.Limit < 0 || page.Limit > maxPage {
-		return nil, inputError("Limit", page.Limit, "must be between 1 and %d (or 0, for the default of %d)", maxPage, defaultPage)
+	if err := setLimit("Limit", &page.Limit, defaultPage, maxPage); err != nil {
+		return nil, err
 	}
 	if !slices.Contains(Sorts(), page.Sort) {
 		return nil, inputError("Sort", string(page.Sort), "must be made, changed, due or error")

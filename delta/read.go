@@ -72,9 +72,8 @@ func (c *Client) Get(ctx context.Context, kind, objectID string) (*deltatype.Res
 // List reads a page of the resources that match, in the order of their row ids. The next page begins after the ID of the last
 // one; a page with fewer than Limit is the last.
 func (c *Client) List(ctx context.Context, filter Filter, page Page) ([]*deltatype.ResourceRow, error) {
-	setDefault(&page.Limit, defaultPage)
-	if page.Limit < 0 || page.Limit > maxPage {
-		return nil, fmt.Errorf("delta: list: %w", inputError("Limit", page.Limit, "must be between 1 and %d (or 0, for the default of %d)", maxPage, defaultPage))
+	if err := setLimit("Limit", &page.Limit, defaultPage, maxPage); err != nil {
+		return nil, fmt.Errorf("delta: list: %w", err)
 	}
 	if err := filter.check(); err != nil {
 		return nil, fmt.Errorf("delta: list: %w", err)

@@ -84,12 +84,11 @@ func (c *Client) RelatedResources(ctx context.Context, kind, objectID string, li
 	if err := checkRef(kind, objectID); err != nil {
 		return nil, fmt.Errorf("delta: related resources: %w", err)
 	}
-	if limit < 0 || limit > maxRelated {
-		return nil, fmt.Errorf("delta: related resources: %w", inputError("limit", limit, "must be between 1 and %d (or 0, for the default of %d)", maxRelated, defaultPage))
+	if err := setLimit("limit", &limit, defaultPage, maxRelated); err != nil {
+		return nil, fmt.Errorf("delta: related resources: %w", err)
 	}
-	setDefault(&limit, defaultPage)
 	rows, err := db.New().RelatedResources(ctx, c.pool, db.RelatedResourcesParams{
-		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1,
+		Kind: kind, ObjectID: objectID, Resource: Ref{Kind: kind, ID: objectID}.String(), Most: int32(limit) + 1, //nolint:gosec // it has a bound
 		Longest: activities.LongestLease, BatchPrefix: c.names().batches(kind),
 	})
 	if err != nil {

@@ -43,6 +43,15 @@ func (e *InputError) Error() string {
 	return fmt.Sprintf("%s %s: %s", e.Field, e.Value, e.Rule)
 }
 
+// setLimit checks how many are asked for, and sets the default for 0.
+func setLimit(field string, limit *int, byDefault, most int) error {
+	if *limit < 0 || *limit > most {
+		return inputError(field, *limit, "must be between 1 and %d (or 0, for the default of %d)", most, byDefault)
+	}
+	setDefault(limit, byDefault)
+	return nil
+}
+
 func inputError(field string, value any, rule string, args ...any) error {
 	shown := fmt.Sprintf("%v", value)
 	if s, ok := value.(string); ok {

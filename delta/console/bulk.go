@@ -13,9 +13,6 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// mostCounted is how far resources are counted before a question: counting ten million takes as long as the command.
-const mostCounted = 10_000
-
 // bulkCommands are the commands for all that match a filter, with those of the client that carry them out.
 var bulkCommands = map[CommandName]delta.BulkCommand{
 	CommandRetryAll: delta.BulkRetry, CommandInvalidateAll: delta.BulkInvalidate, CommandDeleteAll: delta.BulkDelete, CommandReviveAll: delta.BulkRevive,
@@ -83,7 +80,7 @@ func (h *handler) bulk(w http.ResponseWriter, r *http.Request, user string) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.ReadTimeout)
 	defer cancel()
-	count, err := h.client.CountForAll(ctx, command, filter, mostCounted)
+	count, err := h.client.CountForAll(ctx, command, filter, delta.MaxCounted)
 	// A filter whose matches are too rare to be counted in time can be meant all the same.
 	isUncounted := errors.Is(cmp.Or(ctx.Err(), err), context.DeadlineExceeded)
 	if err != nil && !isUncounted {
@@ -91,7 +88,7 @@ func (h *handler) bulk(w http.ResponseWriter, r *http.Request, user string) {
 		return
 	}
 	h.render(w, http.StatusOK, "bulk.html", map[string]any{
-		"Name": name, "Command": command, "Fields": fields, "Count": count, "IsUncounted": isUncounted, "IsMore": count == mostCounted,
+		"Name": name, "Command": command, "Fields": fields, "Count": count, "IsUncounted": isUncounted, "IsMore": count == delta.MaxCounted,
 		"Timeout": h.config.ReadTimeout, "Token": formToken(w, r), "Back": resourcesPage + "?" + fieldsOf(asked).Encode(),
 	})
 }
@@ -118,12 +115,11 @@ func (h *handler) bulkStart(w http.ResponseWriter, r *http.Request, user string)
 		return
 	}
 	of, _ := strconv.Atoi(r.PostFormValue("count")) // what the user was told, for the bar only
-	run := &bulkRun{name: name, command: command, user: user, fields: fields, filter: filter, of: max(0, min(of, mostCounted))}
+	run := &bulkRun{name: name, command: command, user: user, fields: fields, filter: filter, of: max(0, min(of, delta.MaxCounted))}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
-	record, err := recordCommand(ctx, h.client, bulkCommand(name, user, filter), fieldsOf(r.PostForm).Encode())
+	record, err := recordCommand(ctx, h.client, log, bulkCommand(name, user, filter), fieldsOf(r.PostForm).Encode())
 	if err != nil {
-		log.Warn("delta: console: command cannot be recorded, and is not carried out", "error", err)
 		h.failed(w, r, err)
 		return
 	}

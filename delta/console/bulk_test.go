@@ -205,13 +205,8 @@ func pictures(b *browsertest.Browser, name string) {
 	if *screenshots {
 		b.Picture(os.TempDir() + "/" + name + ".png")
 	}
-	b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
-		"cmd": "Emulation.setDeviceMetricsOverride", "params": map[string]any{"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true},
-	}, nil)
+	view{390, "dark"}.emulate(b)
 	if *screenshots {
-		b.Call(http.MethodPost, "/goog/cdp/execute", map[string]any{
-			"cmd": "Emulation.setEmulatedMedia", "params": map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": "dark"}}},
-		}, nil)
 		b.Picture(os.TempDir() + "/" + name + "-narrow.png")
 	}
 }

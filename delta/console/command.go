@@ -77,9 +77,8 @@ func (h *handler) carryOut(
 	log.Info("delta: console: command begins")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTimeout)
 	defer cancel()
-	record, err := recordCommand(ctx, h.client, c, "")
+	record, err := recordCommand(ctx, h.client, log, c, "")
 	if err != nil {
-		log.Warn("delta: console: command cannot be recorded, and is not carried out", "error", err)
 		failed(w, r, err)
 		return
 	}

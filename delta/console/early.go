@@ -12,7 +12,7 @@ const earlyAfter = 50 * time.Millisecond
 // early is an answer whose beginning was sent before it was known what follows: its status and headers are fixed.
 type early struct {
 	http.ResponseWriter
-	// head is what was sent.
+	// head is the part that was sent.
 	head []byte
 }
 

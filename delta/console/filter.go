@@ -47,9 +47,12 @@ func filterOf(asked url.Values) (filter delta.Filter, err error) {
 }
 
 // fieldsOf are those of them that are set.
-func fieldsOf(asked url.Values) url.Values {
+func fieldsOf(asked url.Values) url.Values { return chosenFields(asked, filterFields) }
+
+// chosenFields are those of some fields of an address that are set.
+func chosenFields(asked url.Values, names []string) url.Values {
 	fields := url.Values{}
-	for _, name := range filterFields {
+	for _, name := range names {
 		if value := asked.Get(name); value != "" {
 			fields.Set(name, value)
 		}

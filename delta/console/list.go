@@ -169,7 +169,7 @@ func roughly(n int64) string {
 	}
 }
 
-// note is what a list that is about times has beside a resource.
+// note is the time beside a resource in a list that is about times.
 func note(row *deltatype.ResourceRow, isLate bool, sort delta.Sort, now time.Time) string {
 	switch {
 	case (isLate || sort == delta.SortDue) && row.DueAt != nil && row.DueAt.Before(now):
@@ -192,7 +192,7 @@ func note(row *deltatype.ResourceRow, isLate bool, sort delta.Sort, now time.Tim
 
 type listLine struct {
 	Kind, ID, Address, Error string
-	// Note is what the list is about; empty in others.
+	// Note is the time that the list is about; empty in others.
 	Note string
 	Row  *deltatype.ResourceRow
 }

@@ -24,10 +24,14 @@ const (
 var errTooMany = errors.New("too many commands for many resources went on in the process of the console")
 
 // recordCommand writes down that a command is given. One that cannot be written down is not carried out: it would be nobody's.
-func recordCommand(ctx context.Context, client *delta.Client, c Command, filter string) (id int64, err error) {
-	return client.RecordCommand(ctx, &delta.CommandRecord{
+func recordCommand(ctx context.Context, client *delta.Client, log *slog.Logger, c Command, filter string) (id int64, err error) {
+	id, err = client.RecordCommand(ctx, &delta.CommandRecord{
 		Actor: cmp.Or(c.User, "somebody"), Command: string(c.Name), Kind: c.Kind, ObjectID: c.ObjectID, Shard: c.Shard, Namespace: c.Namespace, Filter: filter,
 	})
+	if err != nil {
+		log.Warn("delta: console: command cannot be recorded, and is not carried out", "error", err)
+	}
+	return id, err
 }
 
 // endCommand writes down what came of a command.
@@ -54,9 +58,9 @@ func changedBy(c Command, err error) *int64 {
 // recordLine is a record as a page shows it.
 type recordLine struct {
 	delta.CommandRecord
-	// Target is what the command was for, and Address the page of that; empty where it has none.
+	// Target names the subject of the command, and Address is its page; empty where it has none.
 	Target, Address string
-	// Outcome is what came of it.
+	// Outcome is its result in words.
 	Outcome string
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -101,9 +102,9 @@ func (h *handler) tail(w http.ResponseWriter, r *http.Request, user string) {
 	if len(changes) > 0 {
 		after = changes[0].Position
 	}
-	asked = chosenFields(asked, tailFields)
-	asked.Set("after", string(after))
-	page.Stream = tailStream + "?" + asked.Encode()
+	following := maps.Clone(asked)
+	following.Set("after", string(after))
+	page.Stream = tailStream + "?" + following.Encode()
 	h.render(w, http.StatusOK, "tail.html", page)
 }
 
@@ -130,17 +131,6 @@ func (h *handler) logs(kind string) (logs, known bool) {
 	}
 	at := slices.IndexFunc(settings, func(s delta.Setting) bool { return s.Name == "Log" })
 	return at >= 0 && settings[at].Value == "true", at >= 0
-}
-
-// chosenFields are those of the fields of an address that are set.
-func chosenFields(asked url.Values, names []string) url.Values {
-	fields := url.Values{}
-	for _, name := range names {
-		if value := asked.Get(name); value != "" {
-			fields.Set(name, value)
-		}
-	}
-	return fields
 }
 
 // clock is a time of day in UTC, with milliseconds.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chariot-giving/delta/delta"
+	"github.com/chariot-giving/delta/internal/backoff"
 )
 
 const (
@@ -100,7 +101,7 @@ func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) 
 		case errors.As(err, new(*delta.ChangePositionError)), errors.As(err, new(*delta.InputError)):
 			after = ""
 			if isLost {
-				pause(ctx, tailBeat)
+				_ = backoff.Pause(ctx, tailBeat) // the loop looks at ctx
 				continue
 			}
 			isLost = true
@@ -110,14 +111,6 @@ func (s *tailStreamer) readLog(ctx context.Context, after delta.ChangePosition) 
 			close(s.failed)
 			return
 		}
-	}
-}
-
-// pause waits, but not longer than ctx lasts.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }
 
@@ -195,7 +188,7 @@ func (s *tailStreamer) follow(ctx context.Context) {
 				}
 			}
 		}
-		pause(ctx, tailBeat)
+		_ = backoff.Pause(ctx, tailBeat) // the loop looks at ctx
 	}
 }
 
