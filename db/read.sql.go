@@ -146,13 +146,8 @@ func (q *Queries) CountResources(ctx context.Context, db DBTX, arg CountResource
 }
 
 const countSmallKinds = `-- name: CountSmallKinds :many
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, c.state, count(*) AS count, count(*) FILTER (WHERE c.shard IS NULL) AS shardless
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN LATERAL (
     SELECT n.kind, n.state, n.shard FROM delta_resource n WHERE (n.kind, n.object_id) >= (k.kind, '') AND n.kind <= k.kind ORDER BY n.kind, n.object_id LIMIT $1::integer
 ) c
@@ -200,13 +195,8 @@ func (q *Queries) CountSmallKinds(ctx context.Context, db DBTX, arg CountSmallKi
 }
 
 const countTroubled = `-- name: CountTroubled :many
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, t.trouble::delta_resource_state AS state, count(*) FILTER (WHERE c.state = t.trouble) AS count, count(*) AS looked
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN unnest('{degraded,failed}'::delta_resource_state[]) AS t (trouble)
 CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT $1::integer) c
 GROUP BY k.kind, t.trouble
@@ -974,13 +964,8 @@ func (q *Queries) SampleResources(ctx context.Context, db DBTX, pages int64) ([]
 }
 
 const undecodableKinds = `-- name: UndecodableKinds :many
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, count(*) AS count
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN unnest('{scheduled,deleted}'::delta_resource_state[]) AS t (trouble)
 CROSS JOIN LATERAL (
     SELECT d.errors[cardinality(d.errors)] AS error FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT $1::integer

@@ -853,6 +853,18 @@ RETURN ARRAY(
     WHERE n.snoozed_until > now() - interval '1 minute' AND n.snoozed_until + n.snooze_spread > now()
 );
 
+-- The kinds of which there are resources. It goes from one to the next in the index, and reads no others.
+CREATE FUNCTION delta_kinds() RETURNS TABLE (kind text)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    WITH RECURSIVE there AS (
+        (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
+        UNION ALL
+        SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > t.kind ORDER BY r.kind LIMIT 1) FROM there t WHERE t.kind IS NOT NULL
+    )
+    SELECT t.kind FROM there t WHERE t.kind IS NOT NULL
+$$;
+
 -- What is late, which has one meaning everywhere: its next step is due, or its claim is dead, for longer than a grace, whatever was dispatched. What is paused or snoozed,
 -- by itself, its kind or its namespace, is not. Given kinds, or all where these are empty, it reads the dispatcher's index, a range for each kind and priority: no row is looked at
 -- later than longest after it was leased. Of each range it looks at no more than most rows, those that dispatchers come to first; null, and it looks at all. Given ids, it looks at these
@@ -867,12 +879,7 @@ AS $$
     SELECT d.id, d.kind, coalesce(d.due_at, d.claimed_until), d.state = 'deleted' AND d.finalized IS FALSE AND d.dispatch_at < now() - grace
     FROM (
         SELECT r.* FROM (
-            WITH RECURSIVE there AS (
-                (SELECT r.kind FROM delta_resource r WHERE cardinality(kinds) = 0 AND ids IS NULL ORDER BY r.kind LIMIT 1)
-                UNION ALL
-                SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > t.kind ORDER BY r.kind LIMIT 1) FROM there t WHERE t.kind IS NOT NULL
-            )
-            SELECT t.kind FROM there t
+            SELECT t.kind FROM delta_kinds() AS t WHERE cardinality(kinds) = 0 AND ids IS NULL
             UNION ALL
             SELECT unnest(kinds) WHERE ids IS NULL
         ) k
@@ -1495,6 +1502,7 @@ DROP FUNCTION delta_order_xid;
 DROP FUNCTION delta_logs_changes;
 DROP FUNCTION delta_append_error;
 DROP FUNCTION delta_late;
+DROP FUNCTION delta_kinds;
 DROP FUNCTION delta_is_chosen;
 DROP FUNCTION delta_latest_error;
 DROP FUNCTION delta_hash_id;

@@ -72,13 +72,8 @@ GROUP BY r.kind, r.state;
 -- name: CountSmallKinds :many
 -- Resources by kind and state of the kinds that are not named as large: of each, no more than most are looked at. The index is read from the kind's
 -- first row to its last: Postgres may not know the table, and would read it as a whole for an equality.
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, c.state, count(*) AS count, count(*) FILTER (WHERE c.shard IS NULL) AS shardless
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN LATERAL (
     SELECT n.kind, n.state, n.shard FROM delta_resource n WHERE (n.kind, n.object_id) >= (k.kind, '') AND n.kind <= k.kind ORDER BY n.kind, n.object_id LIMIT @most::integer
 ) c
@@ -87,13 +82,8 @@ GROUP BY k.kind, c.state;
 
 -- name: CountTroubled :many
 -- Degraded and failed resources by kind, up to most of each: few of many resources are.
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, t.trouble::delta_resource_state AS state, count(*) FILTER (WHERE c.state = t.trouble) AS count, count(*) AS looked
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN unnest('{degraded,failed}'::delta_resource_state[]) AS t (trouble)
 CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT @most::integer) c
 GROUP BY k.kind, t.trouble;
@@ -151,13 +141,8 @@ GROUP BY d.kind ORDER BY d.kind;
 -- name: UndecodableKinds :many
 -- How many resources of each kind wait because the latest worker did not understand their objects: their latest error is of no attempt, they were given to a
 -- worker in this generation, and it is not that their workflow could not be started. It looks at no more than most resources of each kind.
-WITH RECURSIVE kinds AS (
-    (SELECT r.kind FROM delta_resource r ORDER BY r.kind LIMIT 1)
-    UNION ALL
-    SELECT (SELECT r.kind FROM delta_resource r WHERE r.kind > k.kind ORDER BY r.kind LIMIT 1) FROM kinds k WHERE k.kind IS NOT NULL
-)
 SELECT k.kind::text AS kind, count(*) AS count
-FROM kinds k
+FROM delta_kinds() AS k
 CROSS JOIN unnest('{scheduled,deleted}'::delta_resource_state[]) AS t (trouble)
 CROSS JOIN LATERAL (
     SELECT d.errors[cardinality(d.errors)] AS error FROM delta_resource d WHERE d.trouble = t.trouble AND d.kind = k.kind LIMIT @most::integer
