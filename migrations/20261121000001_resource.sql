@@ -188,7 +188,7 @@ CREATE TABLE delta_shard (
 );
 
 -- The truth about each resource, and the outbox of its wake-ups. What each column means, who writes it, and what happens if a
--- process dies in between, is in docs/architecture.md.
+-- process dies in between, is in docs/design.md.
 --
 -- generation counts sync episodes: it rises when the object or its options change, when the resource expires and when
 -- it is asked for again. attempt counts the tries within one generation, snoozes the calls of Work that put themselves off.
@@ -550,7 +550,7 @@ CREATE TABLE delta_figure (
 ) WITH (fillfactor = 50);
 
 -- The log of changes: an entry for each settled step of a resource whose kind has a log, appended by the statement that writes the step. Readers go by
--- order_xid and id, and only as far as all transactions have ended; docs/architecture.md says why nothing is skipped so, and why the entries of
+-- order_xid and id, and only as far as all transactions have ended; docs/design.md says why nothing is skipped so, and why the entries of
 -- a resource come in their order.
 --
 -- id is given out one by one (CACHE 1): in the entries of a resource, which are written under the lock of its row, it rises. at is when the entry was

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
@@ -230,4 +231,25 @@ func TestTheQuickstartRunsAsWritten(t *testing.T) {
 		"synced usr_8fT2xw0VbRc (Bob), attempt 1": true,
 		"synced usr_c5Nq7Jd1eYk (Eve), attempt 1": true,
 	}, synced)
+}
+
+// A file of this repository in a map, with the name of what to look at in it.
+var mapped = regexp.MustCompile("`([a-z][\\w/-]*/[\\w/.-]+\\.(?:go|sql))`(?: \\(`(\\w+)`)?")
+
+func TestMapsNameFilesAndFunctionsThatExist(t *testing.T) {
+	named := 0
+	for _, doc := range documents(t) {
+		if doc == "CHANGELOG.md" {
+			continue // it names files as they were
+		}
+		for _, m := range mapped.FindAllStringSubmatch(read(t, doc), -1) {
+			named++
+			source, err := os.ReadFile(filepath.Join(root, m[1]))
+			if !assert.NoError(t, err, "%s names a file that is not there", doc) || m[2] == "" {
+				continue
+			}
+			assert.Regexp(t, `(?m)^(func|type|var|const|-- name:)[^\n]*\b`+m[2]+`\b`, string(source), "%s: %s of %s", doc, m[2], m[1])
+		}
+	}
+	require.Greater(t, named, 50)
 }

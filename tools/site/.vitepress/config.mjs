@@ -14,7 +14,7 @@ const pages = {
   'Sources and sinks': ['bridge', 'sinks'],
   'Changes of Postgres': ['cdc', 'stream', 'stream-v1'],
   'Message DB': ['messagedb'],
-  'Inside': ['architecture']
+  'Inside': ['architecture', 'design']
 }
 
 function readTitle(page) {
