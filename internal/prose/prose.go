@@ -21,6 +21,8 @@ type Rule struct {
 	pattern *regexp.Regexp
 	// allowed, where it is set, matches uses that are fine, from the start of the sentence up to and with the phrase.
 	allowed *regexp.Regexp
+	// asks, where it is set, matches questions, from the phrase on.
+	asks *regexp.Regexp
 }
 
 // people may do something: of them "who" is right.
@@ -35,6 +37,7 @@ var Rules = []Rule{
 		Name: "who", Instead: `"that", "which", or the name of the thing; "who" is for people`,
 		pattern: regexp.MustCompile(`(?i)\bwho(?:ever|m)?\b`),
 		allowed: regexp.MustCompile(`(?i)\b` + people + `(?: [a-z]+)?,? who$`),
+		asks:    regexp.MustCompile(`(?i)^who (?:owns|should|may|gave|gives|decides|did)\b`),
 	},
 	{Name: "he", Instead: `"it", or the name of the thing`, pattern: regexp.MustCompile(`\b(?:he|him|his|He|His)\b`)},
 	{Name: "anew", Instead: `"again", "a new …"`, pattern: regexp.MustCompile(`(?i)\banew\b`)},
@@ -63,7 +66,7 @@ func Find(file string, source []byte) []Finding {
 	for _, p := range passages(file, source) {
 		for _, rule := range Rules {
 			for _, at := range rule.pattern.FindAllStringIndex(p.text, -1) {
-				if rule.allowed != nil && rule.allowed.MatchString(p.text[:at[1]]) {
+				if rule.allowed != nil && rule.allowed.MatchString(p.text[:at[1]]) || rule.asks != nil && rule.asks.MatchString(p.text[at[0]:]) {
 					continue
 				}
 				from, to := max(0, at[0]-60), min(len(p.text), at[1]+60)

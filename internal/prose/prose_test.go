@@ -22,6 +22,7 @@ func TestPhrasesAreFoundInCommentsStringsAndParagraphs(t *testing.T) {
 		"package a\n/* tells whether\nit runs */\n":                     {"tells that"},
 		"package a\n// The worker, who has it, sleeps.\n":               {"who"},
 		"package a\n// Operators who look, and users of it who do not.": {"who"},
+		"package a\n// Postgres decides who owns a row.\n":              nil,
 		"package a\n// It has the row read again.\n":                    {"has it done"},
 		"package a\n// It has the row in one of its pages.\n":           nil,
 		"package a\n// a worker of the user's own\n":                    {"of one's own"},
