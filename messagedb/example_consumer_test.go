@@ -51,4 +51,7 @@ func ExampleConsumer() {
 		log.Fatal(err)
 	}
 	fmt.Println("position saved in", consumer.PositionStream())
+	// Output:
+	// opening the account of ann
+	// position saved in account:command+position-opener+0+1
 }

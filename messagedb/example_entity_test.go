@@ -68,4 +68,7 @@ func ExampleEntity() {
 		}
 		fmt.Println("withdrew", amount)
 	}
+	// Output:
+	// withdrew 70
+	// only 30 at version 1
 }

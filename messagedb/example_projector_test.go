@@ -61,4 +61,6 @@ func ExampleProjector() {
 		log.Fatal(err)
 	}
 	fmt.Println("ann has ordered for", total)
+	// Output:
+	// ann has ordered for 40
 }

@@ -37,7 +37,11 @@ func ExampleClient_SubscribeToCategory() {
 		messagedb.CategoryOptions{},
 		messagedb.SubscriptionOptions{
 			Notify:  true,
-			Dropped: func(err error) { fmt.Println("dropped:", err) },
+			Dropped: func(err error) { // nil after Stop
+				if err != nil {
+					log.Print("the subscription ended: ", err)
+				}
+			},
 		},
 	)
 	if err != nil {
@@ -51,4 +55,5 @@ func ExampleClient_SubscribeToCategory() {
 	if err := subscription.Err(); err != nil {
 		log.Fatal(err)
 	}
+	// Output: Registered in user-1
 }

@@ -71,4 +71,8 @@ func Example() {
 		balance += deposited.Amount
 	}
 	fmt.Println("balance:", balance)
+	// Output:
+	// written up to position 1
+	// conflict: true 1
+	// balance: 40
 }

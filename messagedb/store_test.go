@@ -25,6 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chariot-giving/delta/delta/deltatest"
+	"github.com/chariot-giving/delta/internal/exampletest"
 	"github.com/chariot-giving/delta/internal/hostile"
 	"github.com/chariot-giving/delta/messagedb"
 )
@@ -47,7 +48,9 @@ var kinds = map[string]func(ctx context.Context, pool *pgxpool.Pool) error{
 }
 
 func TestMain(m *testing.M) {
+	closeExamples := openExamples()
 	code := m.Run()
+	closeExamples()
 	dropDatabases()
 	if code == 0 {
 		if err := leaked(); err != nil {
@@ -56,6 +59,18 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// openExamples gives the examples a store, in DATABASE_URL as they expect it, if any of them is to run.
+func openExamples() (done func()) {
+	if !exampletest.AreChosen() {
+		return func() {}
+	}
+	tb := exampletest.Open()
+	if err := os.Setenv("DATABASE_URL", databaseURL(newStore(tb).config.ConnConfig)); err != nil {
+		panic(err)
+	}
+	return tb.Close
 }
 
 // leaked names goroutines that do not end. Those that do may take their time on a busy machine.
