@@ -1,6 +1,31 @@
-// Package messagedb is a client of [Message DB], the message store in Postgres, on pgx: it writes and reads messages,
-// subscribes to streams and categories, consumes them with a position that is kept in the store, folds streams into values, and projects
-// categories into tables.
+// Package messagedb is a client of [Message DB], the message store in Postgres, on pgx.
+//
+//	client, err := messagedb.NewClient(pool, nil)
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	command := messagedb.ProposedMessage{Type: "OpenAccount", Data: OpenAccount{Owner: "ann"}}
+//	if _, err := client.WriteMessage(ctx, "account:command-123", command, messagedb.AnyVersion); err != nil {
+//		log.Fatal(err)
+//	}
+//
+//	consumer, err := client.NewConsumer(messagedb.ConsumerConfig{
+//		Category:    "account:command",
+//		Identifier:  "opener",
+//	})
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	messagedb.Handle(consumer, "OpenAccount", func(ctx context.Context, data OpenAccount, m *messagedb.Message) error {
+//		fmt.Println("opening the account of", data.Owner)
+//		return nil
+//	})
+//	if err := consumer.Run(ctx); err != nil {
+//		log.Fatal(err)
+//	}
+//
+// It writes and reads messages, subscribes to streams and categories, consumes categories with a position that is kept in the store ([Consumer]), folds streams
+// into values ([Entity]), and projects categories into tables ([Projector]).
 //
 // # Streams and categories
 //
@@ -23,9 +48,9 @@
 //     from before they take their position until they are visible. A raw INSERT takes no lock and has no such promise.
 //   - A [Consumer] handles each message at least once. After the death of its process, no more than its PositionInterval are
 //     handled again, and the one before them.
-//   - What the handler of a [Projector] writes with its transaction has effect exactly once, whatever dies, and however many of one name run.
-//   - An [Entity] gives the value of a stream as it is when it is asked for, and its version. What is kept in memory or in snapshots is never
-//     taken for the truth: the last message that is known has to be there still.
+//   - Writes of a [Projector]'s handler in its transaction have effect exactly once, whichever process dies, and however many projectors of one name run.
+//   - An [Entity] returns the current value of a stream, and its version. Values in memory or in snapshots are never taken for the truth: the last
+//     known message must still be there.
 //   - After [Subscription.Stop] has returned, no further message is delivered; one may still be in its handler.
 //
 // # Errors

@@ -1,24 +1,21 @@
-// Package deltatest tests controllers, without servers or on real ones, and looks at what a program has informed.
+// Package deltatest tests controllers, without servers or on real ones.
 //
-// [Work], [WorkBatch], [Finalize] and [List] call a controller as Delta does, with neither Postgres nor Temporal, and return what Delta would make
-// of it:
+// Without servers, a controller is called as Delta calls it, and the result is what Delta would make of it:
 //
-//	outcome, err := deltatest.Work(ctx, controller, order{Number: "17"}, &deltatest.WorkOpts{Attempt: 10})
-//	// outcome.State, outcome.Cause, outcome.NextAttemptAt, …
+//	outcome, err := deltatest.Work(ctx, controller, invoice{Number: number}, &deltatest.WorkOpts{Attempt: attempt, Now: noon})
 //
-// [RequireInformed] and [RequireNotInformed] look at a database, or into a transaction.
+// [Work], [WorkBatch], [Finalize] and [List] do so. On real servers, [New] gives a test a fresh, migrated schema and a Temporal client, with nothing to install or start:
 //
-// [New] gives a test a real Postgres and a real Temporal. One call brings a fresh, migrated schema and a connected Temporal client:
+//	env := deltatest.New(t)
 //
-//	func TestOrders(t *testing.T) {
-//		t.Parallel()
-//		env := deltatest.New(t)
-//		client, err := delta.NewClient(env.Pool, &delta.Config{
-//			Temporal:         env.Temporal,
-//			WorkflowIDPrefix: env.Prefix,
-//		})
-//		…
-//	}
+//	work := &orders{}
+//	controllers := delta.NewControllers()
+//	delta.AddController(controllers, work)
+//	client, err := delta.NewClient(env.Pool, &delta.Config{
+//		Controllers: controllers, Temporal: env.Temporal, WorkflowIDPrefix: env.Prefix,
+//	})
+//
+// [RequireInformed] and [RequireNotInformed] check which objects a program has informed, in a database or in an open transaction.
 //
 // # What runs, and for how long
 //

@@ -6,12 +6,14 @@ import (
 	"context"
 	"flag"
 	"go/ast"
+	"go/doc/comment"
 	"go/parser"
 	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -252,4 +254,60 @@ func TestMapsNameFilesAndFunctionsThatExist(t *testing.T) {
 		}
 	}
 	require.Greater(t, named, 50)
+}
+
+// The packages that users import.
+var frontPages = []string{"delta", "delta/deltatest", "delta/console", "cdc", "messagedb", "bridge", "sinks"}
+
+// The documentation of a package begins with code, and that code is part of an example, which compiles.
+func TestFrontPagesBeginWithCodeThatCompiles(t *testing.T) {
+	for _, dir := range frontPages {
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, dir, "doc.go"), nil, parser.ParseComments|parser.PackageClauseOnly)
+		require.NoError(t, err)
+		blocks := new(comment.Parser).Parse(parsed.Doc.Text()).Content
+		first := slices.IndexFunc(blocks, isCode)
+		require.True(t, first == 1 || first == 2, "%s: code comes after a paragraph or two", dir)
+
+		examples, err := filepath.Glob(filepath.Join(root, dir, "*example*_test.go"))
+		require.NoError(t, err)
+		for _, block := range blocks[first:] {
+			code, ok := block.(*comment.Code)
+			if !ok {
+				if _, isHeading := block.(*comment.Heading); isHeading {
+					break
+				}
+				continue
+			}
+			if !strings.Contains(code.Text, "(") || strings.Contains(code.Text, "►") {
+				continue // a drawing
+			}
+			assert.True(t, slices.ContainsFunc(examples, func(file string) bool {
+				source, err := os.ReadFile(file)
+				require.NoError(t, err)
+				return hasLines(string(source), code.Text)
+			}), "%s: no example has these lines, in this order:\n%s", dir, code.Text)
+		}
+	}
+}
+
+func isCode(block comment.Block) bool {
+	_, ok := block.(*comment.Code)
+	return ok
+}
+
+// hasLines reports whether a source has all lines of a text in their order, with others between them, indented or aligned in any way.
+func hasLines(source, text string) bool {
+	lines := strings.Split(source, "\n")
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		at := slices.IndexFunc(lines, func(l string) bool { return slices.Equal(strings.Fields(l), words) })
+		if at < 0 {
+			return false
+		}
+		lines = lines[at+1:]
+	}
+	return true
 }
