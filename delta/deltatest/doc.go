@@ -1,6 +1,6 @@
 // Package deltatest tests controllers, without servers or on real ones.
 //
-// Without servers, a controller is called as Delta calls it, and the result is what Delta would make of it:
+// Without servers, a controller is called as Delta calls it, with the result that Delta would write:
 //
 //	outcome, err := deltatest.Work(ctx, controller, invoice{Number: number}, &deltatest.WorkOpts{Attempt: attempt, Now: noon})
 //
