@@ -117,6 +117,7 @@ nightly: fuzz ## Run what takes hours: fuzzing, long soaks, the tests on every P
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/workflowcheck ## Run the linters
+	go run ./internal/prose/check
 	$(BIN)/golangci-lint run
 	$(BIN)/workflowcheck ./workflows/...
 	cd tools/delta-temporal && $(SERVER_FLAGS) $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yaml
