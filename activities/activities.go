@@ -213,9 +213,9 @@ func (k Kinds) RegisterInform(r Registry) {
 	r.RegisterActivityWithOptions(k.RunSource, activity.RegisterOptions{Name: RunSourceName})
 }
 
-// of finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
+// findActivities finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
 // can be retried.
-func (k Kinds) of(kind string) (*Activities, error) {
+func (k Kinds) findActivities(kind string) (*Activities, error) {
 	a, ok := k[kind]
 	if !ok && len(k) == 1 {
 		for _, a := range k {
@@ -230,9 +230,9 @@ func (k Kinds) of(kind string) (*Activities, error) {
 	return a, nil
 }
 
-// on calls an activity of the kind that the input names.
-func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*Activities, context.Context, In) (Out, error)) (out Out, err error) {
-	a, err := k.of(kind)
+// callActivity calls an activity of the kind that the input names.
+func callActivity[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*Activities, context.Context, In) (Out, error)) (out Out, err error) {
+	a, err := k.findActivities(kind)
 	if err != nil {
 		return out, err
 	}
@@ -261,7 +261,7 @@ func (a *Activities) withoutIDs(ctx context.Context, err error) error {
 // Attempt is [Activities.Attempt] of the resource's kind. An attempt that has failed is a failed activity in Temporal, whose error has the step
 // in its details.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
-	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
+	step, err := callActivity(ctx, k, ref.Kind, ref, (*Activities).Attempt)
 	if err != nil {
 		return Step{}, soonElsewhere(err)
 	}
@@ -271,55 +271,55 @@ func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 
 // EndRetention is [Activities.EndRetention] of the resource's kind.
 func (k Kinds) EndRetention(ctx context.Context, ref Ref) (Step, error) {
-	step, err := on(ctx, k, ref.Kind, ref, (*Activities).EndRetention)
+	step, err := callActivity(ctx, k, ref.Kind, ref, (*Activities).EndRetention)
 	return step.shownTo(ref), err
 }
 
 // AttemptBatch is [Activities.AttemptBatch] of the batch's kind.
 func (k Kinds) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
-	step, err := on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
+	step, err := callActivity(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
 	return step, soonElsewhere(err)
 }
 
 // EndBatchRetention is [Activities.EndBatchRetention] of the batch's kind.
 func (k Kinds) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).EndBatchRetention)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).EndBatchRetention)
 }
 
 // Command is [Activities.Command] of the resource's kind.
 func (k Kinds) Command(ctx context.Context, in CommandInput) (CommandResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).Command)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).Command)
 }
 
 // InformPass is [Activities.InformPass] of the kind.
 func (k Kinds) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).InformPass)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).InformPass)
 }
 
 // AwaitSettled is [Activities.AwaitSettled] of the kind.
 func (k Kinds) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).AwaitSettled)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).AwaitSettled)
 }
 
 // ForgetListing is [Activities.ForgetListing] of the kind.
 func (k Kinds) ForgetListing(ctx context.Context, in AwaitInput) (struct{}, error) {
-	return on(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
+	return callActivity(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
 		return struct{}{}, a.ForgetListing(ctx, in)
 	})
 }
 
 // RunSource is [Activities.RunSource] of the kind.
 func (k Kinds) RunSource(ctx context.Context, in SourceInput) (struct{}, error) {
-	a, err := k.of(in.Kind)
+	a, err := k.findActivities(in.Kind)
 	if err != nil {
 		return struct{}{}, err
 	}
 	return struct{}{}, a.RunSource(ctx, in)
 }
 
-// check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that
+// checkTarget refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that
 // names no database was asked for by hand, and is this one's.
-func (a *Activities) check(installation, kind string) error {
+func (a *Activities) checkTarget(installation, kind string) error {
 	if installation != a.Installation && installation != "" {
 		return temporal.NewNonRetryableApplicationError(
 			fmt.Sprintf("this workflow belongs to Delta installation %s, but the worker's database is installation %s",

@@ -25,22 +25,22 @@ type AwaitResult struct {
 }
 
 const (
-	firstAwaitPoll = 200 * time.Millisecond
-	maxAwaitPoll   = 5 * time.Second
+	minAwaitPoll = 200 * time.Millisecond
+	maxAwaitPoll = 5 * time.Second
 )
 
 // AwaitSettled waits until all that a run listed has settled: synced, degraded, deleted or paused, or waiting for a parent that is not on its way. Each look begins and ends at the first
 // resource that had not. A worker that stops leaves the wait to another one: what is waited for may well be settled by others only.
 func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return AwaitResult{}, err
 	}
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	stopping := workerStop(ctx)
 	from := ""
-	for polls := backoff.New(firstAwaitPoll, maxAwaitPoll); ; {
+	for polls := backoff.New(minAwaitPoll, maxAwaitPoll); ; {
 		unsettled, err := db.New().FirstUnsettled(ctx, a.Pool, db.FirstUnsettledParams{Kind: in.Kind, Pass: in.Pass, FromObjectID: from})
 		if isNoRows(err) {
 			break
@@ -95,8 +95,8 @@ func (a *Activities) isBlocked(ctx context.Context, kind string, row db.FirstUns
 
 // ForgetListing removes what a run had recorded for AwaitSettled, whose answer has arrived: it could be asked for again before.
 func (a *Activities) ForgetListing(ctx context.Context, in AwaitInput) error {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return err
 	}
-	return a.forget(ctx, in.Pass)
+	return a.removeListing(ctx, in.Pass)
 }

@@ -68,7 +68,7 @@ const maxFailures = 20
 
 const (
 	// claimMost is how many members are claimed at once, unless one call takes more of them.
-	claimMost = 500
+	maxClaimSet = 500
 	// FewFailures is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
 	// failed, and as many workflows would be started again at each retry.
 	FewFailures = 20
@@ -78,28 +78,28 @@ const (
 // sets while it goes on. It may run twice, late, or for members that went on: only the execution that has a member's claim calls
 // Work. A member whose outcome was written is not claimed again.
 func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
 	}
-	run := &batchRun{execution: a.execute(ctx, false), in: in, ids: in.IDs.All()}
+	run := &batchRun{execution: a.beginExecution(ctx, false), in: in, ids: in.IDs.All()}
 	defer run.end()
 	run.workflowID, run.hashed = in.WorkflowID, in.Hashed
 	if activity.IsActivity(ctx) && activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &run.progress) // what an earlier execution has done counts too
 	}
-	defer a.heartbeatWith(ctx, func() []any { return []any{run.soFar()} })()
-	if err := run.attempt(ctx); err != nil {
+	defer a.startHeartbeatWith(ctx, func() []any { return []any{run.soFar()} })()
+	if err := run.attemptMembers(ctx); err != nil {
 		return BatchStep{}, err
 	}
-	if len(run.rests) == len(run.ids) {
-		step := restFor(run.rests)
+	if len(run.retentions) == len(run.ids) {
+		step := batchStepAfter(run.retentions)
 		step.Progress = run.soFar()
 		return step, nil
 	}
 	ctx = context.WithoutCancel(ctx) // what is written is counted, also of a batch that was cancelled
-	step, err := a.resting(ctx, in)
+	step, err := a.readRetention(ctx, in)
 	if err == nil {
-		err = run.others(ctx, &step)
+		err = run.addClaimedByOthers(ctx, &step)
 	}
 	step.Progress = run.soFar()
 	return step, err
@@ -115,19 +115,19 @@ type batchRun struct {
 	progress Progress
 	// rests says of the members that this execution has written when they are due, counted from their outcomes: where all members
 	// rest, the rows need not be read. One that goes on meanwhile finds its own way.
-	rests []time.Duration
+	retentions []time.Duration
 	// failed counts members that failed, for FewFailures.
 	failed int
 }
 
-func (r *batchRun) attempt(ctx context.Context) error {
-	results := make(chan *claimed, flushMost)
+func (r *batchRun) attemptMembers(ctx context.Context) error {
+	results := make(chan *claimed, maxFlush)
 	fed := make(chan error, 1)
 	go func() {
 		defer close(results)
-		fed <- r.feed(ctx, results)
+		fed <- r.feedMembers(ctx, results)
 	}()
-	err := r.collect(results)
+	err := r.collectOutcomes(results)
 	if feedErr := <-fed; feedErr != nil && err == nil {
 		err = feedErr
 	}
@@ -138,10 +138,10 @@ func (r *batchRun) attempt(ctx context.Context) error {
 func (a *Activities) takesMany() bool { return a.BatchSize > 1 && a.Handler.WorksBatches() }
 
 // errLeft has Temporal give the members that are left to another worker.
-var errLeft = errStopping("the members that are left go to another one")
+var errMembersLeft = errStopping("the members that are left go to another one")
 
-// feed claims members and has them worked, until all have been or the worker stops.
-func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error) {
+// feedMembers claims members and has them worked, until all have been or the worker stops.
+func (r *batchRun) feedMembers(ctx context.Context, results chan<- *claimed) (err error) {
 	stopping := workerStop(ctx)
 	stopped := func() bool {
 		select {
@@ -151,26 +151,26 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 			return r.base.Err() != nil
 		}
 	}
-	giveBack := sync.OnceFunc(r.Turns.take(r.base))
+	giveBack := sync.OnceFunc(r.Turns.takeSlot(r.base))
 	f := &feeder{batchRun: r, results: results, stopped: stopped, calls: make(chan func())}
 	defer func() {
 		giveBack()
 		f.workers.Wait()
 		close(f.calls)
 		if f.released.Load() && err == nil {
-			err = errLeft
+			err = errMembersLeft
 		}
 	}()
-	most := claimMost
+	most := maxClaimSet
 	if r.takesMany() {
 		most = max(most, len(r.ids))
 	}
 	var missing []int64
 	for from := 0; from < len(r.ids); from += most {
 		if stopped() {
-			return errLeft
+			return errMembersLeft
 		}
-		left, err := f.takeAndWork(ctx, r.ids[from:min(from+most, len(r.ids))])
+		left, err := f.claimAndWork(ctx, r.ids[from:min(from+most, len(r.ids))])
 		if err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func (r *batchRun) feed(ctx context.Context, results chan<- *claimed) (err error
 	giveBack()
 	for pauses := newLockedPauses(); len(missing) > 0 && !stopped(); {
 		last := f.working.Load() == 0
-		if missing, err = f.takeAndWork(ctx, missing); err != nil {
+		if missing, err = f.claimAndWork(ctx, missing); err != nil {
 			return err
 		}
 		if missing, err = r.leaveToOthers(ctx, missing); err != nil || last {
@@ -201,43 +201,43 @@ func (r *batchRun) leaveToOthers(ctx context.Context, missing []int64) (others [
 	if err != nil {
 		return nil, err
 	}
-	r.withholds(len(waiting))
-	return r.withhold(ctx, without(missing, waiting))
+	r.countWithheld(len(waiting))
+	return r.leaveSnoozed(ctx, excludeIDs(missing, waiting))
 }
 
-// withhold leaves members to a dispatcher that were not claimed because they are snoozed, and returns the others.
-func (r *batchRun) withhold(ctx context.Context, missing []int64) (others []int64, err error) {
+// leaveSnoozed leaves members to a dispatcher that were not claimed because they are snoozed, and returns the others.
+func (r *batchRun) leaveSnoozed(ctx context.Context, missing []int64) (others []int64, err error) {
 	if len(missing) == 0 {
 		return nil, nil
 	}
 	params := db.WithholdMembersParams{Kind: r.in.Kind, Ids: missing, WorkflowID: r.in.WorkflowID}
 	var withheld []int64
-	err = retry(context.WithoutCancel(ctx), claimTries, func(ctx context.Context) (err error) {
+	err = retryTransient(context.WithoutCancel(ctx), claimTries, func(ctx context.Context) (err error) {
 		withheld, err = db.New().WithholdMembers(ctx, db.Planned(r.Pool, len(missing)), params)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("leaving snoozed members of %s to a dispatcher: %w", r.in.WorkflowID, err)
 	}
-	r.withholds(len(withheld))
-	return without(missing, withheld), nil
+	r.countWithheld(len(withheld))
+	return excludeIDs(missing, withheld), nil
 }
 
-// withholds counts members that were left to a dispatcher.
-func (r *batchRun) withholds(members int) {
+// countWithheld counts members that were left to a dispatcher.
+func (r *batchRun) countWithheld(members int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.progress.Withheld += members
 }
 
-// collect writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep
+// collectOutcomes writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep
 // back no others.
-func (r *batchRun) collect(results <-chan *claimed) error {
+func (r *batchRun) collectOutcomes(results <-chan *claimed) error {
 	var unwritten []*claimed
 	var failure error
 	flush := func(set []*claimed) (locked []*claimed) {
 		wake := false
-		locked, err := r.write(set, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { wake = r.counts(one, row) || wake })
+		locked, err := r.writeOutcomes(set, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { wake = r.countMember(one, row) || wake })
 		if err != nil {
 			failure = err
 			unwritten = append(unwritten, set...)
@@ -247,7 +247,7 @@ func (r *batchRun) collect(results <-chan *claimed) error {
 		}
 		return locked
 	}
-	locked := gather(results, flush)
+	locked := gatherOutcomes(results, flush)
 	if len(unwritten) > 0 {
 		// Postgres has refused them together with others, perhaps.
 		set := unwritten
@@ -255,11 +255,11 @@ func (r *batchRun) collect(results <-chan *claimed) error {
 		locked = append(locked, flush(set)...)
 	}
 	if len(locked) > 0 {
-		left, err := r.repeat(locked, lockedPatience, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { r.counts(one, row) })
+		left, err := r.writeUntilUnlocked(locked, lockedPatience, r.isUnbatched, func(one *claimed, row *db.WriteOutcomesRow) { r.countMember(one, row) })
 		if err != nil {
 			failure = err
 		}
-		r.leave(left)
+		r.writeLater(left)
 		r.dispatchSoon()
 	}
 	return failure
@@ -280,11 +280,11 @@ func (r *batchRun) isUnbatched(one *claimed) bool {
 	}
 }
 
-// counts counts what became of a member, whose row is nil if it went on without us. It reports whether a dispatcher has to look.
-func (r *batchRun) counts(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
+// countMember counts what became of a member, whose row is nil if it went on without us. It reports whether a dispatcher has to look.
+func (r *batchRun) countMember(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 	wake, isNew := r.addToProgress(one, row)
 	if isNew && one.tx.committed { // without the lock, which heartbeats wait for: it may read the row, and calls user code
-		r.observe(one.observed(deltatype.ResourceStateSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
+		r.reportObservation(one.makeObservation(deltatype.ResourceStateSynced, func() (*deltatype.ResourceRow, error) { return r.readRow(one) }))
 	}
 	return wake
 }
@@ -305,25 +305,25 @@ func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, 
 		r.progress.Left++
 		return true, true
 	}
-	r.count(one, row.State)
+	r.countVerdict(one, row.State)
 	rests := row.State == deltatype.ResourceStateSynced || row.State == deltatype.ResourceStateDegraded ||
 		(row.State == deltatype.ResourceStateDeleted && (row.Finalized == nil || *row.Finalized))
 	if rests && row.Generation == one.worked.Generation && row.DueAt != nil && row.DispatchAt != nil && row.DispatchAt.After(row.Now) {
-		r.rests = append(r.rests, row.DueAt.Sub(row.Now))
+		r.retentions = append(r.retentions, row.DueAt.Sub(row.Now))
 	}
 	return row.DispatchAt != nil && !row.DispatchAt.After(row.Now), true
 }
 
 // readRow is the row of a member as it is now.
 func (r *batchRun) readRow(one *claimed) (*deltatype.ResourceRow, error) {
-	if row, err := r.read(one.worked); err == nil && row != nil {
+	if row, err := r.readClaimed(one.worked); err == nil && row != nil {
 		return row.Row()
 	}
 	return one.worked.Row()
 }
 
-// count counts a member whose row is in that state by now. The lock is held.
-func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
+// countVerdict counts a member whose row is in that state by now. The lock is held.
+func (r *batchRun) countVerdict(one *claimed, state deltatype.ResourceState) {
 	switch p := &r.progress; one.outcome.Verdict {
 	case VerdictSynced:
 		p.Synced++
@@ -356,8 +356,8 @@ func (r *batchRun) count(one *claimed, state deltatype.ResourceState) {
 	}
 }
 
-// others adds to a step the members that other executions have claimed.
-func (r *batchRun) others(ctx context.Context, step *BatchStep) error {
+// addClaimedByOthers adds to a step the members that other executions have claimed.
+func (r *batchRun) addClaimedByOthers(ctx context.Context, step *BatchStep) error {
 	open, err := db.New().OpenClaims(ctx, r.Pool, db.OpenClaimsParams{Ids: r.ids, WorkflowID: r.in.WorkflowID})
 	if err != nil {
 		return fmt.Errorf("reading the claims of %s: %w", r.in.WorkflowID, err)

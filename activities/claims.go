@@ -17,7 +17,7 @@ import (
 
 const (
 	// claimsLook is how often claims are looked at. Most are closed before they are to be renewed.
-	claimsLook = 250 * time.Millisecond
+	claimCheckInterval = 250 * time.Millisecond
 	// claimShare is the part of a claim's time after which it is renewed, and rows are looked at whose Work runs.
 	claimShare = 5
 )
@@ -38,11 +38,11 @@ type Claims struct {
 	mu   sync.Mutex
 	open map[*claim]struct{}
 	// renewing is true while the goroutine runs.
-	renewing bool
+	isRunning bool
 	// patient is until when a database that could not be reached is not asked again.
-	patient time.Time
+	retryAfter time.Time
 	// busy is true while a look is under way: a database that does not answer is not asked again meanwhile.
-	busy bool
+	isRenewing bool
 	// written counts outcomes that are written beside their executions.
 	written sync.WaitGroup
 }
@@ -60,7 +60,7 @@ type claim struct {
 	holders int
 	// renewed is when the statement began that claimed or renewed last.
 	renewed time.Time
-	lost    bool
+	wasLost bool
 	// running are the calls of Work, by row. A call for many rows is there once for each.
 	running map[int64]call
 }
@@ -80,23 +80,23 @@ func NewClaims(pool *pgxpool.Pool, log *slog.Logger) *Claims {
 	return &Claims{pool: pool, log: log, open: map[*claim]struct{}{}}
 }
 
-// begin makes a claim for an execution. On nil, as in tests, it is never renewed.
-func (c *Claims) begin(owner claimOwner, period time.Duration) *claim {
+// beginClaim makes a claim for an execution. On nil, as in tests, it is never renewed.
+func (c *Claims) beginClaim(owner claimOwner, period time.Duration) *claim {
 	k := &claim{claims: c, claimOwner: owner, id: uuid.NewString(), period: period, holders: 1, renewed: time.Now(), running: map[int64]call{}}
 	if c != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.open[k] = struct{}{}
-		if !c.renewing {
-			c.renewing = true
+		if !c.isRunning {
+			c.isRunning = true
 			go c.run()
 		}
 	}
 	return k
 }
 
-// hold keeps the claim renewed until release is called once more.
-func (k *claim) hold() {
+// retain keeps the claim renewed until release is called once more.
+func (k *claim) retain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.holders++
@@ -114,11 +114,11 @@ func (k *claim) release() {
 	}
 }
 
-// run registers a call of Work for rows; end is called with the reason if it is to stop. The claim may have been lost already.
-func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
+// registerCall registers a call of Work for rows; end is called with the reason if it is to stop. The claim may have been lost already.
+func (k *claim) registerCall(ids []int64, end context.CancelCauseFunc) (done func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.lost {
+	if k.wasLost {
 		end(errClaimLost)
 	}
 	for _, id := range ids {
@@ -136,21 +136,21 @@ func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
 // isLost reports whether rows may have been claimed by others. It looks at the clock: where a machine has much to do, the goroutine that renews claims may come late.
 func (k *claim) isLost() bool {
 	if k.claims != nil {
-		k.expire(time.Now())
+		k.loseIfLate(time.Now())
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.lost
+	return k.wasLost
 }
 
-// expire marks the claim lost if it was not renewed in time: a sixth of its time before others may claim.
-func (k *claim) expire(now time.Time) {
+// loseIfLate marks the claim lost if it was not renewed in time: a sixth of its time before others may claim.
+func (k *claim) loseIfLate(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.lost || now.Sub(k.renewed) < k.period*5/6 {
+	if k.wasLost || now.Sub(k.renewed) < k.period*5/6 {
 		return
 	}
-	k.lost = true
+	k.wasLost = true
 	for _, running := range k.running {
 		running.end(errClaimLost)
 	}
@@ -166,50 +166,50 @@ func (k *claim) isDue(now time.Time) bool {
 func (c *Claims) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	tick := time.NewTicker(claimsLook)
+	tick := time.NewTicker(claimCheckInterval)
 	defer tick.Stop()
 	var looks sync.WaitGroup
 	defer looks.Wait()
 	for now := range tick.C {
 		c.mu.Lock()
 		if len(c.open) == 0 {
-			c.renewing = false
+			c.isRunning = false
 			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
-		if due := c.due(now); len(due) > 0 {
-			looks.Go(func() { c.look(ctx, due) })
+		if due := c.takeDue(now); len(due) > 0 {
+			looks.Go(func() { c.renewDue(ctx, due) })
 		}
 	}
 }
 
-// due ends what was not renewed in time, and returns the claims to renew, by how long they last.
-func (c *Claims) due(now time.Time) map[time.Duration][]*claim {
+// takeDue ends what was not renewed in time, and returns the claims to renew, by how long they last.
+func (c *Claims) takeDue(now time.Time) map[time.Duration][]*claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due := map[time.Duration][]*claim{}
 	for k := range c.open {
-		k.expire(now)
-		if !c.busy && now.After(c.patient) && k.isDue(now) {
+		k.loseIfLate(now)
+		if !c.isRenewing && now.After(c.retryAfter) && k.isDue(now) {
 			due[k.period] = append(due[k.period], k)
 		}
 	}
-	c.busy = c.busy || len(due) > 0
+	c.isRenewing = c.isRenewing || len(due) > 0
 	return due
 }
 
-// look renews claims, and ends calls of Work that lost theirs.
-func (c *Claims) look(ctx context.Context, due map[time.Duration][]*claim) {
+// renewDue renews claims, and ends calls of Work that lost theirs.
+func (c *Claims) renewDue(ctx context.Context, due map[time.Duration][]*claim) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.busy = false
+		c.isRenewing = false
 	}()
 	for _, period := range slices.Sorted(maps.Keys(due)) {
-		if err := c.renew(ctx, period, due[period]); err != nil && ctx.Err() == nil {
+		if err := c.renewClaims(ctx, period, due[period]); err != nil && ctx.Err() == nil {
 			c.mu.Lock()
-			c.patient = time.Now().Add(period / (2 * claimShare))
+			c.retryAfter = time.Now().Add(period / (2 * claimShare))
 			c.mu.Unlock()
 			c.logUnrenewed(due[period], err)
 		}
@@ -228,7 +228,7 @@ func (c *Claims) logUnrenewed(unrenewed []*claim, err error) {
 	}
 }
 
-func (c *Claims) renew(ctx context.Context, period time.Duration, due []*claim) error {
+func (c *Claims) renewClaims(ctx context.Context, period time.Duration, due []*claim) error {
 	ctx, cancel := context.WithTimeout(ctx, period/2)
 	defer cancel()
 	began := time.Now()
@@ -274,8 +274,8 @@ func (c *Claims) renew(ctx context.Context, period time.Duration, due []*claim) 
 	return err
 }
 
-// beside runs what writes outcomes beside its execution.
-func (c *Claims) beside(do func()) {
+// runBeside runs what writes outcomes beside its execution.
+func (c *Claims) runBeside(do func()) {
 	if c == nil {
 		go do()
 		return

@@ -56,10 +56,10 @@ type CommandResult struct {
 
 // Command carries out what a signal orders. One that cannot be carried out is an error that is not retried.
 func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResult, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return CommandResult{}, err
 	}
-	ref, err := a.resolve(ctx, in.Ref)
+	ref, err := a.resolveRef(ctx, in.Ref)
 	if err != nil {
 		return CommandResult{}, err
 	}
@@ -159,8 +159,8 @@ func (a *Activities) commandInform(ctx context.Context, in CommandInput) (Comman
 	return CommandResult{Generation: results[0].Resource.Generation}, nil
 }
 
-// resolve finds the object id of a resource that Temporal knows by its hash.
-func (a *Activities) resolve(ctx context.Context, ref Ref) (Ref, error) {
+// resolveRef finds the object id of a resource that Temporal knows by its hash.
+func (a *Activities) resolveRef(ctx context.Context, ref Ref) (Ref, error) {
 	if ref.HashedID == "" {
 		return ref, nil
 	}

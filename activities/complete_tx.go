@@ -27,10 +27,10 @@ type txCompletion struct {
 	rehearsed atomic.Pointer[rehearsedTx]
 }
 
-// complete writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
-func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
+// completeAttempt writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
+func (c *txCompletion) completeAttempt(ctx context.Context, tx pgx.Tx) error {
 	c.used.Store(true)
-	written, err := c.write(ctx, tx)
+	written, err := c.writeOutcome(ctx, tx)
 	if err == nil && !written {
 		err = ErrSuperseded
 	}
@@ -42,9 +42,9 @@ func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err error) {
+func (c *txCompletion) writeOutcome(ctx context.Context, tx pgx.Tx) (written bool, err error) {
 	if r := c.execution.rehearsal; r != nil {
-		marked, err := r.complete(ctx, tx)
+		marked, err := r.markTx(ctx, tx)
 		c.rehearsed.Store(marked)
 		return err == nil, err
 	}
@@ -52,7 +52,7 @@ func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err 
 		return false, err
 	}
 	// Its own: the one of the call is Work's.
-	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.success()}}
+	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.successVerdict()}}
 	o, err := c.execution.outcomesOf([]*claimed{one}, nil)
 	if err != nil {
 		return false, err
@@ -61,26 +61,26 @@ func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err 
 	return len(rows) == 1, err
 }
 
-// success is the verdict of a call that returned nil.
-func (c *txCompletion) success() Verdict {
+// successVerdict is the verdict of a call that returned nil.
+func (c *txCompletion) successVerdict() Verdict {
 	if c.worked.IsFinalizing() {
 		return VerdictFinalized
 	}
 	return VerdictSynced
 }
 
-// judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
+// judgeOutcome says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
 // returned came too late. If it was not, what it said without the transaction stands, except that all is well.
-func (c *txCompletion) judge(outcome *Outcome, function string) {
+func (c *txCompletion) judgeOutcome(outcome *Outcome, function string) {
 	if r := c.execution.rehearsal; r != nil {
-		c.rule(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
+		c.decideOutcome(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
 		return
 	}
 	w := c.worked
-	r, err := c.execution.read(w)
+	r, err := c.execution.readClaimed(w)
 	if err != nil {
 		// Nothing is written where it was committed. Where it was not, its effects are lost, and that must not pass for a success.
-		if outcome.Verdict == c.success() {
+		if outcome.Verdict == c.successVerdict() {
 			*outcome = Outcome{Verdict: VerdictFailed, Error: fmt.Sprintf("%s returned nil after CompleteTx, and whether the transaction was committed could not be read: %v", function, err)}
 		}
 		return
@@ -95,15 +95,15 @@ func (c *txCompletion) judge(outcome *Outcome, function string) {
 	}
 	// Of a row that went on meanwhile the outcome is written as well, as that of the generation before.
 	open := mine && r.ClaimedUntil != nil && (r.Generation > w.Generation || r.IsWorked())
-	c.rule(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
+	c.decideOutcome(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
 }
 
-// rule has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.
-func (c *txCompletion) rule(outcome *Outcome, function string, committed, open bool) {
+// decideOutcome has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.
+func (c *txCompletion) decideOutcome(outcome *Outcome, function string, committed, open bool) {
 	switch {
 	case committed:
-		*outcome, c.committed = Outcome{Verdict: c.success()}, true
-	case open && outcome.Verdict == c.success():
+		*outcome, c.committed = Outcome{Verdict: c.successVerdict()}, true
+	case open && outcome.Verdict == c.successVerdict():
 		*outcome = Outcome{Verdict: VerdictFailed, Error: function + " returned nil after CompleteTx, but the transaction was not committed"}
 	}
 }

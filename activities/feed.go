@@ -64,7 +64,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	pauses := newLockedPauses()
 	for range feedTries {
 		w = writtenPage{feed: f, page: page}
-		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.write(ctx, tx) })
+		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.writePage(ctx, tx) })
 		if !db.IsContended(err) || backoff.Pause(ctx, pauses.Delay()) != nil {
 			break
 		}
@@ -76,7 +76,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 		f.position = page.Position
 	}
 	f.known = f.known || len(w.refused) > 0
-	return w.report(ctx)
+	return w.reportPage(ctx)
 }
 
 // writtenPage is a page, and what became of it.
@@ -91,7 +91,7 @@ type writtenPage struct {
 	unkept, unnoted int
 }
 
-func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
+func (w *writtenPage) writePage(ctx context.Context, tx pgx.Tx) (err error) {
 	f, q := w.feed, db.New()
 	r := f.reported.Load()
 	params := db.AdvanceSourceParams{
@@ -111,10 +111,10 @@ func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	if err := w.recordListed(ctx, tx); err != nil {
 		return err
 	}
-	if w.live, err = w.inform(ctx, tx, w.page.Live, w.options(true)); err != nil {
+	if w.live, err = w.informObjects(ctx, tx, w.page.Live, w.informOptions(true)); err != nil {
 		return err
 	}
-	if w.listed, err = w.inform(ctx, tx, w.page.Listed, w.options(false)); err != nil {
+	if w.listed, err = w.informObjects(ctx, tx, w.page.Listed, w.informOptions(false)); err != nil {
 		return err
 	}
 	if len(w.page.Gone) > 0 {
@@ -128,21 +128,21 @@ func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	return w.recordRefused(ctx, tx)
 }
 
-// options say how objects are informed. Nobody is notified: the client that runs the source dispatches its kind, and is woken after the commit. What has
+// informOptions say how objects are informed. Nobody is notified: the client that runs the source dispatches its kind, and is woken after the commit. What has
 // changed revives what was deleted, as an explicit inform does, and what is only listed does not.
-func (w *writtenPage) options(isLive bool) db.InformOptions {
+func (w *writtenPage) informOptions(isLive bool) db.InformOptions {
 	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic}
 	if isLive {
 		options.Revive, options.DefaultPriority = true, deltatype.PriorityLive
 	}
 	if l := w.feed.listing; l != nil {
-		options.Pass = l.reach.claimID()
+		options.Pass = l.listingClaim.claimID()
 	}
 	return options
 }
 
-// inform informs objects. One that Postgres cannot store is refused, and the others are taken.
-func (w *writtenPage) inform(
+// informObjects informs objects. One that Postgres cannot store is refused, and the others are taken.
+func (w *writtenPage) informObjects(
 	ctx context.Context, tx pgx.Tx, objects []deltatype.ObjectInformParams, options db.InformOptions,
 ) (results []*deltatype.ObjectInformResult, err error) {
 	if len(objects) == 0 {
@@ -153,17 +153,17 @@ func (w *writtenPage) inform(
 		return err
 	})
 	switch half := len(objects) / 2; {
-	case err != nil && !isOfOneObject(err):
+	case err != nil && !isObjectError(err):
 		return nil, err
 	case err != nil && half == 0:
-		w.refused = append(w.refused, refusedAlone(&objects[0], err))
+		w.refused = append(w.refused, describeRefused(&objects[0], err))
 		return nil, nil
 	case err != nil:
-		first, err := w.inform(ctx, tx, objects[:half], options)
+		first, err := w.informObjects(ctx, tx, objects[:half], options)
 		if err != nil {
 			return nil, err
 		}
-		second, err := w.inform(ctx, tx, objects[half:], options)
+		second, err := w.informObjects(ctx, tx, objects[half:], options)
 		return append(first, second...), err
 	}
 	taken := results[:0]
@@ -183,7 +183,7 @@ func (w *writtenPage) recordListed(ctx context.Context, tx pgx.Tx) error {
 	if l == nil {
 		return nil
 	}
-	there := append(ids(w.page.Live), ids(w.page.Listed)...)
+	there := append(objectIDs(w.page.Live), objectIDs(w.page.Listed)...)
 	for i := range w.page.Refused {
 		if id := w.page.Refused[i].Params.ResourceID; db.MayBeStored(id) {
 			there = append(there, id)
@@ -201,7 +201,7 @@ func (w *writtenPage) recordListed(ctx context.Context, tx pgx.Tx) error {
 // recordRefused keeps what is refused, and removes what is not any longer.
 func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 	q, kind := db.New(), w.feed.in.Kind
-	if taken := w.taken(); w.feed.known && len(taken) > 0 {
+	if taken := w.takenIDs(); w.feed.known && len(taken) > 0 {
 		if err := q.ForgetTaken(ctx, tx, db.ForgetTakenParams{Kind: kind, ObjectIds: taken}); err != nil {
 			return fmt.Errorf("removing refused objects that were taken: %w", err)
 		}
@@ -231,8 +231,8 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// taken are the ids of what was not refused.
-func (w *writtenPage) taken() []string {
+// takenIDs are the ids of what was not refused.
+func (w *writtenPage) takenIDs() []string {
 	taken := w.page.Gone[:len(w.page.Gone):len(w.page.Gone)]
 	for _, results := range [][]*deltatype.ObjectInformResult{w.live, w.listed} {
 		for _, r := range results {
@@ -242,11 +242,11 @@ func (w *writtenPage) taken() []string {
 	return taken
 }
 
-// report hands on what was written, and adds it to the listing.
-func (w *writtenPage) report(ctx context.Context) error {
+// reportPage hands on what was written, and adds it to the listing.
+func (w *writtenPage) reportPage(ctx context.Context) error {
 	a := w.feed.activities
 	for i := range w.deleted {
-		a.observe(observedDeletion(&w.deleted[i]))
+		a.reportObservation(observedDeletion(&w.deleted[i]))
 	}
 	if a.Listed != nil {
 		a.Listed(w.live)
@@ -299,7 +299,7 @@ func (p *pass) claimID() *string {
 	if p == nil {
 		return nil
 	}
-	return p.reach.claimID()
+	return p.listingClaim.claimID()
 }
 
 // BeginListing begins a complete listing: what no page names until [Feed.EndListing] is gone. Changes may come between what is listed.
@@ -310,7 +310,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	}
 	in := InformInput{Installation: f.in.Installation, Kind: f.in.Kind, Trigger: TriggerSource, FullListing: true, Pass: uuid.NewString()}
 	p := &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in), remember: true, waiting: true}
-	p.progress.Pass = a.report(in.Options, true)
+	p.progress.Pass = a.beginReport(in.Options, true)
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
 		return fmt.Errorf("beginning a complete listing of kind %s: asking the database for the time: %w", in.Kind, err)
@@ -319,7 +319,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	if err := p.beginHistory(ctx); err != nil {
 		return fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 	}
-	if p.reach, err = p.beginReach(ctx, ""); err != nil {
+	if p.listingClaim, err = p.beginListingClaim(ctx, ""); err != nil {
 		err = fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 		p.endHistory(ctx, err)
 		return err
@@ -336,8 +336,8 @@ func (f *Feed) EndListing(ctx context.Context) (InformProgress, error) {
 	}
 	err := p.endListing(ctx)
 	f.listing = nil
-	p.reach.end()
-	return p.progress, p.end(ctx, err)
+	p.listingClaim.release()
+	return p.progress, p.endPass(ctx, err)
 }
 
 // endListing deletes what was not listed.
@@ -361,11 +361,11 @@ func (f *Feed) AbortListing(ctx context.Context, why error) {
 		return
 	}
 	f.listing = nil
-	p.reach.end()
-	_ = p.end(ctx, fmt.Errorf("a complete listing of kind %s was cut off: %w", p.in.Kind, why)) // Temporal is told of the run's error
+	p.listingClaim.release()
+	_ = p.endPass(ctx, fmt.Errorf("a complete listing of kind %s was cut off: %w", p.in.Kind, why)) // Temporal is told of the run's error
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	if err := p.activities.forget(ctx, p.in.Pass); err != nil {
+	if err := p.activities.removeListing(ctx, p.in.Pass); err != nil {
 		p.log().Warn("what a listing that was cut off had noted could not be removed; it is, after a week", "error", err)
 	}
 }

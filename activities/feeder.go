@@ -21,9 +21,9 @@ type feeder struct {
 	released atomic.Bool
 }
 
-// takeAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
+// claimAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
 // but for those of namespaces that are full, and what could not be claimed.
-func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
+func (f *feeder) claimAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
 	withheld := len(ids)
 	sets, err := f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
@@ -32,7 +32,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 	for _, one := range sets {
 		withheld -= len(one.ids)
 	}
-	f.withholds(withheld)
+	f.countWithheld(withheld)
 	var handed sync.WaitGroup
 	defer handed.Wait()
 	for _, one := range sets {
@@ -40,7 +40,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 			continue
 		}
 		if !f.awaitCall(one) {
-			return missing, errLeft
+			return missing, errMembersLeft
 		}
 		left, err := f.claimAndHand(ctx, one.ids, &handed)
 		if err != nil {
@@ -53,7 +53,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 
 // claimAndHand claims members and has them handed to Work, which handed waits for. It returns those that could not be claimed.
 func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.WaitGroup) (missing []int64, err error) {
-	taken, err := f.take(context.WithoutCancel(ctx), f.in.Kind, ids)
+	taken, err := f.claimRows(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)
 	}
@@ -61,7 +61,7 @@ func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.Wai
 	for i, one := range taken {
 		there[i] = one.worked.ID
 	}
-	missing = without(ids, there)
+	missing = excludeIDs(ids, there)
 	type call struct {
 		namespace string
 		finalizes bool
@@ -77,14 +77,14 @@ func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.Wai
 	}
 	for of, members := range byCall {
 		handed.Add(1)
-		f.hand(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
+		f.handToWork(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
 	}
 	return missing, nil
 }
 
-// hand has members of one namespace worked, in one call if together is true. over is called when all have been handed over, or when they wait for a slot of the namespace:
+// handToWork has members of one namespace worked, in one call if together is true. over is called when all have been handed over, or when they wait for a slot of the namespace:
 // the others do not wait for them.
-func (f *feeder) hand(namespace string, members []*claimed, together bool, over func()) {
+func (f *feeder) handToWork(namespace string, members []*claimed, together bool, over func()) {
 	sets := len(members)
 	if together {
 		sets = 1
@@ -119,7 +119,7 @@ func (f *feeder) workSet(set []*claimed) {
 			one.outcome = Outcome{Verdict: VerdictReleased}
 		}
 	} else {
-		f.work(set, func(call func()) { spawn(f.calls, call) })
+		f.workRows(set, func(call func()) { spawnCall(f.calls, call) })
 	}
 	for _, one := range set {
 		if one.outcome.Verdict == VerdictReleased {
@@ -129,9 +129,9 @@ func (f *feeder) workSet(set []*claimed) {
 	}
 }
 
-// spawn runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
+// spawnCall runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
 // finished wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
-func spawn(calls chan func(), call func()) {
+func spawnCall(calls chan func(), call func()) {
 	select {
 	case calls <- call:
 	default:

@@ -5,16 +5,16 @@ import "time"
 const (
 	// flushMost and flushEvery say when outcomes are written: there are so many of them, or the first of them has waited. Those whose rows are locked are
 	// written again after lockedAgain.
-	flushMost   = 1000
-	flushEvery  = 200 * time.Millisecond
-	lockedAgain = time.Second
+	maxFlush       = 1000
+	flushInterval  = 200 * time.Millisecond
+	lockedInterval = time.Second
 )
 
-// gather has outcomes written in sets until there are no more: when there are many, or the first of a set has waited. What is locked comes again, and what still is at
+// gatherOutcomes has outcomes written in sets until there are no more: when there are many, or the first of a set has waited. What is locked comes again, and what still is at
 // the end is returned.
-func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claimed)) (locked []*claimed) {
+func gatherOutcomes(results <-chan *claimed, flush func(set []*claimed) (locked []*claimed)) (locked []*claimed) {
 	var set []*claimed
-	waited, again := time.NewTimer(flushEvery), time.NewTimer(lockedAgain)
+	waited, again := time.NewTimer(flushInterval), time.NewTimer(lockedInterval)
 	waited.Stop()
 	again.Stop()
 	defer waited.Stop()
@@ -25,7 +25,7 @@ func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claim
 		}
 		left := flush(set)
 		if len(locked) == 0 && len(left) > 0 {
-			again.Reset(lockedAgain)
+			again.Reset(lockedInterval)
 		}
 		locked = append(locked, left...)
 	}
@@ -37,9 +37,9 @@ func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claim
 				return locked
 			}
 			if set = append(set, one); len(set) == 1 {
-				waited.Reset(flushEvery)
+				waited.Reset(flushInterval)
 			}
-			if len(set) < flushMost {
+			if len(set) < maxFlush {
 				continue
 			}
 		case <-waited.C:

@@ -36,9 +36,9 @@ func (e *execution) takeSlots(ctx context.Context, kind string, ids []int64) (se
 	}
 	params := db.TakeSlotsParams{Kind: kind, Ids: ids, Begins: true, Lease: DispatchLease}
 	var rows []db.TakeSlotsRow
-	err = retry(ctx, claimTries, func(ctx context.Context) (err error) {
+	err = retryTransient(ctx, claimTries, func(ctx context.Context) (err error) {
 		if rows, err = db.New().TakeSlots(ctx, e.Pool, params); err != nil {
-			return e.unanswered(err)
+			return e.markUnanswered(err)
 		}
 		return nil
 	})
@@ -57,7 +57,7 @@ func claimSets(ids []int64, rows []db.TakeSlotsRow, answered time.Time) []claimS
 	for i, row := range rows {
 		late[i] = row.ID
 	}
-	sets := []claimSet{{ids: without(ids, late)}}
+	sets := []claimSet{{ids: excludeIDs(ids, late)}}
 	slices.SortFunc(rows, func(a, b db.TakeSlotsRow) int { return cmp.Compare(a.Wait, b.Wait) })
 	for _, row := range rows {
 		if row.Queued {
@@ -82,8 +82,8 @@ func (e *execution) awaitCall(one claimSet) bool {
 	return sleep(e.base, time.Until(one.answered.Add(one.after)))
 }
 
-// without are ids that are not among others.
-func without(ids, others []int64) []int64 {
+// excludeIDs are ids that are not among others.
+func excludeIDs(ids, others []int64) []int64 {
 	if len(others) == 0 {
 		return ids
 	}
@@ -111,7 +111,7 @@ func (e *execution) wakeKeys(done []*claimed) {
 	slices.Sort(keys)
 	params := db.WakeKeysParams{Kind: done[0].worked.Kind, Keys: slices.Compact(keys)}
 	var woken int64
-	err := retry(e.writes, writeTries, func(ctx context.Context) (err error) {
+	err := retryTransient(e.writes, writeTries, func(ctx context.Context) (err error) {
 		woken, err = db.New().WakeKeys(ctx, e.Pool, params)
 		return err
 	})

@@ -16,7 +16,7 @@ const (
 	ListingsKept = 7 * 24 * time.Hour
 )
 
-func ids(page []deltatype.ObjectInformParams) []string {
+func objectIDs(page []deltatype.ObjectInformParams) []string {
 	all := make([]string, len(page))
 	for i, p := range page {
 		all[i] = p.ResourceID
@@ -24,9 +24,9 @@ func ids(page []deltatype.ObjectInformParams) []string {
 	return all
 }
 
-// record writes down what was listed.
-func (p *pass) record(ctx context.Context) error {
-	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: ids(p.page)})
+// recordListed writes down what was listed.
+func (p *pass) recordListed(ctx context.Context) error {
+	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: objectIDs(p.page)})
 	if err != nil {
 		return fmt.Errorf("recording a page of %d: %w", len(p.page), err)
 	}
@@ -44,8 +44,8 @@ func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInform
 	return p.noteStaying(ctx, stay)
 }
 
-// noteNamed does so with those whose objects are refused: they are listed too.
-func (p *pass) noteNamed(ctx context.Context, objectIDs []string) error {
+// noteRefusedListed does so with those whose objects are refused: they are listed too.
+func (p *pass) noteRefusedListed(ctx context.Context, objectIDs []string) error {
 	stay, err := db.New().StayingResources(ctx, db.Planned(p.activities.Pool, len(objectIDs)), db.StayingResourcesParams{Kind: p.in.Kind, ObjectIds: objectIDs})
 	if err != nil {
 		return fmt.Errorf("looking for degraded or deleted resources among %d refused objects: %w", len(objectIDs), err)
@@ -76,7 +76,7 @@ func (a *Activities) wakeUnlisted(ctx context.Context, kind, shard string) error
 
 // wakeUnlistedBeside does so with what is of none of the shards that the controller names: it is of no pass, and may be left out by all of them together.
 func (a *Activities) wakeUnlistedBeside(ctx context.Context, kind string, shards []string) error {
-	woken, err := db.WakeUnlistedBeside(ctx, a.Pool, kind, shards, a.Rest.DeletedRetention)
+	woken, err := db.WakeUnlistedOfOtherShards(ctx, a.Pool, kind, shards, a.Rest.DeletedRetention)
 	return a.dispatchWoken(kind, woken, err)
 }
 
@@ -99,7 +99,7 @@ func (p *pass) deleteMissing(ctx context.Context) error {
 	if err != nil || p.in.RunForeground { // what was listed is still asked for
 		return err
 	}
-	return p.activities.forget(ctx, p.in.Pass)
+	return p.activities.removeListing(ctx, p.in.Pass)
 }
 
 // deleteCounted counts first, because how much there is decides whether it may be deleted.
@@ -109,7 +109,7 @@ func (p *pass) deleteCounted(ctx context.Context) error {
 		return err
 	}
 	if why := p.whyWithheld(missing); why != "" {
-		if withheld, err := p.withhold(ctx, missing, why); withheld || err != nil {
+		if withheld, err := p.withholdDeletions(ctx, missing, why); withheld || err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (p *pass) countMissing(ctx context.Context) (all missing, err error) {
 	q := db.New()
 	err = p.eachPage(ctx, "", func(after, to string) (bool, error) {
 		counted, err := q.CountMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.CountMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
 		})
 		if err != nil {
 			return false, fmt.Errorf("counting what is no longer listed: %w", err)
@@ -174,8 +174,8 @@ func (p *pass) eachPage(ctx context.Context, after string, do func(after, to str
 func (p *pass) deletePages(ctx context.Context, m missing) error {
 	a, q := p.activities, db.New()
 	return p.eachPage(ctx, m.first, func(after, to string) (bool, error) {
-		if p.reach.claim.isLost() {
-			return false, errReachLost
+		if p.listingClaim.claim.isLost() {
+			return false, errListingClaimLost
 		}
 		if m.restored > 0 {
 			_, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, ToObjectID: to})
@@ -184,7 +184,7 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 			}
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 			Logs: a.LogChanges, Waiting: p.waiting,
 		}))
 		if err != nil {
@@ -193,13 +193,13 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 		p.progress.Deleted += len(deleted)
 		p.reportDeleted(deleted)
 		for i := range deleted {
-			a.observe(observedDeletion(&deleted[i]))
+			a.reportObservation(observedDeletion(&deleted[i]))
 		}
 		return true, nil
 	})
 }
 
-func (a *Activities) forget(ctx context.Context, pass string) error {
+func (a *Activities) removeListing(ctx context.Context, pass string) error {
 	if err := db.ForgetListing(ctx, a.Pool, pass); err != nil {
 		return fmt.Errorf("forgetting what was listed: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
@@ -29,21 +28,16 @@ type Pace interface {
 	IsLocal() bool
 }
 
-// isLocal reports whether the activity is a local one.
-func isLocal(ctx context.Context) bool {
-	return activity.IsActivity(ctx) && activity.GetInfo(ctx).IsLocalActivity
-}
-
 // localAttempts are attempts that began as local activities and are under way, by the run of their workflow. The zero value has none.
 type localAttempts struct {
 	mu    sync.Mutex
 	byRun map[string]*localAttempt
 	// missed are the steps of attempts that have failed after they were handed over, and before the ordinary activity came, by the run of their workflow.
-	missed map[string]Step
+	unreported map[string]Step
 }
 
 // maxMissed bounds missed: an activity that comes to another worker never asks for its step.
-const maxMissed = 1000
+const maxUnreported = 1000
 
 // localAttempt is one of them. It goes on when its activity has ended, and an ordinary one waits for it.
 type localAttempt struct {
@@ -56,8 +50,8 @@ type localAttempt struct {
 	joined, handedOver bool
 }
 
-// begin adds an attempt; nil if the run has one under way.
-func (l *localAttempts) begin(runID string, cancel context.CancelCauseFunc) *localAttempt {
+// beginAttempt adds an attempt; nil if the run has one under way.
+func (l *localAttempts) beginAttempt(runID string, cancel context.CancelCauseFunc) *localAttempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byRun[runID] != nil {
@@ -71,28 +65,28 @@ func (l *localAttempts) begin(runID string, cancel context.CancelCauseFunc) *loc
 	return one
 }
 
-// end removes an attempt, and reports whether it was handed over to an activity that has not come.
-func (l *localAttempts) end(runID string, one *localAttempt) (missed bool) {
+// endAttempt removes an attempt, and reports whether it was handed over to an activity that has not come.
+func (l *localAttempts) endAttempt(runID string, one *localAttempt) (missed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.byRun, runID)
 	close(one.done)
 	missed = one.handedOver && !one.joined
 	if missed && one.step.failure != nil {
-		if l.missed == nil || len(l.missed) >= maxMissed {
-			l.missed = map[string]Step{}
+		if l.unreported == nil || len(l.unreported) >= maxUnreported {
+			l.unreported = map[string]Step{}
 		}
-		l.missed[runID] = one.step
+		l.unreported[runID] = one.step
 	}
 	return missed
 }
 
-// withMissed is the step of an ordinary activity, with the failure of the attempt that it has missed, if nothing was attempted since.
-func (l *localAttempts) withMissed(runID string, step Step) Step {
+// addUnreported is the step of an ordinary activity, with the failure of the attempt that it has missed, if nothing was attempted since.
+func (l *localAttempts) addUnreported(runID string, step Step) Step {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	missed, ok := l.missed[runID]
-	delete(l.missed, runID)
+	missed, ok := l.unreported[runID]
+	delete(l.unreported, runID)
 	if ok && step.failure == nil && step.Generation == missed.Generation && step.Attempt == missed.Attempt && step.State == missed.State {
 		step.failure = missed.failure
 	}
@@ -112,8 +106,8 @@ func (l *localAttempts) handOver(one *localAttempt) bool {
 	}
 }
 
-// join is the attempt of a run that is under way; nil if there is none.
-func (l *localAttempts) join(runID string) *localAttempt {
+// joinAttempt is the attempt of a run that is under way; nil if there is none.
+func (l *localAttempts) joinAttempt(runID string) *localAttempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.byRun[runID]
@@ -123,8 +117,8 @@ func (l *localAttempts) join(runID string) *localAttempt {
 	return one
 }
 
-// await waits for the end of an attempt, and forwards a cancellation that somebody has ordered in Temporal.
-func (one *localAttempt) await(ctx context.Context) (Step, error) {
+// awaitEnd waits for the end of an attempt, and forwards a cancellation that somebody has ordered in Temporal.
+func (one *localAttempt) awaitEnd(ctx context.Context) (Step, error) {
 	defer context.AfterFunc(ctx, func() {
 		if cause := context.Cause(ctx); isOrdered(cause) {
 			one.cancel(cause)
@@ -142,16 +136,16 @@ var handedOver = Step{Next: NextAttempt, HandedOver: true}
 func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) {
 	id := RunID(ctx)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	one := a.local.begin(id, cancel)
+	one := a.local.beginAttempt(id, cancel)
 	if one == nil {
 		cancel(nil)
 		return handedOver, nil // Temporal has given the workflow's task up, and gives it again
 	}
-	a.Claims.beside(func() {
+	a.Claims.runBeside(func() {
 		defer cancel(nil)
 		one.step, one.err = a.attemptRecovered(ctx, ref)
-		if a.local.end(id, one) {
-			a.wakeMissed(ctx, ref, one.err)
+		if a.local.endAttempt(id, one) {
+			a.wakeUnjoined(ctx, ref, one.err)
 		}
 	})
 	timer := time.NewTimer(LocalFor)
@@ -177,17 +171,17 @@ func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, 
 			err = temporal.NewApplicationError(fmt.Sprintf("panic: %v", v), "delta.Panic")
 		}
 	}()
-	return a.attempt(ctx, ref)
+	return a.attemptResource(ctx, ref)
 }
 
-// wakeMissed has a dispatcher wake the workflow of an attempt that has ended after it was handed over, although no activity has waited for it
+// wakeUnjoined has a dispatcher wake the workflow of an attempt that has ended after it was handed over, although no activity has waited for it
 // here: that of another worker has found the claim, and waits for its end.
-func (a *Activities) wakeMissed(ctx context.Context, ref Ref, failure error) {
+func (a *Activities) wakeUnjoined(ctx context.Context, ref Ref, failure error) {
 	if failure != nil {
 		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", append(refFields(ctx, ref), "error", failure)...)
 		return
 	}
-	ref, err := a.resolve(ctx, ref)
+	ref, err := a.resolveRef(ctx, ref)
 	if err == nil {
 		err = db.New().DispatchSoon(ctx, a.Pool, db.DispatchSoonParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
 	}

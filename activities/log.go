@@ -21,8 +21,8 @@ func IDField(objectID string, hashedID *string, isHashed bool) slog.Attr {
 	return slog.String("hashed_id", *hashedID)
 }
 
-// fields are those that a line of the log has of a resource that was claimed, or read.
-func (a *Activities) fields(r *db.Resource) []any {
+// logFields are those that a line of the log has of a resource that was claimed, or read.
+func (a *Activities) logFields(r *db.Resource) []any {
 	workflowID := ""
 	if r.WorkflowID != nil {
 		workflowID = *r.WorkflowID
@@ -43,7 +43,7 @@ func (e *execution) logClaims(rows []*claimed) {
 	case len(rows) == 0 || !e.Logger.Enabled(context.Background(), slog.LevelDebug):
 	case e.single:
 		for _, one := range rows {
-			e.Logger.Debug("an attempt was claimed", append(e.fields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
+			e.Logger.Debug("an attempt was claimed", append(e.logFields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
 		}
 	default:
 		e.Logger.Debug("members of a batch were claimed", "kind", e.Handler.Kind(), "namespace", rows[0].worked.Namespace, "workflow_id", e.workflowID,
@@ -56,8 +56,8 @@ func (e *execution) logOutcome(one *claimed, written *db.WriteOutcomesRow) {
 	if !e.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	row := one.after(written)
-	e.Logger.Debug("an outcome was written", append(e.fields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
+	row := one.rowAfter(written)
+	e.Logger.Debug("an outcome was written", append(e.logFields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
 }
 
 // passLogger is the logger of a pass.

@@ -32,25 +32,25 @@ type Observation struct {
 	Row func() (*deltatype.ResourceRow, error)
 }
 
-func (a *Activities) observe(o Observation) {
+func (a *Activities) reportObservation(o Observation) {
 	if a.Observed != nil {
 		a.Observed(o)
 	}
 }
 
-// observed is the observation of an attempt. state is that of the row after it: a last attempt that failed does not degrade what went on to a newer
+// makeObservation is the observation of an attempt. state is that of the row after it: a last attempt that failed does not degrade what went on to a newer
 // generation meanwhile.
-func (one *claimed) observed(state deltatype.ResourceState, row func() (*deltatype.ResourceRow, error)) Observation {
+func (one *claimed) makeObservation(state deltatype.ResourceState, row func() (*deltatype.ResourceRow, error)) Observation {
 	r := one.worked
 	return Observation{
 		Outcome: one.outcome, Kind: r.Kind, Namespace: r.Namespace, Generation: r.Generation, Attempt: int(r.Attempt), IsFinalizing: r.IsFinalizing(),
-		IsDegraded: state == deltatype.ResourceStateDegraded, Waited: one.waited, Lag: one.lag(), Row: row,
+		IsDegraded: state == deltatype.ResourceStateDegraded, Waited: one.waited, Lag: one.generationLag(), Row: row,
 	}
 }
 
-// lag is how long ago the generation was made: until the claim by the clock of the database, and since then by this machine's, so that a
+// generationLag is how long ago the generation was made: until the claim by the clock of the database, and since then by this machine's, so that a
 // difference between them does not count.
-func (one *claimed) lag() time.Duration {
+func (one *claimed) generationLag() time.Duration {
 	if one.worked.AttemptedAt == nil {
 		return 0
 	}
@@ -98,7 +98,7 @@ func (e *PassError) As(target any) bool { return errors.As(e.failure, target) }
 
 // observeEnd logs what a pass came to, or hands it on, and returns the error that Temporal is given.
 func (p *pass) observeEnd(ctx context.Context, failure error) error {
-	ended := p.observed(ctx, failure)
+	ended := p.makeObservation(ctx, failure)
 	if failure == nil {
 		p.activities.Logger.Info("a pass of the informer has ended", ended.LogFields()...)
 	}
@@ -115,7 +115,7 @@ func (p *pass) observeEnd(ctx context.Context, failure error) error {
 // not show it: the kind's listings have not failed.
 func (p *pass) refuseRun(ctx context.Context, failure error) error {
 	if p.activities.PassEnded != nil {
-		p.activities.PassEnded(p.observed(ctx, failure))
+		p.activities.PassEnded(p.makeObservation(ctx, failure))
 	}
 	return failure
 }
@@ -134,8 +134,8 @@ func (p *pass) observeLostTry(ctx context.Context, try int32, took time.Duration
 	})
 }
 
-// observed makes the observation of the pass, which may have failed half way.
-func (p *pass) observed(ctx context.Context, failure error) PassObservation {
+// makeObservation makes the observation of the pass, which may have failed half way.
+func (p *pass) makeObservation(ctx context.Context, failure error) PassObservation {
 	if failure != nil && p.cause != nil {
 		failure = p.cause
 	}
@@ -170,7 +170,7 @@ func (e *execution) observeLost(cause error, set []*claimed) {
 		return
 	}
 	first := set[0].worked
-	e.Logger.Info("a claim was lost while Work, or Finalize, ran or was about to: another one has the resource, or may have it", append(e.fields(first),
+	e.Logger.Info("a claim was lost while Work, or Finalize, ran or was about to: another one has the resource, or may have it", append(e.logFields(first),
 		"resources", len(set), "claim", e.claim.id)...)
 	if e.ClaimsLost != nil {
 		e.ClaimsLost(e.Handler.Kind(), first.Namespace, len(set))
@@ -182,15 +182,15 @@ func (e *execution) observeUnwritten(one *claimed, outcome Outcome) {
 	if e.rehearsal != nil {
 		return // the caller is given the outcome
 	}
-	o := one.observed(one.worked.State, one.worked.Row)
+	o := one.makeObservation(one.worked.State, one.worked.Row)
 	o.Outcome, o.IsUnwritten = outcome, true
-	e.observe(o)
+	e.reportObservation(o)
 }
 
 // observeLostAttempt reports the attempt before that of a claim, whose worker was lost: the claim has noted its error.
 func (e *execution) observeLostAttempt(one *claimed, attempt int32) {
 	r := one.worked
-	e.observe(Observation{
+	e.reportObservation(Observation{
 		Outcome: Outcome{Verdict: VerdictFailed, Error: workerLost}, Kind: r.Kind, Namespace: r.Namespace, Generation: r.Generation, Attempt: int(attempt),
 		IsFinalizing: r.IsFinalizing(), Row: r.Row,
 	})

@@ -21,7 +21,7 @@ const (
 	// Earliest is the share of an expiry that is taken off at most.
 	Earliest = 0.05
 	// atOnce has a dispatcher look at a row as soon as its outcome is written.
-	atOnce = -time.Second
+	dispatchAtOnce = -time.Second
 )
 
 // outcomes are rows of the statement that writes them.
@@ -30,9 +30,9 @@ type outcomes struct {
 	byID map[int64]*claimed
 }
 
-// add decides what is written for an outcome. It is the one place that does. unbatched is for a member of a batch that goes on in a
+// addOutcome decides what is written for an outcome. It is the one place that does. unbatched is for a member of a batch that goes on in a
 // workflow of its own.
-func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
+func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error {
 	state, delay, counted, snoozed, grace := deltatype.ResourceStateSynced, time.Duration(0), true, false, DueGrace
 	var cause deltatype.Cause
 	switch verdict := one.outcome.Verdict; {
@@ -42,14 +42,14 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	case verdict == VerdictDeleted:
 		state, cause = deltatype.ResourceStateDeleted, deltatype.CauseWork
 	case verdict == VerdictReleased, verdict == VerdictWithheld:
-		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
+		state, counted, grace = deltatype.ResourceStateScheduled, false, dispatchAtOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
 	case verdict == VerdictUnreadable:
-		if err := one.encodeUnreadable(e.now()); err != nil {
+		if err := one.encodeUnreadable(e.outcomeTime()); err != nil {
 			return err
 		}
-		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.now()), e.afterWait(unbatched)
+		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.outcomeTime()), e.afterWait(unbatched)
 		if one.worked.IsFinalizing() {
 			state = one.worked.State
 		}
@@ -61,14 +61,14 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 			cause = deltatype.CauseHopeless
 		}
 		if unbatched {
-			grace = atOnce
+			grace = dispatchAtOnce
 		}
 	default:
-		state, delay, grace = deltatype.ResourceStateFailed, e.backoff(one.worked), e.afterWait(unbatched)
+		state, delay, grace = deltatype.ResourceStateFailed, e.retryWait(one.worked), e.afterWait(unbatched)
 	}
 	if one.encoded == nil && one.outcome.Verdict != VerdictFinalized && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
 		var err error
-		if one.encoded, err = encodeError(e.now(), int(one.worked.Attempt), one.outcome); err != nil {
+		if one.encoded, err = encodeError(e.outcomeTime(), int(one.worked.Attempt), one.outcome); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,7 @@ func (e *execution) untilFinalized(one *claimed) time.Duration {
 	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Rest.DegradedRetry > 0 {
 		return e.Rest.DegradedRetry
 	}
-	return e.backoff(r)
+	return e.retryWait(r)
 }
 
 // afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
@@ -112,7 +112,7 @@ func (e *execution) afterWait(unbatched bool) time.Duration {
 	case e.single:
 		return DueGrace
 	case unbatched:
-		return atOnce
+		return dispatchAtOnce
 	default:
 		return 0
 	}
@@ -125,9 +125,9 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	o.Claim, o.Continues, o.Lease, o.MaxErrors, o.Logs = e.claim.id, e.single, DispatchLease, MaxErrors, e.LogChanges
 	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
 	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
-	o.Earlier = e.earlier(set)
+	o.Earlier = e.earlierShare(set)
 	for _, one := range set {
-		if err := o.add(e, one, unbatched != nil && unbatched(one)); err != nil {
+		if err := o.addOutcome(e, one, unbatched != nil && unbatched(one)); err != nil {
 			return nil, err
 		}
 	}
@@ -135,9 +135,9 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	return o, nil
 }
 
-// earlier is the share by which what is synced expires earlier, and what degraded is tried again earlier, so that a million resources that
+// earlierShare is the share by which what is synced expires earlier, and what degraded is tried again earlier, so that a million resources that
 // were synced together do not expire together. Members of a batch do: they are synced again as one.
-func (e *execution) earlier(set []*claimed) float64 {
+func (e *execution) earlierShare(set []*claimed) float64 {
 	h := fnv.New64a()
 	if e.single {
 		_, _ = fmt.Fprintf(h, "%s/%s", set[0].worked.Kind, set[0].worked.ObjectID)
@@ -149,8 +149,8 @@ func (e *execution) earlier(set []*claimed) float64 {
 	return Earliest * float64((h.Sum64()*mix)>>48) / steps
 }
 
-// write writes the outcomes of a set, and returns those that others have locked: they can be written later.
-func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
+// writeOutcomes writes the outcomes of a set, and returns those that others have locked: they can be written later.
+func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
 	if len(set) == 0 {
 		return nil, nil
 	}
@@ -159,7 +159,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		return nil, err
 	}
 	var rows []db.WriteOutcomesRow
-	err = e.persist(set, func(ctx context.Context) (err error) {
+	err = e.persistWrite(set, func(ctx context.Context) (err error) {
 		rows, err = db.New().WriteOutcomes(ctx, db.Planned(e.Pool, len(set)), o.WriteOutcomesParams)
 		return err
 	})
@@ -172,7 +172,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		one := o.byID[rows[i].ID]
 		delete(o.byID, rows[i].ID)
 		kept = append(kept, one)
-		e.took(one, &rows[i])
+		e.reportWritten(one, &rows[i])
 		took(one, &rows[i])
 	}
 	e.closeKept(kept)
@@ -185,7 +185,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		missing, generations = append(missing, id), append(generations, one.worked.Generation)
 	}
 	var standing []db.StandingOutcomesRow
-	err = e.persist(set, func(ctx context.Context) (err error) {
+	err = e.persistWrite(set, func(ctx context.Context) (err error) {
 		standing, err = db.New().StandingOutcomes(ctx, db.Planned(e.Pool, len(missing)), db.StandingOutcomesParams{Ids: missing, Generations: generations, Claim: e.claim.id})
 		return err
 	})
@@ -201,9 +201,9 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		case one.tx.committed:
 			continue
 		default:
-			row := written(standing[i])
+			row := standingRow(standing[i])
 			kept = append(kept, one)
-			e.took(one, row)
+			e.reportWritten(one, row)
 			took(one, row)
 		}
 		delete(o.byID, standing[i].ID)
@@ -221,8 +221,8 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 	return locked, nil
 }
 
-// written is a row that holds its outcome already, as the statement would have given it back.
-func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
+// standingRow is a row that holds its outcome already, as the statement would have given it back.
+func standingRow(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	return &db.WriteOutcomesRow{
 		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
 		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Cause: r.Cause, Finalized: r.Finalized, Attempt: r.Attempt, Snoozes: r.Snoozes,
@@ -230,8 +230,8 @@ func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	}
 }
 
-// took reports an outcome that was written.
-func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
+// reportWritten reports an outcome that was written.
+func (e *execution) reportWritten(one *claimed, row *db.WriteOutcomesRow) {
 	if one.counted {
 		return
 	}
@@ -245,11 +245,11 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 	if one.outcome.Verdict == VerdictSynced {
 		e.noteSynced(one, row.SyncCount)
 	}
-	e.observe(one.observed(row.State, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
+	e.reportObservation(one.makeObservation(row.State, func() (*deltatype.ResourceRow, error) { return one.rowAfter(row).Row() }))
 }
 
-// after is the row as the write has left it. What it does not give back is as it was claimed.
-func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
+// rowAfter is the row as the write has left it. What it does not give back is as it was claimed.
+func (one *claimed) rowAfter(w *db.WriteOutcomesRow) *db.Resource {
 	row := *one.worked
 	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
 	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
@@ -262,13 +262,13 @@ func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
 	return &row
 }
 
-// repeat writes a set until nothing of it is locked, or patience has passed.
-func (e *execution) repeat(
+// writeUntilUnlocked writes a set until nothing of it is locked, or patience has passed.
+func (e *execution) writeUntilUnlocked(
 	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow),
 ) (locked []*claimed, err error) {
 	end := time.Now().Add(patience)
 	for pauses := newLockedPauses(); ; {
-		if set, err = e.write(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
+		if set, err = e.writeOutcomes(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
 			return set, err
 		}
 		if !sleep(e.writes, pauses.Delay()) {
@@ -277,39 +277,39 @@ func (e *execution) repeat(
 	}
 }
 
-// leave has outcomes written beside the execution, which ends before: their claim is renewed until they are, however long others keep the
+// writeLater has outcomes written beside the execution, which ends before: their claim is renewed until they are, however long others keep the
 // rows locked.
-func (e *execution) leave(locked []*claimed) {
+func (e *execution) writeLater(locked []*claimed) {
 	if len(locked) == 0 {
 		return
 	}
 	e.Logger.Warn("rows are locked by other transactions; their outcomes are written when they are not",
-		append(e.fields(locked[0].worked), "resources", len(locked))...)
+		append(e.logFields(locked[0].worked), "resources", len(locked))...)
 	beside, cancel := e.untilAbandoned(e.writes)
 	copied := *e
 	copied.writes, copied.single = beside, false // nobody goes on with a newer generation, or has a timer
-	e.claim.hold()
-	e.Claims.beside(func() {
+	e.claim.retain()
+	e.Claims.runBeside(func() {
 		defer cancel()
 		defer e.claim.release()
-		if _, err := copied.repeat(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
+		if _, err := copied.writeUntilUnlocked(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
 			e.Logger.Error("outcomes could not be written; Work, or Finalize, runs again when the claim is over",
-				append(e.fields(locked[0].worked), "resources", len(locked), "error", err)...)
+				append(e.logFields(locked[0].worked), "resources", len(locked), "error", err)...)
 			return
 		}
 		e.dispatchSoon()
 	})
 }
 
-// persist repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
+// persistWrite repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
 // the rows while Postgres is away, and it is fenced in any case.
-func (e *execution) persist(set []*claimed, do func(context.Context) error) error {
+func (e *execution) persistWrite(set []*claimed, do func(context.Context) error) error {
 	for try := 0; ; try++ {
-		err := retry(e.writes, writeTries, do)
+		err := retryTransient(e.writes, writeTries, do)
 		if err == nil || !db.IsTransient(err) || e.writes.Err() != nil {
 			return err
 		}
-		e.Logger.Warn("an outcome cannot be written; it is tried again", append(e.fields(set[0].worked), "resources", len(set), "error", err)...)
+		e.Logger.Warn("an outcome cannot be written; it is tried again", append(e.logFields(set[0].worked), "resources", len(set), "error", err)...)
 	}
 }
 

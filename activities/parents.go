@@ -15,9 +15,9 @@ func (e *execution) awaitParents(ctx context.Context, kind string, ids []int64) 
 		return nil, nil
 	}
 	params := db.AwaitParentsParams{Kind: kind, Ids: ids}
-	err = retry(ctx, claimTries, func(ctx context.Context) (err error) {
+	err = retryTransient(ctx, claimTries, func(ctx context.Context) (err error) {
 		if waiting, err = db.New().AwaitParents(ctx, db.Planned(e.Pool, len(ids)), params); err != nil {
-			return e.unanswered(err)
+			return e.markUnanswered(err)
 		}
 		return nil
 	})

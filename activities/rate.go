@@ -63,7 +63,7 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	at, err := l.reserve(ctx)
+	at, err := l.reserveCall(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,15 +73,15 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	return nil
 }
 
-// reserve is when a call may begin. Only one caller at a time asks Postgres, for several.
-func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
+// reserveCall is when a call may begin. Only one caller at a time asks Postgres, for several.
+func (l *RateLimit) reserveCall(ctx context.Context) (time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	every := time.Duration(float64(time.Second) / l.rate)
 	if l.left == 0 {
 		n := max(int(math.Floor(l.rate*rateShare)), 1)
 		var wait time.Duration
-		err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
+		err := retryTransient(ctx, writeTries, func(ctx context.Context) (err error) {
 			wait, err = l.ask(ctx, time.Duration(n)*every)
 			return err
 		})

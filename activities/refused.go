@@ -37,8 +37,8 @@ type refusals struct {
 	larger int
 }
 
-// refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
-func (p *pass) refuse(ctx context.Context, item Listed) error {
+// refuseObject notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
+func (p *pass) refuseObject(ctx context.Context, item Listed) error {
 	p.progress.Refused++
 	r, id := &p.refusals, item.Params.ResourceID
 	if db.MayBeStored(id) {
@@ -83,11 +83,11 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	if len(r.listed) > 0 {
-		err := q.NoteNamed(ctx, p.activities.Pool, db.NoteNamedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.reach.claimID()})
+		err := q.NoteNamed(ctx, p.activities.Pool, db.NoteNamedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.listingClaim.claimID()})
 		if err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
 		}
-		if err := p.noteNamed(ctx, r.listed); err != nil {
+		if err := p.noteRefusedListed(ctx, r.listed); err != nil {
 			return err
 		}
 	}
@@ -186,5 +186,5 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 			return err
 		}
 	}
-	return p.write(ctx)
+	return p.writePage(ctx)
 }

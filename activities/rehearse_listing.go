@@ -25,18 +25,18 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	passCtx, timeout, end := a.boundPass(ctx, in, options)
 	defer end()
 	p := pass{activities: a, in: in, began: now.UTC(), cursor: now.UTC(), rehearsed: &result.Items}
-	if err := p.drain(passCtx, a.Handler.Inform(passCtx, a.withEpoch(options))); err != nil {
-		return result, p.explain(passCtx, err, timeout)
+	if err := p.takeListing(passCtx, a.Handler.Inform(passCtx, a.withEpoch(options))); err != nil {
+		return result, p.explainFailure(passCtx, err, timeout)
 	}
 	if !isNarrowed(p.in.Options) {
 		p.warnPosition()
-		result.Next = p.next(options)
+		result.Next = p.nextOptions(options)
 	}
 	return result, nil
 }
 
-// next are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/shard.sql) keeps its cursor.
-func (p *pass) next(options deltatype.InformOptions) deltatype.InformOptions {
+// nextOptions are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/shard.sql) keeps its cursor.
+func (p *pass) nextOptions(options deltatype.InformOptions) deltatype.InformOptions {
 	a, last, cursor := p.activities, p.cursor, options.Cursor
 	if p.position != nil {
 		cursor = *p.position

@@ -36,8 +36,8 @@ type PassReport struct {
 	Withheld []string `json:"withheld_ids,omitempty"`
 }
 
-// report begins the report of a pass with these options.
-func (a *Activities) report(options deltatype.InformOptions, complete bool) *PassReport {
+// beginReport begins the report of a pass with these options.
+func (a *Activities) beginReport(options deltatype.InformOptions, complete bool) *PassReport {
 	r := &PassReport{Shard: shorten.Text(options.Shard, maxReportedBytes), After: options.After, Complete: complete}
 	if !a.HashObjectIDs {
 		r.Cursor = shorten.Text(options.Cursor, maxReportedBytes)
@@ -83,7 +83,7 @@ func (p *pass) reportWithheld(ctx context.Context, first string) error {
 	var named []string
 	err := p.eachPage(ctx, first, func(after, to string) (bool, error) {
 		names, err := q.NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, HashIds: p.activities.HashObjectIDs,
 			AfterObjectID: after, ToObjectID: to, Most: int32(maxReported - len(named)), Waiting: p.waiting, //nolint:gosec // it has a bound
 		})
 		if err != nil {

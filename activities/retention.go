@@ -14,18 +14,18 @@ import (
 // where it has degraded and may heal, and otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
 // its rest began with, it rests on. A row that is not due is left as it is.
 func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return Step{}, err
 	}
-	ref, err := a.resolve(ctx, in)
+	ref, err := a.resolveRef(ctx, in)
 	if err != nil {
 		return Step{}, err
 	}
-	got, found, err := a.get(ctx, ref)
+	got, found, err := a.getResource(ctx, ref)
 	if err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
-	s, err := a.stepUnclaimed(ctx, ref, &got)
+	s, err := a.readUnclaimedStep(ctx, ref, &got)
 	if err != nil || s.Next != NextRetention || s.Wait > 0 {
 		return s, err
 	}
@@ -34,17 +34,17 @@ func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	if err != nil {
 		return Step{}, fmt.Errorf("ending the retention of %s: %w", ref, err)
 	}
-	if got, found, err = a.get(ctx, ref); err != nil || !found {
+	if got, found, err = a.getResource(ctx, ref); err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
-	s, err = a.stepUnclaimed(ctx, ref, &got)
+	s, err = a.readUnclaimedStep(ctx, ref, &got)
 	switch {
 	case err != nil:
 		return s, err
 	case ended.Expired+ended.Retried > 0 && batched:
 		s.Next, s.Wait = NextNone, 0
 	case s.Next == NextRetention:
-		s.Wait = max(s.Wait, hotLoop) // it was locked, perhaps
+		s.Wait = max(s.Wait, minAttemptWait) // it was locked, perhaps
 	}
 	return s, nil
 }
@@ -82,17 +82,17 @@ const (
 
 // EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into other batches.
 func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
 	}
 	if _, err := a.endRetention(ctx, db.EndRetentionParams{Ids: in.IDs.All(), WorkflowID: in.WorkflowID}, true); err != nil {
 		return BatchStep{}, fmt.Errorf("ending the retention of members of %s: %w", in.WorkflowID, err)
 	}
-	return a.resting(ctx, in)
+	return a.readRetention(ctx, in)
 }
 
-// resting says how many members rest with the batch, and when it is to look at them.
-func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
+// readRetention says how many members rest with the batch, and when it is to look at them.
+func (a *Activities) readRetention(ctx context.Context, in Batch) (BatchStep, error) {
 	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)
@@ -100,13 +100,13 @@ func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
 	waits := make([]time.Duration, len(rows))
 	for i, row := range rows {
 		// One that is due still was locked, perhaps.
-		waits[i] = max(row.DueAt.Sub(row.Now), hotLoop)
+		waits[i] = max(row.DueAt.Sub(row.Now), minAttemptWait)
 	}
-	return restFor(waits), nil
+	return batchStepAfter(waits), nil
 }
 
-// restFor is the step of a batch whose members are due after these times.
-func restFor(waits []time.Duration) BatchStep {
+// batchStepAfter is the step of a batch whose members are due after these times.
+func batchStepAfter(waits []time.Duration) BatchStep {
 	if len(waits) == 0 {
 		return BatchStep{}
 	}

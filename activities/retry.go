@@ -17,18 +17,18 @@ const (
 	// claimTries are fewer: a worker that does not reach Postgres leaves the attempt to another one.
 	claimTries = 3
 	// longestPause is between two tries. A worker whose outcome waits for Postgres is to be there before a dispatcher has found the row.
-	longestPause = time.Second
+	maxRetryPause = time.Second
 	// shortestPause is before the second try.
-	shortestPause = time.Second / 4
+	minRetryPause = time.Second / 4
 )
 
 // newLockedPauses are those between looks at rows that other transactions have locked.
 func newLockedPauses() *backoff.Backoff { return backoff.New(20*time.Millisecond, time.Second) }
 
-// retry repeats a write that failed for a passing reason, so often. The write is fenced, so one that
+// retryTransient repeats a write that failed for a passing reason, so often. The write is fenced, so one that
 // took effect although its answer was lost does no harm when it is repeated.
-func retry(ctx context.Context, tries int, do func(context.Context) error) error {
-	pauses := backoff.New(shortestPause, longestPause)
+func retryTransient(ctx context.Context, tries int, do func(context.Context) error) error {
+	pauses := backoff.New(minRetryPause, maxRetryPause)
 	for try := 1; ; try++ {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, writeTimeout)

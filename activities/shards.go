@@ -61,7 +61,7 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformPr
 	defer func() {
 		end(PassObservation{Kind: in.Kind, RunID: RunID(ctx), Took: time.Since(asked.startedAt), Err: err})
 	}()
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	bounded, _, unlink := a.boundPass(ctx, in, in.Options)
 	defer unlink()
 	shards, err := a.Handler.Shards(bounded)
@@ -86,7 +86,7 @@ func (p *pass) noteFailedNaming(ctx context.Context, failure error) error {
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
 		p.log().Warn("a failed run could not be noted", "error", err)
 	}
-	return p.end(ctx, failure)
+	return p.endPass(ctx, failure)
 }
 
 // planShards notes which shards there are, and chooses those that the run lists.
@@ -120,7 +120,7 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 		}
 	}
 	if in.Trigger == TriggerSchedule {
-		run.Spread, err = a.spread(ctx, in)
+		run.Spread, err = a.shardSpread(ctx, in)
 	}
 	return run, err
 }
@@ -174,8 +174,8 @@ func (in InformInput) asksFor(s db.NameShardsRow) bool {
 	return s.GoneAt == nil || !isNarrowed(in.Options)
 }
 
-// spread is over what time the passes of a scheduled run begin: they have all begun well before the next run.
-func (a *Activities) spread(ctx context.Context, in InformInput) (time.Duration, error) {
+// shardSpread is over what time the passes of a scheduled run begin: they have all begun well before the next run.
+func (a *Activities) shardSpread(ctx context.Context, in InformInput) (time.Duration, error) {
 	controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
 	if err != nil && !isNoRows(err) {
 		return 0, fmt.Errorf("reading the settings of kind %s: %w", in.Kind, err)

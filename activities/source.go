@@ -22,8 +22,8 @@ const (
 	// sourceWell is how long a run has lasted that has got over why earlier ones ended.
 	sourceWell = 10 * time.Second
 	// shortestSourcePause and longestSourcePause bound the time until a source that has failed is run again, which doubles.
-	shortestSourcePause = time.Second
-	longestSourcePause  = time.Minute
+	minSourcePause = time.Second
+	maxSourcePause = time.Minute
 )
 
 // Types of the errors with which a run of a source ends.
@@ -52,7 +52,7 @@ type Source func(ctx context.Context, feed *Feed) error
 // RunSource runs a source for as long as it goes on. Temporal has it run again when it returns, or when its worker is gone, on any worker that has the
 // source. Two runs may overlap, since a worker can be cut off from Temporal alone: what they write is fenced by the epoch of the latest.
 func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return err
 	}
 	source, ok := a.Sources[in.Name]
@@ -60,17 +60,17 @@ func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
 		// Another worker of the task queue may have it: one of a newer version, during a deploy.
 		return temporal.NewApplicationError(fmt.Sprintf("this worker's controllers have no source %q of kind %q", in.Name, in.Kind), UnknownSource)
 	}
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	feed, failures, err := a.claimSource(ctx, in)
 	if err != nil {
-		return a.describeSource(fmt.Errorf("beginning to run source %q of kind %s: %w", in.Name, in.Kind, err), shortestSourcePause)
+		return a.describeSource(fmt.Errorf("beginning to run source %q of kind %s: %w", in.Name, in.Kind, err), minSourcePause)
 	}
 	began := time.Now()
 	running, stop := a.untilStopped(ctx)
 	defer stop()
 	running, end := context.WithCancelCause(running)
 	defer end(nil)
-	go feed.watch(running, workerStop(ctx), end)
+	go feed.watchRun(running, workerStop(ctx), end)
 	err = source(running, feed)
 	err = feed.whyEnded(running, err)
 	feed.AbortListing(ctx, err)
@@ -79,7 +79,7 @@ func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
 	case ctx.Err() != nil: // it was cancelled, or Temporal has given it to another worker
 		return ctx.Err()
 	case errors.Is(err, errSourceStops), errors.Is(err, errSourceTaken):
-		return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Stopping", temporal.ApplicationErrorOptions{NextRetryDelay: shortestPause})
+		return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Stopping", temporal.ApplicationErrorOptions{NextRetryDelay: minRetryPause})
 	}
 	return a.failSource(ctx, feed, failures, began, err)
 }
@@ -113,8 +113,8 @@ func describeRunner() string {
 	return strconv.Itoa(os.Getpid()) + "@" + host
 }
 
-// watch ends the run when the worker stops, another run has begun, or Postgres has been silent for too long.
-func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.CancelCauseFunc) {
+// watchRun ends the run when the worker stops, another run has begun, or Postgres has been silent for too long.
+func (f *Feed) watchRun(ctx context.Context, stopping <-chan struct{}, end context.CancelCauseFunc) {
 	beats := time.NewTicker(SourceBeat)
 	defer beats.Stop()
 	var waits lockWait
@@ -128,7 +128,7 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 		case <-beats.C:
 		}
 		asked := time.Now()
-		switch err := f.renew(ctx); {
+		switch err := f.renewRun(ctx); {
 		case err == nil:
 			heard = asked
 			f.nameBlockers(ctx, &waits)
@@ -142,9 +142,9 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 	}
 }
 
-// renew says that the run goes on. A page that is being written holds the row, perhaps for long, if it waits for a row that a user has locked: then Postgres
+// renewRun says that the run goes on. A page that is being written holds the row, perhaps for long, if it waits for a row that a user has locked: then Postgres
 // only has to answer, because the page is fenced by itself.
-func (f *Feed) renew(ctx context.Context) error {
+func (f *Feed) renewRun(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if f.writing.Load() != 0 {
@@ -181,12 +181,12 @@ func (a *Activities) failSource(ctx context.Context, feed *Feed, failures int, b
 	if time.Since(began) > sourceWell {
 		failures = 0
 	}
-	pause := longestSourcePause
+	pause := maxSourcePause
 	if failures < 6 { // 1 s to 32 s
-		pause = shortestSourcePause << failures
+		pause = minSourcePause << failures
 	}
 	if errors.Is(failure, errSourceSilent) {
-		pause = shortestSourcePause // not for this client, which does not reach Postgres
+		pause = minSourcePause // not for this client, which does not reach Postgres
 	}
 	in := feed.in
 	failure = fmt.Errorf("source %q of kind %s: %w", in.Name, in.Kind, failure)

@@ -21,8 +21,8 @@ type Turns struct {
 // NewTurns makes so many.
 func NewTurns(n int) *Turns { return &Turns{places: make(chan struct{}, n)} }
 
-// take waits for a turn until ctx ends, and returns what gives it back. On nil it does not wait.
-func (t *Turns) take(ctx context.Context) (giveBack func()) {
+// takeSlot waits for a turn until ctx ends, and returns what gives it back. On nil it does not wait.
+func (t *Turns) takeSlot(ctx context.Context) (giveBack func()) {
 	if t == nil {
 		return func() {}
 	}

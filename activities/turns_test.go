@@ -14,14 +14,14 @@ func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		turns := NewTurns(2)
-		first, second := turns.take(t.Context()), turns.take(t.Context())
+		first, second := turns.takeSlot(t.Context()), turns.takeSlot(t.Context())
 		began := time.Now()
 		taken := make(chan time.Duration)
 		var batches sync.WaitGroup
 		defer batches.Wait()
 		for range 3 {
 			batches.Go(func() {
-				giveBack := turns.take(t.Context())
+				giveBack := turns.takeSlot(t.Context())
 				taken <- time.Since(began)
 				time.Sleep(4 * time.Second)
 				giveBack()
@@ -41,14 +41,14 @@ func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		turns := NewTurns(1)
-		kept := turns.take(t.Context())
+		kept := turns.takeSlot(t.Context())
 		began := time.Now()
-		without := turns.take(t.Context())
+		without := turns.takeSlot(t.Context())
 		require.Equal(t, turnPatience, time.Since(began))
 		without()
 		kept()
 		began = time.Now()
-		turns.take(t.Context())()
+		turns.takeSlot(t.Context())()
 		require.Zero(t, time.Since(began), "what had no turn gave none back")
 	})
 }
@@ -56,10 +56,10 @@ func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
 func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	turns := NewTurns(1)
-	defer turns.take(t.Context())()
+	defer turns.takeSlot(t.Context())()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	turns.take(ctx)()
+	turns.takeSlot(ctx)()
 	var none *Turns
-	none.take(t.Context())()
+	none.takeSlot(t.Context())()
 }

@@ -12,9 +12,9 @@ const (
 	// A resource whose object does not decode is offered again after a share of the time that it has waited, within these bounds: often at first,
 	// because in a rolling deploy another worker understands it, and chance decides which one gets it; seldom later, because a million of them
 	// are as many claims.
-	unreadableShare    = 8
-	shortestUnreadable = time.Second
-	longestUnreadable  = 5 * time.Minute
+	unreadableShare   = 8
+	minUnreadableWait = time.Second
+	maxUnreadableWait = 5 * time.Minute
 )
 
 // encodeUnreadable makes the entry for the row's errors that says why its object does not decode. One that says so already is kept, with the time since
@@ -44,7 +44,7 @@ func (one *claimed) isNews() bool {
 func (one *claimed) unreadableWait(now time.Time) time.Duration {
 	var entry deltatype.AttemptError
 	_ = json.Unmarshal(one.encoded, &entry) // it was made, or read, a moment ago
-	return min(max(now.Sub(entry.At)/unreadableShare, shortestUnreadable), longestUnreadable)
+	return min(max(now.Sub(entry.At)/unreadableShare, minUnreadableWait), maxUnreadableWait)
 }
 
 // warnUnreadable says of a set whose outcomes are written which resources have begun to wait for a worker that understands them.
@@ -60,6 +60,6 @@ func (e *execution) warnUnreadable(set []*claimed) {
 	}
 	if first != nil {
 		e.Logger.Warn("stored objects do not decode; their resources wait for a worker that understands them, or for an inform that replaces them",
-			append(e.fields(first.worked), "resources", count, "error", first.outcome.Error)...)
+			append(e.logFields(first.worked), "resources", count, "error", first.outcome.Error)...)
 	}
 }

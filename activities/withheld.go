@@ -42,9 +42,9 @@ func (p *pass) whyWithheld(m missing) string {
 	return ""
 }
 
-// withhold notes that a listing leaves out what it may not delete by itself, and reports whether it is withheld: somebody may have approved it. It stays
+// withholdDeletions notes that a listing leaves out what it may not delete by itself, and reports whether it is withheld: somebody may have approved it. It stays
 // visible until it is decided, or a listing is complete again.
-func (p *pass) withhold(ctx context.Context, m missing, why string) (withheld bool, err error) {
+func (p *pass) withholdDeletions(ctx context.Context, m missing, why string) (withheld bool, err error) {
 	a := p.activities
 	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: m.missing, Total: m.total, Reason: why})
 	if err != nil {

@@ -46,8 +46,8 @@ func findListed(
 	return is, nil
 }
 
-// note writes what is new of objects that did not change, where that is no reason to call Work. Few informs have such news: most write nothing here.
-func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[listedShard]bool) error {
+// noteUnchanged writes what is new of objects that did not change, where that is no reason to call Work. Few informs have such news: most write nothing here.
+func noteUnchanged(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[listedShard]bool) error {
 	var places []int
 	for i, o := range set {
 		if answer := found[i]; answer != nil && hasNews(o, answer, options, listed) {
@@ -113,7 +113,7 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 		answered[row.ID] = i
 		hashes = append(hashes, found[i].Resource.Hash)
 		p.Ids, p.Generations = append(p.Ids, row.ID), append(p.Generations, row.Generation)
-		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revision(o.Revision))
+		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revisionText(o.Revision))
 		p.ObjectVersions, p.Forced = append(p.ObjectVersions, o.ObjectVersion), append(p.Forced, o.Force)
 		p.Shards, p.LimitKeys = append(p.Shards, o.Shard), append(p.LimitKeys, o.LimitKey)
 		tags, parents := "", ""
@@ -121,7 +121,7 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 			tags = arrayLiteral(o.Tags)
 		}
 		if o.Parents != nil {
-			parents = arrayLiteral(texts(o.Parents))
+			parents = arrayLiteral(formatRefs(o.Parents))
 		}
 		p.Tags, p.Parents = append(p.Tags, tags), append(p.Parents, parents)
 	}

@@ -10,8 +10,8 @@ import (
 
 const (
 	// deepestParents and mostParents bound how far parents are followed, and how many resources with parents are read for that.
-	deepestParents = 32
-	mostParents    = 10_000
+	maxParentDepth = 32
+	maxParentsRead = 10_000
 )
 
 // AwaitsParent reports whether a row waits for a parent, the first of those that it awaits.
@@ -19,8 +19,8 @@ func (r *Resource) AwaitsParent() bool {
 	return r.AwaitedParents != nil && r.DispatchAt == nil && r.QueuedAt == nil && r.State != deltatype.ResourceStateDeleted
 }
 
-// texts are refs as they are stored; nil for none.
-func texts(refs []deltatype.Ref) []string {
+// formatRefs are refs as they are stored; nil for none.
+func formatRefs(refs []deltatype.Ref) []string {
 	if refs == nil {
 		return nil
 	}
@@ -31,19 +31,19 @@ func texts(refs []deltatype.Ref) []string {
 	return all
 }
 
-// refs are those that are stored as texts; nil for none.
-func refs(texts []string) []deltatype.Ref {
+// parseRefs are those that are stored as texts; nil for none.
+func parseRefs(texts []string) []deltatype.Ref {
 	if texts == nil {
 		return nil
 	}
 	all := make([]deltatype.Ref, len(texts))
 	for i, text := range texts {
-		all[i] = refOf(text)
+		all[i] = parseRef(text)
 	}
 	return all
 }
 
-func refOf(text string) deltatype.Ref {
+func parseRef(text string) deltatype.Ref {
 	kind, id, _ := strings.Cut(text, "/")
 	return deltatype.Ref{Kind: kind, ID: id}
 }
@@ -56,7 +56,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 	for _, o := range set {
 		if len(o.Parents) > 0 {
 			own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
-			given[own] = texts(o.Parents)
+			given[own] = formatRefs(o.Parents)
 			asked = append(asked, given[own]...)
 		}
 	}
@@ -65,7 +65,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 	}
 	slices.Sort(asked)
 	asked = slices.Compact(asked)
-	rows, err := New().ParentsAbove(ctx, Planned(conn, len(asked)), ParentsAboveParams{Resources: asked, Deepest: deepestParents, Most: mostParents})
+	rows, err := New().ParentsAbove(ctx, Planned(conn, len(asked)), ParentsAboveParams{Resources: asked, Deepest: maxParentDepth, Most: maxParentsRead})
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 		}
 		own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
 		if path := pathTo(own, []string{own}, parents, map[string]bool{}); path != nil {
-			return &deltatype.ParentCycleError{Path: refs(path)}
+			return &deltatype.ParentCycleError{Path: parseRefs(path)}
 		}
 	}
 	return nil
@@ -132,7 +132,7 @@ type AwaitedResources map[string]AwaitedAboveRow
 
 // ReadAwaited reads how some parents stand that are waited for, and what they wait for, in one statement.
 func ReadAwaited(ctx context.Context, conn DBTX, parents []string) (AwaitedResources, error) {
-	rows, err := New().AwaitedAbove(ctx, conn, AwaitedAboveParams{Resources: parents, Deepest: deepestParents, Most: mostParents})
+	rows, err := New().AwaitedAbove(ctx, conn, AwaitedAboveParams{Resources: parents, Deepest: maxParentDepth, Most: maxParentsRead})
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (all AwaitedResources) Find(own deltatype.Ref, parents []string) *Awaited {
 			return blocking
 		}
 		if row, found := all[parent]; found && !row.Synced && first == nil {
-			first = &Awaited{AwaitedAboveRow: row, Path: refs([]string{parent})}
+			first = &Awaited{AwaitedAboveRow: row, Path: parseRefs([]string{parent})}
 		}
 	}
 	return first
@@ -166,7 +166,7 @@ func (all AwaitedResources) findBlocking(path []string, seen map[string]bool) *A
 	if !found || row.Synced { // of what is beyond the bounds nothing is said
 		return nil
 	}
-	a := &Awaited{AwaitedAboveRow: row, Path: refs(path[1:]), IsCycle: slices.Contains(path[:end], path[end])}
+	a := &Awaited{AwaitedAboveRow: row, Path: parseRefs(path[1:]), IsCycle: slices.Contains(path[:end], path[end])}
 	if !a.IsOnItsWay() {
 		return a
 	}

@@ -24,15 +24,15 @@ func Planned(conn DBTX, n int) DBTX {
 type plannedEachTime struct{ conn DBTX }
 
 func (c plannedEachTime) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return c.conn.Query(ctx, sql, unnamed(args)...)
+	return c.conn.Query(ctx, sql, withoutName(args)...)
 }
 
 func (c plannedEachTime) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return c.conn.QueryRow(ctx, sql, unnamed(args)...)
+	return c.conn.QueryRow(ctx, sql, withoutName(args)...)
 }
 
 func (c plannedEachTime) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	return c.conn.Exec(ctx, sql, unnamed(args)...)
+	return c.conn.Exec(ctx, sql, withoutName(args)...)
 }
 
-func unnamed(args []any) []any { return append([]any{pgx.QueryExecModeCacheDescribe}, args...) }
+func withoutName(args []any) []any { return append([]any{pgx.QueryExecModeCacheDescribe}, args...) }

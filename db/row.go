@@ -56,7 +56,7 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	if r.LimitKey != nil {
 		row.LimitKey = *r.LimitKey
 	}
-	row.Parents, row.AwaitedParents = refs(r.Parents), refs(r.AwaitedParents)
+	row.Parents, row.AwaitedParents = parseRefs(r.Parents), parseRefs(r.AwaitedParents)
 	for i, encoded := range r.Errors {
 		var attempt deltatype.AttemptError
 		if err := json.Unmarshal(encoded, &attempt); err != nil {
@@ -87,8 +87,8 @@ func UTC(t *time.Time) *time.Time {
 	return &u
 }
 
-// resource is the row that was written for an object, without what was sent.
-func (r *InformResourceRow) resource() Resource {
+// toResource is the row that was written for an object, without what was sent.
+func (r *InformResourceRow) toResource() Resource {
 	return Resource{
 		ID:                r.ID,
 		Generation:        r.Generation,

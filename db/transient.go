@@ -1,7 +1,9 @@
 package db
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,4 +30,22 @@ func IsTransient(err error) bool {
 		return true
 	}
 	return backoff.IsTransientCode(pg.Code)
+}
+
+// sleepFor waits, and tells whether ctx goes on.
+func sleepFor(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// IsContended reports whether a transaction was the victim of another one, by a deadlock or a serialization failure: nothing of it is left, and it may be
+// tried again at once.
+func IsContended(err error) bool {
+	const serializationFailure, deadlockDetected = "40001", "40P01"
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
 }

@@ -21,8 +21,8 @@ func WakeUnlisted(ctx context.Context, pool *pgxpool.Pool, kind, shard string, r
 	return wakePages(ctx, pool, page)
 }
 
-// WakeUnlistedBeside does so with rows that are of none of these shards. What waits for a listing of theirs is not read.
-func WakeUnlistedBeside(ctx context.Context, pool *pgxpool.Pool, kind string, shards []string, retention time.Duration) (woken int64, err error) {
+// WakeUnlistedOfOtherShards does so with rows that are of none of these shards. What waits for a listing of theirs is not read.
+func WakeUnlistedOfOtherShards(ctx context.Context, pool *pgxpool.Pool, kind string, shards []string, retention time.Duration) (woken int64, err error) {
 	said, err := New().ShardsAwaitingListing(ctx, Planned(pool, unlistedPage), kind)
 	for _, shard := range said {
 		if slices.Contains(shards, shard) {

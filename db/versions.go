@@ -28,10 +28,10 @@ func isOlder(o, than *deltatype.ObjectInformParams) bool {
 	return ok && order < 0
 }
 
-// look compares objects that compare themselves with their rows. An older one is answered; one that is the same is asked for as it is
+// compareWithRows compares objects that compare themselves with their rows. An older one is answered; one that is the same is asked for as it is
 // stored, so that it counts as unchanged; and each is asked for on the condition that its row still is as it was looked at. It waits
 // for no lock and holds none: an object's own code runs between two statements.
-func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
+func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
 	var places []int
 	for i, o := range asked {
 		if o.Compare != nil && !o.Force {
@@ -57,7 +57,7 @@ func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams)
 			there[key{rows[i].Kind, rows[i].ObjectID}] = &rows[i]
 		}
 		for _, i := range page {
-			if asked[i], seen[i], err = compare(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
+			if asked[i], seen[i], err = compareWithRow(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
 				return nil, err
 			}
 		}
@@ -65,15 +65,15 @@ func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams)
 	return seen, nil
 }
 
-// compare decides what is asked for of an object whose row was looked at, if it has one. Otherwise answer says why nothing is. An object that is
+// compareWithRow decides what is asked for of an object whose row was looked at, if it has one. Otherwise answer says why nothing is. An object that is
 // refused is not compared: the row's may be another tenant's.
-func compare(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
+func compareWithRow(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
 	decided := *o
 	if r == nil {
 		decided.ExpectedHash = []byte{}
 		return &decided, nil, nil
 	}
-	if refused := refuse(r, o); refused != nil {
+	if refused := checkNamespace(r, o); refused != nil {
 		row, err := r.Row()
 		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Refused: refused}, err
 	}
@@ -87,22 +87,4 @@ func compare(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.Obj
 		decided.Hash, decided.EncodedObject, decided.ObjectVersion = r.Hash, r.Object, r.ObjectVersion
 	}
 	return &decided, nil, nil
-}
-
-// answer moves what was answered by a look to what was found, and returns what is still to be asked for. On nil nothing was answered.
-func (a answers) answer(
-	found []*deltatype.ObjectInformResult, open []int, asked []*deltatype.ObjectInformParams,
-) ([]int, []*deltatype.ObjectInformParams) {
-	if a == nil {
-		return open, asked
-	}
-	left, leftOpen := asked[:0], open[:0]
-	for i, place := range open {
-		if a[i] != nil {
-			found[place] = a[i]
-			continue
-		}
-		left, leftOpen = append(left, asked[i]), append(leftOpen, place)
-	}
-	return leftOpen, left
 }

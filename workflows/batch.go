@@ -19,12 +19,12 @@ func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
 	b, err := k.attemptBatch(ctx, in)
 	for err == nil && b.last.Resting+b.last.Claimed > 0 {
-		if err = b.timer(ctx).Get(ctx, nil); err == nil {
-			err = b.next(ctx)
+		if err = b.startTimer(ctx).Get(ctx, nil); err == nil {
+			err = b.takeNextStep(ctx)
 		}
 	}
 	if err == nil {
-		b.tell(ctx, "has no members any more: each goes on elsewhere, or is removed")
+		b.showDetails(ctx, "has no members any more: each goes on elsewhere, or is removed")
 	}
 	return err
 }
@@ -36,7 +36,7 @@ func (k Kinds) attemptBatch(ctx workflow.Context, in *activities.Batch) (*batch,
 	if err != nil {
 		return b, err
 	}
-	return b, b.attempt(ctx)
+	return b, b.attemptMembers(ctx)
 }
 
 // batch is the state of one run.
@@ -46,20 +46,20 @@ type batch struct {
 	last    activities.BatchStep
 }
 
-func (b *batch) attempt(ctx workflow.Context) (err error) {
+func (b *batch) attemptMembers(ctx workflow.Context) (err error) {
 	b.options.Summary = fmt.Sprintf("attempt of %d", b.in.IDs.Len())
-	b.tell(ctx, "is being worked on")
+	b.showDetails(ctx, "is being worked on")
 	before := b.last.Progress
 	b.last, err = attemptBatch.run(ctx, b.options, b.in)
-	b.last.Progress = sum(before, b.last.Progress)
+	b.last.Progress = addProgress(before, b.last.Progress)
 	return err
 }
 
 // maxFailures bounds how many failures a person is shown.
 const maxFailures = 20
 
-// sum adds up what became of the members in two attempts. The second one is only of members that others had claimed.
-func sum(a, b activities.Progress) activities.Progress {
+// addProgress adds up what became of the members in two attempts. The second one is only of members that others had claimed.
+func addProgress(a, b activities.Progress) activities.Progress {
 	a.Synced += b.Synced
 	a.Failed += b.Failed
 	a.Degraded += b.Degraded
@@ -73,22 +73,22 @@ func sum(a, b activities.Progress) activities.Progress {
 	return a
 }
 
-// timer is that of the members which are due next.
-func (b *batch) timer(ctx workflow.Context) workflow.Future {
+// startTimer is that of the members which are due next.
+func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 	now := workflow.Now(ctx)
 	if b.last.Claimed > 0 {
-		b.tell(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
+		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
-	b.tell(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
+	b.showDetails(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
 	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until the next of them expires, is tried again or is removed", b.last.Resting)}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 
-// next expires or removes the members that are due, or tries those again that others had claimed.
-func (b *batch) next(ctx workflow.Context) error {
+// takeNextStep expires or removes the members that are due, or tries those again that others had claimed.
+func (b *batch) takeNextStep(ctx workflow.Context) error {
 	if b.last.Claimed > 0 {
-		if err := b.attempt(ctx); err != nil {
+		if err := b.attemptMembers(ctx); err != nil {
 			return err
 		}
 	} else {
@@ -104,8 +104,8 @@ func (b *batch) next(ctx workflow.Context) error {
 	return nil
 }
 
-// tell writes what a person sees in the workflow's details.
-func (b *batch) tell(ctx workflow.Context, doing string) {
+// showDetails writes what a person sees in the workflow's details.
+func (b *batch) showDetails(ctx workflow.Context, doing string) {
 	s := b.last
 	lines := []string{
 		fmt.Sprintf("The batch of %d %s.", b.in.IDs.Len(), doing),

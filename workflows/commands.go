@@ -40,8 +40,8 @@ func newCommands(ctx workflow.Context) *commands {
 	return c
 }
 
-// serve answers queries and takes signals, for as long as the workflow runs.
-func (l *lifecycle) serve(ctx workflow.Context) error {
+// serveSignals answers queries and takes signals, for as long as the workflow runs.
+func (l *lifecycle) serveSignals(ctx workflow.Context) error {
 	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.Step, error) { return l.last, nil },
 		workflow.QueryHandlerOptions{Description: "What the latest step came to, and what the resource waits for."})
 	if err != nil {
@@ -56,7 +56,7 @@ func (l *lifecycle) serve(ctx workflow.Context) error {
 			l.running++
 			workflow.Go(ctx, func(ctx workflow.Context) {
 				defer func() { l.running-- }()
-				l.command(ctx, command, payload.Payload().GetData())
+				l.executeCommand(ctx, command, payload.Payload().GetData())
 			})
 		})
 	}
@@ -68,8 +68,8 @@ func (l *lifecycle) serve(ctx workflow.Context) error {
 	return nil
 }
 
-// command carries out a command. One that cannot be carried out is shown, and does no harm.
-func (l *lifecycle) command(ctx workflow.Context, command activities.Command, payload []byte) {
+// executeCommand carries out a command. One that cannot be carried out is shown, and does no harm.
+func (l *lifecycle) executeCommand(ctx workflow.Context, command activities.Command, payload []byte) {
 	in := activities.CommandInput{Ref: l.ref, Command: command}
 	if json.Valid(payload) {
 		in.Payload = payload
@@ -79,7 +79,7 @@ func (l *lifecycle) command(ctx workflow.Context, command activities.Command, pa
 	if _, err := runCommand.runLocal(ctx, options, in); err != nil {
 		l.refused = append(l.refused, fmt.Sprintf("Refused: %s: %s", command, err.Error()))
 		l.refused = l.refused[max(len(l.refused)-maxRefused, 0):]
-		l.tell(ctx, waiting(l.last, workflow.Now(ctx)))
+		l.showDetails(ctx, describeWait(l.last, workflow.Now(ctx)))
 		return
 	}
 	l.woken = true
@@ -95,14 +95,14 @@ func (l *lifecycle) isQuiet() bool {
 	return l.running == 0
 }
 
-// tell writes what a person sees in the workflow's details: the UI shows the first lines of it. The server does not keep them, so a worker is asked for them.
-func (l *lifecycle) tell(ctx workflow.Context, doing string) {
-	lines := append(l.describe(doing), l.refused...)
+// showDetails writes what a person sees in the workflow's details: the UI shows the first lines of it. The server does not keep them, so a worker is asked for them.
+func (l *lifecycle) showDetails(ctx workflow.Context, doing string) {
+	lines := append(l.describeStep(doing), l.refused...)
 	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }
 
-// describe says how the resource stands after the last step.
-func (l *lifecycle) describe(doing string) []string {
+// describeStep says how the resource stands after the last step.
+func (l *lifecycle) describeStep(doing string) []string {
 	s := l.last
 	switch {
 	case s.Next == "":

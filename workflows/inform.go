@@ -23,10 +23,10 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	in.Pass = workflow.GetInfo(ctx).WorkflowExecution.RunID
 	options := informOptions
 	options.Summary = listSummary(in)
-	tellInform(ctx, in, "is listing")
+	showInformDetails(ctx, in, "is listing")
 	progress, err := informPass.run(ctx, options, in)
 	if err != nil {
-		tellInform(ctx, in, "failed: its cursor stays, and nothing more is marked deleted")
+		showInformDetails(ctx, in, "failed: its cursor stays, and nothing more is marked deleted")
 		return progress, err
 	}
 	if progress.Shards != nil {
@@ -34,10 +34,10 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	}
 	done := describeProgress(in.Kind, progress)
 	if !in.RunForeground {
-		tellInform(ctx, in, "has ended", done...)
+		showInformDetails(ctx, in, "has ended", done...)
 		return progress, nil
 	}
-	tellInform(ctx, in, "waits until all that it listed has settled", done...)
+	showInformDetails(ctx, in, "waits until all that it listed has settled", done...)
 	await := activities.AwaitInput{Installation: in.Installation, Kind: in.Kind, Pass: in.Pass}
 	result, err := awaitSettled.run(ctx, awaitOptions, await)
 	if err != nil {
@@ -46,7 +46,7 @@ func Inform(ctx workflow.Context, in activities.InformInput) (activities.InformP
 	if _, err := forgetListing.runLocal(ctx, retentionOptions, await); err != nil {
 		return progress, err
 	}
-	tellInform(ctx, in, fmt.Sprintf("has ended, and %d of what it listed are degraded", result.Degraded), done...)
+	showInformDetails(ctx, in, fmt.Sprintf("has ended, and %d of what it listed are degraded", result.Degraded), done...)
 	if result.Degraded > 0 {
 		return progress, temporal.NewApplicationError(
 			fmt.Sprintf("%d of %d resources degraded: %s", result.Degraded, progress.Listed, strings.Join(result.Named, ", ")), Degraded, progress)

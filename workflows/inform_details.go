@@ -10,9 +10,9 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// tellInform writes what a person sees in the details of a run of an informer.
-func tellInform(ctx workflow.Context, in activities.InformInput, doing string, more ...string) {
-	lines := []string{fmt.Sprintf("The run of the informer of kind **%s**%s %s.", in.Kind, describeAsked(in), doing)}
+// showInformDetails writes what a person sees in the details of a run of an informer.
+func showInformDetails(ctx workflow.Context, in activities.InformInput, doing string, more ...string) {
+	lines := []string{fmt.Sprintf("The run of the informer of kind **%s**%s %s.", in.Kind, describeRequest(in), doing)}
 	for _, line := range more {
 		if line != "" {
 			lines = append(lines, line)
@@ -21,8 +21,8 @@ func tellInform(ctx workflow.Context, in activities.InformInput, doing string, m
 	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }
 
-// describeAsked says what a run was asked for.
-func describeAsked(in activities.InformInput) string {
+// describeRequest says what a run was asked for.
+func describeRequest(in activities.InformInput) string {
 	var asked []string
 	if in.Options.Shard != "" {
 		asked = append(asked, fmt.Sprintf("shard %q", in.Options.Shard))

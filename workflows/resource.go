@@ -36,17 +36,17 @@ const maxHistory = 5_000
 func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
 	l := newLifecycle(ctx, k[ref.Kind], ref)
-	if err := l.serve(ctx); err != nil {
+	if err := l.serveSignals(ctx); err != nil {
 		return err
 	}
 	for {
 		// What was ordered up to here is what the attempt below looks at.
-		l.drain()
-		if err := l.attempt(ctx); err != nil {
+		l.takeWakeUps()
+		if err := l.attemptResource(ctx); err != nil {
 			return err
 		}
 		for l.last.Next == activities.NextRetention {
-			if woken := l.sleep(ctx); woken {
+			if woken := l.awaitWakeUp(ctx); woken {
 				break
 			}
 			if err := l.endRetention(ctx); err != nil {
@@ -54,20 +54,20 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 			}
 		}
 		if l.last.Next == activities.NextAttempt {
-			l.sleep(ctx)
+			l.awaitWakeUp(ctx)
 		}
 		if l.last.Next == activities.NextNone {
 			if err := workflow.Await(ctx, l.isQuiet); err != nil {
 				return err
 			}
-			if !l.drain() {
+			if !l.takeWakeUps() {
 				return nil
 			}
 		}
 		// A command that is under way would be cut off: then the next time round.
 		if isLong(ctx) && l.isQuiet() {
 			// The next run begins with an attempt, which is all that a wake-up orders.
-			l.drain()
+			l.takeWakeUps()
 			ref.Local = l.local
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
 		}
@@ -118,14 +118,14 @@ func isLong(ctx workflow.Context) bool {
 	return info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
 }
 
-// attempt looks at the resource, and syncs it if that is due.
-func (l *lifecycle) attempt(ctx workflow.Context) error {
-	l.tell(ctx, "is being looked at")
+// attemptResource looks at the resource, and syncs it if that is due.
+func (l *lifecycle) attemptResource(ctx workflow.Context) error {
+	l.showDetails(ctx, "is being looked at")
 	if l.local {
 		step, err := attempt.runLocal(ctx, localOptions, l.ref)
 		if err == nil && !step.HandedOver {
 			l.local = step.Local
-			return l.took(ctx, step)
+			return l.applyStep(ctx, step)
 		}
 	}
 	options := l.options
@@ -135,7 +135,7 @@ func (l *lifecycle) attempt(ctx workflow.Context) error {
 		return err
 	}
 	l.local = step.Local
-	return l.took(ctx, step)
+	return l.applyStep(ctx, step)
 }
 
 // endRetention expires or removes the resource, if that is due.
@@ -144,14 +144,14 @@ func (l *lifecycle) endRetention(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.took(ctx, step)
+	return l.applyStep(ctx, step)
 }
 
-// took takes in what a step came to.
-func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
+// applyStep takes in what a step came to.
+func (l *lifecycle) applyStep(ctx workflow.Context, step activities.Step) error {
 	before := l.last
 	l.last = step
-	l.tell(ctx, waiting(step, workflow.Now(ctx)))
+	l.showDetails(ctx, describeWait(step, workflow.Now(ctx)))
 	// A workflow of Delta's keeps to what it was started with: it may have been started without, because Temporal refused them.
 	if l.foreign && step.SearchAttributes {
 		l.ref.SearchAttributes = true
@@ -159,11 +159,11 @@ func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
 	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
 		return nil
 	}
-	return workflow.UpsertTypedSearchAttributes(ctx, l.attributes(ctx, step)...)
+	return workflow.UpsertTypedSearchAttributes(ctx, l.attributesAfter(ctx, step)...)
 }
 
-// attributes are the search attributes after a step. Delta starts its workflows with all of them; where others have, the kind is missing.
-func (l *lifecycle) attributes(ctx workflow.Context, step activities.Step) []temporal.SearchAttributeUpdate {
+// attributesAfter are the search attributes after a step. Delta starts its workflows with all of them; where others have, the kind is missing.
+func (l *lifecycle) attributesAfter(ctx workflow.Context, step activities.Step) []temporal.SearchAttributeUpdate {
 	updates := []temporal.SearchAttributeUpdate{StateAttribute.ValueSet(string(step.State)), NamespaceAttribute.ValueSet(step.Namespace)}
 	if kind, _ := workflow.GetTypedSearchAttributes(ctx).GetKeyword(KindAttribute); l.foreign && kind != l.ref.Kind {
 		updates = append(updates, KindAttribute.ValueSet(l.ref.Kind))
@@ -173,8 +173,8 @@ func (l *lifecycle) attributes(ctx workflow.Context, step activities.Step) []tem
 
 func (l *lifecycle) isWoken() bool { return l.woken || l.wake.Len() > 0 }
 
-// drain takes the wake-ups that have arrived and tells whether there were any.
-func (l *lifecycle) drain() (woken bool) {
+// takeWakeUps takes the wake-ups that have arrived and tells whether there were any.
+func (l *lifecycle) takeWakeUps() (woken bool) {
 	woken, l.woken = l.woken, false
 	for l.wake.ReceiveAsync(nil) {
 		woken = true
@@ -182,24 +182,24 @@ func (l *lifecycle) drain() (woken bool) {
 	return woken
 }
 
-// sleep waits for as long as the last step says, or for a wake-up if that comes first.
-func (l *lifecycle) sleep(ctx workflow.Context) (woken bool) {
+// awaitWakeUp waits for as long as the last step says, or for a wake-up if that comes first.
+func (l *lifecycle) awaitWakeUp(ctx workflow.Context) (woken bool) {
 	if l.last.Wait <= 0 {
-		return l.drain()
+		return l.takeWakeUps()
 	}
 	timerCtx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	timer := workflow.NewTimerWithOptions(timerCtx, l.last.Wait, workflow.TimerOptions{Summary: timerSummary(l.last)})
 	_ = workflow.Await(ctx, func() bool { return timer.IsReady() || l.isWoken() })
-	return l.isWoken() && l.drain()
+	return l.isWoken() && l.takeWakeUps()
 }
 
-// waiting says in words what a resource waits for.
-func waiting(s activities.Step, now time.Time) string {
+// describeWait says in words what a resource waits for.
+func describeWait(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
 	case s.Next == activities.NextRetention:
-		return fmt.Sprintf("rests until %s, when it %s", until, restEnds(s))
+		return fmt.Sprintf("rests until %s, when it %s", until, describeRetentionEnd(s))
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
 	case s.Next == activities.NextAttempt:
@@ -215,8 +215,8 @@ func waiting(s activities.Step, now time.Time) string {
 	}
 }
 
-// restEnds says in words what a resource rests for. Whether one that is synced expires is for settings to say, when its rest ends.
-func restEnds(s activities.Step) string {
+// describeRetentionEnd says in words what a resource rests for. Whether one that is synced expires is for settings to say, when its rest ends.
+func describeRetentionEnd(s activities.Step) string {
 	switch {
 	case s.Heals:
 		return "is tried again"
@@ -229,7 +229,7 @@ func restEnds(s activities.Step) string {
 
 func timerSummary(s activities.Step) string {
 	if s.Next == activities.NextRetention {
-		return string(s.State) + ": until it " + restEnds(s)
+		return string(s.State) + ": until it " + describeRetentionEnd(s)
 	}
 	return string(s.State) + ": until the next attempt"
 }

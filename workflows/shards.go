@@ -23,7 +23,7 @@ const (
 	maxShardGap = time.Minute
 	// maxShardsNamed is how many shards an error names, maxShardsTold how many the details do.
 	maxShardsNamed = 5
-	maxShardsTold  = 20
+	maxShardsShown = 20
 )
 
 // scheduledByID is the id of the schedule that started a run.
@@ -49,9 +49,9 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 	tell := func(started int) {
 		more := ""
 		if len(running) > 0 {
-			more = "Not started, because their pass of an earlier run still goes on: " + describeFirst(running[:min(len(running), maxShardsTold)], int64(len(running)))
+			more = "Not started, because their pass of an earlier run still goes on: " + describeFirst(running[:min(len(running), maxShardsShown)], int64(len(running)))
 		}
-		tellInform(ctx, in, fmt.Sprintf("has begun the passes of %d of %d shards, each a workflow of its own", started-len(running), len(run.Passes)), more)
+		showInformDetails(ctx, in, fmt.Sprintf("has begun the passes of %d of %d shards, each a workflow of its own", started-len(running), len(run.Passes)), more)
 	}
 	for i, pass := range run.Passes {
 		tell(i)
@@ -89,7 +89,7 @@ func awaitShards(ctx workflow.Context, in activities.InformInput, run activities
 	var failed []string
 	ended := 0
 	tell := func() {
-		tellInform(ctx, in, fmt.Sprintf("has listed %d of %d shards, each in a workflow of its own; %d failed", ended, len(run.Passes), len(failed)),
+		showInformDetails(ctx, in, fmt.Sprintf("has listed %d of %d shards, each in a workflow of its own; %d failed", ended, len(run.Passes), len(failed)),
 			describeProgress(in.Kind, sum)...)
 	}
 	tell()

@@ -13,7 +13,7 @@ import (
 // commit with a time from before. Informs that change nothing are words too, although they write nothing as a rule. So a complete listing
 // has a claim while it runs, and informs of its kind that find the claim alive write their mark. If the claim is lost, informs may have gone
 // by without a trace, and the pass deletes nothing.
-type reach struct {
+type listingClaim struct {
 	pass  *pass
 	claim *claim
 	// began is the database's snapshot at the beginning.
@@ -21,13 +21,13 @@ type reach struct {
 }
 
 // errReachLost has a pass repeated.
-var errReachLost = errors.New("Postgres was not reached in time: nothing is deleted, since informs in between may not have been noticed")
+var errListingClaimLost = errors.New("Postgres was not reached in time: nothing is deleted, since informs in between may not have been noticed")
 
-// beginReach has informs of the kind, or of its shard, leave their mark, and only then notes which transactions have ended: what was informed before
+// beginListingClaim has informs of the kind, or of its shard, leave their mark, and only then notes which transactions have ended: what was informed before
 // without a mark existed before the listing began.
-func (p *pass) beginReach(ctx context.Context, shard string) (*reach, error) {
+func (p *pass) beginListingClaim(ctx context.Context, shard string) (*listingClaim, error) {
 	a, kind, q := p.activities, p.in.Kind, db.New()
-	r := &reach{pass: p, claim: a.Claims.begin(claimOwner{kind, WorkflowID(ctx)}, a.claimPeriod())}
+	r := &listingClaim{pass: p, claim: a.Claims.beginClaim(claimOwner{kind, WorkflowID(ctx)}, a.claimPeriod())}
 	err := q.RenewClaims(ctx, a.Pool, db.RenewClaimsParams{Claims: []string{r.claim.id}, ClaimFor: r.claim.period})
 	if err == nil {
 		err = q.BeginPass(ctx, a.Pool, db.BeginPassParams{Claim: r.claim.id, Kind: kind, Shard: shard})
@@ -36,14 +36,14 @@ func (p *pass) beginReach(ctx context.Context, shard string) (*reach, error) {
 		r.began, err = q.Snapshot(ctx, a.Pool)
 	}
 	if err != nil {
-		r.end()
+		r.release()
 		return nil, err
 	}
 	return r, nil
 }
 
-// end has informs leave no mark any more. Where Postgres cannot be reached they leave some until the claim has passed.
-func (r *reach) end() {
+// release has informs leave no mark any more. Where Postgres cannot be reached they leave some until the claim has passed.
+func (r *listingClaim) release() {
 	defer r.claim.release()
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 	defer cancel()
@@ -53,7 +53,7 @@ func (r *reach) end() {
 }
 
 // claimID is that of its claim; nil for a listing that is not complete.
-func (r *reach) claimID() *string {
+func (r *listingClaim) claimID() *string {
 	if r == nil {
 		return nil
 	}

@@ -47,9 +47,9 @@ func (f *failure) withoutText() *failure {
 	return &failure{errorType: f.errorType, what: f.what, isTextHidden: true}
 }
 
-// failure is that of a claimed row whose outcome was written; written is nil where the row went on without it. It is nil for an attempt that did
+// describeFailure is that of a claimed row whose outcome was written; written is nil where the row went on without it. It is nil for an attempt that did
 // not fail, or was none.
-func (one *claimed) failure(written *db.WriteOutcomesRow) *failure {
+func (one *claimed) describeFailure(written *db.WriteOutcomesRow) *failure {
 	f := failure{errorType: AttemptFailed, what: one.describeAttempt(), text: one.outcome.Error}
 	switch one.outcome.Verdict {
 	case VerdictFailed, VerdictDegraded:

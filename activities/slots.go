@@ -1,0 +1,121 @@
+package activities
+
+import (
+	"context"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// reservation are slots that were taken for a row in a namespace. On nil nothing is done.
+type reservation struct {
+	slots     slots
+	namespace string
+	used      bool
+}
+
+// useSlots hands the slots over to the call, if they are those that it needs.
+func (r *reservation) useSlots(namespace string) (taken slots, ok bool) {
+	if r == nil || r.used || r.namespace != namespace {
+		return slots{}, false
+	}
+	r.used = true
+	return r.slots, true
+}
+
+// release gives the slots back that no call has taken.
+func (r *reservation) release() {
+	if r != nil && !r.used {
+		r.used = true
+		r.slots.release()
+	}
+}
+
+// slots are what a call of Work takes: one of the kind's parallelism, and one of its namespace, where these are bounded.
+type slots struct {
+	kind             *semaphore.Weighted
+	releaseNamespace func()
+}
+
+func (s slots) release() {
+	if s.kind != nil {
+		s.kind.Release(1)
+	}
+	if s.releaseNamespace != nil {
+		s.releaseNamespace()
+	}
+}
+
+// tryAcquireSlots takes the slots of a call if they are free, and no rate may have it wait.
+func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
+	if a.Rate != nil {
+		return slots{}, false
+	}
+	if a.Limit != nil {
+		if a.Limit.IsRated(namespace) {
+			return slots{}, false
+		}
+		if taken.releaseNamespace, ok = a.Limit.TryAcquire(namespace); !ok {
+			return slots{}, false
+		}
+	}
+	if a.Parallel != nil && !a.Parallel.TryAcquire(1) {
+		taken.release()
+		return slots{}, false
+	}
+	taken.kind = a.Parallel
+	return taken, true
+}
+
+// acquireSlots waits for the slots of a call, and until its rates allow it, or until ctx ends. The rate of the namespace comes first: a call that
+// waits for it keeps no slot of the kind, which others could use.
+func (a *Activities) acquireSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
+	if a.Limit != nil {
+		begun, err := a.Limit.AwaitRate(ctx, a.Handler.Kind(), namespace)
+		if err != nil {
+			return slots{}, false
+		}
+		defer begun()
+	}
+	if taken, ok = a.awaitSlots(ctx, namespace); !ok {
+		return taken, false
+	}
+	if err := a.Rate.Wait(ctx); err != nil {
+		taken.release()
+		return slots{}, false
+	}
+	return taken, true
+}
+
+// awaitSlots waits for the slots of a call, until ctx ends. It keeps neither while it waits for the other: a namespace that is full keeps no
+// slot of the kind, and the other way round.
+func (a *Activities) awaitSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
+	if ctx.Err() != nil {
+		return taken, false
+	}
+	for {
+		if taken.releaseNamespace == nil && a.Limit != nil {
+			free, err := a.Limit.Acquire(ctx, namespace)
+			if err != nil {
+				return slots{}, false
+			}
+			taken.releaseNamespace = free
+		}
+		if a.Parallel == nil || a.Parallel.TryAcquire(1) {
+			taken.kind = a.Parallel
+			return taken, true
+		}
+		taken.release()
+		taken = slots{}
+		if err := a.Parallel.Acquire(ctx, 1); err != nil {
+			return slots{}, false
+		}
+		free, ok := func() {}, true
+		if a.Limit != nil {
+			free, ok = a.Limit.TryAcquire(namespace)
+		}
+		if ok {
+			return slots{kind: a.Parallel, releaseNamespace: free}, true
+		}
+		a.Parallel.Release(1)
+	}
+}
