@@ -66,7 +66,7 @@ type Activities struct {
 	// Retry says how long to wait after a failure.
 	Retry RetryPolicy
 	// Rest is for namespaces that no client has configured.
-	Rest Rest
+	Retention Retention
 	// Limit bounds Work across kinds, by namespace.
 	Limit NamespaceLimit
 	// Parallel bounds Work within the kind; nil for no bound.
@@ -136,7 +136,7 @@ type Activities struct {
 }
 
 // Rest says how long resources rest. A negative retention keeps rows for ever; an expiry of 0 never expires.
-type Rest struct {
+type Retention struct {
 	Expiry, SyncedRetention, DegradedRetention, DeletedRetention time.Duration
 	// DegradedRetry is after what time a resource is tried again whose attempts were used up: then it is not removed. 0 or less means never.
 	DegradedRetry time.Duration

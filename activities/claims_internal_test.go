@@ -242,7 +242,7 @@ func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.
 	id := claimedRow(t, pool, k)
 	one, end := context.WithCancelCause(t.Context())
 	stop := k.registerCall([]int64{id}, end)
-	_, err := RunCommand(t.Context(), pool, "thing", "a", CommandDelete, Rest{DeletedRetention: time.Hour})
+	_, err := RunCommand(t.Context(), pool, "thing", "a", CommandDelete, Retention{DeletedRetention: time.Hour})
 	require.NoError(t, err)
 	due(k)
 	requireEnd(t, one, errDeleted)

@@ -67,7 +67,7 @@ func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResul
 	if in.Command == CommandInform {
 		return a.commandInform(ctx, in)
 	}
-	row, err := RunCommand(ctx, a.Pool, in.Kind, in.ObjectID, in.Command, a.Rest)
+	row, err := RunCommand(ctx, a.Pool, in.Kind, in.ObjectID, in.Command, a.Retention)
 	if refused := new(deltatype.StateError); errors.As(err, &refused) || errors.Is(err, deltatype.ErrNotFound) {
 		return CommandResult{}, temporal.NewNonRetryableApplicationError(err.Error(), Refused, nil)
 	}
@@ -79,7 +79,7 @@ func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResul
 
 // RunCommand is a command other than inform, for one resource. It returns a *[deltatype.StateError] where the state does not allow it,
 // and [deltatype.ErrNotFound] where there is no such resource.
-func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, command Command, rest Rest) (db.Resource, error) {
+func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, command Command, rest Retention) (db.Resource, error) {
 	q := db.New()
 	found, err := q.GetResource(ctx, conn, db.GetResourceParams{Kind: kind, ObjectID: objectID})
 	if isNoRows(err) {

@@ -119,7 +119,7 @@ func (w *writtenPage) writePage(ctx context.Context, tx pgx.Tx) (err error) {
 	}
 	if len(w.page.Gone) > 0 {
 		w.deleted, err = db.ResourcesOf(q.DeleteGone(ctx, db.Planned(tx, len(w.page.Gone)), db.DeleteGoneParams{
-			Kind: f.in.Kind, ObjectIds: w.page.Gone, DefaultRetention: f.activities.Rest.DeletedRetention, Logs: f.activities.LogChanges,
+			Kind: f.in.Kind, ObjectIds: w.page.Gone, DefaultRetention: f.activities.Retention.DeletedRetention, Logs: f.activities.LogChanges,
 		}))
 		if err != nil {
 			return fmt.Errorf("marking deleted what is gone: %w", err)

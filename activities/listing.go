@@ -57,7 +57,7 @@ func (p *pass) noteStaying(ctx context.Context, stay []int64) error {
 	if len(stay) == 0 {
 		return nil
 	}
-	rest := p.activities.Rest
+	rest := p.activities.Retention
 	err := db.New().NoteListed(ctx, db.Planned(p.activities.Pool, len(stay)), db.NoteListedParams{
 		Ids: stay, DefaultDegradedRetention: rest.DegradedRetention, DefaultDeletedRetention: rest.DeletedRetention,
 	})
@@ -70,13 +70,13 @@ func (p *pass) noteStaying(ctx context.Context, stay []int64) error {
 // wakeUnlisted has a dispatcher remove what was deleted explicitly, and was kept until a complete listing left it out. A row whose retention ends at
 // this moment may be missed; the next complete listing finds it.
 func (a *Activities) wakeUnlisted(ctx context.Context, kind, shard string) error {
-	woken, err := db.WakeUnlisted(ctx, a.Pool, kind, shard, a.Rest.DeletedRetention)
+	woken, err := db.WakeUnlisted(ctx, a.Pool, kind, shard, a.Retention.DeletedRetention)
 	return a.dispatchWoken(kind, woken, err)
 }
 
 // wakeUnlistedBeside does so with what is of none of the shards that the controller names: it is of no pass, and may be left out by all of them together.
 func (a *Activities) wakeUnlistedBeside(ctx context.Context, kind string, shards []string) error {
-	woken, err := db.WakeUnlistedOfOtherShards(ctx, a.Pool, kind, shards, a.Rest.DeletedRetention)
+	woken, err := db.WakeUnlistedOfOtherShards(ctx, a.Pool, kind, shards, a.Retention.DeletedRetention)
 	return a.dispatchWoken(kind, woken, err)
 }
 
@@ -184,7 +184,7 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 			}
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, DefaultRetention: a.Retention.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 			Logs: a.LogChanges, Waiting: p.waiting,
 		}))
 		if err != nil {

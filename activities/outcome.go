@@ -98,8 +98,8 @@ func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error 
 // it says that it is hopeless, as slowly as what degraded is.
 func (e *execution) untilFinalized(one *claimed) time.Duration {
 	r := one.worked
-	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Rest.DegradedRetry > 0 {
-		return e.Rest.DegradedRetry
+	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Retention.DegradedRetry > 0 {
+		return e.Retention.DegradedRetry
 	}
 	return e.retryWait(r)
 }
@@ -123,8 +123,8 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
 	o.Kind = e.Handler.Kind()
 	o.Claim, o.Continues, o.Lease, o.MaxErrors, o.Logs = e.claim.id, e.single, DispatchLease, MaxErrors, e.LogChanges
-	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
-	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
+	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Retention.Expiry, e.Retention.SyncedRetention, e.Retention.DegradedRetry
+	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Retention.DegradedRetention, e.Retention.DeletedRetention
 	o.Earlier = e.earlierShare(set)
 	for _, one := range set {
 		if err := o.addOutcome(e, one, unbatched != nil && unbatched(one)); err != nil {

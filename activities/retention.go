@@ -54,9 +54,9 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 	if batched {
 		in.DispatchAfter = 0
 	}
-	in.Grace, in.DegradedRetry, in.HashIds = DueGrace, a.Rest.DegradedRetry, a.HashObjectIDs
-	in.DefaultExpiry, in.DefaultSyncedRetention = a.Rest.Expiry, a.Rest.SyncedRetention
-	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Rest.DegradedRetention, a.Rest.DeletedRetention
+	in.Grace, in.DegradedRetry, in.HashIds = DueGrace, a.Retention.DegradedRetry, a.HashObjectIDs
+	in.DefaultExpiry, in.DefaultSyncedRetention = a.Retention.Expiry, a.Retention.SyncedRetention
+	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Retention.DegradedRetention, a.Retention.DeletedRetention
 	ended, err := db.New().EndRetention(ctx, db.Planned(a.Pool, len(in.Ids)), in)
 	if err != nil {
 		return ended, err

@@ -178,7 +178,7 @@ func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 			return s
 		}
 		s.Next = NextRetention
-		s.Heals = canHeal(r.State, r.Cause, a.Rest.DegradedRetry)
+		s.Heals = canHeal(r.State, r.Cause, a.Retention.DegradedRetry)
 	case deltatype.ResourceStateUnknown:
 		return s
 	}
