@@ -70,7 +70,7 @@ type Activities struct {
 	// Limit bounds Work across kinds, by namespace.
 	Limit NamespaceLimit
 	// Parallel bounds Work within the kind; nil for no bound.
-	Parallel *semaphore.Weighted
+	WorkSlots *semaphore.Weighted
 	// OwnQueue is set where the worker's task queue is for this kind alone.
 	OwnQueue bool
 	// Rate bounds how many calls of Work begin a second; nil for no bound.
@@ -92,7 +92,7 @@ type Activities struct {
 	// Parallelism is how many calls of Work one batch has at once.
 	Parallelism int
 	// Turns bound how many batches are handed to Work at once; nil for no bound.
-	Turns *Turns
+	BatchSlots *BatchSlots
 	// BatchSize is how many resources a batch has at most: 1 for a workflow for each, 0 for what the dispatcher decides. Above 1, a resource
 	// that expires is left to batches, and the controller may be given many in one call.
 	BatchSize int

@@ -151,7 +151,7 @@ func (r *batchRun) feedMembers(ctx context.Context, results chan<- *claimed) (er
 			return r.base.Err() != nil
 		}
 	}
-	giveBack := sync.OnceFunc(r.Turns.takeSlot(r.base))
+	giveBack := sync.OnceFunc(r.BatchSlots.takeSlot(r.base))
 	f := &feeder{batchRun: r, results: results, stopped: stopped, calls: make(chan func())}
 	defer func() {
 		giveBack()

@@ -58,11 +58,11 @@ func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
 			return slots{}, false
 		}
 	}
-	if a.Parallel != nil && !a.Parallel.TryAcquire(1) {
+	if a.WorkSlots != nil && !a.WorkSlots.TryAcquire(1) {
 		taken.release()
 		return slots{}, false
 	}
-	taken.kind = a.Parallel
+	taken.kind = a.WorkSlots
 	return taken, true
 }
 
@@ -100,13 +100,13 @@ func (a *Activities) awaitSlots(ctx context.Context, namespace string) (taken sl
 			}
 			taken.releaseNamespace = free
 		}
-		if a.Parallel == nil || a.Parallel.TryAcquire(1) {
-			taken.kind = a.Parallel
+		if a.WorkSlots == nil || a.WorkSlots.TryAcquire(1) {
+			taken.kind = a.WorkSlots
 			return taken, true
 		}
 		taken.release()
 		taken = slots{}
-		if err := a.Parallel.Acquire(ctx, 1); err != nil {
+		if err := a.WorkSlots.Acquire(ctx, 1); err != nil {
 			return slots{}, false
 		}
 		free, ok := func() {}, true
@@ -114,8 +114,8 @@ func (a *Activities) awaitSlots(ctx context.Context, namespace string) (taken sl
 			free, ok = a.Limit.TryAcquire(namespace)
 		}
 		if ok {
-			return slots{kind: a.Parallel, releaseNamespace: free}, true
+			return slots{kind: a.WorkSlots, releaseNamespace: free}, true
 		}
-		a.Parallel.Release(1)
+		a.WorkSlots.Release(1)
 	}
 }

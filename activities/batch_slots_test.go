@@ -13,7 +13,7 @@ import (
 func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewTurns(2)
+		turns := NewBatchSlots(2)
 		first, second := turns.takeSlot(t.Context()), turns.takeSlot(t.Context())
 		began := time.Now()
 		taken := make(chan time.Duration)
@@ -40,11 +40,11 @@ func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewTurns(1)
+		turns := NewBatchSlots(1)
 		kept := turns.takeSlot(t.Context())
 		began := time.Now()
 		without := turns.takeSlot(t.Context())
-		require.Equal(t, turnPatience, time.Since(began))
+		require.Equal(t, batchSlotPatience, time.Since(began))
 		without()
 		kept()
 		began = time.Now()
@@ -55,11 +55,11 @@ func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
 
 func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	turns := NewTurns(1)
+	turns := NewBatchSlots(1)
 	defer turns.takeSlot(t.Context())()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	turns.takeSlot(ctx)()
-	var none *Turns
+	var none *BatchSlots
 	none.takeSlot(t.Context())()
 }
