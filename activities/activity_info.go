@@ -22,8 +22,8 @@ func RunID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.RunID
 }
 
-// TryOf says which try of the activity this is; 0 outside of one.
-func TryOf(ctx context.Context) int32 {
+// ActivityTry says which try of the activity this is; 0 outside of one.
+func ActivityTry(ctx context.Context) int32 {
 	if !activity.IsActivity(ctx) {
 		return 0
 	}

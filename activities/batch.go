@@ -69,9 +69,9 @@ const maxFailures = 20
 const (
 	// claimMost is how many members are claimed at once, unless one call takes more of them.
 	maxClaimSet = 500
-	// FewFailures is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
+	// MaxUnbatched is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
 	// failed, and as many workflows would be started again at each retry.
-	FewFailures = 20
+	MaxUnbatched = 20
 )
 
 // AttemptBatch brings the members of a batch one step on: it claims them in sets, calls Work for each, and writes outcomes in
@@ -116,7 +116,7 @@ type batchRun struct {
 	// rests says of the members that this execution has written when they are due, counted from their outcomes: where all members
 	// rest, the rows need not be read. One that goes on meanwhile finds its own way.
 	retentions []time.Duration
-	// failed counts members that failed, for FewFailures.
+	// failed counts members that failed, for MaxUnbatched.
 	failed int
 }
 
@@ -272,7 +272,7 @@ func (r *batchRun) isUnbatched(one *claimed) bool {
 		if !one.failed { // a locked row is asked for again and again
 			one.failed = true
 			r.failed++
-			one.unbatched = one.outcome.lost || r.failed <= FewFailures
+			one.unbatched = one.outcome.lost || r.failed <= MaxUnbatched
 		}
 		return one.unbatched
 	default:

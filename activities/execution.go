@@ -15,9 +15,9 @@ import (
 const (
 	// claimPeriods is how many heartbeat timeouts a claim lasts that is not renewed.
 	claimPeriods = 2
-	// MaxLost is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
+	// MaxLostInBatch is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
 	// were claimed with it along. After that each goes on by itself.
-	MaxLost = 2
+	MaxLostInBatch = 2
 	// unlimited is for a resource that is worked by itself: it loses all of its attempts.
 	maxLostSingle = 1 << 15
 )
@@ -101,7 +101,7 @@ func (one *claimed) makeTask(e *execution, row *db.Resource, takenAt time.Time) 
 // claimRows claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
 // What waits for a slot of its limit key is missing, too.
 func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
-	most := int32(MaxLost)
+	most := int32(MaxLostInBatch)
 	if e.single {
 		most = maxLostSingle
 	}

@@ -235,7 +235,7 @@ func TestObjectsThatEveryPassFindsStaleAreWarnedOf(t *testing.T) {
 		require.NotContains(t, logged.String(), "twice")
 		mu.Unlock()
 	}
-	kinds, err := db.New().StaleKinds(t.Context(), h.Pool, activities.SeveralPasses)
+	kinds, err := db.New().StaleKinds(t.Context(), h.Pool, activities.MinStalePasses)
 	require.NoError(t, err)
 	require.Equal(t, []db.StaleKindsRow{{Kind: kind, Count: 1}}, kinds)
 
@@ -243,7 +243,7 @@ func TestObjectsThatEveryPassFindsStaleAreWarnedOf(t *testing.T) {
 	_, err = h.pass(func(in *activities.InformInput) { in.Force = true })
 	require.NoError(t, err)
 	require.EqualValues(t, 4, *h.row(h.ref("always")).Revision)
-	kinds, err = db.New().StaleKinds(t.Context(), h.Pool, activities.SeveralPasses)
+	kinds, err = db.New().StaleKinds(t.Context(), h.Pool, activities.MinStalePasses)
 	require.NoError(t, err)
 	require.Empty(t, kinds)
 }

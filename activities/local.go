@@ -12,9 +12,9 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// LocalFor is how long an attempt may take as a local activity. Temporal holds back signals, queries and cancellations of a workflow while
+// MaxLocalAttempt is how long an attempt may take as a local activity. Temporal holds back signals, queries and cancellations of a workflow while
 // its task is under way, and a local activity is a part of the task.
-const LocalFor = 500 * time.Millisecond
+const MaxLocalAttempt = 500 * time.Millisecond
 
 // Pace measures the attempts of a kind on one client.
 type Pace interface {
@@ -148,7 +148,7 @@ func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) 
 			a.wakeUnjoined(ctx, ref, one.err)
 		}
 	})
-	timer := time.NewTimer(LocalFor)
+	timer := time.NewTimer(MaxLocalAttempt)
 	defer timer.Stop()
 	select {
 	case <-one.done:

@@ -140,7 +140,7 @@ func (p *pass) makeObservation(ctx context.Context, failure error) PassObservati
 		failure = p.cause
 	}
 	return PassObservation{
-		Kind: p.in.Kind, Shard: p.in.Options.Shard, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: TryOf(ctx),
+		Kind: p.in.Kind, Shard: p.in.Options.Shard, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: ActivityTry(ctx),
 		Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), Took: time.Since(p.startedAt),
 		Progress: p.progress, New: p.added, Unchanged: p.unchanged, Err: failure,
 	}

@@ -18,8 +18,8 @@ const (
 	// lockedPatience is how long an execution waits for outcomes whose rows others have locked, before it leaves them to be written
 	// beside it.
 	lockedPatience = 10 * time.Second
-	// Earliest is the share of an expiry that is taken off at most.
-	Earliest = 0.05
+	// MaxExpirySpread is the share of an expiry that is taken off at most.
+	MaxExpirySpread = 0.05
 	// atOnce has a dispatcher look at a row as soon as its outcome is written.
 	dispatchAtOnce = -time.Second
 )
@@ -146,7 +146,7 @@ func (e *execution) earlierShare(set []*claimed) float64 {
 	}
 	// FNV leaves the upper bits of ids that differ in their last characters alike: the product has all bits in its upper ones.
 	const steps, mix = 1 << 16, 0x9e3779b97f4a7c15
-	return Earliest * float64((h.Sum64()*mix)>>48) / steps
+	return MaxExpirySpread * float64((h.Sum64()*mix)>>48) / steps
 }
 
 // writeOutcomes writes the outcomes of a set, and returns those that others have locked: they can be written later.

@@ -200,7 +200,7 @@ func (a *Activities) failSource(ctx context.Context, feed *Feed, failures int, b
 	}
 	if a.SourceFailed != nil {
 		a.SourceFailed(PassObservation{
-			Kind: in.Kind, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: TryOf(ctx), Trigger: TriggerSource, Took: time.Since(began), Err: failure,
+			Kind: in.Kind, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: ActivityTry(ctx), Trigger: TriggerSource, Took: time.Since(began), Err: failure,
 		})
 	}
 	return a.describeSource(failure, pause)

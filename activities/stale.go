@@ -13,8 +13,8 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// SeveralPasses is in how many passes in a row an object is found stale before that looks like a fault. Once or twice a webhook was faster.
-const SeveralPasses = 3
+// MinStalePasses is in how many passes in a row an object is found stale before that looks like a fault. Once or twice a webhook was faster.
+const MinStalePasses = 3
 
 // countStale counts the objects of the page that are older than what is stored, and remembers them across passes. Kinds without versions have
 // none, and are not asked for.
@@ -38,7 +38,7 @@ func (p *pass) countStale(ctx context.Context, results []*deltatype.ObjectInform
 		p.in.Pass = uuid.NewString()
 	}
 	p.progress.Stale += len(stale)
-	lagging, err := q.CountStale(ctx, a.Pool, db.CountStaleParams{Kind: p.in.Kind, ObjectIds: stale, Pass: p.in.Pass, Several: SeveralPasses})
+	lagging, err := q.CountStale(ctx, a.Pool, db.CountStaleParams{Kind: p.in.Kind, ObjectIds: stale, Pass: p.in.Pass, Several: MinStalePasses})
 	if err != nil {
 		return fmt.Errorf("counting which objects are stale: %w", err)
 	}

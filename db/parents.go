@@ -182,8 +182,8 @@ func (all AwaitedResources) findBlocking(path []string, seen map[string]bool) *A
 	return nil
 }
 
-// Words say what the resource is waited for, for a sentence that begins with who waits.
-func (a *Awaited) Words() string {
+// Describe says what the resource is waited for, for a sentence that begins with who waits.
+func (a *Awaited) Describe() string {
 	var b strings.Builder
 	for i, ref := range a.Path {
 		if i == 0 {

@@ -98,7 +98,7 @@ func (c *Client) rescheduleResting(ctx context.Context, namespace string) error 
 		}
 		page.AfterID = ids[len(ids)-1]
 		kinds, err := db.New().RescheduleResting(ctx, db.Planned(c.pool, len(ids)), db.RescheduleRestingParams{
-			Ids: ids, Namespace: namespace, Earliest: activities.Earliest,
+			Ids: ids, Namespace: namespace, Earliest: activities.MaxExpirySpread,
 		})
 		if err != nil {
 			return err

@@ -119,8 +119,8 @@ func (b *batch) showDetails(ctx workflow.Context, doing string) {
 		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Unreadable))
 	}
 	switch failed := s.Failed + s.Degraded; {
-	case failed > activities.FewFailures:
-		lines = append(lines, fmt.Sprintf("%d of those that failed go on in workflows of their own, the others in other batches. The first errors:", activities.FewFailures))
+	case failed > activities.MaxUnbatched:
+		lines = append(lines, fmt.Sprintf("%d of those that failed go on in workflows of their own, the others in other batches. The first errors:", activities.MaxUnbatched))
 	case failed > 0:
 		lines = append(lines, "Those that failed go on in workflows of their own:")
 	}

@@ -35,7 +35,7 @@ func attemptOptions(kind Kind) workflow.ActivityOptions {
 }
 
 // localOptions are for an attempt that is expected to be short. It is tried once: an ordinary activity follows if it fails. The activity answers
-// within [activities.LocalFor]; the timeouts are for a process that does not get on.
+// within [activities.MaxLocalAttempt]; the timeouts are for a process that does not get on.
 var localOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: 10 * time.Second,
 	StartToCloseTimeout:    5 * time.Second,
