@@ -10,13 +10,14 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// Batch is the lifecycle of many resources: one attempt of all of them, then rest until they expire or are removed. A member
-// that failed, or for which something was ordered, is dispatched anew, and is no longer the batch's. The rows say who is, so
-// every run can begin with an attempt.
+// Batch is the workflow of many resources: it attempts all of them once, and then waits until they expire or are
+// removed. A member that failed, or that got a command, is dispatched again and leaves the batch. The rows name the
+// workflow that attends to them, so every run can begin with an attempt.
 //
-// The input of a first run has a second argument, which names the members to people. It is not a parameter, so that no worker decodes it.
+// The input of a first run has a second argument, which names the members to people. It is not a parameter, so that no
+// worker decodes it.
 func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
-	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
+	// The stack stays in memory while the workflow waits, so code that needs a large one is in other functions.
 	b, err := k.attemptBatch(ctx, in)
 	for err == nil && b.last.Resting+b.last.Claimed > 0 {
 		if err = b.startTimer(ctx).Get(ctx, nil); err == nil {
@@ -32,14 +33,14 @@ func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 func (k Kinds) attemptBatch(ctx workflow.Context, in *activities.Batch) (*batch, error) {
 	b := &batch{in: *in, options: attemptOptions(k[in.Kind])}
 	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return b.last, nil },
-		workflow.QueryHandlerOptions{Description: "What became of the members, and how many of them rest."})
+		workflow.QueryHandlerOptions{Description: "The outcomes of the members, and how many of them wait for the end of their retention."})
 	if err != nil {
 		return b, err
 	}
 	return b, b.attemptMembers(ctx)
 }
 
-// batch is the state of one run.
+// batch is the state of one run of Batch.
 type batch struct {
 	in      activities.Batch
 	options workflow.ActivityOptions
@@ -55,10 +56,11 @@ func (b *batch) attemptMembers(ctx workflow.Context) (err error) {
 	return err
 }
 
-// maxFailures bounds how many failures a person is shown.
+// maxFailures is how many failures the details of a batch name.
 const maxFailures = 20
 
-// addProgress adds up what became of the members in two attempts. The second one is only of members that others had claimed.
+// addProgress adds up the outcomes of two attempts. The second attempt has only members that other executions had
+// claimed.
 func addProgress(a, b activities.Progress) activities.Progress {
 	a.Synced += b.Synced
 	a.Failed += b.Failed
@@ -73,7 +75,7 @@ func addProgress(a, b activities.Progress) activities.Progress {
 	return a
 }
 
-// startTimer is that of the members which are due next.
+// startTimer starts the timer for the members that are due next.
 func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 	now := workflow.Now(ctx)
 	if b.last.Claimed > 0 {
@@ -85,7 +87,7 @@ func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 
-// takeNextStep expires or removes the members that are due, or tries those again that others had claimed.
+// takeNextStep expires or removes the members that are due, or attempts those again that other executions had claimed.
 func (b *batch) takeNextStep(ctx workflow.Context) error {
 	if b.last.Claimed > 0 {
 		if err := b.attemptMembers(ctx); err != nil {
@@ -104,7 +106,7 @@ func (b *batch) takeNextStep(ctx workflow.Context) error {
 	return nil
 }
 
-// showDetails writes what a person sees in the workflow's details.
+// showDetails writes the workflow's details, for people.
 func (b *batch) showDetails(ctx workflow.Context, doing string) {
 	s := b.last
 	lines := []string{
