@@ -6,7 +6,7 @@ import (
 	"go.temporal.io/sdk/activity"
 )
 
-// WorkflowID is that of the workflow that the activity is of; empty outside of one.
+// WorkflowID returns the id of the activity's workflow; empty outside of an activity.
 func WorkflowID(ctx context.Context) string {
 	if !activity.IsActivity(ctx) {
 		return ""
@@ -14,7 +14,7 @@ func WorkflowID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.ID
 }
 
-// RunID is that of the run of the workflow that the activity is of; empty outside of one.
+// RunID returns the run id of the activity's workflow; empty outside of an activity.
 func RunID(ctx context.Context) string {
 	if !activity.IsActivity(ctx) {
 		return ""
@@ -22,7 +22,7 @@ func RunID(ctx context.Context) string {
 	return activity.GetInfo(ctx).WorkflowExecution.RunID
 }
 
-// ActivityTry says which try of the activity this is; 0 outside of one.
+// ActivityTry returns the number of this try of the activity; 0 outside of an activity.
 func ActivityTry(ctx context.Context) int32 {
 	if !activity.IsActivity(ctx) {
 		return 0

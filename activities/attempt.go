@@ -12,23 +12,24 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// What the errors of a resource say of attempts whose worker died.
+// Errors of a resource for attempts that a dead worker had begun.
 const (
 	workerLost     = "the worker was lost: it stopped reporting before the attempt ended"
 	workerLostLast = "the worker was lost during the last attempt: it stopped reporting before the attempt ended"
 )
 
-// Attempt brings the resource one step on: it claims the row, calls Work, and writes what came of it. Two statements,
-// with Work between them and in no transaction. Where there is nothing to attempt, it says what the row waits for.
+// Attempt takes the resource one step further: it claims the row, calls Work, and writes the outcome. That is two
+// statements, with Work between them and in no transaction. Where no attempt is due, it returns what the row waits for.
 //
-// It may run twice, late, or for a row that went on: only the execution that has the claim calls Work, and its write finds its
-// claim, or changes nothing. As a local activity it leaves what takes long, or would wait for a slot, to an ordinary one.
+// It may run twice, late, or for a row that went on: only the execution with the claim calls Work, and its write is
+// fenced by that claim. As a local activity it leaves attempts that take long, or would wait for a slot, to an ordinary
+// activity.
 func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	if err := a.checkTarget(ref.Installation, ref.Kind); err != nil {
-		// The row, if this database has one of that name, is waiting for a workflow of its own.
+		// If this database has a row of that name, it waits for another workflow.
 		soon := db.DispatchSoonParams{After: time.Second, Kind: ref.Kind, ObjectID: ref.ObjectID}
 		if err := db.New().DispatchSoon(ctx, a.Pool, soon); err != nil {
-			return Step{}, fmt.Errorf("dispatching %s anew: %w", ref, err)
+			return Step{}, fmt.Errorf("dispatching %s again: %w", ref, err)
 		}
 		return Step{}, err
 	}
@@ -41,7 +42,7 @@ func (a *Activities) Attempt(ctx context.Context, ref Ref) (Step, error) {
 	return step, err
 }
 
-// attemptAs makes an attempt in the way of a local or an ordinary activity.
+// attemptAs makes an attempt as a local or as an ordinary activity.
 func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 	if isLocal(ctx) {
 		return a.attemptLocally(ctx, ref)
@@ -54,6 +55,7 @@ func (a *Activities) attemptAs(ctx context.Context, ref Ref) (Step, error) {
 	return a.local.addUnreported(RunID(ctx), step), err
 }
 
+// attemptResource makes an attempt. Both kinds of activities run it.
 func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error) {
 	ref, err := a.resolveRef(ctx, ref)
 	if err != nil {
@@ -90,11 +92,12 @@ func (a *Activities) attemptResource(ctx context.Context, ref Ref) (Step, error)
 	return e.closeAttempt(ctx, ref, one)
 }
 
-// errNoSlot has an ordinary activity wait for a slot, rather than a local one.
+// errNoSlot makes a local activity leave the wait for a slot to an ordinary one.
 var errNoSlot = errors.New("no slot is free")
 
-// reserveSlots takes the slots that Work needs before the row is claimed: one that waits for them is not being worked. Where it would have to wait, it
-// looks at the row first, and wanted is false for one that offers no attempt. A local activity does not wait.
+// reserveSlots takes the slots for Work before the row is claimed, because a row that waits for slots is not being
+// worked. If no slot is free it reads the row first, and returns wanted false if no attempt is due. A local activity
+// does not wait.
 func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got *db.GetResourceRow, err error) {
 	if ref.Namespace != "" {
 		if taken, ok := e.tryAcquireSlots(ref.Namespace); ok {
@@ -123,7 +126,7 @@ func (e *execution) reserveSlots(ctx context.Context, ref Ref) (wanted bool, got
 	return true, nil, nil
 }
 
-// isDue reports whether a row waits for an attempt that is due, and may have it.
+// isDue reports whether a row has an attempt that is due and may begin.
 func isDue(got *db.GetResourceRow) bool {
 	r := &got.Resource
 	isWaiting := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStateExpired || r.State == deltatype.ResourceStateFailed
@@ -131,7 +134,8 @@ func isDue(got *db.GetResourceRow) bool {
 		(r.Attempt < int32(r.MaxAttempts) || r.IsFinalizing())
 }
 
-// claimOne claims the row of a resource; nil, and how the row stands instead. A row that others have locked is waited for, for a while.
+// claimOne claims the row of a resource. If it cannot, it returns nil and the row. It waits a while for a row that
+// another transaction has locked.
 func (e *execution) claimOne(ctx context.Context, ref Ref) (*claimed, *db.GetResourceRow, error) {
 	end := time.Now().Add(lockedPatience)
 	for id, pauses := ref.ID, newLockedPauses(); ; {
@@ -140,7 +144,7 @@ func (e *execution) claimOne(ctx context.Context, ref Ref) (*claimed, *db.GetRes
 			if err != nil {
 				return nil, nil, err
 			}
-			// The row that the dispatcher has seen may be gone, and its number may be another's since a failover.
+			// The row that the dispatcher saw may be gone, and after a failover its id may be another row's.
 			if len(rows) == 1 && rows[0].worked.ObjectID == ref.ObjectID {
 				return rows[0], nil, nil
 			}
@@ -164,7 +168,7 @@ func (e *execution) claimOne(ctx context.Context, ref Ref) (*claimed, *db.GetRes
 	}
 }
 
-// claimWithSlot claims a row, if it has a slot of its limit key, when its call may begin.
+// claimWithSlot claims a row once it has a slot of its limit key and the key's rate allows the call.
 func (e *execution) claimWithSlot(ctx context.Context, ref Ref, id int64) ([]*claimed, error) {
 	sets, err := e.takeSlots(ctx, ref.Kind, []int64{id})
 	if err != nil {
@@ -181,7 +185,7 @@ func (e *execution) claimWithSlot(ctx context.Context, ref Ref, id int64) ([]*cl
 	return rows, nil
 }
 
-// releaseClaims closes claims of resources that the execution is not for: their attempts do not count.
+// releaseClaims closes claims of resources that the execution is not for. Their attempts do not count.
 func (e *execution) releaseClaims(rows []*claimed) error {
 	for _, one := range rows {
 		if !one.outcome.lost {
@@ -193,7 +197,7 @@ func (e *execution) releaseClaims(rows []*claimed) error {
 	return err
 }
 
-// closeAttempt writes what came of an attempt, and reads off how the lifecycle goes on.
+// closeAttempt writes the outcome of an attempt and returns the next step.
 func (e *execution) closeAttempt(ctx context.Context, ref Ref, one *claimed) (Step, error) {
 	var written *db.WriteOutcomesRow
 	if !one.tx.committed {

@@ -13,70 +13,72 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// Batch names the resources that one workflow attends to, and the database that they are in. Members are named by the ids of their
-// rows, which say nothing of the objects. They are fixed when it starts.
+// Batch names the members of a batch and their database. It has the ids of their rows, which say nothing of the
+// objects, and never change after the start.
 type Batch struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
-	// WorkflowID is the batch's own: the rows of its members have it.
+	// WorkflowID is the batch's workflow; the rows of its members have it.
 	WorkflowID string `json:"workflow_id"`
-	// IDs are those of the members' rows, in the order of their object ids.
+	// IDs are the ids of the members' rows, in the order of their object ids.
 	IDs Numbers `json:"ids"`
-	// Hashed is true where object ids are kept from Temporal.
+	// Hashed reports whether object ids are kept from Temporal.
 	Hashed bool `json:"hashed,omitempty"`
 }
 
-// BatchStep is what a step of a batch came to.
+// BatchStep is the result of a step of a batch.
 type BatchStep struct {
-	// Resting is how many members rest with the batch. The next ones of them are due after Wait. None, and the batch ends.
+	// Resting counts the members that wait in this batch for the end of their retention. The next ones are due after
+	// Wait. At zero the batch ends.
 	Resting int           `json:"resting"`
 	Wait    time.Duration `json:"wait,omitempty"`
-	// Claimed is how many members another execution has claimed, as one that Temporal took for dead: after Wait they are looked at
-	// again.
+	// Claimed counts the members that another execution has claimed, such as one that Temporal took for dead. The batch
+	// looks at them again after Wait.
 	Claimed int `json:"claimed,omitempty"`
 	// Progress counts outcomes of Work, of all steps of an attempt.
 	Progress
 }
 
-// Progress counts what became of the members of a batch.
+// Progress counts the outcomes of a batch's members.
 type Progress struct {
 	Synced   int `json:"synced,omitempty"`
 	Failed   int `json:"failed,omitempty"`
 	Degraded int `json:"degraded,omitempty"`
 	Snoozed  int `json:"snoozed,omitempty"`
 	Deleted  int `json:"deleted,omitempty"`
-	// Withheld is how many were not worked because their kind or their namespace was snoozed, their limit key was full, or a parent was not synced.
+	// Withheld counts the members that were not worked because their kind or namespace was snoozed, their limit key was
+	// full, or a parent was not synced.
 	Withheld int `json:"withheld,omitempty"`
-	// Unreadable is how many wait for a worker that understands their objects.
+	// Unreadable counts the members that wait for a worker that can decode their objects.
 	Unreadable int `json:"unreadable,omitempty"`
-	// Left is how many outcomes came too late: the resource went on, or was taken over, meanwhile.
+	// Left counts outcomes that came too late: the resource went on, or another worker had claimed it.
 	Left int `json:"left,omitempty"`
-	// Failures has some of those that failed or degraded.
+	// Failures has some of the members that failed or degraded.
 	Failures []BatchFailure `json:"failures,omitempty"`
 }
 
-// BatchFailure is a member that goes on in its own workflow.
+// BatchFailure is a failed member.
 type BatchFailure struct {
 	// ID is the object's id, or its hash where object ids are kept from Temporal.
 	ID string `json:"id"`
-	// Error is the beginning of its error; empty where object ids are kept from Temporal.
+	// Error is the beginning of the error; empty where object ids are kept from Temporal.
 	Error string `json:"error,omitempty"`
 }
 
-// maxFailures bounds how many failures a history names.
+// maxFailures bounds the failures that a history names.
 const maxFailures = 20
 
 const (
-	// claimMost is how many members are claimed at once, unless one call takes more of them.
+	// maxClaimSet is how many members are claimed at once, unless one call takes more of them.
 	maxClaimSet = 500
-	// MaxUnbatched is how many members of a batch that failed go on in workflows of their own. If there are more, it is not they that
-	// failed, and as many workflows would be started again at each retry.
+	// MaxUnbatched is how many failed members of a batch go on in single workflows. If more fail, the cause is not
+	// theirs, and each retry would start as many workflows again.
 	MaxUnbatched = 20
 )
 
-// AttemptBatch brings the members of a batch one step on: it claims them in sets, calls Work for each, and writes outcomes in
-// sets while it goes on. It may run twice, late, or for members that went on: only the execution that has a member's claim calls
-// Work. A member whose outcome was written is not claimed again.
+// AttemptBatch attempts the members of a batch: it claims them in sets, calls Work for each, and writes outcomes in
+// sets meanwhile. It may run twice, late, or for members that went on: only the execution with a member's claim calls
+// Work. A member with a written outcome is not claimed again.
 func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
 	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
@@ -85,7 +87,7 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 	defer run.end()
 	run.workflowID, run.hashed = in.WorkflowID, in.Hashed
 	if activity.IsActivity(ctx) && activity.HasHeartbeatDetails(ctx) {
-		_ = activity.GetHeartbeatDetails(ctx, &run.progress) // what an earlier execution has done counts too
+		_ = activity.GetHeartbeatDetails(ctx, &run.progress) // the outcomes of an earlier execution count too
 	}
 	defer a.startHeartbeatWith(ctx, func() []any { return []any{run.soFar()} })()
 	if err := run.attemptMembers(ctx); err != nil {
@@ -96,7 +98,7 @@ func (a *Activities) AttemptBatch(ctx context.Context, in Batch) (BatchStep, err
 		step.Progress = run.soFar()
 		return step, nil
 	}
-	ctx = context.WithoutCancel(ctx) // what is written is counted, also of a batch that was cancelled
+	ctx = context.WithoutCancel(ctx) // a cancelled batch counts the outcomes that were written, too
 	step, err := a.readRetention(ctx, in)
 	if err == nil {
 		err = run.addClaimedByOthers(ctx, &step)
@@ -113,10 +115,10 @@ type batchRun struct {
 
 	mu       sync.Mutex
 	progress Progress
-	// rests says of the members that this execution has written when they are due, counted from their outcomes: where all members
-	// rest, the rows need not be read. One that goes on meanwhile finds its own way.
+	// retentions are the times until the members that this execution has written are due, counted from their outcomes.
+	// If all members settled, the rows need not be read; one that goes on meanwhile is dispatched by itself.
 	retentions []time.Duration
-	// failed counts members that failed, for MaxUnbatched.
+	// failed counts failed members, for MaxUnbatched.
 	failed int
 }
 
@@ -134,13 +136,13 @@ func (r *batchRun) attemptMembers(ctx context.Context) error {
 	return err
 }
 
-// takesMany reports whether the controller is given many resources in one call.
+// takesMany reports whether the controller gets many resources in one call.
 func (a *Activities) takesMany() bool { return a.BatchSize > 1 && a.Handler.WorksBatches() }
 
-// errLeft has Temporal give the members that are left to another worker.
+// errMembersLeft makes Temporal give the remaining members to another worker.
 var errMembersLeft = errStopping("the members that are left go to another one")
 
-// feedMembers claims members and has them worked, until all have been or the worker stops.
+// feedMembers claims members and hands them to Work, until none is left or the worker stops.
 func (r *batchRun) feedMembers(ctx context.Context, results chan<- *claimed) (err error) {
 	stopping := workerStop(ctx)
 	stopped := func() bool {
@@ -179,7 +181,7 @@ func (r *batchRun) feedMembers(ctx context.Context, results chan<- *claimed) (er
 	if missing, err = r.leaveToOthers(ctx, missing); err != nil {
 		return err
 	}
-	// Some of those were locked by other transactions, and may not be any more. The others went on. What is still locked when nothing else
+	// Some of the missing members were locked by other transactions, and the others went on. A member that is still locked when no other
 	// is worked is left to its lease.
 	giveBack()
 	for pauses := newLockedPauses(); len(missing) > 0 && !stopped(); {
@@ -195,7 +197,7 @@ func (r *batchRun) feedMembers(ctx context.Context, results chan<- *claimed) (er
 	return nil
 }
 
-// leaveToOthers leaves members to dispatchers that wait for their parents, or are snoozed, and returns the others.
+// leaveToOthers leaves members that wait for their parents, or are snoozed, to dispatchers, and returns the others.
 func (r *batchRun) leaveToOthers(ctx context.Context, missing []int64) (others []int64, err error) {
 	waiting, err := r.awaitParents(context.WithoutCancel(ctx), r.in.Kind, missing)
 	if err != nil {
@@ -205,7 +207,7 @@ func (r *batchRun) leaveToOthers(ctx context.Context, missing []int64) (others [
 	return r.leaveSnoozed(ctx, excludeIDs(missing, waiting))
 }
 
-// leaveSnoozed leaves members to a dispatcher that were not claimed because they are snoozed, and returns the others.
+// leaveSnoozed leaves members that were not claimed because they are snoozed to dispatchers, and returns the others.
 func (r *batchRun) leaveSnoozed(ctx context.Context, missing []int64) (others []int64, err error) {
 	if len(missing) == 0 {
 		return nil, nil
@@ -223,15 +225,15 @@ func (r *batchRun) leaveSnoozed(ctx context.Context, missing []int64) (others []
 	return excludeIDs(missing, withheld), nil
 }
 
-// countWithheld counts members that were left to a dispatcher.
+// countWithheld counts members that were left to dispatchers.
 func (r *batchRun) countWithheld(members int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.progress.Withheld += members
 }
 
-// collectOutcomes writes outcomes in sets until there are no more. Those whose rows others have locked are repeated while it goes on, and keep
-// back no others.
+// collectOutcomes writes outcomes in sets until there are no more. It tries locked rows again meanwhile, and they delay
+// no others.
 func (r *batchRun) collectOutcomes(results <-chan *claimed) error {
 	var unwritten []*claimed
 	var failure error
@@ -249,7 +251,7 @@ func (r *batchRun) collectOutcomes(results <-chan *claimed) error {
 	}
 	locked := gatherOutcomes(results, flush)
 	if len(unwritten) > 0 {
-		// Postgres has refused them together with others, perhaps.
+		// Postgres may have refused them because of others in their set.
 		set := unwritten
 		unwritten, failure = nil, nil
 		locked = append(locked, flush(set)...)
@@ -265,11 +267,12 @@ func (r *batchRun) collectOutcomes(results <-chan *claimed) error {
 	return failure
 }
 
-// isUnbatched reports whether a member goes on in a workflow of its own: where it can be seen waiting, or because it takes others along.
+// isUnbatched reports whether a failed member goes on in a single workflow: where people see it wait, or because it may
+// take others along.
 func (r *batchRun) isUnbatched(one *claimed) bool {
 	switch one.outcome.Verdict {
 	case VerdictFailed, VerdictDegraded, VerdictSnoozed, VerdictUnreadable:
-		if !one.failed { // a locked row is asked for again and again
+		if !one.failed { // a locked row comes here several times
 			one.failed = true
 			r.failed++
 			one.unbatched = one.outcome.lost || r.failed <= MaxUnbatched
@@ -280,7 +283,8 @@ func (r *batchRun) isUnbatched(one *claimed) bool {
 	}
 }
 
-// countMember counts what became of a member, whose row is nil if it went on without us. It reports whether a dispatcher has to look.
+// countMember counts and observes the outcome of a member; row is nil if the member went on without it. It reports
+// whether a dispatcher has to look at the member.
 func (r *batchRun) countMember(one *claimed, row *db.WriteOutcomesRow) (wake bool) {
 	wake, isNew := r.addToProgress(one, row)
 	if isNew && one.tx.committed { // without the lock, which heartbeats wait for: it may read the row, and calls user code
@@ -289,7 +293,7 @@ func (r *batchRun) countMember(one *claimed, row *db.WriteOutcomesRow) (wake boo
 	return wake
 }
 
-// addToProgress also reports whether the member was not counted before.
+// addToProgress counts the outcome of a member, and also reports whether it was not counted before.
 func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, isNew bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,7 +318,7 @@ func (r *batchRun) addToProgress(one *claimed, row *db.WriteOutcomesRow) (wake, 
 	return row.DispatchAt != nil && !row.DispatchAt.After(row.Now), true
 }
 
-// readRow is the row of a member as it is now.
+// readRow returns the current row of a member.
 func (r *batchRun) readRow(one *claimed) (*deltatype.ResourceRow, error) {
 	if row, err := r.readClaimed(one.worked); err == nil && row != nil {
 		return row.Row()
@@ -322,7 +326,7 @@ func (r *batchRun) readRow(one *claimed) (*deltatype.ResourceRow, error) {
 	return one.worked.Row()
 }
 
-// countVerdict counts a member whose row is in that state by now. The lock is held.
+// countVerdict counts the verdict of a member with a row in that state. The caller has the lock.
 func (r *batchRun) countVerdict(one *claimed, state deltatype.ResourceState) {
 	switch p := &r.progress; one.outcome.Verdict {
 	case VerdictSynced:

@@ -19,8 +19,8 @@ func (o *Outcome) isGoingOn() bool {
 	}
 }
 
-// closeKept closes the claims that outcomes have left open, when their calls of Work return. It is called once the outcomes are
-// written: closed before, the claim would refuse them.
+// closeKept closes the claims that outcomes have left open, when their calls of Work return. Call it after the outcomes
+// were written, because a closed claim would refuse them.
 func (e *execution) closeKept(written []*claimed) {
 	byCall := map[<-chan struct{}][]*claimed{}
 	for _, one := range written {
@@ -38,8 +38,8 @@ func (e *execution) closeKept(written []*claimed) {
 	}
 }
 
-// closeClaims lets others have resources whose outcome was written before their call of Work returned. Those that are locked by other
-// transactions are repeated.
+// closeClaims releases resources that had their outcome written before their call of Work returned. It tries locked
+// rows again.
 func (e *execution) closeClaims(kept []*claimed) {
 	ids := make([]int64, len(kept))
 	for i, one := range kept {

@@ -9,7 +9,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// workerStop is closed when the worker that runs the activity begins to stop; nil outside of one.
+// workerStop returns a channel that closes when the activity's worker begins to stop; nil outside of an activity.
 func workerStop(ctx context.Context) <-chan struct{} {
 	if !activity.IsActivity(ctx) {
 		return nil
@@ -17,15 +17,16 @@ func workerStop(ctx context.Context) <-chan struct{} {
 	return activity.GetWorkerStopChannel(ctx)
 }
 
-// errStopping has Temporal give to another worker what this one leaves.
+// errStopping returns an error that makes Temporal give the rest of the work to another worker.
 func errStopping(what string) error {
 	return temporal.NewApplicationError("the worker stops; "+what, "delta.Stopping")
 }
 
-// writeGrace is how long after a hard stop outcomes may still be written: Work has to return before, or is abandoned.
+// writeGrace is how long after a hard stop outcomes may still be written: Work returns before that, or is abandoned.
 const writeGrace = time.Second
 
-// untilAbandoned is the context of what is written after user code. It outlives ctx, and ends some time after a hard stop.
+// untilAbandoned returns the context of statements after user code. It outlives ctx, and ends some time after a hard
+// stop.
 func (a *Activities) untilAbandoned(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	if a.Stopping == nil {
@@ -38,7 +39,7 @@ func (a *Activities) untilAbandoned(ctx context.Context) (context.Context, conte
 	}
 }
 
-// sleep waits, and reports whether ctx goes on.
+// sleep waits, and reports whether ctx is still alive.
 func sleep(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -50,7 +51,7 @@ func sleep(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// untilStopped is the context for user code: it also ends when the client does not wait any longer.
+// untilStopped returns the context of user code. It also ends when the client no longer waits.
 func (a *Activities) untilStopped(ctx context.Context) (context.Context, context.CancelFunc) {
 	if a.Context != nil {
 		ctx = a.Context(ctx)
@@ -73,8 +74,9 @@ func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, c
 	return context.WithTimeout(ctx, timeout)
 }
 
-// withoutSilence is ctx without the cancellation that only says that Temporal did not answer: the SDK gives up on a heartbeat after
-// seconds, and whether others may have the resource is for Postgres to say. What a person orders in Temporal ends it.
+// withoutSilence returns ctx without cancellations that only mean that Temporal did not answer. The SDK gives up on a
+// heartbeat after seconds, but Postgres decides whether others may claim the resource. A person's cancellation in
+// Temporal still ends it.
 func withoutSilence(ctx context.Context) context.Context {
 	if !activity.IsActivity(ctx) {
 		return ctx
@@ -88,7 +90,7 @@ func withoutSilence(ctx context.Context) context.Context {
 	return without
 }
 
-// isOrdered reports whether somebody has cancelled, paused or reset the activity.
+// isOrdered reports whether a person has cancelled, paused or reset the activity.
 func isOrdered(cause error) bool {
 	return temporal.IsCanceledError(cause) || errors.Is(cause, activity.ErrActivityPaused) || errors.Is(cause, activity.ErrActivityReset)
 }

@@ -13,34 +13,34 @@ import (
 )
 
 const (
-	// claimPeriods is how many heartbeat timeouts a claim lasts that is not renewed.
+	// claimPeriods is how many heartbeat timeouts a claim lasts without a renewal.
 	claimPeriods = 2
-	// MaxLostInBatch is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
-	// were claimed with it along. After that each goes on by itself.
+	// MaxLostInBatch is how many attempts members of a batch may lose together with their worker. A member that kills
+	// the process takes the attempts of the others along, so after that each goes on in a single workflow.
 	MaxLostInBatch = 2
-	// unlimited is for a resource that is worked by itself: it loses all of its attempts.
+	// maxLostSingle is for a single resource, which loses only its own attempts.
 	maxLostSingle = 1 << 15
 )
 
-// execution is one execution of the attempt activity. It claims rows, has Work called for them, and writes what came of it: for one
-// resource or many.
+// execution is one execution of an attempt activity, for one resource or many. It claims rows, calls Work for them, and
+// writes their outcomes.
 type execution struct {
 	*Activities
-	// workflowID is that of the workflow; empty outside of one.
+	// workflowID is the workflow's id; empty outside of one.
 	workflowID string
-	// single is true for the execution of a resource's own workflow, which may claim the row whatever batch it was leased to, and
-	// goes on by itself with a newer generation.
+	// single reports whether the execution is of a resource's own workflow. That workflow may claim the row whichever
+	// batch the row was leased to, and goes on with a newer generation by itself.
 	single bool
-	// hashed is true where object ids are kept from Temporal.
+	// hashed reports whether object ids are kept from Temporal.
 	hashed bool
 	claim  *claim
 	// reserved are the slots of the call of Work, where they were taken before the claim.
 	reserved *reservation
 	// rehearsal is set where there are no rows: nothing is read or written. See [Activities.Rehearse].
 	rehearsal *rehearsal
-	// base is the context of user code: it does not end because Temporal is silent.
+	// base is the context of user code. It does not end when Temporal is silent.
 	base context.Context //nolint:containedctx // of this one execution
-	// writes is the context of what is written after user code: it ends only some time after a hard stop.
+	// writes is the context of statements after user code. It ends only some time after a hard stop.
 	writes context.Context //nolint:containedctx // of this one execution
 	end    func()
 }
@@ -60,35 +60,35 @@ func (a *Activities) beginExecution(ctx context.Context, single bool) *execution
 	return e
 }
 
-// claimPeriod is how long a claim lasts without a renewal.
+// claimPeriod returns how long a claim lasts without a renewal.
 func (a *Activities) claimPeriod() time.Duration {
 	return claimPeriods * cmp.Or(a.HeartbeatTimeout, HeartbeatTimeout)
 }
 
-// claimed is a row that was claimed, and what became of it.
+// claimed is a claimed row and its outcome.
 type claimed struct {
 	// worked is the row as it was claimed, at takenAt or later.
 	worked  *db.Resource
 	takenAt time.Time
-	// waited is for how long it had been due.
+	// waited is how long the row had been due.
 	waited time.Duration
 	task   Task
-	// alone has the task, for a call that is of this row only.
+	// ownTask has the task, for a call that is for this row only.
 	ownTask [1]*Task
 	tx      txCompletion
 	// outcome is the outcome of Work, or the reason for not calling it.
 	outcome Outcome
-	// encoded is the error as it is written: once, so that a write that is repeated adds the same entry.
+	// encoded is the encoded error. It is kept so that a repeated write adds the same entry.
 	encoded []byte
-	// kept is true when the outcome leaves the claim open, because its call goes on.
+	// kept reports whether the outcome leaves the claim open, because its call goes on.
 	kept bool
-	// failed is true once it was counted among those that failed, and unbatched if it goes on in a workflow of its own.
+	// failed is set once the row was counted as failed, and unbatched if it goes on in a single workflow.
 	failed, unbatched bool
-	// counted is true once what became of the row was counted and observed.
+	// counted is set once the outcome was counted and observed.
 	counted bool
 }
 
-// makeTask makes the claimed row's task.
+// makeTask makes the task of the claimed row.
 func (one *claimed) makeTask(e *execution, row *db.Resource, takenAt time.Time) {
 	one.worked, one.takenAt = row, takenAt
 	one.tx = txCompletion{execution: e, worked: row}
@@ -98,8 +98,8 @@ func (one *claimed) makeTask(e *execution, row *db.Resource, takenAt time.Time) 
 	}
 }
 
-// claimRows claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
-// What waits for a slot of its limit key is missing, too.
+// claimRows claims rows, and returns those that it could claim. It leaves out rows that another transaction has locked,
+// that are not due, or that wait for a slot of their limit key.
 func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
 	most := int32(MaxLostInBatch)
 	if e.single {
@@ -145,7 +145,7 @@ func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]
 	return pointers, nil
 }
 
-// workRows has Work called for claimed rows of one namespace: for one of them, or for many where the controller takes many.
+// workRows calls Work for claimed rows of one namespace: for one row, or for many where the controller takes many.
 func (e *execution) workRows(set []*claimed, spawn func(call func())) {
 	tasks := set[0].ownTask[:]
 	for _, one := range set[1:] {
@@ -154,7 +154,7 @@ func (e *execution) workRows(set []*claimed, spawn func(call func())) {
 	user := userFunc{"Work", e.workOne}
 	switch {
 	case set[0].worked.IsFinalizing():
-		user = userFunc{"Finalize", e.finalizeOne} // by itself, also where the controller takes many
+		user = userFunc{"Finalize", e.finalizeOne} // one by one, even where the controller takes many
 	case len(set) > 1 || (!e.single && e.takesMany()):
 		user = userFunc{"WorkBatch", e.Handler.WorkBatch}
 	}
@@ -170,10 +170,10 @@ func (e *execution) workRows(set []*claimed, spawn func(call func())) {
 	}
 }
 
-// afterTx is how long the row is asked for whether a transaction of the user's was committed.
+// txReadPatience is how long an execution tries to read whether a user's transaction was committed.
 const txReadPatience = time.Minute
 
-// readClaimed reads a row that was claimed, again and again where Postgres does not answer; nil where it is gone.
+// readClaimed reads a claimed row, and retries while Postgres does not answer; nil where the row is gone.
 func (e *execution) readClaimed(worked *db.Resource) (*db.Resource, error) {
 	ctx, cancel := context.WithTimeout(e.writes, txReadPatience)
 	defer cancel()
@@ -184,7 +184,7 @@ func (e *execution) readClaimed(worked *db.Resource) (*db.Resource, error) {
 		return err
 	})
 	if err != nil {
-		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", append(e.logFields(worked), "error", err)...)
+		e.Logger.Error("a row could not be read after CompleteTx; its content decides", append(e.logFields(worked), "error", err)...)
 		return nil, err
 	}
 	if !found || got.Resource.ID != worked.ID {
@@ -193,10 +193,11 @@ func (e *execution) readClaimed(worked *db.Resource) (*db.Resource, error) {
 	return &got.Resource, nil
 }
 
-// errUnanswered marks a failure that may come from this client's connection to Postgres.
+// errUnanswered marks a failure that this client's connection to Postgres may have caused.
 var errUnanswered = errors.New("Postgres did not answer")
 
-// markUnanswered marks the failure of a statement, if it may come from the connection, and has the client look whether it reaches Postgres.
+// markUnanswered marks the failure of a statement that the connection may have caused, and makes the client check its
+// connection.
 func (a *Activities) markUnanswered(err error) error {
 	if !db.IsTransient(err) {
 		return err
@@ -207,11 +208,11 @@ func (a *Activities) markUnanswered(err error) error {
 	return fmt.Errorf("%w: %w", errUnanswered, err)
 }
 
-// unansweredPause is the time after which another worker, which may reach Postgres, has an attempt. It does not grow: a client that does not
-// reach Postgres takes no tasks, so none fails for long.
+// unansweredPause is the time after which another worker, which may reach Postgres, gets an attempt. It does not grow,
+// because a client that does not reach Postgres takes no tasks.
 const unansweredPause = time.Second
 
-// soonElsewhere has Temporal give an attempt to another worker soon that this one could not begin.
+// soonElsewhere makes Temporal give an attempt that this worker could not begin to another worker soon.
 func soonElsewhere(err error) error {
 	if !errors.Is(err, errUnanswered) {
 		return err

@@ -7,22 +7,23 @@ import (
 	"sync/atomic"
 )
 
-// feeder hands what was claimed to Work.
+// feeder hands claimed members to Work.
 type feeder struct {
 	*batchRun
 	results chan<- *claimed
 	stopped func() bool
-	// calls are run in goroutines that have finished others.
+	// calls are run by goroutines that have finished earlier calls.
 	calls   chan func()
 	workers sync.WaitGroup
-	// working counts them.
+	// working counts the goroutines that call Work.
 	working atomic.Int64
 	// released is set when members were not worked because the worker stops.
 	released atomic.Bool
 }
 
-// claimAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
-// but for those of namespaces that are full, and what could not be claimed.
+// claimAndWork claims members and hands them to Work; members with a rated limit key when the rate allows their calls.
+// It returns the members that it could not claim once all others are handed over, except those that wait for a full
+// namespace.
 func (f *feeder) claimAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
 	withheld := len(ids)
 	sets, err := f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids)
@@ -51,7 +52,8 @@ func (f *feeder) claimAndWork(ctx context.Context, ids []int64) (missing []int64
 	return missing, nil
 }
 
-// claimAndHand claims members and has them handed to Work, which handed waits for. It returns those that could not be claimed.
+// claimAndHand claims members and hands them to Work. The caller waits for handed. It returns the members that it could
+// not claim.
 func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.WaitGroup) (missing []int64, err error) {
 	taken, err := f.claimRows(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
@@ -82,8 +84,8 @@ func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.Wai
 	return missing, nil
 }
 
-// handToWork has members of one namespace worked, in one call if together is true. over is called when all have been handed over, or when they wait for a slot of the namespace:
-// the others do not wait for them.
+// handToWork works members of one namespace, in one call if together is set. It calls over when all are handed over, or
+// when they wait for a slot of the namespace, because the other namespaces do not wait for them.
 func (f *feeder) handToWork(namespace string, members []*claimed, together bool, over func()) {
 	sets := len(members)
 	if together {
@@ -129,8 +131,8 @@ func (f *feeder) workSet(set []*claimed) {
 	}
 }
 
-// spawnCall runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
-// finished wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
+// spawnCall runs a call in a goroutine that has finished earlier calls and so has a grown stack, or in a new one. Such
+// goroutines wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
 func spawnCall(calls chan func(), call func()) {
 	select {
 	case calls <- call:

@@ -15,23 +15,23 @@ import (
 )
 
 const (
-	// lockedPatience is how long an execution waits for outcomes whose rows others have locked, before it leaves them to be written
-	// beside it.
+	// lockedPatience is how long an execution waits for rows that others have locked before it ends and leaves their
+	// outcomes to a goroutine.
 	lockedPatience = 10 * time.Second
-	// MaxExpirySpread is the share of an expiry that is taken off at most.
+	// MaxExpirySpread is the largest share by which an expiry is shortened.
 	MaxExpirySpread = 0.05
-	// atOnce has a dispatcher look at a row as soon as its outcome is written.
+	// dispatchAtOnce makes a dispatcher look at a row as soon as its outcome is written.
 	dispatchAtOnce = -time.Second
 )
 
-// outcomes are rows of the statement that writes them.
+// outcomes are the rows of one statement that writes outcomes.
 type outcomes struct {
 	db.WriteOutcomesParams
 	byID map[int64]*claimed
 }
 
-// addOutcome decides what is written for an outcome. It is the one place that does. unbatched is for a member of a batch that goes on in a
-// workflow of its own.
+// addOutcome decides what is written for an outcome; no other function does. unbatched is for a member of a batch that
+// goes on in a single workflow.
 func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error {
 	state, delay, counted, snoozed, grace := deltatype.ResourceStateSynced, time.Duration(0), true, false, DueGrace
 	var cause deltatype.Cause
@@ -94,8 +94,8 @@ func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error 
 	return nil
 }
 
-// untilFinalized is how long to wait after Finalize failed. It is tried until it succeeds: when as many attempts failed as Work has, or
-// it says that it is hopeless, as slowly as what degraded is.
+// untilFinalized returns the wait after Finalize failed. Finalize is tried until it succeeds: as slowly as a degraded
+// resource once it has used as many attempts as Work may, or was hopeless.
 func (e *execution) untilFinalized(one *claimed) time.Duration {
 	r := one.worked
 	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Retention.DegradedRetry > 0 {
@@ -104,9 +104,9 @@ func (e *execution) untilFinalized(one *claimed) time.Duration {
 	return e.retryWait(r)
 }
 
-// afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
-// it. A batch has none for what failed: a few members go on in workflows of their own at once, where they can be seen waiting, and
-// if many fail they are put into batches again when they are due.
+// afterWait returns when a dispatcher looks at a row that waits. A single workflow has a timer, so the dispatcher only
+// replaces one that was lost. A batch has no timer for failed members: a few go on in single workflows at once, where
+// people see them wait, and many are batched again when they are due.
 func (e *execution) afterWait(unbatched bool) time.Duration {
 	switch {
 	case e.single:
@@ -118,7 +118,7 @@ func (e *execution) afterWait(unbatched bool) time.Duration {
 	}
 }
 
-// outcomesOf is the statement for a set.
+// outcomesOf returns the parameters that write the outcomes of a set.
 func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
 	o.Kind = e.Handler.Kind()
@@ -135,8 +135,9 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	return o, nil
 }
 
-// earlierShare is the share by which what is synced expires earlier, and what degraded is tried again earlier, so that a million resources that
-// were synced together do not expire together. Members of a batch do: they are synced again as one.
+// earlierShare returns the share by which a synced resource expires earlier, and a degraded one is tried again earlier,
+// so that a million resources that were synced together do not expire together. Members of a batch do, because they are
+// synced together again.
 func (e *execution) earlierShare(set []*claimed) float64 {
 	h := fnv.New64a()
 	if e.single {
@@ -149,8 +150,9 @@ func (e *execution) earlierShare(set []*claimed) float64 {
 	return MaxExpirySpread * float64((h.Sum64()*mix)>>48) / steps
 }
 
-// writeOutcomes writes the outcomes of a set, and returns those that others have locked: they can be written later.
-func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
+// writeOutcomes writes the outcomes of a set, and returns those with rows that others have locked: try them later.
+// report is called for each outcome, with nil if the row went on without it.
+func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool, report func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
 	if len(set) == 0 {
 		return nil, nil
 	}
@@ -173,7 +175,7 @@ func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool,
 		delete(o.byID, rows[i].ID)
 		kept = append(kept, one)
 		e.reportWritten(one, &rows[i])
-		took(one, &rows[i])
+		report(one, &rows[i])
 	}
 	e.closeKept(kept)
 	e.wakeKeys(kept)
@@ -204,24 +206,24 @@ func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool,
 			row := standingRow(standing[i])
 			kept = append(kept, one)
 			e.reportWritten(one, row)
-			took(one, row)
+			report(one, row)
 		}
 		delete(o.byID, standing[i].ID)
 	}
-	// The others went on without us.
+	// The other rows went on without this execution.
 	for _, one := range o.byID {
 		if one.outcome.hasFailed() && !one.counted {
 			e.observeUnwritten(one, one.outcome) // neither the row nor an event has its error
 		}
 		kept = append(kept, one)
-		took(one, nil)
+		report(one, nil)
 	}
 	e.closeKept(kept)
 	e.wakeKeys(kept)
 	return locked, nil
 }
 
-// standingRow is a row that holds its outcome already, as the statement would have given it back.
+// standingRow returns a row that holds its outcome already, as the write would have returned it.
 func standingRow(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	return &db.WriteOutcomesRow{
 		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
@@ -230,7 +232,7 @@ func standingRow(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	}
 }
 
-// reportWritten reports an outcome that was written.
+// reportWritten logs and observes an outcome that was written.
 func (e *execution) reportWritten(one *claimed, row *db.WriteOutcomesRow) {
 	if one.counted {
 		return
@@ -248,7 +250,7 @@ func (e *execution) reportWritten(one *claimed, row *db.WriteOutcomesRow) {
 	e.reportObservation(one.makeObservation(row.State, func() (*deltatype.ResourceRow, error) { return one.rowAfter(row).Row() }))
 }
 
-// rowAfter is the row as the write has left it. What it does not give back is as it was claimed.
+// rowAfter returns the row as the write has left it. Columns that the write does not return are as claimed.
 func (one *claimed) rowAfter(w *db.WriteOutcomesRow) *db.Resource {
 	row := *one.worked
 	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
@@ -262,13 +264,14 @@ func (one *claimed) rowAfter(w *db.WriteOutcomesRow) *db.Resource {
 	return &row
 }
 
-// writeUntilUnlocked writes a set until nothing of it is locked, or patience has passed.
+// writeUntilUnlocked writes a set until none of its rows is locked, or the time has passed, and returns those that
+// still are.
 func (e *execution) writeUntilUnlocked(
-	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow),
+	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, report func(*claimed, *db.WriteOutcomesRow),
 ) (locked []*claimed, err error) {
 	end := time.Now().Add(patience)
 	for pauses := newLockedPauses(); ; {
-		if set, err = e.writeOutcomes(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
+		if set, err = e.writeOutcomes(set, unbatched, report); err != nil || len(set) == 0 || time.Now().After(end) {
 			return set, err
 		}
 		if !sleep(e.writes, pauses.Delay()) {
@@ -277,8 +280,8 @@ func (e *execution) writeUntilUnlocked(
 	}
 }
 
-// writeLater has outcomes written beside the execution, which ends before: their claim is renewed until they are, however long others keep the
-// rows locked.
+// writeLater writes outcomes in a goroutine that outlives the execution, however long others keep the rows locked. The
+// claim is renewed until then.
 func (e *execution) writeLater(locked []*claimed) {
 	if len(locked) == 0 {
 		return
@@ -287,7 +290,7 @@ func (e *execution) writeLater(locked []*claimed) {
 		append(e.logFields(locked[0].worked), "resources", len(locked))...)
 	beside, cancel := e.untilAbandoned(e.writes)
 	copied := *e
-	copied.writes, copied.single = beside, false // nobody goes on with a newer generation, or has a timer
+	copied.writes, copied.single = beside, false // no workflow goes on with a newer generation, or has a timer
 	e.claim.retain()
 	e.Claims.runBeside(func() {
 		defer cancel()
@@ -301,8 +304,8 @@ func (e *execution) writeLater(locked []*claimed) {
 	})
 }
 
-// persistWrite repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
-// the rows while Postgres is away, and it is fenced in any case.
+// persistWrite repeats a write until Postgres takes it, or until some time after a hard stop. Without it Work would run
+// once more. No other worker can claim the rows while Postgres is away, and the write is fenced in any case.
 func (e *execution) persistWrite(set []*claimed, do func(context.Context) error) error {
 	for try := 0; ; try++ {
 		err := retryTransient(e.writes, writeTries, do)
@@ -313,17 +316,18 @@ func (e *execution) persistWrite(set []*claimed, do func(context.Context) error)
 	}
 }
 
-// dispatchSoon wakes the dispatcher of the kind for a few rows: what failed together is not to be leased at once.
+// dispatchSoon wakes the kind's dispatcher for a few rows, because rows that failed together should not be leased at
+// once.
 func (a *Activities) dispatchSoon() {
 	if a.Informed != nil {
 		a.Informed(a.Handler.Kind(), 1)
 	}
 }
 
-// isLast reports whether there is no attempt after this one.
+// isLast reports whether no attempt follows this one.
 func isLast(r *db.Resource) bool { return r.Attempt >= int32(r.MaxAttempts) }
 
-// encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
+// encodeError encodes an entry for the row's errors. JSON text in Postgres may not contain NUL.
 func encodeError(at time.Time, attempt int, outcome Outcome) ([]byte, error) {
 	return json.Marshal(deltatype.AttemptError{
 		At:      at.UTC(),

@@ -6,14 +6,14 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// reservation are slots that were taken for a row in a namespace. On nil nothing is done.
+// reservation is the set of slots that were taken for a row in a namespace. A nil reservation does nothing.
 type reservation struct {
 	slots     slots
 	namespace string
 	used      bool
 }
 
-// useSlots hands the slots over to the call, if they are those that it needs.
+// useSlots hands the slots over to a call in their namespace.
 func (r *reservation) useSlots(namespace string) (taken slots, ok bool) {
 	if r == nil || r.used || r.namespace != namespace {
 		return slots{}, false
@@ -22,7 +22,7 @@ func (r *reservation) useSlots(namespace string) (taken slots, ok bool) {
 	return r.slots, true
 }
 
-// release gives the slots back that no call has taken.
+// release releases the slots if no call has taken them.
 func (r *reservation) release() {
 	if r != nil && !r.used {
 		r.used = true
@@ -30,7 +30,7 @@ func (r *reservation) release() {
 	}
 }
 
-// slots are what a call of Work takes: one of the kind's parallelism, and one of its namespace, where these are bounded.
+// slots are the slots of one call of Work: one of its kind and one of its namespace, where these are limited.
 type slots struct {
 	kind             *semaphore.Weighted
 	releaseNamespace func()
@@ -45,7 +45,7 @@ func (s slots) release() {
 	}
 }
 
-// tryAcquireSlots takes the slots of a call if they are free, and no rate may have it wait.
+// tryAcquireSlots takes the slots of a call if they are free and no rate applies.
 func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
 	if a.Rate != nil {
 		return slots{}, false
@@ -66,8 +66,8 @@ func (a *Activities) tryAcquireSlots(namespace string) (taken slots, ok bool) {
 	return taken, true
 }
 
-// acquireSlots waits for the slots of a call, and until its rates allow it, or until ctx ends. The rate of the namespace comes first: a call that
-// waits for it keeps no slot of the kind, which others could use.
+// acquireSlots waits until a call has its slots and its rates allow it, or ctx ends. It waits for the namespace's rate
+// first, because a call that waits for it should not keep a slot of the kind, which others could use.
 func (a *Activities) acquireSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
 	if a.Limit != nil {
 		begun, err := a.Limit.AwaitRate(ctx, a.Handler.Kind(), namespace)
@@ -86,8 +86,8 @@ func (a *Activities) acquireSlots(ctx context.Context, namespace string) (taken 
 	return taken, true
 }
 
-// awaitSlots waits for the slots of a call, until ctx ends. It keeps neither while it waits for the other: a namespace that is full keeps no
-// slot of the kind, and the other way round.
+// awaitSlots waits for the slots of a call until ctx ends. It keeps neither slot while it waits for the other, so that
+// a full namespace occupies no slots of the kind, and the other way round.
 func (a *Activities) awaitSlots(ctx context.Context, namespace string) (taken slots, ok bool) {
 	if ctx.Err() != nil {
 		return taken, false

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// Next is what the lifecycle of a resource does after a step.
+// Next is what the workflow of a resource does after a step.
 type Next string
 
 const (
@@ -19,49 +19,50 @@ const (
 	NextAttempt Next = "attempt"
 	// NextRetention is expiry or removal, after Wait.
 	NextRetention Next = "retention"
-	// NextNone ends the lifecycle: the resource rests for good, or is no more.
+	// NextNone ends the workflow: nothing is due, or the row is gone.
 	NextNone Next = "none"
 )
 
-// Step is what a step came to.
+// Step is the result of a step.
 type Step struct {
-	// Next and Wait say how the lifecycle goes on.
+	// Next and Wait give the next step and the time until then.
 	Next Next          `json:"next"`
 	Wait time.Duration `json:"wait,omitempty"`
-	// Generation is that of the row after the step.
+	// Generation is the row's generation after the step.
 	Generation int64 `json:"generation,omitempty"`
-	// SyncedGeneration is the newest that was synced.
+	// SyncedGeneration is the newest synced generation.
 	SyncedGeneration int64 `json:"synced_generation,omitempty"`
-	// State is that of the row after the step; empty where there is no row.
+	// State is the row's state after the step; empty where there is no row.
 	State deltatype.ResourceState `json:"state,omitempty"`
-	// Namespace, Attempt, MaxAttempts, SyncCount and Paused are those of the row.
+	// Namespace, Attempt, MaxAttempts, SyncCount and Paused are columns of the row.
 	Namespace   string `json:"namespace,omitempty"`
 	Attempt     int    `json:"attempt,omitempty"`
 	MaxAttempts int    `json:"max_attempts,omitempty"`
 	SyncCount   int64  `json:"sync_count,omitempty"`
 	Paused      bool   `json:"paused,omitempty"`
-	// AwaitsSlot says that the row waits for a slot of its limit key.
+	// AwaitsSlot reports whether the row waits for a slot of its limit key.
 	AwaitsSlot bool `json:"awaits_slot,omitempty"`
-	// AwaitsParent says that the row waits for a parent, which was never synced.
+	// AwaitsParent reports whether the row waits for a parent that was never synced.
 	AwaitsParent bool `json:"awaits_parent,omitempty"`
-	// Heals says that the resource has degraded, and is tried again after Wait rather than removed.
+	// Heals reports whether the resource has degraded and is tried again after Wait, rather than removed.
 	Heals bool `json:"heals,omitempty"`
-	// Error is the beginning of the latest error of a row that is not synced.
+	// Error is the beginning of the row's latest error, unless it is synced.
 	Error string `json:"error,omitempty"`
-	// Local has the next attempt made by a local activity.
+	// Local makes the next attempt a local activity.
 	Local bool `json:"local,omitempty"`
-	// SearchAttributes is set where the Temporal namespace has Delta's and the ref does not say so: what started the workflow may not know.
+	// SearchAttributes is set where the Temporal namespace has Delta's search attributes and the ref does not say so,
+	// because the starter of the workflow may not know.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
-	// Elsewhere says that the object did not decode here: the next attempt is for any worker of the task queue.
+	// Elsewhere is set where the object did not decode here: any worker of the task queue may make the next attempt.
 	Elsewhere bool `json:"elsewhere,omitempty"`
-	// HandedOver says that a local activity has not ended the attempt: an ordinary one is to follow at once.
+	// HandedOver is set where a local activity has not ended the attempt, so that an ordinary one follows at once.
 	HandedOver bool `json:"handed_over,omitempty"`
-	// failure is set where the attempt has failed: Temporal is to show that.
+	// failure is set where the attempt has failed, so that Temporal shows it.
 	failure *failure
 }
 
-// shownTo leaves the error out where object ids are kept from Temporal: it may well name one. A failed activity has no text where payloads are
-// encoded, either: its message and its step would be stored as they are.
+// shownTo removes the error where object ids are kept from Temporal, because an error may contain one. Where payloads
+// are encoded, a failed activity has no text either, because Temporal stores its message and its step unencoded.
 func (s Step) shownTo(ref Ref) Step {
 	if ref.HashedID != "" || (ref.Encoded && s.failure != nil) {
 		s.Error, s.failure = "", s.failure.withoutText()
@@ -69,13 +70,13 @@ func (s Step) shownTo(ref Ref) Step {
 	return s
 }
 
-// awaitsSlot reports whether a row waits for a slot of its limit key: a dispatcher wakes it.
+// awaitsSlot reports whether a row waits for a slot of its limit key. A dispatcher wakes it.
 func awaitsSlot(r *db.Resource) bool { return r.QueuedAt != nil && r.DispatchAt == nil }
 
-// awaitsOthers reports whether a row waits for a slot of its limit key, or for a parent: a dispatcher wakes it.
+// awaitsOthers reports whether a row waits for a slot of its limit key or for a parent. A dispatcher wakes it.
 func awaitsOthers(r *db.Resource) bool { return awaitsSlot(r) || r.AwaitsParent() }
 
-// stepOfUnclaimed says what a row that offers no attempt waits for; nil is one that is not there.
+// stepOfUnclaimed returns what a row without a due attempt waits for; got is nil where there is no row.
 func (a *Activities) stepOfUnclaimed(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
 	if got == nil {
 		return Step{Next: NextNone}, nil
@@ -88,16 +89,16 @@ func (a *Activities) stepOfUnclaimed(ctx context.Context, ref Ref, got *db.GetRe
 }
 
 const (
-	// hotLoop is the least wait after an attempt that found nothing to do, although something is due: the row changed between two
-	// statements, say, or is locked by others.
+	// minAttemptWait is the least wait after an attempt that found nothing to do although something is due. The row may
+	// have changed between two statements, or another transaction may have locked it.
 	minAttemptWait = 100 * time.Millisecond
-	// minClaimWait and maxClaimWait bound the wait for the end of a claim. The execution that closes it makes the row due for a dispatcher, if
-	// something is due.
+	// minClaimWait and maxClaimWait bound the wait for the end of a claim. The execution that closes the claim has a
+	// dispatcher look at the row if an attempt is due.
 	minClaimWait = time.Second
 	maxClaimWait = time.Minute
 )
 
-// readUnclaimedStep is stepOf for a row that this execution could not claim, or has let go of.
+// readUnclaimedStep is stepOf for a row that this execution could not claim, or no longer has.
 func (a *Activities) readUnclaimedStep(ctx context.Context, ref Ref, got *db.GetResourceRow) (Step, error) {
 	r := &got.Resource
 	s := a.stepOf(r, got.Now)
@@ -127,22 +128,23 @@ func (a *Activities) readUnclaimedStep(ctx context.Context, ref Ref, got *db.Get
 	return s, nil
 }
 
-// isOfBatch reports whether another workflow, a batch, attends to the row's rest. That may be so where the kind has no batches any more.
+// isOfBatch reports whether another workflow, a batch, has the timer for the row's retention. That is possible even
+// where the kind has no batches any more.
 func isOfBatch(ctx context.Context, r *db.Resource) bool {
 	id := WorkflowID(ctx)
 	return id != "" && r.WorkflowID != nil && *r.WorkflowID != id
 }
 
-// maxShownError bounds what of an error enters a history.
+// maxShownError bounds the part of an error that enters a history.
 const maxShownError = 300
 
-// canHeal reports whether a resource is tried again after retry because it has degraded, rather than removed: delta_heals in SQL.
+// canHeal reports whether a degraded resource is tried again after retry, rather than removed: delta_heals in SQL.
 func canHeal(state deltatype.ResourceState, cause *deltatype.Cause, retry time.Duration) bool {
 	isHopeless := cause != nil && *cause == deltatype.CauseHopeless
 	return state == deltatype.ResourceStateDegraded && !isHopeless && retry > 0
 }
 
-// stepOf reads off a row how its lifecycle goes on.
+// stepOf derives the next step from a row.
 func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	s := Step{
 		Next:             NextNone,
@@ -160,7 +162,7 @@ func (a *Activities) stepOf(r *db.Resource, now time.Time) Step {
 	switch r.State {
 	case deltatype.ResourceStateScheduled, deltatype.ResourceStateExpired, deltatype.ResourceStateFailed, deltatype.ResourceStatePending:
 		if r.Paused || awaitsOthers(r) {
-			return s // a dispatcher wakes it when it is resumed, when the slot is its own, or when its parent was synced
+			return s // a dispatcher wakes it when it is resumed, gets its slot, or its parent is synced
 		}
 		s.Next = NextAttempt
 	case deltatype.ResourceStateSynced, deltatype.ResourceStateDegraded, deltatype.ResourceStateDeleted:

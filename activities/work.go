@@ -21,16 +21,17 @@ func (a *Activities) finalizeOne(ctx context.Context, tasks []*Task) []Outcome {
 	return []Outcome{a.Handler.Finalize(ctx, tasks[0])}
 }
 
-// userFunc is a function of the user's controller, with the name that errors and logs give it.
+// userFunc is a function of the user's controller, with its name for errors and logs.
 type userFunc struct {
 	name string
 	do   func(context.Context, []*Task) []Outcome
 }
 
-// callUser calls user code for resources of one namespace, within its limits, in a goroutine that spawn has for it. It returns
-// even if the call does not: that call then keeps its slots, and the claim of its resources, until it ends.
-// Where user code was not called, because the context ended while a slot was awaited, the resources are released.
-// The tasks are the call's: what it has made of them is not looked at again.
+// callUser calls user code for resources of one namespace, within its limits, in a goroutine that spawn starts. It
+// returns even if the call does not. That call keeps its slots, and the claim of its resources, until it ends.
+//
+// If the context ends before a slot is free, user code is not called and the resources are released. The call owns the
+// tasks: nothing reads what it made of them.
 func (e *execution) callUser(
 	set []*claimed, tasks []*Task, user userFunc, spawn func(call func()),
 ) []Outcome {
@@ -66,7 +67,7 @@ func (e *execution) callUser(
 		defer func() {
 			taken.release()
 			if outcomes == nil {
-				// It has ended its goroutine, as a failing test assertion does.
+				// The call ended its goroutine, as a failing test assertion does.
 				outcomes = repeatOutcome(tasks, Outcome{Verdict: VerdictFailed, Error: user.name + " ended its goroutine (runtime.Goexit)"})
 			}
 			done <- outcomes
@@ -84,7 +85,7 @@ func (e *execution) callUser(
 		for i := range outcomes {
 			outcomes[i].Took = took
 		}
-		e.writeSnoozes(set, outcomes) // before a slot is free for another call
+		e.writeSnoozes(set, outcomes) // before the slot is released, so that no other call begins
 	})
 
 	select {
@@ -116,7 +117,7 @@ func (e *execution) callUser(
 	}), timeout)
 }
 
-// logReturned says that a call has returned whose attempt was closed before, and with what: nothing else has its errors.
+// logReturned logs a call that returned after its attempt was closed, because its errors are recorded nowhere else.
 func (e *execution) logReturned(user userFunc, outcomes []Outcome, fields []any) {
 	level := slog.LevelWarn
 	for i := range outcomes {
@@ -135,7 +136,7 @@ func repeatOutcome(tasks []*Task, outcome Outcome) []Outcome {
 	return slices.Repeat([]Outcome{outcome}, len(tasks))
 }
 
-// timeoutOf is the longest that one of the tasks has; negative where one has no bound.
+// timeoutOf returns the longest timeout of the tasks; negative where one has none.
 func (a *Activities) timeoutOf(tasks []*Task) (longest time.Duration) {
 	for _, task := range tasks {
 		timeout := a.Handler.WorkTimeout(task)
@@ -150,7 +151,7 @@ func (a *Activities) timeoutOf(tasks []*Task) (longest time.Duration) {
 	return longest
 }
 
-// explainOutcomes adds to failures why their context had ended, if it had.
+// explainOutcomes adds to failures why their context ended.
 func (a *Activities) explainOutcomes(ctx context.Context, outcomes []Outcome, timeout time.Duration) []Outcome {
 	if ctx.Err() == nil {
 		return outcomes
@@ -162,7 +163,7 @@ func (a *Activities) explainOutcomes(ctx context.Context, outcomes []Outcome, ti
 		case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 			outcome.Error = fmt.Sprintf("timed out after %s: %s", timeout, outcome.Error)
 		case errors.Is(context.Cause(ctx), errClaimLost):
-			// It was cut off through no fault of its own, and if others have the resource by now nothing is written at all.
+			// The call is not at fault. If others have the resource by now, nothing is written at all.
 			outcome.Verdict = VerdictReleased
 		case isOrdered(context.Cause(ctx)):
 			outcome.Error = "cancelled in Temporal: " + outcome.Error

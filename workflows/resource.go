@@ -19,8 +19,8 @@ const (
 	InformName   = "delta.Inform"
 	BatchName    = "delta.Batch"
 
-	// WakeSignal has a resource's workflow read its row. It carries no payload, because the row says what to do, so a
-	// second signal does no harm. Signals named for [activities.Commands] carry a command.
+	// WakeSignal has a resource's workflow read its row. It carries no payload, because the row holds the next step, so
+	// a second signal does no harm. Signals named for [activities.Commands] carry a command.
 	WakeSignal = "wake"
 	// KindMemo is the kind, in the memo of a resource's workflow.
 	KindMemo = "delta_kind"

@@ -39,8 +39,8 @@ func informShards(ctx workflow.Context, in activities.InformInput, run activitie
 }
 
 // scheduleShards starts the passes of a scheduled run one after the other, spread over time, and waits for none of
-// them, so that a shard that hangs or fails delays neither the others nor the next run. A shard whose earlier pass
-// still runs is left to it, as a schedule does for a kind without shards.
+// them, so that a shard that hangs or fails delays neither the others nor the next run. Where the earlier pass of a
+// shard still runs, none is started, as for a kind without shards.
 func scheduleShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) error {
 	base := workflow.GetInfo(ctx).WorkflowExecution.ID
 	if schedule, ok := workflow.GetTypedSearchAttributes(ctx).GetKeyword(scheduledByID); ok {
