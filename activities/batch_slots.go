@@ -6,22 +6,23 @@ import (
 	"time"
 )
 
-// turnPatience is how long a batch waits for its turn while none is given back.
+// batchSlotPatience is how long a batch waits for a slot while none is released.
 const batchSlotPatience = 5 * time.Second
 
-// Turns bound how many batches of a kind claim members and hand them to Work at once: more would not have more work done, and what
-// they had claimed would fill memory. A turn is given back once all members were handed over, so a call of Work that takes long
-// keeps none. It is no hard bound: where no turn changes hands, as when the place in a namespace is waited for, others go on.
+// BatchSlots bound how many batches of a kind claim members and hand them to Work at once: more would get no more work
+// done, and the rows that they had claimed would fill memory. A batch releases its slot once all members were handed
+// over, so a long call of Work keeps none. It is no hard bound: while no slot is released, as when a namespace is full,
+// other batches go on without one.
 type BatchSlots struct {
 	slots chan struct{}
-	// given counts turns that were given back.
+	// released counts slots that were released.
 	released atomic.Int64
 }
 
-// NewBatchSlots makes so many.
+// NewBatchSlots makes n slots.
 func NewBatchSlots(n int) *BatchSlots { return &BatchSlots{slots: make(chan struct{}, n)} }
 
-// takeSlot waits for a turn until ctx ends, and returns what gives it back. On nil it does not wait.
+// takeSlot waits for a slot until ctx ends, and returns a function that releases it. On nil it does not wait.
 func (t *BatchSlots) takeSlot(ctx context.Context) (giveBack func()) {
 	if t == nil {
 		return func() {}

@@ -15,19 +15,21 @@ import (
 // or the resource went on. The transaction should be rolled back.
 var ErrSuperseded = errors.New("the attempt is no longer the resource's current one")
 
-// txCompletion marks an attempt synced, or finalized, in a transaction of the user's.
+// txCompletion marks an attempt synced, or finalized, in a user's transaction.
 type txCompletion struct {
 	execution *execution
 	worked    *db.Resource
-	// used is set when it was called, wrote when it has written: whether the transaction was committed can be read off the row.
+	// used is set when CompleteTx was called, wrote when it has written. The row shows later whether the transaction
+	// was committed.
 	used, wrote atomic.Bool
 	// committed is set when the row shows that the transaction was committed.
 	committed bool
-	// rehearsed says, in a rehearsal, which transaction it was; nil until it was called with one.
+	// rehearsed names the transaction in a rehearsal; nil until CompleteTx was called.
 	rehearsed atomic.Pointer[rehearsedTx]
 }
 
-// completeAttempt writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
+// completeAttempt writes the outcome. It waits for transactions that have locked the row, as the user's own statements
+// do.
 func (c *txCompletion) completeAttempt(ctx context.Context, tx pgx.Tx) error {
 	c.used.Store(true)
 	written, err := c.writeOutcome(ctx, tx)
@@ -51,7 +53,7 @@ func (c *txCompletion) writeOutcome(ctx context.Context, tx pgx.Tx) (written boo
 	if err := db.New().LockResource(ctx, tx, c.worked.ID); err != nil {
 		return false, err
 	}
-	// Its own: the one of the call is Work's.
+	// Not the attempt's own claimed row: that one gets its outcome when Work returns.
 	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.successVerdict()}}
 	o, err := c.execution.outcomesOf([]*claimed{one}, nil)
 	if err != nil {
@@ -69,8 +71,8 @@ func (c *txCompletion) successVerdict() Verdict {
 	return VerdictSynced
 }
 
-// judgeOutcome says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
-// returned came too late. If it was not, what it said without the transaction stands, except that all is well.
+// judgeOutcome reads off the row whether the transaction was committed. If it was, the attempt has synced, and the
+// result of the function came too late. If it was not, the result stands, unless it is success.
 func (c *txCompletion) judgeOutcome(outcome *Outcome, function string) {
 	if r := c.execution.rehearsal; r != nil {
 		c.decideOutcome(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
@@ -79,7 +81,7 @@ func (c *txCompletion) judgeOutcome(outcome *Outcome, function string) {
 	w := c.worked
 	r, err := c.execution.readClaimed(w)
 	if err != nil {
-		// Nothing is written where it was committed. Where it was not, its effects are lost, and that must not pass for a success.
+		// If the transaction was committed, nothing is written. If it was not, its effects are lost, which must not pass for a success.
 		if outcome.Verdict == c.successVerdict() {
 			*outcome = Outcome{Verdict: VerdictFailed, Error: fmt.Sprintf("%s returned nil after CompleteTx, and whether the transaction was committed could not be read: %v", function, err)}
 		}
@@ -93,12 +95,13 @@ func (c *txCompletion) judgeOutcome(outcome *Outcome, function string) {
 	if w.IsFinalizing() {
 		done = r.Generation == w.Generation && r.Finalized != nil && *r.Finalized
 	}
-	// Of a row that went on meanwhile the outcome is written as well, as that of the generation before.
+	// A row that went on meanwhile takes the outcome too, for the generation before.
 	open := mine && r.ClaimedUntil != nil && (r.Generation > w.Generation || r.IsWorked())
 	c.decideOutcome(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
 }
 
-// decideOutcome has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.
+// decideOutcome changes the outcome by whether the transaction was committed. open reports whether the outcome can
+// still be written.
 func (c *txCompletion) decideOutcome(outcome *Outcome, function string, committed, open bool) {
 	switch {
 	case committed:

@@ -11,68 +11,72 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// NoInformer is the type of the error of a pass of a kind that lists nothing.
+// NoInformer is the type of the error of a pass of a kind without an informer.
 const NoInformer = "delta.NoInformer"
 
-// InformInput says what a pass lists.
+// InformInput is what a pass lists.
 type InformInput struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
-	// Options reach the informer. Where they have neither After nor Cursor, those of the kind are filled in.
+	// Options reach the informer. Without After and Cursor, those of the kind are added.
 	Options deltatype.InformOptions `json:"options,omitzero"`
-	// Trigger names the start of the run, by one of the Trigger constants; empty for a workflow that a person started in Temporal.
+	// Trigger says how the run was started, by a Trigger constant; empty for a workflow that a person started in
+	// Temporal.
 	Trigger string `json:"trigger,omitempty"`
-	// FullListing has everything listed: the kind's cursor is left out.
+	// FullListing lists everything: the kind's cursor is not used.
 	FullListing bool `json:"full_listing,omitempty"`
-	// Every is the interval of the schedule that started the run, where it has parts of a second; 0 otherwise.
+	// Every is the interval of the schedule that started the run, where it has fractions of a second; 0 otherwise.
 	Every time.Duration `json:"every,omitempty"`
-	// ProcessExisting also schedules objects that did not change.
+	// ProcessExisting also schedules unchanged objects.
 	ProcessExisting bool `json:"process_existing,omitempty"`
-	// RunForeground has the run wait until all that it informed has settled.
+	// RunForeground makes the run wait until all that it informed has settled.
 	RunForeground bool `json:"run_foreground,omitempty"`
-	// Force writes what is listed although it is older than what is stored.
+	// Force writes listed objects even if they are older than the stored ones.
 	Force bool `json:"force,omitempty"`
-	// Named says that the run has the pass list the shard in Options: the controller named it, or, with Gone, no longer does. Then nothing is
-	// listed, and what is left of the shard is withheld until somebody has decided.
+	// Named reports whether the run chose the shard in Options for this pass: the controller names it or, with Gone, no
+	// longer does. A pass with Gone lists nothing, and withholds the deletion of the shard's resources until an
+	// operator decides.
 	Named bool `json:"named,omitempty"`
 	Gone  bool `json:"gone,omitempty"`
-	// Pass identifies the run, where what it lists has to be remembered.
+	// Pass identifies the run, where its listing has to be recorded.
 	Pass string `json:"pass,omitempty"`
 }
 
-// Listing says how the listings of a kind are taken.
+// Listing has the settings of a kind's listings.
 type Listing struct {
-	// Overlap is how far before the cursor the next pass begins, for clocks that differ and objects that show up late.
+	// Overlap is how far before the cursor the next pass begins, for clocks that differ and objects that appear late.
 	Overlap time.Duration
-	// Complete says that every listing names all there is, Full that those do which have no cursor: what they leave out is gone.
+	// Complete reports whether every listing names all objects, Full whether those without a cursor do. Resources that
+	// they leave out are gone.
 	Complete, Full bool
-	// MostDeleted is how many resources one listing may mark deleted in any case; more than that only up to MostDeletedShare
-	// of all of the kind. A share of 1 lets a listing delete everything, also one that names nothing.
+	// MostDeleted is how many resources one listing may always mark deleted; more only up to MostDeletedShare of all of
+	// the kind. With a share of 1 a listing may delete everything, even if it names nothing.
 	MostDeleted      int
 	MostDeletedShare float64
 }
 
-// InformProgress counts what a pass has listed so far; it is what heartbeats carry and what the pass returns.
+// InformProgress counts what a pass has listed so far. Heartbeats carry it, and the pass returns it.
 type InformProgress struct {
-	// Listed counts objects, Scheduled those that started a new generation, Refused those that break a rule and were not taken.
+	// Listed counts objects, Scheduled those that started a new generation, Refused those that break a rule and were
+	// not taken.
 	Listed    int `json:"listed"`
 	Scheduled int `json:"scheduled"`
 	Refused   int `json:"refused,omitempty"`
-	// Unkept counts those of the refused whose object is not kept: it is too large, Postgres cannot store it, or there are too many.
+	// Unkept counts refused objects that are not kept: too large, impossible to store in Postgres, or too many.
 	Unkept int `json:"unkept,omitempty"`
-	// Stale counts those that were older than what is stored, and changed nothing.
+	// Stale counts objects that were older than the stored ones, and changed nothing.
 	Stale int `json:"stale,omitempty"`
-	// Deleted counts resources that a complete listing no longer had.
+	// Deleted counts resources that a complete listing left out.
 	Deleted int `json:"deleted,omitempty"`
-	// Withheld counts those that were not marked deleted, because somebody has to decide of them first.
+	// Withheld counts resources that were not marked deleted because an operator has to decide first.
 	Withheld int64 `json:"withheld,omitempty"`
-	// Shards are what the run is to list, where the controller has named them instead.
+	// Shards are the shards that the run lists, where the controller named some instead of a listing.
 	Shards *ShardRun `json:"shards,omitempty"`
-	// Pass says more of the pass, to people who look at it in Temporal; nil where there was none.
+	// Pass is a report of the pass for people who look at it in Temporal; nil where there was none.
 	Pass *PassReport `json:"pass,omitempty"`
 }
 
-// Add returns the sum with what another pass of the run came to.
+// Add returns the sum with the progress of another pass of the run.
 func (p InformProgress) Add(o InformProgress) InformProgress {
 	return InformProgress{
 		Listed: p.Listed + o.Listed, Scheduled: p.Scheduled + o.Scheduled, Refused: p.Refused + o.Refused, Unkept: p.Unkept + o.Unkept, Stale: p.Stale + o.Stale,
@@ -80,9 +84,9 @@ func (p InformProgress) Add(o InformProgress) InformProgress {
 	}
 }
 
-// InformPass lists once what exists outside and writes it in pages. The cursor moves only after a complete pass: one
-// that was cut off, by an error, a timeout or the death of the worker, is repeated from where the last complete one
-// left it, and finds what it wrote unchanged.
+// InformPass lists the objects outside once and writes them in pages. The cursor moves only after a complete pass. A
+// pass that was cut off, by an error, a timeout or the death of the worker, is repeated from the cursor of the last
+// complete one, and finds the objects that it wrote unchanged.
 func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress InformProgress, err error) {
 	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return InformProgress{}, err
@@ -93,7 +97,7 @@ func (a *Activities) InformPass(ctx context.Context, in InformInput) (progress I
 	if a.needsShards(in) {
 		return a.nameShards(ctx, in)
 	}
-	// Beside the progress that the pass reports itself, for when a page has to wait for a lock.
+	// The pass reports its progress itself. This heartbeat is for pages that wait for a lock.
 	defer a.startHeartbeat(ctx)()
 	ctx, end := a.beginStep(ctx, PassLists, in)
 	p := a.newPass(ctx, in)
@@ -111,7 +115,8 @@ func (a *Activities) checkLists() error {
 		fmt.Sprintf("informing kind %s: its controller embeds delta.NoInformer, so it lists nothing", a.Handler.Kind()), NoInformer, nil)
 }
 
-// boundPass gives a pass whose informer is given these options its timeout, which is negative for none, and ends it when the client stops.
+// boundPass gives a pass its timeout, negative for none, and ends it when the client stops. The options are those that
+// its informer gets.
 func (a *Activities) boundPass(
 	ctx context.Context, in InformInput, options deltatype.InformOptions,
 ) (bounded context.Context, timeout time.Duration, end func()) {

@@ -7,12 +7,13 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// reach bounds what a complete listing may delete: rows whose latest word is of a transaction that had ended when the listing began.
+// listingClaim bounds what a complete listing may delete: rows that were last written by a transaction that had ended
+// when the listing began.
 //
-// A clock cannot say that. now() is when a transaction began: Work may begin one, make its object upstream after the listing was taken, and
-// commit with a time from before. Informs that change nothing are words too, although they write nothing as a rule. So a complete listing
-// has a claim while it runs, and informs of its kind that find the claim alive write their mark. If the claim is lost, informs may have gone
-// by without a trace, and the pass deletes nothing.
+// A clock cannot decide that, because now() is when a transaction began: Work may begin one, create its object upstream
+// after the listing was taken, and commit with an earlier time. Informs that change nothing count too, although they
+// usually write nothing. So a complete listing has a claim while it runs, and informs of its kind that find the claim
+// alive write their rows. If the claim is lost, such informs may have left no trace, and the pass deletes nothing.
 type listingClaim struct {
 	pass  *pass
 	claim *claim
@@ -20,11 +21,11 @@ type listingClaim struct {
 	began string
 }
 
-// errReachLost has a pass repeated.
-var errListingClaimLost = errors.New("Postgres was not reached in time: nothing is deleted, since informs in between may not have been noticed")
+// errListingClaimLost makes Temporal repeat a pass.
+var errListingClaimLost = errors.New("Postgres was not reached in time: nothing is deleted, because informs in between may not have been noticed")
 
-// beginListingClaim has informs of the kind, or of its shard, leave their mark, and only then notes which transactions have ended: what was informed before
-// without a mark existed before the listing began.
+// beginListingClaim makes informs of the kind, or of its shard, write their rows, and only then records which
+// transactions have ended: an object informed before, without a trace, existed before the listing began.
 func (p *pass) beginListingClaim(ctx context.Context, shard string) (*listingClaim, error) {
 	a, kind, q := p.activities, p.in.Kind, db.New()
 	r := &listingClaim{pass: p, claim: a.Claims.beginClaim(claimOwner{kind, WorkflowID(ctx)}, a.claimPeriod())}
@@ -42,7 +43,7 @@ func (p *pass) beginListingClaim(ctx context.Context, shard string) (*listingCla
 	return r, nil
 }
 
-// release has informs leave no mark any more. Where Postgres cannot be reached they leave some until the claim has passed.
+// release ends that. If Postgres cannot be reached, informs go on until the claim has passed.
 func (r *listingClaim) release() {
 	defer r.claim.release()
 	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
@@ -52,7 +53,7 @@ func (r *listingClaim) release() {
 	}
 }
 
-// claimID is that of its claim; nil for a listing that is not complete.
+// claimID returns the claim's id; nil for a listing that is not complete.
 func (r *listingClaim) claimID() *string {
 	if r == nil {
 		return nil

@@ -12,41 +12,43 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// MaxLocalAttempt is how long an attempt may take as a local activity. Temporal holds back signals, queries and cancellations of a workflow while
-// its task is under way, and a local activity is a part of the task.
+// MaxLocalAttempt is how long an attempt may take as a local activity. A local activity is part of the workflow's task,
+// and Temporal holds back signals, queries and cancellations of a workflow while its task is under way.
 const MaxLocalAttempt = 500 * time.Millisecond
 
 // Pace measures the attempts of a kind on one client.
 type Pace interface {
-	// Called takes in how long a call of Work took.
+	// Called records how long a call of Work took.
 	Called(took time.Duration)
-	// Attempted takes in that an attempt of a single workflow has ended.
+	// Attempted records that an attempt of a single workflow has ended.
 	Attempted()
-	// HandedOver takes in that an attempt was too long for a local activity.
+	// HandedOver records that an attempt was too long for a local activity.
 	HandedOver()
 	// IsLocal reports whether attempts are short enough for local activities.
 	IsLocal() bool
 }
 
-// localAttempts are attempts that began as local activities and are under way, by the run of their workflow. The zero value has none.
+// localAttempts are attempts that began as local activities and are under way, by their workflow's run. The zero value
+// has none.
 type localAttempts struct {
 	mu    sync.Mutex
 	byRun map[string]*localAttempt
-	// missed are the steps of attempts that have failed after they were handed over, and before the ordinary activity came, by the run of their workflow.
+	// unreported are the steps of attempts that failed after they were handed over and before the ordinary activity
+	// came, by their workflow's run.
 	unreported map[string]Step
 }
 
-// maxMissed bounds missed: an activity that comes to another worker never asks for its step.
+// maxUnreported bounds unreported: an activity that comes to another worker never asks for its step.
 const maxUnreported = 1000
 
-// localAttempt is one of them. It goes on when its activity has ended, and an ordinary one waits for it.
+// localAttempt is one of them. It goes on after its activity has ended, and an ordinary activity waits for it.
 type localAttempt struct {
 	cancel context.CancelCauseFunc
 	// done is closed when step and err are set.
 	done chan struct{}
 	step Step
 	err  error
-	// joined is true once an ordinary activity waits for it, handedOver once one should.
+	// handedOver is set when an ordinary activity should wait for the attempt, joined when one does.
 	joined, handedOver bool
 }
 
@@ -81,7 +83,8 @@ func (l *localAttempts) endAttempt(runID string, one *localAttempt) (missed bool
 	return missed
 }
 
-// addUnreported is the step of an ordinary activity, with the failure of the attempt that it has missed, if nothing was attempted since.
+// addUnreported returns the step of an ordinary activity, with the failure of the handed-over attempt that it did not
+// join, if nothing was attempted since.
 func (l *localAttempts) addUnreported(runID string, step Step) Step {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,7 +96,7 @@ func (l *localAttempts) addUnreported(runID string, step Step) Step {
 	return step
 }
 
-// handOver leaves an attempt to an ordinary activity. It is false if the attempt has ended meanwhile.
+// handOver leaves an attempt to an ordinary activity. It returns false if the attempt has ended meanwhile.
 func (l *localAttempts) handOver(one *localAttempt) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,7 +109,7 @@ func (l *localAttempts) handOver(one *localAttempt) bool {
 	}
 }
 
-// joinAttempt is the attempt of a run that is under way; nil if there is none.
+// joinAttempt returns the run's attempt that is under way; nil if there is none.
 func (l *localAttempts) joinAttempt(runID string) *localAttempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,7 +120,7 @@ func (l *localAttempts) joinAttempt(runID string) *localAttempt {
 	return one
 }
 
-// awaitEnd waits for the end of an attempt, and forwards a cancellation that somebody has ordered in Temporal.
+// awaitEnd waits for the end of an attempt, and forwards a person's cancellation in Temporal.
 func (one *localAttempt) awaitEnd(ctx context.Context) (Step, error) {
 	defer context.AfterFunc(ctx, func() {
 		if cause := context.Cause(ctx); isOrdered(cause) {
@@ -128,18 +131,19 @@ func (one *localAttempt) awaitEnd(ctx context.Context) (Step, error) {
 	return one.step, one.err
 }
 
-// handedOver has an ordinary activity follow.
+// handedOver is a step that makes the workflow call an ordinary activity.
 var handedOver = Step{Next: NextAttempt, HandedOver: true}
 
-// attemptLocally makes an attempt within a local activity, for as long as it is short. After that the attempt goes on beside the activity,
-// and the ordinary one that follows waits for it: most likely on this worker, because the SDK asks for that.
+// attemptLocally makes an attempt within a local activity while it is short. After that the attempt goes on beside the
+// activity, and the ordinary activity that follows waits for it: most likely on this worker, because the SDK asks for
+// that.
 func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) {
 	id := RunID(ctx)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	one := a.local.beginAttempt(id, cancel)
 	if one == nil {
 		cancel(nil)
-		return handedOver, nil // Temporal has given the workflow's task up, and gives it again
+		return handedOver, nil // Temporal gave up the workflow's task, and has started it again
 	}
 	a.Claims.runBeside(func() {
 		defer cancel(nil)
@@ -163,7 +167,8 @@ func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) 
 	return one.step, one.err
 }
 
-// attemptRecovered is attempt for a goroutine of ours: the SDK recovers only those of its own.
+// attemptRecovered is attemptResource for a goroutine of this package, because the SDK recovers panics only in its own
+// goroutines.
 func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -174,8 +179,8 @@ func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, 
 	return a.attemptResource(ctx, ref)
 }
 
-// wakeUnjoined has a dispatcher wake the workflow of an attempt that has ended after it was handed over, although no activity has waited for it
-// here: that of another worker has found the claim, and waits for its end.
+// wakeUnjoined makes a dispatcher wake the workflow of a handed-over attempt that ended and that no activity has joined
+// here: the activity came to another worker, found the claim, and waits for its end.
 func (a *Activities) wakeUnjoined(ctx context.Context, ref Ref, failure error) {
 	if failure != nil {
 		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", append(refFields(ctx, ref), "error", failure)...)

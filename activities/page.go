@@ -17,11 +17,11 @@ import (
 const (
 	// informPage is how many objects are written at once.
 	informPage = 500
-	// largestPage is how many they are at most where a kind is synced in larger batches.
+	// maxInformPage bounds a page of a kind with larger batches.
 	maxInformPage = 1000
-	// largestPageBytes is how large the objects of a page are together, unless one is larger.
+	// maxInformPageBytes bounds the objects of a page together, unless a single one is larger.
 	maxInformPageBytes = 4 << 20
-	// informFlush is how long a page waits to fill.
+	// informFlushInterval is how long a page waits to fill.
 	informFlushInterval = 250 * time.Millisecond
 )
 
@@ -97,7 +97,7 @@ func (p *pass) writePage(ctx context.Context) error {
 	return p.writeRefused(ctx)
 }
 
-// refusedOfPage is the object of the page that was refused. An id that is listed twice may be there in two namespaces.
+// refusedOfPage returns the page's object that was refused. A page may have the same id in two namespaces.
 func (p *pass) refusedOfPage(r *deltatype.ObjectInformResult) deltatype.ObjectInformParams {
 	isMeant := func(o deltatype.ObjectInformParams) bool {
 		moved := new(deltatype.NamespaceError)
@@ -106,7 +106,8 @@ func (p *pass) refusedOfPage(r *deltatype.ObjectInformResult) deltatype.ObjectIn
 	return p.page[slices.IndexFunc(p.page, isMeant)]
 }
 
-// informObjects writes some of the objects of a page. One that Postgres cannot store is refused, and the others are taken.
+// informObjects writes some of a page's objects. An object that Postgres cannot store is refused, and the others are
+// taken.
 func (p *pass) informObjects(
 	ctx context.Context, some []deltatype.ObjectInformParams, options db.InformOptions,
 ) ([]*deltatype.ObjectInformResult, error) {
@@ -126,14 +127,14 @@ func (p *pass) informObjects(
 	}
 }
 
-// isObjectError reports whether an error of a set is the fault of objects in it: the others can be taken.
+// isObjectError reports whether single objects of a set caused its error, so that the others can be taken.
 func isObjectError(err error) bool {
 	cycle := new(deltatype.ParentCycleError)
 	return isUnstorable(err) || errors.As(err, &cycle)
 }
 
-// describeRefused is an object that could not be taken by itself. One that Postgres does not store is without its JSON: no version of the controller would make Postgres
-// take that.
+// describeRefused returns a refused object with its error. An object that Postgres cannot store has no JSON, because no
+// version of the controller would make Postgres store it.
 func describeRefused(object *deltatype.ObjectInformParams, err error) Listed {
 	params := deltatype.ObjectInformParams{ResourceID: object.ResourceID}
 	if !isUnstorable(err) {
@@ -142,7 +143,7 @@ func describeRefused(object *deltatype.ObjectInformParams, err error) Listed {
 	return Listed{Params: params, Err: fmt.Errorf("%s/%s: %w", object.Kind, object.ResourceID, err)}
 }
 
-// isUnstorable tells of an error that it is the data which Postgres does not take: a number out of its range, say, or too much.
+// isUnstorable reports whether Postgres cannot store the data, such as a number out of range, or too much of it.
 func isUnstorable(err error) bool {
 	const dataException, programLimitExceeded = "22", "54"
 	var pg *pgconn.PgError

@@ -14,7 +14,7 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// newPass is a pass that begins.
+// newPass returns a pass that begins now.
 func (a *Activities) newPass(ctx context.Context, in InformInput) *pass {
 	return &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in)}
 }
@@ -60,7 +60,7 @@ func (p *pass) run(ctx context.Context) error {
 		err = p.explainFailure(passCtx, err, timeout)
 		p.cause = err
 		if text := err.Error(); len(text) > maxErrorBytes {
-			err = errors.New(shorten.Text(text, maxErrorBytes)) // one that Temporal does not take would look like a worker that is gone
+			err = errors.New(shorten.Text(text, maxErrorBytes)) // if Temporal rejected the error as too long, the worker would look lost
 		}
 		return err
 	}
@@ -76,13 +76,13 @@ func (p *pass) run(ctx context.Context) error {
 	return p.moveCursor(ctx, complete)
 }
 
-// endPass notes what the pass came to, has that logged and observed, and returns the error that Temporal is given.
+// endPass notes, logs and observes the end of the pass, and returns the error for Temporal.
 func (p *pass) endPass(ctx context.Context, failure error) error {
 	p.endHistory(ctx, failure)
 	return p.observeEnd(ctx, failure)
 }
 
-// explainFailure adds to the error of a listing what the pass was.
+// explainFailure adds the kind, the progress and a timeout to the error of a listing.
 func (p *pass) explainFailure(ctx context.Context, err error, timeout time.Duration) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("the pass timed out after %s: %w", timeout, err)
@@ -90,7 +90,7 @@ func (p *pass) explainFailure(ctx context.Context, err error, timeout time.Durat
 	return fmt.Errorf("informing kind %s (%d listed so far): %w", p.in.Kind, p.progress.Listed, err)
 }
 
-// listObjects lists what exists outside: nothing of a shard that is gone.
+// listObjects lists the objects outside; none of a shard that is gone.
 func (p *pass) listObjects(ctx context.Context, options deltatype.InformOptions) <-chan Listed {
 	if p.in.Gone {
 		none := make(chan Listed)
@@ -100,48 +100,50 @@ func (p *pass) listObjects(ctx context.Context, options deltatype.InformOptions)
 	return p.activities.Handler.Inform(ctx, p.activities.withEpoch(options))
 }
 
-// pass is one run of a kind's informer.
+// pass is one pass of a kind's informer.
 type pass struct {
 	activities *Activities
 	in         InformInput
 	page       []deltatype.ObjectInformParams
-	// bytes is how large the objects of the page are together.
+	// bytes is the size of the page's objects together.
 	bytes    int
 	progress InformProgress
-	// added counts new resources, unchanged those that were left alone.
+	// added counts new resources, unchanged those that stayed as they were.
 	added, unchanged int
 	refusals         refusals
-	// history is the row that the pass has in it.
+	// history is the id of the pass in the table of passes.
 	history int64
-	// startedAt is when the pass began, by the clock of this process.
+	// startedAt is when the pass began, by this process's clock.
 	startedAt time.Time
-	// cause is why the listing failed, with what its error wraps: Temporal is given a text.
+	// cause is the error of the listing, with the errors that it wraps. Temporal gets its text only.
 	cause error
 	// logger has the fields of the pass.
 	logger *slog.Logger
-	// began is when the pass began, by the clock of the database.
+	// began is when the pass began, by the database's clock.
 	began time.Time
-	// cursor is where the next pass starts: the start of this one, or the latest creation seen where objects tell it.
+	// cursor is where the next pass starts: the start of this one or, where objects have a time of creation, the latest
+	// one seen.
 	cursor  time.Time
 	created time.Time
 	// position is the informer's own cursor; nil where it gave none.
 	position *string
-	// continued says that the listing went on from a cursor.
+	// continued reports whether the listing went on from a cursor.
 	continued bool
-	// remember has what is listed written down.
+	// remember reports whether to record the listed objects.
 	remember bool
-	// reach bounds what a complete listing may delete; nil for others.
+	// listingClaim bounds what a complete listing may delete; nil for others.
 	listingClaim *listingClaim
-	// lagging are the first objects that several passes found stale, and laggards how many there are.
+	// lagging are the first objects that several passes found stale, and laggards counts them.
 	lagging  []string
 	laggards int
-	// rehearsed gets what is listed, and nothing is written; nil for a pass that writes.
+	// rehearsed gets the listed objects, and nothing is written; nil for a pass that writes.
 	rehearsed *[]Listed
-	// waiting has a complete listing also delete what waits for Work, or is worked: it is of a source.
+	// waiting reports whether a complete listing also deletes resources that wait for Work or are worked: the listing
+	// of a source does.
 	waiting bool
 }
 
-// takeListing takes the listing to its end.
+// takeListing takes the listing to its end, and writes its pages.
 func (p *pass) takeListing(ctx context.Context, listing <-chan Listed) error {
 	flush := time.NewTicker(informFlushInterval)
 	defer flush.Stop()
@@ -161,11 +163,11 @@ func (p *pass) takeListing(ctx context.Context, listing <-chan Listed) error {
 			}
 		case item, more := <-listing:
 			if !more {
-				// An informer that closes its channel because the context ended has not listed everything.
+				// If the context ended, the informer may have closed its channel early.
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				// A creation in the future is a clock that is wrong: it is not to hide what is created until then.
+				// A time of creation in the future comes from a wrong clock. It must not hide objects that are created until then.
 				if !p.created.IsZero() && p.created.Before(p.cursor) {
 					p.cursor = p.created
 				}

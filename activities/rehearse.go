@@ -13,9 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A rehearsal is an attempt for rows that are in no table, for tests of controllers: user code is called as in an attempt, and its outcome is decided
-// as in one. Only the claim and the statement that writes the outcome are missing. What that statement does to a row is in foreseeOutcome, which a test
-// compares with it.
+// A rehearsal is an attempt for rows that are in no table, for tests of controllers. It calls user code and decides the
+// outcome as an attempt does. Only the claim and the statement that writes the outcome are missing: foreseeOutcome has
+// the effect of that statement on a row, and a test compares the two.
 type rehearsal struct {
 	now time.Time
 	// conn is where the transactions of CompleteTx are; nil where there are none.
@@ -24,11 +24,11 @@ type rehearsal struct {
 	failed error
 }
 
-// RehearseInput says what is rehearsed.
+// RehearseInput is the input of a rehearsal.
 type RehearseInput struct {
 	// Rows are of one namespace, as a claim would have left them. Their IDs differ.
 	Rows []*db.Resource
-	// Together calls WorkBatch. Otherwise there is one row, and Work is called, or Finalize if it is finalizing.
+	// Together calls WorkBatch. Otherwise there is one row, and Work is called, or Finalize if the row is finalizing.
 	Together bool
 	// Now is the time of outcomes.
 	Now time.Time
@@ -42,14 +42,15 @@ type Rehearsed struct {
 	Outcome Outcome
 	// Counted is false for an attempt that does not count.
 	Counted bool
-	// Row is the row as the outcome would leave it. DueAt is set for another attempt only: expiry and retention are settings that the database has.
+	// Row is the row as the outcome would leave it. DueAt is set only if another attempt follows, because expiry and
+	// retention are settings in the database.
 	Row *deltatype.ResourceRow
 	// Decoded is the handler's resource for the row; nil where the row did not decode.
 	Decoded any
 }
 
-// Rehearse calls user code for rows that are in no table, and returns what would become of them. Waits are without their spread. It returns an
-// error where it cannot know: Conn does not say whether a transaction was committed.
+// Rehearse calls user code for rows that are in no table, and returns what would become of them. Waits have no spread.
+// It returns an error if Conn does not answer whether a transaction was committed.
 func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearsed, error) {
 	e := a.beginExecution(ctx, !in.Together)
 	defer e.end()
@@ -81,7 +82,7 @@ func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearse
 	return all, nil
 }
 
-// outcomeTime is the time of what is written.
+// outcomeTime returns the time of outcomes.
 func (e *execution) outcomeTime() time.Time {
 	if e.rehearsal != nil {
 		return e.rehearsal.now
@@ -89,7 +90,7 @@ func (e *execution) outcomeTime() time.Time {
 	return time.Now()
 }
 
-// retryWait is how long to wait after the row's attempt failed.
+// retryWait returns the wait after the row's attempt failed.
 func (e *execution) retryWait(r *db.Resource) time.Duration {
 	if e.rehearsal != nil {
 		return e.Retry.Wait(int(r.Attempt))
@@ -154,7 +155,8 @@ type rehearsedTx struct{ xid, mark string }
 var errNoRehearsedDatabase = errors.New("this is a rehearsal without a database: name the one in which Work begins its transactions, " +
 	"a pool, a connection or a transaction, in WorkOpts.DB")
 
-// markTx marks a transaction, so that it can be told whether it was committed: by its id, and by a setting that a savepoint takes back.
+// markTx marks a transaction, by its id and by a setting that a savepoint undoes, so that isCommitted can check it
+// later.
 func (r *rehearsal) markTx(ctx context.Context, tx pgx.Tx) (*rehearsedTx, error) {
 	if r.conn == nil {
 		return nil, errNoRehearsedDatabase
@@ -167,7 +169,8 @@ func (r *rehearsal) markTx(ctx context.Context, tx pgx.Tx) (*rehearsedTx, error)
 	return marked, nil
 }
 
-// isCommitted reports whether a transaction was committed, or, within a transaction that goes on, its savepoint released.
+// isCommitted reports whether a transaction was committed or, within a transaction that goes on, its savepoint
+// released.
 func (r *rehearsal) isCommitted(ctx context.Context, tx *rehearsedTx) (committed bool) {
 	if tx == nil {
 		return false

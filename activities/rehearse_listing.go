@@ -9,14 +9,14 @@ import (
 
 // RehearsedListing has the objects that a pass of an informer would have taken.
 type RehearsedListing struct {
-	// Items are what was listed, in its order; those with an error would be refused.
+	// Items are the listed objects, in their order; those with an error would be refused.
 	Items []Listed
-	// Next are the options that the next pass would be given.
+	// Next are the options of the next pass.
 	Next deltatype.InformOptions
 }
 
-// RehearseListing takes a listing to its end as a pass does, and writes nothing. in.Options have no cursor; options have the one that the pass is
-// given. What was listed before an error is returned with it.
+// RehearseListing takes a listing to its end as a pass does, and writes nothing. in.Options have no cursor; options
+// have the cursor of the pass. Objects listed before an error are returned with it.
 func (a *Activities) RehearseListing(ctx context.Context, in InformInput, options deltatype.InformOptions, now time.Time) (RehearsedListing, error) {
 	result := RehearsedListing{Next: options}
 	if err := a.checkLists(); err != nil {
@@ -35,7 +35,8 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	return result, nil
 }
 
-// nextOptions are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/shard.sql) keeps its cursor.
+// nextOptions returns the options of the pass after a complete one with these options, as MoveInformCursor
+// (queries/shard.sql) would.
 func (p *pass) nextOptions(options deltatype.InformOptions) deltatype.InformOptions {
 	a, last, cursor := p.activities, p.cursor, options.Cursor
 	if p.position != nil {

@@ -10,9 +10,10 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced, it is tried again
-// where it has degraded and may heal, and otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
-// its rest began with, it rests on. A row that is not due is left as it is.
+// EndRetention ends the retention of a settled resource when it is due: a synced resource expires where its namespace
+// has an expiry, a degraded resource that may heal is tried again, and any other row is removed. The current settings
+// decide: if they keep the row for longer than the settings at the beginning did, it is kept. A row that is not due
+// stays as it is.
 func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return Step{}, err
@@ -29,7 +30,7 @@ func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	if err != nil || s.Next != NextRetention || s.Wait > 0 {
 		return s, err
 	}
-	batched := a.BatchSize > 1 // then a batch takes what expires from here
+	batched := a.BatchSize > 1 // then a batch takes resources that expire here
 	ended, err := a.endRetention(ctx, db.EndRetentionParams{Ids: []int64{got.Resource.ID}, WholeKind: true, DispatchAfter: DispatchLease}, batched)
 	if err != nil {
 		return Step{}, fmt.Errorf("ending the retention of %s: %w", ref, err)
@@ -44,12 +45,12 @@ func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
 	case ended.Expired+ended.Retried > 0 && batched:
 		s.Next, s.Wait = NextNone, 0
 	case s.Next == NextRetention:
-		s.Wait = max(s.Wait, minAttemptWait) // it was locked, perhaps
+		s.Wait = max(s.Wait, minAttemptWait) // it may have been locked
 	}
 	return s, nil
 }
 
-// endRetention is the statement, for one row or many.
+// endRetention runs the statement, for one row or many.
 func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams, batched bool) (db.EndRetentionRow, error) {
 	if batched {
 		in.DispatchAfter = 0
@@ -74,13 +75,16 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 }
 
 const (
+	// A batch also waits for members that are due a little later than the first: a tenth of the wait, within these
+	// bounds. maxSlack is well within DueGrace.
 	// A batch waits for members that are due a little later than the first: a tenth of the wait, within these bounds. The
 	// latter is well within DueGrace.
 	minSlack = time.Second
 	maxSlack = 30 * time.Second
 )
 
-// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into other batches.
+// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into
+// other batches.
 func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
 	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
@@ -91,7 +95,8 @@ func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep
 	return a.readRetention(ctx, in)
 }
 
-// readRetention says how many members rest with the batch, and when it is to look at them.
+// readRetention returns how many members wait in the batch for the end of their retention, and when the batch looks at
+// them.
 func (a *Activities) readRetention(ctx context.Context, in Batch) (BatchStep, error) {
 	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
 	if err != nil {
@@ -99,13 +104,13 @@ func (a *Activities) readRetention(ctx context.Context, in Batch) (BatchStep, er
 	}
 	waits := make([]time.Duration, len(rows))
 	for i, row := range rows {
-		// One that is due still was locked, perhaps.
+		// A member that is still due may have been locked.
 		waits[i] = max(row.DueAt.Sub(row.Now), minAttemptWait)
 	}
 	return batchStepAfter(waits), nil
 }
 
-// batchStepAfter is the step of a batch whose members are due after these times.
+// batchStepAfter returns the step of a batch with members that are due after these times.
 func batchStepAfter(waits []time.Duration) BatchStep {
 	if len(waits) == 0 {
 		return BatchStep{}
