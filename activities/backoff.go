@@ -20,8 +20,6 @@ type RetryPolicy struct {
 // Ten attempts, the default, last for 78 minutes, plus or minus a tenth: 1, 3, 9, 27, 81, 243 and 729 s, and twice 30
 // min. So an upstream that is down for an hour degrades nothing. With a coefficient of 2, ten attempts would be over
 // after 9 minutes, or begin with waits of 8 s.
-// Ten attempts, the default, last for 78 minutes, give or take a tenth: 1, 3, 9, 27, 81, 243 and 729 s, and twice 30 min. An upstream that is down for an
-// hour degrades nothing. With a coefficient of 2, ten attempts would be over after 9 minutes, or begin with waits of 8 s.
 const (
 	defaultInitialInterval    = time.Second
 	defaultBackoffCoefficient = 3

@@ -14,7 +14,7 @@ import (
 // NoInformer is the type of the error of a pass of a kind without an informer.
 const NoInformer = "delta.NoInformer"
 
-// InformInput is what a pass lists.
+// InformInput is the input of a pass.
 type InformInput struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
@@ -72,7 +72,7 @@ type InformProgress struct {
 	Withheld int64 `json:"withheld,omitempty"`
 	// Shards are the shards that the run lists, where the controller named some instead of a listing.
 	Shards *ShardRun `json:"shards,omitempty"`
-	// Pass is a report of the pass for people who look at it in Temporal; nil where there was none.
+	// Pass is a report of the pass, for people in Temporal; nil where there was none.
 	Pass *PassReport `json:"pass,omitempty"`
 }
 

@@ -19,7 +19,7 @@ const (
 	maxReportedBytes = 200
 )
 
-// PassReport says what a pass listed, and which resources were missing in it. It is part of the run's result, which
+// PassReport describes what a pass listed, and names missing resources. It is part of the run's result, which
 // Temporal keeps, so reading it needs no worker. Ids are hashes where object ids are kept from Temporal.
 type PassReport struct {
 	Shard string `json:"shard,omitempty"`

@@ -77,8 +77,6 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 const (
 	// A batch also waits for members that are due a little later than the first: a tenth of the wait, within these
 	// bounds. maxSlack is well within DueGrace.
-	// A batch waits for members that are due a little later than the first: a tenth of the wait, within these bounds. The
-	// latter is well within DueGrace.
 	minSlack = time.Second
 	maxSlack = 30 * time.Second
 )

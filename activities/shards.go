@@ -144,7 +144,7 @@ func logForgottenWithheld(log *slog.Logger, whole []db.Withheld, shards []db.Nam
 		}
 	}
 	if len(turned) > 0 {
-		log.Warn("shards are named again, or no longer: what was withheld of them is forgotten, and so is what was decided", "shards", describeShards(turned))
+		log.Warn("shards are named again, or no longer: their withheld deletions and the decisions about them are forgotten", "shards", describeShards(turned))
 	}
 }
 

@@ -28,7 +28,6 @@ const (
 	snoozeFresh = 100 * time.Millisecond
 	// Resources that waited for the end of a snooze come back spread over a tenth of its time, within these bounds. The
 	// schema has maxSnoozeSpread too.
-	// What waited for the end of a snooze comes back spread over a tenth of its time, within these bounds. The latter is in the schema, too.
 	snoozeSpread    = 10
 	minSnoozeSpread = time.Second
 	maxSnoozeSpread = time.Minute

@@ -51,10 +51,10 @@ func (f *Feed) Report(report SourceReport) {
 	f.reported.Store(next)
 }
 
-// lockWait is what the log has said about a page that waits for a lock.
+// lockWait has the latest log line about a page that waits for a lock.
 type lockWait struct {
-	page   int64     // since when it is written
-	logged time.Time // when the log named who holds the lock
+	page   int64     // the time since which it is being written
+	logged time.Time // when the log named the holder of the lock
 }
 
 // blockersEvery is how often the log names the process with the lock that a page waits for.

@@ -11,7 +11,7 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// Next is what the workflow of a resource does after a step.
+// Next is the next step of a resource's workflow.
 type Next string
 
 const (

@@ -12,9 +12,6 @@ const (
 	// The wait grows with the time since the object first failed to decode, within these bounds. At first it is short,
 	// because during a rolling deploy chance decides which worker gets the resource; later it is long, because a
 	// million such resources are as many claims.
-	// A resource whose object does not decode is offered again after a share of the time that it has waited, within these bounds: often at first,
-	// because in a rolling deploy another worker understands it, and chance decides which one gets it; seldom later, because a million of them
-	// are as many claims.
 	unreadableShare   = 8
 	minUnreadableWait = time.Second
 	maxUnreadableWait = 5 * time.Minute
