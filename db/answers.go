@@ -8,11 +8,11 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// answers are the results of a set, in its order. What has none was changed by others at that moment.
+// answers are the results of a set, in its order. nil means that another transaction changed the row at that moment.
 type answers []*deltatype.ObjectInformResult
 
-// addRow puts a row where its object is in the set. next is where the row before it left off: rows come in the order of the set,
-// unless Postgres has found a plan that does not keep it.
+// addRow sets the answer for a row. next is the index where the row before it left off: rows come in the order of the
+// set, unless Postgres chose a plan that does not keep it.
 func (a answers) addRow(set []*deltatype.ObjectInformParams, next int, r *Resource, existed, written bool) (int, error) {
 	key := deltatype.ObjectInformParams{Kind: r.Kind, ResourceID: r.ObjectID}
 	for next < len(set) && compareKeys(set[next], &key) < 0 {
@@ -43,8 +43,8 @@ func (a answers) addRow(set []*deltatype.ObjectInformParams, next int, r *Resour
 	return next, nil
 }
 
-// moveWritten moves what was written, before a later statement failed, to what was found, and returns what is still to be asked for: asked for
-// again it would be found unchanged.
+// moveWritten moves answers of rows that were written before a later statement failed to found, and returns the indexes
+// that are still open: a second try would find written rows unchanged.
 func (a answers) moveWritten(found []*deltatype.ObjectInformResult, open []int) []int {
 	if a == nil {
 		return open
@@ -60,7 +60,7 @@ func (a answers) moveWritten(found []*deltatype.ObjectInformResult, open []int) 
 	return left
 }
 
-// takeRows adds the rows that a statement has written.
+// takeRows sets the answers for the rows that a statement has written.
 func (a answers) takeRows(set []*deltatype.ObjectInformParams, rows []InformResourcesRow) (err error) {
 	next := 0
 	for i := range rows {
@@ -72,7 +72,7 @@ func (a answers) takeRows(set []*deltatype.ObjectInformParams, rows []InformReso
 	return nil
 }
 
-// moveAnswered moves what was answered by a look to what was found, and returns what is still to be asked for. On nil nothing was answered.
+// moveAnswered moves answers of compareWithRows to found, and returns what is still open. On nil nothing was answered.
 func (a answers) moveAnswered(
 	found []*deltatype.ObjectInformResult, open []int, asked []*deltatype.ObjectInformParams,
 ) ([]int, []*deltatype.ObjectInformParams) {

@@ -15,48 +15,49 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// InformOptions say how a set of objects is informed.
+// InformOptions are the options of informing a set of objects.
 type InformOptions struct {
-	// DefaultMaxAttempts is given to new rows whose object does not say.
+	// DefaultMaxAttempts is for new rows of objects without MaxAttempts.
 	DefaultMaxAttempts int16
-	// DefaultPriority is that of a new generation whose object does not say.
+	// DefaultPriority is the priority of a new generation of objects without Priority.
 	DefaultPriority int16
-	// Revive schedules resources that are degraded, deleted or unknown, even if their object did not change.
+	// Revive schedules degraded, deleted and unknown resources even if their object did not change.
 	Revive bool
-	// ProcessExisting schedules resources whose object did not change.
+	// ProcessExisting schedules resources with an unchanged object.
 	ProcessExisting bool
-	// Notify wakes the dispatchers of each kind that has something to dispatch, when the transaction commits.
+	// Notify wakes the dispatchers of each kind with due rows when the transaction commits.
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
-	// Pass is the claim of the complete listing that informs, if one does: it remembers by itself what it has listed.
+	// Pass is the claim of the complete listing that informs, if one does: it records itself what it has listed.
 	Pass *string
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
 var ErrInformContended = errors.New("rows kept changing under concurrent informs")
 
-// maxInformRounds bounds how often a set is asked for again. Each round settles every row that was not changed by
-// another transaction in that very moment.
+// maxInformRounds bounds how often a set is tried. Each round settles every row that no other transaction changed at
+// that moment.
 const maxInformRounds = 10
 
-// Inform writes a set of objects: one statement for each informPage of them, at most one write a row, and as many statements
-// that read the rows which needed no write, if there are any. Where an object is given twice the last one counts, unless it is older, and both
-// get its result. Results are in the order of params.
+// Inform writes a set of objects: one statement for each page of them, with at most one write for each row, and as many
+// statements that read the rows that needed no write, if there are any. Where an object is given twice the last one
+// counts, unless it is older, and both get its result. Results are in the order of params.
 //
-// What compares itself is compared before, with what a statement of its own has read. If its row has changed by the time of the write, it is
-// compared again.
+// Objects that compare themselves are compared first, with rows that another statement has read. If such a row has
+// changed by the time of the write, it is compared again.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	return informSet(ctx, conn, params, options, 1)
 }
 
-// InformRetrying is Inform outside a transaction: a statement that ends in a deadlock or a serialization failure, which leave
-// nothing behind, is tried again. With a LockTimeout, results are nil for objects whose rows were locked and had nothing but notes to be written.
+// InformRetrying is Inform outside a transaction: it repeats a statement that ends in a deadlock or a serialization
+// failure, because neither leaves anything behind. With a LockTimeout, results are nil for objects with locked rows
+// that only had notes to write.
 func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
 	return informSet(ctx, conn, params, options, maxInformRounds)
 }
 
-// informSet tries each statement so often. What an earlier one has written counts, whatever becomes of those that follow it.
+// informSet tries each statement so often. Pages that were written count even if a later one fails.
 func informSet(
 	ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions, tries int,
 ) ([]*deltatype.ObjectInformResult, error) {
@@ -65,7 +66,7 @@ func informSet(
 	if err := checkCycles(ctx, conn, set); err != nil {
 		return nil, err
 	}
-	open := make([]int, len(set)) // places in the set
+	open := make([]int, len(set)) // indexes in the set
 	for i := range open {
 		open[i] = i
 	}
@@ -118,8 +119,9 @@ func informSet(
 	return results, nil
 }
 
-// sortUnique is a set in which each object is once, as it was given last unless that is older, and where in it each of the given is. It is in one
-// order for all writers, so that two sets that overlap wait for each other instead of deadlocking.
+// sortUnique returns a set that names each object once: the last one given, unless it is older. places has the index in the
+// set for each given object, and older reports those that are older. All writers use the same order, so that two
+// overlapping sets wait for each other instead of deadlocking.
 func sortUnique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int, older []bool) {
 	order := make([]int, len(params))
 	for i := range order {
@@ -145,8 +147,8 @@ func compareKeys(a, b *deltatype.ObjectInformParams) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ResourceID, b.ResourceID))
 }
 
-// informRows writes a set, and reads what there was nothing to write of. With an error its answers are those that were written all the same; nil
-// if nothing was.
+// informRows writes a set, and reads the rows that needed no write. With an error it still returns the answers of rows
+// that were written; nil if none was.
 func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) (answers, error) {
 	all := make(answers, len(set))
 	if len(set) == 1 {
@@ -187,8 +189,8 @@ func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPar
 	return all, noteUnchanged(ctx, conn, set, options, all, listed)
 }
 
-// raiseWaiting has rows that wait, and that a live inform left as they were, dispatched as urgently as the inform asks. It never lowers a
-// priority, and an informer changes none: what it lists is not waited for.
+// raiseWaiting raises the priority of waiting rows that a live inform left unchanged to that of the inform. It never
+// lowers one. An informer raises none, because no caller waits for its objects.
 func raiseWaiting(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers) error {
 	if !options.Revive {
 		return nil
@@ -214,14 +216,14 @@ func raiseWaiting(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformP
 	return err
 }
 
-// informPage is how many objects one statement takes. A larger set is written by several in one transaction: while Postgres
-// writes a page, the answers to the one before it are taken in.
+// informPage is how many objects one statement takes. A larger set takes several in one transaction: while Postgres
+// writes a page, the rows of the page before it are read.
 const informPage = 2048
 
-// informPageBytes is how large the objects of one statement may be together, unless one is larger.
+// informPageBytes bounds the objects of one statement together, unless a single one is larger.
 const informPageBytes = 8 << 20
 
-// pageSize is how many of a set one statement takes.
+// pageSize returns how many objects of a set one statement takes.
 func pageSize(set []*deltatype.ObjectInformParams) (n int) {
 	for bytes := 0; n < min(len(set), informPage); n++ {
 		if bytes += len(set[n].EncodedObject); bytes > informPageBytes && n > 0 {
@@ -231,7 +233,7 @@ func pageSize(set []*deltatype.ObjectInformParams) (n int) {
 	return n
 }
 
-// writeSet writes all of a set or nothing, and says how many rows that were.
+// writeSet writes all of a set or nothing, and returns how many rows it wrote.
 func writeSet(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, all answers,
 ) (written int, err error) {
@@ -239,7 +241,7 @@ func writeSet(
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
 	}); ok && pageSize(set) < len(set) {
 		if _, within := conn.(pgx.Tx); !within {
-			// Not what the role or the database has by default: the level that all statements of Delta are written for.
+			// All statements of Delta are written for this level, whatever the role or the database has by default.
 			err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 				written, err = writeSet(ctx, tx, set, options, all)
 				return err
@@ -264,7 +266,7 @@ func writeSet(
 	return written, err
 }
 
-// informRow writes one object, or reads its row where there was nothing to write.
+// informRow writes one object, or reads its row if it needed no write.
 func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformParams, options InformOptions, to answers) error {
 	set := []*deltatype.ObjectInformParams{object}
 	rows, err := New().InformResource(ctx, conn, informParam(object, options))

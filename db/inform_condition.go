@@ -7,12 +7,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// isWaiting reports whether an attempt is before a resource, and none is under way.
+// isWaiting reports whether an attempt of a resource is to come, and none is under way.
 func isWaiting(state deltatype.ResourceState) bool {
 	return state == deltatype.ResourceStateScheduled || state == deltatype.ResourceStateExpired || state == deltatype.ResourceStateFailed
 }
 
-// checkNamespace is why a row keeps from an object what it asks for; nil where it does not.
+// checkNamespace returns an error if an object asks for another namespace than its row's without being allowed to move
+// it.
 func checkNamespace(r *Resource, o *deltatype.ObjectInformParams) error {
 	if o.Namespace == "" || o.Namespace == r.Namespace || o.MoveNamespace {
 		return nil
@@ -20,16 +21,16 @@ func checkNamespace(r *Resource, o *deltatype.ObjectInformParams) error {
 	return &deltatype.NamespaceError{Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace, Given: o.Namespace}
 }
 
-// riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects
-// of such rows, and whatever changes an object replaces its hash: a row that has it still is as it was found.
+// riversHash begins hashes that were imported from Delta on River (delta_is_rivers). The statements compare the objects
+// of such rows, and every change of an object replaces its hash, so a row that still has it is unchanged.
 var riversHash = []byte("river:")
 
-// staysDeleted reports whether an inform leaves a row deleted, whatever it says of the object (delta_stays_deleted).
+// staysDeleted reports whether an inform leaves a row deleted, even if the object changed (delta_stays_deleted).
 func staysDeleted(r *Resource, revive bool) bool {
 	return r.State == deltatype.ResourceStateDeleted && !revive && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
 }
 
-// comesBack reports whether an inform has a settled row synced again, although its object did not change (delta_comes_back).
+// comesBack reports whether an inform syncs a settled row again although its object did not change (delta_comes_back).
 func comesBack(r *Resource, revive bool) bool {
 	switch r.State {
 	case deltatype.ResourceStateDegraded:
@@ -43,8 +44,8 @@ func comesBack(r *Resource, revive bool) bool {
 	}
 }
 
-// needsWrite is the condition of InformResource, for a row that is in the object's namespace and as it was seen. If it is true of a row that
-// was left alone, the row changed between the two statements.
+// needsWrite is the condition of InformResource, for a row that is in the object's namespace and as it was read. If it
+// holds for a row that was not written, the row changed between the two statements.
 func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOptions) bool {
 	if staysDeleted(r, options.Revive) || isStale(o, r) {
 		return false
@@ -53,8 +54,8 @@ func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOpti
 	return !asGiven(r, o) || comesBack(r, options.Revive) || (options.ProcessExisting && !isOnItsWay)
 }
 
-// asGiven reports whether a row has the content and the options of an object, as far as they can be compared as they are, and as they
-// are a reason to call Work.
+// asGiven reports whether a row has the content and those options of an object that would be a reason to call Work, as
+// far as they can be compared byte by byte.
 func asGiven(r *Resource, o *deltatype.ObjectInformParams) bool {
 	return (bytes.Equal(r.Hash, o.Hash) || bytes.HasPrefix(r.Hash, riversHash)) &&
 		(o.Namespace == "" || o.Namespace == r.Namespace) &&

@@ -47,7 +47,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 	return p
 }
 
-// informParams are the arrays of a set. A column that no object gives is left out: Postgres fills it with nulls.
+// informParams returns the arrays of a set. A column that no object gives stays nil: Postgres fills it with nulls.
 func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {
 	n := len(set)
 	p := InformResourcesParams{
@@ -95,7 +95,7 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 	return p
 }
 
-// setColumn puts a value that is given into a column of n, which is made for the first.
+// setColumn sets a given value in a column of n values, which it makes for the first.
 func setColumn[T any](column *[]T, n, i int, value T, given bool) {
 	if !given {
 		return
@@ -125,7 +125,7 @@ func keptParams(p InformResourcesParams) KeptResourcesParams {
 	}
 }
 
-// revisionText is a revision in a column of texts, in which the empty one means none.
+// revisionText returns a revision for a column of texts, where the empty text means none.
 func revisionText(r *int64) string {
 	if r == nil {
 		return ""
@@ -133,8 +133,7 @@ func revisionText(r *int64) string {
 	return strconv.FormatInt(*r, 10)
 }
 
-// arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because
-// Postgres wants those to be of one length.
+// arrayLiteral writes a Postgres text array, because an array of arrays requires all of them to have the same length.
 func arrayLiteral(values []string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	var b strings.Builder

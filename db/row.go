@@ -8,7 +8,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Row turns a row into the public type: every field, times in UTC.
+// Row returns the row as the public type: every field, times in UTC.
 func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	row := &deltatype.ResourceRow{
 		ID:                r.ID,
@@ -78,7 +78,7 @@ func (r *Resource) IsWorked() bool {
 	return r.State == deltatype.ResourceStatePending || (r.IsFinalizing() && r.DueAt == nil)
 }
 
-// UTC is a time in UTC; nil stays nil.
+// UTC returns a time in UTC; nil stays nil.
 func UTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -87,7 +87,7 @@ func UTC(t *time.Time) *time.Time {
 	return &u
 }
 
-// toResource is the row that was written for an object, without what was sent.
+// toResource returns the row that was written for an object, without the columns that were sent.
 func (r *InformResourceRow) toResource() Resource {
 	return Resource{
 		ID:                r.ID,

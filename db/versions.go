@@ -7,12 +7,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// isStale reports whether the row has a newer revision of an object.
+// isStale reports whether the row's revision of an object is newer.
 func isStale(o *deltatype.ObjectInformParams, r *Resource) bool {
 	return !o.Force && o.Revision != nil && r.Revision != nil && *o.Revision < *r.Revision
 }
 
-// isOlder reports whether one of two objects that are given together, with the same id, is older than the other. Those of two tenants cannot be.
+// isOlder reports whether one of two objects with the same id in one set is older than the other. Objects of two
+// tenants cannot be.
 func isOlder(o, than *deltatype.ObjectInformParams) bool {
 	areOfTwo := o.Namespace != "" && than.Namespace != "" && o.Namespace != than.Namespace && !o.MoveNamespace && !than.MoveNamespace
 	if o.Force || areOfTwo {
@@ -28,9 +29,9 @@ func isOlder(o, than *deltatype.ObjectInformParams) bool {
 	return ok && order < 0
 }
 
-// compareWithRows compares objects that compare themselves with their rows. An older one is answered; one that is the same is asked for as it is
-// stored, so that it counts as unchanged; and each is asked for on the condition that its row still is as it was looked at. It waits
-// for no lock and holds none: an object's own code runs between two statements.
+// compareWithRows compares objects that compare themselves with their rows. An older object gets an answer. An equal
+// one is replaced by the stored one, so that it counts as unchanged. Each gets the row's hash as a condition of the
+// write. No lock is held or waited for, because user code runs between two statements.
 func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
 	var places []int
 	for i, o := range asked {
@@ -65,8 +66,8 @@ func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectIn
 	return seen, nil
 }
 
-// compareWithRow decides what is asked for of an object whose row was looked at, if it has one. Otherwise answer says why nothing is. An object that is
-// refused is not compared: the row's may be another tenant's.
+// compareWithRow compares one object with its row, if it has one. It returns the object to write, or an answer. It does
+// not compare a refused object, because the row may be another tenant's.
 func compareWithRow(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
 	decided := *o
 	if r == nil {
