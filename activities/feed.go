@@ -222,7 +222,7 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if len(named) > 0 {
-		if err := q.NoteNamed(ctx, tx, db.NoteNamedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
+		if err := q.NoteRefusedListed(ctx, tx, db.NoteRefusedListedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(named), err)
 		}
 	}

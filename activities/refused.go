@@ -84,7 +84,7 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	if len(r.listed) > 0 {
-		err := q.NoteNamed(ctx, p.activities.Pool, db.NoteNamedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.listingClaim.claimID()})
+		err := q.NoteRefusedListed(ctx, p.activities.Pool, db.NoteRefusedListedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.listingClaim.claimID()})
 		if err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
 		}

@@ -96,7 +96,7 @@ func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep
 // readRetention returns how many members wait in the batch for the end of their retention, and when the batch looks at
 // them.
 func (a *Activities) readRetention(ctx context.Context, in Batch) (BatchStep, error) {
-	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
+	rows, err := db.New().SettledMembers(ctx, a.Pool, db.SettledMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)
 	}

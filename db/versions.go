@@ -44,11 +44,11 @@ func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectIn
 	}
 	seen := make(answers, len(asked))
 	for page := range slices.Chunk(places, informPage) {
-		var p LookedAtResourcesParams
+		var p ResourcesToCompareParams
 		for _, i := range page {
 			p.Kinds, p.ObjectIds = append(p.Kinds, asked[i].Kind), append(p.ObjectIds, asked[i].ResourceID)
 		}
-		rows, err := New().LookedAtResources(ctx, Planned(conn, len(page)), p)
+		rows, err := New().ResourcesToCompare(ctx, Planned(conn, len(page)), p)
 		if err != nil {
 			return nil, err
 		}
