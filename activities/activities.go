@@ -31,70 +31,71 @@ const (
 	RunSourceName = "delta.RunSource"
 )
 
-// WrongInstallation is the type of the error that ends a workflow which belongs to another database.
+// WrongInstallation is the type of the error that ends a workflow of another database.
 const WrongInstallation = "delta.WrongInstallation"
 
-// UnknownKind is the type of the error of a worker that has no controller for the kind.
+// UnknownKind is the type of the error of a worker without a controller for the kind.
 const UnknownKind = "delta.UnknownKind"
 
 const (
-	// DispatchLease is how long a dispatcher leaves a row alone whose workflow it has woken, and that is due.
+	// DispatchLease is how long a dispatcher leaves a due row alone after it woke the row's workflow.
 	DispatchLease = time.Minute
-	// LongestLease bounds it for a row that has been due for long.
+	// LongestLease bounds the lease of a row that is long overdue.
 	LongestLease = 15 * time.Minute
-	// DueGrace is how long after due_at a dispatcher steps in, where the workflow's timer should have.
+	// DueGrace is how long after due_at a dispatcher wakes a workflow that missed its own timer.
 	DueGrace = time.Minute
 	// MaxErrors is how many errors a row keeps.
 	MaxErrors = 25
-	// maxErrorBytes and maxTraceBytes bound one of them.
+	// maxErrorBytes and maxTraceBytes bound each of these errors.
 	maxErrorBytes = 4 << 10
 	maxTraceBytes = 16 << 10
 )
 
 // Activities are the activities of one kind, on one client.
 type Activities struct {
-	// Pool is where the rows are.
+	// Pool connects to the database.
 	Pool *pgxpool.Pool
-	// Installation is the database's id.
+	// Installation is the id of the database.
 	Installation string
 	// Handler is the kind's controller.
 	Handler Handler
-	// Logger gets what a person should know.
+	// Logger gets messages for people.
 	Logger *slog.Logger
-	// WorkTimeout and InformTimeout apply where the handler leaves them at 0; negative means no bound.
+	// WorkTimeout and InformTimeout apply where the handler returns 0; negative means no timeout.
 	WorkTimeout, InformTimeout time.Duration
-	// Retry says how long to wait after a failure.
+	// Retry gives the wait after a failure.
 	Retry RetryPolicy
-	// Rest is for namespaces that no client has configured.
-	Rest Rest
-	// Limit bounds Work across kinds, by namespace.
+	// Retention is for namespaces that no client has configured.
+	Retention Retention
+	// Limit bounds concurrent Work in a namespace, across kinds.
 	Limit NamespaceLimit
-	// Parallel bounds Work within the kind; nil for no bound.
-	Parallel *semaphore.Weighted
-	// OwnQueue is set where the worker's task queue is for this kind alone.
+	// WorkSlots bound concurrent Work of the kind; nil for no bound.
+	WorkSlots *semaphore.Weighted
+	// OwnQueue reports whether the worker's task queue is for this kind alone.
 	OwnQueue bool
-	// Rate bounds how many calls of Work begin a second; nil for no bound.
+	// Rate bounds how many calls of Work begin in a second; nil for no bound.
 	Rate *RateLimit
-	// Keys say whether calls are limited by the keys of objects.
+	// Keys reports whether the keys of objects limit calls.
 	Keys KeyLimits
-	// HasParents is true where objects of the kind may have parents, which are synced before they are worked.
+	// HasParents reports whether objects of the kind may have parents, which are synced before them.
 	HasParents bool
-	// SyncedFirst is called when a resource was synced for the first time: others may wait for it; nil for no call.
+	// SyncedFirst is called when a resource was synced for the first time, because others may wait for it; nil for no
+	// call.
 	SyncedFirst func(kind, objectID string)
-	// Snoozes are those that the client knows; nil for none.
+	// Snoozes are the snoozes that the client knows; nil for none.
 	Snoozes *Snoozes
 	// Pace measures attempts; nil for no measure, and no local activities.
 	Pace Pace
-	// HeartbeatTimeout is that of the kind's attempts; 0 for the default.
+	// HeartbeatTimeout is the heartbeat timeout of the kind's attempts; 0 for the default.
 	HeartbeatTimeout time.Duration
-	// Claims renews the claims of the client; nil for claims that are never renewed.
+	// Claims renews the claims of the client; nil for claims that are never renewed, as in tests.
 	Claims *Claims
-	// Parallelism is how many calls of Work one batch has at once.
+	// Parallelism is how many calls of Work one batch makes at once.
 	Parallelism int
-	// Turns bound how many batches are handed to Work at once; nil for no bound.
-	Turns *Turns
-	// BatchSize is how many resources a batch has at most: 1 for a workflow for each, 0 for what the dispatcher decides. Above 1, a resource
-	// that expires is left to batches, and the controller may be given many in one call.
+	// BatchSlots bound how many batches are handed to Work at once; nil for no bound.
+	BatchSlots *BatchSlots
+	// BatchSize is how many resources a batch has at most: 1 for single workflows, 0 to leave it to the dispatcher.
+	// Above 1, batches take the resources that expire, and the controller may get many resources in one call.
 	BatchSize int
 	// Context adds to the context of Work and Inform; nil for nothing.
 	Context func(context.Context) context.Context
@@ -102,54 +103,59 @@ type Activities struct {
 	HashObjectIDs bool
 	// HasAttributes reports whether the Temporal namespace has Delta's search attributes; nil for no.
 	HasAttributes func() bool
-	// AbandonAfter is how long Work may go on after its context ended before the attempt is closed without it.
+	// AbandonAfter is how long Work may go on after the end of its context. Then the attempt is closed without it.
 	AbandonAfter time.Duration
-	// DefaultMaxAttempts is given to resources that an informer finds first.
+	// DefaultMaxAttempts is for resources that an informer finds first.
 	DefaultMaxAttempts int16
-	// Unanswered is called when Postgres did not take a statement of an attempt for a reason that may pass; nil for no call.
-	Unanswered func()
-	// Stopping ends when the client does not wait for Work and Inform any longer; nil for never. It is apart from the
-	// context of the activity, which answers Temporal after Work was cancelled.
-	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
-	// Observed is called after the outcome of an attempt, or what a listing has deleted, was written; nil for no call.
-	Observed func(Observation)
-	// PassBegins is called as a step of a run of an informer begins. It returns the context of the step, and a function that is called at its end; nil for no
+	// Unanswered is called when Postgres did not take a statement of an attempt for a reason that may pass; nil for no
 	// call.
+	Unanswered func()
+	// Stopping ends when the client no longer waits for Work and Inform; nil for never. It is not the activity's
+	// context, because that one answers Temporal after Work was cancelled.
+	Stopping context.Context //nolint:containedctx // it is the client's life, not a call's
+	// Observed is called after an outcome, or a deletion by a listing, was written; nil for no call.
+	Observed func(Observation)
+	// PassBegins is called when a step of an informer's run begins. It returns the context of the step and a function
+	// to call at its end; nil for no call.
 	PassBegins func(context.Context, PassStep, InformInput) (context.Context, func(PassObservation))
-	// PassEnded is called when a pass of an informer has ended and that was noted, or could not be, Listed after each page of it was written, and
-	// ClaimsLost when calls of user code were ended because others may have claimed their resources; nil for no call.
+	// PassEnded is called when a pass has ended and its end was noted, or could not be. Listed is called after each
+	// page of it was written. ClaimsLost is called when calls of user code were ended because others may have claimed
+	// their resources. Nil for no call.
 	PassEnded func(PassObservation)
-	// SourceFailed is called when a run of a source has failed and that was noted; nil for no call.
+	// SourceFailed is called when a source's run has failed and the failure was noted; nil for no call.
 	SourceFailed func(PassObservation)
 	Listed       func([]*deltatype.ObjectInformResult)
 	ClaimsLost   func(kind, namespace string, resources int)
-	// Listing says how this kind's listings are taken.
+	// Listing has the settings of the kind's listings.
 	Listing Listing
-	// Informed is called after something was written that is to be dispatched, with how many rows a statement has made due together; nil for no call.
+	// Informed is called after due rows were written, with how many one statement has made due; nil for no call.
 	Informed func(kind string, due int)
-	// LogChanges has what settles appended to the log of changes.
+	// LogChanges reports whether settled steps are appended to the log of changes.
 	LogChanges bool
-	// Sources are what feeds the kind, by name; nil for none.
+	// Sources feed the kind, by name; nil for none.
 	Sources map[string]Source
 
 	local localAttempts
 }
 
-// Rest says how long resources rest. A negative retention keeps rows for ever; an expiry of 0 never expires.
-type Rest struct {
+// Retention has the times after which settled resources expire or are removed. A negative retention keeps rows for
+// ever; an expiry of 0 never expires.
+type Retention struct {
 	Expiry, SyncedRetention, DegradedRetention, DeletedRetention time.Duration
-	// DegradedRetry is after what time a resource is tried again whose attempts were used up: then it is not removed. 0 or less means never.
+	// DegradedRetry is the time after which a resource that used up its attempts is tried again instead of removed. 0
+	// or less means never.
 	DegradedRetry time.Duration
 }
 
 // NamespaceLimit bounds concurrent Work in a namespace.
 type NamespaceLimit interface {
-	// Acquire waits for a slot; the function gives it back. The error is the context's.
+	// Acquire waits for a slot, and returns a function that releases it. The error is the context's.
 	Acquire(ctx context.Context, namespace string) (release func(), err error)
 	// TryAcquire takes a slot if one is free.
 	TryAcquire(namespace string) (release func(), ok bool)
-	// AwaitRate waits until the rate of a namespace lets a call of a kind begin. The function is called when it has its slots, or has given
-	// up: calls of one kind and namespace come one by one, so that no more than one of them is late for the time that it had reserved.
+	// AwaitRate waits until the rate of a namespace lets a call of a kind begin. The caller calls begun when it has its
+	// slots or gave up. Calls of one kind and namespace come one by one, so that at most one of them is later than the
+	// time that it reserved.
 	AwaitRate(ctx context.Context, kind, namespace string) (begun func(), err error)
 	// IsRated reports whether a namespace has a rate.
 	IsRated(namespace string) bool
@@ -157,28 +163,28 @@ type NamespaceLimit interface {
 	IsFull(namespace string) bool
 }
 
-// Ref names a resource, and the database that it is in. Nothing else of it enters a history.
+// Ref names a resource and its database. Histories contain nothing else of the resource.
 type Ref struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
 	ObjectID     string `json:"object_id,omitempty"`
-	// ID is that of the row as a dispatcher has seen it: a hint that saves a read.
+	// ID is the row's id as a dispatcher saw it: a hint that saves a read.
 	ID int64 `json:"id,omitempty"`
-	// Namespace is that of the resource as a dispatcher has seen it: a hint, too.
+	// Namespace is the resource's namespace as a dispatcher saw it, also a hint.
 	Namespace string `json:"namespace,omitempty"`
-	// HashedID stands for ObjectID, where object ids are kept from Temporal.
+	// HashedID replaces ObjectID where object ids are kept from Temporal.
 	HashedID string `json:"hashed_id,omitempty"`
-	// SearchAttributes reports whether the Temporal namespace has Delta's. It counts where Delta has started the workflow: others may start one with a
-	// signal, and do not know.
+	// SearchAttributes reports whether the Temporal namespace has Delta's. It counts only where Delta started the
+	// workflow: the sender of a signal does not know.
 	SearchAttributes bool `json:"search_attributes,omitempty"`
-	// Local has the first attempt made by a local activity.
+	// Local makes the first attempt a local activity.
 	Local bool `json:"local,omitempty"`
-	// Encoded says that a data converter of the user's encodes what Temporal stores of the workflow. Errors of activities are not encoded, unless
-	// there is a failure converter, too.
+	// Encoded reports whether a user's data converter encodes what Temporal stores of the workflow. It does not encode
+	// errors of activities, unless there is a failure converter too.
 	Encoded bool `json:"encoded,omitempty"`
 }
 
-// String names the resource as Temporal may know it.
+// String names the resource as far as Temporal may know it.
 func (r Ref) String() string {
 	if r.HashedID != "" {
 		return r.Kind + "/#" + r.HashedID
@@ -186,17 +192,17 @@ func (r Ref) String() string {
 	return r.Kind + "/" + r.ObjectID
 }
 
-// Registry is where the activities are registered: a worker or a test environment.
+// Registry registers activities: it is a worker or a test environment.
 type Registry interface {
 	RegisterActivityWithOptions(a any, options activity.RegisterOptions)
 }
 
 var _ Registry = worker.Worker(nil)
 
-// Kinds are the activities of all kinds that one worker works.
+// Kinds are the activities of all kinds of one worker.
 type Kinds map[string]*Activities
 
-// RegisterResource registers what the resource workflow calls.
+// RegisterResource registers the activities that workflows of resources call.
 func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterActivityWithOptions(k.Attempt, activity.RegisterOptions{Name: AttemptName})
 	r.RegisterActivityWithOptions(k.EndRetention, activity.RegisterOptions{Name: EndRetentionName})
@@ -205,7 +211,7 @@ func (k Kinds) RegisterResource(r Registry) {
 	r.RegisterActivityWithOptions(k.Command, activity.RegisterOptions{Name: CommandName})
 }
 
-// RegisterInform registers what the inform workflow calls.
+// RegisterInform registers the activities that workflows of informers and sources call.
 func (k Kinds) RegisterInform(r Registry) {
 	r.RegisterActivityWithOptions(k.InformPass, activity.RegisterOptions{Name: InformPassName})
 	r.RegisterActivityWithOptions(k.AwaitSettled, activity.RegisterOptions{Name: AwaitSettledName})
@@ -213,14 +219,14 @@ func (k Kinds) RegisterInform(r Registry) {
 	r.RegisterActivityWithOptions(k.RunSource, activity.RegisterOptions{Name: RunSourceName})
 }
 
-// of finds the activities of a kind. Another worker of the task queue may have a kind that this one lacks, so the error
-// can be retried.
-func (k Kinds) of(kind string) (*Activities, error) {
+// findActivities returns the activities of a kind. The error can be retried, because another worker of the task queue
+// may have a kind that this one lacks.
+func (k Kinds) findActivities(kind string) (*Activities, error) {
 	a, ok := k[kind]
 	if !ok && len(k) == 1 {
 		for _, a := range k {
 			if a.OwnQueue {
-				return a, nil // nobody else polls it, so it refuses for good
+				return a, nil // no other worker polls the queue, so it refuses for good
 			}
 		}
 	}
@@ -230,9 +236,9 @@ func (k Kinds) of(kind string) (*Activities, error) {
 	return a, nil
 }
 
-// on calls an activity of the kind that the input names.
-func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*Activities, context.Context, In) (Out, error)) (out Out, err error) {
-	a, err := k.of(kind)
+// callActivity calls an activity of the kind that the input names.
+func callActivity[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*Activities, context.Context, In) (Out, error)) (out Out, err error) {
+	a, err := k.findActivities(kind)
 	if err != nil {
 		return out, err
 	}
@@ -243,7 +249,8 @@ func on[In, Out any](ctx context.Context, k Kinds, kind string, in In, do func(*
 	return out, err
 }
 
-// withoutIDs logs an error, and returns one for Temporal that has nothing of it that might name an object. That of a pass was logged.
+// withoutIDs logs an error, and returns one for Temporal without any text that might name an object. The error of a
+// pass was logged before.
 func (a *Activities) withoutIDs(ctx context.Context, err error) error {
 	const why = "it failed; the log of the client says why: object ids are kept from Temporal"
 	if pass := new(PassError); errors.As(err, &pass) {
@@ -258,10 +265,10 @@ func (a *Activities) withoutIDs(ctx context.Context, err error) error {
 	return temporal.NewApplicationError(why, "delta.Failed")
 }
 
-// Attempt is [Activities.Attempt] of the resource's kind. An attempt that has failed is a failed activity in Temporal, whose error has the step
-// in its details.
+// Attempt is [Activities.Attempt] of the resource's kind. A failed attempt is a failed activity in Temporal, with the
+// step in the details of its error.
 func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
-	step, err := on(ctx, k, ref.Kind, ref, (*Activities).Attempt)
+	step, err := callActivity(ctx, k, ref.Kind, ref, (*Activities).Attempt)
 	if err != nil {
 		return Step{}, soonElsewhere(err)
 	}
@@ -271,55 +278,55 @@ func (k Kinds) Attempt(ctx context.Context, ref Ref) (Step, error) {
 
 // EndRetention is [Activities.EndRetention] of the resource's kind.
 func (k Kinds) EndRetention(ctx context.Context, ref Ref) (Step, error) {
-	step, err := on(ctx, k, ref.Kind, ref, (*Activities).EndRetention)
+	step, err := callActivity(ctx, k, ref.Kind, ref, (*Activities).EndRetention)
 	return step.shownTo(ref), err
 }
 
 // AttemptBatch is [Activities.AttemptBatch] of the batch's kind.
 func (k Kinds) AttemptBatch(ctx context.Context, in Batch) (BatchStep, error) {
-	step, err := on(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
+	step, err := callActivity(ctx, k, in.Kind, in, (*Activities).AttemptBatch)
 	return step, soonElsewhere(err)
 }
 
 // EndBatchRetention is [Activities.EndBatchRetention] of the batch's kind.
 func (k Kinds) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).EndBatchRetention)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).EndBatchRetention)
 }
 
 // Command is [Activities.Command] of the resource's kind.
 func (k Kinds) Command(ctx context.Context, in CommandInput) (CommandResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).Command)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).Command)
 }
 
 // InformPass is [Activities.InformPass] of the kind.
 func (k Kinds) InformPass(ctx context.Context, in InformInput) (InformProgress, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).InformPass)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).InformPass)
 }
 
 // AwaitSettled is [Activities.AwaitSettled] of the kind.
 func (k Kinds) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
-	return on(ctx, k, in.Kind, in, (*Activities).AwaitSettled)
+	return callActivity(ctx, k, in.Kind, in, (*Activities).AwaitSettled)
 }
 
 // ForgetListing is [Activities.ForgetListing] of the kind.
 func (k Kinds) ForgetListing(ctx context.Context, in AwaitInput) (struct{}, error) {
-	return on(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
+	return callActivity(ctx, k, in.Kind, in, func(a *Activities, ctx context.Context, in AwaitInput) (struct{}, error) {
 		return struct{}{}, a.ForgetListing(ctx, in)
 	})
 }
 
 // RunSource is [Activities.RunSource] of the kind.
 func (k Kinds) RunSource(ctx context.Context, in SourceInput) (struct{}, error) {
-	a, err := k.of(in.Kind)
+	a, err := k.findActivities(in.Kind)
 	if err != nil {
 		return struct{}{}, err
 	}
 	return struct{}{}, a.RunSource(ctx, in)
 }
 
-// check refuses work that belongs to another database. Retrying does not help, so the workflow fails, visibly. Work that
-// names no database was asked for by hand, and is this one's.
-func (a *Activities) check(installation, kind string) error {
+// checkTarget refuses work for another database. A retry would not help, so the workflow fails, visibly. Work that
+// names no database was started by hand, and is for this one.
+func (a *Activities) checkTarget(installation, kind string) error {
 	if installation != a.Installation && installation != "" {
 		return temporal.NewNonRetryableApplicationError(
 			fmt.Sprintf("this workflow belongs to Delta installation %s, but the worker's database is installation %s",

@@ -10,14 +10,14 @@ import (
 	"github.com/chariot-giving/delta/internal/backoff"
 )
 
-// AwaitInput names a run whose listing was recorded.
+// AwaitInput names a run with a recorded listing.
 type AwaitInput struct {
 	Installation string `json:"installation"`
 	Kind         string `json:"kind"`
 	Pass         string `json:"pass"`
 }
 
-// AwaitResult says what became of what a run informed.
+// AwaitResult counts the degraded resources of a run.
 type AwaitResult struct {
 	// Degraded counts resources that degraded; Named has the first of them.
 	Degraded int64    `json:"degraded,omitempty"`
@@ -25,28 +25,29 @@ type AwaitResult struct {
 }
 
 const (
-	firstAwaitPoll = 200 * time.Millisecond
-	maxAwaitPoll   = 5 * time.Second
+	minAwaitPoll = 200 * time.Millisecond
+	maxAwaitPoll = 5 * time.Second
 )
 
-// AwaitSettled waits until all that a run listed has settled: synced, degraded, deleted or paused, or waiting for a parent that is not on its way. Each look begins and ends at the first
-// resource that had not. A worker that stops leaves the wait to another one: what is waited for may well be settled by others only.
+// AwaitSettled waits until each resource that a run listed has settled: synced, degraded, deleted, paused, or waiting
+// for a parent that nothing will sync. Each look goes on from the first resource that had not settled. A worker that
+// stops leaves the wait to another one, because the resources may be settled by other workers only.
 func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResult, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return AwaitResult{}, err
 	}
 	ctx, unlink := a.untilStopped(ctx)
 	defer unlink()
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	stopping := workerStop(ctx)
 	from := ""
-	for polls := backoff.New(firstAwaitPoll, maxAwaitPoll); ; {
+	for polls := backoff.New(minAwaitPoll, maxAwaitPoll); ; {
 		unsettled, err := db.New().FirstUnsettled(ctx, a.Pool, db.FirstUnsettledParams{Kind: in.Kind, Pass: in.Pass, FromObjectID: from})
 		if isNoRows(err) {
 			break
 		}
 		if err != nil {
-			return AwaitResult{}, fmt.Errorf("waiting for what was informed of kind %s: %w", in.Kind, err)
+			return AwaitResult{}, fmt.Errorf("waiting for the informed resources of kind %s: %w", in.Kind, err)
 		}
 		from = unsettled.ObjectID
 		if unsettled.AwaitsParent {
@@ -73,7 +74,7 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 	}
 	degraded, err := db.New().DegradedOfListing(ctx, a.Pool, db.DegradedOfListingParams{Kind: in.Kind, Pass: in.Pass, Most: maxRefusedShown, HashIds: a.HashObjectIDs})
 	if err != nil {
-		return AwaitResult{}, fmt.Errorf("reading what degraded of kind %s: %w", in.Kind, err)
+		return AwaitResult{}, fmt.Errorf("reading the degraded resources of kind %s: %w", in.Kind, err)
 	}
 	var result AwaitResult
 	for _, row := range degraded {
@@ -83,20 +84,21 @@ func (a *Activities) AwaitSettled(ctx context.Context, in AwaitInput) (AwaitResu
 	return result, nil
 }
 
-// isBlocked reports whether a resource waits for a parent that is not on its way.
+// isBlocked reports whether a resource waits for a parent that nothing will sync.
 func (a *Activities) isBlocked(ctx context.Context, kind string, row db.FirstUnsettledRow) (bool, error) {
 	awaited, err := db.ReadAwaited(ctx, a.Pool, row.AwaitedParents)
 	if err != nil {
-		return false, fmt.Errorf("reading what %s/%s waits for: %w", kind, row.ObjectID, err)
+		return false, fmt.Errorf("reading the parents that %s/%s waits for: %w", kind, row.ObjectID, err)
 	}
 	found := awaited.Find(deltatype.Ref{Kind: kind, ID: row.ObjectID}, row.AwaitedParents)
 	return found != nil && !found.IsOnItsWay(), nil
 }
 
-// ForgetListing removes what a run had recorded for AwaitSettled, whose answer has arrived: it could be asked for again before.
+// ForgetListing removes the recorded listing once the result of AwaitSettled has arrived. Before that, AwaitSettled may
+// run again.
 func (a *Activities) ForgetListing(ctx context.Context, in AwaitInput) error {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return err
 	}
-	return a.forget(ctx, in.Pass)
+	return a.removeListing(ctx, in.Pass)
 }

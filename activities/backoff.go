@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// RetryPolicy says how long to wait after an attempt that failed, in Temporal's words. A zero field has its default.
+// RetryPolicy gives the wait after a failed attempt, in Temporal's words. A zero field has its default.
 type RetryPolicy struct {
 	// InitialInterval is the wait after the first failure; 1 second by default.
 	InitialInterval time.Duration
@@ -17,27 +17,29 @@ type RetryPolicy struct {
 	MaximumInterval time.Duration
 }
 
-// Ten attempts, the default, last for 78 minutes, give or take a tenth: 1, 3, 9, 27, 81, 243 and 729 s, and twice 30 min. An upstream that is down for an
-// hour degrades nothing. With a coefficient of 2, ten attempts would be over after 9 minutes, or begin with waits of 8 s.
+// Ten attempts, the default, last for 78 minutes, plus or minus a tenth: 1, 3, 9, 27, 81, 243 and 729 s, and twice 30
+// min. So an upstream that is down for an hour degrades nothing. With a coefficient of 2, ten attempts would be over
+// after 9 minutes, or begin with waits of 8 s.
 const (
 	defaultInitialInterval    = time.Second
 	defaultBackoffCoefficient = 3
 	defaultMaximumInterval    = 30 * time.Minute
 )
 
-// Backoff is [RetryPolicy.Wait], give or take a tenth so that resources which failed together do not return together.
+// Backoff is [RetryPolicy.Wait] plus or minus up to a tenth, so that resources that failed together do not return
+// together.
 func (p RetryPolicy) Backoff(n int) time.Duration {
 	return time.Duration(float64(p.Wait(n)) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // spread, not secrecy
 }
 
-// Wait is how long to wait after attempt n failed, without a spread.
+// Wait returns the wait after attempt n failed, without a spread.
 func (p RetryPolicy) Wait(n int) time.Duration {
 	p = p.WithDefaults()
 	wait := float64(p.InitialInterval) * math.Pow(p.BackoffCoefficient, float64(max(n, 1)-1))
 	return time.Duration(min(wait, float64(p.MaximumInterval)))
 }
 
-// WithDefaults returns a copy in which fields that are not set have their defaults.
+// WithDefaults returns a copy in which unset fields have their defaults.
 func (p RetryPolicy) WithDefaults() RetryPolicy {
 	p.InitialInterval = cmp.Or(p.InitialInterval, defaultInitialInterval)
 	p.MaximumInterval = max(cmp.Or(p.MaximumInterval, defaultMaximumInterval), p.InitialInterval)

@@ -79,7 +79,7 @@ func TestEachSettledStepIsLogged(t *testing.T) {
 	h.handler.work = does(deleted)
 	h.inform(object("a", "7"))
 	h.attempt(ref)
-	_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", activities.CommandRevive, h.Rest)
+	_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", activities.CommandRevive, h.Retention)
 	require.NoError(t, err)
 	require.Equal(t, []change{
 		{"created", 1, 1, "", "1", ""},
@@ -190,7 +190,7 @@ func TestEntriesOfAResourceComeInTheOrderOfItsLock(t *testing.T) {
 	var own uint64
 	require.NoError(t, early.QueryRow(t.Context(), "SELECT pg_current_xact_id()").Scan(&own))
 	h.attempt(ref)
-	_, err = activities.RunCommand(t.Context(), early, kind, "a", activities.CommandDelete, h.Rest)
+	_, err = activities.RunCommand(t.Context(), early, kind, "a", activities.CommandDelete, h.Retention)
 	require.NoError(t, err)
 
 	read := func() (read []string) {

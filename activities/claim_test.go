@@ -321,7 +321,7 @@ func TestAResourceWhoseClaimIsAliveIsNotRemoved(t *testing.T) {
 			ref := h.inform(object("a", "1"))
 			batch := h.batchOf(ref)
 			h.claim(ref)
-			_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", activities.CommandDelete, h.Rest)
+			_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", activities.CommandDelete, h.Retention)
 			require.NoError(t, err)
 			h.passRetention(ref)
 			keep(h, ref)

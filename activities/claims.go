@@ -16,62 +16,64 @@ import (
 )
 
 const (
-	// claimsLook is how often claims are looked at. Most are closed before they are to be renewed.
-	claimsLook = 250 * time.Millisecond
-	// claimShare is the part of a claim's time after which it is renewed, and rows are looked at whose Work runs.
+	// claimCheckInterval is how often open claims are checked. Most are closed before they need a renewal.
+	claimCheckInterval = 250 * time.Millisecond
+	// claimShare divides the time of a claim: after one share it is renewed, and the rows of its running calls are
+	// read.
 	claimShare = 5
 )
 
 var (
-	// errClaimLost ends the context of Work whose row may be claimed by others.
-	errClaimLost = errors.New("the claim was lost: another one has the resource, or may have it, since Postgres was not reached in time")
-	// errDeleted ends the context of Work whose resource was deleted by a command.
+	// errClaimLost ends the context of Work when others may claim its row.
+	errClaimLost = errors.New("the claim was lost: another worker has the resource, or may have it, because Postgres was not reached in time")
+	// errDeleted ends the context of Work when a command has deleted its resource.
 	errDeleted = errors.New("the resource was deleted")
 )
 
-// Claims are the open claims of one client: they are renewed for as long as Work runs, and when one is lost the context of Work
-// ends. It has a goroutine while there are some. The zero value is of no use; see [NewClaims].
+// Claims are the open claims of one client. They are renewed while Work runs; when one is lost, the context of Work
+// ends. A goroutine runs while there are claims. Create it with [NewClaims].
 type Claims struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
 
 	mu   sync.Mutex
 	open map[*claim]struct{}
-	// renewing is true while the goroutine runs.
-	renewing bool
-	// patient is until when a database that could not be reached is not asked again.
-	patient time.Time
-	// busy is true while a look is under way: a database that does not answer is not asked again meanwhile.
-	busy bool
-	// written counts outcomes that are written beside their executions.
+	// isRunning reports whether the goroutine runs.
+	isRunning bool
+	// retryAfter is the time until which a database that did not answer is not asked again.
+	retryAfter time.Time
+	// isRenewing reports whether a renewal is under way, so that a database that does not answer is not asked twice at
+	// once.
+	isRenewing bool
+	// written counts the goroutines that outlive their executions, to write outcomes or to end local attempts.
 	written sync.WaitGroup
 }
 
-// claim is the right of one execution to call Work for the rows that it has claimed. What is written is fenced by its id.
+// claim is the right of one execution to call Work for the rows that it has claimed. Its id fences what is written.
 type claim struct {
 	claims *Claims
 	claimOwner
 	id string
-	// period is how long it lasts without a renewal.
+	// period is how long the claim lasts without a renewal.
 	period time.Duration
 
 	mu sync.Mutex
-	// holders are the execution, and calls that go on after their outcome was written.
+	// holders counts the execution, and calls that outlive their outcome.
 	holders int
-	// renewed is when the statement began that claimed or renewed last.
+	// renewed is when the latest statement began that claimed rows or renewed the claim.
 	renewed time.Time
-	lost    bool
-	// running are the calls of Work, by row. A call for many rows is there once for each.
+	wasLost bool
+	// running are the calls of Work, by row. A call for many rows has an entry for each.
 	running map[int64]call
 }
 
-// claimOwner is the workflow whose execution has a claim.
+// claimOwner is the workflow that an execution with a claim belongs to.
 type claimOwner struct{ kind, workflowID string }
 
 // call is a call of Work that can be ended.
 type call struct {
 	end context.CancelCauseFunc
-	// many is true for a call for many rows, which does not end for the sake of one.
+	// many reports whether the call is for many rows: it does not end because of one.
 	many bool
 }
 
@@ -80,23 +82,23 @@ func NewClaims(pool *pgxpool.Pool, log *slog.Logger) *Claims {
 	return &Claims{pool: pool, log: log, open: map[*claim]struct{}{}}
 }
 
-// begin makes a claim for an execution. On nil, as in tests, it is never renewed.
-func (c *Claims) begin(owner claimOwner, period time.Duration) *claim {
+// beginClaim makes a claim for an execution. On nil, as in tests, the claim is never renewed.
+func (c *Claims) beginClaim(owner claimOwner, period time.Duration) *claim {
 	k := &claim{claims: c, claimOwner: owner, id: uuid.NewString(), period: period, holders: 1, renewed: time.Now(), running: map[int64]call{}}
 	if c != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.open[k] = struct{}{}
-		if !c.renewing {
-			c.renewing = true
+		if !c.isRunning {
+			c.isRunning = true
 			go c.run()
 		}
 	}
 	return k
 }
 
-// hold keeps the claim renewed until release is called once more.
-func (k *claim) hold() {
+// retain keeps the claim renewed until one more call of release.
+func (k *claim) retain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.holders++
@@ -114,11 +116,12 @@ func (k *claim) release() {
 	}
 }
 
-// run registers a call of Work for rows; end is called with the reason if it is to stop. The claim may have been lost already.
-func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
+// registerCall registers a call of Work for rows. It calls end, with the reason, when the call should stop: at once if
+// the claim is lost already.
+func (k *claim) registerCall(ids []int64, end context.CancelCauseFunc) (done func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.lost {
+	if k.wasLost {
 		end(errClaimLost)
 	}
 	for _, id := range ids {
@@ -133,24 +136,25 @@ func (k *claim) run(ids []int64, end context.CancelCauseFunc) (done func()) {
 	}
 }
 
-// isLost reports whether rows may have been claimed by others. It looks at the clock: where a machine has much to do, the goroutine that renews claims may come late.
+// isLost reports whether others may have claimed the rows. It checks the clock itself, because on a busy machine the
+// goroutine that renews claims may be late.
 func (k *claim) isLost() bool {
 	if k.claims != nil {
-		k.expire(time.Now())
+		k.loseIfLate(time.Now())
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.lost
+	return k.wasLost
 }
 
-// expire marks the claim lost if it was not renewed in time: a sixth of its time before others may claim.
-func (k *claim) expire(now time.Time) {
+// loseIfLate marks the claim lost if it was not renewed in time: a sixth of its time before others may claim.
+func (k *claim) loseIfLate(now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.lost || now.Sub(k.renewed) < k.period*5/6 {
+	if k.wasLost || now.Sub(k.renewed) < k.period*5/6 {
 		return
 	}
-	k.lost = true
+	k.wasLost = true
 	for _, running := range k.running {
 		running.end(errClaimLost)
 	}
@@ -166,57 +170,57 @@ func (k *claim) isDue(now time.Time) bool {
 func (c *Claims) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	tick := time.NewTicker(claimsLook)
+	tick := time.NewTicker(claimCheckInterval)
 	defer tick.Stop()
 	var looks sync.WaitGroup
 	defer looks.Wait()
 	for now := range tick.C {
 		c.mu.Lock()
 		if len(c.open) == 0 {
-			c.renewing = false
+			c.isRunning = false
 			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
-		if due := c.due(now); len(due) > 0 {
-			looks.Go(func() { c.look(ctx, due) })
+		if due := c.takeDue(now); len(due) > 0 {
+			looks.Go(func() { c.renewDue(ctx, due) })
 		}
 	}
 }
 
-// due ends what was not renewed in time, and returns the claims to renew, by how long they last.
-func (c *Claims) due(now time.Time) map[time.Duration][]*claim {
+// takeDue ends claims that were not renewed in time, and returns those to renew, by their period.
+func (c *Claims) takeDue(now time.Time) map[time.Duration][]*claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	due := map[time.Duration][]*claim{}
 	for k := range c.open {
-		k.expire(now)
-		if !c.busy && now.After(c.patient) && k.isDue(now) {
+		k.loseIfLate(now)
+		if !c.isRenewing && now.After(c.retryAfter) && k.isDue(now) {
 			due[k.period] = append(due[k.period], k)
 		}
 	}
-	c.busy = c.busy || len(due) > 0
+	c.isRenewing = c.isRenewing || len(due) > 0
 	return due
 }
 
-// look renews claims, and ends calls of Work that lost theirs.
-func (c *Claims) look(ctx context.Context, due map[time.Duration][]*claim) {
+// renewDue renews claims, and ends calls of Work that lost theirs.
+func (c *Claims) renewDue(ctx context.Context, due map[time.Duration][]*claim) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.busy = false
+		c.isRenewing = false
 	}()
 	for _, period := range slices.Sorted(maps.Keys(due)) {
-		if err := c.renew(ctx, period, due[period]); err != nil && ctx.Err() == nil {
+		if err := c.renewClaims(ctx, period, due[period]); err != nil && ctx.Err() == nil {
 			c.mu.Lock()
-			c.patient = time.Now().Add(period / (2 * claimShare))
+			c.retryAfter = time.Now().Add(period / (2 * claimShare))
 			c.mu.Unlock()
 			c.logUnrenewed(due[period], err)
 		}
 	}
 }
 
-// logUnrenewed says for each kind how many claims could not be renewed, and names the workflow of one of them.
+// logUnrenewed logs for each kind how many claims could not be renewed, and names one of their workflows.
 func (c *Claims) logUnrenewed(unrenewed []*claim, err error) {
 	byKind := map[string][]*claim{}
 	for _, k := range unrenewed {
@@ -228,7 +232,8 @@ func (c *Claims) logUnrenewed(unrenewed []*claim, err error) {
 	}
 }
 
-func (c *Claims) renew(ctx context.Context, period time.Duration, due []*claim) error {
+// renewClaims renews claims of one period, and ends the calls that have lost their rows.
+func (c *Claims) renewClaims(ctx context.Context, period time.Duration, due []*claim) error {
 	ctx, cancel := context.WithTimeout(ctx, period/2)
 	defer cancel()
 	began := time.Now()
@@ -274,8 +279,8 @@ func (c *Claims) renew(ctx context.Context, period time.Duration, due []*claim) 
 	return err
 }
 
-// beside runs what writes outcomes beside its execution.
-func (c *Claims) beside(do func()) {
+// runBeside runs a function that outlives its execution.
+func (c *Claims) runBeside(do func()) {
 	if c == nil {
 		go do()
 		return
@@ -283,5 +288,5 @@ func (c *Claims) beside(do func()) {
 	c.written.Go(do)
 }
 
-// Wait returns when all outcomes that are written beside their executions are written, or given up.
+// Wait returns when all functions have returned that outlive their executions: their outcomes are written, or given up.
 func (c *Claims) Wait() { c.written.Wait() }

@@ -41,7 +41,7 @@ func claimedRow(t *testing.T, pool *pgxpool.Pool, k *claim) (id int64) {
 func claimAgain(t *testing.T, pool *pgxpool.Pool, k *claim, id int64) {
 	t.Helper()
 	rows, err := db.New().ClaimResources(t.Context(), pool, db.ClaimResourcesParams{
-		Claim: k.id, ClaimFor: k.period, WholeKind: true, Kind: "thing", Ids: []int64{id}, MaxErrors: MaxErrors, MostLost: unlimited,
+		Claim: k.id, ClaimFor: k.period, WholeKind: true, Kind: "thing", Ids: []int64{id}, MaxErrors: MaxErrors, MostLost: maxLostSingle,
 	})
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
@@ -70,10 +70,10 @@ func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
-	k := claims.begin(thingOwner, neverLost)
+	k := claims.beginClaim(thingOwner, neverLost)
 	id := claimedRow(t, pool, k)
 	ctx, end := context.WithCancelCause(t.Context())
-	defer k.run([]int64{id}, end)()
+	defer k.registerCall([]int64{id}, end)()
 	var before time.Time
 	require.NoError(t, pool.QueryRow(t.Context(), "SELECT claimed_until FROM delta_resource").Scan(&before))
 
@@ -95,13 +95,13 @@ func TestAClaimIsRenewedBesideItsRowWhileItIsHeld(t *testing.T) {
 	require.Equal(t, before, after, "the row is written")
 	require.NoError(t, ctx.Err())
 
-	k.hold()
+	k.retain()
 	k.release()
 	k.release()
 	require.Eventually(t, func() bool {
 		claims.mu.Lock()
 		defer claims.mu.Unlock()
-		return !claims.renewing
+		return !claims.isRunning
 	}, claimsPatience, 10*time.Millisecond, "there is nothing to renew any more")
 }
 
@@ -130,16 +130,16 @@ func TestWorkEndsWhenItsClaimCannotBeRenewed(t *testing.T) {
 				defer conn.Release()
 			}
 			began := time.Now()
-			k := NewClaims(pool, silent).begin(thingOwner, shortPeriod)
+			k := NewClaims(pool, silent).beginClaim(thingOwner, shortPeriod)
 			defer k.release()
 			ctx, end := context.WithCancelCause(t.Context())
-			defer k.run([]int64{1}, end)()
+			defer k.registerCall([]int64{1}, end)()
 			requireEnd(t, ctx, errClaimLost)
 			require.GreaterOrEqual(t, time.Since(began), shortPeriod*5/6, "it gave up early")
 			require.True(t, k.isLost())
 
 			later, end := context.WithCancelCause(t.Context())
-			defer k.run([]int64{2}, end)()
+			defer k.registerCall([]int64{2}, end)()
 			requireEnd(t, later, errClaimLost)
 		})
 	}
@@ -154,15 +154,15 @@ func (untimed) WorkTimeout(*Task) time.Duration { return -1 }
 func TestWorkIsNotCalledWhenItsClaimWasLostMeanwhile(t *testing.T) {
 	t.Parallel()
 	claims := NewClaims(nil, silent)
-	claims.renewing = true // as if the goroutine that renews claims, and finds them lost, got no processor
+	claims.isRunning = true // as if the goroutine that renews claims, and finds them lost, got no processor
 	for _, lost := range []bool{false, true} {
-		k := claims.begin(thingOwner, neverLost)
+		k := claims.beginClaim(thingOwner, neverLost)
 		e := &execution{Activities: &Activities{Handler: untimed{}, Logger: silent}, claim: k, base: t.Context()}
 		one := &claimed{}
-		one.begin(e, &db.Resource{ID: 1}, time.Now())
+		one.makeTask(e, &db.Resource{ID: 1}, time.Now())
 		one.task.Row = &deltatype.ResourceRow{}
 		called := false
-		outcomes := e.call([]*claimed{one}, one.alone[:], userFunc{"Work", func(context.Context, []*Task) []Outcome {
+		outcomes := e.callUser([]*claimed{one}, one.ownTask[:], userFunc{"Work", func(context.Context, []*Task) []Outcome {
 			called = true
 			return []Outcome{{Verdict: VerdictSynced}}
 		}}, func(call func()) {
@@ -186,11 +186,11 @@ func TestWorkEndsWhenItsRowHasAnotherClaimOrIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := TestDatabase(t)
-			k := NewClaims(pool, silent).begin(thingOwner, neverLost)
+			k := NewClaims(pool, silent).beginClaim(thingOwner, neverLost)
 			defer k.release()
 			id := claimedRow(t, pool, k)
 			ctx, end := context.WithCancelCause(t.Context())
-			defer k.run([]int64{id, id + 1000}, end)() // the rows of one call
+			defer k.registerCall([]int64{id, id + 1000}, end)() // the rows of one call
 			_, err := pool.Exec(t.Context(), change)
 			require.NoError(t, err)
 			due(k)
@@ -208,7 +208,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 	var last *claim
 	var id int64
 	for i := range calls {
-		k := claims.begin(thingOwner, neverLost)
+		k := claims.beginClaim(thingOwner, neverLost)
 		defer k.release()
 		if i == 0 {
 			id = claimedRow(t, pool, k)
@@ -218,7 +218,7 @@ func TestOnlyTheCallEndsWhoseClaimWasReplacedByOneOfTheSameClient(t *testing.T) 
 			claimAgain(t, pool, k, id)
 		}
 		ctx, end := context.WithCancelCause(t.Context())
-		defer k.run([]int64{id}, end)()
+		defer k.registerCall([]int64{id}, end)()
 		calls[i], last = ctx, k
 	}
 	claims.mu.Lock()
@@ -237,12 +237,12 @@ func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.
 	t.Parallel()
 	pool := TestDatabase(t)
 	claims := NewClaims(pool, silent)
-	k := claims.begin(thingOwner, neverLost)
+	k := claims.beginClaim(thingOwner, neverLost)
 	defer k.release()
 	id := claimedRow(t, pool, k)
 	one, end := context.WithCancelCause(t.Context())
-	stop := k.run([]int64{id}, end)
-	_, err := RunCommand(t.Context(), pool, "thing", "a", CommandDelete, Rest{DeletedRetention: time.Hour})
+	stop := k.registerCall([]int64{id}, end)
+	_, err := RunCommand(t.Context(), pool, "thing", "a", CommandDelete, Retention{DeletedRetention: time.Hour})
 	require.NoError(t, err)
 	due(k)
 	requireEnd(t, one, errDeleted)
@@ -257,7 +257,7 @@ func TestWorkEndsWhenACommandDeletesItsResourceUnlessItIsOfOthersToo(t *testing.
 	claimAgain(t, pool, k, other)
 	many, end := context.WithCancelCause(t.Context())
 	defer end(nil)
-	defer k.run([]int64{id, other}, end)()
-	require.NoError(t, claims.renew(t.Context(), k.period, []*claim{k}))
+	defer k.registerCall([]int64{id, other}, end)()
+	require.NoError(t, claims.renewClaims(t.Context(), k.period, []*claim{k}))
 	require.NoError(t, many.Err(), "a call for many ends for the sake of one")
 }

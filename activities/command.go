@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Command names an order for a resource, by a signal or a caller.
+// Command names a command for a resource, from a signal or a caller.
 type Command string
 
 const (
@@ -24,42 +24,44 @@ const (
 	CommandRetry Command = "retry"
 	// CommandDelete marks the resource deleted.
 	CommandDelete Command = "delete"
-	// CommandSync syncs the resource now, whatever it waits for.
+	// CommandSync syncs the resource now, even if it waits for something else.
 	CommandSync Command = "sync"
-	// CommandRevive has a deleted resource synced again.
+	// CommandRevive syncs a deleted resource again.
 	CommandRevive Command = "revive"
-	// CommandTouch says that something has changed outside: the resource is synced by a call of Work that begins after that. It is no signal.
+	// CommandTouch means that something has changed outside: a call of Work that begins after the command syncs the
+	// resource. No signal has its name.
 	CommandTouch Command = "touch"
 )
 
-// Commands returns those that signals are named for.
+// Commands returns the commands that are names of signals.
 func Commands() []Command {
 	return []Command{CommandInform, CommandInvalidate, CommandRetry, CommandDelete, CommandSync, CommandRevive}
 }
 
-// Refused is the type of the error of a command that cannot be carried out: its payload is wrong, or the state does not allow it.
+// Refused is the type of the error of a command that cannot be carried out: its payload is wrong, or the state does not
+// allow it.
 const Refused = "delta.Refused"
 
 // CommandInput is a command for a resource.
 type CommandInput struct {
 	Ref
 	Command Command `json:"command"`
-	// Payload is that of the signal: {"object": {...}, "options": {...}} for inform, nothing for the others.
+	// Payload is the signal's payload: {"object": {...}, "options": {...}} for inform, nothing for the others.
 	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
 // CommandResult is the result of a command.
 type CommandResult struct {
-	// Generation is the one that it started.
+	// Generation is the generation that the command started.
 	Generation int64 `json:"generation"`
 }
 
-// Command carries out what a signal orders. One that cannot be carried out is an error that is not retried.
+// Command carries out a signal's command. The error of one that cannot be carried out is not retried.
 func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResult, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return CommandResult{}, err
 	}
-	ref, err := a.resolve(ctx, in.Ref)
+	ref, err := a.resolveRef(ctx, in.Ref)
 	if err != nil {
 		return CommandResult{}, err
 	}
@@ -67,7 +69,7 @@ func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResul
 	if in.Command == CommandInform {
 		return a.commandInform(ctx, in)
 	}
-	row, err := RunCommand(ctx, a.Pool, in.Kind, in.ObjectID, in.Command, a.Rest)
+	row, err := RunCommand(ctx, a.Pool, in.Kind, in.ObjectID, in.Command, a.Retention)
 	if refused := new(deltatype.StateError); errors.As(err, &refused) || errors.Is(err, deltatype.ErrNotFound) {
 		return CommandResult{}, temporal.NewNonRetryableApplicationError(err.Error(), Refused, nil)
 	}
@@ -77,9 +79,9 @@ func (a *Activities) Command(ctx context.Context, in CommandInput) (CommandResul
 	return CommandResult{Generation: row.Generation}, nil
 }
 
-// RunCommand is a command other than inform, for one resource. It returns a *[deltatype.StateError] where the state does not allow it,
-// and [deltatype.ErrNotFound] where there is no such resource.
-func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, command Command, rest Rest) (db.Resource, error) {
+// RunCommand carries out a command other than inform, for one resource. It returns a *[deltatype.StateError] where the
+// state does not allow it, and [deltatype.ErrNotFound] where there is no such resource.
+func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, command Command, rest Retention) (db.Resource, error) {
 	q := db.New()
 	found, err := q.GetResource(ctx, conn, db.GetResourceParams{Kind: kind, ObjectID: objectID})
 	if isNoRows(err) {
@@ -117,7 +119,7 @@ func RunCommand(ctx context.Context, conn db.DBTX, kind, objectID string, comman
 	if len(rows) == 1 {
 		return rows[0], nil
 	}
-	// It changed between the two statements, perhaps.
+	// The row may have changed between the two statements.
 	if now, err := q.GetResource(ctx, conn, db.GetResourceParams{Kind: kind, ObjectID: objectID}); err == nil {
 		found = now
 	}
@@ -148,7 +150,7 @@ func (a *Activities) commandInform(ctx context.Context, in CommandInput) (Comman
 		Revive:             true,
 	})
 	if isUnstorable(err) {
-		return refuse(err) // another try finds the same object
+		return refuse(err) // another try would have the same object
 	}
 	if err != nil {
 		return CommandResult{}, err
@@ -159,8 +161,8 @@ func (a *Activities) commandInform(ctx context.Context, in CommandInput) (Comman
 	return CommandResult{Generation: results[0].Resource.Generation}, nil
 }
 
-// resolve finds the object id of a resource that Temporal knows by its hash.
-func (a *Activities) resolve(ctx context.Context, ref Ref) (Ref, error) {
+// resolveRef adds the object id of a resource that Temporal knows by its hash.
+func (a *Activities) resolveRef(ctx context.Context, ref Ref) (Ref, error) {
 	if ref.HashedID == "" {
 		return ref, nil
 	}

@@ -15,22 +15,24 @@ import (
 // or the resource went on. The transaction should be rolled back.
 var ErrSuperseded = errors.New("the attempt is no longer the resource's current one")
 
-// txCompletion marks an attempt synced, or finalized, in a transaction of the user's.
+// txCompletion marks an attempt synced, or finalized, in a user's transaction.
 type txCompletion struct {
 	execution *execution
 	worked    *db.Resource
-	// used is set when it was called, wrote when it has written: whether the transaction was committed can be read off the row.
+	// used is set when CompleteTx was called, wrote when it has written. The row shows later whether the transaction
+	// was committed.
 	used, wrote atomic.Bool
 	// committed is set when the row shows that the transaction was committed.
 	committed bool
-	// rehearsed says, in a rehearsal, which transaction it was; nil until it was called with one.
+	// rehearsed names the transaction in a rehearsal; nil until CompleteTx was called.
 	rehearsed atomic.Pointer[rehearsedTx]
 }
 
-// complete writes the outcome. It waits for others that have locked the row, as any statement of the user's in this transaction does.
-func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
+// completeAttempt writes the outcome. It waits for transactions that have locked the row, as the user's own statements
+// do.
+func (c *txCompletion) completeAttempt(ctx context.Context, tx pgx.Tx) error {
 	c.used.Store(true)
-	written, err := c.write(ctx, tx)
+	written, err := c.writeOutcome(ctx, tx)
 	if err == nil && !written {
 		err = ErrSuperseded
 	}
@@ -42,17 +44,17 @@ func (c *txCompletion) complete(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err error) {
+func (c *txCompletion) writeOutcome(ctx context.Context, tx pgx.Tx) (written bool, err error) {
 	if r := c.execution.rehearsal; r != nil {
-		marked, err := r.complete(ctx, tx)
+		marked, err := r.markTx(ctx, tx)
 		c.rehearsed.Store(marked)
 		return err == nil, err
 	}
 	if err := db.New().LockResource(ctx, tx, c.worked.ID); err != nil {
 		return false, err
 	}
-	// Its own: the one of the call is Work's.
-	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.success()}}
+	// Not the attempt's own claimed row: that one gets its outcome when Work returns.
+	one := &claimed{worked: c.worked, outcome: Outcome{Verdict: c.successVerdict()}}
 	o, err := c.execution.outcomesOf([]*claimed{one}, nil)
 	if err != nil {
 		return false, err
@@ -61,26 +63,26 @@ func (c *txCompletion) write(ctx context.Context, tx pgx.Tx) (written bool, err 
 	return len(rows) == 1, err
 }
 
-// success is the verdict of a call that returned nil.
-func (c *txCompletion) success() Verdict {
+// successVerdict is the verdict of a call that returned nil.
+func (c *txCompletion) successVerdict() Verdict {
 	if c.worked.IsFinalizing() {
 		return VerdictFinalized
 	}
 	return VerdictSynced
 }
 
-// judge says, by what the row has become, whether the transaction was committed: then the attempt has synced, and whatever the function
-// returned came too late. If it was not, what it said without the transaction stands, except that all is well.
-func (c *txCompletion) judge(outcome *Outcome, function string) {
+// judgeOutcome reads off the row whether the transaction was committed. If it was, the attempt has synced, and the
+// result of the function came too late. If it was not, the result stands, unless it is success.
+func (c *txCompletion) judgeOutcome(outcome *Outcome, function string) {
 	if r := c.execution.rehearsal; r != nil {
-		c.rule(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
+		c.decideOutcome(outcome, function, r.isCommitted(c.execution.writes, c.rehearsed.Load()), true)
 		return
 	}
 	w := c.worked
-	r, err := c.execution.read(w)
+	r, err := c.execution.readClaimed(w)
 	if err != nil {
-		// Nothing is written where it was committed. Where it was not, its effects are lost, and that must not pass for a success.
-		if outcome.Verdict == c.success() {
+		// If the transaction was committed, nothing is written. If it was not, its effects are lost, which must not pass for a success.
+		if outcome.Verdict == c.successVerdict() {
 			*outcome = Outcome{Verdict: VerdictFailed, Error: fmt.Sprintf("%s returned nil after CompleteTx, and whether the transaction was committed could not be read: %v", function, err)}
 		}
 		return
@@ -93,17 +95,18 @@ func (c *txCompletion) judge(outcome *Outcome, function string) {
 	if w.IsFinalizing() {
 		done = r.Generation == w.Generation && r.Finalized != nil && *r.Finalized
 	}
-	// Of a row that went on meanwhile the outcome is written as well, as that of the generation before.
+	// A row that went on meanwhile takes the outcome too, for the generation before.
 	open := mine && r.ClaimedUntil != nil && (r.Generation > w.Generation || r.IsWorked())
-	c.rule(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
+	c.decideOutcome(outcome, function, c.wrote.Load() && done && (!mine || r.ClaimedUntil == nil), open)
 }
 
-// rule has the outcome follow from whether the transaction was committed. open is an attempt whose outcome can still be written.
-func (c *txCompletion) rule(outcome *Outcome, function string, committed, open bool) {
+// decideOutcome changes the outcome by whether the transaction was committed. open reports whether the outcome can
+// still be written.
+func (c *txCompletion) decideOutcome(outcome *Outcome, function string, committed, open bool) {
 	switch {
 	case committed:
-		*outcome, c.committed = Outcome{Verdict: c.success()}, true
-	case open && outcome.Verdict == c.success():
+		*outcome, c.committed = Outcome{Verdict: c.successVerdict()}, true
+	case open && outcome.Verdict == c.successVerdict():
 		*outcome = Outcome{Verdict: VerdictFailed, Error: function + " returned nil after CompleteTx, but the transaction was not committed"}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// chooseOptions fills in the cursor of the kind, or of its shard, unless the pass is asked for everything or for something else.
+// chooseOptions adds the cursor of the kind, or of its shard, unless the pass lists everything or has other options.
 func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time.Time) (deltatype.InformOptions, error) {
 	options := in.Options
 	if a.Listing.Complete || in.FullListing || options.After != nil || options.Cursor != "" {
@@ -25,14 +25,15 @@ func (a *Activities) chooseOptions(ctx context.Context, in InformInput, now time
 	return a.withCursor(options, reached.InformCursor, reached.LastInformTime.UTC(), now), nil
 }
 
-// withCursor are options with the cursor of a kind or a shard, and the time of its latest complete pass; that may be zero, or before 1970, for none.
+// withCursor returns options with a cursor and the time of the latest complete pass, which is zero or before 1970 for
+// none.
 func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, last, now time.Time) deltatype.InformOptions {
 	options.Cursor = cursor
 	if last.Unix() > 0 {
 		after := last.Add(-a.Listing.Overlap)
 		if after.After(now) {
-			// The clock of the database was set back, or another database took over, nobody knows when: what was created since may have any time up to
-			// now, so everything is listed. It is not nil: what such a pass leaves out is not taken for gone.
+			// The database's clock was set back, or another database took over, at an unknown time. Objects created since may have any time until
+			// now, so everything is listed. After is not nil, so that objects which such a pass leaves out do not count as gone.
 			after = time.Unix(0, 0).UTC()
 		}
 		options.After = &after
@@ -40,9 +41,10 @@ func (a *Activities) withCursor(options deltatype.InformOptions, cursor string, 
 	return options
 }
 
-// withEpoch are options as the informer is given them: where it is asked for everything, After is 1970, as it is in Delta on River, whose informers
-// need not look whether it is nil. Where what is left out may count as gone it stays nil: a filter by time, however early, leaves out what has no time.
-// So it does beside a Cursor, which that version has not.
+// withEpoch returns the options for the informer: where everything is listed, After is 1970, as in Delta on River, so
+// that informers need not check for nil. Where left-out objects may count as gone After stays nil, because a filter by
+// time, however early, leaves out objects without a time. It also stays nil beside a Cursor, which that version does
+// not have.
 func (a *Activities) withEpoch(options deltatype.InformOptions) deltatype.InformOptions {
 	if options.After == nil && options.Cursor == "" && !a.Listing.Complete && !a.Listing.Full {
 		epoch := time.Unix(0, 0).UTC()
@@ -51,31 +53,34 @@ func (a *Activities) withEpoch(options deltatype.InformOptions) deltatype.Inform
 	return options
 }
 
-// isComplete reports whether a listing with these options names all there is, so that what it leaves out is gone.
+// isComplete reports whether a listing with these options names all objects, so that left-out resources are gone.
 func (a *Activities) isComplete(o deltatype.InformOptions) bool {
 	return (a.Listing.Complete || a.Listing.Full) && o.After == nil && o.Cursor == "" && o.Limit == 0 && len(o.Labels) == 0
 }
 
-// isNarrowed reports whether options of a caller leave out some of what there is since the cursor.
+// isNarrowed reports whether a caller's options leave out some of the objects since the cursor.
 func isNarrowed(o deltatype.InformOptions) bool {
 	return len(o.Labels) > 0 || o.Limit > 0 || o.After != nil || o.Cursor != ""
 }
 
-// warnPosition says of an informer's own cursor that it has no effect, if it has none.
+// warnPosition warns of an informer's own cursor that has no effect.
 func (p *pass) warnPosition() {
 	if p.position != nil && p.activities.Listing.Complete {
 		p.log().Warn("delta.SetCursor has no effect for a kind with CompleteListing: each of its passes lists everything")
 	}
 }
 
-// isTrusted reports whether what a complete listing has left out can be taken for gone. If not, it says nothing of what was deleted explicitly either.
+// isTrusted reports whether resources that a complete listing left out count as gone. If not, the listing also does not
+// end the wait of explicitly deleted resources.
 func (p *pass) isTrusted() bool {
 	return p.progress.Withheld == 0 && (p.progress.Listed > 0 || p.activities.Listing.MostDeletedShare >= 1)
 }
 
-// moveCursor notes how far a complete pass came, unless it was narrowed: then it was not everything since the cursor.
+// moveCursor stores the position of a complete pass, unless its options were narrowed: then it did not list everything
+// since the cursor.
 //
-// It stays where more objects were refused than are kept: an incremental listing would not name the others again, once the controller takes them.
+// The cursor stays where more objects were refused than are kept, because an incremental listing would not name the
+// others again once the controller takes them.
 func (p *pass) moveCursor(ctx context.Context, complete bool) error {
 	if p.in.Gone || isNarrowed(p.in.Options) {
 		return nil

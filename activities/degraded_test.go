@@ -27,7 +27,7 @@ func (h *harness) exhaust(ref activities.Ref) activities.Step {
 func TestWhatMayHealIsTriedOnceMoreInsteadOfRemoved(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, does(failed))
-	h.Rest = activities.Rest{DegradedRetention: time.Minute, DegradedRetry: hour}
+	h.Retention = activities.Retention{DegradedRetention: time.Minute, DegradedRetry: hour}
 	o := object("a", "1")
 	o.MaxAttempts = 3
 	ref := h.inform(o)
@@ -47,7 +47,7 @@ func TestWhatMayHealIsTriedOnceMoreInsteadOfRemoved(t *testing.T) {
 	h.exhaust(ref)
 
 	// The setting that holds at the end decides.
-	h.Rest.DegradedRetry = 0
+	h.Retention.DegradedRetry = 0
 	h.passRetention(ref)
 	require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
 	require.Nil(t, h.row(ref))
@@ -59,7 +59,7 @@ func TestWhatIsHopelessIsNotTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, does(hopeless))
-			h.Rest = activities.Rest{DegradedRetention: time.Minute, DegradedRetry: hour}
+			h.Retention = activities.Retention{DegradedRetention: time.Minute, DegradedRetry: hour}
 			o := object("a", "1")
 			if last {
 				o.MaxAttempts = 1
@@ -91,7 +91,7 @@ func TestAHopelessResourceIsKeptForAsLongAsItIsListed(t *testing.T) {
 	require.NotNil(t, row, "it is removed")
 	require.EqualValues(t, 1, row.Generation, "it is tried again")
 	require.Equal(t, activities.NextRetention, step.Next)
-	require.Equal(t, h.Rest.DegradedRetention, row.DueAt.Sub(*row.ListedAt))
+	require.Equal(t, h.Retention.DegradedRetention, row.DueAt.Sub(*row.ListedAt))
 	h.set(ref, "listed_at = listed_at - interval '30 days', due_at = now()")
 	require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
 }

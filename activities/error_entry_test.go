@@ -61,11 +61,11 @@ func TestAWriteIsRepeatedForAPassingReasonOnly(t *testing.T) {
 
 	calls := 0
 	lasting := &pgconn.PgError{Code: "42P01"}
-	require.ErrorIs(t, retry(t.Context(), writeTries, func(context.Context) error { calls++; return lasting }), lasting)
+	require.ErrorIs(t, retryTransient(t.Context(), writeTries, func(context.Context) error { calls++; return lasting }), lasting)
 	require.Equal(t, 1, calls)
 
 	calls = 0
-	require.NoError(t, retry(t.Context(), writeTries, func(ctx context.Context) error {
+	require.NoError(t, retryTransient(t.Context(), writeTries, func(ctx context.Context) error {
 		calls++
 		_, bounded := ctx.Deadline()
 		require.True(t, bounded, "each try has a time of its own")

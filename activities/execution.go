@@ -7,49 +7,48 @@ import (
 	"fmt"
 	"time"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
 )
 
 const (
-	// claimPeriods is how many heartbeat timeouts a claim lasts that is not renewed.
+	// claimPeriods is how many heartbeat timeouts a claim lasts without a renewal.
 	claimPeriods = 2
-	// MaxLost is how many attempts members of a batch lose together with their worker: one whose Work kills the process takes those that
-	// were claimed with it along. After that each goes on by itself.
-	MaxLost = 2
-	// unlimited is for a resource that is worked by itself: it loses all of its attempts.
-	unlimited = 1 << 15
+	// MaxLostInBatch is how many attempts members of a batch may lose together with their worker. A member that kills
+	// the process takes the attempts of the others along, so after that each goes on in a single workflow.
+	MaxLostInBatch = 2
+	// maxLostSingle is for a single resource, which loses only its own attempts.
+	maxLostSingle = 1 << 15
 )
 
-// execution is one execution of the attempt activity. It claims rows, has Work called for them, and writes what came of it: for one
-// resource or many.
+// execution is one execution of an attempt activity, for one resource or many. It claims rows, calls Work for them, and
+// writes their outcomes.
 type execution struct {
 	*Activities
-	// workflowID is that of the workflow; empty outside of one.
+	// workflowID is the workflow's id; empty outside of one.
 	workflowID string
-	// single is true for the execution of a resource's own workflow, which may claim the row whatever batch it was leased to, and
-	// goes on by itself with a newer generation.
+	// single reports whether the execution is of a resource's own workflow. That workflow may claim the row whichever
+	// batch the row was leased to, and goes on with a newer generation by itself.
 	single bool
-	// hashed is true where object ids are kept from Temporal.
+	// hashed reports whether object ids are kept from Temporal.
 	hashed bool
 	claim  *claim
 	// reserved are the slots of the call of Work, where they were taken before the claim.
 	reserved *reservation
 	// rehearsal is set where there are no rows: nothing is read or written. See [Activities.Rehearse].
 	rehearsal *rehearsal
-	// base is the context of user code: it does not end because Temporal is silent.
+	// base is the context of user code. It does not end when Temporal is silent.
 	base context.Context //nolint:containedctx // of this one execution
-	// writes is the context of what is written after user code: it ends only some time after a hard stop.
+	// writes is the context of statements after user code. It ends only some time after a hard stop.
 	writes context.Context //nolint:containedctx // of this one execution
 	end    func()
 }
 
-// execute begins an execution. End it with its function end.
-func (a *Activities) execute(ctx context.Context, single bool) *execution {
+// beginExecution begins an execution. End it with its function end.
+func (a *Activities) beginExecution(ctx context.Context, single bool) *execution {
 	owner := claimOwner{a.Handler.Kind(), WorkflowID(ctx)}
-	e := &execution{Activities: a, workflowID: owner.workflowID, single: single, claim: a.Claims.begin(owner, a.claimPeriod())}
+	e := &execution{Activities: a, workflowID: owner.workflowID, single: single, claim: a.Claims.beginClaim(owner, a.claimPeriod())}
 	base, unlink := a.untilStopped(withoutSilence(ctx))
 	writes, cancel := a.untilAbandoned(ctx)
 	e.base, e.writes = base, writes
@@ -61,94 +60,50 @@ func (a *Activities) execute(ctx context.Context, single bool) *execution {
 	return e
 }
 
-// reservation are slots that were taken for a row in a namespace. On nil nothing is done.
-type reservation struct {
-	slots     slots
-	namespace string
-	used      bool
-}
-
-// take hands the slots over to the call, if they are those that it needs.
-func (r *reservation) take(namespace string) (taken slots, ok bool) {
-	if r == nil || r.used || r.namespace != namespace {
-		return slots{}, false
-	}
-	r.used = true
-	return r.slots, true
-}
-
-// leave gives the slots back that no call has taken.
-func (r *reservation) leave() {
-	if r != nil && !r.used {
-		r.used = true
-		r.slots.leave()
-	}
-}
-
-// claimPeriod is how long a claim lasts without a renewal.
+// claimPeriod returns how long a claim lasts without a renewal.
 func (a *Activities) claimPeriod() time.Duration {
 	return claimPeriods * cmp.Or(a.HeartbeatTimeout, HeartbeatTimeout)
 }
 
-// withoutSilence is ctx without the cancellation that only says that Temporal did not answer: the SDK gives up on a heartbeat after
-// seconds, and whether others may have the resource is for Postgres to say. What a person orders in Temporal ends it.
-func withoutSilence(ctx context.Context) context.Context {
-	if !activity.IsActivity(ctx) {
-		return ctx
-	}
-	without, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	context.AfterFunc(ctx, func() {
-		if cause := context.Cause(ctx); isOrdered(cause) {
-			cancel(cause)
-		}
-	})
-	return without
-}
-
-// isOrdered reports whether somebody has cancelled, paused or reset the activity.
-func isOrdered(cause error) bool {
-	return temporal.IsCanceledError(cause) || errors.Is(cause, activity.ErrActivityPaused) || errors.Is(cause, activity.ErrActivityReset)
-}
-
-// claimed is a row that was claimed, and what became of it.
+// claimed is a claimed row and its outcome.
 type claimed struct {
 	// worked is the row as it was claimed, at takenAt or later.
 	worked  *db.Resource
 	takenAt time.Time
-	// waited is for how long it had been due.
+	// waited is how long the row had been due.
 	waited time.Duration
 	task   Task
-	// alone has the task, for a call that is of this row only.
-	alone [1]*Task
-	tx    txCompletion
+	// ownTask has the task, for a call that is for this row only.
+	ownTask [1]*Task
+	tx      txCompletion
 	// outcome is the outcome of Work, or the reason for not calling it.
 	outcome Outcome
-	// encoded is the error as it is written: once, so that a write that is repeated adds the same entry.
+	// encoded is the encoded error. It is kept so that a repeated write adds the same entry.
 	encoded []byte
-	// kept is true when the outcome leaves the claim open, because its call goes on.
+	// kept reports whether the outcome leaves the claim open, because its call goes on.
 	kept bool
-	// failed is true once it was counted among those that failed, and unbatched if it goes on in a workflow of its own.
+	// failed is set once the row was counted as failed, and unbatched if it goes on in a single workflow.
 	failed, unbatched bool
-	// counted is true once what became of the row was counted and observed.
+	// counted is set once the outcome was counted and observed.
 	counted bool
 }
 
-// begin makes the claimed row's task.
-func (one *claimed) begin(e *execution, row *db.Resource, takenAt time.Time) {
+// makeTask makes the task of the claimed row.
+func (one *claimed) makeTask(e *execution, row *db.Resource, takenAt time.Time) {
 	one.worked, one.takenAt = row, takenAt
 	one.tx = txCompletion{execution: e, worked: row}
-	one.task.CompleteTx, one.alone[0] = one.tx.complete, &one.task
+	one.task.CompleteTx, one.ownTask[0] = one.tx.completeAttempt, &one.task
 	if row.Carrier != nil {
 		one.task.Carrier = *row.Carrier
 	}
 }
 
-// take claims rows. Those that others have locked at the moment are missing, as are those that are not due, or not to be had.
-// What waits for a slot of its limit key is missing, too.
-func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
-	most := int32(MaxLost)
+// claimRows claims rows, and returns those that it could claim. It leaves out rows that another transaction has locked,
+// that are not due, or that wait for a slot of their limit key.
+func (e *execution) claimRows(ctx context.Context, kind string, ids []int64) ([]*claimed, error) {
+	most := int32(MaxLostInBatch)
 	if e.single {
-		most = unlimited
+		most = maxLostSingle
 	}
 	params := db.ClaimResourcesParams{
 		Claim: e.claim.id, ClaimFor: e.claim.period, WorkflowID: e.workflowID, WholeKind: e.single, Kind: kind, Ids: ids,
@@ -156,9 +111,9 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	}
 	var rows []db.ClaimResourcesRow
 	takenAt := time.Now()
-	err := retry(ctx, claimTries, func(ctx context.Context) (err error) {
+	err := retryTransient(ctx, claimTries, func(ctx context.Context) (err error) {
 		if rows, err = db.New().ClaimResources(ctx, db.Planned(e.Pool, len(ids)), params); err != nil {
-			return e.unanswered(err)
+			return e.markUnanswered(err)
 		}
 		return nil
 	})
@@ -168,7 +123,7 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	all, pointers := make([]claimed, len(rows)), make([]*claimed, len(rows))
 	for i := range rows {
 		one := &all[i]
-		one.begin(e, &rows[i].Resource, takenAt)
+		one.makeTask(e, &rows[i].Resource, takenAt)
 		if at := one.worked.AttemptedAt; at != nil {
 			one.waited = max(at.Sub(rows[i].WasDueAt), 0)
 		}
@@ -190,24 +145,24 @@ func (e *execution) take(ctx context.Context, kind string, ids []int64) ([]*clai
 	return pointers, nil
 }
 
-// work has Work called for claimed rows of one namespace: for one of them, or for many where the controller takes many.
-func (e *execution) work(set []*claimed, spawn func(call func())) {
-	tasks := set[0].alone[:]
+// workRows calls Work for claimed rows of one namespace: for one row, or for many where the controller takes many.
+func (e *execution) workRows(set []*claimed, spawn func(call func())) {
+	tasks := set[0].ownTask[:]
 	for _, one := range set[1:] {
 		tasks = append(tasks, &one.task)
 	}
 	user := userFunc{"Work", e.workOne}
 	switch {
 	case set[0].worked.IsFinalizing():
-		user = userFunc{"Finalize", e.finalizeOne} // by itself, also where the controller takes many
+		user = userFunc{"Finalize", e.finalizeOne} // one by one, even where the controller takes many
 	case len(set) > 1 || (!e.single && e.takesMany()):
 		user = userFunc{"WorkBatch", e.Handler.WorkBatch}
 	}
-	outcomes := e.call(set, tasks, user, spawn)
+	outcomes := e.callUser(set, tasks, user, spawn)
 	for i, one := range set {
 		one.outcome = outcomes[i]
 		if one.tx.used.Load() {
-			one.tx.judge(&one.outcome, user.name)
+			one.tx.judgeOutcome(&one.outcome, user.name)
 			if one.tx.committed && outcomes[i].hasFailed() {
 				e.observeUnwritten(one, outcomes[i])
 			}
@@ -215,21 +170,21 @@ func (e *execution) work(set []*claimed, spawn func(call func())) {
 	}
 }
 
-// afterTx is how long the row is asked for whether a transaction of the user's was committed.
-const afterTx = time.Minute
+// txReadPatience is how long an execution tries to read whether a user's transaction was committed.
+const txReadPatience = time.Minute
 
-// read reads a row that was claimed, again and again where Postgres does not answer; nil where it is gone.
-func (e *execution) read(worked *db.Resource) (*db.Resource, error) {
-	ctx, cancel := context.WithTimeout(e.writes, afterTx)
+// readClaimed reads a claimed row, and retries while Postgres does not answer; nil where the row is gone.
+func (e *execution) readClaimed(worked *db.Resource) (*db.Resource, error) {
+	ctx, cancel := context.WithTimeout(e.writes, txReadPatience)
 	defer cancel()
 	var got db.GetResourceRow
 	found := false
-	err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
-		got, found, err = e.get(ctx, Ref{Kind: worked.Kind, ObjectID: worked.ObjectID})
+	err := retryTransient(ctx, writeTries, func(ctx context.Context) (err error) {
+		got, found, err = e.getResource(ctx, Ref{Kind: worked.Kind, ObjectID: worked.ObjectID})
 		return err
 	})
 	if err != nil {
-		e.Logger.Error("a row could not be read after CompleteTx; what it holds decides", append(e.fields(worked), "error", err)...)
+		e.Logger.Error("a row could not be read after CompleteTx; its content decides", append(e.logFields(worked), "error", err)...)
 		return nil, err
 	}
 	if !found || got.Resource.ID != worked.ID {
@@ -238,11 +193,12 @@ func (e *execution) read(worked *db.Resource) (*db.Resource, error) {
 	return &got.Resource, nil
 }
 
-// errUnanswered marks a failure that may come from this client's connection to Postgres.
+// errUnanswered marks a failure that this client's connection to Postgres may have caused.
 var errUnanswered = errors.New("Postgres did not answer")
 
-// unanswered marks the failure of a statement, if it may come from the connection, and has the client look whether it reaches Postgres.
-func (a *Activities) unanswered(err error) error {
+// markUnanswered marks the failure of a statement that the connection may have caused, and makes the client check its
+// connection.
+func (a *Activities) markUnanswered(err error) error {
 	if !db.IsTransient(err) {
 		return err
 	}
@@ -252,11 +208,11 @@ func (a *Activities) unanswered(err error) error {
 	return fmt.Errorf("%w: %w", errUnanswered, err)
 }
 
-// unansweredPause is the time after which another worker, which may reach Postgres, has an attempt. It does not grow: a client that does not
-// reach Postgres takes no tasks, so none fails for long.
+// unansweredPause is the time after which another worker, which may reach Postgres, gets an attempt. It does not grow,
+// because a client that does not reach Postgres takes no tasks.
 const unansweredPause = time.Second
 
-// soonElsewhere has Temporal give an attempt to another worker soon that this one could not begin.
+// soonElsewhere makes Temporal give an attempt that this worker could not begin to another worker soon.
 func soonElsewhere(err error) error {
 	if !errors.Is(err, errUnanswered) {
 		return err
@@ -264,14 +220,14 @@ func soonElsewhere(err error) error {
 	return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Unanswered", temporal.ApplicationErrorOptions{NextRetryDelay: unansweredPause})
 }
 
-// get reads a resource; found is false where there is none.
-func (a *Activities) get(ctx context.Context, ref Ref) (row db.GetResourceRow, found bool, err error) {
+// getResource reads a resource; found is false where there is none.
+func (a *Activities) getResource(ctx context.Context, ref Ref) (row db.GetResourceRow, found bool, err error) {
 	row, err = db.New().GetResource(ctx, a.Pool, db.GetResourceParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
 	if isNoRows(err) {
 		return row, false, nil
 	}
 	if err != nil {
-		return row, false, fmt.Errorf("reading %s: %w", ref, a.unanswered(err))
+		return row, false, fmt.Errorf("reading %s: %w", ref, a.markUnanswered(err))
 	}
 	return row, true, nil
 }

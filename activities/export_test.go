@@ -15,7 +15,7 @@ func LoseClaims(c *Claims) {
 	defer c.mu.Unlock()
 	for k := range c.open {
 		k.mu.Lock()
-		k.lost = true
+		k.wasLost = true
 		k.mu.Unlock()
 	}
 }

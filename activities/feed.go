@@ -17,45 +17,46 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// Feed writes what a source says of the objects of its kind. It is of one run, and for one goroutine.
+// Feed writes the objects that a source reports. It belongs to one run, and one goroutine.
 type Feed struct {
 	activities *Activities
 	in         SourceInput
-	// epoch fences what is written: it is that of the latest run, or nothing is.
+	// epoch fences writes: they succeed only for the latest run.
 	epoch    int64
 	position string
-	// known reports that the kind may have refused objects.
+	// known reports whether the kind may have refused objects.
 	known bool
-	// writing is since when a page is being written, which holds the row of the source, in nanoseconds since 1970; 0 where none is.
+	// writing is the time since which a page, which holds the source's row, is being written, in nanoseconds since
+	// 1970; 0 where none is.
 	writing atomic.Int64
-	// reported is how the source stands, as it has said last.
+	// reported is the latest report of the source.
 	reported atomic.Pointer[sourceReport]
-	// listing is the complete listing that the source makes; nil for none.
+	// listing is the source's complete listing that is under way; nil for none.
 	listing *pass
 }
 
 // FeedPage has changes that are written together. It names each object once.
 type FeedPage struct {
-	// Live are objects that are new or changed, Listed are those that a listing has found.
+	// Live are new or changed objects, Listed those that a listing has found.
 	Live, Listed []deltatype.ObjectInformParams
-	// Refused are objects that cannot be taken, each with the error that says why.
+	// Refused are objects that cannot be taken, each with its error.
 	Refused []Listed
 	// Gone are the ids of objects that are gone.
 	Gone []string
-	// Position is the source's own; empty leaves it as it is.
+	// Position is the source's position after the page; empty leaves it unchanged.
 	Position string
 }
 
-// Installation is the database's id.
+// Installation returns the database's id.
 func (f *Feed) Installation() string { return f.activities.Installation }
 
-// Position returns the position of the latest page that was written; empty before one.
+// Position returns the position of the latest written page; empty before one.
 func (f *Feed) Position() string { return f.position }
 
-// feedTries is how often a page is written that ends in a deadlock.
+// feedTries is how often a page that ends in a deadlock is written.
 const feedTries = 10
 
-// Write writes a page in one transaction, with the position. Nothing of it is written if another run of the source has begun.
+// Write writes a page and its position in one transaction. Nothing is written if another run of the source has begun.
 func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	f.writing.Store(time.Now().UnixNano())
 	defer f.writing.Store(0)
@@ -64,7 +65,7 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 	pauses := newLockedPauses()
 	for range feedTries {
 		w = writtenPage{feed: f, page: page}
-		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.write(ctx, tx) })
+		err = pgx.BeginTxFunc(ctx, f.activities.Pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return w.writePage(ctx, tx) })
 		if !db.IsContended(err) || backoff.Pause(ctx, pauses.Delay()) != nil {
 			break
 		}
@@ -76,22 +77,24 @@ func (f *Feed) Write(ctx context.Context, page FeedPage) error {
 		f.position = page.Position
 	}
 	f.known = f.known || len(w.refused) > 0
-	return w.report(ctx)
+	return w.reportPage(ctx)
 }
 
-// writtenPage is a page, and what became of it.
+// writtenPage is a page and its results.
 type writtenPage struct {
 	feed *Feed
 	page FeedPage
-	// live and listed are the results, refused what was refused here or before, deleted the rows that were marked deleted.
+	// live and listed are the results of informs. refused are objects that were refused here or before, and deleted the
+	// rows that were marked deleted.
 	live, listed []*deltatype.ObjectInformResult
 	refused      []Listed
 	deleted      []db.Resource
-	// unkept counts refused objects whose JSON is not kept, unnoted those of them that are not noted either, because there are too many of the kind.
+	// unkept counts refused objects without their JSON. unnoted counts those of them that are not even noted, because
+	// the kind has too many.
 	unkept, unnoted int
 }
 
-func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
+func (w *writtenPage) writePage(ctx context.Context, tx pgx.Tx) (err error) {
 	f, q := w.feed, db.New()
 	r := f.reported.Load()
 	params := db.AdvanceSourceParams{
@@ -111,38 +114,39 @@ func (w *writtenPage) write(ctx context.Context, tx pgx.Tx) (err error) {
 	if err := w.recordListed(ctx, tx); err != nil {
 		return err
 	}
-	if w.live, err = w.inform(ctx, tx, w.page.Live, w.options(true)); err != nil {
+	if w.live, err = w.informObjects(ctx, tx, w.page.Live, w.informOptions(true)); err != nil {
 		return err
 	}
-	if w.listed, err = w.inform(ctx, tx, w.page.Listed, w.options(false)); err != nil {
+	if w.listed, err = w.informObjects(ctx, tx, w.page.Listed, w.informOptions(false)); err != nil {
 		return err
 	}
 	if len(w.page.Gone) > 0 {
 		w.deleted, err = db.ResourcesOf(q.DeleteGone(ctx, db.Planned(tx, len(w.page.Gone)), db.DeleteGoneParams{
-			Kind: f.in.Kind, ObjectIds: w.page.Gone, DefaultRetention: f.activities.Rest.DeletedRetention, Logs: f.activities.LogChanges,
+			Kind: f.in.Kind, ObjectIds: w.page.Gone, DefaultRetention: f.activities.Retention.DeletedRetention, Logs: f.activities.LogChanges,
 		}))
 		if err != nil {
-			return fmt.Errorf("marking deleted what is gone: %w", err)
+			return fmt.Errorf("marking gone resources deleted: %w", err)
 		}
 	}
 	return w.recordRefused(ctx, tx)
 }
 
-// options say how objects are informed. Nobody is notified: the client that runs the source dispatches its kind, and is woken after the commit. What has
-// changed revives what was deleted, as an explicit inform does, and what is only listed does not.
-func (w *writtenPage) options(isLive bool) db.InformOptions {
+// informOptions returns the options of informs. Notify is not set, because the client that runs the source dispatches
+// its kind, and is woken after the commit. A changed object revives a deleted resource, as an explicit inform does; a
+// listed one does not.
+func (w *writtenPage) informOptions(isLive bool) db.InformOptions {
 	options := db.InformOptions{DefaultMaxAttempts: w.feed.activities.DefaultMaxAttempts, DefaultPriority: deltatype.PriorityPeriodic}
 	if isLive {
 		options.Revive, options.DefaultPriority = true, deltatype.PriorityLive
 	}
 	if l := w.feed.listing; l != nil {
-		options.Pass = l.reach.claimID()
+		options.Pass = l.listingClaim.claimID()
 	}
 	return options
 }
 
-// inform informs objects. One that Postgres cannot store is refused, and the others are taken.
-func (w *writtenPage) inform(
+// informObjects informs objects. An object that Postgres cannot store is refused, and the others are taken.
+func (w *writtenPage) informObjects(
 	ctx context.Context, tx pgx.Tx, objects []deltatype.ObjectInformParams, options db.InformOptions,
 ) (results []*deltatype.ObjectInformResult, err error) {
 	if len(objects) == 0 {
@@ -153,17 +157,17 @@ func (w *writtenPage) inform(
 		return err
 	})
 	switch half := len(objects) / 2; {
-	case err != nil && !isOfOneObject(err):
+	case err != nil && !isObjectError(err):
 		return nil, err
 	case err != nil && half == 0:
-		w.refused = append(w.refused, refusedAlone(&objects[0], err))
+		w.refused = append(w.refused, describeRefused(&objects[0], err))
 		return nil, nil
 	case err != nil:
-		first, err := w.inform(ctx, tx, objects[:half], options)
+		first, err := w.informObjects(ctx, tx, objects[:half], options)
 		if err != nil {
 			return nil, err
 		}
-		second, err := w.inform(ctx, tx, objects[half:], options)
+		second, err := w.informObjects(ctx, tx, objects[half:], options)
 		return append(first, second...), err
 	}
 	taken := results[:0]
@@ -177,13 +181,13 @@ func (w *writtenPage) inform(
 	return taken, nil
 }
 
-// recordListed notes what is there, for the end of the listing.
+// recordListed records the listed objects, for the end of the listing.
 func (w *writtenPage) recordListed(ctx context.Context, tx pgx.Tx) error {
 	l := w.feed.listing
 	if l == nil {
 		return nil
 	}
-	there := append(ids(w.page.Live), ids(w.page.Listed)...)
+	there := append(objectIDs(w.page.Live), objectIDs(w.page.Listed)...)
 	for i := range w.page.Refused {
 		if id := w.page.Refused[i].Params.ResourceID; db.MayBeStored(id) {
 			there = append(there, id)
@@ -198,10 +202,10 @@ func (w *writtenPage) recordListed(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// recordRefused keeps what is refused, and removes what is not any longer.
+// recordRefused keeps the refused objects, and removes those that were taken.
 func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 	q, kind := db.New(), w.feed.in.Kind
-	if taken := w.taken(); w.feed.known && len(taken) > 0 {
+	if taken := w.takenIDs(); w.feed.known && len(taken) > 0 {
 		if err := q.ForgetTaken(ctx, tx, db.ForgetTakenParams{Kind: kind, ObjectIds: taken}); err != nil {
 			return fmt.Errorf("removing refused objects that were taken: %w", err)
 		}
@@ -218,7 +222,7 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if len(named) > 0 {
-		if err := q.NoteNamed(ctx, tx, db.NoteNamedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
+		if err := q.NoteRefusedListed(ctx, tx, db.NoteRefusedListedParams{Kind: kind, ObjectIds: named, OwnPass: w.feed.listing.claimID()}); err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(named), err)
 		}
 	}
@@ -231,8 +235,8 @@ func (w *writtenPage) recordRefused(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// taken are the ids of what was not refused.
-func (w *writtenPage) taken() []string {
+// takenIDs returns the ids of objects that were not refused.
+func (w *writtenPage) takenIDs() []string {
 	taken := w.page.Gone[:len(w.page.Gone):len(w.page.Gone)]
 	for _, results := range [][]*deltatype.ObjectInformResult{w.live, w.listed} {
 		for _, r := range results {
@@ -242,11 +246,11 @@ func (w *writtenPage) taken() []string {
 	return taken
 }
 
-// report hands on what was written, and adds it to the listing.
-func (w *writtenPage) report(ctx context.Context) error {
+// reportPage reports the written page, and adds it to the listing.
+func (w *writtenPage) reportPage(ctx context.Context) error {
 	a := w.feed.activities
 	for i := range w.deleted {
-		a.observe(observedDeletion(&w.deleted[i]))
+		a.reportObservation(observedDeletion(&w.deleted[i]))
 	}
 	if a.Listed != nil {
 		a.Listed(w.live)
@@ -294,15 +298,16 @@ func (w *writtenPage) report(ctx context.Context) error {
 	return p.noteListed(ctx, w.listed)
 }
 
-// claimID is that of a listing; nil where there is none.
+// claimID returns the id of the listing's claim; nil where there is none.
 func (p *pass) claimID() *string {
 	if p == nil {
 		return nil
 	}
-	return p.reach.claimID()
+	return p.listingClaim.claimID()
 }
 
-// BeginListing begins a complete listing: what no page names until [Feed.EndListing] is gone. Changes may come between what is listed.
+// BeginListing begins a complete listing: resources that no page names until [Feed.EndListing] are gone. Pages may have
+// changes between listed objects.
 func (f *Feed) BeginListing(ctx context.Context) error {
 	a := f.activities
 	if f.listing != nil {
@@ -310,7 +315,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	}
 	in := InformInput{Installation: f.in.Installation, Kind: f.in.Kind, Trigger: TriggerSource, FullListing: true, Pass: uuid.NewString()}
 	p := &pass{activities: a, in: in, startedAt: time.Now(), logger: a.passLogger(ctx, in), remember: true, waiting: true}
-	p.progress.Pass = a.report(in.Options, true)
+	p.progress.Pass = a.beginReport(in.Options, true)
 	began, err := db.New().Now(ctx, a.Pool)
 	if err != nil {
 		return fmt.Errorf("beginning a complete listing of kind %s: asking the database for the time: %w", in.Kind, err)
@@ -319,7 +324,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	if err := p.beginHistory(ctx); err != nil {
 		return fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 	}
-	if p.reach, err = p.beginReach(ctx, ""); err != nil {
+	if p.listingClaim, err = p.beginListingClaim(ctx, ""); err != nil {
 		err = fmt.Errorf("beginning a complete listing of kind %s: %w", in.Kind, err)
 		p.endHistory(ctx, err)
 		return err
@@ -328,7 +333,7 @@ func (f *Feed) BeginListing(ctx context.Context) error {
 	return nil
 }
 
-// EndListing ends a complete listing: what it has left out is marked deleted, unless that is suspiciously much.
+// EndListing ends a complete listing: it marks left-out resources deleted, unless there are suspiciously many.
 func (f *Feed) EndListing(ctx context.Context) (InformProgress, error) {
 	p := f.listing
 	if p == nil {
@@ -336,11 +341,11 @@ func (f *Feed) EndListing(ctx context.Context) (InformProgress, error) {
 	}
 	err := p.endListing(ctx)
 	f.listing = nil
-	p.reach.end()
-	return p.progress, p.end(ctx, err)
+	p.listingClaim.release()
+	return p.progress, p.endPass(ctx, err)
 }
 
-// endListing deletes what was not listed.
+// endListing marks resources deleted that were not listed.
 func (p *pass) endListing(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { return p.endRefused(ctx, true) },
@@ -354,23 +359,24 @@ func (p *pass) endListing(ctx context.Context) error {
 	return nil
 }
 
-// AbortListing ends a listing that was not completed, if there is one: nothing is deleted.
+// AbortListing ends an incomplete listing, if there is one: nothing is deleted.
 func (f *Feed) AbortListing(ctx context.Context, why error) {
 	p := f.listing
 	if p == nil {
 		return
 	}
 	f.listing = nil
-	p.reach.end()
-	_ = p.end(ctx, fmt.Errorf("a complete listing of kind %s was cut off: %w", p.in.Kind, why)) // Temporal is told of the run's error
+	p.listingClaim.release()
+	_ = p.endPass(ctx, fmt.Errorf("a complete listing of kind %s was cut off: %w", p.in.Kind, why)) // Temporal is told of the run's error
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	if err := p.activities.forget(ctx, p.in.Pass); err != nil {
-		p.log().Warn("what a listing that was cut off had noted could not be removed; it is, after a week", "error", err)
+	if err := p.activities.removeListing(ctx, p.in.Pass); err != nil {
+		p.log().Warn("the notes of a listing that was cut off could not be removed; they are, after a week", "error", err)
 	}
 }
 
-// IsDeletionApproved reports whether somebody has approved deletions of the kind that were withheld: another listing carries them out.
+// IsDeletionApproved reports whether an operator has approved withheld deletions of the kind. Another listing carries
+// them out.
 func (f *Feed) IsDeletionApproved(ctx context.Context) (bool, error) {
 	return db.New().IsDeletionApproved(ctx, f.activities.Pool, f.in.Kind)
 }

@@ -7,23 +7,24 @@ import (
 	"sync/atomic"
 )
 
-// feeder hands what was claimed to Work.
+// feeder hands claimed members to Work.
 type feeder struct {
 	*batchRun
 	results chan<- *claimed
 	stopped func() bool
-	// calls are run in goroutines that have finished others.
+	// calls are run by goroutines that have finished earlier calls.
 	calls   chan func()
 	workers sync.WaitGroup
-	// working counts them.
+	// working counts the goroutines that call Work.
 	working atomic.Int64
 	// released is set when members were not worked because the worker stops.
 	released atomic.Bool
 }
 
-// takeAndWork claims members and hands them to Work, those whose limit key has a rate when their calls may begin. It returns when all are handed over,
-// but for those of namespaces that are full, and what could not be claimed.
-func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
+// claimAndWork claims members and hands them to Work; members with a rated limit key when the rate allows their calls.
+// It returns the members that it could not claim once all others are handed over, except those that wait for a full
+// namespace.
+func (f *feeder) claimAndWork(ctx context.Context, ids []int64) (missing []int64, err error) {
 	withheld := len(ids)
 	sets, err := f.takeSlots(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
@@ -32,7 +33,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 	for _, one := range sets {
 		withheld -= len(one.ids)
 	}
-	f.withholds(withheld)
+	f.countWithheld(withheld)
 	var handed sync.WaitGroup
 	defer handed.Wait()
 	for _, one := range sets {
@@ -40,7 +41,7 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 			continue
 		}
 		if !f.awaitCall(one) {
-			return missing, errLeft
+			return missing, errMembersLeft
 		}
 		left, err := f.claimAndHand(ctx, one.ids, &handed)
 		if err != nil {
@@ -51,9 +52,10 @@ func (f *feeder) takeAndWork(ctx context.Context, ids []int64) (missing []int64,
 	return missing, nil
 }
 
-// claimAndHand claims members and has them handed to Work, which handed waits for. It returns those that could not be claimed.
+// claimAndHand claims members and hands them to Work. The caller waits for handed. It returns the members that it could
+// not claim.
 func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.WaitGroup) (missing []int64, err error) {
-	taken, err := f.take(context.WithoutCancel(ctx), f.in.Kind, ids)
+	taken, err := f.claimRows(context.WithoutCancel(ctx), f.in.Kind, ids)
 	if err != nil {
 		return nil, fmt.Errorf("claiming members of %s: %w", f.in.WorkflowID, err)
 	}
@@ -61,7 +63,7 @@ func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.Wai
 	for i, one := range taken {
 		there[i] = one.worked.ID
 	}
-	missing = without(ids, there)
+	missing = excludeIDs(ids, there)
 	type call struct {
 		namespace string
 		finalizes bool
@@ -77,14 +79,14 @@ func (f *feeder) claimAndHand(ctx context.Context, ids []int64, handed *sync.Wai
 	}
 	for of, members := range byCall {
 		handed.Add(1)
-		f.hand(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
+		f.handToWork(of.namespace, members, f.takesMany() && !of.finalizes, sync.OnceFunc(handed.Done))
 	}
 	return missing, nil
 }
 
-// hand has members of one namespace worked, in one call if together is true. over is called when all have been handed over, or when they wait for a slot of the namespace:
-// the others do not wait for them.
-func (f *feeder) hand(namespace string, members []*claimed, together bool, over func()) {
+// handToWork works members of one namespace, in one call if together is set. It calls over when all are handed over, or
+// when they wait for a slot of the namespace, because the other namespaces do not wait for them.
+func (f *feeder) handToWork(namespace string, members []*claimed, together bool, over func()) {
 	sets := len(members)
 	if together {
 		sets = 1
@@ -119,7 +121,7 @@ func (f *feeder) workSet(set []*claimed) {
 			one.outcome = Outcome{Verdict: VerdictReleased}
 		}
 	} else {
-		f.work(set, func(call func()) { spawn(f.calls, call) })
+		f.workRows(set, func(call func()) { spawnCall(f.calls, call) })
 	}
 	for _, one := range set {
 		if one.outcome.Verdict == VerdictReleased {
@@ -129,9 +131,9 @@ func (f *feeder) workSet(set []*claimed) {
 	}
 }
 
-// spawn runs a call in a goroutine that has finished others, whose stack has grown already, or in a new one. Those that
-// finished wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
-func spawn(calls chan func(), call func()) {
+// spawnCall runs a call in a goroutine that has finished earlier calls and so has a grown stack, or in a new one. Such
+// goroutines wait for the next call until the channel is closed. A call that never returns keeps its goroutine.
+func spawnCall(calls chan func(), call func()) {
 	select {
 	case calls <- call:
 	default:

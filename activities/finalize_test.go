@@ -36,7 +36,7 @@ func (h *harness) startsWith(finalizes bool) {
 
 func (h *harness) delete(ref activities.Ref) {
 	h.t.Helper()
-	_, err := activities.RunCommand(context.Background(), h.Pool, ref.Kind, ref.ObjectID, activities.CommandDelete, h.Rest)
+	_, err := activities.RunCommand(context.Background(), h.Pool, ref.Kind, ref.ObjectID, activities.CommandDelete, h.Retention)
 	require.NoError(h.t, err)
 }
 
@@ -70,7 +70,7 @@ func TestADeletedResourceIsFinalizedBeforeItIsRemoved(t *testing.T) {
 				calls = append(calls, *row)
 				return outcomes[len(calls)-1]
 			})
-			h.Rest.DegradedRetry = 5 * hour
+			h.Retention.DegradedRetry = 5 * hour
 			c.delete(h, ref)
 			h.handler.work = nil
 			row := h.row(ref)
@@ -102,7 +102,7 @@ func TestADeletedResourceIsFinalizedBeforeItIsRemoved(t *testing.T) {
 				require.Equal(t, c.cause, call.Cause)
 				require.Equal(t, []int{1, 2, 2, 3, 4}[i], call.Attempt)
 			}
-			require.Equal(t, h.Rest.DeletedRetention, h.row(ref).DueAt.Sub(h.written(ref)), "kept for its retention after that")
+			require.Equal(t, h.Retention.DeletedRetention, h.row(ref).DueAt.Sub(h.written(ref)), "kept for its retention after that")
 			h.passRetention(ref)
 			require.Equal(t, activities.NextNone, h.endRetention(ref).Next)
 			require.Nil(t, h.row(ref))
@@ -114,7 +114,7 @@ func TestADeletedResourceIsFinalizedBeforeItIsRemoved(t *testing.T) {
 // written is when the row was last written with a due time, by its retention.
 func (h *harness) written(ref activities.Ref) time.Time {
 	h.t.Helper()
-	return h.row(ref).DispatchAt.Add(-activities.DueGrace - h.Rest.DeletedRetention)
+	return h.row(ref).DispatchAt.Add(-activities.DueGrace - h.Retention.DeletedRetention)
 }
 
 func TestFinalizeGoesOnAfterAllOfItsAttempts(t *testing.T) {
@@ -124,7 +124,7 @@ func TestFinalizeGoesOnAfterAllOfItsAttempts(t *testing.T) {
 		n++
 		return failed
 	})
-	h.Rest.DegradedRetry = 5 * hour
+	h.Retention.DegradedRetry = 5 * hour
 	h.delete(ref)
 	h.set(ref, "max_attempts = 3")
 	for i := range 6 {

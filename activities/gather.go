@@ -3,18 +3,19 @@ package activities
 import "time"
 
 const (
-	// flushMost and flushEvery say when outcomes are written: there are so many of them, or the first of them has waited. Those whose rows are locked are
-	// written again after lockedAgain.
-	flushMost   = 1000
-	flushEvery  = 200 * time.Millisecond
-	lockedAgain = time.Second
+	// A set of outcomes is written when it has maxFlush, or when its first has waited for flushInterval. Locked rows
+	// are tried again after lockedInterval.
+	maxFlush       = 1000
+	flushInterval  = 200 * time.Millisecond
+	lockedInterval = time.Second
 )
 
-// gather has outcomes written in sets until there are no more: when there are many, or the first of a set has waited. What is locked comes again, and what still is at
-// the end is returned.
-func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claimed)) (locked []*claimed) {
+// gatherOutcomes calls flush for sets of outcomes until the channel is closed: for a full set, or when the first of a
+// set has waited. flush returns outcomes with locked rows, which come again. gatherOutcomes returns those that are
+// still locked at the end.
+func gatherOutcomes(results <-chan *claimed, flush func(set []*claimed) (locked []*claimed)) (locked []*claimed) {
 	var set []*claimed
-	waited, again := time.NewTimer(flushEvery), time.NewTimer(lockedAgain)
+	waited, again := time.NewTimer(flushInterval), time.NewTimer(lockedInterval)
 	waited.Stop()
 	again.Stop()
 	defer waited.Stop()
@@ -25,7 +26,7 @@ func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claim
 		}
 		left := flush(set)
 		if len(locked) == 0 && len(left) > 0 {
-			again.Reset(lockedAgain)
+			again.Reset(lockedInterval)
 		}
 		locked = append(locked, left...)
 	}
@@ -37,9 +38,9 @@ func gather(results <-chan *claimed, flush func(set []*claimed) (locked []*claim
 				return locked
 			}
 			if set = append(set, one); len(set) == 1 {
-				waited.Reset(flushEvery)
+				waited.Reset(flushInterval)
 			}
-			if len(set) < flushMost {
+			if len(set) < maxFlush {
 				continue
 			}
 		case <-waited.C:

@@ -19,7 +19,7 @@ func gathered(t *testing.T, send func(one func(id int64)), locked func(id int64,
 		defer close(results)
 		send(func(id int64) { results <- &claimed{worked: &db.Resource{ID: id}} })
 	}()
-	for _, one := range gather(results, func(set []*claimed) (left []*claimed) {
+	for _, one := range gatherOutcomes(results, func(set []*claimed) (left []*claimed) {
 		at := time.Since(began)
 		require.NotEmpty(t, set)
 		for _, one := range set {
@@ -40,7 +40,7 @@ func TestOutcomesThatComeTogetherAreWrittenTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sets, left := gathered(t, func(one func(int64)) {
-			time.Sleep(flushEvery - 10*time.Millisecond)
+			time.Sleep(flushInterval - 10*time.Millisecond)
 			one(1)
 			time.Sleep(20 * time.Millisecond)
 			one(2)
@@ -49,7 +49,7 @@ func TestOutcomesThatComeTogetherAreWrittenTogether(t *testing.T) {
 		}, nil)
 		require.Empty(t, left)
 		require.Equal(t, map[time.Duration][]int64{
-			2*flushEvery - 10*time.Millisecond: {1, 2}, flushEvery + 10*time.Millisecond + time.Minute: {3}, // the last one at the end
+			2*flushInterval - 10*time.Millisecond: {1, 2}, flushInterval + 10*time.Millisecond + time.Minute: {3}, // the last one at the end
 		}, sets)
 	})
 }
@@ -58,13 +58,13 @@ func TestManyOutcomesAreWrittenAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sets, _ := gathered(t, func(one func(int64)) {
-			for id := range int64(flushMost + 1) {
+			for id := range int64(maxFlush + 1) {
 				one(id)
 			}
 			time.Sleep(time.Minute)
 		}, nil)
-		require.Len(t, sets[0], flushMost)
-		require.Equal(t, []int64{flushMost}, sets[flushEvery])
+		require.Len(t, sets[0], maxFlush)
+		require.Equal(t, []int64{maxFlush}, sets[flushInterval])
 		require.Len(t, sets, 2)
 	})
 }
@@ -80,12 +80,12 @@ func TestLockedOutcomesAreWrittenAgainAfterAWhile(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 				one(10 + id)
 			}
-		}, func(id int64, at time.Duration) bool { return id == 2 || (id == 1 && at < 2*lockedAgain) })
+		}, func(id int64, at time.Duration) bool { return id == 2 || (id == 1 && at < 2*lockedInterval) })
 		require.Equal(t, []int64{2}, left)
-		require.Equal(t, []int64{1, 2}, sets[flushEvery])
-		require.Equal(t, []int64{1, 2}, sets[flushEvery+lockedAgain])
-		require.Equal(t, []int64{1, 2}, sets[flushEvery+2*lockedAgain])
-		require.Equal(t, []int64{10}, sets[300*time.Millisecond+flushEvery])
-		require.Equal(t, []int64{11}, sets[600*time.Millisecond+flushEvery])
+		require.Equal(t, []int64{1, 2}, sets[flushInterval])
+		require.Equal(t, []int64{1, 2}, sets[flushInterval+lockedInterval])
+		require.Equal(t, []int64{1, 2}, sets[flushInterval+2*lockedInterval])
+		require.Equal(t, []int64{10}, sets[300*time.Millisecond+flushInterval])
+		require.Equal(t, []int64{11}, sets[600*time.Millisecond+flushInterval])
 	})
 }

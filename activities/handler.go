@@ -12,19 +12,19 @@ import (
 // Handler is a user's controller with its type erased. It works on rows and bytes, and turns panics of user code into
 // errors.
 type Handler interface {
-	// Kind is the kind of object that the controller is for.
+	// Kind is the controller's kind of object.
 	Kind() string
-	// Work brings one resource in line.
+	// Work syncs one resource.
 	Work(ctx context.Context, task *Task) Outcome
-	// WorksBatches tells whether the controller takes many resources in one call.
+	// WorksBatches reports whether the controller takes many resources in one call.
 	WorksBatches() bool
-	// WorkBatch brings many resources in line; it gives an outcome for each.
+	// WorkBatch syncs many resources and returns an outcome for each.
 	WorkBatch(ctx context.Context, tasks []*Task) []Outcome
 	// Finalizes reports whether the controller finalizes deleted resources.
 	Finalizes() bool
-	// Finalize clears up after a deleted resource. Success is VerdictFinalized.
+	// Finalize cleans up after a deleted resource. Success is VerdictFinalized.
 	Finalize(ctx context.Context, task *Task) Outcome
-	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no bound. It is called before Work.
+	// WorkTimeout bounds Work: 0 leaves it to the client, a negative value means no timeout. It is called before Work.
 	WorkTimeout(task *Task) time.Duration
 	// ListsNothing reports whether the kind has no informer.
 	ListsNothing() bool
@@ -32,32 +32,32 @@ type Handler interface {
 	NamesShards() bool
 	// Shards are the shards of the kind, sorted, each once.
 	Shards(ctx context.Context) ([]string, error)
-	// Inform lists what exists outside. The channel is closed at the end of the listing, or when the context ends. An
-	// item with an error is an object that cannot be taken, or, with Fatal, the end of a listing that broke off.
+	// Inform lists the objects outside. It closes the channel at the end of the listing, or when the context ends. An
+	// item with an error is an object that cannot be taken or, with Fatal, the end of an incomplete listing.
 	Inform(ctx context.Context, options deltatype.InformOptions) <-chan Listed
-	// Encode takes an object, as JSON, and its options as they came from outside.
+	// Encode encodes an object, as JSON, and its options as they came from outside.
 	Encode(object, options []byte) (deltatype.ObjectInformParams, error)
-	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no bound. Its options are those that reach
-	// the informer.
+	// InformTimeout bounds one pass of Inform: 0 leaves it to the client, a negative value means no timeout. The
+	// options of in are those that the informer gets.
 	InformTimeout(in InformInput) time.Duration
 }
 
-// CompleteTx marks the attempt that runs as synced, in a transaction of the caller's.
+// CompleteTx marks the running attempt as synced in the caller's transaction.
 type CompleteTx func(ctx context.Context, tx pgx.Tx) error
 
-// Task is one resource to be worked. It belongs to one call.
+// Task is one resource for one call of user code.
 type Task struct {
-	// Row is for user code, which may change it: no outcome is written by what is in it.
+	// Row is for user code, which may change it: no outcome depends on it.
 	Row *deltatype.ResourceRow
-	// CompleteTx has the attempt marked synced by a transaction of the user's own.
+	// CompleteTx marks the attempt as synced in the user's own transaction.
 	CompleteTx CompleteTx
-	// Carrier has the values that the inform of the generation carries; empty for none.
+	// Carrier has the values that the inform of this generation carries; empty for none.
 	Carrier string
-	// Decoded is for the handler: what it made of the row, so that it is made once.
+	// Decoded keeps the handler's decoded object, so that it decodes once.
 	Decoded any
 }
 
-// Verdict is what Work came to.
+// Verdict is the result of Work.
 type Verdict int
 
 const (
@@ -65,25 +65,26 @@ const (
 	VerdictSynced Verdict = iota
 	// VerdictFailed is an error or a panic.
 	VerdictFailed
-	// VerdictDeleted says that the object is gone outside.
+	// VerdictDeleted means that the object is gone outside.
 	VerdictDeleted
-	// VerdictSnoozed puts the attempt off, without counting it.
+	// VerdictSnoozed postpones the attempt and does not count it.
 	VerdictSnoozed
-	// VerdictDegraded is a failure that further attempts would not mend.
+	// VerdictDegraded is a failure that further attempts would not fix.
 	VerdictDegraded
-	// VerdictReleased gives the resource back as if it had not been claimed: Work was not called, or was cut off through no fault of its own.
+	// VerdictReleased returns the resource as if it had not been claimed: Work was not called, or was cut off through
+	// no fault of its own.
 	VerdictReleased
 	// VerdictFinalized is success of Finalize.
 	VerdictFinalized
-	// VerdictWithheld gives it back to dispatchers, which leave it while its kind or its namespace is snoozed: it was snoozed after the claim, so
-	// Work was not called.
+	// VerdictWithheld returns the resource to the dispatchers, which leave it while its kind or namespace is snoozed.
+	// It was snoozed after the claim, so Work was not called.
 	VerdictWithheld
-	// VerdictUnreadable says that the stored object does not decode here: Work was not called, and the resource waits for a worker that
-	// understands it, as during a rolling deploy. It does not count as an attempt.
+	// VerdictUnreadable means that the stored object does not decode here. Work was not called, and the resource waits
+	// for a worker that can decode it, as during a rolling deploy. It does not count as an attempt.
 	VerdictUnreadable
 )
 
-// Outcome is what Work came to, and why.
+// Outcome is the result of Work, with its reason.
 type Outcome struct {
 	Verdict Verdict
 	// Error is the error's text, for every verdict but synced.
@@ -92,18 +93,18 @@ type Outcome struct {
 	Trace string
 	// Err is the error as user code returned it; nil where it returned none.
 	Err error
-	// Took is how long the call of user code took, for all of the resources that it was given together; 0 where there was none.
+	// Took is how long the call of user code took, for all resources of the call together; 0 where there was no call.
 	Took time.Duration
-	// SnoozeFor is how long a snoozed attempt is put off, and SnoozeScope what else is.
+	// SnoozeFor is how long a snoozed attempt waits, and SnoozeScope what else waits as long.
 	SnoozeFor   time.Duration
 	SnoozeScope SnoozeScope
-	// lost is set for an attempt that a dead worker had claimed: Work is not called.
+	// lost reports whether a dead worker had claimed the attempt: Work is not called.
 	lost bool
-	// returned is set where the call goes on: it is closed when the call returns, and the claim is kept until then.
+	// returned is set where the call goes on: it is closed when the call returns, and the claim stays open until then.
 	returned <-chan struct{}
 }
 
-// hasFailed reports whether user code has failed, whatever became of the resource meanwhile.
+// hasFailed reports whether user code has failed, even if the resource went on meanwhile.
 func (o *Outcome) hasFailed() bool {
 	return o.Verdict == VerdictFailed || o.Verdict == VerdictDegraded || o.Trace != ""
 }
@@ -113,6 +114,6 @@ type Listed struct {
 	Params deltatype.ObjectInformParams
 	Err    error
 	Fatal  bool
-	// Cursor is set in the last item of a complete listing whose informer keeps its own; then there is no object.
+	// Cursor is set in the last item of a complete listing by an informer with its own cursor; that item has no object.
 	Cursor *string
 }

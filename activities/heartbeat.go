@@ -10,22 +10,22 @@ import (
 // HeartbeatTimeout is how long a worker may be silent before Temporal gives an attempt or a pass to another one.
 const HeartbeatTimeout = 10 * time.Second
 
-// heartbeat reports that the worker lives until the function is called. The SDK sends no more of them than the timeout
+// startHeartbeat sends heartbeats until the returned function is called. The SDK sends no more of them than the timeout
 // needs.
-func (a *Activities) heartbeat(ctx context.Context) (stop func()) {
-	return a.heartbeatWith(ctx, func() []any { return nil })
+func (a *Activities) startHeartbeat(ctx context.Context) (stop func()) {
+	return a.startHeartbeatWith(ctx, func() []any { return nil })
 }
 
-// heartbeatWith is heartbeat with details that change. A heartbeat that is under way when the activity ends arrives before its
-// result: cut off with the activity's context, it would be a warning in the SDK's log.
-func (a *Activities) heartbeatWith(ctx context.Context, details func() []any) (stop func()) {
+// startHeartbeatWith is startHeartbeat with details that change. A heartbeat under way at the end of the activity
+// arrives before its result, because the SDK would log a warning if the activity's context cut it off.
+func (a *Activities) startHeartbeatWith(ctx context.Context, details func() []any) (stop func()) {
 	if !activity.IsActivity(ctx) {
 		return func() {}
 	}
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(beat(ctx))
+		tick := time.NewTicker(heartbeatInterval(ctx))
 		defer tick.Stop()
 		for {
 			select {
@@ -42,8 +42,8 @@ func (a *Activities) heartbeatWith(ctx context.Context, details func() []any) (s
 	}
 }
 
-// beat is how often a sign of life is due.
-func beat(ctx context.Context) time.Duration {
+// heartbeatInterval returns the time between two heartbeats.
+func heartbeatInterval(ctx context.Context) time.Duration {
 	timeout := HeartbeatTimeout
 	if activity.IsActivity(ctx) && activity.GetInfo(ctx).HeartbeatTimeout > 0 {
 		timeout = activity.GetInfo(ctx).HeartbeatTimeout

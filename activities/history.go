@@ -15,9 +15,9 @@ import (
 const (
 	TriggerSchedule = "schedule"
 	TriggerRequest  = "request"
-	// TriggerWorkflow is for a run that somebody started in Temporal.
+	// TriggerWorkflow is a run that a person started in Temporal.
 	TriggerWorkflow = "workflow"
-	// TriggerSource is for a listing that a source makes by itself.
+	// TriggerSource is a listing that a source makes by itself.
 	TriggerSource = "source"
 )
 
@@ -27,7 +27,7 @@ const (
 	shardInformsKept = 100
 )
 
-// beginHistory notes that a pass has begun.
+// beginHistory records that a pass has begun.
 func (p *pass) beginHistory(ctx context.Context) error {
 	params := db.BeginInformParams{
 		Kind: p.in.Kind, Shard: p.in.Options.Shard, Trigger: cmp.Or(p.in.Trigger, TriggerWorkflow), FullListing: p.in.FullListing, Attempt: 1, Kept: informsKept - 1,
@@ -50,7 +50,8 @@ func (p *pass) beginHistory(ctx context.Context) error {
 	return nil
 }
 
-// endHistory notes what a pass came to, also if its context has ended. A pass is not worse for a note that cannot be written.
+// endHistory records the result of a pass, even if its context has ended. A failure to record it does not fail the
+// pass.
 func (p *pass) endHistory(ctx context.Context, failure error) {
 	if p.history == 0 {
 		return // not even its beginning could be noted

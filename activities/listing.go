@@ -10,13 +10,14 @@ import (
 )
 
 const (
-	// deletePage is how many resources one statement looks at, to mark those deleted that were not listed.
+	// deletePage is how many resources one statement checks, to mark those deleted that were not listed.
 	deletePage = 1000
-	// ListingsKept is when the notes of a pass are too old to be of use to anybody: nothing of them was written or awaited for as long.
+	// ListingsKept is the age at which the notes of a pass are of no use any more: nothing of them was written or
+	// awaited for as long.
 	ListingsKept = 7 * 24 * time.Hour
 )
 
-func ids(page []deltatype.ObjectInformParams) []string {
+func objectIDs(page []deltatype.ObjectInformParams) []string {
 	all := make([]string, len(page))
 	for i, p := range page {
 		all[i] = p.ResourceID
@@ -24,16 +25,16 @@ func ids(page []deltatype.ObjectInformParams) []string {
 	return all
 }
 
-// record writes down what was listed.
-func (p *pass) record(ctx context.Context) error {
-	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: ids(p.page)})
+// recordListed records the page's objects as listed.
+func (p *pass) recordListed(ctx context.Context) error {
+	err := db.New().RecordListed(ctx, p.activities.Pool, db.RecordListedParams{Pass: p.in.Pass, ObjectIds: objectIDs(p.page)})
 	if err != nil {
 		return fmt.Errorf("recording a page of %d: %w", len(p.page), err)
 	}
 	return nil
 }
 
-// noteListed has resources kept that are listed, and stay degraded or deleted.
+// noteListed notes degraded and deleted resources as listed, so that they are kept.
 func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInformResult) error {
 	var stay []int64
 	for _, r := range results {
@@ -44,8 +45,8 @@ func (p *pass) noteListed(ctx context.Context, results []*deltatype.ObjectInform
 	return p.noteStaying(ctx, stay)
 }
 
-// noteNamed does so with those whose objects are refused: they are listed too.
-func (p *pass) noteNamed(ctx context.Context, objectIDs []string) error {
+// noteRefusedListed does the same for resources with refused objects, because they are listed too.
+func (p *pass) noteRefusedListed(ctx context.Context, objectIDs []string) error {
 	stay, err := db.New().StayingResources(ctx, db.Planned(p.activities.Pool, len(objectIDs)), db.StayingResourcesParams{Kind: p.in.Kind, ObjectIds: objectIDs})
 	if err != nil {
 		return fmt.Errorf("looking for degraded or deleted resources among %d refused objects: %w", len(objectIDs), err)
@@ -57,7 +58,7 @@ func (p *pass) noteStaying(ctx context.Context, stay []int64) error {
 	if len(stay) == 0 {
 		return nil
 	}
-	rest := p.activities.Rest
+	rest := p.activities.Retention
 	err := db.New().NoteListed(ctx, db.Planned(p.activities.Pool, len(stay)), db.NoteListedParams{
 		Ids: stay, DefaultDegradedRetention: rest.DegradedRetention, DefaultDeletedRetention: rest.DeletedRetention,
 	})
@@ -67,16 +68,17 @@ func (p *pass) noteStaying(ctx context.Context, stay []int64) error {
 	return nil
 }
 
-// wakeUnlisted has a dispatcher remove what was deleted explicitly, and was kept until a complete listing left it out. A row whose retention ends at
-// this moment may be missed; the next complete listing finds it.
+// wakeUnlisted makes a dispatcher remove resources that were deleted explicitly and kept until a complete listing left
+// them out. It may miss a row if its retention ends at this moment; the next complete listing finds it.
 func (a *Activities) wakeUnlisted(ctx context.Context, kind, shard string) error {
-	woken, err := db.WakeUnlisted(ctx, a.Pool, kind, shard, a.Rest.DeletedRetention)
+	woken, err := db.WakeUnlisted(ctx, a.Pool, kind, shard, a.Retention.DeletedRetention)
 	return a.dispatchWoken(kind, woken, err)
 }
 
-// wakeUnlistedBeside does so with what is of none of the shards that the controller names: it is of no pass, and may be left out by all of them together.
+// wakeUnlistedBeside does the same for rows that are in none of the shards that the controller names. No pass lists
+// them, and all of the shards together may leave them out.
 func (a *Activities) wakeUnlistedBeside(ctx context.Context, kind string, shards []string) error {
-	woken, err := db.WakeUnlistedBeside(ctx, a.Pool, kind, shards, a.Rest.DeletedRetention)
+	woken, err := db.WakeUnlistedOfOtherShards(ctx, a.Pool, kind, shards, a.Retention.DeletedRetention)
 	return a.dispatchWoken(kind, woken, err)
 }
 
@@ -90,26 +92,26 @@ func (a *Activities) dispatchWoken(kind string, woken int64, err error) error {
 	return nil
 }
 
-// deleteMissing marks deleted what a complete listing no longer had, unless somebody has to decide of that first.
+// deleteMissing marks the resources deleted that a complete listing left out, unless an operator has to decide first.
 func (p *pass) deleteMissing(ctx context.Context) error {
 	waits, err := p.awaitsDecision(ctx)
 	if err == nil && !waits {
 		err = p.deleteCounted(ctx)
 	}
-	if err != nil || p.in.RunForeground { // what was listed is still asked for
+	if err != nil || p.in.RunForeground { // AwaitSettled still reads the recorded listing
 		return err
 	}
-	return p.activities.forget(ctx, p.in.Pass)
+	return p.activities.removeListing(ctx, p.in.Pass)
 }
 
-// deleteCounted counts first, because how much there is decides whether it may be deleted.
+// deleteCounted counts the missing resources first, because their number decides whether they may be deleted.
 func (p *pass) deleteCounted(ctx context.Context) error {
 	missing, err := p.countMissing(ctx)
 	if err != nil {
 		return err
 	}
 	if why := p.whyWithheld(missing); why != "" {
-		if withheld, err := p.withhold(ctx, missing, why); withheld || err != nil {
+		if withheld, err := p.withholdDeletions(ctx, missing, why); withheld || err != nil {
 			return err
 		}
 	}
@@ -124,19 +126,21 @@ func (p *pass) deleteCounted(ctx context.Context) error {
 	return p.forgetWithheld(ctx)
 }
 
-// missing is how many resources a listing has left out, of how many, and how many of them are of shards, or were restored from a dump.
+// missing counts the resources that a listing left out, of how many, and how many of them are in shards or were
+// restored from a dump.
 type missing struct {
 	missing, total, ofShards, restored int64
 	// first is the id after which the first of them is found.
 	first string
 }
 
-// countMissing counts page by page: one statement for all would read a whole table while its snapshot keeps dead rows.
+// countMissing counts page by page, because a single statement would read a whole table under a snapshot that keeps
+// dead rows.
 func (p *pass) countMissing(ctx context.Context) (all missing, err error) {
 	q := db.New()
 	err = p.eachPage(ctx, "", func(after, to string) (bool, error) {
 		counted, err := q.CountMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.CountMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, AfterObjectID: after, ToObjectID: to, Waiting: p.waiting,
 		})
 		if err != nil {
 			return false, fmt.Errorf("counting what is no longer listed: %w", err)
@@ -151,7 +155,7 @@ func (p *pass) countMissing(ctx context.Context) (all missing, err error) {
 	return all, err
 }
 
-// eachPage goes through the resources of the kind, or of its shard, in pages, from an id on, for as long as do has it go on.
+// eachPage calls do for pages of the kind's resources, or its shard's, after an id, while do returns true.
 func (p *pass) eachPage(ctx context.Context, after string, do func(after, to string) (goOn bool, err error)) error {
 	pool, q := db.Planned(p.activities.Pool, deletePage), db.New()
 	for goOn := true; goOn; {
@@ -170,12 +174,12 @@ func (p *pass) eachPage(ctx context.Context, after string, do func(after, to str
 	return nil
 }
 
-// deletePages marks deleted what was counted as missing.
+// deletePages marks the resources deleted that were counted as missing.
 func (p *pass) deletePages(ctx context.Context, m missing) error {
 	a, q := p.activities, db.New()
 	return p.eachPage(ctx, m.first, func(after, to string) (bool, error) {
-		if p.reach.claim.isLost() {
-			return false, errReachLost
+		if p.listingClaim.claim.isLost() {
+			return false, errListingClaimLost
 		}
 		if m.restored > 0 {
 			_, err := q.AdoptRestored(ctx, db.Planned(a.Pool, deletePage), db.AdoptRestoredParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, AfterObjectID: after, ToObjectID: to})
@@ -184,7 +188,7 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 			}
 		}
 		deleted, err := db.ResourcesOf(q.DeleteMissing(ctx, db.Planned(a.Pool, deletePage), db.DeleteMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, DefaultRetention: a.Rest.DeletedRetention, AfterObjectID: after, ToObjectID: to,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, DefaultRetention: a.Retention.DeletedRetention, AfterObjectID: after, ToObjectID: to,
 			Logs: a.LogChanges, Waiting: p.waiting,
 		}))
 		if err != nil {
@@ -193,13 +197,13 @@ func (p *pass) deletePages(ctx context.Context, m missing) error {
 		p.progress.Deleted += len(deleted)
 		p.reportDeleted(deleted)
 		for i := range deleted {
-			a.observe(observedDeletion(&deleted[i]))
+			a.reportObservation(observedDeletion(&deleted[i]))
 		}
 		return true, nil
 	})
 }
 
-func (a *Activities) forget(ctx context.Context, pass string) error {
+func (a *Activities) removeListing(ctx context.Context, pass string) error {
 	if err := db.ForgetListing(ctx, a.Pool, pass); err != nil {
 		return fmt.Errorf("forgetting what was listed: %w", err)
 	}

@@ -7,57 +7,53 @@ import (
 	"sync"
 	"time"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/chariot-giving/delta/db"
 )
 
-// LocalFor is how long an attempt may take as a local activity. Temporal holds back signals, queries and cancellations of a workflow while
-// its task is under way, and a local activity is a part of the task.
-const LocalFor = 500 * time.Millisecond
+// MaxLocalAttempt is how long an attempt may take as a local activity. A local activity is part of the workflow's task,
+// and Temporal holds back signals, queries and cancellations of a workflow while its task is under way.
+const MaxLocalAttempt = 500 * time.Millisecond
 
 // Pace measures the attempts of a kind on one client.
 type Pace interface {
-	// Called takes in how long a call of Work took.
+	// Called records how long a call of Work took.
 	Called(took time.Duration)
-	// Attempted takes in that an attempt of a single workflow has ended.
+	// Attempted records that an attempt of a single workflow has ended.
 	Attempted()
-	// HandedOver takes in that an attempt was too long for a local activity.
+	// HandedOver records that an attempt was too long for a local activity.
 	HandedOver()
 	// IsLocal reports whether attempts are short enough for local activities.
 	IsLocal() bool
 }
 
-// isLocal reports whether the activity is a local one.
-func isLocal(ctx context.Context) bool {
-	return activity.IsActivity(ctx) && activity.GetInfo(ctx).IsLocalActivity
-}
-
-// localAttempts are attempts that began as local activities and are under way, by the run of their workflow. The zero value has none.
+// localAttempts are attempts that began as local activities and are under way, by their workflow's run. The zero value
+// has none.
 type localAttempts struct {
 	mu    sync.Mutex
 	byRun map[string]*localAttempt
-	// missed are the steps of attempts that have failed after they were handed over, and before the ordinary activity came, by the run of their workflow.
-	missed map[string]Step
+	// unreported are the steps of attempts that failed after they were handed over and before the ordinary activity
+	// came, by their workflow's run.
+	unreported map[string]Step
 }
 
-// maxMissed bounds missed: an activity that comes to another worker never asks for its step.
-const maxMissed = 1000
+// maxUnreported bounds unreported: an activity that comes to another worker never asks for its step.
+const maxUnreported = 1000
 
-// localAttempt is one of them. It goes on when its activity has ended, and an ordinary one waits for it.
+// localAttempt is one of them. It goes on after its activity has ended, and an ordinary activity waits for it.
 type localAttempt struct {
 	cancel context.CancelCauseFunc
 	// done is closed when step and err are set.
 	done chan struct{}
 	step Step
 	err  error
-	// joined is true once an ordinary activity waits for it, handedOver once one should.
+	// handedOver is set when an ordinary activity should wait for the attempt, joined when one does.
 	joined, handedOver bool
 }
 
-// begin adds an attempt; nil if the run has one under way.
-func (l *localAttempts) begin(runID string, cancel context.CancelCauseFunc) *localAttempt {
+// beginAttempt adds an attempt; nil if the run has one under way.
+func (l *localAttempts) beginAttempt(runID string, cancel context.CancelCauseFunc) *localAttempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byRun[runID] != nil {
@@ -71,35 +67,36 @@ func (l *localAttempts) begin(runID string, cancel context.CancelCauseFunc) *loc
 	return one
 }
 
-// end removes an attempt, and reports whether it was handed over to an activity that has not come.
-func (l *localAttempts) end(runID string, one *localAttempt) (missed bool) {
+// endAttempt removes an attempt, and reports whether it was handed over to an activity that has not come.
+func (l *localAttempts) endAttempt(runID string, one *localAttempt) (missed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.byRun, runID)
 	close(one.done)
 	missed = one.handedOver && !one.joined
 	if missed && one.step.failure != nil {
-		if l.missed == nil || len(l.missed) >= maxMissed {
-			l.missed = map[string]Step{}
+		if l.unreported == nil || len(l.unreported) >= maxUnreported {
+			l.unreported = map[string]Step{}
 		}
-		l.missed[runID] = one.step
+		l.unreported[runID] = one.step
 	}
 	return missed
 }
 
-// withMissed is the step of an ordinary activity, with the failure of the attempt that it has missed, if nothing was attempted since.
-func (l *localAttempts) withMissed(runID string, step Step) Step {
+// addUnreported returns the step of an ordinary activity, with the failure of the handed-over attempt that it did not
+// join, if nothing was attempted since.
+func (l *localAttempts) addUnreported(runID string, step Step) Step {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	missed, ok := l.missed[runID]
-	delete(l.missed, runID)
+	missed, ok := l.unreported[runID]
+	delete(l.unreported, runID)
 	if ok && step.failure == nil && step.Generation == missed.Generation && step.Attempt == missed.Attempt && step.State == missed.State {
 		step.failure = missed.failure
 	}
 	return step
 }
 
-// handOver leaves an attempt to an ordinary activity. It is false if the attempt has ended meanwhile.
+// handOver leaves an attempt to an ordinary activity. It returns false if the attempt has ended meanwhile.
 func (l *localAttempts) handOver(one *localAttempt) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,8 +109,8 @@ func (l *localAttempts) handOver(one *localAttempt) bool {
 	}
 }
 
-// join is the attempt of a run that is under way; nil if there is none.
-func (l *localAttempts) join(runID string) *localAttempt {
+// joinAttempt returns the run's attempt that is under way; nil if there is none.
+func (l *localAttempts) joinAttempt(runID string) *localAttempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.byRun[runID]
@@ -123,8 +120,8 @@ func (l *localAttempts) join(runID string) *localAttempt {
 	return one
 }
 
-// await waits for the end of an attempt, and forwards a cancellation that somebody has ordered in Temporal.
-func (one *localAttempt) await(ctx context.Context) (Step, error) {
+// awaitEnd waits for the end of an attempt, and forwards a person's cancellation in Temporal.
+func (one *localAttempt) awaitEnd(ctx context.Context) (Step, error) {
 	defer context.AfterFunc(ctx, func() {
 		if cause := context.Cause(ctx); isOrdered(cause) {
 			one.cancel(cause)
@@ -134,27 +131,28 @@ func (one *localAttempt) await(ctx context.Context) (Step, error) {
 	return one.step, one.err
 }
 
-// handedOver has an ordinary activity follow.
+// handedOver is a step that makes the workflow call an ordinary activity.
 var handedOver = Step{Next: NextAttempt, HandedOver: true}
 
-// attemptLocally makes an attempt within a local activity, for as long as it is short. After that the attempt goes on beside the activity,
-// and the ordinary one that follows waits for it: most likely on this worker, because the SDK asks for that.
+// attemptLocally makes an attempt within a local activity while it is short. After that the attempt goes on beside the
+// activity, and the ordinary activity that follows waits for it: most likely on this worker, because the SDK asks for
+// that.
 func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) {
 	id := RunID(ctx)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	one := a.local.begin(id, cancel)
+	one := a.local.beginAttempt(id, cancel)
 	if one == nil {
 		cancel(nil)
-		return handedOver, nil // Temporal has given the workflow's task up, and gives it again
+		return handedOver, nil // Temporal gave up the workflow's task, and has started it again
 	}
-	a.Claims.beside(func() {
+	a.Claims.runBeside(func() {
 		defer cancel(nil)
 		one.step, one.err = a.attemptRecovered(ctx, ref)
-		if a.local.end(id, one) {
-			a.wakeMissed(ctx, ref, one.err)
+		if a.local.endAttempt(id, one) {
+			a.wakeUnjoined(ctx, ref, one.err)
 		}
 	})
-	timer := time.NewTimer(LocalFor)
+	timer := time.NewTimer(MaxLocalAttempt)
 	defer timer.Stop()
 	select {
 	case <-one.done:
@@ -169,7 +167,8 @@ func (a *Activities) attemptLocally(ctx context.Context, ref Ref) (Step, error) 
 	return one.step, one.err
 }
 
-// attemptRecovered is attempt for a goroutine of ours: the SDK recovers only those of its own.
+// attemptRecovered is attemptResource for a goroutine of this package, because the SDK recovers panics only in its own
+// goroutines.
 func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -177,17 +176,17 @@ func (a *Activities) attemptRecovered(ctx context.Context, ref Ref) (step Step, 
 			err = temporal.NewApplicationError(fmt.Sprintf("panic: %v", v), "delta.Panic")
 		}
 	}()
-	return a.attempt(ctx, ref)
+	return a.attemptResource(ctx, ref)
 }
 
-// wakeMissed has a dispatcher wake the workflow of an attempt that has ended after it was handed over, although no activity has waited for it
-// here: that of another worker has found the claim, and waits for its end.
-func (a *Activities) wakeMissed(ctx context.Context, ref Ref, failure error) {
+// wakeUnjoined makes a dispatcher wake the workflow of a handed-over attempt that ended and that no activity has joined
+// here: the activity came to another worker, found the claim, and waits for its end.
+func (a *Activities) wakeUnjoined(ctx context.Context, ref Ref, failure error) {
 	if failure != nil {
 		a.Logger.Warn("an attempt failed after its local activity; the ordinary one that follows makes another", append(refFields(ctx, ref), "error", failure)...)
 		return
 	}
-	ref, err := a.resolve(ctx, ref)
+	ref, err := a.resolveRef(ctx, ref)
 	if err == nil {
 		err = db.New().DispatchSoon(ctx, a.Pool, db.DispatchSoonParams{Kind: ref.Kind, ObjectID: ref.ObjectID})
 	}

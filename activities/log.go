@@ -9,8 +9,8 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// IDField names an object in the log: by its id, or by the hash of that where object ids are kept from Temporal and from the log. A row that was
-// informed before they were has no hash.
+// IDField names an object in the log: by its id or, where object ids are kept from Temporal and the log, by its hash. A
+// row that was informed before that setting has no hash.
 func IDField(objectID string, hashedID *string, isHashed bool) slog.Attr {
 	switch {
 	case !isHashed:
@@ -21,8 +21,8 @@ func IDField(objectID string, hashedID *string, isHashed bool) slog.Attr {
 	return slog.String("hashed_id", *hashedID)
 }
 
-// fields are those that a line of the log has of a resource that was claimed, or read.
-func (a *Activities) fields(r *db.Resource) []any {
+// logFields returns the log fields of a resource's row.
+func (a *Activities) logFields(r *db.Resource) []any {
 	workflowID := ""
 	if r.WorkflowID != nil {
 		workflowID = *r.WorkflowID
@@ -31,19 +31,19 @@ func (a *Activities) fields(r *db.Resource) []any {
 	return []any{"kind", r.Kind, id, "namespace", r.Namespace, "generation", r.Generation, "attempt", r.Attempt, "workflow_id", workflowID}
 }
 
-// refFields are those of a resource of which only its name is known.
+// refFields returns the log fields of a resource that only its name is known of.
 func refFields(ctx context.Context, ref Ref) []any {
 	id := IDField(ref.ObjectID, &ref.HashedID, ref.HashedID != "")
 	return []any{"kind", ref.Kind, id, "namespace", ref.Namespace, "workflow_id", WorkflowID(ctx), "run_id", RunID(ctx)}
 }
 
-// logClaims says which rows an execution has claimed: each of a single workflow, and how many of a batch.
+// logClaims logs the rows that an execution has claimed: the row of a single workflow, or the number of a batch's.
 func (e *execution) logClaims(rows []*claimed) {
 	switch {
 	case len(rows) == 0 || !e.Logger.Enabled(context.Background(), slog.LevelDebug):
 	case e.single:
 		for _, one := range rows {
-			e.Logger.Debug("an attempt was claimed", append(e.fields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
+			e.Logger.Debug("an attempt was claimed", append(e.logFields(one.worked), "claim", e.claim.id, "waited", one.waited)...)
 		}
 	default:
 		e.Logger.Debug("members of a batch were claimed", "kind", e.Handler.Kind(), "namespace", rows[0].worked.Namespace, "workflow_id", e.workflowID,
@@ -51,16 +51,16 @@ func (e *execution) logClaims(rows []*claimed) {
 	}
 }
 
-// logOutcome says what was written of an attempt. The row is as the write has left it.
+// logOutcome logs an outcome that was written.
 func (e *execution) logOutcome(one *claimed, written *db.WriteOutcomesRow) {
 	if !e.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
-	row := one.after(written)
-	e.Logger.Debug("an outcome was written", append(e.fields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
+	row := one.rowAfter(written)
+	e.Logger.Debug("an outcome was written", append(e.logFields(row), "claim", e.claim.id, "worked_generation", one.worked.Generation, "state", row.State, "took", one.outcome.Took)...)
 }
 
-// passLogger is the logger of a pass.
+// passLogger returns the logger of a pass.
 func (a *Activities) passLogger(ctx context.Context, in InformInput) *slog.Logger {
 	fields := []any{"kind", in.Kind}
 	if shard := in.Options.Shard; shard != "" {
@@ -72,7 +72,7 @@ func (a *Activities) passLogger(ctx context.Context, in InformInput) *slog.Logge
 	return a.Logger.With(fields...)
 }
 
-// log is the logger of the pass.
+// log returns the logger of the pass.
 func (p *pass) log() *slog.Logger {
 	if p.logger == nil {
 		p.logger = p.activities.passLogger(context.Background(), p.in)
@@ -80,7 +80,7 @@ func (p *pass) log() *slog.Logger {
 	return p.logger
 }
 
-// LogFields are those that the line of the log has of a pass that has ended or failed.
+// LogFields returns the log fields of a pass that has ended.
 func (o *PassObservation) LogFields() []any {
 	p := &o.Progress
 	fields := []any{"kind", o.Kind}

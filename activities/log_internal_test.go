@@ -55,7 +55,7 @@ func TestClaimsThatCannotBeRenewedAreLoggedByTheirKinds(t *testing.T) {
 	made := func(kind, workflowID string) *claim {
 		return &claim{claims: c, claimOwner: claimOwner{kind, workflowID}, id: "00000000-0000-0000-0000-000000000001", period: time.Minute, renewed: time.Now()}
 	}
-	c.look(t.Context(), map[time.Duration][]*claim{time.Minute: {
+	c.renewDue(t.Context(), map[time.Duration][]*claim{time.Minute: {
 		made("user", "delta/user/ann"), made("page", "delta/page/batch"), made("user", "delta/user/bob"),
 	}})
 	require.Len(t, lines(), 2)
@@ -67,8 +67,8 @@ func TestTheEndOfAListingThatCannotBeNotedIsLoggedWithItsRun(t *testing.T) {
 	t.Parallel()
 	log, lines := linesOf()
 	p := &pass{activities: &Activities{Pool: awayPool(t), Logger: silent}, logger: log.With("kind", "thing", "shard", "eu", "workflow_id", "delta/thing/inform")}
-	r := &reach{pass: p, claim: NewClaims(p.activities.Pool, silent).begin(thingOwner, neverLost)}
-	r.end()
+	r := &listingClaim{pass: p, claim: NewClaims(p.activities.Pool, silent).beginClaim(thingOwner, neverLost)}
+	r.release()
 	require.Len(t, lines(), 1)
 	requireFields(t, lines()[0], "level=WARN", "kind=thing", "shard=eu", "workflow_id=delta/thing/inform")
 }

@@ -137,7 +137,7 @@ func newHarness(t *testing.T, work func(ctx context.Context, row *deltatype.Reso
 		Logger:        slog.New(slog.NewTextHandler(io.Discard, nil)),
 		WorkTimeout:   time.Minute,
 		InformTimeout: time.Minute,
-		Rest: activities.Rest{
+		Retention: activities.Retention{
 			SyncedRetention: 24 * time.Hour, DegradedRetention: 48 * time.Hour, DeletedRetention: 72 * time.Hour,
 		},
 		AbandonAfter:       time.Minute, // a patience: what Work does when it gives up is in the tests that shorten it
@@ -288,7 +288,7 @@ func (h *harness) set(ref activities.Ref, assignments string) {
 }
 
 // namespace configures a namespace.
-func (h *harness) namespace(name string, rest activities.Rest) {
+func (h *harness) namespace(name string, rest activities.Retention) {
 	h.t.Helper()
 	_, err := db.New().UpsertNamespace(context.Background(), h.Pool, db.UpsertNamespaceParams{
 		Name: name, ResourceExpiry: rest.Expiry, SyncedRetention: &rest.SyncedRetention,

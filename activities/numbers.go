@@ -5,14 +5,14 @@ import (
 	"encoding/json"
 )
 
-// Numbers are integers of rows, packed: those of its members are in the history of a batch several times, and in memory for as
-// long as its workflow is cached. As JSON they are a string, the packed bytes in base64; an array of numbers is read too. The
-// zero value has none.
+// Numbers are packed integers of rows: a batch's history has the ids of its members several times, and memory has them
+// while its workflow is cached. As JSON they are a string, the packed bytes in base64; an array of numbers is accepted
+// too. The zero value has none.
 type Numbers []byte
 
-// PackNumbers packs numbers; those close to the one before them take the least.
+// PackNumbers packs numbers. A number that is close to the one before it takes the least space.
 func PackNumbers(numbers []int64) Numbers {
-	buffer := make([]byte, 0, 3*len(numbers)) // enough for most, and copied below to what it takes
+	buffer := make([]byte, 0, 3*len(numbers)) // enough for most; the copy below has the exact size
 	var before int64
 	for _, n := range numbers {
 		buffer = binary.AppendVarint(buffer, n-before) // wraps around, and back again in All
@@ -21,7 +21,7 @@ func PackNumbers(numbers []int64) Numbers {
 	return append(Numbers(nil), buffer...)
 }
 
-// Len is how many there are.
+// Len returns how many numbers there are.
 func (n Numbers) Len() (count int) {
 	for _, b := range n {
 		if b < 0x80 { // the last byte of one
@@ -31,7 +31,7 @@ func (n Numbers) Len() (count int) {
 	return count
 }
 
-// All are the numbers, in their order.
+// All returns the numbers, in their order.
 func (n Numbers) All() []int64 {
 	all := make([]int64, 0, n.Len())
 	var before int64

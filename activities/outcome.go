@@ -15,24 +15,24 @@ import (
 )
 
 const (
-	// lockedPatience is how long an execution waits for outcomes whose rows others have locked, before it leaves them to be written
-	// beside it.
+	// lockedPatience is how long an execution waits for rows that others have locked before it ends and leaves their
+	// outcomes to a goroutine.
 	lockedPatience = 10 * time.Second
-	// Earliest is the share of an expiry that is taken off at most.
-	Earliest = 0.05
-	// atOnce has a dispatcher look at a row as soon as its outcome is written.
-	atOnce = -time.Second
+	// MaxExpirySpread is the largest share by which an expiry is shortened.
+	MaxExpirySpread = 0.05
+	// dispatchAtOnce makes a dispatcher look at a row as soon as its outcome is written.
+	dispatchAtOnce = -time.Second
 )
 
-// outcomes are rows of the statement that writes them.
+// outcomes are the rows of one statement that writes outcomes.
 type outcomes struct {
 	db.WriteOutcomesParams
 	byID map[int64]*claimed
 }
 
-// add decides what is written for an outcome. It is the one place that does. unbatched is for a member of a batch that goes on in a
-// workflow of its own.
-func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
+// addOutcome decides what is written for an outcome; no other function does. unbatched is for a member of a batch that
+// goes on in a single workflow.
+func (o *outcomes) addOutcome(e *execution, one *claimed, unbatched bool) error {
 	state, delay, counted, snoozed, grace := deltatype.ResourceStateSynced, time.Duration(0), true, false, DueGrace
 	var cause deltatype.Cause
 	switch verdict := one.outcome.Verdict; {
@@ -42,14 +42,14 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	case verdict == VerdictDeleted:
 		state, cause = deltatype.ResourceStateDeleted, deltatype.CauseWork
 	case verdict == VerdictReleased, verdict == VerdictWithheld:
-		state, counted, grace = deltatype.ResourceStateScheduled, false, atOnce
+		state, counted, grace = deltatype.ResourceStateScheduled, false, dispatchAtOnce
 	case verdict == VerdictSnoozed:
 		state, counted, snoozed, delay, grace = deltatype.ResourceStateScheduled, false, true, one.outcome.SnoozeFor, e.afterWait(unbatched)
 	case verdict == VerdictUnreadable:
-		if err := one.encodeUnreadable(e.now()); err != nil {
+		if err := one.encodeUnreadable(e.outcomeTime()); err != nil {
 			return err
 		}
-		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.now()), e.afterWait(unbatched)
+		state, counted, delay, grace = deltatype.ResourceStateScheduled, false, one.unreadableWait(e.outcomeTime()), e.afterWait(unbatched)
 		if one.worked.IsFinalizing() {
 			state = one.worked.State
 		}
@@ -61,14 +61,14 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 			cause = deltatype.CauseHopeless
 		}
 		if unbatched {
-			grace = atOnce
+			grace = dispatchAtOnce
 		}
 	default:
-		state, delay, grace = deltatype.ResourceStateFailed, e.backoff(one.worked), e.afterWait(unbatched)
+		state, delay, grace = deltatype.ResourceStateFailed, e.retryWait(one.worked), e.afterWait(unbatched)
 	}
 	if one.encoded == nil && one.outcome.Verdict != VerdictFinalized && state != deltatype.ResourceStateSynced && state != deltatype.ResourceStateScheduled {
 		var err error
-		if one.encoded, err = encodeError(e.now(), int(one.worked.Attempt), one.outcome); err != nil {
+		if one.encoded, err = encodeError(e.outcomeTime(), int(one.worked.Attempt), one.outcome); err != nil {
 			return err
 		}
 	}
@@ -94,40 +94,40 @@ func (o *outcomes) add(e *execution, one *claimed, unbatched bool) error {
 	return nil
 }
 
-// untilFinalized is how long to wait after Finalize failed. It is tried until it succeeds: when as many attempts failed as Work has, or
-// it says that it is hopeless, as slowly as what degraded is.
+// untilFinalized returns the wait after Finalize failed. Finalize is tried until it succeeds: as slowly as a degraded
+// resource once it has used as many attempts as Work may, or was hopeless.
 func (e *execution) untilFinalized(one *claimed) time.Duration {
 	r := one.worked
-	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Rest.DegradedRetry > 0 {
-		return e.Rest.DegradedRetry
+	if (isLast(r) || one.outcome.Verdict == VerdictDegraded) && e.Retention.DegradedRetry > 0 {
+		return e.Retention.DegradedRetry
 	}
-	return e.backoff(r)
+	return e.retryWait(r)
 }
 
-// afterWait is when a dispatcher looks at a row that waits. A resource's own workflow has a timer, and a dispatcher steps in only after
-// it. A batch has none for what failed: a few members go on in workflows of their own at once, where they can be seen waiting, and
-// if many fail they are put into batches again when they are due.
+// afterWait returns when a dispatcher looks at a row that waits. A single workflow has a timer, so the dispatcher only
+// replaces one that was lost. A batch has no timer for failed members: a few go on in single workflows at once, where
+// people see them wait, and many are batched again when they are due.
 func (e *execution) afterWait(unbatched bool) time.Duration {
 	switch {
 	case e.single:
 		return DueGrace
 	case unbatched:
-		return atOnce
+		return dispatchAtOnce
 	default:
 		return 0
 	}
 }
 
-// outcomesOf is the statement for a set.
+// outcomesOf returns the parameters that write the outcomes of a set.
 func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*outcomes, error) {
 	o := &outcomes{byID: make(map[int64]*claimed, len(set))}
 	o.Kind = e.Handler.Kind()
 	o.Claim, o.Continues, o.Lease, o.MaxErrors, o.Logs = e.claim.id, e.single, DispatchLease, MaxErrors, e.LogChanges
-	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Rest.Expiry, e.Rest.SyncedRetention, e.Rest.DegradedRetry
-	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Rest.DegradedRetention, e.Rest.DeletedRetention
-	o.Earlier = e.earlier(set)
+	o.DefaultExpiry, o.DefaultSyncedRetention, o.DegradedRetry = e.Retention.Expiry, e.Retention.SyncedRetention, e.Retention.DegradedRetry
+	o.DefaultDegradedRetention, o.DefaultDeletedRetention = e.Retention.DegradedRetention, e.Retention.DeletedRetention
+	o.Earlier = e.earlierShare(set)
 	for _, one := range set {
-		if err := o.add(e, one, unbatched != nil && unbatched(one)); err != nil {
+		if err := o.addOutcome(e, one, unbatched != nil && unbatched(one)); err != nil {
 			return nil, err
 		}
 	}
@@ -135,9 +135,10 @@ func (e *execution) outcomesOf(set []*claimed, unbatched func(*claimed) bool) (*
 	return o, nil
 }
 
-// earlier is the share by which what is synced expires earlier, and what degraded is tried again earlier, so that a million resources that
-// were synced together do not expire together. Members of a batch do: they are synced again as one.
-func (e *execution) earlier(set []*claimed) float64 {
+// earlierShare returns the share by which a synced resource expires earlier, and a degraded one is tried again earlier,
+// so that a million resources that were synced together do not expire together. Members of a batch do, because they are
+// synced together again.
+func (e *execution) earlierShare(set []*claimed) float64 {
 	h := fnv.New64a()
 	if e.single {
 		_, _ = fmt.Fprintf(h, "%s/%s", set[0].worked.Kind, set[0].worked.ObjectID)
@@ -146,11 +147,12 @@ func (e *execution) earlier(set []*claimed) float64 {
 	}
 	// FNV leaves the upper bits of ids that differ in their last characters alike: the product has all bits in its upper ones.
 	const steps, mix = 1 << 16, 0x9e3779b97f4a7c15
-	return Earliest * float64((h.Sum64()*mix)>>48) / steps
+	return MaxExpirySpread * float64((h.Sum64()*mix)>>48) / steps
 }
 
-// write writes the outcomes of a set, and returns those that others have locked: they can be written later.
-func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
+// writeOutcomes writes the outcomes of a set, and returns those with rows that others have locked: try them later.
+// report is called for each outcome, with nil if the row went on without it.
+func (e *execution) writeOutcomes(set []*claimed, unbatched func(*claimed) bool, report func(*claimed, *db.WriteOutcomesRow)) (locked []*claimed, err error) {
 	if len(set) == 0 {
 		return nil, nil
 	}
@@ -159,7 +161,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		return nil, err
 	}
 	var rows []db.WriteOutcomesRow
-	err = e.persist(set, func(ctx context.Context) (err error) {
+	err = e.persistWrite(set, func(ctx context.Context) (err error) {
 		rows, err = db.New().WriteOutcomes(ctx, db.Planned(e.Pool, len(set)), o.WriteOutcomesParams)
 		return err
 	})
@@ -172,8 +174,8 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		one := o.byID[rows[i].ID]
 		delete(o.byID, rows[i].ID)
 		kept = append(kept, one)
-		e.took(one, &rows[i])
-		took(one, &rows[i])
+		e.reportWritten(one, &rows[i])
+		report(one, &rows[i])
 	}
 	e.closeKept(kept)
 	e.wakeKeys(kept)
@@ -185,7 +187,7 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		missing, generations = append(missing, id), append(generations, one.worked.Generation)
 	}
 	var standing []db.StandingOutcomesRow
-	err = e.persist(set, func(ctx context.Context) (err error) {
+	err = e.persistWrite(set, func(ctx context.Context) (err error) {
 		standing, err = db.New().StandingOutcomes(ctx, db.Planned(e.Pool, len(missing)), db.StandingOutcomesParams{Ids: missing, Generations: generations, Claim: e.claim.id})
 		return err
 	})
@@ -201,28 +203,28 @@ func (e *execution) write(set []*claimed, unbatched func(*claimed) bool, took fu
 		case one.tx.committed:
 			continue
 		default:
-			row := written(standing[i])
+			row := standingRow(standing[i])
 			kept = append(kept, one)
-			e.took(one, row)
-			took(one, row)
+			e.reportWritten(one, row)
+			report(one, row)
 		}
 		delete(o.byID, standing[i].ID)
 	}
-	// The others went on without us.
+	// The other rows went on without this execution.
 	for _, one := range o.byID {
 		if one.outcome.hasFailed() && !one.counted {
 			e.observeUnwritten(one, one.outcome) // neither the row nor an event has its error
 		}
 		kept = append(kept, one)
-		took(one, nil)
+		report(one, nil)
 	}
 	e.closeKept(kept)
 	e.wakeKeys(kept)
 	return locked, nil
 }
 
-// written is a row that holds its outcome already, as the statement would have given it back.
-func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
+// standingRow returns a row that holds its outcome already, as the write would have returned it.
+func standingRow(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	return &db.WriteOutcomesRow{
 		ID: r.ID, Generation: r.Generation, SyncedGeneration: r.SyncedGeneration, SyncCount: r.SyncCount, SyncedAt: r.SyncedAt, DueAt: r.DueAt,
 		DispatchAt: r.DispatchAt, ClaimedUntil: r.ClaimedUntil, State: r.State, Cause: r.Cause, Finalized: r.Finalized, Attempt: r.Attempt, Snoozes: r.Snoozes,
@@ -230,8 +232,8 @@ func written(r db.StandingOutcomesRow) *db.WriteOutcomesRow {
 	}
 }
 
-// took reports an outcome that was written.
-func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
+// reportWritten logs and observes an outcome that was written.
+func (e *execution) reportWritten(one *claimed, row *db.WriteOutcomesRow) {
 	if one.counted {
 		return
 	}
@@ -245,11 +247,11 @@ func (e *execution) took(one *claimed, row *db.WriteOutcomesRow) {
 	if one.outcome.Verdict == VerdictSynced {
 		e.noteSynced(one, row.SyncCount)
 	}
-	e.observe(one.observed(row.State, func() (*deltatype.ResourceRow, error) { return one.after(row).Row() }))
+	e.reportObservation(one.makeObservation(row.State, func() (*deltatype.ResourceRow, error) { return one.rowAfter(row).Row() }))
 }
 
-// after is the row as the write has left it. What it does not give back is as it was claimed.
-func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
+// rowAfter returns the row as the write has left it. Columns that the write does not return are as claimed.
+func (one *claimed) rowAfter(w *db.WriteOutcomesRow) *db.Resource {
 	row := *one.worked
 	row.Generation, row.SyncedGeneration, row.SyncCount, row.SyncedAt = w.Generation, w.SyncedGeneration, w.SyncCount, w.SyncedAt
 	row.DueAt, row.DispatchAt, row.ClaimedUntil = w.DueAt, w.DispatchAt, w.ClaimedUntil
@@ -262,13 +264,14 @@ func (one *claimed) after(w *db.WriteOutcomesRow) *db.Resource {
 	return &row
 }
 
-// repeat writes a set until nothing of it is locked, or patience has passed.
-func (e *execution) repeat(
-	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, took func(*claimed, *db.WriteOutcomesRow),
+// writeUntilUnlocked writes a set until none of its rows is locked, or the time has passed, and returns those that
+// still are.
+func (e *execution) writeUntilUnlocked(
+	set []*claimed, patience time.Duration, unbatched func(*claimed) bool, report func(*claimed, *db.WriteOutcomesRow),
 ) (locked []*claimed, err error) {
 	end := time.Now().Add(patience)
 	for pauses := newLockedPauses(); ; {
-		if set, err = e.write(set, unbatched, took); err != nil || len(set) == 0 || time.Now().After(end) {
+		if set, err = e.writeOutcomes(set, unbatched, report); err != nil || len(set) == 0 || time.Now().After(end) {
 			return set, err
 		}
 		if !sleep(e.writes, pauses.Delay()) {
@@ -277,53 +280,54 @@ func (e *execution) repeat(
 	}
 }
 
-// leave has outcomes written beside the execution, which ends before: their claim is renewed until they are, however long others keep the
-// rows locked.
-func (e *execution) leave(locked []*claimed) {
+// writeLater writes outcomes in a goroutine that outlives the execution, however long others keep the rows locked. The
+// claim is renewed until then.
+func (e *execution) writeLater(locked []*claimed) {
 	if len(locked) == 0 {
 		return
 	}
 	e.Logger.Warn("rows are locked by other transactions; their outcomes are written when they are not",
-		append(e.fields(locked[0].worked), "resources", len(locked))...)
+		append(e.logFields(locked[0].worked), "resources", len(locked))...)
 	beside, cancel := e.untilAbandoned(e.writes)
 	copied := *e
-	copied.writes, copied.single = beside, false // nobody goes on with a newer generation, or has a timer
-	e.claim.hold()
-	e.Claims.beside(func() {
+	copied.writes, copied.single = beside, false // no workflow goes on with a newer generation, or has a timer
+	e.claim.retain()
+	e.Claims.runBeside(func() {
 		defer cancel()
 		defer e.claim.release()
-		if _, err := copied.repeat(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
+		if _, err := copied.writeUntilUnlocked(locked, time.Duration(1<<62), nil, func(*claimed, *db.WriteOutcomesRow) {}); err != nil {
 			e.Logger.Error("outcomes could not be written; Work, or Finalize, runs again when the claim is over",
-				append(e.fields(locked[0].worked), "resources", len(locked), "error", err)...)
+				append(e.logFields(locked[0].worked), "resources", len(locked), "error", err)...)
 			return
 		}
 		e.dispatchSoon()
 	})
 }
 
-// persist repeats a write until Postgres takes it, or it is given up after a hard stop: without it Work runs once more. Nobody else can have
-// the rows while Postgres is away, and it is fenced in any case.
-func (e *execution) persist(set []*claimed, do func(context.Context) error) error {
+// persistWrite repeats a write until Postgres takes it, or until some time after a hard stop. Without it Work would run
+// once more. No other worker can claim the rows while Postgres is away, and the write is fenced in any case.
+func (e *execution) persistWrite(set []*claimed, do func(context.Context) error) error {
 	for try := 0; ; try++ {
-		err := retry(e.writes, writeTries, do)
+		err := retryTransient(e.writes, writeTries, do)
 		if err == nil || !db.IsTransient(err) || e.writes.Err() != nil {
 			return err
 		}
-		e.Logger.Warn("an outcome cannot be written; it is tried again", append(e.fields(set[0].worked), "resources", len(set), "error", err)...)
+		e.Logger.Warn("an outcome cannot be written; it is tried again", append(e.logFields(set[0].worked), "resources", len(set), "error", err)...)
 	}
 }
 
-// dispatchSoon wakes the dispatcher of the kind for a few rows: what failed together is not to be leased at once.
+// dispatchSoon wakes the kind's dispatcher for a few rows, because rows that failed together should not be leased at
+// once.
 func (a *Activities) dispatchSoon() {
 	if a.Informed != nil {
 		a.Informed(a.Handler.Kind(), 1)
 	}
 }
 
-// isLast reports whether there is no attempt after this one.
+// isLast reports whether no attempt follows this one.
 func isLast(r *db.Resource) bool { return r.Attempt >= int32(r.MaxAttempts) }
 
-// encodeError makes the entry for the row's errors. Postgres has no NUL in JSON text.
+// encodeError encodes an entry for the row's errors. JSON text in Postgres may not contain NUL.
 func encodeError(at time.Time, attempt int, outcome Outcome) ([]byte, error) {
 	return json.Marshal(deltatype.AttemptError{
 		At:      at.UTC(),

@@ -7,17 +7,17 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// awaitParents has those of some rows wait that could not be claimed because a parent was never synced, and returns them: a dispatcher wakes them when it was.
-// Until then they are in no batch and no workflow. The claim decides whether a row may be worked, so this is asked only after it: a row whose parents were synced
-// costs no statement.
+// awaitParents marks rows that could not be claimed because a parent was never synced, and returns them. They leave
+// their batch or workflow until a dispatcher wakes them. The claim decides whether a row may be worked, so this follows
+// a claim, and a row with synced parents costs no statement.
 func (e *execution) awaitParents(ctx context.Context, kind string, ids []int64) (waiting []int64, err error) {
 	if !e.HasParents || len(ids) == 0 {
 		return nil, nil
 	}
 	params := db.AwaitParentsParams{Kind: kind, Ids: ids}
-	err = retry(ctx, claimTries, func(ctx context.Context) (err error) {
+	err = retryTransient(ctx, claimTries, func(ctx context.Context) (err error) {
 		if waiting, err = db.New().AwaitParents(ctx, db.Planned(e.Pool, len(ids)), params); err != nil {
-			return e.unanswered(err)
+			return e.markUnanswered(err)
 		}
 		return nil
 	})
@@ -30,7 +30,7 @@ func (e *execution) awaitParents(ctx context.Context, kind string, ids []int64) 
 	return waiting, nil
 }
 
-// noteSynced says that a resource was synced for the first time, where it was.
+// noteSynced calls SyncedFirst if a resource was synced for the first time.
 func (e *execution) noteSynced(one *claimed, syncs int64) {
 	if syncs == 1 && e.SyncedFirst != nil {
 		e.SyncedFirst(one.worked.Kind, one.worked.ObjectID)

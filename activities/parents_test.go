@@ -87,7 +87,7 @@ func TestAParentThatHasChangedIsNotedForItsChildren(t *testing.T) {
 
 		command := func(c activities.Command) {
 			t.Helper()
-			_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", c, h.Rest)
+			_, err := activities.RunCommand(t.Context(), h.Pool, kind, "a", c, h.Retention)
 			require.NoError(t, err)
 		}
 		command(activities.CommandTouch)

@@ -12,25 +12,27 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// rateShare is the part of a second for which calls are reserved at once: fewer statements, and no more than that many calls are lost
-// when a client stops.
+// rateShare is the part of a second for which calls are reserved at once: that saves statements, and a client that
+// stops loses no more than those calls.
 const rateShare = 0.1
 
-// RateLimit bounds how many calls of Work of a kind, or in a namespace, begin a second, of all clients together: Postgres has the time at which
-// the next may begin. On nil nothing is bounded. Create it with [NewRateLimit] or [NewNamespaceRateLimit].
+// RateLimit bounds how many calls of Work of a kind, or in a namespace, begin in a second, for all clients together:
+// Postgres has the time at which the next may begin. A nil RateLimit bounds nothing. Create it with [NewRateLimit] or
+// [NewNamespaceRateLimit].
 type RateLimit struct {
-	// what is limited, for errors. ask reserves calls for some time, and returns how long it is until the first of them may begin.
+	// what names the limit in errors. ask reserves calls for a duration, and returns the time until the first of them
+	// may begin.
 	what string
 	ask  func(ctx context.Context, d time.Duration) (time.Duration, error)
 	rate float64
 
 	mu sync.Mutex
-	// left are calls that were reserved and have not begun; next is when the next of them may.
+	// left counts reserved calls that have not begun; next is when the next of them may.
 	left int
 	next time.Time
 }
 
-// NewRateLimit returns a limit of rate calls a second for a kind, or nil where that is 0.
+// NewRateLimit returns a limit of rate calls a second for a kind; nil if rate is 0.
 func NewRateLimit(pool *pgxpool.Pool, kind string, rate float64) *RateLimit {
 	if rate <= 0 {
 		return nil
@@ -50,7 +52,7 @@ func NewNamespaceRateLimit(pool *pgxpool.Pool, namespace string, rate float64) *
 	}}
 }
 
-// Rate is how many calls may begin a second; 0 for no bound.
+// Rate returns how many calls may begin in a second; 0 for no bound.
 func (l *RateLimit) Rate() float64 {
 	if l == nil {
 		return 0
@@ -58,12 +60,12 @@ func (l *RateLimit) Rate() float64 {
 	return l.rate
 }
 
-// Wait returns when a call may begin, or with the error of ctx. While Postgres cannot be reached no call begins.
+// Wait returns when a call may begin, or with the error of ctx. No call begins while Postgres cannot be reached.
 func (l *RateLimit) Wait(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
-	at, err := l.reserve(ctx)
+	at, err := l.reserveCall(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,15 +75,15 @@ func (l *RateLimit) Wait(ctx context.Context) error {
 	return nil
 }
 
-// reserve is when a call may begin. Only one caller at a time asks Postgres, for several.
-func (l *RateLimit) reserve(ctx context.Context) (time.Time, error) {
+// reserveCall returns when a call may begin. Only one caller at a time asks Postgres, for several calls.
+func (l *RateLimit) reserveCall(ctx context.Context) (time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	every := time.Duration(float64(time.Second) / l.rate)
 	if l.left == 0 {
 		n := max(int(math.Floor(l.rate*rateShare)), 1)
 		var wait time.Duration
-		err := retry(ctx, writeTries, func(ctx context.Context) (err error) {
+		err := retryTransient(ctx, writeTries, func(ctx context.Context) (err error) {
 			wait, err = l.ask(ctx, time.Duration(n)*every)
 			return err
 		})

@@ -12,33 +12,33 @@ import (
 const (
 	// maxRefused is about how many refused objects of a kind are kept.
 	maxRefused = 1000
-	// refusedPage is how many are written at once.
+	// refusedPage is how many refused objects are written at once.
 	refusedPage = 100
-	// maxRefusedBytes is how large the object of one may be to be kept with it.
+	// maxRefusedBytes bounds the JSON that is kept of a refused object.
 	maxRefusedBytes = 64 << 10
-	// maxRefusedShown is how many the log names.
+	// maxRefusedShown is how many refused objects the log names.
 	maxRefusedShown = 5
 )
 
 // refusals are the objects of a pass that cannot be taken.
 type refusals struct {
-	// shown are the reasons of the first.
+	// shown are the reasons of the first objects.
 	shown []string
-	// waiting are to be written.
+	// waiting are the objects that are to be written.
 	waiting db.RecordRefusedParams
-	// listed are the ids among them that a resource may have: it is not gone.
+	// listed are the ids among them that a resource may have. Such a resource is not gone.
 	listed []string
-	// known reports that the kind, or its shard, has some from before.
+	// known reports whether earlier passes of the kind, or its shard, have refused objects.
 	known bool
-	// left is how many were not noted, because there are too many.
+	// left counts objects that were not noted, because there are too many.
 	left int
-	// large are the first ids of those whose object is too large to be kept, and larger how many they are.
+	// large are the first ids of objects that are too large to be kept, and larger counts them.
 	large  []string
 	larger int
 }
 
-// refuse notes an object that cannot be taken. The others are taken all the same, and the pass is complete.
-func (p *pass) refuse(ctx context.Context, item Listed) error {
+// refuseObject notes an object that cannot be taken. The others are still taken, and the pass is complete.
+func (p *pass) refuseObject(ctx context.Context, item Listed) error {
 	p.progress.Refused++
 	r, id := &p.refusals, item.Params.ResourceID
 	if db.MayBeStored(id) {
@@ -59,7 +59,8 @@ func (p *pass) refuse(ctx context.Context, item Listed) error {
 	return p.writeRefused(ctx)
 }
 
-// addRefused adds an object to those that are to be kept, as the id and the rule that it returns, and without its JSON if that is too large.
+// addRefused adds an object to those that are to be kept, without its JSON if that is too large. It returns the id and
+// the rule that it adds.
 func addRefused(to *db.RecordRefusedParams, item *Listed) (id, rule string, isLarge bool) {
 	id, rule = shorten.Text(item.Params.ResourceID, db.MaxObjectIDBytes), shorten.Error(item.Err, maxShownError)
 	object := item.Params.EncodedObject
@@ -83,11 +84,11 @@ func (p *pass) writeRefused(ctx context.Context) error {
 		}
 	}
 	if len(r.listed) > 0 {
-		err := q.NoteNamed(ctx, p.activities.Pool, db.NoteNamedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.reach.claimID()})
+		err := q.NoteRefusedListed(ctx, p.activities.Pool, db.NoteRefusedListedParams{Kind: p.in.Kind, ObjectIds: r.listed, OwnPass: p.listingClaim.claimID()})
 		if err != nil {
 			return fmt.Errorf("noting that %d refused objects are named: %w", len(r.listed), err)
 		}
-		if err := p.noteNamed(ctx, r.listed); err != nil {
+		if err := p.noteRefusedListed(ctx, r.listed); err != nil {
 			return err
 		}
 	}
@@ -111,8 +112,8 @@ func countDistinct(ids []string) int {
 	return len(seen)
 }
 
-// lookForRefused learns whether the kind has refused objects: only then those that are taken have to be looked for among them. What was informed
-// in another way since is refused no longer.
+// lookForRefused reads whether the kind has refused objects, because only then taken objects have to be removed from
+// them. An object that was informed in another way since is not refused any more.
 func (p *pass) lookForRefused(ctx context.Context) (err error) {
 	if err := db.New().ForgetInformed(ctx, p.activities.Pool, db.ForgetInformedParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("removing refused objects that were informed: %w", err)
@@ -123,7 +124,7 @@ func (p *pass) lookForRefused(ctx context.Context) (err error) {
 	return nil
 }
 
-// forgetTaken removes from the refused objects what a page has taken.
+// forgetTaken removes the objects that a page has taken from the refused ones.
 func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 	if !p.refusals.known || len(taken) == 0 {
 		return nil
@@ -134,8 +135,9 @@ func (p *pass) forgetTaken(ctx context.Context, taken []string) error {
 	return nil
 }
 
-// warnLarge says which refused objects are too large to be kept: nothing tries them again once they are valid, and an incremental listing does not name
-// them again. The cursor does not wait for them: one object would have everything listed again for as long as it is refused.
+// warnLarge logs refused objects that are too large to be kept: nothing tries them again once they are valid, and an
+// incremental listing does not name them again. The cursor does not wait for them, because one object would make each
+// pass list everything while it is refused.
 func (p *pass) warnLarge() {
 	r := &p.refusals
 	if r.larger == 0 {
@@ -148,8 +150,8 @@ func (p *pass) warnLarge() {
 	p.log().Warn("refused objects are too large to be kept: once they are valid, only a full listing or an inform takes them", fields...)
 }
 
-// endRefused has the refused objects be those that are refused now. What an incremental listing did not name again is tried again: a new
-// version of the controller may take it.
+// endRefused removes objects that are refused no longer. An incremental listing tries those again that it did not name,
+// because a new version of the controller may take them.
 func (p *pass) endRefused(ctx context.Context, complete bool) error {
 	if n := p.progress.Refused; n > 0 {
 		fields := []any{"refused", n, "of", p.progress.Listed}
@@ -186,5 +188,5 @@ func (p *pass) endRefused(ctx context.Context, complete bool) error {
 			return err
 		}
 	}
-	return p.write(ctx)
+	return p.writePage(ctx)
 }

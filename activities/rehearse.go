@@ -13,9 +13,9 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// A rehearsal is an attempt for rows that are in no table, for tests of controllers: user code is called as in an attempt, and its outcome is decided
-// as in one. Only the claim and the statement that writes the outcome are missing. What that statement does to a row is in foresee, which a test
-// compares with it.
+// A rehearsal is an attempt for rows that are in no table, for tests of controllers. It calls user code and decides the
+// outcome as an attempt does. Only the claim and the statement that writes the outcome are missing: foreseeOutcome has
+// the effect of that statement on a row, and a test compares the two.
 type rehearsal struct {
 	now time.Time
 	// conn is where the transactions of CompleteTx are; nil where there are none.
@@ -24,11 +24,11 @@ type rehearsal struct {
 	failed error
 }
 
-// RehearseInput says what is rehearsed.
+// RehearseInput is the input of a rehearsal.
 type RehearseInput struct {
 	// Rows are of one namespace, as a claim would have left them. Their IDs differ.
 	Rows []*db.Resource
-	// Together calls WorkBatch. Otherwise there is one row, and Work is called, or Finalize if it is finalizing.
+	// Together calls WorkBatch. Otherwise there is one row, and Work is called, or Finalize if the row is finalizing.
 	Together bool
 	// Now is the time of outcomes.
 	Now time.Time
@@ -42,28 +42,29 @@ type Rehearsed struct {
 	Outcome Outcome
 	// Counted is false for an attempt that does not count.
 	Counted bool
-	// Row is the row as the outcome would leave it. DueAt is set for another attempt only: expiry and retention are settings that the database has.
+	// Row is the row as the outcome would leave it. DueAt is set only if another attempt follows, because expiry and
+	// retention are settings in the database.
 	Row *deltatype.ResourceRow
 	// Decoded is the handler's resource for the row; nil where the row did not decode.
 	Decoded any
 }
 
-// Rehearse calls user code for rows that are in no table, and returns what would become of them. Waits are without their spread. It returns an
-// error where it cannot know: Conn does not say whether a transaction was committed.
+// Rehearse calls user code for rows that are in no table, and returns what would become of them. Waits have no spread.
+// It returns an error if Conn does not answer whether a transaction was committed.
 func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearsed, error) {
-	e := a.execute(ctx, !in.Together)
+	e := a.beginExecution(ctx, !in.Together)
 	defer e.end()
 	e.rehearsal = &rehearsal{now: in.Now, conn: in.Conn}
 	set := make([]*claimed, len(in.Rows))
 	for i, row := range in.Rows {
 		set[i] = &claimed{}
-		set[i].begin(e, row, time.Now())
+		set[i].makeTask(e, row, time.Now())
 		var err error
 		if set[i].task.Row, err = row.Row(); err != nil {
 			return nil, err
 		}
 	}
-	e.work(set, func(call func()) { go call() })
+	e.workRows(set, func(call func()) { go call() })
 	if e.rehearsal.failed != nil {
 		return nil, e.rehearsal.failed
 	}
@@ -74,31 +75,31 @@ func (a *Activities) Rehearse(ctx context.Context, in RehearseInput) ([]Rehearse
 	all := make([]Rehearsed, len(set))
 	for i, one := range set {
 		all[i] = Rehearsed{Outcome: one.outcome, Counted: o.Counted[i], Decoded: one.task.Decoded}
-		if all[i].Row, err = one.after(e.foresee(o, i)).Row(); err != nil {
+		if all[i].Row, err = one.rowAfter(e.foreseeOutcome(o, i)).Row(); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// now is the time of what is written.
-func (e *execution) now() time.Time {
+// outcomeTime returns the time of outcomes.
+func (e *execution) outcomeTime() time.Time {
 	if e.rehearsal != nil {
 		return e.rehearsal.now
 	}
 	return time.Now()
 }
 
-// backoff is how long to wait after the row's attempt failed.
-func (e *execution) backoff(r *db.Resource) time.Duration {
+// retryWait returns the wait after the row's attempt failed.
+func (e *execution) retryWait(r *db.Resource) time.Duration {
 	if e.rehearsal != nil {
 		return e.Retry.Wait(int(r.Attempt))
 	}
 	return e.Retry.Backoff(int(r.Attempt))
 }
 
-// foresee returns a row of the current generation as WriteOutcomes (queries/outcome.sql) would write it.
-func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
+// foreseeOutcome returns a row of the current generation as WriteOutcomes (queries/outcome.sql) would write it.
+func (e *execution) foreseeOutcome(o *outcomes, i int) *db.WriteOutcomesRow {
 	r, now := o.byID[o.Ids[i]].worked, e.rehearsal.now
 	state, finalizing := deltatype.ResourceState(o.States[i]), r.IsFinalizing()
 	w := &db.WriteOutcomesRow{
@@ -141,7 +142,7 @@ func (e *execution) foresee(o *outcomes, i int) *db.WriteOutcomesRow {
 		w.DueAt = &due
 	case isToBeFinalized:
 		w.DueAt = &now
-	case heals(state, w.Cause, o.DegradedRetry):
+	case canHeal(state, w.Cause, o.DegradedRetry):
 		due := now.Add(o.DegradedRetry)
 		w.DueAt = &due
 	}
@@ -154,8 +155,9 @@ type rehearsedTx struct{ xid, mark string }
 var errNoRehearsedDatabase = errors.New("this is a rehearsal without a database: name the one in which Work begins its transactions, " +
 	"a pool, a connection or a transaction, in WorkOpts.DB")
 
-// complete marks a transaction, so that it can be told whether it was committed: by its id, and by a setting that a savepoint takes back.
-func (r *rehearsal) complete(ctx context.Context, tx pgx.Tx) (*rehearsedTx, error) {
+// markTx marks a transaction, by its id and by a setting that a savepoint undoes, so that isCommitted can check it
+// later.
+func (r *rehearsal) markTx(ctx context.Context, tx pgx.Tx) (*rehearsedTx, error) {
 	if r.conn == nil {
 		return nil, errNoRehearsedDatabase
 	}
@@ -167,12 +169,13 @@ func (r *rehearsal) complete(ctx context.Context, tx pgx.Tx) (*rehearsedTx, erro
 	return marked, nil
 }
 
-// isCommitted reports whether a transaction was committed, or, within a transaction that goes on, its savepoint released.
+// isCommitted reports whether a transaction was committed or, within a transaction that goes on, its savepoint
+// released.
 func (r *rehearsal) isCommitted(ctx context.Context, tx *rehearsedTx) (committed bool) {
 	if tx == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, afterTx)
+	ctx, cancel := context.WithTimeout(ctx, txReadPatience)
 	defer cancel()
 	err := r.conn.QueryRow(ctx, `SELECT coalesce(pg_xact_status($1::text::xid8) = 'committed', FALSE)
 		OR coalesce(current_setting($2, TRUE) = 'yes', FALSE)`, tx.xid, tx.mark).Scan(&committed)

@@ -9,14 +9,14 @@ import (
 
 // RehearsedListing has the objects that a pass of an informer would have taken.
 type RehearsedListing struct {
-	// Items are what was listed, in its order; those with an error would be refused.
+	// Items are the listed objects, in their order; those with an error would be refused.
 	Items []Listed
-	// Next are the options that the next pass would be given.
+	// Next are the options of the next pass.
 	Next deltatype.InformOptions
 }
 
-// RehearseListing takes a listing to its end as a pass does, and writes nothing. in.Options have no cursor; options have the one that the pass is
-// given. What was listed before an error is returned with it.
+// RehearseListing takes a listing to its end as a pass does, and writes nothing. in.Options have no cursor; options
+// have the cursor of the pass. Objects listed before an error are returned with it.
 func (a *Activities) RehearseListing(ctx context.Context, in InformInput, options deltatype.InformOptions, now time.Time) (RehearsedListing, error) {
 	result := RehearsedListing{Next: options}
 	if err := a.checkLists(); err != nil {
@@ -25,18 +25,19 @@ func (a *Activities) RehearseListing(ctx context.Context, in InformInput, option
 	passCtx, timeout, end := a.boundPass(ctx, in, options)
 	defer end()
 	p := pass{activities: a, in: in, began: now.UTC(), cursor: now.UTC(), rehearsed: &result.Items}
-	if err := p.drain(passCtx, a.Handler.Inform(passCtx, a.withEpoch(options))); err != nil {
-		return result, p.explain(passCtx, err, timeout)
+	if err := p.takeListing(passCtx, a.Handler.Inform(passCtx, a.withEpoch(options))); err != nil {
+		return result, p.explainFailure(passCtx, err, timeout)
 	}
 	if !isNarrowed(p.in.Options) {
 		p.warnPosition()
-		result.Next = p.next(options)
+		result.Next = p.nextOptions(options)
 	}
 	return result, nil
 }
 
-// next are the options of the pass after one that was given these and is complete: MoveInformCursor (queries/shard.sql) keeps its cursor.
-func (p *pass) next(options deltatype.InformOptions) deltatype.InformOptions {
+// nextOptions returns the options of the pass after a complete one with these options, as MoveInformCursor
+// (queries/shard.sql) would.
+func (p *pass) nextOptions(options deltatype.InformOptions) deltatype.InformOptions {
 	a, last, cursor := p.activities, p.cursor, options.Cursor
 	if p.position != nil {
 		cursor = *p.position

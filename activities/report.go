@@ -13,31 +13,32 @@ import (
 )
 
 const (
-	// maxReported is how many ids of resources a report has of a sort.
+	// maxReported is how many ids a list of a report has.
 	maxReported = 20
 	// maxReportedBytes bounds an id, a shard or a cursor in a report.
 	maxReportedBytes = 200
 )
 
-// PassReport says what a pass listed, and which resources were missing in it. It is a part of the result of the run, which Temporal keeps: nobody has to ask a
-// worker for it. Ids are hashes where object ids are kept from Temporal.
+// PassReport describes what a pass listed, and names missing resources. It is part of the run's result, which
+// Temporal keeps, so reading it needs no worker. Ids are hashes where object ids are kept from Temporal.
 type PassReport struct {
 	Shard string `json:"shard,omitempty"`
-	// After and Cursor are where the listing went on from; neither for a listing of everything. A cursor may be cut, and is left out where object ids are
-	// kept from Temporal, since an informer may have put one into it.
+	// After and Cursor are where the listing went on from; both are empty for a listing of everything. A cursor may be
+	// cut. It is left out where object ids are kept from Temporal, because it may contain one.
 	After  *time.Time `json:"after,omitempty"`
 	Cursor string     `json:"cursor,omitempty"`
-	// Complete says that the listing names all there is, so that what it leaves out is gone.
+	// Complete reports whether the listing names all objects, so that left-out resources are gone.
 	Complete bool `json:"complete,omitempty"`
-	// Pages counts the pages that were written.
+	// Pages counts the written pages.
 	Pages int `json:"pages,omitempty"`
-	// Deleted are the first resources that were marked deleted, Withheld the first that were not, because somebody has to decide of them first.
+	// Deleted are the first resources that were marked deleted, Withheld the first that were not, because an operator
+	// has to decide first.
 	Deleted  []string `json:"deleted_ids,omitempty"`
 	Withheld []string `json:"withheld_ids,omitempty"`
 }
 
-// report begins the report of a pass with these options.
-func (a *Activities) report(options deltatype.InformOptions, complete bool) *PassReport {
+// beginReport begins the report of a pass with these options.
+func (a *Activities) beginReport(options deltatype.InformOptions, complete bool) *PassReport {
 	r := &PassReport{Shard: shorten.Text(options.Shard, maxReportedBytes), After: options.After, Complete: complete}
 	if !a.HashObjectIDs {
 		r.Cursor = shorten.Text(options.Cursor, maxReportedBytes)
@@ -45,7 +46,7 @@ func (a *Activities) report(options deltatype.InformOptions, complete bool) *Pas
 	return r
 }
 
-// add is the report of passes of several shards.
+// add returns the report of the passes of several shards.
 func (r *PassReport) add(o *PassReport) *PassReport {
 	if r == nil || o == nil {
 		return cmp.Or(r, o)
@@ -61,7 +62,7 @@ func joinReported(some, more []string) []string {
 	return all[:min(len(all), maxReported)]
 }
 
-// reportDeleted notes resources that were marked deleted.
+// reportDeleted adds resources that were marked deleted.
 func (p *pass) reportDeleted(rows []db.Resource) {
 	r := p.progress.Pass
 	for i := range rows {
@@ -77,13 +78,13 @@ func (p *pass) reportDeleted(rows []db.Resource) {
 	}
 }
 
-// reportWithheld notes resources after an id that a listing has left out, and that were not marked deleted.
+// reportWithheld adds resources after an id that a listing left out and that were not marked deleted.
 func (p *pass) reportWithheld(ctx context.Context, first string) error {
 	q := db.New()
 	var named []string
 	err := p.eachPage(ctx, first, func(after, to string) (bool, error) {
 		names, err := q.NameMissing(ctx, db.Planned(p.activities.Pool, deletePage), db.NameMissingParams{
-			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.reach.began, HashIds: p.activities.HashObjectIDs,
+			Kind: p.in.Kind, Shard: p.in.Options.Shard, Pass: p.in.Pass, Began: p.listingClaim.began, HashIds: p.activities.HashObjectIDs,
 			AfterObjectID: after, ToObjectID: to, Most: int32(maxReported - len(named)), Waiting: p.waiting, //nolint:gosec // it has a bound
 		})
 		if err != nil {

@@ -10,53 +10,54 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// EndRetention ends the rest of a resource that is due: it expires where its namespace has an expiry and it is synced, it is tried again
-// where it has degraded and may heal, and otherwise its row is removed. The settings that hold now decide: where they keep the row for longer than those that
-// its rest began with, it rests on. A row that is not due is left as it is.
+// EndRetention ends the retention of a settled resource when it is due: a synced resource expires where its namespace
+// has an expiry, a degraded resource that may heal is tried again, and any other row is removed. The current settings
+// decide: if they keep the row for longer than the settings at the beginning did, it is kept. A row that is not due
+// stays as it is.
 func (a *Activities) EndRetention(ctx context.Context, in Ref) (Step, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return Step{}, err
 	}
-	ref, err := a.resolve(ctx, in)
+	ref, err := a.resolveRef(ctx, in)
 	if err != nil {
 		return Step{}, err
 	}
-	got, found, err := a.get(ctx, ref)
+	got, found, err := a.getResource(ctx, ref)
 	if err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
-	s, err := a.stepUnclaimed(ctx, ref, &got)
+	s, err := a.readUnclaimedStep(ctx, ref, &got)
 	if err != nil || s.Next != NextRetention || s.Wait > 0 {
 		return s, err
 	}
-	batched := a.BatchSize > 1 // then a batch takes what expires from here
+	batched := a.BatchSize > 1 // then a batch takes resources that expire here
 	ended, err := a.endRetention(ctx, db.EndRetentionParams{Ids: []int64{got.Resource.ID}, WholeKind: true, DispatchAfter: DispatchLease}, batched)
 	if err != nil {
 		return Step{}, fmt.Errorf("ending the retention of %s: %w", ref, err)
 	}
-	if got, found, err = a.get(ctx, ref); err != nil || !found {
+	if got, found, err = a.getResource(ctx, ref); err != nil || !found {
 		return Step{Next: NextNone}, err
 	}
-	s, err = a.stepUnclaimed(ctx, ref, &got)
+	s, err = a.readUnclaimedStep(ctx, ref, &got)
 	switch {
 	case err != nil:
 		return s, err
 	case ended.Expired+ended.Retried > 0 && batched:
 		s.Next, s.Wait = NextNone, 0
 	case s.Next == NextRetention:
-		s.Wait = max(s.Wait, hotLoop) // it was locked, perhaps
+		s.Wait = max(s.Wait, minAttemptWait) // it may have been locked
 	}
 	return s, nil
 }
 
-// endRetention is the statement, for one row or many.
+// endRetention runs the statement, for one row or many.
 func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams, batched bool) (db.EndRetentionRow, error) {
 	if batched {
 		in.DispatchAfter = 0
 	}
-	in.Grace, in.DegradedRetry, in.HashIds = DueGrace, a.Rest.DegradedRetry, a.HashObjectIDs
-	in.DefaultExpiry, in.DefaultSyncedRetention = a.Rest.Expiry, a.Rest.SyncedRetention
-	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Rest.DegradedRetention, a.Rest.DeletedRetention
+	in.Grace, in.DegradedRetry, in.HashIds = DueGrace, a.Retention.DegradedRetry, a.HashObjectIDs
+	in.DefaultExpiry, in.DefaultSyncedRetention = a.Retention.Expiry, a.Retention.SyncedRetention
+	in.DefaultDegradedRetention, in.DefaultDeletedRetention = a.Retention.DegradedRetention, a.Retention.DeletedRetention
 	ended, err := db.New().EndRetention(ctx, db.Planned(a.Pool, len(in.Ids)), in)
 	if err != nil {
 		return ended, err
@@ -74,39 +75,41 @@ func (a *Activities) endRetention(ctx context.Context, in db.EndRetentionParams,
 }
 
 const (
-	// A batch waits for members that are due a little later than the first: a tenth of the wait, within these bounds. The
-	// latter is well within DueGrace.
+	// A batch also waits for members that are due a little later than the first: a tenth of the wait, within these
+	// bounds. maxSlack is well within DueGrace.
 	minSlack = time.Second
 	maxSlack = 30 * time.Second
 )
 
-// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into other batches.
+// EndBatchRetention is EndRetention for all members that are due. A dispatcher puts members that are to be worked into
+// other batches.
 func (a *Activities) EndBatchRetention(ctx context.Context, in Batch) (BatchStep, error) {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return BatchStep{}, err
 	}
 	if _, err := a.endRetention(ctx, db.EndRetentionParams{Ids: in.IDs.All(), WorkflowID: in.WorkflowID}, true); err != nil {
 		return BatchStep{}, fmt.Errorf("ending the retention of members of %s: %w", in.WorkflowID, err)
 	}
-	return a.resting(ctx, in)
+	return a.readRetention(ctx, in)
 }
 
-// resting says how many members rest with the batch, and when it is to look at them.
-func (a *Activities) resting(ctx context.Context, in Batch) (BatchStep, error) {
-	rows, err := db.New().RestingMembers(ctx, a.Pool, db.RestingMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
+// readRetention returns how many members wait in the batch for the end of their retention, and when the batch looks at
+// them.
+func (a *Activities) readRetention(ctx context.Context, in Batch) (BatchStep, error) {
+	rows, err := db.New().SettledMembers(ctx, a.Pool, db.SettledMembersParams{WorkflowID: in.WorkflowID, Ids: in.IDs.All()})
 	if err != nil {
 		return BatchStep{}, fmt.Errorf("reading the members of %s: %w", in.WorkflowID, err)
 	}
 	waits := make([]time.Duration, len(rows))
 	for i, row := range rows {
-		// One that is due still was locked, perhaps.
-		waits[i] = max(row.DueAt.Sub(row.Now), hotLoop)
+		// A member that is still due may have been locked.
+		waits[i] = max(row.DueAt.Sub(row.Now), minAttemptWait)
 	}
-	return restFor(waits), nil
+	return batchStepAfter(waits), nil
 }
 
-// restFor is the step of a batch whose members are due after these times.
-func restFor(waits []time.Duration) BatchStep {
+// batchStepAfter returns the step of a batch with members that are due after these times.
+func batchStepAfter(waits []time.Duration) BatchStep {
 	if len(waits) == 0 {
 		return BatchStep{}
 	}

@@ -34,36 +34,36 @@ func TestARetentionHasTheLengthAndTheEndThatItsNamespaceSays(t *testing.T) {
 	t.Parallel()
 	const removed = ""
 	for name, c := range map[string]struct {
-		configured *activities.Rest // of the namespace
-		defaults   activities.Rest  // of the client
+		configured *activities.Retention // of the namespace
+		defaults   activities.Retention  // of the client
 		outcome    activities.Outcome
 		rest       time.Duration // -1: for ever
 		becomes    deltatype.ResourceState
 	}{
-		"synced, not configured":               {nil, activities.Rest{SyncedRetention: hour}, synced, hour, removed},
-		"synced, configured":                   {&activities.Rest{SyncedRetention: 2 * hour}, activities.Rest{SyncedRetention: hour}, synced, 2 * hour, removed},
-		"synced, expires":                      {&activities.Rest{Expiry: 3 * hour, SyncedRetention: hour}, activities.Rest{}, synced, 3 * hour, deltatype.ResourceStateExpired},
-		"synced, expires and is kept":          {&activities.Rest{Expiry: 3 * hour, SyncedRetention: -hour}, activities.Rest{}, synced, 3 * hour, deltatype.ResourceStateExpired},
-		"synced, expires by default":           {nil, activities.Rest{Expiry: 4 * hour, SyncedRetention: hour}, synced, 4 * hour, deltatype.ResourceStateExpired},
-		"synced, configured not to expire":     {&activities.Rest{SyncedRetention: hour}, activities.Rest{Expiry: 4 * hour}, synced, hour, removed},
-		"synced, kept for ever":                {&activities.Rest{SyncedRetention: -hour}, activities.Rest{SyncedRetention: hour}, synced, -1, deltatype.ResourceStateSynced},
-		"synced, kept for ever by default":     {nil, activities.Rest{SyncedRetention: -hour}, synced, -1, deltatype.ResourceStateSynced},
-		"degraded, kept for ever by default":   {nil, activities.Rest{DegradedRetention: -hour}, failed, -1, deltatype.ResourceStateDegraded},
-		"deleted, kept for ever by default":    {nil, activities.Rest{DeletedRetention: -hour}, deleted, -1, deltatype.ResourceStateDeleted},
-		"degraded, not configured":             {nil, activities.Rest{DegradedRetention: 5 * hour}, failed, 5 * hour, removed},
-		"degraded, configured":                 {&activities.Rest{DegradedRetention: 6 * hour}, activities.Rest{DegradedRetention: hour}, failed, 6 * hour, removed},
-		"degraded, in one whose synced expire": {&activities.Rest{Expiry: hour, DegradedRetention: 6 * hour}, activities.Rest{}, failed, 6 * hour, removed},
-		"degraded, kept for ever":              {&activities.Rest{DegradedRetention: -hour}, activities.Rest{DegradedRetention: hour}, failed, -1, deltatype.ResourceStateDegraded},
-		"deleted, not configured":              {nil, activities.Rest{DeletedRetention: 7 * hour}, deleted, 7 * hour, removed},
-		"deleted, configured":                  {&activities.Rest{Expiry: hour, DeletedRetention: 8 * hour}, activities.Rest{DeletedRetention: hour}, deleted, 8 * hour, removed},
-		"deleted, kept for ever":               {&activities.Rest{DeletedRetention: -hour}, activities.Rest{DeletedRetention: hour}, deleted, -1, deltatype.ResourceStateDeleted},
+		"synced, not configured":               {nil, activities.Retention{SyncedRetention: hour}, synced, hour, removed},
+		"synced, configured":                   {&activities.Retention{SyncedRetention: 2 * hour}, activities.Retention{SyncedRetention: hour}, synced, 2 * hour, removed},
+		"synced, expires":                      {&activities.Retention{Expiry: 3 * hour, SyncedRetention: hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires and is kept":          {&activities.Retention{Expiry: 3 * hour, SyncedRetention: -hour}, activities.Retention{}, synced, 3 * hour, deltatype.ResourceStateExpired},
+		"synced, expires by default":           {nil, activities.Retention{Expiry: 4 * hour, SyncedRetention: hour}, synced, 4 * hour, deltatype.ResourceStateExpired},
+		"synced, configured not to expire":     {&activities.Retention{SyncedRetention: hour}, activities.Retention{Expiry: 4 * hour}, synced, hour, removed},
+		"synced, kept for ever":                {&activities.Retention{SyncedRetention: -hour}, activities.Retention{SyncedRetention: hour}, synced, -1, deltatype.ResourceStateSynced},
+		"synced, kept for ever by default":     {nil, activities.Retention{SyncedRetention: -hour}, synced, -1, deltatype.ResourceStateSynced},
+		"degraded, kept for ever by default":   {nil, activities.Retention{DegradedRetention: -hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, kept for ever by default":    {nil, activities.Retention{DeletedRetention: -hour}, deleted, -1, deltatype.ResourceStateDeleted},
+		"degraded, not configured":             {nil, activities.Retention{DegradedRetention: 5 * hour}, failed, 5 * hour, removed},
+		"degraded, configured":                 {&activities.Retention{DegradedRetention: 6 * hour}, activities.Retention{DegradedRetention: hour}, failed, 6 * hour, removed},
+		"degraded, in one whose synced expire": {&activities.Retention{Expiry: hour, DegradedRetention: 6 * hour}, activities.Retention{}, failed, 6 * hour, removed},
+		"degraded, kept for ever":              {&activities.Retention{DegradedRetention: -hour}, activities.Retention{DegradedRetention: hour}, failed, -1, deltatype.ResourceStateDegraded},
+		"deleted, not configured":              {nil, activities.Retention{DeletedRetention: 7 * hour}, deleted, 7 * hour, removed},
+		"deleted, configured":                  {&activities.Retention{Expiry: hour, DeletedRetention: 8 * hour}, activities.Retention{DeletedRetention: hour}, deleted, 8 * hour, removed},
+		"deleted, kept for ever":               {&activities.Retention{DeletedRetention: -hour}, activities.Retention{DeletedRetention: hour}, deleted, -1, deltatype.ResourceStateDeleted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, does(c.outcome))
-			h.Rest = c.defaults
+			h.Retention = c.defaults
 			// Other namespaces have nothing to say.
-			h.namespace("other", activities.Rest{Expiry: time.Minute})
+			h.namespace("other", activities.Retention{Expiry: time.Minute})
 			if c.configured != nil {
 				h.namespace("space", *c.configured)
 			}
@@ -156,25 +156,25 @@ func TestAnObjectInformedAnewDuringItsRetentionIsNotRemoved(t *testing.T) {
 func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		before, after activities.Rest
+		before, after activities.Retention
 		outcome       activities.Outcome
 		next          activities.Next
 		wait          time.Duration
 	}{
 		"no longer expires, kept for ever": {
-			activities.Rest{Expiry: hour}, activities.Rest{SyncedRetention: -hour}, synced, activities.NextNone, 0,
+			activities.Retention{Expiry: hour}, activities.Retention{SyncedRetention: -hour}, synced, activities.NextNone, 0,
 		},
 		"no longer expires, kept for a day": {
-			activities.Rest{Expiry: hour}, activities.Rest{SyncedRetention: 24 * hour}, synced, activities.NextRetention, 24 * hour,
+			activities.Retention{Expiry: hour}, activities.Retention{SyncedRetention: 24 * hour}, synced, activities.NextRetention, 24 * hour,
 		},
 		"synced, kept for ever now": {
-			activities.Rest{SyncedRetention: hour}, activities.Rest{SyncedRetention: -hour}, synced, activities.NextNone, 0,
+			activities.Retention{SyncedRetention: hour}, activities.Retention{SyncedRetention: -hour}, synced, activities.NextNone, 0,
 		},
 		"degraded, kept for ever now": {
-			activities.Rest{DegradedRetention: hour}, activities.Rest{DegradedRetention: -hour}, failed, activities.NextNone, 0,
+			activities.Retention{DegradedRetention: hour}, activities.Retention{DegradedRetention: -hour}, failed, activities.NextNone, 0,
 		},
 		"deleted, kept for longer now": {
-			activities.Rest{DeletedRetention: hour}, activities.Rest{DeletedRetention: 3 * hour}, deleted, activities.NextRetention, 3 * hour,
+			activities.Retention{DeletedRetention: hour}, activities.Retention{DeletedRetention: 3 * hour}, deleted, activities.NextRetention, 3 * hour,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -209,7 +209,7 @@ func TestAResourceIsNotRemovedBeforeTheRetentionThatHoldsWhenItEnds(t *testing.T
 // A resource that is paused stays as it is, however long it has rested, with a workflow of its own or in a batch.
 func TestTheRetentionOfAPausedResourceDoesNotEnd(t *testing.T) {
 	t.Parallel()
-	for name, rest := range map[string]activities.Rest{"expires": {Expiry: hour}, "is removed": {SyncedRetention: hour}} {
+	for name, rest := range map[string]activities.Retention{"expires": {Expiry: hour}, "is removed": {SyncedRetention: hour}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, does(synced))
@@ -267,7 +267,7 @@ func TestADeletedResourceIsKeptForAsLongAsItIsListed(t *testing.T) {
 			require.Equal(t, activities.NextRetention, h.endRetention(ref).Next)
 			row := h.row(ref)
 			require.NotNil(t, row, "it is removed")
-			require.Equal(t, h.Rest.DeletedRetention, row.DueAt.Sub(*row.ListedAt))
+			require.Equal(t, h.Retention.DeletedRetention, row.DueAt.Sub(*row.ListedAt))
 
 			h.set(ref, "listed_at = listed_at - interval '7 hours'")
 			require.Equal(t, h.row(ref), list(), "a tenth of 72 hours has not passed")

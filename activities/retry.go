@@ -14,21 +14,22 @@ import (
 const (
 	writeTimeout = 5 * time.Second
 	writeTries   = 6
-	// claimTries are fewer: a worker that does not reach Postgres leaves the attempt to another one.
+	// claimTries are fewer, because a worker that does not reach Postgres leaves the attempt to another one.
 	claimTries = 3
-	// longestPause is between two tries. A worker whose outcome waits for Postgres is to be there before a dispatcher has found the row.
-	longestPause = time.Second
-	// shortestPause is before the second try.
-	shortestPause = time.Second / 4
+	// maxRetryPause bounds the pause between two tries: a worker with an outcome should write it before a dispatcher
+	// finds the row.
+	maxRetryPause = time.Second
+	// minRetryPause is the pause before the second try.
+	minRetryPause = time.Second / 4
 )
 
-// newLockedPauses are those between looks at rows that other transactions have locked.
+// newLockedPauses returns the pauses between looks at rows that other transactions have locked.
 func newLockedPauses() *backoff.Backoff { return backoff.New(20*time.Millisecond, time.Second) }
 
-// retry repeats a write that failed for a passing reason, so often. The write is fenced, so one that
-// took effect although its answer was lost does no harm when it is repeated.
-func retry(ctx context.Context, tries int, do func(context.Context) error) error {
-	pauses := backoff.New(shortestPause, longestPause)
+// retryTransient repeats a write that failed for a passing reason, at most tries times. The write is fenced, so
+// repeating one that took effect, with its answer lost, does no harm.
+func retryTransient(ctx context.Context, tries int, do func(context.Context) error) error {
+	pauses := backoff.New(minRetryPause, maxRetryPause)
 	for try := 1; ; try++ {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, writeTimeout)

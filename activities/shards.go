@@ -13,34 +13,35 @@ import (
 )
 
 const (
-	// NoShards is the type of the error of a worker whose controller names no shards: another worker's may.
+	// NoShards is the type of the error of a worker with a controller that names no shards. Another worker's controller
+	// may.
 	NoShards = "delta.NoShards"
-	// UnknownShard is the type of the error of a run of a shard that there is not.
+	// UnknownShard is the type of the error of a run of a shard that does not exist.
 	UnknownShard = "delta.UnknownShard"
 )
 
-// quietListings is for how long no listing with shards, or without, has begun when a change of the controller is taken to be over: in a rolling
-// deploy, or before it is rolled back, both run.
+// quietListings is the time without a listing with shards, or without, after which a change of the controller counts as
+// complete: during a rolling deploy, or before a rollback, both kinds of listings run.
 const quietListings = 24 * time.Hour
 
-// calendarSpread is over what time the passes of shards begin where no interval says how long it is until the next run.
+// calendarSpread is the time over which the passes of shards begin if no interval gives the time until the next run.
 const calendarSpread = time.Minute
 
 // ShardRun is the plan of a run that lists shards.
 type ShardRun struct {
 	Passes []ShardPass `json:"passes"`
-	// Spread is over what time the passes are to begin.
+	// Spread is the time over which the passes begin.
 	Spread time.Duration `json:"spread,omitempty"`
 }
 
 // ShardPass is one pass of such a run.
 type ShardPass struct {
 	Shard string `json:"shard"`
-	// Gone says that the controller no longer names the shard.
+	// Gone reports whether the controller no longer names the shard.
 	Gone bool `json:"gone,omitempty"`
 }
 
-// needsShards reports whether the shards have to be named before anything can be listed.
+// needsShards reports whether the controller has to name the shards before anything can be listed.
 func (a *Activities) needsShards(in InformInput) bool {
 	if a.Handler.NamesShards() {
 		return !in.Named
@@ -48,8 +49,8 @@ func (a *Activities) needsShards(in InformInput) bool {
 	return in.Options.Shard != ""
 }
 
-// nameShards has the controller name the shards, in place of a pass, and says which passes the run is to make of them. If that fails, nothing
-// else has happened.
+// nameShards asks the controller for the shards, in place of a pass, and returns the passes of the run. If that fails,
+// nothing else has happened.
 func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformProgress, err error) {
 	asked := a.newPass(ctx, in)
 	if !a.Handler.NamesShards() {
@@ -61,7 +62,7 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformPr
 	defer func() {
 		end(PassObservation{Kind: in.Kind, RunID: RunID(ctx), Took: time.Since(asked.startedAt), Err: err})
 	}()
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	bounded, _, unlink := a.boundPass(ctx, in, in.Options)
 	defer unlink()
 	shards, err := a.Handler.Shards(bounded)
@@ -79,25 +80,25 @@ func (a *Activities) nameShards(ctx context.Context, in InformInput) (_ InformPr
 	return InformProgress{Shards: run}, nil
 }
 
-// noteFailedNaming has the history and the kind show why no shard was listed, and returns the error that Temporal is given.
+// noteFailedNaming records in the history why no shard was listed, and returns the error for Temporal.
 func (p *pass) noteFailedNaming(ctx context.Context, failure error) error {
 	p.in.Options.Shard = ""
 	p.logger = p.activities.passLogger(ctx, p.in)
 	if err := p.beginHistory(context.WithoutCancel(ctx)); err != nil {
 		p.log().Warn("a failed run could not be noted", "error", err)
 	}
-	return p.end(ctx, failure)
+	return p.endPass(ctx, failure)
 }
 
-// planShards notes which shards there are, and chooses those that the run lists.
+// planShards records the shards, and chooses those that the run lists.
 func (a *Activities) planShards(ctx context.Context, in InformInput, shards []string) (*ShardRun, error) {
 	q := db.New()
-	there, err := q.NameShards(ctx, a.Pool, db.NameShardsParams{Kind: in.Kind, Shards: append([]string{}, shards...)}) // null would be none that is gone
+	there, err := q.NameShards(ctx, a.Pool, db.NameShardsParams{Kind: in.Kind, Shards: append([]string{}, shards...)}) // null would mean that no shard is gone
 	var whole []db.Withheld
 	if err == nil {
 		err = q.NoteNaming(ctx, a.Pool, in.Kind)
 	}
-	if err == nil { // a listing without shards may have withheld something, before there were any
+	if err == nil { // a listing without shards may have withheld a deletion before
 		whole, err = q.ForgetWithheld(ctx, a.Pool, db.ForgetWithheldParams{Kind: in.Kind})
 	}
 	if err != nil {
@@ -120,12 +121,13 @@ func (a *Activities) planShards(ctx context.Context, in InformInput, shards []st
 		}
 	}
 	if in.Trigger == TriggerSchedule {
-		run.Spread, err = a.spread(ctx, in)
+		run.Spread, err = a.shardSpread(ctx, in)
 	}
 	return run, err
 }
 
-// logForgottenWithheld says which deletions are no longer withheld because of the shards that were named, so that nobody waits for what they come to.
+// logForgottenWithheld logs which deletions are no longer withheld because of the named shards, so that no operator
+// waits for them.
 func logForgottenWithheld(log *slog.Logger, whole []db.Withheld, shards []db.NameShardsRow) {
 	for _, w := range whole {
 		decision := ""
@@ -142,12 +144,13 @@ func logForgottenWithheld(log *slog.Logger, whole []db.Withheld, shards []db.Nam
 		}
 	}
 	if len(turned) > 0 {
-		log.Warn("shards are named again, or no longer: what was withheld of them is forgotten, and so is what was decided", "shards", describeShards(turned))
+		log.Warn("shards are named again, or no longer: their withheld deletions and the decisions about them are forgotten", "shards", describeShards(turned))
 	}
 }
 
-// forgetLeft forgets what listings of the whole kind had refused or withheld before its controller named shards (left.Named), or what listings of shards
-// had before it no longer did, and how far they had come. No pass would look at that again, and a decision would have no effect.
+// forgetLeft forgets refused objects, withheld deletions and cursors that no pass will use again: of the whole kind's
+// listings, from before the controller named shards (left.Named), or of listings of shards, from before it stopped. A
+// decision about them would have no effect.
 func (a *Activities) forgetLeft(ctx context.Context, left db.ForgetLeftParams, log *slog.Logger) error {
 	left.Quiet = quietListings
 	forgotten, err := db.New().ForgetLeft(ctx, a.Pool, left)
@@ -162,8 +165,8 @@ func (a *Activities) forgetLeft(ctx context.Context, left db.ForgetLeftParams, l
 	return nil
 }
 
-// asksFor reports whether a run lists a shard. One that is paused is listed where that is asked for, and what is left of one that is gone is
-// not looked at by a run that lists only some.
+// asksFor reports whether a run lists a shard. A paused shard is listed only by request, and a narrowed run does not
+// check the resources of a gone shard.
 func (in InformInput) asksFor(s db.NameShardsRow) bool {
 	switch {
 	case in.Options.Shard != "" && in.Options.Shard != s.Shard:
@@ -174,8 +177,9 @@ func (in InformInput) asksFor(s db.NameShardsRow) bool {
 	return s.GoneAt == nil || !isNarrowed(in.Options)
 }
 
-// spread is over what time the passes of a scheduled run begin: they have all begun well before the next run.
-func (a *Activities) spread(ctx context.Context, in InformInput) (time.Duration, error) {
+// shardSpread returns the time over which the passes of a scheduled run begin, so that all have begun well before the
+// next run.
+func (a *Activities) shardSpread(ctx context.Context, in InformInput) (time.Duration, error) {
 	controller, err := db.New().GetController(ctx, a.Pool, in.Kind)
 	if err != nil && !isNoRows(err) {
 		return 0, fmt.Errorf("reading the settings of kind %s: %w", in.Kind, err)
@@ -190,7 +194,7 @@ func (a *Activities) spread(ctx context.Context, in InformInput) (time.Duration,
 	return interval / 4 * 3, nil
 }
 
-// describeShards shows the first of some shards.
+// describeShards names the first of some shards.
 func describeShards(shards []string) string {
 	const most = 10
 	if len(shards) == 0 {
@@ -206,7 +210,7 @@ func describeShards(shards []string) string {
 	return strings.Join(shown, ", ")
 }
 
-// isGone reports whether a shard is still gone: its controller may have named it since the run began.
+// isGone reports whether a shard is still gone: the controller may have named it since the run began.
 func (p *pass) isGone(ctx context.Context) (bool, error) {
 	shard, err := db.New().GetShard(ctx, p.activities.Pool, db.GetShardParams{Kind: p.in.Kind, Shard: p.in.Options.Shard})
 	if isNoRows(err) {
@@ -218,7 +222,7 @@ func (p *pass) isGone(ctx context.Context) (bool, error) {
 	return shard.GoneAt != nil, nil
 }
 
-// forgetShard forgets a shard that is gone, if nothing of it is left.
+// forgetShard forgets a gone shard without resources.
 func (p *pass) forgetShard(ctx context.Context) {
 	switch n, err := db.New().ForgetShard(ctx, p.activities.Pool, db.ForgetShardParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); {
 	case err != nil:

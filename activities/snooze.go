@@ -11,68 +11,71 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// SnoozeScope says how much a snooze of Work puts off.
+// SnoozeScope says how much a snooze of Work postpones.
 type SnoozeScope int
 
 const (
-	// SnoozesResource puts off the resource alone.
+	// SnoozesResource postpones the resource alone.
 	SnoozesResource SnoozeScope = iota
-	// SnoozesKind keeps all Work of its kind from beginning.
+	// SnoozesKind postpones all Work of its kind.
 	SnoozesKind
-	// SnoozesNamespace keeps all Work in its namespace from beginning, across kinds.
+	// SnoozesNamespace postpones all Work in its namespace, across kinds.
 	SnoozesNamespace
 )
 
 const (
-	// snoozeFresh is how old knowledge of snoozes may be when a call of Work begins.
+	// snoozeFresh is the longest age of what is known of snoozes when a call of Work begins.
 	snoozeFresh = 100 * time.Millisecond
-	// What waited for the end of a snooze comes back spread over a tenth of its time, within these bounds. The latter is in the schema, too.
-	snoozeSpread  = 10
-	leastSpread   = time.Second
-	longestSpread = time.Minute
+	// Resources that waited for the end of a snooze come back spread over a tenth of its time, within these bounds. The
+	// schema has maxSnoozeSpread too.
+	snoozeSpread    = 10
+	minSnoozeSpread = time.Second
+	maxSnoozeSpread = time.Minute
 )
 
-// Snoozes are the kinds and namespaces in which no Work is to begin for a while, as one client knows them. Postgres has them, for all clients:
-// leases and claims look at them there. What was claimed before, as members of batches are that wait for their turn, looks here. Create it
-// with [NewSnoozes]; nil knows of none.
+// Snoozes are the kinds and namespaces in which no Work may begin for a while, as one client knows them. Postgres has
+// them for all clients, and leases and claims check them there. Rows that were claimed before, such as members of a
+// batch that wait for a slot, check them here. Create it with [NewSnoozes]; nil knows of none.
 type Snoozes struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
 
 	mu sync.Mutex
-	// readAt is when the statement began that read them last.
+	// readAt is when the latest statement began that read them.
 	readAt            time.Time
 	kinds, namespaces map[string]snooze
 }
 
-// snooze is known since a time.
+// snooze is a snooze, and when it became known.
 type snooze struct{ until, knownAt time.Time }
 
-// NewSnoozes returns what is known before the first look.
+// NewSnoozes returns Snoozes that know of none.
 func NewSnoozes(pool *pgxpool.Pool, log *slog.Logger) *Snoozes {
 	return &Snoozes{pool: pool, log: log, kinds: map[string]snooze{}, namespaces: map[string]snooze{}}
 }
 
-// hold reports whether Work may not begin for a row of a kind and a namespace that was claimed at a time. The claim itself has looked, so what was
-// known before means nothing, and Postgres is asked again only if that was a while ago, and no more often for all calls together.
-func (s *Snoozes) hold(ctx context.Context, kind, namespace string, claimedAt time.Time) bool {
+// isSnoozed reports whether Work may not begin for a row that was claimed at a time. The claim checked the snoozes
+// itself, so only later ones count. Postgres is asked again if that was a while ago, and no more often for all calls
+// together.
+func (s *Snoozes) isSnoozed(ctx context.Context, kind, namespace string, claimedAt time.Time) bool {
 	if s == nil {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(claimedAt) > snoozeFresh && now.Sub(s.readAt) > snoozeFresh {
-		s.read(ctx)
+		s.readSnoozes(ctx)
 	}
-	return s.kinds[kind].holds(claimedAt) || s.namespaces[namespace].holds(claimedAt)
+	return s.kinds[kind].isInForce(claimedAt) || s.namespaces[namespace].isInForce(claimedAt)
 }
 
-func (s snooze) holds(claimedAt time.Time) bool {
+func (s snooze) isInForce(claimedAt time.Time) bool {
 	return s.knownAt.After(claimedAt) && time.Until(s.until) > 0
 }
 
-// read asks Postgres. If it does not answer, what is known holds: claims that cannot be renewed end by themselves. The lock is held.
-func (s *Snoozes) read(ctx context.Context) {
+// readSnoozes asks Postgres. If it does not answer, the known snoozes stay, because claims that cannot be renewed end
+// by themselves. The caller has the lock.
+func (s *Snoozes) readSnoozes(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	began := time.Now()
@@ -80,7 +83,7 @@ func (s *Snoozes) read(ctx context.Context) {
 	s.readAt = time.Now()
 	if err != nil {
 		if ctx.Err() == nil {
-			s.log.Warn("reading which kinds and namespaces are snoozed failed; Work begins by what was known before", "error", err)
+			s.log.Warn("reading which kinds and namespaces are snoozed failed; those that were known before count", "error", err)
 		}
 		return
 	}
@@ -96,8 +99,8 @@ func (s *Snoozes) read(ctx context.Context) {
 	}
 }
 
-// know notes a snooze that this client writes.
-func (s *Snoozes) know(scope SnoozeScope, name string, until time.Time) {
+// noteSnooze adds a snooze that this client writes.
+func (s *Snoozes) noteSnooze(scope SnoozeScope, name string, until time.Time) {
 	if s == nil {
 		return
 	}
@@ -113,11 +116,12 @@ func (s *Snoozes) know(scope SnoozeScope, name string, until time.Time) {
 	names[name] = snooze{until, time.Now()}
 }
 
-// snooze keeps other Work of the kind or the namespace from beginning, where outcomes say so: at once, and before they are written, which may have
-// to wait. It is no state of a row, and needs no claim: the upstream has said so, also if another execution has the resource by now.
-func (e *execution) snooze(set []*claimed, outcomes []Outcome) {
+// writeSnoozes snoozes the kind or the namespace where outcomes ask for it: at once, before the outcomes are written,
+// which may have to wait. A snooze is not the state of a row and needs no claim: the upstream asked for it, even if
+// another execution has the resource by now.
+func (e *execution) writeSnoozes(set []*claimed, outcomes []Outcome) {
 	if e.rehearsal != nil {
-		return // the outcomes say so, and there is nothing else to snooze
+		return // the caller sees the outcomes, and there is nothing else to snooze
 	}
 	var longest [SnoozesNamespace + 1]time.Duration
 	for i := range outcomes {
@@ -133,19 +137,19 @@ func (e *execution) snooze(set []*claimed, outcomes []Outcome) {
 	}
 }
 
-// writeSnooze writes a snooze for all clients. One that cannot be written holds on this client.
+// writeSnooze writes a snooze for all clients. If it cannot be written, it holds on this client only.
 func (e *execution) writeSnooze(set []*claimed, scope SnoozeScope, name string, d time.Duration) {
-	spread := min(max(d/snoozeSpread, leastSpread), longestSpread)
+	spread := min(max(d/snoozeSpread, minSnoozeSpread), maxSnoozeSpread)
 	until := time.Now().Add(d)
-	e.Snoozes.know(scope, name, until)
-	err := e.persist(set, func(ctx context.Context) error {
+	e.Snoozes.noteSnooze(scope, name, until)
+	err := e.persistWrite(set, func(ctx context.Context) error {
 		if scope == SnoozesKind {
 			return db.New().SnoozeKind(ctx, e.Pool, db.SnoozeKindParams{Kind: name, For: d, Spread: spread})
 		}
 		return db.New().SnoozeNamespace(ctx, e.Pool, db.SnoozeNamespaceParams{Namespace: name, For: d, Spread: spread})
 	})
 	if err != nil {
-		e.Logger.Error("a snooze could not be written; other clients go on", append(e.fields(set[0].worked), "name", name, "for", d, "error", err)...)
+		e.Logger.Error("a snooze could not be written; other clients go on", append(e.logFields(set[0].worked), "name", name, "for", d, "error", err)...)
 	}
-	e.Snoozes.know(scope, name, until) // also for what was claimed while it was written
+	e.Snoozes.noteSnooze(scope, name, until) // again, for rows that were claimed while it was written
 }

@@ -15,22 +15,23 @@ import (
 )
 
 const (
-	// SourceBeat is how often a run of a source says that it goes on.
+	// SourceBeat is how often a source's run records that it is alive.
 	SourceBeat = 2 * time.Second
-	// SourceSilence is how long Postgres may not take that. Then the run ends, so that a client which reaches Postgres has its turn.
+	// SourceSilence is how long Postgres may not answer before the run ends, so that a client which reaches Postgres
+	// can take over.
 	SourceSilence = 10 * time.Second
-	// sourceWell is how long a run has lasted that has got over why earlier ones ended.
+	// sourceWell is how long a run lasts before earlier failures are forgotten.
 	sourceWell = 10 * time.Second
-	// shortestSourcePause and longestSourcePause bound the time until a source that has failed is run again, which doubles.
-	shortestSourcePause = time.Second
-	longestSourcePause  = time.Minute
+	// minSourcePause and maxSourcePause bound the time until a failed source runs again, which doubles.
+	minSourcePause = time.Second
+	maxSourcePause = time.Minute
 )
 
 // Types of the errors with which a run of a source ends.
 const (
-	// SourceFailed is that of one that has failed.
+	// SourceFailed is a run that has failed.
 	SourceFailed = "delta.SourceFailed"
-	// UnknownSource is that of a worker whose controllers lack the source.
+	// UnknownSource is a worker without the source in its controllers.
 	UnknownSource = "delta.UnknownSource"
 )
 
@@ -46,31 +47,32 @@ type SourceInput struct {
 	Name         string `json:"name"`
 }
 
-// Source feeds a kind from where its objects are kept, until ctx ends. It returns why it cannot go on.
+// Source feeds a kind from another system until ctx ends. It returns why it cannot go on.
 type Source func(ctx context.Context, feed *Feed) error
 
-// RunSource runs a source for as long as it goes on. Temporal has it run again when it returns, or when its worker is gone, on any worker that has the
-// source. Two runs may overlap, since a worker can be cut off from Temporal alone: what they write is fenced by the epoch of the latest.
+// RunSource runs a source while it goes on. Temporal runs it again when it returns or when its worker is gone, on any
+// worker that has the source. Two runs may overlap, because a worker can be cut off from Temporal alone: the epoch of
+// the latest run fences what they write.
 func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
-	if err := a.check(in.Installation, in.Kind); err != nil {
+	if err := a.checkTarget(in.Installation, in.Kind); err != nil {
 		return err
 	}
 	source, ok := a.Sources[in.Name]
 	if !ok {
-		// Another worker of the task queue may have it: one of a newer version, during a deploy.
+		// Another worker of the task queue may have it, for instance one of a newer version during a deploy.
 		return temporal.NewApplicationError(fmt.Sprintf("this worker's controllers have no source %q of kind %q", in.Name, in.Kind), UnknownSource)
 	}
-	defer a.heartbeat(ctx)()
+	defer a.startHeartbeat(ctx)()
 	feed, failures, err := a.claimSource(ctx, in)
 	if err != nil {
-		return a.describeSource(fmt.Errorf("beginning to run source %q of kind %s: %w", in.Name, in.Kind, err), shortestSourcePause)
+		return a.describeSource(fmt.Errorf("beginning to run source %q of kind %s: %w", in.Name, in.Kind, err), minSourcePause)
 	}
 	began := time.Now()
 	running, stop := a.untilStopped(ctx)
 	defer stop()
 	running, end := context.WithCancelCause(running)
 	defer end(nil)
-	go feed.watch(running, workerStop(ctx), end)
+	go feed.watchRun(running, workerStop(ctx), end)
 	err = source(running, feed)
 	err = feed.whyEnded(running, err)
 	feed.AbortListing(ctx, err)
@@ -79,7 +81,7 @@ func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
 	case ctx.Err() != nil: // it was cancelled, or Temporal has given it to another worker
 		return ctx.Err()
 	case errors.Is(err, errSourceStops), errors.Is(err, errSourceTaken):
-		return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Stopping", temporal.ApplicationErrorOptions{NextRetryDelay: shortestPause})
+		return temporal.NewApplicationErrorWithOptions(err.Error(), "delta.Stopping", temporal.ApplicationErrorOptions{NextRetryDelay: minRetryPause})
 	}
 	return a.failSource(ctx, feed, failures, began, err)
 }
@@ -87,7 +89,7 @@ func (a *Activities) RunSource(ctx context.Context, in SourceInput) error {
 // errSourceStops ends the run of a client that stops.
 var errSourceStops = errors.New("the client stops; another one goes on with the source")
 
-// claimSource begins a run: earlier ones can write no more.
+// claimSource begins a run. Earlier runs can write no more.
 func (a *Activities) claimSource(ctx context.Context, in SourceInput) (feed *Feed, failures int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
@@ -104,7 +106,7 @@ func (a *Activities) claimSource(ctx context.Context, in SourceInput) (feed *Fee
 	return feed, int(claimed.Failures), err
 }
 
-// describeRunner names this process to people.
+// describeRunner names this process, for people.
 func describeRunner() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -113,8 +115,8 @@ func describeRunner() string {
 	return strconv.Itoa(os.Getpid()) + "@" + host
 }
 
-// watch ends the run when the worker stops, another run has begun, or Postgres has been silent for too long.
-func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.CancelCauseFunc) {
+// watchRun ends the run when the worker stops, another run has begun, or Postgres has been silent for too long.
+func (f *Feed) watchRun(ctx context.Context, stopping <-chan struct{}, end context.CancelCauseFunc) {
 	beats := time.NewTicker(SourceBeat)
 	defer beats.Stop()
 	var waits lockWait
@@ -128,7 +130,7 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 		case <-beats.C:
 		}
 		asked := time.Now()
-		switch err := f.renew(ctx); {
+		switch err := f.renewRun(ctx); {
 		case err == nil:
 			heard = asked
 			f.nameBlockers(ctx, &waits)
@@ -142,9 +144,9 @@ func (f *Feed) watch(ctx context.Context, stopping <-chan struct{}, end context.
 	}
 }
 
-// renew says that the run goes on. A page that is being written holds the row, perhaps for long, if it waits for a row that a user has locked: then Postgres
-// only has to answer, because the page is fenced by itself.
-func (f *Feed) renew(ctx context.Context) error {
+// renewRun records that the run is alive. A page that is being written holds the row, perhaps for long, if it waits for
+// a row that a user has locked. Then Postgres only has to answer, because the page fences itself.
+func (f *Feed) renewRun(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	if f.writing.Load() != 0 {
@@ -162,7 +164,7 @@ func (f *Feed) renew(ctx context.Context) error {
 	return err
 }
 
-// whyEnded is why a run has ended, whose source has returned err.
+// whyEnded returns why a run has ended; err is the error of its source.
 func (f *Feed) whyEnded(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) { // a stop that does not wait, or a cancellation
@@ -171,22 +173,23 @@ func (f *Feed) whyEnded(ctx context.Context, err error) error {
 		return cause
 	}
 	if err == nil {
-		err = errors.New("the source has returned without an error, though it is to go on")
+		err = errors.New("the source has returned without an error, although its context has not ended")
 	}
 	return err
 }
 
-// failSource notes and reports that a run has failed, and has Temporal begin another one after a pause that grows with each failure.
+// failSource records and reports a failed run, and makes Temporal begin another one after a pause that grows with each
+// failure.
 func (a *Activities) failSource(ctx context.Context, feed *Feed, failures int, began time.Time, failure error) error {
 	if time.Since(began) > sourceWell {
 		failures = 0
 	}
-	pause := longestSourcePause
+	pause := maxSourcePause
 	if failures < 6 { // 1 s to 32 s
-		pause = shortestSourcePause << failures
+		pause = minSourcePause << failures
 	}
 	if errors.Is(failure, errSourceSilent) {
-		pause = shortestSourcePause // not for this client, which does not reach Postgres
+		pause = minSourcePause // another client may reach Postgres
 	}
 	in := feed.in
 	failure = fmt.Errorf("source %q of kind %s: %w", in.Name, in.Kind, failure)
@@ -200,17 +203,17 @@ func (a *Activities) failSource(ctx context.Context, feed *Feed, failures int, b
 	}
 	if a.SourceFailed != nil {
 		a.SourceFailed(PassObservation{
-			Kind: in.Kind, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: TryOf(ctx), Trigger: TriggerSource, Took: time.Since(began), Err: failure,
+			Kind: in.Kind, WorkflowID: WorkflowID(ctx), RunID: RunID(ctx), Attempt: ActivityTry(ctx), Trigger: TriggerSource, Took: time.Since(began), Err: failure,
 		})
 	}
 	return a.describeSource(failure, pause)
 }
 
-// describeSource is a failure as Temporal is told of it.
+// describeSource returns the error for Temporal.
 func (a *Activities) describeSource(failure error, pause time.Duration) error {
 	text := shorten.Error(failure, maxErrorBytes)
 	if a.HashObjectIDs {
-		text = "it failed; the row in delta_source and the log of the client say why: object ids are kept from Temporal"
+		text = "it failed; for the reason see the row in delta_source and the log of the client: object ids are kept from Temporal"
 	}
 	return temporal.NewApplicationErrorWithOptions(text, SourceFailed, temporal.ApplicationErrorOptions{NextRetryDelay: pause})
 }

@@ -9,25 +9,25 @@ import (
 
 // Phases of a run of a source, in the column phase of delta_source.
 const (
-	// SourceRunning is that of a source that says nothing of itself.
+	// SourceRunning is a source that does not report its phase.
 	SourceRunning = "running"
-	// SourceReading is that of one that reads all of what there is.
+	// SourceReading is a source that reads all objects.
 	SourceReading = "reading"
-	// SourceFollowing is that of one that takes changes.
+	// SourceFollowing is a source that follows changes.
 	SourceFollowing = "following"
 )
 
-// SourceReport describes how a source stands, as it reports it.
+// SourceReport is the state of a source, as it reports it.
 type SourceReport struct {
-	// Phase is SourceReading or SourceFollowing, and Reason says why it is in it, if that is to be known.
+	// Phase is SourceReading or SourceFollowing. Reason says why, if people should know.
 	Phase, Reason string
-	// CaughtUpTo is until when all that had changed there was written; zero leaves it as it was.
+	// CaughtUpTo is the time until which all changes were written; zero leaves it unchanged.
 	CaughtUpTo time.Time
-	// BehindBytes and BehindMessages are how much is before it; nil where it has not counted.
+	// BehindBytes and BehindMessages are how much the source still has to read; nil where it has not counted.
 	BehindBytes, BehindMessages *int64
 }
 
-// sourceReport is a report as the next beat, or page, writes it.
+// sourceReport is a report for the next beat, or page, to write.
 type sourceReport struct {
 	SourceReport
 	// since is when the phase began.
@@ -35,7 +35,7 @@ type sourceReport struct {
 	caughtUpAt *time.Time
 }
 
-// Report notes how the source stands. It costs nothing: what was reported last is written by the next page, or within a few seconds.
+// Report sets the state of the source. It is cheap: the next page, or a beat within a few seconds, writes it.
 func (f *Feed) Report(report SourceReport) {
 	last := f.reported.Load()
 	next := &sourceReport{SourceReport: report, since: last.since, caughtUpAt: last.caughtUpAt}
@@ -51,17 +51,17 @@ func (f *Feed) Report(report SourceReport) {
 	f.reported.Store(next)
 }
 
-// lockWait is a page that waits for a lock, as far as the log knows.
+// lockWait has the latest log line about a page that waits for a lock.
 type lockWait struct {
-	page   int64     // since when it is written
-	logged time.Time // when the log named who holds the lock
+	page   int64     // the time since which it is being written
+	logged time.Time // when the log named the holder of the lock
 }
 
-// blockersEvery is how often the log names the process that holds a lock which a page waits for.
+// blockersEvery is how often the log names the process with the lock that a page waits for.
 const blockersEvery = time.Minute
 
-// nameBlockers has the log say for whom a page waits that has not been written for long. Nothing else would: Postgres answers, and the source goes on when the
-// lock is released.
+// nameBlockers logs which process a page waits for if it has not been written for long. Nothing else would show it,
+// because Postgres answers, and the source goes on when the lock is released.
 func (f *Feed) nameBlockers(ctx context.Context, waits *lockWait) {
 	page := f.writing.Load()
 	if page == 0 || time.Since(time.Unix(0, page)) < SourceSilence || (waits.page == page && time.Since(waits.logged) < blockersEvery) {

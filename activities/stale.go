@@ -13,11 +13,12 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// SeveralPasses is in how many passes in a row an object is found stale before that looks like a fault. Once or twice a webhook was faster.
-const SeveralPasses = 3
+// MinStalePasses is in how many passes in a row an object is stale before that looks like a fault. Once or twice, a
+// webhook was faster.
+const MinStalePasses = 3
 
-// countStale counts the objects of the page that are older than what is stored, and remembers them across passes. Kinds without versions have
-// none, and are not asked for.
+// countStale counts the page's objects that are older than the stored ones, and remembers them across passes. Kinds
+// without versions have none, and cost no statement.
 func (p *pass) countStale(ctx context.Context, results []*deltatype.ObjectInformResult) error {
 	versioned := false
 	for i := range p.page {
@@ -38,7 +39,7 @@ func (p *pass) countStale(ctx context.Context, results []*deltatype.ObjectInform
 		p.in.Pass = uuid.NewString()
 	}
 	p.progress.Stale += len(stale)
-	lagging, err := q.CountStale(ctx, a.Pool, db.CountStaleParams{Kind: p.in.Kind, ObjectIds: stale, Pass: p.in.Pass, Several: SeveralPasses})
+	lagging, err := q.CountStale(ctx, a.Pool, db.CountStaleParams{Kind: p.in.Kind, ObjectIds: stale, Pass: p.in.Pass, Several: MinStalePasses})
 	if err != nil {
 		return fmt.Errorf("counting which objects are stale: %w", err)
 	}
@@ -51,8 +52,9 @@ func (p *pass) countStale(ctx context.Context, results []*deltatype.ObjectInform
 	return nil
 }
 
-// staleOf divides objects into those that are stale and those that are not, each once: one that is listed twice may be both, and is not stale then.
-// Of one that is refused nothing is known, and one whose resource stays deleted would not be taken in a newer version either.
+// staleOf divides objects into stale and current ones, each once: an object that is listed twice may be both, and is
+// current then. Refused objects are left out, and so are objects of a resource that stays deleted, because a newer
+// version would not be taken either.
 func staleOf(results []*deltatype.ObjectInformResult) (stale, current []string) {
 	is := map[string]bool{}
 	for _, r := range results {
@@ -73,8 +75,8 @@ func staleOf(results []*deltatype.ObjectInformResult) (stale, current []string) 
 	return stale, current
 }
 
-// warnStale says which objects pass after pass has found stale. A Compare that returns a negative number for "differs" would lose changes otherwise
-// without a word.
+// warnStale logs objects that pass after pass found stale. Otherwise a Compare that returns a negative number for
+// "differs" would lose changes silently.
 func (p *pass) warnStale() {
 	if p.laggards == 0 {
 		return

@@ -16,7 +16,7 @@ import (
 func TestARevivedRowForgetsWhyItWasDeleted(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, does(deleted))
-	h.Rest.SyncedRetention = -hour
+	h.Retention.SyncedRetention = -hour
 	ref := h.inform(object("a", "1"))
 	h.attempt(ref)
 	require.Equal(t, deltatype.CauseWork, h.row(ref).Cause)

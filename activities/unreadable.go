@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// A resource whose object does not decode is offered again after a share of the time that it has waited, within these bounds: often at first,
-	// because in a rolling deploy another worker understands it, and chance decides which one gets it; seldom later, because a million of them
-	// are as many claims.
-	unreadableShare    = 8
-	shortestUnreadable = time.Second
-	longestUnreadable  = 5 * time.Minute
+	// The wait grows with the time since the object first failed to decode, within these bounds. At first it is short,
+	// because during a rolling deploy chance decides which worker gets the resource; later it is long, because a
+	// million such resources are as many claims.
+	unreadableShare   = 8
+	minUnreadableWait = time.Second
+	maxUnreadableWait = 5 * time.Minute
 )
 
-// encodeUnreadable makes the entry for the row's errors that says why its object does not decode. One that says so already is kept, with the time since
-// which it is so. It has attempt 0: there was none.
+// encodeUnreadable makes the entry for the row's errors. If the latest entry has the same error, it is kept, with its
+// time. Such an entry has attempt 0, because there was none.
 func (one *claimed) encodeUnreadable(now time.Time) (err error) {
 	if one.encoded != nil {
 		return nil
@@ -34,20 +34,20 @@ func (one *claimed) encodeUnreadable(now time.Time) (err error) {
 	return err
 }
 
-// isNews reports whether the row has said something else until now.
+// isNews reports whether the row's latest error is another one.
 func (one *claimed) isNews() bool {
 	n := len(one.worked.Errors)
 	return n == 0 || string(one.worked.Errors[n-1]) != string(one.encoded)
 }
 
-// unreadableWait is how long the resource waits for the next worker.
+// unreadableWait returns how long the resource waits for the next worker.
 func (one *claimed) unreadableWait(now time.Time) time.Duration {
 	var entry deltatype.AttemptError
 	_ = json.Unmarshal(one.encoded, &entry) // it was made, or read, a moment ago
-	return min(max(now.Sub(entry.At)/unreadableShare, shortestUnreadable), longestUnreadable)
+	return min(max(now.Sub(entry.At)/unreadableShare, minUnreadableWait), maxUnreadableWait)
 }
 
-// warnUnreadable says of a set whose outcomes are written which resources have begun to wait for a worker that understands them.
+// warnUnreadable logs the resources of a set that have begun to wait for a worker that can decode them.
 func (e *execution) warnUnreadable(set []*claimed) {
 	var first *claimed
 	count := 0
@@ -60,6 +60,6 @@ func (e *execution) warnUnreadable(set []*claimed) {
 	}
 	if first != nil {
 		e.Logger.Warn("stored objects do not decode; their resources wait for a worker that understands them, or for an inform that replaces them",
-			append(e.fields(first.worked), "resources", count, "error", first.outcome.Error)...)
+			append(e.logFields(first.worked), "resources", count, "error", first.outcome.Error)...)
 	}
 }

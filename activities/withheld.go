@@ -8,33 +8,34 @@ import (
 	"github.com/chariot-giving/delta/db"
 )
 
-// Decisions of what was withheld.
+// Decisions about withheld deletions.
 const (
-	// Approved has the next pass delete it.
+	// Approved makes the next pass delete the resources.
 	Approved = "approved"
-	// Dismissed keeps it, and is silent of it.
+	// Dismissed keeps them, without another warning.
 	Dismissed = "dismissed"
 )
 
-// shardIsGone is why a shard that is gone is withheld.
+// shardIsGone is the reason for withholding the resources of a shard that is gone.
 const shardIsGone = "the controller no longer names a shard that has resources"
 
-// recountGone is for how long what was counted of a shard that is gone is taken to be so. Its passes list nothing, and come as often as those of
-// the others, perhaps for weeks: each would read all that is left of it, to come to the same.
+// recountGone is how long the count of a gone shard's resources is taken for granted. Its passes list nothing and come
+// as often as those of other shards, perhaps for weeks, and each count reads all of the shard.
 const recountGone = time.Hour
 
-// whyWithheld says why a listing may not delete what it leaves out before somebody has approved it; empty where it may.
+// whyWithheld returns why a listing may not delete the missing resources before an operator approves; empty where it
+// may.
 func (p *pass) whyWithheld(m missing) string {
 	l := p.activities.Listing
 	switch {
 	case p.in.Gone && m.missing > 0:
 		return shardIsGone
 	case p.in.Options.Shard == "" && m.ofShards > 0:
-		// Another version of the controller may list it.
+		// Another version of the controller may list those shards.
 		return "a listing without shards leaves out resources of shards"
 	case p.progress.Listed == 0 && m.missing > 1 && l.MostDeletedShare < 1:
-		// MostDeleted is of a kind, or of each of its shards: without this rule, an upstream that answers empty lists while it is broken would
-		// empty all that are no larger.
+		// MostDeleted is for a kind, or for each of its shards. Without this rule, a broken upstream that answers with empty lists would
+		// empty all kinds and shards that are no larger.
 		return "a listing names nothing at all"
 	case m.missing > int64(l.MostDeleted) && float64(m.missing) > l.MostDeletedShare*float64(m.total):
 		return "a listing leaves out suspiciously much"
@@ -42,9 +43,10 @@ func (p *pass) whyWithheld(m missing) string {
 	return ""
 }
 
-// withhold notes that a listing leaves out what it may not delete by itself, and reports whether it is withheld: somebody may have approved it. It stays
-// visible until it is decided, or a listing is complete again.
-func (p *pass) withhold(ctx context.Context, m missing, why string) (withheld bool, err error) {
+// withholdDeletions notes that a listing leaves out more than it may delete, and reports whether the deletion is
+// withheld, because an operator may have approved it. The note stays visible until it is decided, or a listing is
+// complete again.
+func (p *pass) withholdDeletions(ctx context.Context, m missing, why string) (withheld bool, err error) {
 	a := p.activities
 	noted, err := db.New().Withhold(ctx, a.Pool, db.WithholdParams{Kind: p.in.Kind, Shard: p.in.Options.Shard, Missing: m.missing, Total: m.total, Reason: why})
 	if err != nil {
@@ -60,8 +62,8 @@ func (p *pass) withhold(ctx context.Context, m missing, why string) (withheld bo
 	return true, p.reportWithheld(ctx, m.first)
 }
 
-// awaitsDecision reports whether the pass is of a shard that is gone, of which something is left that a pass has counted and withheld within
-// recountGone. An approval has it counted again, because it holds for no more than was looked at.
+// awaitsDecision reports whether the pass is of a gone shard with resources that a pass within recountGone has counted
+// and withheld. After an approval they are counted again, because it covers only that many.
 func (p *pass) awaitsDecision(ctx context.Context) (bool, error) {
 	if !p.in.Gone {
 		return false, nil
@@ -92,7 +94,7 @@ func (p *pass) logWithheld(w db.Withheld) {
 		"allowed", p.activities.Listing.MostDeleted, "allowed_share", p.activities.Listing.MostDeletedShare)
 }
 
-// forgetWithheld ends what was withheld of the kind, or of its shard.
+// forgetWithheld ends what was withheld for the kind, or for its shard.
 func (p *pass) forgetWithheld(ctx context.Context) error {
 	if _, err := db.New().ForgetWithheld(ctx, p.activities.Pool, db.ForgetWithheldParams{Kind: p.in.Kind, Shard: p.in.Options.Shard}); err != nil {
 		return fmt.Errorf("noting that nothing is withheld any more: %w", err)

@@ -93,7 +93,7 @@ func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsSlotsAndItsClaimUntilItRetu
 		return synced
 	})
 	limit := newLimit()
-	h.Limit, h.Parallel = limit, semaphore.NewWeighted(1)
+	h.Limit, h.WorkSlots = limit, semaphore.NewWeighted(1)
 	h.handler.workTimeout, h.AbandonAfter = 20*time.Millisecond, 30*time.Millisecond
 	ref := h.inform(object("a", "1"))
 
@@ -105,7 +105,7 @@ func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsSlotsAndItsClaimUntilItRetu
 	require.Equal(t, []string{"timed out after 20ms: Work did not return within 30ms of the end of its context"}, errorsOf(h.row(ref)))
 	before := h.row(ref)
 	require.NotNil(t, before.ClaimedUntil, "Work still runs, but the resource is not claimed")
-	require.False(t, h.Parallel.TryAcquire(1), "Work still runs, but its slot is free")
+	require.False(t, h.WorkSlots.TryAcquire(1), "Work still runs, but its slot is free")
 	require.Len(t, limit.places, 1, "Work still runs, but its place in the namespace is free")
 	h.set(ref, "due_at = now()")
 	waiting := h.attempt(ref)
@@ -114,7 +114,7 @@ func TestWorkThatIgnoresItsContextIsClosedAndKeepsItsSlotsAndItsClaimUntilItRetu
 	require.EqualValues(t, 1, h.handler.worked.Load())
 
 	close(goOn)
-	require.NoError(t, h.Parallel.Acquire(t.Context(), 1))
+	require.NoError(t, h.WorkSlots.Acquire(t.Context(), 1))
 	limit.places <- struct{}{} // as soon as the place is free
 	require.Eventually(t, func() bool { return h.row(ref).ClaimedUntil == nil }, patience, 10*time.Millisecond, "the claim is never closed")
 	after := h.row(ref)

@@ -64,7 +64,7 @@ func TestSetsThatMeetOnTheSameRowsNeverDeadlock(t *testing.T) {
 	const size = 200
 	rounds := soak.Count(t, 12, 500)
 	for i := range size {
-		inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
+		informSet(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
 	}
 	var all []int64
 	require.NoError(t, env.Pool.QueryRow(t.Context(), "SELECT array_agg(id) FROM delta_resource").Scan(&all))

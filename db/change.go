@@ -8,19 +8,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ResourceOf is the row of what a command or a listing has written, without what was appended to the log of changes.
+// ResourceOf returns the row that a command has deleted.
 func (r DeleteResourcesRow) ResourceOf() Resource { return r.Resource }
 
-// ResourceOf is the row of what a command has written, without what was appended to the log of changes.
+// ResourceOf returns the row that a command has revived.
 func (r ReviveResourcesRow) ResourceOf() Resource { return r.Resource }
 
-// ResourceOf is the row of what a listing has written, without what was appended to the log of changes.
+// ResourceOf returns the row that a listing has deleted.
 func (r DeleteMissingRow) ResourceOf() Resource { return r.Resource }
 
-// ResourceOf returns the row that was deleted.
+// ResourceOf returns the row that a source has deleted.
 func (r DeleteGoneRow) ResourceOf() Resource { return r.Resource }
 
-// ResourcesOf are the rows of a set.
+// ResourcesOf returns the rows of a set.
 func ResourcesOf[R interface{ ResourceOf() Resource }](rows []R, err error) ([]Resource, error) {
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func ResourcesOf[R interface{ ResourceOf() Resource }](rows []R, err error) ([]R
 	return all, nil
 }
 
-// OpenTransaction is a transaction of the server that has not ended. What the role may not see of it is empty.
+// OpenTransaction is a transaction of the server that has not ended. Fields that the role may not read are empty.
 type OpenTransaction struct {
 	PID                                int
 	Prepared                           string
@@ -50,12 +50,13 @@ const findOldestTransaction = `SELECT o.pid, o.prepared, o.database, o.role, o.a
 ) o
 ORDER BY pg_catalog.age(o.xid) DESC LIMIT 1`
 
-// FindOldestTransaction returns the transaction that has had its id for longest, nil where there is none that the role may see. sqlc does not know the views.
+// FindOldestTransaction returns the transaction that has had its id for longest; nil where the role sees none. It is
+// written by hand because sqlc does not know the views.
 func (q *Queries) FindOldestTransaction(ctx context.Context, db DBTX) (*OpenTransaction, error) {
 	var o OpenTransaction
 	err := db.QueryRow(ctx, findOldestTransaction).Scan(&o.PID, &o.Prepared, &o.Database, &o.User, &o.Application, &o.State, &o.Age)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil //nolint:nilnil // it is no error that there is none
+		return nil, nil //nolint:nilnil // none is no error
 	}
 	return &o, err
 }

@@ -53,7 +53,7 @@ type ChangesEndRow struct {
 	Xmin        uint64
 }
 
-// What a reader begins at that wants only what comes: all transactions before xmin have ended.
+// The position for a reader that wants only new entries: all transactions before xmin have ended.
 func (q *Queries) ChangesEnd(ctx context.Context, db DBTX) (ChangesEndRow, error) {
 	row := db.QueryRow(ctx, changesEnd)
 	var i ChangesEndRow
@@ -174,8 +174,9 @@ type HeldChangesRow struct {
 	OldestAge time.Duration
 }
 
-// The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
-// counted in order, as those of consumers are. oldest_age is how old the oldest entry is that is kept.
+// The entries that no reader gets yet, because a transaction that began before them has not ended: how many, up to a
+// bound, and how old the first is. They are counted in order, as those of consumers are. oldest_age is the age of the
+// oldest entry.
 func (q *Queries) HeldChanges(ctx context.Context, db DBTX, most int32) (HeldChangesRow, error) {
 	row := db.QueryRow(ctx, heldChanges, most)
 	var i HeldChangesRow
@@ -389,12 +390,15 @@ type ReadChangesRow struct {
 }
 
 // The log of changes, and its readers.
-// A page of entries after a position, only as far as all transactions have ended, and how the log stands: one row at least, whose id is 0 where
-// there is no entry. Entries that the reader does not want are in it without their objects, so that it gets past them.
+// A page of entries after a position, only as far as all transactions have ended, and the state of the log: at least
+// one row, with id 0 where there is no entry. Entries that the reader does not want are in it without their objects, so
+// that it gets past them.
 //
-// removed says that entries after the position are gone, up to removed_xid and removed_id, ahead that this server has not come to the position, and restored that entries wait to be
-// taken over (delta_adopt_changes). They are of the same snapshot as the page. The position's transaction is a subquery so that the planner takes what is behind it to be much,
-// and reads it in order: of one transaction it believes that nothing is behind, and would read and sort all that is. The installation is one row, which it does not know.
+// removed reports that entries after the position are gone, up to removed_xid and removed_id; ahead that this server
+// has not reached the position; and restored that entries wait to be adopted (delta_adopt_changes). They are of the
+// same snapshot as the page. The position's transaction is a subquery so that the planner expects many rows after it,
+// and reads them in order: for a given transaction it expects none, and would read and sort all of them. The
+// installation is one row, which the planner does not know.
 func (q *Queries) ReadChanges(ctx context.Context, db DBTX, arg ReadChangesParams) ([]ReadChangesRow, error) {
 	rows, err := db.Query(ctx, readChanges,
 		arg.AfterXid,
@@ -591,7 +595,8 @@ type SaveChangePositionParams struct {
 	FromID    int64
 }
 
-// Only by the process that has the consumer, and only from where it stood: what a transaction of the user's saves is then saved once.
+// Only for the process that has the consumer, and only from the position where it stood, so that a position that a
+// user's transaction saves is saved once.
 func (q *Queries) SaveChangePosition(ctx context.Context, db DBTX, arg SaveChangePositionParams) (int64, error) {
 	result, err := db.Exec(ctx, saveChangePosition,
 		arg.Epoch,

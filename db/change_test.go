@@ -161,7 +161,7 @@ func TestSoakReadersOfTheLogSkipNothing(t *testing.T) {
 	const writers, resources = 8, 6
 	pool := logged(t, deltatest.WithMaxConns(2*writers+2))
 	for i := range resources {
-		inform(t, pool, object(fmt.Sprint(i), ""), plain)
+		informSet(t, pool, object(fmt.Sprint(i), ""), plain)
 	}
 	seed := seed(t)
 	ctx, cancel := context.WithTimeout(t.Context(), took)

@@ -41,7 +41,7 @@ WITH o AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
-    -- Finalize is tried until it succeeds: its attempts are counted up to the most that Work has.
+    -- Finalize is tried until it succeeds: its attempts are counted up to max_attempts.
     attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE least(r.attempt + 1, r.max_attempts) END,
     attempted_at = CASE WHEN o.repeated OR o.exhausted THEN r.attempted_at ELSE now() END,
     due_at = NULL,
@@ -86,21 +86,26 @@ type ClaimResourcesRow struct {
 // once for each: LIMIT 1 keeps the planner, which may believe of a table that is filling up that it has next to no rows, from comparing
 // each row with each. What is updated is bound to the ids, too, and what is joined to it is materialized: if the planner is that wrong,
 // members are compared with members, and not with the table.
-// scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. What is deleted and has to be finalized stays
-// deleted, and is worked while its due_at is null; a worker whose controller cannot finalize leaves it.
+// scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. A deleted row that has to be
+// finalized stays deleted, and is worked while its due_at is null; a worker with a controller that cannot finalize
+// leaves it.
 //
-// A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
-// repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
-// and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
-// the outcome can be written. lost_attempt is the attempt that was lost where another one begins; 0 where none was. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+// A claim that is repeated, because its answer was lost, gives the same attempt. A claim that began an attempt has
+// claimed_until, which a repetition keeps, claim_for after attempted_at; that distinguishes it from a claim that found
+// the attempts exhausted. The attempt of a dead claim is kept as an error and counts. exhausted is a row for which it
+// was the last, or the last that it may lose together with others: it is claimed only so that the outcome can be
+// written. lost_attempt is the lost attempt where another one begins; 0 where none was lost. Locked rows are skipped:
+// waiting while holding other locks could deadlock with an inform.
 //
-// What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
+// A row of a snoozed kind or namespace is not claimed, except by a repetition.
 //
 // Where the kind limits keys, a row is claimed that has a slot of its key, or has no key. See TakeSlots.
 //
-// Where the kind has parents, a row is claimed that awaits none, or only such as were synced once meanwhile. From then on it awaits none.
+// Where the kind has parents, a row is claimed that awaits none, or only parents that were synced meanwhile. From then
+// on it awaits none.
 //
-// A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
+// A batch claims only rows that are still its own. dispatch_at stays as it is, so that Postgres need not touch an
+// index.
 func (q *Queries) ClaimResources(ctx context.Context, db DBTX, arg ClaimResourcesParams) ([]ClaimResourcesRow, error) {
 	rows, err := db.Query(ctx, claimResources,
 		arg.Claim,
@@ -206,7 +211,7 @@ type CloseClaimsParams struct {
 	Claim string
 }
 
-// Closes claims that were kept for calls of Work that went on after their outcome was written. What came due meanwhile is dispatched.
+// Closes claims of calls of Work that outlived their outcome. A row that became due meanwhile is dispatched.
 func (q *Queries) CloseClaims(ctx context.Context, db DBTX, arg CloseClaimsParams) ([]int64, error) {
 	rows, err := db.Query(ctx, closeClaims, arg.Ids, arg.Claim)
 	if err != nil {
@@ -246,7 +251,7 @@ type LostClaimsRow struct {
 	Deleted bool
 }
 
-// Those of the rows whose Work runs that it is to stop for: the row has another claim or is gone, or was deleted by a command.
+// Rows with a running call of Work that must stop: the row has another claim or is gone, or a command has deleted it.
 func (q *Queries) LostClaims(ctx context.Context, db DBTX, arg LostClaimsParams) ([]LostClaimsRow, error) {
 	rows, err := db.Query(ctx, lostClaims, arg.Ids, arg.Claims)
 	if err != nil {
@@ -291,7 +296,7 @@ type OpenClaimsRow struct {
 	Now          time.Time
 }
 
-// The claims that keep rows from being claimed, and when each passes if it is not renewed.
+// The claims that keep rows from being claimed, and when each passes without a renewal.
 func (q *Queries) OpenClaims(ctx context.Context, db DBTX, arg OpenClaimsParams) ([]OpenClaimsRow, error) {
 	rows, err := db.Query(ctx, openClaims, arg.Ids, arg.WholeKind, arg.WorkflowID)
 	if err != nil {
@@ -336,7 +341,7 @@ type QueueDueParams struct {
 	Batch      int32
 }
 
-// The first rows that are due, of those that wait for a slot of their key from now on. The others stay due: no slot is given.
+// The first due rows that wait for a slot of their key from now on. The others stay due: no slot is given.
 func (q *Queries) QueueDue(ctx context.Context, db DBTX, arg QueueDueParams) ([]int64, error) {
 	rows, err := db.Query(ctx, queueDue, arg.Kind, arg.Priorities, arg.Batch)
 	if err != nil {
@@ -376,7 +381,7 @@ const sweepClaims = `-- name: SweepClaims :exec
 DELETE FROM delta_claim WHERE claimed_until < now() - $1::interval
 `
 
-// Removes what was left by claims that are long over.
+// Removes claims that ended long ago.
 func (q *Queries) SweepClaims(ctx context.Context, db DBTX, older time.Duration) error {
 	_, err := db.Exec(ctx, sweepClaims, older)
 	return err
@@ -392,7 +397,7 @@ WHERE (k.kind, k.limit_key) IN (
 )
 `
 
-// Removes limit keys that nothing has used for long.
+// Removes limit keys that have not been used for long.
 func (q *Queries) SweepKeys(ctx context.Context, db DBTX, older time.Duration) error {
 	_, err := db.Exec(ctx, sweepKeys, older)
 	return err
@@ -416,8 +421,9 @@ type TakeSlotsRow struct {
 	Wait   time.Duration
 }
 
-// Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
-// on (a dispatcher looks at them when it is theirs), and those whose claim has to wait until their call may begin.
+// Gives rows slots of their limit keys, right before they are claimed or once they are leased. Returns rows that wait
+// for a slot from now on (a dispatcher looks at them when they have it), and rows that may be claimed only when the
+// rate allows their call.
 func (q *Queries) TakeSlots(ctx context.Context, db DBTX, arg TakeSlotsParams) ([]TakeSlotsRow, error) {
 	rows, err := db.Query(ctx, takeSlots,
 		arg.Kind,
@@ -452,7 +458,8 @@ type WakeKeysParams struct {
 	Keys []string
 }
 
-// Gives free slots of keys to rows that wait for them, which are due then, and gives back how many. No keys means those that are to be looked at.
+// Gives free slots of keys to rows that wait for them, makes these due, and returns how many. Null keys mean those that
+// have to be looked at.
 func (q *Queries) WakeKeys(ctx context.Context, db DBTX, arg WakeKeysParams) (int64, error) {
 	row := db.QueryRow(ctx, wakeKeys, arg.Kind, arg.Keys)
 	var woken int64
@@ -484,8 +491,8 @@ type WithholdMembersParams struct {
 	WorkflowID string
 }
 
-// Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them when they may be
-// worked, or when the snooze is ended. Their attempts are not counted.
+// Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them
+// when they may be worked, or when the snooze is ended. Their attempts are not counted.
 func (q *Queries) WithholdMembers(ctx context.Context, db DBTX, arg WithholdMembersParams) ([]int64, error) {
 	rows, err := db.Query(ctx, withholdMembers, arg.Ids, arg.Kind, arg.WorkflowID)
 	if err != nil {

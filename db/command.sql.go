@@ -72,7 +72,7 @@ type CountMatchingResourcesParams struct {
 	Most       int32
 }
 
-// How many there are that MatchingResources gives page by page; it stops at most.
+// How many resources MatchingResources returns page by page; it stops at most.
 func (q *Queries) CountMatchingResources(ctx context.Context, db DBTX, arg CountMatchingResourcesParams) (int64, error) {
 	row := db.QueryRow(ctx, countMatchingResources,
 		arg.Kinds,
@@ -215,7 +215,7 @@ WHERE r.id = ANY (ARRAY(
 ))
 `
 
-// A dispatcher looks at the rows at once. Locked rows are skipped: they will be looked at when their lease has passed.
+// Makes rows due at once. Locked rows are skipped: their lease will expire.
 func (q *Queries) DispatchNow(ctx context.Context, db DBTX, ids []int64) error {
 	_, err := db.Exec(ctx, dispatchNow, ids)
 	return err
@@ -238,8 +238,8 @@ type DueForDispatchParams struct {
 	Namespace string
 }
 
-// What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
-// longest from now.
+// Rows that became due while their kind or their namespace (empty for all of them) was paused or snoozed: their
+// workflows may have ended. No row is looked at later than longest from now.
 func (q *Queries) DueForDispatch(ctx context.Context, db DBTX, arg DueForDispatchParams) ([]int64, error) {
 	rows, err := db.Query(ctx, dueForDispatch, arg.Kind, arg.Longest, arg.Namespace)
 	if err != nil {
@@ -427,10 +427,10 @@ type MatchingResourcesParams struct {
 	Batch      int32
 }
 
-// What users and operators order, for one resource or many, each in one statement. Rows are named by their ids, and are locked in the
+// Commands of users and operators, for one resource or many, each in one statement. Rows are named by their ids, and are locked in the
 // order in which informs lock rows, in a statement of their own: a subselect in the WHERE clause may be run again, when a row has
 // changed meanwhile, and would lock further rows out of order. No row back means that the resource is not in a state that allows it, or is gone: read it.
-// A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
+// A page of the resources that a filter selects. The command is another statement, which checks their state again.
 func (q *Queries) MatchingResources(ctx context.Context, db DBTX, arg MatchingResourcesParams) ([]int64, error) {
 	rows, err := db.Query(ctx, matchingResources,
 		arg.AfterID,
@@ -487,7 +487,7 @@ type PauseKindParams struct {
 	Paused bool
 }
 
-// Pauses or resumes all Work of a kind. What is resumed is not snoozed any longer either.
+// Pauses or resumes all Work of a kind. Resuming also ends a snooze.
 func (q *Queries) PauseKind(ctx context.Context, db DBTX, arg PauseKindParams) error {
 	_, err := db.Exec(ctx, pauseKind, arg.Name, arg.Paused)
 	return err
@@ -508,8 +508,8 @@ type PauseResourceParams struct {
 	ObjectID string
 }
 
-// A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is due, or was
-// pending, may have lost its workflow meanwhile.
+// A paused resource is not worked, and informs of it are kept. When it is resumed, it goes on where it stands. A row
+// that is due, or was pending, may have lost its workflow meanwhile.
 func (q *Queries) PauseResource(ctx context.Context, db DBTX, arg PauseResourceParams) (Resource, error) {
 	row := db.QueryRow(ctx, pauseResource, arg.Paused, arg.Kind, arg.ObjectID)
 	var i Resource
@@ -767,7 +767,8 @@ type SnoozeKindParams struct {
 	Spread time.Duration
 }
 
-// No Work of a kind begins for some time, by order of an attempt. A shorter snooze does not cut a longer one short.
+// No Work of a kind begins for some time, because an attempt asked for that. A shorter snooze does not shorten a longer
+// one.
 func (q *Queries) SnoozeKind(ctx context.Context, db DBTX, arg SnoozeKindParams) error {
 	_, err := db.Exec(ctx, snoozeKind, arg.Kind, arg.For, arg.Spread)
 	return err
@@ -814,8 +815,8 @@ WHERE r.id = c.id
 RETURNING r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble
 `
 
-// Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
-// its generation: that is the sync which was ordered.
+// Anything but deleted -> scheduled or expired, at once. A row that waits for its first attempt, or is being worked,
+// keeps its generation, because that sync is the one that the command asks for.
 func (q *Queries) SyncResources(ctx context.Context, db DBTX, ids []int64) ([]Resource, error) {
 	rows, err := db.Query(ctx, syncResources, ids)
 	if err != nil {
@@ -992,7 +993,7 @@ WHERE n.name = o.name
 RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts
 `
 
-// Ends the snooze of a namespace, and says for how long it would have lasted.
+// Ends the snooze of a namespace, and returns how long it would have lasted.
 func (q *Queries) WakeNamespace(ctx context.Context, db DBTX, namespace string) (time.Duration, error) {
 	row := db.QueryRow(ctx, wakeNamespace, namespace)
 	var lasts time.Duration

@@ -71,7 +71,7 @@ func TestOverlappingSetsInOppositeOrdersWaitForEachOtherWhateverThePlan(t *testi
 	const writers, rounds, size = 6, 30, 60
 	// The rows lie in the table in the opposite order of their keys, so that two plans meet them in opposite orders.
 	for i := range size {
-		inform(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
+		informSet(t, env.Pool, object(fmt.Sprintf("%03d", size-i), ""), plain)
 	}
 	plans := []*pgxpool.Pool{
 		poolWith(t, env, "enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan"),

@@ -208,7 +208,7 @@ func TestAnObjectIsNotStaleForTheSakeOfAnotherTenants(t *testing.T) {
 	env := deltatest.New(t)
 	mine, theirs := revised("a", "mine", 3), revised("a", "theirs", 9)
 	mine.Namespace, theirs.Namespace = "acme", "globex"
-	inform(t, env.Pool, mine, plain)
+	informSet(t, env.Pool, mine, plain)
 	mine.Revision, mine.Hash = revised("a", "", 4).Revision, []byte("changed")
 	results, err := db.Inform(t.Context(), env.Pool, []deltatype.ObjectInformParams{theirs, mine}, plain)
 	require.NoError(t, err)

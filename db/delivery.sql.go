@@ -24,8 +24,8 @@ type ReceiveDeliveryParams struct {
 }
 
 // Deliveries that were received.
-// No row means that it was received before. Where another transaction receives it at this moment, this waits for the end of that. One that has expired, and
-// was not removed yet, is received anew.
+// No row means that the delivery was received before. If another transaction receives it at this moment, this waits for
+// its end. A delivery that has expired and was not removed yet counts as new.
 func (q *Queries) ReceiveDelivery(ctx context.Context, db DBTX, arg ReceiveDeliveryParams) (int64, error) {
 	result, err := db.Exec(ctx, receiveDelivery, arg.Endpoint, arg.ID, arg.Keep)
 	if err != nil {

@@ -23,7 +23,7 @@ type DispatchSoonParams struct {
 	ObjectID string
 }
 
-// A row whose workflow turned out to be another installation's is looked at again soon.
+// Makes a row due soon, because its workflow turned out to belong to another installation.
 func (q *Queries) DispatchSoon(ctx context.Context, db DBTX, arg DispatchSoonParams) error {
 	_, err := db.Exec(ctx, dispatchSoon, arg.After, arg.Kind, arg.ObjectID)
 	return err
@@ -51,8 +51,8 @@ type ForgetDispatchedRow struct {
 	Kind string
 }
 
-// Makes a page of rows due for a dispatcher whose workflows Temporal has lost, each once: those before are being dispatched meanwhile, and
-// look as if they were lost. A claim that is alive looks after its row itself.
+// Makes a page of rows due because Temporal has lost their workflows, each once: rows of earlier pages are being
+// dispatched meanwhile, and look as if they were lost. A living claim looks after its row itself.
 func (q *Queries) ForgetDispatched(ctx context.Context, db DBTX, arg ForgetDispatchedParams) ([]ForgetDispatchedRow, error) {
 	rows, err := db.Query(ctx, forgetDispatched, arg.AfterID, arg.Batch)
 	if err != nil {
@@ -155,18 +155,20 @@ type LeaseDueRow struct {
 
 // The outbox. A row is due when dispatch_at has passed. A dispatcher leases rows and wakes their workflows: if it dies in
 // between, or the wake-up is lost, the lease passes and another one does it again.
-// The most urgent first, and the oldest of those. Each priority is a range of the index of its own, in the order that is given. A
-// kind that is paused keeps its rows, and so does a claim that is alive. What is snoozed, by its kind or its namespace, is left as well.
+// The most urgent first, and the oldest of those. Each priority is a range of the index, in the given order. Rows of a
+// paused or snoozed kind, of a snoozed namespace, and with a living claim are left alone.
 //
-// A row that waits for its workflow's timer is not looked at before a grace after that. Any other is looked at again after the lease,
-// or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
+// A row with a workflow that has a timer is looked at only some time (grace) after that timer. Any other row is looked
+// at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
+// filled with wake-ups.
 //
-// Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
+// Of a limited namespace, no more rows are leased than it has free slots: more would only wait.
 //
-// A client whose controller cannot finalize leaves what is to be finalized to others.
+// A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 //
-// With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
-// itself, is large, or has lost attempts together with others: those it would take along once more.
+// With a batch, rows are leased to it, and a settled row of a batch stays in one. A row is for a single workflow if it
+// waits for a retry by itself, is large, or has lost attempts together with others, because it would take those along
+// once more.
 func (q *Queries) LeaseDue(ctx context.Context, db DBTX, arg LeaseDueParams) ([]LeaseDueRow, error) {
 	rows, err := db.Query(ctx, leaseDue,
 		arg.Grace,
@@ -235,7 +237,8 @@ type NameWorkflowsParams struct {
 	WorkflowIds []string
 }
 
-// Notes the own workflows of rows that were leased to them and wait: a claim, which would note it, comes later or never.
+// Notes the single workflows of rows that were leased to them and wait: a claim, which would note it, comes later or
+// never.
 func (q *Queries) NameWorkflows(ctx context.Context, db DBTX, arg NameWorkflowsParams) error {
 	_, err := db.Exec(ctx, nameWorkflows, arg.Ids, arg.WorkflowIds)
 	return err
@@ -270,10 +273,10 @@ type NextDispatchRow struct {
 	Wait        time.Duration
 }
 
-// How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
-// while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
-// of a namespace: then it looks several times while what has waited comes back. keys_wait is
-// how long it is until a limit key is to be looked at, and parents_wait says that rows wait for parents.
+// How long it is until a dispatcher of a kind has to look again; an hour where nothing waits. Rows that became due
+// since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
+// unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
+// is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents.
 func (q *Queries) NextDispatch(ctx context.Context, db DBTX, arg NextDispatchParams) (NextDispatchRow, error) {
 	row := db.QueryRow(ctx, nextDispatch, arg.Kind, arg.Looked)
 	var i NextDispatchRow
@@ -329,9 +332,10 @@ type PutOffSnoozedParams struct {
 	Batch      int32
 }
 
-// Of the first rows that are due, those whose namespace is snoozed are looked at when it is over, each at its time: a lease would step over them each
-// time. It gives back how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that is written: what ends a snooze
-// finds all that was put off. One that is locked is being changed.
+// Moves the first due rows of snoozed namespaces to the end of the snooze, each to its time, because each lease would
+// step over them. Returns how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that
+// is written, so that a statement that ends a snooze finds all rows that were put off. A locked namespace is being
+// changed.
 func (q *Queries) PutOffSnoozed(ctx context.Context, db DBTX, arg PutOffSnoozedParams) (int64, error) {
 	row := db.QueryRow(ctx, putOffSnoozed, arg.Priorities, arg.Kind, arg.Batch)
 	var count int64
@@ -369,8 +373,9 @@ type ReleaseLeasesParams struct {
 	Errors      []string
 }
 
-// Leased rows whose workflows were not woken are looked at again, each after its time. Why one was not can be read on the row: the same
-// reason stands there once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an inform.
+// Makes leased rows due again, each after its time, because their workflows were not woken. The reason is on the row,
+// the same one only once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an
+// inform.
 func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) error {
 	_, err := db.Exec(ctx, releaseLeases,
 		arg.MaxErrors,

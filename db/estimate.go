@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// plan is a part of what EXPLAIN says.
+// plan is a part of EXPLAIN's answer.
 type plan struct {
 	NodeType  string  `json:"Node Type"`
 	TotalCost float64 `json:"Total Cost"`
@@ -14,8 +14,8 @@ type plan struct {
 	Plans     []plan
 }
 
-// EstimateMatching asks the planner how many resources CountMatchingResources would count if it did not stop, and what it would cost to have it count. No resource is
-// read: the answer is as good as the statistics of the table are.
+// EstimateMatching asks the planner how many resources CountMatchingResources would count without its bound, and the
+// cost of counting them. It reads no resource, so the answer is as good as the statistics of the table.
 func EstimateMatching(ctx context.Context, conn DBTX, p CountMatchingResourcesParams) (rows, cost float64, err error) {
 	var explained []byte
 	err = plannedEachTime{conn}.QueryRow(ctx, "EXPLAIN (FORMAT JSON) "+countMatchingResources,
@@ -35,7 +35,7 @@ func EstimateMatching(ctx context.Context, conn DBTX, p CountMatchingResourcesPa
 	return 0, 0, fmt.Errorf("the plan of a count has no limit: %s", explained)
 }
 
-// rowsOfLimit is how many rows there are for a limit to take from.
+// rowsOfLimit returns how many rows a limit takes from.
 func (p plan) rowsOfLimit() (rows float64, ok bool) {
 	for _, below := range p.Plans {
 		if p.NodeType == "Limit" {

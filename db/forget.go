@@ -8,11 +8,12 @@ import (
 const (
 	// forgetPage is how many notes of a listing one statement removes.
 	forgetPage = 10_000
-	// stalePage is how many stale objects one statement forgets, which says so itself: a plan for any number would read the whole table.
+	// stalePage is how many stale objects one statement forgets. The number is in the statement, because a plan for any
+	// number would read the whole table.
 	stalePage = 1000
 )
 
-// ForgetListing removes what a pass has listed, page by page.
+// ForgetListing removes a pass's recorded listing, page by page.
 func ForgetListing(ctx context.Context, conn DBTX, pass string) error {
 	page := ForgetListingParams{Pass: pass, Page: forgetPage}
 	for {
@@ -24,7 +25,7 @@ func ForgetListing(ctx context.Context, conn DBTX, pass string) error {
 	}
 }
 
-// SweepListings removes what was listed by passes of which nothing was written or awaited for so long: their worker died.
+// SweepListings removes listings of passes that wrote and awaited nothing for so long, because their worker died.
 func SweepListings(ctx context.Context, conn DBTX, older time.Duration) error {
 	passes, err := New().AbandonedListings(ctx, conn, older)
 	if err != nil {
@@ -38,7 +39,7 @@ func SweepListings(ctx context.Context, conn DBTX, older time.Duration) error {
 	return nil
 }
 
-// SweepStale forgets the stale objects that no pass has listed for so long, page by page.
+// SweepStale forgets stale objects that no pass has listed for so long, page by page.
 func SweepStale(ctx context.Context, conn DBTX, older time.Duration) error {
 	for {
 		forgotten, err := New().SweepStale(ctx, conn, older)

@@ -10,63 +10,63 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// InformOptions say how a set of objects is informed.
+// InformOptions are the options of informing a set of objects.
 type InformOptions struct {
-	// DefaultMaxAttempts is given to new rows whose object does not say.
+	// DefaultMaxAttempts is for new rows of objects without MaxAttempts.
 	DefaultMaxAttempts int16
-	// DefaultPriority is that of a new generation whose object does not say.
+	// DefaultPriority is the priority of a new generation of objects without Priority.
 	DefaultPriority int16
-	// Revive schedules resources that are degraded, deleted or unknown, even if their object did not change.
+	// Revive schedules degraded, deleted and unknown resources even if their object did not change.
 	Revive bool
-	// ProcessExisting schedules resources whose object did not change.
+	// ProcessExisting schedules resources with an unchanged object.
 	ProcessExisting bool
-	// Notify wakes the dispatchers of each kind that has something to dispatch, when the transaction commits.
+	// Notify wakes the dispatchers of each kind with due rows when the transaction commits.
 	Notify bool
 	// LockTimeout bounds the wait for each lock; 0 leaves it to the database. Only for a set outside a transaction.
 	LockTimeout time.Duration
-	// Pass is the claim of the complete listing that informs, if one does: it remembers by itself what it has listed.
+	// Pass is the claim of the complete listing that informs, if one does: it records itself what it has listed.
 	Pass *string
 }
 
 // ErrInformContended is returned when other transactions kept changing the same rows.
 var ErrInformContended = errors.New("rows kept changing under concurrent informs")
 
-// maxInformRounds bounds how often a set is asked for again. Each round settles every row that was not changed by
-// another transaction in that very moment.
+// maxInformRounds bounds how often a set is tried. Each round settles every row that no other transaction changed at
+// that moment.
 const maxInformRounds = 10
 
-// Inform writes a set of objects: one statement for each informPage of them, at most one write a row, and as many statements
-// that read the rows which needed no write, if there are any. Where an object is given twice the last one counts, unless it is older, and both
-// get its result. Results are in the order of params.
+// Inform writes a set of objects: one statement for each page of them, with at most one write for each row, and as many
+// statements that read the rows that needed no write, if there are any. Where an object is given twice the last one
+// counts, unless it is older, and both get its result. Results are in the order of params.
 //
-// What compares itself is compared before, with what a statement of its own has read. If its row has changed by the time of the write, it is
-// compared again.
+// Objects that compare themselves are compared first, with rows that another statement has read. If such a row has
+// changed by the time of the write, it is compared again.
 func Inform(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
-	return inform(ctx, conn, params, options, 1)
+	return informSet(ctx, conn, params, options, 1)
 }
 
-// InformRetrying is Inform outside a transaction: a statement that ends in a deadlock or a serialization failure, which leave
-// nothing behind, is tried again. With a LockTimeout, results are nil for objects whose rows were locked and had nothing but notes to be written.
+// InformRetrying is Inform outside a transaction: it repeats a statement that ends in a deadlock or a serialization
+// failure, because neither leaves anything behind. With a LockTimeout, results are nil for objects with locked rows
+// that only had notes to write.
 func InformRetrying(ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions) ([]*deltatype.ObjectInformResult, error) {
-	return inform(ctx, conn, params, options, maxInformRounds)
+	return informSet(ctx, conn, params, options, maxInformRounds)
 }
 
-// inform tries each statement so often. What an earlier one has written counts, whatever becomes of those that follow it.
-func inform(
+// informSet tries each statement so often. Pages that were written count even if a later one fails.
+func informSet(
 	ctx context.Context, conn DBTX, params []deltatype.ObjectInformParams, options InformOptions, tries int,
 ) ([]*deltatype.ObjectInformResult, error) {
-	set, places, older := unique(params)
+	set, places, older := sortUnique(params)
 	found := make([]*deltatype.ObjectInformResult, len(set))
 	if err := checkCycles(ctx, conn, set); err != nil {
 		return nil, err
 	}
-	open := make([]int, len(set)) // places in the set
+	open := make([]int, len(set)) // indexes in the set
 	for i := range open {
 		open[i] = i
 	}
@@ -79,20 +79,20 @@ func inform(
 		for i, place := range open {
 			asked[i] = set[place]
 		}
-		seen, err := look(ctx, conn, asked)
+		seen, err := compareWithRows(ctx, conn, asked)
 		if err != nil {
 			return nil, err
 		}
-		if open, asked = seen.answer(found, open, asked); len(open) == 0 {
+		if open, asked = seen.moveAnswered(found, open, asked); len(open) == 0 {
 			break
 		}
 		answers, err := informRows(ctx, conn, asked, options)
 		if err != nil {
-			if tries--; tries == 0 || !IsContended(err) || !pause(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
+			if tries--; tries == 0 || !IsContended(err) || !sleepFor(ctx, time.Duration(maxInformRounds-tries)*10*time.Millisecond) {
 				return nil, err
 			}
 			round--
-			open = answers.answerWritten(found, open)
+			open = answers.moveWritten(found, open)
 			continue
 		}
 		left := open[:0]
@@ -119,9 +119,10 @@ func inform(
 	return results, nil
 }
 
-// unique is a set in which each object is once, as it was given last unless that is older, and where in it each of the given is. It is in one
-// order for all writers, so that two sets that overlap wait for each other instead of deadlocking.
-func unique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int, older []bool) {
+// sortUnique returns a set that names each object once: the last one given, unless it is older. places has the index in the
+// set for each given object, and older reports those that are older. All writers use the same order, so that two
+// overlapping sets wait for each other instead of deadlocking.
+func sortUnique(params []deltatype.ObjectInformParams) (set []*deltatype.ObjectInformParams, places []int, older []bool) {
 	order := make([]int, len(params))
 	for i := range order {
 		order[i] = i
@@ -146,60 +147,8 @@ func compareKeys(a, b *deltatype.ObjectInformParams) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ResourceID, b.ResourceID))
 }
 
-// answers are the results of a set, in its order. What has none was changed by others at that moment.
-type answers []*deltatype.ObjectInformResult
-
-// add puts a row where its object is in the set. next is where the row before it left off: rows come in the order of the set,
-// unless Postgres has found a plan that does not keep it.
-func (a answers) add(set []*deltatype.ObjectInformParams, next int, r *Resource, existed, written bool) (int, error) {
-	key := deltatype.ObjectInformParams{Kind: r.Kind, ResourceID: r.ObjectID}
-	for next < len(set) && compareKeys(set[next], &key) < 0 {
-		next++
-	}
-	if next == len(set) || compareKeys(set[next], &key) != 0 {
-		at, there := slices.BinarySearchFunc(set, &key, compareKeys)
-		if !there {
-			return next, fmt.Errorf("Postgres answered with %s/%s, which was not asked for", r.Kind, r.ObjectID)
-		}
-		next = at
-	}
-	row, err := r.Row()
-	if err != nil {
-		return next, err
-	}
-	var refused error
-	if !written {
-		refused = refuse(r, set[next])
-	}
-	if sent := set[next]; written || bytes.Equal(sent.Hash, r.Hash) {
-		row.Hash, row.EncodedObject = sent.Hash, sent.EncodedObject // not as Postgres writes JSON
-	}
-	a[next] = &deltatype.ObjectInformResult{
-		Resource: row, AlreadyExists: existed, Scheduled: written, Refused: refused,
-		Stale: !written && refused == nil && isStale(set[next], r),
-	}
-	return next, nil
-}
-
-// answerWritten moves what was written, before a later statement failed, to what was found, and returns what is still to be asked for: asked for
-// again it would be found unchanged.
-func (a answers) answerWritten(found []*deltatype.ObjectInformResult, open []int) []int {
-	if a == nil {
-		return open
-	}
-	left := open[:0]
-	for i, place := range open {
-		if a[i] != nil && a[i].Scheduled {
-			found[place] = a[i]
-			continue
-		}
-		left = append(left, place)
-	}
-	return left
-}
-
-// informRows writes a set, and reads what there was nothing to write of. With an error its answers are those that were written all the same; nil
-// if nothing was.
+// informRows writes a set, and reads the rows that needed no write. With an error it still returns the answers of rows
+// that were written; nil if none was.
 func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions) (answers, error) {
 	all := make(answers, len(set))
 	if len(set) == 1 {
@@ -225,33 +174,33 @@ func informRows(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPar
 		}
 		next := 0
 		for i := range kept {
-			if next, err = all.add(set, next, &kept[i], true, false); err != nil {
+			if next, err = all.addRow(set, next, &kept[i], true, false); err != nil {
 				return all, err
 			}
 		}
 	}
-	if err := raise(ctx, conn, set, options, all); err != nil {
+	if err := raiseWaiting(ctx, conn, set, options, all); err != nil {
 		return all, err
 	}
 	listed, err := findListed(ctx, conn, set, all, options)
 	if err != nil {
 		return all, err
 	}
-	return all, note(ctx, conn, set, options, all, listed)
+	return all, noteUnchanged(ctx, conn, set, options, all, listed)
 }
 
-// raise has rows that wait, and that a live inform left as they were, dispatched as urgently as the inform asks. It never lowers a
-// priority, and an informer changes none: what it lists is not waited for.
-func raise(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers) error {
+// raiseWaiting raises the priority of waiting rows that a live inform left unchanged to that of the inform. It never
+// lowers one. An informer raises none, because no caller waits for its objects.
+func raiseWaiting(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers) error {
 	if !options.Revive {
 		return nil
 	}
 	var p RaisePrioritiesParams
 	raised := map[int64]*deltatype.ResourceRow{}
 	for i, o := range set {
-		answer, wanted := found[i], priority(o, options)
+		answer, wanted := found[i], priorityOf(o, options)
 		left := answer == nil || answer.Scheduled || answer.Stale || answer.Refused != nil
-		if left || !waits(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
+		if left || !isWaiting(answer.Resource.State) || answer.Resource.Priority <= int(wanted) {
 			continue
 		}
 		p.Ids, p.Priorities = append(p.Ids, answer.Resource.ID), append(p.Priorities, wanted)
@@ -267,20 +216,15 @@ func raise(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, 
 	return err
 }
 
-// waits reports whether an attempt is before a resource, and none is under way.
-func waits(state deltatype.ResourceState) bool {
-	return state == deltatype.ResourceStateScheduled || state == deltatype.ResourceStateExpired || state == deltatype.ResourceStateFailed
-}
-
-// informPage is how many objects one statement takes. A larger set is written by several in one transaction: while Postgres
-// writes a page, the answers to the one before it are taken in.
+// informPage is how many objects one statement takes. A larger set takes several in one transaction: while Postgres
+// writes a page, the rows of the page before it are read.
 const informPage = 2048
 
-// informPageBytes is how large the objects of one statement may be together, unless one is larger.
+// informPageBytes bounds the objects of one statement together, unless a single one is larger.
 const informPageBytes = 8 << 20
 
-// pageOf is how many of a set one statement takes.
-func pageOf(set []*deltatype.ObjectInformParams) (n int) {
+// pageSize returns how many objects of a set one statement takes.
+func pageSize(set []*deltatype.ObjectInformParams) (n int) {
 	for bytes := 0; n < min(len(set), informPage); n++ {
 		if bytes += len(set[n].EncodedObject); bytes > informPageBytes && n > 0 {
 			break
@@ -289,15 +233,15 @@ func pageOf(set []*deltatype.ObjectInformParams) (n int) {
 	return n
 }
 
-// writeSet writes all of a set or nothing, and says how many rows that were.
+// writeSet writes all of a set or nothing, and returns how many rows it wrote.
 func writeSet(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, all answers,
 ) (written int, err error) {
 	if pool, ok := conn.(interface {
 		BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
-	}); ok && pageOf(set) < len(set) {
+	}); ok && pageSize(set) < len(set) {
 		if _, within := conn.(pgx.Tx); !within {
-			// Not what the role or the database has by default: the level that all statements of Delta are written for.
+			// All statements of Delta are written for this level, whatever the role or the database has by default.
 			err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 				written, err = writeSet(ctx, tx, set, options, all)
 				return err
@@ -308,12 +252,12 @@ func writeSet(
 	var taking errgroup.Group
 	taking.SetLimit(1) // one page waits at most, so that memory has a bound
 	for from, to := 0, 0; from < len(set) && err == nil; from = to {
-		to = from + pageOf(set[from:])
+		to = from + pageSize(set[from:])
 		params := informParams(set[from:to], options)
 		var rows []InformResourcesRow
 		if rows, err = New().InformResources(ctx, Planned(conn, to-from), params); err == nil {
 			written += len(rows)
-			taking.Go(func() error { return all[from:to].take(set[from:to], rows) })
+			taking.Go(func() error { return all[from:to].takeRows(set[from:to], rows) })
 		}
 	}
 	if takeErr := taking.Wait(); err == nil {
@@ -322,19 +266,7 @@ func writeSet(
 	return written, err
 }
 
-// take adds the rows that a statement has written.
-func (a answers) take(set []*deltatype.ObjectInformParams, rows []InformResourcesRow) (err error) {
-	next := 0
-	for i := range rows {
-		row := (*InformResourceRow)(&rows[i]).resource()
-		if next, err = a.add(set, next, &row, row.Generation > 1, true); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// informRow writes one object, or reads its row where there was nothing to write.
+// informRow writes one object, or reads its row if it needed no write.
 func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformParams, options InformOptions, to answers) error {
 	set := []*deltatype.ObjectInformParams{object}
 	rows, err := New().InformResource(ctx, conn, informParam(object, options))
@@ -342,8 +274,8 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 		return err
 	}
 	if len(rows) > 0 {
-		row := rows[0].resource()
-		_, err := to.add(set, 0, &row, row.Generation > 1, true)
+		row := rows[0].toResource()
+		_, err := to.addRow(set, 0, &row, row.Generation > 1, true)
 		return err
 	}
 	kept, err := New().KeptResource(ctx, conn, KeptResourceParams{Kind: object.Kind, ObjectID: object.ResourceID, OwnPass: options.Pass})
@@ -353,87 +285,19 @@ func informRow(ctx context.Context, conn DBTX, object *deltatype.ObjectInformPar
 	if err != nil {
 		return err
 	}
-	if refuse(&kept.Resource, object) != nil {
-		_, err = to.add(set, 0, &kept.Resource, true, false)
+	if checkNamespace(&kept.Resource, object) != nil {
+		_, err = to.addRow(set, 0, &kept.Resource, true, false)
 		return err
 	}
 	isAsSeen := object.ExpectedHash == nil || bytes.Equal(object.ExpectedHash, kept.Resource.Hash)
 	if !isAsSeen || needsWrite(&kept.Resource, object, options) {
 		return nil // it changed between the two statements
 	}
-	if _, err = to.add(set, 0, &kept.Resource, true, false); err != nil {
+	if _, err = to.addRow(set, 0, &kept.Resource, true, false); err != nil {
 		return err
 	}
-	if err := raise(ctx, conn, set, options, to); err != nil {
+	if err := raiseWaiting(ctx, conn, set, options, to); err != nil {
 		return err
 	}
-	return note(ctx, conn, set, options, to, map[listedShard]bool{{object.Kind, ""}: kept.Listing})
-}
-
-// refuse is why a row keeps from an object what it asks for; nil where it does not.
-func refuse(r *Resource, o *deltatype.ObjectInformParams) error {
-	if o.Namespace == "" || o.Namespace == r.Namespace || o.MoveNamespace {
-		return nil
-	}
-	return &deltatype.NamespaceError{Kind: r.Kind, ObjectID: r.ObjectID, Namespace: r.Namespace, Given: o.Namespace}
-}
-
-// riversHash begins the hashes that were taken over from the original (delta_is_rivers). The statements compare the objects
-// of such rows, and whatever changes an object replaces its hash: a row that has it still is as it was found.
-var riversHash = []byte("river:")
-
-// staysDeleted reports whether an inform leaves a row deleted, whatever it says of the object (delta_stays_deleted).
-func staysDeleted(r *Resource, revive bool) bool {
-	return r.State == deltatype.ResourceStateDeleted && !revive && (r.Cause == nil || *r.Cause != deltatype.CauseUnlisted)
-}
-
-// comesBack reports whether an inform has a settled row synced again, although its object did not change (delta_comes_back).
-func comesBack(r *Resource, revive bool) bool {
-	switch r.State {
-	case deltatype.ResourceStateDegraded:
-		return revive || r.Cause == nil || *r.Cause != deltatype.CauseHopeless
-	case deltatype.ResourceStateDeleted:
-		return revive || (r.Cause != nil && *r.Cause == deltatype.CauseUnlisted)
-	case deltatype.ResourceStateUnknown:
-		return revive
-	default:
-		return false
-	}
-}
-
-// needsWrite is the condition of InformResource, for a row that is in the object's namespace and as it was seen. If it is true of a row that
-// was left alone, the row changed between the two statements.
-func needsWrite(r *Resource, o *deltatype.ObjectInformParams, options InformOptions) bool {
-	if staysDeleted(r, options.Revive) || isStale(o, r) {
-		return false
-	}
-	isOnItsWay := r.State == deltatype.ResourceStateScheduled || r.State == deltatype.ResourceStatePending
-	return !asGiven(r, o) || comesBack(r, options.Revive) || (options.ProcessExisting && !isOnItsWay)
-}
-
-// asGiven reports whether a row has the content and the options of an object, as far as they can be compared as they are, and as they
-// are a reason to call Work.
-func asGiven(r *Resource, o *deltatype.ObjectInformParams) bool {
-	return (bytes.Equal(r.Hash, o.Hash) || bytes.HasPrefix(r.Hash, riversHash)) &&
-		(o.Namespace == "" || o.Namespace == r.Namespace) &&
-		(o.MaxAttempts == 0 || o.MaxAttempts == r.MaxAttempts) &&
-		(!o.SyncMetadata || o.Tags == nil || slices.Equal(o.Tags, r.Tags))
-}
-
-// pause waits, and tells whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
-// IsContended reports whether a transaction was the victim of another one, by a deadlock or a serialization failure: nothing of it is left, and it may be
-// tried again at once.
-func IsContended(err error) bool {
-	const serializationFailure, deadlockDetected = "40001", "40P01"
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == serializationFailure || pg.Code == deadlockDetected)
+	return noteUnchanged(ctx, conn, set, options, to, map[listedShard]bool{{object.Kind, ""}: kept.Listing})
 }

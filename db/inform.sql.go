@@ -64,7 +64,7 @@ SET object = excluded.object,
     carrier = excluded.carrier,
     parents = excluded.parents,
     awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
-    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    -- Marks a deleted resource of a kind with a log as revived, so that the entry is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
@@ -156,9 +156,9 @@ type InformResourceRow struct {
 	ChangeID          int64
 }
 
-// InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three times
-// as fast as arrays of one. A new or changed object gives back what the caller does not know of its row. An object that
-// did not change is neither written nor locked, and gives back nothing: read it then.
+// InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three
+// times as fast as arrays of one. A new or changed object returns the columns of its row that the caller does not know.
+// An unchanged object is neither written nor locked, and returns nothing: read it then.
 func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourceParams) ([]InformResourceRow, error) {
 	rows, err := db.Query(ctx, informResource,
 		arg.Kind,
@@ -246,7 +246,7 @@ func (q *Queries) InformResource(ctx context.Context, db DBTX, arg InformResourc
 
 const informResources = `-- name: InformResources :many
 WITH settings AS MATERIALIZED (
-    -- For this transaction, which is the statement's own where it is given.
+    -- For this transaction; a lock_timeout is given only outside of one, for this statement alone.
     SELECT CASE WHEN $25::text <> '' THEN set_config('lock_timeout', $25::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
@@ -323,7 +323,7 @@ SET object = excluded.object,
     generation_at = now(),
     attempt = 0,
     snoozes = 0,
-    -- What waits already is not put off by an inform that is less urgent.
+    -- A less urgent inform does not delay a row that waits already.
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now(),
@@ -334,7 +334,7 @@ SET object = excluded.object,
     carrier = excluded.carrier,
     parents = excluded.parents,
     awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
-    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    -- Marks a deleted resource of a kind with a log as revived, so that the entry is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
@@ -420,27 +420,26 @@ type InformResourcesRow struct {
 	ChangeID          int64
 }
 
-// The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
+// The only upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 //
-// New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
-// are missing from the result: read them (KeptResources). So are those that would move a row to another namespace without
-// being allowed to: they may be another tenant's, with the same id. An empty namespace, metadata or tags and a max_attempts of 0
-// mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
-// removes at the same moment is missing too: ask again.
+// New objects are inserted; changed objects start a new generation; the others are neither written nor locked, and are
+// missing from the result: read them (KeptResources). Missing, too, are objects that would move a row to another
+// namespace without being allowed to, because they may be another tenant's, with the same id. An empty namespace,
+// metadata or tags and a max_attempts of 0 mean "not given": the row keeps its value, a new row gets the default. An
+// object that another transaction inserts or removes at the same moment is missing too: try it again.
 //
-// An object whose revision is lower than the row's is stale and left out, unless it is forced. Other metadata or tags start a new
-// generation only where that is asked for (sync_metadata); otherwise NoteResources writes them.
+// An object with a lower revision than the row's is stale and left out, unless it is forced. Other metadata or tags
+// start a new generation only with sync_metadata; otherwise NoteResources writes them.
 //
-// expected_hash is what a caller found that has looked at the row before, to compare the objects: empty for no row, null where it did not
-// look. A row that changed since is left out: look again.
+// expected_hash is the hash of the row that a caller has compared the object with: empty for no row, null where it did
+// not compare. A row that changed since is left out: compare again.
 //
-// Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
+// Where the hash of a row was imported from Delta on River (delta_is_rivers), the objects themselves are compared.
 //
-// LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
-// also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
-// the statement each time (jit_above_cost), which takes longer than to run it.
-// Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
-// are sorted.
+// LIMIT 1 makes each probe find one row, whatever the planner believes of the table; a new object needs only the first
+// probe. It also makes the planner see that: if it expects more rows, the costs of large sets make Postgres compile the
+// statement each time (jit_above_cost), which takes longer than running it. Rows are locked in the order of the arrays,
+// so that overlapping sets wait for each other and do not deadlock if all of them are sorted.
 func (q *Queries) InformResources(ctx context.Context, db DBTX, arg InformResourcesParams) ([]InformResourcesRow, error) {
 	rows, err := db.Query(ctx, informResources,
 		arg.DefaultMaxAttempts,
@@ -546,7 +545,7 @@ type KeptResourceRow struct {
 	Listing  bool
 }
 
-// The row of an object that InformResource left alone, and whether a complete listing of its kind or shard runs.
+// The row of an object that InformResource did not write, and whether a complete listing of its kind or shard runs.
 func (q *Queries) KeptResource(ctx context.Context, db DBTX, arg KeptResourceParams) (KeptResourceRow, error) {
 	row := db.QueryRow(ctx, keptResource, arg.Kind, arg.OwnPass, arg.ObjectID)
 	var i KeptResourceRow
@@ -654,9 +653,9 @@ type KeptResourcesParams struct {
 	ProcessExisting bool
 }
 
-// What InformResources left alone, of the same arrays: rows in another namespace, which their object is refused for, and rows that are as they
-// were given, but for metadata and tags, or that have a newer object. A row that has the original's hash still was found to be so: whatever
-// changes its object replaces the hash.
+// Rows that InformResources did not write, of the same arrays: rows in another namespace, for which their object is
+// refused; rows that are as given, except metadata and tags; and rows with a newer object. A row that still has an
+// imported hash is unchanged, because each change of its object replaces the hash.
 func (q *Queries) KeptResources(ctx context.Context, db DBTX, arg KeptResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, keptResources,
 		arg.Kinds,
@@ -757,7 +756,7 @@ type ListedShardsRow struct {
 	Shard string
 }
 
-// Those of some kinds of which a complete listing runs that is not the caller's own.
+// The shards of some kinds that a complete listing runs for, except the caller's own.
 func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsParams) ([]ListedShardsRow, error) {
 	rows, err := db.Query(ctx, listedShards, arg.Kinds, arg.OwnPass)
 	if err != nil {
@@ -768,89 +767,6 @@ func (q *Queries) ListedShards(ctx context.Context, db DBTX, arg ListedShardsPar
 	for rows.Next() {
 		var i ListedShardsRow
 		if err := rows.Scan(&i.Kind, &i.Shard); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const lookedAtResources = `-- name: LookedAtResources :many
-SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
-CROSS JOIN LATERAL (
-    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
-) r
-`
-
-type LookedAtResourcesParams struct {
-	Kinds     []string
-	ObjectIds []string
-}
-
-// What objects that compare themselves are compared with.
-func (q *Queries) LookedAtResources(ctx context.Context, db DBTX, arg LookedAtResourcesParams) ([]Resource, error) {
-	rows, err := db.Query(ctx, lookedAtResources, arg.Kinds, arg.ObjectIds)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []Resource
-	for rows.Next() {
-		var i Resource
-		if err := rows.Scan(
-			&i.ID,
-			&i.Generation,
-			&i.SyncedGeneration,
-			&i.SyncCount,
-			&i.Revision,
-			&i.WrittenBy,
-			&i.CreatedAt,
-			&i.GenerationAt,
-			&i.AttemptedAt,
-			&i.SyncedAt,
-			&i.ExternalCreatedAt,
-			&i.DueAt,
-			&i.DispatchAt,
-			&i.ClaimedUntil,
-			&i.ListedAt,
-			&i.Claim,
-			&i.State,
-			&i.Cause,
-			&i.Finalized,
-			&i.Attempt,
-			&i.Snoozes,
-			&i.ObjectVersion,
-			&i.MaxAttempts,
-			&i.Priority,
-			&i.Paused,
-			&i.Kind,
-			&i.ObjectID,
-			&i.Namespace,
-			&i.WorkflowID,
-			&i.HashedID,
-			&i.Shard,
-			&i.LimitKey,
-			&i.SlotKey,
-			&i.SlotUntil,
-			&i.QueuedAt,
-			&i.Parents,
-			&i.AwaitedParents,
-			&i.TouchedHash,
-			&i.Hash,
-			&i.Object,
-			&i.Metadata,
-			&i.Tags,
-			&i.Errors,
-			&i.Carrier,
-			&i.ChangeXid,
-			&i.SyncedObject,
-			&i.RevivedGeneration,
-			&i.IsDeleted,
-			&i.Trouble,
-		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -879,15 +795,15 @@ type NoteListedParams struct {
 	DefaultDeletedRetention  time.Duration
 }
 
-// An informer lists resources that stay degraded or deleted: they are kept from now on for their retention. One that was noted less than a
-// tenth of its retention ago is not written again, however often it is listed; where it is kept for ever, which may change, a tenth of a day
-// ago. Locked rows are being changed.
+// An informer lists resources that stay degraded or deleted: their retention begins again. A row that was noted less
+// than a tenth of its retention ago is not written again, however often it is listed; where it is kept for ever, which
+// may change, a tenth of a day ago. Locked rows are being changed.
 func (q *Queries) NoteListed(ctx context.Context, db DBTX, arg NoteListedParams) error {
 	_, err := db.Exec(ctx, noteListed, arg.Ids, arg.DefaultDegradedRetention, arg.DefaultDeletedRetention)
 	return err
 }
 
-const noteNamed = `-- name: NoteNamed :exec
+const noteRefusedListed = `-- name: NoteRefusedListed :exec
 UPDATE delta_resource r SET written_by = pg_current_xact_id()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
@@ -900,16 +816,16 @@ WHERE r.id = ANY (ARRAY(
 ))
 `
 
-type NoteNamedParams struct {
+type NoteRefusedListedParams struct {
 	Kind      string
 	ObjectIds []string
 	OwnPass   *string
 }
 
-// An informer names objects that it cannot take. Other complete listings of the kind that run are not to delete their resources, as they would
-// not those of objects that are taken.
-func (q *Queries) NoteNamed(ctx context.Context, db DBTX, arg NoteNamedParams) error {
-	_, err := db.Exec(ctx, noteNamed, arg.Kind, arg.ObjectIds, arg.OwnPass)
+// An informer names objects that it cannot take. Other complete listings of the kind that run must not delete their
+// resources, as with objects that are taken.
+func (q *Queries) NoteRefusedListed(ctx context.Context, db DBTX, arg NoteRefusedListedParams) error {
+	_, err := db.Exec(ctx, noteRefusedListed, arg.Kind, arg.ObjectIds, arg.OwnPass)
 	return err
 }
 
@@ -966,9 +882,10 @@ type NoteResourcesParams struct {
 	Forced         []bool
 }
 
-// What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, other parents, and,
-// while a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
-// as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key. So is one that
+// Writes news of unchanged objects that are no reason to call Work: metadata, tags, a newer revision, another shard or
+// limit key, other parents, and, while a complete listing runs, that the object exists. A row that went on meanwhile is
+// missing: try it again. Rows are locked in the order of the arrays, as by InformResources. A row that waits for a slot
+// of its limit key and has another key now is dispatched, because nothing looks for it at the new key. So is a row that
 // waits for a parent and has others now.
 func (q *Queries) NoteResources(ctx context.Context, db DBTX, arg NoteResourcesParams) ([]Resource, error) {
 	rows, err := db.Query(ctx, noteResources,
@@ -1079,8 +996,8 @@ type RaisePrioritiesRow struct {
 	Priority int16
 }
 
-// Informs that changed nothing make what waits more urgent, if they are. Locked rows are skipped: they are being dispatched, and waiting
-// in a user's transaction could deadlock.
+// Informs that changed nothing raise the priority of waiting rows. Locked rows are skipped: they are being dispatched,
+// and waiting in a user's transaction could deadlock.
 func (q *Queries) RaisePriorities(ctx context.Context, db DBTX, arg RaisePrioritiesParams) ([]RaisePrioritiesRow, error) {
 	rows, err := db.Query(ctx, raisePriorities, arg.Ids, arg.Priorities)
 	if err != nil {
@@ -1101,6 +1018,89 @@ func (q *Queries) RaisePriorities(ctx context.Context, db DBTX, arg RaisePriorit
 	return items, nil
 }
 
+const resourcesToCompare = `-- name: ResourcesToCompare :many
+SELECT r.id, r.generation, r.synced_generation, r.sync_count, r.revision, r.written_by, r.created_at, r.generation_at, r.attempted_at, r.synced_at, r.external_created_at, r.due_at, r.dispatch_at, r.claimed_until, r.listed_at, r.claim, r.state, r.cause, r.finalized, r.attempt, r.snoozes, r.object_version, r.max_attempts, r.priority, r.paused, r.kind, r.object_id, r.namespace, r.workflow_id, r.hashed_id, r.shard, r.limit_key, r.slot_key, r.slot_until, r.queued_at, r.parents, r.awaited_parents, r.touched_hash, r.hash, r.object, r.metadata, r.tags, r.errors, r.carrier, r.change_xid, r.synced_object, r.revived_generation, r.is_deleted, r.trouble FROM (SELECT unnest($1::text[]) AS kind, unnest($2::text[]) AS object_id) i
+CROSS JOIN LATERAL (
+    SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
+) r
+`
+
+type ResourcesToCompareParams struct {
+	Kinds     []string
+	ObjectIds []string
+}
+
+// The rows of objects that compare themselves.
+func (q *Queries) ResourcesToCompare(ctx context.Context, db DBTX, arg ResourcesToCompareParams) ([]Resource, error) {
+	rows, err := db.Query(ctx, resourcesToCompare, arg.Kinds, arg.ObjectIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Resource
+	for rows.Next() {
+		var i Resource
+		if err := rows.Scan(
+			&i.ID,
+			&i.Generation,
+			&i.SyncedGeneration,
+			&i.SyncCount,
+			&i.Revision,
+			&i.WrittenBy,
+			&i.CreatedAt,
+			&i.GenerationAt,
+			&i.AttemptedAt,
+			&i.SyncedAt,
+			&i.ExternalCreatedAt,
+			&i.DueAt,
+			&i.DispatchAt,
+			&i.ClaimedUntil,
+			&i.ListedAt,
+			&i.Claim,
+			&i.State,
+			&i.Cause,
+			&i.Finalized,
+			&i.Attempt,
+			&i.Snoozes,
+			&i.ObjectVersion,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Paused,
+			&i.Kind,
+			&i.ObjectID,
+			&i.Namespace,
+			&i.WorkflowID,
+			&i.HashedID,
+			&i.Shard,
+			&i.LimitKey,
+			&i.SlotKey,
+			&i.SlotUntil,
+			&i.QueuedAt,
+			&i.Parents,
+			&i.AwaitedParents,
+			&i.TouchedHash,
+			&i.Hash,
+			&i.Object,
+			&i.Metadata,
+			&i.Tags,
+			&i.Errors,
+			&i.Carrier,
+			&i.ChangeXid,
+			&i.SyncedObject,
+			&i.RevivedGeneration,
+			&i.IsDeleted,
+			&i.Trouble,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const stayingResources = `-- name: StayingResources :many
 SELECT d.id FROM delta_resource d
 WHERE d.kind = $1 AND d.object_id = ANY ($2::text[]) AND (d.state = 'degraded' OR delta_stays_deleted(d.state, d.cause, FALSE))
@@ -1111,7 +1111,7 @@ type StayingResourcesParams struct {
 	ObjectIds []string
 }
 
-// Those of some objects that stay degraded or deleted, for NoteListed.
+// The resources of some objects that stay degraded or deleted, for NoteListed.
 func (q *Queries) StayingResources(ctx context.Context, db DBTX, arg StayingResourcesParams) ([]int64, error) {
 	rows, err := db.Query(ctx, stayingResources, arg.Kind, arg.ObjectIds)
 	if err != nil {

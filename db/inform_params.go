@@ -8,7 +8,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-func priority(o *deltatype.ObjectInformParams, options InformOptions) int16 {
+func priorityOf(o *deltatype.ObjectInformParams, options InformOptions) int16 {
 	const middle = 3
 	return cmp.Or(o.Priority, options.DefaultPriority, middle)
 }
@@ -27,11 +27,11 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 		Shard:              o.Shard,
 		LimitKey:           o.LimitKey,
 		Carrier:            o.Carrier,
-		Parents:            texts(o.Parents),
+		Parents:            formatRefs(o.Parents),
 		Forced:             o.Force,
 		SyncMetadata:       o.SyncMetadata,
 		ExpectedHash:       o.ExpectedHash,
-		Priority:           priority(o, options),
+		Priority:           priorityOf(o, options),
 		DefaultMaxAttempts: options.DefaultMaxAttempts,
 		Revive:             options.Revive,
 		ProcessExisting:    options.ProcessExisting,
@@ -47,7 +47,7 @@ func informParam(o *deltatype.ObjectInformParams, options InformOptions) InformR
 	return p
 }
 
-// informParams are the arrays of a set. A column that no object gives is left out: Postgres fills it with nulls.
+// informParams returns the arrays of a set. A column that no object gives stays nil: Postgres fills it with nulls.
 func informParams(set []*deltatype.ObjectInformParams, options InformOptions) InformResourcesParams {
 	n := len(set)
 	p := InformResourcesParams{
@@ -69,34 +69,34 @@ func informParams(set []*deltatype.ObjectInformParams, options InformOptions) In
 		p.ObjectIds[i] = o.ResourceID
 		p.Objects[i] = o.EncodedObject
 		p.Hashes[i] = o.Hash
-		p.Priorities[i] = priority(o, options)
-		give(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
-		give(&p.MoveNamespaces, n, i, true, o.MoveNamespace)
-		give(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
-		give(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
+		p.Priorities[i] = priorityOf(o, options)
+		setColumn(&p.Namespaces, n, i, o.Namespace, o.Namespace != "")
+		setColumn(&p.MoveNamespaces, n, i, true, o.MoveNamespace)
+		setColumn(&p.Metadatas, n, i, string(o.Metadata), len(o.Metadata) > 0)
+		setColumn(&p.MaxAttempts, n, i, o.MaxAttempts, o.MaxAttempts != 0)
 		if o.Tags != nil {
-			give(&p.Tags, n, i, arrayLiteral(o.Tags), true)
+			setColumn(&p.Tags, n, i, arrayLiteral(o.Tags), true)
 		}
 		if o.CreatedAt != nil {
-			give(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
+			setColumn(&p.ExternalCreatedAts, n, i, *o.CreatedAt, true)
 		}
-		give(&p.Revisions, n, i, revision(o.Revision), o.Revision != nil)
-		give(&p.ObjectVersions, n, i, o.ObjectVersion, o.ObjectVersion != 0)
-		give(&p.Shards, n, i, o.Shard, o.Shard != "")
-		give(&p.LimitKeys, n, i, o.LimitKey, o.LimitKey != "")
-		give(&p.Carriers, n, i, o.Carrier, o.Carrier != "")
+		setColumn(&p.Revisions, n, i, revisionText(o.Revision), o.Revision != nil)
+		setColumn(&p.ObjectVersions, n, i, o.ObjectVersion, o.ObjectVersion != 0)
+		setColumn(&p.Shards, n, i, o.Shard, o.Shard != "")
+		setColumn(&p.LimitKeys, n, i, o.LimitKey, o.LimitKey != "")
+		setColumn(&p.Carriers, n, i, o.Carrier, o.Carrier != "")
 		if o.Parents != nil {
-			give(&p.Parents, n, i, arrayLiteral(texts(o.Parents)), true)
+			setColumn(&p.Parents, n, i, arrayLiteral(formatRefs(o.Parents)), true)
 		}
-		give(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
-		give(&p.Forced, n, i, true, o.Force)
-		give(&p.SyncMetadata, n, i, true, o.SyncMetadata)
+		setColumn(&p.ExpectedHashes, n, i, o.ExpectedHash, o.ExpectedHash != nil)
+		setColumn(&p.Forced, n, i, true, o.Force)
+		setColumn(&p.SyncMetadata, n, i, true, o.SyncMetadata)
 	}
 	return p
 }
 
-// give puts a value that is given into a column of n, which is made for the first.
-func give[T any](column *[]T, n, i int, value T, given bool) {
+// setColumn sets a given value in a column of n values, which it makes for the first.
+func setColumn[T any](column *[]T, n, i int, value T, given bool) {
 	if !given {
 		return
 	}
@@ -125,16 +125,15 @@ func keptParams(p InformResourcesParams) KeptResourcesParams {
 	}
 }
 
-// revision is a revision in a column of texts, in which the empty one means none.
-func revision(r *int64) string {
+// revisionText returns a revision for a column of texts, where the empty text means none.
+func revisionText(r *int64) string {
 	if r == nil {
 		return ""
 	}
 	return strconv.FormatInt(*r, 10)
 }
 
-// arrayLiteral writes a Postgres text array. A set of arrays cannot be handed over as one array of arrays, because
-// Postgres wants those to be of one length.
+// arrayLiteral writes a Postgres text array, because an array of arrays requires all of them to have the same length.
 func arrayLiteral(values []string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	var b strings.Builder

@@ -232,7 +232,7 @@ func whatAnInformSchedulesInEachState(t *testing.T, inform way) {
 func TestATransactionNotifiesOnceAKindAtCommitAndNotAtRollback(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	inform(t, env.Pool, object("same", "1"), plain)
+	informSet(t, env.Pool, object("same", "1"), plain)
 	installation, err := db.New().GetInstallation(t.Context(), env.Pool)
 	require.NoError(t, err)
 	conn, err := pgx.Connect(t.Context(), env.DatabaseURL)

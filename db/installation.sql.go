@@ -22,7 +22,7 @@ type ClaimInstallationParams struct {
 	HashObjectIds bool
 }
 
-// The first client that starts fixes how workflows are named; the answer is what is in force.
+// The first client that starts fixes the names of workflows. Returns the settings that are in force.
 func (q *Queries) ClaimInstallation(ctx context.Context, db DBTX, arg ClaimInstallationParams) (Installation, error) {
 	row := db.QueryRow(ctx, claimInstallation, arg.Prefix, arg.HashObjectIds)
 	var i Installation
@@ -60,7 +60,7 @@ type ClaimTaskQueueParams struct {
 	Kinds     []string
 }
 
-// Notes where kinds are worked, and gives back others that are worked on the same task queue: then nothing is noted.
+// Notes the task queue of kinds, and returns other kinds on the same task queue: then nothing is noted.
 func (q *Queries) ClaimTaskQueue(ctx context.Context, db DBTX, arg ClaimTaskQueueParams) ([]string, error) {
 	rows, err := db.Query(ctx, claimTaskQueue, arg.TaskQueue, arg.Kinds)
 	if err != nil {
@@ -152,7 +152,7 @@ type HashIDParams struct {
 	ObjectID string
 }
 
-// What Temporal knows a resource by, where object ids are kept from it; the resource need not be there.
+// The name that Temporal has for a resource where object ids are kept from it. The resource need not exist.
 func (q *Queries) HashID(ctx context.Context, db DBTX, arg HashIDParams) (string, error) {
 	row := db.QueryRow(ctx, hashID, arg.Kind, arg.ObjectID)
 	var hashed_id string
@@ -191,8 +191,8 @@ type ReserveCallsParams struct {
 	For  time.Duration
 }
 
-// Reserves calls of Work for some time, and gives back how long it is until the first of them may begin: after all that were reserved before,
-// by any client.
+// Reserves calls of Work for some time, and returns how long it is until the first of them may begin: after all that
+// any client has reserved before.
 func (q *Queries) ReserveCalls(ctx context.Context, db DBTX, arg ReserveCallsParams) (time.Duration, error) {
 	row := db.QueryRow(ctx, reserveCalls, arg.Kind, arg.For)
 	var wait time.Duration
@@ -409,7 +409,8 @@ type UpsertNamespaceRow struct {
 	UpdatedAt         time.Time
 }
 
-// The last client that starts decides, unless the settings were set while clients ran (SetNamespace). The answer is what was in force before, where that was different.
+// The settings of the latest client that starts count, unless an operator has set them while clients ran
+// (SetNamespace). Returns the settings before, where they were different.
 func (q *Queries) UpsertNamespace(ctx context.Context, db DBTX, arg UpsertNamespaceParams) ([]UpsertNamespaceRow, error) {
 	rows, err := db.Query(ctx, upsertNamespace,
 		arg.Name,

@@ -20,8 +20,8 @@ SELECT p.pass::uuid AS pass FROM passes p
 WHERE p.pass IS NOT NULL AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = p.pass AND l.listed_at >= now() - $1::interval)
 `
 
-// The passes of which nothing was written or awaited for long: their worker died. Passes are looked up one after the other in the primary key, and of one
-// that goes on a row or a few are read.
+// The passes that have written and awaited nothing for long, because their worker died. Passes are looked up one after
+// the other in the primary key, and of a pass that goes on a row or a few are read.
 func (q *Queries) AbandonedListings(ctx context.Context, db DBTX, older time.Duration) ([]string, error) {
 	rows, err := db.Query(ctx, abandonedListings, older)
 	if err != nil {
@@ -88,7 +88,7 @@ type BeginPassParams struct {
 	Shard string
 }
 
-// From here on informs of the kind that change nothing say so on their rows.
+// From here on informs of the kind that change nothing write their rows.
 func (q *Queries) BeginPass(ctx context.Context, db DBTX, arg BeginPassParams) error {
 	_, err := db.Exec(ctx, beginPass, arg.Claim, arg.Kind, arg.Shard)
 	return err
@@ -122,10 +122,11 @@ type CountMissingRow struct {
 	Restored int64
 }
 
-// How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are
-// counted beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
-// is out of its reach: an inform, an outcome, a command. Those that were restored from a dump are counted, too (AdoptRestored). Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
-// source (waiting): no other pass comes to find that it is gone.
+// How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a
+// pass without one. Resources of shards are also counted by themselves, because only listings of their shard know that
+// they are gone. Rows that a transaction wrote that had not ended when the pass began (an inform, an outcome, a
+// command) are not counted. Rows that were restored from a dump are (AdoptRestored). A row that waits for Work, or is
+// worked, is counted only for a listing of a source (waiting), because no other pass comes to find that it is gone.
 func (q *Queries) CountMissing(ctx context.Context, db DBTX, arg CountMissingParams) (CountMissingRow, error) {
 	row := db.QueryRow(ctx, countMissing,
 		arg.Began,
@@ -377,7 +378,7 @@ const endPass = `-- name: EndPass :exec
 DELETE FROM delta_pass p WHERE p.claim = $1 OR NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = p.claim AND c.claimed_until > now())
 `
 
-// Also of passes whose worker died.
+// Also ends passes of dead workers.
 func (q *Queries) EndPass(ctx context.Context, db DBTX, claim string) error {
 	_, err := db.Exec(ctx, endPass, claim)
 	return err
@@ -434,8 +435,9 @@ type ForgetListingParams struct {
 	Page          int32
 }
 
-// A page of what a pass has listed. The answer is its last object id; empty after the last page. The table may not have been analyzed since it was filled, so it
-// is read from a place in its index on, whatever the pass, and ids are looked up one by one: otherwise all of the pass is read for each page.
+// Removes a page of a pass's recorded listing. Returns its last object id; empty after the last page. The table may not
+// have been analyzed since it was filled, so it is read from a place in its index on, whatever the pass, and ids are
+// looked up one by one: otherwise each page would read all of the pass.
 func (q *Queries) ForgetListing(ctx context.Context, db DBTX, arg ForgetListingParams) (string, error) {
 	row := db.QueryRow(ctx, forgetListing, arg.Pass, arg.AfterObjectID, arg.Page)
 	var object_id string
@@ -481,7 +483,7 @@ type NameMissingParams struct {
 	Most          int32
 }
 
-// The first of what CountMissing counts as missing in a page.
+// The first resources that CountMissing counts as missing in a page.
 func (q *Queries) NameMissing(ctx context.Context, db DBTX, arg NameMissingParams) ([]string, error) {
 	rows, err := db.Query(ctx, nameMissing,
 		arg.HashIds,
@@ -560,7 +562,7 @@ type RecordListedParams struct {
 	ObjectIds []string
 }
 
-// What a complete listing listed, and what it no longer lists.
+// Objects that a complete listing has listed, and resources that it left out.
 func (q *Queries) RecordListed(ctx context.Context, db DBTX, arg RecordListedParams) error {
 	_, err := db.Exec(ctx, recordListed, arg.Pass, arg.ObjectIds)
 	return err
@@ -570,7 +572,7 @@ const snapshot = `-- name: Snapshot :one
 SELECT pg_current_snapshot()::text AS snapshot
 `
 
-// Which transactions have ended.
+// Returns which transactions have ended.
 func (q *Queries) Snapshot(ctx context.Context, db DBTX) (string, error) {
 	row := db.QueryRow(ctx, snapshot)
 	var snapshot string
@@ -633,7 +635,7 @@ type TouchListingParams struct {
 	Older    time.Duration
 }
 
-// Says that a pass is still waited for.
+// Notes that a run still waits for a listing.
 func (q *Queries) TouchListing(ctx context.Context, db DBTX, arg TouchListingParams) error {
 	_, err := db.Exec(ctx, touchListing, arg.Pass, arg.ObjectID, arg.Older)
 	return err

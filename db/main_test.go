@@ -29,8 +29,8 @@ var plain = db.InformOptions{DefaultMaxAttempts: 7}
 // farAhead is a snapshot in which all transactions have ended.
 const farAhead = "1000000000000:1000000000000:"
 
-// inform informs one object.
-func inform(t *testing.T, conn db.DBTX, o deltatype.ObjectInformParams, options db.InformOptions) *deltatype.ObjectInformResult {
+// informSet informs one object.
+func informSet(t *testing.T, conn db.DBTX, o deltatype.ObjectInformParams, options db.InformOptions) *deltatype.ObjectInformResult {
 	t.Helper()
 	results, err := db.InformRetrying(context.Background(), conn, []deltatype.ObjectInformParams{o}, options)
 	require.NoError(t, err)
@@ -57,7 +57,7 @@ func eachWay(t *testing.T, test func(t *testing.T, inform way)) {
 	t.Helper()
 	t.Run("one", func(t *testing.T) {
 		t.Parallel()
-		test(t, inform)
+		test(t, informSet)
 	})
 	t.Run("set", func(t *testing.T) {
 		t.Parallel()

@@ -41,7 +41,7 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 			t.Parallel()
 			env := deltatest.New(t)
 			for i := range 20 { // they lie in the table in the opposite order
-				inform(t, env.Pool, object(fmt.Sprintf("%02d", 20-i), ""), plain)
+				informSet(t, env.Pool, object(fmt.Sprintf("%02d", 20-i), ""), plain)
 			}
 			var ids []int64
 			err := env.Pool.QueryRow(t.Context(), `WITH failed AS (UPDATE delta_resource SET state = 'failed' RETURNING id, object_id)
@@ -50,7 +50,7 @@ func TestSetsOfMaintenanceAndInformsWaitForEachOther(t *testing.T) {
 			tx, err := env.Pool.Begin(t.Context())
 			require.NoError(t, err)
 			defer tx.Rollback(context.Background()) //nolint:errcheck // after a commit it does nothing
-			inform(t, tx, object("01", "changed"), plain)
+			informSet(t, tx, object("01", "changed"), plain)
 			maintained := make(chan error, 1)
 			conn, err := env.Pool.Acquire(t.Context())
 			require.NoError(t, err)
@@ -81,7 +81,7 @@ func TestWhatTemporalHasLostIsForgottenOnce(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
 	for i := range 5 {
-		inform(t, env.Pool, object(fmt.Sprint(i), ""), plain)
+		informSet(t, env.Pool, object(fmt.Sprint(i), ""), plain)
 	}
 	lease := func() {
 		_, err := env.Pool.Exec(t.Context(), "UPDATE delta_resource SET dispatch_at = now() + interval '1 hour' WHERE dispatch_at <= now()")

@@ -10,10 +10,11 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// unnoted stands for an object whose row was locked for longer than the LockTimeout when it was to be noted. The caller informs it by itself.
+// unnoted is the answer for an object with a row that was locked for longer than the LockTimeout. The caller informs it
+// by itself.
 var unnoted = &deltatype.ObjectInformResult{}
 
-// listedShard is a shard of which a complete listing runs: that of a whole kind has none.
+// listedShard is a shard that a complete listing runs for; a listing of a whole kind has no shard.
 type listedShard struct{ kind, shard string }
 
 // isListed reports whether a complete listing runs that a row belongs to.
@@ -21,7 +22,7 @@ func isListed(listed map[listedShard]bool, row *deltatype.ResourceRow) bool {
 	return listed[listedShard{row.ObjectKind, ""}] || listed[listedShard{row.ObjectKind, row.Shard}]
 }
 
-// findListed finds what of the kinds of what was kept of a set complete listings list that run beside the caller.
+// findListed returns the complete listings that run beside the caller, for the kinds of rows that were not written.
 func findListed(
 	ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, found answers, options InformOptions,
 ) (map[listedShard]bool, error) {
@@ -33,7 +34,7 @@ func findListed(
 		}
 	}
 	if len(kinds) == 0 {
-		return nil, nil //nolint:nilnil // none is asked about
+		return nil, nil //nolint:nilnil // there is nothing to ask
 	}
 	listed, err := New().ListedShards(ctx, conn, ListedShardsParams{Kinds: kinds, OwnPass: options.Pass})
 	if err != nil || len(listed) == 0 {
@@ -46,8 +47,9 @@ func findListed(
 	return is, nil
 }
 
-// note writes what is new of objects that did not change, where that is no reason to call Work. Few informs have such news: most write nothing here.
-func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[listedShard]bool) error {
+// noteUnchanged writes what is new of unchanged objects and no reason to call Work. Most informs have nothing of that
+// kind, and write nothing here.
+func noteUnchanged(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, listed map[listedShard]bool) error {
 	var places []int
 	for i, o := range set {
 		if answer := found[i]; answer != nil && hasNews(o, answer, options, listed) {
@@ -62,7 +64,7 @@ func note(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, o
 	return nil
 }
 
-// hasNews reports whether something is to be noted of an object that did not change.
+// hasNews reports whether an unchanged object has something to note.
 func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, options InformOptions, listed map[listedShard]bool) bool {
 	row := answer.Resource
 	switch {
@@ -86,7 +88,8 @@ func hasNews(o *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResu
 	return len(o.Metadata) > 0 && !sameJSON(o.Metadata, row.Metadata)
 }
 
-// sameJSON reports whether two texts have the same members. Numbers that are written differently are not the same to it: that costs a statement.
+// sameJSON reports whether two texts have the same members. Numbers that are written differently count as different,
+// which costs a statement.
 func sameJSON(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
@@ -100,7 +103,8 @@ func sameJSON(a, b []byte) bool {
 	return reflect.DeepEqual(decoded(a), decoded(b))
 }
 
-// notePage is one statement of note, for objects at some places of the set. Those whose rows went on meanwhile have no answer afterwards.
+// notePage is one statement of noteUnchanged, for some indexes of the set. Objects with rows that went on meanwhile
+// lose their answers.
 func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams, options InformOptions, found answers, places []int) error {
 	var p NoteResourcesParams
 	if options.LockTimeout > 0 {
@@ -113,7 +117,7 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 		answered[row.ID] = i
 		hashes = append(hashes, found[i].Resource.Hash)
 		p.Ids, p.Generations = append(p.Ids, row.ID), append(p.Generations, row.Generation)
-		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revision(o.Revision))
+		p.Metadatas, p.Revisions = append(p.Metadatas, string(o.Metadata)), append(p.Revisions, revisionText(o.Revision))
 		p.ObjectVersions, p.Forced = append(p.ObjectVersions, o.ObjectVersion), append(p.Forced, o.Force)
 		p.Shards, p.LimitKeys = append(p.Shards, o.Shard), append(p.LimitKeys, o.LimitKey)
 		tags, parents := "", ""
@@ -121,7 +125,7 @@ func notePage(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParam
 			tags = arrayLiteral(o.Tags)
 		}
 		if o.Parents != nil {
-			parents = arrayLiteral(texts(o.Parents))
+			parents = arrayLiteral(formatRefs(o.Parents))
 		}
 		p.Tags, p.Parents = append(p.Tags, tags), append(p.Parents, parents)
 	}

@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// MaxObjectIDBytes is how long the id of an object may be.
+// MaxObjectIDBytes is the longest id of an object.
 const MaxObjectIDBytes = 512
 
-// BrokenIDRule is the rule for ids of objects that an id breaks; empty where it breaks none.
+// BrokenIDRule returns the rule for object ids that an id breaks; empty where it breaks none.
 func BrokenIDRule(id string) string {
 	if id == "" {
 		return "must not be empty"
@@ -18,7 +18,8 @@ func BrokenIDRule(id string) string {
 	return BrokenTextRule(id, MaxObjectIDBytes)
 }
 
-// BrokenTextRule is the rule that a text breaks by which resources are told apart, or grouped; empty where it breaks none.
+// BrokenTextRule returns the rule that a text breaks which distinguishes or groups resources; empty where it breaks
+// none.
 func BrokenTextRule(text string, maxBytes int) string {
 	switch {
 	case len(text) > maxBytes:
@@ -31,8 +32,8 @@ func BrokenTextRule(text string, maxBytes int) string {
 	return ""
 }
 
-// MayBeStored reports whether there may be a resource with an id, also one that breaks a rule: rows that were not written by an inform may have
-// control characters in theirs.
+// MayBeStored reports whether a resource with this id may exist. The id may break a rule, because rows that no inform
+// wrote may have control characters in theirs.
 func MayBeStored(id string) bool {
 	return id != "" && len(id) <= MaxObjectIDBytes && utf8.ValidString(id) && !strings.ContainsRune(id, 0)
 }

@@ -16,7 +16,8 @@ const lockResource = `-- name: LockResource :exec
 SELECT FROM delta_resource WHERE id = $1 FOR NO KEY UPDATE
 `
 
-// Waits until no other transaction has the row locked. It is called in a transaction of the user's that will complete the attempt.
+// Waits until no other transaction holds a lock on the row. It is called in a user's transaction that will complete the
+// attempt.
 func (q *Queries) LockResource(ctx context.Context, db DBTX, id int64) error {
 	_, err := db.Exec(ctx, lockResource, id)
 	return err
@@ -56,8 +57,8 @@ type StandingOutcomesRow struct {
 	Open             bool
 }
 
-// How rows stand whose outcomes a statement did not write, if their latest claim is this one: open is one that was locked, and can still be
-// written. The others hold their outcome already: only the answer was lost.
+// Rows with outcomes that a statement did not write, if their latest claim is this one: open is a row that was locked,
+// and can still be written. The others hold their outcome already: only the answer was lost.
 func (q *Queries) StandingOutcomes(ctx context.Context, db DBTX, arg StandingOutcomesParams) ([]StandingOutcomesRow, error) {
 	rows, err := db.Query(ctx, standingOutcomes, arg.Ids, arg.Generations, arg.Claim)
 	if err != nil {
@@ -136,7 +137,7 @@ WITH o AS MATERIALIZED (
 UPDATE delta_resource r
 SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state END,
     finalized = CASE WHEN o.current AND (o.finalizing OR o.state = 'deleted') THEN o.finalized ELSE r.finalized END,
-    -- A row that was revived leaves delta_resource_unlisted_idx.
+    -- A revived row leaves delta_resource_unlisted_idx.
     cause = CASE WHEN o.current AND NOT o.finalizing AND o.state = 'synced' THEN NULL WHEN o.current AND NOT o.finalizing THEN coalesce(o.cause, r.cause) ELSE r.cause END,
     attempt = CASE WHEN o.current AND NOT o.finalizing AND o.finalized IS FALSE THEN 0 WHEN o.current AND NOT o.counted THEN greatest(r.attempt - 1, 0) ELSE r.attempt END,
     snoozes = CASE WHEN o.current AND o.snoozed THEN r.snoozes + 1 ELSE r.snoozes END,
@@ -156,14 +157,14 @@ SET state = CASE WHEN o.current AND NOT o.finalizing THEN o.state ELSE r.state E
         WHEN r.dispatch_at IS NULL OR r.due_at > now() THEN r.dispatch_at
         WHEN $1::boolean THEN now() + $2::interval
         ELSE now() END,
-    -- A batch lets go of what a dispatcher is to give to another workflow.
+    -- A row that a dispatcher should give to another workflow leaves its batch.
     workflow_id = CASE WHEN o.current AND o.grace < '0' AND NOT $1::boolean THEN NULL ELSE r.workflow_id END,
     claimed_until = CASE WHEN o.kept THEN r.claimed_until END,
     slot_key = CASE WHEN o.kept THEN r.slot_key END,
     slot_until = NULL,
     written_by = pg_current_xact_id(),
     change_xid = CASE WHEN o.change IS NULL THEN r.change_xid ELSE delta_order_xid(r.change_xid) END,
-    -- What was deleted keeps it until it is finalized, so that the entry of that has it too.
+    -- A deleted row keeps it until it is finalized, so that the entry of that step has it too.
     synced_object = CASE
         WHEN NOT $3::boolean THEN NULL
         WHEN o.change IN ('created', 'updated') THEN CASE WHEN o.current THEN r.object ELSE o.object::jsonb END
@@ -228,25 +229,26 @@ type WriteOutcomesRow struct {
 	NotedTouches     int64
 }
 
-// What Work came to.
-// pending -> synced, failed, degraded, deleted, or scheduled (put off, or given back), fenced by the claim. Where a row went on to a newer
-// generation it keeps what it has, and only what was synced, or the error, is recorded. Rows are named by their ids: one that was
-// removed and made anew has the same generations and attempts.
+// Outcomes of Work.
+// pending -> synced, failed, degraded, deleted, or scheduled (snoozed, or released), fenced by the claim. A row that
+// went on to a newer generation keeps its state, and only the synced generation, or the error, is recorded. Rows are
+// named by their ids, because a row that was removed and inserted again has the same generations and attempts.
 //
-// Where it is what Finalize came to, the row stays deleted: it is finalized by 'deleted', and waits for the next attempt after 'failed' and
-// 'scheduled'. What becomes deleted is due at once where its kind has a Finalizer.
+// An outcome of Finalize leaves the row deleted: it is finalized by 'deleted', and waits for the next attempt after
+// 'failed' and 'scheduled'. A row that becomes deleted is due at once if its kind has a Finalizer.
 //
-// Locked rows are skipped and repeated by the caller: no other outcome waits for them.
+// Locked rows are skipped, and the caller repeats them: no other outcome waits for them.
 //
-// delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after due_at a dispatcher looks
-// at the row, where a workflow has a timer for it; negative, and a dispatcher looks at once. kept leaves the claim open. continues
-// is said by a workflow that goes on with a newer generation by itself.
+// delay is for failed and scheduled. counted is false for an attempt that does not count. grace is how long after
+// due_at a dispatcher looks at a row with a timer in its workflow; if it is negative, the dispatcher looks at once.
+// kept leaves the claim open. continues is set by a workflow that goes on with a newer generation by itself.
 //
-// Where resources are touched by those of the kind, a row that was synced with another object than the last time is noted for its children (delta_touch). One
-// that went on is not: what it went on to is. Its hash is unknown then, as after it was deleted, so that it is noted the next time in any case.
+// Where the kind touches others, a row that was synced with another object than the last time is noted for its children
+// (delta_touch). A row that went on is not noted; its new generation will be. Its hash is unknown then, as after a
+// deletion, so that it is noted the next time in any case.
 //
-// Where the kind logs its changes, what has settled is appended to delta_change, with the object that was worked: where the row went on, that is
-// the one that is given. A kind without a log gives no objects, and pays for a test of a parameter.
+// Where the kind logs its changes, settled steps are appended to delta_change, with the worked object: where the row
+// went on, that is the given one. A kind without a log gives no objects, and costs a test of a parameter.
 func (q *Queries) WriteOutcomes(ctx context.Context, db DBTX, arg WriteOutcomesParams) ([]WriteOutcomesRow, error) {
 	rows, err := db.Query(ctx, writeOutcomes,
 		arg.Continues,

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// deepestParents and mostParents bound how far parents are followed, and how many resources with parents are read for that.
-	deepestParents = 32
-	mostParents    = 10_000
+	// maxParentDepth and maxParentsRead bound how far parents are followed, and how many resources with parents are
+	// read for that.
+	maxParentDepth = 32
+	maxParentsRead = 10_000
 )
 
 // AwaitsParent reports whether a row waits for a parent, the first of those that it awaits.
@@ -19,8 +20,8 @@ func (r *Resource) AwaitsParent() bool {
 	return r.AwaitedParents != nil && r.DispatchAt == nil && r.QueuedAt == nil && r.State != deltatype.ResourceStateDeleted
 }
 
-// texts are refs as they are stored; nil for none.
-func texts(refs []deltatype.Ref) []string {
+// formatRefs returns refs as they are stored; nil for none.
+func formatRefs(refs []deltatype.Ref) []string {
 	if refs == nil {
 		return nil
 	}
@@ -31,32 +32,32 @@ func texts(refs []deltatype.Ref) []string {
 	return all
 }
 
-// refs are those that are stored as texts; nil for none.
-func refs(texts []string) []deltatype.Ref {
+// parseRefs returns the refs that are stored as texts; nil for none.
+func parseRefs(texts []string) []deltatype.Ref {
 	if texts == nil {
 		return nil
 	}
 	all := make([]deltatype.Ref, len(texts))
 	for i, text := range texts {
-		all[i] = refOf(text)
+		all[i] = parseRef(text)
 	}
 	return all
 }
 
-func refOf(text string) deltatype.Ref {
+func parseRef(text string) deltatype.Ref {
 	kind, id, _ := strings.Cut(text, "/")
 	return deltatype.Ref{Kind: kind, ID: id}
 }
 
-// checkCycles refuses a set with an object whose parents, as they are stored or given, lead back to it. Objects without parents cost nothing; for others
-// it is one statement. Two transactions that do not see each other can make a cycle all the same.
+// checkCycles refuses a set with an object that is its own ancestor, by stored or given parents. Objects without
+// parents cost nothing; others cost one statement. Two transactions that do not see each other can still make a cycle.
 func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformParams) error {
 	var asked []string
 	given := map[string][]string{}
 	for _, o := range set {
 		if len(o.Parents) > 0 {
 			own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
-			given[own] = texts(o.Parents)
+			given[own] = formatRefs(o.Parents)
 			asked = append(asked, given[own]...)
 		}
 	}
@@ -65,7 +66,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 	}
 	slices.Sort(asked)
 	asked = slices.Compact(asked)
-	rows, err := New().ParentsAbove(ctx, Planned(conn, len(asked)), ParentsAboveParams{Resources: asked, Deepest: deepestParents, Most: mostParents})
+	rows, err := New().ParentsAbove(ctx, Planned(conn, len(asked)), ParentsAboveParams{Resources: asked, Deepest: maxParentDepth, Most: maxParentsRead})
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 	for _, row := range rows {
 		parents[row.Resource] = row.Parents
 	}
-	for _, o := range set { // what is given replaces what is stored, also where it has no parents any more
+	for _, o := range set { // given parents replace stored ones, even if none are left
 		own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
 		if parents[own] != nil || given[own] != nil {
 			parents[own] = given[own]
@@ -85,13 +86,14 @@ func checkCycles(ctx context.Context, conn DBTX, set []*deltatype.ObjectInformPa
 		}
 		own := deltatype.Ref{Kind: o.Kind, ID: o.ResourceID}.String()
 		if path := pathTo(own, []string{own}, parents, map[string]bool{}); path != nil {
-			return &deltatype.ParentCycleError{Path: refs(path)}
+			return &deltatype.ParentCycleError{Path: parseRefs(path)}
 		}
 	}
 	return nil
 }
 
-// pathTo goes on with a path by parents until it comes to a resource; nil if it never does. A cycle that others have made is not the resource's.
+// pathTo follows parents from the end of a path until it comes to a resource; nil if it never does. Cycles that do not
+// contain the resource are ignored.
 func pathTo(resource string, path []string, parents map[string][]string, seen map[string]bool) []string {
 	for _, parent := range parents[path[len(path)-1]] {
 		if parent == resource {
@@ -108,12 +110,12 @@ func pathTo(resource string, path []string, parents map[string][]string, seen ma
 	return nil
 }
 
-// Awaited is how a resource stands that another one waits for.
+// Awaited is a resource that another one waits for.
 type Awaited struct {
 	AwaitedAboveRow
-	// Path leads to it, from a parent of the one that waits on: each waits for the next.
+	// Path leads to it, from a parent of the waiting resource on: each waits for the next.
 	Path []deltatype.Ref
-	// IsCycle says that the path ends where it has been already, or at the one that waits.
+	// IsCycle reports whether the path ends at one of its earlier resources, or at the waiting one.
 	IsCycle bool
 }
 
@@ -127,12 +129,12 @@ func (a *Awaited) IsOnItsWay() bool {
 	}
 }
 
-// AwaitedResources are how resources stand that others wait for, directly or not, each by kind/id.
+// AwaitedResources are resources that others wait for, directly or not, each by kind/id.
 type AwaitedResources map[string]AwaitedAboveRow
 
-// ReadAwaited reads how some parents stand that are waited for, and what they wait for, in one statement.
+// ReadAwaited reads awaited parents, and the resources that they wait for, in one statement.
 func ReadAwaited(ctx context.Context, conn DBTX, parents []string) (AwaitedResources, error) {
-	rows, err := New().AwaitedAbove(ctx, conn, AwaitedAboveParams{Resources: parents, Deepest: deepestParents, Most: mostParents})
+	rows, err := New().AwaitedAbove(ctx, conn, AwaitedAboveParams{Resources: parents, Deepest: maxParentDepth, Most: maxParentsRead})
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +145,8 @@ func ReadAwaited(ctx context.Context, conn DBTX, parents []string) (AwaitedResou
 	return all, nil
 }
 
-// Find finds what a resource waits for in the end, of the parents that it awaits: one that is not on its way, if there is any, and otherwise the first parent. It is nil if
-// all of them were synced meanwhile.
+// Find returns the resource that a resource waits for in the end: one of the ancestors that is not on its way, if there
+// is any, and otherwise the first parent. It returns nil if all of them were synced meanwhile.
 func (all AwaitedResources) Find(own deltatype.Ref, parents []string) *Awaited {
 	var first *Awaited
 	seen := map[string]bool{}
@@ -153,20 +155,20 @@ func (all AwaitedResources) Find(own deltatype.Ref, parents []string) *Awaited {
 			return blocking
 		}
 		if row, found := all[parent]; found && !row.Synced && first == nil {
-			first = &Awaited{AwaitedAboveRow: row, Path: refs([]string{parent})}
+			first = &Awaited{AwaitedAboveRow: row, Path: parseRefs([]string{parent})}
 		}
 	}
 	return first
 }
 
-// findBlocking finds what is not on its way, at the end of a path or beyond it.
+// findBlocking returns a resource that is not on its way, at the end of a path or beyond it.
 func (all AwaitedResources) findBlocking(path []string, seen map[string]bool) *Awaited {
 	end := len(path) - 1
 	row, found := all[path[end]]
-	if !found || row.Synced { // of what is beyond the bounds nothing is said
+	if !found || row.Synced { // resources beyond the bounds were not read
 		return nil
 	}
-	a := &Awaited{AwaitedAboveRow: row, Path: refs(path[1:]), IsCycle: slices.Contains(path[:end], path[end])}
+	a := &Awaited{AwaitedAboveRow: row, Path: parseRefs(path[1:]), IsCycle: slices.Contains(path[:end], path[end])}
 	if !a.IsOnItsWay() {
 		return a
 	}
@@ -182,8 +184,8 @@ func (all AwaitedResources) findBlocking(path []string, seen map[string]bool) *A
 	return nil
 }
 
-// Words say what the resource is waited for, for a sentence that begins with who waits.
-func (a *Awaited) Words() string {
+// Describe describes the wait, for a sentence that begins with the waiting resource.
+func (a *Awaited) Describe() string {
 	var b strings.Builder
 	for i, ref := range a.Path {
 		if i == 0 {

@@ -39,10 +39,10 @@ type AwaitParentsParams struct {
 	Kind string
 }
 
-// What waits for its parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
+// Rows that wait for their parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
 // of its kind look at the parents that are waited for, and wake what waits for those that were synced.
-// Of rows that were leased, or could not be claimed, those wait from now on which await a parent that was never synced. What becomes of others is for the
-// claim to say. Locked rows are skipped: their lease passes, and they come again.
+// Of rows that were leased, or could not be claimed, those that await a parent that was never synced wait from now on.
+// The claim decides about the others. Locked rows are skipped: their lease will expire.
 func (q *Queries) AwaitParents(ctx context.Context, db DBTX, arg AwaitParentsParams) ([]int64, error) {
 	rows, err := db.Query(ctx, awaitParents, arg.Ids, arg.Kind)
 	if err != nil {
@@ -105,7 +105,8 @@ type AwaitedAboveRow struct {
 	AwaitedParents []string
 }
 
-// What some resources, each as kind/id, wait for, what that waits for, and so on: how each of them stands. is_there is false for one without a row.
+// Resources, each as kind/id, the resources that they wait for, and so on, with the state of each. is_there is false
+// for one without a row.
 func (q *Queries) AwaitedAbove(ctx context.Context, db DBTX, arg AwaitedAboveParams) ([]AwaitedAboveRow, error) {
 	rows, err := db.Query(ctx, awaitedAbove, arg.Most, arg.Resources, arg.Deepest)
 	if err != nil {
@@ -261,8 +262,8 @@ type ParentsAboveRow struct {
 	Parents  []string
 }
 
-// The parents of some resources, each as kind/id, of their parents, and so on: up to a depth and a number of rows, beyond which nothing is said. Resources that are not
-// there, or have no parents, are missing.
+// The parents of some resources, each as kind/id, their parents, and so on, up to a depth and a number of rows.
+// Resources without a row or without parents are missing.
 func (q *Queries) ParentsAbove(ctx context.Context, db DBTX, arg ParentsAboveParams) ([]ParentsAboveRow, error) {
 	rows, err := db.Query(ctx, parentsAbove, arg.Most, arg.Resources, arg.Deepest)
 	if err != nil {
@@ -308,8 +309,8 @@ type WakeChildrenOfParams struct {
 	Page    int32
 }
 
-// Has rows dispatched that wait for some parents, each as kind/id, which were synced. It gives back how many. The dispatcher that leases them looks at their other
-// parents. Locked rows are skipped: they are found by the next look.
+// Makes rows due that wait for some parents, each as kind/id, that were synced. Returns how many. The dispatcher that
+// leases them looks at their other parents. Locked rows are skipped: the next look finds them.
 func (q *Queries) WakeChildrenOf(ctx context.Context, db DBTX, arg WakeChildrenOfParams) (int64, error) {
 	row := db.QueryRow(ctx, wakeChildrenOf, arg.Parents, arg.Kind, arg.Page)
 	var count int64

@@ -321,10 +321,10 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 8 * few,
 		},
-		"RestingMembers": {
+		"SettledMembers": {
 			before: "workflow_id = 'batch/1'",
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
-				rows, err := q.RestingMembers(ctx, conn, db.RestingMembersParams{Ids: ids, WorkflowID: "batch/1"})
+				rows, err := q.SettledMembers(ctx, conn, db.SettledMembersParams{Ids: ids, WorkflowID: "batch/1"})
 				return len(rows), err
 			},
 			does: few, most: 2 * few,
@@ -380,10 +380,10 @@ func frequentStatements(few int) map[string]frequent {
 			},
 			does: few, most: 3 * few,
 		},
-		"RescheduleResting": {
+		"RescheduleSettled": {
 			before: "state = 'synced'", // two days ago, and rows are kept for one
 			do: func(ctx context.Context, conn db.DBTX, ids []int64) (int, error) {
-				kinds, err := q.RescheduleResting(ctx, conn, db.RescheduleRestingParams{Ids: ids, Namespace: "default", Earliest: 0.05})
+				kinds, err := q.RescheduleSettled(ctx, conn, db.RescheduleSettledParams{Ids: ids, Namespace: "default", Earliest: 0.05})
 				return len(kinds), err
 			},
 			does: few, most: 3 * few,

@@ -33,7 +33,7 @@ type CountLateRow struct {
 	OldestUnfinalized time.Time
 }
 
-// What is late, by kind, of the first most of each kind and priority.
+// Late resources by kind, of the first most of each kind and priority.
 func (q *Queries) CountLate(ctx context.Context, db DBTX, arg CountLateParams) ([]CountLateRow, error) {
 	rows, err := db.Query(ctx, countLate, arg.Grace, arg.Longest, arg.Most)
 	if err != nil {
@@ -340,8 +340,8 @@ type KeyOfRow struct {
 	Waits       bool
 }
 
-// How the limit key of a resource stands: how many rows have a slot of it, claimed or about to be, how many wait, of the first 10,000, and since
-// when this one waits. A limit of 0 is none.
+// The limit key of a resource: how many rows have a slot of it, claimed or about to be, how many wait, of the first
+// 10,000, and since when this one waits. A limit of 0 is none.
 func (q *Queries) KeyOf(ctx context.Context, db DBTX, arg KeyOfParams) (KeyOfRow, error) {
 	row := db.QueryRow(ctx, keyOf, arg.Kind, arg.ObjectID)
 	var i KeyOfRow
@@ -886,7 +886,7 @@ type ResourcesAwaitedRow struct {
 	KindPaused       bool
 }
 
-// How the rows stand that callers wait for.
+// The rows that callers wait for.
 func (q *Queries) ResourcesAwaited(ctx context.Context, db DBTX, ids []int64) ([]ResourcesAwaitedRow, error) {
 	rows, err := db.Query(ctx, resourcesAwaited, ids)
 	if err != nil {

@@ -55,7 +55,7 @@ type ForgetInformedParams struct {
 	Shard string
 }
 
-// Those of whose objects something newer was informed in another way, of the same shard: it was taken.
+// Removes refused objects if a newer object was informed in another way, of the same shard: that one was taken.
 func (q *Queries) ForgetInformed(ctx context.Context, db DBTX, arg ForgetInformedParams) error {
 	_, err := db.Exec(ctx, forgetInformed, arg.Kind, arg.Shard)
 	return err
@@ -115,12 +115,14 @@ type ForgetLeftRow struct {
 	Cursors  int64
 }
 
-// The kind is listed by shards (named), or as a whole, and listings of the other sort have not run for a while: in a rolling deploy both run. They are over,
-// if what they have refused or withheld was listed since by those that run: that is forgotten then, and so is how far they had come. If they run again, they begin
-// with everything. Otherwise an object that was refused and forgotten here would never be listed again: it is older than their cursor.
+// The kind is listed by shards (named) or as a whole, and listings of the other sort have not run for a while: during a
+// rolling deploy both run. If the listings that run have listed the kind since, this forgets refused objects, withheld
+// deletions and cursors of the others. If those run again, they begin with everything. Without that condition, an
+// object that was refused and forgotten here would never be listed again, because it is older than their cursor.
 //
-// Listings by shards have succeeded since if each shard has, those of the whole kind if the one that calls this, and has begun at a time, was later. The row of the
-// whole kind stays, for it says of a kind with shards how naming them goes; so do those of shards that somebody has paused.
+// Listings by shards have succeeded since if each shard has; a listing of the whole kind, which calls this, if it began
+// later. The row of the whole kind stays, because for a kind with shards it has the state of naming them; so do the
+// rows of paused shards.
 func (q *Queries) ForgetLeft(ctx context.Context, db DBTX, arg ForgetLeftParams) (ForgetLeftRow, error) {
 	row := db.QueryRow(ctx, forgetLeft,
 		arg.Kind,
@@ -158,7 +160,7 @@ type ForgetUnlistedParams struct {
 	Began time.Time
 }
 
-// After a complete listing: what it did not refuse it has taken, or did not name.
+// After a complete listing: it has taken, or did not name, each object that it did not refuse.
 func (q *Queries) ForgetUnlisted(ctx context.Context, db DBTX, arg ForgetUnlistedParams) error {
 	_, err := db.Exec(ctx, forgetUnlisted, arg.Kind, arg.Shard, arg.Began)
 	return err
@@ -204,7 +206,7 @@ type ListRefusedRow struct {
 	Kept          bool
 }
 
-// Without those of whose objects something newer was informed since (ForgetInformed).
+// Refused objects, unless a newer object was informed since (ForgetInformed).
 func (q *Queries) ListRefused(ctx context.Context, db DBTX, arg ListRefusedParams) ([]ListRefusedRow, error) {
 	rows, err := db.Query(ctx, listRefused, arg.Kind, arg.Most)
 	if err != nil {
@@ -301,7 +303,7 @@ type RefusedToRetryRow struct {
 	Object   []byte
 }
 
-// Those that a pass did not name, of whose objects nothing newer was informed.
+// Refused objects that a pass did not name, unless a newer object was informed.
 func (q *Queries) RefusedToRetry(ctx context.Context, db DBTX, arg RefusedToRetryParams) ([]RefusedToRetryRow, error) {
 	rows, err := db.Query(ctx, refusedToRetry, arg.Kind, arg.Shard, arg.Began)
 	if err != nil {

@@ -65,7 +65,7 @@ prolonged AS (
 )
 SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
     (SELECT count(*) FROM prolonged) AS prolonged,
-    -- Those that were removed without ever having been brought in line again, for the log.
+    -- For the log: rows that were removed without having been synced again.
     ARRAY(SELECT CASE WHEN $1::boolean THEN coalesce(r.hashed_id, '') ELSE r.object_id END
         FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
     ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
@@ -100,13 +100,14 @@ type EndRetentionRow struct {
 	LastErrors  []string
 }
 
-// The end of a resource's rest.
-// Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what degraded and may
-// heal gets one more attempt of the same generation, what was deleted before its kind had a Finalizer is to be finalized, what was kept for
-// long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch ends only
-// what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an informer could
-// bring it back, and it would be worked although nobody had resumed it. What was deleted explicitly and awaits a complete listing is due never:
-// the listing wakes it (WakeUnlisted).
+// The end of a resource's retention.
+// Of the rows that are synced, degraded or deleted and due: a row that expires gets a new generation of the same
+// object; a degraded row that may heal gets one more attempt of the same generation; a row that was deleted before its
+// kind had a Finalizer is finalized; a row with its retention over is removed; and a row that newer settings keep for
+// longer is due later, or never. A batch ends only rows that are still its own. A row with a running call of Work is
+// left alone, and so is a paused one: if it were removed, an informer could bring it back, and it would be worked
+// although nobody had resumed it. A row that was deleted explicitly and awaits a complete listing is never due: the
+// listing wakes it (WakeUnlisted).
 func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionParams) (EndRetentionRow, error) {
 	row := db.QueryRow(ctx, endRetention,
 		arg.HashIds,
@@ -136,7 +137,7 @@ func (q *Queries) EndRetention(ctx context.Context, db DBTX, arg EndRetentionPar
 	return i, err
 }
 
-const rescheduleResting = `-- name: RescheduleResting :many
+const rescheduleSettled = `-- name: RescheduleSettled :many
 WITH l AS MATERIALIZED (
     SELECT d.id, d.kind, d.namespace, d.state, d.cause, d.workflow_id, d.due_at, d.attempted_at, d.listed_at, d.synced_at FROM (SELECT unnest($1::bigint[]) AS id) m
     CROSS JOIN LATERAL (
@@ -166,19 +167,21 @@ WHERE r.id = o.id AND r.id = ANY ($1::bigint[])
 RETURNING r.kind
 `
 
-type RescheduleRestingParams struct {
+type RescheduleSettledParams struct {
 	Ids       []int64
 	Namespace string
 	Earliest  float64
 }
 
-// Has rows rest for as long as the settings of their namespace say now, counted from when their rest began, and a dispatcher wake their
-// workflows. Those that differ by no more than what expiries are spread by are left as they are. What is locked is written by another, or
-// takes the settings when its timer fires. Members of a batch are due together, as they were.
+// Moves the due times of settled rows to those of the namespace's current settings, counted from when their retention
+// began, and makes a dispatcher wake their workflows. Rows that differ by no more than the spread of expiries are left
+// alone. A locked row is being written, or takes the settings when its timer fires. Members of a batch stay due
+// together.
 //
-// The rows are looked up one by one, as in other statements: joined, a table that Postgres believes empty is read as a whole for each of them.
-func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg RescheduleRestingParams) ([]string, error) {
-	rows, err := db.Query(ctx, rescheduleResting, arg.Ids, arg.Namespace, arg.Earliest)
+// The rows are looked up one by one, as in other statements: in a join, a table that Postgres believes empty is read as
+// a whole for each of them.
+func (q *Queries) RescheduleSettled(ctx context.Context, db DBTX, arg RescheduleSettledParams) ([]string, error) {
+	rows, err := db.Query(ctx, rescheduleSettled, arg.Ids, arg.Namespace, arg.Earliest)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +200,7 @@ func (q *Queries) RescheduleResting(ctx context.Context, db DBTX, arg Reschedule
 	return items, nil
 }
 
-const restingMembers = `-- name: RestingMembers :many
+const settledMembers = `-- name: SettledMembers :many
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest($1::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.id, d.generation, d.synced_generation, d.sync_count, d.revision, d.written_by, d.created_at, d.generation_at, d.attempted_at, d.synced_at, d.external_created_at, d.due_at, d.dispatch_at, d.claimed_until, d.listed_at, d.claim, d.state, d.cause, d.finalized, d.attempt, d.snoozes, d.object_version, d.max_attempts, d.priority, d.paused, d.kind, d.object_id, d.namespace, d.workflow_id, d.hashed_id, d.shard, d.limit_key, d.slot_key, d.slot_until, d.queued_at, d.parents, d.awaited_parents, d.touched_hash, d.hash, d.object, d.metadata, d.tags, d.errors, d.carrier, d.change_xid, d.synced_object, d.revived_generation, d.is_deleted, d.trouble FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
@@ -205,26 +208,27 @@ WHERE r.workflow_id = $2::text AND r.state IN ('synced', 'degraded', 'deleted') 
   AND NOT delta_awaits_attempt(r.state, r.finalized)
 `
 
-type RestingMembersParams struct {
+type SettledMembersParams struct {
 	Ids        []int64
 	WorkflowID string
 }
 
-type RestingMembersRow struct {
+type SettledMembersRow struct {
 	DueAt *time.Time
 	Now   time.Time
 }
 
-// When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.
-func (q *Queries) RestingMembers(ctx context.Context, db DBTX, arg RestingMembersParams) ([]RestingMembersRow, error) {
-	rows, err := db.Query(ctx, restingMembers, arg.Ids, arg.WorkflowID)
+// When the settled members of a batch are due. A paused one is not: a dispatcher gives it to another batch when it is
+// resumed.
+func (q *Queries) SettledMembers(ctx context.Context, db DBTX, arg SettledMembersParams) ([]SettledMembersRow, error) {
+	rows, err := db.Query(ctx, settledMembers, arg.Ids, arg.WorkflowID)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RestingMembersRow
+	var items []SettledMembersRow
 	for rows.Next() {
-		var i RestingMembersRow
+		var i SettledMembersRow
 		if err := rows.Scan(&i.DueAt, &i.Now); err != nil {
 			return nil, err
 		}
@@ -248,7 +252,8 @@ WITH RECURSIVE said AS (
 SELECT s.shard::text AS shard FROM said s WHERE s.shard IS NOT NULL
 `
 
-// The shards of what waits for a complete listing of a kind, each looked up by itself; an empty one where it has none.
+// The shards of rows that wait for a complete listing of a kind, each looked up by itself; an empty one for rows
+// without.
 func (q *Queries) ShardsAwaitingListing(ctx context.Context, db DBTX, kind string) ([]string, error) {
 	rows, err := db.Query(ctx, shardsAwaitingListing, kind)
 	if err != nil {
@@ -324,9 +329,11 @@ type WakeUnlistedRow struct {
 	LastID    int64
 }
 
-// A page of what has waited for a complete listing: of a kind, or of those of its rows that have a shard, or none (an empty one). It is what comes after a row, in the
-// order of delta_resource_unlisted_idx. What no longer waits is woken: a dispatcher has it removed. What is still listed stays, and is read once a listing. When the latest complete listing began is asked once for each shard of the
-// page: for a row without a shard, that looks at all of them. Locked rows are left to the next listing.
+// A page of rows that have waited for a complete listing: of a kind, or of its rows of one shard, or of none (an empty
+// one). The page begins after a row, in the order of delta_resource_unlisted_idx. Rows that no longer have to wait are
+// woken: a dispatcher removes them. Rows that are still listed stay, and are read once a listing. The beginning of the
+// latest complete listing is read once for each shard of the page, because for a row without a shard that looks at all
+// of them. Locked rows are left to the next listing.
 func (q *Queries) WakeUnlisted(ctx context.Context, db DBTX, arg WakeUnlistedParams) (WakeUnlistedRow, error) {
 	row := db.QueryRow(ctx, wakeUnlisted,
 		arg.Kind,

@@ -8,7 +8,7 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// Row turns a row into the public type: every field, times in UTC.
+// Row returns the row as the public type: every field, times in UTC.
 func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	row := &deltatype.ResourceRow{
 		ID:                r.ID,
@@ -56,7 +56,7 @@ func (r *Resource) Row() (*deltatype.ResourceRow, error) {
 	if r.LimitKey != nil {
 		row.LimitKey = *r.LimitKey
 	}
-	row.Parents, row.AwaitedParents = refs(r.Parents), refs(r.AwaitedParents)
+	row.Parents, row.AwaitedParents = parseRefs(r.Parents), parseRefs(r.AwaitedParents)
 	for i, encoded := range r.Errors {
 		var attempt deltatype.AttemptError
 		if err := json.Unmarshal(encoded, &attempt); err != nil {
@@ -78,7 +78,7 @@ func (r *Resource) IsWorked() bool {
 	return r.State == deltatype.ResourceStatePending || (r.IsFinalizing() && r.DueAt == nil)
 }
 
-// UTC is a time in UTC; nil stays nil.
+// UTC returns a time in UTC; nil stays nil.
 func UTC(t *time.Time) *time.Time {
 	if t == nil {
 		return nil
@@ -87,8 +87,8 @@ func UTC(t *time.Time) *time.Time {
 	return &u
 }
 
-// resource is the row that was written for an object, without what was sent.
-func (r *InformResourceRow) resource() Resource {
+// toResource returns the row that was written for an object, without the columns that were sent.
+func (r *InformResourceRow) toResource() Resource {
 	return Resource{
 		ID:                r.ID,
 		Generation:        r.Generation,

@@ -95,7 +95,7 @@ func TestEveryColumnOfAnInformReachesTheResource(t *testing.T) {
 	t.Parallel()
 	var informed InformResourceRow
 	fill(t, &informed)
-	resource := informed.resource()
+	resource := informed.toResource()
 	resource.Hash, resource.Object = []byte("hash"), []byte("object") // they are what was sent
 
 	from, to := reflect.ValueOf(informed), reflect.ValueOf(resource)

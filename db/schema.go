@@ -1,4 +1,4 @@
 package db
 
-// SchemaVersion is the schema that this code is written for: delta_installation has it as schema_version.
+// SchemaVersion is the schema that this code is written for, as delta_installation.schema_version has it.
 const SchemaVersion = 1

@@ -6,16 +6,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Setting is one of the session's, as Postgres has it.
+// Setting is a setting of the session, as Postgres has it.
 type Setting struct {
 	Name, Value string
-	// Source says who has made it, in the words of pg_settings: "user", "database", "database user", "client", "configuration file", …
+	// Source is the origin of the value, in the words of pg_settings: "user", "database", "database user", "client",
+	// "configuration file", …
 	Source string
 }
 
 const findSettings = `SELECT s.name, s.setting, s.source FROM pg_catalog.pg_settings s WHERE s.name = ANY ($1::text[]) ORDER BY s.name`
 
-// FindSettings returns the settings of a connection that have these names. sqlc does not know the view.
+// FindSettings returns the connection's settings with these names. It is written by hand because sqlc does not know the
+// view.
 func (q *Queries) FindSettings(ctx context.Context, db DBTX, names []string) ([]Setting, error) {
 	rows, err := db.Query(ctx, findSettings, names)
 	if err != nil {
@@ -32,7 +34,7 @@ WHERE c.relnamespace = (SELECT o.relnamespace FROM pg_catalog.pg_class o WHERE o
 	AND pg_catalog.row_security_active(c.oid)
 ORDER BY 1`
 
-// FindHiddenTables returns Delta's tables of which policies may hide rows from the role.
+// FindHiddenTables returns Delta's tables with policies that may hide rows from the role.
 func (q *Queries) FindHiddenTables(ctx context.Context, db DBTX) ([]string, error) {
 	rows, err := db.Query(ctx, findHiddenTables)
 	if err != nil {

@@ -31,7 +31,8 @@ type ForgetShardParams struct {
 	Shard string
 }
 
-// A shard that is gone, and of which nothing is left, with the history of its passes and its refused objects: no later pass of it would trim them.
+// Removes a gone shard without resources, with the history of its passes and its refused objects, because no later pass
+// of it would trim them.
 func (q *Queries) ForgetShard(ctx context.Context, db DBTX, arg ForgetShardParams) (int64, error) {
 	result, err := db.Exec(ctx, forgetShard, arg.Kind, arg.Shard)
 	if err != nil {
@@ -134,11 +135,13 @@ type MoveInformCursorParams struct {
 	Overlap        time.Duration
 }
 
-// After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
-// then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
-// set back or another database took over, counts for nothing: such a pass was given everything.
+// After a complete pass. A cursor never moves back, and is never later than now, because a time ahead would hide
+// objects that are created until then. Of passes that ran side by side, the position of the one that began last counts.
+// A cursor that was ahead of the clock when the pass began, because the clock was set back or another database took
+// over, does not count: such a pass listed everything.
 //
-// A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and no row comes back: it has not listed what was before.
+// A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and inserts no row,
+// because it has not listed the objects before its cursor.
 func (q *Queries) MoveInformCursor(ctx context.Context, db DBTX, arg MoveInformCursorParams) (int64, error) {
 	result, err := db.Exec(ctx, moveInformCursor,
 		arg.Kind,
@@ -197,11 +200,12 @@ type NameShardsRow struct {
 	ForgotWithheld bool
 }
 
-// The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those of which
-// resources are left. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
-// every shard of the kind.
+// The controller has named these shards, so they are live, and all others of the kind are gone: those that it named
+// before, and those that resources are left of. A withheld deletion, or a decision, of a shard that comes back or is
+// gone now had other reasons, and is forgotten. Returns every shard of the kind.
 //
-// The shards of resources are looked up one after the other in an index without deleted ones, so that nothing is read of what was forgotten.
+// The shards of resources are looked up one after the other in an index without deleted ones, so that no forgotten row
+// is read.
 // As they were before this statement.
 func (q *Queries) NameShards(ctx context.Context, db DBTX, arg NameShardsParams) ([]NameShardsRow, error) {
 	rows, err := db.Query(ctx, nameShards, arg.Kind, arg.Shards)

@@ -9,13 +9,14 @@ import (
 // SourceWriter is a transaction that holds the row of a source: it writes a page, or the end of a listing.
 type SourceWriter struct {
 	Kind, Name string
-	// IsWaiting reports whether it waits for a lock, and Blocker is the transaction that holds that: one of them, where there are several.
+	// IsWaiting reports whether it waits for a lock, and Blocker is the transaction with that lock: one of them, if
+	// there are several.
 	IsWaiting bool
 	Blocker   OpenTransaction
 }
 
-// The transaction that has updated a row and not ended is in the row's xmax. A prepared transaction that holds a lock has the process 0,
-// and no other name there: the oldest of the database is named.
+// A row's xmax is the transaction that has updated it and not ended. A prepared transaction that holds a lock has the
+// process 0 and no other name there, so the oldest one of the database is named.
 const findSourceWriters = `SELECT DISTINCT ON (s.kind, s.name) s.kind, s.name, coalesce(w.wait_event_type = 'Lock', FALSE), coalesce(p.pid, 0), coalesce(x.gid, ''),
 	coalesce(b.datname, x.database, '')::text, coalesce(b.usename, x.owner, '')::text, coalesce(b.application_name, ''), coalesce(b.state, ''),
 	coalesce(pg_catalog.clock_timestamp() - coalesce(b.xact_start, x.prepared), '0')
@@ -27,8 +28,9 @@ LEFT JOIN LATERAL (
 ) x ON p.pid = 0
 ORDER BY s.kind, s.name, b.xact_start`
 
-// FindSourceWriters returns the transactions that write for sources at the moment, as far as the role may see those of others. Asking who holds a lock takes all
-// lock tables of the server for a moment: do not ask often. sqlc does not know the views.
+// FindSourceWriters returns the transactions that currently write for sources, as far as the role may see those of
+// others. Finding the holder of a lock locks all lock tables of the server for a moment, so do not call it often. It is
+// written by hand because sqlc does not know the views.
 func (q *Queries) FindSourceWriters(ctx context.Context, db DBTX) ([]SourceWriter, error) {
 	rows, err := db.Query(ctx, findSourceWriters)
 	if err != nil {

@@ -75,8 +75,8 @@ type ClaimSourceRow struct {
 	CaughtUpAt *time.Time
 }
 
-// Sources: what feeds the objects of a kind from where they are kept.
-// Begins a run. What earlier ones still write is refused from here on.
+// Sources, which feed the objects of a kind from another system.
+// Begins a run. Writes of earlier runs are refused from here on.
 func (q *Queries) ClaimSource(ctx context.Context, db DBTX, arg ClaimSourceParams) (ClaimSourceRow, error) {
 	row := db.QueryRow(ctx, claimSource, arg.Kind, arg.Name, arg.Runner)
 	var i ClaimSourceRow
@@ -132,7 +132,8 @@ type DeleteGoneRow struct {
 	ChangeID int64
 }
 
-// Anything -> deleted, as DeleteResources, for objects that a source says are gone. The cause is that of a listing: what is there again comes back.
+// Anything -> deleted, as DeleteResources, for objects that a source reports as gone. The cause is that of a listing,
+// so that an object that appears again comes back.
 func (q *Queries) DeleteGone(ctx context.Context, db DBTX, arg DeleteGoneParams) ([]DeleteGoneRow, error) {
 	rows, err := db.Query(ctx, deleteGone,
 		arg.Logs,
@@ -238,7 +239,7 @@ const isDeletionApproved = `-- name: IsDeletionApproved :one
 SELECT EXISTS (SELECT FROM delta_withheld WHERE kind = $1 AND shard = '' AND decision = 'approved')
 `
 
-// Reports whether somebody has approved the deletions that listings of a kind ask for.
+// Reports whether an operator has approved the deletions that listings of a kind ask for.
 func (q *Queries) IsDeletionApproved(ctx context.Context, db DBTX, kind string) (bool, error) {
 	row := db.QueryRow(ctx, isDeletionApproved, kind)
 	var exists bool
@@ -264,7 +265,8 @@ type ListSourcesRow struct {
 	Lag    time.Duration
 }
 
-// silent says that nothing was heard of a source for long, quiet that nothing was for longer than a source that writes no page is quiet.
+// silent reports that nothing was heard of a source for long, quiet that nothing was for longer than a source that
+// writes no page is quiet.
 func (q *Queries) ListSources(ctx context.Context, db DBTX, arg ListSourcesParams) ([]ListSourcesRow, error) {
 	rows, err := db.Query(ctx, listSources, arg.SilentAfter, arg.QuietAfter)
 	if err != nil {
@@ -329,7 +331,7 @@ type RenewSourceParams struct {
 	Epoch          int64
 }
 
-// Says that a run goes on, and how it stands. One that has lasted for a while has got over why earlier ones ended.
+// Notes that a run is alive, and its state. A run that has lasted for a while resets the count of failures.
 func (q *Queries) RenewSource(ctx context.Context, db DBTX, arg RenewSourceParams) (int64, error) {
 	result, err := db.Exec(ctx, renewSource,
 		arg.WellAfter,

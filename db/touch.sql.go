@@ -34,8 +34,8 @@ type EndTouchesParams struct {
 	Finished   []bool
 }
 
-// Forgets parents whose children were touched, and has the others looked at after a wait. One that has changed since it was leased is left: its children are looked at
-// again. One that is locked is changing.
+// Forgets parents with all children touched, and makes the others due after a wait. A parent that has changed since it
+// was leased is left: its children are read again. A locked parent is changing.
 func (q *Queries) EndTouches(ctx context.Context, db DBTX, arg EndTouchesParams) error {
 	_, err := db.Exec(ctx, endTouches,
 		arg.Wait,
@@ -51,7 +51,7 @@ const forgetTouches = `-- name: ForgetTouches :exec
 DELETE FROM delta_touch WHERE kind = $1
 `
 
-// A kind is touched by no parents any more.
+// No parents touch the kind any more.
 func (q *Queries) ForgetTouches(ctx context.Context, db DBTX, kind string) error {
 	_, err := db.Exec(ctx, forgetTouches, kind)
 	return err
@@ -78,11 +78,11 @@ type LeaseTouchesRow struct {
 	ChangedAt time.Time
 }
 
-// What is touched because a parent has changed (ObjectSettings.TouchedBy). An outcome notes the parent in delta_touch, see WriteOutcomes. Clients of the children's kind
-// look what is still to be touched, touch it, and forget the parent when a look has found nothing. What dies in between is looked at again: nothing but
-// delta_touch and the children themselves says how far they have come.
-// A page of the parents that have changed. Other clients leave them for as long as the lease; it passes if this one dies. Two that touch at the same time touch
-// each child once all the same.
+// Touches of resources because a parent has changed (ObjectSettings.TouchedBy). An outcome notes the parent in delta_touch, see WriteOutcomes. Clients of the children's kind
+// read which children are still to be touched, touch them, and forget the parent when none is left. If a client dies in between, another one reads them again: progress is
+// kept only in delta_touch and in the children themselves.
+// A page of the parents that have changed. Other clients leave them until the lease ends; it passes if this client
+// dies. Two clients that touch at the same time still touch each child once.
 func (q *Queries) LeaseTouches(ctx context.Context, db DBTX, arg LeaseTouchesParams) ([]LeaseTouchesRow, error) {
 	rows, err := db.Query(ctx, leaseTouches, arg.Lease, arg.Kind, arg.Page)
 	if err != nil {
@@ -121,7 +121,8 @@ type MeasureTouchesRow struct {
 	Age    time.Duration
 }
 
-// How many parents have changed whose children are still to be touched, by the kind of these, and when the first of them has. Counting ends at a bound.
+// How many parents have changed and still have children to touch, by the kind of the children, and when the first of
+// them changed. Counting ends at a bound.
 func (q *Queries) MeasureTouches(ctx context.Context, db DBTX, most int64) ([]MeasureTouchesRow, error) {
 	rows, err := db.Query(ctx, measureTouches, most)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// unlistedPage is how many rows one statement looks at.
+// unlistedPage is how many rows one statement reads.
 const unlistedPage = 1000
 
-// WakeUnlisted wakes the deleted rows of a kind, or of a shard unless that is empty, which need not be kept for a complete listing any longer, and says
-// how many they were.
+// WakeUnlisted wakes the deleted rows of a kind, or of a shard unless that is empty, that need not be kept for a
+// complete listing any longer. It returns how many.
 func WakeUnlisted(ctx context.Context, pool *pgxpool.Pool, kind, shard string, retention time.Duration) (woken int64, err error) {
 	page := WakeUnlistedParams{Kind: kind, AfterShard: shard, DefaultDeletedRetention: retention}
 	if shard != "" {
@@ -21,8 +21,9 @@ func WakeUnlisted(ctx context.Context, pool *pgxpool.Pool, kind, shard string, r
 	return wakePages(ctx, pool, page)
 }
 
-// WakeUnlistedBeside does so with rows that are of none of these shards. What waits for a listing of theirs is not read.
-func WakeUnlistedBeside(ctx context.Context, pool *pgxpool.Pool, kind string, shards []string, retention time.Duration) (woken int64, err error) {
+// WakeUnlistedOfOtherShards does the same for rows outside of these shards. It does not read rows that wait for a
+// listing of one of them.
+func WakeUnlistedOfOtherShards(ctx context.Context, pool *pgxpool.Pool, kind string, shards []string, retention time.Duration) (woken int64, err error) {
 	said, err := New().ShardsAwaitingListing(ctx, Planned(pool, unlistedPage), kind)
 	for _, shard := range said {
 		if slices.Contains(shards, shard) {
@@ -37,7 +38,8 @@ func WakeUnlistedBeside(ctx context.Context, pool *pgxpool.Pool, kind string, sh
 	return woken, err
 }
 
-// wakePages looks once at each row that waits, page by page. Each is planned by itself: a plan for any shard would read those of others too.
+// wakePages reads each waiting row once, page by page. Each page is planned by itself, because a plan for any shard
+// would read rows of others too.
 func wakePages(ctx context.Context, pool *pgxpool.Pool, page WakeUnlistedParams) (woken int64, err error) {
 	page.Page = unlistedPage
 	for {

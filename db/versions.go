@@ -7,12 +7,13 @@ import (
 	"github.com/chariot-giving/delta/delta/deltatype"
 )
 
-// isStale reports whether the row has a newer revision of an object.
+// isStale reports whether the row's revision of an object is newer.
 func isStale(o *deltatype.ObjectInformParams, r *Resource) bool {
 	return !o.Force && o.Revision != nil && r.Revision != nil && *o.Revision < *r.Revision
 }
 
-// isOlder reports whether one of two objects that are given together, with the same id, is older than the other. Those of two tenants cannot be.
+// isOlder reports whether one of two objects with the same id in one set is older than the other. Objects of two
+// tenants cannot be.
 func isOlder(o, than *deltatype.ObjectInformParams) bool {
 	areOfTwo := o.Namespace != "" && than.Namespace != "" && o.Namespace != than.Namespace && !o.MoveNamespace && !than.MoveNamespace
 	if o.Force || areOfTwo {
@@ -28,10 +29,10 @@ func isOlder(o, than *deltatype.ObjectInformParams) bool {
 	return ok && order < 0
 }
 
-// look compares objects that compare themselves with their rows. An older one is answered; one that is the same is asked for as it is
-// stored, so that it counts as unchanged; and each is asked for on the condition that its row still is as it was looked at. It waits
-// for no lock and holds none: an object's own code runs between two statements.
-func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
+// compareWithRows compares objects that compare themselves with their rows. An older object gets an answer. An equal
+// one is replaced by the stored one, so that it counts as unchanged. Each gets the row's hash as a condition of the
+// write. No lock is held or waited for, because user code runs between two statements.
+func compareWithRows(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams) (answers, error) {
 	var places []int
 	for i, o := range asked {
 		if o.Compare != nil && !o.Force {
@@ -43,11 +44,11 @@ func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams)
 	}
 	seen := make(answers, len(asked))
 	for page := range slices.Chunk(places, informPage) {
-		var p LookedAtResourcesParams
+		var p ResourcesToCompareParams
 		for _, i := range page {
 			p.Kinds, p.ObjectIds = append(p.Kinds, asked[i].Kind), append(p.ObjectIds, asked[i].ResourceID)
 		}
-		rows, err := New().LookedAtResources(ctx, Planned(conn, len(page)), p)
+		rows, err := New().ResourcesToCompare(ctx, Planned(conn, len(page)), p)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +58,7 @@ func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams)
 			there[key{rows[i].Kind, rows[i].ObjectID}] = &rows[i]
 		}
 		for _, i := range page {
-			if asked[i], seen[i], err = compare(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
+			if asked[i], seen[i], err = compareWithRow(asked[i], there[key{asked[i].Kind, asked[i].ResourceID}]); err != nil {
 				return nil, err
 			}
 		}
@@ -65,15 +66,15 @@ func look(ctx context.Context, conn DBTX, asked []*deltatype.ObjectInformParams)
 	return seen, nil
 }
 
-// compare decides what is asked for of an object whose row was looked at, if it has one. Otherwise answer says why nothing is. An object that is
-// refused is not compared: the row's may be another tenant's.
-func compare(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
+// compareWithRow compares one object with its row, if it has one. It returns the object to write, or an answer. It does
+// not compare a refused object, because the row may be another tenant's.
+func compareWithRow(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.ObjectInformParams, answer *deltatype.ObjectInformResult, err error) {
 	decided := *o
 	if r == nil {
 		decided.ExpectedHash = []byte{}
 		return &decided, nil, nil
 	}
-	if refused := refuse(r, o); refused != nil {
+	if refused := checkNamespace(r, o); refused != nil {
 		row, err := r.Row()
 		return nil, &deltatype.ObjectInformResult{Resource: row, AlreadyExists: true, Refused: refused}, err
 	}
@@ -87,22 +88,4 @@ func compare(o *deltatype.ObjectInformParams, r *Resource) (asked *deltatype.Obj
 		decided.Hash, decided.EncodedObject, decided.ObjectVersion = r.Hash, r.Object, r.ObjectVersion
 	}
 	return &decided, nil, nil
-}
-
-// answer moves what was answered by a look to what was found, and returns what is still to be asked for. On nil nothing was answered.
-func (a answers) answer(
-	found []*deltatype.ObjectInformResult, open []int, asked []*deltatype.ObjectInformParams,
-) ([]int, []*deltatype.ObjectInformParams) {
-	if a == nil {
-		return open, asked
-	}
-	left, leftOpen := asked[:0], open[:0]
-	for i, place := range open {
-		if a[i] != nil {
-			found[place] = a[i]
-			continue
-		}
-		left, leftOpen = append(left, asked[i]), append(leftOpen, place)
-	}
-	return leftOpen, left
 }

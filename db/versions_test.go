@@ -152,14 +152,14 @@ func TestARowThatChangesBetweenTheLookAndTheWriteIsComparedAgain(t *testing.T) {
 				t.Helper()
 				env := deltatest.New(t)
 				if c.first > 0 {
-					inform(t, env.Pool, object("a", strconv.Itoa(c.first)), plain)
+					informSet(t, env.Pool, object("a", strconv.Itoa(c.first)), plain)
 				}
 				looked := 0
 				between := func() {
 					switch looked++; {
 					case looked > 1:
 					case c.between > 0:
-						inform(t, env.Pool, object("a", strconv.Itoa(c.between)), plain)
+						informSet(t, env.Pool, object("a", strconv.Itoa(c.between)), plain)
 					default:
 						_, err := env.Pool.Exec(context.Background(), "DELETE FROM delta_resource WHERE object_id = 'a'")
 						require.NoError(t, err)
@@ -218,8 +218,8 @@ func TestOfAnObjectThatIsGivenTwiceTheNewerCounts(t *testing.T) {
 func TestANoteThatWaitsForALockIsLeftToItsCaller(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	inform(t, env.Pool, object("held", "1"), plain)
-	inform(t, env.Pool, object("free", "1"), plain)
+	informSet(t, env.Pool, object("held", "1"), plain)
+	informSet(t, env.Pool, object("free", "1"), plain)
 	tx, err := env.Pool.Begin(t.Context())
 	require.NoError(t, err)
 	defer tx.Rollback(context.Background()) //nolint:errcheck // ends the lock
@@ -234,14 +234,14 @@ func TestANoteThatWaitsForALockIsLeftToItsCaller(t *testing.T) {
 	require.True(t, results[0].Scheduled)
 	require.Nil(t, results[1])
 	require.NoError(t, tx.Rollback(t.Context()))
-	require.Equal(t, []string{"new"}, inform(t, env.Pool, held, options).Resource.Tags)
+	require.Equal(t, []string{"new"}, informSet(t, env.Pool, held, options).Resource.Tags)
 }
 
 // Outside a transaction each statement commits by itself: what was written is said to be, although a later statement had to be repeated.
 func TestWhatWasWrittenIsSaidToBeAlthoughANoteIsRepeated(t *testing.T) {
 	t.Parallel()
 	env := deltatest.New(t)
-	inform(t, env.Pool, object("tagged", "1"), plain)
+	informSet(t, env.Pool, object("tagged", "1"), plain)
 	tagged := object("tagged", "1")
 	tagged.Tags = []string{"new"}
 	conn := &failsOnce{DBTX: env.Pool, statement: "NoteResources"}

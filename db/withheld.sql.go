@@ -24,7 +24,7 @@ type DecideWithheldParams struct {
 	Shard    string
 }
 
-// Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.
+// Decides about the deletion as it was shown: no row means that nothing is withheld, or more than that by now.
 func (q *Queries) DecideWithheld(ctx context.Context, db DBTX, arg DecideWithheldParams) (Withheld, error) {
 	row := db.QueryRow(ctx, decideWithheld,
 		arg.Decision,
@@ -57,8 +57,8 @@ type ForgetWithheldParams struct {
 	Shard string
 }
 
-// A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will follow. The answer is what was
-// withheld, at most one row.
+// A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will
+// follow. Returns the withheld deletion, at most one row.
 func (q *Queries) ForgetWithheld(ctx context.Context, db DBTX, arg ForgetWithheldParams) ([]Withheld, error) {
 	rows, err := db.Query(ctx, forgetWithheld, arg.Kind, arg.Shard)
 	if err != nil {
@@ -102,7 +102,7 @@ type LatelyWithheldParams struct {
 	Within time.Duration
 }
 
-// What a pass has counted of a shard within a time, for a reason, and may not delete.
+// The latest count of a shard's resources that a pass may not delete, for a reason and within a time.
 func (q *Queries) LatelyWithheld(ctx context.Context, db DBTX, arg LatelyWithheldParams) (Withheld, error) {
 	row := db.QueryRow(ctx, latelyWithheld,
 		arg.Kind,
@@ -182,8 +182,8 @@ type WithholdParams struct {
 	Reason  string
 }
 
-// Deletions that were withheld, and what was decided of them.
-// Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
+// Withheld deletions, and decisions about them.
+// Notes how many resources a pass has left out. A decision about fewer resources does not hold for it.
 func (q *Queries) Withhold(ctx context.Context, db DBTX, arg WithholdParams) (Withheld, error) {
 	row := db.QueryRow(ctx, withhold,
 		arg.Kind,

@@ -53,7 +53,7 @@ func (a *controllerAdapter[T]) listAround(
 ) error {
 	listed := errNotListed
 	call := &Call{Operation: OperationList, Kind: a.kind, Pass: &PassCall{
-		WorkflowID: activities.WorkflowID(ctx), RunID: activities.RunID(ctx), Attempt: int(activities.TryOf(ctx)), Options: options,
+		WorkflowID: activities.WorkflowID(ctx), RunID: activities.RunID(ctx), Attempt: int(activities.ActivityTry(ctx)), Options: options,
 	}}
 	err := callAround(ctx, call, func(ctx context.Context) error {
 		listed = errNextExited // unless the controller returns

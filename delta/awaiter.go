@@ -141,7 +141,7 @@ func (a *awaiter) look(calls []*awaitCall) {
 		blocked := ""
 		if call.waits = ""; row.AwaitsParent {
 			if found := awaited.Find(deltatype.Ref{Kind: row.Kind, ID: row.ObjectID}, row.AwaitedParents); found != nil {
-				if call.waits = found.Words(); !found.IsOnItsWay() {
+				if call.waits = found.Describe(); !found.IsOnItsWay() {
 					blocked = call.waits
 				}
 			}

@@ -235,7 +235,7 @@ func (r registered) noticesDeletions() bool {
 }
 
 // restOf is rest for a kind that the client has a controller for.
-func (c *Client) restOf(r registered) activities.Rest {
+func (c *Client) restOf(r registered) activities.Retention {
 	rest := c.rest()
 	rest.DegradedRetry = interval(r.settings.DegradedRetryInterval)
 	if r.noticesDeletions() && !c.retained.client {
@@ -245,8 +245,8 @@ func (c *Client) restOf(r registered) activities.Rest {
 }
 
 // rest is what holds for namespaces that no client has configured.
-func (c *Client) rest() activities.Rest {
-	return activities.Rest{
+func (c *Client) rest() activities.Retention {
+	return activities.Retention{
 		SyncedRetention:   interval(c.config.SyncedResourceRetentionPeriod),
 		DegradedRetention: interval(c.config.DegradedResourceRetentionPeriod),
 		DeletedRetention:  interval(c.config.DeletedResourceRetentionPeriod),

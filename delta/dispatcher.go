@@ -326,7 +326,7 @@ func (d *dispatcher) leaseDue(ctx context.Context, batch string, size int) ([]db
 		HashIds:        d.hashIDs,
 		Finalizes:      d.finalizes,
 		Largest:        largestInBatch,
-		MostLost:       activities.MaxLost,
+		MostLost:       activities.MaxLostInBatch,
 		Priorities:     priorities,
 		FullNamespaces: full, LimitedNamespaces: limited, Rooms: rooms,
 		Batch: int32(size), //nolint:gosec // it has a bound

@@ -64,7 +64,7 @@ type facts struct {
 }
 
 func (c *Client) readFacts(ctx context.Context, kind, objectID string) (*facts, error) {
-	found, err := db.New().ExplainResource(ctx, c.pool, db.ExplainResourceParams{Kind: kind, ObjectID: objectID, Several: activities.SeveralPasses})
+	found, err := db.New().ExplainResource(ctx, c.pool, db.ExplainResourceParams{Kind: kind, ObjectID: objectID, Several: activities.MinStalePasses})
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func explainListings(t *testing.T, seen *reasonsSeen) {
 	x := &explaining[single]{harness: h, c: c, seen: seen}
 	_, err := c.InformMany(t.Context(), []delta.Object{ruled{mirror: mirror{Name: "old", Version: 2}}, ruled{mirror: mirror{Name: "bad"}}}, nil)
 	require.NoError(t, err)
-	for n := range activities.SeveralPasses {
+	for n := range activities.MinStalePasses {
 		_, err := h.pass(c, "ruled", activities.InformInput{Pass: uuidOf(n)})
 		require.NoError(t, err)
 	}

@@ -157,7 +157,7 @@ func (f *facts) parents() []Reason {
 		return nil
 	}
 	last := a.Path[len(a.Path)-1]
-	reason := Reason{Code: ReasonParent, Text: "it " + a.Words(), Since: f.row.DueAt, Remedy: remedy.ExplainParent(last.Kind, last.ID)}
+	reason := Reason{Code: ReasonParent, Text: "it " + a.Describe(), Since: f.row.DueAt, Remedy: remedy.ExplainParent(last.Kind, last.ID)}
 	switch {
 	case a.IsCycle:
 		reason.Code, reason.Remedy = ReasonParentCycle, remedy.BreakParentCycle

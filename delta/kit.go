@@ -45,7 +45,7 @@ func (c *Client) configured(r registered) *activities.Activities {
 		WorkTimeout:   c.config.ResourceWorkTimeout,
 		InformTimeout: c.config.ControllerInformTimeout,
 		Retry:         r.settings.RetryPolicy,
-		Rest:          c.restOf(r),
+		Retention:          c.restOf(r),
 		Listing: activities.Listing{
 			Overlap:          r.settings.InformOverlap,
 			Complete:         r.settings.CompleteListing,

@@ -97,8 +97,8 @@ func (c *Client) rescheduleResting(ctx context.Context, namespace string) error 
 			return err
 		}
 		page.AfterID = ids[len(ids)-1]
-		kinds, err := db.New().RescheduleResting(ctx, db.Planned(c.pool, len(ids)), db.RescheduleRestingParams{
-			Ids: ids, Namespace: namespace, Earliest: activities.Earliest,
+		kinds, err := db.New().RescheduleSettled(ctx, db.Planned(c.pool, len(ids)), db.RescheduleSettledParams{
+			Ids: ids, Namespace: namespace, Earliest: activities.MaxExpirySpread,
 		})
 		if err != nil {
 			return err

@@ -133,7 +133,7 @@ func (p *pace) Attempted() {
 func (p *pace) Called(took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.measured(took > activities.LocalFor)
+	p.measured(took > activities.MaxLocalAttempt)
 	if p.took == 0 {
 		p.took = max(took, 1)
 		return

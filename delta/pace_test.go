@@ -219,9 +219,9 @@ func TestAttemptsAreLocalWhileCallsAreShort(t *testing.T) {
 	t.Parallel()
 	p := newPaced(8)
 	require.True(t, p.IsLocal(), "nothing is known yet")
-	p.Called(activities.LocalFor)
+	p.Called(activities.MaxLocalAttempt)
 	require.True(t, p.IsLocal())
-	p.Called(activities.LocalFor + 1)
+	p.Called(activities.MaxLocalAttempt + 1)
 	require.False(t, p.IsLocal())
 	calls := 0
 	for ; !p.IsLocal(); calls++ {

@@ -101,8 +101,8 @@ func (c *Client) activities(installation string, stopping context.Context) activ
 		a := c.configured(r)
 		a.Pool, a.Installation, a.Context = c.pool, installation, c.inContext
 		a.Limit, a.Claims, a.Unanswered, a.Snoozes = c.limits, c.claims, c.gate.suspect, c.snoozes
-		a.Parallel = semaphore.NewWeighted(int64(r.settings.Parallelism))
-		a.Turns = activities.NewTurns(batchSlots)
+		a.WorkSlots = semaphore.NewWeighted(int64(r.settings.Parallelism))
+		a.BatchSlots = activities.NewBatchSlots(batchSlots)
 		a.Rate, a.Pace = activities.NewRateLimit(c.pool, kind, r.settings.RateLimit), c.paces[kind]
 		a.Keys, a.HasParents, a.SyncedFirst = r.settings.keyLimits(), r.hasParents, c.wakeChildren
 		a.AbandonAfter = c.timing.abandonAfter

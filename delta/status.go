@@ -215,7 +215,7 @@ func (c *Client) Kinds(ctx context.Context) ([]KindStatus, error) {
 		k := kind(s.Kind)
 		k.Sources = append(k.Sources, s)
 	}
-	stale, err := db.New().StaleKinds(ctx, c.pool, activities.SeveralPasses)
+	stale, err := db.New().StaleKinds(ctx, c.pool, activities.MinStalePasses)
 	if err != nil {
 		return nil, fmt.Errorf("delta: kinds: %w", schemaError(err))
 	}

@@ -1,12 +1,15 @@
 -- The log of changes, and its readers.
 
 -- name: ReadChanges :many
--- A page of entries after a position, only as far as all transactions have ended, and how the log stands: one row at least, whose id is 0 where
--- there is no entry. Entries that the reader does not want are in it without their objects, so that it gets past them.
+-- A page of entries after a position, only as far as all transactions have ended, and the state of the log: at least
+-- one row, with id 0 where there is no entry. Entries that the reader does not want are in it without their objects, so
+-- that it gets past them.
 --
--- removed says that entries after the position are gone, up to removed_xid and removed_id, ahead that this server has not come to the position, and restored that entries wait to be
--- taken over (delta_adopt_changes). They are of the same snapshot as the page. The position's transaction is a subquery so that the planner takes what is behind it to be much,
--- and reads it in order: of one transaction it believes that nothing is behind, and would read and sort all that is. The installation is one row, which it does not know.
+-- removed reports that entries after the position are gone, up to removed_xid and removed_id; ahead that this server
+-- has not reached the position; and restored that entries wait to be adopted (delta_adopt_changes). They are of the
+-- same snapshot as the page. The position's transaction is a subquery so that the planner expects many rows after it,
+-- and reads them in order: for a given transaction it expects none, and would read and sort all of them. The
+-- installation is one row, which the planner does not know.
 WITH page AS MATERIALIZED (
     SELECT c.order_xid, c.id, c.at, c.change, c.kind, c.object_id, c.namespace, c.resource_id, c.generation, c.sync_count, c.before, c.after, c.error, c.carrier,
       (cardinality(@kinds::text[]) = 0 OR c.kind = ANY (@kinds::text[]))
@@ -35,7 +38,7 @@ FROM (SELECT * FROM delta_installation LIMIT 1) i LEFT JOIN page p ON TRUE
 ORDER BY p.order_xid, p.id;
 
 -- name: ChangesEnd :one
--- What a reader begins at that wants only what comes: all transactions before xmin have ended.
+-- The position for a reader that wants only new entries: all transactions before xmin have ended.
 SELECT i.change_epoch, pg_snapshot_xmin(pg_current_snapshot())::xid8 AS xmin FROM delta_installation i;
 
 -- name: ResourceChanges :many
@@ -78,7 +81,8 @@ UPDATE delta_change_consumer SET claimed_until = clock_timestamp() + sqlc.arg(cl
 WHERE name = @name AND members = @members::integer AND member = @member::integer AND claim = @claim::uuid;
 
 -- name: SaveChangePosition :execrows
--- Only by the process that has the consumer, and only from where it stood: what a transaction of the user's saves is then saved once.
+-- Only for the process that has the consumer, and only from the position where it stood, so that a position that a
+-- user's transaction saves is saved once.
 UPDATE delta_change_consumer
 SET epoch = @epoch, order_xid = @order_xid, id = @id, saved_at = clock_timestamp(), claimed_until = clock_timestamp() + sqlc.arg(claim_for)::interval
 WHERE name = @name AND members = @members::integer AND member = @member::integer AND claim = @claim::uuid
@@ -119,8 +123,9 @@ FROM delta_change_consumer o CROSS JOIN (SELECT * FROM delta_installation LIMIT 
 ORDER BY o.name, o.members, o.member;
 
 -- name: HeldChanges :one
--- The entries that no reader is given yet, because a transaction has not ended that began before them: how many, up to a bound, and for how long the first. They are
--- counted in order, as those of consumers are. oldest_age is how old the oldest entry is that is kept.
+-- The entries that no reader gets yet, because a transaction that began before them has not ended: how many, up to a
+-- bound, and how old the first is. They are counted in order, as those of consumers are. oldest_age is the age of the
+-- oldest entry.
 SELECT (SELECT count(*) FROM (
         SELECT FROM delta_change c WHERE c.order_xid >= pg_snapshot_xmin(pg_current_snapshot()) ORDER BY c.order_xid, c.id LIMIT @most::integer
     ) u)::bigint AS held,

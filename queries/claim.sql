@@ -4,21 +4,26 @@
 -- members are compared with members, and not with the table.
 
 -- name: ClaimResources :many
--- scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. What is deleted and has to be finalized stays
--- deleted, and is worked while its due_at is null; a worker whose controller cannot finalize leaves it.
+-- scheduled, expired, failed (all of them due), or pending with a dead claim -> pending. A deleted row that has to be
+-- finalized stays deleted, and is worked while its due_at is null; a worker with a controller that cannot finalize
+-- leaves it.
 --
--- A claim that is repeated, because its answer was lost, gives the same attempt. One that began an attempt has claimed_until, which a
--- repetition keeps, its time after attempted_at: that tells it from one that found the attempts exhausted. The attempt of a dead claim is kept as an error
--- and counts; exhausted is a row for which it was the last, or the last that it may lose together with others: it is claimed only so that
--- the outcome can be written. lost_attempt is the attempt that was lost where another one begins; 0 where none was. Locked rows are skipped: waiting while holding other locks could deadlock with an inform.
+-- A claim that is repeated, because its answer was lost, gives the same attempt. A claim that began an attempt has
+-- claimed_until, which a repetition keeps, claim_for after attempted_at; that distinguishes it from a claim that found
+-- the attempts exhausted. The attempt of a dead claim is kept as an error and counts. exhausted is a row for which it
+-- was the last, or the last that it may lose together with others: it is claimed only so that the outcome can be
+-- written. lost_attempt is the lost attempt where another one begins; 0 where none was lost. Locked rows are skipped:
+-- waiting while holding other locks could deadlock with an inform.
 --
--- What is snoozed, by its kind or its namespace, is not claimed; a claim that is repeated was made before.
+-- A row of a snoozed kind or namespace is not claimed, except by a repetition.
 --
 -- Where the kind limits keys, a row is claimed that has a slot of its key, or has no key. See TakeSlots.
 --
--- Where the kind has parents, a row is claimed that awaits none, or only such as were synced once meanwhile. From then on it awaits none.
+-- Where the kind has parents, a row is claimed that awaits none, or only parents that were synced meanwhile. From then
+-- on it awaits none.
 --
--- A batch claims only what is still its own. dispatch_at stays as it is, so that Postgres need not touch an index.
+-- A batch claims only rows that are still its own. dispatch_at stays as it is, so that Postgres need not touch an
+-- index.
 WITH o AS MATERIALIZED (
     SELECT l.id, l.due_at, l.attempt, l.repeated, NOT l.repeated AND l.pending AS lost,
         CASE WHEN l.repeated THEN coalesce(l.attempted_at < l.claimed_until - @claim_for::interval, TRUE)
@@ -48,7 +53,7 @@ WITH o AS MATERIALIZED (
 )
 UPDATE delta_resource r
 SET state = CASE WHEN r.state = 'deleted' THEN r.state ELSE 'pending' END,
-    -- Finalize is tried until it succeeds: its attempts are counted up to the most that Work has.
+    -- Finalize is tried until it succeeds: its attempts are counted up to max_attempts.
     attempt = CASE WHEN o.repeated OR o.exhausted THEN r.attempt ELSE least(r.attempt + 1, r.max_attempts) END,
     attempted_at = CASE WHEN o.repeated OR o.exhausted THEN r.attempted_at ELSE now() END,
     due_at = NULL,
@@ -67,7 +72,7 @@ RETURNING sqlc.embed(r), o.exhausted::boolean AS exhausted, CASE WHEN o.lost AND
     coalesce(o.due_at, r.attempted_at, now())::timestamptz AS was_due_at;
 
 -- name: OpenClaims :many
--- The claims that keep rows from being claimed, and when each passes if it is not renewed.
+-- The claims that keep rows from being claimed, and when each passes without a renewal.
 SELECT r.id, r.claim, greatest(r.claimed_until, c.claimed_until)::timestamptz AS claimed_until, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id) m
 CROSS JOIN LATERAL (
@@ -82,7 +87,7 @@ INSERT INTO delta_claim (id, claimed_until) SELECT unnest(@claims::uuid[]), now(
 ON CONFLICT (id) DO UPDATE SET claimed_until = excluded.claimed_until;
 
 -- name: LostClaims :many
--- Those of the rows whose Work runs that it is to stop for: the row has another claim or is gone, or was deleted by a command.
+-- Rows with a running call of Work that must stop: the row has another claim or is gone, or a command has deleted it.
 SELECT m.id::bigint AS id, m.claim::uuid AS claim, coalesce(r.claim = m.claim, FALSE)::boolean AS deleted
 FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@claims::uuid[]) AS claim) m
 LEFT JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r ON TRUE
@@ -90,7 +95,7 @@ WHERE r.id IS NULL OR r.claim IS DISTINCT FROM m.claim OR (r.state = 'deleted' A
     AND NOT delta_is_worked(r.state, r.finalized, r.due_at));
 
 -- name: CloseClaims :many
--- Closes claims that were kept for calls of Work that went on after their outcome was written. What came due meanwhile is dispatched.
+-- Closes claims of calls of Work that outlived their outcome. A row that became due meanwhile is dispatched.
 UPDATE delta_resource r
 SET claimed_until = NULL,
     slot_key = NULL,
@@ -104,12 +109,12 @@ WHERE r.id = ANY (ARRAY(
 RETURNING r.id;
 
 -- name: SweepClaims :exec
--- Removes what was left by claims that are long over.
+-- Removes claims that ended long ago.
 DELETE FROM delta_claim WHERE claimed_until < now() - @older::interval;
 
 -- name: WithholdMembers :many
--- Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them when they may be
--- worked, or when the snooze is ended. Their attempts are not counted.
+-- Members of a batch that were not claimed because their kind or their namespace is snoozed: a dispatcher takes them
+-- when they may be worked, or when the snooze is ended. Their attempts are not counted.
 WITH o AS MATERIALIZED (
     SELECT l.id, delta_snoozed_until(@kind, l.namespace, l.id) AS wakes_at
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
@@ -127,13 +132,14 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]) AND o.wakes_at > now()
 RETURNING r.id;
 
 -- name: TakeSlots :many
--- Gives rows slots of their limit keys, right before they are claimed or once they are leased, and gives back those that wait for one from now
--- on (a dispatcher looks at them when it is theirs), and those whose claim has to wait until their call may begin.
+-- Gives rows slots of their limit keys, right before they are claimed or once they are leased. Returns rows that wait
+-- for a slot from now on (a dispatcher looks at them when they have it), and rows that may be claimed only when the
+-- rate allows their call.
 SELECT w.id::bigint AS id, w.queued::boolean AS queued, coalesce(w.wait, '0')::interval AS wait
 FROM delta_take_slots(@kind, @ids::bigint[], TRUE, @begins::boolean, @lease::interval) AS w;
 
 -- name: QueueDue :many
--- The first rows that are due, of those that wait for a slot of their key from now on. The others stay due: no slot is given.
+-- The first due rows that wait for a slot of their key from now on. The others stay due: no slot is given.
 SELECT w.id::bigint AS id FROM delta_take_slots(@kind, ARRAY(
     SELECT found.id FROM unnest(@priorities::smallint[]) AS p (priority)
     CROSS JOIN LATERAL (
@@ -146,11 +152,12 @@ SELECT w.id::bigint AS id FROM delta_take_slots(@kind, ARRAY(
 ), FALSE, FALSE, '0') AS w;
 
 -- name: WakeKeys :one
--- Gives free slots of keys to rows that wait for them, which are due then, and gives back how many. No keys means those that are to be looked at.
+-- Gives free slots of keys to rows that wait for them, makes these due, and returns how many. Null keys mean those that
+-- have to be looked at.
 SELECT delta_wake_keys(@kind, sqlc.narg(keys)::text[])::bigint AS woken;
 
 -- name: SweepKeys :exec
--- Removes limit keys that nothing has used for long.
+-- Removes limit keys that have not been used for long.
 DELETE FROM delta_key k
 WHERE (k.kind, k.limit_key) IN (
     SELECT o.kind, o.limit_key FROM delta_key o

@@ -1,9 +1,9 @@
--- What users and operators order, for one resource or many, each in one statement. Rows are named by their ids, and are locked in the
+-- Commands of users and operators, for one resource or many, each in one statement. Rows are named by their ids, and are locked in the
 -- order in which informs lock rows, in a statement of their own: a subselect in the WHERE clause may be run again, when a row has
 -- changed meanwhile, and would lock further rows out of order. No row back means that the resource is not in a state that allows it, or is gone: read it.
 
 -- name: MatchingResources :many
--- A page of those that a filter chooses. What is done to them is another statement, which looks at their state again.
+-- A page of the resources that a filter selects. The command is another statement, which checks their state again.
 SELECT d.id FROM delta_resource d
 WHERE d.id > @after_id AND delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb,
     @error::text)
@@ -19,7 +19,7 @@ ORDER BY d.id
 LIMIT @batch::integer;
 
 -- name: CountMatchingResources :one
--- How many there are that MatchingResources gives page by page; it stops at most.
+-- How many resources MatchingResources returns page by page; it stops at most.
 SELECT count(*) FROM (
     SELECT FROM delta_resource d
     WHERE delta_is_chosen(d, @kinds::text[], @object_ids::text[], @namespaces::text[], @shards::text[], @states::text[], @tags::text[], @labels::jsonb, @error::text)
@@ -64,8 +64,8 @@ WHERE r.id = c.id
 RETURNING r.*;
 
 -- name: SyncResources :many
--- Anything but deleted -> scheduled or expired, at once. One that waits for its first attempt, or is being worked on, keeps
--- its generation: that is the sync which was ordered.
+-- Anything but deleted -> scheduled or expired, at once. A row that waits for its first attempt, or is being worked,
+-- keeps its generation, because that sync is the one that the command asks for.
 WITH chosen AS MATERIALIZED (
     SELECT d.id FROM delta_resource d
     WHERE d.id = ANY (@ids::bigint[]) AND d.state <> 'deleted'
@@ -161,8 +161,8 @@ RETURNING sqlc.embed(r),
         NULL, r.object, NULL, NULL) ELSE 0 END::bigint AS change_id;
 
 -- name: PauseResource :one
--- A paused resource is not worked on; what is informed of it is kept. Resumed, it goes on where it stands. One that is due, or was
--- pending, may have lost its workflow meanwhile.
+-- A paused resource is not worked, and informs of it are kept. When it is resumed, it goes on where it stands. A row
+-- that is due, or was pending, may have lost its workflow meanwhile.
 UPDATE delta_resource r
 SET paused = @paused,
     written_by = pg_current_xact_id(),
@@ -171,12 +171,13 @@ WHERE r.kind = @kind AND r.object_id = @object_id
 RETURNING r.*;
 
 -- name: PauseKind :exec
--- Pauses or resumes all Work of a kind. What is resumed is not snoozed any longer either.
+-- Pauses or resumes all Work of a kind. Resuming also ends a snooze.
 INSERT INTO delta_controller AS c (name, inform_interval, paused) VALUES (@name, '0', @paused)
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, snoozed_until = CASE WHEN excluded.paused THEN c.snoozed_until END, updated_at = now();
 
 -- name: SnoozeKind :exec
--- No Work of a kind begins for some time, by order of an attempt. A shorter snooze does not cut a longer one short.
+-- No Work of a kind begins for some time, because an attempt asked for that. A shorter snooze does not shorten a longer
+-- one.
 INSERT INTO delta_controller AS c (name, inform_interval, snoozed_until, snooze_spread)
 VALUES (@kind, '0', now() + sqlc.arg('for')::interval, @spread::interval)
 ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_spread = excluded.snooze_spread
@@ -190,15 +191,15 @@ ON CONFLICT (name) DO UPDATE SET snoozed_until = excluded.snoozed_until, snooze_
 WHERE n.snoozed_until IS NULL OR n.snoozed_until < excluded.snoozed_until;
 
 -- name: WakeNamespace :one
--- Ends the snooze of a namespace, and says for how long it would have lasted.
+-- Ends the snooze of a namespace, and returns how long it would have lasted.
 UPDATE delta_namespace n SET snoozed_until = NULL
 FROM (SELECT o.name, o.snoozed_until, o.snooze_spread FROM delta_namespace o WHERE o.name = @namespace FOR NO KEY UPDATE) o
 WHERE n.name = o.name
 RETURNING coalesce(greatest(o.snoozed_until + o.snooze_spread - now(), '0'), '0')::interval AS lasts;
 
 -- name: DueForDispatch :many
--- What came due while its kind or its namespace (empty for all of them) was held, and whose workflow may have ended. No row is looked at later than
--- longest from now.
+-- Rows that became due while their kind or their namespace (empty for all of them) was paused or snoozed: their
+-- workflows may have ended. No row is looked at later than longest from now.
 SELECT d.id FROM (SELECT unnest('{1,2,3,4,5}'::smallint[]) AS priority) p
 CROSS JOIN LATERAL (
     SELECT d.id FROM delta_resource d
@@ -209,7 +210,7 @@ CROSS JOIN LATERAL (
 ORDER BY d.id;
 
 -- name: DispatchNow :exec
--- A dispatcher looks at the rows at once. Locked rows are skipped: they will be looked at when their lease has passed.
+-- Makes rows due at once. Locked rows are skipped: their lease will expire.
 UPDATE delta_resource r SET dispatch_at = now()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d

@@ -1,8 +1,8 @@
 -- Deliveries that were received.
 
 -- name: ReceiveDelivery :execrows
--- No row means that it was received before. Where another transaction receives it at this moment, this waits for the end of that. One that has expired, and
--- was not removed yet, is received anew.
+-- No row means that the delivery was received before. If another transaction receives it at this moment, this waits for
+-- its end. A delivery that has expired and was not removed yet counts as new.
 INSERT INTO delta_delivery AS d (endpoint, id, expires_at) VALUES (@endpoint, @id, now() + @keep::interval)
 ON CONFLICT (endpoint, id) DO UPDATE SET received_at = now(), expires_at = excluded.expires_at WHERE d.expires_at < now();
 

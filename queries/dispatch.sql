@@ -2,18 +2,20 @@
 -- between, or the wake-up is lost, the lease passes and another one does it again.
 
 -- name: LeaseDue :many
--- The most urgent first, and the oldest of those. Each priority is a range of the index of its own, in the order that is given. A
--- kind that is paused keeps its rows, and so does a claim that is alive. What is snoozed, by its kind or its namespace, is left as well.
+-- The most urgent first, and the oldest of those. Each priority is a range of the index, in the given order. Rows of a
+-- paused or snoozed kind, of a snoozed namespace, and with a living claim are left alone.
 --
--- A row that waits for its workflow's timer is not looked at before a grace after that. Any other is looked at again after the lease,
--- or after twice the time for which it is overdue: a long queue in Temporal is not to be filled with wake-ups.
+-- A row with a workflow that has a timer is looked at only some time (grace) after that timer. Any other row is looked
+-- at again after the lease, or after twice the time for which it is overdue, so that a long queue in Temporal is not
+-- filled with wake-ups.
 --
--- Of a namespace that is limited, no more rows are leased than there is room for: more would only wait for its slots.
+-- Of a limited namespace, no more rows are leased than it has free slots: more would only wait.
 --
--- A client whose controller cannot finalize leaves what is to be finalized to others.
+-- A client with a controller that cannot finalize leaves rows that have to be finalized to others.
 --
--- With a batch, rows are leased to it, and what rests in a batch stays in one. A row is for its own workflow that waits for its time by
--- itself, is large, or has lost attempts together with others: those it would take along once more.
+-- With a batch, rows are leased to it, and a settled row of a batch stays in one. A row is for a single workflow if it
+-- waits for a retry by itself, is large, or has lost attempts together with others, because it would take those along
+-- once more.
 UPDATE delta_resource r
 SET dispatch_at = CASE
         WHEN r.due_at > now() THEN r.due_at + @grace::interval
@@ -58,9 +60,10 @@ RETURNING r.id, r.object_id, r.hashed_id, r.namespace, r.priority, r.state, r.ge
     delta_is_worked(r.state, r.finalized, r.due_at)::boolean AS worked, now()::timestamptz AS now;
 
 -- name: PutOffSnoozed :one
--- Of the first rows that are due, those whose namespace is snoozed are looked at when it is over, each at its time: a lease would step over them each
--- time. It gives back how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that is written: what ends a snooze
--- finds all that was put off. One that is locked is being changed.
+-- Moves the first due rows of snoozed namespaces to the end of the snooze, each to its time, because each lease would
+-- step over them. Returns how many. Where no namespace is snoozed, no row is read. The namespaces are locked until that
+-- is written, so that a statement that ends a snooze finds all rows that were put off. A locked namespace is being
+-- changed.
 WITH asleep AS MATERIALIZED (
     SELECT n.name, n.snoozed_until, n.snooze_spread FROM delta_namespace n WHERE n.name = ANY (delta_snoozed_namespaces())
     FOR SHARE SKIP LOCKED
@@ -92,10 +95,10 @@ written AS (
 SELECT count(*) FROM written;
 
 -- name: NextDispatch :one
--- How long it is until a dispatcher of a kind has to look again, an hour where nothing waits. Rows that came due since it last looked, as
--- while it started workflows, are due at once. Those that it has seen and left are not asked for again, unless a snooze ends, of the kind or
--- of a namespace: then it looks several times while what has waited comes back. keys_wait is
--- how long it is until a limit key is to be looked at, and parents_wait says that rows wait for parents.
+-- How long it is until a dispatcher of a kind has to look again; an hour where nothing waits. Rows that became due
+-- since it last looked, as while it started workflows, are due at once. Rows that it has seen and left are not counted,
+-- unless a snooze of the kind or of a namespace ends: then it looks several times while the rows come back. keys_wait
+-- is the time until a limit key has to be looked at, and parents_wait reports whether rows wait for parents.
 SELECT EXISTS (
     SELECT FROM delta_resource d
     WHERE d.kind = @kind AND d.awaited_parents IS NOT NULL AND d.dispatch_at IS NULL AND d.queued_at IS NULL AND NOT d.is_deleted
@@ -113,8 +116,9 @@ CROSS JOIN LATERAL (
 ) n;
 
 -- name: ReleaseLeases :exec
--- Leased rows whose workflows were not woken are looked at again, each after its time. Why one was not can be read on the row: the same
--- reason stands there once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an inform.
+-- Makes leased rows due again, each after its time, because their workflows were not woken. The reason is on the row,
+-- the same one only once. Locked rows are left to their lease: waiting while holding other locks could deadlock with an
+-- inform.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.after, i.error
     FROM (
@@ -136,7 +140,8 @@ FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 
 -- name: NameWorkflows :exec
--- Notes the own workflows of rows that were leased to them and wait: a claim, which would note it, comes later or never.
+-- Notes the single workflows of rows that were leased to them and wait: a claim, which would note it, comes later or
+-- never.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.workflow_id
     FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@workflow_ids::text[]) AS workflow_id) i
@@ -149,7 +154,7 @@ FROM o
 WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]);
 
 -- name: DispatchSoon :exec
--- A row whose workflow turned out to be another installation's is looked at again soon.
+-- Makes a row due soon, because its workflow turned out to belong to another installation.
 UPDATE delta_resource SET dispatch_at = now() + @after::interval
 WHERE kind = @kind AND object_id = @object_id AND (state = 'pending' OR delta_awaits_attempt(state, finalized));
 
@@ -158,8 +163,8 @@ WHERE kind = @kind AND object_id = @object_id AND (state = 'pending' OR delta_aw
 SELECT pg_notify(delta_channel(), kind) FROM unnest(@kinds::text[]) AS kind;
 
 -- name: ForgetDispatched :many
--- Makes a page of rows due for a dispatcher whose workflows Temporal has lost, each once: those before are being dispatched meanwhile, and
--- look as if they were lost. A claim that is alive looks after its row itself.
+-- Makes a page of rows due because Temporal has lost their workflows, each once: rows of earlier pages are being
+-- dispatched meanwhile, and look as if they were lost. A living claim looks after its row itself.
 UPDATE delta_resource SET dispatch_at = now()
 WHERE id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d

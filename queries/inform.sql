@@ -1,27 +1,26 @@
 -- name: InformResources :many
--- The one upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
+-- The only upsert of sets. It serves InformMany, InformManyTx, the informers, and single informs that come together.
 --
--- New objects are inserted; objects that changed start a new generation; the others are neither written nor locked, and
--- are missing from the result: read them (KeptResources). So are those that would move a row to another namespace without
--- being allowed to: they may be another tenant's, with the same id. An empty namespace, metadata or tags and a max_attempts of 0
--- mean "not given": the row keeps what it has, a new row gets the default. An object that another transaction inserts or
--- removes at the same moment is missing too: ask again.
+-- New objects are inserted; changed objects start a new generation; the others are neither written nor locked, and are
+-- missing from the result: read them (KeptResources). Missing, too, are objects that would move a row to another
+-- namespace without being allowed to, because they may be another tenant's, with the same id. An empty namespace,
+-- metadata or tags and a max_attempts of 0 mean "not given": the row keeps its value, a new row gets the default. An
+-- object that another transaction inserts or removes at the same moment is missing too: try it again.
 --
--- An object whose revision is lower than the row's is stale and left out, unless it is forced. Other metadata or tags start a new
--- generation only where that is asked for (sync_metadata); otherwise NoteResources writes them.
+-- An object with a lower revision than the row's is stale and left out, unless it is forced. Other metadata or tags
+-- start a new generation only with sync_metadata; otherwise NoteResources writes them.
 --
--- expected_hash is what a caller found that has looked at the row before, to compare the objects: empty for no row, null where it did not
--- look. A row that changed since is left out: look again.
+-- expected_hash is the hash of the row that a caller has compared the object with: empty for no row, null where it did
+-- not compare. A row that changed since is left out: compare again.
 --
--- Where the hash of a row is the original's (delta_is_rivers), the objects themselves tell whether they are the same.
+-- Where the hash of a row was imported from Delta on River (delta_is_rivers), the objects themselves are compared.
 --
--- LIMIT 1 keeps the probes probes, one a row, whatever the planner believes of the table; a new object needs only the first. It
--- also has the planner see that a probe finds one row: if it thinks of more, large sets look so dear to it that Postgres compiles
--- the statement each time (jit_above_cost), which takes longer than to run it.
--- Rows are locked in the order of the arrays, so that sets which overlap wait for each other and do not deadlock if all of them
--- are sorted.
+-- LIMIT 1 makes each probe find one row, whatever the planner believes of the table; a new object needs only the first
+-- probe. It also makes the planner see that: if it expects more rows, the costs of large sets make Postgres compile the
+-- statement each time (jit_above_cost), which takes longer than running it. Rows are locked in the order of the arrays,
+-- so that overlapping sets wait for each other and do not deadlock if all of them are sorted.
 WITH settings AS MATERIALIZED (
-    -- For this transaction, which is the statement's own where it is given.
+    -- For this transaction; a lock_timeout is given only outside of one, for this statement alone.
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout
 )
 INSERT INTO delta_resource AS r (
@@ -98,7 +97,7 @@ SET object = excluded.object,
     generation_at = now(),
     attempt = 0,
     snoozes = 0,
-    -- What waits already is not put off by an inform that is less urgent.
+    -- A less urgent inform does not delay a row that waits already.
     priority = CASE WHEN r.state IN ('scheduled', 'expired', 'failed') THEN least(r.priority, excluded.priority) ELSE excluded.priority END,
     due_at = now(),
     dispatch_at = now(),
@@ -109,7 +108,7 @@ SET object = excluded.object,
     carrier = excluded.carrier,
     parents = excluded.parents,
     awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
-    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    -- Marks a deleted resource of a kind with a log as revived, so that the entry is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
@@ -125,9 +124,9 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
 
 -- name: KeptResources :many
--- What InformResources left alone, of the same arrays: rows in another namespace, which their object is refused for, and rows that are as they
--- were given, but for metadata and tags, or that have a newer object. A row that has the original's hash still was found to be so: whatever
--- changes its object replaces the hash.
+-- Rows that InformResources did not write, of the same arrays: rows in another namespace, for which their object is
+-- refused; rows that are as given, except metadata and tags; and rows with a newer object. A row that still has an
+-- imported hash is unchanged, because each change of its object replaces the hash.
 SELECT r.*
 FROM (
     SELECT
@@ -159,9 +158,9 @@ WHERE (coalesce(r.namespace <> i.namespace, FALSE) AND NOT coalesce(i.move_names
     OR (r.state NOT IN ('scheduled', 'pending') AND @process_existing::boolean))));
 
 -- name: InformResource :many
--- InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three times
--- as fast as arrays of one. A new or changed object gives back what the caller does not know of its row. An object that
--- did not change is neither written nor locked, and gives back nothing: read it then.
+-- InformResources for one object: most informs are of one, and scalar parameters without a WITH run more than three
+-- times as fast as arrays of one. A new or changed object returns the columns of its row that the caller does not know.
+-- An unchanged object is neither written nor locked, and returns nothing: read it then.
 INSERT INTO delta_resource AS r (
     kind, object_id, object, hash, namespace, metadata, tags, max_attempts, external_created_at, priority, due_at, dispatch_at,
     revision, object_version, shard, limit_key, carrier, parents, awaited_parents
@@ -213,7 +212,7 @@ SET object = excluded.object,
     carrier = excluded.carrier,
     parents = excluded.parents,
     awaited_parents = CASE WHEN excluded.parents IS NOT NULL THEN delta_awaited_parents(excluded.parents, r.parents, r.awaited_parents) END,
-    -- A deleted resource whose kind logs changes is revived, which is appended below.
+    -- Marks a deleted resource of a kind with a log as revived, so that the entry is appended below.
     change_xid = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN delta_order_xid(r.change_xid) ELSE r.change_xid END,
     synced_object = CASE WHEN r.state = 'deleted' THEN NULL ELSE r.synced_object END,
     revived_generation = CASE WHEN r.state = 'deleted' AND r.change_xid IS NOT NULL THEN r.generation + 1 ELSE r.revived_generation END,
@@ -236,8 +235,8 @@ RETURNING r.kind, r.object_id, r.id, r.generation, r.synced_generation, r.create
         r.sync_count, NULL, r.object, NULL, r.carrier) ELSE 0 END::bigint AS change_id;
 
 -- name: RaisePriorities :many
--- Informs that changed nothing make what waits more urgent, if they are. Locked rows are skipped: they are being dispatched, and waiting
--- in a user's transaction could deadlock.
+-- Informs that changed nothing raise the priority of waiting rows. Locked rows are skipped: they are being dispatched,
+-- and waiting in a user's transaction could deadlock.
 WITH o AS MATERIALIZED (
     SELECT i.id, i.priority
     FROM (SELECT unnest(@ids::bigint[]) AS id, unnest(@priorities::smallint[]) AS priority) i
@@ -253,9 +252,9 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id, r.priority;
 
 -- name: NoteListed :exec
--- An informer lists resources that stay degraded or deleted: they are kept from now on for their retention. One that was noted less than a
--- tenth of its retention ago is not written again, however often it is listed; where it is kept for ever, which may change, a tenth of a day
--- ago. Locked rows are being changed.
+-- An informer lists resources that stay degraded or deleted: their retention begins again. A row that was noted less
+-- than a tenth of its retention ago is not written again, however often it is listed; where it is kept for ever, which
+-- may change, a tenth of a day ago. Locked rows are being changed.
 UPDATE delta_resource r SET listed_at = now()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
@@ -266,9 +265,9 @@ WHERE r.id = ANY (ARRAY(
     FOR NO KEY UPDATE OF d SKIP LOCKED
 ));
 
--- name: NoteNamed :exec
--- An informer names objects that it cannot take. Other complete listings of the kind that run are not to delete their resources, as they would
--- not those of objects that are taken.
+-- name: NoteRefusedListed :exec
+-- An informer names objects that it cannot take. Other complete listings of the kind that run must not delete their
+-- resources, as with objects that are taken.
 UPDATE delta_resource r SET written_by = pg_current_xact_id()
 WHERE r.id = ANY (ARRAY(
     SELECT d.id FROM delta_resource d
@@ -281,12 +280,12 @@ WHERE r.id = ANY (ARRAY(
 ));
 
 -- name: StayingResources :many
--- Those of some objects that stay degraded or deleted, for NoteListed.
+-- The resources of some objects that stay degraded or deleted, for NoteListed.
 SELECT d.id FROM delta_resource d
 WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND (d.state = 'degraded' OR delta_stays_deleted(d.state, d.cause, FALSE));
 
 -- name: KeptResource :one
--- The row of an object that InformResource left alone, and whether a complete listing of its kind or shard runs.
+-- The row of an object that InformResource did not write, and whether a complete listing of its kind or shard runs.
 SELECT sqlc.embed(r), EXISTS (
     SELECT FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
     WHERE p.kind = @kind AND p.shard IN ('', r.shard) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid
@@ -294,21 +293,22 @@ SELECT sqlc.embed(r), EXISTS (
 FROM delta_resource r WHERE r.kind = @kind AND r.object_id = @object_id;
 
 -- name: ListedShards :many
--- Those of some kinds of which a complete listing runs that is not the caller's own.
+-- The shards of some kinds that a complete listing runs for, except the caller's own.
 SELECT DISTINCT p.kind, p.shard FROM delta_pass p JOIN delta_claim c ON c.id = p.claim
 WHERE p.kind = ANY (@kinds::text[]) AND c.claimed_until > now() AND p.claim IS DISTINCT FROM sqlc.narg(own_pass)::uuid;
 
--- name: LookedAtResources :many
--- What objects that compare themselves are compared with.
+-- name: ResourcesToCompare :many
+-- The rows of objects that compare themselves.
 SELECT r.* FROM (SELECT unnest(@kinds::text[]) AS kind, unnest(@object_ids::text[]) AS object_id) i
 CROSS JOIN LATERAL (
     SELECT d.* FROM delta_resource d WHERE d.kind = i.kind AND d.object_id = i.object_id LIMIT 1
 ) r;
 
 -- name: NoteResources :many
--- What an inform brings of an object that did not change, and that is no reason to call Work: metadata, tags, a newer revision, another shard or limit key, other parents, and,
--- while a complete listing runs, that it exists. A row that went on meanwhile is missing: ask again. Rows are locked in the order of the arrays,
--- as by InformResources. One that waits for a slot of its limit key and has another now is dispatched: nothing looks for it at the new key. So is one that
+-- Writes news of unchanged objects that are no reason to call Work: metadata, tags, a newer revision, another shard or
+-- limit key, other parents, and, while a complete listing runs, that the object exists. A row that went on meanwhile is
+-- missing: try it again. Rows are locked in the order of the arrays, as by InformResources. A row that waits for a slot
+-- of its limit key and has another key now is dispatched, because nothing looks for it at the new key. So is a row that
 -- waits for a parent and has others now.
 WITH settings AS MATERIALIZED (
     SELECT CASE WHEN @lock_timeout::text <> '' THEN set_config('lock_timeout', @lock_timeout::text, TRUE) END AS lock_timeout

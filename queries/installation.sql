@@ -2,18 +2,19 @@
 SELECT * FROM delta_installation;
 
 -- name: ClaimInstallation :one
--- The first client that starts fixes how workflows are named; the answer is what is in force.
+-- The first client that starts fixes the names of workflows. Returns the settings that are in force.
 UPDATE delta_installation
 SET workflow_id_prefix = coalesce(workflow_id_prefix, @prefix::text),
     hash_object_ids = coalesce(hash_object_ids, @hash_object_ids::boolean)
 RETURNING *;
 
 -- name: HashID :one
--- What Temporal knows a resource by, where object ids are kept from it; the resource need not be there.
+-- The name that Temporal has for a resource where object ids are kept from it. The resource need not exist.
 SELECT delta_hash_id(@kind, @object_id)::text AS hashed_id;
 
 -- name: UpsertNamespace :many
--- The last client that starts decides, unless the settings were set while clients ran (SetNamespace). The answer is what was in force before, where that was different.
+-- The settings of the latest client that starts count, unless an operator has set them while clients ran
+-- (SetNamespace). Returns the settings before, where they were different.
 WITH before AS (
     SELECT n.* FROM delta_namespace n WHERE n.name = @name
 ),
@@ -73,7 +74,7 @@ SELECT now()::timestamptz AS now;
 LOCK TABLE delta_controller IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: ClaimTaskQueue :many
--- Notes where kinds are worked, and gives back others that are worked on the same task queue: then nothing is noted.
+-- Notes the task queue of kinds, and returns other kinds on the same task queue: then nothing is noted.
 WITH others AS (
     SELECT c.name FROM delta_controller c WHERE c.task_queue = @task_queue::text AND c.name <> ALL (@kinds::text[])
 ),
@@ -85,8 +86,8 @@ claimed AS (
 SELECT o.name FROM others o ORDER BY o.name;
 
 -- name: ReserveCalls :one
--- Reserves calls of Work for some time, and gives back how long it is until the first of them may begin: after all that were reserved before,
--- by any client.
+-- Reserves calls of Work for some time, and returns how long it is until the first of them may begin: after all that
+-- any client has reserved before.
 INSERT INTO delta_controller AS c (name, inform_interval, next_call_at) VALUES (@kind, '0', now() + sqlc.arg('for')::interval)
 ON CONFLICT (name) DO UPDATE SET next_call_at = greatest(c.next_call_at, now()) + sqlc.arg('for')::interval
 RETURNING (next_call_at - sqlc.arg('for')::interval - now())::interval AS wait;

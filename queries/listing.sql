@@ -1,4 +1,4 @@
--- What a complete listing listed, and what it no longer lists.
+-- Objects that a complete listing has listed, and resources that it left out.
 
 -- name: RecordListed :exec
 INSERT INTO delta_listing (pass, object_id) SELECT @pass, unnest(@object_ids::text[]) ON CONFLICT DO NOTHING;
@@ -22,10 +22,11 @@ SELECT coalesce(max(p.object_id), '')::text AS object_id FROM (
 ) p;
 
 -- name: CountMissing :one
--- How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a pass without one. Those of shards are
--- counted beside that: only listings of their shard know that they are gone. What a transaction wrote that had not ended when the pass began
--- is out of its reach: an inform, an outcome, a command. Those that were restored from a dump are counted, too (AdoptRestored). Nor is it for the pass to say what waits for Work, or is worked, unless the listing is of a
--- source (waiting): no other pass comes to find that it is gone.
+-- How many resources of a page a pass did not list, of how many there are: of its shard, or of the whole kind for a
+-- pass without one. Resources of shards are also counted by themselves, because only listings of their shard know that
+-- they are gone. Rows that a transaction wrote that had not ended when the pass began (an inform, an outcome, a
+-- command) are not counted. Rows that were restored from a dump are (AdoptRestored). A row that waits for Work, or is
+-- worked, is counted only for a listing of a source (waiting), because no other pass comes to find that it is gone.
 SELECT count(*) AS total, count(*) FILTER (WHERE l.object_id IS NULL) AS missing,
     count(*) FILTER (WHERE l.object_id IS NULL AND r.shard IS NOT NULL) AS of_shards,
     count(*) FILTER (WHERE l.object_id IS NULL AND NOT pg_visible_in_snapshot(r.written_by, (@began::text)::pg_snapshot)) AS restored
@@ -36,7 +37,7 @@ WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_de
   AND delta_is_in_reach(r.written_by, (@began::text)::pg_snapshot);
 
 -- name: NameMissing :many
--- The first of what CountMissing counts as missing in a page.
+-- The first resources that CountMissing counts as missing in a page.
 SELECT (CASE WHEN @hash_ids::boolean THEN '#' || delta_hash_id(r.kind, r.object_id) ELSE r.object_id END)::text AS name
 FROM delta_resource r
 WHERE r.kind = @kind AND (@shard::text = '' OR r.shard = @shard) AND NOT r.is_deleted AND (@waiting::boolean OR r.state NOT IN ('scheduled', 'pending'))
@@ -96,8 +97,9 @@ RETURNING sqlc.embed(r),
         m.synced_object, NULL, NULL, NULL) ELSE 0 END::bigint AS change_id;
 
 -- name: ForgetListing :one
--- A page of what a pass has listed. The answer is its last object id; empty after the last page. The table may not have been analyzed since it was filled, so it
--- is read from a place in its index on, whatever the pass, and ids are looked up one by one: otherwise all of the pass is read for each page.
+-- Removes a page of a pass's recorded listing. Returns its last object id; empty after the last page. The table may not
+-- have been analyzed since it was filled, so it is read from a place in its index on, whatever the pass, and ids are
+-- looked up one by one: otherwise each page would read all of the pass.
 WITH page AS MATERIALIZED (
     SELECT n.object_id FROM (
         SELECT l.pass, l.object_id FROM delta_listing l WHERE (l.pass, l.object_id) > (@pass::uuid, @after_object_id::text) ORDER BY l.pass, l.object_id LIMIT @page::integer
@@ -110,8 +112,8 @@ forgotten AS (
 SELECT coalesce(max(p.object_id), '')::text AS object_id FROM page p;
 
 -- name: AbandonedListings :many
--- The passes of which nothing was written or awaited for long: their worker died. Passes are looked up one after the other in the primary key, and of one
--- that goes on a row or a few are read.
+-- The passes that have written and awaited nothing for long, because their worker died. Passes are looked up one after
+-- the other in the primary key, and of a pass that goes on a row or a few are read.
 WITH RECURSIVE passes AS (
     (SELECT l.pass FROM delta_listing l ORDER BY l.pass LIMIT 1)
     UNION ALL
@@ -121,7 +123,7 @@ SELECT p.pass::uuid AS pass FROM passes p
 WHERE p.pass IS NOT NULL AND NOT EXISTS (SELECT FROM delta_listing l WHERE l.pass = p.pass AND l.listed_at >= now() - @older::interval);
 
 -- name: TouchListing :exec
--- Says that a pass is still waited for.
+-- Notes that a run still waits for a listing.
 UPDATE delta_listing SET listed_at = now() WHERE pass = @pass AND object_id = @object_id AND listed_at < now() - @older::interval;
 
 -- name: FirstUnsettled :one
@@ -144,15 +146,15 @@ ORDER BY r.object_id
 LIMIT @most::integer;
 
 -- name: BeginPass :exec
--- From here on informs of the kind that change nothing say so on their rows.
+-- From here on informs of the kind that change nothing write their rows.
 INSERT INTO delta_pass (claim, kind, shard) VALUES (@claim, @kind, @shard);
 
 -- name: EndPass :exec
--- Also of passes whose worker died.
+-- Also ends passes of dead workers.
 DELETE FROM delta_pass p WHERE p.claim = @claim OR NOT EXISTS (SELECT FROM delta_claim c WHERE c.id = p.claim AND c.claimed_until > now());
 
 -- name: Snapshot :one
--- Which transactions have ended.
+-- Returns which transactions have ended.
 SELECT pg_current_snapshot()::text AS snapshot;
 
 -- name: CountStale :many

@@ -1,9 +1,9 @@
--- What waits for its parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
+-- Rows that wait for their parents (ObjectWithParents). A row waits for one of them at a time, the first of awaited_parents, in no dispatcher's index. Dispatchers
 -- of its kind look at the parents that are waited for, and wake what waits for those that were synced.
 
 -- name: AwaitParents :many
--- Of rows that were leased, or could not be claimed, those wait from now on which await a parent that was never synced. What becomes of others is for the
--- claim to say. Locked rows are skipped: their lease passes, and they come again.
+-- Of rows that were leased, or could not be claimed, those that await a parent that was never synced wait from now on.
+-- The claim decides about the others. Locked rows are skipped: their lease will expire.
 WITH o AS MATERIALIZED (
     SELECT l.id, l.awaited
     FROM (SELECT unnest(@ids::bigint[]) AS id) m
@@ -24,8 +24,8 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[]) AND o.awaited IS NOT NULL
 RETURNING r.id;
 
 -- name: WakeChildrenOf :one
--- Has rows dispatched that wait for some parents, each as kind/id, which were synced. It gives back how many. The dispatcher that leases them looks at their other
--- parents. Locked rows are skipped: they are found by the next look.
+-- Makes rows due that wait for some parents, each as kind/id, that were synced. Returns how many. The dispatcher that
+-- leases them looks at their other parents. Locked rows are skipped: the next look finds them.
 WITH woken AS (
     UPDATE delta_resource r SET dispatch_at = now()
     WHERE r.id = ANY (ARRAY(
@@ -65,8 +65,8 @@ WITH RECURSIVE awaited (parent, n) AS (
 SELECT a.parent::text AS parent, (delta_unsynced(ARRAY[a.parent]) IS NULL)::boolean AS synced FROM awaited a WHERE a.parent IS NOT NULL;
 
 -- name: ParentsAbove :many
--- The parents of some resources, each as kind/id, of their parents, and so on: up to a depth and a number of rows, beyond which nothing is said. Resources that are not
--- there, or have no parents, are missing.
+-- The parents of some resources, each as kind/id, their parents, and so on, up to a depth and a number of rows.
+-- Resources without a row or without parents are missing.
 WITH RECURSIVE above (resource, parents, depth) AS (
     SELECT s.resource COLLATE "C", d.parents, 1
     FROM unnest(@resources::text[]) AS s (resource)
@@ -89,7 +89,8 @@ WITH RECURSIVE above (resource, parents, depth) AS (
 SELECT a.resource::text AS resource, a.parents::text[] AS parents FROM above a LIMIT @most::integer;
 
 -- name: AwaitedAbove :many
--- What some resources, each as kind/id, wait for, what that waits for, and so on: how each of them stands. is_there is false for one without a row.
+-- Resources, each as kind/id, the resources that they wait for, and so on, with the state of each. is_there is false
+-- for one without a row.
 WITH RECURSIVE above (resource, depth) AS (
     SELECT s.resource COLLATE "C", 1 FROM unnest(@resources::text[]) AS s (resource)
     UNION

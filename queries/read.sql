@@ -89,7 +89,7 @@ CROSS JOIN LATERAL (SELECT d.state FROM delta_resource d WHERE d.trouble = t.tro
 GROUP BY k.kind, t.trouble;
 
 -- name: CountLate :many
--- What is late, by kind, of the first most of each kind and priority.
+-- Late resources by kind, of the first most of each kind and priority.
 SELECT l.kind::text AS kind, count(*) AS count, min(l.since)::timestamptz AS oldest, count(*) FILTER (WHERE l.unfinalized) AS unfinalized,
     coalesce(min(l.since) FILTER (WHERE l.unfinalized), now())::timestamptz AS oldest_unfinalized
 FROM delta_late('{}', NULL, @grace::interval, @longest::interval, @most::integer) AS l
@@ -102,7 +102,7 @@ SELECT id, object_id FROM delta_resource WHERE kind = @kind AND hashed_id = @has
 SELECT * FROM delta_namespace ORDER BY name;
 
 -- name: ResourcesAwaited :many
--- How the rows stand that callers wait for.
+-- The rows that callers wait for.
 SELECT r.id, r.kind, r.object_id, r.state, r.generation, r.synced_generation,
     (r.awaited_parents IS NOT NULL AND r.dispatch_at IS NULL AND r.queued_at IS NULL AND NOT r.is_deleted)::boolean AS awaits_parent, r.awaited_parents,
     r.paused, EXISTS (SELECT FROM delta_controller c WHERE c.name = r.kind AND c.paused) AS kind_paused
@@ -119,8 +119,8 @@ FROM delta_namespace n WHERE n.snoozed_until > now()
 ORDER BY 1 DESC, 2;
 
 -- name: KeyOf :one
--- How the limit key of a resource stands: how many rows have a slot of it, claimed or about to be, how many wait, of the first 10,000, and since
--- when this one waits. A limit of 0 is none.
+-- The limit key of a resource: how many rows have a slot of it, claimed or about to be, how many wait, of the first
+-- 10,000, and since when this one waits. A limit of 0 is none.
 SELECT r.limit_key, coalesce(c.key_concurrency, 0)::integer AS concurrency, coalesce(c.key_rate, 0)::double precision AS rate,
     (SELECT count(*) FROM delta_resource d WHERE d.kind = r.kind AND d.slot_key = r.limit_key) AS running,
     (SELECT count(*) FROM (

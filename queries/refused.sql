@@ -21,18 +21,20 @@ WITH noted AS (
 SELECT count(*) AS noted, count(*) FILTER (WHERE n.is_kept) AS kept FROM noted n;
 
 -- name: ForgetInformed :exec
--- Those of whose objects something newer was informed in another way, of the same shard: it was taken.
+-- Removes refused objects if a newer object was informed in another way, of the same shard: that one was taken.
 DELETE FROM delta_refused f USING delta_resource r
 WHERE f.kind = @kind AND f.shard = @shard AND r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash
   AND (f.shard = '' OR r.shard = f.shard);
 
 -- name: ForgetLeft :one
--- The kind is listed by shards (named), or as a whole, and listings of the other sort have not run for a while: in a rolling deploy both run. They are over,
--- if what they have refused or withheld was listed since by those that run: that is forgotten then, and so is how far they had come. If they run again, they begin
--- with everything. Otherwise an object that was refused and forgotten here would never be listed again: it is older than their cursor.
+-- The kind is listed by shards (named) or as a whole, and listings of the other sort have not run for a while: during a
+-- rolling deploy both run. If the listings that run have listed the kind since, this forgets refused objects, withheld
+-- deletions and cursors of the others. If those run again, they begin with everything. Without that condition, an
+-- object that was refused and forgotten here would never be listed again, because it is older than their cursor.
 --
--- Listings by shards have succeeded since if each shard has, those of the whole kind if the one that calls this, and has begun at a time, was later. The row of the
--- whole kind stays, for it says of a kind with shards how naming them goes; so do those of shards that somebody has paused.
+-- Listings by shards have succeeded since if each shard has; a listing of the whole kind, which calls this, if it began
+-- later. The row of the whole kind stays, because for a kind with shards it has the state of naming them; so do the
+-- rows of paused shards.
 WITH quiet AS MATERIALIZED (
     SELECT s.shard, s.paused, greatest(
         (SELECT max(f.last_refused_at) FROM delta_refused f WHERE f.kind = s.kind AND f.shard = s.shard),
@@ -79,17 +81,17 @@ SELECT EXISTS (SELECT FROM delta_refused WHERE kind = @kind AND shard = @shard) 
 DELETE FROM delta_refused WHERE kind = @kind AND shard = @shard AND object_id = ANY (@object_ids::text[]);
 
 -- name: ForgetUnlisted :exec
--- After a complete listing: what it did not refuse it has taken, or did not name.
+-- After a complete listing: it has taken, or did not name, each object that it did not refuse.
 DELETE FROM delta_refused WHERE kind = @kind AND shard = @shard AND last_refused_at < @began;
 
 -- name: RefusedToRetry :many
--- Those that a pass did not name, of whose objects nothing newer was informed.
+-- Refused objects that a pass did not name, unless a newer object was informed.
 SELECT f.object_id, f.object FROM delta_refused f LEFT JOIN delta_resource r ON r.kind = f.kind AND r.object_id = f.object_id
 WHERE f.kind = @kind AND f.shard = @shard AND f.last_refused_at < @began AND f.object IS NOT NULL AND f.resource_hash IS NOT DISTINCT FROM r.hash
 ORDER BY f.object_id;
 
 -- name: ListRefused :many
--- Without those of whose objects something newer was informed since (ForgetInformed).
+-- Refused objects, unless a newer object was informed since (ForgetInformed).
 SELECT f.kind, f.shard, f.object_id, f.rule, f.refused_at, f.last_refused_at, (f.object IS NOT NULL)::boolean AS kept FROM delta_refused f
 WHERE (f.kind = @kind OR @kind = '') AND NOT EXISTS (
     SELECT FROM delta_resource r WHERE r.kind = f.kind AND r.object_id = f.object_id AND r.hash IS DISTINCT FROM f.resource_hash

@@ -1,12 +1,13 @@
--- The end of a resource's rest.
+-- The end of a resource's retention.
 
 -- name: EndRetention :one
--- Of the rows that are synced, degraded or deleted and due: what expires becomes a new generation of the same object, what degraded and may
--- heal gets one more attempt of the same generation, what was deleted before its kind had a Finalizer is to be finalized, what was kept for
--- long enough is removed, and what is to be kept for longer, by settings that were changed since, is due later, or never. A batch ends only
--- what is still its own. A row whose Work still runs is left alone, and so is one that is paused: if its row were removed, an informer could
--- bring it back, and it would be worked although nobody had resumed it. What was deleted explicitly and awaits a complete listing is due never:
--- the listing wakes it (WakeUnlisted).
+-- Of the rows that are synced, degraded or deleted and due: a row that expires gets a new generation of the same
+-- object; a degraded row that may heal gets one more attempt of the same generation; a row that was deleted before its
+-- kind had a Finalizer is finalized; a row with its retention over is removed; and a row that newer settings keep for
+-- longer is due later, or never. A batch ends only rows that are still its own. A row with a running call of Work is
+-- left alone, and so is a paused one: if it were removed, an informer could bring it back, and it would be worked
+-- although nobody had resumed it. A row that was deleted explicitly and awaits a complete listing is never due: the
+-- listing wakes it (WakeUnlisted).
 WITH ended AS MATERIALIZED (
     SELECT l.*, l.state = 'synced' AND coalesce(n.resource_expiry, @default_expiry::interval) > '0' AS expires,
         delta_heals(l.state, l.cause) AND @degraded_retry::interval > '0' AS heals,
@@ -60,7 +61,7 @@ prolonged AS (
 )
 SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried) + (SELECT count(*) FROM finalizing))::bigint AS retried, (SELECT count(*) FROM removed) AS removed,
     (SELECT count(*) FROM prolonged) AS prolonged,
-    -- Those that were removed without ever having been brought in line again, for the log.
+    -- For the log: rows that were removed without having been synced again.
     ARRAY(SELECT CASE WHEN @hash_ids::boolean THEN coalesce(r.hashed_id, '') ELSE r.object_id END
         FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS given_up,
     ARRAY(SELECT r.namespace FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS namespaces,
@@ -69,9 +70,11 @@ SELECT (SELECT count(*) FROM expired) AS expired, ((SELECT count(*) FROM retried
     ARRAY(SELECT coalesce(r.errors[cardinality(r.errors)] ->> 'error', '') FROM removed r WHERE r.state = 'degraded' ORDER BY r.id)::text[] AS last_errors;
 
 -- name: WakeUnlisted :one
--- A page of what has waited for a complete listing: of a kind, or of those of its rows that have a shard, or none (an empty one). It is what comes after a row, in the
--- order of delta_resource_unlisted_idx. What no longer waits is woken: a dispatcher has it removed. What is still listed stays, and is read once a listing. When the latest complete listing began is asked once for each shard of the
--- page: for a row without a shard, that looks at all of them. Locked rows are left to the next listing.
+-- A page of rows that have waited for a complete listing: of a kind, or of its rows of one shard, or of none (an empty
+-- one). The page begins after a row, in the order of delta_resource_unlisted_idx. Rows that no longer have to wait are
+-- woken: a dispatcher removes them. Rows that are still listed stay, and are read once a listing. The beginning of the
+-- latest complete listing is read once for each shard of the page, because for a row without a shard that looks at all
+-- of them. Locked rows are left to the next listing.
 WITH page AS MATERIALIZED (
     SELECT d.id, coalesce(d.shard, '') AS shard FROM delta_resource d
     WHERE d.kind = @kind AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
@@ -110,7 +113,8 @@ SELECT (SELECT count(*) FROM woken) AS woken, count(*) AS looked,
 FROM page p;
 
 -- name: ShardsAwaitingListing :many
--- The shards of what waits for a complete listing of a kind, each looked up by itself; an empty one where it has none.
+-- The shards of rows that wait for a complete listing of a kind, each looked up by itself; an empty one for rows
+-- without.
 WITH RECURSIVE said AS (
     (SELECT coalesce(d.shard, '') AS shard FROM delta_resource d WHERE d.kind = @kind AND d.dispatch_at IS NULL AND d.cause IN ('work', 'command')
      ORDER BY coalesce(d.shard, '') LIMIT 1)
@@ -121,20 +125,23 @@ WITH RECURSIVE said AS (
 )
 SELECT s.shard::text AS shard FROM said s WHERE s.shard IS NOT NULL;
 
--- name: RestingMembers :many
--- When the members that still rest with a batch are due. One that is paused is not: a dispatcher gives it to another when it is resumed.
+-- name: SettledMembers :many
+-- When the settled members of a batch are due. A paused one is not: a dispatcher gives it to another batch when it is
+-- resumed.
 SELECT r.due_at, now()::timestamptz AS now
 FROM (SELECT unnest(@ids::bigint[]) AS id) m
 CROSS JOIN LATERAL (SELECT d.* FROM delta_resource d WHERE d.id = m.id LIMIT 1) r
 WHERE r.workflow_id = @workflow_id::text AND r.state IN ('synced', 'degraded', 'deleted') AND r.due_at IS NOT NULL AND NOT r.paused
   AND NOT delta_awaits_attempt(r.state, r.finalized);
 
--- name: RescheduleResting :many
--- Has rows rest for as long as the settings of their namespace say now, counted from when their rest began, and a dispatcher wake their
--- workflows. Those that differ by no more than what expiries are spread by are left as they are. What is locked is written by another, or
--- takes the settings when its timer fires. Members of a batch are due together, as they were.
+-- name: RescheduleSettled :many
+-- Moves the due times of settled rows to those of the namespace's current settings, counted from when their retention
+-- began, and makes a dispatcher wake their workflows. Rows that differ by no more than the spread of expiries are left
+-- alone. A locked row is being written, or takes the settings when its timer fires. Members of a batch stay due
+-- together.
 --
--- The rows are looked up one by one, as in other statements: joined, a table that Postgres believes empty is read as a whole for each of them.
+-- The rows are looked up one by one, as in other statements: in a join, a table that Postgres believes empty is read as
+-- a whole for each of them.
 WITH l AS MATERIALIZED (
     SELECT d.* FROM (SELECT unnest(@ids::bigint[]) AS id) m
     CROSS JOIN LATERAL (

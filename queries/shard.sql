@@ -7,11 +7,13 @@ SELECT * FROM delta_shard WHERE kind = @kind AND shard = @shard;
 SELECT * FROM delta_shard ORDER BY kind, shard;
 
 -- name: MoveInformCursor :execrows
--- After a complete pass. A cursor never moves back, and is never later than now: a time ahead would hide what is created until
--- then. Of passes that ran side by side, the position of the one that began last counts. What was ahead of the clock when the pass began, since that was
--- set back or another database took over, counts for nothing: such a pass was given everything.
+-- After a complete pass. A cursor never moves back, and is never later than now, because a time ahead would hide
+-- objects that are created until then. Of passes that ran side by side, the position of the one that began last counts.
+-- A cursor that was ahead of the clock when the pass began, because the clock was set back or another database took
+-- over, does not count: such a pass listed everything.
 --
--- A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and no row comes back: it has not listed what was before.
+-- A pass that went on from a cursor (continued) moves none that was reset meanwhile (ForgetLeft), and inserts no row,
+-- because it has not listed the objects before its cursor.
 INSERT INTO delta_shard AS s (kind, shard, last_inform_time, inform_cursor, inform_cursor_at, last_full_listing)
 SELECT @kind::text, @shard::text, least(@last_inform_time::timestamptz, now()), coalesce(sqlc.narg(cursor)::text, ''),
     CASE WHEN sqlc.narg(cursor)::text IS NOT NULL THEN @began::timestamptz END, CASE WHEN @complete::boolean THEN @began::timestamptz END
@@ -26,11 +28,12 @@ SET last_inform_time = least(now(), greatest(
 WHERE NOT @continued::boolean OR s.last_inform_time > '1970-01-01 00:00:00Z' OR s.inform_cursor <> '';
 
 -- name: NameShards :many
--- The controller has named these shards, so that they are live and all others of the kind are gone: those that it named before, and those of which
--- resources are left. What was withheld, or decided, of a shard that comes back or is gone now was of other reasons, and is forgotten. The answer is
--- every shard of the kind.
+-- The controller has named these shards, so they are live, and all others of the kind are gone: those that it named
+-- before, and those that resources are left of. A withheld deletion, or a decision, of a shard that comes back or is
+-- gone now had other reasons, and is forgotten. Returns every shard of the kind.
 --
--- The shards of resources are looked up one after the other in an index without deleted ones, so that nothing is read of what was forgotten.
+-- The shards of resources are looked up one after the other in an index without deleted ones, so that no forgotten row
+-- is read.
 WITH RECURSIVE said AS (
     (SELECT r.shard FROM delta_resource r WHERE r.kind = @kind AND NOT r.is_deleted AND r.shard IS NOT NULL ORDER BY r.shard LIMIT 1)
     UNION ALL
@@ -65,7 +68,8 @@ INSERT INTO delta_shard (kind, shard, succeeded_at) VALUES (@kind, '', now())
 ON CONFLICT (kind, shard) DO UPDATE SET succeeded_at = excluded.succeeded_at, error = '';
 
 -- name: ForgetShard :execrows
--- A shard that is gone, and of which nothing is left, with the history of its passes and its refused objects: no later pass of it would trim them.
+-- Removes a gone shard without resources, with the history of its passes and its refused objects, because no later pass
+-- of it would trim them.
 WITH forgotten AS (
     DELETE FROM delta_shard s WHERE s.kind = @kind AND s.shard = @shard AND s.gone_at IS NOT NULL AND NOT s.paused AND NOT EXISTS (
         SELECT FROM delta_resource r WHERE r.kind = @kind AND r.shard = @shard::text AND NOT r.is_deleted

@@ -1,14 +1,14 @@
--- Sources: what feeds the objects of a kind from where they are kept.
+-- Sources, which feed the objects of a kind from another system.
 
 -- name: ClaimSource :one
--- Begins a run. What earlier ones still write is refused from here on.
+-- Begins a run. Writes of earlier runs are refused from here on.
 INSERT INTO delta_source AS s (kind, name, epoch, runner) VALUES (@kind, @name, 1, @runner)
 ON CONFLICT (kind, name) DO UPDATE
 SET epoch = s.epoch + 1, runner = excluded.runner, started_at = now(), seen_at = now(), phase = excluded.phase, phase_at = now(), reason = excluded.reason
 RETURNING s.epoch, s.position, s.failures, s.caught_up_at;
 
 -- name: RenewSource :execrows
--- Says that a run goes on, and how it stands. One that has lasted for a while has got over why earlier ones ended.
+-- Notes that a run is alive, and its state. A run that has lasted for a while resets the count of failures.
 UPDATE delta_source
 SET seen_at = now(),
     failures = CASE WHEN started_at < now() - @well_after::interval THEN 0 ELSE failures END,
@@ -32,17 +32,19 @@ UPDATE delta_source SET failures = failures + 1, failed_at = now(), error = @err
 WHERE kind = @kind AND name = @name AND epoch = @epoch;
 
 -- name: ListSources :many
--- silent says that nothing was heard of a source for long, quiet that nothing was for longer than a source that writes no page is quiet.
+-- silent reports that nothing was heard of a source for long, quiet that nothing was for longer than a source that
+-- writes no page is quiet.
 SELECT sqlc.embed(s), (s.seen_at < now() - @silent_after::interval)::boolean AS silent, (s.seen_at < now() - @quiet_after::interval)::boolean AS quiet,
     greatest(now() - coalesce(s.caught_up_at, now()), '0')::interval AS lag
 FROM delta_source s ORDER BY s.kind, s.name;
 
 -- name: IsDeletionApproved :one
--- Reports whether somebody has approved the deletions that listings of a kind ask for.
+-- Reports whether an operator has approved the deletions that listings of a kind ask for.
 SELECT EXISTS (SELECT FROM delta_withheld WHERE kind = @kind AND shard = '' AND decision = 'approved');
 
 -- name: DeleteGone :many
--- Anything -> deleted, as DeleteResources, for objects that a source says are gone. The cause is that of a listing: what is there again comes back.
+-- Anything -> deleted, as DeleteResources, for objects that a source reports as gone. The cause is that of a listing,
+-- so that an object that appears again comes back.
 WITH chosen AS MATERIALIZED (
     SELECT d.id, delta_unfinalized(d.kind) AS finalized, CASE WHEN @logs::boolean THEN d.synced_object END AS synced_object FROM delta_resource d
     WHERE d.kind = @kind AND d.object_id = ANY (@object_ids::text[]) AND d.state <> 'deleted'

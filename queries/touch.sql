@@ -1,10 +1,10 @@
--- What is touched because a parent has changed (ObjectSettings.TouchedBy). An outcome notes the parent in delta_touch, see WriteOutcomes. Clients of the children's kind
--- look what is still to be touched, touch it, and forget the parent when a look has found nothing. What dies in between is looked at again: nothing but
--- delta_touch and the children themselves says how far they have come.
+-- Touches of resources because a parent has changed (ObjectSettings.TouchedBy). An outcome notes the parent in delta_touch, see WriteOutcomes. Clients of the children's kind
+-- read which children are still to be touched, touch them, and forget the parent when none is left. If a client dies in between, another one reads them again: progress is
+-- kept only in delta_touch and in the children themselves.
 
 -- name: LeaseTouches :many
--- A page of the parents that have changed. Other clients leave them for as long as the lease; it passes if this one dies. Two that touch at the same time touch
--- each child once all the same.
+-- A page of the parents that have changed. Other clients leave them until the lease ends; it passes if this client
+-- dies. Two clients that touch at the same time still touch each child once.
 UPDATE delta_touch t SET look_at = now() + @lease::interval
 WHERE t.kind = @kind AND t.parent = ANY (ARRAY(
     SELECT d.parent FROM delta_touch d WHERE d.kind = @kind AND d.look_at <= now()
@@ -55,8 +55,8 @@ WHERE r.id = o.id AND r.id = ANY (@ids::bigint[])
 RETURNING r.id;
 
 -- name: EndTouches :exec
--- Forgets parents whose children were touched, and has the others looked at after a wait. One that has changed since it was leased is left: its children are looked at
--- again. One that is locked is changing.
+-- Forgets parents with all children touched, and makes the others due after a wait. A parent that has changed since it
+-- was leased is left: its children are read again. A locked parent is changing.
 WITH o AS MATERIALIZED (
     SELECT i.parent, i.finished
     FROM (
@@ -72,11 +72,12 @@ gone AS (
 UPDATE delta_touch t SET look_at = now() + @wait::interval FROM o WHERE NOT o.finished AND t.kind = @kind AND t.parent = o.parent;
 
 -- name: ForgetTouches :exec
--- A kind is touched by no parents any more.
+-- No parents touch the kind any more.
 DELETE FROM delta_touch WHERE kind = @kind;
 
 -- name: MeasureTouches :many
--- How many parents have changed whose children are still to be touched, by the kind of these, and when the first of them has. Counting ends at a bound.
+-- How many parents have changed and still have children to touch, by the kind of the children, and when the first of
+-- them changed. Counting ends at a bound.
 SELECT c.name AS kind, t.count, t.oldest::timestamptz AS oldest, (now() - t.oldest)::interval AS age
 FROM delta_controller c
 CROSS JOIN LATERAL (

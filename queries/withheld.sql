@@ -1,7 +1,7 @@
--- Deletions that were withheld, and what was decided of them.
+-- Withheld deletions, and decisions about them.
 
 -- name: Withhold :one
--- Notes what a pass has left out. A decision that was made for fewer resources does not hold for it.
+-- Notes how many resources a pass has left out. A decision about fewer resources does not hold for it.
 INSERT INTO delta_withheld AS w (kind, shard, missing, total, reason) VALUES (@kind, @shard, @missing, @total, @reason)
 ON CONFLICT (kind, shard) DO UPDATE
 SET missing = excluded.missing,
@@ -13,17 +13,17 @@ SET missing = excluded.missing,
 RETURNING *;
 
 -- name: LatelyWithheld :one
--- What a pass has counted of a shard within a time, for a reason, and may not delete.
+-- The latest count of a shard's resources that a pass may not delete, for a reason and within a time.
 SELECT * FROM delta_withheld
 WHERE kind = @kind AND shard = @shard AND reason = @reason AND decision IS DISTINCT FROM 'approved' AND seen_at > now() - @within::interval;
 
 -- name: ForgetWithheld :many
--- A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will follow. The answer is what was
--- withheld, at most one row.
+-- A listing has left out no more than may be deleted, or the deletion was carried out, or no listing of this sort will
+-- follow. Returns the withheld deletion, at most one row.
 DELETE FROM delta_withheld WHERE kind = @kind AND shard = @shard RETURNING *;
 
 -- name: DecideWithheld :one
--- Decides of what was looked at: no row back means that nothing is withheld, or more than that by now.
+-- Decides about the deletion as it was shown: no row means that nothing is withheld, or more than that by now.
 UPDATE delta_withheld SET decision = @decision::text, decided_missing = @missing, decided_at = now()
 WHERE kind = @kind AND shard = @shard AND missing <= @missing
 RETURNING *;

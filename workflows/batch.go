@@ -10,21 +10,22 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// Batch is the lifecycle of many resources: one attempt of all of them, then rest until they expire or are removed. A member
-// that failed, or for which something was ordered, is dispatched anew, and is no longer the batch's. The rows say who is, so
-// every run can begin with an attempt.
+// Batch is the workflow of many resources: it attempts all of them once, and then waits until they expire or are
+// removed. A member that failed, or that got a command, is dispatched again and leaves the batch. The rows name the
+// workflow that attends to them, so every run can begin with an attempt.
 //
-// The input of a first run has a second argument, which names the members to people. It is not a parameter, so that no worker decodes it.
+// The input of a first run has a second argument, which names the members to people. It is not a parameter, so that no
+// worker decodes it.
 func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
-	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
+	// The stack stays in memory while the workflow waits, so code that needs a large one is in other functions.
 	b, err := k.attemptBatch(ctx, in)
 	for err == nil && b.last.Resting+b.last.Claimed > 0 {
-		if err = b.timer(ctx).Get(ctx, nil); err == nil {
-			err = b.next(ctx)
+		if err = b.startTimer(ctx).Get(ctx, nil); err == nil {
+			err = b.takeNextStep(ctx)
 		}
 	}
 	if err == nil {
-		b.tell(ctx, "has no members any more: each goes on elsewhere, or is removed")
+		b.showDetails(ctx, "has no members any more: each goes on elsewhere, or is removed")
 	}
 	return err
 }
@@ -32,34 +33,35 @@ func (k Kinds) Batch(ctx workflow.Context, in *activities.Batch) error {
 func (k Kinds) attemptBatch(ctx workflow.Context, in *activities.Batch) (*batch, error) {
 	b := &batch{in: *in, options: attemptOptions(k[in.Kind])}
 	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.BatchStep, error) { return b.last, nil },
-		workflow.QueryHandlerOptions{Description: "What became of the members, and how many of them rest."})
+		workflow.QueryHandlerOptions{Description: "The outcomes of the members, and how many of them wait for the end of their retention."})
 	if err != nil {
 		return b, err
 	}
-	return b, b.attempt(ctx)
+	return b, b.attemptMembers(ctx)
 }
 
-// batch is the state of one run.
+// batch is the state of one run of Batch.
 type batch struct {
 	in      activities.Batch
 	options workflow.ActivityOptions
 	last    activities.BatchStep
 }
 
-func (b *batch) attempt(ctx workflow.Context) (err error) {
+func (b *batch) attemptMembers(ctx workflow.Context) (err error) {
 	b.options.Summary = fmt.Sprintf("attempt of %d", b.in.IDs.Len())
-	b.tell(ctx, "is being worked on")
+	b.showDetails(ctx, "is being worked on")
 	before := b.last.Progress
 	b.last, err = attemptBatch.run(ctx, b.options, b.in)
-	b.last.Progress = sum(before, b.last.Progress)
+	b.last.Progress = addProgress(before, b.last.Progress)
 	return err
 }
 
-// maxFailures bounds how many failures a person is shown.
+// maxFailures is how many failures the details of a batch name.
 const maxFailures = 20
 
-// sum adds up what became of the members in two attempts. The second one is only of members that others had claimed.
-func sum(a, b activities.Progress) activities.Progress {
+// addProgress adds up the outcomes of two attempts. The second attempt has only members that other executions had
+// claimed.
+func addProgress(a, b activities.Progress) activities.Progress {
 	a.Synced += b.Synced
 	a.Failed += b.Failed
 	a.Degraded += b.Degraded
@@ -73,22 +75,22 @@ func sum(a, b activities.Progress) activities.Progress {
 	return a
 }
 
-// timer is that of the members which are due next.
-func (b *batch) timer(ctx workflow.Context) workflow.Future {
+// startTimer starts the timer for the members that are due next.
+func (b *batch) startTimer(ctx workflow.Context) workflow.Future {
 	now := workflow.Now(ctx)
 	if b.last.Claimed > 0 {
-		b.tell(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
+		b.showDetails(ctx, fmt.Sprintf("waits for other workers, which have claimed %d members", b.last.Claimed))
 		return workflow.NewTimerWithOptions(ctx, b.last.Wait, workflow.TimerOptions{Summary: "until the claims of others are over"})
 	}
-	b.tell(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
+	b.showDetails(ctx, fmt.Sprintf("rests until %s with %d members", now.Add(b.last.Wait).UTC().Format(time.RFC3339), b.last.Resting))
 	timer := workflow.TimerOptions{Summary: fmt.Sprintf("%d members: until the next of them expires, is tried again or is removed", b.last.Resting)}
 	return workflow.NewTimerWithOptions(ctx, b.last.Wait, timer)
 }
 
-// next expires or removes the members that are due, or tries those again that others had claimed.
-func (b *batch) next(ctx workflow.Context) error {
+// takeNextStep expires or removes the members that are due, or attempts those again that other executions had claimed.
+func (b *batch) takeNextStep(ctx workflow.Context) error {
 	if b.last.Claimed > 0 {
-		if err := b.attempt(ctx); err != nil {
+		if err := b.attemptMembers(ctx); err != nil {
 			return err
 		}
 	} else {
@@ -104,8 +106,8 @@ func (b *batch) next(ctx workflow.Context) error {
 	return nil
 }
 
-// tell writes what a person sees in the workflow's details.
-func (b *batch) tell(ctx workflow.Context, doing string) {
+// showDetails writes the workflow's details, for people.
+func (b *batch) showDetails(ctx workflow.Context, doing string) {
 	s := b.last
 	lines := []string{
 		fmt.Sprintf("The batch of %d %s.", b.in.IDs.Len(), doing),
@@ -119,8 +121,8 @@ func (b *batch) tell(ctx workflow.Context, doing string) {
 		lines = append(lines, fmt.Sprintf("Of %d the objects do not decode: they wait for a worker that understands them.", s.Unreadable))
 	}
 	switch failed := s.Failed + s.Degraded; {
-	case failed > activities.FewFailures:
-		lines = append(lines, fmt.Sprintf("%d of those that failed go on in workflows of their own, the others in other batches. The first errors:", activities.FewFailures))
+	case failed > activities.MaxUnbatched:
+		lines = append(lines, fmt.Sprintf("%d of those that failed go on in workflows of their own, the others in other batches. The first errors:", activities.MaxUnbatched))
 	case failed > 0:
 		lines = append(lines, "Those that failed go on in workflows of their own:")
 	}

@@ -12,14 +12,15 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// unbounded is for what the activity bounds itself, by the user's timeouts: Temporal wants a limit, and the heartbeat
-// tells sooner that a worker is gone.
+// unbounded is the timeout of activities that the user's own timeouts bound: Temporal requires one, and the heartbeat
+// notices a lost worker sooner.
 const unbounded = 10 * 365 * 24 * time.Hour
 
 const attemptSummary = "attempt"
 
-// attemptOptions repeat the activity only when it could not do its part: the error of an attempt that failed cannot be retried. A workflow that is
-// cancelled waits for it: of one that has ended, the worker would only be told that it is gone, as after a termination, and Work would go on.
+// attemptOptions retry the activity only where it could not do its part: the error of a failed attempt is not
+// retryable. A cancelled workflow waits for the activity. Otherwise the worker would only learn that the workflow is
+// gone, as after a termination, and Work would go on.
 func attemptOptions(kind Kind) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		StartToCloseTimeout: unbounded,
@@ -34,8 +35,9 @@ func attemptOptions(kind Kind) workflow.ActivityOptions {
 	}
 }
 
-// localOptions are for an attempt that is expected to be short. It is tried once: an ordinary activity follows if it fails. The activity answers
-// within [activities.LocalFor]; the timeouts are for a process that does not get on.
+// localOptions are for an attempt that is expected to be short. It is tried once, and an ordinary activity follows if
+// it fails. The activity answers within [activities.MaxLocalAttempt], so the timeouts matter only for a process that
+// hangs.
 var localOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: 10 * time.Second,
 	StartToCloseTimeout:    5 * time.Second,
@@ -43,7 +45,8 @@ var localOptions = workflow.LocalActivityOptions{
 	RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
 }
 
-// commandOptions repeat a command for as long as the database is away. It is a local activity: it does not wait behind Work.
+// commandOptions retry a command until the database answers. A command is a local activity so that it does not queue
+// behind Work.
 var commandOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: unbounded,
 	StartToCloseTimeout:    30 * time.Second,
@@ -54,8 +57,8 @@ var commandOptions = workflow.LocalActivityOptions{
 	},
 }
 
-// retentionOptions repeat it for as long as the database is away. Without a bound for all tries together, the SDK takes that
-// of one.
+// retentionOptions retry until the database answers. ScheduleToCloseTimeout is set because the SDK otherwise bounds all
+// tries together by StartToCloseTimeout.
 var retentionOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: unbounded,
 	StartToCloseTimeout:    10 * time.Second,
@@ -66,14 +69,14 @@ var retentionOptions = workflow.LocalActivityOptions{
 	},
 }
 
-// batchRetentionOptions are retentionOptions for sets, which take longer.
+// batchRetentionOptions are retentionOptions for sets of rows, which take longer.
 var batchRetentionOptions = workflow.LocalActivityOptions{
 	ScheduleToCloseTimeout: unbounded,
 	StartToCloseTimeout:    time.Minute,
 	RetryPolicy:            retentionOptions.RetryPolicy,
 }
 
-// informOptions repeat a pass a few times; after that the next one of the schedule has its turn.
+// informOptions retry a pass a few times; after that the next scheduled pass takes over.
 var informOptions = workflow.ActivityOptions{
 	StartToCloseTimeout: unbounded,
 	HeartbeatTimeout:    activities.HeartbeatTimeout,
@@ -85,7 +88,7 @@ var informOptions = workflow.ActivityOptions{
 	},
 }
 
-// awaitOptions repeat a wait for as long as it takes: each worker that stops, or is lost, leaves it to another one.
+// awaitOptions retry a wait for as long as it takes: a worker that stops, or is lost, leaves it to another one.
 var awaitOptions = workflow.ActivityOptions{
 	StartToCloseTimeout: unbounded,
 	HeartbeatTimeout:    activities.HeartbeatTimeout,
@@ -97,7 +100,7 @@ var awaitOptions = workflow.ActivityOptions{
 	},
 }
 
-// call names an activity and the types that it takes and gives: the bare ExecuteActivity takes anything.
+// call names an activity and its types, because the bare ExecuteActivity accepts any argument.
 type call[In, Out any] struct{ name string }
 
 var (
@@ -124,8 +127,9 @@ func (c call[In, Out]) runLocal(ctx workflow.Context, options workflow.LocalActi
 	return resultOf(out, err)
 }
 
-// resultOf is what an activity came to. An attempt that has failed is a failed activity, so that people and metrics see it, and yet has a result, in the
-// details of its error. Temporal decides nothing by such a failure: the result says what follows, as that of a success does.
+// resultOf returns the result of an activity. An attempt that failed is a failed activity, so that people and metrics
+// see it, but its error carries a [activities.Step] in its details. Temporal decides nothing by that failure: the
+// workflow goes on by the step, as after a success.
 func resultOf[Out any](out Out, err error) (Out, error) {
 	failed := new(temporal.ApplicationError)
 	if !errors.As(err, &failed) || !activities.HasStep(failed.Type()) {

@@ -19,14 +19,14 @@ var (
 	StateAttribute     = temporal.NewSearchAttributeKeyKeyword("DeltaState")
 )
 
-// commands are what signals order while a lifecycle goes on.
+// commands receives the commands that signals carry while the workflow runs.
 type commands struct {
 	signals map[activities.Command]workflow.ReceiveChannel
-	// woken is set when something was ordered that the next attempt is to look at.
+	// woken reports whether a command has changed the row, so that the next attempt has to read it.
 	woken bool
-	// running counts commands under way.
+	// running counts the commands that are being carried out.
 	running int
-	// refused has the latest of what could not be carried out.
+	// refused describes the latest commands that could not be carried out.
 	refused []string
 }
 
@@ -40,23 +40,23 @@ func newCommands(ctx workflow.Context) *commands {
 	return c
 }
 
-// serve answers queries and takes signals, for as long as the workflow runs.
-func (l *lifecycle) serve(ctx workflow.Context) error {
+// serveSignals answers queries and receives signals for as long as the workflow runs.
+func (l *lifecycle) serveSignals(ctx workflow.Context) error {
 	err := workflow.SetQueryHandlerWithOptions(ctx, StateQuery, func() (activities.Step, error) { return l.last, nil },
-		workflow.QueryHandlerOptions{Description: "What the latest step came to, and what the resource waits for."})
+		workflow.QueryHandlerOptions{Description: "The result of the latest step, and what the resource waits for."})
 	if err != nil {
 		return err
 	}
 	selector := workflow.NewSelector(ctx)
 	for _, command := range activities.Commands() {
 		selector.AddReceive(l.signals[command], func(c workflow.ReceiveChannel, _ bool) {
-			// Taken as it is: what is wrong with a payload is for the activity to say.
+			// The payload stays raw, because the activity validates it.
 			var payload converter.RawValue
 			c.Receive(ctx, &payload)
 			l.running++
 			workflow.Go(ctx, func(ctx workflow.Context) {
 				defer func() { l.running-- }()
-				l.command(ctx, command, payload.Payload().GetData())
+				l.executeCommand(ctx, command, payload.Payload().GetData())
 			})
 		})
 	}
@@ -68,8 +68,8 @@ func (l *lifecycle) serve(ctx workflow.Context) error {
 	return nil
 }
 
-// command carries out a command. One that cannot be carried out is shown, and does no harm.
-func (l *lifecycle) command(ctx workflow.Context, command activities.Command, payload []byte) {
+// executeCommand carries out a command. One that cannot be carried out is shown in the details, and changes nothing.
+func (l *lifecycle) executeCommand(ctx workflow.Context, command activities.Command, payload []byte) {
 	in := activities.CommandInput{Ref: l.ref, Command: command}
 	if json.Valid(payload) {
 		in.Payload = payload
@@ -79,13 +79,13 @@ func (l *lifecycle) command(ctx workflow.Context, command activities.Command, pa
 	if _, err := runCommand.runLocal(ctx, options, in); err != nil {
 		l.refused = append(l.refused, fmt.Sprintf("Refused: %s: %s", command, err.Error()))
 		l.refused = l.refused[max(len(l.refused)-maxRefused, 0):]
-		l.tell(ctx, waiting(l.last, workflow.Now(ctx)))
+		l.showDetails(ctx, describeWait(l.last, workflow.Now(ctx)))
 		return
 	}
 	l.woken = true
 }
 
-// isQuiet reports whether no command is under way, or waits to be.
+// isQuiet reports whether no command is being carried out or waits to be.
 func (l *lifecycle) isQuiet() bool {
 	for _, command := range activities.Commands() {
 		if l.signals[command].Len() > 0 {
@@ -95,14 +95,15 @@ func (l *lifecycle) isQuiet() bool {
 	return l.running == 0
 }
 
-// tell writes what a person sees in the workflow's details: the UI shows the first lines of it. The server does not keep them, so a worker is asked for them.
-func (l *lifecycle) tell(ctx workflow.Context, doing string) {
-	lines := append(l.describe(doing), l.refused...)
+// showDetails writes the workflow's details: the UI shows their first lines. The server does not store them, so it asks
+// a worker for them.
+func (l *lifecycle) showDetails(ctx workflow.Context, doing string) {
+	lines := append(l.describeStep(doing), l.refused...)
 	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }
 
-// describe says how the resource stands after the last step.
-func (l *lifecycle) describe(doing string) []string {
+// describeStep describes the resource after the last step.
+func (l *lifecycle) describeStep(doing string) []string {
 	s := l.last
 	switch {
 	case s.Next == "":

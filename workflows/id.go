@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// MaxID is how many characters a Temporal with SQL persistence keeps of a workflow's id.
+// MaxID is how many characters of a workflow's id a Temporal server with SQL persistence stores.
 const MaxID = 255
 
-// EscapeID writes an id in printable ASCII. '~' is kept for ShortenID.
+// EscapeID escapes an id to printable ASCII. '~' is escaped too, because ShortenID uses it.
 func EscapeID(id string) string {
 	isPlain := func(c byte) bool { return c > ' ' && c < 0x7f && c != '%' && c != '~' }
 	escape := false
@@ -25,13 +25,14 @@ func EscapeID(id string) string {
 		if c := id[i]; isPlain(c) {
 			b.WriteByte(c)
 		} else {
-			b.Write([]byte{'%', digits[c>>4], digits[c&0xF]}) // fmt is more than workflows may call
+			b.Write([]byte{'%', digits[c>>4], digits[c&0xF]}) // workflow code may not call fmt
 		}
 	}
 	return b.String()
 }
 
-// ShortenID is a name of at most limit characters: a longer one is cut, not within a %XX, and ends in a hash of the whole.
+// ShortenID returns a name of at most limit characters: it cuts a longer one, but not within a %XX, and appends a hash
+// of the whole.
 func ShortenID(name string, limit int) string {
 	if len(name) <= limit {
 		return name

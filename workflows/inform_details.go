@@ -10,9 +10,9 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// tellInform writes what a person sees in the details of a run of an informer.
-func tellInform(ctx workflow.Context, in activities.InformInput, doing string, more ...string) {
-	lines := []string{fmt.Sprintf("The run of the informer of kind **%s**%s %s.", in.Kind, describeAsked(in), doing)}
+// showInformDetails writes the details of an informer's run, for people.
+func showInformDetails(ctx workflow.Context, in activities.InformInput, doing string, more ...string) {
+	lines := []string{fmt.Sprintf("The run of the informer of kind **%s**%s %s.", in.Kind, describeRequest(in), doing)}
 	for _, line := range more {
 		if line != "" {
 			lines = append(lines, line)
@@ -21,8 +21,8 @@ func tellInform(ctx workflow.Context, in activities.InformInput, doing string, m
 	workflow.SetCurrentDetails(ctx, strings.Join(lines, "\n\n"))
 }
 
-// describeAsked says what a run was asked for.
-func describeAsked(in activities.InformInput) string {
+// describeRequest describes what a run was asked to list.
+func describeRequest(in activities.InformInput) string {
 	var asked []string
 	if in.Options.Shard != "" {
 		asked = append(asked, fmt.Sprintf("shard %q", in.Options.Shard))
@@ -45,7 +45,7 @@ func describeAsked(in activities.InformInput) string {
 	return " (" + strings.Join(asked, ", ") + ")"
 }
 
-// describeProgress says what a pass, or the passes of several shards, came to.
+// describeProgress describes the result of a pass, or of the passes of several shards.
 func describeProgress(kind string, p activities.InformProgress) []string {
 	report := activities.PassReport{}
 	if p.Pass != nil {
@@ -59,13 +59,13 @@ func describeProgress(kind string, p activities.InformProgress) []string {
 		lines = append(lines, fmt.Sprintf("Marked deleted, because they are not listed any more: %d. %s", p.Deleted, describeFirst(report.Deleted, int64(p.Deleted))))
 	}
 	if p.Withheld > 0 {
-		lines = append(lines, fmt.Sprintf("Withheld, until somebody decides (delta informs approve %s, or dismiss): %d. %s",
+		lines = append(lines, fmt.Sprintf("Withheld, until an operator decides (delta informs approve %s, or dismiss): %d. %s",
 			kind, p.Withheld, describeFirst(report.Withheld, p.Withheld)))
 	}
 	return lines
 }
 
-// describeStart says where a listing went on from.
+// describeStart describes where a listing began.
 func describeStart(report activities.PassReport) string {
 	var from []string
 	if report.After != nil {

@@ -259,7 +259,7 @@ func TestRecord(t *testing.T) {
 			r.work = func(_ context.Context, resource *delta.Resource[account]) error {
 				if resource.Attempt == 1 {
 					r.wait("an ordinary activity waits for it", r.isExecuted)
-					time.Sleep(activities.LocalFor)
+					time.Sleep(activities.MaxLocalAttempt)
 					return errNotYet
 				}
 				return nil

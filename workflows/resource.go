@@ -19,8 +19,8 @@ const (
 	InformName   = "delta.Inform"
 	BatchName    = "delta.Batch"
 
-	// WakeSignal tells a resource's workflow to look at its row. It carries nothing: what is to be done is in the row,
-	// so it does no harm to send it twice. Signals named for [activities.Commands] order something.
+	// WakeSignal has a resource's workflow read its row. It carries no payload, because the row holds the next step, so
+	// a second signal does no harm. Signals named for [activities.Commands] carry a command.
 	WakeSignal = "wake"
 	// KindMemo is the kind, in the memo of a resource's workflow.
 	KindMemo = "delta_kind"
@@ -28,25 +28,27 @@ const (
 	StateQuery = "state"
 )
 
-// maxHistory is the length at which a run is continued as a new one, where the server does not ask for it sooner.
+// maxHistory is the length of the history at which the workflow continues as a new run, unless the server suggests it
+// sooner.
 const maxHistory = 5_000
 
-// Resource is the lifecycle of one resource: attempts until it is synced or degraded, then rest until it expires or is
-// removed. The row says where it stands, so every run can begin with an attempt, whatever happened before.
+// Resource is the workflow of one resource: it makes attempts until the resource is synced or degraded, and then waits
+// until it expires or is removed. The row holds the state, so every run can begin with an attempt, whatever happened
+// before.
 func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
-	// Its stack is in memory for as long as it rests, so what takes much of one has functions of its own.
+	// The stack stays in memory while the workflow waits, so code that needs a large one is in other functions.
 	l := newLifecycle(ctx, k[ref.Kind], ref)
-	if err := l.serve(ctx); err != nil {
+	if err := l.serveSignals(ctx); err != nil {
 		return err
 	}
 	for {
-		// What was ordered up to here is what the attempt below looks at.
-		l.drain()
-		if err := l.attempt(ctx); err != nil {
+		// The attempt below serves every wake-up that has arrived until here.
+		l.takeWakeUps()
+		if err := l.attemptResource(ctx); err != nil {
 			return err
 		}
 		for l.last.Next == activities.NextRetention {
-			if woken := l.sleep(ctx); woken {
+			if woken := l.awaitWakeUp(ctx); woken {
 				break
 			}
 			if err := l.endRetention(ctx); err != nil {
@@ -54,35 +56,35 @@ func (k Kinds) Resource(ctx workflow.Context, ref activities.Ref) error {
 			}
 		}
 		if l.last.Next == activities.NextAttempt {
-			l.sleep(ctx)
+			l.awaitWakeUp(ctx)
 		}
 		if l.last.Next == activities.NextNone {
 			if err := workflow.Await(ctx, l.isQuiet); err != nil {
 				return err
 			}
-			if !l.drain() {
+			if !l.takeWakeUps() {
 				return nil
 			}
 		}
-		// A command that is under way would be cut off: then the next time round.
+		// A new run would cut off a command that is being carried out, so wait for it.
 		if isLong(ctx) && l.isQuiet() {
-			// The next run begins with an attempt, which is all that a wake-up orders.
-			l.drain()
+			// The next run begins with an attempt, as after a wake-up.
+			l.takeWakeUps()
 			ref.Local = l.local
 			return workflow.NewContinueAsNewError(ctx, ResourceName, ref)
 		}
 	}
 }
 
-// lifecycle is the state of one run.
+// lifecycle is the state of one run of Resource.
 type lifecycle struct {
 	ref     activities.Ref
 	options workflow.ActivityOptions
 	wake    workflow.ReceiveChannel
 	last    activities.Step
-	// local has the next attempt made by a local activity.
+	// local reports whether the next attempt is a local activity.
 	local bool
-	// foreign is true where others than Delta have started the workflow, with a signal.
+	// foreign reports whether someone else than Delta started the workflow, with a signal.
 	foreign bool
 	*commands
 }
@@ -92,8 +94,8 @@ func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycl
 	ref.Encoded = !isPlain(memo)
 	_, ours := memo.GetFields()[KindMemo]
 	if !ours {
-		// Whoever sends a signal does not know whether there are search attributes, and a workflow that wrote some which are not there would
-		// fail for ever. So the first attempt says it.
+		// The sender of a signal does not know whether the Temporal namespace has the search attributes, and a workflow that writes missing
+		// ones fails for ever. So the first attempt answers that.
 		ref.SearchAttributes = false
 	}
 	return &lifecycle{
@@ -106,36 +108,36 @@ func newLifecycle(ctx workflow.Context, kind Kind, ref activities.Ref) *lifecycl
 	}
 }
 
-// isPlain reports whether payloads are stored as they are: a data converter of the user's encodes the memo as it does other payloads. A workflow
-// that has none was not started by Delta, and is taken for encoded.
+// isPlain reports whether Temporal stores payloads as they are: a user's data converter encodes the memo as it does
+// other payloads. A workflow without a memo was not started by Delta, and counts as encoded.
 func isPlain(memo *commonpb.Memo) bool {
 	return string(memo.GetFields()[KindMemo].GetMetadata()[converter.MetadataEncoding]) == converter.MetadataEncodingJSON
 }
 
-// isLong reports whether a run is to be continued as a new one.
+// isLong reports whether to continue the workflow as a new run.
 func isLong(ctx workflow.Context) bool {
 	info := workflow.GetInfo(ctx)
 	return info.GetContinueAsNewSuggested() || info.GetCurrentHistoryLength() > maxHistory
 }
 
-// attempt looks at the resource, and syncs it if that is due.
-func (l *lifecycle) attempt(ctx workflow.Context) error {
-	l.tell(ctx, "is being looked at")
+// attemptResource reads the resource, and syncs it if that is due.
+func (l *lifecycle) attemptResource(ctx workflow.Context) error {
+	l.showDetails(ctx, "is being looked at")
 	if l.local {
 		step, err := attempt.runLocal(ctx, localOptions, l.ref)
 		if err == nil && !step.HandedOver {
 			l.local = step.Local
-			return l.took(ctx, step)
+			return l.applyStep(ctx, step)
 		}
 	}
 	options := l.options
-	options.DisableEagerExecution = l.last.Elsewhere // the worker of this workflow would get it again
+	options.DisableEagerExecution = l.last.Elsewhere // otherwise this workflow's worker would get it again
 	step, err := attempt.run(ctx, options, l.ref)
 	if err != nil {
 		return err
 	}
 	l.local = step.Local
-	return l.took(ctx, step)
+	return l.applyStep(ctx, step)
 }
 
 // endRetention expires or removes the resource, if that is due.
@@ -144,26 +146,27 @@ func (l *lifecycle) endRetention(ctx workflow.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.took(ctx, step)
+	return l.applyStep(ctx, step)
 }
 
-// took takes in what a step came to.
-func (l *lifecycle) took(ctx workflow.Context, step activities.Step) error {
+// applyStep keeps the result of a step, and shows it to people.
+func (l *lifecycle) applyStep(ctx workflow.Context, step activities.Step) error {
 	before := l.last
 	l.last = step
-	l.tell(ctx, waiting(step, workflow.Now(ctx)))
-	// A workflow of Delta's keeps to what it was started with: it may have been started without, because Temporal refused them.
+	l.showDetails(ctx, describeWait(step, workflow.Now(ctx)))
+	// A workflow that Delta started without search attributes stays without, because Temporal may have refused them.
 	if l.foreign && step.SearchAttributes {
 		l.ref.SearchAttributes = true
 	}
 	if !l.ref.SearchAttributes || step.State == "" || (before.State == step.State && before.Namespace == step.Namespace) {
 		return nil
 	}
-	return workflow.UpsertTypedSearchAttributes(ctx, l.attributes(ctx, step)...)
+	return workflow.UpsertTypedSearchAttributes(ctx, l.attributesAfter(ctx, step)...)
 }
 
-// attributes are the search attributes after a step. Delta starts its workflows with all of them; where others have, the kind is missing.
-func (l *lifecycle) attributes(ctx workflow.Context, step activities.Step) []temporal.SearchAttributeUpdate {
+// attributesAfter returns the search attributes after a step. A workflow that Delta started has all three; one that a
+// signal started lacks the kind.
+func (l *lifecycle) attributesAfter(ctx workflow.Context, step activities.Step) []temporal.SearchAttributeUpdate {
 	updates := []temporal.SearchAttributeUpdate{StateAttribute.ValueSet(string(step.State)), NamespaceAttribute.ValueSet(step.Namespace)}
 	if kind, _ := workflow.GetTypedSearchAttributes(ctx).GetKeyword(KindAttribute); l.foreign && kind != l.ref.Kind {
 		updates = append(updates, KindAttribute.ValueSet(l.ref.Kind))
@@ -173,8 +176,8 @@ func (l *lifecycle) attributes(ctx workflow.Context, step activities.Step) []tem
 
 func (l *lifecycle) isWoken() bool { return l.woken || l.wake.Len() > 0 }
 
-// drain takes the wake-ups that have arrived and tells whether there were any.
-func (l *lifecycle) drain() (woken bool) {
+// takeWakeUps receives the wake-ups that have arrived, and reports whether there were any.
+func (l *lifecycle) takeWakeUps() (woken bool) {
 	woken, l.woken = l.woken, false
 	for l.wake.ReceiveAsync(nil) {
 		woken = true
@@ -182,24 +185,24 @@ func (l *lifecycle) drain() (woken bool) {
 	return woken
 }
 
-// sleep waits for as long as the last step says, or for a wake-up if that comes first.
-func (l *lifecycle) sleep(ctx workflow.Context) (woken bool) {
+// awaitWakeUp waits for the time that the last step gave, or for a wake-up if one comes first.
+func (l *lifecycle) awaitWakeUp(ctx workflow.Context) (woken bool) {
 	if l.last.Wait <= 0 {
-		return l.drain()
+		return l.takeWakeUps()
 	}
 	timerCtx, cancel := workflow.WithCancel(ctx)
 	defer cancel()
 	timer := workflow.NewTimerWithOptions(timerCtx, l.last.Wait, workflow.TimerOptions{Summary: timerSummary(l.last)})
 	_ = workflow.Await(ctx, func() bool { return timer.IsReady() || l.isWoken() })
-	return l.isWoken() && l.drain()
+	return l.isWoken() && l.takeWakeUps()
 }
 
-// waiting says in words what a resource waits for.
-func waiting(s activities.Step, now time.Time) string {
+// describeWait describes what a resource waits for, for people.
+func describeWait(s activities.Step, now time.Time) string {
 	until := now.Add(s.Wait).UTC().Format(time.RFC3339)
 	switch {
 	case s.Next == activities.NextRetention:
-		return fmt.Sprintf("rests until %s, when it %s", until, restEnds(s))
+		return fmt.Sprintf("rests until %s, when it %s", until, describeRetentionEnd(s))
 	case s.Next == activities.NextAttempt && s.Wait > 0:
 		return fmt.Sprintf("waits for its next attempt, until %s", until)
 	case s.Next == activities.NextAttempt:
@@ -215,8 +218,9 @@ func waiting(s activities.Step, now time.Time) string {
 	}
 }
 
-// restEnds says in words what a resource rests for. Whether one that is synced expires is for settings to say, when its rest ends.
-func restEnds(s activities.Step) string {
+// describeRetentionEnd describes what follows when the retention of a resource ends. Whether a synced resource expires
+// is not known before: the settings at the end decide.
+func describeRetentionEnd(s activities.Step) string {
 	switch {
 	case s.Heals:
 		return "is tried again"
@@ -229,7 +233,7 @@ func restEnds(s activities.Step) string {
 
 func timerSummary(s activities.Step) string {
 	if s.Next == activities.NextRetention {
-		return string(s.State) + ": until it " + restEnds(s)
+		return string(s.State) + ": until it " + describeRetentionEnd(s)
 	}
 	return string(s.State) + ": until the next attempt"
 }

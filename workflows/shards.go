@@ -13,23 +13,24 @@ import (
 	"github.com/chariot-giving/delta/activities"
 )
 
-// FailedShards is the type of the error of a run, the passes of some of whose shards failed.
+// FailedShards is the type of the error of a run in which the passes of some shards failed.
 const FailedShards = "delta.FailedShards"
 
 const (
-	// requestedPasses is how many shards are listed at once by a run that was asked for.
+	// requestedPasses is how many shards a run that was started by request lists at once.
 	requestedPasses = 10
-	// maxShardGap is the longest time between the starts of two shards: a few of them need not wait for most of an interval.
+	// maxShardGap is the longest time between the starts of two shards, so that a kind with few shards does not spread
+	// them over most of its interval.
 	maxShardGap = time.Minute
-	// maxShardsNamed is how many shards an error names, maxShardsTold how many the details do.
+	// maxShardsNamed is how many shards an error names, maxShardsShown how many the details name.
 	maxShardsNamed = 5
-	maxShardsTold  = 20
+	maxShardsShown = 20
 )
 
 // scheduledByID is the id of the schedule that started a run.
 var scheduledByID = temporal.NewSearchAttributeKeyKeyword("TemporalScheduledById")
 
-// informShards has each shard listed by a child workflow.
+// informShards starts a child workflow for each shard.
 func informShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) (activities.InformProgress, error) {
 	if in.Trigger == activities.TriggerSchedule {
 		return activities.InformProgress{}, scheduleShards(ctx, in, run)
@@ -37,8 +38,9 @@ func informShards(ctx workflow.Context, in activities.InformInput, run activitie
 	return awaitShards(ctx, in, run)
 }
 
-// scheduleShards starts the passes of a scheduled run one after the other, spread in time, and waits for none: a shard that hangs or fails delays
-// neither the others nor the next run. One that still goes on from an earlier run is left to it, as by the schedule of a kind without shards.
+// scheduleShards starts the passes of a scheduled run one after the other, spread over time, and waits for none of
+// them, so that a shard that hangs or fails delays neither the others nor the next run. Where the earlier pass of a
+// shard still runs, none is started, as for a kind without shards.
 func scheduleShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) error {
 	base := workflow.GetInfo(ctx).WorkflowExecution.ID
 	if schedule, ok := workflow.GetTypedSearchAttributes(ctx).GetKeyword(scheduledByID); ok {
@@ -49,9 +51,9 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 	tell := func(started int) {
 		more := ""
 		if len(running) > 0 {
-			more = "Not started, because their pass of an earlier run still goes on: " + describeFirst(running[:min(len(running), maxShardsTold)], int64(len(running)))
+			more = "Not started, because their pass of an earlier run still goes on: " + describeFirst(running[:min(len(running), maxShardsShown)], int64(len(running)))
 		}
-		tellInform(ctx, in, fmt.Sprintf("has begun the passes of %d of %d shards, each a workflow of its own", started-len(running), len(run.Passes)), more)
+		showInformDetails(ctx, in, fmt.Sprintf("has begun the passes of %d of %d shards, each in its own workflow", started-len(running), len(run.Passes)), more)
 	}
 	for i, pass := range run.Passes {
 		tell(i)
@@ -77,19 +79,20 @@ func scheduleShards(ctx workflow.Context, in activities.InformInput, run activit
 	return nil
 }
 
-// shardGap is the time between the starts of two shards.
+// shardGap returns the time between the starts of two shards.
 func shardGap(run activities.ShardRun) time.Duration {
 	return min(run.Spread/time.Duration(max(len(run.Passes), 1)), maxShardGap)
 }
 
-// awaitShards has the shards of a run that was asked for listed, some at once, and waits for all of them, also where some fail.
+// awaitShards lists the shards of a run that was started by request, several at once, and waits for all of them even if
+// some fail.
 func awaitShards(ctx workflow.Context, in activities.InformInput, run activities.ShardRun) (sum activities.InformProgress, err error) {
 	slots, all := workflow.NewSemaphore(ctx, requestedPasses), workflow.NewWaitGroup(ctx)
 	base := workflow.GetInfo(ctx).WorkflowExecution.ID
 	var failed []string
 	ended := 0
 	tell := func() {
-		tellInform(ctx, in, fmt.Sprintf("has listed %d of %d shards, each in a workflow of its own; %d failed", ended, len(run.Passes), len(failed)),
+		showInformDetails(ctx, in, fmt.Sprintf("has listed %d of %d shards, each in its own workflow; %d failed", ended, len(run.Passes), len(failed)),
 			describeProgress(in.Kind, sum)...)
 	}
 	tell()
@@ -122,7 +125,7 @@ func awaitShards(ctx workflow.Context, in activities.InformInput, run activities
 		strings.Join(failed[:min(len(failed), maxShardsNamed)], "; ")), FailedShards, sum)
 }
 
-// awaitShard has one shard listed. A pass that failed says how far it came, where it can.
+// awaitShard lists one shard. A pass that failed reports its progress, if it can.
 func awaitShard(ctx workflow.Context, in activities.InformInput, pass activities.ShardPass, base string) (progress activities.InformProgress, err error) {
 	err = startShard(ctx, in, pass, base, enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL).Get(ctx, &progress)
 	if err == nil {
@@ -133,7 +136,7 @@ func awaitShard(ctx workflow.Context, in activities.InformInput, pass activities
 		if application.HasDetails() {
 			_ = application.Details(&progress)
 		}
-		return progress, application // without the names of Temporal's ids around it
+		return progress, application // unwrapped, because Temporal's wrapper only adds ids
 	}
 	return progress, err
 }

@@ -146,7 +146,7 @@ func (l *large) costs(ctx context.Context, when string) error {
 	lease := func(ctx context.Context, conn db.DBTX) error {
 		_, err := q.LeaseDue(ctx, db.Planned(conn, leasedAtOnce), db.LeaseDueParams{
 			Kind: batchedKind, Lease: activities.DispatchLease, Longest: activities.LongestLease, Grace: activities.DueGrace,
-			BatchID: "cost", BatchPrefix: "cost", Largest: 1 << 20, MostLost: activities.MaxLost, Priorities: []int16{1, 2, 3, 4, 5},
+			BatchID: "cost", BatchPrefix: "cost", Largest: 1 << 20, MostLost: activities.MaxLostInBatch, Priorities: []int16{1, 2, 3, 4, 5},
 			Batch: leasedAtOnce, FullNamespaces: []string{}, LimitedNamespaces: []string{}, Rooms: []int32{},
 		})
 		return err

@@ -73,7 +73,7 @@ func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
 		"revived": func(h *harness, conn db.DBTX) error {
 			_, err := conn.Exec(context.Background(), "UPDATE delta_resource SET state = 'deleted', cause = 'work'")
 			if err == nil {
-				_, err = activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandRevive, h.Rest)
+				_, err = activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandRevive, h.Retention)
 			}
 			return err
 		},
@@ -85,11 +85,11 @@ func TestWhatIsWrittenDuringACompletePassIsNotDeletedByIt(t *testing.T) {
 			return err
 		},
 		"invalidated": func(h *harness, conn db.DBTX) error {
-			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandInvalidate, h.Rest)
+			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandInvalidate, h.Retention)
 			return err
 		},
 		"touched": func(h *harness, conn db.DBTX) error {
-			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandSync, h.Rest)
+			_, err := activities.RunCommand(context.Background(), conn, kind, "a", activities.CommandSync, h.Retention)
 			return err
 		},
 	} {
@@ -235,7 +235,7 @@ func TestObjectsThatEveryPassFindsStaleAreWarnedOf(t *testing.T) {
 		require.NotContains(t, logged.String(), "twice")
 		mu.Unlock()
 	}
-	kinds, err := db.New().StaleKinds(t.Context(), h.Pool, activities.SeveralPasses)
+	kinds, err := db.New().StaleKinds(t.Context(), h.Pool, activities.MinStalePasses)
 	require.NoError(t, err)
 	require.Equal(t, []db.StaleKindsRow{{Kind: kind, Count: 1}}, kinds)
 
@@ -243,7 +243,7 @@ func TestObjectsThatEveryPassFindsStaleAreWarnedOf(t *testing.T) {
 	_, err = h.pass(func(in *activities.InformInput) { in.Force = true })
 	require.NoError(t, err)
 	require.EqualValues(t, 4, *h.row(h.ref("always")).Revision)
-	kinds, err = db.New().StaleKinds(t.Context(), h.Pool, activities.SeveralPasses)
+	kinds, err = db.New().StaleKinds(t.Context(), h.Pool, activities.MinStalePasses)
 	require.NoError(t, err)
 	require.Empty(t, kinds)
 }
@@ -296,7 +296,7 @@ func TestWhatOnlyTimeDidIsWithinReach(t *testing.T) {
 		require.Equal(t, deltatype.ResourceStateFailed, h.endRetention(h.ref("a")).State)
 		return nil
 	})
-	h.Rest.DegradedRetry = time.Hour
+	h.Retention.DegradedRetry = time.Hour
 	ref := h.inform(object("a", "1"))
 	h.set(ref, "state = 'degraded', cause = 'exhausted', due_at = now()")
 	require.Equal(t, 1, h.completePass().Deleted)

@@ -22,7 +22,7 @@ func TestARestoredRowThatIsWrittenWhileItIsWaitedForIsOutOfReach(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for _, id := range []string{"here", "restored", "written"} {
-		inform(t, env.Pool, object(id, ""), plain)
+		informSet(t, env.Pool, object(id, ""), plain)
 	}
 	_, err := env.Pool.Exec(ctx, `UPDATE delta_resource SET state = 'synced', written_by = CASE WHEN object_id = 'here' THEN written_by ELSE '1000000000000' END`)
 	require.NoError(t, err)
@@ -83,7 +83,7 @@ func TestAClaimWritesNoIndex(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		o := object(id, "")
 		o.Shard, o.LimitKey = "eu", "key"
-		ids = append(ids, inform(t, env.Pool, o, plain).Resource.ID)
+		ids = append(ids, informSet(t, env.Pool, o, plain).Resource.ID)
 	}
 	_, err := env.Pool.Exec(t.Context(), "UPDATE delta_resource SET state = 'failed', attempt = 1, due_at = now() WHERE object_id = 'c'")
 	require.NoError(t, err)

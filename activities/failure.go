@@ -10,13 +10,14 @@ import (
 	"github.com/chariot-giving/delta/internal/shorten"
 )
 
-// Types of the errors of attempts that have not synced their resource. The details of such an error are the [Step], so that the workflow
-// goes on as after a success: see [HasStep]. They are in histories: never change one.
+// Types of the errors of attempts that have not synced their resource. Their details are the [Step], so that the
+// workflow goes on as after a success: see [HasStep]. Histories contain the types, so they never change.
 const (
-	// AttemptFailed is that of an attempt that has failed, or with which the resource has degraded.
+	// AttemptFailed is an attempt that has failed, or that has degraded the resource.
 	AttemptFailed = stepErrors + "Failed"
-	// AttemptSnoozed is that of one that was put off, AttemptSuperseded that of one whose failure does not matter any more, and
-	// AttemptUnreadable that of one whose object does not decode here. They are benign: Temporal's metrics do not count them as failures.
+	// AttemptSnoozed is an attempt that was snoozed, AttemptSuperseded one with a failure that no longer matters, and
+	// AttemptUnreadable one with an object that does not decode here. They are benign: Temporal's metrics do not count
+	// them as failures.
 	AttemptSnoozed    = stepErrors + "Snoozed"
 	AttemptSuperseded = stepErrors + "Superseded"
 	AttemptUnreadable = stepErrors + "Unreadable"
@@ -24,22 +25,22 @@ const (
 	stepErrors = "delta.Attempt"
 )
 
-// HasStep reports whether errors of a type are those of attempts, and have a [Step] in their details.
+// HasStep reports whether errors of a type have a [Step] in their details.
 func HasStep(errorType string) bool { return strings.HasPrefix(errorType, stepErrors) }
 
 // maxShownFailure bounds the text of an attempt's error in a history. The row has more of it.
 const maxShownFailure = 1 << 10
 
-// failure describes to Temporal an attempt that has not synced its resource.
+// failure describes a failed attempt to Temporal.
 type failure struct {
 	errorType string
-	// what says it without the text of an error, which may name the object.
+	// what has no text of an error, because that may name the object.
 	what, text string
-	// isTextHidden is true where object ids, or what is encoded elsewhere, are kept from Temporal.
+	// isTextHidden is set where object ids are kept from Temporal, or a data converter encodes payloads.
 	isTextHidden bool
 }
 
-// withoutText is the failure as Temporal may know it where object ids are kept from it.
+// withoutText returns the failure without text that might name an object.
 func (f *failure) withoutText() *failure {
 	if f == nil {
 		return nil
@@ -47,9 +48,9 @@ func (f *failure) withoutText() *failure {
 	return &failure{errorType: f.errorType, what: f.what, isTextHidden: true}
 }
 
-// failure is that of a claimed row whose outcome was written; written is nil where the row went on without it. It is nil for an attempt that did
-// not fail, or was none.
-func (one *claimed) failure(written *db.WriteOutcomesRow) *failure {
+// describeFailure describes the failure of an attempt with a written outcome; written is nil where the row went on
+// without it. It returns nil if the attempt did not fail, or there was none.
+func (one *claimed) describeFailure(written *db.WriteOutcomesRow) *failure {
 	f := failure{errorType: AttemptFailed, what: one.describeAttempt(), text: one.outcome.Error}
 	switch one.outcome.Verdict {
 	case VerdictFailed, VerdictDegraded:
@@ -75,8 +76,8 @@ func (one *claimed) describeAttempt() string {
 	return fmt.Sprintf("attempt %d of %d", one.worked.Attempt, one.worked.MaxAttempts)
 }
 
-// asError is the error of a step whose attempt has failed, nil for others. Temporal does not repeat the activity for it: the outcome was written, and
-// the step says what follows.
+// asError returns the error of a step with a failed attempt, and nil for others. Temporal does not retry the activity:
+// the outcome was written, and the step says how to go on.
 func (s Step) asError() error {
 	f := s.failure
 	if f == nil {

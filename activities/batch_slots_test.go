@@ -13,15 +13,15 @@ import (
 func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewTurns(2)
-		first, second := turns.take(t.Context()), turns.take(t.Context())
+		turns := NewBatchSlots(2)
+		first, second := turns.takeSlot(t.Context()), turns.takeSlot(t.Context())
 		began := time.Now()
 		taken := make(chan time.Duration)
 		var batches sync.WaitGroup
 		defer batches.Wait()
 		for range 3 {
 			batches.Go(func() {
-				giveBack := turns.take(t.Context())
+				giveBack := turns.takeSlot(t.Context())
 				taken <- time.Since(began)
 				time.Sleep(4 * time.Second)
 				giveBack()
@@ -40,26 +40,26 @@ func TestATurnIsWaitedForWhileTurnsChangeHands(t *testing.T) {
 func TestABatchGoesOnWithoutATurnWhereNoneChangesHands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turns := NewTurns(1)
-		kept := turns.take(t.Context())
+		turns := NewBatchSlots(1)
+		kept := turns.takeSlot(t.Context())
 		began := time.Now()
-		without := turns.take(t.Context())
-		require.Equal(t, turnPatience, time.Since(began))
+		without := turns.takeSlot(t.Context())
+		require.Equal(t, batchSlotPatience, time.Since(began))
 		without()
 		kept()
 		began = time.Now()
-		turns.take(t.Context())()
+		turns.takeSlot(t.Context())()
 		require.Zero(t, time.Since(began), "what had no turn gave none back")
 	})
 }
 
 func TestWaitingForATurnEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	turns := NewTurns(1)
-	defer turns.take(t.Context())()
+	turns := NewBatchSlots(1)
+	defer turns.takeSlot(t.Context())()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	turns.take(ctx)()
-	var none *Turns
-	none.take(t.Context())()
+	turns.takeSlot(ctx)()
+	var none *BatchSlots
+	none.takeSlot(t.Context())()
 }
